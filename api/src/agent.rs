@@ -1,0 +1,221 @@
+//! Controller → agent: the whole desired set. Agent → controller: the whole actual set.
+//!
+//! Both are levels: a lost, doubled, late or reordered one heals with the next.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    ids::{Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
+    service::ServiceConfig,
+    units::{Bytes, Span, Timestamp},
+};
+
+/// Everything that is to run on one node: body of `PUT /v1/desired` on the agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DesiredSet {
+    /// The node it is for, by its canonical name; an agent of another name refuses it.
+    pub node: NodeName,
+    /// Grows with each change; an agent refuses one lower than it has seen.
+    pub generation: Generation,
+    /// The processes that are to run, ordered by id.
+    pub processes: Vec<DesiredProcess>,
+}
+
+/// One process that is to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DesiredProcess {
+    /// Its identity.
+    pub id: ProcessId,
+    /// The revision it is started from.
+    pub revision: Revision,
+    /// Digest of the image's manifest.
+    pub image: Digest,
+    /// That revision's static configuration.
+    pub config: ServiceConfig,
+}
+
+/// Everything an agent knows: body of `POST /v1/reports` on the controller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeReport {
+    /// The node's name as the agent's configuration has it; found by `ip` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// The node's address, as in the topology.
+    #[schema(value_type = String)]
+    pub ip: IpAddr,
+    /// Port on which the agent takes desired sets.
+    pub agent_port: u16,
+    /// Random, new with each start of the agent.
+    pub agent_id: String,
+    /// Counts the reports of this `agent_id`; an older one that arrives late is dropped.
+    pub sequence: u64,
+    /// The agent's version.
+    pub version: String,
+    /// The architecture of images it can run, in OCI (Go) terms, such as `amd64`.
+    pub architecture: String,
+    /// Generation of the desired set that the agent holds; 0 before the first.
+    pub generation: Generation,
+    /// The node as a whole.
+    pub metrics: NodeMetrics,
+    /// What the node lacks that processes would profit from, such as pressure information.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// Every process that exists on the node, wanted or not, ordered by id.
+    pub processes: Vec<ProcessReport>,
+}
+
+/// Answer to a report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReportAccepted {
+    /// The node's canonical name.
+    pub node: NodeName,
+    /// Generation of the desired set that the controller has for this node.
+    pub generation: Generation,
+    /// How long the controller waits for the next report before it counts the node as not alive.
+    pub lease: Span,
+}
+
+/// Resources of a node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeMetrics {
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Share of all CPUs' time in use since the last report: 0.0 to 1.0.
+    pub cpu_used: f64,
+    /// Load averages over 1, 5 and 15 minutes.
+    pub load: [f64; 3],
+    /// All memory.
+    pub memory_total: Bytes,
+    /// Memory that could be given to new processes.
+    pub memory_available: Bytes,
+    /// Memory that the controller may reserve for processes on this node.
+    pub memory_reservable: Bytes,
+    /// Size of the file system that holds the agent's data.
+    pub disk_total: Bytes,
+    /// What is free of it.
+    pub disk_available: Bytes,
+    /// Pressure stall information, where the kernel has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<Pressure>,
+}
+
+/// Share of time, in percent over the last 10 s, in which some task waited (PSI, `some avg10`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Pressure {
+    /// For a CPU.
+    pub cpu: f64,
+    /// For memory.
+    pub memory: f64,
+    /// For IO.
+    pub io: f64,
+}
+
+/// Where a process stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// Assigned, and not yet reported by its node.
+    Assigned,
+    /// Its image is being fetched and unpacked.
+    Pulling,
+    /// Running, and has not answered a probe yet.
+    Starting,
+    /// Running and answering its probe.
+    Healthy,
+    /// Running, and no longer answering its probe.
+    Unhealthy,
+    /// Ended or could not be started; will be started again after a delay.
+    BackOff,
+    /// Told to end.
+    Stopping,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Exit {
+    /// Exit code, where it ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// Signal number, where a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Whether the kernel killed it for reaching its memory limit.
+    pub oom_killed: bool,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.oom_killed {
+            return f.write_str("killed: it reached its memory limit");
+        }
+        match (self.code, self.signal) {
+            (_, Some(signal)) => write!(f, "ended by signal {signal}"),
+            (Some(code), None) => write!(f, "ended with exit code {code}"),
+            (None, None) => f.write_str("ended; how is not known"),
+        }
+    }
+}
+
+/// One process as its agent sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProcessReport {
+    /// Its identity.
+    pub id: ProcessId,
+    /// Its service.
+    pub service: ServiceName,
+    /// The revision it runs.
+    pub revision: Revision,
+    /// Where it stands.
+    pub state: ProcessState,
+    /// Why it is not healthy, in words for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The node's port that is forwarded to the process's `port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_port: Option<u16>,
+    /// When it was last started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// How often it ended and was started again.
+    pub restarts: u32,
+    /// How it last ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<Exit>,
+    /// Read from its cgroup, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<ProcessMetrics>,
+}
+
+/// What a process's cgroup counts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProcessMetrics {
+    /// CPU time used, in microseconds.
+    pub cpu_usage_us: u64,
+    /// Scheduling periods in which it was throttled.
+    pub throttled_periods: u64,
+    /// Time for which it was throttled, in microseconds.
+    pub throttled_us: u64,
+    /// Memory in use.
+    pub memory_current: Bytes,
+    /// Most memory ever in use.
+    pub memory_peak: Bytes,
+    /// Memory limit.
+    pub memory_limit: Bytes,
+    /// How often the kernel killed in it for lack of memory.
+    pub oom_kills: u64,
+    /// Processes and threads.
+    pub pids_current: u64,
+    /// Most processes and threads that may exist.
+    pub pids_limit: u64,
+    /// How often a fork was refused because of that limit.
+    pub pids_refused: u64,
+    /// Bytes read from block devices.
+    pub io_read_bytes: u64,
+    /// Bytes written to block devices.
+    pub io_write_bytes: u64,
+}

@@ -1,0 +1,251 @@
+//! Names and numbers that identify things. Each is validated where it enters and never again.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A name that is not acceptable, with the rule it breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {value:?} is not valid: {rule}")]
+pub struct InvalidId {
+    kind: &'static str,
+    value: String,
+    rule: &'static str,
+}
+
+macro_rules! string_id {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:literal, $valid:path) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[serde(try_from = "String", into = "String")]
+        #[schema(value_type = String)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(value: &str) -> Result<Self, InvalidId> {
+                Self::try_from(value.to_owned())
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+            fn try_from(value: String) -> Result<Self, InvalidId> {
+                if $valid(&value) {
+                    Ok(Self(value))
+                } else {
+                    Err(InvalidId { kind: $kind, value: value.chars().take(80).collect(), rule: $rule })
+                }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+string_id!(
+    /// Name of a service: a DNS label (RFC 1123) that starts with a letter, at most 50 bytes, so that
+    /// a process's name still fits into one label and is a host name by itself.
+    ServiceName,
+    "service name",
+    "use 1 to 50 lower-case letters, digits and '-', starting with a letter and not ending with '-'",
+    is_service_name
+);
+string_id!(
+    /// Name of a node of the topology: its configured `name`, else its ip.
+    NodeName,
+    "node name",
+    "use 1 to 63 letters, digits, '.', ':' and '-', starting and ending with a letter or digit",
+    is_node_name
+);
+string_id!(
+    /// Identity of one process, unique for the life of the cluster: `<service>-<number>`.
+    ProcessId,
+    "process id",
+    "it is a service name, '-' and a number",
+    is_process_id
+);
+string_id!(
+    /// Content digest (OCI image-spec, descriptor.md): `sha256:` and 64 lower-case hexadecimal digits.
+    Digest,
+    "digest",
+    "write sha256: followed by 64 lower-case hexadecimal digits",
+    is_digest
+);
+
+impl ProcessId {
+    /// The `number`-th process of the cluster, which runs `service`.
+    pub fn new(service: &ServiceName, number: u64) -> Self {
+        Self(format!("{service}-{number}"))
+    }
+
+    /// The number at the end, unique in the cluster; later processes have larger ones.
+    pub fn number(&self) -> u64 {
+        self.0
+            .rsplit_once('-')
+            .and_then(|(_, n)| n.parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+impl Digest {
+    /// The digest of a SHA-256 sum given as hexadecimal text.
+    pub fn sha256(hex: &str) -> Result<Self, InvalidId> {
+        Self::try_from(format!("sha256:{hex}"))
+    }
+
+    /// The hexadecimal part.
+    pub fn hex(&self) -> &str {
+        &self.0["sha256:".len()..]
+    }
+
+    /// The first 12 hexadecimal digits, for people.
+    pub fn short(&self) -> &str {
+        &self.hex()[..12]
+    }
+}
+
+fn is_service_name(name: &str) -> bool {
+    (1..=50).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn is_node_name(name: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    (1..=63).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == ':')
+        && name.ends_with(alphanumeric)
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".:-".contains(&b))
+}
+
+fn is_process_id(id: &str) -> bool {
+    id.rsplit_once('-').is_some_and(|(service, number)| {
+        is_service_name(service)
+            && (1..=12).contains(&number.len())
+            && number.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
+fn is_digest(digest: &str) -> bool {
+    digest.strip_prefix("sha256:").is_some_and(|hex| {
+        hex.len() == 64
+            && hex
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+}
+
+macro_rules! number_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[serde(transparent)]
+        #[schema(value_type = u64)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// The one after this.
+            pub fn next(self) -> Self {
+                Self(self.0.saturating_add(1))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number_id!(
+    /// Number of a service's revision: one immutable pair of static configuration and image digest; from 1.
+    Revision
+);
+number_id!(
+    /// Number of a node's desired set; an agent refuses a lower one than it has seen.
+    Generation
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_names_are_dns_labels() {
+        for good in ["a", "hello", "a-b-1", &"x".repeat(50)] {
+            assert!(good.parse::<ServiceName>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a_b",
+            "1a",
+            "a.b",
+            "é",
+            "a/b",
+            "..",
+            &"x".repeat(51),
+        ] {
+            assert!(bad.parse::<ServiceName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn process_ids_tell_services_apart() {
+        let id = ProcessId::new(&"hello-7".parse().unwrap(), 12);
+        assert_eq!(id.as_str(), "hello-7-12");
+        assert_eq!(id.number(), 12);
+        assert!("hello".parse::<ProcessId>().is_err());
+        assert!("../x-1".parse::<ProcessId>().is_err());
+    }
+
+    #[test]
+    fn digests_are_exact() {
+        let hex = "0".repeat(64);
+        assert_eq!(Digest::sha256(&hex).unwrap().hex(), hex);
+        for bad in [
+            "sha256:",
+            "sha256:../../etc",
+            &format!("sha256:{}", "G".repeat(64)),
+            "md5:0",
+        ] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_error_says_which_rule_was_broken() {
+        let error = "Hello".parse::<ServiceName>().unwrap_err().to_string();
+        assert!(
+            error.contains("\"Hello\"") && error.contains("lower-case"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,25 @@
+//! What crosses the wire between Tucano's programs: names, validated static configuration, and the
+//! bodies of every request. No IO, no async, no clock.
+//!
+//! - [`ids`]: names and numbers that identify things; each parses once, strictly.
+//! - [`units`]: sizes and durations as people write them.
+//! - [`service`]: the static configuration of a service.
+//! - [`settings`]: reading any static configuration with line, column and a suggestion on error.
+//! - [`agent`]: controller → agent desired sets and agent → controller reports.
+//! - [`routes`]: the table that discovery gives to the balancer.
+//! - [`state`]: what the controller shows of the cluster.
+//! - [`error`]: the error body of every API.
+
+pub mod agent;
+pub mod error;
+pub mod ids;
+pub mod routes;
+pub mod service;
+pub mod settings;
+pub mod state;
+pub mod units;
+
+/// Port that an agent listens on unless its configuration says otherwise.
+pub const AGENT_PORT: u16 = 7071;
+/// Port of the controller's API unless its configuration says otherwise.
+pub const API_PORT: u16 = 7070;

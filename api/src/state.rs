@@ -1,0 +1,224 @@
+//! What the controller shows of the cluster.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    agent::{NodeMetrics, ProcessReport},
+    ids::{Digest, Generation, NodeName, Revision, ServiceName},
+    service::ServiceConfig,
+    units::Timestamp,
+};
+
+/// The controller's run-time state: body of `GET /v1/state`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct State {
+    /// Workers whose lease has not run out, ordered by name.
+    pub alive_nodes: Vec<AliveNode>,
+    /// Workers that died and could not be restarted, ordered by name.
+    pub dead_nodes: Vec<DeadNode>,
+    /// Every configured service, ordered by name.
+    pub configured_services: Vec<ConfiguredService>,
+    /// What runs of them, ordered by name.
+    pub active_services: Vec<ActiveService>,
+}
+
+/// A worker that reports.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AliveNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Its address.
+    #[schema(value_type = String)]
+    pub ip: IpAddr,
+    /// When its last report came.
+    pub reported_at: Timestamp,
+    /// Generation of the desired set that the controller has for it.
+    pub generation_desired: Generation,
+    /// Generation that its agent holds.
+    pub generation_seen: Generation,
+    /// Its agent's version.
+    pub version: String,
+    /// Number of processes assigned to it.
+    pub processes: u32,
+    /// Its resources.
+    pub metrics: NodeMetrics,
+    /// What it lacks.
+    pub notes: Vec<String>,
+}
+
+/// A worker that died and could not be restarted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeadNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Its address.
+    #[schema(value_type = String)]
+    pub ip: IpAddr,
+    /// When it was counted as dead.
+    pub since: Timestamp,
+    /// What was tried, and how that ended.
+    pub reason: String,
+}
+
+/// Condition of a node of the topology.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeCondition {
+    /// The controller's own node.
+    Ctl,
+    /// Has not reported since the controller started.
+    Unknown,
+    /// Reports.
+    Alive,
+    /// Its lease ran out; its `restart` command is being tried, if it has one.
+    Missing,
+    /// Died and could not be restarted.
+    Dead,
+}
+
+/// A node of the topology: element of `GET /v1/nodes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// Its address.
+    #[schema(value_type = String)]
+    pub ip: IpAddr,
+    /// Its condition.
+    pub condition: NodeCondition,
+    /// Since when.
+    pub since: Timestamp,
+    /// More of it, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What it reports, while it is alive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alive: Option<AliveNode>,
+}
+
+/// A service as configured: its current revision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfiguredService {
+    /// Its name; `active_services` refers to it by this.
+    pub name: ServiceName,
+    /// Number of the current revision.
+    pub revision: Revision,
+    /// Digest of the image's manifest.
+    pub image: Digest,
+    /// The static configuration.
+    pub config: ServiceConfig,
+    /// When this revision was configured.
+    pub configured_at: Timestamp,
+}
+
+/// What runs of a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ActiveService {
+    /// The service.
+    pub name: ServiceName,
+    /// Path of the `configured_services` record it belongs to: `/v1/configured_services/<name>`.
+    pub configured_service: String,
+    /// Number of processes of the current revision that are healthy.
+    pub healthy: u32,
+    /// Every process, ordered by id.
+    pub processes: Vec<ProcessView>,
+    /// Processes that could not be placed.
+    pub pending: Vec<Pending>,
+}
+
+/// A process, wherever it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProcessView {
+    /// The node it is placed on.
+    pub node: NodeName,
+    /// Whether it runs what the service's current revision says.
+    pub current: bool,
+    /// Whether the balancer sends it requests.
+    pub routed: bool,
+    /// Whether it is being replaced: it gets no new requests and will be stopped.
+    pub draining: bool,
+    /// What its agent says; state `assigned` before the agent has said anything.
+    #[serde(flatten)]
+    pub report: ProcessReport,
+}
+
+/// Processes that wait for a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pending {
+    /// How many.
+    pub count: u32,
+    /// Why, in words for a person.
+    pub reason: String,
+}
+
+/// One service with all that is known of it: element of `GET /v1/services`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceView {
+    /// As configured.
+    pub configured: ConfiguredService,
+    /// As it runs.
+    pub active: ActiveService,
+}
+
+/// Answer to a deploy or a change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Deployed {
+    /// The service.
+    pub name: ServiceName,
+    /// The revision that is now configured.
+    pub revision: Revision,
+    /// Digest of the image's manifest.
+    pub image: Digest,
+    /// Whether this request changed anything.
+    pub changed: bool,
+    /// With `wait=true`: whether all processes became healthy in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<bool>,
+    /// With `wait=true`: each process that is not healthy, and each that is pending, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unhealthy: Vec<String>,
+    /// With `wait=true` and a status of 503: that the processes did not become healthy. The deploy stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// With a status of 503: `not_healthy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// Change to a configured service: body of `PATCH /v1/services/{name}`. Any key of [`ServiceConfig`] but `name`;
+/// `null` puts a key back to its default.
+pub type ServicePatch = serde_json::Map<String, serde_json::Value>;
+
+/// What an alert is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertKind {
+    /// A worker of the topology does not report.
+    NodeMissing,
+    /// It could not be restarted.
+    NodeDead,
+    /// It reports again.
+    NodeBack,
+    /// A process keeps crashing.
+    ProcessCrashing,
+    /// A process was killed for reaching its memory limit.
+    ProcessOomKilled,
+    /// A process that crashed or was killed has been healthy for a while again.
+    ProcessRecovered,
+}
+
+/// One change of state that the sysadmin is told of: body of the webhook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Alert {
+    /// What happened.
+    pub kind: AlertKind,
+    /// Name of the node or process.
+    pub subject: String,
+    /// The same in words, and what is being done.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+}
