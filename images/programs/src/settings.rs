@@ -1,0 +1,32 @@
+//! What the environment says.
+
+use std::{env, str::FromStr, thread, time::Duration};
+
+/// A variable's value, or `default` where it is unset or not of the type.
+pub fn variable<T: FromStr>(name: &str, default: T) -> T {
+    env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
+}
+
+/// Who this process is, as the runner told it.
+pub fn identity() -> String {
+    let told = |name: &str| env::var(name).unwrap_or_else(|_| "-".to_owned());
+    format!(
+        "service={} revision={} process={} node={}",
+        told("TUCANO_SERVICE"),
+        told("TUCANO_REVISION"),
+        told("TUCANO_PROCESS"),
+        told("TUCANO_NODE"),
+    )
+}
+
+/// Takes its time: being slow is what a sample service is asked to do here.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the delay itself is the service asked for"
+)]
+pub fn dawdle(time: Duration) {
+    thread::sleep(time);
+}
