@@ -1,0 +1,187 @@
+//! The cgroups that agents on virtual hosts make. They are directories of the machine, so unlike everything else of a host
+//! they outlive it, as they would not outlive a machine's reboot: they are removed when a host's power is cut.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use crate::Error;
+
+/// A killed process leaves its cgroup a moment after it is gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Removes each cgroup directly below the caller's own whose name begins with `prefix`, with all below it, in every
+/// hierarchy. Their processes must be gone.
+pub fn remove(prefix: &str) -> Result<(), Error> {
+    remove_below(&own()?, prefix)
+}
+
+/// The directories of the caller's own cgroup, one for each mounted hierarchy (cgroups(7)).
+pub fn own() -> Result<Vec<PathBuf>, Error> {
+    let read = |path: &'static str| fs::read_to_string(path).map_err(Error::file("read", path));
+    Ok(directories(
+        &read("/proc/self/cgroup")?,
+        &read("/proc/self/mountinfo")?,
+    ))
+}
+
+pub(crate) fn remove_below(parents: &[PathBuf], prefix: &str) -> Result<(), Error> {
+    for parent in parents {
+        let children = match fs::read_dir(parent) {
+            Ok(children) => children,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::file("list", parent)(error)),
+        };
+        for child in children.flatten() {
+            let named = child
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name.starts_with(prefix));
+            if named && child.path().is_dir() {
+                remove_tree(&child.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the cgroup of exactly this name below each parent; absent is fine.
+pub(crate) fn remove_named(parents: &[PathBuf], name: &str) -> Result<(), Error> {
+    let cgroups = parents.iter().map(|parent| parent.join(name));
+    cgroups
+        .filter(|cgroup| cgroup.is_dir())
+        .try_for_each(|cgroup| remove_tree(&cgroup))
+}
+
+/// Deepest first; a cgroup's files cannot be removed and vanish with it.
+fn remove_tree(cgroup: &Path) -> Result<(), Error> {
+    let children = fs::read_dir(cgroup).map_err(Error::file("list", cgroup))?;
+    for child in children.flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&child.path())?;
+        }
+    }
+    remove_when_empty(cgroup).map_err(Error::file("remove the cgroup", cgroup))
+}
+
+fn remove_when_empty(cgroup: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match fs::remove_dir(cgroup) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                pause();
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            result => return result,
+        }
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "paces the polling of a kernel's condition that has no event"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+/// Joins the own path in each hierarchy (`/proc/self/cgroup`) with where that hierarchy is mounted (mountinfo).
+fn directories(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
+    let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
+    let mut found = Vec::new();
+    for line in cgroup.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let mount = mounts.iter().find(|mount| mount.serves(controllers));
+        found.extend(mount.and_then(|mount| mount.resolve(path)));
+    }
+    found
+}
+
+struct Mount<'a> {
+    root: &'a str,
+    point: &'a str,
+    unified: bool,
+    options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    /// One line of proc_pid_mountinfo(5).
+    fn parse(line: &'a str) -> Option<Self> {
+        let (left, right) = line.split_once(" - ")?;
+        let mut left = left.split(' ').skip(3);
+        let mut right = right.split(' ');
+        let kind = right.next()?;
+        let options = right.nth(1)?;
+        (kind == "cgroup" || kind == "cgroup2").then_some(Self {
+            root: left.next()?,
+            point: left.next()?,
+            unified: kind == "cgroup2",
+            options,
+        })
+    }
+
+    fn serves(&self, controllers: &str) -> bool {
+        if controllers.is_empty() {
+            return self.unified;
+        }
+        let has = |controller| self.options.split(',').any(|option| option == controller);
+        !self.unified && controllers.split(',').all(has)
+    }
+
+    fn resolve(&self, path: &str) -> Option<PathBuf> {
+        let inside = Path::new(path).strip_prefix(self.root).ok()?;
+        Some(Path::new(self.point).join(inside))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+        30 25 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+        31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+        32 30 0:28 /box /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+        33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
+
+    #[test]
+    fn the_own_cgroup_is_found_in_every_hierarchy() {
+        let own = "4:memory:/box/me\n2:cpu,cpuacct:/me\n1:name=x:/gone\n0::/user.slice\n";
+        let expected = [
+            "/sys/fs/cgroup/memory/me",
+            "/sys/fs/cgroup/cpu,cpuacct/me",
+            "/sys/fs/cgroup/unified/user.slice",
+        ];
+        assert_eq!(directories(own, MOUNTS), expected.map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_path_outside_of_the_mount_is_left_out() {
+        assert!(directories("4:memory:/other", MOUNTS).is_empty());
+    }
+
+    #[test]
+    fn only_what_has_the_prefix_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        for name in ["net-w1/process/deeper", "net-w2", "other"] {
+            fs::create_dir_all(parent.path().join(name)).unwrap();
+        }
+        remove_below(
+            &[parent.path().to_owned(), "/no/such/parent".into()],
+            "net-",
+        )
+        .unwrap();
+        let left: Vec<_> = fs::read_dir(parent.path())
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name())
+            .collect();
+        assert_eq!(left, ["other"]);
+    }
+}

@@ -1,0 +1,114 @@
+//! IPv4 subnets in CIDR notation (RFC 4632).
+
+use std::{fmt, net::Ipv4Addr, str::FromStr};
+
+use crate::Error;
+
+/// Addresses of one virtual network, such as `10.99.0.0/24`. Its first address is the switch's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnet {
+    network: Ipv4Addr,
+    prefix: u8,
+}
+
+impl Subnet {
+    /// The length of the prefix, in bits.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// The switch's address: the first one.
+    pub fn gateway(self) -> Ipv4Addr {
+        self.address(1)
+    }
+
+    /// The `n`-th address, wrapping round at the end of the subnet; hosts begin at 2.
+    pub fn address(self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() | (n & self.host_mask()))
+    }
+
+    /// Whether a host may have this address: in the subnet, and not its network, broadcast or switch address.
+    pub fn has_host(self, ip: Ipv4Addr) -> bool {
+        let host = ip.to_bits() & self.host_mask();
+        ip.to_bits() & !self.host_mask() == self.network.to_bits()
+            && host > 1
+            && host < self.host_mask()
+    }
+
+    /// The part of an address that tells hosts of the subnet apart.
+    pub(crate) fn host_part(self, ip: Ipv4Addr) -> u32 {
+        ip.to_bits() & self.host_mask()
+    }
+
+    fn host_mask(self) -> u32 {
+        u32::MAX >> self.prefix
+    }
+}
+
+impl Default for Subnet {
+    fn default() -> Self {
+        Self {
+            network: Ipv4Addr::new(10, 99, 0, 0),
+            prefix: 24,
+        }
+    }
+}
+
+impl FromStr for Subnet {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let invalid = || Error::InvalidSubnet(text.to_owned());
+        let (network, prefix) = text.split_once('/').ok_or_else(invalid)?;
+        let subnet = Self {
+            network: network.parse().map_err(|_| invalid())?,
+            prefix: prefix.parse().map_err(|_| invalid())?,
+        };
+        let usable =
+            (8..=29).contains(&subnet.prefix) && subnet.network.to_bits() & subnet.host_mask() == 0;
+        usable.then_some(subnet).ok_or_else(invalid)
+    }
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_lie_in_the_subnet() {
+        let subnet: Subnet = "10.99.7.0/24".parse().unwrap();
+        assert_eq!(subnet.to_string(), "10.99.7.0/24");
+        assert_eq!(subnet.gateway(), Ipv4Addr::new(10, 99, 7, 1));
+        assert_eq!(subnet.address(11), Ipv4Addr::new(10, 99, 7, 11));
+        for (ip, fits) in [
+            ("10.99.7.2", true),
+            ("10.99.7.254", true),
+            ("10.99.7.1", false),
+            ("10.99.7.0", false),
+            ("10.99.7.255", false),
+            ("10.99.8.2", false),
+        ] {
+            assert_eq!(subnet.has_host(ip.parse().unwrap()), fits, "{ip}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_subnet_is_refused() {
+        for text in [
+            "",
+            "10.99.0.0",
+            "10.99.0.1/24",
+            "10.99.0.0/30",
+            "10.0.0.0/7",
+            "x/24",
+        ] {
+            assert!(text.parse::<Subnet>().is_err(), "{text}");
+        }
+    }
+}
