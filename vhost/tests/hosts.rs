@@ -1,5 +1,7 @@
 //! Virtual hosts as their users see them: they reach each other, lose each other, lose power, and leave nothing behind.
 
+#![allow(clippy::unwrap_used, reason = "test helpers: a failed step fails the test")]
+
 use std::{
     env, fs,
     io::{BufRead, BufReader, Read, Write},
