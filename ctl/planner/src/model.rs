@@ -188,6 +188,38 @@ pub struct ProcessRecord {
     /// Since when it gets no new requests; it is stopped when the drain time has passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining_since: Option<Timestamp>,
+    /// What the sysadmin was told of it, so that nothing is told twice.
+    #[serde(default, skip_serializing_if = "Trouble::is_none")]
+    pub trouble: Trouble,
+}
+
+/// What is remembered of a process's crashes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Its count of restarts when it was last healthy for long enough to count as recovered.
+    #[serde(default)]
+    pub forgiven_restarts: u32,
+    /// When the kernel last killed it for lack of memory, by its agent's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_killed_at: Option<Timestamp>,
+    /// Whether it was reported as crashing since it last recovered.
+    #[serde(default)]
+    pub crash_told: bool,
+    /// Whether it was reported as killed for lack of memory since it last recovered.
+    #[serde(default)]
+    pub oom_told: bool,
+}
+
+impl Trouble {
+    /// Whether there is nothing to remember.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether the sysadmin was told of it and waits to hear that it has recovered.
+    pub fn is_told(&self) -> bool {
+        self.crash_told || self.oom_told
+    }
 }
 
 /// What must be remembered of a worker.
