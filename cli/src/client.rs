@@ -1,0 +1,283 @@
+//! Requests to the controller, and what its answers mean for the exit code.
+
+use std::{convert::Infallible, error::Error as _, fmt, str::FromStr, time::Duration};
+
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, multipart::Form};
+use serde::de::DeserializeOwned;
+use tucano_api::error::ErrorBody;
+
+use crate::{Error, args::Global};
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a short request may take; uploads and logs take as long as they take.
+const ANSWER: Duration = Duration::from_secs(60);
+/// Most of an answer that is read where no more makes sense, in bytes.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+/// A secret: never shown.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl FromStr for Token {
+    type Err = Infallible;
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.trim().to_owned()))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// The controller, as the arguments name it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    api: Url,
+    token: Option<Token>,
+}
+
+impl Client {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// A malformed address, or a token's file that cannot be read.
+    pub fn new(global: &Global) -> Result<Self, Error> {
+        let api = parse_api(&global.api)?;
+        let token = match &global.token_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(Error::file("read the token in", path))?;
+                Some(Token(text.trim().to_owned()))
+            }
+            None => global.token.clone(),
+        };
+        // The provider of cryptography is a choice of the process; where it was made already, that one serves.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .user_agent(concat!("tucano/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&api) {
+            // A proxy of the environment cannot reach this machine's loopback interface.
+            http = http.no_proxy();
+        }
+        let http = http
+            .build()
+            .map_err(|error| Error::Usage(describe(&error)))?;
+        Ok(Self { http, api, token })
+    }
+
+    /// Where the controller is.
+    pub fn api(&self) -> &str {
+        self.api.as_str().trim_end_matches('/')
+    }
+
+    /// `GET` of a document, as it is.
+    pub async fn get_text(&self, path: &str) -> Result<String, Error> {
+        let request = self.request(Method::GET, path).timeout(ANSWER);
+        self.text(self.send(request, "the request").await?).await
+    }
+
+    /// `GET` of a document.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.parse(&self.get_text(path).await?)
+    }
+
+    /// `GET` of a stream that may have no end.
+    pub async fn stream(&self, path: &str) -> Result<Response, Error> {
+        self.send(self.request(Method::GET, path), "the request")
+            .await
+    }
+
+    /// `PATCH` with JSON.
+    pub async fn patch(&self, path: &str, body: &serde_json::Value) -> Result<String, Error> {
+        let request = self.request(Method::PATCH, path).timeout(ANSWER).json(body);
+        self.text(self.send(request, "the change").await?).await
+    }
+
+    /// `DELETE`, which may take up to `patience` where it waits.
+    pub async fn delete(&self, path: &str, patience: Duration) -> Result<String, Error> {
+        let request = self
+            .request(Method::DELETE, path)
+            .timeout(ANSWER + patience);
+        self.text(self.send(request, "the removal").await?).await
+    }
+
+    /// `POST` of a text.
+    pub async fn post(&self, path: &str, body: String) -> Result<String, Error> {
+        let request = self.request(Method::POST, path).timeout(ANSWER).body(body);
+        self.text(self.send(request, "the request").await?).await
+    }
+
+    /// `POST` of files; takes as long as the upload takes.
+    pub async fn upload(&self, path: &str, form: Form) -> Result<String, Error> {
+        let request = self.request(Method::POST, path).multipart(form);
+        self.text(self.send(request, "the upload").await?).await
+    }
+
+    /// Reads a document of the controller's.
+    pub fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, Error> {
+        serde_json::from_str(text).map_err(|error| Error::Transfer {
+            step: "reading the answer",
+            api: self.api().to_owned(),
+            reason: format!("{error}; is it a Tucano controller of this version?"),
+        })
+    }
+
+    /// For `map_err`: a connection that broke half-way.
+    pub fn broken(&self, step: &'static str) -> impl FnOnce(reqwest::Error) -> Error {
+        let api = self.api().to_owned();
+        move |error| Error::Transfer {
+            step,
+            api,
+            reason: describe(&error),
+        }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.api()));
+        match &self.token {
+            Some(Token(token)) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder, step: &'static str) -> Result<Response, Error> {
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unsent(error, step))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = self.text(response).await?;
+        Err(refusal(status, &text))
+    }
+
+    fn unsent(&self, error: reqwest::Error, step: &'static str) -> Error {
+        if error.is_connect() {
+            return Error::Unreachable {
+                api: self.api().to_owned(),
+                reason: root_cause(&error),
+            };
+        }
+        self.broken(step)(error)
+    }
+
+    async fn text(&self, mut response: Response) -> Result<String, Error> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(self.broken("the answer"))? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > MAX_ANSWER_BYTES {
+                return Err(Error::Controller("its answer has no end".to_owned()));
+            }
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// What an answer of 400 or above means.
+fn refusal(status: StatusCode, text: &str) -> Error {
+    let message = match serde_json::from_str::<ErrorBody>(text) {
+        Ok(body) => body.error,
+        Err(_) => format!("it answered {status}"),
+    };
+    match status.as_u16() {
+        401 | 403 => Error::Unauthorized(message),
+        404 => Error::NotFound(message),
+        408 | 429 => Error::Controller(message),
+        400..=499 => Error::Refused(message),
+        _ => Error::Controller(message),
+    }
+}
+
+fn parse_api(text: &str) -> Result<Url, Error> {
+    let wrong = || {
+        let advice = "write for example http://127.0.0.1:7070";
+        Error::Usage(format!("{text:?} is not the address of an API: {advice}"))
+    };
+    let with_scheme = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    let url: Url = with_scheme.parse().map_err(|_| wrong())?;
+    let usable =
+        ["http", "https"].contains(&url.scheme()) && url.has_host() && url.query().is_none();
+    usable.then_some(url).ok_or_else(wrong)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The whole chain of causes in one line: the outermost alone says little.
+fn describe(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text += &format!(": {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
+    while let Some(inner) = last.source() {
+        last = inner;
+    }
+    last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_may_lack_the_scheme() {
+        assert_eq!(
+            parse_api("127.0.0.1:7070").unwrap().as_str(),
+            "http://127.0.0.1:7070/"
+        );
+        assert_eq!(
+            parse_api("https://ctl.example/").unwrap().as_str(),
+            "https://ctl.example/"
+        );
+        for wrong in ["", "ftp://a", "http://", "http://a/?q=1"] {
+            assert_eq!(parse_api(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_never_reached_through_a_proxy() {
+        for (api, loopback) in [
+            ("http://127.0.0.1:7070", true),
+            ("http://[::1]:7070", true),
+            ("http://localhost", true),
+            ("http://10.0.0.1", false),
+            ("http://localhost.example", false),
+        ] {
+            assert_eq!(is_loopback(&parse_api(api).unwrap()), loopback, "{api}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_body_still_says_something() {
+        let error = refusal(StatusCode::BAD_GATEWAY, "<html>");
+        assert_eq!(
+            (error.exit_code(), error.to_string().contains("502")),
+            (1, true)
+        );
+    }
+}

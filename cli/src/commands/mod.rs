@@ -1,0 +1,57 @@
+//! What each command does.
+
+mod check;
+mod deploy;
+mod logs;
+mod remove;
+mod scale;
+mod show;
+
+use crate::{
+    Arguments, Error,
+    args::{Command, Global},
+    client::Client,
+    dev,
+};
+
+pub(crate) use deploy::deploy;
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// Each with the exit code that `tucano --help` documents.
+pub async fn run(arguments: Arguments) -> Result<(), Error> {
+    let Arguments { global, command } = arguments;
+    let client = || Client::new(&global);
+    match command {
+        Command::Deploy(deploy) => deploy::run(&client()?, &global, &deploy).await,
+        Command::Ps { service } => show::processes(&client()?, &global, service.as_ref()).await,
+        Command::Services => show::services(&client()?, &global).await,
+        Command::Nodes => show::nodes(&client()?, &global).await,
+        Command::State => show::state(&client()?).await,
+        Command::Scale {
+            name,
+            concurrency,
+            wait,
+        } => scale::run(&client()?, &global, &name, concurrency, wait).await,
+        Command::Logs(logs) => logs::run(&client()?, &logs).await,
+        Command::Rm { name, wait } => remove::run(&client()?, &global, &name, wait).await,
+        Command::Check { file } => check::run(&file).await,
+        Command::Dev(dev) => dev::run(&listen_address(&global)?, &dev).await,
+    }
+}
+
+/// For `dev`, `--api` says where to listen.
+fn listen_address(global: &Global) -> Result<std::net::SocketAddr, Error> {
+    let text = global
+        .api
+        .trim_start_matches("http://")
+        .trim_end_matches('/');
+    text.parse().map_err(|_| {
+        let message = format!(
+            "--api {:?}: write the address to listen on, such as 127.0.0.1:7070",
+            global.api
+        );
+        Error::Usage(message)
+    })
+}

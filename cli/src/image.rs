@@ -1,0 +1,384 @@
+//! Which configuration and image a path means, and the upload of both.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use futures_util::TryStreamExt;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use reqwest::{
+    Body,
+    multipart::{Form, Part},
+};
+use tokio_util::io::{ReaderStream, SyncIoBridge};
+use tucano_api::{
+    service::ServiceConfig,
+    settings::{MAX_SETTINGS_BYTES, parse},
+};
+
+use crate::{Error, output};
+
+/// The configuration's name in a service's directory.
+const CONFIG: &str = "service.toml";
+/// Bytes between the writer of a tar and the connection.
+const PIPE_BYTES: usize = 256 << 10;
+
+/// What is to be deployed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// Names the configuration in errors.
+    pub file: String,
+    /// The configuration's text, as it is sent.
+    pub text: String,
+    /// The same, read.
+    pub config: ServiceConfig,
+    /// An OCI archive or an OCI layout directory; none where the configuration names a stored image by its digest.
+    pub image: Option<PathBuf>,
+}
+
+impl Source {
+    /// What `path`, a configuration or a directory with a `service.toml`, means. `image` takes the place of its own.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a configuration that cannot be used, or no image.
+    pub fn of_service(path: &Path, image: Option<&Path>) -> Result<Self, Error> {
+        let path = if path.is_dir() {
+            path.join(CONFIG)
+        } else {
+            path.to_owned()
+        };
+        let file = path.display().to_string();
+        let text = read(&path)?;
+        let config: ServiceConfig = parse(&file, &text)?;
+        let image = match (image, &config.image) {
+            (Some(image), _) => Some(image.to_owned()),
+            (None, Some(_)) if config.image_digest().is_some() => None,
+            (None, Some(name)) => Some(path.parent().unwrap_or(Path::new("")).join(name)),
+            (None, None) => {
+                let advice = "add the key `image`, or give it with --image";
+                return Err(Error::Refused(format!("{file} names no image: {advice}")));
+            }
+        };
+        if let Some(image) = &image {
+            check_image(image)?;
+        }
+        Ok(Self {
+            file,
+            text,
+            config,
+            image,
+        })
+    }
+
+    /// What `path` means where it may also be an image alone: then a `service.toml` beside it is its configuration, or else
+    /// it gets a default one, named after the file.
+    ///
+    /// # Errors
+    /// As [`Source::of_service`], and where no name can be made from the file's.
+    pub fn of_service_or_image(path: &Path) -> Result<Self, Error> {
+        let is_layout = path.join("oci-layout").is_file();
+        if path.join(CONFIG).is_file() {
+            return Self::of_service(path, is_layout.then_some(path));
+        }
+        if path.is_dir() && !is_layout {
+            let message = format!("{} has no {CONFIG} and is no OCI layout", path.display());
+            return Err(Error::Refused(message));
+        }
+        let beside = path.with_file_name(CONFIG);
+        if beside.is_file() {
+            return Self::of_service(&beside, Some(path));
+        }
+        if is_config(path) {
+            return Self::of_service(path, None);
+        }
+        check_image(path)?;
+        let text = default_config(path);
+        let file = format!("the configuration made for {}", path.display());
+        let config = parse(&file, &text)?;
+        Ok(Self {
+            file,
+            text,
+            config,
+            image: Some(path.to_owned()),
+        })
+    }
+
+    /// The two parts of the request, the configuration first, so that a bad one is refused before the image is sent.
+    /// Shows the progress to a person who watches.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub async fn form(&self) -> Result<Option<Form>, Error> {
+        let Some(image) = &self.image else {
+            return Ok(None);
+        };
+        let config = Part::text(self.text.clone()).file_name(self.file.clone());
+        let image = if image.is_dir() {
+            layout_part(image)?
+        } else {
+            archive_part(image).await?
+        };
+        Ok(Some(
+            Form::new()
+                .part("config", config)
+                .part("image", image.file_name("image.tar")),
+        ))
+    }
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    let size = fs::metadata(path).map_err(Error::file("read", path))?.len();
+    if size > MAX_SETTINGS_BYTES as u64 {
+        let message = format!(
+            "{} has {size} bytes: a configuration has at most {MAX_SETTINGS_BYTES}",
+            path.display()
+        );
+        return Err(Error::Refused(message));
+    }
+    fs::read_to_string(path).map_err(Error::file("read", path))
+}
+
+fn is_config(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("toml" | "json"))
+}
+
+/// Says early, and in words, what the controller would say after the upload.
+fn check_image(path: &Path) -> Result<(), Error> {
+    let found = fs::metadata(path).map_err(Error::file("read the image", path))?;
+    if found.is_dir() && !path.join("oci-layout").is_file() {
+        let message = format!(
+            "{} is no image: it has no file `oci-layout`",
+            path.display()
+        );
+        return Err(Error::Refused(message));
+    }
+    Ok(())
+}
+
+fn default_config(image: &Path) -> String {
+    let stem = image
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = stem.chars().map(plain).take(50).collect();
+    let name = name.trim_matches('-');
+    format!("name = \"{name}\"\nconcurrency = 2\nport = 8080\n")
+}
+
+async fn archive_part(path: &Path) -> Result<Part, Error> {
+    let file = tokio::fs::File::open(path)
+        .await
+        .map_err(Error::file("read the image", path))?;
+    let length = file
+        .metadata()
+        .await
+        .map_err(Error::file("read the image", path))?
+        .len();
+    let bar = progress(length);
+    let stream = ReaderStream::with_capacity(file, PIPE_BYTES)
+        .inspect_ok(move |chunk| advance(&bar, chunk.len()));
+    Ok(Part::stream_with_length(Body::wrap_stream(stream), length))
+}
+
+/// An OCI layout directory as a tar that is written while it is sent.
+fn layout_part(directory: &Path) -> Result<Part, Error> {
+    let files = layout_files(directory)?;
+    let bar = progress(files.iter().map(|(_, size)| size).sum());
+    let (reader, writer) = tokio::io::duplex(PIPE_BYTES);
+    let directory = directory.to_owned();
+    let writing = tokio::task::spawn_blocking(move || {
+        let names = files.iter().map(|(name, _)| name.as_path());
+        write_tar(&directory, names, SyncIoBridge::new(writer))
+    });
+    // The writer's failure must break the request off: an archive that just ends would look whole to a reader.
+    let failure = async move {
+        match writing.await {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    };
+    let failure = futures_util::stream::once(failure).try_filter_map(async |chunk| Ok(chunk));
+    let stream = ReaderStream::with_capacity(reader, PIPE_BYTES)
+        .inspect_ok(move |chunk| advance(&bar, chunk.len()));
+    let stream = futures_util::StreamExt::chain(stream, failure);
+    Ok(Part::stream(Body::wrap_stream(stream)))
+}
+
+/// The files of an OCI layout (image-spec, image-layout.md) and their sizes, in order, and nothing else that lies there.
+fn layout_files(directory: &Path) -> Result<Vec<(PathBuf, u64)>, Error> {
+    let mut names = vec![PathBuf::from("oci-layout"), PathBuf::from("index.json")];
+    for algorithm in sorted(&directory.join("blobs"))? {
+        let algorithm = Path::new("blobs").join(algorithm);
+        let blobs = sorted(&directory.join(&algorithm))?;
+        names.extend(blobs.into_iter().map(|blob| algorithm.join(blob)));
+    }
+    let size = |name: PathBuf| {
+        let path = directory.join(&name);
+        let size = fs::metadata(&path)
+            .map_err(Error::file("read the image's", &path))?
+            .len();
+        Ok((name, size))
+    };
+    names.into_iter().map(size).collect()
+}
+
+fn sorted(directory: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
+    let entries = fs::read_dir(directory).map_err(Error::file("read the image's", directory))?;
+    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    names.sort();
+    Ok(names)
+}
+
+fn write_tar<'a>(
+    directory: &Path,
+    names: impl Iterator<Item = &'a Path>,
+    to: impl Write,
+) -> io::Result<()> {
+    let mut tar = tar::Builder::new(to);
+    for name in names {
+        tar.append_file(name, &mut File::open(directory.join(name))?)?;
+    }
+    tar.into_inner()?.flush()
+}
+
+/// Shown on standard error, and only to a terminal.
+fn progress(length: u64) -> ProgressBar {
+    let target = if output::is_watched() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let template = "uploading {bar:40} {bytes}/{total_bytes} {binary_bytes_per_sec}";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(length), target).with_style(style)
+}
+
+fn advance(bar: &ProgressBar, bytes: usize) {
+    bar.inc(bytes as u64);
+    if bar.length().is_some_and(|length| bar.position() >= length) {
+        bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = directory.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        directory
+    }
+
+    const SERVICE: &str = "name = \"a\"\nconcurrency = 1\nport = 80\nimage = \"a.tar\"\n";
+    const LAYOUT: [(&str, &str); 4] = [
+        ("oci-layout", "{}"),
+        ("index.json", "{}"),
+        ("blobs/sha256/bb", "2"),
+        ("blobs/sha256/aa", "1"),
+    ];
+
+    #[test]
+    fn the_image_is_found_beside_the_configuration() {
+        let directory = directory(&[("service.toml", SERVICE), ("a.tar", "x"), ("b.tar", "y")]);
+        let at = |name| directory.path().join(name);
+        for path in [directory.path().to_owned(), at("service.toml")] {
+            assert_eq!(
+                Source::of_service(&path, None).unwrap().image,
+                Some(at("a.tar"))
+            );
+        }
+        let other = Source::of_service(directory.path(), Some(&at("b.tar"))).unwrap();
+        assert_eq!(other.image, Some(at("b.tar")));
+        let beside = Source::of_service_or_image(&at("b.tar")).unwrap();
+        assert_eq!(
+            (beside.config.name.as_str(), beside.image),
+            ("a", Some(at("b.tar")))
+        );
+    }
+
+    #[test]
+    fn a_digest_needs_no_upload_and_no_image_is_refused() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let directory = directory(&[
+            ("digest.toml", &SERVICE.replace("a.tar", &digest)),
+            ("none.toml", &SERVICE.replace("image", "# image")),
+            ("gone.toml", SERVICE),
+            ("plain/x", ""),
+        ]);
+        let source = |name| Source::of_service(&directory.path().join(name), None);
+        assert_eq!(source("digest.toml").unwrap().image, None);
+        let none = source("none.toml").unwrap_err();
+        assert!(
+            none.exit_code() == 3 && none.to_string().contains("--image"),
+            "{none}"
+        );
+        assert!(
+            source("gone.toml")
+                .unwrap_err()
+                .to_string()
+                .contains("a.tar")
+        );
+        let plain = Source::of_service(
+            &directory.path().join("gone.toml"),
+            Some(&directory.path().join("plain")),
+        );
+        assert!(plain.unwrap_err().to_string().contains("oci-layout"));
+        let nothing = Source::of_service_or_image(&directory.path().join("plain")).unwrap_err();
+        assert!(nothing.to_string().contains("no service.toml"), "{nothing}");
+    }
+
+    #[test]
+    fn an_image_alone_gets_a_configuration_named_after_it() {
+        let directory = directory(&[("My_App.v2.tar", "x")]);
+        let source = Source::of_service_or_image(&directory.path().join("My_App.v2.tar")).unwrap();
+        assert_eq!(source.config.name.as_str(), "my-app-v2");
+        assert_eq!((source.config.concurrency, source.config.port), (2, 8080));
+    }
+
+    #[test]
+    fn a_layout_directory_becomes_a_tar_of_its_files_in_order() {
+        let directory = directory(&LAYOUT);
+        fs::write(directory.path().join("notes.txt"), "not part of it").unwrap();
+        let files = layout_files(directory.path()).unwrap();
+        let mut bytes = Vec::new();
+        write_tar(
+            directory.path(),
+            files.iter().map(|(name, _)| name.as_path()),
+            &mut bytes,
+        )
+        .unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let names: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .map(|e| e.unwrap().path().unwrap().display().to_string())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "oci-layout",
+                "index.json",
+                "blobs/sha256/aa",
+                "blobs/sha256/bb"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_overlong_configuration_is_not_read() {
+        let directory = directory(&[("service.toml", &"#".repeat(MAX_SETTINGS_BYTES + 1))]);
+        let error = Source::of_service(directory.path(), None).unwrap_err();
+        assert!(error.to_string().contains("at most"), "{error}");
+    }
+}
