@@ -1,0 +1,156 @@
+//! kill -9 of each program, one at a time, under load.
+
+use std::collections::BTreeMap;
+
+use tucano_api::ids::ProcessId;
+use tucano_testkit::needs;
+use tucano_tests::{CLUSTER, Cluster, Options, images, user::Load};
+
+const HELLO: &str = "name = \"hello\"\nconcurrency = 6\nport = 8080\nmemory = \"32MiB\"\nhealth = { http = \"/healthz\", interval = \"200ms\" }\n";
+
+/// A cluster with `hello` healthy and under load.
+fn under_load() -> (Cluster, Load) {
+    let cluster = Cluster::start(&Options::default());
+    cluster.deploy_healthy(HELLO, &images::sample("hello"));
+    let load = cluster
+        .user()
+        .load(cluster.balancer(), "hello.localhost", 4);
+    goes_on(&cluster, &load);
+    (cluster, load)
+}
+
+/// Waits for 200 more requests answered with 200.
+fn goes_on(cluster: &Cluster, load: &Load) {
+    let enough = load.successes() + 200;
+    cluster.wait("the service to answer", || {
+        (load.successes() >= enough).then_some(())
+    });
+}
+
+fn started(cluster: &Cluster) -> BTreeMap<ProcessId, u64> {
+    let times = cluster
+        .wait_for_healthy("hello", 6)
+        .into_iter()
+        .map(|process| {
+            (
+                process.report.id,
+                process.report.started_at.unwrap_or_default().0,
+            )
+        });
+    times.collect()
+}
+
+fn no_request_failed(cluster: &Cluster, load: Load) {
+    let failed: Vec<_> = load
+        .stop()
+        .into_iter()
+        .filter(|sample| !sample.is_ok())
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}\n{}", cluster.logs());
+}
+
+#[test]
+fn the_controller_dies_and_nothing_acknowledged_is_lost_nor_a_request() {
+    if !needs(&CLUSTER) {
+        return;
+    }
+    let (mut cluster, load) = under_load();
+    let (before, balancer) = (started(&cluster), cluster.balancer_pid());
+    // Acknowledged, and killed at once.
+    let second = HELLO
+        .replace("\"hello\"", "\"second\"")
+        .replace("= 6", "= 3");
+    let answer = cluster.deploy(&second, &images::sample("hello"), "");
+    assert_eq!(answer.status, 201, "{answer:?}");
+    cluster.kill_ctld();
+    goes_on(&cluster, &load);
+    cluster.start_ctld();
+    cluster.wait_for_alive(3);
+    cluster.wait_for_healthy("second", 3);
+    assert_eq!(started(&cluster), before, "no container was restarted");
+    assert_eq!(cluster.balancer_pid(), balancer, "the balancer was adopted");
+    assert_eq!(cluster.answering("second", 12).len(), 3);
+    goes_on(&cluster, &load);
+    no_request_failed(&cluster, load);
+}
+
+#[test]
+fn the_balancer_dies_and_is_there_again() {
+    if !needs(&CLUSTER) {
+        return;
+    }
+    let (cluster, load) = under_load();
+    let before = cluster.balancer_pid();
+    cluster.kill_balancer();
+    cluster.wait("another balancer", || {
+        cluster
+            .balancer_pid()
+            .filter(|pid| Some(pid) != before.as_ref())
+    });
+    goes_on(&cluster, &load);
+    drop(load.stop());
+}
+
+#[test]
+fn an_agent_dies_and_the_next_one_adopts_its_containers() {
+    if !needs(&CLUSTER) {
+        return;
+    }
+    let (mut cluster, load) = under_load();
+    let before = started(&cluster);
+    cluster.kill_agent(0);
+    cluster.start_agent(0);
+    goes_on(&cluster, &load);
+    cluster.wait_for_alive(3);
+    assert_eq!(started(&cluster), before, "no container was restarted");
+    no_request_failed(&cluster, load);
+}
+
+#[test]
+fn a_process_ends_while_its_agent_is_dead_and_its_exit_code_is_kept() {
+    if !needs(&CLUSTER) {
+        return;
+    }
+    let mut cluster = Cluster::start(&Options {
+        workers: 1,
+        ..Options::default()
+    });
+    let one = HELLO.replace("= 6", "= 1");
+    cluster.deploy_healthy(&one, &images::sample("hello"));
+    cluster.kill_agent(0);
+    drop(cluster.request("hello", "/crash"));
+    cluster.start_agent(0);
+    let exit = cluster.wait("the exit", || {
+        cluster.processes("hello").first()?.report.last_exit
+    });
+    assert_eq!(exit.code, Some(3), "{exit:?}");
+    cluster.wait_for_healthy("hello", 1);
+}
+
+#[test]
+fn a_process_dies_and_is_started_again_without_a_failing_request() {
+    if !needs(&CLUSTER) {
+        return;
+    }
+    let (cluster, load) = under_load();
+    let line = cluster.output_on(0, "ps", &["ax", "-o", "pid,args"]);
+    let pid = line
+        .lines()
+        .find(|line| line.ends_with(" /hello"))
+        .expect("one runs")
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .to_owned();
+    cluster.output_on(0, "kill", &["-KILL", &pid]);
+    cluster.wait("the restart", || {
+        cluster
+            .processes("hello")
+            .iter()
+            .any(|process| process.report.restarts == 1)
+            .then_some(())
+    });
+    cluster.wait_for_healthy("hello", 6);
+    goes_on(&cluster, &load);
+    no_request_failed(&cluster, load);
+}

@@ -1,0 +1,5 @@
+//! Things die: nodes, the network, each of Tucano's programs.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod kill;
+mod node_loss;

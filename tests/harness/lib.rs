@@ -1,0 +1,24 @@
+//! The end-to-end tests' vocabulary: a whole cluster on virtual hosts, and somebody who uses it.
+//!
+//! - [`cluster`]: boots hosts, writes their settings, starts and kills Tucano's programs on them.
+//! - [`user`]: sends requests and load, takes alerts.
+//! - [`images`]: OCI archives, of the sample services and as other people's tools make them.
+//! - [`traces`]: what is left on a node.
+
+pub mod cluster;
+pub mod images;
+pub mod traces;
+pub mod user;
+
+pub use cluster::{Cluster, Options};
+
+use tucano_testkit::{Need, ROOT, tool};
+
+/// What every cluster needs of the machine.
+pub const CLUSTER: [Need; 5] = [
+    ROOT,
+    tool("ip"),
+    tool("nft"),
+    tool("nsenter"),
+    tool("unshare"),
+];

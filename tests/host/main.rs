@@ -1,0 +1,5 @@
+//! One host at a time: bad input to the controller, and `tucano dev`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod dev;
