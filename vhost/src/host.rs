@@ -62,6 +62,11 @@ impl Host {
         self.network.pid_of(&self.name)
     }
 
+    /// Whether its init lives: someone may have killed it.
+    pub fn is_up(&self) -> bool {
+        self.network.is_up(&self.name)
+    }
+
     /// A command that runs `program` on this host, in the caller's working directory and cgroup. Signals sent to the
     /// child reach the program; SIGKILL ends both; the exit status is the program's.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command, Error> {

@@ -212,6 +212,12 @@ impl Inner {
         Ok(self.state().host(host)?.holder.process.pid)
     }
 
+    pub(crate) fn is_up(&self, host: &str) -> bool {
+        self.state()
+            .host(host)
+            .is_ok_and(|machine| machine.holder.process.is_alive())
+    }
+
     pub(crate) fn set_link(&self, host: &str, up: bool) -> Result<(), Error> {
         let state = self.state();
         let port = &state.host(host)?.port;

@@ -25,6 +25,11 @@ impl Process {
         Ok(Self { pid, started })
     }
 
+    /// Whether it is still there, dying or not.
+    pub(crate) fn is_alive(self) -> bool {
+        start_time(self.pid).ok() == Some(self.started)
+    }
+
     /// Kills it and waits until it, and for an init all of its pid namespace, is gone; gone already is fine.
     pub(crate) fn kill(self) -> Result<(), Error> {
         let error = |source: io::Error| Error::Kill {
@@ -52,7 +57,7 @@ impl Process {
             Err(rustix::io::Errno::SRCH) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
-        Ok((start_time(self.pid).ok() == Some(self.started)).then_some(handle))
+        Ok(self.is_alive().then_some(handle))
     }
 }
 

@@ -1,6 +1,9 @@
 //! Virtual hosts as their users see them: they reach each other, lose each other, lose power, and leave nothing behind.
 
-#![allow(clippy::unwrap_used, reason = "test helpers: a failed step fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "test helpers: a failed step fails the test"
+)]
 
 use std::{
     env, fs,
@@ -190,6 +193,23 @@ fn a_power_cut_kills_everything_inside_and_the_directory_survives() {
     let again = boot(&network, 1).remove(0);
     assert_eq!(shell(&again, "hostname"), "w1");
     assert_eq!(shell(&host, "ls /sys/class/net"), "eth0\nlo");
+}
+
+#[test]
+fn a_host_whose_init_someone_killed_is_found_down_and_boots_again() {
+    if !needs(&[ROOT, tool("ip")]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let network = network("killed", directory.path());
+    let host = boot(&network, 1).remove(0);
+    assert!(host.is_up());
+    let init = rustix::process::Pid::from_raw(host.pid().unwrap()).unwrap();
+    rustix::process::kill_process(init, rustix::process::Signal::KILL).unwrap();
+    wait_until("the host to be down", PATIENCE, || !host.is_up());
+    host.power_off().unwrap();
+    boot(&network, 1);
+    assert!(host.is_up());
 }
 
 #[test]

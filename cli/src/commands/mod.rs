@@ -14,6 +14,7 @@ use crate::{
     dev,
 };
 
+pub(crate) use check::companion;
 pub(crate) use deploy::deploy;
 
 /// Does what the arguments say.
@@ -37,7 +38,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Logs(logs) => logs::run(&client()?, &logs).await,
         Command::Rm { name, wait } => remove::run(&client()?, &global, &name, wait).await,
         Command::Check { file } => check::run(&file).await,
-        Command::Dev(dev) => dev::run(&listen_address(&global)?, &dev).await,
+        Command::Dev(dev) => dev::run(listen_address(&global)?, &dev).await,
     }
 }
 

@@ -1,8 +1,182 @@
-//! dev
-pub(crate) async fn run(
-    api: &std::net::SocketAddr,
-    dev: &crate::args::Dev,
-) -> Result<(), crate::Error> {
-    drop((api, dev));
-    Ok(())
+//! `tucano dev`: a whole cluster on this machine. The controller and each worker are virtual hosts; the API and the balancer
+//! are reached through sockets of this process on the machine's own loopback interface, handed to the programs as their
+//! standard input, so they stay when a program dies.
+//!
+//! - [`directory`]: where everything is kept, and clearing it away;
+//! - [`cluster`]: the hosts, and which program runs where; [`settings`]: what the programs are told;
+//! - [`supervise`]: starts them again when they die; [`ready`]: waits until all of it works.
+
+mod cluster;
+mod directory;
+mod ready;
+mod settings;
+mod supervise;
+
+use std::net::{SocketAddr, TcpListener};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    Error,
+    args::{Dev, Global, Wait},
+    client::Client,
+    commands,
+    image::Source,
+    output::talk,
+};
+use cluster::Cluster;
+use directory::Directory;
+
+/// Runs the cluster until a signal asks for its end, and clears it away.
+///
+/// # Errors
+/// What keeps it from starting.
+pub(crate) async fn run(api: SocketAddr, dev: &Dev) -> Result<(), Error> {
+    check(api, dev)?;
+    let sources = dev
+        .deploy
+        .iter()
+        .map(|path| Source::of_service_or_image(path));
+    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let mut end = EndSignals::listen()?;
+    let api = listen(api, "--api")?;
+    let balancer = listen(dev.balancer, "--balancer")?;
+    let directory = Directory::choose(dev.data.as_deref(), local(&api)?.port())?;
+    let client = client_of(local(&api)?)?;
+    let addresses = (local(&api)?, local(&balancer)?);
+    let cluster = Cluster::start(dev.workers, &directory, api, balancer)?;
+    let result = tokio::select! {
+        result = serve(&client, &cluster, &directory, addresses, &sources) => result,
+        () = end.received() => Ok(()),
+    };
+    talk("ending the cluster");
+    cluster.stop().await?;
+    match result {
+        Ok(()) => directory.remove(),
+        // The logs tell more; the next start clears them away.
+        Err(error) => Err(error),
+    }
+}
+
+/// Comes back only with an error: a cluster that works is ended by a signal.
+async fn serve(
+    client: &Client,
+    cluster: &Cluster,
+    directory: &Directory,
+    (api, balancer): (SocketAddr, SocketAddr),
+    sources: &[Source],
+) -> Result<(), Error> {
+    ready::wait(client, cluster, directory).await?;
+    let wait = Wait {
+        no_wait: false,
+        timeout: std::time::Duration::from_secs(120),
+    };
+    for source in sources {
+        // The cluster stays, so that one can look why.
+        match commands::deploy(client, source, wait).await {
+            Ok((_, Ok(()))) => talk(&format!(
+                "{} answers at http://{0}.localhost:{}/",
+                source.config.name,
+                balancer.port()
+            )),
+            Ok((_, Err(error))) | Err(error) => error.say(),
+        }
+    }
+    talk(&ready::guide(cluster, directory, api, balancer));
+    std::future::pending().await
+}
+
+fn check(api: SocketAddr, dev: &Dev) -> Result<(), Error> {
+    for (flag, address) in [("--api", api), ("--balancer", dev.balancer)] {
+        if !address.ip().is_loopback() {
+            let message = format!(
+                "{flag} {address}: a development cluster asks for no token, so it listens on loopback only"
+            );
+            return Err(Error::Usage(message));
+        }
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let reason = "`tucano dev` makes namespaces and cgroups, which only root may: run it with sudo";
+    Err(Error::Dev(reason.to_owned()))
+}
+
+fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).map_err(|source| Error::Listen {
+        address,
+        flag,
+        source,
+    })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, Error> {
+    listener
+        .local_addr()
+        .map_err(|source| Error::Runtime { source })
+}
+
+fn client_of(api: SocketAddr) -> Result<Client, Error> {
+    Client::new(&Global {
+        api: format!("http://{api}"),
+        token: None,
+        token_file: None,
+        json: false,
+    })
+}
+
+/// The signals that end the cluster in order.
+struct EndSignals([Signal; 3]);
+
+impl EndSignals {
+    fn listen() -> Result<Self, Error> {
+        let listen = |kind| signal(kind).map_err(|source| Error::Runtime { source });
+        Ok(Self([
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn received(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_listened_on() {
+        let dev = |balancer: &str| Dev {
+            workers: 1,
+            balancer: balancer.parse().unwrap(),
+            data: None,
+            deploy: Vec::new(),
+        };
+        let open = "0.0.0.0:8080";
+        let api = check(open.parse().unwrap(), &dev("127.0.0.1:1")).unwrap_err();
+        assert!(
+            api.exit_code() == 2 && api.to_string().starts_with("--api"),
+            "{api}"
+        );
+        let balancer = check("127.0.0.1:1".parse().unwrap(), &dev(open)).unwrap_err();
+        assert!(balancer.to_string().starts_with("--balancer"), "{balancer}");
+    }
+
+    #[test]
+    fn a_port_in_use_is_told_with_the_flag_that_changes_it() {
+        let taken = listen("127.0.0.1:0".parse().unwrap(), "--api").unwrap();
+        let error = listen(taken.local_addr().unwrap(), "--balancer").unwrap_err();
+        assert!(
+            error.to_string().contains("choose another with --balancer"),
+            "{error}"
+        );
+    }
 }

@@ -1,0 +1,157 @@
+//! Where a development cluster keeps everything.
+//!
+//! - `hosts/ctl`, `hosts/w1`…: each host's configuration and data
+//! - `logs/`: what each program says
+//! - `agent-token`: between controller and agents, new with each start
+//! - and what [`tucano_vhost`] keeps of the network
+
+use std::{
+    env, fs,
+    fs::{DirBuilder, OpenOptions},
+    io::{ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::Error;
+
+/// A cluster's directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Whether it outlives the cluster, with the services in it.
+    kept: bool,
+}
+
+impl Directory {
+    /// The one the user named, or one of our own for this port; only root sees into it.
+    pub(super) fn choose(named: Option<&Path>, api_port: u16) -> Result<Self, Error> {
+        let path = match named {
+            Some(path) => std::path::absolute(path).map_err(Error::file("find", path))?,
+            None => default(env::var_os("XDG_STATE_HOME").map(PathBuf::from), api_port),
+        };
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder
+            .create(&path)
+            .map_err(Error::file("create", &path))?;
+        Ok(Self {
+            path,
+            kept: named.is_some(),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn log_of(&self, program: &str) -> PathBuf {
+        self.path.join("logs").join(format!("{program}.log"))
+    }
+
+    /// Removes what a killed cluster left, and prepares for a new one. Nothing of the old one runs any more.
+    pub(super) fn prepare(&self) -> Result<(), Error> {
+        if !self.kept {
+            remove(&self.path.join("hosts"))?;
+            remove(&self.path.join("logs"))?;
+        }
+        let logs = self.path.join("logs");
+        fs::create_dir_all(&logs).map_err(Error::file("create", &logs))
+    }
+
+    /// A new secret, in a file that only root reads.
+    pub(super) fn write_agent_token(&self) -> Result<PathBuf, Error> {
+        let path = self.path.join("agent-token");
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)
+            .map_err(|error| Error::Dev(format!("cannot make a token: {error}")))?;
+        let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&path).map_err(Error::file("write", &path))?;
+        file.write_all(text.as_bytes())
+            .map_err(Error::file("write", &path))?;
+        Ok(path)
+    }
+
+    /// Removes it, unless the user named it.
+    pub(super) fn remove(self) -> Result<(), Error> {
+        if self.kept {
+            return Ok(());
+        }
+        remove(&self.path)?;
+        // Ours too if nothing else is in it.
+        self.path
+            .parent()
+            .and_then(|parent| fs::remove_dir(parent).ok());
+        Ok(())
+    }
+}
+
+fn default(state_home: Option<PathBuf>, api_port: u16) -> PathBuf {
+    let state = state_home
+        .filter(|path| path.is_absolute())
+        .unwrap_or_else(|| "/var/lib".into());
+    state.join("tucano").join(format!("dev-{api_port}"))
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Error::file("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn each_port_has_a_directory_of_its_own() {
+        assert_eq!(default(None, 7070), Path::new("/var/lib/tucano/dev-7070"));
+        assert_eq!(
+            default(Some("/state".into()), 7071),
+            Path::new("/state/tucano/dev-7071")
+        );
+        assert_eq!(
+            default(Some("relative".into()), 1),
+            Path::new("/var/lib/tucano/dev-1")
+        );
+    }
+
+    #[test]
+    fn the_token_is_for_root_alone_and_new_each_time() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = Directory::choose(Some(&parent.path().join("data")), 1).unwrap();
+        let path = directory.write_agent_token().unwrap();
+        let first = fs::read_to_string(&path).unwrap();
+        assert_eq!(first.len(), 64);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        directory.write_agent_token().unwrap();
+        assert_ne!(fs::read_to_string(&path).unwrap(), first);
+    }
+
+    #[test]
+    fn what_the_user_named_is_kept_and_ours_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        for kept in [true, false] {
+            let path = parent.path().join("x").join("data");
+            let directory = Directory {
+                path: path.clone(),
+                kept,
+            };
+            fs::create_dir_all(path.join("hosts/w1")).unwrap();
+            directory.prepare().unwrap();
+            assert_eq!(path.join("hosts/w1").exists(), kept);
+            directory.remove().unwrap();
+            assert_eq!(path.exists(), kept);
+        }
+    }
+}
