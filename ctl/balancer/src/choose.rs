@@ -1,0 +1,128 @@
+//! Which endpoint takes the next request: smooth weighted round robin.
+//!
+//! Each endpoint earns its weight every turn; the richest one is chosen and pays what all have earned.
+//! So of every `sum(weights)` turns each gets exactly its weight, spread as evenly as may be, and an
+//! endpoint that is left out for a while neither loses nor hoards turns.
+
+use std::sync::{Mutex, PoisonError};
+
+/// The rotation of one service. A turn holds its lock for one pass over the endpoints, never across IO.
+#[derive(Debug, Default)]
+pub struct Rotation {
+    credits: Mutex<Vec<i64>>,
+}
+
+impl Rotation {
+    /// A rotation that goes on with these credits, one per endpoint.
+    pub fn with_credits(credits: Vec<i64>) -> Self {
+        Self {
+            credits: Mutex::new(credits),
+        }
+    }
+
+    /// What each endpoint has earned and not yet spent, to hand on to the next table's rotation.
+    pub fn credits(&self) -> Vec<i64> {
+        self.lock().clone()
+    }
+
+    /// The endpoint whose turn it is among those with a weight; `None` if none has one.
+    /// `weights` is asked once per endpoint, in order, and gives `None` for those to leave out.
+    pub fn next(&self, weights: impl Iterator<Item = Option<u32>>) -> Option<usize> {
+        let mut credits = self.lock();
+        let mut total = 0;
+        let mut best: Option<usize> = None;
+        for (index, weight) in weights.enumerate() {
+            if index == credits.len() {
+                credits.push(0);
+            }
+            let Some(weight) = weight else { continue };
+            total += i64::from(weight);
+            credits[index] += i64::from(weight);
+            // Strictly more: among equals the first one in order goes first.
+            if best.is_none_or(|best| credits[index] > credits[best]) {
+                best = Some(index);
+            }
+        }
+        credits[best?] -= total;
+        best
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<i64>> {
+        // The numbers are whole between any two statements: a panic elsewhere cannot have spoilt them.
+        self.credits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn turns(rotation: &Rotation, weights: &[Option<u32>], count: usize) -> Vec<usize> {
+        (0..count)
+            .filter_map(|_| rotation.next(weights.iter().copied()))
+            .collect()
+    }
+
+    #[test]
+    fn equal_weights_take_turns_in_order() {
+        let weights = [Some(1); 3];
+        assert_eq!(turns(&Rotation::default(), &weights, 6), [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn heavier_ones_come_more_often_but_not_in_a_row() {
+        let weights = [Some(5), Some(1), Some(1)];
+        let chosen = turns(&Rotation::default(), &weights, 7);
+        assert_eq!(chosen, [0, 0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn nothing_to_choose_from_is_none() {
+        assert_eq!(Rotation::default().next(std::iter::empty()), None);
+        assert_eq!(Rotation::default().next([None, None].into_iter()), None);
+    }
+
+    #[test]
+    fn the_rotation_goes_on_where_it_was_handed_over() {
+        let first = Rotation::default();
+        let weights = [Some(3), Some(2)];
+        let whole = turns(&Rotation::default(), &weights, 10);
+        let mut parts = turns(&first, &weights, 3);
+        parts.extend(turns(&Rotation::with_credits(first.credits()), &weights, 7));
+        assert_eq!(parts, whole);
+    }
+
+    fn weights() -> impl Strategy<Value = Vec<Option<u32>>> {
+        prop::collection::vec(prop::option::weighted(0.8, 1_u32..=100), 1..12)
+    }
+
+    proptest! {
+        #[test]
+        fn every_round_gives_each_exactly_its_weight(weights in weights(), rounds in 1_usize..3) {
+            let total: u32 = weights.iter().flatten().sum();
+            let chosen = turns(&Rotation::default(), &weights, total as usize * rounds);
+            for (index, weight) in weights.iter().enumerate() {
+                let count = chosen.iter().filter(|&&one| one == index).count();
+                prop_assert_eq!(count, weight.unwrap_or(0) as usize * rounds);
+            }
+        }
+
+        #[test]
+        fn at_no_moment_is_anyone_far_from_its_share(weights in weights()) {
+            let total: u32 = weights.iter().flatten().sum();
+            let chosen = turns(&Rotation::default(), &weights, total as usize);
+            let mut counts = vec![0_i64; weights.len()];
+            for (turn, &index) in chosen.iter().enumerate() {
+                counts[index] += 1;
+                for (count, weight) in counts.iter().zip(&weights) {
+                    let due = i64::from(weight.unwrap_or(0)) * (turn as i64 + 1);
+                    let ahead = count * i64::from(total) - due;
+                    let bound = i64::from(total) * weights.len() as i64;
+                    prop_assert!(ahead.abs() < bound);
+                }
+            }
+        }
+    }
+}

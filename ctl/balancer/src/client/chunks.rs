@@ -1,0 +1,132 @@
+//! The chunks of a request's body (RFC 9112, section 7.1), followed byte by byte.
+
+/// Where in a chunked body the next byte stands.
+#[derive(Debug)]
+pub struct Chunks {
+    state: State,
+    size: u64,
+    /// Digits of the size so far.
+    digits: u8,
+    /// Bytes that extensions and trailers may still take.
+    extras_left: usize,
+}
+
+/// A body whose chunks two parsers could read differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MalformedChunk {
+    /// No hexadecimal number, or one that is too large.
+    #[error("a chunk's size is malformed")]
+    Size,
+    /// Lines that do not end in CR LF, or hold control characters.
+    #[error("a chunk does not end in CR LF")]
+    LineEnd,
+    /// Extensions and trailers over the limit.
+    #[error("the chunks' extensions and trailers are too large")]
+    TooLarge,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Size,
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    /// At the beginning of a trailer line, or of the last line, which is empty.
+    Line,
+    Trailer,
+    TrailerLf,
+    LastLf,
+    End,
+}
+
+/// A size of more digits than this is no honest one, and could overflow.
+const SIZE_DIGITS_MAX: u8 = 15;
+
+impl Chunks {
+    /// A body of which nothing has come yet. All its extensions and trailers may take `extras_max` bytes.
+    pub fn new(extras_max: usize) -> Self {
+        Self {
+            state: State::Size,
+            size: 0,
+            digits: 0,
+            extras_left: extras_max,
+        }
+    }
+
+    /// Whether the body is complete.
+    pub fn is_ended(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// Goes on over `bytes`. Gives how many of them belong to the body.
+    pub fn scan(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
+        let mut index = 0;
+        while index < bytes.len() && !self.is_ended() {
+            if self.state == State::Data {
+                index += self.skip_data(bytes.len() - index);
+            } else {
+                self.state = self.step(bytes[index])?;
+                index += 1;
+            }
+        }
+        Ok(index)
+    }
+
+    fn skip_data(&mut self, available: usize) -> usize {
+        let len = usize::try_from(self.size).map_or(available, |size| size.min(available));
+        self.size -= len as u64;
+        if self.size == 0 {
+            self.state = State::DataCr;
+        }
+        len
+    }
+
+    fn step(&mut self, byte: u8) -> Result<State, MalformedChunk> {
+        match (self.state, byte) {
+            (State::Size, b'\r') if self.digits > 0 => Ok(State::SizeLf),
+            (State::Size, b';') if self.digits > 0 => self.extra(State::Extension),
+            (State::Size, digit) => self.digit(digit),
+            (State::Extension, b'\r') => Ok(State::SizeLf),
+            (State::SizeLf, b'\n') => Ok(self.begin_chunk()),
+            (State::DataCr, b'\r') => Ok(State::DataLf),
+            (State::DataLf, b'\n') => Ok(State::Size),
+            (State::Line, b'\r') => Ok(State::LastLf),
+            (State::LastLf, b'\n') => Ok(State::End),
+            (State::Trailer, b'\r') => Ok(State::TrailerLf),
+            (State::TrailerLf, b'\n') => Ok(State::Line),
+            (State::Extension, byte) if is_text(byte) => self.extra(State::Extension),
+            (State::Line, b' ' | b'\t') => Err(MalformedChunk::LineEnd),
+            (State::Line | State::Trailer, byte) if is_text(byte) => self.extra(State::Trailer),
+            _ => Err(MalformedChunk::LineEnd),
+        }
+    }
+
+    fn digit(&mut self, byte: u8) -> Result<State, MalformedChunk> {
+        let digit = char::from(byte).to_digit(16);
+        let digit = digit.filter(|_| self.digits < SIZE_DIGITS_MAX);
+        self.size = self.size * 16 + u64::from(digit.ok_or(MalformedChunk::Size)?);
+        self.digits += 1;
+        Ok(State::Size)
+    }
+
+    fn begin_chunk(&mut self) -> State {
+        self.digits = 0;
+        if self.size == 0 {
+            State::Line
+        } else {
+            State::Data
+        }
+    }
+
+    fn extra(&mut self, next: State) -> Result<State, MalformedChunk> {
+        let left = self.extras_left.checked_sub(1);
+        self.extras_left = left.ok_or(MalformedChunk::TooLarge)?;
+        Ok(next)
+    }
+}
+
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || !byte.is_ascii_control()
+}

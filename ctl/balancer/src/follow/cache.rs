@@ -1,0 +1,118 @@
+//! The last route table in a file, replaced as a whole.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use tucano_api::routes::RouteTable;
+
+/// Where the table is kept.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    path: PathBuf,
+}
+
+/// Why the table could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The file cannot be read.
+    #[error("cannot read {0}")]
+    Read(PathBuf, #[source] io::Error),
+    /// It is larger than a table may be.
+    #[error("{0} is larger than a route table may be (--table-bytes)")]
+    TooLarge(PathBuf),
+    /// It holds something else.
+    #[error("{0} holds no route table")]
+    Parse(PathBuf, #[source] serde_json::Error),
+    /// The new file cannot be written.
+    #[error("cannot write {0}")]
+    Write(PathBuf, #[source] io::Error),
+    /// The new file cannot take the old one's place.
+    #[error("cannot replace {0}")]
+    Replace(PathBuf, #[source] io::Error),
+}
+
+impl Cache {
+    /// Keeps the table at `path`, and beside it while it is being written.
+    pub fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    /// The kept table; none if none was ever kept. Reads `limit` bytes at most.
+    pub fn load(&self, limit: usize) -> Result<Option<RouteTable>, CacheError> {
+        let failed = |error| CacheError::Read(self.path.clone(), error);
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut text = Vec::new();
+        let bytes_max = limit as u64 + 1;
+        file.take(bytes_max)
+            .read_to_end(&mut text)
+            .map_err(failed)?;
+        if text.len() > limit {
+            return Err(CacheError::TooLarge(self.path.clone()));
+        }
+        let parsed = serde_json::from_slice(&text);
+        parsed
+            .map(Some)
+            .map_err(|error| CacheError::Parse(self.path.clone(), error))
+    }
+
+    /// Keeps `table`. Whatever happens meanwhile, the file is the old one or the new one.
+    pub fn store(&self, table: &RouteTable) -> Result<(), CacheError> {
+        let new = self.path.with_extension("new");
+        let failed = |error| CacheError::Write(new.clone(), error);
+        let text = serde_json::to_vec(table)
+            .map_err(|error| CacheError::Parse(self.path.clone(), error))?;
+        let mut file = File::create(&new).map_err(failed)?;
+        file.write_all(&text).map_err(failed)?;
+        // Without this a power loss may leave the new name with an empty file.
+        file.sync_all().map_err(failed)?;
+        fs::rename(&new, &self.path).map_err(|error| CacheError::Replace(self.path.clone(), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(version: &str) -> RouteTable {
+        RouteTable {
+            version: version.to_owned(),
+            services: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_stored_last_is_loaded() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::new(&directory.path().join("routes.json"));
+        assert_eq!(cache.load(1000).unwrap(), None);
+        cache.store(&table("1")).unwrap();
+        cache.store(&table("2")).unwrap();
+        assert_eq!(cache.load(1000).unwrap(), Some(table("2")));
+        let files = fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(files, 1, "nothing else is left behind");
+    }
+
+    #[test]
+    fn a_file_that_is_no_table_or_too_large_is_an_error_that_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("routes.json");
+        let cache = Cache::new(&path);
+        fs::write(&path, "{\"version\":").unwrap();
+        let error = cache.load(1000).unwrap_err();
+        assert!(matches!(error, CacheError::Parse(..)));
+        assert!(error.to_string().contains("routes.json"));
+        assert!(matches!(
+            cache.load(5).unwrap_err(),
+            CacheError::TooLarge(_)
+        ));
+    }
+}

@@ -1,0 +1,132 @@
+//! One long poll of the controller's route table.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::UnixStream,
+    time::{error::Elapsed, timeout},
+};
+use tucano_api::routes::RouteTable;
+
+/// The controller answers after 20 s at the latest; one that takes longer has died without a word.
+const POLL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a poll gave no table.
+#[derive(Debug, thiserror::Error)]
+pub enum PollError {
+    /// The socket cannot be reached.
+    #[error("cannot connect to the controller at {0}")]
+    Connect(PathBuf, #[source] io::Error),
+    /// The exchange broke.
+    #[error("the controller broke off")]
+    Broken(#[from] hyper::Error),
+    /// It took too long.
+    #[error("the controller did not answer in time")]
+    TimedOut(#[from] Elapsed),
+    /// It has something against it.
+    #[error("the controller answered {0} instead of a route table")]
+    Status(StatusCode),
+    /// The request cannot be made.
+    #[error("the version of the route table cannot be asked for")]
+    Request(#[from] hyper::http::Error),
+    /// The table is over the limit, or was cut off.
+    #[error("the route table is larger than {limit} bytes (--table-bytes), or was cut off")]
+    Body {
+        /// The bound.
+        limit: usize,
+        /// What reading gave.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It is no route table.
+    #[error("the controller's answer is no route table")]
+    Parse(#[from] serde_json::Error),
+}
+
+/// Asks the controller at `socket` for a table other than `version`. None if there was no change for a while.
+pub async fn poll(
+    socket: &Path,
+    version: Option<&str>,
+    limit: usize,
+) -> Result<Option<RouteTable>, PollError> {
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|error| PollError::Connect(socket.to_owned(), error))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get(target(version))
+        .header(HOST, "controller")
+        .body(Empty::<Bytes>::new())?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        read(response, limit).await
+    };
+    // The connection ends with the exchange, whichever way that ends.
+    tokio::select! {
+        table = timeout(POLL_TIMEOUT, exchange) => table?,
+        broken = drive(connection) => Err(broken),
+    }
+}
+
+/// Drives the connection; gives only what broke it.
+async fn drive(connection: http1::Connection<TokioIo<UnixStream>, Empty<Bytes>>) -> PollError {
+    match connection.await {
+        Err(error) => error.into(),
+        // It ended well, so the exchange has all it needs.
+        Ok(()) => std::future::pending().await,
+    }
+}
+
+async fn read(response: Response<Incoming>, limit: usize) -> Result<Option<RouteTable>, PollError> {
+    match response.status() {
+        StatusCode::NO_CONTENT => return Ok(None),
+        StatusCode::OK => {}
+        other => return Err(PollError::Status(other)),
+    }
+    let body = Limited::new(response.into_body(), limit).collect().await;
+    let body = body.map_err(|source| PollError::Body { limit, source })?;
+    Ok(Some(serde_json::from_slice(&body.to_bytes())?))
+}
+
+fn target(version: Option<&str>) -> String {
+    let mut target = "/v1/routes".to_owned();
+    if let Some(version) = version {
+        target.push_str("?after=");
+        version.bytes().for_each(|byte| encode(byte, &mut target));
+    }
+    target
+}
+
+/// Percent-encoding (RFC 3986, section 2.1).
+fn encode(byte: u8, text: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+        text.push(char::from(byte));
+    } else {
+        text.push('%');
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_asked_for_whatever_its_letters() {
+        assert_eq!(target(None), "/v1/routes");
+        assert_eq!(target(Some("a-1.2_3~")), "/v1/routes?after=a-1.2_3~");
+        assert_eq!(
+            target(Some("a b&c=é/")),
+            "/v1/routes?after=a%20b%26c%3D%C3%A9%2F"
+        );
+    }
+}

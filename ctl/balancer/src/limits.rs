@@ -1,0 +1,123 @@
+//! Every bound of the data plane, with its default and its flag.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::Args;
+
+/// Bounds on what clients, processes and the controller may ask of the balancer.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct Limits {
+    /// Client connections at once; further ones wait in the kernel's queue
+    #[arg(long, default_value = "10000", value_parser = at_least_one)]
+    pub max_connections: usize,
+    /// Longest request or response head, request line and headers together (at least 8 KiB)
+    #[arg(long, default_value = "32KiB", value_parser = head_bytes)]
+    pub head_bytes: ByteSize,
+    /// Most headers in one request or response
+    #[arg(long, default_value = "100", value_parser = at_least_one)]
+    pub max_headers: usize,
+    /// Time for a request's head to arrive, from its first byte
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub head_timeout: Duration,
+    /// Time that a client may keep a connection without a request
+    #[arg(long, default_value = "75s", value_parser = humantime::parse_duration)]
+    pub idle_timeout: Duration,
+    /// Time that a client may pause while it sends a request's body
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub body_timeout: Duration,
+    /// Time that a client may leave a response unread
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub write_timeout: Duration,
+    /// Time for a process to accept a connection
+    #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
+    pub connect_timeout: Duration,
+    /// Time for finding a process that accepts a connection, over all that are tried
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub connect_total_timeout: Duration,
+    /// Time for a process to begin its response, from the last byte of the request that it took
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub response_timeout: Duration,
+    /// Times that one request may be sent; connections that failed do not count
+    #[arg(long, default_value = "3", value_parser = at_least_one)]
+    pub tries: usize,
+    /// How long a process that refused a connection is left out, the first time
+    #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
+    pub eject_min: Duration,
+    /// How long a process that refuses every connection is left out at most
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub eject_max: Duration,
+    /// Unused connections that are kept to each process
+    #[arg(long, default_value = "64")]
+    pub upstream_idle: usize,
+    /// How long an unused connection to a process is kept; less than servers' usual 5 s, so that none is
+    /// reused while the server is closing it
+    #[arg(long, default_value = "4s", value_parser = humantime::parse_duration)]
+    pub upstream_idle_timeout: Duration,
+    /// Time without a byte after which a tunnel (websocket) is closed
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub tunnel_idle_timeout: Duration,
+    /// Largest route table that is taken from the controller
+    #[arg(long, default_value = "16MiB")]
+    pub table_bytes: ByteSize,
+    /// Time that requests under way have to end after SIGTERM
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+}
+
+impl Limits {
+    /// [`Self::head_bytes`] as a length.
+    pub fn head_len(&self) -> usize {
+        usize::try_from(self.head_bytes.as_u64()).unwrap_or(usize::MAX)
+    }
+
+    /// [`Self::table_bytes`] as a length.
+    pub fn table_len(&self) -> usize {
+        usize::try_from(self.table_bytes.as_u64()).unwrap_or(usize::MAX)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            head_bytes: ByteSize::kib(32),
+            max_headers: 100,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_millis(500),
+            connect_total_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(60),
+            tries: 3,
+            eject_min: Duration::from_millis(500),
+            eject_max: Duration::from_secs(10),
+            upstream_idle: 64,
+            upstream_idle_timeout: Duration::from_secs(4),
+            tunnel_idle_timeout: Duration::from_secs(3600),
+            table_bytes: ByteSize::mib(16),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What hyper needs at least for its read buffer.
+const HEAD_BYTES_MIN: u64 = 8 * 1024;
+
+fn head_bytes(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse()?;
+    if size.as_u64() < HEAD_BYTES_MIN {
+        return Err("a head needs room for 8KiB at least".to_owned());
+    }
+    Ok(size)
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("use 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}

@@ -1,0 +1,220 @@
+//! The way of one request: find its service, send it to a process, pass the response back.
+
+use std::sync::Arc;
+
+use hyper::{
+    Method, Request, Response, StatusCode, Version,
+    body::Incoming,
+    header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE},
+    http::request,
+    upgrade::OnUpgrade,
+};
+
+use crate::{
+    client::{Client, gate::Verdict, io::STAND_IN},
+    exchange::{Answer, Forwarder},
+    headers::{self, Forwarded},
+    plane::Plane,
+    refusal::Refusal,
+    request_body::SharedBody,
+    response_body::{Exchange, ResponseBody},
+    table::Service,
+    target::Target,
+    tunnel,
+};
+
+/// Answers one request of `client`: with a process's response, or with the reason why there is none.
+pub async fn answer(
+    plane: &Arc<Plane>,
+    client: &Client,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let active = client.gate.begin();
+    let response = match Routed::find(plane, client, request) {
+        Ok(routed) => routed.answer(plane, client).await,
+        Err(refusal) => {
+            plane.clients.refused();
+            refusal.into()
+        }
+    };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        client.gate.decide(Verdict::Http);
+    }
+    response.map(|body| body.keeping_active(active))
+}
+
+/// A request and the service that it goes to.
+struct Routed {
+    service: Arc<Service>,
+    target: Target,
+    head: request::Parts,
+    body: SharedBody,
+    upgrade: Option<Upgrade>,
+}
+
+/// A request for another protocol.
+struct Upgrade {
+    protocol: HeaderValue,
+    client: OnUpgrade,
+}
+
+impl Routed {
+    fn find(
+        plane: &Plane,
+        client: &Client,
+        mut request: Request<Incoming>,
+    ) -> Result<Self, Refusal> {
+        check(client, &request)?;
+        let target = Target::of(&request)?;
+        let service = find_service(plane, &target)?;
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        let (mut head, body) = request.into_parts();
+        let body = SharedBody::new(body, plane.limits.body_timeout);
+        let upgrade = headers::strip_request(&mut head.headers)?
+            .filter(|protocol| may_upgrade(&head, protocol, &body))
+            .map(|protocol| Upgrade {
+                protocol,
+                client: on_upgrade,
+            });
+        let mut routed = Self {
+            service,
+            target,
+            head,
+            body,
+            upgrade,
+        };
+        routed.address(plane, client);
+        Ok(routed)
+    }
+
+    /// Sets the headers that the process is to see.
+    fn address(&mut self, plane: &Plane, client: &Client) {
+        let headers = &mut self.head.headers;
+        headers.insert(HOST, self.target.host_header.clone());
+        let forwarded = Forwarded {
+            client: client.address.ip(),
+            host: &self.target.host_header,
+            trust: plane.trust_forwarded,
+        };
+        headers::add_forwarded(headers, forwarded);
+        if let Some(upgrade) = &self.upgrade {
+            headers::set_upgrade(headers, upgrade.protocol.clone());
+        }
+        if self.body.is_chunked() {
+            // hyper would send GET and HEAD without their body, were it not for this.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
+
+    async fn answer(self, plane: &Arc<Plane>, client: &Client) -> Response<ResponseBody> {
+        let stats = self.service.stats.clone();
+        let counted = stats.begin_request();
+        let response = match self.forward(plane, client).await {
+            Ok(response) => response,
+            Err(refusal) => refusal.into(),
+        };
+        stats.answered(response.status());
+        response.map(|body| body.holding(counted))
+    }
+
+    async fn forward(
+        self,
+        plane: &Arc<Plane>,
+        client: &Client,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let (service, upgrade) = (self.service.clone(), self.upgrade);
+        let forwarder = Forwarder::new(
+            plane,
+            self.service,
+            self.target,
+            self.head,
+            self.body.clone(),
+        );
+        let Answer {
+            mut response,
+            connection,
+        } = forwarder.run().await?;
+        let invalid = || Refusal::Invalid(service.name.clone());
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = upgrade.ok_or_else(invalid)?;
+            let counted = service.stats.begin_tunnel();
+            let process = hyper::upgrade::on(&mut response);
+            client.gate.decide(Verdict::Tunnel);
+            tunnel::start(plane, upgrade.client, process, counted);
+            return switching(response, upgrade.protocol).map_err(|_| invalid());
+        }
+        tidy(&mut response).map_err(|_| invalid())?;
+        let exchange = Exchange {
+            connection,
+            request: self.body,
+            plane: plane.clone(),
+        };
+        Ok(response.map(|body| ResponseBody::upstream(body, exchange)))
+    }
+}
+
+/// What is refused whatever its target.
+fn check(client: &Client, request: &Request<Incoming>) -> Result<(), Refusal> {
+    if request.method().as_str() == STAND_IN
+        && let Some(malformed) = client.gate.refused()
+    {
+        return Err(malformed.into());
+    }
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::Connect);
+    }
+    let mut expectations = request.headers().get_all(EXPECT).iter();
+    match expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        true => Ok(()),
+        false => Err(Refusal::Expectation),
+    }
+}
+
+fn find_service(plane: &Plane, target: &Target) -> Result<Arc<Service>, Refusal> {
+    let table = plane.table();
+    match table.find(&target.host, target.path()) {
+        Some(service) => Ok(service.clone()),
+        None if table.version().is_none() => Err(Refusal::NoRoutes),
+        None => Err(Refusal::Unknown(target.host.clone())),
+    }
+}
+
+/// HTTP/2 is not offered: behind an unwatched `h2c` connection a client could ask for any host.
+/// Other requests for another protocol have no body, so that it is clear where the protocol changes.
+fn may_upgrade(head: &request::Parts, protocol: &HeaderValue, body: &SharedBody) -> bool {
+    let names_h2c = |protocol: &str| {
+        let mut names = protocol.split(',').map(str::trim);
+        names.any(|name| name.to_ascii_lowercase().starts_with("h2"))
+    };
+    head.version == Version::HTTP_11
+        && body.is_ended()
+        && protocol.to_str().is_ok_and(|protocol| !names_h2c(protocol))
+}
+
+fn switching(
+    mut response: Response<Incoming>,
+    asked: HeaderValue,
+) -> Result<Response<ResponseBody>, headers::BadHeader> {
+    let protocol = response.headers().get(UPGRADE).cloned().unwrap_or(asked);
+    headers::strip_response(response.headers_mut())?;
+    response.headers_mut().remove(CONTENT_LENGTH);
+    headers::set_upgrade(response.headers_mut(), protocol);
+    *response.version_mut() = Version::HTTP_11;
+    Ok(response.map(|_| ResponseBody::text("")))
+}
+
+/// Makes a process's response one that can be passed on.
+fn tidy(response: &mut Response<Incoming>) -> Result<(), headers::BadHeader> {
+    let status = response.status();
+    let wants_upgrade = response.headers().get(UPGRADE).cloned();
+    headers::strip_response(response.headers_mut())?;
+    *response.version_mut() = Version::HTTP_11;
+    if status == StatusCode::NO_CONTENT {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    // 426 has to say which protocol would do (RFC 9110, section 15.5.22).
+    if let (StatusCode::UPGRADE_REQUIRED, Some(protocol)) = (status, wants_upgrade) {
+        headers::set_upgrade(response.headers_mut(), protocol);
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! The body of a request on its way to a process, which can be taken back until its first byte is passed on.
+//!
+//! The client's body stays in a place that all attempts share. Each attempt gets a [`RequestBody`] that
+//! reads from there; a new attempt makes the earlier one's useless. Bytes go straight through: as much is
+//! read from the client as the process takes.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::headers::safe_trailers;
+
+/// The client's body and how far it has got.
+#[derive(Debug, Clone)]
+pub struct SharedBody(Arc<Mutex<State>>);
+
+/// What one attempt sends.
+#[derive(Debug)]
+pub struct RequestBody {
+    shared: SharedBody,
+    attempt: usize,
+    empty: bool,
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a request's body did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFailure {
+    /// The client paused for longer than it may.
+    #[error("the client stopped sending the request's body")]
+    Stalled,
+    /// The client went away or sent a malformed body.
+    #[error("the request's body is malformed or was cut off")]
+    Broken,
+    /// Another attempt has taken the body over.
+    #[error("the request is being sent to another process")]
+    Superseded,
+}
+
+#[derive(Debug)]
+struct State {
+    body: Incoming,
+    attempt: usize,
+    started: bool,
+    ended: bool,
+    failure: Option<BodyFailure>,
+    waiting: bool,
+    last_progress: Instant,
+    pause_allowed: Duration,
+}
+
+impl SharedBody {
+    /// Takes over the client's body; a pause between two pieces is a failure after `pause_allowed`.
+    pub fn new(body: Incoming, pause_allowed: Duration) -> Self {
+        let ended = body.is_end_stream();
+        Self(Arc::new(Mutex::new(State {
+            body,
+            attempt: 0,
+            started: false,
+            ended,
+            failure: None,
+            waiting: false,
+            last_progress: Instant::now(),
+            pause_allowed,
+        })))
+    }
+
+    /// The body for the next attempt.
+    pub fn next_attempt(&self) -> RequestBody {
+        let mut state = self.lock();
+        state.attempt += 1;
+        state.last_progress = Instant::now();
+        state.waiting = false;
+        RequestBody {
+            shared: self.clone(),
+            attempt: state.attempt,
+            empty: state.ended,
+            stall: None,
+        }
+    }
+
+    /// Whether none of it has been passed on yet, so that it can be sent from its beginning again.
+    pub fn is_whole(&self) -> bool {
+        !self.lock().started
+    }
+
+    /// Whether all of it has been passed on.
+    pub fn is_ended(&self) -> bool {
+        self.lock().ended
+    }
+
+    /// When a piece of it was passed on last, or the attempt began.
+    pub fn last_progress(&self) -> Instant {
+        self.lock().last_progress
+    }
+
+    /// Whether the process would take more of it than the client has sent.
+    pub fn waits_for_client(&self) -> bool {
+        self.lock().waiting
+    }
+
+    /// Why it did not come to its end, if it did not.
+    pub fn failure(&self) -> Option<BodyFailure> {
+        self.lock().failure
+    }
+
+    /// Whether its length is not known beforehand.
+    pub fn is_chunked(&self) -> bool {
+        let state = self.lock();
+        !state.ended && state.body.size_hint().exact().is_none()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFailure;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFailure>>> {
+        let this = self.get_mut();
+        let mut state = this.shared.lock();
+        if state.attempt != this.attempt {
+            return Poll::Ready(Some(Err(BodyFailure::Superseded)));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut state.body).poll_frame(context) else {
+            state.waiting = true;
+            let pause = state.pause_allowed;
+            let stall = this.stall.get_or_insert_with(|| Box::pin(sleep(pause)));
+            ready!(stall.as_mut().poll(context));
+            return Poll::Ready(Some(Err(state.fail(BodyFailure::Stalled))));
+        };
+        this.stall = None;
+        Poll::Ready(state.pass(frame))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.empty || self.shared.lock().ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.empty {
+            return SizeHint::with_exact(0);
+        }
+        self.shared.lock().body.size_hint()
+    }
+}
+
+impl State {
+    fn pass(
+        &mut self,
+        frame: Option<Result<Frame<Bytes>, hyper::Error>>,
+    ) -> Option<Result<Frame<Bytes>, BodyFailure>> {
+        self.waiting = false;
+        self.last_progress = Instant::now();
+        self.ended = frame.is_none() || self.body.is_end_stream();
+        match frame? {
+            Ok(frame) => {
+                self.started = true;
+                Some(Ok(safe_trailers(frame)))
+            }
+            Err(_) => Some(Err(self.fail(BodyFailure::Broken))),
+        }
+    }
+
+    fn fail(&mut self, failure: BodyFailure) -> BodyFailure {
+        self.failure = Some(failure);
+        failure
+    }
+}

@@ -1,0 +1,109 @@
+//! The command line of `tucano_balancerd`.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+use clap::{Parser, ValueEnum};
+
+use crate::limits::Limits;
+
+/// Tucano's HTTP load balancer: takes requests to the processes of services.
+///
+/// It follows the controller's route table and goes on with the last one while the controller is down.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "tucano_balancerd", version)]
+pub struct Settings {
+    /// The controller's unix socket, which serves the route table
+    #[arg(long, value_name = "SOCKET")]
+    pub follow: PathBuf,
+    /// Where to take requests: IP:PORT, or "stdin" for a listening socket inherited as descriptor 0
+    #[arg(long, required = true, value_name = "ADDR|stdin")]
+    pub listen: Vec<Listen>,
+    /// A file that is locked while this balancer runs and holds its process id; a second one ends at once
+    #[arg(long, value_name = "FILE")]
+    pub lock: Option<PathBuf>,
+    /// A file that keeps the last route table, for a start while the controller is down
+    #[arg(long, value_name = "FILE")]
+    pub routes: Option<PathBuf>,
+    /// A unix socket that serves GET /metrics (Prometheus text) and GET /healthz
+    #[arg(long, value_name = "SOCKET")]
+    pub admin: Option<PathBuf>,
+    /// Keep the X-Forwarded-* headers that clients send: only behind another proxy that sets them
+    #[arg(long)]
+    pub trust_forwarded: bool,
+    /// How log lines are written, to stderr
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// Bounds
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+/// Where requests are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An address to bind.
+    Address(SocketAddr),
+    /// A listening socket inherited as file descriptor 0.
+    Stdin,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for Listen {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "stdin" {
+            return Ok(Self::Stdin);
+        }
+        text.parse()
+            .map(Self::Address)
+            .map_err(|_| "write IP:PORT, such as 0.0.0.0:80 or [::]:80, or stdin".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Settings, clap::Error> {
+        let base = ["tucano_balancerd", "--follow", "/run/ctl.sock"];
+        Settings::try_parse_from(base.iter().chain(arguments))
+    }
+
+    #[test]
+    fn the_flags_defaults_are_the_librarys() {
+        let settings = parse(&["--listen", "127.0.0.1:8080"]).unwrap();
+        assert_eq!(settings.limits, Limits::default());
+        assert!(!settings.trust_forwarded);
+    }
+
+    #[test]
+    fn listeners_are_addresses_or_stdin() {
+        let settings = parse(&["--listen", "[::]:80", "--listen", "stdin"]).unwrap();
+        let address = Listen::Address("[::]:80".parse().unwrap());
+        assert_eq!(settings.listen, [address, Listen::Stdin]);
+        let error = parse(&["--listen", "localhost:80"])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("write IP:PORT"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        for bad in [
+            &["--listen", "stdin", "--max-connections", "0"],
+            &["--listen", "stdin", "--head-bytes", "1KiB"],
+            &["--listen", "stdin", "--tries", "none"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse(&[]).is_err(), "no listener");
+    }
+}

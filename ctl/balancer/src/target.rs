@@ -1,0 +1,174 @@
+//! Where a request wants to go: its host and path, checked (RFC 9112, sections 3.2 and 3.3).
+
+use hyper::{
+    Method, Request, Uri,
+    header::{HOST, HeaderValue},
+    http::uri::{Authority, PathAndQuery, Scheme},
+};
+
+/// The longest host name (RFC 1035).
+const HOST_BYTES_MAX: usize = 255;
+
+/// A request's checked target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The host: lower case, without port and final dot.
+    pub host: String,
+    /// What the process is to see as `Host`.
+    pub host_header: HeaderValue,
+    /// What the process is to see as request target: in origin form, or `*`.
+    pub uri: Uri,
+}
+
+/// A request that does not say where it goes, or says it in two ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadTarget {
+    /// No `Host`.
+    #[error("the request has no Host header")]
+    NoHost,
+    /// Several.
+    #[error("the request has several Host headers")]
+    SeveralHosts,
+    /// Not a host name or address with an optional port.
+    #[error("the request's host is malformed")]
+    MalformedHost,
+    /// Neither a path, nor an http URL, nor `*` of OPTIONS.
+    #[error("the request's target is neither a path nor an http URL")]
+    MalformedTarget,
+}
+
+impl Target {
+    /// Reads and checks the target of `request`.
+    pub fn of<B>(request: &Request<B>) -> Result<Self, BadTarget> {
+        let header = host_header(request)?;
+        let uri = request.uri();
+        // An absolute target overrides `Host`, which is then replaced (RFC 9112, section 3.2.2).
+        let host_header = match (uri.scheme(), uri.authority()) {
+            (None, None) => header.clone(),
+            (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP => {
+                HeaderValue::from_str(authority.as_str()).map_err(|_| BadTarget::MalformedHost)?
+            }
+            _ => return Err(BadTarget::MalformedTarget),
+        };
+        Ok(Self {
+            host: host_name(&host_header)?,
+            host_header,
+            uri: origin_form(request.method(), uri)?,
+        })
+    }
+
+    /// The path, for finding the service.
+    pub fn path(&self) -> &str {
+        self.uri.path()
+    }
+}
+
+fn host_header<B>(request: &Request<B>) -> Result<&HeaderValue, BadTarget> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next().ok_or(BadTarget::NoHost)?;
+    match hosts.next() {
+        None => Ok(host),
+        Some(_) => Err(BadTarget::SeveralHosts),
+    }
+}
+
+fn host_name(header: &HeaderValue) -> Result<String, BadTarget> {
+    let malformed = BadTarget::MalformedHost;
+    let text = header.to_str().map_err(|_| malformed)?;
+    if text.contains('@') || text.len() > HOST_BYTES_MAX + ":65535".len() {
+        return Err(malformed);
+    }
+    let authority: Authority = text.parse().map_err(|_| malformed)?;
+    let port = text[authority.host().len()..].strip_prefix(':');
+    let port_is_valid = port.is_none_or(|port| port.is_empty() || authority.port_u16().is_some());
+    let host = authority.host().trim_end_matches('.');
+    if host.is_empty() || !port_is_valid || !host.bytes().all(is_host_byte) {
+        return Err(malformed);
+    }
+    Ok(host.to_ascii_lowercase())
+}
+
+/// Host names, IPv4 addresses and IPv6 addresses in brackets; `_` is used by some names.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte)
+}
+
+fn origin_form(method: &Method, uri: &Uri) -> Result<Uri, BadTarget> {
+    let path = match uri.path_and_query() {
+        Some(path) if path.as_str() == "*" && method != Method::OPTIONS => {
+            return Err(BadTarget::MalformedTarget);
+        }
+        Some(path) => path.clone(),
+        None => PathAndQuery::from_static("/"),
+    };
+    Ok(Uri::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(uri: &str, hosts: &[&str]) -> Result<Target, BadTarget> {
+        let mut request = Request::builder().uri(uri);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        Target::of(&request.body(()).unwrap())
+    }
+
+    #[test]
+    fn hosts_are_normalised_for_finding_and_kept_for_the_process() {
+        for (header, host) in [
+            ("hello.localhost", "hello.localhost"),
+            ("Hello.LOCALHOST:8080", "hello.localhost"),
+            ("hello.localhost.", "hello.localhost"),
+            ("hello.localhost.:80", "hello.localhost"),
+            ("hello.localhost:", "hello.localhost"),
+            ("127.0.0.1:80", "127.0.0.1"),
+            ("[::1]:8080", "[::1]"),
+        ] {
+            let target = target("/x?y=1", &[header]).unwrap();
+            assert_eq!(target.host, host);
+            assert_eq!(target.host_header, header);
+            assert_eq!(target.uri, "/x?y=1");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_overrides_the_host() {
+        let target = target("http://Other.example:81/a?b", &["hello.localhost"]).unwrap();
+        assert_eq!(target.host, "other.example");
+        assert_eq!(target.host_header, "Other.example:81");
+        assert_eq!(target.uri, "/a?b");
+    }
+
+    #[test]
+    fn an_absolute_target_without_path_is_the_root() {
+        assert_eq!(target("http://a", &["a"]).unwrap().uri, "/");
+    }
+
+    #[test]
+    fn what_is_ambiguous_or_malformed_is_refused() {
+        for (uri, hosts, error) in [
+            ("/", &[][..], BadTarget::NoHost),
+            ("/", &["a", "a"], BadTarget::SeveralHosts),
+            ("/", &[""], BadTarget::MalformedHost),
+            ("/", &["."], BadTarget::MalformedHost),
+            ("/", &[":80"], BadTarget::MalformedHost),
+            ("/", &["a:port"], BadTarget::MalformedHost),
+            ("/", &["a:99999"], BadTarget::MalformedHost),
+            ("/", &["a b"], BadTarget::MalformedHost),
+            ("/", &["a/b"], BadTarget::MalformedHost),
+            ("/", &["a,b"], BadTarget::MalformedHost),
+            ("/", &["user@a"], BadTarget::MalformedHost),
+            ("http://user@a/", &["a"], BadTarget::MalformedHost),
+            ("https://a/", &["a"], BadTarget::MalformedTarget),
+            ("a:80", &["a"], BadTarget::MalformedTarget),
+            ("*", &["a"], BadTarget::MalformedTarget),
+        ] {
+            assert_eq!(target(uri, hosts), Err(error), "{uri} {hosts:?}");
+        }
+        let long = "a".repeat(300);
+        assert_eq!(target("/", &[&long]), Err(BadTarget::MalformedHost));
+    }
+}
