@@ -1,0 +1,390 @@
+//! The program as scripts see it: exit codes, standard output, and what it asks the controller.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "test helpers: a failed step fails the test"
+)]
+
+mod controller;
+
+use std::{
+    fs,
+    io::Read,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use controller::Controller;
+use serde_json::{Value, json};
+
+fn tucano(controller: &Controller, arguments: &[&str]) -> Output {
+    command(controller, arguments).output().unwrap()
+}
+
+fn command(controller: &Controller, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tucano"));
+    for name in ["TUCANO_TOKEN", "HTTP_PROXY", "http_proxy"] {
+        command.env_remove(name);
+    }
+    command
+        .env("TUCANO_API", format!("http://{}", controller.address))
+        .args(arguments);
+    command
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn printed(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn digest() -> String {
+    format!("sha256:{}", "ab".repeat(32))
+}
+
+/// The service `hello` with one process in this state.
+fn view(state: &str) -> Value {
+    let process = json!({
+        "node": "w1", "current": true, "routed": true, "draining": false, "id": "hello-1", "service": "hello",
+        "revision": 1, "state": state, "restarts": 0, "reason": if state == "healthy" { Value::Null } else { json!("no answer yet") },
+    });
+    json!({
+        "configured": {
+            "name": "hello", "revision": 1, "image": digest(), "configured_at": 0,
+            "config": { "name": "hello", "concurrency": 1, "port": 8080 },
+        },
+        "active": {
+            "name": "hello", "configured_service": "/v1/configured_services/hello",
+            "healthy": u8::from(state == "healthy"), "processes": [process], "pending": [],
+        },
+    })
+}
+
+fn deployed() -> String {
+    json!({ "name": "hello", "revision": 1, "image": digest(), "changed": true }).to_string()
+}
+
+/// A directory with a service and its image.
+fn service() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let config = "name = \"hello\"\nconcurrency = 1\nport = 8080\nimage = \"hello.tar\"\n";
+    fs::write(directory.path().join("hello.toml"), config).unwrap();
+    fs::write(directory.path().join("hello.tar"), "an image's bytes").unwrap();
+    directory
+}
+
+fn path(directory: &Path, name: &str) -> String {
+    directory.join(name).display().to_string()
+}
+
+#[test]
+fn a_refusal_has_the_exit_code_of_its_kind_and_one_line_that_says_why() {
+    for (status, expected) in [
+        (400, 3),
+        (401, 6),
+        (403, 6),
+        (404, 7),
+        (409, 3),
+        (413, 3),
+        (422, 3),
+        (429, 1),
+        (500, 1),
+        (503, 1),
+        (507, 1),
+    ] {
+        let body = json!({ "error": "it is so", "code": "x" }).to_string();
+        let output = tucano(&Controller::answering(status, &body), &["ps"]);
+        assert_eq!(code(&output), expected, "{status}");
+        assert!(
+            said(&output).contains("it is so") && said(&output).lines().count() == 1,
+            "{}",
+            said(&output)
+        );
+        assert_eq!(printed(&output), "");
+    }
+}
+
+#[test]
+fn a_controller_that_is_not_there_is_told_with_what_to_do() {
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tucano"));
+    let output = command
+        .args(["--api", &format!("http://{gone}"), "nodes"])
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 5);
+    assert!(
+        said(&output).contains("is it running?") && said(&output).contains("tucano dev"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn what_is_no_controller_is_not_believed() {
+    let output = tucano(&Controller::answering(200, "<html>hello"), &["services"]);
+    assert_eq!(code(&output), 1);
+    assert!(
+        said(&output).contains("is it a Tucano controller"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn the_token_is_presented_wherever_it_comes_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = path(directory.path(), "token");
+    fs::write(&file, "secret\n").unwrap();
+    for (arguments, variable) in [
+        (vec!["ps", "--token", "secret"], None),
+        (vec!["ps", "--token-file", &file], None),
+        (vec!["ps"], Some("secret")),
+    ] {
+        let controller = Controller::answering(200, "[]");
+        let mut command = command(&controller, &arguments);
+        command.envs(variable.map(|token| ("TUCANO_TOKEN", token)));
+        assert!(command.status().unwrap().success());
+        assert!(
+            controller.requests()[0]
+                .headers
+                .contains("authorization: bearer secret")
+        );
+    }
+    let none = Controller::answering(200, "[]");
+    tucano(&none, &["ps"]);
+    assert!(!none.requests()[0].headers.contains("authorization"));
+}
+
+#[test]
+fn tables_are_for_people_and_the_apis_json_for_programs() {
+    let body = json!([view("healthy")]).to_string();
+    let controller = Controller::answering(200, &body);
+    let table = tucano(&controller, &["ps"]);
+    assert_eq!(printed(&table).lines().count(), 2);
+    assert!(
+        printed(&table).contains("hello-1  w1"),
+        "{}",
+        printed(&table)
+    );
+    assert!(!printed(&table).contains('\u{1b}'));
+    let json = tucano(&controller, &["--json", "ps"]);
+    assert_eq!(printed(&json).trim_end(), body);
+    assert_eq!(controller.requests()[0].line, "GET /v1/services");
+}
+
+#[test]
+fn deploy_uploads_both_parts_and_waits_until_all_is_healthy() {
+    let controller = Controller::start(|line, number| match line {
+        "POST /v1/services" => (201, deployed()),
+        _ if number < 3 => (200, view("starting").to_string()),
+        _ => (200, view("healthy").to_string()),
+    });
+    let directory = service();
+    let output = tucano(
+        &controller,
+        &["deploy", &path(directory.path(), "hello.toml")],
+    );
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert_eq!(printed(&output), "hello revision 1 is healthy\n");
+    assert!(
+        said(&output).contains("hello-1 on w1 is starting (no answer yet)"),
+        "{}",
+        said(&output)
+    );
+    assert!(said(&output).contains("hello-1 on w1 is healthy"));
+    let upload = &controller.requests()[0];
+    assert!(upload.headers.contains("multipart/form-data"));
+    let body = String::from_utf8_lossy(&upload.body);
+    let (config, image) = (
+        body.find("name=\"config\"").unwrap(),
+        body.find("name=\"image\"").unwrap(),
+    );
+    assert!(
+        config < image && body.contains("concurrency = 1") && body.contains("an image's bytes")
+    );
+}
+
+#[test]
+fn a_layout_directory_is_sent_as_an_archive() {
+    let controller = Controller::answering(200, &deployed());
+    let directory = service();
+    let layout = directory.path().join("layout");
+    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    for name in ["oci-layout", "index.json", "blobs/sha256/aa"] {
+        fs::write(layout.join(name), format!("content of {name}")).unwrap();
+    }
+    let arguments = [
+        "deploy",
+        &path(directory.path(), "hello.toml"),
+        "--no-wait",
+        "--image",
+        &path(directory.path(), "layout"),
+    ];
+    let output = tucano(&controller, &arguments);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let body = String::from_utf8_lossy(&controller.requests()[0].body).into_owned();
+    assert!(body.contains("content of blobs/sha256/aa") && body.contains("ustar"));
+}
+
+#[test]
+fn a_deploy_that_does_not_become_healthy_in_time_says_which_and_why() {
+    let controller = Controller::start(|line, _| match line {
+        "POST /v1/services" => (200, deployed()),
+        _ => (200, view("back_off").to_string()),
+    });
+    let directory = service();
+    let file = path(directory.path(), "hello.toml");
+    let output = tucano(
+        &controller,
+        &["--json", "deploy", &file, "--timeout", "1ms"],
+    );
+    assert_eq!(code(&output), 4);
+    assert!(
+        said(&output).contains("hello-1 on w1 is backing off (no answer yet)"),
+        "{}",
+        said(&output)
+    );
+    let answer: Value = serde_json::from_str(&printed(&output)).unwrap();
+    assert_eq!(
+        (&answer["healthy"], &answer["code"]),
+        (&json!(false), &json!("not_healthy"))
+    );
+}
+
+#[test]
+fn a_bad_configuration_is_refused_before_anything_is_sent() {
+    let controller = Controller::answering(200, "");
+    let directory = service();
+    let file = path(directory.path(), "bad.toml");
+    fs::write(&file, "name = \"hello\"\nconcurency = 1\nport = 8080\n").unwrap();
+    for arguments in [["deploy", &file], ["check", &file]] {
+        let output = tucano(&controller, &arguments);
+        assert_eq!(code(&output), 3);
+        assert!(
+            said(&output).contains("bad.toml:2:1: unknown key"),
+            "{}",
+            said(&output)
+        );
+        assert!(said(&output).contains("concurrency"));
+    }
+    assert!(controller.requests().is_empty());
+    let good = tucano(
+        &controller,
+        &["check", &path(directory.path(), "hello.toml")],
+    );
+    assert_eq!(code(&good), 0);
+}
+
+#[test]
+fn scale_and_rm_ask_for_what_they_say() {
+    let controller = Controller::start(|line, _| match line {
+        "GET /v1/services/hello" => (200, view("healthy").to_string()),
+        _ => (200, deployed()),
+    });
+    assert_eq!(code(&tucano(&controller, &["scale", "hello", "1"])), 0);
+    let change = &controller.requests()[0];
+    assert_eq!(change.line, "PATCH /v1/services/hello");
+    assert_eq!(change.body, b"{\"concurrency\":1}");
+    assert_eq!(
+        code(&tucano(&controller, &["rm", "hello", "--timeout", "3s"])),
+        0
+    );
+    let removal = controller.requests().pop().unwrap();
+    assert_eq!(
+        removal.line,
+        "DELETE /v1/services/hello?wait=true&timeout=3000ms"
+    );
+    assert_eq!(code(&tucano(&controller, &["rm", "hello", "--no-wait"])), 0);
+    assert_eq!(
+        controller.requests().pop().unwrap().line,
+        "DELETE /v1/services/hello"
+    );
+}
+
+#[test]
+fn logs_are_a_services_or_else_a_processs() {
+    let controller = Controller::start(|line, _| match line {
+        _ if line.starts_with("GET /v1/processes/hello-1/logs") => (200, "a line\n".to_owned()),
+        _ => (
+            404,
+            json!({ "error": "no such service", "code": "not_found" }).to_string(),
+        ),
+    });
+    let output = tucano(&controller, &["logs", "hello-1", "--tail", "5"]);
+    assert_eq!(
+        (code(&output), printed(&output)),
+        (0, "a line\n".to_owned())
+    );
+    assert!(
+        controller.requests()[1]
+            .line
+            .ends_with("?stream=both&tail=5")
+    );
+    assert_eq!(code(&tucano(&controller, &["logs", "hello"])), 7);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let controller = Controller::answering(200, &"x".repeat(4 << 20));
+    let mut child = command(&controller, &["logs", "hello"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 1];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((code(&output), said(&output)), (0, String::new()));
+}
+
+#[test]
+fn a_development_cluster_says_early_what_keeps_it_from_starting() {
+    let tucano = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tucano"));
+        command
+            .env_remove("TUCANO_API")
+            .arg("dev")
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let open = tucano(&["--api", "0.0.0.0:7070"]);
+    assert!(
+        code(&open) == 2 && said(&open).contains("loopback"),
+        "{}",
+        said(&open)
+    );
+    let malformed = tucano(&["--api", "here"]);
+    assert!(
+        code(&malformed) == 2 && said(&malformed).contains("127.0.0.1:7070"),
+        "{}",
+        said(&malformed)
+    );
+    if !tucano_testkit::needs(&[tucano_testkit::ROOT]) {
+        return;
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let busy = tucano(&["--api", &address]);
+    assert!(
+        code(&busy) == 1 && said(&busy).contains("choose another with --api"),
+        "{}",
+        said(&busy)
+    );
+    let absent = tucano(&["--api", "127.0.0.1:0", "--deploy", "/no/such/image.tar"]);
+    assert!(
+        code(&absent) != 0 && said(&absent).contains("/no/such/image.tar"),
+        "{}",
+        said(&absent)
+    );
+}
