@@ -1,1 +1,20 @@
-//! placeholder
+//! The agent on each worker: **monitor** collects and reports, **runner** starts and stops processes.
+//!
+//! - [`settings`]: `agent.toml`.
+//! - [`runner`]: one task that owns the state, a pure plan, and the steps that carry it out. What the agent keeps on disk is
+//!   listed in [`runner::state`].
+//! - [`monitor`]: metrics of the node and of each process, reported whole.
+//! - [`http`]: what the controller asks of the agent.
+//! - [`logs`]: the processes' kept output.
+//! - [`agent`]: all of it put together.
+
+pub mod agent;
+mod clock;
+mod crypto;
+mod errors;
+mod files;
+pub mod http;
+pub mod logs;
+pub mod monitor;
+pub mod runner;
+pub mod settings;

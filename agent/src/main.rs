@@ -1,2 +1,87 @@
-//! placeholder
-fn main() {}
+//! `tucano_agentd`: settings, build, run, end.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use tucano_agent::{agent::Agent, settings::Settings};
+
+/// Runs what the controller wants on this node, and reports what runs.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The agent's configuration.
+    #[arg(long, default_value = "/etc/tucano/agent.toml")]
+    config: PathBuf,
+    /// Only say whether the configuration is usable.
+    #[arg(long)]
+    check: bool,
+    /// How the log on stderr looks.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tucano_agentd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let settings = Settings::load(&arguments.config)?;
+    if arguments.check {
+        println!("{}: usable", arguments.config.display());
+        return Ok(());
+    }
+    log_to_stderr(arguments.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
+    let outcome = runtime.block_on(async {
+        let end = end_signal()?;
+        let agent = Agent::build(settings).await?;
+        agent.run(end).await?;
+        anyhow::Ok(())
+    });
+    // A start that is under way may finish; the containers themselves outlive the agent.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    outcome
+}
+
+/// Completes at SIGTERM or SIGINT.
+fn end_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("ending; the processes go on running");
+    })
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

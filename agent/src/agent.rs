@@ -1,0 +1,237 @@
+//! All of it put together, in the order of the picture: runner, monitor, HTTP.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::Semaphore};
+use tucano_api::ids::NodeName;
+use tucano_oci_runtime::launch::LogLimits;
+
+use crate::{
+    clock::Stopwatch,
+    crypto,
+    http::Api,
+    monitor::{Monitor, local_address},
+    runner::{
+        Beginning, Handle, Runner, adopt,
+        execute::Executor,
+        images::{self, Images},
+        network::{self, Network},
+        probe, state,
+    },
+    settings::Settings,
+};
+
+/// Time between two looks for images that nothing uses.
+const IMAGES_LOOKED_AT: Duration = Duration::from_secs(60);
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// The images cannot be used.
+    #[error(transparent)]
+    Images(#[from] images::Error),
+    /// The processes' network cannot be used.
+    #[error(transparent)]
+    Network(#[from] network::Error),
+    /// The program that starts containers is not there.
+    #[error("the program {0} is missing: install it beside tucano_agentd, or name it by `runtime`")]
+    NoRuntime(PathBuf),
+    /// The agent does not know where it is itself.
+    #[error("cannot tell where this program is: {0}; name the runtime by `runtime`")]
+    OwnPath(#[source] std::io::Error),
+    /// An HTTP client cannot be made.
+    #[error("cannot make an HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// The node's address is no name.
+    #[error("cannot name this node: {0}; write `name` into the configuration")]
+    Name(#[from] tucano_api::ids::InvalidId),
+    /// Serving has failed.
+    #[error("serving failed: {0}")]
+    Serve(#[source] std::io::Error),
+}
+
+/// An agent that is ready to run.
+#[derive(Debug)]
+pub struct Agent {
+    listener: TcpListener,
+    executor: Arc<Executor>,
+    runner: Runner,
+    monitor: Monitor,
+    api: Api,
+}
+
+impl Agent {
+    /// Locks the data directory, takes over what runs, and listens.
+    pub async fn build(settings: Settings) -> Result<Self, Error> {
+        crypto::install();
+        let clock = Stopwatch::start();
+        let settings = Arc::new(settings);
+        let executor = Arc::new(executor(&settings)?);
+        let listener = listen(settings.listen).await?;
+        let address = listener.local_addr().map_err(Error::Serve)?;
+        let (runner, handle) = runner(&settings, &executor, clock).await?;
+        let monitor = Monitor::new(
+            Arc::clone(&settings),
+            Arc::clone(&executor),
+            handle.clone(),
+            address,
+        )?;
+        let api = Api::new(
+            handle,
+            Arc::clone(&executor),
+            settings.token.clone(),
+            settings.limits.clone(),
+        );
+        tracing::info!(%address, controller = %settings.controller, "the agent is ready");
+        Ok(Self {
+            listener,
+            executor,
+            runner,
+            monitor,
+            api,
+        })
+    }
+
+    /// Runs until `end`. The processes go on running; the next agent adopts them.
+    pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), Error> {
+        let server = axum::serve(self.listener, self.api.router());
+        tokio::select! {
+            served = async { server.await } => served.map_err(Error::Serve),
+            () = self.runner.run() => Ok(()),
+            () = self.monitor.run() => Ok(()),
+            () = end => Ok(()),
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Error::Listen(address, error))
+}
+
+fn executor(settings: &Settings) -> Result<Executor, Error> {
+    let data = state::DataDir::open(&settings.data_dir)?;
+    let images = Images::open(images::Options {
+        store: &data.images(),
+        layers: &data.layers(),
+        controller: &settings.controller,
+        token: settings.token.clone(),
+        layer_bytes: settings.limits.layer_bytes.0,
+        layer_pulls: settings.limits.layer_pulls,
+        stalled: settings.limits.stalled_transfer.0,
+        kept_unused: settings.unused_images_kept.0,
+    })?;
+    let network = Network::new(
+        &settings.bridge,
+        settings.subnet,
+        settings.ports,
+        controller_address(&settings.controller),
+    )?;
+    Ok(Executor {
+        data,
+        images,
+        network,
+        runtime: Arc::new(runtime_program(settings)?),
+        cgroup: settings.cgroup.clone(),
+        logs: LogLimits {
+            file_bytes: settings.logs.file_bytes.0,
+            files: settings.logs.files,
+        },
+        starts: Semaphore::new(settings.limits.starts),
+        user_namespaces: false,
+    })
+}
+
+async fn runner(
+    settings: &Settings,
+    executor: &Arc<Executor>,
+    clock: Stopwatch,
+) -> Result<(Runner, Handle), Error> {
+    let desired = match executor.data.desired() {
+        Ok(desired) => desired,
+        // The controller sends it again; what runs goes on running until then.
+        Err(error @ state::Error::Malformed { .. }) => {
+            tracing::warn!(%error);
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let adopted = adopt::adopt(&executor.data, &executor.network, clock.elapsed())?;
+    executor.network.tidy().await?;
+    let beginning = Beginning {
+        adopted,
+        node: settings.name.clone(),
+        fallback_name: fallback_name(settings, desired.as_ref().map(|set| &set.node))?,
+        desired,
+        controller_wait: settings.controller_wait.0,
+        notes: Vec::new(),
+    };
+    let client = probe::client()?;
+    Ok(Runner::new(Arc::clone(executor), client, clock, beginning))
+}
+
+/// The node's name until the controller tells it: the one of the last desired set, else its address.
+fn fallback_name(
+    settings: &Settings,
+    stored: Option<&NodeName>,
+) -> Result<NodeName, tucano_api::ids::InvalidId> {
+    if let Some(name) = settings.name.as_ref().or(stored) {
+        return Ok(name.clone());
+    }
+    let own = settings
+        .ip
+        .or_else(|| local_address(&settings.controller).ok());
+    own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        .to_string()
+        .parse()
+}
+
+/// The controller's address, where it is written as one: processes are kept from it.
+fn controller_address(url: &str) -> Option<SocketAddrV4> {
+    let url = reqwest::Url::parse(url).ok()?;
+    let ip = url.host_str()?.parse().ok()?;
+    Some(SocketAddrV4::new(ip, url.port_or_known_default()?))
+}
+
+fn runtime_program(settings: &Settings) -> Result<PathBuf, Error> {
+    let program = match &settings.runtime {
+        Some(program) => program.clone(),
+        None => {
+            let own = std::env::current_exe().map_err(Error::OwnPath)?;
+            own.with_file_name("tucano_oci")
+        }
+    };
+    if program.is_file() {
+        Ok(program)
+    } else {
+        Err(Error::NoRuntime(program))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_are_kept_from_a_controller_that_is_named_by_its_address() {
+        let address = controller_address("http://10.0.0.1:7070");
+        assert_eq!(address, "10.0.0.1:7070".parse().ok());
+        assert_eq!(
+            controller_address("http://10.0.0.1").map(|a| a.port()),
+            Some(80)
+        );
+        assert_eq!(controller_address("http://ctl.example:7070"), None);
+    }
+}

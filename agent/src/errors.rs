@@ -1,0 +1,28 @@
+//! Telling people what went wrong.
+
+use std::error::Error;
+
+/// The first cause: what HTTP clients wrap in "error sending request for url".
+pub fn innermost(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn the_first_cause_is_told() {
+        let error = Outer(std::io::Error::other("the cause"));
+        assert_eq!(innermost(&error), "the cause");
+        assert_eq!(innermost(&std::io::Error::other("alone")), "alone");
+    }
+}

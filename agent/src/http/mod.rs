@@ -1,0 +1,113 @@
+//! What the controller asks of the agent: the desired set, and logs. Nobody else gets an answer.
+
+mod desired;
+mod logs;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, State},
+    http::{Request, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{get, put},
+};
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tucano_api::error::ErrorBody;
+
+use crate::{
+    runner::{Handle, execute::Executor},
+    settings::{Limits, Token},
+};
+
+/// Requests for desired sets that are read at the same time.
+const REQUESTS_AT_ONCE: usize = 16;
+
+/// What the routes need.
+#[derive(Debug)]
+pub struct Api {
+    runner: Handle,
+    executor: Arc<Executor>,
+    token: Option<Token>,
+    limits: Limits,
+    followers: Arc<Semaphore>,
+}
+
+impl Api {
+    /// Routes that reach the runner through its handle.
+    pub fn new(
+        runner: Handle,
+        executor: Arc<Executor>,
+        token: Option<Token>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            followers: Arc::new(Semaphore::new(limits.followers)),
+            runner,
+            executor,
+            token,
+            limits,
+        }
+    }
+
+    /// The routes.
+    pub fn router(self) -> Router {
+        let body_bytes = usize::try_from(self.limits.body_bytes.0).unwrap_or(usize::MAX);
+        let api = Arc::new(self);
+        Router::new()
+            .route("/v1/desired", put(desired::put))
+            .route_layer(DefaultBodyLimit::max(body_bytes))
+            .route_layer(GlobalConcurrencyLimitLayer::new(REQUESTS_AT_ONCE))
+            .route("/v1/processes/{id}/logs", get(logs::get))
+            .route_layer(from_fn_with_state(Arc::clone(&api), authorize))
+            .route("/healthz", get(async || "ok\n"))
+            .fallback(async || {
+                Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is no such path")
+            })
+            .with_state(api)
+    }
+}
+
+/// An answer that says no, and why.
+#[derive(Debug)]
+struct Refusal(StatusCode, ErrorBody);
+
+impl Refusal {
+    fn new(status: StatusCode, code: &str, message: impl ToString) -> Self {
+        Self(status, ErrorBody::new(code, message.to_string()))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1)).into_response()
+    }
+}
+
+/// Lets through only who presents the token.
+async fn authorize(
+    State(api): State<Arc<Api>>,
+    request: Request<Body>,
+    next: Next,
+) -> Result<Response, Refusal> {
+    let presented = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let accepted = api.token.as_ref().is_none_or(|token| {
+        // Takes equally long however much of it is right.
+        presented.is_some_and(|presented| bool::from(presented.ct_eq(token.reveal().as_bytes())))
+    });
+    if accepted {
+        return Ok(next.run(request).await);
+    }
+    Err(Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "present the agent_token: Authorization: Bearer <agent_token>",
+    ))
+}

@@ -1,0 +1,205 @@
+//! What a stream gets from now on, through rotations.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Bounds, files,
+    tail::{Position, tail_and_position},
+};
+
+/// Most bytes that one look returns.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Reads one stream as it grows.
+#[derive(Debug)]
+pub struct Follower {
+    home: PathBuf,
+    stream: &'static str,
+    position: Option<Position>,
+}
+
+impl Follower {
+    /// The last lines, and a follower of what comes after them.
+    pub fn begin(home: &Path, stream: &'static str, bounds: Bounds) -> io::Result<(Vec<u8>, Self)> {
+        let (text, position) = tail_and_position(home, stream, bounds)?;
+        let follower = Self {
+            home: home.to_owned(),
+            stream,
+            position,
+        };
+        Ok((text, follower))
+    }
+
+    /// What has been written since the last look, up to a bound; empty if nothing.
+    pub fn look(&mut self) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(position) = &mut self.position {
+                let text = read_on(position)?;
+                if !text.is_empty() {
+                    return Ok(text);
+                }
+            }
+            if !self.move_on()? {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    /// Whether the process whose output this is still exists on the node.
+    pub fn is_over(&self) -> bool {
+        !self.home.exists()
+    }
+
+    /// Goes to the file that was begun after the present one, if there is one.
+    fn move_on(&mut self) -> io::Result<bool> {
+        let mut newer = None;
+        for path in files(&self.home, self.stream) {
+            let file = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
+            let inode = file.metadata()?.ino();
+            if self
+                .position
+                .as_ref()
+                .is_some_and(|position| position.inode == inode)
+            {
+                break;
+            }
+            newer = Some(Position {
+                file,
+                inode,
+                offset: 0,
+            });
+        }
+        let found = newer.is_some();
+        if let Some(next) = newer {
+            // What was written to the present file before it was rotated has been read: the look came first. What came
+            // between that look and the rotation is read here, before the file is left.
+            if let Some(last) = self
+                .position
+                .as_mut()
+                .map(read_on)
+                .transpose()?
+                .filter(|text| !text.is_empty())
+            {
+                self.rewind(last.len());
+                return Ok(true);
+            }
+            self.position = Some(next);
+        }
+        Ok(found)
+    }
+
+    fn rewind(&mut self, bytes: usize) {
+        if let Some(position) = &mut self.position {
+            position.offset -= bytes as u64;
+        }
+    }
+}
+
+fn read_on(position: &mut Position) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let count = position.file.read_at(&mut buffer, position.offset)?;
+    buffer.truncate(count);
+    position.offset += count as u64;
+    Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write};
+
+    use super::*;
+
+    const ALL: Bounds = Bounds {
+        lines: 100,
+        bytes: 1000,
+    };
+
+    fn append(home: &Path, text: &str) {
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(home.join("stdout.log"))
+            .unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn rotate(home: &Path) {
+        for n in (1..5).rev() {
+            let (from, to) = (
+                home.join(format!("stdout.log.{n}")),
+                home.join(format!("stdout.log.{}", n + 1)),
+            );
+            if from.exists() {
+                fs::rename(from, to).unwrap();
+            }
+        }
+        fs::rename(home.join("stdout.log"), home.join("stdout.log.1")).unwrap();
+    }
+
+    fn all(follower: &mut Follower) -> String {
+        let mut text = Vec::new();
+        loop {
+            let more = follower.look().unwrap();
+            if more.is_empty() {
+                return String::from_utf8(text).unwrap();
+            }
+            text.extend(more);
+        }
+    }
+
+    #[test]
+    fn what_comes_after_the_tail_is_given_once() {
+        let home = tempfile::tempdir().unwrap();
+        append(home.path(), "a\nb\n");
+        let one = Bounds { lines: 1, ..ALL };
+        let (text, mut follower) = Follower::begin(home.path(), "stdout", one).unwrap();
+        assert_eq!(text, b"b\n");
+        assert_eq!(all(&mut follower), "");
+        append(home.path(), "c\n");
+        assert_eq!(all(&mut follower), "c\n");
+        assert_eq!(all(&mut follower), "");
+    }
+
+    #[test]
+    fn rotations_lose_nothing_however_many_there_were() {
+        let home = tempfile::tempdir().unwrap();
+        append(home.path(), "a\n");
+        let (_, mut follower) = Follower::begin(home.path(), "stdout", ALL).unwrap();
+        append(home.path(), "b\n");
+        rotate(home.path());
+        append(home.path(), "c\n");
+        rotate(home.path());
+        append(home.path(), "d\n");
+        assert_eq!(all(&mut follower), "b\nc\nd\n");
+        rotate(home.path());
+        assert_eq!(all(&mut follower), "");
+        append(home.path(), "e\n");
+        assert_eq!(all(&mut follower), "e\n");
+    }
+
+    #[test]
+    fn a_stream_that_begins_later_is_followed_from_its_first_byte() {
+        let home = tempfile::tempdir().unwrap();
+        let (text, mut follower) = Follower::begin(home.path(), "stdout", ALL).unwrap();
+        assert!(text.is_empty());
+        append(home.path(), "first\n");
+        assert_eq!(all(&mut follower), "first\n");
+    }
+
+    #[test]
+    fn it_is_over_when_the_process_is_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let (_, follower) = Follower::begin(home.path(), "stdout", ALL).unwrap();
+        assert!(!follower.is_over());
+        fs::remove_dir_all(home.path()).unwrap();
+        assert!(follower.is_over());
+    }
+}

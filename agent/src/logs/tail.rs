@@ -1,0 +1,182 @@
+//! The last lines of a stream, across its rotated files, within bounds.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+use super::files;
+
+/// How much past output is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Most lines.
+    pub lines: usize,
+    /// Most bytes; a first line that does not fit is given from its middle.
+    pub bytes: u64,
+}
+
+/// Where the output that was given ends.
+#[derive(Debug)]
+pub(super) struct Position {
+    /// The file it ends in.
+    pub(super) file: File,
+    /// That file's inode.
+    pub(super) inode: u64,
+    /// Up to where.
+    pub(super) offset: u64,
+}
+
+/// The last lines of a stream. Absent files have no lines.
+pub fn tail(home: &Path, stream: &str, bounds: Bounds) -> io::Result<Vec<u8>> {
+    tail_and_position(home, stream, bounds).map(|(text, _)| text)
+}
+
+/// The last lines, and where following goes on.
+pub(super) fn tail_and_position(
+    home: &Path,
+    stream: &str,
+    bounds: Bounds,
+) -> io::Result<(Vec<u8>, Option<Position>)> {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    let (mut bytes, mut lines) = (bounds.bytes, bounds.lines);
+    let mut end = None;
+    let mut last_inode = None;
+    for path in files(home, stream) {
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        let metadata = file.metadata()?;
+        // Rotated between the listing and the opening: seen already.
+        if last_inode == Some(metadata.ino()) {
+            continue;
+        }
+        last_inode = Some(metadata.ino());
+        let size = metadata.len();
+        if lines > 0 && bytes > 0 {
+            let part = last_bytes(&mut file, size, bytes)?;
+            let part = last_lines(&part, lines, parts.is_empty());
+            lines -= line_count(part).min(lines);
+            bytes -= part.len() as u64;
+            parts.push(part.to_vec());
+        }
+        end.get_or_insert(Position {
+            inode: metadata.ino(),
+            offset: size,
+            file,
+        });
+        if lines == 0 || bytes == 0 {
+            break;
+        }
+    }
+    Ok((parts.into_iter().rev().flatten().collect(), end))
+}
+
+fn last_bytes(file: &mut File, size: u64, most: u64) -> io::Result<Vec<u8>> {
+    let start = size.saturating_sub(most);
+    file.seek(SeekFrom::Start(start))?;
+    let mut text = Vec::new();
+    file.take(size - start).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// The end of `text` that holds at most `most` lines. An unfinished last line is one only at the very end of the stream:
+/// elsewhere the next file goes on with it.
+fn last_lines(text: &[u8], most: usize, at_end: bool) -> &[u8] {
+    let complete = text.strip_suffix(b"\n");
+    let body = if at_end {
+        complete.unwrap_or(text)
+    } else {
+        text
+    };
+    let wanted = if at_end || complete.is_none() {
+        most
+    } else {
+        most + 1
+    };
+    let start = body
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, byte)| **byte == b'\n')
+        .nth(wanted.saturating_sub(1))
+        .map_or(0, |(index, _)| index + 1);
+    &text[start..]
+}
+
+fn line_count(text: &[u8]) -> usize {
+    let newlines = text.iter().filter(|byte| **byte == b'\n').count();
+    newlines + usize::from(!text.is_empty() && !text.ends_with(b"\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn home(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let home = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(home.path().join(name), text).unwrap();
+        }
+        home
+    }
+
+    fn tail_of(files: &[(&str, &str)], lines: usize, bytes: u64) -> String {
+        let home = home(files);
+        let text = tail(home.path(), "stdout", Bounds { lines, bytes }).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn the_last_lines_are_given_whole() {
+        let files = [("stdout.log", "a\nb\nc\n"), ("stderr.log", "x\n")];
+        assert_eq!(tail_of(&files, 2, 1000), "b\nc\n");
+        assert_eq!(tail_of(&files, 3, 1000), "a\nb\nc\n");
+        assert_eq!(tail_of(&files, 9, 1000), "a\nb\nc\n");
+        assert_eq!(tail_of(&files, 0, 1000), "");
+    }
+
+    #[test]
+    fn an_unfinished_line_is_one_too() {
+        assert_eq!(tail_of(&[("stdout.log", "a\nb\nc")], 2, 1000), "b\nc");
+        assert_eq!(tail_of(&[("stdout.log", "abc")], 1, 1000), "abc");
+    }
+
+    #[test]
+    fn lines_are_taken_from_rotated_files_as_far_as_needed() {
+        let files = [
+            ("stdout.log", "e\n"),
+            ("stdout.log.1", "c\nd\n"),
+            ("stdout.log.2", "a\nb\n"),
+        ];
+        assert_eq!(tail_of(&files, 1, 1000), "e\n");
+        assert_eq!(tail_of(&files, 2, 1000), "d\ne\n");
+        assert_eq!(tail_of(&files, 4, 1000), "b\nc\nd\ne\n");
+        assert_eq!(tail_of(&files, 99, 1000), "a\nb\nc\nd\ne\n");
+    }
+
+    #[test]
+    fn a_gap_in_the_numbers_ends_the_search_and_a_missing_current_file_does_not() {
+        assert_eq!(
+            tail_of(&[("stdout.log.1", "c\n"), ("stdout.log.3", "a\n")], 9, 1000),
+            "c\n"
+        );
+    }
+
+    #[test]
+    fn bytes_are_bounded() {
+        let files = [("stdout.log", "cccc\n"), ("stdout.log.1", "aaaa\nbbbb\n")];
+        assert_eq!(tail_of(&files, 99, 7), "b\ncccc\n");
+        assert_eq!(tail_of(&files, 99, 3), "cc\n");
+    }
+
+    #[test]
+    fn nothing_written_is_nothing() {
+        assert_eq!(tail_of(&[], 10, 1000), "");
+    }
+}

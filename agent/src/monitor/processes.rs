@@ -1,0 +1,58 @@
+//! What a process's cgroup counts.
+
+use std::path::Path;
+
+use tucano_api::{agent::ProcessMetrics, units::Bytes};
+use tucano_oci_runtime::cgroup::{Cgroup, Stats};
+
+/// Of the container with this home directory; nothing while it does not run.
+pub(super) fn metrics(home: &Path) -> Option<ProcessMetrics> {
+    let stats = Cgroup::of(home).ok()??.stats().ok()?;
+    (stats != Stats::default()).then(|| from_stats(&stats))
+}
+
+fn from_stats(stats: &Stats) -> ProcessMetrics {
+    ProcessMetrics {
+        cpu_usage_us: stats.cpu_usage_us,
+        throttled_periods: stats.throttled_periods,
+        throttled_us: stats.throttled_us,
+        memory_current: Bytes(stats.memory_current),
+        memory_peak: Bytes(stats.memory_peak),
+        memory_limit: Bytes(stats.memory_limit),
+        oom_kills: stats.oom_kills,
+        pids_current: stats.pids_current,
+        pids_limit: stats.pids_limit,
+        pids_refused: stats.pids_refused,
+        io_read_bytes: stats.io_read_bytes,
+        io_write_bytes: stats.io_write_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_run_has_no_metrics() {
+        let home = tempfile::tempdir().unwrap();
+        assert_eq!(metrics(home.path()), None);
+    }
+
+    #[test]
+    fn each_count_keeps_its_meaning() {
+        let stats = Stats {
+            cpu_usage_us: 1,
+            memory_peak: 2,
+            oom_kills: 3,
+            pids_refused: 4,
+            io_write_bytes: 5,
+            ..Stats::default()
+        };
+        let metrics = from_stats(&stats);
+        assert_eq!(
+            (metrics.cpu_usage_us, metrics.memory_peak, metrics.oom_kills),
+            (1, Bytes(2), 3)
+        );
+        assert_eq!((metrics.pids_refused, metrics.io_write_bytes), (4, 5));
+    }
+}

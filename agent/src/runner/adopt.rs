@@ -1,0 +1,127 @@
+//! What an earlier agent left on the node: what runs is taken over, what ended is noted, the rest is cleared away.
+
+use std::{path::Path, time::Duration};
+
+use tucano_api::{agent::Exit, ids::ProcessId};
+use tucano_oci_runtime::supervisor::{self, Found};
+
+use super::{
+    execute::{self, destroy_cgroup, exit_of},
+    lifecycle::{Health, Phase, restart_delay},
+    network::Network,
+    process::Process,
+    state::{DataDir, ProcessDir, Record},
+};
+use crate::files::remove_if_there;
+
+/// Looks at every process directory. Blocking. `now` is time since the agent's start.
+pub fn adopt(
+    data: &DataDir,
+    network: &Network,
+    now: Duration,
+) -> Result<Vec<Process>, super::state::Error> {
+    let mut adopted = Vec::new();
+    for entry in data.processes()? {
+        match entry {
+            Ok(id) => adopted.extend(adopt_one(data.process(&id), &id, network, now)),
+            Err(stray) => clear_away(&stray, &stray.join("home")),
+        }
+    }
+    Ok(adopted)
+}
+
+fn adopt_one(
+    directory: ProcessDir,
+    id: &ProcessId,
+    network: &Network,
+    now: Duration,
+) -> Option<Process> {
+    let record = match directory.record() {
+        Ok(Some(record)) if record.process.id == *id => record,
+        Ok(_) => {
+            clear_away(directory.path(), &directory.home());
+            return None;
+        }
+        Err(error) => {
+            tracing::warn!(%id, %error, "removing a process of which nothing is known");
+            clear_away(directory.path(), &directory.home());
+            return None;
+        }
+    };
+    match supervisor::find(&directory.home()) {
+        Ok(found) => Some(take_over(record, found, &directory, network, now)),
+        Err(error) => {
+            tracing::warn!(%id, %error, "cannot tell what became of the process; starting it again");
+            let lost = Found::Lost;
+            Some(take_over(record, lost, &directory, network, now))
+        }
+    }
+}
+
+/// The process as it stands now.
+fn take_over(
+    mut record: Record,
+    found: Found,
+    directory: &ProcessDir,
+    network: &Network,
+    now: Duration,
+) -> Process {
+    let id = &record.process.id;
+    let port = matches!(found, Found::Running(_)).then_some(record.process.config.port);
+    let reachable = record.lease.is_some_and(|lease| network.adopt(lease, port));
+    match found {
+        Found::Running(running) if reachable => {
+            tracing::info!(%id, pid = running.pid, "adopted");
+            let health = if record.healthy {
+                Health::Healthy
+            } else {
+                Health::Starting
+            };
+            let phase = Phase::Running { health, since: now };
+            Process::adopted(record, phase, Some(running))
+        }
+        Found::Nothing => {
+            if !reachable {
+                record.lease = None;
+            }
+            Process::adopted(record, Phase::New, None)
+        }
+        found => {
+            if !reachable {
+                tracing::warn!(%id, "its address is not usable any more; starting it again");
+                record.lease = None;
+            }
+            if let Err(error) = destroy_cgroup(&directory.home()) {
+                tracing::warn!(%id, %error, "cannot end what is left of the process");
+            }
+            note_exit(&mut record, exit_of(found));
+            let restart_at = now + restart_delay(record.crashes);
+            let mut process = Process::adopted(record, Phase::Ended { restart_at }, None);
+            process.reason = process.last_exit.map(|exit| exit.to_string());
+            process
+        }
+    }
+}
+
+/// Counts an end, unless the earlier agent had already counted it.
+fn note_exit(record: &mut Record, exit: Exit) {
+    let counted = record.last_exit.is_some_and(|last| {
+        last.at == exit.at
+            || (exit.code, exit.signal) == (None, None) && record.started_at < Some(last.at)
+    });
+    if !counted {
+        record.crashes = record.crashes.saturating_add(1);
+        record.last_exit = Some(exit);
+    }
+}
+
+/// Removes a directory that no process belongs to, and ends what may still run in it.
+fn clear_away(directory: &Path, home: &Path) {
+    let ended: Result<(), execute::Error> = destroy_cgroup(home);
+    if let Err(error) = ended {
+        tracing::warn!(path = %directory.display(), %error, "cannot end what is left of a process");
+    }
+    if let Err(error) = remove_if_there(directory) {
+        tracing::warn!(path = %directory.display(), %error, "cannot remove what is left of a process");
+    }
+}

@@ -1,0 +1,192 @@
+//! What one container is started with: the runtime's [`Launch`], and the files of its `/etc`.
+
+use std::{collections::BTreeMap, fs, io, net::Ipv4Addr, path::Path};
+
+use oci_spec::image::ImageConfiguration;
+use tucano_api::{agent::DesiredProcess, ids::NodeName};
+
+/// Everything about the process that its environment tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    /// The process.
+    pub process: &'a DesiredProcess,
+    /// The node it runs on, as the controller names it.
+    pub node: &'a NodeName,
+}
+
+/// Command line: the image's entrypoint, then the service's arguments or else the image's.
+pub fn command(image: &ImageConfiguration, process: &DesiredProcess) -> Vec<String> {
+    let config = image.config().as_ref();
+    let entrypoint = config.and_then(|config| config.entrypoint().clone());
+    let image_args = || config.and_then(|config| config.cmd().clone());
+    let args = process.config.args.clone().or_else(image_args);
+    let both = [entrypoint, args].into_iter().flatten();
+    both.flatten().collect()
+}
+
+/// Environment, later ones winning: the image's, PORT, the service's own, and what Tucano itself tells.
+pub fn environment(image: &ImageConfiguration, identity: Identity<'_>) -> Vec<String> {
+    let process = identity.process;
+    let mut variables: BTreeMap<String, String> = BTreeMap::new();
+    variables.insert("PATH".into(), DEFAULT_PATH.into());
+    let config = image.config().as_ref();
+    for variable in config
+        .and_then(|config| config.env().as_ref())
+        .into_iter()
+        .flatten()
+    {
+        if let Some((name, value)) = variable.split_once('=') {
+            variables.insert(name.into(), value.into());
+        }
+    }
+    variables.insert("PORT".into(), process.config.port.to_string());
+    variables.extend(process.config.env.clone());
+    for (name, value) in [
+        ("TUCANO_SERVICE", process.config.name.to_string()),
+        ("TUCANO_REVISION", process.revision.to_string()),
+        ("TUCANO_PROCESS", process.id.to_string()),
+        ("TUCANO_NODE", identity.node.to_string()),
+    ] {
+        variables.insert(name.into(), value);
+    }
+    variables
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+/// Where programs are looked for when the image does not say.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Writes hosts, hostname and resolv.conf; they are mounted read-only over the image's.
+pub fn write_etc(directory: &Path, hostname: &str, ip: Ipv4Addr) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let hosts = format!("127.0.0.1 localhost\n::1 localhost\n{ip} {hostname}\n");
+    fs::write(directory.join("hosts"), hosts)?;
+    fs::write(directory.join("hostname"), format!("{hostname}\n"))?;
+    let nodes_own = match fs::read_to_string("/etc/resolv.conf") {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
+    fs::write(directory.join("resolv.conf"), resolv_conf(&nodes_own))
+}
+
+/// The node's resolv.conf without name servers that listen on the node's loopback: a process has a loopback of its own.
+fn resolv_conf(nodes_own: &str) -> String {
+    let usable = |line: &&str| {
+        let mut words = line.split_whitespace();
+        let loopback = |server: &str| {
+            server
+                .parse()
+                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        };
+        !(words.next() == Some("nameserver") && words.next().is_none_or(loopback))
+    };
+    nodes_own
+        .lines()
+        .filter(usable)
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::image::{ConfigBuilder, ImageConfigurationBuilder};
+    use tucano_api::{
+        ids::{Digest, Revision},
+        settings::parse,
+    };
+
+    use super::*;
+
+    fn process(more: &str) -> DesiredProcess {
+        let text = format!("name = \"hello\"\nconcurrency = 1\nport = 8080\n{more}");
+        DesiredProcess {
+            id: "hello-12".parse().unwrap(),
+            revision: Revision(3),
+            image: Digest::sha256(&"0".repeat(64)).unwrap(),
+            config: parse("hello.toml", &text).unwrap(),
+        }
+    }
+
+    fn image() -> ImageConfiguration {
+        let config = ConfigBuilder::default()
+            .entrypoint(vec!["/hello".to_owned()])
+            .cmd(vec!["--quiet".to_owned()])
+            .env(vec![
+                "A=image".to_owned(),
+                "B=image".to_owned(),
+                "PORT=1".to_owned(),
+            ])
+            .build()
+            .unwrap();
+        let mut image = ImageConfigurationBuilder::default()
+            .rootfs(
+                oci_spec::image::RootFsBuilder::default()
+                    .typ("layers")
+                    .diff_ids(Vec::new())
+                    .build()
+                    .unwrap(),
+            )
+            .history(Vec::new())
+            .build()
+            .unwrap();
+        image.set_config(Some(config));
+        image
+    }
+
+    #[test]
+    fn the_services_arguments_take_the_place_of_the_images() {
+        assert_eq!(command(&image(), &process("")), ["/hello", "--quiet"]);
+        assert_eq!(
+            command(&image(), &process("args = [\"-v\"]")),
+            ["/hello", "-v"]
+        );
+        assert_eq!(command(&image(), &process("args = []")), ["/hello"]);
+    }
+
+    #[test]
+    fn the_environment_tells_who_the_process_is_and_cannot_be_lied_about() {
+        let process = process("env = { A = \"service\", TUCANO_NODE = \"lie\" }");
+        let node = "w1".parse().unwrap();
+        let environment = environment(
+            &image(),
+            Identity {
+                process: &process,
+                node: &node,
+            },
+        );
+        for expected in [
+            "A=service",
+            "B=image",
+            "PORT=8080",
+            "TUCANO_SERVICE=hello",
+            "TUCANO_REVISION=3",
+            "TUCANO_PROCESS=hello-12",
+            "TUCANO_NODE=w1",
+        ] {
+            assert!(
+                environment.contains(&expected.to_owned()),
+                "{expected}: {environment:?}"
+            );
+        }
+        assert_eq!(
+            environment
+                .iter()
+                .filter(|v| v.starts_with("PORT="))
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn name_servers_on_the_nodes_loopback_are_dropped() {
+        let text =
+            "search example.org\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\n";
+        assert_eq!(
+            resolv_conf(text),
+            "search example.org\nnameserver 10.0.0.2\n"
+        );
+    }
+}

@@ -1,0 +1,291 @@
+//! Carries out single steps. Each is safe to repeat: what an interrupted one left is cleared away by the next.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use oci_spec::runtime::Spec;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::Semaphore,
+};
+use tucano_api::{agent::Exit, ids::NodeName, ids::ProcessId, units::Timestamp};
+use tucano_oci_runtime::{
+    cgroup::{self, Cgroup},
+    launch::{Launch, LogLimits, Rootfs},
+    supervisor::{self, Found, Running},
+};
+
+use super::{
+    container::{self, Identity},
+    images::{Images, Unpacked},
+    network::{self, Network},
+    state::{DataDir, ProcessDir, Record},
+};
+use crate::files::{Durability, remove_if_there};
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process has no address and port.
+    #[error("the process has no address yet")]
+    NoLease,
+    /// Its image names no program.
+    #[error(
+        "the image has neither Entrypoint nor Cmd, and the service gives no args: there is nothing to run"
+    )]
+    NoCommand,
+    /// Its files cannot be kept.
+    #[error(transparent)]
+    State(#[from] super::state::Error),
+    /// A file cannot be written or removed.
+    #[error("cannot {what} {path}: {source}")]
+    File {
+        /// What was to be done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be connected.
+    #[error(transparent)]
+    Network(#[from] network::Error),
+    /// Its cgroup cannot be used.
+    #[error("cgroup: {0}")]
+    Cgroup(#[from] cgroup::Error),
+    /// The runtime could not start or reach it.
+    #[error("{0}")]
+    Runtime(#[from] supervisor::Error),
+    /// It cannot be watched.
+    #[error("cannot watch the process's supervisor: {0}")]
+    Watch(#[source] io::Error),
+    /// The agent is ending.
+    #[error("the agent is ending")]
+    Ending,
+}
+
+/// Does what the plan says.
+#[derive(Debug)]
+pub struct Executor {
+    /// The data directory.
+    pub data: DataDir,
+    /// The node's images.
+    pub images: Images,
+    /// The processes' network.
+    pub network: Network,
+    /// The program that starts containers.
+    pub runtime: Arc<PathBuf>,
+    /// Parent of the processes' cgroups.
+    pub cgroup: String,
+    /// Bounds of what is kept of their output.
+    pub logs: LogLimits,
+    /// Containers that may be started at once.
+    pub starts: Semaphore,
+    /// Whether each process gets user ids of its own.
+    pub user_namespaces: bool,
+}
+
+impl Executor {
+    /// Starts a container and forwards its port. The record is on disk before anything runs.
+    pub async fn start(
+        &self,
+        record: &Record,
+        image: &Unpacked,
+        node: &NodeName,
+    ) -> Result<Arc<Running>, Error> {
+        let _slot = self.starts.acquire().await.map_err(|_| Error::Ending)?;
+        let lease = record.lease.ok_or(Error::NoLease)?;
+        let directory = self.data.process(&record.process.id);
+        {
+            let (directory, record) = (directory.clone(), record.clone());
+            blocking(move || {
+                clear_last_run(&directory)?;
+                Ok(directory.keep(&record, Durability::Synced)?)
+            })
+            .await?;
+        }
+        let namespace = self.network.connect(lease).await?;
+        let launch = self.launch(record, image, node, &namespace)?;
+        let program = Arc::clone(&self.runtime);
+        let running = blocking(move || {
+            // The namespace's descriptor lives until the container holds the namespace itself.
+            let started = supervisor::start(&program, &launch);
+            drop(namespace);
+            Ok(Arc::new(started?))
+        })
+        .await?;
+        if let Err(error) = self
+            .network
+            .forward(lease, record.process.config.port)
+            .await
+        {
+            self.kill(&record.process.id, Arc::clone(&running)).await?;
+            return Err(error.into());
+        }
+        Ok(running)
+    }
+
+    /// Waits for the container's end; then its port is no longer forwarded and its cgroup is gone.
+    pub async fn watch(&self, record: &Record, running: &Running) -> Result<Exit, Error> {
+        has_ended(running).await.map_err(Error::Watch)?;
+        if let Some(lease) = record.lease
+            && let Err(error) = self.network.stop_forwarding(lease).await
+        {
+            tracing::warn!(id = %record.process.id, %error, "the ended process's port is still forwarded");
+        }
+        let home = self.data.process(&record.process.id).home();
+        blocking(move || {
+            let found = supervisor::find(&home)?;
+            destroy_cgroup(&home)?;
+            Ok(exit_of(found))
+        })
+        .await
+    }
+
+    /// Sends a signal to the container's first process.
+    pub async fn signal(&self, running: Arc<Running>, signal: i32) -> Result<(), Error> {
+        blocking(move || Ok(supervisor::signal(&running, signal)?)).await
+    }
+
+    /// Kills everything in the container.
+    pub async fn kill(&self, id: &ProcessId, running: Arc<Running>) -> Result<(), Error> {
+        let home = self.data.process(id).home();
+        blocking(move || {
+            // The end of a pid namespace's first process is the end of all in it; the cgroup holds whatever escaped that.
+            let killed = supervisor::signal(&running, nix::libc::SIGKILL);
+            destroy_cgroup(&home)?;
+            Ok(killed?)
+        })
+        .await
+    }
+
+    /// Removes everything of a process: cgroup, link, rules, directory; with the last process, what all of them shared.
+    pub async fn remove(&self, record: &Record) -> Result<(), Error> {
+        let directory = self.data.process(&record.process.id);
+        {
+            let home = directory.home();
+            blocking(move || destroy_cgroup(&home)).await?;
+        }
+        if let Some(lease) = record.lease {
+            self.network.disconnect(lease).await?;
+        }
+        blocking(move || Ok(directory.remove()?)).await?;
+        if let Some(lease) = record.lease {
+            self.network.release(lease).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the parent of the processes' cgroups, which must have none left.
+    pub async fn remove_cgroup_parent(&self) -> Result<(), Error> {
+        let parent = self.cgroup.clone();
+        blocking(move || Ok(cgroup::remove_parent(&parent)?)).await
+    }
+
+    fn launch(
+        &self,
+        record: &Record,
+        image: &Unpacked,
+        node: &NodeName,
+        namespace: &impl std::os::fd::AsRawFd,
+    ) -> Result<Launch, Error> {
+        let process = &record.process;
+        let directory = self.data.process(&process.id);
+        let lease = record.lease.ok_or(Error::NoLease)?;
+        let command = container::command(&image.config, process);
+        if command.is_empty() {
+            return Err(Error::NoCommand);
+        }
+        let etc = directory.etc();
+        container::write_etc(&etc, process.id.as_str(), lease.ip).map_err(|source| {
+            Error::File {
+                what: "write",
+                path: etc.clone(),
+                source,
+            }
+        })?;
+        let environment = container::environment(&image.config, Identity { process, node });
+        let _ = (environment, namespace);
+        Ok(Launch {
+            id: process.id.to_string(),
+            home: directory.home(),
+            spec: Spec::default(),
+            rootfs: Rootfs::Overlay {
+                layers: image.layers.clone(),
+            },
+            user: process.config.user.clone(),
+            logs: self.logs,
+        })
+    }
+}
+
+/// Completes when the supervisor has ended.
+async fn has_ended(running: &Running) -> io::Result<()> {
+    let supervisor = running.supervisor.try_clone()?;
+    #[expect(
+        deprecated,
+        reason = "its unsafe successor asks for what an OwnedFd promises anyway, and unsafe code is forbidden here"
+    )]
+    let supervisor = AsyncFd::with_interest(supervisor, Interest::READABLE)?;
+    drop(supervisor.readable().await?);
+    Ok(())
+}
+
+/// Clears away what the container's last run left, but not its output.
+pub fn clear_last_run(directory: &ProcessDir) -> Result<(), Error> {
+    let home = directory.home();
+    destroy_cgroup(&home)?;
+    for name in [
+        "launch.json",
+        "supervisor.json",
+        "exit.json",
+        "upper",
+        "work",
+    ] {
+        let path = home.join(name);
+        remove_if_there(&path).map_err(|source| Error::File {
+            what: "remove",
+            path: path.clone(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Kills whatever is in the container's cgroup and removes it.
+pub fn destroy_cgroup(home: &Path) -> Result<(), Error> {
+    if let Some(cgroup) = Cgroup::of(home)? {
+        cgroup.destroy()?;
+    }
+    Ok(())
+}
+
+/// How it ended, as far as that is known.
+pub fn exit_of(found: Found) -> Exit {
+    match found {
+        Found::Exited(exit) => Exit {
+            code: exit.code,
+            signal: exit.signal,
+            oom_killed: exit.oom_killed,
+            at: Timestamp(exit.at_ms),
+        },
+        Found::Running(_) | Found::Lost | Found::Nothing => Exit {
+            code: None,
+            signal: None,
+            oom_killed: false,
+            at: crate::clock::timestamp(),
+        },
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::Ending)?
+}

@@ -1,0 +1,399 @@
+//! Images on this node: fetched from the controller blob by blob, each layer unpacked once, and removed when no process
+//! has needed them for a while.
+
+mod fetch;
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use fetch::Fetcher;
+use futures_util::future::try_join_all;
+use oci_spec::image::{Descriptor, Digest as OciDigest, ImageConfiguration};
+use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
+use tucano_api::ids::Digest;
+use tucano_oci_image::{Image, Layers, Limits, Platform, Store};
+
+use crate::settings::Token;
+
+/// Why an image cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store or the layers' directory cannot be used.
+    #[error("cannot use the images in {path}: {source}")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: tucano_oci_image::Error,
+    },
+    /// The HTTP client cannot be made.
+    #[error("cannot make an HTTP client: {0}")]
+    Client(#[source] reqwest::Error),
+    /// A digest that is none.
+    #[error("{0} is not a digest that this agent knows")]
+    Digest(String),
+    /// The controller did not give a blob.
+    #[error("cannot fetch {digest} from {url}: {reason}")]
+    Fetch {
+        /// The blob.
+        digest: String,
+        /// Where it was asked for.
+        url: String,
+        /// Why it was not given.
+        reason: String,
+        /// Whether another try may help.
+        transient: bool,
+    },
+    /// A blob is not what it should be, or cannot be stored.
+    #[error("cannot store {digest}: {source}")]
+    Store {
+        /// The blob.
+        digest: String,
+        /// Why.
+        #[source]
+        source: tucano_oci_image::Error,
+    },
+    /// The image's documents make no sense.
+    #[error("image {digest}: {source}")]
+    Image {
+        /// The manifest.
+        digest: String,
+        /// Why.
+        #[source]
+        source: tucano_oci_image::Error,
+    },
+    /// The image is for another kind of machine.
+    #[error("image {digest} is for {image}, and this node is {node}: build the image for {node}")]
+    WrongPlatform {
+        /// The manifest.
+        digest: String,
+        /// What the image is for.
+        image: String,
+        /// What the node is.
+        node: String,
+    },
+    /// A layer cannot be unpacked.
+    #[error("cannot unpack layer {diff_id}: {source}")]
+    Unpack {
+        /// The layer.
+        diff_id: String,
+        /// Why.
+        #[source]
+        source: tucano_oci_image::Error,
+    },
+    /// A blob that is no longer needed cannot be removed.
+    #[error("cannot remove {path}: {source}")]
+    Remove {
+        /// The blob's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The agent is ending.
+    #[error("the agent is ending")]
+    Ending,
+}
+
+/// An image that processes can be started from.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// Its configuration.
+    pub config: ImageConfiguration,
+    /// The directories of its layers, lowest first.
+    pub layers: Vec<PathBuf>,
+    diff_ids: Vec<OciDigest>,
+}
+
+/// The node's images.
+#[derive(Debug)]
+pub struct Images {
+    store: Store,
+    store_root: PathBuf,
+    layers: Layers,
+    fetcher: Fetcher,
+    unpacked: Mutex<HashMap<Digest, Kept>>,
+    /// One fetch at a time of one thing.
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    layer_slots: Semaphore,
+    /// Read while an image is being fetched, so that nothing it has just got is removed as unused.
+    fetching: RwLock<()>,
+    kept_unused: Duration,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct Kept {
+    image: Arc<Unpacked>,
+    last_used: Instant,
+}
+
+/// Where images are and come from, and how long they stay.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// Directory of the blobs.
+    pub store: &'a Path,
+    /// Directory of the unpacked layers.
+    pub layers: &'a Path,
+    /// The controller's address.
+    pub controller: &'a str,
+    /// What the agent presents to it.
+    pub token: Option<Token>,
+    /// Largest layer, unpacked, in bytes.
+    pub layer_bytes: u64,
+    /// Layers fetched and unpacked at once.
+    pub layer_pulls: usize,
+    /// Time without a byte after which a transfer is given up.
+    pub stalled: Duration,
+    /// How long an unused image stays.
+    pub kept_unused: Duration,
+}
+
+impl Images {
+    /// Opens or creates the directories.
+    pub fn open(options: Options<'_>) -> Result<Self, Error> {
+        let limits = Limits {
+            layer_bytes: options.layer_bytes,
+            ..Limits::default()
+        };
+        let open = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Open { path, source }
+        };
+        let fetcher = Fetcher::new(options.controller, options.token, options.stalled)?;
+        Ok(Self {
+            store: Store::open(options.store, limits.clone()).map_err(open(options.store))?,
+            store_root: options.store.to_owned(),
+            layers: Layers::open(options.layers, limits).map_err(open(options.layers))?,
+            fetcher,
+            unpacked: Mutex::default(),
+            locks: Mutex::default(),
+            layer_slots: Semaphore::new(options.layer_pulls),
+            fetching: RwLock::default(),
+            kept_unused: options.kept_unused,
+            started: Instant::now(),
+        })
+    }
+
+    /// The image, fetched and unpacked as far as it is not there yet. Dropping the future ends the fetch.
+    pub async fn ensure(&self, digest: &Digest) -> Result<Arc<Unpacked>, Error> {
+        let _fetching = self.fetching.read().await;
+        let _alone = self.lock(digest.as_str()).await;
+        if let Some(image) = self.known(digest) {
+            return Ok(image);
+        }
+        let image = self.documents(&to_oci(digest)?).await?;
+        check_platform(&image)?;
+        let parts = image.layers();
+        let layers = parts
+            .iter()
+            .map(|(layer, diff_id)| self.layer(layer, diff_id));
+        let unpacked = Arc::new(Unpacked {
+            layers: try_join_all(layers).await?,
+            diff_ids: parts.iter().map(|(_, diff_id)| diff_id.clone()).collect(),
+            config: image.config,
+        });
+        let kept = Kept {
+            image: Arc::clone(&unpacked),
+            last_used: Instant::now(),
+        };
+        self.book().insert(digest.clone(), kept);
+        Ok(unpacked)
+    }
+
+    /// Removes what none of the images in use, nor any that was in use lately, needs.
+    pub async fn remove_unused(&self, in_use: &[Digest]) -> Result<(), Error> {
+        // While something is being fetched there is no hurry; and who knows what an earlier agent used until when.
+        let Ok(_alone) = self.fetching.try_write() else {
+            return Ok(());
+        };
+        if self.started.elapsed() < self.kept_unused {
+            return Ok(());
+        }
+        let Some((images, diff_ids)) = self.needed(in_use)? else {
+            return Ok(());
+        };
+        let (store, layers) = (self.store.clone(), self.layers.clone());
+        blocking(move || {
+            store.retain(&images).map_err(store_error("unused blobs"))?;
+            layers
+                .retain(&diff_ids)
+                .map_err(store_error("unused layers"))
+        })
+        .await?;
+        self.locks().retain(|_, lock| Arc::strong_count(lock) > 1);
+        Ok(())
+    }
+
+    /// Manifests and diff-ids to keep; nothing if those of an image in use are not known, for then nothing may be removed.
+    #[allow(
+        clippy::type_complexity,
+        reason = "two lists, named where they are used"
+    )]
+    fn needed(&self, in_use: &[Digest]) -> Result<Option<(Vec<OciDigest>, Vec<OciDigest>)>, Error> {
+        let mut book = self.book();
+        for digest in in_use {
+            if let Some(kept) = book.get_mut(digest) {
+                kept.last_used = Instant::now();
+            }
+        }
+        book.retain(|digest, kept| {
+            in_use.contains(digest) || kept.last_used.elapsed() < self.kept_unused
+        });
+        let mut images = Vec::new();
+        let mut diff_ids = Vec::new();
+        for (digest, kept) in book.iter() {
+            images.push(to_oci(digest)?);
+            diff_ids.extend(kept.image.diff_ids.iter().cloned());
+        }
+        for digest in in_use.iter().filter(|digest| !book.contains_key(digest)) {
+            // Of a process that was adopted, or whose image could never be fetched.
+            let digest = to_oci(digest)?;
+            let Ok(image) = self.store.image(&digest) else {
+                return Ok(None);
+            };
+            diff_ids.extend(image.layers().into_iter().map(|(_, diff_id)| diff_id));
+            images.push(digest);
+        }
+        Ok(Some((images, diff_ids)))
+    }
+
+    fn known(&self, digest: &Digest) -> Option<Arc<Unpacked>> {
+        let mut book = self.book();
+        let kept = book.get_mut(digest)?;
+        let whole = kept.image.layers.iter().all(|directory| directory.is_dir());
+        kept.last_used = Instant::now();
+        whole.then(|| Arc::clone(&kept.image))
+    }
+
+    /// Manifest and configuration.
+    async fn documents(&self, digest: &OciDigest) -> Result<Image, Error> {
+        let limit = Limits::default().document_bytes;
+        if !self.store.contains(digest) {
+            self.fetcher.fetch(&self.store, digest, limit).await?;
+        }
+        let config = self.config_digest(digest, limit).await?;
+        if !self.store.contains(&config) {
+            self.fetcher.fetch(&self.store, &config, limit).await?;
+        }
+        let (store, digest) = (self.store.clone(), digest.clone());
+        blocking(move || {
+            store.image(&digest).map_err(|source| Error::Image {
+                digest: digest.to_string(),
+                source,
+            })
+        })
+        .await
+    }
+
+    async fn config_digest(&self, manifest: &OciDigest, limit: u64) -> Result<OciDigest, Error> {
+        let (store, manifest) = (self.store.clone(), manifest.clone());
+        blocking(move || {
+            let (file, size) = store
+                .open_blob(&manifest)
+                .map_err(store_error(&manifest.to_string()))?;
+            let parsed = (size <= limit)
+                .then(|| oci_spec::image::ImageManifest::from_reader(file).ok())
+                .flatten();
+            let parsed =
+                parsed.ok_or_else(|| Error::Digest(format!("the content of {manifest}")))?;
+            Ok(parsed.config().digest().clone())
+        })
+        .await
+    }
+
+    /// The directory of a layer.
+    async fn layer(&self, layer: &Descriptor, diff_id: &OciDigest) -> Result<PathBuf, Error> {
+        let _slot = self
+            .layer_slots
+            .acquire()
+            .await
+            .map_err(|_| Error::Ending)?;
+        let _alone = self.lock(&diff_id.to_string()).await;
+        if let Some(directory) = self.layers.get(diff_id) {
+            return Ok(directory);
+        }
+        if !self.store.contains(layer.digest()) {
+            self.fetcher
+                .fetch(&self.store, layer.digest(), layer.size())
+                .await?;
+        }
+        let (store, layers) = (self.store.clone(), self.layers.clone());
+        let (layer, diff_id) = (layer.clone(), diff_id.clone());
+        let blob = self.blob_path(layer.digest());
+        blocking(move || {
+            let unpacked =
+                layers
+                    .unpack(&store, &layer, &diff_id)
+                    .map_err(|source| Error::Unpack {
+                        diff_id: diff_id.to_string(),
+                        source,
+                    });
+            // Unpacked it is not needed; malformed it would only be met again.
+            crate::files::remove_if_there(&blob)
+                .map_err(|source| Error::Remove { path: blob, source })?;
+            unpacked
+        })
+        .await
+    }
+
+    fn blob_path(&self, digest: &OciDigest) -> PathBuf {
+        self.store_root
+            .join("blobs")
+            .join(digest.algorithm().as_ref())
+            .join(digest.digest())
+    }
+
+    async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
+        let lock = Arc::clone(self.locks().entry(name.to_owned()).or_default());
+        lock.lock_owned().await
+    }
+
+    fn locks(&self) -> MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<()>>>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn book(&self) -> MutexGuard<'_, HashMap<Digest, Kept>> {
+        self.unpacked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check_platform(image: &Image) -> Result<(), Error> {
+    let node = Platform::host();
+    let os = image.config.os().to_string();
+    let architecture = image.config.architecture().to_string();
+    if os == node.os && architecture == node.architecture {
+        return Ok(());
+    }
+    Err(Error::WrongPlatform {
+        digest: image.digest.to_string(),
+        image: format!("{os}/{architecture}"),
+        node: format!("{}/{}", node.os, node.architecture),
+    })
+}
+
+fn to_oci(digest: &Digest) -> Result<OciDigest, Error> {
+    digest
+        .as_str()
+        .parse()
+        .map_err(|_| Error::Digest(digest.to_string()))
+}
+
+fn store_error(digest: &str) -> impl FnOnce(tucano_oci_image::Error) -> Error + use<> {
+    let digest = digest.to_owned();
+    move |source| Error::Store { digest, source }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::Ending)?
+}

@@ -1,0 +1,295 @@
+//! Bridge and veth pairs, by netlink.
+
+use std::{
+    collections::BTreeSet,
+    net::Ipv4Addr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    thread,
+};
+
+use futures_util::TryStreamExt;
+use nix::sched::{CloneFlags, unshare};
+use rtnetlink::{
+    Error as NetlinkError, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec,
+    LinkVeth, RouteMessageBuilder,
+    packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
+};
+
+use super::addresses::Subnet;
+
+/// Why a link could not be made, found or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection to the kernel.
+    #[error("cannot open a netlink socket: {0}")]
+    Socket(#[source] std::io::Error),
+    /// A request failed.
+    #[error("cannot {what}: {source}")]
+    Request {
+        /// What was to be done.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: NetlinkError,
+    },
+    /// A link that has just been made is not there.
+    #[error("the link {0} is gone: something else on the node removed it")]
+    Gone(String),
+    /// The network namespace could not be made.
+    #[error("cannot make a network namespace: {0}")]
+    Namespace(#[source] std::io::Error),
+    /// A file below /proc/sys could not be written.
+    #[error("cannot write {path}: {source}")]
+    Sysctl {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Says what failed.
+trait Doing<T> {
+    fn doing(self, what: impl Into<String>) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for Result<T, NetlinkError> {
+    fn doing(self, what: impl Into<String>) -> Result<T, Error> {
+        self.map_err(|source| Error::Request {
+            what: what.into(),
+            source,
+        })
+    }
+}
+
+/// Netlink in the network namespace of the thread that made it.
+#[derive(Debug, Clone)]
+pub struct Links(Handle);
+
+impl Links {
+    /// Opens the socket and answers for it on the current runtime.
+    pub fn connect() -> Result<Self, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
+        tokio::spawn(connection);
+        Ok(Self(handle))
+    }
+
+    /// Makes the bridge, if it is not there, gives it its address and sets it up.
+    pub async fn ensure_bridge(&self, name: &str, subnet: Subnet) -> Result<u32, Error> {
+        if let Some(index) = self.index(name).await? {
+            return Ok(index);
+        }
+        let bridge = LinkBridge::new(name).build();
+        self.0
+            .link()
+            .add(bridge)
+            .execute()
+            .await
+            .doing(format!("make the bridge {name}"))?;
+        let index = self.expect(name).await?;
+        self.0
+            .address()
+            .add(index, subnet.gateway().into(), subnet.prefix())
+            .execute()
+            .await
+            .doing(format!("give {name} the address {}", subnet.gateway()))?;
+        Ok(index)
+    }
+
+    /// Makes a veth pair: `name` in the bridge, its peer `eth0` in the network namespace.
+    pub async fn add_veth(
+        &self,
+        name: &str,
+        bridge: u32,
+        namespace: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        // One of an earlier start may still be there: the kernel removes network namespaces some time after their end.
+        self.remove(name).await?;
+        let peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name("eth0")
+            .setns_by_fd(namespace.as_raw_fd())
+            .build();
+        let pair = LinkMessageBuilder::<LinkVeth>::new(name, "eth0")
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
+        let what = format!("make the veth pair {name}");
+        self.0.link().add(pair).execute().await.doing(what)?;
+        let index = self.expect(name).await?;
+        let attached = LinkUnspec::new_with_index(index).controller(bridge).build();
+        let what = format!("attach {name} to the bridge");
+        self.0.link().set(attached).execute().await.doing(what)?;
+        // Processes must not reach each other: isolated ports exchange frames with the bridge alone.
+        let isolated = LinkBridgePort::new(index).isolated(true).build();
+        let what = format!("isolate {name}");
+        self.0
+            .link()
+            .set_port(isolated)
+            .execute()
+            .await
+            .doing(what)?;
+        let up = LinkUnspec::new_with_index(index).up().build();
+        let what = format!("set {name} up");
+        self.0.link().set(up).execute().await.doing(what)
+    }
+
+    /// Removes a link; absent is fine.
+    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+        let Some(index) = self.index(name).await? else {
+            return Ok(());
+        };
+        match self.0.link().del(index).execute().await {
+            Err(error) if is_absent(&error) => Ok(()),
+            other => other.doing(format!("remove the link {name}")),
+        }
+    }
+
+    /// Names of the links that are attached to the bridge.
+    pub async fn attached_to(&self, bridge: u32) -> Result<BTreeSet<String>, Error> {
+        let links: Vec<LinkMessage> = self
+            .0
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .doing("list the node's links")?;
+        let attached = links
+            .iter()
+            .filter(|link| link.attributes.contains(&LinkAttribute::Controller(bridge)));
+        Ok(attached.filter_map(name_of).collect())
+    }
+
+    /// The index of a link, if it exists.
+    pub async fn index(&self, name: &str) -> Result<Option<u32>, Error> {
+        let mut found = std::pin::pin!(self.0.link().get().match_name(name).execute());
+        match found.try_next().await {
+            Ok(link) => Ok(link.map(|link| link.header.index)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error).doing(format!("look for the link {name}")),
+        }
+    }
+
+    async fn expect(&self, name: &str) -> Result<u32, Error> {
+        let index = self.index(name).await?;
+        index.ok_or_else(|| Error::Gone(name.to_owned()))
+    }
+
+    /// Sets `lo` and `eth0` up, with the process's address and the way out through the bridge.
+    async fn configure_container(&self, ip: Ipv4Addr, subnet: Subnet) -> Result<(), Error> {
+        for name in ["lo", "eth0"] {
+            let index = self.expect(name).await?;
+            if name == "eth0" {
+                self.0
+                    .address()
+                    .add(index, ip.into(), subnet.prefix())
+                    .execute()
+                    .await
+                    .doing(format!("give the process the address {ip}"))?;
+            }
+            let up = LinkUnspec::new_with_index(index).up().build();
+            let what = format!("set the process's {name} up");
+            self.0.link().set(up).execute().await.doing(what)?;
+        }
+        let out = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(subnet.gateway())
+            .build();
+        let what = "give the process its default route";
+        self.0.route().add(out).execute().await.doing(what)
+    }
+}
+
+fn name_of(link: &LinkMessage) -> Option<String> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        })
+}
+
+fn is_absent(error: &NetlinkError) -> bool {
+    matches!(error, NetlinkError::NetlinkError(message)
+        if matches!(message.to_io().raw_os_error(), Some(nix::libc::ENODEV | nix::libc::ENXIO)))
+}
+
+/// Makes a network namespace; it lives as long as the descriptor, or something in it.
+pub async fn new_namespace() -> Result<OwnedFd, Error> {
+    on_own_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Namespace(errno.into()))?;
+        // Before any link exists in it: no process has an IPv6 address, not even a link-local one to reach the node by.
+        for name in ["default", "all"] {
+            disable_ipv6(name)?;
+        }
+        let own = std::fs::File::open("/proc/thread-self/ns/net").map_err(Error::Namespace)?;
+        Ok(own.into())
+    })
+    .await
+}
+
+/// Sets up the links inside a network namespace.
+pub async fn configure_container(
+    namespace: &OwnedFd,
+    ip: Ipv4Addr,
+    subnet: Subnet,
+) -> Result<(), Error> {
+    let namespace = namespace.try_clone().map_err(Error::Namespace)?;
+    on_own_thread(move || {
+        nix::sched::setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Error::Namespace(errno.into()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(Error::Namespace)?;
+        runtime.block_on(async { Links::connect()?.configure_container(ip, subnet).await })
+    })
+    .await
+}
+
+/// A network namespace belongs to a thread: one that has changed it must not go back to a pool.
+async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let thread = thread::Builder::new().name("netns".into());
+    thread
+        // A result that nobody waits for any more is dropped, and what it holds with it.
+        .spawn(move || drop(sender.send(work())))
+        .map_err(Error::Namespace)?;
+    receiver
+        .await
+        .map_err(|_| Error::Namespace(std::io::Error::other("its thread ended early")))?
+}
+
+/// Lets the node forward packets, if it does not yet, and local clients reach processes by 127.0.0.1.
+pub fn prepare_node(bridge: &str) -> Result<(), Error> {
+    write_sysctl("/proc/sys/net/ipv4/ip_forward", "1")?;
+    // Packets from processes to 127.0.0.0/8 are dropped by the rules of the input chain.
+    write_sysctl(
+        &format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"),
+        "1",
+    )?;
+    disable_ipv6(bridge)
+}
+
+fn disable_ipv6(interface: &str) -> Result<(), Error> {
+    let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+    match write_sysctl(&path, "1") {
+        // A kernel without IPv6 has nothing to disable.
+        Err(Error::Sysctl { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn write_sysctl(path: &str, value: &str) -> Result<(), Error> {
+    let failed = |source| Error::Sysctl {
+        path: path.to_owned(),
+        source,
+    };
+    if std::fs::read_to_string(path).map_err(failed)?.trim() == value {
+        return Ok(());
+    }
+    std::fs::write(path, value).map_err(failed)
+}

@@ -1,0 +1,200 @@
+//! The processes' network: a bridge with a veth pair for each process, node ports forwarded by nftables.
+//!
+//! Nothing of it exists while the node has no process: the bridge and the table come with the first and go with the last.
+
+mod addresses;
+mod links;
+mod rules;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::OwnedFd,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+pub use addresses::{Allocator, Exhausted, IDS_PER_PROCESS, Lease, PortRange, Subnet};
+use links::Links;
+use rules::Rules;
+
+/// Why a process could not be connected or disconnected.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A link could not be made or removed.
+    #[error("network: {0}")]
+    Link(#[from] links::Error),
+    /// The forwarding rules could not be changed.
+    #[error("network: {0}")]
+    Rules(#[from] rules::Error),
+}
+
+/// The node's part of the processes' network.
+#[derive(Debug)]
+pub struct Network {
+    bridge: String,
+    subnet: Subnet,
+    controller: Option<SocketAddrV4>,
+    links: Links,
+    book: Mutex<Book>,
+    /// Held while links or rules change; inside, whether and with which forwards the table is in force.
+    in_force: tokio::sync::Mutex<Option<BTreeMap<u16, SocketAddrV4>>>,
+}
+
+/// Who has what.
+#[derive(Debug)]
+struct Book {
+    allocator: Allocator,
+    leases: BTreeSet<Ipv4Addr>,
+    forwards: BTreeMap<u16, SocketAddrV4>,
+}
+
+impl Network {
+    /// Of the network namespace that the agent runs in. Changes nothing yet.
+    pub fn new(
+        bridge: &str,
+        subnet: Subnet,
+        ports: PortRange,
+        controller: Option<SocketAddrV4>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            bridge: bridge.to_owned(),
+            subnet,
+            controller,
+            links: Links::connect()?,
+            book: Mutex::new(Book {
+                allocator: Allocator::new(subnet, ports),
+                leases: BTreeSet::new(),
+                forwards: BTreeMap::new(),
+            }),
+            in_force: tokio::sync::Mutex::new(None),
+        })
+    }
+
+    /// Reserves an address, a port and user ids for a process.
+    pub fn lease(&self) -> Result<Lease, Exhausted> {
+        let mut book = self.book();
+        let lease = book.allocator.lease()?;
+        book.leases.insert(lease.ip);
+        Ok(lease)
+    }
+
+    /// Takes over the lease of a process that an earlier agent left, and the forwarding to `port` if it runs; false if
+    /// it cannot be had. [`Self::tidy`] then puts the rules in force.
+    pub fn adopt(&self, lease: Lease, port: Option<u16>) -> bool {
+        let mut book = self.book();
+        if book.allocator.conflicts(lease) {
+            return false;
+        }
+        book.allocator.adopt(lease);
+        book.leases.insert(lease.ip);
+        if let Some(port) = port {
+            let address = SocketAddrV4::new(lease.ip, port);
+            book.forwards.insert(lease.node_port, address);
+        }
+        true
+    }
+
+    /// Makes a network namespace that is connected to the bridge under the lease's address.
+    pub async fn connect(&self, lease: Lease) -> Result<OwnedFd, Error> {
+        use std::os::fd::AsFd;
+        let namespace = links::new_namespace().await?;
+        {
+            let _changing = self.in_force.lock().await;
+            let bridge = self.links.ensure_bridge(&self.bridge, self.subnet).await?;
+            links::prepare_node(&self.bridge)?;
+            self.links
+                .add_veth(&veth_name(lease.ip), bridge, namespace.as_fd())
+                .await?;
+        }
+        links::configure_container(&namespace, lease.ip, self.subnet).await?;
+        Ok(namespace)
+    }
+
+    /// Forwards the lease's node port to the process's `port`.
+    pub async fn forward(&self, lease: Lease, port: u16) -> Result<(), Error> {
+        self.book()
+            .forwards
+            .insert(lease.node_port, SocketAddrV4::new(lease.ip, port));
+        self.enforce().await
+    }
+
+    /// Ends the forwarding: the node refuses connections to the port at once, instead of leaving them unanswered.
+    pub async fn stop_forwarding(&self, lease: Lease) -> Result<(), Error> {
+        self.book().forwards.remove(&lease.node_port);
+        self.enforce().await
+    }
+
+    /// Removes the process's link and rules. The lease stays reserved.
+    pub async fn disconnect(&self, lease: Lease) -> Result<(), Error> {
+        self.stop_forwarding(lease).await?;
+        let _changing = self.in_force.lock().await;
+        Ok(self.links.remove(&veth_name(lease.ip)).await?)
+    }
+
+    /// Gives the lease back; with the last one, bridge and table are removed.
+    pub async fn release(&self, lease: Lease) -> Result<(), Error> {
+        {
+            let mut book = self.book();
+            book.allocator.release(lease);
+            book.leases.remove(&lease.ip);
+        }
+        self.remove_if_unused().await
+    }
+
+    /// Removes links of the bridge that belong to no lease: what an agent that was killed left. Puts the rules in force.
+    pub async fn tidy(&self) -> Result<(), Error> {
+        if let Some(bridge) = self.links.index(&self.bridge).await? {
+            let known: BTreeSet<String> =
+                self.book().leases.iter().copied().map(veth_name).collect();
+            for name in self.links.attached_to(bridge).await?.difference(&known) {
+                if name.starts_with(VETH_PREFIX) {
+                    self.links.remove(name).await?;
+                }
+            }
+        }
+        self.enforce().await?;
+        self.remove_if_unused().await
+    }
+
+    /// Brings the table in line with the book. Calls that wait for each other share one change.
+    async fn enforce(&self) -> Result<(), Error> {
+        let mut in_force = self.in_force.lock().await;
+        let (forwards, unused) = {
+            let book = self.book();
+            (book.forwards.clone(), book.leases.is_empty())
+        };
+        if unused || in_force.as_ref() == Some(&forwards) {
+            return Ok(());
+        }
+        let rules = Rules {
+            bridge: self.bridge.clone(),
+            subnet: self.subnet,
+            controller: self.controller,
+            forwards: forwards.clone(),
+        };
+        rules.apply().await?;
+        *in_force = Some(forwards);
+        Ok(())
+    }
+
+    async fn remove_if_unused(&self) -> Result<(), Error> {
+        let mut in_force = self.in_force.lock().await;
+        if !self.book().leases.is_empty() {
+            return Ok(());
+        }
+        *in_force = None;
+        rules::remove(&self.bridge).await?;
+        Ok(self.links.remove(&self.bridge).await?)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const VETH_PREFIX: &str = "tu";
+
+/// Name of the node's end of a process's link: it tells the address, so that leftovers are recognised.
+fn veth_name(ip: Ipv4Addr) -> String {
+    format!("{VETH_PREFIX}{:08x}", u32::from(ip))
+}

@@ -1,0 +1,213 @@
+//! The agent's nftables table: forwarding of node ports, outgoing NAT, and what processes may not reach.
+//! Rendered whole and swapped in atomically by `nft -f -`, so no state in between is ever in force.
+
+use std::{collections::BTreeMap, fmt::Write, net::SocketAddrV4, process::Stdio};
+
+use tokio::{io::AsyncWriteExt, process::Command};
+
+use super::addresses::Subnet;
+
+/// Why the rules could not be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program is missing or cannot be run.
+    #[error("cannot run `nft`: {0}; install the package nftables")]
+    Run(#[source] std::io::Error),
+    /// The kernel or `nft` refused them.
+    #[error("`nft` refused the rules of table {table}: {message}")]
+    Refused {
+        /// Name of the table.
+        table: String,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// Everything that the table says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// The bridge.
+    pub bridge: String,
+    /// Its network.
+    pub subnet: Subnet,
+    /// The controller's API, which processes may not reach; where it has an IPv4 address.
+    pub controller: Option<SocketAddrV4>,
+    /// Node port → process.
+    pub forwards: BTreeMap<u16, SocketAddrV4>,
+}
+
+impl Rules {
+    /// Name of the table.
+    pub fn table(&self) -> String {
+        table(&self.bridge)
+    }
+
+    /// The text for `nft -f -`. Creating the table before deleting it makes the deletion succeed where there was none.
+    pub fn render(&self) -> String {
+        let (table, bridge, subnet) = (self.table(), &self.bridge, self.subnet);
+        let elements = self.render_elements();
+        let controller = self.controller.map_or(String::new(), |address| {
+            format!(
+                "\n    iifname \"{bridge}\" ip daddr {} tcp dport {} drop",
+                address.ip(),
+                address.port()
+            )
+        });
+        format!(
+            r#"table ip {table} {{}}
+delete table ip {table}
+table ip {table} {{
+  map ports {{
+    type inet_service : ipv4_addr . inet_service
+{elements}  }}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname != "{bridge}" fib daddr type local dnat ip to tcp dport map @ports
+  }}
+  chain output {{
+    type nat hook output priority -100; policy accept;
+    fib daddr type local dnat ip to tcp dport map @ports
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {subnet} oifname != "{bridge}" masquerade
+    ip saddr 127.0.0.0/8 oifname "{bridge}" masquerade
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    iifname != "{bridge}" accept
+    ct state {{ established, related }} accept
+    meta l4proto icmp accept
+    drop
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname "{bridge}" oifname "{bridge}" drop
+    iifname "{bridge}" ip daddr 169.254.0.0/16 drop{controller}
+    oifname "{bridge}" ct state {{ established, related }} accept
+    oifname "{bridge}" ct status dnat accept
+    oifname "{bridge}" drop
+  }}
+}}
+"#
+        )
+    }
+
+    fn render_elements(&self) -> String {
+        // An empty list of elements is a syntax error.
+        if self.forwards.is_empty() {
+            return String::new();
+        }
+        let mut text = String::from("    elements = {\n");
+        for (port, to) in &self.forwards {
+            // Writing to a string cannot fail.
+            writeln!(text, "      {port} : {} . {},", to.ip(), to.port()).unwrap_or_default();
+        }
+        text.push_str("    }\n");
+        text
+    }
+
+    /// Puts them in force.
+    pub async fn apply(&self) -> Result<(), Error> {
+        nft(&self.table(), &self.render()).await
+    }
+}
+
+/// Removes the table of a bridge; absent is fine.
+pub async fn remove(bridge: &str) -> Result<(), Error> {
+    let table = table(bridge);
+    nft(
+        &table,
+        &format!("table ip {table} {{}}\ndelete table ip {table}\n"),
+    )
+    .await
+}
+
+fn table(bridge: &str) -> String {
+    format!("tucano_{}", bridge.replace('-', "_"))
+}
+
+async fn nft(table: &str, text: &str) -> Result<(), Error> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .env("PATH", search_path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(Error::Run)?;
+    let mut stdin = child
+        .stdin
+        .take()
+        .ok_or_else(|| Error::Run(std::io::Error::other("its standard input is not connected")))?;
+    // A refusal before everything is read shows in the exit status, with the reason.
+    let written = stdin.write_all(text.as_bytes()).await;
+    drop(stdin);
+    let output = child.wait_with_output().await.map_err(Error::Run)?;
+    if output.status.success() {
+        return written.map_err(Error::Run);
+    }
+    let message = String::from_utf8_lossy(&output.stderr);
+    Err(Error::Refused {
+        table: table.to_owned(),
+        message: message.trim().chars().take(400).collect(),
+    })
+}
+
+/// The PATH and the directories of system programs, which a service's PATH may lack.
+fn search_path() -> std::ffi::OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin:/usr/local/sbin");
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(forwards: &[(u16, &str)]) -> Rules {
+        Rules {
+            bridge: "tucano0".into(),
+            subnet: Subnet::default(),
+            controller: Some("10.0.0.1:7070".parse().unwrap()),
+            forwards: forwards
+                .iter()
+                .map(|(port, to)| (*port, to.parse().unwrap()))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn each_port_is_forwarded_to_its_process() {
+        let text = rules(&[(20000, "172.31.0.2:8080"), (20001, "172.31.0.3:80")]).render();
+        assert!(text.contains("20000 : 172.31.0.2 . 8080,\n"), "{text}");
+        assert!(text.contains("20001 : 172.31.0.3 . 80,\n"), "{text}");
+    }
+
+    #[test]
+    fn the_table_is_replaced_in_one_transaction() {
+        let text = rules(&[]).render();
+        assert!(
+            text.starts_with(
+                "table ip tucano_tucano0 {}\ndelete table ip tucano_tucano0\ntable ip"
+            )
+        );
+        assert!(
+            !text.contains("elements"),
+            "an empty list is a syntax error"
+        );
+    }
+
+    #[test]
+    fn processes_reach_neither_the_node_nor_each_other_nor_the_controller() {
+        let text = rules(&[]).render();
+        for rule in [
+            "iifname \"tucano0\" oifname \"tucano0\" drop",
+            "iifname \"tucano0\" ip daddr 169.254.0.0/16 drop",
+            "iifname \"tucano0\" ip daddr 10.0.0.1 tcp dport 7070 drop",
+        ] {
+            assert!(text.contains(rule), "{rule} is missing in {text}");
+        }
+    }
+}

@@ -1,0 +1,384 @@
+use proptest::prelude::*;
+use tucano_api::{
+    ids::{Digest, Revision},
+    service::ServiceConfig,
+    settings::parse,
+    units::Span,
+};
+
+use super::*;
+use crate::runner::lifecycle::{
+    Change, FIRST_RESTART_DELAY, HEALTHY_RESETS_AFTER, LONGEST_RESTART_DELAY, restart_delay,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn process(number: u64) -> DesiredProcess {
+    let config: ServiceConfig = parse(
+        "a",
+        "name = \"a\"\nconcurrency = 1\nport = 80\nstop_timeout = \"3s\"",
+    )
+    .unwrap();
+    DesiredProcess {
+        id: ProcessId::new(&config.name, number),
+        revision: Revision(1),
+        image: Digest::sha256(&"0".repeat(64)).unwrap(),
+        config,
+    }
+}
+
+fn wanting(numbers: &[u64]) -> Desired {
+    let processes = numbers.iter().map(|&n| (process(n).id, process(n)));
+    Desired {
+        processes: Some(processes.collect()),
+        starts_allowed: true,
+    }
+}
+
+fn existing(phase: Phase) -> BTreeMap<ProcessId, Actual> {
+    let mut actual = Actual::new(process(1));
+    actual.phase = phase;
+    BTreeMap::from([(process(1).id, actual)])
+}
+
+fn step(desired: &Desired, phase: Phase, now: Duration) -> Option<Step> {
+    plan(desired, &existing(phase), now)
+        .pop()
+        .map(|(_, step)| step)
+}
+
+fn running(health: Health) -> Phase {
+    Phase::Running {
+        health,
+        since: SECOND,
+    }
+}
+
+#[test]
+fn a_missing_process_is_pulled_then_started() {
+    let desired = wanting(&[1]);
+    assert_eq!(
+        plan(&desired, &BTreeMap::<_, Actual>::new(), SECOND),
+        [(process(1).id, Step::Pull)]
+    );
+    assert_eq!(step(&desired, Phase::Pulling, SECOND), None);
+    assert_eq!(step(&desired, Phase::Pulled, SECOND), Some(Step::Start));
+    assert_eq!(step(&desired, Phase::Launching, SECOND), None);
+}
+
+#[test]
+fn a_process_that_is_desired_and_well_is_left_alone() {
+    let (desired, actual) = (wanting(&[1]), existing(running(Health::Healthy)));
+    assert_eq!(plan(&desired, &actual, SECOND * 1_000_000), []);
+    assert_eq!(next_look(&desired, &actual, SECOND), None);
+}
+
+#[test]
+fn a_change_of_routing_alone_is_no_reason_to_restart() {
+    let mut desired = wanting(&[1]);
+    let changed = desired
+        .processes
+        .as_mut()
+        .unwrap()
+        .values_mut()
+        .next()
+        .unwrap();
+    changed.config.hosts = vec!["a.example".into()];
+    changed.revision = Revision(2);
+    assert_eq!(step(&desired, running(Health::Healthy), SECOND), None);
+    let changed = desired
+        .processes
+        .as_mut()
+        .unwrap()
+        .values_mut()
+        .next()
+        .unwrap();
+    changed.config.pids = 7;
+    assert_eq!(
+        step(&desired, running(Health::Healthy), SECOND),
+        Some(Step::Terminate)
+    );
+}
+
+#[test]
+fn what_is_not_desired_is_ended_killed_after_its_time_and_removed() {
+    let nothing = wanting(&[]);
+    let mut actual = existing(running(Health::Healthy));
+    assert_eq!(plan(&nothing, &actual, SECOND)[0].1, Step::Terminate);
+    let process = actual.values_mut().next().unwrap();
+    process.begin(Step::Terminate, SECOND);
+    assert_eq!(plan(&nothing, &actual, SECOND * 3), []);
+    assert_eq!(next_look(&nothing, &actual, SECOND * 3), Some(SECOND * 4));
+    assert_eq!(plan(&nothing, &actual, SECOND * 4)[0].1, Step::Kill);
+    let process = actual.values_mut().next().unwrap();
+    process.begin(Step::Kill, SECOND * 4);
+    assert_eq!(plan(&nothing, &actual, SECOND * 9), []);
+    actual
+        .values_mut()
+        .next()
+        .unwrap()
+        .apply(Change::Ended, SECOND * 5);
+    assert_eq!(plan(&nothing, &actual, SECOND * 5)[0].1, Step::Remove);
+}
+
+#[test]
+fn what_could_not_be_killed_or_removed_is_tried_again() {
+    let nothing = wanting(&[]);
+    let mut actual = Actual::new(process(1));
+    actual.phase = Phase::Stopping {
+        kill_at: SECOND,
+        killing: true,
+    };
+    actual.apply(Change::NotKilled, SECOND * 2);
+    assert_eq!(step(&nothing, actual.phase, SECOND * 2), None);
+    assert_eq!(step(&nothing, actual.phase, SECOND * 3), Some(Step::Kill));
+    actual.phase = Phase::Removing;
+    actual.apply(Change::NotRemoved, SECOND * 2);
+    assert_eq!(step(&nothing, actual.phase, SECOND * 2), None);
+    assert_eq!(step(&nothing, actual.phase, SECOND * 3), Some(Step::Remove));
+}
+
+#[test]
+fn a_process_that_stays_sick_longer_than_its_grace_is_restarted() {
+    let desired = wanting(&[1]);
+    let grace = process(1).config.health.grace.0;
+    for health in [Health::Starting, Health::Unhealthy] {
+        assert_eq!(step(&desired, running(health), grace), None);
+        assert_eq!(
+            step(&desired, running(health), grace + SECOND),
+            Some(Step::Terminate)
+        );
+    }
+}
+
+#[test]
+fn nothing_is_started_before_the_controller_had_its_chance() {
+    let mut desired = wanting(&[1, 2]);
+    desired.starts_allowed = false;
+    for phase in [
+        Phase::New,
+        Phase::Pulled,
+        Phase::Ended { restart_at: SECOND },
+    ] {
+        assert_eq!(plan(&desired, &existing(phase), SECOND * 2), []);
+    }
+    let unwanted = Desired {
+        starts_allowed: false,
+        ..wanting(&[])
+    };
+    assert_eq!(
+        step(&unwanted, running(Health::Healthy), SECOND),
+        Some(Step::Terminate)
+    );
+}
+
+#[test]
+fn without_a_desired_set_nothing_is_touched() {
+    let unknown = Desired {
+        processes: None,
+        starts_allowed: true,
+    };
+    assert_eq!(step(&unknown, running(Health::Healthy), SECOND), None);
+}
+
+#[test]
+fn the_delay_grows_to_its_bound_and_health_resets_it() {
+    let mut actual = Actual::new(process(1));
+    let mut delays = Vec::new();
+    for crash in 1..=10 {
+        actual.phase = running(Health::Starting);
+        actual.apply(Change::Ended, SECOND);
+        assert_eq!(actual.crashes, crash);
+        let Phase::Ended { restart_at } = actual.phase else {
+            panic!("{:?}", actual.phase)
+        };
+        delays.push(restart_at - SECOND);
+    }
+    assert_eq!(delays[..3], [FIRST_RESTART_DELAY, SECOND, SECOND * 2]);
+    assert!(delays.is_sorted() && delays[9] == LONGEST_RESTART_DELAY);
+    assert_eq!(restart_delay(u32::MAX), LONGEST_RESTART_DELAY);
+
+    actual.phase = running(Health::Healthy);
+    actual.apply(Change::Ended, SECOND + HEALTHY_RESETS_AFTER);
+    assert_eq!(actual.crashes, 1);
+}
+
+#[test]
+fn a_late_word_of_an_earlier_attempt_changes_nothing() {
+    for phase in [
+        Phase::New,
+        Phase::Pulled,
+        Phase::Removing,
+        Phase::Ended { restart_at: SECOND },
+    ] {
+        for change in [
+            Change::Started,
+            Change::Failed,
+            Change::Ended,
+            Change::Probed(Health::Healthy),
+        ] {
+            let mut actual = Actual::new(process(1));
+            actual.phase = phase;
+            actual.apply(change, SECOND);
+            assert_eq!(actual.phase, phase, "{change:?}");
+        }
+    }
+}
+
+/// A node that does what it is told, and where every step may go wrong.
+#[derive(Default)]
+struct Node {
+    actual: BTreeMap<ProcessId, Actual>,
+    containers: std::collections::BTreeSet<ProcessId>,
+    now: Duration,
+}
+
+impl Node {
+    /// Takes the steps of one plan; `luck` decides how each in turn goes.
+    fn round(&mut self, desired: &Desired, mut luck: impl FnMut() -> bool) -> usize {
+        let steps = plan(desired, &self.actual, self.now);
+        for (id, step) in &steps {
+            self.take(desired, id, *step, luck());
+        }
+        steps.len()
+    }
+
+    fn take(&mut self, desired: &Desired, id: &ProcessId, step: Step, goes_well: bool) {
+        let now = self.now;
+        let made_from = |desired: &Desired| desired.processes.as_ref().unwrap()[id].clone();
+        let actual = self
+            .actual
+            .entry(id.clone())
+            .or_insert_with(|| Actual::new(made_from(desired)));
+        actual.begin(step, now);
+        let change = match (step, goes_well) {
+            (Step::Pull, true) => Change::Pulled,
+            (Step::Start, true) => {
+                assert!(self.containers.insert(id.clone()), "{id} was started twice");
+                Change::Started
+            }
+            (Step::Pull | Step::Start, false) => Change::Failed,
+            (Step::Terminate, false) => return,
+            (Step::Kill, false) => Change::NotKilled,
+            (Step::Terminate | Step::Kill, true) => {
+                self.containers.remove(id);
+                Change::Ended
+            }
+            (Step::Remove, false) => Change::NotRemoved,
+            (Step::Remove, true) => {
+                assert!(
+                    !self.containers.contains(id),
+                    "{id} was removed while it ran"
+                );
+                self.actual.remove(id);
+                return;
+            }
+        };
+        actual.apply(change, now);
+    }
+
+    fn crash(&mut self, id: &ProcessId) {
+        if self.containers.remove(id)
+            && let Some(actual) = self.actual.get_mut(id)
+        {
+            actual.apply(Change::Ended, self.now);
+        }
+    }
+
+    fn probe_all(&mut self, health: Health) {
+        for actual in self.actual.values_mut() {
+            actual.apply(Change::Probed(health), self.now);
+        }
+    }
+
+    fn is_settled(&self, desired: &Desired) -> bool {
+        let wanted = desired.processes.as_ref().unwrap();
+        self.actual.keys().eq(wanted.keys())
+            && self.actual.values().all(|actual| {
+                matches!(
+                    actual.phase,
+                    Phase::Running {
+                        health: Health::Healthy,
+                        ..
+                    }
+                )
+            })
+            && self.containers.iter().eq(wanted.keys())
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Disturbance {
+    Desire(Vec<u64>),
+    Crash(u64),
+    Probe(bool),
+    Wait(u64),
+    Round(Vec<bool>),
+}
+
+fn disturbance() -> impl Strategy<Value = Disturbance> {
+    prop_oneof![
+        proptest::collection::vec(0..6_u64, 0..6).prop_map(Disturbance::Desire),
+        (0..6_u64).prop_map(Disturbance::Crash),
+        any::<bool>().prop_map(Disturbance::Probe),
+        (0..40_000_u64).prop_map(Disturbance::Wait),
+        proptest::collection::vec(any::<bool>(), 8).prop_map(Disturbance::Round),
+    ]
+}
+
+proptest! {
+    /// Never: two containers of one process, or a running one removed (asserted by `Node`), or a healthy wanted one touched.
+    /// Finally: once nothing goes wrong any more, exactly what is desired runs.
+    #[test]
+    fn any_history_converges_and_starts_nothing_twice(history in proptest::collection::vec(disturbance(), 0..60)) {
+        let (mut node, mut desired) = (Node::default(), wanting(&[]));
+        for event in history {
+            match event {
+                Disturbance::Desire(numbers) => desired = wanting(&numbers),
+                Disturbance::Crash(number) => node.crash(&process(number).id),
+                Disturbance::Probe(well) => node.probe_all(if well { Health::Healthy } else { Health::Unhealthy }),
+                Disturbance::Wait(ms) => node.now += Duration::from_millis(ms),
+                Disturbance::Round(luck) => {
+                    for (id, step) in plan(&desired, &node.actual, node.now) {
+                        let well = node.actual.get(&id).is_some_and(|actual| desired.wants(actual)
+                            && matches!(actual.phase, Phase::Running { health: Health::Healthy, .. }));
+                        prop_assert!(!well, "{step:?} for {id}, which is well");
+                    }
+                    let mut luck = luck.into_iter().cycle();
+                    node.round(&desired, || luck.next().unwrap());
+                }
+            }
+        }
+        for _ in 0..12 {
+            while node.round(&desired, || true) > 0 {}
+            node.probe_all(Health::Healthy);
+            node.now = next_look(&desired, &node.actual, node.now).unwrap_or(node.now);
+        }
+        prop_assert!(node.is_settled(&desired), "{:?}", node.actual);
+    }
+
+    #[test]
+    fn the_next_look_is_when_the_plan_changes(phase_at in 0..100_000_u64, now in 0..100_000_u64, grace in 10..50_000_u64) {
+        let at = Duration::from_millis(phase_at);
+        let now = Duration::from_millis(now);
+        let desired = wanting(&[1]);
+        for phase in [
+            Phase::Ended { restart_at: at },
+            Phase::Stopping { kill_at: at, killing: false },
+            Phase::NotRemoved { retry_at: at },
+            Phase::Running { health: Health::Starting, since: at },
+        ] {
+            let mut actual = existing(phase);
+            actual.values_mut().next().unwrap().process.config.health.grace = Span::millis(grace);
+            let mut desired = desired.clone();
+            desired.processes.as_mut().unwrap().values_mut().next().unwrap().config.health.grace = Span::millis(grace);
+            match next_look(&desired, &actual, now) {
+                None => prop_assert_eq!(plan(&desired, &actual, now).len(), 1),
+                Some(look) => {
+                    prop_assert!(look > now && plan(&desired, &actual, now).is_empty());
+                    prop_assert_eq!(plan(&desired, &actual, look).len(), 1);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! The agent's static configuration, `agent.toml`.
+
+use std::{
+    fmt, fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tucano_api::{
+    AGENT_PORT,
+    ids::NodeName,
+    settings::{MAX_SETTINGS_BYTES, Problem, SettingsError, Validate, parse},
+    units::{Bytes, Span},
+};
+
+use crate::runner::network::{PortRange, Subnet};
+
+/// Everything that `agent.toml` says; absent keys have their defaults.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Address of the controller's API, such as `http://10.0.0.1:7070`.
+    pub controller: String,
+    /// What the agent presents to the controller and expects from it.
+    #[serde(default)]
+    pub token: Option<Token>,
+    /// File that holds the token instead.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// Everything the agent keeps on disk.
+    #[serde(default = "default_data_dir")]
+    pub data_dir: PathBuf,
+    /// Time between two reports when nothing changes.
+    #[serde(default = "default_publish_interval")]
+    pub publish_interval: Span,
+    /// The node's address as in the topology; else the local address of the connection to the controller.
+    #[serde(default)]
+    pub ip: Option<IpAddr>,
+    /// The node's name as in the topology; else the controller finds it by `ip`.
+    #[serde(default)]
+    pub name: Option<NodeName>,
+    /// Where the controller reaches the agent.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Addresses of the processes' own network.
+    #[serde(default)]
+    pub subnet: Subnet,
+    /// Name of the bridge that the processes are attached to.
+    #[serde(default = "default_bridge")]
+    pub bridge: String,
+    /// Ports of the node that may be forwarded to processes.
+    #[serde(default)]
+    pub ports: PortRange,
+    /// Parent of the processes' cgroups, relative to the agent's own.
+    #[serde(default = "default_cgroup")]
+    pub cgroup: String,
+    /// Memory kept for the system.
+    #[serde(default = "default_memory_reserved")]
+    pub memory_reserved: Bytes,
+    /// Memory that the controller may reserve for processes, instead of all but `memory_reserved`.
+    #[serde(default)]
+    pub memory_reservable: Option<Bytes>,
+    /// Layers and blobs that no process has referred to for this long are removed.
+    #[serde(default = "default_unused_images_kept")]
+    pub unused_images_kept: Span,
+    /// How long stored processes wait to be started after the agent's start for a controller that does not answer.
+    #[serde(default = "default_controller_wait")]
+    pub controller_wait: Span,
+    /// The program that starts containers; else `tucano_oci` beside the agent's own.
+    #[serde(default)]
+    pub runtime: Option<PathBuf>,
+    /// Bounds of what is kept of each process's stdout and stderr.
+    #[serde(default)]
+    pub logs: Logs,
+    /// Every other bound.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Bounds of what is kept of each of a process's two output streams.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    /// Largest file; it is rotated when full.
+    pub file_bytes: Bytes,
+    /// Number of files kept of each stream, the current one among them.
+    pub files: u32,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self {
+            file_bytes: Bytes::mib(10),
+            files: 3,
+        }
+    }
+}
+
+/// Bounds on what the agent does and accepts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Most processes that a desired set may hold.
+    pub processes: usize,
+    /// Largest body of a request.
+    pub body_bytes: Bytes,
+    /// Containers started at the same time.
+    pub starts: usize,
+    /// Layers fetched and unpacked at the same time.
+    pub layer_pulls: usize,
+    /// Time without a byte after which a transfer is given up.
+    pub stalled_transfer: Span,
+    /// Clients that may follow logs at the same time.
+    pub followers: usize,
+    /// Most lines that one request for logs may ask for.
+    pub log_lines: usize,
+    /// Most bytes of past output that one request for logs gives.
+    pub log_bytes: Bytes,
+    /// Largest image, unpacked.
+    pub layer_bytes: Bytes,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            processes: 1000,
+            body_bytes: Bytes::mib(16),
+            starts: 8,
+            layer_pulls: 3,
+            stalled_transfer: Span::secs(30),
+            followers: 64,
+            log_lines: 10_000,
+            log_bytes: Bytes::mib(4),
+            layer_bytes: Bytes(32 << 30),
+        }
+    }
+}
+
+/// A shared secret; never shown.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Token(String);
+
+impl Token {
+    /// The secret itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Token {
+    fn from(secret: &str) -> Self {
+        Self(secret.to_owned())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its content makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] SettingsError),
+    /// The file with the token cannot be read.
+    #[error("cannot read token_file {path}: {source}")]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It holds no token.
+    #[error("token_file {path} is empty: write the agent_token of the controller into it")]
+    EmptyToken {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Settings {
+    /// Reads the file and the token's file.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let text = read_bounded(path).map_err(|source| LoadError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut settings: Self = parse(&path.display().to_string(), &text)?;
+        if let Some(file) = &settings.token_file {
+            settings.token = Some(read_token(file)?);
+        }
+        Ok(settings)
+    }
+
+    /// Longest time that one report may take.
+    pub fn report_timeout(&self) -> Duration {
+        self.publish_interval.0.max(Duration::from_secs(1))
+    }
+}
+
+impl Validate for Settings {
+    fn validate(&self) -> Result<(), Problem> {
+        check_controller(&self.controller)?;
+        self.check_token()?;
+        self.check_names()?;
+        if !(Span::millis(50)..=Span::secs(3600)).contains(&self.publish_interval) {
+            return Err(Problem::new(
+                "publish_interval",
+                "write a duration from 50ms to 1h",
+            ));
+        }
+        if !self.data_dir.is_absolute() {
+            return Err(Problem::new(
+                "data_dir",
+                "write an absolute path, such as \"/var/lib/tucano/agent\"",
+            ));
+        }
+        if self.logs.files == 0 || self.logs.file_bytes < Bytes(4096) {
+            return Err(Problem::new(
+                "logs",
+                "keep at least 1 file of at least 4KiB",
+            ));
+        }
+        self.limits.validate()
+    }
+}
+
+impl Settings {
+    fn check_token(&self) -> Result<(), Problem> {
+        match (&self.token, &self.token_file) {
+            (Some(_), Some(_)) => Err(Problem::new(
+                "token_file",
+                "give either token or token_file, not both",
+            )),
+            (Some(Token(secret)), None)
+                if secret.is_empty() || !secret.bytes().all(|b| b.is_ascii_graphic()) =>
+            {
+                Err(Problem::new(
+                    "token",
+                    "write at least one character, without spaces",
+                ))
+            }
+            (None, None) if !self.listen.ip().is_loopback() => Err(Problem::new(
+                "token",
+                "is missing: write the controller's agent_token, or listen on loopback only",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_names(&self) -> Result<(), Problem> {
+        let simple = |text: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        if !(1..=15).contains(&self.bridge.len()) || !simple(&self.bridge) {
+            return Err(Problem::new(
+                "bridge",
+                "write 1 to 15 letters, digits, '-' and '_'",
+            ));
+        }
+        let parts = self.cgroup.split('/');
+        if self.cgroup.len() > 200 || !parts.clone().all(|part| !part.is_empty() && simple(part)) {
+            return Err(Problem::new(
+                "cgroup",
+                "write a relative path of letters, digits, '-' and '_'",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Validate for Limits {
+    fn validate(&self) -> Result<(), Problem> {
+        for (key, value, most) in [
+            ("processes", self.processes, 4000),
+            ("starts", self.starts, 1024),
+            ("layer_pulls", self.layer_pulls, 64),
+            ("followers", self.followers, 4096),
+            ("log_lines", self.log_lines, 1_000_000),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(Problem::new(
+                    format!("limits.{key}"),
+                    format!("write a number from 1 to {most}"),
+                ));
+            }
+        }
+        if !(Bytes(4096)..=Bytes::mib(256)).contains(&self.body_bytes) {
+            return Err(Problem::new(
+                "limits.body_bytes",
+                "write a size from 4KiB to 256MiB",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn check_controller(url: &str) -> Result<(), Problem> {
+    let usable = reqwest::Url::parse(url)
+        .is_ok_and(|url| url.scheme() == "http" && url.has_host() && url.path() == "/");
+    if usable && !url.ends_with('/') {
+        return Ok(());
+    }
+    let message = format!("{url:?} is not usable: write for example \"http://10.0.0.1:7070\"");
+    Err(Problem::new("controller", message))
+}
+
+fn read_token(path: &Path) -> Result<Token, LoadError> {
+    let text = read_bounded(path).map_err(|source| LoadError::Token {
+        path: path.to_owned(),
+        source,
+    })?;
+    let secret = text.trim();
+    if secret.is_empty() || !secret.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(LoadError::EmptyToken {
+            path: path.to_owned(),
+        });
+    }
+    Ok(Token::from(secret))
+}
+
+/// A file's text, not read further than a configuration may be long.
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    fs::File::open(path)?
+        .take(MAX_SETTINGS_BYTES as u64 + 1)
+        .read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn default_data_dir() -> PathBuf {
+    "/var/lib/tucano/agent".into()
+}
+fn default_publish_interval() -> Span {
+    Span::secs(1)
+}
+fn default_listen() -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, AGENT_PORT).into()
+}
+fn default_bridge() -> String {
+    "tucano0".into()
+}
+fn default_cgroup() -> String {
+    "tucano".into()
+}
+fn default_memory_reserved() -> Bytes {
+    Bytes::mib(128)
+}
+fn default_unused_images_kept() -> Span {
+    Span::secs(600)
+}
+fn default_controller_wait() -> Span {
+    Span::secs(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, String> {
+        parse("agent.toml", text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn two_lines_are_enough() {
+        let settings = read("controller = \"http://10.0.0.1:7070\"\ntoken = \"s\"").unwrap();
+        assert_eq!(settings.listen.port(), AGENT_PORT);
+        assert_eq!(settings.publish_interval, Span::secs(1));
+        assert_eq!(settings.subnet.to_string(), "172.31.0.0/16");
+        assert_eq!(settings.ports.to_string(), "20000-29999");
+        assert_eq!(
+            (settings.logs.files, settings.limits.log_lines),
+            (3, 10_000)
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_advice() {
+        let base = "controller = \"http://10.0.0.1:7070\"\ntoken = \"s\"\n";
+        for (more, part) in [
+            ("lisen = \"0.0.0.0:1\"", "did you mean \"listen\""),
+            (
+                "publish_interval = \"1ms\"",
+                "agent.toml:3:1: publish_interval: write a duration",
+            ),
+            ("data_dir = \"x\"", "absolute path"),
+            ("bridge = \"a bridge\"", "bridge: write 1 to 15"),
+            ("cgroup = \"../up\"", "cgroup: write a relative path"),
+            ("subnet = \"10.0.0.0/31\"", "subnet"),
+            ("subnet = \"10.0.0.1/16\"", "10.0.0.0/16"),
+            ("ports = \"9-3\"", "ports"),
+            ("token_file = \"/x\"", "either token or token_file"),
+            (
+                "[limits]\nprocesses = 0",
+                "limits.processes: write a number from 1 to",
+            ),
+            ("[limits]\nbody_bytes = \"1KiB\"", "limits.body_bytes"),
+            ("[logs]\nfiles = 0", "keep at least 1 file"),
+        ] {
+            let message = read(&format!("{base}{more}")).unwrap_err();
+            assert!(message.contains(part), "{more}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_controller_that_is_no_http_address_is_refused() {
+        for url in [
+            "10.0.0.1:7070",
+            "https://10.0.0.1",
+            "http://a/b",
+            "http://a:1/",
+        ] {
+            let message = read(&format!("controller = \"{url}\"\ntoken = \"s\"")).unwrap_err();
+            assert!(message.contains("http://10.0.0.1:7070"), "{url}: {message}");
+        }
+    }
+
+    #[test]
+    fn without_a_token_only_loopback_is_listened_on() {
+        let open = "controller = \"http://127.0.0.1:7070\"\n";
+        let message = read(open).unwrap_err();
+        assert!(message.contains("agent_token"), "{message}");
+        assert!(read(&format!("{open}listen = \"127.0.0.1:7071\"")).is_ok());
+    }
+
+    #[test]
+    fn a_token_is_read_from_its_file_and_never_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let token = directory.path().join("token");
+        let file = directory.path().join("agent.toml");
+        fs::write(&token, "s3cret\n").unwrap();
+        let text = format!("controller = \"http://a:1\"\ntoken_file = {token:?}");
+        fs::write(&file, text).unwrap();
+        let settings = Settings::load(&file).unwrap();
+        assert_eq!(settings.token.as_ref().unwrap().reveal(), "s3cret");
+        assert!(!format!("{settings:?}").contains("s3cret"));
+
+        fs::write(&token, " \n").unwrap();
+        let message = Settings::load(&file).unwrap_err().to_string();
+        assert!(message.contains("is empty"), "{message}");
+        fs::remove_file(&token).unwrap();
+        let message = Settings::load(&file).unwrap_err().to_string();
+        assert!(message.contains("cannot read token_file"), "{message}");
+    }
+}
