@@ -1,0 +1,241 @@
+//! Open directories of a layer that is being unpacked: most entries lie where the one before lay.
+//!
+//! Every path is resolved by the kernel within the layer (openat2(2)): no symbolic link of a hostile layer
+//! leads out of it. A directory's time of change is set when it is closed, since each entry changes it.
+
+use std::{
+    collections::HashMap,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+};
+
+use rustix::{
+    fs::{
+        AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
+        XattrFlags, fchmod, fsetxattr, fstat, futimens, makedev, mkdirat, openat2, readlink,
+        statat, unlinkat,
+    },
+    io::{Errno, Result},
+};
+
+use crate::{header::Time, limits::PATH_DEPTH, path::split};
+
+/// How many are open at most.
+const OPEN: usize = 64;
+/// What a directory that no entry tells of looks like.
+const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// The directories of a layer.
+#[derive(Debug)]
+pub(crate) struct Directories<'a> {
+    root: BorrowedFd<'a>,
+    /// Where the root is, to tell where in it a link has led.
+    root_path: Vec<u8>,
+    open: HashMap<Vec<u8>, Directory>,
+}
+
+#[derive(Debug)]
+struct Directory {
+    fd: OwnedFd,
+    mtime: Time,
+}
+
+impl<'a> Directories<'a> {
+    pub(crate) fn new(root: BorrowedFd<'a>) -> Result<Self> {
+        let root_path = path_of(root)?;
+        Ok(Self {
+            root,
+            root_path,
+            open: HashMap::new(),
+        })
+    }
+
+    /// The open directory at `path`; it and those above it are made where they are missing.
+    pub(crate) fn get(&mut self, path: &[u8]) -> Result<BorrowedFd<'_>> {
+        if path.is_empty() {
+            return Ok(self.root);
+        }
+        if !self.open.contains_key(path) {
+            let (fd, mtime) = self.open_or_make(path)?;
+            self.remember(path, fd, mtime)?;
+        }
+        self.open
+            .get(path)
+            .map(|directory| directory.fd.as_fd())
+            .ok_or(Errno::NOENT)
+    }
+
+    /// Sets the time that the directory gets in the end.
+    pub(crate) fn set_mtime(&mut self, path: &[u8], mtime: Time) -> Result<()> {
+        self.get(path)?;
+        if let Some(directory) = self.open.get_mut(path) {
+            directory.mtime = mtime;
+        }
+        Ok(())
+    }
+
+    /// The directory at `path` for reading only what is there; no symbolic link is followed.
+    pub(crate) fn get_existing(&self, path: &[u8]) -> Result<OwnedFd> {
+        open_beneath(
+            self.root,
+            path,
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+        )
+    }
+
+    /// Removes what is at `path`, whatever it is; what it was.
+    pub(crate) fn remove(&mut self, path: &[u8]) -> Result<Stat> {
+        // Directories within it may be open, and links that led to others may be gone.
+        self.close()?;
+        let (parent, name) = split(path);
+        let parent = self.get(parent)?;
+        let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let mut place = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
+            place.extend_from_slice(name);
+            std::fs::remove_dir_all(std::ffi::OsStr::from_bytes(&place))
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        } else {
+            unlinkat(parent, name, AtFlags::empty())?;
+        }
+        Ok(stat)
+    }
+
+    /// Closes all of them, with their times set.
+    pub(crate) fn close(&mut self) -> Result<()> {
+        for (_, directory) in self.open.drain() {
+            futimens(&directory.fd, &times(directory.mtime))?;
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, path: &[u8], fd: OwnedFd, mtime: Time) -> Result<()> {
+        if self.open.len() >= OPEN {
+            self.close()?;
+        }
+        self.open.insert(path.to_vec(), Directory { fd, mtime });
+        Ok(())
+    }
+
+    fn open_or_make(&mut self, path: &[u8]) -> Result<(OwnedFd, Time)> {
+        match self.get_existing(path) {
+            Ok(fd) => {
+                let mtime = mtime_of(&fstat(&fd)?);
+                Ok((fd, mtime))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make(path),
+            // A link of this layer is followed, as tar programs do, as if the layer were the whole system.
+            Err(Errno::LOOP) => self.follow(path),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make(&mut self, path: &[u8]) -> Result<(OwnedFd, Time)> {
+        let (parent, name) = split(path);
+        let parent = self.get(parent)?;
+        let replaces_whiteout = match mkdirat(parent, name, IMPLIED_MODE) {
+            Ok(()) => false,
+            Err(Errno::EXIST) if is_whiteout(parent, name)? => {
+                unlinkat(parent, name, AtFlags::empty())?;
+                mkdirat(parent, name, IMPLIED_MODE)?;
+                true
+            }
+            Err(Errno::EXIST) => return Err(Errno::NOTDIR),
+            Err(error) => return Err(error),
+        };
+        let fd = open_beneath(
+            parent,
+            name,
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+        )?;
+        // Whatever the umask is.
+        fchmod(&fd, IMPLIED_MODE)?;
+        if replaces_whiteout {
+            set_opaque(fd.as_fd())?;
+        }
+        Ok((fd, Time::default()))
+    }
+
+    fn follow(&mut self, path: &[u8]) -> Result<(OwnedFd, Time)> {
+        let fd = match open_beneath(self.root, path, ResolveFlags::IN_ROOT) {
+            Ok(fd) => fd,
+            // The last name may be missing in a directory that a link leads to.
+            Err(Errno::NOENT) => return self.make(path),
+            Err(error) => return Err(error),
+        };
+        self.check_depth(fd.as_fd())?;
+        let mtime = mtime_of(&fstat(&fd)?);
+        Ok((fd, mtime))
+    }
+
+    /// Links could chain paths to any depth, and what removes the layer must be able to descend.
+    fn check_depth(&self, directory: BorrowedFd<'_>) -> Result<()> {
+        let path = path_of(directory)?;
+        let within = path.strip_prefix(&self.root_path[..]).ok_or(Errno::XDEV)?;
+        let depth = within.iter().filter(|byte| **byte == b'/').count();
+        if depth > PATH_DEPTH {
+            Err(Errno::NAMETOOLONG)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Marks a directory so that overlayfs shows nothing of the layers beneath in it.
+pub(crate) fn set_opaque(directory: BorrowedFd<'_>) -> Result<()> {
+    fsetxattr(
+        directory,
+        "trusted.overlay.opaque",
+        b"y",
+        XattrFlags::empty(),
+    )
+}
+
+/// Whether overlayfs would take this for a sign that the lower layers' name is gone.
+fn is_whiteout(parent: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
+    let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    Ok(kind == FileType::CharacterDevice && stat.st_rdev == makedev(0, 0))
+}
+
+/// The times of a file: that of its change; that of its use is left to the kernel.
+pub(crate) fn times(mtime: Time) -> Timestamps {
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: mtime.seconds,
+            tv_nsec: mtime.nanoseconds.into(),
+        },
+    }
+}
+
+fn mtime_of(stat: &Stat) -> Time {
+    Time {
+        seconds: stat.st_mtime,
+        // The kernel keeps it below a second.
+        nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+    }
+}
+
+fn open_beneath(root: BorrowedFd<'_>, path: &[u8], resolve: ResolveFlags) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = resolve | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let path = if path.is_empty() { b"." } else { path };
+    loop {
+        match openat2(root, path, flags, Mode::empty(), resolve) {
+            // The kernel asks for another try when something is renamed meanwhile.
+            Err(Errno::AGAIN) => {}
+            opened => return opened,
+        }
+    }
+}
+
+fn path_of(directory: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    Ok(readlink(link, Vec::new())?.into_bytes())
+}

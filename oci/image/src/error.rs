@@ -1,0 +1,215 @@
+//! Why an image was not taken.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::image::Digest;
+
+/// Why an image was not taken. `code()` is short and stable, for programs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the store could not be worked with.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// Such as `write`.
+        action: &'static str,
+        /// What was worked with.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The disk, or the quota on it, is full.
+    #[error("no space left on the disk to {action} {}: free some, or use a larger one", path.display())]
+    DiskFull {
+        /// Such as `write`.
+        action: &'static str,
+        /// What was worked with.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The archive's stream broke.
+    #[error("the archive could not be received: {0}")]
+    Receive(#[source] io::Error),
+    /// The archive's stream ended too early.
+    #[error("the archive is truncated: it ends within {within}; send it again, whole")]
+    ArchiveTruncated {
+        /// What was cut.
+        within: String,
+    },
+    /// Not a tar, or a broken one.
+    #[error("not an OCI archive: {reason}; make one with `skopeo copy … oci-archive:FILE`")]
+    NotAnArchive {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What `docker save` writes.
+    #[error(
+        "this is a Docker archive, which is unsupported; convert it with \
+         `skopeo copy docker-archive:IN.tar oci-archive:OUT.tar`"
+    )]
+    DockerArchive,
+    /// Something well-formed that this implementation does not take.
+    #[error("{what} is not supported{hint}")]
+    Unsupported {
+        /// What was found.
+        what: String,
+        /// What to use instead; begins with a separator, or is empty.
+        hint: &'static str,
+    },
+    /// A bound of [`crate::Limits`] is exceeded.
+    #[error("{what} is larger than the limit of {limit}")]
+    TooLarge {
+        /// What was measured.
+        what: String,
+        /// The bound with its unit.
+        limit: String,
+    },
+    /// A document is not what it should be.
+    #[error("{what} is malformed: {source}")]
+    Document {
+        /// Which document.
+        what: String,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A document is well-formed and makes no sense.
+    #[error("{what} is malformed: {reason}")]
+    Malformed {
+        /// Which part of the image.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+    /// Content does not have the digest it goes by.
+    #[error("{what} does not have its digest: it should be {expected} and is {actual}")]
+    DigestMismatch {
+        /// Which part of the image.
+        what: String,
+        /// The digest it goes by.
+        expected: Digest,
+        /// The digest it has.
+        actual: Digest,
+    },
+    /// A blob's length is not what its descriptor says.
+    #[error("{what} is {actual} bytes long, and should be {expected}")]
+    SizeMismatch {
+        /// Which part of the image.
+        what: String,
+        /// Bytes, by the descriptor.
+        expected: u64,
+        /// Bytes.
+        actual: u64,
+    },
+    /// A blob that the image refers to is not in the archive.
+    #[error("{what} ({digest}) is missing from the archive")]
+    BlobMissing {
+        /// Which part of the image.
+        what: String,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// More than one image would do.
+    #[error(
+        "the archive holds several images ({}); send one with a single image", names.join(", ")
+    )]
+    SeveralImages {
+        /// Their names or digests.
+        names: Vec<String>,
+    },
+    /// The image is for other machines.
+    #[error("the image is for {}, and the nodes need {wanted}", has.join(", "))]
+    WrongArchitecture {
+        /// The platforms that it is for.
+        has: Vec<String>,
+        /// The platform asked for.
+        wanted: String,
+    },
+    /// A path in a layer leads out of it.
+    #[error("layer {layer} has an entry {path:?} that leads out of it")]
+    LayerPathEscapes {
+        /// The layer's diff-id.
+        layer: Digest,
+        /// As the entry has it.
+        path: String,
+    },
+    /// A layer is not a tar as it should be.
+    #[error("layer {layer} is malformed: {reason}")]
+    LayerMalformed {
+        /// The layer's diff-id.
+        layer: Digest,
+        /// Why, with the entry.
+        reason: String,
+    },
+    /// An entry of a layer could not be made.
+    #[error("cannot make {path:?} of layer {layer}: {source}")]
+    LayerEntry {
+        /// The layer's diff-id.
+        layer: Digest,
+        /// The entry.
+        path: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// A blob is not in the store.
+    #[error("{0} is not in the store")]
+    NotFound(Digest),
+}
+
+impl Error {
+    /// Short and stable: `archive_truncated`, `digest_mismatch`, `layer_path_escapes`, `wrong_architecture`,
+    /// `several_images`, `blob_missing`, `too_large`, `disk_full`, `unsupported`, `malformed`, `not_found`, `io`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } | Self::Receive(_) | Self::LayerEntry { .. } => "io",
+            Self::DiskFull { .. } => "disk_full",
+            Self::ArchiveTruncated { .. } => "archive_truncated",
+            Self::DockerArchive | Self::Unsupported { .. } => "unsupported",
+            Self::TooLarge { .. } => "too_large",
+            Self::NotAnArchive { .. }
+            | Self::Document { .. }
+            | Self::Malformed { .. }
+            | Self::LayerMalformed { .. } => "malformed",
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => "digest_mismatch",
+            Self::BlobMissing { .. } => "blob_missing",
+            Self::SeveralImages { .. } => "several_images",
+            Self::WrongArchitecture { .. } => "wrong_architecture",
+            Self::LayerPathEscapes { .. } => "layer_path_escapes",
+            Self::NotFound(_) => "not_found",
+        }
+    }
+
+    /// Tells a full disk from other trouble with a file.
+    pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        let (path, source) = (path.to_owned(), source.into());
+        if is_disk_full(&source) {
+            Self::DiskFull {
+                action,
+                path,
+                source,
+            }
+        } else {
+            Self::Io {
+                action,
+                path,
+                source,
+            }
+        }
+    }
+
+    pub(crate) fn malformed(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Malformed {
+            what: what.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}

@@ -1,0 +1,126 @@
+//! Blobs on their way into the store: written to a scratch directory while they are hashed, and made
+//! visible together once all of them are whole and on disk.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::Write,
+    path::PathBuf,
+};
+
+use oci_spec::image::Digest;
+
+use crate::{
+    digest::{Hasher, hex},
+    error::Error,
+    scratch::Scratch,
+};
+
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Blobs by digest, of a store or of what is on its way there.
+pub(crate) trait Blobs {
+    /// Where a blob is and its size in bytes; `None` if it is not there.
+    fn find(&self, digest: &Digest) -> Result<Option<(PathBuf, u64)>, Error>;
+}
+
+/// Blobs that nobody else sees yet. Dropped, they vanish.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    scratch: Scratch,
+    bytes: HashMap<Digest, u64>,
+}
+
+impl Blobs for Ingest {
+    fn find(&self, digest: &Digest) -> Result<Option<(PathBuf, u64)>, Error> {
+        let Some(bytes) = self.bytes.get(digest) else {
+            return Ok(None);
+        };
+        Ok(Some((self.path_of(digest)?, *bytes)))
+    }
+}
+
+impl Ingest {
+    pub(crate) fn new(scratch: Scratch) -> Self {
+        Self {
+            scratch,
+            bytes: HashMap::new(),
+        }
+    }
+
+    /// Takes a blob from `read`, which gives 0 at its end, and checks that it is what its digest says.
+    pub(crate) fn take(
+        &mut self,
+        digest: &Digest,
+        mut read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
+    ) -> Result<(), Error> {
+        let path = self.path_of(digest)?;
+        let failed = |source| Error::io("write", &path, source);
+        // A second blob of the same name replaces the first: one of them has another digest, or they are equal.
+        let mut file = File::create(&path).map_err(failed)?;
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let read = read(&mut buffer)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+            file.write_all(&buffer[..read]).map_err(failed)?;
+        }
+        let bytes = hasher.bytes;
+        let actual = hasher.finish();
+        if actual != *digest {
+            let what = "a blob".to_owned();
+            return Err(Error::DigestMismatch {
+                what,
+                expected: digest.clone(),
+                actual,
+            });
+        }
+        self.bytes.insert(digest.clone(), bytes);
+        Ok(())
+    }
+
+    /// Moves these blobs into the directory `blobs`, in order, after they are on disk. The caller keeps
+    /// others from changing that directory meanwhile. If it fails, none of them has come to it.
+    pub(crate) fn commit(&self, digests: &[Digest], blobs: &std::path::Path) -> Result<(), Error> {
+        for digest in digests {
+            let path = self.path_of(digest)?;
+            let synced = File::open(&path).and_then(|file| file.sync_all());
+            synced.map_err(|source| Error::io("sync", &path, source))?;
+        }
+        let mut added = Vec::new();
+        let moved = self.move_all(digests, blobs, &mut added);
+        if moved.is_err() {
+            for path in added {
+                if let Err(error) = fs::remove_file(&path) {
+                    tracing::warn!(path = %path.display(), %error, "cannot take back a blob");
+                }
+            }
+        }
+        moved
+    }
+
+    fn move_all(
+        &self,
+        digests: &[Digest],
+        blobs: &std::path::Path,
+        added: &mut Vec<PathBuf>,
+    ) -> Result<(), Error> {
+        for digest in digests {
+            let (from, to) = (self.path_of(digest)?, blobs.join(hex(digest)?));
+            let is_new = !to.exists();
+            fs::rename(from, &to).map_err(|source| Error::io("make", &to, source))?;
+            if is_new {
+                added.push(to);
+            }
+        }
+        let synced = File::open(blobs).and_then(|directory| directory.sync_all());
+        synced.map_err(|source| Error::io("sync", blobs, source))
+    }
+
+    fn path_of(&self, digest: &Digest) -> Result<PathBuf, Error> {
+        Ok(self.scratch.path().join(hex(digest)?))
+    }
+}

@@ -1,0 +1,281 @@
+//! Reads and checks a layer: both its digests, and each of its entries' names. What is done with
+//! the entries is up to a [`Sink`]: nothing when an archive is imported, files when it is unpacked.
+
+use std::{fs::File, io, path::PathBuf};
+
+use oci_spec::image::{Descriptor, Digest};
+use tar::EntryType;
+
+use crate::{
+    digest::{Hashing, digest_of},
+    error::Error,
+    header::Member,
+    limits::{Limits, PATH_BYTES},
+    path::{PathProblem, check_name, normalise, split},
+    stream::{Encoding, Inflated, inflate},
+    tarball::{TarError, Tarball},
+};
+
+/// Where the OCI image specification ("Whiteouts") hides names of the layers beneath.
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What AUFS kept for itself.
+const AUFS: &[u8] = b".wh..wh.";
+
+/// A layer in a file.
+#[derive(Debug)]
+pub(crate) struct LayerBlob<'a> {
+    pub(crate) path: PathBuf,
+    pub(crate) descriptor: &'a Descriptor,
+    pub(crate) diff_id: &'a Digest,
+    pub(crate) limits: &'a Limits,
+}
+
+/// Takes a layer's entries, in order.
+pub(crate) trait Sink {
+    fn entry(&mut self, entry: &Entry, data: &mut Data<'_>) -> Result<(), Error>;
+}
+
+/// Takes note of nothing: for checking only.
+#[derive(Debug)]
+pub(crate) struct CheckOnly;
+
+impl Sink for CheckOnly {
+    fn entry(&mut self, _: &Entry, _: &mut Data<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// What a layer says of one path.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Relative to the layer, normal; empty for the layer itself.
+    pub(crate) path: Vec<u8>,
+    pub(crate) change: Change,
+}
+
+/// What becomes of a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is there from this layer on. A hard link's target is relative to the layer, and normal.
+    Make(Member),
+    /// It is gone from this layer on.
+    Hide,
+    /// A directory: what the layers beneath have in it is gone.
+    HideContent,
+}
+
+/// Reads on in the current entry's data; 0 at its end.
+pub(crate) type Data<'a> = dyn FnMut(&mut [u8]) -> Result<usize, Error> + 'a;
+
+/// Why a layer's stream was not read to its end.
+#[derive(Debug)]
+enum Failure {
+    Told(Error),
+    Stream(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Stream(error)
+    }
+}
+
+impl LayerBlob<'_> {
+    /// Gives each entry to `sink`; at the end it is certain that the blob was what its digests say.
+    pub(crate) fn read(&self, sink: &mut dyn Sink) -> Result<(), Error> {
+        let encoding = self.encoding()?;
+        let blob = self.open()?;
+        let read = inflate(blob, encoding, self.limits.layer_bytes, |stream| {
+            self.read_entries(stream, sink).map_err(Failure::Told)
+        });
+        let hashes = match read {
+            Ok(((), hashes)) => hashes,
+            Err(failure) => return Err(self.explain(failure)),
+        };
+        self.check("layer", self.descriptor.digest(), hashes.stored.finish())?;
+        self.check(
+            "layer, decompressed,",
+            self.diff_id,
+            hashes.inflated.finish(),
+        )
+    }
+
+    fn encoding(&self) -> Result<Encoding, Error> {
+        Encoding::of(self.descriptor.media_type()).ok_or_else(|| Error::Unsupported {
+            what: format!("a layer of type {}", self.descriptor.media_type()),
+            hint: "; layers are tar, tar+gzip or tar+zstd",
+        })
+    }
+
+    fn open(&self) -> Result<File, Error> {
+        let failed = |source| Error::io("read", &self.path, source);
+        let blob = File::open(&self.path).map_err(failed)?;
+        let actual = blob.metadata().map_err(failed)?.len();
+        let expected = self.descriptor.size();
+        if actual != expected {
+            let what = format!("layer {}", self.descriptor.digest());
+            return Err(Error::SizeMismatch {
+                what,
+                expected,
+                actual,
+            });
+        }
+        Ok(blob)
+    }
+
+    fn read_entries(&self, stream: &mut Inflated, sink: &mut dyn Sink) -> Result<(), Error> {
+        let mut tarball = Tarball::new(stream, self.limits.layer_entries);
+        loop {
+            let member = match tarball.next_member() {
+                Ok(Some(member)) => member,
+                // An empty layer may be an empty stream.
+                Err(TarError::NotTar) if *self.diff_id == digest_of(b"") => return Ok(()),
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.tar_error(error)),
+            };
+            if let Some(entry) = self.interpret(member)? {
+                let mut data = |buffer: &mut [u8]| {
+                    tarball
+                        .read_data(buffer)
+                        .map_err(|error| self.tar_error(error))
+                };
+                sink.entry(&entry, &mut data)?;
+            }
+        }
+    }
+
+    /// Checks a member's names and finds out what they stand for; `None` if for nothing.
+    fn interpret(&self, mut member: Member) -> Result<Option<Entry>, Error> {
+        let refuse = |problem| self.path_error(&member.path, problem);
+        if member.size > self.limits.layer_bytes {
+            return Err(self.too_large());
+        }
+        let path = normalise(&member.path).map_err(refuse)?;
+        let (parent, name) = split(&path);
+        if name == OPAQUE {
+            return Ok(Some(Entry {
+                path: parent.to_vec(),
+                change: Change::HideContent,
+            }));
+        }
+        if name.starts_with(AUFS) {
+            return Ok(None);
+        }
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            check_name(hidden).map_err(refuse)?;
+            let mut path = parent.to_vec();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(hidden);
+            return Ok(Some(Entry {
+                path,
+                change: Change::Hide,
+            }));
+        }
+        if path.is_empty() && member.kind != EntryType::Directory {
+            return Err(refuse(PathProblem::Malformed(
+                "it is no directory in place of the root",
+            )));
+        }
+        member.link = self.link_target(&member)?;
+        Ok(Some(Entry {
+            path,
+            change: Change::Make(member),
+        }))
+    }
+
+    fn link_target(&self, member: &Member) -> Result<Vec<u8>, Error> {
+        let refuse = |problem| self.path_error(&member.path, problem);
+        match member.kind {
+            EntryType::Link => normalise(&member.link).map_err(refuse),
+            EntryType::Symlink => match member.link.len() {
+                1..=PATH_BYTES if !member.link.contains(&0) => Ok(member.link.clone()),
+                _ => Err(refuse(PathProblem::Malformed(
+                    "a link's target is empty or too long",
+                ))),
+            },
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn check(&self, part: &str, expected: &Digest, actual: Digest) -> Result<(), Error> {
+        if *expected == actual {
+            return Ok(());
+        }
+        let what = format!("{part} {}", self.descriptor.digest());
+        Err(Error::DigestMismatch {
+            what,
+            expected: expected.clone(),
+            actual,
+        })
+    }
+
+    /// A blob that was damaged on the disk fails in many ways; its digest tells the true reason.
+    fn explain(&self, failure: Failure) -> Error {
+        let error = match failure {
+            Failure::Told(error) => error,
+            Failure::Stream(error) => self.stream_error(error),
+        };
+        if !matches!(error, Error::LayerMalformed { .. }) {
+            return error;
+        }
+        let damage = || -> Result<(), Error> {
+            let mut blob = Hashing::new(self.open()?);
+            io::copy(&mut blob, &mut io::sink())
+                .map_err(|source| Error::io("read", &self.path, source))?;
+            self.check("layer", self.descriptor.digest(), blob.hasher.finish())
+        };
+        damage().err().unwrap_or(error)
+    }
+
+    fn tar_error(&self, error: TarError) -> Error {
+        match error {
+            TarError::Stream(error) => self.stream_error(error),
+            TarError::Truncated(within) => self.malformed(format!("it ends within {within}")),
+            TarError::NotTar => self.malformed("it is not a tar".to_owned()),
+            TarError::Malformed(reason) => self.malformed(reason),
+            TarError::TooManyHeaders => Error::TooLarge {
+                what: format!("the number of entries of layer {}", self.diff_id),
+                limit: format!("{}", self.limits.layer_entries),
+            },
+        }
+    }
+
+    fn stream_error(&self, error: io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::FileTooLarge => self.too_large(),
+            _ if error.raw_os_error().is_some() => Error::io("read", &self.path, error),
+            _ => self.malformed(format!(
+                "it cannot be decompressed as {}: {error}",
+                self.descriptor.media_type()
+            )),
+        }
+    }
+
+    fn path_error(&self, path: &[u8], problem: PathProblem) -> Error {
+        let path = String::from_utf8_lossy(path).into_owned();
+        match problem {
+            PathProblem::Escapes => Error::LayerPathEscapes {
+                layer: self.diff_id.clone(),
+                path,
+            },
+            PathProblem::Malformed(reason) => self.malformed(format!("entry {path:?}: {reason}")),
+        }
+    }
+
+    fn malformed(&self, reason: String) -> Error {
+        Error::LayerMalformed {
+            layer: self.diff_id.clone(),
+            reason,
+        }
+    }
+
+    fn too_large(&self) -> Error {
+        Error::TooLarge {
+            what: format!("layer {}, decompressed,", self.diff_id),
+            limit: format!("{} bytes", self.limits.layer_bytes),
+        }
+    }
+}

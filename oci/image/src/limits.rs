@@ -1,0 +1,41 @@
+//! Bounds on what is read.
+
+/// Every bound on what is read, each with a default.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest archive, as it is sent (and inflated, where it is compressed as a whole).
+    pub archive_bytes: u64,
+    /// Largest manifest, index or image configuration.
+    pub document_bytes: u64,
+    /// Largest layer once it is decompressed.
+    pub layer_bytes: u64,
+    /// Most entries of a layer, and most headers in it and in an archive.
+    pub layer_entries: u64,
+    /// Most layers of an image.
+    pub layers: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            archive_bytes: 8 << 30,
+            document_bytes: 4 << 20,
+            layer_bytes: 32 << 30,
+            layer_entries: 2_000_000,
+            layers: 128,
+        }
+    }
+}
+
+/// Longest path of an entry: what the kernel takes (PATH_MAX), without the final NUL.
+pub(crate) const PATH_BYTES: usize = 4095;
+/// Longest name within a path (NAME_MAX).
+pub(crate) const NAME_BYTES: usize = 255;
+/// Deepest directory of a layer. Removing a tree holds one descriptor for each level.
+pub(crate) const PATH_DEPTH: usize = 256;
+/// Largest extension of one entry's header: long names and extended attributes together.
+pub(crate) const EXTENSION_BYTES: u64 = 1 << 20;
+/// Largest value of an extended attribute (XATTR_SIZE_MAX).
+pub(crate) const XATTR_BYTES: usize = 64 << 10;
+/// Most levels of indexes within indexes.
+pub(crate) const INDEX_DEPTH: usize = 4;

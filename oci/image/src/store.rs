@@ -1,0 +1,278 @@
+//! The content-addressed store: `blobs/sha256/<hex>`, and `ingest/` for what is not whole yet.
+//!
+//! A blob is written once, under its digest, and never changed. Whoever adds or removes blobs holds a
+//! lock (flock) on their directory, also between programs. Collecting is safe beside imports: it takes
+//! only what was there, and as it was, when it began; adding a blob again makes it a new one.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, File, FileTimes, Metadata},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use oci_spec::image::{Descriptor, Digest, ImageManifest};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{
+    archive,
+    digest::{from_hex, hex},
+    document,
+    error::Error,
+    image::{Image, Platform, read_document},
+    ingest::{Blobs, Ingest},
+    layer::LayerBlob,
+    limits::Limits,
+    scratch::{self, Scratch},
+};
+
+/// Content-addressed blobs in a directory: `blobs/sha256/<hex>`, and `ingest/` for what is not whole yet.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    blobs: PathBuf,
+    ingest: PathBuf,
+    limits: Limits,
+}
+
+impl Store {
+    /// Opens or creates the store in `root` and removes what an earlier run left unfinished.
+    ///
+    /// # Errors
+    /// If a directory cannot be made or cleaned.
+    pub fn open(root: &Path, limits: Limits) -> Result<Self, Error> {
+        let (blobs, ingest) = (root.join("blobs/sha256"), root.join("ingest"));
+        create_private(&blobs)?;
+        create_private(&ingest)?;
+        scratch::sweep(&ingest)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                blobs,
+                ingest,
+                limits,
+            }),
+        })
+    }
+
+    /// Takes an OCI layout as a tar stream (or a gzip of one): each blob's digest, every layer's diff-id and
+    /// every path in it are checked; nothing is visible until everything is whole and synced. Returns the
+    /// image for `platform`.
+    ///
+    /// # Errors
+    /// See [`Error::code`]. No trace of the archive remains then.
+    pub fn import_archive(&self, archive: impl Read, platform: &Platform) -> Result<Image, Error> {
+        let mut ingest = self.new_ingest()?;
+        let image = archive::receive(archive, &mut ingest, platform, &self.inner.limits)?;
+        let _lock = self.lock()?;
+        ingest.commit(&image.blobs(), &self.inner.blobs)?;
+        Ok(image)
+    }
+
+    /// Takes one blob, checked against its digest; already stored is fine.
+    ///
+    /// # Errors
+    /// If the content has another digest, is longer than `archive_bytes`, or cannot be read or stored.
+    pub fn ingest_blob(&self, digest: &Digest, blob: impl Read) -> Result<(), Error> {
+        if self.renew(digest)? {
+            return Ok(());
+        }
+        let mut ingest = self.new_ingest()?;
+        ingest.take(digest, archive::bounded(blob, &self.inner.limits))?;
+        let _lock = self.lock()?;
+        ingest.commit(std::slice::from_ref(digest), &self.inner.blobs)
+    }
+
+    /// The image whose manifest has this digest.
+    ///
+    /// # Errors
+    /// `not_found` if the manifest is not stored; otherwise as for an archive's documents.
+    pub fn image(&self, manifest: &Digest) -> Result<Image, Error> {
+        if !self.contains(manifest) {
+            return Err(Error::NotFound(manifest.clone()));
+        }
+        Image::read(self, manifest, &self.inner.limits)
+    }
+
+    /// Whether a blob is stored.
+    pub fn contains(&self, blob: &Digest) -> bool {
+        self.path_of(blob).is_ok_and(|path| path.exists())
+    }
+
+    /// A blob's content and its size in bytes.
+    ///
+    /// # Errors
+    /// `not_found` if it is not stored.
+    pub fn open_blob(&self, blob: &Digest) -> Result<(File, u64), Error> {
+        let path = self.path_of(blob)?;
+        let open = || {
+            let file = File::open(&path)?;
+            let bytes = file.metadata()?.len();
+            Ok((file, bytes))
+        };
+        open().map_err(|error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Error::NotFound(blob.clone()),
+            _ => Error::io("read", &path, error),
+        })
+    }
+
+    /// Removes every blob that none of these images refers to, and that was stored before the call; returns the
+    /// bytes freed. Safe beside imports. An image that is not stored is passed over.
+    ///
+    /// # Errors
+    /// If the manifest of one of these images cannot be understood: then nothing is removed.
+    pub fn retain(&self, images: &[Digest]) -> Result<u64, Error> {
+        let found = self.list()?;
+        let mut kept = HashSet::new();
+        for image in images {
+            kept.extend(self.references(image)?);
+        }
+        let _lock = self.lock()?;
+        let mut freed_bytes = 0;
+        for (digest, identity) in found
+            .into_iter()
+            .filter(|(digest, _)| !kept.contains(digest))
+        {
+            freed_bytes += self.remove_if_same(&digest, identity)?;
+        }
+        Ok(freed_bytes)
+    }
+
+    /// A stored layer, to be read.
+    pub(crate) fn layer<'a>(
+        &self,
+        descriptor: &'a Descriptor,
+        diff_id: &'a Digest,
+        limits: &'a Limits,
+    ) -> Result<LayerBlob<'a>, Error> {
+        if !self.contains(descriptor.digest()) {
+            return Err(Error::NotFound(descriptor.digest().clone()));
+        }
+        let path = self.path_of(descriptor.digest())?;
+        Ok(LayerBlob {
+            path,
+            descriptor,
+            diff_id,
+            limits,
+        })
+    }
+
+    fn new_ingest(&self) -> Result<Ingest, Error> {
+        Ok(Ingest::new(Scratch::create(&self.inner.ingest)?))
+    }
+
+    fn path_of(&self, digest: &Digest) -> Result<PathBuf, Error> {
+        Ok(self.inner.blobs.join(hex(digest)?))
+    }
+
+    /// Held until it is dropped.
+    fn lock(&self) -> Result<File, Error> {
+        let blobs = &self.inner.blobs;
+        let locked = File::open(blobs).and_then(|directory| {
+            flock(&directory, FlockOperation::LockExclusive)?;
+            Ok(directory)
+        });
+        locked.map_err(|source| Error::io("lock", blobs, source))
+    }
+
+    /// Makes a stored blob a new one for those who collect; whether it is stored.
+    fn renew(&self, digest: &Digest) -> Result<bool, Error> {
+        let path = self.path_of(digest)?;
+        let _lock = self.lock()?;
+        let renewed = File::open(&path)
+            .and_then(|file| file.set_times(FileTimes::new().set_modified(SystemTime::now())));
+        match renewed {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("renew", &path, error)),
+        }
+    }
+
+    fn list(&self) -> Result<HashMap<Digest, Identity>, Error> {
+        let blobs = &self.inner.blobs;
+        let failed = |source| Error::io("list", blobs, source);
+        let mut found = HashMap::new();
+        for entry in fs::read_dir(blobs).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let digest = entry.file_name().to_str().and_then(from_hex);
+            // What has another name is not ours to remove; what is gone meanwhile needs no removal.
+            if let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) {
+                found.insert(digest, Identity::of(&metadata));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The image's blobs, so far as they are known: its configuration may not have come yet.
+    fn references(&self, image: &Digest) -> Result<Vec<Digest>, Error> {
+        if !self.contains(image) {
+            return Ok(Vec::new());
+        }
+        let what = "an image's manifest";
+        let bytes = read_document(self, what, image, None, &self.inner.limits)?;
+        let manifest: ImageManifest = document::parse(what, &bytes)?;
+        let blobs = manifest.layers().iter().chain([manifest.config()]);
+        Ok(blobs
+            .map(|blob| blob.digest().clone())
+            .chain([image.clone()])
+            .collect())
+    }
+
+    fn remove_if_same(&self, digest: &Digest, identity: Identity) -> Result<u64, Error> {
+        let path = self.path_of(digest)?;
+        let remove = || -> io::Result<u64> {
+            let metadata = fs::symlink_metadata(&path)?;
+            if Identity::of(&metadata) != identity {
+                return Ok(0);
+            }
+            fs::remove_file(&path)?;
+            Ok(metadata.len())
+        };
+        match remove() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            removed => removed.map_err(|source| Error::io("remove", &path, source)),
+        }
+    }
+}
+
+impl Blobs for Store {
+    fn find(&self, digest: &Digest) -> Result<Option<(PathBuf, u64)>, Error> {
+        let path = self.path_of(digest)?;
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(Some((path, metadata.len()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &path, error)),
+        }
+    }
+}
+
+/// Tells a blob from a later one of the same digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    inode: u64,
+    modified: (i64, i64),
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// Makes a directory that is the owner's alone: images may hold secrets, and layers set-uid programs.
+pub(crate) fn create_private(directory: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|source| Error::io("make", directory, source))
+}

@@ -1,0 +1,265 @@
+//! A layer's blob, decompressed on a thread beside: while one thread inflates, the other hashes what
+//! comes out and works with it. A few buffers go to and fro between them; memory stays bounded.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+};
+
+use flate2::bufread::MultiGzDecoder;
+use oci_spec::image::MediaType;
+
+use crate::digest::{Hasher, Hashing};
+
+const CHUNK_BYTES: usize = 256 << 10;
+/// Chunks that wait for the reading thread.
+const CHUNKS: usize = 4;
+
+/// How a layer is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Encoding {
+    /// By the layer's media type, OCI's or Docker's; `None` if it is not a layer that is known.
+    pub(crate) fn of(media_type: &MediaType) -> Option<Self> {
+        use MediaType as M;
+        Some(match media_type {
+            M::ImageLayer | M::ImageLayerNonDistributable => Self::Plain,
+            M::ImageLayerGzip | M::ImageLayerNonDistributableGzip => Self::Gzip,
+            M::ImageLayerZstd | M::ImageLayerNonDistributableZstd => Self::Zstd,
+            M::Other(name) => match name.strip_prefix("application/vnd.docker.image.rootfs.")? {
+                "diff.tar" => Self::Plain,
+                "diff.tar.gzip" | "foreign.diff.tar.gzip" => Self::Gzip,
+                "diff.tar.zstd" => Self::Zstd,
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// What [`inflate`] found, beside what `work` made of it.
+#[derive(Debug)]
+pub(crate) struct Hashes {
+    /// Of the blob as it is stored.
+    pub(crate) stored: Hasher,
+    /// Of what came out.
+    pub(crate) inflated: Hasher,
+}
+
+/// Decompresses `blob` while `work` reads it, then reads what is left of it, so that both hashes are
+/// of the whole. More than `limit` bytes are an error of kind `FileTooLarge`.
+pub(crate) fn inflate<T, E: From<io::Error>>(
+    blob: File,
+    encoding: Encoding,
+    limit: u64,
+    work: impl FnOnce(&mut Inflated) -> Result<T, E>,
+) -> Result<(T, Hashes), E> {
+    let (chunks, filled) = sync_channel(CHUNKS);
+    let (spare, empty) = sync_channel(CHUNKS + 2);
+    thread::scope(|scope| {
+        let inflater = thread::Builder::new()
+            .name("inflate".to_owned())
+            .spawn_scoped(scope, move || {
+                produce(blob, encoding, limit, &chunks, &empty)
+            })?;
+        let mut inflated = Inflated {
+            filled,
+            spare,
+            chunk: Vec::new(),
+            position: 0,
+            hasher: Hasher::default(),
+        };
+        let done = work(&mut inflated)?;
+        io::copy(&mut inflated, &mut io::sink())?;
+        let hasher = inflated.hasher;
+        let stored = inflater
+            .join()
+            .map_err(|_| io::Error::other("the inflating thread died"))?;
+        Ok((
+            done,
+            Hashes {
+                stored,
+                inflated: hasher,
+            },
+        ))
+    })
+}
+
+/// What comes out of the blob, in order.
+#[derive(Debug)]
+pub(crate) struct Inflated {
+    filled: Receiver<io::Result<Vec<u8>>>,
+    spare: SyncSender<Vec<u8>>,
+    chunk: Vec<u8>,
+    position: usize,
+    hasher: Hasher,
+}
+
+impl Read for Inflated {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.position == self.chunk.len() {
+            let Ok(chunk) = self.filled.recv() else {
+                return Ok(0);
+            };
+            let used = std::mem::replace(&mut self.chunk, chunk?);
+            // Nobody takes it back at the end: it is only freed then.
+            drop(self.spare.try_send(used));
+            self.position = 0;
+            self.hasher.update(&self.chunk);
+        }
+        let read = (&self.chunk[self.position..]).read(buffer)?;
+        self.position += read;
+        Ok(read)
+    }
+}
+
+/// The inflating thread: ends with the blob, with an error, or when nobody listens any more.
+fn produce(
+    blob: File,
+    encoding: Encoding,
+    limit: u64,
+    chunks: &SyncSender<io::Result<Vec<u8>>>,
+    empty: &Receiver<Vec<u8>>,
+) -> Hasher {
+    let mut stored = Hashing::new(blob);
+    let mut sent = 0;
+    let mut send = |decoder: &mut dyn Read| -> io::Result<()> {
+        loop {
+            let chunk = next_chunk(decoder, empty.try_recv().unwrap_or_default())?;
+            sent += chunk.len() as u64;
+            if sent > limit {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            if chunk.is_empty() || chunks.send(Ok(chunk)).is_err() {
+                return Ok(());
+            }
+        }
+    };
+    let buffered = BufReader::with_capacity(CHUNK_BYTES, &mut stored);
+    let result = match encoding {
+        Encoding::Plain => send(&mut { buffered }),
+        Encoding::Gzip => send(&mut MultiGzDecoder::new(buffered)),
+        Encoding::Zstd => zstd::Decoder::with_buffer(buffered).and_then(|mut zstd| send(&mut zstd)),
+    };
+    // What follows the compressed stream belongs to the blob's digest too.
+    let result = result.and_then(|()| io::copy(&mut stored, &mut io::sink()));
+    if let Err(error) = result {
+        // An error that nobody waits for any more is of no interest.
+        drop(chunks.send(Err(error)));
+    }
+    stored.hasher
+}
+
+fn next_chunk(decoder: &mut dyn Read, mut chunk: Vec<u8>) -> io::Result<Vec<u8>> {
+    chunk.clear();
+    chunk.reserve(CHUNK_BYTES);
+    decoder.take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+    Ok(chunk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::digest_of;
+    use std::io::{Seek, Write};
+    use tucano_image_builder::Compression;
+
+    fn file_of(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.rewind().unwrap();
+        file
+    }
+
+    fn read_all(blob: &[u8], encoding: Encoding, limit: u64) -> io::Result<(Vec<u8>, Hashes)> {
+        inflate(file_of(blob), encoding, limit, |stream| {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(bytes)
+        })
+    }
+
+    const ENCODINGS: [(Encoding, Compression); 3] = [
+        (Encoding::Plain, Compression::None),
+        (Encoding::Gzip, Compression::Gzip),
+        (Encoding::Zstd, Compression::Zstd),
+    ];
+
+    #[test]
+    fn each_encoding_comes_out_as_it_went_in() {
+        let content: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 7) as u8).collect();
+        for (encoding, compression) in ENCODINGS {
+            let blob = compression.compress(&content).unwrap();
+            let (bytes, hashes) = read_all(&blob, encoding, 3_000_000).unwrap();
+            assert!(bytes == content, "{encoding:?}");
+            assert_eq!(hashes.stored.finish(), digest_of(&blob));
+            assert_eq!(hashes.inflated.finish(), digest_of(&content));
+        }
+    }
+
+    #[test]
+    fn what_nobody_read_is_hashed_too() {
+        for (encoding, compression) in ENCODINGS {
+            let blob = compression.compress(&[7; 3_000_000]).unwrap();
+            let read_nothing = |_: &mut Inflated| Ok::<_, io::Error>(());
+            let ((), hashes) = inflate(file_of(&blob), encoding, 3_000_000, read_nothing).unwrap();
+            assert_eq!(hashes.inflated.bytes, 3_000_000);
+            assert_eq!(hashes.stored.bytes, blob.len() as u64);
+        }
+    }
+
+    #[test]
+    fn what_grows_too_large_is_stopped() {
+        for (encoding, compression) in ENCODINGS {
+            let blob = compression.compress(&[0; 3_000_000]).unwrap();
+            let error = read_all(&blob, encoding, 2_999_999).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_gives_up_ends_the_thread() {
+        let blob = Compression::Gzip.compress(&vec![0; 30_000_000]).unwrap();
+        let gives_up = |_: &mut Inflated| Err::<(), _>(io::Error::other("enough"));
+        let error = inflate(file_of(&blob), Encoding::Gzip, u64::MAX, gives_up).unwrap_err();
+        assert_eq!(error.to_string(), "enough");
+    }
+
+    #[test]
+    fn two_gzip_members_are_one_stream() {
+        let mut blob = Compression::Gzip.compress(b"a").unwrap();
+        blob.extend(Compression::Gzip.compress(b"b").unwrap());
+        assert_eq!(read_all(&blob, Encoding::Gzip, 9).unwrap().0, b"ab");
+        blob.truncate(blob.len() - 1);
+        assert!(read_all(&blob, Encoding::Gzip, 9).is_err());
+    }
+
+    #[test]
+    fn media_types_tell_the_encoding() {
+        let of = |name: &str| Encoding::of(&MediaType::from(name));
+        assert_eq!(
+            of("application/vnd.docker.image.rootfs.diff.tar.gzip"),
+            Some(Encoding::Gzip)
+        );
+        assert_eq!(
+            of("application/vnd.oci.image.layer.v1.tar+zstd"),
+            Some(Encoding::Zstd)
+        );
+        assert_eq!(
+            of("application/vnd.oci.image.layer.v1.tar"),
+            Some(Encoding::Plain)
+        );
+        assert_eq!(
+            of("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"),
+            None
+        );
+        assert_eq!(of("application/vnd.oci.image.config.v1+json"), None);
+    }
+}

@@ -1,0 +1,341 @@
+//! Writes a layer's entries into a directory, as overlayfs wants a lower one.
+//!
+//! The archive's later entries win over its earlier ones, and nothing is ever written through a link:
+//! each file is made anew in a directory that is known to be within the layer.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use oci_spec::image::Digest;
+use rustix::{
+    fs::{
+        AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chmodat, chownat, fchmod,
+        fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, statat, symlinkat,
+        utimensat,
+    },
+    io::{Errno, Result as SysResult},
+};
+use tar::EntryType;
+
+use crate::{
+    directories::{Directories, set_opaque, times},
+    error::{Error, is_disk_full},
+    header::{Member, Time},
+    layer::{Change, Data, Entry, Sink},
+    limits::XATTR_BYTES,
+    path::split,
+};
+
+const BUFFER_BYTES: usize = 128 << 10;
+/// Mode of files in the making, until they have their owner.
+const UNFINISHED: Mode = Mode::from_raw_mode(0o600);
+
+/// Writes a layer's entries below a directory.
+#[derive(Debug)]
+pub(crate) struct Unpacker<'a> {
+    root: BorrowedFd<'a>,
+    directories: Directories<'a>,
+    layer: &'a Digest,
+    /// Whether owners and devices can be made; without, everything is the user's own.
+    is_root: bool,
+    buffer: Vec<u8>,
+    /// What the archive says of the layer's own directory.
+    root_mode: u32,
+    root_mtime: Time,
+}
+
+impl Sink for Unpacker<'_> {
+    fn entry(&mut self, entry: &Entry, data: &mut Data<'_>) -> Result<(), Error> {
+        let path = &entry.path;
+        let made = match &entry.change {
+            Change::Make(member) if member.kind == EntryType::Regular => {
+                return self.file(path, member, data);
+            }
+            Change::Make(member) => self.make(path, member),
+            Change::Hide => self.hide(path),
+            Change::HideContent => self.hide_content(path),
+        };
+        made.map_err(|errno| self.failed(path, errno))
+    }
+}
+
+impl<'a> Unpacker<'a> {
+    /// Of the layer with this diff-id, into an empty directory.
+    pub(crate) fn new(root: BorrowedFd<'a>, layer: &'a Digest) -> Result<Self, Error> {
+        let directories = Directories::new(root).map_err(|errno| entry_error(layer, b"", errno))?;
+        Ok(Self {
+            root,
+            directories,
+            layer,
+            is_root: rustix::process::geteuid().is_root(),
+            buffer: vec![0; BUFFER_BYTES],
+            root_mode: 0o755,
+            root_mtime: Time::default(),
+        })
+    }
+
+    /// Sets what can only be set at the end.
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
+        let finished = self.directories.close().and_then(|()| {
+            fchmod(self.root, Mode::from_raw_mode(self.root_mode))?;
+            futimens(self.root, &times(self.root_mtime))
+        });
+        finished.map_err(|errno| self.failed(b"", errno))
+    }
+
+    fn file(&mut self, path: &[u8], member: &Member, data: &mut Data<'_>) -> Result<(), Error> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let create = |parent: BorrowedFd<'_>, name: &[u8]| openat(parent, name, flags, UNFINISHED);
+        let file = self
+            .replace(path, create)
+            .map_err(|errno| self.failed(path, errno))?;
+        loop {
+            let read = data(&mut self.buffer)?;
+            if read == 0 {
+                break;
+            }
+            write_all(file.as_fd(), &self.buffer[..read])
+                .map_err(|errno| self.failed(path, errno))?;
+        }
+        self.finish_open(file.as_fd(), member)
+            .and_then(|()| futimens(&file, &times(member.mtime)))
+            .map_err(|errno| self.failed(path, errno))
+    }
+
+    fn make(&mut self, path: &[u8], member: &Member) -> SysResult<()> {
+        match member.kind {
+            EntryType::Directory => self.directory(path, member),
+            EntryType::Link => self.hard_link(path, &member.link),
+            EntryType::Symlink => {
+                self.replace(path, |parent, name| {
+                    symlinkat(&member.link[..], parent, name)
+                })?;
+                self.finish_closed(path, member, false)
+            }
+            _ => self.special(path, member),
+        }
+    }
+
+    fn directory(&mut self, path: &[u8], member: &Member) -> SysResult<()> {
+        if path.is_empty() {
+            (self.root_mode, self.root_mtime) = (member.mode, member.mtime);
+            return self.own(self.root, member);
+        }
+        let (parent, name) = split(path);
+        let made = mkdirat(
+            self.directories.get(parent)?,
+            name,
+            Mode::from_raw_mode(0o700),
+        );
+        match made {
+            Err(Errno::EXIST) if !self.is_directory(path)? => {
+                self.directories.remove(path)?;
+                // What stood here hid the lower layers' directory of this name; so must this one.
+                self.hide_content(path)?;
+            }
+            Err(Errno::EXIST) | Ok(()) => {}
+            Err(error) => return Err(error),
+        }
+        self.directories.set_mtime(path, member.mtime)?;
+        let is_root = self.is_root;
+        let directory = self.directories.get(path)?;
+        finish_open(directory, member, is_root)
+    }
+
+    /// The link's target is looked for in the layer itself and not through symbolic links.
+    fn hard_link(&mut self, path: &[u8], target: &[u8]) -> SysResult<()> {
+        if path == target {
+            return Ok(());
+        }
+        let (target_parent, target_name) = split(target);
+        let target_parent = self.directories.get_existing(target_parent)?;
+        self.replace(path, |parent, name| {
+            linkat(&target_parent, target_name, parent, name, AtFlags::empty())
+        })
+    }
+
+    fn special(&mut self, path: &[u8], member: &Member) -> SysResult<()> {
+        let (kind, device) = match member.kind {
+            EntryType::Char => (FileType::CharacterDevice, member.device),
+            EntryType::Block => (FileType::BlockDevice, member.device),
+            _ => (FileType::Fifo, (0, 0)),
+        };
+        if kind != FileType::Fifo && !self.is_root {
+            tracing::warn!(path = %member.shown(), "only root can make devices: left out");
+            return Ok(());
+        }
+        let device = makedev(device.0, device.1);
+        self.replace(path, |parent, name| {
+            mknodat(parent, name, kind, UNFINISHED, device)
+        })?;
+        self.finish_closed(path, member, true)
+    }
+
+    /// A character device 0:0 hides the name from overlayfs. What this layer itself has by that name stays:
+    /// a whiteout is about the layers beneath.
+    fn hide(&mut self, path: &[u8]) -> SysResult<()> {
+        let (parent, name) = split(path);
+        let parent = self.directories.get(parent)?;
+        match mknodat(
+            parent,
+            name,
+            FileType::CharacterDevice,
+            Mode::empty(),
+            makedev(0, 0),
+        ) {
+            Err(Errno::EXIST) if self.is_directory(path)? => self.hide_content(path),
+            Err(Errno::EXIST) => Ok(()),
+            made => made,
+        }
+    }
+
+    fn hide_content(&mut self, path: &[u8]) -> SysResult<()> {
+        if path.is_empty() {
+            // overlayfs always merges the roots of its layers.
+            return Err(Errno::NOTSUP);
+        }
+        set_opaque(self.directories.get(path)?)
+    }
+
+    /// Makes something at `path`, in place of what this layer has put there before.
+    fn replace<T>(
+        &mut self,
+        path: &[u8],
+        make: impl Fn(BorrowedFd<'_>, &[u8]) -> SysResult<T>,
+    ) -> SysResult<T> {
+        let (parent, name) = split(path);
+        match make(self.directories.get(parent)?, name) {
+            Err(Errno::EXIST) => {
+                self.directories.remove(path)?;
+                make(self.directories.get(parent)?, name)
+            }
+            made => made,
+        }
+    }
+
+    fn is_directory(&mut self, path: &[u8]) -> SysResult<bool> {
+        let (parent, name) = split(path);
+        let stat: Stat = statat(
+            self.directories.get(parent)?,
+            name,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?;
+        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    }
+
+    fn finish_open(&self, file: BorrowedFd<'_>, member: &Member) -> SysResult<()> {
+        finish_open(file, member, self.is_root)
+    }
+
+    fn own(&self, directory: BorrowedFd<'_>, member: &Member) -> SysResult<()> {
+        if self.is_root {
+            fchown(directory, owner(member).0, owner(member).1)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// For what is not opened to be changed: links have no mode, and opening a device may do anything.
+    fn finish_closed(&mut self, path: &[u8], member: &Member, has_mode: bool) -> SysResult<()> {
+        let is_root = self.is_root;
+        let (parent, name) = split(path);
+        let parent = self.directories.get(parent)?;
+        let (uid, gid) = owner(member);
+        if is_root {
+            chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        if has_mode {
+            chmodat(
+                parent,
+                name,
+                Mode::from_raw_mode(member.mode),
+                AtFlags::empty(),
+            )?;
+        }
+        utimensat(
+            parent,
+            name,
+            &times(member.mtime),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+    }
+
+    fn failed(&self, path: &[u8], errno: Errno) -> Error {
+        entry_error(self.layer, path, errno)
+    }
+}
+
+/// Owner before mode and attributes: changing it takes set-uid bits and capabilities away.
+fn finish_open(file: BorrowedFd<'_>, member: &Member, is_root: bool) -> SysResult<()> {
+    if is_root {
+        let (uid, gid) = owner(member);
+        fchown(file, uid, gid)?;
+    }
+    fchmod(file, Mode::from_raw_mode(member.mode))?;
+    for (name, value) in member.xattrs.iter().filter(|(name, _)| is_taken(name)) {
+        if value.len() > XATTR_BYTES {
+            return Err(Errno::TOOBIG);
+        }
+        fsetxattr(file, name.as_str(), value, XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Attributes that mean something in a container; others, above all overlayfs's own, would mean
+/// something to the node.
+fn is_taken(xattr: &str) -> bool {
+    let is_user = xattr.starts_with("user.") && !xattr.starts_with("user.overlay.");
+    is_user || xattr == "security.capability"
+}
+
+fn owner(member: &Member) -> (Option<Uid>, Option<Gid>) {
+    (
+        Some(Uid::from_raw(member.uid)),
+        Some(Gid::from_raw(member.gid)),
+    )
+}
+
+fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8]) -> SysResult<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(file, bytes) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Tells what is wrong with the layer from what is wrong with the node.
+fn entry_error(layer: &Digest, path: &[u8], errno: Errno) -> Error {
+    let path = String::from_utf8_lossy(path).into_owned();
+    let source = std::io::Error::from(errno);
+    if is_disk_full(&source) {
+        return Error::DiskFull {
+            action: "unpack",
+            path: path.into(),
+            source,
+        };
+    }
+    let problem = match errno {
+        Errno::NOENT => "it depends on a file that the layer does not have",
+        Errno::LOOP | Errno::XDEV => "it depends on a file that only symbolic links lead to",
+        Errno::NOTDIR => "it lies beneath something that is no directory",
+        Errno::EXIST => "it is in its own way",
+        Errno::NAMETOOLONG => "its path is too long",
+        Errno::NOTSUP => "the root itself cannot be made opaque",
+        Errno::TOOBIG => "an extended attribute is too large",
+        _ => {
+            return Error::LayerEntry {
+                layer: layer.clone(),
+                path,
+                source,
+            };
+        }
+    };
+    let reason = format!("entry {path:?} cannot be made: {problem} ({errno})");
+    Error::LayerMalformed {
+        layer: layer.clone(),
+        reason,
+    }
+}
