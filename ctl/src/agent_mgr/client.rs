@@ -1,0 +1,130 @@
+//! Requests to an agent.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use tucano_api::{agent::DesiredSet, error::ErrorBody, ids::ProcessId};
+
+use crate::config_mgr::ConfigManager;
+
+/// Presents the agents' token, and does not wait for long.
+#[derive(Debug, Clone)]
+pub struct AgentClient {
+    config: Arc<ConfigManager>,
+    client: Client,
+}
+
+/// Why an agent did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// It cannot be reached, or does not answer in time.
+    #[error("the agent at {address} cannot be reached: {source}")]
+    Unreachable {
+        /// Where it should be.
+        address: SocketAddr,
+        /// What went wrong.
+        source: reqwest::Error,
+    },
+    /// It did not begin its answer in time.
+    #[error("the agent at {address} did not answer in time")]
+    Timeout {
+        /// Where it is.
+        address: SocketAddr,
+    },
+    /// It refused.
+    #[error("the agent at {address} refused ({status}): {}", body.error)]
+    Refused {
+        /// Where it is.
+        address: SocketAddr,
+        /// Its status.
+        status: StatusCode,
+        /// What it said.
+        body: ErrorBody,
+    },
+}
+
+impl AgentClient {
+    /// Uses the token and the limits of the configuration in force at the time.
+    pub fn new(config: Arc<ConfigManager>, client: Client) -> Self {
+        Self { config, client }
+    }
+
+    /// Sends a desired set.
+    ///
+    /// # Errors
+    /// Why the agent has not taken it.
+    pub async fn assign(&self, address: SocketAddr, set: &DesiredSet) -> Result<(), AgentError> {
+        let request = self
+            .client
+            .put(format!("http://{address}/v1/desired"))
+            .json(set);
+        self.send(address, request).await.map(|_| ())
+    }
+
+    /// Begins to read a process's logs; the response's body goes on for as long as they do.
+    ///
+    /// # Errors
+    /// Why there is nothing to read.
+    pub async fn logs(
+        &self,
+        address: SocketAddr,
+        process: &ProcessId,
+        query: &[(&str, String)],
+    ) -> Result<Response, AgentError> {
+        let url = format!("http://{address}/v1/processes/{process}/logs");
+        let query: Vec<String> = query
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let request = self.client.get(format!("{url}?{}", query.join("&")));
+        self.send(address, request).await
+    }
+
+    async fn send(
+        &self,
+        address: SocketAddr,
+        mut request: RequestBuilder,
+    ) -> Result<Response, AgentError> {
+        let config = self.config.current();
+        if let Some(token) = &config.agent_token {
+            request = request.bearer_auth(token.expose());
+        }
+        // Only until the answer begins: the logs that follow may go on for days.
+        let answer = tokio::time::timeout(config.limits.agent_timeout.0, request.send())
+            .await
+            .map_err(|_| AgentError::Timeout { address })?
+            .map_err(|source| AgentError::Unreachable {
+                address,
+                source: source.without_url(),
+            })?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let body = refusal(answer, config.limits.agent_timeout.0).await;
+        Err(AgentError::Refused {
+            address,
+            status,
+            body,
+        })
+    }
+}
+
+/// The agent's words, where it has any and they are not endless.
+async fn refusal(mut answer: Response, patience: std::time::Duration) -> ErrorBody {
+    const MOST: usize = 16 << 10;
+    let mut text = Vec::new();
+    let read = async {
+        while let Ok(Some(chunk)) = answer.chunk().await {
+            text.extend_from_slice(&chunk);
+            if text.len() > MOST {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(patience, read).await.is_err() {
+        tracing::debug!("an agent's error did not end in time");
+    }
+    serde_json::from_slice(&text)
+        .unwrap_or_else(|_| ErrorBody::new("agent_refused", "it did not say why"))
+}

@@ -1,0 +1,238 @@
+//! Running a worker's `restart` command: one at a time per worker, bounded in time and output.
+
+use std::{collections::VecDeque, process::Stdio, sync::Arc, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+    time::{Instant, sleep_until},
+};
+use tucano_api::ids::NodeName;
+use tucano_planner::Event;
+
+use super::AgentManager;
+use crate::config_mgr::{Config, topology::WorkerNode};
+
+/// How long output may still come after the command has ended: what it left running may hold the pipe open forever.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+impl AgentManager {
+    /// Runs the command that the topology has for this worker, and tells the planner how it ended. Does not wait. A command
+    /// that is still running is not started a second time.
+    pub fn restart(self: &Arc<Self>, node: NodeName, attempt: u32) {
+        let is_first = self
+            .restarting
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(node.clone());
+        if !is_first {
+            tracing::info!(%node, "its restart command is still running");
+            return;
+        }
+        let manager = self.clone();
+        tokio::spawn(async move {
+            tracing::info!(%node, attempt, "running its restart command");
+            let config = manager.config.current();
+            let result = match config.topology.workers.iter().find(|w| w.name == node) {
+                Some(worker) => run(worker, &config).await,
+                None => Err("it has left the topology".to_owned()),
+            };
+            if let Err(error) = &result {
+                tracing::warn!(%node, attempt, %error, "its restart command failed");
+            }
+            manager
+                .restarting
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .remove(&node);
+            let event = Event::RestartFinished { node, result };
+            if let Err(error) = manager.brain.note(event).await {
+                tracing::info!(%error, "how a restart ended could not be told");
+            }
+        });
+    }
+}
+
+async fn run(worker: &WorkerNode, config: &Config) -> Result<(), String> {
+    let argv = worker
+        .restart
+        .as_ref()
+        .map(|command| command.argv())
+        .ok_or("it has no restart command any more")?;
+    let (program, arguments) = argv.split_first().ok_or("its restart command is empty")?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("TUCANO_NODE", worker.name.as_str())
+        .env("TUCANO_NODE_IP", worker.ip.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("cannot run {program:?}: {error}"))?;
+    let group = child.id();
+    let most = usize::try_from(config.limits.restart_output_bytes.0).unwrap_or(usize::MAX);
+    let mut tail = Tail::new(most);
+    let ended = tokio::time::timeout(config.restart_timeout.0, end(&mut child, &mut tail)).await;
+    let Ok(status) = ended else {
+        kill_group(group);
+        child.wait().await.map_err(|error| error.to_string())?;
+        let after = config.restart_timeout;
+        return Err(format!(
+            "killed: it did not end within {after}{}",
+            tail.said()
+        ));
+    };
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{status}{}", tail.said())),
+        Err(error) => Err(format!("cannot wait for it: {error}")),
+    }
+}
+
+/// Waits for the command's end while reading what it says.
+async fn end(child: &mut Child, tail: &mut Tail) -> std::io::Result<std::process::ExitStatus> {
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let (mut status, mut until) = (None, None);
+    let (mut from_out, mut from_err) = ([0; 4096], [0; 4096]);
+    loop {
+        tokio::select! {
+            read = read_some(&mut stdout, &mut from_out) => tail.push(&from_out[..read]),
+            read = read_some(&mut stderr, &mut from_err) => tail.push(&from_err[..read]),
+            ended = child.wait(), if status.is_none() => {
+                status = Some(ended?);
+                until = Some(Instant::now() + LAST_WORDS);
+            }
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => break,
+        }
+        if let (Some(status), None, None) = (status, &stdout, &stderr) {
+            return Ok(status);
+        }
+    }
+    status.map_or_else(|| Err(std::io::Error::other("it did not end")), Ok)
+}
+
+/// Reads once; at the end the pipe is dropped, and nothing is ever read again.
+async fn read_some<R: AsyncRead + Unpin>(pipe: &mut Option<R>, buffer: &mut [u8]) -> usize {
+    let Some(open) = pipe else {
+        return std::future::pending().await;
+    };
+    let read = open.read(buffer).await.unwrap_or(0);
+    if read == 0 {
+        *pipe = None;
+    }
+    read
+}
+
+fn kill_group(group: Option<u32>) {
+    let group = group
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(Pid::from_raw);
+    if let Some(group) = group
+        && let Err(error) = kill_process_group(group, Signal::KILL)
+    {
+        tracing::warn!(%error, "cannot kill a restart command that takes too long");
+    }
+}
+
+/// The end of what a command said.
+struct Tail {
+    bytes: VecDeque<u8>,
+    most: usize,
+}
+
+impl Tail {
+    fn new(most: usize) -> Self {
+        Self {
+            bytes: VecDeque::new(),
+            most,
+        }
+    }
+
+    fn push(&mut self, more: &[u8]) {
+        self.bytes.extend(more);
+        let excess = self.bytes.len().saturating_sub(self.most);
+        self.bytes.drain(..excess);
+    }
+
+    /// `: <text>` on one line, or nothing.
+    fn said(&self) -> String {
+        let bytes: Vec<u8> = self.bytes.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        if words.is_empty() {
+            return String::new();
+        }
+        format!(": {}", words.join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config_mgr::{RestartCommand, tests::minimal};
+
+    async fn outcome(command: &str, more: &str) -> Result<(), String> {
+        let config = minimal(more);
+        let worker = WorkerNode {
+            restart: Some(RestartCommand::Shell(command.to_owned())),
+            ..config.topology.workers[0].clone()
+        };
+        run(&worker, &config).await
+    }
+
+    #[tokio::test]
+    async fn a_command_knows_its_node() {
+        let check = "test $TUCANO_NODE = w1 && test $TUCANO_NODE_IP = 127.0.0.11";
+        assert_eq!(outcome(check, "").await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_failing_command_is_quoted_with_its_last_words() {
+        let error = outcome("seq 100000; echo no route >&2; exit 3", "")
+            .await
+            .unwrap_err();
+        assert!(
+            error.starts_with("exit status: 3: ") && error.contains("no route"),
+            "{error}"
+        );
+        assert!(error.len() < 1100, "{}", error.len());
+    }
+
+    #[tokio::test]
+    async fn a_command_that_hangs_is_killed_with_its_children() {
+        let directory = tempfile::tempdir().unwrap();
+        let pid_file = directory.path().join("pid");
+        let command = format!("sleep 1000 & echo $! > {}; wait", pid_file.display());
+        let error = outcome(&command, "restart_timeout = \"500ms\"")
+            .await
+            .unwrap_err();
+        assert!(error.contains("did not end within 500ms"), "{error}");
+        let pid = std::fs::read_to_string(pid_file).unwrap();
+        let stat = format!("/proc/{}/stat", pid.trim());
+        tucano_testkit::wait_until("the child's end", Duration::from_secs(10), || {
+            std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(" Z "))
+        });
+    }
+
+    #[tokio::test]
+    async fn what_a_command_leaves_running_does_not_hold_it_up() {
+        assert_eq!(
+            outcome("sleep 5 & exit 0", "restart_timeout = \"4s\"").await,
+            Ok(())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_named() {
+        let config = minimal("");
+        let worker = WorkerNode {
+            restart: Some(RestartCommand::List(vec!["/no/such/program".into()])),
+            ..config.topology.workers[0].clone()
+        };
+        let error = run(&worker, &config).await.unwrap_err();
+        assert!(error.contains("/no/such/program"), "{error}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Telling the sysadmin: each alert goes to the log, and as JSON to each webhook.
+//!
+//! The planner sends one alert per change of state; here they are only delivered. Each webhook has its own queue and
+//! its own task, so that one that does not answer holds up no other.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use backon::{ExponentialBuilder, Retryable};
+use prometheus_client::metrics::counter::Counter;
+use reqwest::Url;
+use tokio::{sync::Notify, task::JoinHandle};
+use tucano_api::state::Alert;
+
+use crate::config_mgr::{Config, ConfigManager};
+
+/// Delivers alerts.
+#[derive(Debug)]
+pub struct Alerts {
+    config: Arc<ConfigManager>,
+    client: reqwest::Client,
+    webhooks: Mutex<BTreeMap<Url, Webhook>>,
+    /// Alerts sent since the start.
+    pub sent: Counter,
+    /// Alerts that some webhook never took.
+    pub lost: Counter,
+}
+
+/// One webhook's queue and task; the task ends with it.
+#[derive(Debug)]
+struct Webhook {
+    queue: Arc<Queue>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Webhook {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    alerts: Mutex<VecDeque<Alert>>,
+    added: Notify,
+}
+
+/// Why a webhook did not take an alert.
+#[derive(Debug, thiserror::Error)]
+enum DeliveryError {
+    #[error("cannot reach it: {0}")]
+    Unreachable(#[source] reqwest::Error),
+    #[error("it answered {0}")]
+    Status(reqwest::StatusCode),
+}
+
+impl Alerts {
+    /// Delivers to the webhooks of the configuration in force at the time.
+    pub fn new(config: Arc<ConfigManager>, client: reqwest::Client) -> Self {
+        Self {
+            config,
+            client,
+            webhooks: Mutex::default(),
+            sent: Counter::default(),
+            lost: Counter::default(),
+        }
+    }
+
+    /// Logs the alert and queues it for each webhook. Does not wait.
+    pub fn send(&self, alert: &Alert) {
+        tracing::warn!(kind = ?alert.kind, subject = alert.subject, "alert: {}", alert.message);
+        self.sent.inc();
+        let config = self.config.current();
+        let mut webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+        webhooks.retain(|url, _| config.webhooks.contains(url));
+        for url in &config.webhooks {
+            let webhook = webhooks
+                .entry(url.clone())
+                .or_insert_with(|| self.start(url.clone()));
+            if webhook
+                .queue
+                .push(alert.clone(), config.limits.webhook_queue)
+            {
+                self.lost.inc();
+                tracing::error!(webhook = %shown(url), "too many alerts wait for a webhook: dropped the oldest");
+            }
+        }
+    }
+
+    fn start(&self, url: Url) -> Webhook {
+        let queue = Arc::new(Queue::default());
+        let task = tokio::spawn(deliver_all(
+            url,
+            queue.clone(),
+            self.client.clone(),
+            self.config.clone(),
+            self.lost.clone(),
+        ));
+        Webhook { queue, task }
+    }
+}
+
+impl Queue {
+    /// Adds an alert; true if the oldest had to go for it.
+    fn push(&self, alert: Alert, limit: u64) -> bool {
+        let mut alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = alerts.len() as u64 >= limit;
+        if is_full {
+            alerts.pop_front();
+        }
+        alerts.push_back(alert);
+        self.added.notify_one();
+        is_full
+    }
+
+    async fn pop(&self) -> Alert {
+        loop {
+            let next = self
+                .alerts
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_front();
+            match next {
+                Some(alert) => return alert,
+                None => self.added.notified().await,
+            }
+        }
+    }
+}
+
+async fn deliver_all(
+    url: Url,
+    queue: Arc<Queue>,
+    client: reqwest::Client,
+    config: Arc<ConfigManager>,
+    lost: Counter,
+) {
+    loop {
+        let alert = queue.pop().await;
+        if let Err(error) = deliver(&client, &url, &alert, &config.current()).await {
+            lost.inc();
+            tracing::error!(webhook = %shown(&url), subject = alert.subject, %error, "an alert could not be delivered");
+        }
+    }
+}
+
+async fn deliver(
+    client: &reqwest::Client,
+    url: &Url,
+    alert: &Alert,
+    config: &Config,
+) -> Result<(), DeliveryError> {
+    let attempt = || async {
+        let answer = client
+            .post(url.clone())
+            .timeout(config.limits.webhook_timeout.0)
+            .json(alert)
+            .send()
+            .await
+            // The URL may hold a secret: it is shown without its path.
+            .map_err(|error| DeliveryError::Unreachable(error.without_url()))?;
+        if answer.status().is_success() {
+            Ok(())
+        } else {
+            Err(DeliveryError::Status(answer.status()))
+        }
+    };
+    let tries = usize::try_from(config.limits.webhook_attempts).unwrap_or(usize::MAX);
+    let pauses = ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(std::time::Duration::from_millis(200))
+        .with_max_times(tries.saturating_sub(1));
+    attempt.retry(pauses).await
+}
+
+/// A webhook's URL without what may be secret in it.
+pub(crate) fn shown(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}

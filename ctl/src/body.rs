@@ -1,0 +1,84 @@
+//! Reading a request's body that fits into memory.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use tucano_api::units::{Bytes as Size, Span};
+
+/// Why a body was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// It is longer than it may be.
+    #[error("{what} is larger than the limit of {limit}")]
+    TooLarge {
+        /// What was read.
+        what: &'static str,
+        /// The bound.
+        limit: Size,
+    },
+    /// Nothing came for too long.
+    #[error("nothing was received for {0}: the request was given up")]
+    Idle(Span),
+    /// The connection broke.
+    #[error("the request was cut off half-way: {0}")]
+    CutOff(String),
+}
+
+/// Reads all of `body`: at most `limit` bytes, with no silence longer than `idle`.
+///
+/// # Errors
+/// Which bound was passed, or that the connection broke.
+pub async fn read(
+    what: &'static str,
+    body: Body,
+    limit: Size,
+    idle: Duration,
+) -> Result<Bytes, BodyError> {
+    let mut chunks = body.into_data_stream();
+    let mut all = BytesMut::new();
+    loop {
+        let next = tokio::time::timeout(idle, chunks.next())
+            .await
+            .map_err(|_| BodyError::Idle(Span(idle)))?;
+        let Some(chunk) = next else {
+            return Ok(all.freeze());
+        };
+        let chunk = chunk.map_err(|error| BodyError::CutOff(error.to_string()))?;
+        if (all.len() + chunk.len()) as u64 > limit.0 {
+            return Err(BodyError::TooLarge { what, limit });
+        }
+        all.extend_from_slice(&chunk);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_body_up_to_the_limit_is_read() {
+        let read_with = |limit| read("it", Body::from("12345"), Size(limit), LONG);
+        assert_eq!(&read_with(5).await.unwrap()[..], b"12345");
+        let error = read_with(4).await.unwrap_err();
+        assert_eq!(error.to_string(), "it is larger than the limit of 4 B");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stalls_or_breaks_is_given_up() {
+        let silent =
+            Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let error = read("it", silent, Size(9), Duration::from_millis(5))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, BodyError::Idle(_)));
+        let broken = futures_util::stream::iter([Err::<Bytes, _>(std::io::Error::other("reset"))]);
+        let error = read("it", Body::from_stream(broken), Size(9), LONG)
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("half-way"), "{error}");
+    }
+}

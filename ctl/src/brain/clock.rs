@@ -1,0 +1,55 @@
+//! The time that the planner is told.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+use tucano_api::units::{Span, Timestamp};
+
+/// Wall clock at the start, and monotonic from there: someone who sets the machine's clock ends no lease.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    started_at: Timestamp,
+    started: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Self {
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            started_at: Timestamp(Span(since_epoch).as_millis()),
+            started: Instant::now(),
+        }
+    }
+
+    /// When it was started.
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.started_at.after(Span(self.started.elapsed()))
+    }
+
+    /// The moment at which this clock will show `time`.
+    pub fn instant_of(&self, time: Timestamp) -> Instant {
+        self.started + time.since(self.started_at).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_and_its_moment_agree() {
+        let clock = Clock::start();
+        let later = clock.started_at().after(Span::secs(5));
+        assert_eq!(clock.instant_of(later) - clock.started, Span::secs(5).0);
+        assert_eq!(clock.instant_of(Timestamp(0)), clock.started);
+        assert!(clock.now() >= clock.started_at());
+    }
+}

@@ -1,0 +1,120 @@
+//! Actions that wait until the records before them can be stored.
+
+use std::collections::BTreeMap;
+
+use tucano_planner::{Action, Record};
+
+/// Everything held back, the newest level of each kind only, so that it does not grow with time.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    records: BTreeMap<(u8, String), Record>,
+    actions: Vec<Action>,
+}
+
+impl Held {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.actions.is_empty()
+    }
+
+    /// Adds what a later step asks for.
+    pub(super) fn push(&mut self, records: Vec<Record>, actions: Vec<Action>) {
+        for record in records {
+            self.records.insert(key(&record), record);
+        }
+        for action in actions {
+            self.actions.retain(|earlier| !supersedes(&action, earlier));
+            self.actions.push(action);
+        }
+    }
+
+    /// The records to store.
+    pub(super) fn records(&self) -> Vec<Record> {
+        self.records.values().cloned().collect()
+    }
+
+    /// The actions, once the records are stored.
+    pub(super) fn release(&mut self) -> Vec<Action> {
+        self.records.clear();
+        std::mem::take(&mut self.actions)
+    }
+}
+
+/// A record and its removal have one key: the later one counts.
+fn key(record: &Record) -> (u8, String) {
+    match record {
+        Record::Service(service) => (0, service.name.to_string()),
+        Record::ServiceGone(name) => (0, name.to_string()),
+        Record::Process(process) => (1, process.id.to_string()),
+        Record::ProcessGone(id) => (1, id.to_string()),
+        Record::Node(node) => (2, node.name.to_string()),
+        Record::NodeGone(name) => (2, name.to_string()),
+        Record::Counters(_) => (3, String::new()),
+    }
+}
+
+/// Desired sets and routes are levels: the newest says all.
+fn supersedes(later: &Action, earlier: &Action) -> bool {
+    match (later, earlier) {
+        (Action::Assign(later), Action::Assign(earlier)) => later.node == earlier.node,
+        (Action::Publish(_), Action::Publish(_)) => true,
+        (Action::Restart { node: later, .. }, Action::Restart { node: earlier, .. }) => {
+            later == earlier
+        }
+        (Action::Alert(later), Action::Alert(earlier)) => {
+            (later.kind, &later.subject) == (earlier.kind, &earlier.subject)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tucano_api::{agent::DesiredSet, ids::Generation};
+    use tucano_planner::Counters;
+
+    use super::*;
+
+    fn assign(node: &str, generation: u64) -> Action {
+        Action::Assign(DesiredSet {
+            node: node.parse().unwrap(),
+            generation: Generation(generation),
+            processes: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn only_the_newest_level_is_kept() {
+        let mut held = Held::default();
+        for n in 1..100 {
+            let counters = Record::Counters(Counters {
+                last_process: n,
+                last_placed_on: None,
+            });
+            held.push(
+                vec![counters],
+                vec![assign("w1", n), Action::Publish(Vec::new())],
+            );
+        }
+        held.push(Vec::new(), vec![assign("w2", 1)]);
+        assert_eq!(held.records().len(), 1);
+        let actions = held.release();
+        assert_eq!(
+            actions,
+            [
+                assign("w1", 99),
+                Action::Publish(Vec::new()),
+                assign("w2", 1)
+            ]
+        );
+        assert!(held.is_empty());
+    }
+
+    #[test]
+    fn a_removal_takes_the_place_of_its_record() {
+        let mut held = Held::default();
+        let gone = Record::ServiceGone("hello".parse().unwrap());
+        held.push(vec![gone.clone()], Vec::new());
+        held.push(vec![gone.clone()], Vec::new());
+        assert_eq!(held.records(), [gone]);
+    }
+}

@@ -1,0 +1,168 @@
+//! `[limits]`: every bound on what the controller takes in, with its default.
+
+use serde::{Deserialize, Serialize};
+use tucano_api::{
+    settings::{MAX_SETTINGS_BYTES, Problem, Validate},
+    units::{Bytes, Span},
+};
+use utoipa::ToSchema;
+
+use super::file::{check_range, check_span};
+
+/// Every bound on what the controller takes in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest image archive, as it is sent.
+    pub image_bytes: Bytes,
+    /// Largest manifest, index or configuration of an image.
+    pub image_document_bytes: Bytes,
+    /// Largest sum of the files of an image's layer.
+    pub image_layer_bytes: Bytes,
+    /// Most entries of an image's layer.
+    pub image_layer_entries: u64,
+    /// Most layers of an image.
+    pub image_layers: u64,
+    /// Largest static configuration of a service.
+    pub config_bytes: Bytes,
+    /// Most services.
+    pub services: u64,
+    /// Most uploads at once.
+    pub uploads: u64,
+    /// Longest silence in a request's body.
+    pub body_idle: Span,
+    /// Longest time that `wait=true` may be asked for.
+    pub wait: Span,
+    /// Largest report of an agent.
+    pub report_bytes: Bytes,
+    /// Most connections to the API at once.
+    pub connections: u64,
+    /// Longest time for a request's head to arrive, and for a connection to stay idle. Needs a restart.
+    pub header_timeout: Span,
+    /// Longest time for an agent to take a desired set, or to begin its answer.
+    pub agent_timeout: Span,
+    /// What is kept of a restart command's output.
+    pub restart_output_bytes: Bytes,
+    /// Longest time for a webhook to answer.
+    pub webhook_timeout: Span,
+    /// Most tries to deliver an alert.
+    pub webhook_attempts: u64,
+    /// Most alerts waiting for one webhook; the oldest are dropped.
+    pub webhook_queue: u64,
+    /// Most lines of logs that can be asked for at once.
+    pub log_lines: u64,
+    /// Longest line of logs that is kept in one piece.
+    pub log_line_bytes: Bytes,
+    /// Largest database. Needs a restart.
+    pub database_bytes: Bytes,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            image_bytes: Bytes(8 << 30),
+            image_document_bytes: Bytes::mib(4),
+            image_layer_bytes: Bytes(32 << 30),
+            image_layer_entries: 2_000_000,
+            image_layers: 128,
+            config_bytes: Bytes(MAX_SETTINGS_BYTES as u64),
+            services: 1000,
+            uploads: 4,
+            body_idle: Span::secs(60),
+            wait: Span::secs(3600),
+            report_bytes: Bytes::mib(8),
+            connections: 1024,
+            header_timeout: Span::secs(30),
+            agent_timeout: Span::secs(5),
+            restart_output_bytes: Bytes(1024),
+            webhook_timeout: Span::secs(5),
+            webhook_attempts: 5,
+            webhook_queue: 1000,
+            log_lines: 10_000,
+            log_line_bytes: Bytes(64 << 10),
+            database_bytes: Bytes(4 << 30),
+        }
+    }
+}
+
+impl Limits {
+    /// The bounds that concern the image store.
+    pub fn of_images(&self) -> tucano_oci_image::Limits {
+        tucano_oci_image::Limits {
+            // The deployer counts `image_bytes` itself as they arrive, so that a reload can change it.
+            archive_bytes: u64::MAX,
+            document_bytes: self.image_document_bytes.0,
+            layer_bytes: self.image_layer_bytes.0,
+            layer_entries: self.image_layer_entries,
+            layers: usize::try_from(self.image_layers).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl Limits {
+    /// The bounds that the image store is opened with; `image_bytes` counts while an upload passes.
+    pub(super) fn of_images_key(&self) -> [u64; 4] {
+        [
+            self.image_document_bytes.0,
+            self.image_layer_bytes.0,
+            self.image_layer_entries,
+            self.image_layers,
+        ]
+    }
+}
+
+impl Validate for Limits {
+    fn validate(&self) -> Result<(), Problem> {
+        const TIB: u64 = 1 << 40;
+        for (key, value, least, most) in [
+            ("image_bytes", self.image_bytes.0, 1024, 64 * TIB),
+            (
+                "image_document_bytes",
+                self.image_document_bytes.0,
+                1024,
+                1 << 30,
+            ),
+            (
+                "image_layer_bytes",
+                self.image_layer_bytes.0,
+                1024,
+                64 * TIB,
+            ),
+            ("image_layer_entries", self.image_layer_entries, 1, 1 << 32),
+            ("image_layers", self.image_layers, 1, 10_000),
+            (
+                "config_bytes",
+                self.config_bytes.0,
+                64,
+                MAX_SETTINGS_BYTES as u64,
+            ),
+            ("services", self.services, 1, 1_000_000),
+            ("uploads", self.uploads, 1, 1000),
+            ("report_bytes", self.report_bytes.0, 1024, 1 << 30),
+            ("connections", self.connections, 8, 100_000),
+            (
+                "restart_output_bytes",
+                self.restart_output_bytes.0,
+                0,
+                1 << 20,
+            ),
+            ("webhook_attempts", self.webhook_attempts, 1, 100),
+            ("webhook_queue", self.webhook_queue, 1, 1_000_000),
+            ("log_lines", self.log_lines, 1, 10_000_000),
+            ("log_line_bytes", self.log_line_bytes.0, 80, 1 << 24),
+            ("database_bytes", self.database_bytes.0, 256 << 10, 16 * TIB),
+        ] {
+            check_range(&format!("limits.{key}"), value, least, most)?;
+        }
+        for (key, span, most_secs) in [
+            ("body_idle", self.body_idle, 3600),
+            ("wait", self.wait, 86_400),
+            ("header_timeout", self.header_timeout, 3600),
+            ("agent_timeout", self.agent_timeout, 600),
+            ("webhook_timeout", self.webhook_timeout, 600),
+        ] {
+            check_span(&format!("limits.{key}"), span, 10, most_secs)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,319 @@
+//! The static configuration: read from `ctl.toml`, checked as a whole, in force until a better one replaces it.
+//!
+//! - `file`: the keys, their defaults, and the range of each by itself.
+//! - [`limits`]: every bound on what is taken in.
+//! - [`topology`]: the nodes.
+//! - [`token`]: secrets.
+//! - [`reload`]: replacing the configuration while everything runs.
+
+mod file;
+pub mod limits;
+pub mod reload;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod token;
+pub mod topology;
+
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use reqwest::Url;
+use toml::Spanned;
+use tucano_api::{
+    settings::{MAX_SETTINGS_BYTES, SettingsError, parse},
+    units::Span,
+};
+
+pub use self::{
+    file::RestartCommand, limits::Limits, reload::ConfigManager, token::Token, topology::Topology,
+};
+
+/// The static configuration, valid as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where everything durable is.
+    pub data_dir: PathBuf,
+    /// What the planner goes by.
+    pub planner: tucano_planner::Settings,
+    /// Longest run of a restart command.
+    pub restart_timeout: Span,
+    /// What the sysadmin presents.
+    pub token: Option<Token>,
+    /// What agents present and are presented.
+    pub agent_token: Option<Token>,
+    /// Where the API listens.
+    pub listen: Vec<Listen>,
+    /// The balancer.
+    pub balancer: Balancer,
+    /// Where alerts are sent.
+    pub webhooks: Vec<Url>,
+    /// Every bound on what is taken in.
+    pub limits: Limits,
+    /// The nodes.
+    pub topology: Topology,
+}
+
+/// Where the API listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// On this address.
+    Address(SocketAddr),
+    /// On the socket inherited as file descriptor 0.
+    Stdin,
+}
+
+/// How the balancer is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balancer {
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Whether the controller starts and supervises it.
+    pub spawn: bool,
+    /// Its program, when it is not beside the controller's.
+    pub program: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with file, line and what to write instead.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let name = path.display().to_string();
+        let text = read_bounded(path).map_err(|error| SettingsError {
+            file: name.clone(),
+            line: None,
+            column: None,
+            message: format!("cannot be read: {error}"),
+        })?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&name, directory, &text)
+    }
+
+    /// Checks a text; relative paths in it start at `directory`.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(name: &str, directory: &Path, text: &str) -> Result<Self, SettingsError> {
+        let reader = Reader {
+            name,
+            directory,
+            text,
+        };
+        // A TOML document never begins with a brace, and JSON carries no positions for the checks below.
+        if text.trim_start().starts_with('{') {
+            return Err(reader.error(None, "write TOML, not JSON".to_owned()));
+        }
+        reader.check(parse::<file::File>(name, text)?)
+    }
+
+    /// Whether the API may listen on this local address: elsewhere than on loopback nobody gets in without a token.
+    pub fn may_listen_on(&self, local: SocketAddr) -> Result<(), String> {
+        // With an agent_token alone, such a listener serves the agents, and refuses everything of the sysadmin's.
+        let has_token = self.token.is_some() || self.agent_token.is_some();
+        if has_token || local.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        Err(format!(
+            "the API would listen on {local} without a token: add token_file = \"...\" (or token = \"...\"), or listen on 127.0.0.1"
+        ))
+    }
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    use io::Read;
+    let mut text = String::new();
+    // One byte more than is allowed, so that the parser sees that it is too much.
+    fs::File::open(path)?
+        .take(MAX_SETTINGS_BYTES as u64 + 1)
+        .read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// A text being checked.
+struct Reader<'a> {
+    name: &'a str,
+    directory: &'a Path,
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    fn check(&self, file: file::File) -> Result<Config, SettingsError> {
+        let topology = topology::check(&file.topology, |offset| self.position(offset).0)
+            .map_err(|wrong| self.error(wrong.span, wrong.message))?;
+        let config = Config {
+            data_dir: self.directory.join(&file.data_dir),
+            restart_timeout: file.restart_timeout,
+            token: self.token("token", file.token, file.token_file)?,
+            agent_token: self.token("agent_token", file.agent_token, file.agent_token_file)?,
+            listen: self.listen(&file.api.listen)?,
+            balancer: Balancer {
+                listen: self.addresses("balancer.listen", &file.balancer.listen)?,
+                spawn: file.balancer.spawn,
+                program: file.balancer.program.map(|path| self.directory.join(path)),
+            },
+            webhooks: file
+                .alerts
+                .webhooks
+                .iter()
+                .map(|url| self.webhook(url))
+                .collect::<Result<_, _>>()?,
+            limits: file.limits,
+            planner: tucano_planner::Settings {
+                lease: file.lease,
+                drain: file.drain,
+                rebalance_after: file.rebalance_after,
+                restart_attempts: file.restart_attempts,
+                restart_backoff: file.restart_backoff,
+                restart_grace: file.restart_grace,
+                crash_alert_after: file.crash_alert_after,
+                recovered_after: file.recovered_after,
+                revisions_kept: file.revisions_kept,
+                domain: file.domain,
+            },
+            topology,
+        };
+        self.check_tokens(&config, file.api.listen.span(), &file.topology)?;
+        Ok(config)
+    }
+
+    /// Whoever can reach the API or an agent from elsewhere must present a token.
+    fn check_tokens(
+        &self,
+        config: &Config,
+        listen: Range<usize>,
+        nodes: &[file::Node],
+    ) -> Result<(), SettingsError> {
+        for address in &config.listen {
+            if let Listen::Address(address) = address {
+                config
+                    .may_listen_on(*address)
+                    .map_err(|message| self.error(Some(listen.clone()), message))?;
+            }
+        }
+        let is_remote = |ip: &IpAddr| !ip.is_loopback();
+        let remote = config
+            .topology
+            .workers
+            .iter()
+            .find(|worker| is_remote(&worker.ip));
+        let (Some(remote), None) = (remote, &config.agent_token) else {
+            return Ok(());
+        };
+        let span = nodes
+            .iter()
+            .find(|node| node.ip.get_ref().parse() == Ok(remote.ip))
+            .map(|node| node.ip.span());
+        let message = format!(
+            "worker {} is on another machine and there is no agent_token: add agent_token_file = \"...\" (or agent_token = \"...\"), the same as the agents have",
+            remote.name
+        );
+        Err(self.error(span, message))
+    }
+
+    fn token(
+        &self,
+        key: &str,
+        inline: Option<Spanned<String>>,
+        file: Option<Spanned<PathBuf>>,
+    ) -> Result<Option<Token>, SettingsError> {
+        let (span, token) = match (inline, file) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(file)) => {
+                let message = format!("{key} and {key}_file are both given: keep one of them");
+                return Err(self.error(Some(file.span()), message));
+            }
+            (Some(token), None) => (token.span(), Token::new(token.get_ref())),
+            (None, Some(path)) => {
+                let token = Token::read(&self.directory.join(path.get_ref()));
+                (path.span(), token)
+            }
+        };
+        token
+            .map(Some)
+            .map_err(|problem| self.error(Some(span), format!("{key}: {problem}")))
+    }
+
+    fn listen(&self, listen: &Spanned<file::OneOrMany>) -> Result<Vec<Listen>, SettingsError> {
+        if listen.get_ref().as_slice().is_empty() {
+            let message = "api.listen is empty: write for example \"127.0.0.1:7070\"".to_owned();
+            return Err(self.error(Some(listen.span()), message));
+        }
+        let mut parsed = Vec::new();
+        for text in listen.get_ref().as_slice() {
+            let one = match text.as_str() {
+                "stdin" => Listen::Stdin,
+                address => Listen::Address(self.address("api.listen", listen.span(), address)?),
+            };
+            if parsed.contains(&one) {
+                let message = format!("api.listen names {text:?} twice: keep one");
+                return Err(self.error(Some(listen.span()), message));
+            }
+            parsed.push(one);
+        }
+        Ok(parsed)
+    }
+
+    fn addresses(
+        &self,
+        key: &str,
+        listen: &Spanned<file::OneOrMany>,
+    ) -> Result<Vec<SocketAddr>, SettingsError> {
+        listen
+            .get_ref()
+            .as_slice()
+            .iter()
+            .map(|text| self.address(key, listen.span(), text))
+            .collect()
+    }
+
+    fn address(
+        &self,
+        key: &str,
+        span: Range<usize>,
+        text: &str,
+    ) -> Result<SocketAddr, SettingsError> {
+        text.parse().map_err(|_| {
+            let message = format!(
+                "{key}: {text:?} is not an address and port: write for example \"127.0.0.1:7070\""
+            );
+            self.error(Some(span), message)
+        })
+    }
+
+    fn webhook(&self, url: &Spanned<String>) -> Result<Url, SettingsError> {
+        Url::parse(url.get_ref())
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or_else(|| {
+                let message = "alerts.webhooks: not a URL: write for example \"https://alerts.example.org/hook\"";
+                self.error(Some(url.span()), message.to_owned())
+            })
+    }
+
+    fn error(&self, span: Option<Range<usize>>, message: String) -> SettingsError {
+        let position = span
+            .filter(|span| !span.is_empty())
+            .map(|span| self.position(span.start));
+        SettingsError {
+            file: self.name.to_owned(),
+            line: position.map(|(line, _)| line),
+            column: position.map(|(_, column)| column),
+            message,
+        }
+    }
+
+    /// Line and column, from 1, of a byte offset.
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..self.text.floor_char_boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (
+            before.matches('\n').count() + 1,
+            before[line_start..].chars().count() + 1,
+        )
+    }
+}

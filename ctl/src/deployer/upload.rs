@@ -1,0 +1,430 @@
+//! The parts of a deploy's request. The image is not kept in memory or in a file of its own: its bytes go straight
+//! into the image store, on a thread that may block, and become visible there only as a whole.
+
+use std::{
+    io::{self, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Multipart, Request, multipart::Field},
+    http::header::CONTENT_TYPE,
+};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tucano_api::{
+    ids::Digest,
+    service::ServiceConfig,
+    settings::{SettingsError, parse},
+    units::{Bytes as Size, Span},
+};
+use tucano_oci_image::Image;
+
+use super::{
+    Deployer,
+    images::{Hold, blocking, platform},
+};
+use crate::{
+    body::{self, BodyError},
+    config_mgr::{Config, Limits},
+};
+
+/// Chunks of an image on their way from the network to the store.
+const PIPE: usize = 16;
+/// What a client may have sent beyond what was looked at: the heads of parts, and what is between them.
+const UNREAD_BYTES: u64 = 64 << 20;
+/// After an error, so much is still read, and for so long, that the client gets to see the answer.
+const DISCARD: (u64, Duration) = (256 << 20, Duration::from_secs(10));
+
+/// A request's contents, all of it checked by itself.
+#[derive(Debug)]
+pub struct Uploaded {
+    /// The static configuration.
+    pub config: ServiceConfig,
+    /// What to call its text in errors.
+    pub config_name: String,
+    /// The image that came with it.
+    pub image: Option<Digest>,
+    /// Keeps the image until a service refers to it.
+    pub hold: Hold,
+}
+
+/// Why a request's contents were not taken; nothing of them is left.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The static configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] SettingsError),
+    /// There is none.
+    #[error("the part \"config\" is missing: send it with `-F config=@hello.toml`")]
+    NoConfig,
+    /// A part that means nothing.
+    #[error("unknown part {0:?}: send \"config\" and \"image\"")]
+    UnknownPart(String),
+    /// A part that came before.
+    #[error("the part {0:?} was sent twice: send it once")]
+    Twice(&'static str),
+    /// A bound was passed, or the connection broke.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// The request is not well-formed.
+    #[error(
+        "the request was cut off half-way, or is not multipart/form-data as curl -F sends it: {0}"
+    )]
+    Multipart(String),
+    /// Enough others are uploading.
+    #[error(
+        "{0} images are being uploaded already, as many as limits.uploads allows: try again later"
+    )]
+    TooMany(u64),
+    /// The image is not acceptable.
+    #[error("the image was refused: {0}")]
+    Image(#[from] tucano_oci_image::Error),
+}
+
+/// One of the places for uploads at once.
+#[derive(Debug)]
+struct Slot(Arc<AtomicU64>);
+
+impl Slot {
+    fn take(taken: &Arc<AtomicU64>, limit: u64) -> Option<Self> {
+        let more = |now| (now < limit).then_some(now + 1);
+        taken
+            .fetch_update(Relaxed, Relaxed, more)
+            .is_ok()
+            .then(|| Self(taken.clone()))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Deployer {
+    /// Reads a deploy's request: multipart with its image, or a static configuration alone.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing of it is left.
+    pub async fn receive(&self, request: Request) -> Result<Uploaded, UploadError> {
+        let config = self.config.current();
+        let is_multipart = request
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.trim_start().starts_with("multipart/form-data"));
+        if is_multipart {
+            return self.receive_parts(request, &config).await;
+        }
+        let limits = &config.limits;
+        let (limit, idle) = (limits.config_bytes, limits.body_idle.0);
+        let text = body::read("the configuration", request.into_body(), limit, idle).await?;
+        Ok(Uploaded {
+            config: parse_config("config", &text)?,
+            config_name: "config".to_owned(),
+            image: None,
+            hold: self.images.hold().await,
+        })
+    }
+
+    async fn receive_parts(
+        &self,
+        request: Request,
+        config: &Config,
+    ) -> Result<Uploaded, UploadError> {
+        let slot = Slot::take(&self.uploads, config.limits.uploads)
+            .ok_or(UploadError::TooMany(config.limits.uploads))?;
+        let unread = Arc::new(AtomicU64::new(0));
+        let request = bound_unread(request, unread.clone());
+        let mut multipart = Multipart::from_request(request, &())
+            .await
+            .map_err(|error| UploadError::Multipart(error.body_text()))?;
+        let mut parts = Parts {
+            deployer: self,
+            limits: &config.limits,
+            unread,
+            slot: Some(slot),
+            config: None,
+            image: None,
+        };
+        match parts.read(&mut multipart).await {
+            Ok(()) => parts.finish().await,
+            Err(error) => {
+                if !matches!(
+                    error,
+                    UploadError::Multipart(_) | UploadError::Body(BodyError::Idle(_))
+                ) {
+                    discard(multipart, &parts.unread).await;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Ends the body when the client sends more and more that nobody has a use for.
+fn bound_unread(request: Request, unread: Arc<AtomicU64>) -> Request {
+    request.map(|body| {
+        Body::from_stream(body.into_data_stream().map(move |chunk| {
+            let chunk = chunk.map_err(io::Error::other)?;
+            let waiting = unread.fetch_add(chunk.len() as u64, Relaxed);
+            if waiting > UNREAD_BYTES {
+                return Err(io::Error::other("the head of a part is too long"));
+            }
+            Ok(chunk)
+        }))
+    })
+}
+
+/// Reads on for a while: a client that is still sending would otherwise find the connection broken and never look for
+/// the answer.
+async fn discard(mut multipart: Multipart, unread: &AtomicU64) {
+    let (most, patience) = DISCARD;
+    let read = async {
+        let mut left = most;
+        while let Ok(Some(mut field)) = multipart.next_field().await {
+            while let Ok(Some(chunk)) = field.chunk().await {
+                unread.store(0, Relaxed);
+                left = left.saturating_sub(chunk.len() as u64);
+                if left == 0 {
+                    return;
+                }
+            }
+        }
+    };
+    if tokio::time::timeout(patience, read).await.is_err() {
+        tracing::debug!("a refused upload went on for too long: the connection is closed");
+    }
+}
+
+struct Parts<'a> {
+    deployer: &'a Deployer,
+    limits: &'a Limits,
+    unread: Arc<AtomicU64>,
+    slot: Option<Slot>,
+    config: Option<(String, ServiceConfig)>,
+    image: Option<(Image, Hold)>,
+}
+
+impl Parts<'_> {
+    async fn read(&mut self, multipart: &mut Multipart) -> Result<(), UploadError> {
+        while let Some(field) = self.next_field(multipart).await? {
+            self.unread.store(0, Relaxed);
+            let name: String = field.name().unwrap_or_default().chars().take(80).collect();
+            match name.as_str() {
+                "config" if self.config.is_some() => return Err(UploadError::Twice("config")),
+                "image" if self.image.is_some() => return Err(UploadError::Twice("image")),
+                "config" => self.read_config(field).await?,
+                "image" => self.read_image(field).await?,
+                _ => return Err(UploadError::UnknownPart(name)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(self) -> Result<Uploaded, UploadError> {
+        let (config_name, config) = self.config.ok_or(UploadError::NoConfig)?;
+        let (image, hold) = match self.image {
+            None => (None, self.deployer.images.hold().await),
+            Some((image, hold)) => {
+                let digest = image.digest.to_string();
+                let ours = digest.parse().map_err(|_| {
+                    UploadError::Multipart(format!("the image's digest {digest} is not SHA-256"))
+                })?;
+                (Some(ours), hold)
+            }
+        };
+        Ok(Uploaded {
+            config,
+            config_name,
+            image,
+            hold,
+        })
+    }
+
+    async fn next_field<'m>(
+        &self,
+        multipart: &'m mut Multipart,
+    ) -> Result<Option<Field<'m>>, UploadError> {
+        let idle = self.limits.body_idle;
+        tokio::time::timeout(idle.0, multipart.next_field())
+            .await
+            .map_err(|_| BodyError::Idle(idle))?
+            .map_err(|error| UploadError::Multipart(error.body_text()))
+    }
+
+    async fn chunk(&self, field: &mut Field<'_>) -> Result<Option<Bytes>, UploadError> {
+        let idle: Span = self.limits.body_idle;
+        let chunk = tokio::time::timeout(idle.0, field.chunk())
+            .await
+            .map_err(|_| BodyError::Idle(idle))?
+            .map_err(|error| UploadError::Multipart(error.body_text()))?;
+        self.unread.store(0, Relaxed);
+        Ok(chunk)
+    }
+
+    async fn read_config(&mut self, mut field: Field<'_>) -> Result<(), UploadError> {
+        let file: String = field
+            .file_name()
+            .unwrap_or("config")
+            .chars()
+            .take(200)
+            .collect();
+        let mut text = Vec::new();
+        while let Some(chunk) = self.chunk(&mut field).await? {
+            check_size(
+                "the configuration",
+                text.len() + chunk.len(),
+                self.limits.config_bytes,
+            )?;
+            text.extend_from_slice(&chunk);
+        }
+        let config = parse_config(&file, &text)?;
+        self.config = Some((file, config));
+        Ok(())
+    }
+
+    async fn read_image(&mut self, mut field: Field<'_>) -> Result<(), UploadError> {
+        let (pipe, reader) = pipe();
+        let store = self.deployer.images.store().clone();
+        let hold = self.deployer.images.hold().await;
+        let slot = self.slot.take();
+        // Whoever is not interested in the result any more drops the hold with it, and the image is removed.
+        let import = tokio::spawn(blocking(move || {
+            let image = store.import_archive(reader, &platform());
+            (image, hold, slot)
+        }));
+        let sent = self.send_image(&mut field, pipe).await;
+        let (image, hold, slot) = import
+            .await
+            .map_err(|error| UploadError::Multipart(error.to_string()))?;
+        self.slot = slot;
+        // What went wrong with the stream explains what the store says of it.
+        sent?;
+        self.image = Some((image?, hold));
+        Ok(())
+    }
+
+    async fn send_image(
+        &self,
+        field: &mut Field<'_>,
+        pipe: mpsc::Sender<Piece>,
+    ) -> Result<(), UploadError> {
+        let mut length = 0;
+        while let Some(chunk) = self.chunk(field).await? {
+            length += chunk.len();
+            check_size("the image", length, self.limits.image_bytes)?;
+            if pipe.send(Piece::Bytes(chunk)).await.is_err() {
+                // The store has seen enough: it says why.
+                return Ok(());
+            }
+        }
+        if pipe.send(Piece::End).await.is_err() {
+            tracing::debug!("the store did not read an image to its end");
+        }
+        Ok(())
+    }
+}
+
+fn check_size(what: &'static str, length: usize, limit: Size) -> Result<(), BodyError> {
+    if length as u64 > limit.0 {
+        return Err(BodyError::TooLarge { what, limit });
+    }
+    Ok(())
+}
+
+fn parse_config(file: &str, text: &[u8]) -> Result<ServiceConfig, SettingsError> {
+    let text = std::str::from_utf8(text).map_err(|_| SettingsError {
+        file: file.to_owned(),
+        line: None,
+        column: None,
+        message: "is not UTF-8 text: send TOML or JSON".to_owned(),
+    })?;
+    parse(file, text)
+}
+
+enum Piece {
+    Bytes(Bytes),
+    /// The sender has sent all; without it the upload was cut off.
+    End,
+}
+
+/// Reads what is sent into the other end.
+struct PipeReader {
+    pieces: mpsc::Receiver<Piece>,
+    current: Bytes,
+    ended: bool,
+}
+
+fn pipe() -> (mpsc::Sender<Piece>, PipeReader) {
+    let (sender, pieces) = mpsc::channel(PIPE);
+    let reader = PipeReader {
+        pieces,
+        current: Bytes::new(),
+        ended: false,
+    };
+    (sender, reader)
+}
+
+impl Read for PipeReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() && !self.ended {
+            match self.pieces.blocking_recv() {
+                Some(Piece::Bytes(bytes)) => self.current = bytes,
+                Some(Piece::End) => self.ended = true,
+                None => {
+                    let message = "the upload was cut off half-way";
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, message));
+                }
+            }
+        }
+        let length = buffer.len().min(self.current.len());
+        buffer[..length].copy_from_slice(&self.current.split_to(length));
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_ends_only_when_told() {
+        let (sender, mut reader) = pipe();
+        for piece in [
+            Piece::Bytes("ab".into()),
+            Piece::Bytes("c".into()),
+            Piece::End,
+        ] {
+            sender
+                .blocking_send(piece)
+                .unwrap_or_else(|_| panic!("the reader is there"));
+        }
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abc");
+
+        let (sender, mut reader) = pipe();
+        let sent = sender.blocking_send(Piece::Bytes("ab".into()));
+        assert!(sent.is_ok());
+        drop(sender);
+        let error = reader.read_to_string(&mut text).unwrap_err();
+        assert!(error.to_string().contains("cut off"));
+    }
+
+    #[test]
+    fn slots_run_out_and_come_back() {
+        let taken = Arc::default();
+        let first = Slot::take(&taken, 1);
+        assert!(first.is_some() && Slot::take(&taken, 1).is_none());
+        drop(first);
+        assert!(Slot::take(&taken, 1).is_some());
+    }
+}

@@ -1,0 +1,108 @@
+//! Service → endpoints: the table that the balancer follows.
+//!
+//! Until the planner publishes for the first time there is no table at all: a controller that has just started
+//! and has not heard of its workers must not take the balancer's routes away.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tucano_api::routes::{RouteTable, ServiceRoute};
+
+/// Holds the newest table.
+#[derive(Debug)]
+pub struct Discovery {
+    start: String,
+    table: watch::Sender<Option<Arc<RouteTable>>>,
+    count: std::sync::atomic::AtomicU64,
+}
+
+impl Discovery {
+    /// No table yet. `start` differs for each start of the controller.
+    pub fn new(start: String) -> Self {
+        Self {
+            start,
+            table: watch::Sender::new(None),
+            count: std::sync::atomic::AtomicU64::new(0),
+        }
+    }
+
+    /// These are all the routes now. A table that says the same as the last keeps its version.
+    pub fn publish(&self, services: Vec<ServiceRoute>) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.table.send_if_modified(|table| {
+            if table.as_ref().is_some_and(|last| last.services == services) {
+                return false;
+            }
+            let number = self.count.fetch_add(1, Relaxed) + 1;
+            let version = format!("{}-{number}", self.start);
+            *table = Some(Arc::new(RouteTable { version, services }));
+            true
+        });
+    }
+
+    /// The table, as soon as there is one of another version than `after`; `None` after `patience`.
+    pub async fn next(&self, after: Option<&str>, patience: Duration) -> Option<Arc<RouteTable>> {
+        let mut table = self.table.subscribe();
+        let differs = |table: &Option<Arc<RouteTable>>| {
+            table
+                .as_ref()
+                .is_some_and(|table| Some(table.version.as_str()) != after)
+        };
+        match tokio::time::timeout(patience, table.wait_for(differs)).await {
+            Ok(Ok(table)) => table.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    /// The table now.
+    pub fn current(&self) -> Option<Arc<RouteTable>> {
+        self.table.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(1);
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn route(name: &str) -> ServiceRoute {
+        ServiceRoute {
+            service: name.parse().unwrap(),
+            hosts: vec![format!("{name}.localhost")],
+            path_prefix: None,
+            endpoints: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn there_is_no_table_before_the_first() {
+        let discovery = Discovery::new("a".into());
+        assert_eq!(discovery.next(None, SOON).await, None);
+        assert_eq!(discovery.next(Some("older-7"), SOON).await, None);
+        discovery.publish(Vec::new());
+        assert_eq!(
+            discovery.next(Some("older-7"), LONG).await.unwrap().version,
+            "a-1"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_follower_hears_of_changes_only() {
+        let discovery = Arc::new(Discovery::new("a".into()));
+        discovery.publish(vec![route("hello")]);
+        discovery.publish(vec![route("hello")]);
+        let first = discovery.next(None, LONG).await.unwrap();
+        assert_eq!(first.version, "a-1");
+        assert_eq!(discovery.next(Some("a-1"), SOON).await, None);
+        let follower = tokio::spawn({
+            let discovery = discovery.clone();
+            async move { discovery.next(Some("a-1"), LONG).await }
+        });
+        discovery.publish(vec![route("other")]);
+        let second = follower.await.unwrap().unwrap();
+        assert_eq!(second.version, "a-2");
+        assert_eq!(second.services[0].service.as_str(), "other");
+    }
+}

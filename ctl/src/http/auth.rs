@@ -1,0 +1,263 @@
+//! Who may ask for what.
+//!
+//! | route | with token configured | without (loopback listeners only) |
+//! |---|---|---|
+//! | `/healthz` | open | open |
+//! | `/v1/reports`, `/v1/blobs/…` | the agents' token | open |
+//! | everything else | the sysadmin's token | open to programs of this machine, not to web pages |
+//!
+//! Without a token, a web page that the sysadmin looks at could send requests from the browser. Its requests betray
+//! themselves: by the page's `Origin`, by `Sec-Fetch-Site`, or, where the page's own name was made to point at us
+//! (DNS rebinding), by the `Host`.
+
+use std::{net::IpAddr, net::SocketAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, Uri, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{Api, errors::ApiError};
+use crate::config_mgr::Token;
+
+/// The listener that a request came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// Its local address.
+    pub local: SocketAddr,
+}
+
+/// Lets a request pass, or answers why not.
+pub async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let config = api.config.current();
+    let (path, headers) = (request.uri().path(), request.headers());
+    let local = request
+        .extensions()
+        .get::<Listener>()
+        .map(|listener| listener.local.ip().to_canonical());
+    let verdict = match Audience::of(path) {
+        Audience::Everyone => Ok(()),
+        Audience::Agents => check(config.agent_token.as_ref(), "agent_token", local, headers),
+        Audience::Sysadmin => check(config.token.as_ref(), "token", local, headers),
+    };
+    match verdict {
+        Ok(()) => next.run(request).await,
+        Err(error) => {
+            tracing::info!(
+                path,
+                code = error.body.code,
+                "refused a request: {}",
+                error.body.error
+            );
+            let mut response = error.into_response();
+            if response.status() == StatusCode::UNAUTHORIZED {
+                let bearer = header::HeaderValue::from_static("Bearer");
+                response
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, bearer);
+            }
+            response
+        }
+    }
+}
+
+/// Whom a route is for.
+#[derive(Debug, PartialEq, Eq)]
+enum Audience {
+    Everyone,
+    Agents,
+    Sysadmin,
+}
+
+impl Audience {
+    fn of(path: &str) -> Self {
+        match path {
+            "/healthz" => Self::Everyone,
+            "/v1/reports" => Self::Agents,
+            _ if path.starts_with("/v1/blobs/") => Self::Agents,
+            _ => Self::Sysadmin,
+        }
+    }
+}
+
+fn check(
+    token: Option<&Token>,
+    key: &str,
+    local: Option<IpAddr>,
+    headers: &HeaderMap,
+) -> Result<(), ApiError> {
+    let Some(token) = token else {
+        return check_without_token(key, local, headers);
+    };
+    let presented = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    match presented {
+        Some(presented) if token.matches(presented) => Ok(()),
+        Some(_) => Err(unauthorized(format!(
+            "the token is wrong: present the {key} of ctl.toml"
+        ))),
+        None => Err(unauthorized(format!(
+            "a token is needed: present the {key} of ctl.toml as `Authorization: Bearer <token>`"
+        ))),
+    }
+}
+
+fn check_without_token(
+    key: &str,
+    local: Option<IpAddr>,
+    headers: &HeaderMap,
+) -> Result<(), ApiError> {
+    if !local.is_some_and(|ip| ip.is_loopback()) {
+        return Err(unauthorized(format!(
+            "only reachable from this machine: no {key} is configured in ctl.toml"
+        )));
+    }
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let foreign = |what: &str, value: &str| {
+        let message = format!(
+            "refused: {what} {value:?} is not of this machine, and no {key} is configured that would tell a web page from you"
+        );
+        ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", message)
+    };
+    let host = text("host").unwrap_or_default();
+    if !is_local_authority(host) {
+        return Err(foreign("Host", host));
+    }
+    // Also another port of this machine is foreign: a deployed service may answer there.
+    if let Some(origin) = text("origin")
+        && origin.split_once("://").map(|(_, authority)| authority) != Some(host)
+    {
+        return Err(foreign("Origin", origin));
+    }
+    match text("sec-fetch-site") {
+        None | Some("same-origin" | "none") => Ok(()),
+        Some(site) => Err(foreign("Sec-Fetch-Site", site)),
+    }
+}
+
+/// Whether `authority` (host with or without port) names this machine whatever a name server says.
+fn is_local_authority(authority: &str) -> bool {
+    let Ok(uri) = format!("http://{authority}/").parse::<Uri>() else {
+        return false;
+    };
+    let host = uri.host().unwrap_or_default();
+    let ip = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+fn unauthorized(message: String) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOPBACK: &str = "127.0.0.1";
+
+    fn code(token: Option<&str>, local: &str, headers: &[(&'static str, &str)]) -> &'static str {
+        let token = token.map(|token| Token::new(token).unwrap());
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| {
+                (
+                    header::HeaderName::from_static(name),
+                    value.parse().unwrap(),
+                )
+            })
+            .collect();
+        match check(token.as_ref(), "token", local.parse().ok(), &headers) {
+            Ok(()) => "ok",
+            Err(error) if error.body.code == "unauthorized" => "unauthorized",
+            Err(error) if error.body.code == "foreign_origin" => "foreign",
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    #[test]
+    fn with_a_token_only_the_token_counts() {
+        let token = Some("0123456789abcdef");
+        for (header, expected) in [
+            ("Bearer 0123456789abcdef", "ok"),
+            ("bearer  0123456789abcdef", "ok"),
+            ("Bearer 0123456789abcdeX", "unauthorized"),
+            ("Bearer", "unauthorized"),
+            ("Basic 0123456789abcdef", "unauthorized"),
+        ] {
+            for local in [LOOPBACK, "10.0.0.1"] {
+                let headers = [("authorization", header), ("host", "any.example")];
+                assert_eq!(code(token, local, &headers), expected, "{header}");
+            }
+        }
+        assert_eq!(
+            code(token, LOOPBACK, &[("host", "localhost")]),
+            "unauthorized"
+        );
+    }
+
+    #[test]
+    fn without_a_token_only_this_machine_and_no_web_page() {
+        assert_eq!(
+            code(None, "10.0.0.1", &[("host", "localhost")]),
+            "unauthorized"
+        );
+        for host in [
+            "localhost",
+            "localhost:7070",
+            "127.0.0.1:7070",
+            "[::1]:7070",
+            "127.0.0.9",
+        ] {
+            assert_eq!(code(None, LOOPBACK, &[("host", host)]), "ok", "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example:7070",
+            "10.0.0.1",
+            "",
+            "a b",
+        ] {
+            assert_eq!(code(None, LOOPBACK, &[("host", host)]), "foreign", "{host}");
+        }
+        assert_eq!(code(None, LOOPBACK, &[]), "foreign");
+        for (name, value, expected) in [
+            ("origin", "http://localhost:7070", "ok"),
+            ("origin", "http://localhost:8080", "foreign"),
+            ("origin", "https://evil.example", "foreign"),
+            ("origin", "null", "foreign"),
+            ("sec-fetch-site", "same-origin", "ok"),
+            ("sec-fetch-site", "none", "ok"),
+            ("sec-fetch-site", "cross-site", "foreign"),
+            ("sec-fetch-site", "same-site", "foreign"),
+        ] {
+            let headers = [("host", "localhost:7070"), (name, value)];
+            assert_eq!(code(None, LOOPBACK, &headers), expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn every_route_has_its_audience() {
+        assert_eq!(Audience::of("/healthz"), Audience::Everyone);
+        assert_eq!(Audience::of("/v1/reports"), Audience::Agents);
+        assert_eq!(Audience::of("/v1/blobs/sha256:0"), Audience::Agents);
+        for path in [
+            "/v1/services",
+            "/metrics",
+            "/openapi.json",
+            "/v1/reports/",
+            "/",
+            "/healthz/",
+        ] {
+            assert_eq!(Audience::of(path), Audience::Sysadmin, "{path}");
+        }
+    }
+}

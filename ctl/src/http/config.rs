@@ -1,0 +1,165 @@
+//! The static configuration: what is in force, and taking a new one.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use tucano_api::{error::ErrorBody, units::Span};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Api, errors::ApiError};
+use crate::{
+    alerts,
+    config_mgr::{Config, Limits, Listen},
+};
+
+/// The routes of this module.
+pub fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(show))
+        .routes(routes!(reload))
+}
+
+/// The configuration in force, without its secrets.
+#[derive(Debug, Serialize, ToSchema)]
+struct ConfigView {
+    data_dir: String,
+    domain: String,
+    lease: Span,
+    drain: Span,
+    rebalance_after: Span,
+    restart_attempts: u32,
+    restart_backoff: Span,
+    restart_grace: Span,
+    restart_timeout: Span,
+    crash_alert_after: u32,
+    recovered_after: Span,
+    revisions_kept: usize,
+    /// Whether there is one.
+    token: bool,
+    /// Whether there is one.
+    agent_token: bool,
+    api: ListenView,
+    balancer: BalancerView,
+    /// Without path, query and password, which may be secret.
+    webhooks: Vec<String>,
+    limits: Limits,
+    topology: Vec<NodeConfigView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ListenView {
+    listen: Vec<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct BalancerView {
+    listen: Vec<String>,
+    spawn: bool,
+    program: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct NodeConfigView {
+    kind: &'static str,
+    name: String,
+    #[schema(value_type = String)]
+    ip: IpAddr,
+    /// Whether it has a restart command; its arguments may be secret.
+    restart: bool,
+}
+
+impl ConfigView {
+    fn of(config: &Config) -> Self {
+        let planner = &config.planner;
+        Self {
+            data_dir: config.data_dir.display().to_string(),
+            domain: planner.domain.clone(),
+            lease: planner.lease,
+            drain: planner.drain,
+            rebalance_after: planner.rebalance_after,
+            restart_attempts: planner.restart_attempts,
+            restart_backoff: planner.restart_backoff,
+            restart_grace: planner.restart_grace,
+            restart_timeout: config.restart_timeout,
+            crash_alert_after: planner.crash_alert_after,
+            recovered_after: planner.recovered_after,
+            revisions_kept: planner.revisions_kept,
+            token: config.token.is_some(),
+            agent_token: config.agent_token.is_some(),
+            api: ListenView {
+                listen: config.listen.iter().map(listen).collect(),
+            },
+            balancer: BalancerView {
+                listen: config
+                    .balancer
+                    .listen
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+                spawn: config.balancer.spawn,
+                program: config
+                    .balancer
+                    .program
+                    .as_ref()
+                    .map(|path| path.display().to_string()),
+            },
+            webhooks: config.webhooks.iter().map(alerts::shown).collect(),
+            limits: config.limits.clone(),
+            topology: topology(config),
+        }
+    }
+}
+
+fn listen(listen: &Listen) -> String {
+    match listen {
+        Listen::Address(address) => address.to_string(),
+        Listen::Stdin => "stdin".to_owned(),
+    }
+}
+
+fn topology(config: &Config) -> Vec<NodeConfigView> {
+    let ctl = &config.topology.ctl;
+    let ctl = NodeConfigView {
+        kind: "ctl",
+        name: ctl.name.to_string(),
+        ip: ctl.ip,
+        restart: false,
+    };
+    let workers = config.topology.workers.iter().map(|worker| NodeConfigView {
+        kind: "worker",
+        name: worker.name.to_string(),
+        ip: worker.ip,
+        restart: worker.restart.is_some(),
+    });
+    std::iter::once(ctl).chain(workers).collect()
+}
+
+/// The configuration in force; secrets are left out.
+#[utoipa::path(get, path = "/v1/config", tag = "controller",
+    responses((status = 200, body = ConfigView)))]
+async fn show(State(api): State<Arc<Api>>) -> Json<ConfigView> {
+    Json(ConfigView::of(&api.config.current()))
+}
+
+/// Reads the configuration file again and puts it in force; a file with an error changes nothing.
+#[utoipa::path(post, path = "/v1/config/reload", tag = "controller",
+    responses(
+        (status = 200, body = ConfigView),
+        (status = 422, description = "The file is wrong, or needs a restart", body = ErrorBody)))]
+async fn reload(State(api): State<Arc<Api>>) -> Result<Json<ConfigView>, ApiError> {
+    // In a task of its own: a client that goes away must not leave it half done.
+    let reloading = tokio::spawn({
+        let api = api.clone();
+        async move { api.config.reload(&api.brain).await }
+    });
+    let reloaded = reloading.await.map_err(|error| {
+        let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
+        ApiError::new(status, "reload_failed", error.to_string())
+    })?;
+    let config = reloaded.inspect_err(|error| {
+        tracing::error!(%error, "the configuration was not reloaded; the old one stays in force");
+    })?;
+    Ok(Json(ConfigView::of(&config)))
+}

@@ -1,0 +1,144 @@
+//! Errors as the API answers them: a status, a code for programs, a line for people.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use tucano_api::error::ErrorBody;
+
+use crate::{
+    agent_mgr::ReportError,
+    body::BodyError,
+    brain::Refused,
+    config_mgr::reload::ReloadError,
+    deployer::{DeployError, upload::UploadError},
+};
+
+/// What a handler answers when it cannot do what was asked.
+#[derive(Debug)]
+pub struct ApiError {
+    /// The status.
+    pub status: StatusCode,
+    /// Code and message.
+    pub body: ErrorBody,
+}
+
+impl ApiError {
+    /// An error with this status, code and message.
+    pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            body: ErrorBody::new(code, message),
+        }
+    }
+
+    /// 400 with this code.
+    pub fn bad_request(code: &str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// 404.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.body)).into_response()
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let (status, code) = match refused {
+            Refused::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            Refused::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
+            Refused::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        };
+        Self::new(status, code, refused.to_string())
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        let (status, code) = match error {
+            BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            BodyError::Idle(_) => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+            BodyError::CutOff(_) => (StatusCode::BAD_REQUEST, "cut_off"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+/// An image that is well-formed and yet cannot be taken is 422, one that breaks a rule of its format 400.
+fn image_error(error: &tucano_oci_image::Error, message: String) -> ApiError {
+    let status = match error.code() {
+        "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "disk_full" => StatusCode::INSUFFICIENT_STORAGE,
+        "not_found" | "wrong_architecture" | "unsupported" => StatusCode::UNPROCESSABLE_ENTITY,
+        "io" => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    ApiError::new(status, error.code(), message)
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        let message = error.to_string();
+        match error {
+            UploadError::Config(_) | UploadError::NoConfig => {
+                Self::bad_request("invalid_config", message)
+            }
+            UploadError::UnknownPart(_) => Self::bad_request("unknown_part", message),
+            UploadError::Twice(_) => Self::bad_request("part_twice", message),
+            UploadError::Body(error) => error.into(),
+            UploadError::Multipart(_) => Self::bad_request("cut_off", message),
+            UploadError::TooMany(_) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_uploads", message)
+            }
+            UploadError::Image(error) => image_error(&error, message),
+        }
+    }
+}
+
+impl From<DeployError> for ApiError {
+    fn from(error: DeployError) -> Self {
+        let message = error.to_string();
+        match error {
+            DeployError::Config(_) => Self::bad_request("invalid_config", message),
+            DeployError::NoImage { .. } => Self::bad_request("no_image", message),
+            DeployError::Image(error) => image_error(&error, message),
+            DeployError::HostTaken(_) => Self::new(StatusCode::CONFLICT, "host_taken", message),
+            DeployError::NotFound(_) => Self::not_found(message),
+            DeployError::TooManyServices(_) => {
+                Self::new(StatusCode::CONFLICT, "too_many_services", message)
+            }
+            DeployError::Refused(refused) => refused.into(),
+        }
+    }
+}
+
+impl From<ReportError> for ApiError {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::UnknownNode { .. } => {
+                Self::new(StatusCode::FORBIDDEN, "unknown_node", error.to_string())
+            }
+            ReportError::Refused(refused) => refused.into(),
+        }
+    }
+}
+
+impl From<ReloadError> for ApiError {
+    fn from(error: ReloadError) -> Self {
+        let message = error.to_string();
+        let refused = |code| Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message.clone());
+        match error {
+            ReloadError::Invalid(_) | ReloadError::Unprotected { .. } => refused("invalid_config"),
+            ReloadError::NeedsRestart { .. } => refused("needs_restart"),
+            ReloadError::Refused(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The controller's HTTP interface: a thin layer that turns requests into calls of the modules beside it, and their
+//! results and errors into answers.
+
+pub mod agents;
+pub mod auth;
+pub mod config;
+pub mod errors;
+pub mod extract;
+pub mod logs;
+pub mod metrics;
+pub mod openapi;
+pub mod routes;
+pub mod server;
+pub mod services;
+pub mod state;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::StatusCode,
+    middleware::from_fn_with_state,
+    response::IntoResponse,
+};
+use tower_http::{
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
+    trace::TraceLayer,
+};
+
+use self::errors::ApiError;
+use crate::{
+    agent_mgr::AgentManager,
+    alerts::Alerts,
+    brain::{Brain, metrics::BrainMetrics},
+    config_mgr::ConfigManager,
+    deployer::Deployer,
+    discovery::Discovery,
+};
+use tucano_api::units::Timestamp;
+
+/// Everything that handlers call.
+#[derive(Debug)]
+pub struct Api {
+    /// The static configuration.
+    pub config: Arc<ConfigManager>,
+    /// The cluster.
+    pub brain: Brain,
+    /// Deploys.
+    pub deployer: Deployer,
+    /// The agents.
+    pub agents: Arc<AgentManager>,
+    /// The routes.
+    pub discovery: Arc<Discovery>,
+    /// The alerts.
+    pub alerts: Arc<Alerts>,
+    /// What the brain counts.
+    pub brain_metrics: BrainMetrics,
+    /// When the controller started.
+    pub started_at: Timestamp,
+}
+
+/// The routes of the TCP listeners.
+pub fn router(api: Arc<Api>) -> Router {
+    let (routes, document) = openapi::documented();
+    let document = Arc::new(document);
+    routes
+        .route("/openapi.json", openapi::serve(document))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(api.clone(), auth::authorize))
+        .layer(DefaultBodyLimit::disable())
+        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .with_state(api)
+}
+
+fn span(request: &Request) -> tracing::Span {
+    let id = request
+        .extensions()
+        .get::<RequestId>()
+        .and_then(|id| id.header_value().to_str().ok())
+        .unwrap_or_default();
+    let id: String = id.chars().take(64).collect();
+    tracing::debug_span!("request", method = %request.method(), path = request.uri().path(), id)
+}
+
+async fn no_such_route(request: Request) -> impl IntoResponse {
+    let path: String = request.uri().path().chars().take(200).collect();
+    ApiError::not_found(format!(
+        "there is no {path}: /openapi.json lists what there is"
+    ))
+}
+
+async fn wrong_method(request: Request) -> impl IntoResponse {
+    let message = format!(
+        "{} does not take {}: /openapi.json lists what it takes",
+        request.uri().path().chars().take(200).collect::<String>(),
+        request.method()
+    );
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        message,
+    )
+}

@@ -1,0 +1,62 @@
+//! The OpenAPI document: put together from the handlers themselves, so that no route can be left out.
+
+use std::sync::Arc;
+
+use axum::{Json, Router, routing::MethodRouter, routing::get};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{Api, agents, config, logs, metrics, services, state};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Tucano controller",
+        description = "Deploys services, and shows the state of the cluster. Every error's body has `error`, a line for people, and `code`, for programs."
+    ),
+    modifiers(&BearerToken),
+    security(("token" = [])),
+    tags(
+        (name = "services", description = "What is to run"),
+        (name = "state", description = "What runs"),
+        (name = "logs", description = "What it says"),
+        (name = "controller", description = "The controller itself"),
+        (name = "agents", description = "For the agents of the workers, with a token of their own")
+    )
+)]
+struct Document;
+
+struct BearerToken;
+
+impl Modify for BearerToken {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// All routes, and the document that describes them.
+pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(services::routes())
+        .merge(state::routes())
+        .merge(logs::routes())
+        .merge(config::routes())
+        .merge(metrics::routes())
+        .merge(agents::routes())
+        .split_for_parts()
+}
+
+/// The route that shows the document.
+pub fn serve(document: Arc<utoipa::openapi::OpenApi>) -> MethodRouter<Arc<Api>> {
+    get(move || {
+        let document = document.clone();
+        async move { Json(document.as_ref().clone()) }
+    })
+}

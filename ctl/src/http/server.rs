@@ -1,0 +1,247 @@
+//! Accepting connections: bounded in number and in the time they may take to say what they want.
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener as StdTcpListener},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulShutdown, Watcher},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::auth;
+use crate::config_mgr::Listen;
+
+/// Pause when no connection can be accepted, such as for lack of file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long requests under way may take to end at the controller's end.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Longest request head.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// Why the controller cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody else has the address.
+    #[error("{address} is in use by another program: stop it, or set another address in ctl.toml")]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Any other reason.
+    #[error("cannot listen on {place}: {source}")]
+    Io {
+        /// The address or path.
+        place: String,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Opens a listening socket.
+///
+/// # Errors
+/// Why it cannot be had.
+pub async fn bind(listen: Listen) -> Result<TcpListener, ListenError> {
+    match listen {
+        Listen::Address(address) => TcpListener::bind(address).await.map_err(|source| {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                return ListenError::InUse { address };
+            }
+            ListenError::Io {
+                place: address.to_string(),
+                source,
+            }
+        }),
+        Listen::Stdin => inherited().map_err(|source| ListenError::Io {
+            place: "the socket inherited as stdin".to_owned(),
+            source,
+        }),
+    }
+}
+
+/// The socket that whoever started us opened as file descriptor 0.
+fn inherited() -> io::Result<TcpListener> {
+    let socket = StdTcpListener::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
+    if !rustix::net::sockopt::socket_acceptconn(&socket)? {
+        return Err(io::Error::other("it does not listen"));
+    }
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
+/// Opens the balancer's socket, for our own user alone.
+///
+/// # Errors
+/// Why it cannot be had.
+pub fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
+    let failed = |source| ListenError::Io {
+        place: path.display().to_string(),
+        source,
+    };
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Bounds that hold for every connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Most connections at once.
+    pub connections: usize,
+    /// Longest time for a request's head.
+    pub header_timeout: Duration,
+}
+
+/// Serves until `stop`, then lets requests under way end for a moment.
+pub async fn serve_tcp(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    stop: CancellationToken,
+) {
+    let Ok(local) = listener.local_addr() else {
+        return tracing::error!("a listener without address");
+    };
+    tracing::info!(%local, "the API listens");
+    let router = router.layer(axum::Extension(auth::Listener { local }));
+    let server = Server::new(router, bounds);
+    loop {
+        let Some(permit) = server.permit(&stop).await else {
+            break;
+        };
+        tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    // Answers are small and awaited.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "no TCP_NODELAY");
+                    }
+                    server.serve(stream, permit);
+                }
+                Err(error) => pause(&error).await,
+            },
+        }
+    }
+    drop(listener);
+    server.end().await;
+}
+
+/// As [`serve_tcp`], on a unix socket, whose file is removed at the end.
+pub async fn serve_unix(
+    listener: UnixListener,
+    path: PathBuf,
+    router: Router,
+    bounds: Bounds,
+    stop: CancellationToken,
+) {
+    let server = Server::new(router, bounds);
+    loop {
+        let Some(permit) = server.permit(&stop).await else {
+            break;
+        };
+        tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => server.serve(stream, permit),
+                Err(error) => pause(&error).await,
+            },
+        }
+    }
+    if let Err(error) = fs::remove_file(&path) {
+        tracing::debug!(%error, "the balancer's socket was gone already");
+    }
+    // Its long polls have nothing more to say.
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept a connection");
+    tokio::time::sleep(PAUSE).await;
+}
+
+struct Server {
+    router: Router,
+    header_timeout: Duration,
+    permits: Arc<Semaphore>,
+    graceful: GracefulShutdown,
+}
+
+impl Server {
+    fn new(router: Router, bounds: Bounds) -> Self {
+        Self {
+            router,
+            header_timeout: bounds.header_timeout,
+            permits: Arc::new(Semaphore::new(bounds.connections)),
+            graceful: GracefulShutdown::new(),
+        }
+    }
+
+    async fn permit(&self, stop: &CancellationToken) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            () = stop.cancelled() => None,
+            permit = self.permits.clone().acquire_owned() => permit.ok(),
+        }
+    }
+
+    fn serve<S>(&self, stream: S, permit: OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (router, timeout) = (self.router.clone(), self.header_timeout);
+        let watcher = self.graceful.watcher();
+        tokio::spawn(async move {
+            if let Err(error) = connection(stream, router, timeout, watcher).await {
+                tracing::debug!(%error, "a connection broke");
+            }
+            drop(permit);
+        });
+    }
+
+    async fn end(self) {
+        if tokio::time::timeout(DRAIN, self.graceful.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::info!("some requests were still under way");
+        }
+    }
+}
+
+async fn connection<S>(
+    stream: S,
+    router: Router,
+    header_timeout: Duration,
+    watcher: Watcher,
+) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    use tower::ServiceExt;
+    let router =
+        router.map_request(|request: hyper::Request<Incoming>| request.map(axum::body::Body::new));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(HEAD_BYTES.max(8192))
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    watcher.watch(connection).await
+}

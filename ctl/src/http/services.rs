@@ -1,0 +1,183 @@
+//! Deploying, showing, changing and removing services.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use tucano_api::{
+    error::ErrorBody,
+    ids::ServiceName,
+    state::{Deployed, ServicePatch, ServiceView},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api,
+    errors::ApiError,
+    extract::{Asked, Named, Wait},
+};
+use crate::{
+    body,
+    deployer::{Outcome, wait},
+};
+
+/// The routes of this module.
+pub fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, deploy))
+        .routes(routes!(show, change, remove))
+}
+
+/// The parts of a deploy.
+#[derive(utoipa::ToSchema)]
+#[allow(
+    dead_code,
+    reason = "describes the request's body in the OpenAPI document"
+)]
+struct DeployForm {
+    /// The static configuration, TOML or JSON.
+    config: String,
+    /// OCI archive; may be left out where `config` names a stored image by its digest.
+    #[schema(format = Binary)]
+    image: Option<String>,
+}
+
+/// All services.
+#[utoipa::path(get, path = "/v1/services", tag = "services",
+    responses((status = 200, body = Vec<ServiceView>)))]
+async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ServiceView>>, ApiError> {
+    Ok(Json(api.brain.query(|cluster| cluster.services()).await?))
+}
+
+/// Deploys a service: a multipart body with the parts `config` and `image` in either order, or the configuration alone
+/// where it names a stored image by its digest.
+#[utoipa::path(post, path = "/v1/services", tag = "services", params(Wait),
+    request_body(content = DeployForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, description = "Configured; of a service that was there", body = Deployed),
+        (status = 201, description = "Configured; a new service", body = Deployed),
+        (status = 400, description = "Configuration or image are wrong", body = ErrorBody),
+        (status = 408, body = ErrorBody),
+        (status = 409, description = "Another service has the host", body = ErrorBody),
+        (status = 413, description = "A part is too large", body = ErrorBody),
+        (status = 422, description = "The image cannot run here", body = ErrorBody),
+        (status = 429, description = "Too many uploads at once", body = ErrorBody),
+        (status = 503, description = "Configured, and not healthy in time", body = Deployed),
+        (status = 507, description = "The disk is full", body = ErrorBody)))]
+async fn deploy(
+    State(api): State<Arc<Api>>,
+    Asked(wait): Asked<Wait>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let patience = wait.patience(api.config.current().limits.wait)?;
+    let uploaded = api.deployer.receive(request).await?;
+    let outcome = api.deployer.deploy(uploaded).await?;
+    answer(&api, outcome, patience).await
+}
+
+/// One service.
+#[utoipa::path(get, path = "/v1/services/{name}", tag = "services",
+    params(("name" = String, Path)),
+    responses((status = 200, body = ServiceView), (status = 404, body = ErrorBody)))]
+async fn show(
+    State(api): State<Arc<Api>>,
+    Named(name): Named<ServiceName>,
+) -> Result<Json<ServiceView>, ApiError> {
+    let missing = ApiError::not_found(format!("there is no service {name}"));
+    let view = api
+        .brain
+        .query(move |cluster| cluster.service(&name))
+        .await?;
+    view.map(Json).ok_or(missing)
+}
+
+/// Changes some keys of a service's configuration, which makes a new revision; `null` puts a key back to its default.
+#[utoipa::path(patch, path = "/v1/services/{name}", tag = "services",
+    params(("name" = String, Path), Wait),
+    request_body(content = Object, description = "Keys of the static configuration"),
+    responses(
+        (status = 200, body = Deployed),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody),
+        (status = 503, description = "Changed, and not healthy in time", body = Deployed),
+        (status = 507, body = ErrorBody)))]
+async fn change(
+    State(api): State<Arc<Api>>,
+    Named(name): Named<ServiceName>,
+    Asked(wait): Asked<Wait>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let limits = api.config.current().limits.clone();
+    let patience = wait.patience(limits.wait)?;
+    let text = body::read("the change", body, limits.config_bytes, limits.body_idle.0).await?;
+    let patch: ServicePatch = serde_json::from_slice(&text).map_err(|error| {
+        let message =
+            format!("not a JSON object of keys to change, such as {{\"concurrency\": 3}}: {error}");
+        ApiError::bad_request("invalid_config", message)
+    })?;
+    let outcome = api.deployer.patch(name, patch).await?;
+    answer(&api, outcome, patience).await
+}
+
+/// Removes a service; with `wait=true` answers when no node runs a process of it any more.
+#[utoipa::path(delete, path = "/v1/services/{name}", tag = "services",
+    params(("name" = String, Path), Wait),
+    responses(
+        (status = 200, description = "Removed"),
+        (status = 404, body = ErrorBody),
+        (status = 503, description = "Removed, and some process still ends", body = ErrorBody)))]
+async fn remove(
+    State(api): State<Arc<Api>>,
+    Named(name): Named<ServiceName>,
+    Asked(wait): Asked<Wait>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let patience = wait.patience(api.config.current().limits.wait)?;
+    api.deployer.remove(name.clone()).await?;
+    if let Some(patience) = patience
+        && !wait::until_gone(&api.brain, &name, patience).await?
+    {
+        let left = {
+            let name = name.clone();
+            api.brain
+                .query(move |cluster| cluster.existing(&name))
+                .await?
+        };
+        let left: Vec<String> = left
+            .iter()
+            .map(|(node, process)| format!("{process} on {node}"))
+            .collect();
+        let message = format!(
+            "{name} is removed, but not all of its processes have ended: {}",
+            left.join("; ")
+        );
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not_gone",
+            message,
+        ));
+    }
+    Ok(Json(serde_json::json!({})))
+}
+
+/// The answer to a deploy or a change, after waiting where that was asked for.
+async fn answer(
+    api: &Api,
+    mut outcome: Outcome,
+    patience: Option<std::time::Duration>,
+) -> Result<Response, ApiError> {
+    if let Some(patience) = patience {
+        outcome = wait::until_healthy(&api.brain, outcome, patience).await?;
+    }
+    let status = match (outcome.deployed.healthy, outcome.is_new) {
+        (Some(false), _) => StatusCode::SERVICE_UNAVAILABLE,
+        (_, true) => StatusCode::CREATED,
+        (_, false) => StatusCode::OK,
+    };
+    Ok((status, Json::<Deployed>(outcome.deployed)).into_response())
+}

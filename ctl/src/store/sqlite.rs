@@ -1,0 +1,304 @@
+//! The schema: one table per kind of record, each row a key and its record as JSON, so that people can read it
+//! with any SQLite tool.
+
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, ErrorCode, Transaction, params};
+use serde::{Serialize, de::DeserializeOwned};
+use tucano_planner::{Record, Snapshot};
+
+use super::StoreError;
+
+/// Version of the schema below, kept in `user_version`.
+const SCHEMA: i64 = 1;
+/// Marks the file as ours for file(1): "Tuca".
+const APPLICATION_ID: i64 = 0x5475_6361;
+/// The counters are one record.
+const COUNTERS: &str = "cluster";
+
+const CREATE: &str = "
+    CREATE TABLE services  (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE processes (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE nodes     (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE counters  (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// An open database.
+#[derive(Debug)]
+pub struct Database {
+    connection: Connection,
+}
+
+impl Database {
+    /// Opens or creates the file; it grows to `limit_bytes` at most.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn open(path: &Path, limit_bytes: u64) -> Result<Self, StoreError> {
+        let opening = |source: rusqlite::Error| match full(source) {
+            Ok(full) => full,
+            Err(source) => StoreError::Open {
+                path: path.display().to_string(),
+                source,
+            },
+        };
+        let mut connection = Connection::open(path).map_err(opening)?;
+        configure(&connection, limit_bytes).map_err(opening)?;
+        let found: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(opening)?;
+        match found {
+            0 => create(&mut connection).map_err(opening)?,
+            SCHEMA => {}
+            found => {
+                return Err(StoreError::Newer {
+                    path: path.display().to_string(),
+                    found,
+                    known: SCHEMA,
+                });
+            }
+        }
+        Ok(Self { connection })
+    }
+
+    /// Everything in it.
+    ///
+    /// # Errors
+    /// The record that cannot be read.
+    pub fn load(&mut self) -> Result<Snapshot, StoreError> {
+        Ok(Snapshot {
+            services: self.table("services")?,
+            processes: self.table("processes")?,
+            nodes: self.table("nodes")?,
+            counters: self.table("counters")?.pop().unwrap_or_default(),
+        })
+    }
+
+    /// Writes all records or none, and returns when they are on disk.
+    ///
+    /// # Errors
+    /// Why nothing was written.
+    pub fn persist(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction().map_err(refused)?;
+        for record in records {
+            write(&transaction, record)?;
+        }
+        transaction.commit().map_err(refused)
+    }
+
+    fn table<T: DeserializeOwned>(&self, table: &'static str) -> Result<Vec<T>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare(&format!("SELECT key, record FROM {table} ORDER BY key"))
+            .map_err(refused)?;
+        let rows = statement
+            .query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })
+            .map_err(refused)?;
+        rows.map(|row| {
+            let (key, record) = row.map_err(refused)?;
+            serde_json::from_str(&record).map_err(|source| StoreError::Record {
+                table,
+                key,
+                source,
+            })
+        })
+        .collect()
+    }
+}
+
+fn configure(connection: &Connection, limit_bytes: u64) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // In WAL mode only FULL syncs at each commit: what is acknowledged survives power loss.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let limit_bytes = i64::try_from(limit_bytes).unwrap_or(i64::MAX);
+    let pages = limit_bytes / page_bytes.max(1);
+    connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+}
+
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(CREATE)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA)?;
+    transaction.commit()
+}
+
+fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), StoreError> {
+    match record {
+        Record::Service(service) => put(transaction, "services", service.name.as_str(), service),
+        Record::ServiceGone(name) => delete(transaction, "services", name.as_str()),
+        Record::Process(process) => put(transaction, "processes", process.id.as_str(), process),
+        Record::ProcessGone(id) => delete(transaction, "processes", id.as_str()),
+        Record::Node(node) => put(transaction, "nodes", node.name.as_str(), node),
+        Record::NodeGone(name) => delete(transaction, "nodes", name.as_str()),
+        Record::Counters(counters) => put(transaction, "counters", COUNTERS, counters),
+    }
+}
+
+fn put(
+    transaction: &Transaction<'_>,
+    table: &str,
+    key: &str,
+    record: &impl Serialize,
+) -> Result<(), StoreError> {
+    let json = serde_json::to_string(record)?;
+    let sql = format!("INSERT OR REPLACE INTO {table} (key, record) VALUES (?1, ?2)");
+    let mut statement = transaction.prepare_cached(&sql).map_err(refused)?;
+    statement.execute(params![key, json]).map_err(refused)?;
+    Ok(())
+}
+
+fn delete(transaction: &Transaction<'_>, table: &str, key: &str) -> Result<(), StoreError> {
+    let sql = format!("DELETE FROM {table} WHERE key = ?1");
+    let mut statement = transaction.prepare_cached(&sql).map_err(refused)?;
+    statement.execute(params![key]).map_err(refused)?;
+    Ok(())
+}
+
+fn refused(error: rusqlite::Error) -> StoreError {
+    full(error).unwrap_or_else(StoreError::Write)
+}
+
+/// A lack of room shows as one of these: writing the log fails with `FULL`, extending shared memory or the file system's
+/// own bookkeeping with an IO error.
+fn full(error: rusqlite::Error) -> Result<StoreError, rusqlite::Error> {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => Ok(StoreError::Full(error)),
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tucano_api::{
+        ids::{Generation, ProcessId},
+        state::NodeCondition,
+        units::Timestamp,
+    };
+    use tucano_planner::{Counters, NodeRecord, ProcessRecord};
+
+    use super::*;
+
+    const LIMIT: u64 = 1 << 30;
+
+    fn node(name: &str, generation: u64) -> Record {
+        Record::Node(NodeRecord {
+            name: name.parse().unwrap(),
+            generation: Generation(generation),
+            condition: NodeCondition::Alive,
+            since: Timestamp(1),
+            reason: None,
+            restart_attempts: 0,
+        })
+    }
+
+    fn process(number: u64) -> Record {
+        let service = "hello".parse().unwrap();
+        Record::Process(ProcessRecord {
+            id: ProcessId::new(&service, number),
+            service,
+            revision: tucano_api::ids::Revision(1),
+            node: "w1".parse().unwrap(),
+            replaces: None,
+            draining_since: None,
+        })
+    }
+
+    #[test]
+    fn what_was_persisted_is_there_after_reopening() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.sqlite3");
+        let mut database = Database::open(&path, LIMIT).unwrap();
+        let counters = Counters {
+            last_process: 7,
+            last_placed_on: None,
+        };
+        database
+            .persist(&[
+                node("w1", 3),
+                process(1),
+                process(2),
+                Record::Counters(counters.clone()),
+            ])
+            .unwrap();
+        database
+            .persist(&[
+                node("w1", 4),
+                Record::ProcessGone("hello-1".parse().unwrap()),
+            ])
+            .unwrap();
+        drop(database);
+        let snapshot = Database::open(&path, LIMIT).unwrap().load().unwrap();
+        assert_eq!(snapshot.nodes[0].generation, Generation(4));
+        assert_eq!(snapshot.processes.len(), 1);
+        assert_eq!(snapshot.processes[0].id.as_str(), "hello-2");
+        assert_eq!(snapshot.counters, counters);
+    }
+
+    #[test]
+    fn a_full_database_refuses_a_transaction_whole_and_works_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut database =
+            Database::open(&directory.path().join("state.sqlite3"), 64 << 10).unwrap();
+        database.persist(&[node("w1", 1)]).unwrap();
+        let many: Vec<Record> = (0..5000).map(process).collect();
+        let error = database.persist(&many).unwrap_err();
+        assert!(error.is_full(), "{error}");
+        assert!(error.to_string().contains("free some space"));
+        assert!(database.load().unwrap().processes.is_empty());
+        database.persist(&[node("w1", 2)]).unwrap();
+        assert_eq!(database.load().unwrap().nodes[0].generation, Generation(2));
+    }
+
+    #[test]
+    fn a_database_of_a_newer_program_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.sqlite3");
+        drop(Database::open(&path, LIMIT).unwrap());
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        drop(connection);
+        let error = Database::open(&path, LIMIT).unwrap_err().to_string();
+        assert!(
+            error.contains("schema 99") && error.contains("knows 1"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_and_a_broken_record_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let garbage = directory.path().join("garbage");
+        std::fs::write(&garbage, vec![b'x'; 8192]).unwrap();
+        let error = Database::open(&garbage, LIMIT).unwrap_err().to_string();
+        assert!(error.contains("garbage"), "{error}");
+
+        let path = directory.path().join("state.sqlite3");
+        let mut database = Database::open(&path, LIMIT).unwrap();
+        let broken = "INSERT INTO nodes VALUES ('w1', '{}')";
+        database.connection.execute(broken, []).unwrap();
+        let error = database.load().unwrap_err().to_string();
+        assert!(error.contains("\"w1\" of table nodes"), "{error}");
+    }
+
+    #[test]
+    fn commits_are_synced() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(&directory.path().join("s"), LIMIT).unwrap();
+        let read = |pragma: &str| -> String {
+            database
+                .connection
+                .pragma_query_value(None, pragma, |row| {
+                    row.get::<_, rusqlite::types::Value>(0)
+                        .map(|v| format!("{v:?}"))
+                })
+                .unwrap()
+        };
+        assert_eq!(read("journal_mode"), "Text(\"wal\")");
+        assert_eq!(read("synchronous"), "Integer(2)");
+    }
+}
