@@ -1,9 +1,14 @@
 //! Where processes are placed: on the eligible worker that has the fewest of the service, and among those on
 //! the next one in a rotation that the whole cluster shares.
 
+use std::collections::BTreeMap;
+
 use tucano_api::ids::ServiceName;
 
 use crate::{cluster::Cluster, processes::Process};
+
+/// Numbers of processes that may be stopped without harm, by the index of their node.
+pub(crate) type Useless = BTreeMap<usize, Vec<u64>>;
 
 /// What there is of a service.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +77,8 @@ impl Cluster {
         counts
     }
 
-    /// Places up to `wanted` more processes of a service. Returns how many found a place.
+    /// Places up to `wanted` more processes of a service. Old ones that serve nobody give way where they are in
+    /// the way. Returns how many found a place.
     pub(crate) fn place(&mut self, name: &ServiceName, wanted: usize) -> usize {
         let Some(service) = self.services.get(name).filter(|_| wanted > 0) else {
             return 0;
@@ -80,18 +86,25 @@ impl Cluster {
         let memory = service.current().config.memory.0;
         let census = self.census(name);
         let mut counts = self.spread(census.current.iter().chain(&census.moves));
+        let mut useless = self.useless(&census);
         for placed in 0..wanted {
-            let Some(node) = self.choose(&counts, memory) else {
+            let Some(node) = self.choose(&counts, memory, &useless) else {
                 return placed;
             };
+            while self.nodes[node].free() < memory
+                && let Some(number) = useless.get_mut(&node).and_then(Vec::pop)
+            {
+                self.forget(number);
+            }
             counts[node] += 1;
             self.start(name, node, None);
         }
         wanted
     }
 
-    /// The eligible worker with the lowest count, the next in rotation among equals.
-    pub(crate) fn choose(&self, counts: &[u32], memory: u64) -> Option<usize> {
+    /// The eligible worker with the lowest count, the next in rotation among equals. Memory that `useless`
+    /// processes reserve counts as free.
+    pub(crate) fn choose(&self, counts: &[u32], memory: u64, useless: &Useless) -> Option<usize> {
         let all = self.nodes.len();
         let last = self.counters.last_placed_on.as_ref();
         let first = last
@@ -99,12 +112,26 @@ impl Cluster {
             .map_or(0, |last| last + 1);
         (0..all)
             .map(|distance| (first + distance) % all)
-            .filter(|index| self.is_eligible(*index, memory))
+            .filter(|index| self.is_eligible(*index, memory, useless))
             .min_by_key(|index| counts[*index])
     }
 
-    fn is_eligible(&self, index: usize, memory: u64) -> bool {
+    fn is_eligible(&self, index: usize, memory: u64, useless: &Useless) -> bool {
         let node = &self.nodes[index];
-        node.is_alive() && node.free() >= memory
+        let numbers = useless.get(&index).into_iter().flatten();
+        let given_up = numbers.filter_map(|number| Some(self.processes.get(number)?.memory));
+        let reserved = given_up.fold(node.reserved, u64::saturating_sub);
+        node.is_alive() && node.reservable().saturating_sub(reserved) >= memory
+    }
+
+    /// Old processes that are not healthy, by node.
+    fn useless(&self, census: &Census) -> Useless {
+        let mut useless = Useless::new();
+        for number in &census.old {
+            if let Some(process) = self.processes.get(number).filter(|p| !p.is_healthy()) {
+                useless.entry(process.node).or_default().push(*number);
+            }
+        }
+        useless
     }
 }

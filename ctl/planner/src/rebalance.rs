@@ -6,7 +6,10 @@ use tucano_api::{
     units::Timestamp,
 };
 
-use crate::{cluster::Cluster, placement::Census};
+use crate::{
+    cluster::Cluster,
+    placement::{Census, Useless},
+};
 
 impl Cluster {
     /// Goes on with processes that were placed to take over from another.
@@ -87,7 +90,7 @@ impl Cluster {
         counts: &[u32],
         memory: u64,
     ) -> Option<(usize, ProcessId)> {
-        let target = self.choose(counts, memory)?;
+        let target = self.choose(counts, memory, &Useless::new())?;
         let alive = (0..self.nodes.len()).filter(|index| self.nodes[*index].is_alive());
         let source = alive.max_by_key(|index| counts[*index])?;
         if counts[source] <= counts[target] + 1 {

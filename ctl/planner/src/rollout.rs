@@ -47,10 +47,7 @@ impl Cluster {
         } else {
             missing.min(at_once.saturating_sub(census.on_the_way()))
         };
-        let mut placed = self.place(name, turn);
-        while placed < turn && self.drop_unhealthy_for(name) {
-            placed += self.place(name, turn - placed);
-        }
+        let placed = self.place(name, turn);
         let Some(service) = self.services.get_mut(name) else {
             return;
         };
@@ -66,21 +63,6 @@ impl Cluster {
         if placed == 0 && turn > 0 {
             self.stop_first(name, &census);
         }
-    }
-
-    /// Old processes that serve nobody make room at once. Whether there is room now for one more.
-    fn drop_unhealthy_for(&mut self, name: &ServiceName) -> bool {
-        let census = self.census(name);
-        let is_unhealthy =
-            |number: &u64| self.processes.get(number).is_some_and(|p| !p.is_healthy());
-        let useless: Vec<u64> = census.old.into_iter().filter(is_unhealthy).collect();
-        let Some(victims) = self.room_by_stopping(name, &useless) else {
-            return false;
-        };
-        for number in victims {
-            self.forget(number);
-        }
-        true
     }
 
     /// When nothing of the current revision has a place, nor is on its way, the old one gives up as little as

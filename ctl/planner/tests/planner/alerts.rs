@@ -1,0 +1,139 @@
+use tucano_api::{state::AlertKind, units::Span};
+
+use crate::kit::{Sim, config, image, told, validator::of_kind};
+
+/// Has the kernel kill the service's first process.
+fn oom_kill(sim: &mut Sim) {
+    let id = sim.ids("hello")[0].clone();
+    let now = sim.now;
+    for agent in sim.agents.values_mut() {
+        agent.oom_kill(&id, now);
+    }
+}
+
+#[test]
+fn a_process_that_keeps_crashing_is_reported_once() {
+    let mut sim = Sim::new(1);
+    sim.world.crashing.insert(image(1));
+    sim.deploy(config("hello", 1));
+    sim.run(Span::secs(60));
+    assert_eq!(told(&sim), [(AlertKind::ProcessCrashing, "hello-1")]);
+    let message = &sim.alerts[0].message;
+    assert!(
+        message.contains("ended 3 times in a row; it last ended with exit code 1"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_crash_or_two_are_not_reported() {
+    let mut sim = Sim::new(1);
+    sim.world.crashing.insert(image(1));
+    sim.deploy(config("hello", 1));
+    sim.run(Span::secs(2));
+    sim.world.crashing.clear();
+    sim.run(Span::secs(30));
+    assert!(
+        sim.agents
+            .values()
+            .all(|a| a.containers.values().all(|c| c.restarts > 0))
+    );
+    assert_eq!(told(&sim), []);
+}
+
+#[test]
+fn crashes_far_apart_are_not_a_row() {
+    let mut sim = Sim::new(1);
+    sim.serve(config("hello", 1));
+    for _ in 0..5 {
+        oom_kill(&mut sim);
+        sim.run(Span::secs(10));
+    }
+    assert_eq!(of_kind(&sim.alerts, AlertKind::ProcessCrashing), 0);
+    assert_eq!(of_kind(&sim.alerts, AlertKind::ProcessOomKilled), 5);
+    assert_eq!(of_kind(&sim.alerts, AlertKind::ProcessRecovered), 5);
+}
+
+#[test]
+fn a_process_that_crashed_and_is_healthy_for_a_while_has_recovered() {
+    let mut sim = Sim::new(1);
+    sim.world.crashing.insert(image(1));
+    sim.deploy(config("hello", 1));
+    sim.run(Span::secs(20));
+    sim.world.crashing.clear();
+    sim.run(Span::secs(3));
+    assert_eq!(
+        of_kind(&sim.alerts, AlertKind::ProcessRecovered),
+        0,
+        "not yet"
+    );
+    sim.run(Span::secs(30));
+    assert_eq!(
+        told(&sim),
+        [
+            (AlertKind::ProcessCrashing, "hello-1"),
+            (AlertKind::ProcessRecovered, "hello-1")
+        ]
+    );
+}
+
+#[test]
+fn an_oom_kill_is_reported_as_such_and_once_until_the_process_has_recovered() {
+    let mut sim = Sim::new(1);
+    sim.serve(config("hello", 1));
+    for _ in 0..2 {
+        oom_kill(&mut sim);
+        sim.run(Span::secs(2));
+    }
+    assert_eq!(told(&sim), [(AlertKind::ProcessOomKilled, "hello-1")]);
+    assert!(
+        sim.alerts[0]
+            .message
+            .contains("its memory limit of 256 MiB")
+    );
+    sim.run(Span::secs(20));
+    oom_kill(&mut sim);
+    sim.run(Span::secs(1));
+    let kinds: Vec<AlertKind> = told(&sim).into_iter().map(|(kind, _)| kind).collect();
+    use AlertKind::{ProcessOomKilled, ProcessRecovered};
+    assert_eq!(
+        kinds,
+        [ProcessOomKilled, ProcessRecovered, ProcessOomKilled]
+    );
+}
+
+#[test]
+fn a_restart_of_the_controller_repeats_no_alert() {
+    let mut sim = Sim::new(1);
+    sim.world.crashing.insert(image(1));
+    sim.deploy(config("hello", 1));
+    sim.run(Span::secs(20));
+    oom_kill(&mut sim);
+    sim.run(Span::secs(1));
+    let before = told(&sim).len();
+    assert_eq!(before, 2);
+    sim.restart_controller();
+    sim.run(Span::secs(20));
+    assert_eq!(told(&sim).len(), before);
+    sim.world.crashing.clear();
+    sim.run(Span::secs(20));
+    assert_eq!(told(&sim).last().unwrap().0, AlertKind::ProcessRecovered);
+    sim.restart_controller();
+    sim.run(Span::secs(20));
+    assert_eq!(told(&sim).len(), before + 1);
+}
+
+#[test]
+fn an_agent_that_lost_its_count_of_restarts_begins_anew() {
+    let mut sim = Sim::new(1);
+    sim.serve(config("hello", 1));
+    let id = sim.ids("hello")[0].clone();
+    sim.agent(1).containers.get_mut(&id).unwrap().restarts = 50;
+    sim.run(Span::secs(30));
+    sim.agent(1).containers.get_mut(&id).unwrap().restarts = 0;
+    sim.run(Span::secs(2));
+    let before = of_kind(&sim.alerts, AlertKind::ProcessCrashing);
+    sim.agent(1).containers.get_mut(&id).unwrap().restarts = 3;
+    sim.run(Span::secs(2));
+    assert_eq!(of_kind(&sim.alerts, AlertKind::ProcessCrashing), before + 1);
+}

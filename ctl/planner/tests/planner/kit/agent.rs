@@ -1,0 +1,240 @@
+//! A model of an agent: it follows its desired set, and reports what there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tucano_api::{
+    agent::{
+        DesiredProcess, DesiredSet, Exit, NodeMetrics, NodeReport, ProcessReport, ProcessState,
+    },
+    ids::{Digest, Generation, NodeName, ProcessId},
+    units::{Bytes, Span, Timestamp},
+};
+use tucano_planner::Worker;
+
+const STOP_TIME: Span = Span::millis(500);
+const BACK_OFF: Span = Span::millis(700);
+const REPORT_INTERVAL: Span = Span::secs(1);
+
+/// What images do when they are started.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// Images whose programs end as soon as they run.
+    pub crashing: BTreeSet<Digest>,
+    /// Images whose programs never answer a probe.
+    pub mute: BTreeSet<Digest>,
+    pub start_time: Span,
+}
+
+#[derive(Debug, Clone)]
+pub struct Container {
+    pub desired: DesiredProcess,
+    pub state: ProcessState,
+    pub port: u16,
+    pub restarts: u32,
+    pub last_exit: Option<Exit>,
+    /// When it leaves its state.
+    until: Timestamp,
+}
+
+#[derive(Debug, Clone)]
+pub struct Agent {
+    pub name: NodeName,
+    worker: Worker,
+    pub powered: bool,
+    /// On its disk: what it was last told.
+    pub desired: DesiredSet,
+    pub containers: BTreeMap<ProcessId, Container>,
+    pub metrics: NodeMetrics,
+    starts: u32,
+    sequence: u64,
+    report_at: Timestamp,
+    next_port: u16,
+}
+
+impl Agent {
+    pub fn new(worker: Worker, reservable: Bytes) -> Self {
+        Self {
+            name: worker.name.clone(),
+            powered: true,
+            desired: DesiredSet {
+                node: worker.name.clone(),
+                generation: Generation(0),
+                processes: Vec::new(),
+            },
+            containers: BTreeMap::new(),
+            metrics: NodeMetrics {
+                cpus: 4,
+                memory_total: reservable,
+                memory_reservable: reservable,
+                ..NodeMetrics::default()
+            },
+            starts: 0,
+            sequence: 0,
+            report_at: Timestamp(0),
+            next_port: 20_000,
+            worker,
+        }
+    }
+
+    pub fn cut_power(&mut self) {
+        self.powered = false;
+        self.containers.clear();
+    }
+
+    pub fn power_on(&mut self) {
+        self.powered = true;
+        self.restart();
+    }
+
+    /// The agent dies and is started again; its containers run on.
+    pub fn restart(&mut self) {
+        self.starts += 1;
+        self.sequence = 0;
+        self.report_at = Timestamp(0);
+    }
+
+    /// Loses what it had on its disk.
+    pub fn forget(&mut self) {
+        self.desired.generation = Generation(0);
+        self.desired.processes.clear();
+    }
+
+    pub fn take(&mut self, set: DesiredSet) {
+        if self.powered && set.node == self.name && set.generation >= self.desired.generation {
+            self.desired = set;
+        }
+    }
+
+    /// The kernel kills a process for lack of memory.
+    pub fn oom_kill(&mut self, id: &ProcessId, now: Timestamp) {
+        if let Some(container) = self.containers.get_mut(id) {
+            container.end(now, true);
+            self.report_at = now;
+        }
+    }
+
+    pub fn healthy(&self) -> impl Iterator<Item = &ProcessId> {
+        let healthy = |c: &Container| c.state == ProcessState::Healthy;
+        self.containers
+            .iter()
+            .filter(move |(_, c)| healthy(c))
+            .map(|(id, _)| id)
+    }
+
+    /// Does what is due. Returns a report if one is.
+    pub fn act(&mut self, now: Timestamp, world: &World) -> Option<NodeReport> {
+        if !self.powered {
+            return None;
+        }
+        let changed = self.follow(now, world) | self.advance(now, world);
+        (changed || self.report_at <= now).then(|| self.report(now))
+    }
+
+    fn follow(&mut self, now: Timestamp, world: &World) -> bool {
+        let mut changed = false;
+        let wanted: BTreeSet<&ProcessId> = self.desired.processes.iter().map(|p| &p.id).collect();
+        for (id, container) in &mut self.containers {
+            if !wanted.contains(id) && container.state != ProcessState::Stopping {
+                container.enter(ProcessState::Stopping, now.after(STOP_TIME));
+                changed = true;
+            }
+        }
+        for process in &self.desired.processes {
+            if !self.containers.contains_key(&process.id) {
+                self.next_port += 1;
+                let container = Container::new(process.clone(), self.next_port, now, world);
+                self.containers.insert(process.id.clone(), container);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    fn advance(&mut self, now: Timestamp, world: &World) -> bool {
+        let before = self.containers.len();
+        self.containers
+            .retain(|_, c| c.state != ProcessState::Stopping || c.until > now);
+        let mut changed = self.containers.len() != before;
+        for container in self.containers.values_mut().filter(|c| c.until <= now) {
+            changed |= container.advance(now, world);
+        }
+        changed
+    }
+
+    pub fn report(&mut self, now: Timestamp) -> NodeReport {
+        self.sequence += 1;
+        self.report_at = now.after(REPORT_INTERVAL);
+        NodeReport {
+            node: Some(self.name.clone()),
+            ip: self.worker.ip,
+            agent_port: 7071,
+            agent_id: format!("{}-{}", self.name, self.starts),
+            sequence: self.sequence,
+            version: "1.0.0".into(),
+            architecture: "amd64".into(),
+            generation: self.desired.generation,
+            metrics: self.metrics.clone(),
+            notes: Vec::new(),
+            processes: self.containers.values().map(Container::report).collect(),
+        }
+    }
+}
+
+impl Container {
+    fn new(desired: DesiredProcess, port: u16, now: Timestamp, world: &World) -> Self {
+        Self {
+            desired,
+            state: ProcessState::Starting,
+            port,
+            restarts: 0,
+            last_exit: None,
+            until: now.after(world.start_time),
+        }
+    }
+
+    fn enter(&mut self, state: ProcessState, until: Timestamp) {
+        self.state = state;
+        self.until = until;
+    }
+
+    fn end(&mut self, now: Timestamp, oom_killed: bool) {
+        self.last_exit = Some(Exit {
+            code: (!oom_killed).then_some(1),
+            signal: oom_killed.then_some(9),
+            oom_killed,
+            at: now,
+        });
+        self.enter(ProcessState::BackOff, now.after(BACK_OFF));
+    }
+
+    fn advance(&mut self, now: Timestamp, world: &World) -> bool {
+        let image = &self.desired.image;
+        match self.state {
+            ProcessState::BackOff => {
+                self.restarts += 1;
+                self.enter(ProcessState::Starting, now.after(world.start_time));
+            }
+            ProcessState::Starting if world.crashing.contains(image) => self.end(now, false),
+            ProcessState::Starting if !world.mute.contains(image) => {
+                self.enter(ProcessState::Healthy, Timestamp(u64::MAX));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn report(&self) -> ProcessReport {
+        ProcessReport {
+            id: self.desired.id.clone(),
+            service: self.desired.config.name.clone(),
+            revision: self.desired.revision,
+            state: self.state,
+            reason: None,
+            node_port: Some(self.port),
+            started_at: None,
+            restarts: self.restarts,
+            last_exit: self.last_exit,
+            metrics: None,
+        }
+    }
+}

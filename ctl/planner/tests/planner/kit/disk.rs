@@ -1,0 +1,40 @@
+//! The durable state, as a store would hold it.
+
+use tucano_planner::{Record, Snapshot};
+
+/// Writes one batch of records, as a transaction does.
+pub fn write(disk: &mut Snapshot, records: &[Record]) {
+    for record in records {
+        write_one(disk, record.clone());
+    }
+    disk.services.sort_by(|a, b| a.name.cmp(&b.name));
+    disk.processes.sort_by_key(|process| process.id.number());
+    disk.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+}
+
+/// The snapshot in the order in which [`write`] leaves it.
+pub fn sorted(mut snapshot: Snapshot) -> Snapshot {
+    write(&mut snapshot, &[]);
+    snapshot
+}
+
+fn write_one(disk: &mut Snapshot, record: Record) {
+    match record {
+        Record::Service(service) => {
+            disk.services.retain(|old| old.name != service.name);
+            disk.services.push(*service);
+        }
+        Record::ServiceGone(name) => disk.services.retain(|old| old.name != name),
+        Record::Process(process) => {
+            disk.processes.retain(|old| old.id != process.id);
+            disk.processes.push(process);
+        }
+        Record::ProcessGone(id) => disk.processes.retain(|old| old.id != id),
+        Record::Node(node) => {
+            disk.nodes.retain(|old| old.name != node.name);
+            disk.nodes.push(node);
+        }
+        Record::NodeGone(name) => disk.nodes.retain(|old| old.name != name),
+        Record::Counters(counters) => disk.counters = counters,
+    }
+}

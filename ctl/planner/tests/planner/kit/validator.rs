@@ -1,0 +1,360 @@
+//! Looks at every step, knowing only what went in and what came out: what must never happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tucano_api::{
+    agent::{NodeReport, ProcessState},
+    ids::{Generation, NodeName, ProcessId},
+    routes::ServiceRoute,
+    state::{Alert, AlertKind, NodeCondition, ProcessView, ServiceView},
+    units::Timestamp,
+};
+use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, Snapshot};
+
+use super::disk;
+
+/// What it remembers from step to step.
+#[derive(Debug, Clone, Default)]
+pub struct Validator {
+    /// The last report of each worker that was not late.
+    reports: BTreeMap<NodeName, NodeReport>,
+    /// Process ids that have been given out, and those of them that are gone.
+    used: BTreeSet<ProcessId>,
+    gone: BTreeSet<ProcessId>,
+    /// What each generation of each node's desired set consisted of.
+    assigned: BTreeMap<(NodeName, Generation), Vec<ProcessId>>,
+    /// What the sysadmin was last told of each node and process.
+    told: BTreeMap<String, AlertKind>,
+}
+
+impl Validator {
+    /// A restored cluster is what was persisted, but for workers that have left the topology meanwhile, and
+    /// knows of no worker's health.
+    pub fn restored(&mut self, cluster: &Cluster, disk: &Snapshot) {
+        self.reports.clear();
+        let restored = disk::sorted(cluster.snapshot());
+        let mut expected = disk.clone();
+        expected
+            .processes
+            .retain(|process| cluster.node(&process.node).is_some());
+        expected.nodes = restored.nodes.clone();
+        assert_eq!(restored, expected, "restored as it was persisted");
+        let persisted = disk
+            .nodes
+            .iter()
+            .filter(|node| cluster.node(&node.name).is_some());
+        for record in persisted {
+            assert!(restored.nodes.contains(record), "{record:?}");
+        }
+    }
+
+    /// `published`: what the balancer holds, if the step was carried out whole.
+    pub fn check(
+        &mut self,
+        now: Timestamp,
+        event: &Event,
+        actions: &[Action],
+        cluster: &Cluster,
+        published: Option<Option<&[ServiceRoute]>>,
+    ) {
+        self.hear(event, cluster);
+        check_order(actions);
+        let started = self.check_records(actions);
+        self.check_assigned(actions, cluster);
+        self.check_alerts(actions);
+        self.check_routes(cluster);
+        for service in cluster.services() {
+            check_count(&service, cluster);
+            check_spread(&service, cluster, &started);
+        }
+        check_memory(cluster, &started);
+        check_deadline(now, cluster);
+        if let Some(published) = published.filter(|_| all_known(cluster)) {
+            assert_eq!(
+                published.unwrap_or_default(),
+                cluster.routes(),
+                "the balancer knows"
+            );
+        }
+    }
+
+    fn hear(&mut self, event: &Event, cluster: &Cluster) {
+        if let Event::NodeReported { node, report } = event
+            && cluster.node(node).is_some()
+        {
+            let late = self.reports.get(node).is_some_and(|last| {
+                last.agent_id == report.agent_id && report.sequence <= last.sequence
+            });
+            if !late {
+                self.reports.insert(node.clone(), (**report).clone());
+            }
+        }
+    }
+
+    /// No process id is given out twice. Returns the processes that this step has placed.
+    fn check_records(&mut self, actions: &[Action]) -> Vec<ProcessRecord> {
+        let records = actions.iter().flat_map(|action| match action {
+            Action::Persist(records) => records.as_slice(),
+            _ => &[],
+        });
+        let mut started = Vec::new();
+        for record in records {
+            match record {
+                Record::Process(process) => {
+                    assert!(
+                        !self.gone.contains(&process.id),
+                        "{} is used again",
+                        process.id
+                    );
+                    if self.used.insert(process.id.clone()) {
+                        started.push(process.clone());
+                    }
+                }
+                Record::ProcessGone(id) => {
+                    self.gone.insert(id.clone());
+                }
+                Record::NodeGone(name) => self.assigned.retain(|(node, _), _| node != name),
+                _ => {}
+            }
+        }
+        started
+    }
+
+    /// A generation always means the same processes; those that the cluster has for the node.
+    fn check_assigned(&mut self, actions: &[Action], cluster: &Cluster) {
+        for action in actions {
+            let Action::Assign(set) = action else {
+                continue;
+            };
+            if cluster.node(&set.node).is_none() {
+                assert!(
+                    set.processes.is_empty(),
+                    "a worker that has left ends what it runs"
+                );
+                continue;
+            }
+            assert_eq!(cluster.desired_set(&set.node).as_ref(), Some(set));
+            let ids: Vec<ProcessId> = set.processes.iter().map(|p| p.id.clone()).collect();
+            let key = (set.node.clone(), set.generation);
+            let known = self.assigned.entry(key).or_insert_with(|| ids.clone());
+            assert_eq!(
+                *known, ids,
+                "generation {} of {} is another",
+                set.generation, set.node
+            );
+        }
+    }
+
+    /// Each change of state is told once.
+    fn check_alerts(&mut self, actions: &[Action]) {
+        for action in actions {
+            let Action::Alert(alert) = action else {
+                continue;
+            };
+            let before = self.told.insert(alert.subject.clone(), alert.kind);
+            assert!(may_follow(before, alert.kind), "{alert:?} after {before:?}");
+        }
+    }
+
+    /// Never more processes routed than configured; never one that is not to run or not healthy.
+    fn check_routes(&self, cluster: &Cluster) {
+        let snapshot = cluster.snapshot();
+        let records: BTreeMap<&ProcessId, &ProcessRecord> = snapshot
+            .processes
+            .iter()
+            .map(|record| (&record.id, record))
+            .collect();
+        for route in cluster.routes() {
+            let view = cluster
+                .service(&route.service)
+                .expect("only services have routes");
+            let serving = route.endpoints.iter().filter(|endpoint| !endpoint.draining);
+            let configured = view.configured.config.concurrency as usize;
+            assert!(
+                serving.count() <= configured,
+                "more routed than configured: {route:#?}"
+            );
+            for endpoint in &route.endpoints {
+                let record = records[&endpoint.process];
+                assert_eq!(record.node, endpoint.node);
+                assert_eq!(record.draining_since.is_some(), endpoint.draining);
+                assert!((1..=100).contains(&endpoint.weight));
+                let node = cluster
+                    .node(&endpoint.node)
+                    .expect("only known workers have routes");
+                assert_eq!(
+                    node.condition,
+                    NodeCondition::Alive,
+                    "a route to a lost worker"
+                );
+                let report = &self.reports[&endpoint.node];
+                let process = report.processes.iter().find(|p| p.id == endpoint.process);
+                let process = process.expect("only what is reported is routed");
+                assert_eq!(process.state, ProcessState::Healthy);
+                assert_eq!(process.node_port, Some(endpoint.address.port()));
+                assert_eq!(node.ip, endpoint.address.ip());
+            }
+        }
+    }
+}
+
+/// Persist, assign, publish, restart, alert: in this order, the first and third at most once.
+fn check_order(actions: &[Action]) {
+    let rank = |action: &Action| match action {
+        Action::Persist(_) => 0,
+        Action::Assign(_) => 1,
+        Action::Publish(_) => 2,
+        Action::Restart { .. } => 3,
+        Action::Alert(_) => 4,
+    };
+    let ranks: Vec<i32> = actions.iter().map(rank).collect();
+    assert!(ranks.is_sorted(), "{ranks:?}");
+    for once in [0, 2] {
+        assert!(ranks.iter().filter(|rank| **rank == once).count() <= 1);
+    }
+    if let Some(Action::Persist(records)) = actions.first() {
+        let keys: BTreeSet<String> = records.iter().map(key).collect();
+        assert_eq!(keys.len(), records.len(), "each key is written once");
+    }
+}
+
+fn key(record: &Record) -> String {
+    match record {
+        Record::Service(service) => format!("service {}", service.name),
+        Record::ServiceGone(name) => format!("service {name}"),
+        Record::Process(process) => format!("process {}", process.id),
+        Record::ProcessGone(id) => format!("process {id}"),
+        Record::Node(node) => format!("node {}", node.name),
+        Record::NodeGone(name) => format!("node {name}"),
+        Record::Counters(_) => "counters".to_owned(),
+    }
+}
+
+/// Every process of the concurrency is either placed or pending, and none is too many.
+fn check_count(service: &ServiceView, cluster: &Cluster) {
+    let snapshot = cluster.snapshot();
+    let moving = |view: &&ProcessView| {
+        let record = snapshot
+            .processes
+            .iter()
+            .find(|record| record.id == view.report.id);
+        record.is_some_and(|record| record.replaces.is_some())
+    };
+    let current: Vec<&ProcessView> = counted(service).collect();
+    let moves = current.iter().copied().filter(moving).count();
+    let pending: u32 = service
+        .active
+        .pending
+        .iter()
+        .map(|pending| pending.count)
+        .sum();
+    assert!(moves <= 1, "one at a time");
+    if all_known(cluster) {
+        let expected = service.configured.config.concurrency as usize;
+        assert_eq!(
+            current.len() - moves + pending as usize,
+            expected,
+            "{service:#?}"
+        );
+    }
+}
+
+/// What was placed went to a worker that had the fewest among those with room.
+fn check_spread(service: &ServiceView, cluster: &Cluster, started: &[ProcessRecord]) {
+    let mut counts: BTreeMap<&NodeName, usize> = BTreeMap::new();
+    for process in counted(service) {
+        *counts.entry(&process.node).or_default() += 1;
+    }
+    let memory = service.configured.config.memory.0;
+    let alive = cluster.nodes().into_iter().filter_map(|node| node.alive);
+    let eligible: Vec<NodeName> = alive
+        .filter(|node| reserved(cluster, &node.name) + memory <= node.metrics.memory_reservable.0)
+        .map(|node| node.name)
+        .collect();
+    let fewest = eligible
+        .iter()
+        .map(|node| counts.get(node).copied().unwrap_or(0))
+        .min();
+    for process in started
+        .iter()
+        .filter(|p| p.service == service.configured.name)
+    {
+        let there = counts[&process.node];
+        assert!(
+            fewest.is_none_or(|fewest| there <= fewest + 1),
+            "{counts:?} {started:#?}"
+        );
+    }
+}
+
+/// Nothing is placed where there is no memory left for it.
+fn check_memory(cluster: &Cluster, started: &[ProcessRecord]) {
+    let receivers: BTreeSet<&NodeName> = started.iter().map(|process| &process.node).collect();
+    for name in receivers {
+        let node = cluster.node(name).expect("placed on a known worker");
+        let alive = node.alive.expect("placed on an alive worker");
+        assert!(reserved(cluster, name) <= alive.metrics.memory_reservable.0);
+    }
+}
+
+fn reserved(cluster: &Cluster, node: &NodeName) -> u64 {
+    let set = cluster.desired_set(node).expect("a known worker");
+    set.processes
+        .iter()
+        .map(|process| process.config.memory.0)
+        .sum()
+}
+
+/// Before its deadline a tick does nothing; after it, the deadline is a later one.
+fn check_deadline(now: Timestamp, cluster: &Cluster) {
+    let mut twin = cluster.clone();
+    let deadline = twin.next_deadline();
+    if let Some(early) = deadline
+        .and_then(|at| at.0.checked_sub(1))
+        .filter(|at| *at >= now.0)
+    {
+        let actions = twin.step(Timestamp(early), Event::Tick);
+        assert_eq!(
+            actions,
+            [],
+            "a tick before the deadline of {deadline:?} changes nothing"
+        );
+    }
+    for _ in 0..4 {
+        twin.step(now, Event::Tick);
+    }
+    assert!(
+        twin.next_deadline().is_none_or(|at| at > now),
+        "ticks do not repeat without end"
+    );
+}
+
+fn may_follow(before: Option<AlertKind>, kind: AlertKind) -> bool {
+    use AlertKind::*;
+    match kind {
+        NodeMissing => matches!(before, None | Some(NodeBack)),
+        NodeDead => before == Some(NodeMissing),
+        NodeBack => matches!(before, Some(NodeMissing | NodeDead)),
+        ProcessCrashing => before != Some(ProcessCrashing),
+        ProcessOomKilled => before != Some(ProcessOomKilled),
+        ProcessRecovered => matches!(before, Some(ProcessCrashing | ProcessOomKilled)),
+    }
+}
+
+fn counted(service: &ServiceView) -> impl Iterator<Item = &ProcessView> {
+    let processes = service.active.processes.iter();
+    processes.filter(|process| process.current && !process.draining)
+}
+
+/// Whether no worker is still waited for.
+fn all_known(cluster: &Cluster) -> bool {
+    let nodes = cluster.nodes();
+    nodes
+        .iter()
+        .all(|node| node.condition != NodeCondition::Unknown)
+}
+
+/// Alerts of one kind.
+pub fn of_kind(alerts: &[Alert], kind: AlertKind) -> usize {
+    alerts.iter().filter(|alert| alert.kind == kind).count()
+}

@@ -1,0 +1,167 @@
+use tucano_api::units::{Bytes, Span};
+
+use crate::kit::{Sim, Start, config, node, with_memory, workers};
+
+fn small(workers_count: usize, reservable: Bytes) -> Sim {
+    Sim::begin(Start {
+        workers: workers(workers_count),
+        reservable,
+        ..Start::default()
+    })
+}
+
+#[test]
+fn seven_on_three_workers_are_three_two_two() {
+    let mut sim = Sim::new(3);
+    sim.serve(config("hello", 7));
+    assert_eq!(sim.spread("hello"), [3, 2, 2]);
+    assert_eq!(sim.routed("hello").len(), 7);
+}
+
+#[test]
+fn the_rotation_goes_on_where_it_stopped_so_that_services_interleave() {
+    let mut sim = Sim::new(3);
+    sim.serve(config("a", 1));
+    sim.serve(config("b", 1));
+    sim.serve(config("c", 2));
+    assert_eq!(sim.spread("a"), [1, 0, 0]);
+    assert_eq!(sim.spread("b"), [0, 1, 0]);
+    assert_eq!(sim.spread("c"), [1, 0, 1]);
+}
+
+#[test]
+fn the_rotation_survives_a_restart_of_the_controller() {
+    let mut sim = Sim::new(3);
+    sim.serve(config("a", 2));
+    sim.restart_controller();
+    sim.run(Span::secs(2));
+    sim.serve(config("b", 1));
+    assert_eq!(sim.spread("b"), [0, 0, 1]);
+}
+
+#[test]
+fn scaling_up_fills_the_workers_with_the_fewest() {
+    let mut sim = Sim::new(3);
+    sim.serve(config("a", 1));
+    sim.serve(config("b", 1));
+    sim.serve(config("a", 5));
+    assert_eq!(sim.spread("a"), [2, 1, 2]);
+}
+
+#[test]
+fn memory_reservations_are_respected_and_what_does_not_fit_is_pending_with_the_reason() {
+    let mut sim = small(2, Bytes::mib(600));
+    sim.deploy(config("hello", 5));
+    sim.run(Span::secs(3));
+    assert_eq!(sim.spread("hello"), [2, 2]);
+    let pending = sim.service("hello").active.pending;
+    assert_eq!(pending[0].count, 1);
+    assert_eq!(
+        pending[0].reason,
+        "no worker has 256 MiB of memory left to reserve (w1: 88 MiB free of 600 MiB, w2: 88 MiB free of 600 MiB)"
+    );
+}
+
+#[test]
+fn a_worker_without_room_is_left_out_of_the_even_spread() {
+    let mut sim = Sim::new(3);
+    sim.agent(1).metrics.memory_reservable = Bytes::mib(300);
+    sim.run(Span::secs(2));
+    sim.serve(config("hello", 7));
+    assert_eq!(sim.spread("hello"), [1, 3, 3]);
+}
+
+#[test]
+fn what_is_pending_is_placed_when_memory_becomes_free() {
+    let mut sim = small(1, Bytes::mib(600));
+    sim.serve(config("first", 2));
+    sim.deploy(config("second", 2));
+    sim.run(Span::secs(2));
+    assert_eq!(sim.spread("second"), [0]);
+    sim.remove("first");
+    sim.until_settled("second");
+}
+
+#[test]
+fn what_is_pending_is_placed_when_a_worker_gets_more_memory() {
+    let mut sim = small(1, Bytes::mib(300));
+    sim.deploy(config("hello", 3));
+    sim.run(Span::secs(2));
+    assert_eq!(sim.spread("hello"), [1]);
+    sim.agent(1).metrics.memory_reservable = Bytes::mib(800);
+    sim.until_settled("hello");
+}
+
+#[test]
+fn a_process_that_drains_keeps_its_memory_until_it_is_stopped() {
+    let mut sim = small(1, Bytes::mib(600));
+    sim.serve(config("first", 2));
+    sim.deploy(config("first", 1));
+    sim.deploy(config("second", 1));
+    assert_eq!(sim.spread("second"), [0], "its room is still taken");
+    sim.until_settled("second");
+    assert_eq!(sim.spread("first"), [1]);
+}
+
+#[test]
+fn the_reasons_name_at_most_five_workers() {
+    let mut sim = small(7, Bytes::mib(100));
+    sim.deploy(config("hello", 1));
+    sim.run(Span::secs(1));
+    let reason = &sim.service("hello").active.pending[0].reason;
+    assert!(
+        reason.contains("w5: 100 MiB free of 100 MiB and 2 more)"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn without_an_alive_worker_the_reason_says_so() {
+    let mut sim = Sim::new(0);
+    sim.deploy(config("hello", 1));
+    assert_eq!(
+        sim.service("hello").active.pending[0].reason,
+        "the topology has no worker"
+    );
+    let mut sim = Sim::new(1);
+    sim.agent(1).cut_power();
+    sim.run(Span::secs(5));
+    sim.deploy(config("hello", 2));
+    let pending = sim.service("hello").active.pending;
+    assert_eq!(
+        (pending[0].count, pending[0].reason.as_str()),
+        (2, "no worker is alive")
+    );
+}
+
+#[test]
+fn nothing_is_placed_before_every_worker_had_time_to_report() {
+    let mut sim = Sim::silent(Start::default());
+    sim.agent(3).cut_power();
+    sim.deploy(config("hello", 4));
+    sim.run(Span::secs(1));
+    assert_eq!(sim.spread("hello"), [0, 0, 0]);
+    let pending = sim.service("hello").active.pending;
+    assert_eq!(pending[0].count, 4);
+    assert_eq!(
+        pending[0].reason,
+        "the controller has just started and waits for reports of w3"
+    );
+    sim.until_settled("hello");
+    assert_eq!(sim.spread("hello"), [2, 2, 0]);
+}
+
+#[test]
+fn a_desired_set_names_each_process_with_its_image_and_configuration() {
+    let mut sim = Sim::new(1);
+    sim.deploy(with_memory("hello", 2, 64));
+    let set = sim.cluster().desired_set(&node(1)).unwrap();
+    let ids: Vec<&str> = set
+        .processes
+        .iter()
+        .map(|process| process.id.as_str())
+        .collect();
+    assert_eq!(ids, ["hello-1", "hello-2"]);
+    assert_eq!(set.processes[0].config, with_memory("hello", 2, 64));
+    assert_eq!(set.processes[0].image, crate::kit::image(1));
+}

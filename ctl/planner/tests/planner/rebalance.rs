@@ -1,0 +1,135 @@
+use tucano_api::units::{Bytes, Span};
+
+use crate::kit::{Sim, config, image};
+
+/// Two workers with all the processes, and a third one that has just come back.
+fn uneven() -> Sim {
+    let mut sim = Sim::new(3);
+    sim.agent(3).cut_power();
+    sim.run(Span::secs(3));
+    sim.serve(config("hello", 6));
+    sim.agent(3).power_on();
+    sim.run(Span::millis(300));
+    assert_eq!(sim.spread("hello"), [3, 3, 0]);
+    sim
+}
+
+#[test]
+fn processes_move_to_a_new_worker_once_the_workers_have_been_stable() {
+    let mut sim = uneven();
+    sim.run(Span::secs(4));
+    assert_eq!(sim.spread("hello"), [3, 3, 0], "not yet");
+    sim.until("it is even", |sim| {
+        assert_eq!(sim.routed("hello").len(), 6, "all the time");
+        assert!(
+            sim.ids("hello").len() <= 8,
+            "one moves while at most the last one drains"
+        );
+        sim.spread("hello") == [2, 2, 2]
+    });
+    sim.until_settled("hello");
+}
+
+#[test]
+fn a_difference_of_one_is_even_enough() {
+    let mut sim = Sim::new(3);
+    sim.serve(config("hello", 7));
+    let before = sim.ids("hello");
+    sim.run(Span::secs(60));
+    assert_eq!(sim.ids("hello"), before);
+}
+
+#[test]
+fn nothing_moves_while_a_process_is_not_healthy() {
+    let mut sim = uneven();
+    sim.world.crashing.insert(image(1));
+    let id = sim.ids("hello")[0].clone();
+    let now = sim.now;
+    for agent in sim.agents.values_mut() {
+        agent.oom_kill(&id, now);
+    }
+    sim.run(Span::secs(30));
+    assert_eq!(sim.spread("hello"), [3, 3, 0]);
+}
+
+#[test]
+fn nothing_moves_to_a_worker_without_memory_until_it_has_some() {
+    let mut sim = uneven();
+    sim.agent(3).metrics.memory_reservable = Bytes::mib(100);
+    sim.run(Span::secs(30));
+    assert_eq!(sim.spread("hello"), [3, 3, 0]);
+    sim.agent(3).metrics.memory_reservable = Bytes::mib(4000);
+    sim.until("it is even", |sim| sim.spread("hello") == [2, 2, 2]);
+}
+
+#[test]
+fn a_replacement_that_does_not_become_healthy_takes_nobodys_place() {
+    let mut sim = uneven();
+    sim.world.mute.insert(image(1));
+    sim.run(Span::secs(30));
+    assert_eq!(sim.routed("hello").len(), 6);
+    assert_eq!(sim.spread("hello"), [3, 3, 1]);
+    let replacement = sim
+        .disk
+        .processes
+        .iter()
+        .find(|p| p.replaces.is_some())
+        .unwrap()
+        .id
+        .clone();
+    sim.deploy(config("hello", 5));
+    assert!(
+        !sim.ids("hello").contains(&replacement),
+        "it is the first to go"
+    );
+    assert_eq!(sim.routed("hello").len(), 5);
+}
+
+#[test]
+fn a_replacement_becomes_ordinary_when_the_process_it_was_to_replace_is_lost() {
+    let mut sim = uneven();
+    sim.until("one moves", |sim| sim.ids("hello").len() == 7);
+    let replaced = sim
+        .disk
+        .processes
+        .iter()
+        .find_map(|p| p.replaces.clone())
+        .unwrap();
+    let lost = sim.cluster().node_of(&replaced).unwrap().clone();
+    sim.agents.get_mut(&lost).unwrap().cut_power();
+    sim.until("the worker is lost", |sim| {
+        sim.cluster().node(&lost).unwrap().alive.is_none()
+    });
+    sim.until_settled("hello");
+    assert!(
+        sim.disk
+            .processes
+            .iter()
+            .all(|process| process.replaces.is_none())
+    );
+}
+
+#[test]
+fn a_move_goes_on_after_a_restart_of_the_controller() {
+    let mut sim = uneven();
+    sim.until("one moves", |sim| sim.ids("hello").len() == 7);
+    sim.restart_controller();
+    sim.until("it is even", |sim| sim.spread("hello") == [2, 2, 2]);
+    sim.until_settled("hello");
+}
+
+#[test]
+fn every_uneven_service_is_evened_out() {
+    let mut sim = Sim::new(2);
+    sim.agent(2).cut_power();
+    sim.run(Span::secs(3));
+    for service in ["a", "b", "c"] {
+        sim.serve(config(service, 4));
+    }
+    sim.agent(2).power_on();
+    sim.until("all are even", |sim| {
+        ["a", "b", "c"]
+            .iter()
+            .all(|name| sim.spread(name) == [2, 2])
+    });
+}

@@ -1,0 +1,196 @@
+use tucano_api::{
+    ids::ProcessId,
+    units::{Bytes, Span},
+};
+
+use crate::kit::{Sim, Start, config, image, with_memory, workers};
+
+/// Processes of the current revision.
+fn current(sim: &Sim) -> Vec<ProcessId> {
+    let processes = sim.service("hello").active.processes.into_iter();
+    processes
+        .filter(|p| p.current && !p.draining)
+        .map(|p| p.report.id)
+        .collect()
+}
+
+fn tight(workers_count: usize, mib: u64) -> Sim {
+    Sim::begin(Start {
+        workers: workers(workers_count),
+        reservable: Bytes::mib(mib),
+        ..Start::default()
+    })
+}
+
+#[test]
+fn a_new_image_replaces_all_processes_and_the_service_never_has_fewer_routed() {
+    let mut sim = Sim::new(3);
+    sim.serve(config("hello", 6));
+    let before = sim.ids("hello");
+    sim.deploy_image(config("hello", 6), 2);
+    sim.until("all are of the new revision", |sim| {
+        assert_eq!(
+            sim.routed("hello").len(),
+            6,
+            "old ones serve until new ones do"
+        );
+        current(sim).len() == 6 && sim.ids("hello").len() == 6
+    });
+    assert!(sim.ids("hello").iter().all(|id| !before.contains(id)));
+    assert_eq!(sim.spread("hello"), [2, 2, 2]);
+}
+
+#[test]
+fn at_most_half_of_the_processes_are_on_the_way_at_a_time() {
+    let mut sim = Sim::new(3);
+    sim.serve(config("hello", 5));
+    sim.deploy_image(config("hello", 5), 2);
+    assert_eq!(current(&sim).len(), 3);
+    let pending = sim.service("hello").active.pending;
+    assert_eq!(pending[0].count, 2);
+    assert_eq!(
+        pending[0].reason,
+        "waits for its turn: at most 3 processes are replaced at once"
+    );
+    sim.until_settled("hello");
+}
+
+#[test]
+fn one_process_alone_is_replaced_too() {
+    let mut sim = Sim::new(1);
+    sim.serve(config("hello", 1));
+    sim.deploy_image(config("hello", 1), 2);
+    sim.until("the new one serves", |sim| {
+        assert_eq!(sim.routed("hello").len(), 1);
+        sim.routed("hello")[0].as_str() == "hello-2"
+    });
+    sim.until_settled("hello");
+}
+
+#[test]
+fn all_are_replaced_at_once_where_no_old_one_is_healthy() {
+    let mut sim = Sim::new(3);
+    sim.world.mute.insert(image(1));
+    sim.deploy(config("hello", 6));
+    sim.run(Span::secs(3));
+    sim.deploy_image(config("hello", 6), 2);
+    assert_eq!(current(&sim).len(), 6);
+    sim.until_settled("hello");
+}
+
+#[test]
+fn a_revision_that_never_becomes_healthy_leaves_the_old_ones_serving() {
+    let mut sim = Sim::new(3);
+    sim.serve(config("hello", 4));
+    let before = sim.routed("hello");
+    sim.world.crashing.insert(image(2));
+    sim.deploy_image(config("hello", 4), 2);
+    sim.run(Span::secs(60));
+    assert_eq!(sim.routed("hello"), before);
+    assert_eq!(
+        current(&sim).len(),
+        2,
+        "no more are tried than at the start"
+    );
+    sim.deploy_image(config("hello", 4), 3);
+    sim.until_settled("hello");
+}
+
+#[test]
+fn a_half_way_broken_rollout_keeps_as_many_old_ones_as_are_needed() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("hello", 4));
+    sim.deploy_image(config("hello", 4), 2);
+    sim.until("some new ones serve", |sim| {
+        sim.service("hello").active.healthy > 0
+    });
+    sim.world.mute.insert(image(2));
+    sim.run(Span::secs(30));
+    assert_eq!(sim.routed("hello").len(), 4);
+    assert_eq!(sim.service("hello").active.healthy, 2);
+}
+
+#[test]
+fn without_memory_for_both_the_old_one_is_stopped_first() {
+    let mut sim = tight(2, 300);
+    sim.serve(config("hello", 2));
+    sim.deploy_image(config("hello", 2), 2);
+    sim.until("all are replaced", |sim| {
+        assert!(!sim.routed("hello").is_empty(), "one at a time");
+        current(sim).len() == 2 && sim.routed("hello").len() == 2
+    });
+    sim.until_settled("hello");
+}
+
+#[test]
+fn as_many_old_ones_stop_on_one_worker_as_a_bigger_new_one_needs() {
+    let mut sim = tight(1, 600);
+    sim.serve(config("hello", 2));
+    sim.deploy_image(with_memory("hello", 1, 500), 2);
+    sim.until_settled("hello");
+}
+
+#[test]
+fn nothing_is_stopped_for_a_revision_that_would_not_fit_anyway() {
+    let mut sim = tight(2, 600);
+    sim.serve(config("hello", 4));
+    let before = sim.routed("hello");
+    sim.deploy_image(with_memory("hello", 4, 1000), 2);
+    sim.run(Span::secs(30));
+    assert_eq!(sim.routed("hello"), before);
+    assert_eq!(sim.service("hello").active.pending[0].count, 2);
+}
+
+#[test]
+fn old_ones_that_serve_nobody_make_room_at_once() {
+    let mut sim = tight(2, 600);
+    sim.world.crashing.insert(image(1));
+    sim.deploy(config("hello", 4));
+    sim.run(Span::secs(3));
+    sim.deploy_image(config("hello", 4), 2);
+    assert_eq!(current(&sim).len(), 4);
+    sim.until_settled("hello");
+}
+
+#[test]
+fn room_that_a_service_makes_for_itself_is_not_taken_by_another() {
+    let mut sim = tight(1, 600);
+    sim.serve(config("hello", 2));
+    sim.deploy(config("eager", 2));
+    sim.deploy_image(config("hello", 2), 2);
+    sim.until("hello is replaced", |sim| current(sim).len() == 2);
+    sim.until_settled("hello");
+    assert_eq!(sim.spread("eager"), [0]);
+}
+
+#[test]
+fn the_way_back_is_a_rollout_like_any_other() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("hello", 2));
+    sim.world.crashing.insert(image(2));
+    sim.deploy_image(config("hello", 2), 2);
+    sim.run(Span::secs(5));
+    sim.deploy_image(config("hello", 2), 1);
+    sim.until_settled("hello");
+    assert_eq!(sim.service("hello").configured.revision.0, 3);
+}
+
+#[test]
+fn old_processes_lost_with_their_worker_are_placed_again_as_current_ones() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("hello", 4));
+    sim.world.mute.insert(image(2));
+    sim.deploy_image(config("hello", 4), 2);
+    sim.run(Span::secs(2));
+    sim.agent(1).cut_power();
+    sim.run(Span::secs(5));
+    assert_eq!(
+        sim.routed("hello").len(),
+        2,
+        "the old ones of the other worker"
+    );
+    sim.world.mute.clear();
+    sim.agent(1).power_on();
+    sim.deploy_image(config("hello", 4), 3);
+    sim.until_settled("hello");
+}

@@ -1,0 +1,193 @@
+//! Whatever is said to the planner at whatever time, it answers and keeps its rules.
+
+use proptest::prelude::*;
+use tucano_api::{
+    agent::{Exit, NodeMetrics, NodeReport, ProcessReport, ProcessState},
+    ids::{Generation, Revision},
+    service::ServiceConfig,
+    units::{Bytes, Span, Timestamp},
+};
+use tucano_planner::{Cluster, Event, Settings, Snapshot};
+
+use crate::kit::{config, image, ip, name, node, process, settings, worker, workers};
+
+fn report() -> impl Strategy<Value = Event> {
+    let process = (
+        0..12_u64,
+        0..7_u8,
+        any::<Option<u16>>(),
+        any::<u32>(),
+        any::<bool>(),
+        0..3_u64,
+    );
+    let processes = prop::collection::vec(process, 0..12);
+    let head = (
+        0..5_usize,
+        0..3_u8,
+        any::<u64>(),
+        prop_oneof![0..9_u64, any::<u64>()],
+    );
+    let metrics = (
+        any::<f64>(),
+        any::<f64>(),
+        prop_oneof![0..4_u64 << 30, any::<u64>()],
+    );
+    (head, metrics, processes).prop_map(|(head, metrics, processes)| {
+        let (number, agent, sequence, generation) = head;
+        let (cpu_used, load, reservable) = metrics;
+        let report = NodeReport {
+            node: Some(node(number)),
+            ip: ip(number),
+            agent_port: 0,
+            agent_id: agent.to_string(),
+            sequence,
+            version: String::new(),
+            architecture: String::new(),
+            generation: Generation(generation),
+            metrics: NodeMetrics {
+                cpu_used,
+                load: [load; 3],
+                memory_reservable: Bytes(reservable),
+                ..NodeMetrics::default()
+            },
+            notes: Vec::new(),
+            processes: processes.into_iter().map(odd_process).collect(),
+        };
+        Event::NodeReported {
+            node: node(number),
+            report: Box::new(report),
+        }
+    })
+}
+
+fn odd_process(parts: (u64, u8, Option<u16>, u32, bool, u64)) -> ProcessReport {
+    let (number, state, node_port, restarts, oom_killed, at) = parts;
+    use ProcessState::*;
+    let states = [
+        Assigned, Pulling, Starting, Healthy, Unhealthy, BackOff, Stopping,
+    ];
+    ProcessReport {
+        id: process(&format!("a-{number}")),
+        service: name("a"),
+        revision: Revision(number),
+        state: states[usize::from(state) % states.len()],
+        reason: None,
+        node_port,
+        started_at: None,
+        restarts,
+        last_exit: Some(Exit {
+            code: None,
+            signal: None,
+            oom_killed,
+            at: Timestamp(at),
+        }),
+        metrics: None,
+    }
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let service = (0..2_usize, 0..6_u32, any::<bool>(), 0..3_u8);
+    let span = || prop_oneof![0..5_u64, Just(2000), any::<u64>()].prop_map(Span::millis);
+    let times = (span(), span(), span(), span(), span(), span());
+    prop_oneof![
+        6 => report(),
+        4 => Just(Event::Tick),
+        3 => service.prop_map(|(which, concurrency, huge, digit)| Event::ServiceConfigured {
+            config: ServiceConfig {
+                memory: if huge { Bytes(u64::MAX) } else { Bytes::mib(64) },
+                ..config(["a", "b"][which], concurrency)
+            },
+            image: image(digit),
+        }),
+        1 => (0..3_usize).prop_map(|which| Event::ServiceRemoved { name: name(["a", "b", "c"][which]) }),
+        1 => (0..5_usize, any::<bool>()).prop_map(|(number, ok)| Event::RestartFinished {
+            node: node(number),
+            result: if ok { Ok(()) } else { Err("failed".into()) },
+        }),
+        1 => (0..4_usize, any::<u32>(), 0..4_usize, times).prop_map(odd_configuration),
+    ]
+}
+
+type Times = (Span, Span, Span, Span, Span, Span);
+
+fn odd_configuration((count, attempts, kept, times): (usize, u32, usize, Times)) -> Event {
+    let mut workers = workers(count);
+    workers.extend([worker(1), worker(2)]);
+    for worker in &mut workers {
+        worker.can_restart = attempts % 2 == 1;
+    }
+    Event::Configured {
+        workers,
+        settings: Settings {
+            lease: times.0,
+            drain: times.1,
+            rebalance_after: times.2,
+            restart_backoff: times.3,
+            restart_grace: times.4,
+            recovered_after: times.5,
+            restart_attempts: attempts,
+            crash_alert_after: attempts % 3,
+            revisions_kept: kept,
+            domain: String::new(),
+        },
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_event_at_any_time_is_too_much(
+        steps in prop::collection::vec((prop_oneof![8 => 0..100_000_u64, 1 => any::<u64>()], event()), 1..60)
+    ) {
+        let mut cluster = Cluster::restore(Snapshot::default(), workers(3), settings(), Timestamp(0));
+        for (now, event) in steps {
+            cluster.step(Timestamp(now), event);
+            check(&cluster);
+        }
+    }
+
+    #[test]
+    fn no_snapshot_is_too_odd(
+        steps in prop::collection::vec((0..100_000_u64, event()), 1..30),
+        lost in any::<u64>(),
+        left in 0..4_usize,
+    ) {
+        let mut cluster = Cluster::restore(Snapshot::default(), workers(3), settings(), Timestamp(0));
+        for (now, event) in steps {
+            cluster.step(Timestamp(now), event);
+        }
+        let mut snapshot = cluster.snapshot();
+        let mut index = 0;
+        let mut keep = || { index += 1; lost >> (index % 64) & 1 == 0 };
+        snapshot.services.retain(|_| keep());
+        snapshot.processes.retain(|_| keep());
+        snapshot.nodes.retain(|_| keep());
+        let mut restored = Cluster::restore(snapshot, workers(left), settings(), Timestamp(50_000));
+        for now in [50_000, 60_000, 500_000] {
+            restored.step(Timestamp(now), Event::Tick);
+            check(&restored);
+        }
+    }
+}
+
+/// What holds even where the world makes no sense.
+fn check(cluster: &Cluster) {
+    cluster.next_deadline();
+    cluster.nodes();
+    for route in cluster.routes() {
+        let view = cluster.service(&route.service).unwrap();
+        let serving = route
+            .endpoints
+            .iter()
+            .filter(|endpoint| !endpoint.draining)
+            .count();
+        assert!(serving <= view.configured.config.concurrency as usize);
+        let weights = route.endpoints.iter().map(|endpoint| endpoint.weight);
+        assert!(
+            weights
+                .into_iter()
+                .all(|weight| (1..=100).contains(&weight))
+        );
+    }
+}
