@@ -1,1 +1,122 @@
-fn main() {}
+//! `cargo xtask`: what people and CI run. Each task first sets up what it needs from the system, and says so.
+//!
+//! - [`packages`]: what the system must have, and why; [`apt`]: installing what is missing;
+//! - [`demo`]: a cluster on this machine, with a service that answers; [`leftovers`]: that nothing of it remains;
+//! - [`deny`]: licences, sources and vulnerabilities of dependencies.
+
+mod apt;
+mod demo;
+mod deny;
+mod http;
+mod leftovers;
+mod packages;
+mod run;
+
+use std::ffi::OsString;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use packages::Purpose;
+use run::{cargo, step, workspace};
+
+/// Tasks of the workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Start a cluster of a controller and three workers on this machine, deploy images/hello, and show it answering.
+    Demo(demo::Demo),
+    /// Install what the tests need, build everything, and run all tests.
+    Test {
+        /// For `cargo test`, such as `-p tucano_api` or a test's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Build the sample services' images into target/images.
+    Images,
+    /// Only install what the other tasks need from the system.
+    Setup,
+    /// Check the dependencies' licences, sources and known vulnerabilities.
+    Deny,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().task {
+        Task::Demo(demo) => {
+            apt::install(Purpose::Run)?;
+            build()?;
+            demo::run(&demo)
+        }
+        Task::Test { arguments } => {
+            apt::install(Purpose::Test)?;
+            build()?;
+            test(&arguments)
+        }
+        Task::Images => {
+            apt::install(Purpose::Build)?;
+            images()
+        }
+        Task::Setup => apt::install(Purpose::Test),
+        Task::Deny => deny::run(),
+    }
+}
+
+fn build() -> anyhow::Result<()> {
+    step(
+        "building the workspace",
+        cargo().args(["build", "--workspace", "--locked"]),
+    )?;
+    images()
+}
+
+fn images() -> anyhow::Result<()> {
+    eprintln!("xtask: building the sample images");
+    let out = workspace().join("target/images");
+    let archives = tucano_image_builder::build_all(&workspace(), &out)
+        .context("the sample images cannot be built")?;
+    for archive in archives {
+        eprintln!("  {}", archive.display());
+    }
+    Ok(())
+}
+
+/// A test that lacks something of the machine fails here instead of skipping itself: all of it was just set up.
+fn test(arguments: &[OsString]) -> anyhow::Result<()> {
+    let mut command = cargo();
+    command.arg("test").env("TUCANO_TESTS_MUST_RUN", "1");
+    if !arguments
+        .iter()
+        .any(|argument| argument == "-p" || argument == "--package")
+    {
+        command.arg("--workspace");
+    }
+    step(
+        "running the tests",
+        command.args(["--locked"]).args(arguments),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+        let parsed =
+            Arguments::try_parse_from(["xtask", "test", "-p", "tucano_api", "--", "--nocapture"])
+                .unwrap();
+        let Task::Test { arguments } = parsed.task else {
+            panic!("test is another task");
+        };
+        assert_eq!(arguments, ["-p", "tucano_api", "--", "--nocapture"]);
+    }
+}
