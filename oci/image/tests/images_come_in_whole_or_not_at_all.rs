@@ -3,27 +3,708 @@
 
 mod common;
 
-use common::{Place, hello, platform};
-use tucano_oci_image::Image;
+use std::{
+    fs,
+    io::{self, Read},
+    thread,
+};
+
+use common::{Place, hello, image_of, platform};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tucano_image_builder::{
+    Compression, Entry, ImageSpec, Layer, Layout,
+    layout::{archive_of, blob_path, sha256},
+};
+use tucano_oci_image::{Digest, Error, Limits, Platform, Store};
+
+fn import(place: &Place, archive: &[u8]) -> Result<Digest, Error> {
+    place
+        .store
+        .import_archive(archive, &platform())
+        .map(|image| image.digest)
+}
+
+/// The error's code and text; nothing may remain.
+fn refused(place: &Place, archive: &[u8]) -> (&'static str, String) {
+    let error = import(place, archive).unwrap_err();
+    assert_eq!((place.blobs(), place.unfinished()), (0, 0), "{error}");
+    (error.code(), error.to_string())
+}
+
+/// The layout with its index changed.
+fn with_index(mut layout: Layout, change: impl FnOnce(&mut Value)) -> Layout {
+    let mut index = serde_json::from_slice(&layout.files["index.json"]).unwrap();
+    change(&mut index);
+    layout
+        .files
+        .insert("index.json".to_owned(), serde_json::to_vec(&index).unwrap());
+    layout
+}
+
+/// One layout with the images of all of them.
+fn together(layouts: &[Layout]) -> Layout {
+    let mut all = layouts[0].clone();
+    let index =
+        |layout: &Layout| -> Value { serde_json::from_slice(&layout.files["index.json"]).unwrap() };
+    let manifests: Vec<Value> = layouts
+        .iter()
+        .flat_map(|layout| index(layout)["manifests"].as_array().unwrap().clone())
+        .collect();
+    for layout in layouts {
+        all.files.extend(layout.files.clone());
+    }
+    with_index(all, |index| index["manifests"] = json!(manifests))
+}
+
+fn image(architecture: &str, reference: &str) -> Layout {
+    let layer = Layer::new(&[Entry::file(reference, "x")], Compression::Gzip).unwrap();
+    let mut spec = ImageSpec::new("x").architecture(architecture).layer(layer);
+    spec.reference = reference.to_owned();
+    spec.build().unwrap()
+}
+
+fn own_architecture() -> String {
+    platform().architecture
+}
 
 #[test]
 fn an_image_comes_in_and_is_found_again() {
     let place = Place::new();
     let layout = hello();
-    let image = place
-        .store
-        .import_archive(&layout.archive().unwrap()[..], &platform())
-        .unwrap();
+    let image = place.import(&layout).unwrap();
     assert_eq!(image.digest.to_string(), layout.manifest_digest);
-    assert_eq!(image.layers().len(), 2);
-    assert_eq!(image.blobs().len(), 4);
-    let again: Image = place.store.image(&image.digest).unwrap();
+    assert_eq!(
+        (image.layers().len(), image.blobs().len(), place.blobs()),
+        (2, 4, 4)
+    );
+    let again = place.store.image(&image.digest).unwrap();
     assert_eq!(
         (again.manifest, again.config),
         (image.manifest.clone(), image.config.clone())
     );
     for blob in image.blobs() {
         assert!(place.store.contains(&blob));
+        let (mut file, bytes) = place.store.open_blob(&blob).unwrap();
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).unwrap();
+        assert_eq!(
+            (content.len() as u64, sha256(&content)),
+            (bytes, blob.to_string())
+        );
     }
     assert_eq!(place.unfinished(), 0);
+    // Once more is fine.
+    assert_eq!(place.import(&layout).unwrap().digest, image.digest);
+    assert_eq!((place.blobs(), place.unfinished()), (4, 0));
+}
+
+#[test]
+fn every_encoding_of_layers_is_taken() {
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let layer = Layer::new(&[Entry::file("f", vec![5; 100_000])], compression).unwrap();
+        let layout = ImageSpec::new("x").layer(layer).build().unwrap();
+        assert!(Place::new().import(&layout).is_ok(), "{compression:?}");
+    }
+}
+
+#[test]
+fn dockers_media_types_are_taken() {
+    let layer = Layer::new(&[Entry::file("f", "x")], Compression::Gzip).unwrap();
+    let docker = "application/vnd.docker.distribution.manifest.v2+json";
+    let layout = ImageSpec::new("x")
+        .layer(layer)
+        .edit_manifest(move |manifest| {
+            manifest["mediaType"] = docker.into();
+            manifest["config"]["mediaType"] =
+                "application/vnd.docker.container.image.v1+json".into();
+            manifest["layers"][0]["mediaType"] =
+                "application/vnd.docker.image.rootfs.diff.tar.gzip".into();
+        });
+    let layout = with_index(layout.build().unwrap(), |index| {
+        index["manifests"][0]["mediaType"] = docker.into();
+    });
+    assert!(Place::new().import(&layout).is_ok());
+}
+
+#[test]
+fn files_may_come_in_any_order_and_with_any_prefix() {
+    let layout = hello();
+    let mut files: Vec<(String, &[u8])> = layout
+        .files
+        .iter()
+        .map(|(path, content)| (format!("./{path}"), &content[..]))
+        .collect();
+    files.push(("./README".to_owned(), b"not ours"));
+    for turn in 0..files.len() {
+        files.rotate_left(1);
+        let archive: Vec<(&str, &[u8])> = files
+            .iter()
+            .map(|(path, content)| (path.as_str(), *content))
+            .collect();
+        let place = Place::new();
+        assert!(
+            import(&place, &archive_of(&archive).unwrap()).is_ok(),
+            "order {turn}"
+        );
+        assert_eq!(place.blobs(), 4);
+    }
+}
+
+#[test]
+fn a_compressed_archive_is_taken() {
+    let archive = Compression::Gzip
+        .compress(&hello().archive().unwrap())
+        .unwrap();
+    assert!(import(&Place::new(), &archive).is_ok());
+    let (code, text) = refused(&Place::new(), &archive[..archive.len() / 2]);
+    assert_eq!(code, "archive_truncated", "{text}");
+    let bomb = Compression::Gzip.compress(&vec![0; 3 << 20]).unwrap();
+    let place = Place::with(Limits {
+        archive_bytes: 1 << 20,
+        ..Limits::default()
+    });
+    let mut archive = hello().archive().unwrap();
+    archive.extend(vec![0; 3 << 20]);
+    assert_eq!(
+        refused(&place, &Compression::Gzip.compress(&archive).unwrap()).0,
+        "too_large"
+    );
+    assert!(bomb.len() < 1 << 20);
+}
+
+#[test]
+fn blobs_that_no_image_needs_are_left_out() {
+    let mut layout = hello();
+    layout
+        .files
+        .insert(blob_path(&sha256(b"spare")), b"spare".to_vec());
+    let place = Place::new();
+    place.import(&layout).unwrap();
+    assert_eq!(place.blobs(), 4);
+}
+
+#[test]
+fn an_archive_cut_anywhere_is_refused() {
+    let layout = hello();
+    let archive = layout.archive().unwrap();
+    // Zeros at the end are of no content: the first block of them already says that all is there.
+    let content = archive.len() - 1024;
+    for length in (1..=content).step_by(97).chain([content]) {
+        let place = Place::new();
+        let (code, text) = refused(&place, &archive[..length]);
+        let expected = if length < 512 {
+            "malformed"
+        } else {
+            "archive_truncated"
+        };
+        assert_eq!(code, expected, "cut at {length}: {text}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_noticed() {
+    let layout = hello();
+    let archive = layout.archive().unwrap();
+    let expected = layout.manifest_digest.clone();
+    for at in (0..archive.len() - 1024).step_by(61) {
+        let mut damaged = archive.clone();
+        damaged[at] ^= 0x04;
+        let place = Place::new();
+        // Padding and a file's owner mean nothing: then the image must be the very same.
+        match import(&place, &damaged) {
+            Ok(digest) => assert_eq!(digest.to_string(), expected, "byte {at}"),
+            Err(error) => {
+                assert_eq!(
+                    (place.blobs(), place.unfinished()),
+                    (0, 0),
+                    "byte {at}: {error}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_blob_that_is_not_its_name_is_refused() {
+    let mut layout = hello();
+    let path = blob_path(&layout.manifest_digest);
+    layout.files.get_mut(&path).unwrap()[5] ^= 1;
+    let (code, text) = refused(&Place::new(), &layout.archive().unwrap());
+    assert_eq!(code, "digest_mismatch");
+    assert!(text.contains(&layout.manifest_digest), "{text}");
+}
+
+#[test]
+fn whatever_is_missing_is_named() {
+    let layout = hello();
+    for (path, code) in layout.files.keys().map(|path| match path.as_str() {
+        "oci-layout" | "index.json" => (path, "malformed"),
+        _ => (path, "blob_missing"),
+    }) {
+        let mut cut = layout.clone();
+        cut.files.remove(path);
+        let (found, text) = refused(&Place::new(), &cut.archive().unwrap());
+        assert_eq!(found, code, "{path}: {text}");
+        let name = path.rsplit('/').next().unwrap();
+        assert!(text.contains(name), "{path}: {text}");
+    }
+}
+
+#[test]
+fn sizes_must_be_true() {
+    let layer = Layer::new(&[Entry::file("f", "x")], Compression::Gzip).unwrap();
+    for part in ["/layers/0/size", "/config/size"] {
+        let layout = ImageSpec::new("x")
+            .layer(layer.clone())
+            .edit_manifest(move |manifest| *manifest.pointer_mut(part).unwrap() = 7.into());
+        let archive = layout.build().unwrap().archive().unwrap();
+        assert_eq!(
+            refused(&Place::new(), &archive).0,
+            "digest_mismatch",
+            "{part}"
+        );
+    }
+    let layout = with_index(hello(), |index| index["manifests"][0]["size"] = 7.into());
+    assert_eq!(
+        refused(&Place::new(), &layout.archive().unwrap()).0,
+        "digest_mismatch"
+    );
+}
+
+#[test]
+fn documents_that_make_no_sense_are_refused() {
+    type Edit = fn(&mut Value);
+    let manifests: [(&str, Edit); 6] = [
+        ("malformed", |manifest| manifest["schemaVersion"] = 1.into()),
+        ("malformed", |manifest| manifest["layers"] = json!([])),
+        ("malformed", |manifest| {
+            manifest["config"]["digest"] = "sha256:xyz".into()
+        }),
+        ("malformed", |manifest| manifest["layers"] = json!("none")),
+        ("unsupported", |manifest| {
+            manifest["layers"][0]["mediaType"] = "text/plain".into()
+        }),
+        ("unsupported", |manifest| {
+            manifest["config"]["mediaType"] = "text/plain".into()
+        }),
+    ];
+    let configs: [(&str, Edit); 5] = [
+        ("malformed", |config| {
+            config["rootfs"]["diff_ids"] = json!([])
+        }),
+        ("malformed", |config| {
+            config["rootfs"]["diff_ids"] = json!(["nonsense"])
+        }),
+        ("malformed", |config| {
+            config["rootfs"]["type"] = "tree".into()
+        }),
+        ("malformed", |config| *config = json!([])),
+        ("wrong_architecture", |config| {
+            config["architecture"] = "riscv64".into()
+        }),
+    ];
+    let layer = Layer::new(&[Entry::file("f", "x")], Compression::Gzip).unwrap();
+    let spec = || ImageSpec::new("x").layer(layer.clone());
+    let manifests = manifests.map(|(code, edit)| (code, spec().edit_manifest(edit)));
+    let configs = configs.map(|(code, edit)| (code, spec().edit_config(edit)));
+    for (number, (code, spec)) in manifests.into_iter().chain(configs).enumerate() {
+        let (found, text) = refused(&Place::new(), &spec.build().unwrap().archive().unwrap());
+        assert_eq!(found, code, "case {number}: {text}");
+    }
+}
+
+#[test]
+fn the_layout_itself_is_checked() {
+    type Change = fn(&mut Layout);
+    let cases: [(&str, Change); 6] = [
+        ("unsupported", |layout| {
+            layout.files.insert(
+                "oci-layout".into(),
+                br#"{"imageLayoutVersion":"2.0.0"}"#.to_vec(),
+            );
+        }),
+        ("malformed", |layout| {
+            layout.files.insert("oci-layout".into(), b"{".to_vec());
+        }),
+        ("malformed", |layout| {
+            layout.files.insert("index.json".into(), b"{}".to_vec());
+        }),
+        ("malformed", |layout| {
+            layout.files.insert("blobs/sha256/short".into(), Vec::new());
+        }),
+        ("malformed", |layout| {
+            layout.files.insert("../outside".into(), Vec::new());
+        }),
+        ("too_large", |layout| {
+            layout
+                .files
+                .insert("index.json".into(), vec![b' '; 5 << 20]);
+        }),
+    ];
+    for (number, (code, change)) in cases.into_iter().enumerate() {
+        let mut layout = hello();
+        change(&mut layout);
+        let (found, text) = refused(&Place::new(), &layout.archive().unwrap());
+        assert_eq!(found, code, "case {number}: {text}");
+    }
+}
+
+#[test]
+fn what_is_no_oci_archive_is_told_what_to_do() {
+    for bytes in [&b""[..], b"x", b"hello, this is not a tar", &[0; 2048]] {
+        assert_eq!(refused(&Place::new(), bytes).0, "malformed");
+    }
+    let docker: [(&str, &[u8]); 3] = [
+        ("manifest.json", b"[]"),
+        ("repositories", b"{}"),
+        ("abc/layer.tar", b""),
+    ];
+    let (code, text) = refused(&Place::new(), &archive_of(&docker).unwrap());
+    assert_eq!(code, "unsupported");
+    assert!(text.contains("skopeo copy docker-archive:"), "{text}");
+}
+
+#[test]
+fn an_image_for_another_machine_says_which() {
+    for with_platform in [true, false] {
+        let mut layout = image("riscv64", "a");
+        if !with_platform {
+            layout = with_index(layout, |index| {
+                index["manifests"][0]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("platform");
+            });
+        }
+        let (code, text) = refused(&Place::new(), &layout.archive().unwrap());
+        assert_eq!(code, "wrong_architecture");
+        assert!(text.contains("linux/riscv64"), "{text}");
+        assert!(text.contains(&platform().to_string()), "{text}");
+    }
+}
+
+#[test]
+fn the_index_is_taken_at_its_configurations_word() {
+    let layout = with_index(image("riscv64", "a"), |index| {
+        index["manifests"][0]["platform"]["architecture"] = own_architecture().into();
+    });
+    assert_eq!(
+        refused(&Place::new(), &layout.archive().unwrap()).0,
+        "wrong_architecture"
+    );
+}
+
+#[test]
+fn of_several_images_the_one_that_fits_is_taken() {
+    let own = image(&own_architecture(), "own");
+    let all = together(&[image("riscv64", "a"), own.clone(), image("s390x", "b")]);
+    let place = Place::new();
+    assert_eq!(
+        place.import(&all).unwrap().digest.to_string(),
+        own.manifest_digest
+    );
+    assert_eq!(place.blobs(), 3);
+}
+
+#[test]
+fn several_images_that_fit_are_refused_by_name() {
+    let own = own_architecture();
+    let both = together(&[image(&own, "first"), image(&own, "second")]);
+    let (code, text) = refused(&Place::new(), &both.archive().unwrap());
+    assert_eq!(code, "several_images");
+    assert!(text.contains("first, second"), "{text}");
+    let same = together(&[image(&own, "first"), image(&own, "first")]);
+    assert!(
+        Place::new().import(&same).is_ok(),
+        "one image by two names is one image"
+    );
+}
+
+#[test]
+fn an_index_within_the_index_is_followed() {
+    let own = image(&own_architecture(), "own");
+    let nest = |mut layout: Layout| {
+        let inner = layout.files["index.json"].clone();
+        let digest = sha256(&inner);
+        let bytes = inner.len();
+        layout.files.insert(blob_path(&digest), inner);
+        with_index(layout, |index| {
+            index["manifests"] = json!([{
+                "mediaType": "application/vnd.oci.image.index.v1+json",
+                "digest": digest,
+                "size": bytes,
+            }]);
+        })
+    };
+    let nested = nest(own.clone());
+    let place = Place::new();
+    assert_eq!(
+        place.import(&nested).unwrap().digest.to_string(),
+        own.manifest_digest
+    );
+    let deep = (0..8).fold(own, |layout, _| nest(layout));
+    assert_eq!(
+        refused(&Place::new(), &deep.archive().unwrap()).0,
+        "malformed"
+    );
+}
+
+#[test]
+fn attestations_and_artifacts_are_passed_over() {
+    let layout = with_index(image(&own_architecture(), "own"), |index| {
+        let mut attestation = index["manifests"][0].clone();
+        attestation["digest"] = sha256(b"absent").into();
+        attestation["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
+        let mut artifact = attestation.clone();
+        artifact["mediaType"] = "application/vnd.oci.artifact.manifest.v1+json".into();
+        let manifests = index["manifests"].as_array_mut().unwrap();
+        manifests.extend([attestation, artifact]);
+    });
+    assert!(Place::new().import(&layout).is_ok());
+}
+
+#[test]
+fn an_archive_over_the_limit_is_refused() {
+    let archive = hello().archive().unwrap();
+    let with = |archive_bytes| {
+        Place::with(Limits {
+            archive_bytes,
+            ..Limits::default()
+        })
+    };
+    assert!(import(&with(archive.len() as u64), &archive).is_ok());
+    let (code, text) = refused(&with(archive.len() as u64 - 1), &archive);
+    assert_eq!(code, "too_large", "{text}");
+    let files = Place::with(Limits {
+        layer_entries: 3,
+        ..Limits::default()
+    });
+    assert_eq!(refused(&files, &archive).0, "too_large");
+    let documents = Place::with(Limits {
+        document_bytes: 50,
+        ..Limits::default()
+    });
+    assert_eq!(refused(&documents, &archive).0, "too_large");
+}
+
+/// A stream that breaks.
+struct Broken<'a>(&'a [u8], io::ErrorKind);
+
+impl Read for Broken<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(self.1.into()),
+            read => Ok(read),
+        }
+    }
+}
+
+#[test]
+fn an_upload_that_breaks_leaves_nothing() {
+    let archive = hello().archive().unwrap();
+    for (kind, code) in [
+        (io::ErrorKind::UnexpectedEof, "archive_truncated"),
+        (io::ErrorKind::ConnectionReset, "archive_truncated"),
+        (io::ErrorKind::Other, "io"),
+    ] {
+        let place = Place::new();
+        let broken = Broken(&archive[..archive.len() / 2], kind);
+        let error = place.store.import_archive(broken, &platform()).unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert_eq!((place.blobs(), place.unfinished()), (0, 0));
+    }
+}
+
+#[test]
+fn single_blobs_come_in() {
+    let place = Place::new();
+    let digest: Digest = sha256(b"blob").parse().unwrap();
+    let error = place.store.ingest_blob(&digest, &b"blub"[..]).unwrap_err();
+    assert_eq!(
+        (error.code(), place.blobs(), place.unfinished()),
+        ("digest_mismatch", 0, 0)
+    );
+    place.store.ingest_blob(&digest, &b"blob"[..]).unwrap();
+    place
+        .store
+        .ingest_blob(&digest, &b"whatever: it is there"[..])
+        .unwrap();
+    assert_eq!((place.blobs(), place.unfinished()), (1, 0));
+    let small = Place::with(Limits {
+        archive_bytes: 3,
+        ..Limits::default()
+    });
+    assert_eq!(
+        small
+            .store
+            .ingest_blob(&digest, &b"blob"[..])
+            .unwrap_err()
+            .code(),
+        "too_large"
+    );
+}
+
+#[test]
+fn what_no_image_needs_is_collected() {
+    let place = Place::new();
+    let kept = place.import(&hello()).unwrap();
+    let shared = [
+        Entry::directory("etc"),
+        Entry::file("etc/passwd", "root:x:0:0::/:/\n"),
+    ];
+    let gone = place
+        .import(&image_of(&[&shared, &[Entry::file("other", "x")]]))
+        .unwrap();
+    assert_eq!(place.blobs(), 7, "they share a layer");
+    let absent: Digest = sha256(b"absent").parse().unwrap();
+    let expected: u64 = [gone.digest.clone(), gone.manifest.config().digest().clone()]
+        .iter()
+        .chain([gone.manifest.layers()[1].digest()])
+        .map(|blob| place.store.open_blob(blob).unwrap().1)
+        .sum();
+    assert_eq!(
+        place.store.retain(&[kept.digest.clone(), absent]).unwrap(),
+        expected
+    );
+    assert_eq!(place.blobs(), 4);
+    assert!(place.store.image(&kept.digest).is_ok());
+    assert_eq!(
+        place.store.image(&gone.digest).unwrap_err().code(),
+        "not_found"
+    );
+    assert!(place.store.retain(&[]).unwrap() > 0);
+    assert_eq!(place.blobs(), 0);
+}
+
+#[test]
+fn nothing_is_collected_while_a_manifest_is_unclear() {
+    let place = Place::new();
+    let image = place.import(&hello()).unwrap();
+    let path = place
+        .directory
+        .path()
+        .join("store/blobs/sha256")
+        .join(image.digest.digest());
+    fs::write(path, "{}").unwrap();
+    assert_eq!(
+        place.store.retain(&[image.digest]).unwrap_err().code(),
+        "digest_mismatch"
+    );
+    assert_eq!(place.blobs(), 4);
+}
+
+#[test]
+fn imports_at_once_and_collecting_beside_them_are_safe() {
+    let place = Place::new();
+    let root = place.directory.path().join("store");
+    let archive = hello().archive().unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                // A handle of its own, as another program has it.
+                let store = Store::open(&root, Limits::default()).unwrap();
+                for _ in 0..20 {
+                    store.import_archive(&archive[..], &platform()).unwrap();
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..50 {
+                place.store.retain(&[]).unwrap();
+            }
+        });
+    });
+    let image = place
+        .store
+        .import_archive(&archive[..], &platform())
+        .unwrap();
+    for blob in image.blobs() {
+        assert!(place.store.contains(&blob));
+    }
+    assert_eq!((place.blobs(), place.unfinished()), (4, 0));
+}
+
+#[test]
+fn what_an_earlier_run_left_is_swept() {
+    let place = Place::new();
+    let root = place.directory.path();
+    fs::create_dir(root.join("store/ingest/.tmp-x")).unwrap();
+    fs::write(root.join("store/ingest/.tmp-x/blob"), "half").unwrap();
+    fs::create_dir(root.join("layers/.tmp-y")).unwrap();
+    assert_eq!(place.unfinished(), 2);
+    Store::open(&root.join("store"), Limits::default()).unwrap();
+    tucano_oci_image::Layers::open(&root.join("layers"), Limits::default()).unwrap();
+    assert_eq!(place.unfinished(), 0);
+}
+
+#[test]
+fn the_host_is_a_platform_in_gos_terms() {
+    let host = Platform::host();
+    assert_eq!(host.os, "linux");
+    assert!(
+        !["x86_64", "aarch64"].contains(&host.architecture.as_str()),
+        "{host}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn arbitrary_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
+        let place = Place::new();
+        prop_assert!(import(&place, &bytes).is_err());
+        prop_assert_eq!((place.blobs(), place.unfinished()), (0, 0));
+    }
+
+    #[test]
+    fn an_archive_changed_at_random_does_no_harm(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let layout = hello();
+        let mut archive = layout.archive().unwrap();
+        for (at, byte) in changes {
+            let at = at.index(archive.len());
+            archive[at] = byte;
+        }
+        let place = Place::new();
+        match import(&place, &archive) {
+            Ok(digest) => prop_assert_eq!(digest.to_string(), layout.manifest_digest),
+            Err(_) => prop_assert_eq!((place.blobs(), place.unfinished()), (0, 0)),
+        }
+    }
+
+    #[test]
+    fn a_layer_changed_at_random_unpacks_or_is_refused(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let entries = [
+            Entry::directory("d").pax("SCHILY.xattr.user.a", "b"),
+            Entry::symlink("d/l", "../../x"),
+            Entry::file("d/l/f", "x"),
+            Entry::hardlink("h", "d/f"),
+            Entry::file("d/.wh.gone", ""),
+        ];
+        let mut tar = Layer::new(&entries, Compression::None).unwrap().blob;
+        for (at, byte) in changes {
+            let at = at.index(tar.len());
+            tar[at] = byte;
+            // With its checksum right again, the change is looked at.
+            fix_checksum(&mut tar[at / 512 * 512..][..512]);
+        }
+        let layer = Layer::from_tar(&tar, Compression::None).unwrap();
+        let place = Place::new();
+        if let Ok(image) = place.import(&ImageSpec::new("x").layer(layer).build().unwrap()) {
+            drop(place.unpack(&image));
+        }
+        prop_assert_eq!(place.unfinished(), 0);
+    }
+}
+
+fn fix_checksum(block: &mut [u8]) {
+    let mut header = tar::Header::new_old();
+    header.as_mut_bytes().copy_from_slice(block);
+    header.set_cksum();
+    block.copy_from_slice(header.as_bytes());
 }

@@ -102,3 +102,254 @@ fn every_kind_of_file_is_made() {
     assert_eq!(brief("d/null"), (0o666, 0, 11, 0));
     assert!(of("d/loop").file_type().is_block_device());
 }
+
+#[test]
+fn names_times_and_attributes_of_pax_are_kept() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let long = format!("{}/{}/end", "d".repeat(200), "e".repeat(200));
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let (_place, root) = unpack(&[
+        Entry::file(&long, "x")
+            .pax("mtime", "12.000000345")
+            .pax("uid", "70000"),
+        Entry::file("f", "y")
+            .mode(0o755)
+            .owner(1, 1)
+            .pax("SCHILY.xattr.user.color", "red")
+            .pax("SCHILY.xattr.security.capability", capability)
+            .pax("SCHILY.xattr.trusted.overlay.redirect", "/etc")
+            .pax("SCHILY.xattr.user.overlay.opaque", "y")
+            .pax("SCHILY.xattr.system.posix_acl_access", "bad"),
+    ]);
+    let root = root.unwrap();
+    let metadata = fs::metadata(root.join(&long)).unwrap();
+    assert_eq!(
+        (metadata.mtime(), metadata.mtime_nsec(), metadata.uid()),
+        (12, 345, 70_000)
+    );
+    let file = root.join("f");
+    assert_eq!(xattr(&file, "user.color").as_deref(), Some(&b"red"[..]));
+    assert_eq!(
+        xattr(&file, "security.capability").as_deref(),
+        Some(&capability[..])
+    );
+    for foreign in [
+        "trusted.overlay.redirect",
+        "user.overlay.opaque",
+        "system.posix_acl_access",
+    ] {
+        assert_eq!(xattr(&file, foreign), None, "{foreign}");
+    }
+}
+
+#[test]
+fn directories_keep_their_times_whatever_is_put_into_them_later() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    // More directories than are kept open at a time, visited twice.
+    let names: Vec<String> = (0..200).map(|number| format!("d{number}")).collect();
+    let directories = names.iter().map(|name| Entry::directory(name).mtime(500));
+    let files = names
+        .iter()
+        .map(|name| Entry::file(&format!("{name}/f"), "").mtime(9));
+    let entries: Vec<Entry> = directories.chain(files).collect();
+    let (_place, root) = unpack(&entries);
+    let root = root.unwrap();
+    for name in &names {
+        assert_eq!(
+            fs::metadata(root.join(name)).unwrap().mtime(),
+            500,
+            "{name}"
+        );
+        assert!(root.join(name).join("f").is_file());
+    }
+}
+
+#[test]
+fn implied_directories_are_plain_and_of_no_time() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let (_place, root) = unpack(&[Entry::file("/a/b/./f", "x")]);
+    let metadata = fs::metadata(root.unwrap().join("a/b")).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.mtime()), (0o755, 0));
+}
+
+#[test]
+fn whiteouts_become_what_overlayfs_knows() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let (_place, root) = unpack(&[
+        Entry::file("d/.wh.gone", ""),
+        Entry::file("o/.wh..wh..opq", ""),
+        Entry::file("o/new", ""),
+        Entry::file(".wh..wh.plnk", ""),
+        Entry::file("d/.wh.dir", ""),
+        Entry::file("d/dir/below", ""),
+        Entry::file("d/kept", "x"),
+        Entry::file("d/.wh.kept", ""),
+        Entry::file("d/full/f", "x"),
+        Entry::file("d/.wh.full", ""),
+        Entry::file("d/.wh.again", ""),
+        Entry::file("d/again", "x"),
+    ]);
+    let root = root.unwrap();
+    assert!(is_whiteout(&root.join("d/gone")));
+    assert!(is_opaque(&root.join("o")) && root.join("o/new").is_file());
+    assert!(!is_opaque(&root.join("d")));
+    assert_eq!(
+        fs::read_dir(&root).unwrap().count(),
+        2,
+        "AUFS's own is left out"
+    );
+    assert!(is_opaque(&root.join("d/dir")) && root.join("d/dir/below").is_file());
+    assert_eq!(fs::read(root.join("d/kept")).unwrap(), b"x");
+    assert!(is_opaque(&root.join("d/full")) && root.join("d/full/f").is_file());
+    assert!(root.join("d/again").is_file());
+}
+
+#[test]
+fn later_entries_win() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let (_place, root) = unpack(&[
+        Entry::file("f", "old").mode(0o4755),
+        Entry::hardlink("other", "f"),
+        Entry::file("f", "new"),
+        Entry::directory("d"),
+        Entry::file("d/x", ""),
+        Entry::file("d", "a file now"),
+        Entry::file("e", "a file"),
+        Entry::directory("e"),
+        Entry::file("e/x", "y"),
+        Entry::directory("kept").mode(0o700),
+        Entry::file("kept/x", ""),
+        Entry::directory("kept").mode(0o750),
+        Entry::symlink("s", "d"),
+        Entry::directory("s"),
+        Entry::hardlink("f", "f"),
+    ]);
+    let root = root.unwrap();
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    assert_eq!(
+        (read("f"), read("other")),
+        ("new".to_owned(), "old".to_owned())
+    );
+    assert_eq!(
+        (read("d"), read("e/x")),
+        ("a file now".to_owned(), "y".to_owned())
+    );
+    assert!(
+        is_opaque(&root.join("e")),
+        "what lower layers have in e was hidden by the file"
+    );
+    assert!(root.join("kept/x").is_file());
+    assert_eq!(
+        fs::metadata(root.join("kept"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o750
+    );
+    assert!(fs::symlink_metadata(root.join("s")).unwrap().is_dir());
+}
+
+#[test]
+fn links_of_the_layer_lead_within_the_layer_only() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let (place, root) = unpack(&[
+        Entry::directory("usr/lib"),
+        Entry::symlink("lib", "usr/lib"),
+        Entry::file("lib/a", "1"),
+        Entry::symlink("absolute", "/usr"),
+        Entry::file("absolute/lib/b", "2"),
+        Entry::symlink("up", "../../../usr"),
+        Entry::file("up/new/c", "3"),
+        Entry::symlink("usr/self", "."),
+        Entry::file("usr/self/self/self/d", "4"),
+    ]);
+    let root = root.unwrap();
+    for (path, content) in [
+        ("usr/lib/a", "1"),
+        ("usr/lib/b", "2"),
+        ("usr/new/c", "3"),
+        ("usr/d", "4"),
+    ] {
+        assert_eq!(
+            fs::read_to_string(root.join(path)).unwrap(),
+            content,
+            "{path}"
+        );
+    }
+    assert_eq!(place.unfinished(), 0);
+}
+
+#[test]
+fn a_layer_that_is_there_is_not_unpacked_again() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let (place, root) = unpack(&[Entry::file("f", "x")]);
+    let root = root.unwrap();
+    let inode = fs::metadata(&root).unwrap().ino();
+    let image = place
+        .import(&image_of(&[&[Entry::file("f", "x")]]))
+        .unwrap();
+    assert_eq!(place.unpack(&image).unwrap()[0], root);
+    assert_eq!(fs::metadata(&root).unwrap().ino(), inode);
+    let (_, diff_id) = &image.layers()[0];
+    assert_eq!(place.layers.get(diff_id), Some(root.clone()));
+    place.layers.retain(std::slice::from_ref(diff_id)).unwrap();
+    assert!(root.is_dir());
+    place.layers.retain(&[]).unwrap();
+    assert_eq!(place.layers.get(diff_id), None);
+    assert_eq!(place.unfinished(), 0);
+}
+
+#[test]
+fn other_users_cannot_reach_what_is_unpacked() {
+    let place = Place::new();
+    for directory in ["layers", "store/blobs", "store/ingest"] {
+        let metadata = fs::metadata(place.directory.path().join(directory)).unwrap();
+        assert_eq!(metadata.mode() & 0o077, 0, "{directory}");
+    }
+}
+
+#[test]
+fn the_same_layer_is_unpacked_by_many_at_once() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let place = Place::new();
+    let files: Vec<Entry> = (0..300)
+        .map(|number| Entry::file(&format!("d/{number}"), vec![1; 5000]))
+        .collect();
+    let image = place.import(&image_of(&[&files])).unwrap();
+    let (layer, diff_id) = &image.layers()[0];
+    // One more handle on the same place, as another program has it.
+    let root = place.directory.path().join("layers");
+    let other = tucano_oci_image::Layers::open(&root, Default::default()).unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let layers = if number % 2 == 0 {
+                &place.layers
+            } else {
+                &other
+            };
+            let store = &place.store;
+            scope.spawn(move || {
+                let root = layers.unpack(store, layer, diff_id).unwrap();
+                assert_eq!(fs::read_dir(root.join("d")).unwrap().count(), 300);
+            });
+        }
+    });
+    assert_eq!(place.unfinished(), 0);
+}

@@ -1,0 +1,421 @@
+//! What a hostile image tries, and that nothing comes of it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+
+use common::{Place, image_of, platform};
+use tucano_image_builder::{Compression, Entry, ImageSpec, Kind, Layer, Layout};
+use tucano_oci_image::{Digest, Limits};
+use tucano_testkit::{ROOT, needs};
+
+/// Imports and unpacks; the error's code and text. Whatever it was, nothing may remain of it.
+fn refused(place: &Place, layout: &Layout) -> (&'static str, String) {
+    let blobs = place.blobs();
+    let error = match place.import(layout) {
+        Ok(image) => place.unpack(&image).expect_err("it is hostile"),
+        Err(error) => {
+            assert_eq!(place.blobs(), blobs, "blobs remain");
+            error
+        }
+    };
+    assert_eq!(place.unfinished(), 0, "{error}");
+    (error.code(), error.to_string())
+}
+
+#[test]
+fn paths_that_lead_out_are_refused_at_import() {
+    for path in [
+        "../../etc/x",
+        "a/../../x",
+        "/../x",
+        "..",
+        "a/..",
+        "../.wh.x",
+        ".wh...",
+        ".wh..",
+    ] {
+        let place = Place::new();
+        let (code, text) = refused(&place, &image_of(&[&[Entry::file(path, "boo")]]));
+        assert_eq!(code, "layer_path_escapes", "{path}: {text}");
+        assert!(text.contains(&format!("{path:?}")), "{text}");
+        assert_eq!(place.blobs(), 0);
+    }
+    let link = [Entry::hardlink("x", "../../../etc/passwd")];
+    assert_eq!(
+        refused(&Place::new(), &image_of(&[&link])).0,
+        "layer_path_escapes"
+    );
+    let pax = [Entry::file("x", "").pax("path", "../../etc/x")];
+    assert_eq!(
+        refused(&Place::new(), &image_of(&[&pax])).0,
+        "layer_path_escapes"
+    );
+}
+
+#[test]
+fn links_out_of_the_layer_are_not_followed() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().to_str().unwrap();
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    let table: [(&str, Vec<Entry>); 8] = [
+        (
+            "file beneath a link",
+            vec![Entry::symlink("l", target), Entry::file("l/x", "boo")],
+        ),
+        (
+            "directory beneath",
+            vec![Entry::symlink("l", target), Entry::directory("l/x")],
+        ),
+        (
+            "whiteout beneath",
+            vec![Entry::symlink("l", target), Entry::file("l/.wh.secret", "")],
+        ),
+        (
+            "opaque beneath",
+            vec![
+                Entry::symlink("l", target),
+                Entry::file("l/.wh..wh..opq", ""),
+            ],
+        ),
+        (
+            "hard link through",
+            vec![
+                Entry::symlink("l", target),
+                Entry::hardlink("x", "l/secret"),
+            ],
+        ),
+        (
+            "link to a link",
+            vec![
+                Entry::symlink("a", target),
+                Entry::symlink("b", "a"),
+                Entry::file("b/x", "boo"),
+            ],
+        ),
+        (
+            "link upwards",
+            vec![
+                Entry::symlink("l", &format!("../../../../../../../..{target}")),
+                Entry::file("l/secret", "boo"),
+            ],
+        ),
+        (
+            "loop",
+            vec![
+                Entry::symlink("a", "b"),
+                Entry::symlink("b", "a"),
+                Entry::file("a/x", "boo"),
+            ],
+        ),
+    ];
+    for (what, entries) in table {
+        let (code, text) = refused(&Place::new(), &image_of(&[&entries]));
+        assert_eq!(code, "malformed", "{what}: {text}");
+    }
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_over_a_link_replaces_the_link() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    let place = Place::new();
+    let entries = [
+        Entry::symlink("l", secret.to_str().unwrap()),
+        Entry::file("l", "boo").mode(0o777).owner(1, 1),
+        Entry::symlink("m", outside.path().to_str().unwrap()),
+        Entry::directory("m").mode(0o777),
+        Entry::file("m/secret", "boo"),
+    ];
+    let image = place.import(&image_of(&[&entries])).unwrap();
+    let root = &place.unpack(&image).unwrap()[0];
+    assert_eq!(fs::read_to_string(root.join("l")).unwrap(), "boo");
+    assert_eq!(fs::read_to_string(root.join("m/secret")).unwrap(), "boo");
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
+}
+
+#[test]
+fn what_cannot_be_made_is_refused() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let table: [(&str, Vec<Entry>); 6] = [
+        (
+            "hard link to nothing",
+            vec![Entry::hardlink("x", "missing")],
+        ),
+        (
+            "hard link to a directory of nothing",
+            vec![Entry::hardlink("x", "no/thing")],
+        ),
+        (
+            "beneath a file",
+            vec![Entry::file("f", ""), Entry::file("f/x", "")],
+        ),
+        (
+            "a file in place of the root",
+            vec![Entry::file("./", "").mode(0o600)],
+        ),
+        ("opaque root", vec![Entry::file(".wh..wh..opq", "")]),
+        (
+            "link to nothing as parent",
+            vec![Entry::symlink("l", "no"), Entry::file("l/x", "")],
+        ),
+    ];
+    for (what, entries) in table {
+        // A regular file whose name ends in a slash is a directory to tar: then there is nothing to refuse.
+        if what.contains("place of the root") {
+            let link = [Entry::symlink("./", "x")];
+            assert_eq!(
+                refused(&Place::new(), &image_of(&[&link])).0,
+                "malformed",
+                "{what}"
+            );
+            continue;
+        }
+        let (code, text) = refused(&Place::new(), &image_of(&[&entries]));
+        assert_eq!(code, "malformed", "{what}: {text}");
+    }
+}
+
+#[test]
+fn names_that_no_kernel_takes_are_refused_at_import() {
+    let long = "x".repeat(300);
+    let deep = "x/".repeat(300);
+    for path in [long.as_str(), deep.as_str(), "./", ".wh."] {
+        let entry = Entry::symlink(path, "target");
+        let (code, text) = refused(&Place::new(), &image_of(&[&[entry]]));
+        assert_eq!(code, "malformed", "{path}: {text}");
+    }
+    for target in [String::new(), "x".repeat(5000)] {
+        let entry = Entry::symlink("l", &target);
+        assert_eq!(
+            refused(&Place::new(), &image_of(&[&[entry]])).0,
+            "malformed"
+        );
+    }
+}
+
+#[test]
+fn depth_is_bounded_through_links_too() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    // Each link leads to where the one before ended, and everything below it is deeper.
+    let mut entries = Vec::new();
+    let below = vec!["d"; 200].join("/");
+    let mut start = String::new();
+    for step in 0..20 {
+        let end = format!("{start}{below}");
+        entries.push(Entry::directory(&end));
+        entries.push(Entry::symlink(&format!("l{step}"), &end));
+        start = format!("l{step}/");
+    }
+    let place = Place::new();
+    let (code, text) = refused(&place, &image_of(&[&entries]));
+    assert_eq!(code, "malformed", "{text}");
+}
+
+#[test]
+fn bombs_are_stopped() {
+    let limits = Limits {
+        layer_bytes: 1 << 20,
+        layer_entries: 10,
+        layers: 2,
+        ..Limits::default()
+    };
+    let place = Place::with(limits.clone());
+    let zeros = [Entry::file("zeros", vec![0; 2 << 20])];
+    let (code, text) = refused(&place, &image_of(&[&zeros]));
+    assert_eq!(code, "too_large", "{text}");
+    assert!(text.contains("1048576 bytes"), "{text}");
+    let many: Vec<Entry> = (0..11)
+        .map(|number| Entry::file(&number.to_string(), ""))
+        .collect();
+    assert_eq!(refused(&place, &image_of(&[&many])).0, "too_large");
+    assert!(place.import(&image_of(&[&many[..10]])).is_ok());
+    let layer: &[Entry] = &[Entry::file("f", "")];
+    assert_eq!(
+        refused(&place, &image_of(&[layer, layer, layer])).0,
+        "too_large"
+    );
+    // Many headers before a single entry are no way around the number of entries.
+    let extended = Entry::file("f", "").pax("comment", vec![b'x'; 2 << 20]);
+    assert_eq!(
+        refused(&Place::new(), &image_of(&[&[extended]])).0,
+        "malformed"
+    );
+    let claims = Entry::file("f", "").pax("size", (u64::MAX - 3).to_string());
+    assert_eq!(
+        refused(&Place::new(), &image_of(&[&[claims]])).0,
+        "too_large"
+    );
+}
+
+#[test]
+fn an_unpacker_with_lower_limits_stops_too() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let place = Place::new();
+    let image = place
+        .import(&image_of(&[&[Entry::file("f", vec![0; 9000])]]))
+        .unwrap();
+    let limits = Limits {
+        layer_bytes: 8000,
+        ..Limits::default()
+    };
+    let strict = tucano_oci_image::Layers::open(&place.directory.path().join("strict"), limits);
+    let (layer, diff_id) = &image.layers()[0];
+    let error = strict
+        .unwrap()
+        .unpack(&place.store, layer, diff_id)
+        .unwrap_err();
+    assert_eq!(error.code(), "too_large");
+}
+
+#[test]
+fn sparse_and_unknown_kinds_are_refused_clearly() {
+    let sparse = Entry::file("f", "").pax("GNU.sparse.major", "1");
+    let (code, text) = refused(&Place::new(), &image_of(&[&[sparse]]));
+    assert_eq!(code, "malformed");
+    assert!(text.contains("sparse") && text.contains("\"f\""), "{text}");
+    let mut tar = Layer::new(&[Entry::file("f", "")], Compression::None)
+        .unwrap()
+        .blob;
+    let mut header = tar::Header::new_ustar();
+    header.as_mut_bytes().copy_from_slice(&tar[..512]);
+    header.set_entry_type(tar::EntryType::new(b'Z'));
+    header.set_cksum();
+    tar[..512].copy_from_slice(header.as_bytes());
+    let layer = Layer::from_tar(&tar, Compression::Gzip).unwrap();
+    let (code, text) = refused(
+        &Place::new(),
+        &ImageSpec::new("x").layer(layer).build().unwrap(),
+    );
+    assert_eq!(code, "malformed");
+    assert!(text.contains("'Z'"), "{text}");
+}
+
+#[test]
+fn a_layer_that_is_not_what_its_digest_says_is_refused() {
+    let layer = Layer::new(&[Entry::file("f", "x")], Compression::Gzip).unwrap();
+    let wrong = Layer {
+        diff_id: format!("sha256:{}", "0".repeat(64)),
+        ..layer.clone()
+    };
+    let (code, text) = refused(
+        &Place::new(),
+        &ImageSpec::new("x").layer(wrong).build().unwrap(),
+    );
+    assert_eq!(code, "digest_mismatch", "{text}");
+    let garbage = Layer {
+        blob: b"not gzip".to_vec(),
+        ..layer.clone()
+    };
+    let (code, text) = refused(
+        &Place::new(),
+        &ImageSpec::new("x").layer(garbage).build().unwrap(),
+    );
+    assert_eq!(code, "malformed", "{text}");
+    let not_tar = Layer::from_tar(&[1; 2000], Compression::Gzip).unwrap();
+    let layout = ImageSpec::new("x").layer(not_tar).build().unwrap();
+    assert_eq!(refused(&Place::new(), &layout).0, "malformed");
+    let mut cut = layer.clone();
+    cut.blob.truncate(cut.blob.len() - 9);
+    let (code, text) = refused(
+        &Place::new(),
+        &ImageSpec::new("x").layer(cut).build().unwrap(),
+    );
+    assert_eq!(code, "malformed", "{text}");
+}
+
+#[test]
+fn damage_on_the_disk_is_found_when_unpacking() {
+    let place = Place::new();
+    let noise: Vec<u8> = (0..40_000_u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 11) as u8)
+        .collect();
+    let image = place
+        .import(&image_of(&[&[Entry::file("f", noise)]]))
+        .unwrap();
+    let (layer, diff_id) = &image.layers()[0];
+    let blob = place
+        .directory
+        .path()
+        .join("store/blobs/sha256")
+        .join(layer.digest().digest());
+    let whole = fs::read(&blob).unwrap();
+    for at in [0, 11, whole.len() / 2, whole.len() - 1] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        fs::write(&blob, &damaged).unwrap();
+        let error = place
+            .layers
+            .unpack(&place.store, layer, diff_id)
+            .unwrap_err();
+        assert_eq!(error.code(), "digest_mismatch", "byte {at}: {error}");
+        assert_eq!(place.unfinished(), 0);
+        assert_eq!(place.layers.get(diff_id), None);
+    }
+    fs::write(&blob, &whole[..whole.len() - 1]).unwrap();
+    let error = place
+        .layers
+        .unpack(&place.store, layer, diff_id)
+        .unwrap_err();
+    assert_eq!(error.code(), "digest_mismatch", "{error}");
+}
+
+#[test]
+fn what_is_not_stored_is_not_found() {
+    let place = Place::new();
+    let other = Place::new();
+    let image = other.import(&image_of(&[&[Entry::file("f", "")]])).unwrap();
+    let (layer, diff_id) = &image.layers()[0];
+    let error = place
+        .layers
+        .unpack(&place.store, layer, diff_id)
+        .unwrap_err();
+    assert_eq!(error.code(), "not_found");
+    let nothing: Digest = format!("sha256:{}", "1".repeat(64)).parse().unwrap();
+    assert_eq!(place.store.image(&nothing).unwrap_err().code(), "not_found");
+    assert_eq!(
+        place.store.open_blob(&nothing).unwrap_err().code(),
+        "not_found"
+    );
+}
+
+#[test]
+fn device_nodes_of_the_host_are_only_names() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    // They are made, as other tools do; that a container cannot open them is the runtime's part.
+    let place = Place::new();
+    let entry = Entry::new(
+        "disk",
+        Kind::BlockDevice {
+            major: u32::MAX >> 8,
+            minor: 0,
+        },
+    );
+    let archive = image_of(&[&[entry]]).archive().unwrap();
+    let image = place
+        .store
+        .import_archive(&archive[..], &platform())
+        .unwrap();
+    // A number that the kernel does not have is no reason to panic either.
+    drop(place.unpack(&image));
+    assert_eq!(place.unfinished(), 0);
+}
