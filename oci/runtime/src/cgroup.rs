@@ -1,12 +1,105 @@
 //! cgroups on v2, v1 and hybrid hosts: one small module around cgroups-rs and the files it does not read.
+//!
+//! A container's cgroup lies below the *own* cgroup of the process that starts it, which differs between the hierarchies
+//! of v1. On v2, a process that is not in the root and has children with controllers must move itself out of the way: it
+//! does so into [`LEAF`].
 
-use std::path::PathBuf;
+mod limits;
+mod own;
+mod stats;
 
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
+
+use crate::home::{self, Home, Record};
+pub use stats::Stats;
+
+/// The cgroup below their own (v2) that starters move into, for a cgroup with controlled children may hold no process.
+pub const LEAF: &str = "agent.scope";
+
+/// How long the processes of a cgroup may take to be gone after SIGKILL.
+const DESTROY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a cgroup could not be made, read or removed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {}
+pub enum Error {
+    /// No usable cgroup hierarchy.
+    #[error(
+        "no cgroup hierarchy with the memory and pids controllers is mounted and shows this process's own cgroup ({detail}): \
+         mount /sys/fs/cgroup, or run on the host"
+    )]
+    NoHierarchy {
+        /// What was found instead.
+        detail: String,
+    },
+    /// A path that would lead out of the own cgroup.
+    #[error("the cgroup path {0:?} must be relative and without `..`")]
+    BadPath(String),
+    /// A directory cannot be made.
+    #[error("cannot create the cgroup {path}: {source}")]
+    Create {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A v2 controller cannot be delegated to children.
+    #[error("cannot enable the controllers {controllers} below the cgroup {path}: {source}")]
+    Enable {
+        /// The parent.
+        path: PathBuf,
+        /// `+name` each.
+        controllers: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A limit is refused.
+    #[error("cannot set {what} of the cgroup {path}: {reason}")]
+    Limit {
+        /// The kind of limit.
+        what: &'static str,
+        /// The cgroup.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A process cannot be moved in.
+    #[error("cannot move process {pid} into the cgroup {path}: {source}")]
+    Join {
+        /// The process.
+        pid: i32,
+        /// The cgroup.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It cannot be removed.
+    #[error("cannot remove the cgroup {path}: {source}")]
+    Remove {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The home directory cannot be read.
+    #[error(transparent)]
+    Home(#[from] home::Error),
+}
 
 /// One container's cgroup, in every hierarchy that has one; its paths are absolute, so it can be found again by another caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,55 +108,234 @@ pub struct Cgroup {
     pub directories: Vec<(String, PathBuf)>,
 }
 
-/// What a cgroup counts; a number that the kernel does not tell is 0.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// CPU time used, in microseconds.
-    pub cpu_usage_us: u64,
-    /// Scheduling periods in which it was throttled.
-    pub throttled_periods: u64,
-    /// Time for which it was throttled, in microseconds.
-    pub throttled_us: u64,
-    /// Memory in use, in bytes.
-    pub memory_current: u64,
-    /// Most memory ever in use, in bytes.
-    pub memory_peak: u64,
-    /// Memory limit, in bytes.
-    pub memory_limit: u64,
-    /// How often the kernel killed in it for lack of memory.
-    pub oom_kills: u64,
-    /// Processes and threads.
-    pub pids_current: u64,
-    /// Most processes and threads that may exist.
-    pub pids_limit: u64,
-    /// How often a fork was refused because of that limit.
-    pub pids_refused: u64,
-    /// Bytes read from block devices.
-    pub io_read_bytes: u64,
-    /// Bytes written to block devices.
-    pub io_write_bytes: u64,
-}
-
 impl Cgroup {
     /// The cgroup of the container with this home directory, as its supervisor noted it.
-    pub fn of(home: &std::path::Path) -> Result<Option<Self>, Error> {
-        let _ = home;
-        unimplemented!()
+    pub fn of(home: &Path) -> Result<Option<Self>, Error> {
+        let record = Home(home).read::<Record>("supervisor.json")?;
+        Ok(record.map(|record| record.cgroup))
     }
 
     /// What it counts now.
     pub fn stats(&self) -> Result<Stats, Error> {
-        unimplemented!()
+        stats::read(self)
     }
 
     /// Kills every process in it (and below) with SIGKILL and removes it, waiting for the processes to be gone; absent is fine.
     pub fn destroy(&self) -> Result<(), Error> {
-        unimplemented!()
+        let deadline = Instant::now() + DESTROY_PATIENCE;
+        loop {
+            match self.remove() {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => self.kill(),
+            }
+            pause();
+        }
+    }
+
+    /// The cgroup at `path` below this process's own, without making it.
+    pub(crate) fn at(path: &str) -> Result<Self, Error> {
+        let path = checked(path)?;
+        let directories = own::find()?
+            .into_iter()
+            .map(|(controller, own)| (controller, own.join(&path)))
+            .collect();
+        Ok(Self { directories })
+    }
+
+    /// Makes the cgroup at `path` below this process's own, with these limits.
+    pub(crate) fn create(path: &str, limits: Option<&LinuxResources>) -> Result<Self, Error> {
+        let below = checked(path)?;
+        let cgroup = Self::at(path)?;
+        for (controller, directory) in &cgroup.directories {
+            if controller.is_empty() {
+                own::delegate(directory, &below)?;
+            } else {
+                make(directory)?;
+            }
+        }
+        limits::set(&cgroup, limits)?;
+        Ok(cgroup)
+    }
+
+    /// Moves a process into it.
+    pub(crate) fn add(&self, pid: i32) -> Result<(), Error> {
+        self.distinct().into_iter().try_for_each(|path| {
+            fs::write(path.join("cgroup.procs"), pid.to_string()).map_err(|source| Error::Join {
+                pid,
+                path: path.to_owned(),
+                source,
+            })
+        })
+    }
+
+    fn is_unified(&self) -> bool {
+        self.directories.iter().any(|(name, _)| name.is_empty())
+    }
+
+    fn directory(&self, controller: &str) -> Option<&Path> {
+        self.directories
+            .iter()
+            .find(|(name, _)| name.is_empty() || name == controller)
+            .map(|(_, directory)| directory.as_path())
+    }
+
+    /// Each directory once: v1 controllers may share one.
+    fn distinct(&self) -> BTreeSet<&Path> {
+        self.directories
+            .iter()
+            .map(|(_, directory)| directory.as_path())
+            .collect()
+    }
+
+    fn remove(&self) -> Result<(), Error> {
+        self.distinct().into_iter().try_for_each(remove_tree)
+    }
+
+    fn kill(&self) {
+        if self.is_unified() {
+            // Kernels before 5.14 lack the file, and the loop below serves them.
+            let killed = self
+                .distinct()
+                .into_iter()
+                .all(|path| fs::write(path.join("cgroup.kill"), "1").is_ok());
+            if killed {
+                return;
+            }
+        }
+        // Frozen, they can neither fork nor end, so that no number is given to another process between reading and killing.
+        self.freeze(true);
+        for path in self.distinct() {
+            kill_tree(path);
+        }
+        self.freeze(false);
+    }
+
+    /// Failing to freeze only means another round.
+    fn freeze(&self, frozen: bool) {
+        let (name, value) = match (self.is_unified(), frozen) {
+            (true, true) => ("cgroup.freeze", "1"),
+            (true, false) => ("cgroup.freeze", "0"),
+            (false, true) => ("freezer.state", "FROZEN"),
+            (false, false) => ("freezer.state", "THAWED"),
+        };
+        if let Some(directory) = self.directory("freezer") {
+            drop(fs::write(directory.join(name), value));
+        }
     }
 }
 
 /// Removes the directory `path`, relative to this process's own cgroup, in each hierarchy, if it is empty.
 pub fn remove_parent(path: &str) -> Result<(), Error> {
-    let _ = path;
-    unimplemented!()
+    for directory in Cgroup::at(path)?.distinct() {
+        match fs::remove_dir(directory) {
+            Err(error) if !is_absent(&error) && !is_in_use(&error) => {
+                return Err(Error::Remove {
+                    path: directory.to_owned(),
+                    source: error,
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A path of plain names; the leading slash that other tools write means the own cgroup here too.
+fn checked(path: &str) -> Result<PathBuf, Error> {
+    use std::path::Component;
+    let relative = Path::new(path.trim_start_matches('/'));
+    let plain = relative
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    if !plain || relative.as_os_str().is_empty() || path.len() > 1024 {
+        return Err(Error::BadPath(path.to_owned()));
+    }
+    Ok(relative.to_owned())
+}
+
+/// Another container's cleaning up may remove a parent just made: then it is made again.
+fn make(path: &Path) -> Result<(), Error> {
+    const ATTEMPTS: usize = 20;
+    let mut result = Ok(());
+    for _ in 0..ATTEMPTS {
+        result = fs::create_dir_all(path);
+        match &result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => break,
+        }
+    }
+    result.map_err(|source| Error::Create {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn remove_tree(path: &Path) -> Result<(), Error> {
+    for child in children(path) {
+        remove_tree(&child)?;
+    }
+    match fs::remove_dir(path) {
+        Err(error) if !is_absent(&error) => Err(Error::Remove {
+            path: path.to_owned(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn kill_tree(path: &Path) {
+    for child in children(path) {
+        kill_tree(&child);
+    }
+    let listed = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    let pids = listed.lines().filter_map(|line| line.parse().ok());
+    // 0 stands for a process outside of our pid namespace, which we cannot reach.
+    for pid in pids.filter_map(rustix::process::Pid::from_raw) {
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+    }
+}
+
+fn children(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty
+    )
+}
+
+/// The kernel tells nobody when a cgroup becomes removable on v1: it has to be asked again.
+fn pause() {
+    let short = rustix::time::Timespec {
+        tv_sec: 0,
+        tv_nsec: 2_000_000,
+    };
+    rustix::event::poll(&mut [], Some(&short)).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_lead_elsewhere_are_refused() {
+        for bad in ["", "/", "..", "a/../b", "../x", "./../x"] {
+            assert!(checked(bad).is_err(), "{bad}");
+        }
+        assert_eq!(checked("/tucano/x").unwrap(), Path::new("tucano/x"));
+    }
 }

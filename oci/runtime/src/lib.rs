@@ -1,13 +1,28 @@
 //! OCI runtime: a bundle's configuration becomes a process in namespaces, mounts, cgroups, capabilities, seccomp.
 //! Knows nothing of clusters, images or networks. `unsafe` in `sys.rs` only.
 //!
+//! For callers: [`profile`] makes a sandbox's specification, [`supervisor`] starts and finds containers, [`cgroup`] reads and
+//! removes what they leave. For the program `tucano_oci`: [`supervise`], [`exec`] and [`probe`]; beneath them `container` (what
+//! happens inside), `logs`, `channel` (what the processes of a start tell each other), `exe` and `home`.
+//!
 //! A container's home directory (`Launch::home`) holds, all written atomically:
 //! - `launch.json`: what to start ([`launch::Launch`]),
-//! - `supervisor.json`: pid and start time of the supervisor, and of the container's first process,
-//! - `exit.json`: how it ended ([`launch::Exit`]),
+//! - `lock`: locked as long as there is a supervisor, from before the start is reported,
+//! - `supervisor.json`: pid and start time of the supervisor, and of the container's first process; its cgroup and user,
+//! - `exit.json`: how it ended ([`launch::Exit`]); space for it is set aside as `exit.json.tmp`,
 //! - `stdout.log`, `stderr.log`, and their rotated predecessors `.1`, `.2`…
 //! - `upper/`, `work/`: the writable layer.
 
 pub mod cgroup;
+mod channel;
+mod container;
+mod exe;
+pub mod exec;
+mod home;
 pub mod launch;
+mod logs;
+pub mod probe;
+pub mod profile;
+pub mod supervise;
 pub mod supervisor;
+mod sys;

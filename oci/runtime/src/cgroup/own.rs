@@ -1,0 +1,215 @@
+//! Where this process's own cgroup is, as its mount and cgroup namespaces show it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use procfs::{
+    ProcessCGroup,
+    process::{MountInfo, Process},
+};
+
+use super::{Error, LEAF, is_in_use, make};
+
+/// The v1 controllers that containers are put under. blkio before memory: writeback accounting joins the two.
+const CONTROLLERS: [&str; 7] = [
+    "blkio", "memory", "cpu", "cpuacct", "pids", "devices", "freezer",
+];
+
+/// Those without which a container has no limits at all.
+const REQUIRED: [&str; 2] = ["memory", "pids"];
+
+/// The v2 controllers that containers are put under, where the host has them.
+const UNIFIED_CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
+
+/// `(controller, own directory)` for each v1 hierarchy, or `("", own directory)` on v2.
+pub(super) fn find() -> Result<Vec<(String, PathBuf)>, Error> {
+    let unknown = |error: procfs::ProcError| Error::NoHierarchy {
+        detail: error.to_string(),
+    };
+    let myself = Process::myself().map_err(unknown)?;
+    let mounts = myself.mountinfo().map_err(unknown)?;
+    let memberships = myself.cgroups().map_err(unknown)?;
+    locate(&mounts.0, &memberships.0, &|path| path.is_dir())
+}
+
+/// On a hybrid host the controllers are those of v1, and its cgroup2 has none.
+fn locate(
+    mounts: &[MountInfo],
+    memberships: &[ProcessCGroup],
+    exists: &dyn Fn(&Path) -> bool,
+) -> Result<Vec<(String, PathBuf)>, Error> {
+    let found: Vec<_> = CONTROLLERS
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), v1(name, mounts, memberships, exists)?)))
+        .collect();
+    let has = |wanted: &&str| found.iter().any(|(name, _)| name == wanted);
+    if REQUIRED.iter().all(has) {
+        return Ok(found);
+    }
+    if let Some(directory) = unified(mounts, memberships, exists) {
+        return Ok(vec![(String::new(), directory)]);
+    }
+    Err(Error::NoHierarchy {
+        detail: format!(
+            "v1 controllers found: {:?}",
+            found.iter().map(|(name, _)| name).collect::<Vec<_>>()
+        ),
+    })
+}
+
+fn v1(
+    controller: &str,
+    mounts: &[MountInfo],
+    memberships: &[ProcessCGroup],
+    exists: &dyn Fn(&Path) -> bool,
+) -> Option<PathBuf> {
+    let own = memberships
+        .iter()
+        .find(|entry| entry.controllers.iter().any(|name| name == controller))?;
+    mounts
+        .iter()
+        .filter(|mount| mount.fs_type == "cgroup" && mount.super_options.contains_key(controller))
+        .filter_map(|mount| visible(mount, &own.pathname))
+        .find(|path| exists(path))
+}
+
+fn unified(
+    mounts: &[MountInfo],
+    memberships: &[ProcessCGroup],
+    exists: &dyn Fn(&Path) -> bool,
+) -> Option<PathBuf> {
+    let own = memberships.iter().find(|entry| entry.hierarchy == 0)?;
+    let directory = mounts
+        .iter()
+        .filter(|mount| mount.fs_type == "cgroup2")
+        .filter_map(|mount| visible(mount, &own.pathname))
+        .find(|path| exists(path))?;
+    // A starter that moved into the leaf still owns what is above it.
+    match directory.file_name() {
+        Some(name) if name == LEAF => directory.parent().map(Path::to_owned),
+        _ => Some(directory),
+    }
+}
+
+/// Where a mount shows the cgroup of this path, if it does.
+fn visible(mount: &MountInfo, own: &str) -> Option<PathBuf> {
+    let below = Path::new(own).strip_prefix(&mount.root).ok()?;
+    let plain = below
+        .components()
+        .all(|part| matches!(part, std::path::Component::Normal(_)));
+    plain.then(|| mount.mount_point.join(below))
+}
+
+/// Makes the v2 cgroup `directory`, which lies `below` the own one, with the controllers enabled all the way.
+pub(super) fn delegate(directory: &Path, below: &Path) -> Result<(), Error> {
+    make(directory)?;
+    let depth = below.components().count();
+    let mut parents: Vec<_> = directory.ancestors().skip(1).take(depth).collect();
+    parents.reverse();
+    for parent in parents {
+        enable(parent)?;
+    }
+    Ok(())
+}
+
+fn enable(parent: &Path) -> Result<(), Error> {
+    let failed = |controllers: &str| {
+        let controllers = controllers.to_owned();
+        move |source| Error::Enable {
+            path: parent.to_owned(),
+            controllers,
+            source,
+        }
+    };
+    let available =
+        fs::read_to_string(parent.join("cgroup.controllers")).map_err(failed("available"))?;
+    let wanted: Vec<_> = UNIFIED_CONTROLLERS
+        .iter()
+        .filter(|name| available.split_whitespace().any(|other| other == **name))
+        .map(|name| format!("+{name}"))
+        .collect();
+    let wanted = wanted.join(" ");
+    let control = parent.join("cgroup.subtree_control");
+    match fs::write(&control, &wanted) {
+        Err(error) if is_in_use(&error) => {
+            make_room(parent).map_err(failed(&wanted))?;
+            fs::write(&control, &wanted).map_err(failed(&wanted))
+        }
+        other => other.map_err(failed(&wanted)),
+    }
+}
+
+/// Moves the processes of `parent` into its leaf (cgroups(7), "no internal processes" rule).
+fn make_room(parent: &Path) -> io::Result<()> {
+    let leaf = parent.join(LEAF);
+    fs::create_dir_all(&leaf)?;
+    for pid in fs::read_to_string(parent.join("cgroup.procs"))?.lines() {
+        match fs::write(leaf.join("cgroup.procs"), pid) {
+            // It has ended meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use procfs::FromRead;
+
+    fn mounts(text: &str) -> Vec<MountInfo> {
+        procfs::process::MountInfos::from_read(text.as_bytes())
+            .unwrap()
+            .0
+    }
+
+    fn memberships(text: &str) -> Vec<ProcessCGroup> {
+        procfs::ProcessCGroups::from_read(text.as_bytes())
+            .unwrap()
+            .0
+    }
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+39 31 0:36 /box /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+";
+
+    #[test]
+    fn each_v1_hierarchy_has_its_own_place() {
+        let own = memberships("8:pids:/box/in\n4:memory:/a/b\n2:cpu,cpuacct:/\n0::/\n");
+        let found = locate(&mounts(HYBRID), &own, &|_| true).unwrap();
+        let of = |name: &str| found.iter().find(|(other, _)| other == name).unwrap();
+        assert_eq!(of("memory").1, Path::new("/sys/fs/cgroup/memory/a/b"));
+        assert_eq!(of("pids").1, Path::new("/sys/fs/cgroup/pids/in"));
+        assert_eq!(of("cpu").1, of("cpuacct").1);
+        assert!(found.iter().all(|(name, _)| !name.is_empty()));
+    }
+
+    #[test]
+    fn a_cgroup_that_no_mount_shows_is_an_error() {
+        let own = memberships("8:pids:/other\n4:memory:/../x\n");
+        let error = locate(&mounts(HYBRID), &own, &|_| true).unwrap_err();
+        assert!(error.to_string().contains("own cgroup"), "{error}");
+    }
+
+    #[test]
+    fn the_leaf_is_not_taken_for_the_own_cgroup() {
+        let unified = mounts("41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        for (own, expected) in [
+            ("0::/s/tucano.service\n", "/sys/fs/cgroup/s/tucano.service"),
+            (
+                "0::/s/tucano.service/agent.scope\n",
+                "/sys/fs/cgroup/s/tucano.service",
+            ),
+        ] {
+            let found = locate(&unified, &memberships(own), &|_| true).unwrap();
+            assert_eq!(found, [(String::new(), PathBuf::from(expected))]);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What the processes of one start tell each other: the supervisor and the container-to-be over a socket pair, and the
+//! supervisor's caller by one line of JSON.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
+use serde::{Deserialize, Serialize};
+
+use crate::{container::user::User, home::ProcessId};
+
+/// Largest message: room for a path of the longest kind in an error.
+const MESSAGE_LIMIT_BYTES: usize = 16 << 10;
+
+/// From the container-to-be.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FromContainer {
+    /// All is set up; it waits to be told to go on.
+    Ready(User),
+    /// A step failed, and it ends.
+    Failed(Failure),
+}
+
+/// The supervisor's line to its caller.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Report {
+    /// The container's program has been executed.
+    Started {
+        supervisor: ProcessId,
+        container: ProcessId,
+    },
+    /// The command given to `exec` has ended.
+    Ended { code: i32 },
+    /// The command given to `exec` did not end in time and was killed.
+    TimedOut,
+    /// A step failed; nothing remains.
+    Failed(Failure),
+}
+
+/// A step that failed, and why, in words.
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}: {message}")]
+pub(crate) struct Failure {
+    pub(crate) step: String,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(step: &str, why: &(impl std::fmt::Display + ?Sized)) -> Self {
+        Self {
+            step: step.to_owned(),
+            message: why.to_string(),
+        }
+    }
+}
+
+/// Names the step that an error belongs to.
+pub(crate) trait Step<T> {
+    fn step(self, name: &str) -> Result<T, Failure>;
+}
+
+impl<T, E: std::fmt::Display> Step<T> for Result<T, E> {
+    fn step(self, name: &str) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(name, &error))
+    }
+}
+
+/// One end of the socket pair. Closed at the other end, reading tells so.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+impl Channel {
+    pub(crate) fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = socket::socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
+        Ok((Self(one), Self(other)))
+    }
+
+    pub(crate) fn send(&self, message: &impl Serialize) -> io::Result<()> {
+        let text = serde_json::to_vec(message)?;
+        let text = &text[..text.len().min(MESSAGE_LIMIT_BYTES)];
+        rustix::io::retry_on_intr(|| rustix::io::write(&self.0, text))?;
+        Ok(())
+    }
+
+    /// The next message, or none where the other end is closed.
+    pub(crate) fn receive<T: for<'a> Deserialize<'a>>(&self) -> io::Result<Option<T>> {
+        let mut buffer = [0; MESSAGE_LIMIT_BYTES];
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut buffer))?;
+        if length == 0 {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_slice(&buffer[..length])?))
+    }
+
+    /// Tells the other end to go on.
+    pub(crate) fn go(&self) -> io::Result<()> {
+        socket::send(
+            std::os::fd::AsRawFd::as_raw_fd(&self.0),
+            b"1",
+            MsgFlags::MSG_NOSIGNAL,
+        )?;
+        Ok(())
+    }
+
+    /// Waits to be told to go on. An error where the other end died.
+    pub(crate) fn wait_to_go(&self) -> io::Result<()> {
+        let mut buffer = [0; 1];
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut buffer))? {
+            0 => Err(io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "the supervisor died",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_whole_and_the_end_is_told() {
+        let (here, there) = Channel::pair().unwrap();
+        here.send(&FromContainer::Failed(Failure::new("mounts", "no")))
+            .unwrap();
+        here.go().unwrap();
+        let message = there.receive::<FromContainer>().unwrap();
+        assert!(matches!(message, Some(FromContainer::Failed(why)) if why.step == "mounts"));
+        there.wait_to_go().unwrap();
+        drop(here);
+        assert!(there.receive::<FromContainer>().unwrap().is_none());
+        assert!(there.wait_to_go().is_err());
+    }
+}

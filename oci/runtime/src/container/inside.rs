@@ -1,0 +1,189 @@
+//! Paths inside a root file system that nobody trusts: resolved beneath its root by the kernel (`openat2(2)`), never
+//! through a magic link, and used as descriptors, so that what a symbolic link names cannot change in between.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FileType, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
+
+/// How often the kernel may ask to resolve a path again because something was renamed meanwhile.
+const ATTEMPTS: usize = 16;
+
+/// The root directory of a container's file system.
+#[derive(Debug)]
+pub(crate) struct Root(pub(crate) OwnedFd);
+
+/// What symbolic links on the way mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    /// They lead to a place inside of the root.
+    StayInside,
+    /// They are an error: for places that only the runtime may fill (`/proc`, `/dev`, `/sys`).
+    Refused,
+}
+
+impl Root {
+    /// Opens what is at `path`.
+    pub(crate) fn open(&self, path: &Path, flags: OFlags, links: Links) -> io::Result<OwnedFd> {
+        let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        if links == Links::Refused {
+            resolve |= ResolveFlags::NO_SYMLINKS;
+        }
+        for _ in 0..ATTEMPTS {
+            let flags = flags | OFlags::CLOEXEC;
+            match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
+                Err(Errno::AGAIN) => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(Errno::AGAIN.into())
+    }
+
+    /// Opens the directory at `path`; it and its parents are made where missing.
+    pub(crate) fn directory(&self, path: &Path, links: Links) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let mut reached = PathBuf::from("/");
+        let mut parent = self.open(&reached, flags, links)?;
+        for name in names(path)? {
+            reached.push(name);
+            parent = match self.open(&reached, flags, links) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    allow_existing(rustix::fs::mkdirat(&parent, name, Mode::from(0o755)))?;
+                    self.open(&reached, flags, links)?
+                }
+                other => other?,
+            };
+        }
+        Ok(parent)
+    }
+
+    /// Opens (as a path only) the file at `path`; it, empty, and its parents are made where missing.
+    pub(crate) fn file(&self, path: &Path, links: Links) -> io::Result<OwnedFd> {
+        match self.open(path, OFlags::PATH, links) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_node(path, FileType::RegularFile, 0o644, 0, links)?;
+                self.open(path, OFlags::PATH, links)
+            }
+            other => other,
+        }
+    }
+
+    /// Makes a node (an empty file, a device) at `path`, and its parents; an existing one stays.
+    pub(crate) fn make_node(
+        &self,
+        path: &Path,
+        kind: FileType,
+        mode: u32,
+        device: u64,
+        links: Links,
+    ) -> io::Result<()> {
+        let (parent, name) = self.parent(path, links)?;
+        allow_existing(rustix::fs::mknodat(
+            parent,
+            name,
+            kind,
+            Mode::from(mode),
+            device,
+        ))
+    }
+
+    /// The directory of `path`, made where missing, and the name in it.
+    pub(crate) fn parent<'a>(
+        &self,
+        path: &'a Path,
+        links: Links,
+    ) -> io::Result<(OwnedFd, &'a Path)> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        Ok((self.directory(parent, links)?, Path::new(name)))
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn names(path: &Path) -> io::Result<Vec<&std::ffi::OsStr>> {
+    path.components()
+        .filter(|part| !matches!(part, Component::RootDir | Component::CurDir))
+        .map(|part| match part {
+            Component::Normal(name) => Ok(name),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a path with `..`",
+            )),
+        })
+        .collect()
+}
+
+fn allow_existing(result: rustix::io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(Errno::EXIST) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn root() -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().unwrap();
+        let fd = std::fs::File::open(directory.path()).unwrap().into();
+        (directory, Root(fd))
+    }
+
+    #[test]
+    fn an_absolute_link_stays_inside() {
+        let (directory, root) = root();
+        symlink("/etc", directory.path().join("run")).unwrap();
+        std::fs::create_dir(directory.path().join("etc")).unwrap();
+        root.file(Path::new("/run/made"), Links::StayInside)
+            .unwrap();
+        assert!(directory.path().join("etc/made").is_file());
+        assert!(!Path::new("/etc/made").exists());
+    }
+
+    #[test]
+    fn a_link_that_climbs_stays_inside() {
+        let (directory, root) = root();
+        symlink("../../../../..", directory.path().join("up")).unwrap();
+        root.directory(Path::new("/up/made/here"), Links::StayInside)
+            .unwrap();
+        assert!(directory.path().join("made/here").is_dir());
+    }
+
+    #[test]
+    fn links_are_refused_where_asked() {
+        let (directory, root) = root();
+        symlink("/elsewhere", directory.path().join("proc")).unwrap();
+        let error = root
+            .directory(Path::new("/proc"), Links::Refused)
+            .unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
+    fn parents_are_made_and_dots_refused() {
+        let (directory, root) = root();
+        root.directory(Path::new("/a/b/c"), Links::StayInside)
+            .unwrap();
+        root.directory(Path::new("/a/b/c"), Links::StayInside)
+            .unwrap();
+        assert!(directory.path().join("a/b/c").is_dir());
+        assert!(
+            root.directory(Path::new("/a/../x"), Links::StayInside)
+                .is_err()
+        );
+    }
+}

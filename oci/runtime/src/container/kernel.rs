@@ -1,0 +1,168 @@
+//! What the kernel keeps for each namespace or process beside files: names, sysctls, resource limits, OOM score.
+
+use std::{fs, io, os::unix::fs::MetadataExt};
+
+use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Process, Spec};
+use rustix::process::{Resource, Rlimit};
+
+use super::namespaces;
+use crate::channel::{Failure, Step};
+
+/// Sysctls outside of `net.` that belong to a namespace (ipc): all others would change the host.
+const NAMESPACED: [&str; 9] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+    "fs.mqueue.",
+];
+
+/// Names of the UTS namespace. Only called in one of its own.
+pub(crate) fn set_names(spec: &Spec) -> Result<(), Failure> {
+    if !has(spec, LinuxNamespaceType::Uts) {
+        return Ok(());
+    }
+    if let Some(name) = spec.hostname() {
+        rustix::system::sethostname(name.as_bytes()).step("hostname")?;
+    }
+    if let Some(name) = spec.domainname() {
+        rustix::system::setdomainname(name.as_bytes()).step("domainname")?;
+    }
+    Ok(())
+}
+
+/// Sysctls, written through the host's `/proc`, which the image cannot have touched: which namespace they are of is
+/// decided by who writes. Called before the root is changed. `host_network` is the inode of the supervisor's namespace.
+pub(crate) fn set_sysctls(spec: &Spec, host_network: u64) -> Result<(), Failure> {
+    let sysctls = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.sysctl().as_ref());
+    for (name, value) in sysctls.into_iter().flatten() {
+        let step = format!("sysctl {name}");
+        check(spec, name, host_network).step(&step)?;
+        fs::write(format!("/proc/sys/{}", name.replace('.', "/")), value).step(&step)?;
+    }
+    Ok(())
+}
+
+fn check(spec: &Spec, name: &str, host_network: u64) -> Result<(), String> {
+    if name.contains('/') || name.contains("..") {
+        return Err("not a name of the form a.b.c".into());
+    }
+    if name.starts_with("net.") {
+        let own = network_inode().map_err(|error| error.to_string())?;
+        return if own == host_network {
+            Err(
+                "it would change the host: the container has no network namespace of its own"
+                    .into(),
+            )
+        } else {
+            Ok(())
+        };
+    }
+    let namespaced = NAMESPACED
+        .iter()
+        .any(|known| name == *known || (known.ends_with('.') && name.starts_with(known)));
+    if namespaced && has(spec, LinuxNamespaceType::Ipc) {
+        return Ok(());
+    }
+    Err("it would change the host: it is not of a namespace of the container's".into())
+}
+
+/// Identity of this process's network namespace.
+pub(crate) fn network_inode() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/self/ns/net")?.ino())
+}
+
+/// How soon the kernel kills it for lack of memory. Lowering needs CAP_SYS_RESOURCE; a host that refuses is no reason not to run.
+pub(crate) fn set_oom_score(process: &Process) -> Result<(), Failure> {
+    let Some(score) = process.oom_score_adj() else {
+        return Ok(());
+    };
+    match fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other.step("oom_score_adj"),
+    }
+}
+
+/// Resource limits.
+pub(crate) fn set_limits(process: &Process) -> Result<(), Failure> {
+    for limit in process.rlimits().iter().flatten() {
+        let value = |number: u64| (number != u64::MAX).then_some(number);
+        let wanted = Rlimit {
+            current: value(limit.soft()),
+            maximum: value(limit.hard()),
+        };
+        rustix::process::setrlimit(resource(limit.typ()), wanted)
+            .map_err(|error| format!("{} of {}: {error}", limit.typ(), limit.hard()))
+            .step("rlimits")?;
+    }
+    Ok(())
+}
+
+fn resource(kind: PosixRlimitType) -> Resource {
+    match kind {
+        PosixRlimitType::RlimitCpu => Resource::Cpu,
+        PosixRlimitType::RlimitFsize => Resource::Fsize,
+        PosixRlimitType::RlimitData => Resource::Data,
+        PosixRlimitType::RlimitStack => Resource::Stack,
+        PosixRlimitType::RlimitCore => Resource::Core,
+        PosixRlimitType::RlimitRss => Resource::Rss,
+        PosixRlimitType::RlimitNproc => Resource::Nproc,
+        PosixRlimitType::RlimitNofile => Resource::Nofile,
+        PosixRlimitType::RlimitMemlock => Resource::Memlock,
+        PosixRlimitType::RlimitAs => Resource::As,
+        PosixRlimitType::RlimitLocks => Resource::Locks,
+        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+        PosixRlimitType::RlimitNice => Resource::Nice,
+        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+        PosixRlimitType::RlimitRttime => Resource::Rttime,
+    }
+}
+
+fn has(spec: &Spec, wanted: LinuxNamespaceType) -> bool {
+    namespaces(spec)
+        .iter()
+        .any(|namespace| namespace.typ() == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> Spec {
+        let text =
+            r#"{"ociVersion":"1.0.2","linux":{"namespaces":[{"type":"ipc"},{"type":"uts"}]}}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn sysctls_of_the_host_are_refused() {
+        let own = network_inode().unwrap();
+        for name in [
+            "kernel.panic",
+            "vm.swappiness",
+            "fs.file-max",
+            "kernel.sem/../../vm.x",
+            "net.core.somaxconn",
+        ] {
+            assert!(check(&spec(), name, own).is_err(), "{name}");
+        }
+        check(&spec(), "kernel.sem", own).unwrap();
+        check(&spec(), "fs.mqueue.msg_max", own).unwrap();
+        check(&spec(), "net.core.somaxconn", own + 1).unwrap();
+    }
+
+    #[test]
+    fn a_refused_lowering_of_the_oom_score_is_no_failure() {
+        let process: Process =
+            serde_json::from_str(r#"{"cwd":"/","user":{"uid":0,"gid":0},"args":["x"]}"#).unwrap();
+        set_oom_score(&process).unwrap();
+    }
+}

@@ -1,0 +1,362 @@
+//! From a process in a container's namespaces to the container's program: who it is, what it may, and `execve`.
+//!
+//! The order matters. Ids change first (they need capabilities), then the parent-death signal is set (a change of ids clears
+//! it), then the supervisor is asked to go on (which shows that it still lives), then the rest of the privilege goes. The
+//! filter comes last, so that it need not allow any of this; without no_new_privs it must come before the capabilities go.
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
+use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+use rustix::{
+    fs::{Gid, Uid},
+    process::Signal,
+    thread::ThreadNameSpaceType,
+};
+
+use super::{
+    kernel,
+    seccomp::Filters,
+    user::User,
+    userns::{Ids, UserNamespace},
+};
+use crate::{
+    channel::{Channel, Failure, FromContainer, Step},
+    sys,
+};
+
+/// Where programs are looked for when the environment has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const STEP: &str = "program";
+
+/// What to become.
+pub(crate) struct Plan<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) process: &'a Process,
+    pub(crate) arguments: &'a [String],
+    pub(crate) user: User,
+    pub(crate) namespace: Option<&'a UserNamespace>,
+    /// stdin, stdout and stderr.
+    pub(crate) stdio: [OwnedFd; 3],
+    pub(crate) channel: &'a Channel,
+}
+
+impl Plan<'_> {
+    /// Becomes it: returns only a failure.
+    pub(crate) fn run(self) -> Failure {
+        match self.try_run() {
+            Ok(never) => match never {},
+            Err(failure) => failure,
+        }
+    }
+
+    fn try_run(self) -> Result<std::convert::Infallible, Failure> {
+        let environment = environment(self.process, &self.user);
+        let program = Program::new(self.arguments, &environment)?;
+        let filters = seccomp(self.spec)
+            .map(Filters::compile)
+            .transpose()
+            .step("seccomp")?;
+        kernel::set_limits(self.process)?;
+        sys::leave_session_keyring().step("session keyring")?;
+        self.take_stdio()?;
+        enter_working_directory(self.process.cwd())?;
+        self.change_ids()?;
+        die_with_parent()?;
+        self.channel
+            .send(&FromContainer::Ready(self.user.clone()))
+            .step("supervisor")?;
+        self.channel.wait_to_go().step("supervisor")?;
+        let no_new_privileges = self.process.no_new_privileges().unwrap_or(false);
+        let install = || {
+            filters
+                .as_ref()
+                .map_or(Ok(()), Filters::install)
+                .step("seccomp")
+        };
+        if !no_new_privileges {
+            install()?;
+        }
+        limit_capabilities(self.process).step("capabilities")?;
+        sys::reset_signals().step("signals")?;
+        sys::close_on_exec_from(3).step("descriptors")?;
+        rustix::process::umask(self.process.user().umask().unwrap_or(0o022).into());
+        if no_new_privileges {
+            rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
+            install()?;
+        }
+        Err(program.execute(&environment))
+    }
+
+    /// The pipes are made by the host's root: `/dev/stdout` could not be opened by anyone else inside.
+    fn take_stdio(&self) -> Result<(), Failure> {
+        let ids = self
+            .namespace
+            .map(|space| space.ids.clone())
+            .unwrap_or_default();
+        let (uid, gid) = mapped(&ids, &self.user)?;
+        for stream in &self.stdio[1..] {
+            let mode = rustix::fs::fstat(stream).step("stdio")?.st_mode;
+            if rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::Fifo {
+                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                rustix::fs::fchown(stream, Some(uid), Some(gid)).step("stdio")?;
+            }
+        }
+        rustix::stdio::dup2_stdin(&self.stdio[0]).step("stdio")?;
+        rustix::stdio::dup2_stdout(&self.stdio[1]).step("stdio")?;
+        rustix::stdio::dup2_stderr(&self.stdio[2]).step("stdio")
+    }
+
+    /// Enters the user namespace, if there is one, and becomes the user there.
+    fn change_ids(&self) -> Result<(), Failure> {
+        if let Some(namespace) = self.namespace {
+            let kind = ThreadNameSpaceType::USER;
+            rustix::thread::move_into_thread_name_spaces(namespace.fd.as_fd(), kind)
+                .step("user namespace")?;
+        }
+        let process = self.process;
+        drop_bounding(process).step("capabilities")?;
+        // With the uid, the kernel would take the capabilities that are wanted too.
+        rustix::thread::set_keep_capabilities(true).step("capabilities")?;
+        let groups: Vec<_> = self
+            .user
+            .groups
+            .iter()
+            .map(|gid| Gid::from_raw(*gid))
+            .collect();
+        let (uid, gid) = (Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid));
+        rustix::thread::set_thread_groups(&groups).step("groups")?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).step("group")?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).step("user")?;
+        rustix::thread::set_keep_capabilities(false).step("capabilities")
+    }
+}
+
+/// The user's ids on the host.
+fn mapped(ids: &Ids, user: &User) -> Result<(u32, u32), Failure> {
+    let all_groups = user.groups.iter().all(|gid| ids.host_gid(*gid).is_some());
+    ids.host_uid(user.uid)
+        .zip(ids.host_gid(user.gid))
+        .filter(|_| all_groups)
+        .ok_or_else(|| {
+            let (uid, gid) = (user.uid, user.gid);
+            let message = format!("{uid}:{gid} is outside of the user namespace's mapping");
+            Failure::new("user", &message)
+        })
+}
+
+fn seccomp(spec: &Spec) -> Option<&LinuxSeccomp> {
+    spec.linux().as_ref()?.seccomp().as_ref()
+}
+
+fn die_with_parent() -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("supervision")
+}
+
+/// A working directory outside of the root would be a way out: the kernel shows it as unreachable.
+fn enter_working_directory(path: &Path) -> Result<(), Failure> {
+    let step = format!("working directory {}", path.display());
+    rustix::process::chdir(path).step(&step)?;
+    let reached = rustix::process::getcwd(Vec::new()).step(&step)?;
+    if reached.as_bytes().starts_with(b"/") {
+        return Ok(());
+    }
+    Err(Failure::new(&step, "it is outside of the container"))
+}
+
+fn wanted(process: &Process, set: CapSet) -> CapsHashSet {
+    let Some(all) = process.capabilities() else {
+        return CapsHashSet::new();
+    };
+    let listed = match set {
+        CapSet::Bounding => all.bounding(),
+        CapSet::Effective => all.effective(),
+        CapSet::Inheritable => all.inheritable(),
+        CapSet::Permitted => all.permitted(),
+        CapSet::Ambient => all.ambient(),
+    };
+    listed
+        .iter()
+        .flatten()
+        .filter_map(|name| {
+            format!("CAP_{}", name.to_string().trim_start_matches("CAP_"))
+                .parse()
+                .ok()
+        })
+        .collect()
+}
+
+fn drop_bounding(process: &Process) -> Result<(), caps::errors::CapsError> {
+    let keep = wanted(process, CapSet::Bounding);
+    let supported: Vec<Capability> = caps::runtime::thread_all_supported().into_iter().collect();
+    supported
+        .into_iter()
+        .filter(|capability| !keep.contains(capability))
+        .try_for_each(|capability| caps::drop(None, CapSet::Bounding, capability))
+}
+
+/// Inheritable first, while there still is the capability to change it; effective is part of permitted at all times.
+fn limit_capabilities(process: &Process) -> Result<(), caps::errors::CapsError> {
+    let permitted = wanted(process, CapSet::Permitted);
+    let has = caps::read(None, CapSet::Permitted)?;
+    caps::set(None, CapSet::Effective, &has)?;
+    caps::set(
+        None,
+        CapSet::Inheritable,
+        &wanted(process, CapSet::Inheritable),
+    )?;
+    let effective = wanted(process, CapSet::Effective);
+    caps::set(
+        None,
+        CapSet::Effective,
+        &effective.intersection(&permitted).copied().collect(),
+    )?;
+    caps::set(None, CapSet::Permitted, &permitted)?;
+    caps::clear(None, CapSet::Ambient)?;
+    wanted(process, CapSet::Ambient)
+        .into_iter()
+        .try_for_each(|capability| caps::raise(None, CapSet::Ambient, capability))
+}
+
+/// The specification's, and HOME where it does not say.
+fn environment(process: &Process, user: &User) -> Vec<String> {
+    let mut environment = process.env().clone().unwrap_or_default();
+    if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
+        environment.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
+    }
+    environment
+}
+
+/// The program's possible places, and its arguments.
+struct Program {
+    name: String,
+    candidates: Vec<CString>,
+    arguments: Vec<CString>,
+}
+
+impl Program {
+    fn new(arguments: &[String], environment: &[String]) -> Result<Self, Failure> {
+        let name = arguments
+            .first()
+            .filter(|name| !name.is_empty())
+            .ok_or("neither the service nor its image says what to run: set `args`")
+            .step(STEP)?;
+        let candidates = candidates(name, environment);
+        Ok(Self {
+            name: name.clone(),
+            candidates: strings(&candidates)?,
+            arguments: strings(arguments)?,
+        })
+    }
+
+    /// Returns only a failure. Where no place has it, one that refused it says more than one that did not have it.
+    fn execute(&self, environment: &[String]) -> Failure {
+        let environment = match strings(environment) {
+            Ok(environment) => environment,
+            Err(failure) => return failure,
+        };
+        let mut reason = Errno::ENOENT;
+        for candidate in &self.candidates {
+            match nix::unistd::execve(candidate, &self.arguments, &environment) {
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(Errno::EACCES) => reason = Errno::EACCES,
+                Err(other) => return self.failure(other),
+                Ok(never) => match never {},
+            }
+        }
+        self.failure(reason)
+    }
+
+    fn failure(&self, error: Errno) -> Failure {
+        let name = &self.name;
+        let message = match error {
+            Errno::ENOENT => format!(
+                "no such program in the image: {name} (or its interpreter, the `#!` line's or the dynamic loader, is missing)"
+            ),
+            Errno::EACCES => format!("{name} is not executable for this user"),
+            Errno::ENOEXEC => format!(
+                "{name} is no program for this machine: wrong architecture, or a script without `#!` line"
+            ),
+            other => format!("{name} cannot be executed: {}", io::Error::from(other)),
+        };
+        Failure::new(STEP, &message)
+    }
+}
+
+fn candidates(name: &str, environment: &[String]) -> Vec<String> {
+    if name.contains('/') {
+        return vec![name.to_owned()];
+    }
+    let path = environment
+        .iter()
+        .find_map(|entry| entry.strip_prefix("PATH="))
+        .unwrap_or(DEFAULT_PATH);
+    path.split(':')
+        .map(|directory| if directory.is_empty() { "." } else { directory })
+        .map(|directory| format!("{}/{name}", directory.trim_end_matches('/')))
+        .collect()
+}
+
+fn strings(list: &[String]) -> Result<Vec<CString>, Failure> {
+    list.iter()
+        .map(|text| CString::new(text.as_str()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| "an argument or environment variable holds a NUL byte")
+        .step(STEP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(text: &str) -> Process {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn programs_are_looked_for_along_the_path() {
+        let path = ["A=b".to_owned(), "PATH=/a/:/b::".to_owned()];
+        assert_eq!(candidates("x", &path), ["/a/x", "/b/x", "./x", "./x"]);
+        assert_eq!(candidates("/c/x", &path), ["/c/x"]);
+        assert_eq!(candidates("x", &[]).len(), 6);
+    }
+
+    #[test]
+    fn no_argument_says_what_to_set() {
+        for arguments in [vec![], vec![String::new()]] {
+            let failure = Program::new(&arguments, &[]).err().unwrap();
+            assert!(failure.message.contains("`args`"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn home_is_added_only_where_missing() {
+        let user = User {
+            home: Some("/srv".into()),
+            ..User::default()
+        };
+        let without = process(r#"{"cwd":"/","user":{"uid":0,"gid":0}}"#);
+        let with = process(r#"{"cwd":"/","user":{"uid":0,"gid":0},"env":["HOME=/x"]}"#);
+        assert!(environment(&without, &user).contains(&"HOME=/srv".to_owned()));
+        assert_eq!(environment(&with, &user), ["HOME=/x"]);
+    }
+
+    #[test]
+    fn capabilities_are_none_unless_named() {
+        let none = process(r#"{"cwd":"/","user":{"uid":0,"gid":0}}"#);
+        assert!(wanted(&none, CapSet::Bounding).is_empty());
+        let some = process(
+            r#"{"cwd":"/","user":{"uid":0,"gid":0},"capabilities":{"bounding":["CAP_CHOWN","CAP_SYS_PTRACE"]}}"#,
+        );
+        let expected: CapsHashSet = [Capability::CAP_CHOWN, Capability::CAP_SYS_PTRACE].into();
+        assert_eq!(wanted(&some, CapSet::Bounding), expected);
+        assert!(wanted(&some, CapSet::Effective).is_empty());
+    }
+}

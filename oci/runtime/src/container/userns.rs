@@ -1,0 +1,203 @@
+//! User namespaces, entered last: see `docs/decisions/0001-late-user-namespace.md`.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
+};
+
+use nix::{
+    sched::CloneFlags,
+    unistd::{Gid, Uid, setfsgid, setfsuid},
+};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use crate::{
+    channel::{Failure, Step},
+    sys::{self, Cloned},
+};
+
+const STEP: &str = "user namespace";
+
+/// A prepared user namespace, and whose ids its mapping gives.
+#[derive(Debug)]
+pub(crate) struct UserNamespace {
+    pub(crate) fd: OwnedFd,
+    pub(crate) ids: Ids,
+}
+
+/// The mapping: container ids to host ids.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ids {
+    users: Vec<LinuxIdMapping>,
+    groups: Vec<LinuxIdMapping>,
+}
+
+impl Ids {
+    /// The specification's mappings, where it lists a user namespace.
+    fn of(spec: &Spec) -> Result<Option<Self>, Failure> {
+        let linux = spec.linux().as_ref();
+        let wanted = super::namespaces(spec)
+            .iter()
+            .any(|namespace| namespace.typ() == LinuxNamespaceType::User);
+        if !wanted {
+            return Ok(None);
+        }
+        let mappings = |from: Option<&Option<Vec<LinuxIdMapping>>>| {
+            from.and_then(Clone::clone)
+                .filter(|list| translate(list, 0).is_some())
+                .ok_or("uidMappings and gidMappings must map the container's id 0")
+        };
+        Ok(Some(Self {
+            users: mappings(linux.map(|all| all.uid_mappings())).step(STEP)?,
+            groups: mappings(linux.map(|all| all.gid_mappings())).step(STEP)?,
+        }))
+    }
+
+    /// The host's uid of a container's; the same where there is no user namespace, none where it is not mapped.
+    pub(crate) fn host_uid(&self, uid: u32) -> Option<u32> {
+        translate(&self.users, uid)
+    }
+
+    /// The host's gid of a container's.
+    pub(crate) fn host_gid(&self, gid: u32) -> Option<u32> {
+        translate(&self.groups, gid)
+    }
+
+    /// The host's ids of the container's root.
+    pub(crate) fn root(&self) -> (u32, u32) {
+        (
+            self.host_uid(0).unwrap_or_default(),
+            self.host_gid(0).unwrap_or_default(),
+        )
+    }
+
+    /// Does something to files as the container's root. What the host's root makes on an id-mapped mount has an owner that
+    /// the mapping does not know, and is refused.
+    pub(crate) fn as_root<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if self.users.is_empty() {
+            return work();
+        }
+        let (uid, gid) = self.root();
+        setfsgid(Gid::from_raw(gid));
+        setfsuid(Uid::from_raw(uid));
+        // Leaving uid 0 took the capabilities over files away, which the container's root shall have while it is set up.
+        let result = raise_capabilities()
+            .step("capabilities")
+            .and_then(|()| work());
+        setfsuid(Uid::from_raw(0));
+        setfsgid(Gid::from_raw(0));
+        result
+    }
+}
+
+impl UserNamespace {
+    /// Makes the one that the specification asks for, if it does: through a process that only lives while it is made.
+    pub(crate) fn prepare(spec: &Spec) -> Result<Option<Self>, Failure> {
+        Ids::of(spec)?
+            .map(|ids| Self::with(ids).step(STEP))
+            .transpose()
+    }
+
+    /// The one that a container of this specification runs in.
+    pub(crate) fn of(spec: &Spec, pid: i32) -> Result<Option<Self>, Failure> {
+        let Some(ids) = Ids::of(spec)? else {
+            return Ok(None);
+        };
+        let fd = File::open(format!("/proc/{pid}/ns/user"))
+            .step(STEP)?
+            .into();
+        Ok(Some(Self { fd, ids }))
+    }
+
+    fn with(ids: Ids) -> io::Result<Self> {
+        let (holder, pidfd) = match sys::clone_process(CloneFlags::CLONE_NEWUSER)? {
+            Cloned::Child => hold(),
+            Cloned::Parent(pid, pidfd) => (pid, pidfd),
+        };
+        let made = (|| {
+            fs::write(format!("/proc/{holder}/uid_map"), text(&ids.users))?;
+            fs::write(format!("/proc/{holder}/gid_map"), text(&ids.groups))?;
+            File::open(format!("/proc/{holder}/ns/user"))
+        })();
+        pidfd_send_signal(&pidfd, Signal::KILL)?;
+        waitid(
+            WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)),
+            WaitIdOptions::EXITED,
+        )?;
+        Ok(Self {
+            fd: made?.into(),
+            ids,
+        })
+    }
+
+    /// One of usual size, to find out whether it can be done.
+    pub(crate) fn trial() -> io::Result<Self> {
+        let mapping = serde_json::json!([{"containerID": 0, "hostID": 1 << 20, "size": 65536}]);
+        let users: Vec<LinuxIdMapping> = serde_json::from_value(mapping)?;
+        let groups = users.clone();
+        Self::with(Ids { users, groups })
+    }
+}
+
+/// Waits to be killed; ends with its parent.
+fn hold() -> ! {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).ok();
+    loop {
+        nix::unistd::pause();
+    }
+}
+
+fn raise_capabilities() -> Result<(), caps::errors::CapsError> {
+    let permitted = caps::read(None, caps::CapSet::Permitted)?;
+    caps::set(None, caps::CapSet::Effective, &permitted)
+}
+
+fn text(mappings: &[LinuxIdMapping]) -> String {
+    mappings
+        .iter()
+        .map(|map| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size()))
+        .collect()
+}
+
+fn translate(mappings: &[LinuxIdMapping], id: u32) -> Option<u32> {
+    if mappings.is_empty() {
+        return Some(id);
+    }
+    mappings.iter().find_map(|map| {
+        let offset = id.checked_sub(map.container_id())?;
+        (offset < map.size()).then(|| map.host_id().checked_add(offset))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids() -> Ids {
+        let text = r#"[{"containerID":0,"hostID":100000,"size":10},{"containerID":50,"hostID":7,"size":1}]"#;
+        let users: Vec<LinuxIdMapping> = serde_json::from_str(text).unwrap();
+        Ids {
+            groups: users.clone(),
+            users,
+        }
+    }
+
+    #[test]
+    fn ids_are_translated_and_unmapped_ones_are_not() {
+        assert_eq!(ids().root(), (100_000, 100_000));
+        assert_eq!(ids().host_uid(9), Some(100_009));
+        assert_eq!(ids().host_uid(10), None);
+        assert_eq!(ids().host_gid(50), Some(7));
+        assert_eq!(Ids::default().host_uid(1234), Some(1234));
+    }
+
+    #[test]
+    fn the_mapping_is_written_as_the_kernel_reads_it() {
+        assert_eq!(text(&ids().users), "0 100000 10\n50 7 1\n");
+    }
+}

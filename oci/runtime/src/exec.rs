@@ -1,0 +1,243 @@
+//! `tucano_oci exec`: one more process in a running container, under all of its restrictions.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    time::Duration,
+};
+
+use nix::sched::CloneFlags;
+use oci_spec::runtime::Spec;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid},
+    thread::ThreadNameSpaceType,
+    time::Timespec,
+};
+
+use crate::{
+    channel::{Channel, Failure, FromContainer, Report, Step},
+    container::{self, namespaces, process::Plan, process_of, user::User, userns::UserNamespace},
+    home::{Home, Record},
+    launch::Launch,
+    sys::{self, Cloned},
+};
+
+/// What to run, and how.
+#[derive(Debug)]
+pub struct Exec<'a> {
+    /// The container's home directory.
+    pub home: &'a Path,
+    /// Program and arguments.
+    pub command: &'a [String],
+    /// After which it is killed; never without.
+    pub timeout: Option<Duration>,
+    /// Whether its output is discarded, and the outcome told as one line of JSON on stdout.
+    pub report: bool,
+}
+
+/// Runs it; gives its exit code (124 where it did not end in time), or why it could not be run.
+pub fn run(exec: &Exec) -> Result<i32, String> {
+    crate::exe::protect().map_err(|error| error.to_string())?;
+    let outcome = exec.run().unwrap_or_else(Report::Failed);
+    if exec.report {
+        let line = serde_json::to_string(&outcome).map_err(|error| error.to_string())?;
+        println!("{line}");
+    }
+    match outcome {
+        Report::Ended { code } => Ok(code),
+        Report::TimedOut => Ok(124),
+        Report::Failed(_) if exec.report => Ok(125),
+        Report::Failed(failure) => Err(failure.to_string()),
+        Report::Started { .. } => Ok(0),
+    }
+}
+
+impl Exec<'_> {
+    fn run(&self) -> Result<Report, Failure> {
+        let home = Home(self.home);
+        let gone = || Failure::new("container", "it does not run");
+        let launch: Launch = home
+            .read("launch.json")
+            .step("home directory")?
+            .ok_or_else(gone)?;
+        let record: Record = home
+            .read("supervisor.json")
+            .step("home directory")?
+            .ok_or_else(gone)?;
+        let (Some(container), Some(user)) = (record.container, record.user) else {
+            return Err(gone());
+        };
+        let target = container.open().step("container")?.ok_or_else(gone)?;
+        // Joined by the children of this process only: none of the container's sees this one.
+        rustix::thread::move_into_thread_name_spaces(
+            target.as_fd(),
+            ThreadNameSpaceType::PROCESS_ID,
+        )
+        .step("pid namespace")?;
+        let guest = Guest {
+            spec: &launch.spec,
+            user,
+            namespace: UserNamespace::of(&launch.spec, container.pid)?,
+            stdio: self.stdio().step("stdio")?,
+            target,
+            command: self.command,
+        };
+        let (here, there) = Channel::pair().step("channel")?;
+        match sys::clone_process(CloneFlags::empty()).step("fork")? {
+            Cloned::Child => {
+                drop(here);
+                let failure = guest.become_it(&there);
+                drop(there.send(&FromContainer::Failed(failure)));
+                std::process::exit(1)
+            }
+            Cloned::Parent(pid, process) => {
+                drop(there);
+                let child = Child { pid, process };
+                let started = record
+                    .cgroup
+                    .add(pid)
+                    .step("cgroup")
+                    .and_then(|()| child.start(&here));
+                match started {
+                    Ok(()) => child.wait(self.timeout),
+                    Err(failure) => {
+                        child.kill();
+                        child.reap().step("waiting")?;
+                        Err(failure)
+                    }
+                }
+            }
+        }
+    }
+
+    fn stdio(&self) -> std::io::Result<[OwnedFd; 3]> {
+        if self.report {
+            let null = || File::options().read(true).write(true).open("/dev/null");
+            return Ok([null()?.into(), null()?.into(), null()?.into()]);
+        }
+        Ok([
+            rustix::stdio::stdin().try_clone_to_owned()?,
+            rustix::stdio::stdout().try_clone_to_owned()?,
+            rustix::stdio::stderr().try_clone_to_owned()?,
+        ])
+    }
+}
+
+/// The process that joins the container.
+struct Guest<'a> {
+    spec: &'a Spec,
+    user: User,
+    namespace: Option<UserNamespace>,
+    stdio: [OwnedFd; 3],
+    target: OwnedFd,
+    command: &'a [String],
+}
+
+impl Guest<'_> {
+    fn become_it(self, channel: &Channel) -> Failure {
+        let prepare = || {
+            container::isolate()?;
+            channel.wait_to_go().step("supervisor")?;
+            self.join()?;
+            process_of(self.spec)
+        };
+        let process = match prepare() {
+            Ok(process) => process,
+            Err(failure) => return failure,
+        };
+        Plan {
+            spec: self.spec,
+            process,
+            arguments: self.command,
+            user: self.user,
+            namespace: self.namespace.as_ref(),
+            stdio: self.stdio,
+            channel,
+        }
+        .run()
+    }
+
+    /// All at once; with the mount namespace, the container's root becomes this process's.
+    fn join(&self) -> Result<(), Failure> {
+        use oci_spec::runtime::LinuxNamespaceType as Kind;
+        let kinds = [
+            (Kind::Mount, ThreadNameSpaceType::MOUNT),
+            (Kind::Cgroup, ThreadNameSpaceType::CONTROL_GROUP),
+            (
+                Kind::Uts,
+                ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+            ),
+            (Kind::Ipc, ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
+            (Kind::Network, ThreadNameSpaceType::NETWORK),
+        ];
+        let wanted = kinds
+            .into_iter()
+            .filter(|(kind, _)| {
+                namespaces(self.spec)
+                    .iter()
+                    .any(|namespace| namespace.typ() == *kind)
+            })
+            .fold(ThreadNameSpaceType::empty(), |all, (_, flag)| all | flag);
+        rustix::thread::move_into_thread_name_spaces(self.target.as_fd(), wanted)
+            .step("joining the container")
+    }
+}
+
+struct Child {
+    pid: i32,
+    process: OwnedFd,
+}
+
+impl Child {
+    fn start(&self, channel: &Channel) -> Result<(), Failure> {
+        channel.go().step("container")?;
+        match channel.receive().step("container")? {
+            Some(FromContainer::Ready(_)) => {}
+            Some(FromContainer::Failed(failure)) => return Err(failure),
+            None => return Err(Failure::new("container", "it ended meanwhile")),
+        }
+        channel.go().step("container")?;
+        match channel.receive().step("container")? {
+            Some(FromContainer::Failed(failure)) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Result<Report, Failure> {
+        let timeout = timeout.map(|timeout| Timespec::try_from(timeout).unwrap_or_default());
+        let mut ended = [PollFd::new(&self.process, PollFlags::IN)];
+        let in_time = loop {
+            match poll(&mut ended, timeout.as_ref()) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other.step("waiting")? > 0,
+            }
+        };
+        if !in_time {
+            self.kill();
+        }
+        let code = self.reap().step("waiting")?;
+        Ok(if in_time {
+            Report::Ended { code }
+        } else {
+            Report::TimedOut
+        })
+    }
+
+    /// With its process group, which is of its session and cannot be another's before it is reaped.
+    fn kill(&self) {
+        if let Some(group) = Pid::from_raw(self.pid) {
+            kill_process_group(group, Signal::KILL).ok();
+        }
+        pidfd_send_signal(&self.process, Signal::KILL).ok();
+    }
+
+    fn reap(&self) -> rustix::io::Result<i32> {
+        let status = waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED)?;
+        Ok(status.map_or(0, |status| {
+            let signal = status.terminating_signal().map(|signal| 128 + signal);
+            status.exit_status().or(signal).unwrap_or_default()
+        }))
+    }
+}

@@ -1,0 +1,81 @@
+//! Finds out whether containers can have a user namespace here, by doing what a start does, in a namespace of its own.
+
+use std::{
+    fs,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use nix::sched::CloneFlags;
+use oci_spec::runtime::Spec;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use crate::{
+    channel::{Failure, Step},
+    container::{
+        inside::Links,
+        rootfs::{self},
+        userns::UserNamespace,
+    },
+    launch::{Launch, LogLimits, Rootfs},
+    sys::{self, Cloned},
+};
+
+/// `tucano_oci probe-user-namespaces <directory>`: an overlay in `directory`, all id-mapped, a file made in it.
+pub fn user_namespaces(directory: &Path) -> Result<(), String> {
+    let home = directory.join(format!(".probe-{}", std::process::id()));
+    let layer = home.join("layer");
+    fs::create_dir_all(&layer).map_err(|error| format!("{}: {error}", layer.display()))?;
+    let outcome = in_a_process(&home, layer);
+    fs::remove_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
+    outcome
+}
+
+fn in_a_process(home: &Path, layer: PathBuf) -> Result<(), String> {
+    let flags = CloneFlags::CLONE_NEWNS;
+    match sys::clone_process(flags).map_err(|error| error.to_string())? {
+        Cloned::Child => {
+            let outcome = try_it(home, layer);
+            if let Err(failure) = &outcome {
+                eprintln!("{failure}");
+            }
+            std::process::exit(i32::from(outcome.is_err()))
+        }
+        Cloned::Parent(_, process) => {
+            let ended = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED)
+                .map_err(|error| error.to_string())?;
+            match ended.and_then(|status| status.exit_status()) {
+                Some(0) => Ok(()),
+                _ => Err("user namespaces do not work here".into()),
+            }
+        }
+    }
+}
+
+fn try_it(home: &Path, layer: PathBuf) -> Result<(), Failure> {
+    let launch = Launch {
+        id: "probe".into(),
+        home: home.to_owned(),
+        spec: Spec::default(),
+        rootfs: Rootfs::Overlay {
+            layers: vec![layer],
+        },
+        user: None,
+        logs: LogLimits::default(),
+    };
+    rootfs::prepare(home, &launch.rootfs)?;
+    let namespace = UserNamespace::trial().step("user namespace")?;
+    let root = rootfs::mount_root(&launch, Some(&namespace))?;
+    let made = namespace.ids.as_root(|| {
+        root.file(Path::new("/file"), Links::StayInside)
+            .step("making a file")
+    })?;
+    let owner = rustix::fs::fstat(&made).step("looking at a file")?.st_uid;
+    if owner == namespace.ids.root().0 {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "looking at a file",
+        "its owner is not the namespace's root",
+    ))
+}

@@ -1,0 +1,390 @@
+//! The supervisor: starts one container, keeps its output, waits for its end and writes down how it ended.
+//!
+//! ```text
+//! caller ── tucano_oci supervise ──fork──> supervisor (own session) ──clone3──> container
+//!              │ ends at once                  │ one line: started | failed        │
+//!              └─ reaped by the caller         └─ later reaped by init             └─ dies with the supervisor
+//! ```
+//!
+//! It is single-threaded, knows no async, and holds nothing but two pipes, a pidfd and the lock of the home directory.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use nix::{
+    sched::CloneFlags,
+    unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
+};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
+    time::Timespec,
+};
+
+use crate::{
+    cgroup::Cgroup,
+    channel::{Channel, Failure, FromContainer, Report, Step},
+    container::{self, Prepared, kernel, rootfs, user::User, userns::UserNamespace},
+    home::{self, Home, ProcessId, Record},
+    launch::{Exit, Launch, LogLimits},
+    logs::Stream,
+    sys::{self, Cloned},
+};
+
+/// How long a container may take to come up: milliseconds are usual; a mount that hangs must not hang its starter.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Chunks taken from one stream before the other has its turn.
+const FAIR_ROUNDS: usize = 64;
+
+/// Most chunks taken when the container is gone: more than a pipe can hold (`/proc/sys/fs/pipe-max-size`, 1 MiB).
+const LAST_ROUNDS: usize = 1024;
+
+/// `tucano_oci supervise <home>`: leaves the caller and supervises. The caller reads one JSON line from stdout.
+pub fn run(home: &Path) -> Result<(), String> {
+    sys::close_from(3).map_err(|error| format!("closing descriptors: {error}"))?;
+    crate::exe::protect().map_err(|error| error.to_string())?;
+    let lock = lock_of(home)?;
+    match sys::clone_process(CloneFlags::empty()) {
+        Ok(Cloned::Parent(..)) => return Ok(()),
+        Ok(Cloned::Child) => {}
+        Err(error) => return Err(format!("forking: {error}")),
+    }
+    let mut report = sys::inherited(1);
+    let outcome = leave_caller(&mut report).and_then(|()| Supervisor::start(Home(home)));
+    match outcome {
+        Ok(supervisor) => {
+            tell(report, &supervisor.report());
+            supervisor.supervise(&lock);
+        }
+        Err(failure) => tell(report, &Report::Failed(failure)),
+    }
+    Ok(())
+}
+
+/// The caller's lock of the home directory comes as stdin; without one it is taken here.
+fn lock_of(home: &Path) -> Result<OwnedFd, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", home.join("lock").display());
+    let given = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
+        .map_err(|error| failed(error.into()))?;
+    let same_file = || -> std::io::Result<bool> {
+        let here = rustix::fs::stat(home.join("lock"))?;
+        let there = rustix::fs::fstat(&given)?;
+        Ok((here.st_dev, here.st_ino) == (there.st_dev, there.st_ino))
+    };
+    if same_file().unwrap_or(false) {
+        return Ok(given);
+    }
+    match Home(home).lock() {
+        Ok(Some(lock)) => Ok(lock.into()),
+        Ok(None) => Err(format!("{} has a running container", home.display())),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Nothing of the caller's stays: not its session, directory, umask or descriptors, but for the pipe of the report.
+fn leave_caller(report: &mut OwnedFd) -> Result<(), Failure> {
+    const STEP: &str = "leaving the caller";
+    rustix::process::setsid().step(STEP)?;
+    rustix::process::chdir("/").step(STEP)?;
+    rustix::process::umask(0o022.into());
+    let null = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .step(STEP)?;
+    let kept = rustix::io::fcntl_dupfd_cloexec(&*report, 3).step(STEP)?;
+    dup2_stdin(&null).step(STEP)?;
+    dup2_stdout(&null).step(STEP)?;
+    dup2_stderr(&null).step(STEP)?;
+    // The number 1 now belongs to /dev/null, for good.
+    std::mem::forget(std::mem::replace(report, kept));
+    Ok(())
+}
+
+/// A caller that died meanwhile reads nothing, and finds the container by its home directory.
+fn tell(report: OwnedFd, line: &Report) {
+    if let Ok(mut text) = serde_json::to_vec(line) {
+        text.push(b'\n');
+        drop(File::from(report).write_all(&text));
+    }
+}
+
+struct Supervisor<'a> {
+    home: Home<'a>,
+    record: Record,
+    container: ProcessId,
+    process: OwnedFd,
+    streams: Vec<Stream>,
+    exit: File,
+}
+
+impl<'a> Supervisor<'a> {
+    fn start(home: Home<'a>) -> Result<Self, Failure> {
+        let launch: Launch = home
+            .read("launch.json")
+            .step("home directory")?
+            .ok_or("there is no launch.json")
+            .step("home directory")?;
+        let linux = launch.spec.linux().as_ref();
+        let path = linux
+            .and_then(|linux| linux.cgroups_path().as_ref())
+            .and_then(|path| path.to_str())
+            .ok_or("linux.cgroupsPath is missing")
+            .step("specification")?;
+        let limits = linux.and_then(|linux| linux.resources().as_ref());
+        let cgroup = Cgroup::at(path).step("cgroup")?;
+        // Known before it exists: whoever finds a dead supervisor can clean up.
+        let record = record(home, &cgroup)?;
+        let started = Cgroup::create(path, limits)
+            .step("cgroup")
+            .and_then(|cgroup| Self::start_in(home, &launch, &cgroup, record));
+        if started.is_err() {
+            forget(home, &cgroup);
+        }
+        started
+    }
+
+    fn start_in(
+        home: Home<'a>,
+        launch: &Launch,
+        cgroup: &Cgroup,
+        mut record: Record,
+    ) -> Result<Self, Failure> {
+        let exit = home.reserve_exit().step("home directory")?;
+        rootfs::prepare(home.0, &launch.rootfs)?;
+        let namespace = UserNamespace::prepare(&launch.spec)?;
+        let mut birth = Birth::give(launch, cgroup, namespace.as_ref())?;
+        let born = birth.wait_until_ready(cgroup).and_then(|user| {
+            let container = ProcessId::of(birth.pid).step("container")?;
+            record.container = Some(container);
+            record.user = Some(user);
+            home.write("supervisor.json", &record)
+                .step("home directory")?;
+            birth.wait_until_executed()?;
+            Ok(container)
+        });
+        let container = match born {
+            Ok(container) => container,
+            Err(failure) => {
+                birth.abort();
+                return Err(failure);
+            }
+        };
+        Ok(Self {
+            home,
+            record,
+            container,
+            streams: birth.streams(home, launch.logs)?,
+            process: birth.process,
+            exit,
+        })
+    }
+
+    fn report(&self) -> Report {
+        Report::Started {
+            supervisor: self.record.supervisor,
+            container: self.container,
+        }
+    }
+
+    /// Until the container's end. The lock is given back by ending.
+    fn supervise(mut self, _lock: &OwnedFd) {
+        while !self.wait_for_something() {}
+        let status = waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED);
+        // When the first process of a pid namespace has ended, so have all others: what they wrote is in the pipes.
+        for stream in &mut self.streams {
+            stream.take(LAST_ROUNDS);
+        }
+        let oom_killed = self
+            .record
+            .cgroup
+            .stats()
+            .is_ok_and(|stats| stats.oom_kills > 0);
+        let status = status.ok().flatten();
+        let exit = Exit {
+            code: status.as_ref().and_then(|status| status.exit_status()),
+            signal: status
+                .as_ref()
+                .and_then(|status| status.terminating_signal()),
+            oom_killed,
+            at_ms: now_ms(),
+        };
+        drop(self.record.cgroup.destroy());
+        drop(self.home.write_exit(&self.exit, &exit));
+    }
+
+    /// Takes output; true once the container has ended.
+    fn wait_for_something(&mut self) -> bool {
+        let mut wanted: Vec<_> = std::iter::once(PollFd::new(&self.process, PollFlags::IN))
+            .chain(
+                self.streams
+                    .iter()
+                    .map(|stream| PollFd::new(stream, PollFlags::IN)),
+            )
+            .collect();
+        if poll(&mut wanted, None).is_err() {
+            return false;
+        }
+        let ended = !wanted[0].revents().is_empty();
+        let ready: Vec<_> = wanted[1..]
+            .iter()
+            .map(|fd| !fd.revents().is_empty())
+            .collect();
+        let mut ready = ready.into_iter();
+        self.streams
+            .retain_mut(|stream| !ready.next().unwrap_or(false) || stream.take(FAIR_ROUNDS));
+        ended
+    }
+}
+
+/// A start that failed leaves no trace but `launch.json`.
+fn forget(home: Home<'_>, cgroup: &Cgroup) {
+    drop(cgroup.destroy());
+    for name in ["supervisor.json", "exit.json.tmp"] {
+        drop(home.remove(name));
+    }
+}
+
+fn record(home: Home<'_>, cgroup: &Cgroup) -> Result<Record, Failure> {
+    let record = Record {
+        boot_id: home::boot_id().step("boot id")?,
+        supervisor: ProcessId::own().step("supervisor")?,
+        container: None,
+        cgroup: cgroup.clone(),
+        user: None,
+    };
+    home.write("supervisor.json", &record)
+        .step("home directory")?;
+    Ok(record)
+}
+
+/// A container that is coming up.
+struct Birth {
+    pid: i32,
+    process: OwnedFd,
+    channel: Channel,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    deadline: Instant,
+}
+
+impl Birth {
+    fn give(
+        launch: &Launch,
+        cgroup: &Cgroup,
+        namespace: Option<&UserNamespace>,
+    ) -> Result<Self, Failure> {
+        let (here, there) = Channel::pair().step("channel")?;
+        let (stdout, stdout_inside) = pipe()?;
+        let (stderr, stderr_inside) = pipe()?;
+        let joined = container::open_joined(&launch.spec)?;
+        let host_network = kernel::network_inode().step("network namespace")?;
+        let flags = container::clone_flags(&launch.spec)?;
+        match sys::clone_process(flags).step("namespaces")? {
+            Cloned::Parent(pid, process) => Ok(Self {
+                pid,
+                process,
+                channel: here,
+                stdout: Some(stdout),
+                stderr: Some(stderr),
+                deadline: Instant::now() + START_PATIENCE,
+            }),
+            Cloned::Child => {
+                // The supervisor's ends: while they were open here, its death would not be seen.
+                drop((here, stdout, stderr));
+                let failure = Prepared {
+                    launch,
+                    cgroup,
+                    joined,
+                    namespace,
+                    stdout: stdout_inside,
+                    stderr: stderr_inside,
+                    channel: &there,
+                    host_network,
+                }
+                .run();
+                drop(there.send(&FromContainer::Failed(failure)));
+                std::process::exit(1)
+            }
+        }
+    }
+
+    fn wait_until_ready(&self, cgroup: &Cgroup) -> Result<User, Failure> {
+        cgroup.add(self.pid).step("cgroup")?;
+        self.channel.go().step("container")?;
+        match self.next()? {
+            Some(FromContainer::Ready(user)) => Ok(user),
+            Some(FromContainer::Failed(failure)) => Err(failure),
+            None => Err(Failure::new("container", &self.silent_end())),
+        }
+    }
+
+    /// Executing the program closes the channel.
+    fn wait_until_executed(&self) -> Result<(), Failure> {
+        self.channel.go().step("container")?;
+        match self.next()? {
+            Some(FromContainer::Failed(failure)) => Err(failure),
+            Some(FromContainer::Ready(_)) => Err(Failure::new("container", "it is ready twice")),
+            // A program that has ended already was executed; one that was killed on the way was not, and both say nothing.
+            None => Ok(()),
+        }
+    }
+
+    fn next(&self) -> Result<Option<FromContainer>, Failure> {
+        let mut wanted = [PollFd::new(&self.channel, PollFlags::IN)];
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).unwrap_or_default();
+        match poll(&mut wanted, Some(&left)).step("container")? {
+            0 => {
+                let message = format!("it was not up after {START_PATIENCE:?}");
+                Err(Failure::new("container", &message))
+            }
+            _ => self.channel.receive().step("container"),
+        }
+    }
+
+    fn silent_end(&self) -> String {
+        "it was killed while it was set up: is the memory limit too small?".to_owned()
+    }
+
+    fn abort(&mut self) {
+        pidfd_send_signal(&self.process, Signal::KILL).ok();
+        waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED).ok();
+    }
+
+    fn streams(&mut self, home: Home<'_>, limits: LogLimits) -> Result<Vec<Stream>, Failure> {
+        let ends = [
+            (self.stdout.take(), "stdout.log"),
+            (self.stderr.take(), "stderr.log"),
+        ];
+        ends.into_iter()
+            .filter_map(|(end, name)| Some((end?, name)))
+            .map(|(end, name)| Stream::new(end, home.path(name), limits).step(name))
+            .collect()
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("pipes")
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Removes what an earlier start in the same home directory left, under its lock.
+pub(crate) fn clear(home: Home<'_>) -> Result<(), home::Error> {
+    for name in ["exit.json", "supervisor.json", "exit.json.tmp"] {
+        home.remove(name)?;
+    }
+    drop(fs::remove_file(home.path("supervisor.json.tmp")));
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Every `unsafe` of the project: the system calls that neither nix nor rustix offer safely.
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+};
+
+use seccompiler::sock_filter;
+
+/// What [`clone_process`] returned in.
+pub(crate) enum Cloned {
+    /// The new process.
+    Child,
+    /// The caller: the new process's pid, and a descriptor of it.
+    Parent(i32, OwnedFd),
+}
+
+/// `clone3(2)` like `fork`, with namespaces as flags: all of them at once is the cheapest way into them.
+pub(crate) fn clone_process(namespaces: nix::sched::CloneFlags) -> io::Result<Cloned> {
+    let mut pidfd: i32 = -1;
+    let mut args = clone_args(namespaces, &mut pidfd);
+    // SAFETY: the arguments point at live values of the kernel's layout. Without CLONE_VM the child has its own copy of
+    // the memory, and this program is single-threaded (it never starts a thread), so no lock is held across the copy.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Cloned::Child),
+        // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
+        pid => Ok(Cloned::Parent(pid as i32, unsafe {
+            OwnedFd::from_raw_fd(pidfd)
+        })),
+    }
+}
+
+fn clone_args(namespaces: nix::sched::CloneFlags, pidfd: &mut i32) -> libc::clone_args {
+    // SAFETY: the structure holds integers only; all zero is its documented default.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces.bits() as u32 as u64 | libc::CLONE_PIDFD as u64;
+    args.pidfd = std::ptr::from_mut(pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args
+}
+
+/// What `mount_setattr(2)` shall change of a mount.
+#[derive(Debug, Default)]
+pub(crate) struct MountAttributes<'a> {
+    /// `MOUNT_ATTR_*` flags to set.
+    pub(crate) set: u64,
+    /// User namespace whose mapping files are shown through.
+    pub(crate) id_map: Option<&'a OwnedFd>,
+    /// Whether to include the mounts below.
+    pub(crate) recursive: bool,
+}
+
+/// `mount_setattr(2)` on the mount that `mount` refers to.
+pub(crate) fn set_mount_attributes(mount: impl AsFd, change: &MountAttributes) -> io::Result<()> {
+    // SAFETY: the structure holds integers only; all zero changes nothing.
+    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attributes.attr_set = change.set;
+    if let Some(namespace) = change.id_map {
+        attributes.attr_set |= libc::MOUNT_ATTR_IDMAP;
+        attributes.userns_fd = namespace.as_raw_fd() as u64;
+    }
+    let recursive = if change.recursive {
+        libc::AT_RECURSIVE
+    } else {
+        0
+    };
+    // SAFETY: the path is a static C string, the attributes are of the size that is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | recursive,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check(result)
+}
+
+/// Installs a seccomp filter (`seccomp(2)`) without touching no_new_privs, which is the caller's choice.
+pub(crate) fn install_filter(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: the kernel copies the program, whose length is its own; seccompiler's instruction has the kernel's layout.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    })
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    close_range(first, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes every descriptor from `first` on. For the start of a program, before anything owns one.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    close_range(first, 0)
+}
+
+fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: closing descriptors touches no memory; callers own none of those that they close.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) })
+}
+
+/// Gives every signal its default action and unblocks all: what Rust's runtime ignores (SIGPIPE) and what the caller
+/// blocked would pass through `execve` to the container's program.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: a default action runs no code of ours. Refusals (SIGKILL, SIGSTOP) are meaningless here.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(Into::into)
+}
+
+/// Gives this process an anonymous session keyring of its own (`keyctl(2)`), so that it reaches none of its starter's keys.
+/// A kernel without keyrings has none to leave.
+pub(crate) fn leave_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
+    match check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    }) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        other => other,
+    }
+}
+
+/// Takes over a descriptor that this program was started with.
+///
+/// To be called at most once per number.
+pub(crate) fn inherited(fd: i32) -> OwnedFd {
+    // SAFETY: standard descriptors are open from the start (Rust's runtime opens missing ones) and have no other owner.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

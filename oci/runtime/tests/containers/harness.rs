@@ -1,0 +1,196 @@
+//! A rootfs of one program, and a container of it that is gone when the test is.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
+
+use tucano_oci_runtime::{
+    cgroup::{self, Cgroup},
+    launch::{Exit, Launch, LogLimits, Rootfs},
+    profile::Sandbox,
+    supervisor::{self, Error, Found, Running},
+};
+use tucano_testkit::{programs, wait_for};
+
+/// How long anything may take: only waited for where something is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The runtime's program.
+pub(crate) fn program() -> PathBuf {
+    programs().join("tucano_oci")
+}
+
+/// A container to be, with a directory of its own.
+pub(crate) struct Case {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) user: Option<String>,
+    pub(crate) logs: LogLimits,
+    parent: String,
+}
+
+impl Case {
+    /// One that runs the inmate with these arguments.
+    pub(crate) fn new(arguments: &[&str]) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("tucano-runtime-")
+            .tempdir()
+            .unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let layer = directory.path().join("layer");
+        copy_tree(inmate_rootfs(), &layer);
+        let name = directory.path().file_name().unwrap().to_str().unwrap();
+        let parent = name.to_owned();
+        let mut args = vec!["/inmate".to_owned()];
+        args.extend(arguments.iter().map(ToString::to_string));
+        Self {
+            sandbox: Sandbox {
+                args,
+                env: vec!["PATH=/bin:/".into(), "GREETING=hello".into()],
+                hostname: "cell".into(),
+                memory_bytes: 64 << 20,
+                pids: 64,
+                cgroup: format!("{parent}/box"),
+                ..Sandbox::default()
+            },
+            user: None,
+            logs: LogLimits::default(),
+            parent,
+            directory,
+        }
+    }
+
+    pub(crate) fn layer(&self) -> PathBuf {
+        self.directory.path().join("layer")
+    }
+
+    pub(crate) fn home(&self) -> PathBuf {
+        self.directory.path().join("home")
+    }
+
+    pub(crate) fn launch(&self) -> Launch {
+        Launch {
+            id: "box".into(),
+            home: self.home(),
+            spec: self.sandbox.spec().unwrap(),
+            rootfs: Rootfs::Overlay {
+                layers: vec![self.layer()],
+            },
+            user: self.user.clone(),
+            logs: self.logs,
+        }
+    }
+
+    pub(crate) fn try_start(&self) -> Result<Running, Error> {
+        supervisor::start(&program(), &self.launch())
+    }
+
+    pub(crate) fn start(&self) -> Running {
+        self.try_start().unwrap()
+    }
+
+    /// Starts it, waits for its end, and gives that and what it wrote to stdout.
+    pub(crate) fn run(&self) -> (Exit, String) {
+        drop(self.start());
+        (self.wait_for_exit(), self.stdout())
+    }
+
+    pub(crate) fn wait_for_exit(&self) -> Exit {
+        wait_for(
+            "the container's exit",
+            PATIENCE,
+            || match supervisor::find(&self.home()).unwrap() {
+                Found::Exited(exit) => Some(exit),
+                Found::Running(_) => None,
+                other => panic!("{other:?}"),
+            },
+        )
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        fs::read_to_string(self.home().join("stdout.log")).unwrap_or_default()
+    }
+
+    pub(crate) fn exec(&self, command: &[&str]) -> Result<i32, Error> {
+        let command: Vec<_> = command.iter().map(ToString::to_string).collect();
+        supervisor::exec(&program(), &self.home(), &command, PATIENCE)
+    }
+
+    pub(crate) fn cgroup(&self) -> Cgroup {
+        Cgroup::of(&self.home()).unwrap().unwrap()
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        if let Ok(Some(cgroup)) = Cgroup::of(&self.home()) {
+            cgroup.destroy().unwrap();
+        }
+        cgroup::remove_parent(&self.parent).unwrap();
+    }
+}
+
+/// Arguments of a value in `/proc/<pid>/status`, as the inmate printed it.
+pub(crate) fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .unwrap_or_else(|| panic!("no {name} in {status}"))
+        .trim()
+}
+
+/// A root file system of the inmate and the libraries that it is linked to.
+fn inmate_rootfs() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let inmate = programs().join("tucano_oci_inmate");
+        let place =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("inmate-{}", std::process::id()));
+        for directory in ["etc", "tmp", "proc", "dev", "sys"] {
+            fs::create_dir_all(place.join(directory)).unwrap();
+        }
+        fs::copy(&inmate, place.join("inmate")).unwrap();
+        fs::set_permissions(place.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+        for library in libraries(&inmate) {
+            let inside = place.join(library.strip_prefix("/").unwrap());
+            fs::create_dir_all(inside.parent().unwrap()).unwrap();
+            fs::copy(&library, inside).unwrap();
+        }
+        fs::write(
+            place.join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:\n",
+        )
+        .unwrap();
+        fs::write(place.join("etc/group"), "root:x:0:\nlogs:x:50:web\n").unwrap();
+        place
+    })
+}
+
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let output = Command::new("ldd").arg(program).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// Links where it can: the program is large, and layers are never written to.
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else if fs::hard_link(entry.path(), &target).is_err() {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}

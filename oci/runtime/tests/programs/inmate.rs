@@ -1,0 +1,169 @@
+//! What runs inside of the tests' containers: looks around, or misbehaves, as its first argument says.
+
+use std::{
+    env, fs,
+    io::Write,
+    process::{Command, ExitCode},
+};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["exit", code] => return ExitCode::from(code.parse().unwrap_or(99)),
+        ["wait"] => wait(),
+        ["wait-after", text] => {
+            println!("{text}");
+            wait();
+        }
+        ["cat", path] => show(fs::read_to_string(path)),
+        ["ls", path] => show(list(path)),
+        ["links", paths @ ..] => paths.iter().for_each(|path| show_line(fs::read_link(path))),
+        ["write", path, text] => show(fs::write(path, text).map(|()| "written".to_owned())),
+        ["owner", path] => show(fs::metadata(path).map(|found| {
+            use std::os::unix::fs::MetadataExt;
+            format!("{}:{}", found.uid(), found.gid())
+        })),
+        ["env", name] => println!("{}", env::var(name).unwrap_or_default()),
+        ["cwd"] => show_line(env::current_dir()),
+        ["fds"] => show(list("/proc/self/fd")),
+        ["spam", bytes] => spam(bytes.parse().unwrap_or_default()),
+        ["hog"] => hog(),
+        ["fork-bomb"] => fork_bomb(),
+        ["die", signal] => die(signal.parse().unwrap_or_default()),
+        ["calls"] => calls(),
+        ["listen", port] => show_line(std::net::TcpListener::bind(format!("0.0.0.0:{port}"))),
+        ["overwrite-runtime"] => overwrite_runtime(),
+        ["leave-child"] => drop(Command::new("/inmate").arg("wait").spawn()),
+        other => println!("unknown: {other:?}"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn wait() {
+    loop {
+        nix::unistd::pause();
+    }
+}
+
+fn show(result: std::io::Result<String>) {
+    match result {
+        Ok(text) => println!("{text}"),
+        Err(error) => println!("error: {error}"),
+    }
+}
+
+fn show_line<T: std::fmt::Debug>(result: std::io::Result<T>) {
+    show(result.map(|value| format!("{value:?}")));
+}
+
+fn list(path: &str) -> std::io::Result<String> {
+    let mut names: Vec<String> = fs::read_dir(path)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<std::io::Result<_>>()?;
+    names.sort();
+    Ok(names.join(" "))
+}
+
+fn spam(bytes: usize) {
+    let mut out = std::io::stdout().lock();
+    let line = [b"0123456789abcde".as_slice(), b"\n"].concat();
+    for _ in 0..bytes / line.len() {
+        if out.write_all(&line).is_err() {
+            return;
+        }
+    }
+}
+
+fn hog() {
+    let mut all = Vec::new();
+    loop {
+        all.push(vec![1u8; 1 << 20]);
+    }
+}
+
+fn fork_bomb() {
+    let mut children = Vec::new();
+    loop {
+        match Command::new("/inmate").arg("wait").spawn() {
+            Ok(child) => children.push(child),
+            Err(error) => {
+                println!("{} children, then: {error}", children.len());
+                return wait();
+            }
+        }
+    }
+}
+
+fn die(signal: i32) {
+    if let Ok(signal) = nix::sys::signal::Signal::try_from(signal) {
+        // The first process of a pid namespace only dies of what it did not leave at its default from outside: a child.
+        nix::sys::signal::raise(signal).ok();
+    }
+}
+
+/// What a sandbox must refuse, one line each.
+fn calls() {
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+        sys::socket::{AddressFamily, SockFlag, SockType, socket},
+        unistd::{Gid, Uid, chown, chroot, setgroups, setuid},
+    };
+    let nothing: Option<&str> = None;
+    let plain = SockFlag::empty();
+    let report = |name: &str, result: nix::Result<()>| println!("{name}: {result:?}");
+    report(
+        "mount",
+        mount(
+            Some("tmpfs"),
+            "/tmp",
+            Some("tmpfs"),
+            MsFlags::empty(),
+            nothing,
+        ),
+    );
+    report("chroot", chroot("/tmp"));
+    report("unshare-user", unshare(CloneFlags::CLONE_NEWUSER));
+    report("unshare-mount", unshare(CloneFlags::CLONE_NEWNS));
+    report("setuid", setuid(Uid::from_raw(7)));
+    report("setgroups", setgroups(&[Gid::from_raw(7)]));
+    report("chown", chown("/inmate", Some(Uid::from_raw(7)), None));
+    report(
+        "af-alg",
+        socket(AddressFamily::Alg, SockType::SeqPacket, plain, None).map(drop),
+    );
+    report(
+        "af-packet",
+        socket(AddressFamily::Packet, SockType::Raw, plain, None).map(drop),
+    );
+    report(
+        "af-vsock",
+        socket(AddressFamily::Vsock, SockType::Stream, plain, None).map(drop),
+    );
+    report(
+        "af-inet",
+        socket(AddressFamily::Inet, SockType::Stream, plain, None).map(drop),
+    );
+    report(
+        "raw-socket",
+        socket(AddressFamily::Inet, SockType::Raw, plain, None).map(drop),
+    );
+    let null = rustix::fs::mknodat(
+        rustix::fs::CWD,
+        "/tmp/null",
+        rustix::fs::FileType::CharacterDevice,
+        0o666.into(),
+        rustix::fs::makedev(1, 3),
+    );
+    report(
+        "mknod",
+        null.map_err(|error| nix::Error::from_raw(error.raw_os_error())),
+    );
+}
+
+/// CVE-2019-5736: the runtime's program, executed inside, is opened by its descriptor and then for writing.
+fn overwrite_runtime() {
+    let opened = fs::OpenOptions::new().write(true).open("/proc/self/exe");
+    println!("{opened:?}");
+}
