@@ -4,12 +4,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::{net::TcpListener, sync::Semaphore};
 use tucano_api::ids::NodeName;
-use tucano_oci_runtime::launch::LogLimits;
+use tucano_oci_runtime::{launch::LogLimits, supervisor::user_namespaces_work};
 
 use crate::{
     clock::Stopwatch,
@@ -25,9 +24,6 @@ use crate::{
     },
     settings::Settings,
 };
-
-/// Time between two looks for images that nothing uses.
-const IMAGES_LOOKED_AT: Duration = Duration::from_secs(60);
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +61,6 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Agent {
     listener: TcpListener,
-    executor: Arc<Executor>,
     runner: Runner,
     monitor: Monitor,
     api: Api,
@@ -96,7 +91,6 @@ impl Agent {
         tracing::info!(%address, controller = %settings.controller, "the agent is ready");
         Ok(Self {
             listener,
-            executor,
             runner,
             monitor,
             api,
@@ -139,18 +133,19 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
         settings.ports,
         controller_address(&settings.controller),
     )?;
+    let runtime = runtime_program(settings)?;
     Ok(Executor {
+        user_namespaces: user_namespaces_work(&runtime, &settings.data_dir),
         data,
         images,
         network,
-        runtime: Arc::new(runtime_program(settings)?),
+        runtime: Arc::new(runtime),
         cgroup: settings.cgroup.clone(),
         logs: LogLimits {
             file_bytes: settings.logs.file_bytes.0,
             files: settings.logs.files,
         },
         starts: Semaphore::new(settings.limits.starts),
-        user_namespaces: false,
     })
 }
 
@@ -176,10 +171,17 @@ async fn runner(
         fallback_name: fallback_name(settings, desired.as_ref().map(|set| &set.node))?,
         desired,
         controller_wait: settings.controller_wait.0,
-        notes: Vec::new(),
+        notes: notes(executor),
     };
     let client = probe::client()?;
     Ok(Runner::new(Arc::clone(executor), client, clock, beginning))
+}
+
+/// What the node lacks that processes would profit from.
+fn notes(executor: &Executor) -> Vec<String> {
+    let user_namespaces = "user namespaces with id-mapped layers do not work here: processes share the node's user ids";
+    let lacking = (!executor.user_namespaces).then(|| user_namespaces.to_owned());
+    lacking.into_iter().collect()
 }
 
 /// The node's name until the controller tells it: the one of the last desired set, else its address.

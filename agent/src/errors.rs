@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// The first cause: what HTTP clients wrap in "error sending request for url".
-pub fn innermost(error: &dyn Error) -> String {
+pub(crate) fn innermost(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -1,6 +1,6 @@
 //! The agent on each worker: **monitor** collects and reports, **runner** starts and stops processes.
 //!
-//! - [`settings`]: `agent.toml`.
+//! - [`settings`]: the static configuration, `agent.toml`.
 //! - [`runner`]: one task that owns the state, a pure plan, and the steps that carry it out. What the agent keeps on disk is
 //!   listed in [`runner::state`].
 //! - [`monitor`]: metrics of the node and of each process, reported whole.
@@ -9,10 +9,10 @@
 //! - [`agent`]: all of it put together.
 
 pub mod agent;
-mod clock;
+pub mod clock;
 mod crypto;
 mod errors;
-mod files;
+pub mod files;
 pub mod http;
 pub mod logs;
 pub mod monitor;

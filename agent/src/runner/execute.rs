@@ -6,7 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use oci_spec::runtime::Spec;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::Semaphore,
@@ -15,6 +14,7 @@ use tucano_api::{agent::Exit, ids::NodeName, ids::ProcessId, units::Timestamp};
 use tucano_oci_runtime::{
     cgroup::{self, Cgroup},
     launch::{Launch, LogLimits, Rootfs},
+    profile::{self, Sandbox},
     supervisor::{self, Found, Running},
 };
 
@@ -57,6 +57,9 @@ pub enum Error {
     /// Its cgroup cannot be used.
     #[error("cgroup: {0}")]
     Cgroup(#[from] cgroup::Error),
+    /// Its sandbox cannot be described.
+    #[error(transparent)]
+    Sandbox(#[from] profile::Error),
     /// The runtime could not start or reach it.
     #[error("{0}")]
     Runtime(#[from] supervisor::Error),
@@ -208,16 +211,39 @@ impl Executor {
                 source,
             }
         })?;
-        let environment = container::environment(&image.config, Identity { process, node });
-        let _ = (environment, namespace);
+        let file = |name: &str| (etc.join(name), Path::new("/etc").join(name));
+        let config = image.config.config().as_ref();
+        let sandbox = Sandbox {
+            args: command,
+            env: container::environment(&image.config, Identity { process, node }),
+            cwd: config
+                .and_then(|config| config.working_dir().clone())
+                .unwrap_or_default(),
+            hostname: process.id.to_string(),
+            memory_bytes: process.config.memory.0,
+            cpus: process.config.cpus,
+            pids: process.config.pids,
+            cgroup: format!("{}/{}", self.cgroup, process.id),
+            network: Some(
+                format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()).into(),
+            ),
+            user_namespace: self.user_namespaces.then_some(lease.ids_base),
+            files: ["hosts", "hostname", "resolv.conf"].map(file).into(),
+        };
+        let images_user = || config.and_then(|config| config.user().clone());
         Ok(Launch {
             id: process.id.to_string(),
             home: directory.home(),
-            spec: Spec::default(),
+            spec: sandbox.spec()?,
             rootfs: Rootfs::Overlay {
                 layers: image.layers.clone(),
             },
-            user: process.config.user.clone(),
+            user: process
+                .config
+                .user
+                .clone()
+                .or_else(images_user)
+                .filter(|user| !user.is_empty()),
             logs: self.logs,
         })
     }

@@ -30,7 +30,7 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         #[source]
-        source: tucano_oci_image::Error,
+        source: Box<tucano_oci_image::Error>,
     },
     /// The HTTP client cannot be made.
     #[error("cannot make an HTTP client: {0}")]
@@ -57,7 +57,7 @@ pub enum Error {
         digest: String,
         /// Why.
         #[source]
-        source: tucano_oci_image::Error,
+        source: Box<tucano_oci_image::Error>,
     },
     /// The image's documents make no sense.
     #[error("image {digest}: {source}")]
@@ -66,7 +66,7 @@ pub enum Error {
         digest: String,
         /// Why.
         #[source]
-        source: tucano_oci_image::Error,
+        source: Box<tucano_oci_image::Error>,
     },
     /// The image is for another kind of machine.
     #[error("image {digest} is for {image}, and this node is {node}: build the image for {node}")]
@@ -85,7 +85,7 @@ pub enum Error {
         diff_id: String,
         /// Why.
         #[source]
-        source: tucano_oci_image::Error,
+        source: Box<tucano_oci_image::Error>,
     },
     /// A blob that is no longer needed cannot be removed.
     #[error("cannot remove {path}: {source}")]
@@ -164,7 +164,10 @@ impl Images {
         };
         let open = |path: &Path| {
             let path = path.to_owned();
-            move |source| Error::Open { path, source }
+            move |source| Error::Open {
+                path,
+                source: Box::new(source),
+            }
         };
         let fetcher = Fetcher::new(options.controller, options.token, options.stalled)?;
         Ok(Self {
@@ -286,7 +289,7 @@ impl Images {
         blocking(move || {
             store.image(&digest).map_err(|source| Error::Image {
                 digest: digest.to_string(),
-                source,
+                source: Box::new(source),
             })
         })
         .await
@@ -333,7 +336,7 @@ impl Images {
                     .unpack(&store, &layer, &diff_id)
                     .map_err(|source| Error::Unpack {
                         diff_id: diff_id.to_string(),
-                        source,
+                        source: Box::new(source),
                     });
             // Unpacked it is not needed; malformed it would only be met again.
             crate::files::remove_if_there(&blob)
@@ -387,7 +390,10 @@ fn to_oci(digest: &Digest) -> Result<OciDigest, Error> {
 
 fn store_error(digest: &str) -> impl FnOnce(tucano_oci_image::Error) -> Error + use<> {
     let digest = digest.to_owned();
-    move |source| Error::Store { digest, source }
+    move |source| Error::Store {
+        digest,
+        source: Box::new(source),
+    }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -35,6 +35,8 @@ use crate::clock::{Stopwatch, timestamp};
 
 /// How long a newer desired set that the controller has announced is waited for.
 const ANNOUNCED_SET_WAIT: Duration = Duration::from_secs(5);
+/// Time between two looks for images that nothing uses.
+const IMAGES_LOOKED_AT: Duration = Duration::from_secs(30);
 /// Messages that may wait for the runner.
 const QUEUE: usize = 1024;
 
@@ -191,6 +193,7 @@ impl Runner {
             self.attend(&id);
         }
         self.proceed().await;
+        let mut housekeeping = tokio::time::interval(IMAGES_LOOKED_AT);
         loop {
             let wake = self.wake();
             tokio::select! {
@@ -199,6 +202,7 @@ impl Runner {
                     None => return,
                 },
                 () = sleep_until(wake) => {}
+                _ = housekeeping.tick() => self.tidy(),
             }
             self.proceed().await;
         }
@@ -468,7 +472,7 @@ impl Runner {
             Event::Removed => {
                 tracing::info!(%id, "removed");
                 self.processes.remove(id);
-                self.removed();
+                self.tidy();
             }
         }
     }
@@ -495,13 +499,13 @@ impl Runner {
         process.add_task(task.abort_handle());
     }
 
-    /// After the last process, nothing that all shared remains; and images may be unused now.
-    fn removed(&self) {
+    /// After the last process, nothing that all shared remains; and images that nothing uses any more are removed.
+    fn tidy(&self) {
         let executor = Arc::clone(&self.executor);
-        let last = self.processes.is_empty();
+        let unused = self.processes.is_empty();
         let in_use = self.images_in_use();
         tokio::spawn(async move {
-            if last && let Err(error) = executor.remove_cgroup_parent().await {
+            if unused && let Err(error) = executor.remove_cgroup_parent().await {
                 tracing::warn!(%error, "cannot remove the processes' parent cgroup");
             }
             if let Err(error) = executor.images.remove_unused(&in_use).await {

@@ -1,0 +1,116 @@
+//! What the agent accepts, and from whom.
+
+use crate::node::{desired, on_a_node, process};
+
+#[test]
+fn only_the_holder_of_the_token_is_answered() {
+    on_a_node("", async |node| {
+        let url = format!("http://{}/v1/desired", node.agent_address);
+        let set = desired(1, vec![process("hello", 1, "")]);
+        for token in [
+            None,
+            Some("wrong"),
+            Some("agents-onl"),
+            Some("agents-only2"),
+            Some(""),
+        ] {
+            let mut request = node.client.put(&url).json(&set);
+            if let Some(token) = token {
+                request = request.bearer_auth(token);
+            }
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), 401, "{token:?}");
+            assert!(response.text().await.unwrap().contains("unauthorized"));
+        }
+        let logs = format!("http://{}/v1/processes/hello-1/logs", node.agent_address);
+        assert_eq!(node.client.get(logs).send().await.unwrap().status(), 401);
+        let health = format!("http://{}/healthz", node.agent_address);
+        assert_eq!(node.client.get(health).send().await.unwrap().status(), 200);
+        assert!(!node.data("desired.json").exists(), "nothing was taken");
+        assert!(
+            !node.logged().contains("agents-only"),
+            "the token is not logged"
+        );
+    });
+}
+
+#[test]
+fn an_older_generation_and_another_nodes_set_are_refused() {
+    on_a_node("", async |node| {
+        node.desire(5, Vec::new()).await;
+        assert_eq!(
+            node.put(&desired(5, Vec::new())).await.0,
+            200,
+            "the same again is fine"
+        );
+        let (status, body) = node.put(&desired(4, Vec::new())).await;
+        assert_eq!(status, 409);
+        assert!(body.contains("stale_generation"), "{body}");
+        let mut other = desired(6, Vec::new());
+        other.node = "w2".parse().unwrap();
+        let (status, body) = node.put(&other).await;
+        assert_eq!(status, 409);
+        assert!(body.contains("wrong_node"), "{body}");
+        let seen =
+            |report: &tucano_api::agent::NodeReport| (report.generation.0 == 5).then_some(());
+        node.wait_for("generation 5 in a report", seen).await;
+    });
+}
+
+#[test]
+fn a_generation_is_remembered_across_a_restart() {
+    on_a_node("", async |mut node| {
+        node.desire(5, Vec::new()).await;
+        node.kill_agent();
+        node.start_agent().await;
+        assert_eq!(node.put(&desired(4, Vec::new())).await.0, 409);
+        assert_eq!(node.put(&desired(6, Vec::new())).await.0, 200);
+    });
+}
+
+#[test]
+fn a_body_over_the_limit_or_without_sense_changes_nothing() {
+    on_a_node(
+        "[limits]\nbody_bytes = \"8KiB\"\nprocesses = 2",
+        async |node| {
+            let url = format!("http://{}/v1/desired", node.agent_address);
+            let put = async |body: String| {
+                let request = node.client.put(&url).bearer_auth(crate::controller::TOKEN);
+                let response = request.body(body).send().await.unwrap();
+                (response.status().as_u16(), response.text().await.unwrap())
+            };
+            let (status, body) = put(" ".repeat(9000)).await;
+            assert_eq!(status, 413, "{body}");
+            assert!(body.contains("too_large"), "{body}");
+            assert_eq!(put("{}".to_owned()).await.0, 400);
+            let three = (1..=3).map(|number| process("hello", number, "")).collect();
+            let (status, body) = node.put(&desired(1, three)).await;
+            assert_eq!(status, 400);
+            assert!(body.contains("limits.processes"), "{body}");
+            assert!(!node.data("desired.json").exists());
+        },
+    );
+}
+
+#[test]
+fn followers_are_bounded() {
+    on_a_node("[limits]\nfollowers = 1", async |node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        let first = node.logs("hello-1", "follow=true").await;
+        assert_eq!(first.status(), 200);
+        let second = node.logs("hello-1", "follow=true").await;
+        assert_eq!(second.status(), 429);
+        assert_eq!(node.logs("hello-1", "").await.status(), 200);
+        drop(first);
+        let deadline = tokio::time::Instant::now() + crate::node::PATIENCE;
+        while node.logs("hello-1", "follow=true").await.status() != 200 {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "the place is never given back"
+            );
+        }
+        assert_eq!(node.logs("hello-1", "tail=x").await.status(), 400);
+        node.remove_all(2).await;
+    });
+}

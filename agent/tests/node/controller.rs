@@ -1,0 +1,134 @@
+//! A controller that takes reports and gives blobs, and otherwise does what the test says.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Path, State},
+    http::{HeaderMap, StatusCode},
+    routing::{get, post},
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tucano_api::{
+    agent::{NodeReport, ReportAccepted},
+    ids::Generation,
+    units::Span,
+};
+
+/// What agents present to it, and it to them.
+pub(crate) const TOKEN: &str = "agents-only";
+
+/// The controller; it ends with this value.
+pub(crate) struct Controller {
+    pub(crate) address: SocketAddr,
+    known: Arc<Known>,
+    server: JoinHandle<()>,
+}
+
+struct Known {
+    samples: PathBuf,
+    last: Mutex<Option<NodeReport>>,
+    generation: AtomicU64,
+    blobs_given: AtomicU64,
+}
+
+impl Controller {
+    pub(crate) async fn start(samples: PathBuf) -> Self {
+        let known = Arc::new(Known {
+            samples,
+            last: Mutex::default(),
+            generation: AtomicU64::new(0),
+            blobs_given: AtomicU64::new(0),
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new()
+            .route("/v1/reports", post(take_report))
+            .route("/v1/blobs/{digest}", get(give_blob))
+            .layer(DefaultBodyLimit::disable())
+            .with_state(Arc::clone(&known));
+        let server = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        Self {
+            address,
+            known,
+            server,
+        }
+    }
+
+    /// The last report that has come.
+    pub(crate) fn last_report(&self) -> Option<NodeReport> {
+        self.known.last.lock().unwrap().clone()
+    }
+
+    /// Forgets it, so that the next one is a new one.
+    pub(crate) fn forget_reports(&self) {
+        *self.known.last.lock().unwrap() = None;
+    }
+
+    /// The generation that reports are answered with.
+    pub(crate) fn announce(&self, generation: u64) {
+        self.known.generation.store(generation, Ordering::Relaxed);
+    }
+
+    pub(crate) fn blobs_given(&self) -> u64 {
+        self.known.blobs_given.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn authorized(headers: &HeaderMap) -> bool {
+    headers
+        .get("authorization")
+        .is_some_and(|value| *value == format!("Bearer {TOKEN}"))
+}
+
+async fn take_report(
+    State(known): State<Arc<Known>>,
+    headers: HeaderMap,
+    Json(report): Json<NodeReport>,
+) -> Result<Json<ReportAccepted>, StatusCode> {
+    if !authorized(&headers) {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    *known.last.lock().unwrap() = Some(report);
+    Ok(Json(ReportAccepted {
+        node: "w1".parse().unwrap(),
+        generation: Generation(known.generation.load(Ordering::Relaxed)),
+        lease: Span::secs(6),
+    }))
+}
+
+/// A blob of any of the sample images' layouts.
+async fn give_blob(
+    State(known): State<Arc<Known>>,
+    headers: HeaderMap,
+    Path(digest): Path<String>,
+) -> Result<Body, StatusCode> {
+    if !authorized(&headers) {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    let hex = digest
+        .strip_prefix("sha256:")
+        .ok_or(StatusCode::BAD_REQUEST)?;
+    for image in std::fs::read_dir(&known.samples).unwrap() {
+        let blob = image.unwrap().path().join("blobs/sha256").join(hex);
+        if let Ok(bytes) = std::fs::read(blob) {
+            known.blobs_given.fetch_add(1, Ordering::Relaxed);
+            return Ok(Body::from(bytes));
+        }
+    }
+    Err(StatusCode::NOT_FOUND)
+}

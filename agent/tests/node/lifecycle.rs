@@ -1,0 +1,204 @@
+//! From a desired set to an answered request, and back to nothing.
+
+use tucano_api::agent::ProcessState;
+
+use crate::node::{on_a_node, output, process};
+
+#[test]
+fn a_desired_process_answers_through_the_nodes_port_and_leaves_nothing_behind() {
+    on_a_node("", async |node| {
+        assert_eq!(
+            node.traces(),
+            Vec::<String>::new(),
+            "a node without processes is untouched"
+        );
+        let service = "env = { GREETING = \"hi\" }\nmemory = \"64MiB\"\npids = 20\ncpus = 0.5\nhealth = { http = \"/healthz\" }";
+        node.desire(1, vec![process("hello", 1, service)]).await;
+        let running = node.wait_until_healthy("hello-1").await;
+        let answer = node.get(&running, "/").await.unwrap();
+        assert_eq!(
+            answer,
+            "hello from service=hello revision=1 process=hello-1 node=w1\n"
+        );
+        let environment = node.get(&running, "/env").await.unwrap();
+        for variable in ["GREETING=hi", "PORT=8080", "TUCANO_SERVICE=hello"] {
+            assert!(environment.contains(variable), "{environment}");
+        }
+        let metrics = node
+            .wait_for_process("hello-1", "metrics", |process| process.metrics.is_some())
+            .await
+            .metrics
+            .unwrap();
+        assert_eq!((metrics.memory_limit.0, metrics.pids_limit), (64 << 20, 20));
+        assert!(metrics.pids_current > 0 && metrics.memory_current.0 > 0);
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn many_processes_of_one_service_run_beside_each_other_and_cannot_reach_each_other() {
+    on_a_node("", async |node| {
+        let all: Vec<_> = (1..=4).map(|number| process("hello", number, "")).collect();
+        node.desire(1, all).await;
+        let mut ports = Vec::new();
+        for number in 1..=4 {
+            let id = format!("hello-{number}");
+            let running = node.wait_until_healthy(&id).await;
+            let answer = node.get(&running, "/").await.unwrap();
+            assert!(answer.contains(&format!("process={id} ")), "{answer}");
+            ports.push(running.node_port);
+        }
+        ports.dedup();
+        assert_eq!(ports.len(), 4);
+        let fetched = node.controller.blobs_given();
+        let pid = node.pid("hello-1").to_string();
+        for (address, port) in [
+            ("172.31.0.3", "8080"),
+            ("172.31.0.1", "7071"),
+            ("172.31.0.1", "20001"),
+        ] {
+            let probe = format!("exec 3<>/dev/tcp/{address}/{port}");
+            let reached = std::process::Command::new("nsenter")
+                .args(["-t", &pid, "-n", "timeout", "1", "bash", "-c", &probe])
+                .stderr(std::process::Stdio::null())
+                .status()
+                .unwrap();
+            assert!(!reached.success(), "a process reaches {address}:{port}");
+        }
+        // One is enough less, and the others are not touched.
+        let before = node.pid("hello-2");
+        node.desire(2, vec![process("hello", 2, "")]).await;
+        node.wait_for("one process", |report| {
+            (report.processes.len() == 1).then_some(())
+        })
+        .await;
+        assert_eq!(node.pid("hello-2"), before);
+        assert_eq!(
+            node.controller.blobs_given(),
+            fetched,
+            "the image was fetched once"
+        );
+        node.remove_all(3).await;
+    });
+}
+
+#[test]
+fn a_process_that_ignores_sigterm_is_killed_after_its_time() {
+    on_a_node("", async |node| {
+        // The program of slow-start has no handler, and the first of a pid namespace ignores what it does not handle.
+        let service = "stop_timeout = \"300ms\"\nenv = { DELAY_MS = \"0\" }";
+        node.desire(1, vec![process("slow-start", 1, service)])
+            .await;
+        node.wait_until_healthy("slow-start-1").await;
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn a_slow_process_is_starting_until_it_answers() {
+    on_a_node("", async |node| {
+        node.desire(1, vec![process("slow-start", 1, "")]).await;
+        let starting = |process: &tucano_api::agent::ProcessReport| {
+            process.state == ProcessState::Starting && process.reason.is_some()
+        };
+        let process = node
+            .wait_for_process("slow-start-1", "starting, with a reason", starting)
+            .await;
+        assert!(process.reason.unwrap().contains("port 8080"));
+        node.wait_until_healthy("slow-start-1").await;
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn a_command_inside_the_container_can_be_the_probe() {
+    on_a_node("", async |node| {
+        let bad = "health = { exec = [\"/no/such\"], grace = \"30s\" }";
+        node.desire(1, vec![process("hello", 1, bad)]).await;
+        let told = |process: &tucano_api::agent::ProcessReport| {
+            process
+                .reason
+                .as_ref()
+                .is_some_and(|reason| reason.contains("/no/such"))
+        };
+        node.wait_for_process("hello-1", "the probe's trouble", told)
+            .await;
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn output_is_kept_and_followed_until_the_process_is_removed() {
+    on_a_node("", async |node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        let running = node.wait_until_healthy("hello-1").await;
+        let mut followed = node.logs("hello-1", "stream=stderr&follow=true").await;
+        assert_eq!(followed.status(), 200);
+        // It says so on stderr, and ends.
+        assert!(node.get(&running, "/crash").await.is_err());
+        let mut text = String::new();
+        while !text.contains("asked to crash") {
+            let chunk = followed.chunk().await.unwrap().expect("more output");
+            text.push_str(&String::from_utf8_lossy(&chunk));
+        }
+        let kept = node
+            .logs("hello-1", "tail=1000")
+            .await
+            .text()
+            .await
+            .unwrap();
+        assert!(kept.contains("asked to crash"), "{kept}");
+        assert_eq!(node.logs("hello-9", "").await.status(), 404);
+        node.remove_all(2).await;
+        while followed.chunk().await.unwrap().is_some() {}
+    });
+}
+
+#[test]
+fn a_port_that_something_else_uses_is_skipped() {
+    on_a_node("ports = \"20000-20001\"", async |node| {
+        let _taken = std::net::TcpListener::bind("0.0.0.0:20000").unwrap();
+        node.desire(1, vec![process("hello", 1, ""), process("hello", 2, "")])
+            .await;
+        let reason = |process: &tucano_api::agent::ProcessReport| {
+            process
+                .reason
+                .as_ref()
+                .is_some_and(|reason| reason.contains("no free port in 20000-20001"))
+        };
+        let running = node
+            .wait_for("one healthy process", |report| {
+                let mut processes = report.processes.iter();
+                processes
+                    .find(|process| process.state == ProcessState::Healthy)
+                    .cloned()
+            })
+            .await;
+        assert_eq!(running.node_port, Some(20001));
+        let other = if running.id.as_str() == "hello-1" {
+            "hello-2"
+        } else {
+            "hello-1"
+        };
+        node.wait_for_process(other, "a reason", reason).await;
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn the_rules_name_every_process() {
+    on_a_node(
+        "bridge = \"other0\"\nsubnet = \"10.77.0.0/24\"",
+        async |node| {
+            node.desire(1, vec![process("hello", 1, "")]).await;
+            let running = node.wait_until_healthy("hello-1").await;
+            let rules = output("nft", &["list", "table", "ip", "tucano_other0"]);
+            let port = running.node_port.unwrap();
+            assert!(
+                rules.contains(&format!("{port} : 10.77.0.2 . 8080")),
+                "{rules}"
+            );
+            node.remove_all(2).await;
+        },
+    );
+}

@@ -1,0 +1,176 @@
+//! Processes outlive their agent, and the next one takes them over.
+
+use tucano_api::agent::ProcessState;
+
+use crate::node::{on_a_node, process};
+
+#[test]
+fn containers_outlive_a_killed_agent_and_the_next_one_adopts_them() {
+    on_a_node("", async |mut node| {
+        node.desire(1, vec![process("hello", 1, ""), process("hello", 2, "")])
+            .await;
+        let first = node.wait_until_healthy("hello-1").await;
+        node.wait_until_healthy("hello-2").await;
+        let pids = (node.pid("hello-1"), node.pid("hello-2"));
+        node.kill_agent();
+        assert!(
+            node.get(&first, "/").await.unwrap().contains("hello-1"),
+            "it answers without an agent"
+        );
+
+        node.start_agent().await;
+        let report = node.controller.last_report().unwrap();
+        let states: Vec<_> = report
+            .processes
+            .iter()
+            .map(|process| process.state)
+            .collect();
+        assert_eq!(
+            states,
+            [ProcessState::Healthy; 2],
+            "what was healthy is never reported otherwise"
+        );
+        let again = node.wait_until_healthy("hello-1").await;
+        assert_eq!((again.node_port, again.restarts), (first.node_port, 0));
+        assert_eq!((node.pid("hello-1"), node.pid("hello-2")), pids);
+        assert!(node.get(&again, "/").await.unwrap().contains("hello-1"));
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn sigterm_ends_the_agent_and_not_the_containers() {
+    on_a_node("", async |mut node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        let running = node.wait_until_healthy("hello-1").await;
+        assert_eq!(node.end_agent(), Some(0));
+        assert!(node.get(&running, "/").await.is_ok());
+        node.start_agent().await;
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn an_exit_without_an_agent_is_known_to_the_next() {
+    on_a_node("", async |mut node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        let running = node.wait_until_healthy("hello-1").await;
+        node.kill_agent();
+        assert!(node.get(&running, "/crash").await.is_err());
+        let exit = node.data("processes/hello-1/home/exit.json");
+        tucano_testkit::wait_until("the exit on disk", crate::node::PATIENCE, || exit.exists());
+        node.start_agent().await;
+        let told = |process: &tucano_api::agent::ProcessReport| process.last_exit.is_some();
+        let process = node.wait_for_process("hello-1", "its exit", told).await;
+        assert_eq!(process.last_exit.unwrap().code, Some(3));
+        assert_eq!(node.wait_until_healthy("hello-1").await.restarts, 1);
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn what_was_outdated_meanwhile_is_not_started_again() {
+    on_a_node("controller_wait = \"60s\"", async |mut node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        node.kill_agent();
+        let pid = i32::try_from(node.pid("hello-1")).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        let exit = node.data("processes/hello-1/home/exit.json");
+        tucano_testkit::wait_until("the exit on disk", crate::node::PATIENCE, || exit.exists());
+        // While the node was away the process was placed elsewhere: the controller has a newer set.
+        node.controller.announce(2);
+        node.start_agent().await;
+        let waits = |report: &tucano_api::agent::NodeReport| {
+            let announced = report.notes.iter().any(|note| note.contains("announced"));
+            announced.then(|| report.processes[0].state)
+        };
+        assert_eq!(
+            node.wait_for("the agent to wait", waits).await,
+            ProcessState::BackOff
+        );
+        node.remove_all(2).await;
+        assert!(!node.logged().contains("restarts: 1"));
+    });
+}
+
+#[test]
+fn without_a_controller_the_stored_set_runs_on() {
+    on_a_node("controller_wait = \"300ms\"", async |mut node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        node.kill_agent();
+        let pid = i32::try_from(node.pid("hello-1")).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        // Reports are answered with a generation that never comes; the wait for it is bounded.
+        node.controller.announce(9);
+        node.start_agent().await;
+        let process = node.wait_until_healthy("hello-1").await;
+        assert_eq!(process.restarts, 1);
+        node.controller.announce(1);
+        node.remove_all(10).await;
+    });
+}
+
+#[test]
+fn a_second_agent_on_the_same_data_is_refused() {
+    on_a_node("", async |node| {
+        let status = node.spawn_agent().wait().unwrap();
+        assert_eq!(status.code(), Some(1));
+        let logged = node.logged();
+        assert!(logged.contains("another agent already runs"), "{logged}");
+    });
+}
+
+#[test]
+fn leftovers_of_a_killed_agent_are_cleared_away() {
+    on_a_node("", async |mut node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        node.kill_agent();
+        std::fs::create_dir_all(node.data("processes/stray-7/home")).unwrap();
+        std::fs::create_dir_all(node.data("processes/.unfinished")).unwrap();
+        let arguments = [
+            "link",
+            "add",
+            "tudeadbeef",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "peer0",
+        ];
+        assert!(
+            std::process::Command::new("ip")
+                .args(arguments)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let arguments = ["link", "set", "tudeadbeef", "master", "tucano0"];
+        assert!(
+            std::process::Command::new("ip")
+                .args(arguments)
+                .status()
+                .unwrap()
+                .success()
+        );
+        node.start_agent().await;
+        node.wait_until_healthy("hello-1").await;
+        let links = crate::node::output("ip", &["-o", "link", "show"]);
+        assert!(!links.contains("tudeadbeef"), "{links}");
+        assert!(
+            !node.data("processes/stray-7").exists()
+                && !node.data("processes/.unfinished").exists()
+        );
+        node.remove_all(2).await;
+    });
+}

@@ -1,0 +1,123 @@
+//! Crashes, limits, and images that are not there.
+
+use tucano_api::{
+    agent::{ProcessReport, ProcessState},
+    ids::Digest,
+};
+
+use crate::node::{on_a_node, process};
+
+#[test]
+fn a_process_that_keeps_crashing_backs_off_and_its_exit_is_told() {
+    on_a_node("", async |node| {
+        node.desire(1, vec![process("crash-loop", 1, "")]).await;
+        let crashed = |process: &ProcessReport| {
+            process.restarts >= 2 && process.state == ProcessState::BackOff
+        };
+        let process = node
+            .wait_for_process("crash-loop-1", "backing off", crashed)
+            .await;
+        assert_eq!(process.last_exit.unwrap().code, Some(1));
+        assert_eq!(process.reason.as_deref(), Some("ended with exit code 1"));
+        let kept = node
+            .logs("crash-loop-1", "stream=stderr")
+            .await
+            .text()
+            .await
+            .unwrap();
+        assert!(
+            kept.matches("crash-loop begins").count() >= 2,
+            "output of every run is kept: {kept}"
+        );
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn a_process_beyond_its_memory_is_killed_alone_and_reported_so() {
+    on_a_node("", async |node| {
+        let hog = "memory = \"32MiB\"\nenv = { HOG = \"now\" }";
+        node.desire(
+            1,
+            vec![process("memory-hog", 1, hog), process("hello", 2, "")],
+        )
+        .await;
+        let killed =
+            |process: &ProcessReport| process.last_exit.is_some_and(|exit| exit.oom_killed);
+        let process = node
+            .wait_for_process("memory-hog-1", "killed for its memory", killed)
+            .await;
+        assert!(process.reason.unwrap().contains("memory limit"));
+        assert_eq!(node.wait_until_healthy("hello-2").await.restarts, 0);
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn an_image_that_is_not_there_holds_up_nobody_else() {
+    on_a_node("", async |node| {
+        let mut lost = process("hello", 1, "");
+        lost.image = Digest::sha256(&"7".repeat(64)).unwrap();
+        node.desire(1, vec![lost, process("hello", 2, "")]).await;
+        node.wait_until_healthy("hello-2").await;
+        let told = |process: &ProcessReport| {
+            let reason = process.reason.as_deref().unwrap_or_default();
+            process.state == ProcessState::BackOff
+                && reason.contains("the controller does not have it")
+        };
+        node.wait_for_process("hello-1", "the reason", told).await;
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn a_program_that_is_not_there_is_told_in_words() {
+    on_a_node("", async |node| {
+        let mut broken = process("hello", 1, "user = \"nobody-of-that-name\"");
+        broken.config.concurrency = 1;
+        node.desire(1, vec![broken]).await;
+        let told = |process: &ProcessReport| {
+            let reason = process.reason.as_deref().unwrap_or_default();
+            process.state == ProcessState::BackOff && reason.contains("nobody-of-that-name")
+        };
+        node.wait_for_process("hello-1", "the reason", told).await;
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn a_process_that_never_answers_is_restarted_after_its_grace() {
+    on_a_node("", async |node| {
+        // It listens on 8080, and 9 is asked.
+        let mut deaf = process(
+            "hello",
+            1,
+            "health = { grace = \"300ms\" }\nenv = { PORT = \"8080\" }\nstop_timeout = \"100ms\"",
+        );
+        deaf.config.port = 9;
+        node.desire(1, vec![deaf]).await;
+        let told = |process: &ProcessReport| {
+            process.restarts >= 1
+                || process
+                    .reason
+                    .as_deref()
+                    .is_some_and(|reason| reason.contains("not healthy for 300ms"))
+        };
+        node.wait_for_process("hello-1", "a restart", told).await;
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn unused_layers_and_blobs_do_not_stay() {
+    on_a_node("", async |node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        let layers = || std::fs::read_dir(node.data("layers")).unwrap().count();
+        assert!(layers() > 0);
+        node.remove_all(2).await;
+        tucano_testkit::wait_until("the layers to be removed", crate::node::PATIENCE, || {
+            layers() == 0
+        });
+    });
+}
