@@ -300,7 +300,7 @@ impl Images {
         blocking(move || {
             let (file, size) = store
                 .open_blob(&manifest)
-                .map_err(store_error(&manifest.to_string()))?;
+                .map_err(store_error(manifest.as_ref()))?;
             let parsed = (size <= limit)
                 .then(|| oci_spec::image::ImageManifest::from_reader(file).ok())
                 .flatten();
@@ -318,7 +318,7 @@ impl Images {
             .acquire()
             .await
             .map_err(|_| Error::Ending)?;
-        let _alone = self.lock(&diff_id.to_string()).await;
+        let _alone = self.lock(diff_id.as_ref()).await;
         if let Some(directory) = self.layers.get(diff_id) {
             return Ok(directory);
         }

@@ -65,18 +65,18 @@ impl<T> Doing<T> for Result<T, NetlinkError> {
 
 /// Netlink in the network namespace of the thread that made it.
 #[derive(Debug, Clone)]
-pub struct Links(Handle);
+pub(super) struct Links(Handle);
 
 impl Links {
     /// Opens the socket and answers for it on the current runtime.
-    pub fn connect() -> Result<Self, Error> {
+    pub(super) fn connect() -> Result<Self, Error> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
         tokio::spawn(connection);
         Ok(Self(handle))
     }
 
     /// Makes the bridge, if it is not there, gives it its address and sets it up.
-    pub async fn ensure_bridge(&self, name: &str, subnet: Subnet) -> Result<u32, Error> {
+    pub(super) async fn ensure_bridge(&self, name: &str, subnet: Subnet) -> Result<u32, Error> {
         if let Some(index) = self.index(name).await? {
             return Ok(index);
         }
@@ -98,7 +98,7 @@ impl Links {
     }
 
     /// Makes a veth pair: `name` in the bridge, its peer `eth0` in the network namespace.
-    pub async fn add_veth(
+    pub(super) async fn add_veth(
         &self,
         name: &str,
         bridge: u32,
@@ -134,7 +134,7 @@ impl Links {
     }
 
     /// Removes a link; absent is fine.
-    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+    pub(super) async fn remove(&self, name: &str) -> Result<(), Error> {
         let Some(index) = self.index(name).await? else {
             return Ok(());
         };
@@ -145,7 +145,7 @@ impl Links {
     }
 
     /// Names of the links that are attached to the bridge.
-    pub async fn attached_to(&self, bridge: u32) -> Result<BTreeSet<String>, Error> {
+    pub(super) async fn attached_to(&self, bridge: u32) -> Result<BTreeSet<String>, Error> {
         let links: Vec<LinkMessage> = self
             .0
             .link()
@@ -161,7 +161,7 @@ impl Links {
     }
 
     /// The index of a link, if it exists.
-    pub async fn index(&self, name: &str) -> Result<Option<u32>, Error> {
+    pub(super) async fn index(&self, name: &str) -> Result<Option<u32>, Error> {
         let mut found = std::pin::pin!(self.0.link().get().match_name(name).execute());
         match found.try_next().await {
             Ok(link) => Ok(link.map(|link| link.header.index)),
@@ -214,7 +214,7 @@ fn is_absent(error: &NetlinkError) -> bool {
 }
 
 /// Makes a network namespace; it lives as long as the descriptor, or something in it.
-pub async fn new_namespace() -> Result<OwnedFd, Error> {
+pub(super) async fn new_namespace() -> Result<OwnedFd, Error> {
     on_own_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Namespace(errno.into()))?;
         // Before any link exists in it: no process has an IPv6 address, not even a link-local one to reach the node by.
@@ -228,7 +228,7 @@ pub async fn new_namespace() -> Result<OwnedFd, Error> {
 }
 
 /// Sets up the links inside a network namespace.
-pub async fn configure_container(
+pub(super) async fn configure_container(
     namespace: &OwnedFd,
     ip: Ipv4Addr,
     subnet: Subnet,
@@ -262,7 +262,7 @@ async fn on_own_thread<T: Send + 'static>(
 }
 
 /// Lets the node forward packets, if it does not yet, and local clients reach processes by 127.0.0.1.
-pub fn prepare_node(bridge: &str) -> Result<(), Error> {
+pub(super) fn prepare_node(bridge: &str) -> Result<(), Error> {
     write_sysctl("/proc/sys/net/ipv4/ip_forward", "1")?;
     // Packets from processes to 127.0.0.0/8 are dropped by the rules of the input chain.
     write_sysctl(

@@ -25,25 +25,25 @@ pub enum Error {
 
 /// Everything that the table says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
+pub(super) struct Rules {
     /// The bridge.
-    pub bridge: String,
+    pub(super) bridge: String,
     /// Its network.
-    pub subnet: Subnet,
+    pub(super) subnet: Subnet,
     /// The controller's API, which processes may not reach; where it has an IPv4 address.
-    pub controller: Option<SocketAddrV4>,
+    pub(super) controller: Option<SocketAddrV4>,
     /// Node port → process.
-    pub forwards: BTreeMap<u16, SocketAddrV4>,
+    pub(super) forwards: BTreeMap<u16, SocketAddrV4>,
 }
 
 impl Rules {
     /// Name of the table.
-    pub fn table(&self) -> String {
+    pub(super) fn table(&self) -> String {
         table(&self.bridge)
     }
 
     /// The text for `nft -f -`. Creating the table before deleting it makes the deletion succeed where there was none.
-    pub fn render(&self) -> String {
+    pub(super) fn render(&self) -> String {
         let (table, bridge, subnet) = (self.table(), &self.bridge, self.subnet);
         let elements = self.render_elements();
         let controller = self.controller.map_or(String::new(), |address| {
@@ -108,13 +108,13 @@ table ip {table} {{
     }
 
     /// Puts them in force.
-    pub async fn apply(&self) -> Result<(), Error> {
+    pub(super) async fn apply(&self) -> Result<(), Error> {
         nft(&self.table(), &self.render()).await
     }
 }
 
 /// Removes the table of a bridge; absent is fine.
-pub async fn remove(bridge: &str) -> Result<(), Error> {
+pub(super) async fn remove(bridge: &str) -> Result<(), Error> {
     let table = table(bridge);
     nft(
         &table,
