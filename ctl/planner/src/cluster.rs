@@ -152,7 +152,10 @@ impl Cluster {
                     .is_some_and(|service| service.making_room)
             });
             for name in &names {
-                self.reconcile_service(name);
+                self.shrink(name);
+            }
+            for name in &names {
+                self.grow(name);
             }
             if std::mem::take(&mut self.changes.capacity) {
                 self.reconsider_unfinished();

@@ -32,14 +32,16 @@ impl Cluster {
         self.forget_processes_of(index);
         let record = &self.nodes[index].record;
         let name = record.name.clone();
+        let last = record.generation.next();
         if was_alive {
             self.changes.farewells.push(DesiredSet {
                 node: name.clone(),
-                generation: record.generation.next(),
+                generation: last,
                 processes: Vec::new(),
             });
             self.alive_nodes_changed();
         }
+        self.retire_generation(last);
         self.stop_waiting_for(&name);
         self.changes.nodes.insert(name);
     }
@@ -61,7 +63,7 @@ impl Cluster {
                 Some(node) => Node { worker, ..node },
                 None => {
                     self.changes.nodes.insert(name.clone());
-                    Node::new(worker, self.now)
+                    Node::new(worker, self.counters.first_generation, self.now)
                 }
             };
             self.node_index.insert(name, self.nodes.len());

@@ -249,6 +249,10 @@ pub struct Counters {
     /// The worker that was last placed on: the rotation goes on with the one after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_placed_on: Option<NodeName>,
+    /// Generation that workers new to the topology begin with: above that of any worker that has left it, so
+    /// that none, when it comes back, takes an old set for a new one.
+    #[serde(default)]
+    pub first_generation: Generation,
 }
 
 /// All durable state, as read at start-up.

@@ -66,10 +66,10 @@ pub(crate) enum Revival {
 
 impl Node {
     /// A worker that has not been heard of yet.
-    pub(crate) fn new(worker: Worker, now: Timestamp) -> Self {
+    pub(crate) fn new(worker: Worker, generation: Generation, now: Timestamp) -> Self {
         let record = NodeRecord {
             name: worker.name.clone(),
-            generation: Generation(0),
+            generation,
             condition: NodeCondition::Unknown,
             since: now,
             reason: None,
@@ -223,16 +223,16 @@ impl Cluster {
         let node = &mut self.nodes[index];
         let name = node.record.name.clone();
         node.revival = Revival::Idle;
+        if node.record.condition == NodeCondition::Unknown {
+            // It may hold processes of another life: a new set, if an empty one, ends them.
+            self.changes.reassign.insert(name.clone());
+        }
         if node.record.condition != NodeCondition::Alive {
             node.record.condition = NodeCondition::Alive;
             node.record.since = now;
             node.record.reason = None;
             node.record.restart_attempts = 0;
             self.changes.nodes.insert(name.clone());
-        }
-        // An agent that has never got a set may hold processes of another life: an empty set ends them.
-        if node.record.generation == Generation(0) {
-            self.changes.reassign.insert(name.clone());
         }
         self.changes.resend.insert(name.clone());
         self.alive_nodes_changed();
@@ -274,6 +274,12 @@ impl Cluster {
         node.strays.clear();
     }
 
+    /// The generations of a worker that has left the topology are not used again.
+    pub(crate) fn retire_generation(&mut self, last: Generation) {
+        self.counters.first_generation = self.counters.first_generation.max(last);
+        self.changes.counters = true;
+    }
+
     fn lose(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         let lost = node.processes.len();
@@ -285,9 +291,9 @@ impl Cluster {
         node.record.restart_attempts = 0;
         let name = node.record.name.clone();
         let message = format!(
-            "worker {name} ({}) has not reported for {lease}: its {} withdrawn and placed again on other workers",
+            "worker {name} ({}) has not reported for {lease}; {}",
             node.worker.ip,
-            plural(lost, "process is", "processes are"),
+            reasons::what_is_lost(lost),
         );
         self.alert(AlertKind::NodeMissing, &name, message);
         self.forget_processes_of(index);

@@ -17,6 +17,15 @@ pub(crate) fn bytes(count: u64) -> String {
     Bytes(count).to_string().replace(".0 ", " ")
 }
 
+/// What becomes of the processes of a lost worker.
+pub(crate) fn what_is_lost(processes: usize) -> String {
+    match processes {
+        0 => "nothing ran on it".to_owned(),
+        1 => "its process is placed again on another worker".to_owned(),
+        many => format!("its {many} processes are placed again on other workers"),
+    }
+}
+
 pub(crate) fn no_restart_command() -> String {
     "no restart command is configured for it".to_owned()
 }

@@ -10,6 +10,9 @@ use tucano_api::{
 
 use crate::{cluster::Cluster, nodes::Node};
 
+/// How far a controller that has lost its memory steps ahead of an agent.
+const LEAP: u64 = 1000;
+
 impl Cluster {
     pub(crate) fn take_report(&mut self, name: &NodeName, mut report: NodeReport) {
         let Some(index) = self.node_index.get(name).copied() else {
@@ -76,11 +79,11 @@ impl Cluster {
     }
 
     /// An agent that is behind is sent its set again. One that is ahead has got sets that this controller does
-    /// not remember: its own must be newer to be taken.
+    /// not remember: its own must be newer to be taken, also newer than what the agent may have got since.
     fn compare_generation(&mut self, index: usize, held: Generation) {
         let record = &mut self.nodes[index].record;
         if held > record.generation {
-            record.generation = held;
+            record.generation = Generation(held.0.saturating_add(LEAP));
             self.changes.reassign.insert(record.name.clone());
         } else if held < record.generation {
             self.changes.resend.insert(record.name.clone());

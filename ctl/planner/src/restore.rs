@@ -1,6 +1,9 @@
 //! The state from its records. Whatever does not fit together is dropped, and the first step deletes it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tucano_api::{
+    ids::NodeName,
     state::NodeCondition,
     units::{Span, Timestamp},
 };
@@ -29,16 +32,26 @@ impl Cluster {
     }
 
     fn take_in_nodes(&mut self, records: Vec<NodeRecord>, workers: Vec<Worker>) {
+        let expected: BTreeSet<NodeName> =
+            workers.iter().map(|worker| worker.name.clone()).collect();
+        let mut known = BTreeMap::new();
+        for record in records {
+            if expected.contains(&record.name) {
+                known.insert(record.name.clone(), record);
+            } else {
+                self.retire_generation(record.generation);
+                self.changes.nodes.insert(record.name);
+            }
+        }
         for worker in workers {
             if self.node_index.contains_key(&worker.name) {
                 continue;
             }
-            let record = records.iter().find(|record| record.name == worker.name);
-            let node = match record {
-                Some(record) => self.take_in_node(worker, record.clone()),
+            let node = match known.remove(&worker.name) {
+                Some(record) => self.take_in_node(worker, record),
                 None => {
                     self.changes.nodes.insert(worker.name.clone());
-                    Node::new(worker, self.now)
+                    Node::new(worker, self.counters.first_generation, self.now)
                 }
             };
             if node.has_lease() {
@@ -48,9 +61,6 @@ impl Cluster {
                 .insert(node.record.name.clone(), self.nodes.len());
             self.nodes.push(node);
         }
-        let names = records.into_iter().map(|record| record.name);
-        let left = names.filter(|name| !self.node_index.contains_key(name));
-        self.changes.nodes.extend(left);
     }
 
     /// A missing worker's attempts go on where they were; how the one under way ended is not known.

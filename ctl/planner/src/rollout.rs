@@ -10,13 +10,15 @@ use tucano_api::{ids::ServiceName, state::Pending};
 use crate::{cluster::Cluster, placement::Census, reasons};
 
 impl Cluster {
-    /// Brings a service as near to its configuration as is possible now.
-    pub(crate) fn reconcile_service(&mut self, name: &ServiceName) {
-        if !self.services.contains_key(name) {
-            return;
-        }
+    /// Takes away what a service has too much. All services do this before any grows, so that what becomes free
+    /// is there for all.
+    pub(crate) fn shrink(&mut self, name: &ServiceName) {
         self.conclude_moves(name);
         self.retire_surplus(name);
+    }
+
+    /// Places what a service lacks, and then moves what is unevenly spread.
+    pub(crate) fn grow(&mut self, name: &ServiceName) {
         self.fill(name);
         self.even_out(name);
     }

@@ -13,7 +13,7 @@ use crate::kit::{
 const QUIET: Span = Span::secs(90);
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn everything_is_as_configured(seed: u64, events in prop::collection::vec(chaos(), 1..40)) {

@@ -44,6 +44,18 @@ fn a_worker_that_is_removed_and_added_again_takes_part_again() {
 }
 
 #[test]
+fn generations_are_not_used_again_when_a_worker_leaves_and_comes_back() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("hello", 4));
+    let before = sim.cluster().desired_set(&node(2)).unwrap().generation;
+    sim.network.cut_off.insert(node(2));
+    sim.reconfigure(workers(1));
+    sim.restart_controller();
+    sim.reconfigure(workers(2));
+    assert!(sim.cluster().desired_set(&node(2)).unwrap().generation > before);
+}
+
+#[test]
 fn a_worker_that_moves_is_routed_at_its_new_address() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 1));

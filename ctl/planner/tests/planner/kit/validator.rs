@@ -18,8 +18,8 @@ use super::disk;
 pub struct Validator {
     /// The last report of each worker that was not late.
     reports: BTreeMap<NodeName, NodeReport>,
-    /// Process ids that have been given out, and those of them that are gone.
-    used: BTreeSet<ProcessId>,
+    /// Process ids that have been given out, with their nodes, and those of them that are gone.
+    used: BTreeMap<ProcessId, NodeName>,
     gone: BTreeSet<ProcessId>,
     /// What each generation of each node's desired set consisted of.
     assigned: BTreeMap<(NodeName, Generation), Vec<ProcessId>>,
@@ -38,6 +38,12 @@ impl Validator {
             .processes
             .retain(|process| cluster.node(&process.node).is_some());
         expected.nodes = restored.nodes.clone();
+        let left = disk
+            .nodes
+            .iter()
+            .filter(|node| cluster.node(&node.name).is_none());
+        let first = left.map(|node| node.generation).max().unwrap_or_default();
+        expected.counters.first_generation = expected.counters.first_generation.max(first);
         assert_eq!(restored, expected, "restored as it was persisted");
         let persisted = disk
             .nodes
@@ -60,12 +66,13 @@ impl Validator {
         self.hear(event, cluster);
         check_order(actions);
         let started = self.check_records(actions);
+        let freed = self.freed(actions);
         self.check_assigned(actions, cluster);
         self.check_alerts(actions);
         self.check_routes(cluster);
         for service in cluster.services() {
             check_count(&service, cluster);
-            check_spread(&service, cluster, &started);
+            check_spread(&service, cluster, &started, &freed);
         }
         check_memory(cluster, &started);
         check_deadline(now, cluster);
@@ -93,10 +100,7 @@ impl Validator {
 
     /// No process id is given out twice. Returns the processes that this step has placed.
     fn check_records(&mut self, actions: &[Action]) -> Vec<ProcessRecord> {
-        let records = actions.iter().flat_map(|action| match action {
-            Action::Persist(records) => records.as_slice(),
-            _ => &[],
-        });
+        let records = records_of(actions);
         let mut started = Vec::new();
         for record in records {
             match record {
@@ -106,18 +110,31 @@ impl Validator {
                         "{} is used again",
                         process.id
                     );
-                    if self.used.insert(process.id.clone()) {
+                    let (id, node) = (process.id.clone(), process.node.clone());
+                    if self.used.insert(id, node).is_none() {
                         started.push(process.clone());
                     }
                 }
                 Record::ProcessGone(id) => {
                     self.gone.insert(id.clone());
                 }
-                Record::NodeGone(name) => self.assigned.retain(|(node, _), _| node != name),
+                Record::NodeGone(name) => {
+                    self.told.remove(name.as_str());
+                }
                 _ => {}
             }
         }
         started
+    }
+
+    /// Workers on which memory has become free in this step, perhaps only after something was placed.
+    fn freed(&self, actions: &[Action]) -> BTreeSet<NodeName> {
+        let records = records_of(actions);
+        let gone = records.filter_map(|record| match record {
+            Record::ProcessGone(id) => self.used.get(id),
+            _ => None,
+        });
+        gone.cloned().collect()
     }
 
     /// A generation always means the same processes; those that the cluster has for the node.
@@ -198,6 +215,13 @@ impl Validator {
     }
 }
 
+fn records_of(actions: &[Action]) -> impl Iterator<Item = &Record> {
+    actions.iter().flat_map(|action| match action {
+        Action::Persist(records) => records.as_slice(),
+        _ => &[],
+    })
+}
+
 /// Persist, assign, publish, restart, alert: in this order, the first and third at most once.
 fn check_order(actions: &[Action]) {
     let rank = |action: &Action| match action {
@@ -259,8 +283,13 @@ fn check_count(service: &ServiceView, cluster: &Cluster) {
     }
 }
 
-/// What was placed went to a worker that had the fewest among those with room.
-fn check_spread(service: &ServiceView, cluster: &Cluster, started: &[ProcessRecord]) {
+/// What was placed went to a worker that had the fewest among those that had room all the time.
+fn check_spread(
+    service: &ServiceView,
+    cluster: &Cluster,
+    started: &[ProcessRecord],
+    freed: &BTreeSet<NodeName>,
+) {
     let mut counts: BTreeMap<&NodeName, usize> = BTreeMap::new();
     for process in counted(service) {
         *counts.entry(&process.node).or_default() += 1;
@@ -270,6 +299,7 @@ fn check_spread(service: &ServiceView, cluster: &Cluster, started: &[ProcessReco
     let eligible: Vec<NodeName> = alive
         .filter(|node| reserved(cluster, &node.name) + memory <= node.metrics.memory_reservable.0)
         .map(|node| node.name)
+        .filter(|name| !freed.contains(name))
         .collect();
     let fewest = eligible
         .iter()
