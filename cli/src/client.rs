@@ -185,6 +185,7 @@ impl Client {
 /// What an answer of 400 or above means.
 fn refusal(status: StatusCode, text: &str) -> Error {
     let message = match serde_json::from_str::<ErrorBody>(text) {
+        Ok(body) if body.code == "not_healthy" => return Error::NotHealthy(body.error),
         Ok(body) => body.error,
         Err(_) => format!("it answered {status}"),
     };

@@ -12,7 +12,7 @@ mod leftovers;
 mod packages;
 mod run;
 
-use std::ffi::OsString;
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -46,8 +46,18 @@ enum Task {
     Deny,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
         Task::Demo(demo) => {
             apt::install(Purpose::Run)?;
             build()?;

@@ -92,7 +92,7 @@ pub(super) fn guide(
     });
     format!(
         "\n\
-         Tucano is up: a controller and {} workers on this machine.\n  \
+         Tucano is up: a controller and {} on this machine.\n  \
          API       http://{api}\n  \
          balancer  http://{balancer} (a service answers at http://<name>.localhost:{}/)\n  \
          data      {} (logs/ holds what each program says)\n\n\
@@ -101,9 +101,33 @@ pub(super) fn guide(
          {tucano} deploy hello.toml\n  \
          {tucano} ps{}\n\n\
          Ctrl-C ends it, and everything in it.",
-        cluster.workers.len(),
+        count(cluster.workers.len()),
         balancer.port(),
         directory.path().display(),
         lose.unwrap_or_default()
     )
+}
+
+fn count(workers: usize) -> String {
+    let plural = if workers == 1 { "" } else { "s" };
+    format!("{workers} worker{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_of_a_log_are_its_last_line_that_says_something() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("ctld.log");
+        assert!(last_words(&log).starts_with("it said nothing"));
+        fs::write(&log, "starting\nctl.toml:3:1: unknown key\n\n").unwrap();
+        assert!(last_words(&log).starts_with("ctl.toml:3:1: unknown key (see "));
+    }
+
+    #[test]
+    fn one_worker_is_not_many() {
+        assert_eq!([count(1), count(3)], ["1 worker", "3 workers"]);
+    }
 }
