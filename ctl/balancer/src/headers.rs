@@ -13,6 +13,8 @@ use hyper::{
     },
 };
 
+use crate::client::framing::decimal;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
@@ -177,18 +179,40 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
 
-/// Either `Transfer-Encoding: chunked` or one `Content-Length` or neither.
-fn check_length(headers: &HeaderMap) -> Result<(), BadHeader> {
-    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(encoding) = encodings.next() else {
+/// Either `Transfer-Encoding: chunked` or one length, which may be repeated, or neither. A repeated length is
+/// reduced to one.
+fn check_length(headers: &mut HeaderMap) -> Result<(), BadHeader> {
+    let is_chunked = is_chunked(headers)?;
+    let Some(length) = content_length(headers)? else {
         return Ok(());
     };
-    let only_chunked =
-        encodings.next().is_none() && encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if !only_chunked || headers.contains_key(CONTENT_LENGTH) {
+    if is_chunked {
         return Err(BadHeader::Length);
     }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     Ok(())
+}
+
+fn is_chunked(headers: &HeaderMap) -> Result<bool, BadHeader> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(false),
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
+        _ => Err(BadHeader::Length),
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, BadHeader> {
+    let mut length = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        for number in value.as_bytes().split(|byte| *byte == b',') {
+            let number = decimal(number.trim_ascii()).ok_or(BadHeader::Length)?;
+            if length.replace(number).is_some_and(|other| other != number) {
+                return Err(BadHeader::Length);
+            }
+        }
+    }
+    Ok(length)
 }
 
 /// The client, after those before it if they are believed.

@@ -16,7 +16,7 @@
 //!   +------------------------------------+-------------+
 //! ```
 
-use hyper::StatusCode;
+use hyper::{StatusCode, Uri};
 
 use super::chunks::{Chunks, MalformedChunk};
 
@@ -316,7 +316,7 @@ fn request_line(line: &[u8]) -> Result<bool, Malformed> {
     let (Some(method), Some(target), Some(version), None) = (word(), word(), word(), word()) else {
         return Err(Malformed::RequestLine);
     };
-    if !method.iter().all(is_token) || !target.iter().all(u8::is_ascii_graphic) {
+    if !method.iter().all(is_token) || !is_target(target) {
         return Err(Malformed::RequestLine);
     }
     match version {
@@ -325,6 +325,13 @@ fn request_line(line: &[u8]) -> Result<bool, Malformed> {
         other if other.starts_with(b"HTTP/") => Err(Malformed::Version),
         _ => Err(Malformed::RequestLine),
     }
+}
+
+/// What hyper will parse, so that the client hears the reason if it cannot, and without a fragment, which
+/// it would cut off (RFC 9112, section 3.2).
+fn is_target(target: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#';
+    target.iter().all(is_plain) && Uri::try_from(target).is_ok()
 }
 
 /// RFC 9110, section 5.6.2.
@@ -337,9 +344,194 @@ fn is_text(byte: &u8) -> bool {
     *byte == b'\t' || !byte.is_ascii_control()
 }
 
-fn decimal(digits: &[u8]) -> Option<u64> {
+/// A length in bytes: digits and nothing else.
+pub fn decimal(digits: &[u8]) -> Option<u64> {
     // 18 digits cannot overflow, and no sign or space gets through.
     let is_number = (1..=18).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
     let value = |sum: u64, digit: &u8| sum * 10 + u64::from(digit - b'0');
     is_number.then(|| digits.iter().fold(0, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEAD_LEN_MAX: usize = 300;
+    const MAX_HEADERS: usize = 5;
+
+    fn framing() -> Framing {
+        Framing::new(HEAD_LEN_MAX, MAX_HEADERS)
+    }
+
+    /// What is cleared of `bytes`, and what is wrong with the rest, when they come in pieces of these lengths.
+    fn judge(bytes: &[u8], lengths: impl Iterator<Item = usize>) -> (usize, Option<Malformed>) {
+        let (mut framing, mut cleared, mut come) = (framing(), 0, 0);
+        for length in lengths.chain([bytes.len()]) {
+            come = bytes.len().min(come + length.max(1));
+            let scan = framing.scan(&bytes[cleared..come]);
+            cleared += scan.cleared;
+            if scan.malformed.is_some() || come == bytes.len() {
+                return (cleared, scan.malformed);
+            }
+        }
+        (cleared, None)
+    }
+
+    fn at_once(text: &str) -> (usize, Option<Malformed>) {
+        judge(text.as_bytes(), std::iter::empty())
+    }
+
+    #[test]
+    fn whole_requests_pass_and_the_beginning_of_the_next_is_held() {
+        let whole = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\n\r\n";
+        let text = format!("{whole}GET /next HTTP/1.1\r\n");
+        assert_eq!(at_once(&text), (whole.len(), None));
+    }
+
+    #[test]
+    fn a_body_passes_as_it_comes() {
+        let text = "POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\nbegin";
+        assert_eq!(at_once(text), (text.len(), None));
+        let text = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1E\r\nbegin";
+        assert_eq!(at_once(text), (text.len(), None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_behind_what_is_right() {
+        let good = "GET / HTTP/1.1\r\n\r\n";
+        let text = format!("{good}GET / HTTP/1.1\n\n{good}");
+        assert_eq!(at_once(&text), (good.len(), Some(Malformed::LineEnd)));
+    }
+
+    #[test]
+    fn nothing_passes_after_an_upgrade_before_the_verdict() {
+        let head = "GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n";
+        let text = format!("{head}\0not http");
+        let bytes = text.as_bytes();
+        for is_tunnel in [true, false] {
+            let mut framing = framing();
+            assert_eq!(framing.scan(bytes).cleared, head.len());
+            assert!(framing.awaits_verdict());
+            let rest = &bytes[head.len()..];
+            assert_eq!(framing.scan(rest).cleared, 0);
+            if is_tunnel {
+                framing.tunnel();
+                assert_eq!(framing.scan(rest).cleared, rest.len());
+            } else {
+                framing.go_on();
+                assert_eq!(
+                    framing.scan(b"\0\r\n\r\n").malformed,
+                    Some(Malformed::RequestLine)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_upgrade_in_http_1_0_or_with_a_body_is_none() {
+        for text in [
+            "GET / HTTP/1.0\r\nUpgrade: x\r\n\r\n",
+            "GET / HTTP/1.1\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\na",
+        ] {
+            let mut framing = framing();
+            framing.scan(text.as_bytes());
+            assert!(framing.is_in_head(), "{text}");
+        }
+    }
+
+    #[test]
+    fn heads_are_bounded_complete_or_not() {
+        let head = |len: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(len - 18));
+        assert_eq!(at_once(&head(HEAD_LEN_MAX)), (HEAD_LEN_MAX, None));
+        assert_eq!(
+            at_once(&head(HEAD_LEN_MAX + 1)).1,
+            Some(Malformed::TooLarge)
+        );
+        let endless = "x".repeat(HEAD_LEN_MAX + 1);
+        assert_eq!(at_once(&endless).1, Some(Malformed::TooLarge));
+        let headers = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a:b\r\n".repeat(count));
+        assert_eq!(at_once(&headers(MAX_HEADERS)).1, None);
+        assert_eq!(
+            at_once(&headers(MAX_HEADERS + 1)).1,
+            Some(Malformed::TooManyHeaders)
+        );
+    }
+
+    #[test]
+    fn lengths_are_digits_only() {
+        assert_eq!(decimal(b"0"), Some(0));
+        assert_eq!(decimal(b"007"), Some(7));
+        assert_eq!(
+            decimal(b"999999999999999999"),
+            Some(999_999_999_999_999_999)
+        );
+        for bad in [
+            "",
+            "1000000000000000000",
+            "-1",
+            "+1",
+            "1 1",
+            "0x1",
+            "1.",
+            "\u{661}",
+        ] {
+            assert_eq!(decimal(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    /// Pieces that requests, good and bad, are made of.
+    fn pieces() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "GET / HTTP/1.1\r\n",
+            "POST /x?y HTTP/1.1\r\n",
+            "GET / HTTP/1.0\r\n",
+            "Content-Length: 3\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Upgrade: x\r\n",
+            "Host: a\r\n",
+            "\r\n",
+            "\n",
+            "\r",
+            "abc",
+            "3\r\nabc\r\n",
+            "3;x=y\r\nabc\r\n",
+            "0\r\n\r\n",
+            "a: b\r\n",
+            " ",
+            "\0",
+        ]);
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    /// How much passes of a body before its malformed chunk depends on what came with that.
+    fn comparable((cleared, malformed): (usize, Option<Malformed>)) -> (usize, Option<Malformed>) {
+        match malformed {
+            Some(Malformed::Chunk(_)) => (0, malformed),
+            _ => (cleared, malformed),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn the_judgement_does_not_depend_on_how_bytes_are_cut(
+            text in pieces(),
+            lengths in prop::collection::vec(1_usize..20, 0..30),
+        ) {
+            let whole = comparable(at_once(&text));
+            let in_pieces = judge(text.as_bytes(), lengths.into_iter());
+            prop_assert_eq!(comparable(in_pieces), whole);
+            let by_bytes = judge(text.as_bytes(), std::iter::repeat(1));
+            prop_assert_eq!(comparable(by_bytes), whole);
+        }
+
+        #[test]
+        fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let scan = framing().scan(&bytes);
+            prop_assert!(scan.cleared <= bytes.len());
+        }
+    }
 }

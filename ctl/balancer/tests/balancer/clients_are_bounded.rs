@@ -1,0 +1,224 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::{io::AsyncWriteExt, sync::Notify};
+use tucano_balancer::{limits::Limits, settings::Settings};
+
+use crate::support::{Client, Lab, Origin, ask, hello, soon, until};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
+const SHORT: Duration = Duration::from_millis(150);
+
+async fn lab(origin: &Origin, change: impl FnOnce(&mut Limits)) -> Lab {
+    Lab::with(hello(&[origin]), |settings: &mut Settings| {
+        change(&mut settings.limits)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_slow_head_is_408_however_busily_it_trickles() {
+    let origin = Origin::tagged("ok").await;
+    let lab = lab(&origin, |limits| limits.head_timeout = SHORT).await;
+    let mut client = Client::connect(lab.address).await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: hello.localhost\r\n")
+        .await;
+    let (mut read, mut write) = client.stream.into_split();
+    let trickle = async {
+        while write.write_all(b"x: y\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut answer = Vec::new();
+    let reading = tokio::io::AsyncReadExt::read_to_end(&mut read, &mut answer);
+    soon("the connection to end", async {
+        tokio::join!(trickle, reading)
+    })
+    .await
+    .1
+    .ok();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+        "{answer}"
+    );
+    assert!(
+        answer.ends_with("the request's head did not arrive in time\n"),
+        "{answer}"
+    );
+    assert_eq!(origin.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_before_and_after_requests() {
+    let origin = Origin::tagged("ok").await;
+    let lab = lab(&origin, |limits| limits.idle_timeout = SHORT).await;
+    let mut silent = Client::connect(lab.address).await;
+    assert_eq!(silent.rest().await, b"");
+    let mut client = Client::connect(lab.address).await;
+    client.send(GET).await;
+    assert_eq!(client.reply().await.body, "ok");
+    assert_eq!(client.rest().await, b"");
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_for_its_response_is_not_idle() {
+    let origin = Origin::serving(|mut peer| async move {
+        peer.request().await;
+        tokio::time::sleep(SHORT * 3).await;
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsl")
+            .await;
+        tokio::time::sleep(SHORT * 3).await;
+        peer.send("ow").await;
+    })
+    .await;
+    let lab = lab(&origin, |limits| {
+        (limits.idle_timeout, limits.head_timeout) = (SHORT, SHORT)
+    })
+    .await;
+    assert_eq!(lab.get("/").await.body, "slow");
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_408() {
+    let origin = Origin::tagged("ok").await;
+    let lab = lab(&origin, |limits| limits.body_timeout = SHORT).await;
+    for framing in [
+        "Content-Length: 9\r\n\r\nbegin",
+        "Transfer-Encoding: chunked\r\n\r\n9\r\nbegin",
+    ] {
+        let reply = ask(
+            lab.address,
+            format!("POST / HTTP/1.1\r\nHost: hello.localhost\r\n{framing}"),
+        )
+        .await;
+        assert_eq!(reply.status, 408, "{}", reply.body);
+        assert_eq!(
+            reply.body,
+            "the client stopped sending the request's body\n"
+        );
+    }
+    assert_eq!(origin.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let closed = Arc::new(Notify::new());
+    let tell = closed.clone();
+    let origin = Origin::serving(move |mut peer| {
+        let tell = tell.clone();
+        async move {
+            peer.request().await;
+            peer.send("HTTP/1.1 200 OK\r\n\r\n").await;
+            while peer.stream.write_all(&[7; 65536]).await.is_ok() {}
+            tell.notify_one();
+        }
+    })
+    .await;
+    let lab = lab(&origin, |limits| limits.write_timeout = SHORT).await;
+    let mut client = Client::connect(lab.address).await;
+    client.send(GET).await;
+    soon("the process to be rid of the response", closed.notified()).await;
+    until("the client's connection to be gone", || {
+        lab.balancer.clients.connections() == 0
+    })
+    .await;
+    drop(client);
+}
+
+#[tokio::test]
+async fn heads_have_a_largest_size_and_number_of_lines() {
+    let origin = Origin::tagged("ok").await;
+    let lab = lab(&origin, |limits| {
+        limits.head_bytes = bytesize::ByteSize::kib(8);
+        limits.max_headers = 20;
+    })
+    .await;
+    let request = |lines: &str| format!("GET / HTTP/1.1\r\nHost: hello.localhost\r\n{lines}\r\n");
+    let long = |len: usize| request(&format!("x: {}\r\n", "y".repeat(len)));
+    assert_eq!(ask(lab.address, long(8000)).await.status, 200);
+    let reply = ask(lab.address, long(8192)).await;
+    assert_eq!(
+        (reply.status, reply.body.as_str()),
+        (431, "the request's head is too large\n")
+    );
+    assert_eq!(ask(lab.address, long(1024 * 1024)).await.status, 431);
+    assert_eq!(ask(lab.address, "x".repeat(100_000)).await.status, 431);
+    assert_eq!(
+        ask(lab.address, request(&"a: b\r\n".repeat(19)))
+            .await
+            .status,
+        200
+    );
+    let reply = ask(lab.address, request(&"a: b\r\n".repeat(20))).await;
+    assert_eq!(
+        (reply.status, reply.body.as_str()),
+        (431, "the request has too many headers\n")
+    );
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn chunk_extensions_and_trailers_are_bounded() {
+    let origin = Origin::tagged("ok").await;
+    let lab = lab(&origin, |limits| {
+        limits.head_bytes = bytesize::ByteSize::kib(8)
+    })
+    .await;
+    let head = "POST / HTTP/1.1\r\nHost: hello.localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for body in [
+        format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(9000)),
+        format!("{}0\r\n\r\n", "1;xxxxxxxxxxxxxxx\r\na\r\n".repeat(600)),
+        format!("0\r\n{}\r\n", "x: y\r\n".repeat(3000)),
+    ] {
+        let mut client = Client::connect(lab.address).await;
+        client.send([head, &body].concat()).await;
+        let answer = String::from_utf8(client.rest().await).unwrap();
+        assert!(!answer.contains(" 200 "), "{answer}");
+    }
+    assert_eq!(origin.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn connections_over_the_bound_wait_for_a_place() {
+    let origin = Origin::tagged("ok").await;
+    let lab = lab(&origin, |limits| limits.max_connections = 2).await;
+    let mut clients = [
+        Client::connect(lab.address).await,
+        Client::connect(lab.address).await,
+    ];
+    for client in &mut clients {
+        client.send(GET).await;
+        assert_eq!(client.reply().await.status, 200);
+    }
+    let mut third = Client::connect(lab.address).await;
+    third.send(GET).await;
+    let mut fourth = Client::connect(lab.address).await;
+    fourth.send(GET).await;
+    tokio::time::sleep(SHORT).await;
+    assert_eq!(lab.balancer.clients.connections(), 2);
+    assert_eq!(origin.seen().len(), 2);
+    drop(clients);
+    assert_eq!(third.reply().await.status, 200);
+    assert_eq!(fourth.reply().await.status, 200);
+}
+
+#[tokio::test]
+async fn connecting_has_a_limit_over_all_processes() {
+    let refusing: Vec<_> = (0..5).map(|_| crate::support::refusing_address()).collect();
+    let endpoints = refusing.iter().enumerate();
+    let endpoints = endpoints
+        .map(|(n, (address, _))| crate::support::endpoint(n, *address))
+        .collect();
+    let limits = Limits {
+        connect_total_timeout: Duration::ZERO,
+        ..Limits::default()
+    };
+    let lab = Lab::with_limits(vec![crate::support::service("hello", endpoints)], limits).await;
+    assert_eq!(lab.get("/").await.status, 502);
+    let metrics = tucano_balancer::metrics::render(&lab.balancer).unwrap();
+    assert!(
+        metrics.contains("ejections_total{service=\"hello\"} 1\n"),
+        "{metrics}"
+    );
+}

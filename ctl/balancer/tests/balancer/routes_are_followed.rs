@@ -1,0 +1,175 @@
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+use tucano_api::routes::RouteTable;
+use tucano_balancer::{daemon::Balancer, settings::Settings};
+
+use crate::support::{Client, Lab, Origin, get, hello, soon, until};
+
+#[tokio::test]
+async fn changes_are_asked_for_by_version() {
+    let a = Origin::tagged("a").await;
+    let lab = Lab::new(hello(&[&a])).await;
+    until("a poll without change, and one more", || {
+        let asked = lab.controller.asked();
+        asked
+            .iter()
+            .filter(|query| *query == "/v1/routes?after=v%20%C3%A9%26")
+            .count()
+            >= 2
+    })
+    .await;
+    assert_eq!(lab.get("/").await.body, "a");
+}
+
+#[tokio::test]
+async fn the_last_routes_serve_while_the_controller_is_down_and_new_ones_come_with_it() {
+    let (a, b) = (Origin::tagged("a").await, Origin::tagged("b").await);
+    let mut lab = Lab::new(hello(&[&a])).await;
+    lab.controller.kill();
+    assert_eq!(lab.bodies(3).await.concat(), "aaa");
+    lab.controller.restart();
+    let mut services = hello(&[&b]);
+    services[0].endpoints[0].process = "hello-9".parse().unwrap();
+    lab.route(services).await;
+    assert_eq!(lab.get("/").await.body, "b");
+}
+
+#[tokio::test]
+async fn a_balancer_that_starts_without_controller_serves_the_kept_routes() {
+    let a = Origin::tagged("a").await;
+    let mut lab = Lab::new(hello(&[&a])).await;
+    let kept = lab.directory.path().join("routes.json");
+    until("the routes to be kept", || kept.exists()).await;
+    lab.controller.kill();
+    let (second, stop) = start_again(&lab).await;
+    assert_eq!(get(second, "hello.localhost", "/").await.body, "a");
+    stop.cancel();
+    lab.controller.restart();
+}
+
+#[tokio::test]
+async fn kept_routes_that_are_spoilt_are_as_good_as_none() {
+    let lab = Lab::new(hello(&[])).await;
+    let kept = lab.directory.path().join("routes.json");
+    until("the routes to be kept", || kept.exists()).await;
+    lab.controller.kill();
+    std::fs::write(&kept, "{\"version\": 7").unwrap();
+    let (second, _stop) = start_again(&lab).await;
+    let reply = get(second, "hello.localhost", "/").await;
+    assert_eq!(
+        (reply.status, reply.body.as_str()),
+        (503, "the balancer has no routes yet\n")
+    );
+    assert_eq!(reply.header("retry-after"), Some("1"));
+}
+
+#[tokio::test]
+async fn a_table_over_the_limit_changes_nothing() {
+    let a = Origin::tagged("a").await;
+    let lab = Lab::with(hello(&[&a]), |settings| {
+        settings.limits.table_bytes = bytesize::ByteSize::kib(2);
+    })
+    .await;
+    let many: Vec<_> = (0..100).flat_map(|_| hello(&[])).collect();
+    let asked = lab.controller.asked().len();
+    lab.controller.publish(many);
+    until("the large table to be asked for again", || {
+        lab.controller.asked().len() > asked + 2
+    })
+    .await;
+    assert_eq!(lab.get("/").await.body, "a");
+}
+
+#[tokio::test]
+async fn a_controller_that_answers_nonsense_changes_nothing() {
+    let a = Origin::tagged("a").await;
+    let lab = Lab::new(hello(&[&a])).await;
+    lab.controller.kill();
+    std::fs::remove_file(&lab.controller.socket).unwrap();
+    let nonsense = UnixListener::bind(&lab.controller.socket).unwrap();
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"ver\":1}",
+        "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n",
+        "what?\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{",
+    ] {
+        let (stream, _) = soon("another poll", nonsense.accept()).await.unwrap();
+        let stream = stream.into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        let mut head = [0; 1024];
+        use std::io::{Read, Write};
+        tokio::task::spawn_blocking(move || {
+            let len = (&stream).read(&mut head).unwrap();
+            assert!(head[..len].starts_with(b"GET /v1/routes?after="));
+            (&stream).write_all(answer.as_bytes()).unwrap();
+        })
+        .await
+        .unwrap();
+    }
+    assert_eq!(lab.get("/").await.body, "a");
+}
+
+#[tokio::test]
+async fn open_connections_see_new_routes() {
+    let (a, b) = (Origin::tagged("a").await, Origin::tagged("b").await);
+    let lab = Lab::new(hello(&[&a])).await;
+    let mut client = Client::connect(lab.address).await;
+    let request = "GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
+    client.send(request).await;
+    assert_eq!(client.reply().await.body, "a");
+    lab.route(hello(&[&b])).await;
+    client.send(request).await;
+    assert_eq!(client.reply().await.body, "b");
+}
+
+async fn start_again(lab: &Lab) -> (std::net::SocketAddr, CancellationToken) {
+    use clap::Parser;
+    let file = |name: &str| lab.directory.path().join(name).display().to_string();
+    let settings = Settings::parse_from([
+        "tucano_balancerd",
+        "--listen",
+        "127.0.0.1:0",
+        "--follow",
+        &file("ctl.sock"),
+        "--routes",
+        &file("routes.json"),
+    ]);
+    let balancer = Balancer::build(&settings).await.unwrap();
+    let address = balancer.addresses()[0];
+    let stop = CancellationToken::new();
+    tokio::spawn(balancer.run(stop.clone()));
+    (address, stop)
+}
+
+#[tokio::test]
+async fn connections_to_a_process_that_is_gone_are_closed() {
+    let closed = std::sync::Arc::new(tokio::sync::Notify::new());
+    let tell = closed.clone();
+    let origin = Origin::serving(move |mut peer| {
+        let tell = tell.clone();
+        async move {
+            peer.request().await;
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                .await;
+            peer.until_closed().await;
+            tell.notify_one();
+        }
+    })
+    .await;
+    let lab = Lab::with(hello(&[&origin]), |settings| {
+        settings.limits.upstream_idle_timeout = Duration::from_secs(600);
+    })
+    .await;
+    assert_eq!(lab.get("/").await.status, 200);
+    lab.route(hello(&[])).await;
+    soon("the kept connection to be closed", closed.notified()).await;
+}
+
+#[test]
+fn the_kept_file_is_the_controllers_table() {
+    let text = r#"{"version":"7","services":[{"service":"hello","hosts":["hello.localhost"],"endpoints":[]}]}"#;
+    let table: RouteTable = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_string(&table).unwrap(), text);
+}

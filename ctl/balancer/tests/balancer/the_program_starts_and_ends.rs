@@ -1,0 +1,262 @@
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use tucano_testkit::wait_for;
+
+use crate::support::{Client, Controller, Origin, PATIENCE, get, hello, soon, until};
+
+/// `tucano_balancerd` as a process, in a directory of its own.
+struct Program {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Program {
+    fn start(directory: &TempDir, more: &[&str]) -> Self {
+        let mut child = command(directory, more)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut lines = log.lines();
+        let line = lines.find_map(|line| Some(line.ok()?.split_once("address\":\"")?.1.to_owned()));
+        // What else it says must not block it.
+        std::thread::spawn(move || lines.for_each(drop));
+        let address = line.unwrap().split('"').next().unwrap().parse().unwrap();
+        Self { child, address }
+    }
+
+    fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        wait_for("the balancer to end", PATIENCE, || {
+            self.child.try_wait().unwrap()
+        })
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn command(directory: &TempDir, more: &[&str]) -> Command {
+    let file = |name: &str| directory.path().join(name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tucano_balancerd"));
+    command
+        .args([
+            "--log-format",
+            "json",
+            "--listen",
+            "127.0.0.1:0",
+            "--follow",
+        ])
+        .arg(file("ctl.sock"))
+        .arg("--lock")
+        .arg(file("balancer.lock"))
+        .arg("--routes")
+        .arg(file("routes.json"))
+        .args(more)
+        .stdin(Stdio::null());
+    command
+}
+
+/// A process that answers when it is told to.
+async fn patient(go_on: &Arc<Notify>) -> Origin {
+    let go_on = go_on.clone();
+    Origin::serving(move |mut peer| {
+        let go_on = go_on.clone();
+        async move {
+            while peer.request().await.is_some() {
+                go_on.notified().await;
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+                    .await;
+            }
+        }
+    })
+    .await
+}
+
+async fn serving(program: &Program) {
+    soon("routes", async {
+        while get(program.address, "nobody.localhost", "/").await.status != 404 {}
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_lets_requests_end_takes_no_new_ones_and_exits_0() {
+    let go_on = Arc::new(Notify::new());
+    let origin = patient(&go_on).await;
+    let directory = tempfile::tempdir().unwrap();
+    let controller = Controller::start(directory.path().join("ctl.sock"));
+    controller.publish(hello(&[&origin]));
+    let mut program = Program::start(&directory, &[]);
+    serving(&program).await;
+    let mut idle = Client::connect(program.address).await;
+    let mut client = Client::connect(program.address).await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n")
+        .await;
+    until("the request to be under way", || origin.seen().len() == 1).await;
+    program.terminate();
+    assert_eq!(idle.rest().await, b"", "idle connections are closed");
+    until("the port to be closed", || {
+        std::net::TcpStream::connect(program.address).is_err()
+    })
+    .await;
+    assert!(
+        program.child.try_wait().unwrap().is_none(),
+        "it waits for the request"
+    );
+    go_on.notify_one();
+    let reply = client.reply().await;
+    assert_eq!(reply.body, "done");
+    assert_eq!(program.ended().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_has_an_end() {
+    let origin = patient(&Arc::new(Notify::new())).await;
+    let directory = tempfile::tempdir().unwrap();
+    let controller = Controller::start(directory.path().join("ctl.sock"));
+    controller.publish(hello(&[&origin]));
+    let mut program = Program::start(&directory, &["--drain-timeout", "100ms"]);
+    serving(&program).await;
+    let mut client = Client::connect(program.address).await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n")
+        .await;
+    until("the request to be under way", || origin.seen().len() == 1).await;
+    program.terminate();
+    assert_eq!(program.ended().code(), Some(0));
+    assert_eq!(client.rest().await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lock_admits_one_and_outlives_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut first = Program::start(&directory, &[]);
+    let lock = directory.path().join("balancer.lock");
+    let pid = first.child.id().to_string();
+    assert_eq!(fs::read_to_string(&lock).unwrap().trim(), pid);
+    let second = command(&directory, &[]).output().unwrap();
+    assert_eq!(second.status.code(), Some(3));
+    let log = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        log.contains(&format!("another balancer (process {pid}) is running")),
+        "{log}"
+    );
+    first.child.kill().unwrap();
+    first.ended();
+    let third = Program::start(&directory, &[]);
+    assert_eq!(
+        fs::read_to_string(&lock).unwrap().trim(),
+        third.child.id().to_string()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_started_again_without_controller_serves_at_once() {
+    let origin = Origin::tagged("ok").await;
+    let directory = tempfile::tempdir().unwrap();
+    let controller = Controller::start(directory.path().join("ctl.sock"));
+    controller.publish(hello(&[&origin]));
+    let mut program = Program::start(&directory, &[]);
+    until("the routes to be kept", || {
+        directory.path().join("routes.json").exists()
+    })
+    .await;
+    controller.kill();
+    program.child.kill().unwrap();
+    program.ended();
+    let program = Program::start(&directory, &[]);
+    assert_eq!(
+        get(program.address, "hello.localhost", "/").await.body,
+        "ok"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listening_socket_may_be_inherited() {
+    let origin = Origin::tagged("ok").await;
+    let directory = tempfile::tempdir().unwrap();
+    let controller = Controller::start(directory.path().join("ctl.sock"));
+    controller.publish(hello(&[&origin]));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut command = command(&directory, &["--listen", "stdin"]);
+    let child = command
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _program = Program { child, address };
+    soon("an answer", async {
+        while get(address, "hello.localhost", "/").await.body != "ok" {}
+    })
+    .await;
+}
+
+#[test]
+fn what_cannot_be_listened_on_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (listen, reason) in [
+        (address.as_str(), address.as_str()),
+        ("stdin", "no listening TCP socket"),
+    ] {
+        let output = command(&directory, &["--listen", listen]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert!(log.contains(reason), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_socket_tells_numbers_to_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let origin = Origin::tagged("ok").await;
+    let directory = tempfile::tempdir().unwrap();
+    let controller = Controller::start(directory.path().join("ctl.sock"));
+    controller.publish(hello(&[&origin]));
+    let socket = directory.path().join("admin.sock");
+    let program = Program::start(&directory, &["--admin", socket.to_str().unwrap()]);
+    serving(&program).await;
+    assert_eq!(
+        get(program.address, "hello.localhost", "/").await.body,
+        "ok"
+    );
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    for line in [
+        "# TYPE tucano_balancer_responses counter",
+        "tucano_balancer_responses_total{service=\"hello\",status=\"2xx\"} 1",
+        "tucano_balancer_in_flight{service=\"hello\"} 0",
+        "# EOF",
+    ] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+}
