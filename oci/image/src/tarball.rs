@@ -63,7 +63,7 @@ impl<R: Read> Tarball<R> {
         let mut extension = Extension::default();
         let mut extended_bytes = 0;
         loop {
-            self.skip(self.data_left.saturating_add(self.padding))?;
+            self.pass_over_rest()?;
             let Some(header) = self.next_header()? else {
                 return Ok(None);
             };
@@ -173,20 +173,30 @@ impl<R: Read> Tarball<R> {
         Ok(content)
     }
 
-    fn skip(&mut self, mut bytes: u64) -> Result<(), TarError> {
-        let mut buffer = [0; 8192];
-        while bytes > 0 {
-            let wanted = buffer
-                .len()
-                .min(usize::try_from(bytes).unwrap_or(usize::MAX));
-            let read = self.read_some(&mut buffer[..wanted])?;
-            if read == 0 {
-                return Err(TarError::Truncated("an entry's data".to_owned()));
-            }
-            bytes -= read as u64;
+    fn pass_over_rest(&mut self) -> Result<(), TarError> {
+        if self.skip(self.data_left)? > 0 {
+            return Err(TarError::Truncated("an entry's data".to_owned()));
+        }
+        // umoci 0.4 ends its layers with the last entry's data, without filling its block.
+        if self.skip(self.padding)? > 0 {
+            self.at = Position::Unmarked;
         }
         (self.data_left, self.padding) = (0, 0);
         Ok(())
+    }
+
+    /// Reads so many bytes away; how many of them were not there.
+    fn skip(&mut self, mut bytes: u64) -> Result<u64, TarError> {
+        let mut buffer = [0; 8192];
+        while bytes > 0 {
+            let wanted =
+                usize::try_from(bytes).map_or(buffer.len(), |bytes| bytes.min(buffer.len()));
+            match self.read_some(&mut buffer[..wanted])? {
+                0 => break,
+                read => bytes -= read as u64,
+            }
+        }
+        Ok(bytes)
     }
 
     /// Reads as much as there is, up to the buffer's length.
@@ -266,6 +276,21 @@ mod tests {
                 "cut at {length}"
             );
         }
+    }
+
+    #[test]
+    fn a_tar_may_end_with_the_last_entrys_data() {
+        let whole = tar(&[Entry::file("a", "abc")]);
+        for length in [512 + 3, 512 + 100, 1024] {
+            let mut tarball = Tarball::new(&whole[..length], 9);
+            assert!(tarball.next_member().unwrap().is_some());
+            assert!(tarball.next_member().unwrap().is_none());
+            assert!(!tarball.is_end_marked());
+        }
+        assert!(matches!(
+            paths(&whole[..512 + 2], 9),
+            Err(TarError::Truncated(_))
+        ));
     }
 
     #[test]
