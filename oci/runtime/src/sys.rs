@@ -120,12 +120,25 @@ fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
 }
 
 /// Gives every signal its default action and unblocks all: what Rust's runtime ignores (SIGPIPE) and what the caller
-/// blocked would pass through `execve` to the container's program.
+/// ignored or blocked would pass through `execve` to the container's program.
 pub(crate) fn reset_signals() -> io::Result<()> {
     use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    /// The kernel's `struct sigaction`: default handler, no flags, no restorer, empty mask.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const SIGNAL_SET_BYTES: usize = 8;
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: a default action runs no code of ours. Refusals (SIGKILL, SIGSTOP) are meaningless here.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // By number, for the C library does not touch those that it uses itself (32 and 33).
+        // SAFETY: the kernel reads 32 bytes, which are there; a default action runs no code of ours. That SIGKILL's and
+        // SIGSTOP's cannot be set is no loss.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null::<u64>(),
+                SIGNAL_SET_BYTES,
+            )
+        };
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(Into::into)
 }

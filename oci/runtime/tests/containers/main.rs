@@ -1,4 +1,10 @@
 //! Real containers: what they can and cannot do, how they end, and what remains of them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod exec;
 mod harness;
+mod hostile;
 mod isolation;
+mod life;
+mod limits;
+mod user_namespace;

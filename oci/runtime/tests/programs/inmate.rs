@@ -33,7 +33,6 @@ fn main() -> ExitCode {
         ["die", signal] => die(signal.parse().unwrap_or_default()),
         ["calls"] => calls(),
         ["listen", port] => show_line(std::net::TcpListener::bind(format!("0.0.0.0:{port}"))),
-        ["overwrite-runtime"] => overwrite_runtime(),
         ["leave-child"] => drop(Command::new("/inmate").arg("wait").spawn()),
         other => println!("unknown: {other:?}"),
     }
@@ -97,7 +96,7 @@ fn fork_bomb() {
 
 fn die(signal: i32) {
     if let Ok(signal) = nix::sys::signal::Signal::try_from(signal) {
-        // The first process of a pid namespace only dies of what it did not leave at its default from outside: a child.
+        // (The first process of a pid namespace is immune to its own signals.)
         nix::sys::signal::raise(signal).ok();
     }
 }
@@ -107,7 +106,7 @@ fn calls() {
     use nix::{
         mount::{MsFlags, mount},
         sched::{CloneFlags, unshare},
-        sys::socket::{AddressFamily, SockFlag, SockType, socket},
+        sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket},
         unistd::{Gid, Uid, chown, chroot, setgroups, setuid},
     };
     let nothing: Option<&str> = None;
@@ -147,7 +146,7 @@ fn calls() {
     );
     report(
         "raw-socket",
-        socket(AddressFamily::Inet, SockType::Raw, plain, None).map(drop),
+        socket(AddressFamily::Inet, SockType::Raw, plain, SockProtocol::Raw).map(drop),
     );
     let null = rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -160,10 +159,4 @@ fn calls() {
         "mknod",
         null.map_err(|error| nix::Error::from_raw(error.raw_os_error())),
     );
-}
-
-/// CVE-2019-5736: the runtime's program, executed inside, is opened by its descriptor and then for writing.
-fn overwrite_runtime() {
-    let opened = fs::OpenOptions::new().write(true).open("/proc/self/exe");
-    println!("{opened:?}");
 }

@@ -1,0 +1,113 @@
+//! Limits hold, and what meets them is told.
+
+use std::{fs, path::PathBuf};
+
+use tucano_oci_runtime::launch::LogLimits;
+use tucano_testkit::{ROOT, needs, tool, wait_for, wait_until};
+
+use super::harness::{Case, PATIENCE};
+
+#[test]
+fn its_cgroup_has_the_limits_and_counts() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let mut case = Case::new(&["wait-after", "up"]);
+    case.sandbox.cpus = Some(0.25);
+    let running = case.start();
+    wait_until("its output", PATIENCE, || case.stdout().contains("up"));
+    let cgroup = case.cgroup();
+    let stats = cgroup.stats().unwrap();
+    assert_eq!(stats.memory_limit, 64 << 20);
+    assert_eq!(stats.pids_limit, 64);
+    assert_eq!(stats.pids_current, 1);
+    assert!(
+        stats.memory_current > 0 && stats.cpu_usage_us > 0,
+        "{stats:?}"
+    );
+    for (_, directory) in &cgroup.directories {
+        let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap();
+        assert_eq!(members.trim(), running.pid.to_string(), "{directory:?}");
+    }
+}
+
+#[test]
+fn a_memory_hog_is_killed_and_said_to_be() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let (exit, _) = Case::new(&["hog"]).run();
+    assert_eq!((exit.signal, exit.oom_killed), (Some(9), true));
+    let (exit, _) = Case::new(&["exit", "0"]).run();
+    assert!(!exit.oom_killed);
+}
+
+#[test]
+fn a_fork_bomb_meets_its_limit() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let mut case = Case::new(&["fork-bomb"]);
+    case.sandbox.pids = 12;
+    let _running = case.start();
+    wait_until("the refused fork", PATIENCE, || {
+        case.stdout().contains("then:")
+    });
+    assert!(
+        case.stdout().starts_with("11 children"),
+        "{}",
+        case.stdout()
+    );
+    let stats = case.cgroup().stats().unwrap();
+    assert_eq!(stats.pids_current, 12);
+    assert!(stats.pids_refused > 0, "{stats:?}");
+}
+
+#[test]
+fn output_is_bounded_and_the_newest_is_kept() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let mut case = Case::new(&["spam", "1000000"]);
+    case.logs = LogLimits {
+        file_bytes: 100_000,
+        files: 3,
+    };
+    let (exit, _) = case.run();
+    assert_eq!(exit.code, Some(0));
+    let logs: Vec<_> = ["stdout.log", "stdout.log.1", "stdout.log.2"]
+        .iter()
+        .map(|name| fs::metadata(case.home().join(name)).unwrap().len())
+        .collect();
+    assert!(logs.iter().all(|length| *length <= 100_000), "{logs:?}");
+    assert_eq!(logs.iter().sum::<u64>(), 300_000);
+    assert!(!case.home().join("stdout.log.3").exists());
+}
+
+#[test]
+fn a_supervisor_stays_small() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let case = Case::new(&["spam", "3000000"]);
+    let _first = case.run();
+    let case = Case::new(&["wait-after", "up"]);
+    drop(case.start());
+    let record = fs::read_to_string(case.home().join("supervisor.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let supervisor = PathBuf::from(format!("/proc/{}", record["supervisor"]["pid"]));
+    let status = fs::read_to_string(supervisor.join("status")).unwrap();
+    let own_kib: u64 = super::harness::field(&status, "RssAnon")
+        .trim_end_matches(" kB")
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(own_kib < 1024, "{status}");
+    assert_eq!(super::harness::field(&status, "Threads"), "1");
+    let open = wait_for("its descriptors", PATIENCE, || {
+        fs::read_dir(supervisor.join("fd"))
+            .ok()
+            .map(Iterator::count)
+    });
+    assert!(open < 12, "{open} descriptors");
+}
