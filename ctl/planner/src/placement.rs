@@ -26,6 +26,8 @@ pub(crate) struct Census {
     pub(crate) healthy_old: usize,
     /// Whether some process is draining.
     pub(crate) draining: bool,
+    /// How many of `current` and `moves` are on each node.
+    pub(crate) spread: Vec<u32>,
 }
 
 impl Census {
@@ -41,11 +43,14 @@ impl Census {
         } else if !current {
             self.old.push(number);
             self.healthy_old += healthy;
-        } else if process.record.replaces.is_some() {
-            self.moves.push(number);
         } else {
-            self.current.push(number);
-            self.healthy_current += healthy;
+            self.spread[process.node] += 1;
+            if process.record.replaces.is_some() {
+                self.moves.push(number);
+            } else {
+                self.current.push(number);
+                self.healthy_current += healthy;
+            }
         }
     }
 }
@@ -53,7 +58,10 @@ impl Census {
 impl Cluster {
     /// Counts what there is of a service, each list ordered by age.
     pub(crate) fn census(&self, name: &ServiceName) -> Census {
-        let mut census = Census::default();
+        let mut census = Census {
+            spread: vec![0; self.nodes.len()],
+            ..Census::default()
+        };
         let Some(service) = self.services.get(name) else {
             return census;
         };
@@ -65,28 +73,15 @@ impl Cluster {
         census
     }
 
-    /// How many of these processes are on each node.
-    pub(crate) fn spread<'a>(&self, numbers: impl IntoIterator<Item = &'a u64>) -> Vec<u32> {
-        let mut counts = vec![0; self.nodes.len()];
-        let placed = numbers
-            .into_iter()
-            .filter_map(|number| self.processes.get(number));
-        for process in placed {
-            counts[process.node] += 1;
-        }
-        counts
-    }
-
     /// Places up to `wanted` more processes of a service. Old ones that serve nobody give way where they are in
     /// the way. Returns how many found a place.
-    pub(crate) fn place(&mut self, name: &ServiceName, wanted: usize) -> usize {
+    pub(crate) fn place(&mut self, name: &ServiceName, census: &Census, wanted: usize) -> usize {
         let Some(service) = self.services.get(name).filter(|_| wanted > 0) else {
             return 0;
         };
         let memory = service.current().config.memory.0;
-        let census = self.census(name);
-        let mut counts = self.spread(census.current.iter().chain(&census.moves));
-        let mut useless = self.useless(&census);
+        let mut counts = census.spread.clone();
+        let mut useless = self.useless(census);
         for placed in 0..wanted {
             let Some(node) = self.choose(&counts, memory, &useless) else {
                 return placed;

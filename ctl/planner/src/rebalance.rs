@@ -13,8 +13,7 @@ use crate::{
 
 impl Cluster {
     /// Goes on with processes that were placed to take over from another.
-    pub(crate) fn conclude_moves(&mut self, name: &ServiceName) {
-        let census = self.census(name);
+    pub(crate) fn conclude_moves(&mut self, name: &ServiceName, census: Census) {
         let concurrency = self.concurrency(name);
         let mut count = census.current.len();
         for number in census.moves {
@@ -27,7 +26,7 @@ impl Cluster {
                 .replaces
                 .as_ref()
                 .map_or(0, ProcessId::number);
-            let is_there = census.current.contains(&replaced);
+            let is_there = census.current.binary_search(&replaced).is_ok();
             if !is_there || count < concurrency {
                 // What it was to replace is gone, or is needed: it is one like the others.
                 self.settle(number);
@@ -42,11 +41,9 @@ impl Cluster {
     }
 
     /// Starts to move a process if the service is uneven, whole and undisturbed.
-    pub(crate) fn even_out(&mut self, name: &ServiceName) {
+    pub(crate) fn even_out(&mut self, name: &ServiceName, census: &Census) {
         let concurrency = self.concurrency(name);
-        let census = self.census(name);
-        let counts = self.spread(&census.current);
-        let uneven = self.is_uneven(&counts);
+        let uneven = self.is_uneven(&census.spread);
         let Some(service) = self.services.get_mut(name) else {
             return;
         };
@@ -57,7 +54,7 @@ impl Cluster {
             return;
         }
         let memory = service.current().config.memory.0;
-        if let Some((target, replaced)) = self.best_move(&census, &counts, memory) {
+        if let Some((target, replaced)) = self.best_move(census, memory) {
             self.start(name, target, Some(replaced));
         }
     }
@@ -84,12 +81,8 @@ impl Cluster {
     }
 
     /// The worker to start one more on, and the process that it is to replace.
-    fn best_move(
-        &self,
-        census: &Census,
-        counts: &[u32],
-        memory: u64,
-    ) -> Option<(usize, ProcessId)> {
+    fn best_move(&self, census: &Census, memory: u64) -> Option<(usize, ProcessId)> {
+        let counts = &census.spread;
         let target = self.choose(counts, memory, &Useless::new())?;
         let alive = (0..self.nodes.len()).filter(|index| self.nodes[*index].is_alive());
         let source = alive.max_by_key(|index| counts[*index])?;

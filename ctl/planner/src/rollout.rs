@@ -13,21 +13,27 @@ impl Cluster {
     /// Takes away what a service has too much. All services do this before any grows, so that what becomes free
     /// is there for all.
     pub(crate) fn shrink(&mut self, name: &ServiceName) {
-        self.conclude_moves(name);
-        self.retire_surplus(name);
+        let mut census = self.census(name);
+        if !census.moves.is_empty() {
+            self.conclude_moves(name, census);
+            census = self.census(name);
+        }
+        self.retire_surplus(name, &census);
     }
 
     /// Places what a service lacks, and then moves what is unevenly spread.
     pub(crate) fn grow(&mut self, name: &ServiceName) {
-        self.fill(name);
-        self.even_out(name);
+        let mut census = self.census(name);
+        if self.fill(name, &census) {
+            census = self.census(name);
+        }
+        self.even_out(name, &census);
     }
 
     /// Current processes beyond the concurrency go, and old ones that are not needed to make up for current
     /// ones that are not healthy.
-    fn retire_surplus(&mut self, name: &ServiceName) {
+    fn retire_surplus(&mut self, name: &ServiceName, census: &Census) {
         let concurrency = self.concurrency(name);
-        let census = self.census(name);
         let extra = census.current.len().saturating_sub(concurrency);
         let needed = concurrency.saturating_sub(census.healthy_current);
         let superseded = census.old.len().saturating_sub(needed);
@@ -38,9 +44,8 @@ impl Cluster {
         }
     }
 
-    /// Places what is missing, in as far as it fits and as it is its turn.
-    fn fill(&mut self, name: &ServiceName) {
-        let census = self.census(name);
+    /// Places what is missing, in as far as it fits and as it is its turn. Whether anything was changed.
+    fn fill(&mut self, name: &ServiceName, census: &Census) -> bool {
         let concurrency = self.concurrency(name);
         let missing = concurrency.saturating_sub(census.current.len());
         let at_once = concurrency.div_ceil(2).max(1);
@@ -49,9 +54,9 @@ impl Cluster {
         } else {
             missing.min(at_once.saturating_sub(census.on_the_way()))
         };
-        let placed = self.place(name, turn);
+        let placed = self.place(name, census, turn);
         let Some(service) = self.services.get_mut(name) else {
-            return;
+            return false;
         };
         service.making_room &= placed == 0;
         service.pending = Vec::new();
@@ -63,8 +68,9 @@ impl Cluster {
             .pending
             .extend(pending(missing - turn, &reasons::rolling(at_once)));
         if placed == 0 && turn > 0 {
-            self.stop_first(name, &census);
+            self.stop_first(name, census);
         }
+        turn > 0
     }
 
     /// When nothing of the current revision has a place, nor is on its way, the old one gives up as little as

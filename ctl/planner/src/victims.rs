@@ -8,6 +8,9 @@ impl Cluster {
     /// Chooses `wanted` of `candidates` (ordered by age) to go: first those that are not healthy, then from the
     /// workers with the most of them, the newest first.
     pub(crate) fn victims(&self, candidates: &[u64], wanted: usize) -> Vec<u64> {
+        if wanted == 0 {
+            return Vec::new();
+        }
         let mut counts = self.spread(candidates);
         let is_healthy = |number: &u64| self.processes.get(number).is_some_and(|p| p.is_healthy());
         let (healthy, unhealthy): (Vec<u64>, Vec<u64>) =
@@ -16,6 +19,18 @@ impl Cluster {
         let more = wanted - victims.len();
         victims.extend(self.newest_on_fullest(&healthy, &mut counts, more));
         victims
+    }
+
+    /// How many of these processes are on each node.
+    fn spread(&self, numbers: &[u64]) -> Vec<u32> {
+        let mut counts = vec![0; self.nodes.len()];
+        let placed = numbers
+            .iter()
+            .filter_map(|number| self.processes.get(number));
+        for process in placed {
+            counts[process.node] += 1;
+        }
+        counts
     }
 
     /// Takes up to `wanted` of `candidates`, each from the node that has the highest count by then.
