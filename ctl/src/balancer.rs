@@ -85,6 +85,7 @@ impl Supervisor {
         for address in &config.balancer.listen {
             arguments.extend(["--listen".to_owned(), address.to_string()]);
         }
+        arguments.extend(config.balancer.arguments.iter().cloned());
         Some(Self {
             program: config.balancer.program.clone().unwrap_or_else(beside_us),
             arguments,
@@ -153,7 +154,8 @@ impl Supervisor {
             };
         };
         let pid = running.pid.as_raw_nonzero();
-        if arguments == self.arguments {
+        // A program given as a script has its interpreter's arguments before ours.
+        if arguments.ends_with(&self.arguments) {
             tracing::info!(%pid, "adopted the balancer that runs already");
             running.ended().await;
             tracing::warn!(%pid, "the balancer ended");

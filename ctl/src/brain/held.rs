@@ -88,7 +88,7 @@ mod tests {
         for n in 1..100 {
             let counters = Record::Counters(Counters {
                 last_process: n,
-                last_placed_on: None,
+                ..Counters::default()
             });
             held.push(
                 vec![counters],

@@ -91,6 +91,7 @@ pub(super) struct Balancer {
     pub(super) listen: Spanned<OneOrMany>,
     pub(super) spawn: bool,
     pub(super) program: Option<PathBuf>,
+    pub(super) arguments: Vec<String>,
 }
 
 impl Default for Balancer {
@@ -99,6 +100,7 @@ impl Default for Balancer {
             listen: Spanned::new(0..0, OneOrMany::One("127.0.0.1:8080".to_owned())),
             spawn: true,
             program: None,
+            arguments: Vec::new(),
         }
     }
 }

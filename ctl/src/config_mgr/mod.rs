@@ -3,7 +3,7 @@
 //! - `file`: the keys, their defaults, and the range of each by itself.
 //! - [`limits`]: every bound on what is taken in.
 //! - [`topology`]: the nodes.
-//! - [`token`]: secrets.
+//! - [`token`] holds secrets.
 //! - [`reload`]: replacing the configuration while everything runs.
 
 mod file;
@@ -75,6 +75,8 @@ pub struct Balancer {
     pub spawn: bool,
     /// Its program, when it is not beside the controller's.
     pub program: Option<PathBuf>,
+    /// More arguments for it, such as its own limits.
+    pub arguments: Vec<String>,
 }
 
 impl Config {
@@ -154,6 +156,7 @@ impl Reader<'_> {
             balancer: Balancer {
                 listen: self.addresses("balancer.listen", &file.balancer.listen)?,
                 spawn: file.balancer.spawn,
+                arguments: file.balancer.arguments,
                 program: file.balancer.program.map(|path| self.directory.join(path)),
             },
             webhooks: file

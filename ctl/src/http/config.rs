@@ -57,6 +57,7 @@ struct ListenView {
 struct BalancerView {
     listen: Vec<String>,
     spawn: bool,
+    arguments: Vec<String>,
     program: Option<String>,
 }
 
@@ -99,6 +100,7 @@ impl ConfigView {
                     .map(ToString::to_string)
                     .collect(),
                 spawn: config.balancer.spawn,
+                arguments: config.balancer.arguments.clone(),
                 program: config
                     .balancer
                     .program

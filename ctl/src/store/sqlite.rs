@@ -109,7 +109,7 @@ impl Database {
 }
 
 fn configure(connection: &Connection, limit_bytes: u64) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(Duration::from_secs(1))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // In WAL mode only FULL syncs at each commit: what is acknowledged survives power loss.
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -205,6 +205,7 @@ mod tests {
             node: "w1".parse().unwrap(),
             replaces: None,
             draining_since: None,
+            trouble: Default::default(),
         })
     }
 
@@ -215,7 +216,7 @@ mod tests {
         let mut database = Database::open(&path, LIMIT).unwrap();
         let counters = Counters {
             last_process: 7,
-            last_placed_on: None,
+            ..Counters::default()
         };
         database
             .persist(&[

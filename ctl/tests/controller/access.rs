@@ -1,0 +1,149 @@
+//! Who may ask for what.
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::{
+    agent::Agent,
+    ctl::{Ctl, config},
+    image,
+};
+
+const TOKEN: &str = "0123456789abcdef-sysadmin";
+const AGENT_TOKEN: &str = "0123456789abcdef-agents";
+
+const OPERATIONS: [(Method, &str); 12] = [
+    (Method::GET, "/v1/state"),
+    (Method::GET, "/v1/nodes"),
+    (Method::GET, "/v1/services"),
+    (Method::POST, "/v1/services"),
+    (Method::PATCH, "/v1/services/hello"),
+    (Method::DELETE, "/v1/services/hello"),
+    (Method::GET, "/v1/services/hello/logs"),
+    (Method::GET, "/v1/config"),
+    (Method::POST, "/v1/config/reload"),
+    (Method::GET, "/metrics"),
+    (Method::GET, "/openapi.json"),
+    (Method::GET, "/no/such/path"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_route_takes_its_own_token_only() {
+    let tokens = format!("token = \"{TOKEN}\"\nagent_token = \"{AGENT_TOKEN}\"");
+    let mut ctl = Ctl::start(&config(1, &tokens, "")).await;
+    let blob = format!("/v1/blobs/sha256:{}", "0".repeat(64));
+    let agents = [(Method::POST, "/v1/reports"), (Method::GET, blob.as_str())];
+    let everything = OPERATIONS
+        .iter()
+        .map(|operation| (operation, TOKEN, AGENT_TOKEN));
+    let everything = everything.chain(
+        agents
+            .iter()
+            .map(|operation| (operation, AGENT_TOKEN, TOKEN)),
+    );
+    for ((method, path), right, wrong) in everything {
+        let request = || ctl.http().request(method.clone(), ctl.url(path));
+        for request in [
+            request(),
+            request().bearer_auth(wrong),
+            request().basic_auth(right, None::<&str>),
+        ] {
+            let error = ctl.send(request).await.refused(401, "unauthorized");
+            assert!(!error.contains("0123456789"), "{error}");
+        }
+        let answer = ctl.send(request().bearer_auth(right)).await;
+        assert_ne!(answer.status, 401, "{method} {path}");
+    }
+    assert_eq!(ctl.get("/healthz").await.expect(200), Value::from("ok\n"));
+
+    let agent = Agent::start_with_token(&ctl, 1, Some(AGENT_TOKEN)).await;
+    let deploy = ctl
+        .http()
+        .post(ctl.url("/v1/services?wait=true"))
+        .bearer_auth(TOKEN)
+        .multipart(
+            reqwest::multipart::Form::new()
+                .text("config", image::config(1, ""))
+                .part(
+                    "image",
+                    reqwest::multipart::Part::bytes(image::archive("one")),
+                ),
+        );
+    ctl.send(deploy).await.expect(201);
+    assert_eq!(agent.presented(), Some(format!("Bearer {AGENT_TOKEN}")));
+    let stranger = Agent::start_with_token(&ctl, 1, Some(TOKEN)).await;
+    ctl.eventually("the refusal of a stranger", async |ctl| {
+        ctl.log().contains("the token is wrong").then_some(())
+    })
+    .await;
+    assert!(stranger.processes().is_empty());
+    assert!(!ctl.log().contains("0123456789"), "{}", ctl.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_token_a_web_page_cannot_speak_for_the_sysadmin() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    for (method, path) in OPERATIONS {
+        for (name, value) in [
+            ("host", "evil.example"),
+            ("origin", "https://evil.example"),
+            ("sec-fetch-site", "cross-site"),
+        ] {
+            let request = ctl
+                .http()
+                .request(method.clone(), ctl.url(path))
+                .header(name, value);
+            ctl.send(request).await.refused(403, "foreign_origin");
+        }
+    }
+    let own = ctl
+        .http()
+        .get(ctl.url("/v1/state"))
+        .header("sec-fetch-site", "same-origin");
+    ctl.send(own).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_said_so() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    ctl.get("/v1/no-such").await.refused(404, "not_found");
+    ctl.delete("/v1/state")
+        .await
+        .refused(405, "method_not_allowed");
+    for path in [
+        "alive_nodes",
+        "dead_nodes",
+        "configured_services",
+        "active_services",
+        "services",
+    ] {
+        ctl.get(&format!("/v1/{path}/nobody"))
+            .await
+            .refused(404, "not_found");
+        ctl.get(&format!("/v1/{path}/..%2f.."))
+            .await
+            .refused(404, "not_found");
+    }
+    ctl.get("/v1/services/a/logs?tial=3")
+        .await
+        .refused(400, "invalid_query");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_bounded_and_must_say_what_they_want() {
+    use std::io::Read;
+    let limits = "[limits]\nconnections = 8\nheader_timeout = \"1s\"";
+    let ctl = Ctl::start(&config(1, "", limits)).await;
+    // Eight that say nothing take all places, until their time is over.
+    let silent: Vec<_> = (0..8)
+        .map(|_| std::net::TcpStream::connect(ctl.address()).unwrap())
+        .collect();
+    ctl.get("/healthz").await.expect(200);
+    let read = tokio::task::spawn_blocking(move || {
+        silent
+            .into_iter()
+            .map(|mut stream| stream.read(&mut [0; 1]).unwrap_or(0))
+            .sum::<usize>()
+    });
+    assert_eq!(read.await.unwrap(), 0);
+}

@@ -1,0 +1,206 @@
+//! An agent that runs nothing: it reports of each desired process what the test wants it to.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode},
+    routing::{get, put},
+};
+use tokio::task::JoinHandle;
+use tucano_api::{
+    agent::{DesiredProcess, DesiredSet, NodeMetrics, NodeReport, ProcessReport, ProcessState},
+    ids::Generation,
+    units::Bytes,
+};
+
+use crate::ctl::Ctl;
+
+type Outcome = Box<dyn Fn(&DesiredProcess, &mut ProcessReport) + Send + Sync>;
+
+/// Reports until it is cut off or dropped.
+pub(crate) struct Agent {
+    shared: Arc<Shared>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    node: String,
+    ip: IpAddr,
+    port: u16,
+    id: String,
+    token: Option<String>,
+    desired: Mutex<Option<DesiredSet>>,
+    outcome: Mutex<Outcome>,
+    is_cut_off: AtomicBool,
+    /// What the controller presented.
+    presented: Mutex<Option<String>>,
+}
+
+impl Agent {
+    /// The agent of worker `w<n>`.
+    pub(crate) async fn start(ctl: &Ctl, n: u8) -> Self {
+        Self::start_with_token(ctl, n, None).await
+    }
+
+    pub(crate) async fn start_with_token(ctl: &Ctl, n: u8, token: Option<&str>) -> Self {
+        let ip: IpAddr = [127, 0, 0, 10 + n].into();
+        let listener = tokio::net::TcpListener::bind(SocketAddr::new(ip, 0))
+            .await
+            .unwrap();
+        let shared = Arc::new(Shared {
+            node: format!("w{n}"),
+            ip,
+            port: listener.local_addr().unwrap().port(),
+            id: format!("{:?}", std::time::Instant::now()),
+            token: token.map(str::to_owned),
+            desired: Mutex::default(),
+            outcome: Mutex::new(Box::new(|_, _| {})),
+            is_cut_off: AtomicBool::new(false),
+            presented: Mutex::default(),
+        });
+        let routes = Router::new()
+            .route("/v1/desired", put(take))
+            .route("/v1/processes/{id}/logs", get(logs))
+            .with_state(shared.clone());
+        let serve = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        let report = tokio::spawn(report(shared.clone(), ctl.url("/v1/reports")));
+        Self {
+            shared,
+            tasks: vec![serve, report],
+        }
+    }
+
+    /// From now on each process is reported healthy and then as `change` makes it.
+    pub(crate) fn report_as(
+        &self,
+        change: impl Fn(&DesiredProcess, &mut ProcessReport) + Send + Sync + 'static,
+    ) {
+        *self.shared.outcome.lock().unwrap() = Box::new(change);
+    }
+
+    /// Nothing of it is heard any more, or again.
+    pub(crate) fn cut_off(&self, is_cut_off: bool) {
+        self.shared.is_cut_off.store(is_cut_off, SeqCst);
+    }
+
+    /// Ids of the processes that it is to run.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let desired = self.shared.desired.lock().unwrap();
+        let processes = desired.iter().flat_map(|set| &set.processes);
+        processes.map(|process| process.id.to_string()).collect()
+    }
+
+    /// What the controller presented to it last.
+    pub(crate) fn presented(&self) -> Option<String> {
+        self.shared.presented.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn take(
+    State(agent): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Json(set): Json<DesiredSet>,
+) -> StatusCode {
+    if agent.is_cut_off.load(SeqCst) {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    let authorization = headers.get("authorization");
+    *agent.presented.lock().unwrap() =
+        authorization.map(|value| value.to_str().unwrap().to_owned());
+    let mut desired = agent.desired.lock().unwrap();
+    if desired
+        .as_ref()
+        .is_some_and(|now| now.generation > set.generation)
+    {
+        return StatusCode::CONFLICT;
+    }
+    *desired = Some(set);
+    StatusCode::OK
+}
+
+async fn logs(Path(id): Path<String>, Query(query): Query<Vec<(String, String)>>) -> Body {
+    let query: Vec<String> = query.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    Body::from(format!("I am {id}\nasked for {}\n", query.join(" ")))
+}
+
+async fn report(agent: Arc<Shared>, url: String) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for sequence in 1.. {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        if agent.is_cut_off.load(SeqCst) {
+            continue;
+        }
+        let mut request = client.post(&url).json(&agent.report(sequence));
+        if let Some(token) = &agent.token {
+            request = request.bearer_auth(token);
+        }
+        // A controller that is down or refuses is what some tests are about.
+        request.send().await.ok();
+    }
+}
+
+impl Shared {
+    fn report(&self, sequence: u64) -> NodeReport {
+        let desired = self.desired.lock().unwrap();
+        let outcome = self.outcome.lock().unwrap();
+        let processes = desired.iter().flat_map(|set| &set.processes);
+        NodeReport {
+            node: Some(self.node.parse().unwrap()),
+            ip: self.ip,
+            agent_port: self.port,
+            agent_id: self.id.clone(),
+            sequence,
+            version: "0.1.0".to_owned(),
+            architecture: "amd64".to_owned(),
+            generation: desired.as_ref().map_or(Generation(0), |set| set.generation),
+            metrics: NodeMetrics {
+                cpus: 2,
+                memory_total: Bytes::mib(8192),
+                memory_available: Bytes::mib(8192),
+                memory_reservable: Bytes::mib(8192),
+                disk_total: Bytes::mib(8192),
+                disk_available: Bytes::mib(8192),
+                ..NodeMetrics::default()
+            },
+            notes: Vec::new(),
+            processes: processes
+                .map(|process| healthy(process, &outcome))
+                .collect(),
+        }
+    }
+}
+
+fn healthy(process: &DesiredProcess, outcome: &Outcome) -> ProcessReport {
+    let mut report = ProcessReport {
+        id: process.id.clone(),
+        service: process.config.name.clone(),
+        revision: process.revision,
+        state: ProcessState::Healthy,
+        reason: None,
+        node_port: u16::try_from(20_000 + process.id.number()).ok(),
+        started_at: None,
+        restarts: 0,
+        last_exit: None,
+        metrics: None,
+    };
+    outcome(process, &mut report);
+    report
+}

@@ -1,0 +1,286 @@
+//! A controller of a test's own.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use reqwest::{
+    Method, StatusCode,
+    multipart::{Form, Part},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything may take on a machine that is busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running controller; killed when dropped.
+pub(crate) struct Ctl {
+    directory: TempDir,
+    child: Option<Child>,
+    address: SocketAddr,
+    http: reqwest::Client,
+}
+
+/// What a request was answered with.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// The error's code, or nothing.
+    pub(crate) fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    /// The error's text, or nothing.
+    pub(crate) fn error(&self) -> &str {
+        self.body["error"].as_str().unwrap_or_default()
+    }
+
+    /// Fails the test unless this is the status.
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        self.body
+    }
+
+    /// Fails the test unless this is the status and the error's code.
+    #[track_caller]
+    pub(crate) fn refused(self, status: u16, code: &str) -> String {
+        assert_eq!(
+            (self.status.as_u16(), self.code()),
+            (status, code),
+            "{}",
+            self.body
+        );
+        self.error().to_owned()
+    }
+}
+
+/// A configuration with workers `w1`… at 127.0.0.11…; `top` stands before its tables, `tables` among them.
+pub(crate) fn config(workers: usize, top: &str, tables: &str) -> String {
+    let mut text = format!(
+        "data_dir = \"data\"\n{top}\n[api]\nlisten = \"stdin\"\n[balancer]\nspawn = false\n{tables}\n\
+         [[topology]]\nkind = \"ctl\"\nip = \"127.0.0.1\"\n"
+    );
+    for n in 1..=workers {
+        text.push_str(&format!(
+            "[[topology]]\nkind = \"worker\"\nip = \"127.0.0.{}\"\nname = \"w{n}\"\n",
+            10 + n
+        ));
+    }
+    text
+}
+
+/// The program with a configuration file.
+pub(crate) fn program(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tucano_ctld"));
+    command.arg("--config").arg(config);
+    command
+}
+
+/// Runs the program on a configuration until it ends by itself.
+pub(crate) fn run(text: &str, arguments: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ctl.toml");
+    fs::write(&path, text).unwrap();
+    program(&path)
+        .args(arguments)
+        .current_dir(&directory)
+        .output()
+        .unwrap()
+}
+
+impl Ctl {
+    /// Starts one and waits until it answers.
+    pub(crate) async fn start(config: &str) -> Self {
+        let mut ctl = Self::prepare(config);
+        ctl.start_again().await;
+        ctl
+    }
+
+    /// One that is yet to be started.
+    pub(crate) fn prepare(config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("ctl.toml"), config).unwrap();
+        // The clients of tests speak plain HTTP, and yet want a provider.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        Self {
+            directory,
+            child: None,
+            address: ([127, 0, 0, 1], 0).into(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+        }
+    }
+
+    pub(crate) async fn start_again(&mut self) {
+        let command = program(&self.path("ctl.toml"));
+        self.start_as(command).await;
+    }
+
+    /// Starts it by another command, which ends in the program itself.
+    pub(crate) async fn start_as(&mut self, mut command: Command) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.address = listener.local_addr().unwrap();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .unwrap();
+        let child = command
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        self.eventually("the controller's answer", async |ctl| {
+            if let Some(status) = ctl.child.as_mut().unwrap().try_wait().unwrap() {
+                panic!("it ended ({status}): {}", ctl.log());
+            }
+            let answer = ctl.http.get(ctl.url("/healthz")).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+    }
+
+    /// Ends it by a signal, and says how it ended.
+    pub(crate) async fn end(&mut self, signal: Signal) -> std::process::ExitStatus {
+        let mut child = self.child.take().unwrap();
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        tokio::task::spawn_blocking(move || child.wait().unwrap())
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn kill_9(&mut self) {
+        assert_eq!(self.end(Signal::SIGKILL).await.signal(), Some(9));
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().unwrap().id();
+        kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn write_config(&self, text: &str) {
+        fs::write(self.path("ctl.toml"), text).unwrap();
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Sends a request and reads the answer.
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        Answer {
+            status,
+            body: serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.http.get(self.url(path))).await
+    }
+
+    pub(crate) async fn request(&self, method: Method, path: &str, body: &Value) -> Answer {
+        self.send(self.http.request(method, self.url(path)).json(body))
+            .await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(self.http.delete(self.url(path))).await
+    }
+
+    /// As `curl -F config=@hello.toml -F image=@hello.tar` does.
+    pub(crate) async fn deploy(&self, config: &str, image: Vec<u8>) -> Answer {
+        self.deploy_and("", config, image).await
+    }
+
+    pub(crate) async fn deploy_and(&self, query: &str, config: &str, image: Vec<u8>) -> Answer {
+        let form = Form::new()
+            .part(
+                "config",
+                Part::text(config.to_owned()).file_name("hello.toml"),
+            )
+            .part("image", Part::bytes(image).file_name("hello.tar"));
+        self.send_form(query, form).await
+    }
+
+    pub(crate) async fn send_form(&self, query: &str, form: Form) -> Answer {
+        let url = self.url(&format!("/v1/services{query}"));
+        self.send(self.http.post(url).multipart(form)).await
+    }
+
+    /// Looks again and again until there is something to see.
+    pub(crate) async fn eventually<T>(
+        &mut self,
+        what: &str,
+        mut look: impl AsyncFnMut(&mut Self) -> Option<T>,
+    ) -> T {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(seen) = look(self).await {
+                return seen;
+            }
+            let now = tokio::time::Instant::now();
+            assert!(
+                now < deadline,
+                "waited in vain for {what}; log:\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Names of the blobs in the image store.
+    pub(crate) fn blobs(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.path("data/images/blobs/sha256"))
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Ctl {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Services come, change and go.
+
+use reqwest::{
+    Method,
+    multipart::{Form, Part},
+};
+use serde_json::json;
+use tucano_api::agent::{Exit, ProcessState};
+use tucano_api::units::Timestamp;
+
+use crate::{
+    agent::Agent,
+    ctl::{Ctl, config},
+    image,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_waits_until_all_processes_are_healthy_and_routed() {
+    let ctl = Ctl::start(&config(3, "", "")).await;
+    let agents = [
+        Agent::start(&ctl, 1).await,
+        Agent::start(&ctl, 2).await,
+        Agent::start(&ctl, 3).await,
+    ];
+    let deployed = ctl
+        .deploy_and("?wait=true", &image::config(7, ""), image::archive("one"))
+        .await
+        .expect(201);
+    assert_eq!(deployed["healthy"], true);
+    assert_eq!(deployed["revision"], 1);
+    let mut counts: Vec<usize> = agents.iter().map(|agent| agent.processes().len()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [2, 2, 3]);
+    let state = ctl.get("/v1/state").await.expect(200);
+    let keys: Vec<&String> = state.as_object().unwrap().keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "active_services",
+            "alive_nodes",
+            "configured_services",
+            "dead_nodes"
+        ]
+    );
+    let active = &state["active_services"][0];
+    assert_eq!(active["healthy"], 7);
+    let record = ctl
+        .get(active["configured_service"].as_str().unwrap())
+        .await
+        .expect(200);
+    assert_eq!(record, state["configured_services"][0]);
+    assert_eq!(record["config"]["image"], deployed["image"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_come_in_either_order_and_the_second_time_nothing_changes() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let form = |image: Vec<u8>| {
+        Form::new()
+            .part("image", Part::bytes(image).file_name("x.tar"))
+            .part("config", Part::text(image::config(1, "")))
+    };
+    let first = ctl
+        .send_form("", form(image::archive("one")))
+        .await
+        .expect(201);
+    assert_eq!(first["changed"], true);
+    let again = ctl
+        .deploy(&image::config(1, ""), image::archive("one"))
+        .await
+        .expect(200);
+    assert_eq!(
+        (&again["changed"], &again["revision"]),
+        (&json!(false), &json!(1))
+    );
+    let other = ctl
+        .deploy(&image::config(1, ""), image::archive("two"))
+        .await
+        .expect(200);
+    assert_eq!(other["revision"], 2);
+    assert_ne!(other["image"], first["image"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_image_deploys_by_its_digest_as_toml_and_as_json() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let first = ctl
+        .deploy(&image::config(1, ""), image::archive("one"))
+        .await
+        .expect(201);
+    let digest = first["image"].as_str().unwrap();
+    let toml = format!("name = \"other\"\nconcurrency = 1\nport = 80\nimage = \"{digest}\"");
+    let post = || ctl.http().post(ctl.url("/v1/services"));
+    ctl.send(post().body(toml)).await.expect(201);
+    let json = json!({"name": "third", "concurrency": 1, "port": 80, "image": digest});
+    ctl.send(post().json(&json)).await.expect(201);
+    let names = ctl.get("/v1/services").await.expect(200);
+    let names: Vec<&str> = names
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|service| service["configured"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["hello", "other", "third"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_become_healthy_is_named_with_its_reason() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    agent.report_as(|process, report| {
+        if process.id.number() == 2 {
+            report.state = ProcessState::BackOff;
+            report.restarts = 5;
+            report.last_exit = Some(Exit {
+                code: Some(1),
+                signal: None,
+                oom_killed: false,
+                at: Timestamp(1),
+            });
+        }
+    });
+    let answer = ctl
+        .deploy_and(
+            "?wait=true&timeout=10m",
+            &image::config(2, ""),
+            image::archive("one"),
+        )
+        .await;
+    let error = answer.error().to_owned();
+    let body = answer.expect(503);
+    assert_eq!(
+        body["unhealthy"],
+        json!(["hello-2 on w1: back_off: ended with exit code 1"])
+    );
+    assert_eq!(
+        (&body["code"], &body["healthy"]),
+        (&json!("not_healthy"), &json!(false))
+    );
+    assert!(error.contains("keep failing"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_ends_with_its_timeout() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let answer = ctl
+        .deploy_and(
+            "?wait=true&timeout=300ms",
+            &image::config(1, ""),
+            image::archive("one"),
+        )
+        .await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.error().contains("after 300ms"), "{}", answer.error());
+    assert!(answer.error().contains("pending"), "{}", answer.error());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_makes_a_revision_and_a_removal_leaves_nothing() {
+    let mut ctl = Ctl::start(&config(2, "drain = \"10ms\"", "")).await;
+    let agents = [Agent::start(&ctl, 1).await, Agent::start(&ctl, 2).await];
+    ctl.deploy_and("?wait=true", &image::config(2, ""), image::archive("one"))
+        .await
+        .expect(201);
+    let patch = json!({"concurrency": 4, "hosts": ["www.example"]});
+    let changed = ctl
+        .request(Method::PATCH, "/v1/services/hello?wait=true", &patch)
+        .await
+        .expect(200);
+    assert_eq!(
+        (&changed["revision"], &changed["healthy"]),
+        (&json!(2), &json!(true))
+    );
+    let running = |agents: &[Agent; 2]| agents.iter().map(|a| a.processes().len()).sum::<usize>();
+    assert_eq!(running(&agents), 4);
+    let error = ctl
+        .request(Method::PATCH, "/v1/services/hello", &json!({"prot": 1}))
+        .await;
+    assert_eq!(
+        error.refused(400, "invalid_config"),
+        "patch: unknown key \"prot\": did you mean \"port\"?"
+    );
+    ctl.delete("/v1/services/hello?wait=true").await.expect(200);
+    assert_eq!(running(&agents), 0);
+    ctl.get("/v1/services/hello")
+        .await
+        .refused(404, "not_found");
+    ctl.delete("/v1/services/hello")
+        .await
+        .refused(404, "not_found");
+    ctl.eventually("the image's removal", async |ctl| {
+        ctl.blobs().is_empty().then_some(())
+    })
+    .await;
+}

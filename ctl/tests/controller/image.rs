@@ -1,0 +1,41 @@
+//! Images of tests.
+
+use tucano_image_builder::{Compression, Entry, ImageSpec, Layer};
+
+/// A small image that holds `content`.
+pub(crate) fn archive(content: &str) -> Vec<u8> {
+    spec(content).build().unwrap().archive().unwrap()
+}
+
+/// The same, to be changed.
+pub(crate) fn spec(content: &str) -> ImageSpec {
+    let file = Entry::file("hello", content).mode(0o755);
+    ImageSpec::new("hello").layer(Layer::new(&[file], Compression::Gzip).unwrap())
+}
+
+/// An image of at least so many bytes that do not compress.
+pub(crate) fn large_archive(bytes: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let noise: Vec<u8> = (0..bytes)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .collect();
+    let layer = Layer::new(&[Entry::file("hello", noise)], Compression::Gzip).unwrap();
+    ImageSpec::new("hello")
+        .layer(layer)
+        .build()
+        .unwrap()
+        .archive()
+        .unwrap()
+}
+
+/// A configuration of `hello`.
+pub(crate) fn config(concurrency: u32, more: &str) -> String {
+    format!(
+        "name = \"hello\"\nconcurrency = {concurrency}\nport = 8080\nimage = \"hello.tar\"\n{more}"
+    )
+}

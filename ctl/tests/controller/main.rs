@@ -1,0 +1,15 @@
+//! The controller as a program: what it takes, what it refuses, and what it remembers. Its agents are played by
+//! the tests.
+
+mod access;
+mod agent;
+mod alerting;
+mod bad_input;
+mod balancer;
+mod configuration;
+mod ctl;
+mod deploys;
+mod durability;
+mod image;
+mod nodes;
+mod observing;

@@ -1,0 +1,145 @@
+//! Workers come, go missing, are restarted, and come back.
+
+use serde_json::{Value, json};
+
+use crate::{
+    agent::Agent,
+    ctl::{Ctl, config},
+    image,
+};
+
+/// A configuration whose worker `w1` has this restart command.
+fn with_restart(workers: usize, command: &str) -> String {
+    let top = "lease = \"400ms\"\nrestart_attempts = 2\nrestart_backoff = \"10ms\"\nrestart_grace = \"20s\"\nrebalance_after = \"50ms\"";
+    config(workers, top, "").replace(
+        "name = \"w1\"",
+        &format!("name = \"w1\"\nrestart = {command}"),
+    )
+}
+
+async fn condition(ctl: &Ctl, name: &str) -> Value {
+    let nodes = ctl.get("/v1/nodes").await.expect(200);
+    let node = nodes
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|node| node["name"] == name);
+    node.unwrap()["condition"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_workers_processes_run_elsewhere_and_are_not_doubled_when_it_returns() {
+    let mut ctl = Ctl::start(&with_restart(2, "[\"true\"]")).await;
+    let (first, second) = (Agent::start(&ctl, 1).await, Agent::start(&ctl, 2).await);
+    ctl.deploy_and("?wait=true", &image::config(4, ""), image::archive("one"))
+        .await
+        .expect(201);
+    assert_eq!(first.processes().len(), 2);
+    first.cut_off(true);
+    ctl.eventually("all four on the other worker", async |ctl| {
+        let active = ctl.get("/v1/active_services/hello").await.expect(200);
+        let processes = active["processes"].as_array().unwrap().iter();
+        let here = processes
+            .filter(|p| p["node"] == "w2" && p["routed"] == true)
+            .count();
+        (here == 4 && second.processes().len() == 4).then_some(())
+    })
+    .await;
+    assert_eq!(condition(&ctl, "w1").await, "missing");
+    first.cut_off(false);
+    ctl.eventually(
+        "the first worker again, without doubled processes",
+        async |ctl| {
+            let (one, two) = (first.processes(), second.processes());
+            let back = condition(ctl, "w1").await == "alive";
+            (back && one.len() + two.len() == 4 && one.iter().all(|id| !two.contains(id)))
+                .then_some(())
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_command_is_run_for_its_node() {
+    let directory = tempfile::tempdir().unwrap();
+    let told = directory.path().join("told");
+    let command = format!("'echo $TUCANO_NODE $TUCANO_NODE_IP >> {}'", told.display());
+    let mut ctl = Ctl::start(&with_restart(1, &command)).await;
+    let agent = Agent::start(&ctl, 1).await;
+    ctl.eventually("the worker", async |ctl| {
+        (condition(ctl, "w1").await == "alive").then_some(())
+    })
+    .await;
+    agent.cut_off(true);
+    ctl.eventually("the restart command", async |_| {
+        let text = std::fs::read_to_string(&told).ok()?;
+        (text.trim() == "w1 127.0.0.11").then_some(())
+    })
+    .await;
+    assert_eq!(condition(&ctl, "w1").await, "missing");
+    agent.cut_off(false);
+    ctl.eventually("its return", async |ctl| {
+        (condition(ctl, "w1").await == "alive").then_some(())
+    })
+    .await;
+    assert_eq!(ctl.get("/v1/dead_nodes").await.expect(200), json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_cannot_be_restarted_is_dead_with_the_reason() {
+    let mut ctl = Ctl::start(&with_restart(1, "\"echo no power >&2; exit 7\"")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    ctl.eventually("the worker", async |ctl| {
+        (condition(ctl, "w1").await == "alive").then_some(())
+    })
+    .await;
+    agent.cut_off(true);
+    let dead = ctl
+        .eventually("its death", async |ctl| {
+            let answer = ctl.get("/v1/dead_nodes/w1").await;
+            (answer.status == 200).then_some(answer.body)
+        })
+        .await;
+    let reason = dead["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("exit status: 7") && reason.contains("no power"),
+        "{reason}"
+    );
+    agent.cut_off(false);
+    ctl.eventually("its return", async |ctl| {
+        (ctl.get("/v1/dead_nodes").await.expect(200) == json!([])).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_told_what_to_do() {
+    let mut ctl = Ctl::start(&config(1, "", "")).await;
+    let _known = Agent::start(&ctl, 1).await;
+    ctl.eventually("the known one", async |ctl| {
+        (condition(ctl, "w1").await == "alive").then_some(())
+    })
+    .await;
+    let report = json!({
+        "node": "w9", "ip": "127.0.0.99", "agent_port": 1, "agent_id": "x", "sequence": 1,
+        "version": "0", "architecture": "amd64", "generation": 0, "processes": [],
+        "metrics": {
+            "cpus": 1, "cpu_used": 0.0, "load": [0.0, 0.0, 0.0], "memory_total": 1,
+            "memory_available": 1, "memory_reservable": 1, "disk_total": 1, "disk_available": 1,
+        },
+    });
+    let post = |report: &Value| ctl.http().post(ctl.url("/v1/reports")).json(report);
+    let error = ctl.send(post(&report)).await.refused(403, "unknown_node");
+    assert!(
+        error.contains("w9") && error.contains("add it to ctl.toml"),
+        "{error}"
+    );
+    let mut nameless = report.clone();
+    nameless["node"] = Value::Null;
+    nameless["ip"] = "::ffff:127.0.0.11".into();
+    let accepted = ctl.send(post(&nameless)).await.expect(200);
+    assert_eq!(accepted["node"], "w1");
+    ctl.send(post(&json!({"ip": 3})))
+        .await
+        .refused(400, "invalid_report");
+}
