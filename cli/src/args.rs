@@ -163,6 +163,9 @@ pub struct Dev {
     /// Deploy this when the cluster is up: a directory with a service.toml, an OCI layout directory, or an OCI archive.
     #[arg(long, value_name = "DIR-OR-TAR")]
     pub deploy: Vec<PathBuf>,
+    /// Do not print what to try.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

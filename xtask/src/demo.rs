@@ -125,6 +125,7 @@ fn start(api: SocketAddr, balancer: SocketAddr) -> anyhow::Result<Child> {
     tucano(api)
         .args([
             "dev",
+            "--quiet",
             "--workers",
             WORKERS,
             "--balancer",

@@ -37,12 +37,11 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Clears away what a killed cluster left in the directory, boots the hosts and starts their programs.
     pub(super) fn start(
+        programs: &Programs,
         workers: u32,
         directory: &Directory,
-        api: TcpListener,
-        balancer: TcpListener,
+        sockets: (TcpListener, TcpListener),
     ) -> Result<Self, Error> {
-        let programs = Programs::find()?;
         let network = Network::create(NetworkOptions::new(unique_name()?, directory.path()))?;
         directory.prepare()?;
         let boot =
@@ -57,10 +56,10 @@ impl Cluster {
             programs: JoinSet::new(),
             controller_starts: Arc::default(),
         };
-        cluster.start_controller(&programs, directory, &ctl, &token, (api, balancer))?;
+        cluster.start_controller(programs, directory, &ctl, &token, sockets)?;
         let memory = settings::memory_share(workers)?;
         for worker in cluster.workers.clone() {
-            cluster.start_agent(&programs, directory, &ctl, &worker, &token, memory)?;
+            cluster.start_agent(programs, directory, &ctl, &worker, &token, memory)?;
         }
         Ok(cluster)
     }
@@ -158,14 +157,14 @@ impl Cluster {
 
 /// The programs of the cluster; looked for before anything is made.
 #[derive(Debug)]
-struct Programs {
+pub(super) struct Programs {
     ctld: PathBuf,
     balancerd: PathBuf,
     agentd: PathBuf,
 }
 
 impl Programs {
-    fn find() -> Result<Self, Error> {
+    pub(super) fn find() -> Result<Self, Error> {
         let find = |name: &str| {
             companion(name).ok_or_else(|| {
                 let advice = "build the whole workspace with `cargo build --workspace`, or install it next to `tucano`";

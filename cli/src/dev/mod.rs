@@ -12,7 +12,10 @@ mod ready;
 mod settings;
 mod supervise;
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -24,8 +27,11 @@ use crate::{
     image::Source,
     output::talk,
 };
-use cluster::Cluster;
+use cluster::{Cluster, Programs};
 use directory::Directory;
+
+/// How long each service of `--deploy` may take to become healthy.
+const DEPLOY: Duration = Duration::from_secs(120);
 
 /// Runs the cluster until a signal asks for its end, and clears it away.
 ///
@@ -41,49 +47,46 @@ pub(crate) async fn run(api: SocketAddr, dev: &Dev) -> Result<(), Error> {
     let mut end = EndSignals::listen()?;
     let api = listen(api, "--api")?;
     let balancer = listen(dev.balancer, "--balancer")?;
+    let programs = Programs::find()?;
     let directory = Directory::choose(dev.data.as_deref(), local(&api)?.port())?;
     let client = client_of(local(&api)?)?;
     let addresses = (local(&api)?, local(&balancer)?);
-    let cluster = Cluster::start(dev.workers, &directory, api, balancer)?;
+    let cluster = Cluster::start(&programs, dev.workers, &directory, (api, balancer))?;
+    let work = async {
+        ready::wait(&client, &cluster, &directory).await?;
+        deploy(&client, &sources, addresses.1).await;
+        if !dev.quiet {
+            talk(&ready::guide(&cluster, &directory, addresses));
+        }
+        std::future::pending().await
+    };
     let result = tokio::select! {
-        result = serve(&client, &cluster, &directory, addresses, &sources) => result,
+        result = work => result,
         () = end.received() => Ok(()),
     };
     talk("ending the cluster");
     cluster.stop().await?;
-    match result {
-        Ok(()) => directory.remove(),
-        // The logs tell more; the next start clears them away.
-        Err(error) => Err(error),
-    }
+    // After a failure the logs tell more; the next start clears them away.
+    result.and_then(|()| directory.remove())
 }
 
-/// Comes back only with an error: a cluster that works is ended by a signal.
-async fn serve(
-    client: &Client,
-    cluster: &Cluster,
-    directory: &Directory,
-    (api, balancer): (SocketAddr, SocketAddr),
-    sources: &[Source],
-) -> Result<(), Error> {
-    ready::wait(client, cluster, directory).await?;
+/// The cluster stays when a service cannot be deployed, so that one can look why.
+async fn deploy(client: &Client, sources: &[Source], balancer: SocketAddr) {
     let wait = Wait {
         no_wait: false,
-        timeout: std::time::Duration::from_secs(120),
+        timeout: DEPLOY,
     };
     for source in sources {
-        // The cluster stays, so that one can look why.
         match commands::deploy(client, source, wait).await {
-            Ok((_, Ok(()))) => talk(&format!(
-                "{} answers at http://{0}.localhost:{}/",
-                source.config.name,
-                balancer.port()
-            )),
+            Ok((_, Ok(()))) => {
+                let (name, port) = (&source.config.name, balancer.port());
+                talk(&format!(
+                    "{name} answers at http://{name}.localhost:{port}/"
+                ));
+            }
             Ok((_, Err(error))) | Err(error) => error.say(),
         }
     }
-    talk(&ready::guide(cluster, directory, api, balancer));
-    std::future::pending().await
 }
 
 fn check(api: SocketAddr, dev: &Dev) -> Result<(), Error> {
@@ -159,6 +162,7 @@ mod tests {
             balancer: balancer.parse().unwrap(),
             data: None,
             deploy: Vec::new(),
+            quiet: false,
         };
         let open = "0.0.0.0:8080";
         let api = check(open.parse().unwrap(), &dev("127.0.0.1:1")).unwrap_err();

@@ -75,8 +75,7 @@ fn last_words(log: &Path) -> String {
 pub(super) fn guide(
     cluster: &Cluster,
     directory: &Directory,
-    api: SocketAddr,
-    balancer: SocketAddr,
+    (api, balancer): (SocketAddr, SocketAddr),
 ) -> String {
     let tucano = env::args().next().unwrap_or_else(|| "tucano".to_owned());
     let tucano = match api.to_string().as_str() {
