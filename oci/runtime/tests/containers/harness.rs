@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use tucano_oci_runtime::{
@@ -15,7 +15,7 @@ use tucano_oci_runtime::{
     profile::Sandbox,
     supervisor::{self, Error, Found, Running},
 };
-use tucano_testkit::{programs, wait_for};
+use tucano_testkit::{programs, wait_for, wait_until};
 
 /// How long anything may take: only waited for where something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -131,6 +131,10 @@ impl Drop for Case {
         if let Ok(Some(cgroup)) = Cgroup::of(&self.home()) {
             cgroup.destroy().unwrap();
         }
+        // Its supervisor writes into the directory that is about to be removed.
+        wait_until("the supervisor's end", PATIENCE, || {
+            !matches!(supervisor::find(&self.home()), Ok(Found::Running(_)))
+        });
         cgroup::remove_parent(&self.parent).unwrap();
     }
 }
@@ -144,31 +148,41 @@ pub(crate) fn field<'a>(status: &'a str, name: &str) -> &'a str {
         .trim()
 }
 
-/// A root file system of the inmate and the libraries that it is linked to.
+/// A root file system of the inmate and the libraries that it is linked to, made once for each build of it.
 fn inmate_rootfs() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
         let inmate = programs().join("tucano_oci_inmate");
-        let place =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("inmate-{}", std::process::id()));
-        for directory in ["etc", "tmp", "proc", "dev", "sys"] {
-            fs::create_dir_all(place.join(directory)).unwrap();
+        let built = fs::metadata(&inmate).unwrap().modified().unwrap();
+        let built = built.duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("inmate-{built}"));
+        if !shared.exists() {
+            let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            make_rootfs(&inmate, place.path());
+            // Another test program may have been faster.
+            if fs::rename(place.path(), &shared).is_ok() {
+                let _moved = place.keep();
+            }
         }
-        fs::copy(&inmate, place.join("inmate")).unwrap();
-        fs::set_permissions(place.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        for library in libraries(&inmate) {
-            let inside = place.join(library.strip_prefix("/").unwrap());
-            fs::create_dir_all(inside.parent().unwrap()).unwrap();
-            fs::copy(&library, inside).unwrap();
-        }
-        fs::write(
-            place.join("etc/passwd"),
-            "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:\n",
-        )
-        .unwrap();
-        fs::write(place.join("etc/group"), "root:x:0:\nlogs:x:50:web\n").unwrap();
-        place
+        shared
     })
+}
+
+fn make_rootfs(inmate: &Path, place: &Path) {
+    fs::set_permissions(place, fs::Permissions::from_mode(0o755)).unwrap();
+    for directory in ["etc", "tmp", "proc", "dev", "sys"] {
+        fs::create_dir_all(place.join(directory)).unwrap();
+    }
+    fs::copy(inmate, place.join("inmate")).unwrap();
+    fs::set_permissions(place.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    for library in libraries(inmate) {
+        let inside = place.join(library.strip_prefix("/").unwrap());
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        fs::copy(&library, inside).unwrap();
+    }
+    let users = "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:\n";
+    fs::write(place.join("etc/passwd"), users).unwrap();
+    fs::write(place.join("etc/group"), "root:x:0:\nlogs:x:50:web\n").unwrap();
 }
 
 fn libraries(program: &Path) -> Vec<PathBuf> {
