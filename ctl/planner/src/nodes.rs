@@ -297,7 +297,6 @@ impl Cluster {
         );
         self.alert(AlertKind::NodeMissing, &name, message);
         self.forget_processes_of(index);
-        self.changes.reassign.insert(name.clone());
         self.alive_nodes_changed();
         self.stop_waiting_for(&name);
         self.try_restart(index);

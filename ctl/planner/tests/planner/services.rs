@@ -116,6 +116,18 @@ fn a_removed_service_exists_until_no_agent_reports_a_process_of_it() {
 }
 
 #[test]
+fn a_lost_worker_does_not_keep_a_removed_service_in_existence() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("hello", 2));
+    sim.network.cut_off.insert(node(2));
+    sim.remove("hello");
+    sim.until("it is gone", |sim| {
+        sim.cluster().existing(&name("hello")).is_empty()
+    });
+    assert_eq!(sim.agents[&node(2)].containers.len(), 1, "nobody can know");
+}
+
+#[test]
 fn a_process_that_was_removed_before_its_agent_named_it_still_counts_as_existing() {
     let mut sim = Sim::new(1);
     sim.deploy(config("hello", 1));
