@@ -14,7 +14,7 @@ pub mod programs;
 pub mod sample;
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -57,6 +57,10 @@ pub fn write_layout(layout: &Layout, out: &Path, name: &str) -> Result<PathBuf> 
     let (directory, archive) = (out.join(name), out.join(format!("{name}.tar")));
     let bytes = layout.archive()?;
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    // Two builds at once must not replace each other's half.
+    let turn = File::open(out).with_context(|| format!("cannot open {}", out.display()))?;
+    turn.lock()
+        .with_context(|| format!("cannot lock {}", out.display()))?;
     if !layout.is_at(&directory) {
         replace(&directory, |path| layout.write_directory(path))?;
     }
