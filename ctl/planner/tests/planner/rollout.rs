@@ -123,6 +123,18 @@ fn without_memory_for_both_the_old_one_is_stopped_first() {
 }
 
 #[test]
+fn a_broken_revision_costs_no_more_than_the_one_process_that_made_room_for_it() {
+    let mut sim = tight(3, 300);
+    sim.serve(config("hello", 3));
+    sim.world.crashing.insert(image(2));
+    sim.deploy_image(config("hello", 3), 2);
+    sim.run(Span::secs(30));
+    assert_eq!(sim.routed("hello").len(), 2);
+    sim.world.crashing.clear();
+    sim.until_settled("hello");
+}
+
+#[test]
 fn as_many_old_ones_stop_on_one_worker_as_a_bigger_new_one_needs() {
     let mut sim = tight(1, 600);
     sim.serve(config("hello", 2));
