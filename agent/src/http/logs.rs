@@ -92,18 +92,17 @@ fn follow(
     permit: OwnedSemaphorePermit,
 ) -> Body {
     let (sender, receiver) = mpsc::channel(4);
+    // The place is given back when the last of the streams has ended.
+    let permit = Arc::new(permit);
     for &stream in selection.streams() {
-        let (home, sender) = (home.clone(), sender.clone());
+        let (home, sender, permit) = (home.clone(), sender.clone(), Arc::clone(&permit));
         tokio::spawn(async move {
             if let Err(error) = pump(home.clone(), stream, bounds, &sender).await {
                 tracing::warn!(home = %home.display(), stream, %error, "cannot follow the output");
             }
+            drop(permit);
         });
     }
-    tokio::spawn(async move {
-        sender.closed().await;
-        drop(permit);
-    });
     Body::from_stream(ReceiverStream::new(receiver))
 }
 

@@ -183,6 +183,8 @@ impl Runner {
             to_self,
             snapshot,
         };
+        // Before anyone looks: a first report without the adopted processes would say that they are gone.
+        runner.publish();
         (runner, handle)
     }
 
