@@ -128,7 +128,7 @@ impl Controller {
             metrics: brain_metrics.clone(),
         };
         let brain_task = tokio::spawn(actor.run(inbox, stop_brain.clone()));
-        // Also on an empty disk the old state is served: only a topology that changed must be stored.
+        // Also with a full disk the old state is served: what a changed topology brings waits to be stored.
         brain.note(Event::Configured { workers, settings }).await?;
 
         let api = Arc::new(Api {

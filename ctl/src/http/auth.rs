@@ -1,10 +1,13 @@
 //! Who may ask for what.
 //!
-//! | route | with token configured | without (loopback listeners only) |
+//! | route | with token configured | without, on a loopback listener |
 //! |---|---|---|
 //! | `/healthz` | open | open |
 //! | `/v1/reports`, `/v1/blobs/…` | the agents' token | open |
 //! | everything else | the sysadmin's token | open to programs of this machine, not to web pages |
+//!
+//! On any other listener a route whose token is not configured is closed: with the agents' token alone, only agents are
+//! served there.
 //!
 //! Without a token, a web page that the sysadmin looks at could send requests from the browser. Its requests betray
 //! themselves: by the page's `Origin`, by `Sec-Fetch-Site`, or, where the page's own name was made to point at us

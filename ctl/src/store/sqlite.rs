@@ -163,13 +163,18 @@ fn refused(error: rusqlite::Error) -> StoreError {
     full(error).unwrap_or_else(StoreError::Write)
 }
 
-/// A lack of room shows as one of these: writing the log fails with `FULL`, extending shared memory or the file system's
-/// own bookkeeping with an IO error.
+/// A lack of room shows as `FULL` where a page is written, and as an error of its own where the log's index grows.
 fn full(error: rusqlite::Error) -> Result<StoreError, rusqlite::Error> {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Ok(StoreError::Full(error)),
+        Some(ErrorCode::SystemIoFailure) if is_index_growth(&error) => Ok(StoreError::Full(error)),
         _ => Err(error),
     }
+}
+
+fn is_index_growth(error: &rusqlite::Error) -> bool {
+    let extended = error.sqlite_error().map(|error| error.extended_code);
+    extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     agent::Agent,
-    ctl::{Ctl, config},
+    ctl::{Ctl, config, program},
     image,
 };
 
@@ -78,6 +78,24 @@ async fn each_route_takes_its_own_token_only() {
     .await;
     assert!(stranger.processes().is_empty());
     assert!(!ctl.log().contains("0123456789"), "{}", ctl.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_agents_token_alone_only_agents_are_served_to_others() {
+    let tokens = format!("agent_token = \"{AGENT_TOKEN}\"");
+    let mut ctl = Ctl::prepare(&config(1, &tokens, ""));
+    let command = program(&ctl.path("ctl.toml"));
+    ctl.start_on("0.0.0.0:0", command).await;
+    for (method, path) in OPERATIONS {
+        let request = || ctl.http().request(method.clone(), ctl.url(path));
+        ctl.send(request()).await.refused(401, "unauthorized");
+        let presenting = request().bearer_auth(AGENT_TOKEN);
+        ctl.send(presenting).await.refused(401, "unauthorized");
+    }
+    let report = ctl.http().post(ctl.url("/v1/reports"));
+    ctl.send(report.bearer_auth(AGENT_TOKEN))
+        .await
+        .refused(400, "invalid_report");
 }
 
 #[tokio::test(flavor = "multi_thread")]

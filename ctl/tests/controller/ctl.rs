@@ -133,9 +133,14 @@ impl Ctl {
     }
 
     /// Starts it by another command, which ends in the program itself.
-    pub(crate) async fn start_as(&mut self, mut command: Command) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        self.address = listener.local_addr().unwrap();
+    pub(crate) async fn start_as(&mut self, command: Command) {
+        self.start_on("127.0.0.1:0", command).await;
+    }
+
+    /// Starts it with a listener on this address, and speaks to it by loopback.
+    pub(crate) async fn start_on(&mut self, address: &str, mut command: Command) {
+        let listener = TcpListener::bind(address).unwrap();
+        self.address.set_port(listener.local_addr().unwrap().port());
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -173,6 +178,10 @@ impl Ctl {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.child.as_ref().unwrap().id();
         kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

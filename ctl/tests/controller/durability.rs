@@ -126,7 +126,7 @@ async fn a_full_database_refuses_a_change_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_an_image_and_goes_on() {
+async fn a_full_disk_refuses_images_and_changes_and_the_controller_goes_on() {
     if !needs(&[ROOT, tool("unshare"), tool("mount")]) {
         return;
     }
@@ -155,4 +155,42 @@ async fn a_full_disk_refuses_an_image_and_goes_on() {
         (answer.status == 201).then_some(())
     })
     .await;
+
+    // Seen through the program's own root, so that it is its disk that is full.
+    let data = ctl.path("data");
+    let inside = format!("/proc/{}/root{}", ctl.pid(), data.display());
+    let filler = std::path::Path::new(&inside).join("filler");
+    fill(&filler);
+    let before = durable(&ctl).await;
+    // The log of the database has some room left over from earlier transactions.
+    let mut refusal = None;
+    for n in 0..500 {
+        let patch = json!({"env": {"N": n.to_string(), "X": "x".repeat(8000)}});
+        let answer = ctl
+            .request(Method::PATCH, "/v1/services/hello", &patch)
+            .await;
+        if answer.status != 200 {
+            refusal = Some((answer.refused(507, "disk_full"), n));
+            break;
+        }
+    }
+    let (error, changes) = refusal.expect("a full disk took everything");
+    assert!(error.contains("free some space"), "{error}");
+    let revision = |services: &Value| services[0]["configured"]["revision"].as_u64().unwrap();
+    let after = durable(&ctl).await;
+    assert_eq!(revision(&after), revision(&before) + changes);
+    std::fs::remove_file(&filler).unwrap();
+    let patch = json!({"concurrency": 2});
+    ctl.request(Method::PATCH, "/v1/services/hello", &patch)
+        .await
+        .expect(200);
+}
+
+/// Writes until nothing more goes in.
+fn fill(path: &std::path::Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    for size in [4096, 1] {
+        while file.write_all(&vec![b'x'; size]).is_ok() {}
+    }
 }
