@@ -90,14 +90,16 @@ fn overlay(
         let message = format!("{} layers, {LAYERS_LIMIT} at most", layers.len());
         return Err(Failure::new(STEP, &message));
     }
-    let stage = Stage::new(home)?;
-    for (index, layer) in layers.iter().enumerate() {
-        stage.add(&index.to_string(), &mapped_tree(layer, namespace)?)?;
+    // Before the stage hides the home directory, which layers may lie in.
+    let trees: Vec<_> = layers
+        .iter()
+        .map(|layer| mapped_tree(layer, namespace))
+        .collect::<Result<_, _>>()?;
+    let stage = Stage::new(home, namespace)?;
+    for (index, tree) in trees.iter().enumerate() {
+        stage.add(&index.to_string(), tree)?;
     }
     stage.add("home", &stage.home)?;
-    if let Some(namespace) = namespace {
-        map(&stage.home, namespace).step(STEP)?;
-    }
     let ids = namespace.map(|namespace| namespace.ids.clone());
     stage.mount_overlay(layers.len(), &ids.unwrap_or_default())
 }
@@ -110,8 +112,8 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(home_path: &Path) -> Result<Self, Failure> {
-        let home = clone_tree(home_path, false)?;
+    fn new(home_path: &Path, namespace: Option<&UserNamespace>) -> Result<Self, Failure> {
+        let home = mapped_tree(home_path, namespace)?;
         let directory = detached("tmpfs", &[("mode", Some("0700"))], 0).step(STEP)?;
         attach(&directory, &open_directory(home_path)?).step(STEP)?;
         Ok(Self { directory, home })
