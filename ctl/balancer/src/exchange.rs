@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use hyper::{Method, Request, Response, Version, body::Incoming, http::request};
 use tokio::time::{Instant, sleep_until};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
+    errors::chain,
     plane::Plane,
     refusal::Refusal,
     request_body::{BodyFailure, RequestBody, SharedBody},
     table::Service,
     target::Target,
-    upstream::{Backend, Connection, health::uptime},
+    upstream::{Backend, Connection, connect, health::uptime},
 };
 
 /// A process's response, whose body is still to come over the connection.
@@ -109,10 +110,16 @@ impl<'a> Forwarder<'a> {
             let Some(backend) = self.service.choose(uptime(), &self.tried) else {
                 return Err(refusal);
             };
+            if backend.is_lost() {
+                // The routes have just changed: the new ones no longer have it.
+                self.look_again();
+                self.tried.push(backend);
+                continue;
+            }
             if let Some(connection) = backend.pooled(&self.plane.limits).await {
                 return Ok(connection);
             }
-            if let Some(connection) = self.connect_to(&backend).await {
+            if let Some(connection) = self.connect_to(&backend).await? {
                 return Ok(connection);
             }
             self.tried.push(backend);
@@ -124,21 +131,25 @@ impl<'a> Forwarder<'a> {
         }
     }
 
-    async fn connect_to(&self, backend: &Arc<Backend>) -> Option<Connection> {
+    /// None if the process cannot be reached.
+    async fn connect_to(&self, backend: &Arc<Backend>) -> Result<Option<Connection>, Refusal> {
         let connected = tokio::select! {
             connected = backend.connect(&self.plane.limits) => connected,
-            () = backend.until_lost() => return None,
+            () = backend.until_lost() => return Ok(None),
         };
-        match connected {
-            Ok(connection) => Some(connection),
-            Err(error) => {
-                if backend.health.eject(uptime(), &self.plane.limits) {
-                    self.service.stats.ejected();
-                }
-                debug!(process = %backend.process, node = %backend.node, %error, "trying another process");
-                None
+        let error = match connected {
+            Ok(connection) => return Ok(Some(connection)),
+            Err(error @ connect::Error::Exhausted(..)) => {
+                warn!(cause = %chain(&error), "at the limit of this machine");
+                return Err(Refusal::Exhausted);
             }
+            Err(error) => error,
+        };
+        if backend.health.eject(uptime(), &self.plane.limits) {
+            self.service.stats.ejected();
         }
+        debug!(process = %backend.process, node = %backend.node, cause = %chain(&error), "trying another");
+        Ok(None)
     }
 
     /// Sends the request over one connection and waits for the response's head.

@@ -12,7 +12,7 @@
 //!   [`request_body`], [`response_body`], [`refusal`] are its parts, [`tunnel`] what follows an upgrade
 //! - [`upstream`]: processes: connections, pool, ejection
 //! - [`metrics`], [`admin`]: numbers, for those who ask
-//! - [`daemon`]: build, run, drain
+//! - [`daemon`]: build, run, drain; [`lock`]: only one of them; [`errors`]: why not, as text
 //!
 //! On disk: the lock file (`--lock`), the last route table (`--routes`), the admin socket (`--admin`).
 
@@ -20,6 +20,7 @@ pub mod admin;
 pub mod choose;
 pub mod client;
 pub mod daemon;
+pub mod errors;
 pub mod exchange;
 pub mod follow;
 pub mod headers;

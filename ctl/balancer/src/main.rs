@@ -9,7 +9,7 @@ use tracing::error;
 use tracing_subscriber::EnvFilter;
 use tucano_balancer::{
     daemon::{Balancer, StartError, raise_descriptor_limit},
-    follow::chain,
+    errors::chain,
     lock::{EXIT_LOCKED, LockError},
     settings::{LogFormat, Settings},
 };
@@ -48,6 +48,8 @@ fn start_log(format: LogFormat) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
+        // The balancer outlives the controller that started it and read its log: then nobody hears.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.init(),

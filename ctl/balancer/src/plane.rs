@@ -48,6 +48,7 @@ impl Plane {
         for backend in previous.lost_in(&next) {
             backend.lose();
         }
+        // Draining ones that are gone have their pools closed already.
         next.settle_pools();
     }
 

@@ -41,6 +41,9 @@ pub enum Refusal {
     /// The service has no process that may get requests.
     #[error("service {0} has no healthy process")]
     Down(ServiceName),
+    /// This machine is at its limit of open files or ports.
+    #[error("the balancer has no connections left, try again later")]
+    Exhausted,
     /// No process accepted a connection.
     #[error("no process of service {0} accepts connections")]
     Unreachable(ServiceName),
@@ -69,7 +72,7 @@ impl Refusal {
             Self::Body(BodyFailure::Stalled) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::Unknown(_) => StatusCode::NOT_FOUND,
-            Self::NoRoutes | Self::Down(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRoutes | Self::Down(_) | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Unreachable(_) | Self::BrokenOff(_) | Self::Invalid(_) | Self::Lost(_) => {
                 StatusCode::BAD_GATEWAY

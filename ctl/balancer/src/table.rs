@@ -60,7 +60,7 @@ impl Table {
             let service = Arc::new(Service::compile(route, old));
             table.services.push(service.clone());
             for host in hosts {
-                table.add(host, &service);
+                table.add(host.to_ascii_lowercase(), &service);
             }
         }
         table
@@ -87,10 +87,14 @@ impl Table {
         self.services.iter().flat_map(|service| service.backends())
     }
 
-    /// The processes of this table that `next` has no more.
+    /// The processes of this table that `next` has no more, without those that were draining: they leave as
+    /// planned, and what they still have to answer they may.
     pub fn lost_in<'a>(&'a self, next: &Self) -> impl Iterator<Item = &'a Arc<Backend>> {
         let kept: HashSet<*const Backend> = next.backends().map(Arc::as_ptr).collect();
-        self.backends()
+        let members = self.services.iter().flat_map(|service| &service.members);
+        members
+            .filter(|member| !member.draining)
+            .map(|member| &member.backend)
             .filter(move |backend| !kept.contains(&Arc::as_ptr(backend)))
     }
 
@@ -138,11 +142,6 @@ impl Service {
         chosen
             .or_else(|| self.turn(healthy))
             .or_else(|| self.pardon(open))
-    }
-
-    /// Whether no process may get a request.
-    pub fn is_down(&self) -> bool {
-        self.members.iter().all(|member| member.draining)
     }
 
     fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
@@ -219,5 +218,119 @@ impl Member {
             weight: endpoint.weight.clamp(1, 100),
             draining: endpoint.draining,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::limits::Limits;
+
+    const NOW: Uptime = Duration::from_secs(1);
+
+    fn endpoint(number: u16, node: &str) -> Endpoint {
+        Endpoint {
+            process: format!("hello-{number}").parse().unwrap(),
+            node: node.parse().unwrap(),
+            address: ([127, 0, 0, 1], number).into(),
+            weight: 1,
+            draining: false,
+        }
+    }
+
+    fn table(endpoints: Vec<Endpoint>, previous: &Table) -> Table {
+        let service = ServiceRoute {
+            service: "hello".parse().unwrap(),
+            hosts: vec!["Hello.localhost".to_owned()],
+            path_prefix: None,
+            endpoints,
+        };
+        let routes = RouteTable {
+            version: "1".to_owned(),
+            services: vec![service],
+        };
+        Table::compile(routes, previous)
+    }
+
+    /// The ports of the next `count` choices.
+    fn choices(table: &Table, count: usize) -> Vec<u16> {
+        let service = table.find("hello.localhost", "/").unwrap();
+        (0..count)
+            .filter_map(|_| service.choose(NOW, &[]))
+            .map(|backend| backend.address.port())
+            .collect()
+    }
+
+    #[test]
+    fn what_is_known_of_a_process_outlives_the_table() {
+        let first = table(vec![endpoint(1, "a"), endpoint(2, "b")], &Table::default());
+        first
+            .backends()
+            .next()
+            .unwrap()
+            .health
+            .eject(NOW, &Limits::default());
+        let second = table(
+            vec![endpoint(1, "a"), endpoint(2, "b"), endpoint(3, "c")],
+            &first,
+        );
+        assert_eq!(choices(&second, 4), [2, 3, 2, 3]);
+        assert_eq!(first.lost_in(&second).count(), 0);
+    }
+
+    #[test]
+    fn the_same_process_at_another_address_is_another_one() {
+        let first = table(vec![endpoint(1, "a")], &Table::default());
+        let mut moved = endpoint(1, "a");
+        moved.address.set_port(9);
+        let second = table(vec![moved], &first);
+        assert_eq!(choices(&second, 1), [9]);
+        assert_eq!(first.lost_in(&second).count(), 1);
+    }
+
+    #[test]
+    fn one_that_was_draining_is_not_lost_but_gone() {
+        let mut draining = endpoint(1, "a");
+        draining.draining = true;
+        let first = table(vec![draining, endpoint(2, "b")], &Table::default());
+        let second = table(Vec::new(), &first);
+        let lost: Vec<u16> = first
+            .lost_in(&second)
+            .map(|one| one.address.port())
+            .collect();
+        assert_eq!(lost, [2]);
+    }
+
+    #[test]
+    fn those_that_failed_a_request_are_left_out_and_their_nodes_come_last() {
+        let endpoints = vec![endpoint(1, "a"), endpoint(2, "a"), endpoint(3, "b")];
+        let table = table(endpoints, &Table::default());
+        let service = table.find("hello.localhost", "/").unwrap();
+        let mut tried = vec![table.backends().next().unwrap().clone()];
+        for port in [3, 2] {
+            let next = service.choose(NOW, &tried).unwrap();
+            assert_eq!(next.address.port(), port);
+            tried.push(next);
+        }
+        assert!(service.choose(NOW, &tried).is_none());
+    }
+
+    #[test]
+    fn when_all_are_ejected_all_are_pardoned() {
+        let table = table(vec![endpoint(1, "a"), endpoint(2, "b")], &Table::default());
+        for backend in table.backends() {
+            backend.health.eject(NOW, &Limits::default());
+        }
+        assert_eq!(choices(&table, 4), [1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn weights_out_of_range_are_taken_into_it() {
+        let mut endpoints = vec![endpoint(1, "a"), endpoint(2, "b")];
+        (endpoints[0].weight, endpoints[1].weight) = (0, 1_000_000);
+        let chosen = choices(&table(endpoints, &Table::default()), 101);
+        assert_eq!(chosen.iter().filter(|port| **port == 1).count(), 1);
     }
 }

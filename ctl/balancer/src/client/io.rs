@@ -107,18 +107,18 @@ impl ClientIo {
                 continue;
             }
             let before = buf.filled().len();
-            match Pin::new(&mut self.stream).poll_read(cx, buf)? {
-                Poll::Pending if ready!(self.poll_read_timer(cx)) == Wait::Idle => {
-                    return Poll::Ready(Ok(())); // to hyper the end, so that it closes
+            if Pin::new(&mut self.stream).poll_read(cx, buf)?.is_pending() {
+                match ready!(self.poll_read_timer(cx)) {
+                    // To hyper it looks like the end, so that it closes.
+                    Wait::Idle => return Poll::Ready(Ok(())),
+                    Wait::Head | Wait::Write => self.refuse(Malformed::TooSlow),
                 }
-                Poll::Pending => self.refuse(Malformed::TooSlow),
-                Poll::Ready(()) if buf.filled().len() == before => return Poll::Ready(Ok(())),
-                Poll::Ready(()) => {
-                    self.judge(buf, before);
-                    if buf.filled().len() > before {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
+                continue;
+            }
+            let is_end = buf.filled().len() == before;
+            self.judge(buf, before);
+            if is_end || buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
             }
         }
     }

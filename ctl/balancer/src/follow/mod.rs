@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 use tucano_api::routes::RouteTable;
 
-use crate::plane::Plane;
+use crate::{errors::chain, plane::Plane};
 use cache::Cache;
 
 /// Pause after the first failed attempt; it doubles up to [`PAUSE_MAX`].
@@ -93,16 +93,4 @@ impl Follower {
             Err(error) => warn!(cause = %chain(&error), "the kept routes are of no use"),
         }
     }
-}
-
-/// An error with what caused it, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

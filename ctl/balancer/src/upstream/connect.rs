@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustix::net::sockopt;
+use rustix::{io::Errno, net::sockopt};
 use tokio::{
     net::TcpStream,
     time::{error::Elapsed, timeout},
@@ -20,6 +20,9 @@ pub enum Error {
     /// It, or its node, refused.
     #[error("cannot connect to {0}")]
     Refused(SocketAddr, #[source] io::Error),
+    /// This machine has no descriptor or port left for one more connection.
+    #[error("this machine cannot open one more connection, to {0}")]
+    Exhausted(SocketAddr, #[source] io::Error),
     /// Nothing came back in time.
     #[error("no answer from {0} to a connection attempt in time")]
     TimedOut(SocketAddr, #[source] Elapsed),
@@ -33,7 +36,10 @@ pub async fn connect(address: SocketAddr, limits: &Limits) -> Result<Link, Error
     let stream = timeout(limits.connect_timeout, TcpStream::connect(address))
         .await
         .map_err(|elapsed| Error::TimedOut(address, elapsed))?
-        .map_err(|error| Error::Refused(address, error))?;
+        .map_err(|error| match is_ours(&error) {
+            true => Error::Exhausted(address, error),
+            false => Error::Refused(address, error),
+        })?;
     tune(&stream);
     let (sender, connection) = http1::Builder::new()
         .max_headers(limits.max_headers)
@@ -52,8 +58,24 @@ pub async fn connect(address: SocketAddr, limits: &Limits) -> Result<Link, Error
     })
 }
 
+/// Whether the cause is on this side, so that the process is not to blame.
+fn is_ours(error: &io::Error) -> bool {
+    let exhausted = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
+}
+
 /// Up to this much is read at once from a fast peer: large responses cost fewer system calls.
 pub const READ_BUFFER_MAX: usize = 256 * 1024;
+
+/// Bytes that the peer's machine does not acknowledge for so long end the connection: probes are not sent
+/// while such bytes are on their way.
+const UNACKNOWLEDGED_MS_MAX: u32 = 60_000;
 
 /// Sets what every connection wants: no delay of small writes, and probes that find out when the peer's
 /// machine is gone, so that a stream without traffic does not outlive it for ever.
@@ -63,7 +85,8 @@ pub fn tune(stream: &TcpStream) {
         sockopt::set_socket_keepalive(stream, true)?;
         sockopt::set_tcp_keepidle(stream, Duration::from_secs(30))?;
         sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
-        sockopt::set_tcp_keepcnt(stream, 3)
+        sockopt::set_tcp_keepcnt(stream, 3)?;
+        sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX)
     };
     // It fails only when the peer has gone already, which the next read reports.
     if let Err(error) = set() {

@@ -66,6 +66,11 @@ impl Backend {
         self.lost.cancel();
     }
 
+    /// Whether the process is gone from the routes.
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
+    }
+
     /// Ends when the process is gone from the routes.
     pub async fn until_lost(&self) {
         self.lost.cancelled().await;

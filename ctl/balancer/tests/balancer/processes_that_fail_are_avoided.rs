@@ -1,6 +1,12 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinSet};
 use tucano_balancer::limits::Limits;
 
 use crate::support::{
@@ -355,4 +361,100 @@ async fn a_draining_process_ends_what_it_has_and_gets_nothing_new() {
     go_on.notify_one();
     assert_eq!(client.reply().await.body, "old");
     assert_eq!(draining.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_draining_process_that_leaves_the_table_may_still_answer() {
+    let (go_on, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (wait, tell) = (go_on.clone(), begun.clone());
+    let origin = Origin::serving(move |mut peer| {
+        let (wait, tell) = (wait.clone(), tell.clone());
+        async move {
+            peer.request().await;
+            tell.notify_one();
+            wait.notified().await;
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+                .await;
+        }
+    })
+    .await;
+    let lab = Lab::new(hello(&[&origin])).await;
+    let mut client = Client::connect(lab.address).await;
+    client.send(POST).await;
+    soon("the request to begin", begun.notified()).await;
+    let mut services = hello(&[&origin]);
+    services[0].endpoints[0].draining = true;
+    lab.route(services).await;
+    lab.route(hello(&[])).await;
+    go_on.notify_one();
+    assert_eq!(client.reply().await.body, "done");
+}
+
+#[tokio::test]
+async fn bytes_after_a_response_answer_nobodys_request() {
+    let origin = Origin::replying(
+        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngoodHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+    )
+    .await;
+    let lab = Lab::new(hello(&[&origin])).await;
+    for _ in 0..20 {
+        assert_eq!(lab.get("/").await.body, "good");
+    }
+    assert_eq!(origin.seen().len(), 20);
+}
+
+/// Clients that ask for `/` until `stop`, over kept connections. Gives the number of their requests.
+async fn load(lab: &Arc<Lab>, clients: usize, stop: &Arc<AtomicBool>) -> usize {
+    let mut tasks = JoinSet::new();
+    for number in 0..clients {
+        let (address, stop) = (lab.address, stop.clone());
+        tasks.spawn(async move {
+            let mut client = Client::connect(address).await;
+            let mut count = 0;
+            while !stop.load(Relaxed) {
+                // What may be repeated and what may not: neither may fail by a change of routes.
+                client.send(if number % 2 == 0 { GET } else { POST }).await;
+                let reply = client.reply().await;
+                assert_eq!((reply.status, reply.body.as_str()), (200, "ok"));
+                count += 1;
+            }
+            count
+        });
+    }
+    tasks.join_all().await.into_iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_processes_come_drain_and_go_without_a_failed_request() {
+    let origins = [
+        Origin::tagged("ok").await,
+        Origin::tagged("ok").await,
+        Origin::tagged("ok").await,
+    ];
+    let (dead, _guard) = refusing_address();
+    let all = {
+        let mut services = hello(&origins.each_ref());
+        services[0].endpoints.push(endpoint(3, dead));
+        services
+    };
+    let lab = Arc::new(Lab::new(all.clone()).await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let loaded = tokio::spawn({
+        let (lab, stop) = (lab.clone(), stop.clone());
+        async move { load(&lab, 16, &stop).await }
+    });
+    for round in 0..30 {
+        let leaving = round % 3;
+        let mut draining = all.clone();
+        draining[0].endpoints[leaving].draining = true;
+        lab.route(draining.clone()).await;
+        draining[0].endpoints.remove(leaving);
+        lab.route(draining).await;
+        lab.route(all.clone()).await;
+    }
+    stop.store(true, Relaxed);
+    let count = loaded.await.unwrap();
+    let seen: usize = origins.iter().map(|origin| origin.seen().len()).sum();
+    assert!(count > 0);
+    assert_eq!(seen, count, "each request reached a process once");
 }

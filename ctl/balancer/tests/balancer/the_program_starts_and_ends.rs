@@ -21,10 +21,11 @@ struct Program {
 
 impl Program {
     fn start(directory: &TempDir, more: &[&str]) -> Self {
-        let mut child = command(directory, more)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::of(command(directory, more))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let mut lines = log.lines();
         let line = lines.find_map(|line| Some(line.ok()?.split_once("address\":\"")?.1.to_owned()));
@@ -259,4 +260,83 @@ async fn the_admin_socket_tells_numbers_to_its_owner_only() {
     ] {
         assert!(page.contains(line), "{line} in {page}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_descriptors_it_says_so_blames_no_process_and_recovers() {
+    let origin = Origin::tagged("ok").await;
+    let directory = tempfile::tempdir().unwrap();
+    let controller = Controller::start(directory.path().join("ctl.sock"));
+    controller.publish(hello(&[&origin]));
+    let program = Program::of(limited(&command(&directory, &[])));
+    serving(&program).await;
+    let mut client = Client::connect(program.address).await;
+    let request = "GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
+    client.send(request.replace("hello", "nobody")).await;
+    assert_eq!(client.reply().await.status, 404);
+    // More than there are descriptors: these wait, and take what is free.
+    let mut others = Vec::new();
+    for _ in 0..60 {
+        others.push(Client::connect(program.address).await);
+    }
+    let reply = soon("descriptors to be used up", async {
+        loop {
+            client.send(request).await;
+            let reply = client.reply().await;
+            if reply.status != 200 {
+                return reply;
+            }
+        }
+    })
+    .await;
+    assert_eq!(reply.status, 503, "{}", reply.body);
+    assert_eq!(
+        reply.body,
+        "the balancer has no connections left, try again later\n"
+    );
+    drop(others);
+    soon("it to recover", async {
+        while get(program.address, "hello.localhost", "/").await.status != 200 {}
+    })
+    .await;
+}
+
+/// The same command with few descriptors.
+fn limited(command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\""])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null());
+    limited
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_outlives_the_reader_of_its_log() {
+    let (a, b) = (Origin::tagged("a").await, Origin::tagged("b").await);
+    let directory = tempfile::tempdir().unwrap();
+    let controller = Controller::start(directory.path().join("ctl.sock"));
+    controller.publish(hello(&[&a]));
+    let (reader, writer) = std::io::pipe().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut command = command(&directory, &["--listen", "stdin"]);
+    let child = command
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    // It keeps the pipe's other end as long as it lives.
+    drop(command);
+    let mut program = Program { child, address };
+    drop(reader);
+    for (origins, body) in [([&a], "a"), ([&b], "b"), ([&a], "a")] {
+        controller.publish(hello(&origins));
+        soon("an answer by the new routes", async {
+            while get(address, "hello.localhost", "/").await.body != body {}
+        })
+        .await;
+    }
+    assert!(program.child.try_wait().unwrap().is_none());
 }

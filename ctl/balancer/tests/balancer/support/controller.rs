@@ -3,7 +3,10 @@
 use std::{
     convert::Infallible,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -25,6 +28,7 @@ use tucano_api::routes::{RouteTable, ServiceRoute};
 pub(crate) struct Controller {
     pub(crate) socket: PathBuf,
     table: watch::Sender<RouteTable>,
+    published: AtomicUsize,
     asked: Arc<Mutex<Vec<String>>>,
     task: AbortHandle,
 }
@@ -50,6 +54,7 @@ impl Controller {
         Self {
             socket,
             table,
+            published: AtomicUsize::new(0),
             asked,
             task,
         }
@@ -57,9 +62,8 @@ impl Controller {
 
     /// Publishes `services`; gives the new table's version, which is hard to quote.
     pub(crate) fn publish(&self, services: Vec<ServiceRoute>) -> String {
-        let mut count = self.table.borrow().version.len();
-        count += 1;
-        let version = format!("{}é&", "v ".repeat(count));
+        let count = self.published.fetch_add(1, Relaxed) + 1;
+        let version = format!("v {count}é&");
         self.table.send_replace(RouteTable {
             version: version.clone(),
             services,
