@@ -154,10 +154,7 @@ impl LayerBlob<'_> {
         let path = normalise(&member.path).map_err(refuse)?;
         let (parent, name) = split(&path);
         if name == OPAQUE {
-            return Ok(Some(Entry {
-                path: parent.to_vec(),
-                change: Change::HideContent,
-            }));
+            return self.hidden_content(parent).map(Some);
         }
         if name.starts_with(AUFS) {
             return Ok(None);
@@ -184,6 +181,21 @@ impl LayerBlob<'_> {
             path,
             change: Change::Make(member),
         }))
+    }
+
+    fn hidden_content(&self, directory: &[u8]) -> Result<Entry, Error> {
+        // overlayfs always merges the roots of its layers.
+        if directory.is_empty() {
+            let what = format!("an opaque root, as layer {} has it,", self.diff_id);
+            return Err(Error::Unsupported {
+                what,
+                hint: "; flatten the image",
+            });
+        }
+        Ok(Entry {
+            path: directory.to_vec(),
+            change: Change::HideContent,
+        })
     }
 
     fn link_target(&self, member: &Member) -> Result<Vec<u8>, Error> {

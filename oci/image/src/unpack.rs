@@ -26,6 +26,8 @@ use crate::{
 };
 
 const BUFFER_BYTES: usize = 128 << 10;
+/// Attributes of this size fit on every file system that has attributes at all.
+const SMALL_XATTR_BYTES: usize = 900;
 /// Mode of files in the making, until they have their owner.
 const UNFINISHED: Mode = Mode::from_raw_mode(0o600);
 
@@ -189,10 +191,6 @@ impl<'a> Unpacker<'a> {
     }
 
     fn hide_content(&mut self, path: &[u8]) -> SysResult<()> {
-        if path.is_empty() {
-            // overlayfs always merges the roots of its layers.
-            return Err(Errno::NOTSUP);
-        }
         set_opaque(self.directories.get(path)?)
     }
 
@@ -272,12 +270,25 @@ fn finish_open(file: BorrowedFd<'_>, member: &Member, is_root: bool) -> SysResul
     }
     fchmod(file, Mode::from_raw_mode(member.mode))?;
     for (name, value) in member.xattrs.iter().filter(|(name, _)| is_taken(name)) {
-        if value.len() > XATTR_BYTES {
-            return Err(Errno::TOOBIG);
-        }
-        fsetxattr(file, name.as_str(), value, XattrFlags::empty())?;
+        set_xattr(file, name, value)?;
     }
     Ok(())
+}
+
+fn set_xattr(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> SysResult<()> {
+    if value.len() > XATTR_BYTES {
+        return Err(Errno::TOOBIG);
+    }
+    match fsetxattr(file, name, value, XattrFlags::empty()) {
+        // ext4 says so of what does not fit into a block, however empty the disk is.
+        Err(Errno::NOSPC) if value.len() > SMALL_XATTR_BYTES => Err(Errno::TOOBIG),
+        // Users' own attributes are a comfort that not every file system has; capabilities are not.
+        Err(Errno::NOTSUP) if name.starts_with("user.") => {
+            tracing::warn!(name, "the file system takes no such attributes: left out");
+            Ok(())
+        }
+        set => set,
+    }
 }
 
 /// Attributes that mean something in a container; others, above all overlayfs's own, would mean
@@ -323,7 +334,7 @@ fn entry_error(layer: &Digest, path: &[u8], errno: Errno) -> Error {
         Errno::NOTDIR => "it lies beneath something that is no directory",
         Errno::EXIST => "it is in its own way",
         Errno::NAMETOOLONG => "its path is too long",
-        Errno::NOTSUP => "the root itself cannot be made opaque",
+        Errno::INVAL | Errno::RANGE => "the kernel refuses its values",
         Errno::TOOBIG => "an extended attribute is too large",
         _ => {
             return Error::LayerEntry {
