@@ -12,6 +12,8 @@ use super::client::{AgentClient, AgentError};
 
 /// Pause after a failed try; a report of the agent ends it early.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often a node that has left the topology is told to stop everything before it is given up.
+const FAREWELLS: u32 = 30;
 
 /// What a node is to run, and how far it has heard of it. The task ends with it.
 #[derive(Debug)]
@@ -87,11 +89,14 @@ impl Runner {
 
 async fn push_all(node: NodeName, mut wanted: watch::Receiver<Wanted>, client: AgentClient) {
     // What was taken is not sent again before the agent had the time to report it.
-    let mut taken = None;
+    let (mut taken, mut failures) = (None, 0);
     loop {
         let due = wanted.borrow_and_update().due();
-        let Some((address, set)) = due.filter(|(at, set)| taken != Some((*at, set.generation)))
-        else {
+        let is_given_up = failures > FAREWELLS && !client.knows(&node);
+        let is_new = |(at, set): &(SocketAddr, Arc<DesiredSet>)| {
+            taken != Some((*at, set.generation)) && !is_given_up
+        };
+        let Some((address, set)) = due.filter(is_new) else {
             taken = None;
             if wanted.changed().await.is_err() {
                 return;
@@ -99,9 +104,13 @@ async fn push_all(node: NodeName, mut wanted: watch::Receiver<Wanted>, client: A
             continue;
         };
         match client.assign(address, &set).await {
-            Ok(()) => taken = Some((address, set.generation)),
+            Ok(()) => (taken, failures) = (Some((address, set.generation)), 0),
             Err(error) => {
-                report_failure(&node, &set, &error);
+                failures += 1;
+                // A node that is lost is told of elsewhere: once is enough here.
+                if failures == 1 {
+                    report_failure(&node, &set, &error);
+                }
                 let woken = tokio::time::timeout(RETRY, wanted.changed()).await;
                 if matches!(woken, Ok(Err(_))) {
                     return;

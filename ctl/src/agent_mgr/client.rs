@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
-use tucano_api::{agent::DesiredSet, error::ErrorBody, ids::ProcessId};
+use tucano_api::{
+    agent::DesiredSet,
+    error::ErrorBody,
+    ids::{NodeName, ProcessId},
+};
 
 use crate::config_mgr::ConfigManager;
 
@@ -47,6 +51,16 @@ impl AgentClient {
     /// Uses the token and the limits of the configuration in force at the time.
     pub fn new(config: Arc<ConfigManager>, client: Client) -> Self {
         Self { config, client }
+    }
+
+    /// Whether the topology has this node.
+    pub fn knows(&self, node: &NodeName) -> bool {
+        let config = self.config.current();
+        config
+            .topology
+            .workers
+            .iter()
+            .any(|worker| worker.name == *node)
     }
 
     /// Sends a desired set.
