@@ -6,7 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{net::TcpListener, sync::Semaphore};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::{
+    net::TcpListener,
+    sync::{RwLock, Semaphore},
+};
 use tucano_api::ids::NodeName;
 use tucano_oci_runtime::{launch::LogLimits, supervisor::user_namespaces_work};
 
@@ -28,6 +32,12 @@ use crate::{
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Namespaces, cgroups and rules need root.
+    #[error("the agent makes namespaces, cgroups and rules, which only root may: run it as root")]
+    NotRoot,
+    /// The limit of open files cannot be raised.
+    #[error("cannot raise the limit of open files: {0}")]
+    OpenFiles(#[source] std::io::Error),
     /// The data directory cannot be used.
     #[error(transparent)]
     State(#[from] state::Error),
@@ -69,6 +79,10 @@ pub struct Agent {
 impl Agent {
     /// Locks the data directory, takes over what runs, and listens.
     pub async fn build(settings: Settings) -> Result<Self, Error> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::NotRoot);
+        }
+        raise_open_files()?;
         crypto::install();
         let clock = Stopwatch::start();
         let settings = Arc::new(settings);
@@ -109,6 +123,13 @@ impl Agent {
     }
 }
 
+/// Each process takes some descriptors of the agent, and the usual soft limit of 1024 is soon reached.
+fn raise_open_files() -> Result<(), Error> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).map_err(|errno| Error::OpenFiles(errno.into()))
+}
+
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address)
         .await
@@ -146,6 +167,7 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
             files: settings.logs.files,
         },
         starts: Semaphore::new(settings.limits.starts),
+        starting: RwLock::default(),
     })
 }
 

@@ -125,3 +125,78 @@ fn clear_away(directory: &Path, home: &Path) {
         tracing::warn!(path = %directory.display(), %error, "cannot remove what is left of a process");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tucano_api::{
+        agent::DesiredProcess,
+        ids::{Digest, Revision},
+        settings::parse,
+        units::Timestamp,
+    };
+
+    use super::*;
+
+    fn record() -> Record {
+        Record::new(DesiredProcess {
+            id: "a-1".parse().unwrap(),
+            revision: Revision(1),
+            image: Digest::sha256(&"0".repeat(64)).unwrap(),
+            config: parse("a", "name = \"a\"\nconcurrency = 1\nport = 80").unwrap(),
+        })
+    }
+
+    fn exit(code: Option<i32>, at: u64) -> Exit {
+        Exit {
+            code,
+            signal: None,
+            oom_killed: false,
+            at: Timestamp(at),
+        }
+    }
+
+    #[test]
+    fn an_end_that_nobody_saw_is_counted_and_its_code_kept() {
+        let mut record = Record {
+            started_at: Some(Timestamp(10)),
+            ..record()
+        };
+        note_exit(&mut record, exit(Some(3), 20));
+        assert_eq!(
+            (record.crashes, record.last_exit),
+            (1, Some(exit(Some(3), 20)))
+        );
+    }
+
+    #[test]
+    fn an_end_that_was_counted_is_not_counted_again() {
+        let mut record = Record {
+            started_at: Some(Timestamp(10)),
+            crashes: 4,
+            last_exit: Some(exit(Some(3), 20)),
+            ..record()
+        };
+        note_exit(&mut record, exit(Some(3), 20));
+        // Lost tells neither code nor time: the one that is known since the last start is it.
+        note_exit(&mut record, exit(None, 99));
+        assert_eq!(
+            (record.crashes, record.last_exit),
+            (4, Some(exit(Some(3), 20)))
+        );
+        record.started_at = Some(Timestamp(30));
+        note_exit(&mut record, exit(None, 99));
+        assert_eq!(
+            (record.crashes, record.last_exit),
+            (5, Some(exit(None, 99)))
+        );
+    }
+
+    #[test]
+    fn a_directory_that_belongs_to_no_process_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let stray = root.path().join("stray");
+        std::fs::create_dir_all(stray.join("home/upper")).unwrap();
+        clear_away(&stray, &stray.join("home"));
+        assert!(!stray.exists());
+    }
+}

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::Semaphore,
+    sync::{RwLock, Semaphore},
 };
 use tucano_api::{agent::Exit, ids::NodeName, ids::ProcessId, units::Timestamp};
 use tucano_oci_runtime::{
@@ -88,6 +88,8 @@ pub struct Executor {
     pub logs: LogLimits,
     /// Containers that may be started at once.
     pub starts: Semaphore,
+    /// Read while a container is being started, so that the parent of its cgroup is not removed meanwhile.
+    pub starting: RwLock<()>,
     /// Whether each process gets user ids of its own.
     pub user_namespaces: bool,
 }
@@ -101,6 +103,7 @@ impl Executor {
         node: &NodeName,
     ) -> Result<Arc<Running>, Error> {
         let _slot = self.starts.acquire().await.map_err(|_| Error::Ending)?;
+        let _starting = self.starting.read().await;
         let lease = record.lease.ok_or(Error::NoLease)?;
         let directory = self.data.process(&record.process.id);
         {
@@ -183,8 +186,11 @@ impl Executor {
         Ok(())
     }
 
-    /// Removes the parent of the processes' cgroups, which must have none left.
+    /// Removes the parent of the processes' cgroups if it has none left and gets none at this moment.
     pub async fn remove_cgroup_parent(&self) -> Result<(), Error> {
+        let Ok(_alone) = self.starting.try_write() else {
+            return Ok(());
+        };
         let parent = self.cgroup.clone();
         blocking(move || Ok(cgroup::remove_parent(&parent)?)).await
     }

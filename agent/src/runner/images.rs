@@ -247,7 +247,10 @@ impl Images {
             }
         }
         book.retain(|digest, kept| {
-            in_use.contains(digest) || kept.last_used.elapsed() < self.kept_unused
+            // A process that has just got its image may not be among those in use yet; it holds the image itself.
+            in_use.contains(digest)
+                || Arc::strong_count(&kept.image) > 1
+                || kept.last_used.elapsed() < self.kept_unused
         });
         let mut images = Vec::new();
         let mut diff_ids = Vec::new();
