@@ -143,19 +143,32 @@ impl Cgroup {
         Ok(Self { directories })
     }
 
-    /// Makes the cgroup at `path` below this process's own, with these limits.
+    /// Makes the cgroup at `path` below this process's own, with these limits. One that an earlier container left is made
+    /// anew, so that its counters do not pass on; one that holds processes is an error.
     pub(crate) fn create(path: &str, limits: Option<&LinuxResources>) -> Result<Self, Error> {
         let below = checked(path)?;
         let cgroup = Self::at(path)?;
-        for (controller, directory) in &cgroup.directories {
-            if controller.is_empty() {
-                own::delegate(directory, &below)?;
-            } else {
-                make(directory)?;
-            }
+        cgroup.remove()?;
+        let made = cgroup
+            .make_directories(&below)
+            .and_then(|()| limits::set(&cgroup, limits));
+        if made.is_err() {
+            // Why it could not be made says more than why that could not be undone.
+            drop(cgroup.remove());
         }
-        limits::set(&cgroup, limits)?;
-        Ok(cgroup)
+        made.map(|()| cgroup)
+    }
+
+    fn make_directories(&self, below: &Path) -> Result<(), Error> {
+        self.directories
+            .iter()
+            .try_for_each(|(controller, directory)| {
+                if controller.is_empty() {
+                    own::delegate(directory, below)
+                } else {
+                    make(directory)
+                }
+            })
     }
 
     /// Moves a process into it.

@@ -141,11 +141,12 @@ impl<'a> Supervisor<'a> {
         let cgroup = Cgroup::at(path).step("cgroup")?;
         // Known before it exists: whoever finds a dead supervisor can clean up.
         let record = record(home, &cgroup)?;
-        let started = Cgroup::create(path, limits)
-            .step("cgroup")
-            .and_then(|cgroup| Self::start_in(home, &launch, &cgroup, record));
+        // One that is in use is somebody else's, and must not be cleaned up for the failure.
+        let created = Cgroup::create(path, limits).step("cgroup");
+        let clean_up = created.is_ok();
+        let started = created.and_then(|cgroup| Self::start_in(home, &launch, &cgroup, record));
         if started.is_err() {
-            forget(home, &cgroup);
+            forget(home, clean_up.then_some(&cgroup));
         }
         started
     }
@@ -244,8 +245,8 @@ impl<'a> Supervisor<'a> {
 }
 
 /// A start that failed leaves no trace but `launch.json`.
-fn forget(home: Home<'_>, cgroup: &Cgroup) {
-    drop(cgroup.destroy());
+fn forget(home: Home<'_>, cgroup: Option<&Cgroup>) {
+    drop(cgroup.map(Cgroup::destroy));
     for name in ["supervisor.json", "exit.json.tmp"] {
         drop(home.remove(name));
     }

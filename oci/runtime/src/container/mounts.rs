@@ -338,29 +338,25 @@ impl Covers<'_> {
     }
 }
 
-/// An empty read-only directory, one file system for all paths that it covers.
+/// An empty read-only directory, one file system for all paths that it covers. Its mount is copied once it is attached: that
+/// of a detached one is refused by kernels before 6.15.
 #[derive(Default)]
 struct Nothing(Option<OwnedFd>);
 
 impl Nothing {
+    /// To be attached before the next is asked for.
     fn directory(&mut self) -> io::Result<OwnedFd> {
-        let tree = match self.0.take() {
-            Some(tree) => tree,
-            None => {
-                let attributes = libc::MOUNT_ATTR_RDONLY
-                    | libc::MOUNT_ATTR_NOSUID
-                    | libc::MOUNT_ATTR_NODEV
-                    | libc::MOUNT_ATTR_NOEXEC;
-                detached(
-                    "tmpfs",
-                    &[("mode", Some("0555")), ("size", Some("4k"))],
-                    attributes,
-                )?
-            }
-        };
-        let copied = copy(&tree, false)?;
-        self.0 = Some(tree);
-        Ok(copied)
+        if let Some(attached) = &self.0 {
+            return copy(attached, false);
+        }
+        let attributes = libc::MOUNT_ATTR_RDONLY
+            | libc::MOUNT_ATTR_NOSUID
+            | libc::MOUNT_ATTR_NODEV
+            | libc::MOUNT_ATTR_NOEXEC;
+        let options = [("mode", Some("0555")), ("size", Some("4k"))];
+        let tree = detached("tmpfs", &options, attributes)?;
+        self.0 = Some(tree.try_clone()?);
+        Ok(tree)
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::{fs, path::PathBuf};
 
-use tucano_oci_runtime::launch::LogLimits;
+use tucano_oci_runtime::{
+    launch::LogLimits,
+    supervisor::{self, Found},
+};
 use tucano_testkit::{ROOT, needs, tool, wait_for, wait_until};
 
-use super::harness::{Case, PATIENCE};
+use super::harness::{Case, PATIENCE, program};
 
 #[test]
 fn its_cgroup_has_the_limits_and_counts() {
@@ -110,4 +113,42 @@ fn a_supervisor_stays_small() {
             .map(Iterator::count)
     });
     assert!(open < 12, "{open} descriptors");
+}
+
+#[test]
+fn a_cgroup_in_use_is_not_taken_over() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let first = Case::new(&["wait-after", "up"]);
+    let running = first.start();
+    let mut second = Case::new(&["exit", "0"]);
+    second.sandbox.cgroup = first.sandbox.cgroup.clone();
+    let error = second.try_start().unwrap_err();
+    assert!(error.to_string().contains("cgroup"), "{error}");
+    drop(running);
+    assert!(matches!(
+        supervisor::find(&first.home()).unwrap(),
+        Found::Running(_)
+    ));
+    assert_eq!(first.cgroup().stats().unwrap().pids_current, 1);
+}
+
+#[test]
+fn a_limit_that_the_kernel_refuses_is_told_and_leaves_no_cgroup() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let case = Case::new(&["exit", "0"]);
+    let mut launch = case.launch();
+    let mut spec = serde_json::to_value(&launch.spec).unwrap();
+    spec["linux"]["resources"]["cpu"] = serde_json::json!({ "quota": 100, "period": 7 });
+    launch.spec = serde_json::from_value(spec).unwrap();
+    let error = supervisor::start(&program(), &launch).unwrap_err();
+    assert!(
+        error.to_string().contains("the share of the CPU"),
+        "{error}"
+    );
+    drop(case.start());
+    case.wait_for_exit();
 }
