@@ -151,6 +151,17 @@ fn one_more_lease_is_given_only_once() {
 }
 
 #[test]
+fn a_second_pause_after_a_report_is_forgiven_too() {
+    let mut sim = Sim::new(2);
+    for _ in 0..3 {
+        sim.now = sim.now.after(Span::secs(60));
+        sim.event(Event::Tick);
+        sim.run(Span::secs(3));
+    }
+    assert_eq!(told(&sim), []);
+}
+
+#[test]
 fn time_that_goes_back_counts_as_standing_still() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 2));

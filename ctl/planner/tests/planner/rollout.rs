@@ -1,9 +1,12 @@
 use tucano_api::{
+    agent::ProcessState,
     ids::ProcessId,
     units::{Bytes, Span},
 };
 
-use crate::kit::{Sim, Start, config, image, with_memory, workers};
+use tucano_planner::Event;
+
+use crate::kit::{Sim, Start, config, image, node, with_memory, workers};
 
 /// Processes of the current revision.
 fn current(sim: &Sim) -> Vec<ProcessId> {
@@ -173,6 +176,29 @@ fn room_that_a_service_makes_for_itself_is_not_taken_by_another() {
     sim.until("hello is replaced", |sim| current(sim).len() == 2);
     sim.until_settled("hello");
     assert_eq!(sim.spread("eager"), [0]);
+}
+
+#[test]
+fn nor_is_it_taken_by_one_that_something_happens_to_in_the_same_moment() {
+    let mut sim = tight(1, 900);
+    sim.serve(config("hello", 2));
+    sim.deploy(config("eager", 2));
+    sim.run(Span::secs(2));
+    assert_eq!(sim.spread("eager"), [1], "one waits for room");
+    sim.deploy_image(config("hello", 2), 2);
+    // The drain time has passed, and the report says that eager is worse off than before.
+    sim.now = sim.now.after(Span::secs(1));
+    let now = sim.now;
+    let mut report = Box::new(sim.agent(1).report(now));
+    for process in &mut report.processes {
+        if process.service.as_str() == "eager" {
+            process.state = ProcessState::Unhealthy;
+        }
+    }
+    let node = node(1);
+    sim.event(Event::NodeReported { node, report });
+    assert_eq!(sim.spread("eager"), [1]);
+    assert_eq!(current(&sim).len(), 1);
 }
 
 #[test]

@@ -150,6 +150,10 @@ impl Validator {
                 );
                 continue;
             }
+            let alive = cluster
+                .node(&set.node)
+                .is_some_and(|node| node.alive.is_some());
+            assert!(alive, "only who can be reached is told");
             assert_eq!(cluster.desired_set(&set.node).as_ref(), Some(set));
             let ids: Vec<ProcessId> = set.processes.iter().map(|p| p.id.clone()).collect();
             let key = (set.node.clone(), set.generation);
