@@ -33,8 +33,9 @@ use crate::config_mgr::Config;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// One that ran for this long did not fail at its start.
 const STEADY: Duration = Duration::from_secs(10);
-/// How long it may take to end before it is left alone (at our end) or killed (to be replaced).
-const END: Duration = Duration::from_secs(10);
+/// How long it may take to end before it is left alone (at our end) or killed (to be replaced): a little more than it
+/// gives its requests to finish, so that one with a long tunnel still ends by itself.
+const END: Duration = Duration::from_secs(12);
 /// Pause between two looks at a balancer that is not our child.
 const LOOK: Duration = Duration::from_millis(100);
 

@@ -11,12 +11,14 @@ use tucano_api::units::{Bytes as Size, Span};
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// It is longer than it may be.
-    #[error("{what} is larger than the limit of {limit}")]
+    #[error("{what} is larger than {limit}: {setting} in ctl.toml sets this limit")]
     TooLarge {
         /// What was read.
         what: &'static str,
         /// The bound.
         limit: Size,
+        /// The key that sets it.
+        setting: &'static str,
     },
     /// Nothing came for too long.
     #[error("nothing was received for {0}: the request was given up")]
@@ -33,7 +35,7 @@ pub enum BodyError {
 pub async fn read(
     what: &'static str,
     body: Body,
-    limit: Size,
+    (setting, limit): (&'static str, Size),
     idle: Duration,
 ) -> Result<Bytes, BodyError> {
     let mut chunks = body.into_data_stream();
@@ -47,7 +49,11 @@ pub async fn read(
         };
         let chunk = chunk.map_err(|error| BodyError::CutOff(error.to_string()))?;
         if (all.len() + chunk.len()) as u64 > limit.0 {
-            return Err(BodyError::TooLarge { what, limit });
+            return Err(BodyError::TooLarge {
+                what,
+                limit,
+                setting,
+            });
         }
         all.extend_from_slice(&chunk);
     }
@@ -61,22 +67,30 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_up_to_the_limit_is_read() {
-        let read_with = |limit| read("it", Body::from("12345"), Size(limit), LONG);
+        let read_with = |limit| read("it", Body::from("12345"), ("limits.x", Size(limit)), LONG);
         assert_eq!(&read_with(5).await.unwrap()[..], b"12345");
         let error = read_with(4).await.unwrap_err();
-        assert_eq!(error.to_string(), "it is larger than the limit of 4 B");
+        assert_eq!(
+            error.to_string(),
+            "it is larger than 4 B: limits.x in ctl.toml sets this limit"
+        );
     }
 
     #[tokio::test]
     async fn a_body_that_stalls_or_breaks_is_given_up() {
         let silent =
             Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        let error = read("it", silent, Size(9), Duration::from_millis(5))
-            .await
-            .unwrap_err();
+        let error = read(
+            "it",
+            silent,
+            ("limits.x", Size(9)),
+            Duration::from_millis(5),
+        )
+        .await
+        .unwrap_err();
         assert!(matches!(error, BodyError::Idle(_)));
         let broken = futures_util::stream::iter([Err::<Bytes, _>(std::io::Error::other("reset"))]);
-        let error = read("it", Body::from_stream(broken), Size(9), LONG)
+        let error = read("it", Body::from_stream(broken), ("limits.x", Size(9)), LONG)
             .await
             .unwrap_err();
         assert!(error.to_string().contains("half-way"), "{error}");

@@ -84,12 +84,7 @@ impl Cluster {
             .prefix("tucano-test-")
             .tempdir()
             .expect("a directory");
-        let name = directory
-            .path()
-            .file_name()
-            .expect("it has a name")
-            .to_string_lossy()
-            .into_owned();
+        let name = format!("test-{}", uuid::Uuid::new_v4().simple());
         let options_of_network = NetworkOptions::new(&name, directory.path().join("network"));
         let network = Network::create(options_of_network).expect("a network");
         let boot = |host: &str, ip| {

@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tucano_image_builder::{Compression, Entry, ImageSpec, Layer, Layout};
 use tucano_testkit::{needs, programs};
 use tucano_tests::{CLUSTER, Cluster, Options, cluster::TOKEN, images, user::Answer};
@@ -164,22 +165,20 @@ fn an_upload_cut_off_half_way_leaves_nothing() {
         return;
     }
     let ctl = Controller::start();
-    let config = ctl.archive("hello.toml", HELLO.as_bytes());
-    let mut command = ctl.cluster.on_network("sh");
-    command.arg("-c").arg(format!(
-        "{{ head -c 200000 {}; read forever; }} | curl -sS --max-time 2 -H 'Authorization: Bearer {TOKEN}' \
-         -F config=@{} -F image=@- http://{}:7070/v1/services",
-        images::sample("hello").display(),
-        config.display(),
-        ctl.cluster.ctl().ip()
-    ));
-    let output = command
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap()
-        .wait_with_output()
-        .unwrap();
-    assert!(!output.status.success(), "{output:?}");
+    let image = fs::read(images::sample("hello")).unwrap();
+    let head = format!(
+        "POST /v1/services HTTP/1.1\r\nHost: ctl\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9000000\r\n\
+         Content-Type: multipart/form-data; boundary=b\r\n\r\n\
+         --b\r\nContent-Disposition: form-data; name=\"config\"\r\n\r\n{HELLO}\r\n\
+         --b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"i\"\r\n\r\n"
+    );
+    let request = [head.as_bytes(), &image[..image.len() / 2]].concat();
+    let address = (ctl.cluster.ctl().ip(), 7070);
+    let sent = ctl.cluster.user().run(async move {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(&request).await
+    });
+    sent.unwrap();
     let nothing = Answer {
         status: 0,
         body: String::new(),

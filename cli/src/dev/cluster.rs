@@ -35,14 +35,14 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Clears away what a killed cluster left in the directory, boots the hosts and starts their programs.
+    /// Boots the hosts and starts their programs.
     pub(super) fn start(
+        network: Network,
         programs: &Programs,
         workers: u32,
         directory: &Directory,
         sockets: (TcpListener, TcpListener),
     ) -> Result<Self, Error> {
-        let network = Network::create(NetworkOptions::new(unique_name()?, directory.path()))?;
         directory.prepare()?;
         let boot =
             |name: String, n| network.boot(HostOptions::new(name, network.subnet().address(n)));
@@ -182,6 +182,14 @@ impl Programs {
 }
 
 /// Begins the names of the hosts' cgroups, which all clusters of the machine share.
+/// The network of a new cluster in this directory; what a killed one left there is cleared away.
+pub(super) fn network(directory: &Directory) -> Result<Network, Error> {
+    Ok(Network::create(NetworkOptions::new(
+        unique_name()?,
+        directory.path(),
+    ))?)
+}
+
 fn unique_name() -> Result<String, Error> {
     let mut random = [0; 4];
     getrandom::fill(&mut random)

@@ -45,13 +45,15 @@ pub(crate) async fn run(api: SocketAddr, dev: &Dev) -> Result<(), Error> {
         .map(|path| Source::of_service_or_image(path));
     let sources = sources.collect::<Result<Vec<_>, _>>()?;
     let mut end = EndSignals::listen()?;
+    let programs = Programs::find()?;
+    let directory = Directory::choose(dev.data.as_deref(), api.port())?;
+    // Clears away what a killed cluster left in this directory, its sockets on these addresses too.
+    let network = cluster::network(&directory)?;
     let api = listen(api, "--api")?;
     let balancer = listen(dev.balancer, "--balancer")?;
-    let programs = Programs::find()?;
-    let directory = Directory::choose(dev.data.as_deref(), local(&api)?.port())?;
     let client = client_of(local(&api)?)?;
     let addresses = (local(&api)?, local(&balancer)?);
-    let cluster = Cluster::start(&programs, dev.workers, &directory, (api, balancer))?;
+    let cluster = Cluster::start(network, &programs, dev.workers, &directory, (api, balancer))?;
     let work = async {
         ready::wait(&client, &cluster, &directory).await?;
         deploy(&client, &sources, addresses.1).await;

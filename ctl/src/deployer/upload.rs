@@ -124,7 +124,8 @@ impl Deployer {
             return self.receive_parts(request, &config).await;
         }
         let limits = &config.limits;
-        let (limit, idle) = (limits.config_bytes, limits.body_idle.0);
+        let limit = ("limits.config_bytes", limits.config_bytes);
+        let idle = limits.body_idle.0;
         let text = body::read("the configuration", request.into_body(), limit, idle).await?;
         Ok(Uploaded {
             config: parse_config("config", &text)?,
@@ -282,7 +283,7 @@ impl Parts<'_> {
             check_size(
                 "the configuration",
                 text.len() + chunk.len(),
-                self.limits.config_bytes,
+                ("limits.config_bytes", self.limits.config_bytes),
             )?;
             text.extend_from_slice(&chunk);
         }
@@ -320,7 +321,8 @@ impl Parts<'_> {
         let mut length = 0;
         while let Some(chunk) = self.chunk(field).await? {
             length += chunk.len();
-            check_size("the image", length, self.limits.image_bytes)?;
+            let limit = ("limits.image_bytes", self.limits.image_bytes);
+            check_size("the image", length, limit)?;
             if pipe.send(Piece::Bytes(chunk)).await.is_err() {
                 // The store has seen enough: it says why.
                 return Ok(());
@@ -333,9 +335,17 @@ impl Parts<'_> {
     }
 }
 
-fn check_size(what: &'static str, length: usize, limit: Size) -> Result<(), BodyError> {
+fn check_size(
+    what: &'static str,
+    length: usize,
+    (setting, limit): (&'static str, Size),
+) -> Result<(), BodyError> {
     if length as u64 > limit.0 {
-        return Err(BodyError::TooLarge { what, limit });
+        return Err(BodyError::TooLarge {
+            what,
+            limit,
+            setting,
+        });
     }
     Ok(())
 }

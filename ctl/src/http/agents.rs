@@ -42,7 +42,13 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         (status = 413, body = ErrorBody)))]
 async fn report(State(api): State<Arc<Api>>, body: Body) -> Result<Json<ReportAccepted>, ApiError> {
     let limits = api.config.current().limits.clone();
-    let text = body::read("the report", body, limits.report_bytes, limits.body_idle.0).await?;
+    let text = body::read(
+        "the report",
+        body,
+        ("limits.report_bytes", limits.report_bytes),
+        limits.body_idle.0,
+    )
+    .await?;
     let report: NodeReport = serde_json::from_slice(&text).map_err(|error| {
         ApiError::bad_request(
             "invalid_report",

@@ -115,7 +115,13 @@ async fn change(
 ) -> Result<Response, ApiError> {
     let limits = api.config.current().limits.clone();
     let patience = wait.patience(limits.wait)?;
-    let text = body::read("the change", body, limits.config_bytes, limits.body_idle.0).await?;
+    let text = body::read(
+        "the change",
+        body,
+        ("limits.config_bytes", limits.config_bytes),
+        limits.body_idle.0,
+    )
+    .await?;
     let patch: ServicePatch = serde_json::from_slice(&text).map_err(|error| {
         let message =
             format!("not a JSON object of keys to change, such as {{\"concurrency\": 3}}: {error}");

@@ -169,7 +169,10 @@ async fn what_is_over_a_limit_is_refused() {
         .deploy(&image::config(1, ""), image::large_archive(200_000))
         .await
         .refused(413, "too_large");
-    assert_eq!(error, "the image is larger than the limit of 32.0 KiB");
+    assert_eq!(
+        error,
+        "the image is larger than 32.0 KiB: limits.image_bytes in ctl.toml sets this limit"
+    );
     let long = image::config(1, &format!("# {}", "x".repeat(200)));
     ctl.deploy(&long, image::archive("one"))
         .await
