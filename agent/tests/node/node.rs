@@ -100,12 +100,26 @@ impl Node {
 
     /// A second program of the same configuration.
     pub(crate) fn spawn_agent(&self) -> Child {
+        self.spawn_agent_logging_to(self.log())
+    }
+
+    /// As [`Self::start_agent`], with a log that ends nowhere: whoever read it has gone.
+    pub(crate) async fn start_agent_unheard(&mut self) {
+        self.controller.forget_reports();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        self.agent = Some(self.spawn_agent_logging_to(writer));
+        self.wait_for("the agent's first report", |_| Some(()))
+            .await;
+    }
+
+    fn spawn_agent_logging_to(&self, log: impl Into<Stdio>) -> Child {
         Command::new(programs().join("tucano_agentd"))
             .arg("--config")
             .arg(self.root.path().join("agent.toml"))
             .env("RUST_LOG", "tucano_agent=debug")
             .stdin(Stdio::null())
-            .stderr(self.log())
+            .stderr(log)
             .spawn()
             .unwrap()
     }

@@ -51,6 +51,20 @@ fn sigterm_ends_the_agent_and_not_the_containers() {
 }
 
 #[test]
+fn an_agent_whose_log_nobody_reads_goes_on_and_one_in_a_file_is_plain() {
+    on_a_node("", async |mut node| {
+        assert!(node.logged().contains("the agent is ready"));
+        assert!(!node.logged().contains('\u{1b}'), "{}", node.logged());
+        node.end_agent();
+        node.start_agent_unheard().await;
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        node.remove_all(2).await;
+        assert_eq!(node.end_agent(), Some(0));
+    });
+}
+
+#[test]
 fn an_exit_without_an_agent_is_known_to_the_next() {
     on_a_node("", async |mut node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
