@@ -8,6 +8,7 @@
 mod api;
 mod controller;
 mod lifecycle;
+mod network;
 mod node;
 mod restart;
 mod trouble;

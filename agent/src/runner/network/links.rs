@@ -80,7 +80,10 @@ impl Links {
         if let Some(index) = self.index(name).await? {
             return Ok(index);
         }
-        let bridge = LinkBridge::new(name).build();
+        // Without an address of its own it takes the least of its ports', and changes it as they come and go.
+        let bridge = LinkBridge::new(name)
+            .address(hardware_address(subnet.gateway()))
+            .build();
         self.0
             .link()
             .add(bridge)
@@ -97,17 +100,19 @@ impl Links {
         Ok(index)
     }
 
-    /// Makes a veth pair: `name` in the bridge, its peer `eth0` in the network namespace.
+    /// Makes a veth pair: `name` in the bridge, its peer `eth0` in the network namespace, with the hardware address of `ip`.
     pub(super) async fn add_veth(
         &self,
         name: &str,
         bridge: u32,
         namespace: BorrowedFd<'_>,
+        ip: Ipv4Addr,
     ) -> Result<(), Error> {
         // One of an earlier start may still be there: the kernel removes network namespaces some time after their end.
         self.remove(name).await?;
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name("eth0")
+            .address(hardware_address(ip))
             .setns_by_fd(namespace.as_raw_fd())
             .build();
         let pair = LinkMessageBuilder::<LinkVeth>::new(name, "eth0")
@@ -197,6 +202,13 @@ impl Links {
         let what = "give the process its default route";
         self.0.route().add(out).execute().await.doing(what)
     }
+}
+
+/// A locally administered address that follows from the IPv4 address, so that what a neighbour has learned of the address
+/// is also true of the next one who has it.
+fn hardware_address(ip: Ipv4Addr) -> Vec<u8> {
+    let [a, b, c, d] = ip.octets();
+    vec![0x02, b't', a, b, c, d]
 }
 
 fn name_of(link: &LinkMessage) -> Option<String> {

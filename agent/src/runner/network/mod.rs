@@ -103,7 +103,7 @@ impl Network {
             let bridge = self.links.ensure_bridge(&self.bridge, self.subnet).await?;
             links::prepare_node(&self.bridge)?;
             self.links
-                .add_veth(&veth_name(lease.ip), bridge, namespace.as_fd())
+                .add_veth(&veth_name(lease.ip), bridge, namespace.as_fd(), lease.ip)
                 .await?;
         }
         links::configure_container(&namespace, lease.ip, self.subnet).await?;

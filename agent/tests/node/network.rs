@@ -1,0 +1,57 @@
+//! What processes and the node see of each other.
+
+use crate::node::{Node, on_a_node, output, process};
+
+#[test]
+fn an_address_that_passes_to_another_process_is_reachable_at_once() {
+    on_a_node("", async |node| {
+        // While it is there the bridge stays, with all that it knows of its neighbours.
+        let staying = process("hello", 1, "");
+        node.desire(1, vec![staying.clone()]).await;
+        node.wait_until_healthy("hello-1").await;
+        for round in 1..=5 {
+            let id = format!("hello-{}", round + 1);
+            let patient = "health = { timeout = \"60s\" }";
+            let next = process("hello", round + 1, patient);
+            node.desire(round * 2, vec![staying.clone(), next]).await;
+            let running = node.wait_until_healthy(&id).await;
+            let answer = node.get(&running, "/").await.unwrap();
+            assert!(answer.contains(&format!("process={id} ")), "{answer}");
+            let eth0 = in_network_of(&node, &id, &["ip", "-o", "address", "show", "eth0"]);
+            assert!(eth0.contains("172.31.0.3/16"), "{eth0}");
+            let known = output("ip", &["neigh", "show", "172.31.0.3"]);
+            assert!(known.contains("02:74:ac:1f:00:03"), "{known}");
+            node.desire(round * 2 + 1, vec![staying.clone()]).await;
+            node.wait_for("one process", |report| {
+                (report.processes.len() == 1).then_some(())
+            })
+            .await;
+        }
+        node.remove_all(100).await;
+    });
+}
+
+#[test]
+fn the_node_keeps_its_address_for_processes_when_others_come_and_go() {
+    on_a_node("", async |node| {
+        let bridge = || output("ip", &["link", "show", "tucano0"]);
+        for (generation, last) in [(1, 1), (2, 4), (3, 2)] {
+            let all: Vec<_> = (1..=last)
+                .map(|number| process("hello", number, ""))
+                .collect();
+            node.desire(generation, all).await;
+            for number in 1..=last {
+                node.wait_until_healthy(&format!("hello-{number}")).await;
+            }
+            assert!(bridge().contains("02:74:ac:1f:00:01"), "{}", bridge());
+        }
+        node.remove_all(4).await;
+    });
+}
+
+/// What a program of the node prints in a process's network namespace.
+fn in_network_of(node: &Node, id: &str, command: &[&str]) -> String {
+    let pid = node.pid(id).to_string();
+    let enter = ["-t", &pid, "-n"];
+    output("nsenter", &[&enter, command].concat())
+}
