@@ -49,6 +49,26 @@ fn the_node_keeps_its_address_for_processes_when_others_come_and_go() {
     });
 }
 
+#[test]
+fn a_process_reaches_itself_by_loopback_and_has_no_ipv6_address_otherwise() {
+    on_a_node("", async |node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        let ipv6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
+        for own in ["127.0.0.1"].into_iter().chain(ipv6.then_some("::1")) {
+            let connect = format!("exec 3<>/dev/tcp/{own}/8080 && echo connected");
+            let said = in_network_of(&node, "hello-1", &["bash", "-c", &connect]);
+            assert_eq!(said, "connected\n", "{own}");
+        }
+        let ipv6 = in_network_of(&node, "hello-1", &["ip", "-6", "-o", "address"]);
+        assert!(!ipv6.contains("eth0"), "{ipv6}");
+        // Asked to end, its program connects to itself.
+        node.remove_all(2).await;
+        let logged = node.logged();
+        assert!(logged.contains("exit=ended with exit code 0"), "{logged}");
+    });
+}
+
 /// What a program of the node prints in a process's network namespace.
 fn in_network_of(node: &Node, id: &str, command: &[&str]) -> String {
     let pid = node.pid(id).to_string();

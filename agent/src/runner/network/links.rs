@@ -229,10 +229,10 @@ fn is_absent(error: &NetlinkError) -> bool {
 pub(super) async fn new_namespace() -> Result<OwnedFd, Error> {
     on_own_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Namespace(errno.into()))?;
-        // Before any link exists in it: no process has an IPv6 address, not even a link-local one to reach the node by.
-        for name in ["default", "all"] {
-            disable_ipv6(name)?;
-        }
+        // Before any other link exists in it: no process has an IPv6 address, not even a link-local one to reach the node by.
+        // Loopback keeps its own, for who listens on `::` expects to be there at `::1`.
+        set_ipv6("default", false)?;
+        set_ipv6("lo", true)?;
         let own = std::fs::File::open("/proc/thread-self/ns/net").map_err(Error::Namespace)?;
         Ok(own.into())
     })
@@ -281,13 +281,13 @@ pub(super) fn prepare_node(bridge: &str) -> Result<(), Error> {
         &format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"),
         "1",
     )?;
-    disable_ipv6(bridge)
+    set_ipv6(bridge, false)
 }
 
-fn disable_ipv6(interface: &str) -> Result<(), Error> {
+fn set_ipv6(interface: &str, enabled: bool) -> Result<(), Error> {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
-    match write_sysctl(&path, "1") {
-        // A kernel without IPv6 has nothing to disable.
+    match write_sysctl(&path, if enabled { "0" } else { "1" }) {
+        // A kernel without IPv6 has nothing to set.
         Err(Error::Sysctl { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             Ok(())
         }
