@@ -50,8 +50,8 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// The digest of some bytes.
-pub(crate) fn digest_of(bytes: &[u8]) -> Digest {
+/// The SHA-256 digest of some bytes.
+pub fn digest_of(bytes: &[u8]) -> Digest {
     digest_of_hash(&Sha256::digest(bytes))
 }
 

@@ -4,8 +4,9 @@
 //! What comes in is never trusted: every byte is counted against [`Limits`] and hashed, every path is
 //! checked, and nothing becomes visible before everything is whole and on disk.
 //!
-//! - [`Store`] (`store`, with `ingest` for what is not whole yet, `archive` for OCI archives);
-//! - [`Image`] (`image`, with `resolve` for the way from an index to the one image for this machine);
+//! - [`Store`] (`store`, with `ingest` and [`Upload`] for what is not whole yet, `archive` for OCI archives);
+//! - [`Image`] (`image`, with `resolve` for the way from an archive's index to the one image for this machine, and
+//!   `pushed` for that from a registry's);
 //! - [`Layers`] (`layers`, with `unpack` for the writer, `directories` for its cache of open ones);
 //! - `layer` reads and checks a layer's blob; `stream` inflates it beside; `tarball` and `header` read tar;
 //! - `scratch`: directories that vanish unless they are finished, even after a crash.
@@ -25,16 +26,20 @@ mod layer;
 mod layers;
 mod limits;
 mod path;
+mod pushed;
 mod resolve;
 mod scratch;
 mod store;
 mod stream;
 mod tarball;
 mod unpack;
+mod upload;
 
+pub use digest::digest_of;
 pub use error::Error;
 pub use image::{Image, Platform};
 pub use layers::Layers;
 pub use limits::Limits;
 pub use oci_spec::image::Digest;
 pub use store::Store;
+pub use upload::Upload;

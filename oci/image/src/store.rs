@@ -24,9 +24,11 @@ use crate::{
     error::Error,
     image::{Image, Platform, read_document},
     ingest::{Blobs, Ingest},
-    layer::LayerBlob,
+    layer::{CheckOnly, LayerBlob},
     limits::Limits,
+    pushed,
     scratch::{self, Scratch},
+    upload::Upload,
 };
 
 /// Content-addressed blobs in a directory: `blobs/sha256/<hex>`, and `ingest/` for what is not whole yet.
@@ -100,6 +102,52 @@ impl Store {
         Image::read(self, manifest, &self.inner.limits)
     }
 
+    /// Begins a blob that comes in pieces.
+    ///
+    /// # Errors
+    /// If its file cannot be made.
+    pub fn begin_upload(&self) -> Result<Upload, Error> {
+        Upload::new(Scratch::create(&self.inner.ingest)?)
+    }
+
+    /// Stores a blob that came in pieces under its digest, on disk when this returns; already stored is fine.
+    ///
+    /// # Errors
+    /// If it has another digest, or cannot be stored. No trace of it remains then.
+    pub fn finish_upload(&self, upload: Upload, digest: &Digest) -> Result<(), Error> {
+        let to = self.path_of(digest)?;
+        let (from, _scratch) = upload.finish(digest)?;
+        let _lock = self.lock()?;
+        fs::rename(&from, &to).map_err(|source| Error::io("make", &to, source))?;
+        let blobs = &self.inner.blobs;
+        let synced = File::open(blobs).and_then(|directory| directory.sync_all());
+        synced.map_err(|source| Error::io("sync", blobs, source))
+    }
+
+    /// The image for `platform` that a stored document means: a manifest itself, or one that an index names.
+    ///
+    /// # Errors
+    /// `not_found` if the document is not stored; otherwise as for an archive's documents.
+    pub fn resolve(&self, document: &Digest, platform: &Platform) -> Result<Image, Error> {
+        if !self.contains(document) {
+            return Err(Error::NotFound(document.clone()));
+        }
+        pushed::resolve(self, document, platform, &self.inner.limits)
+    }
+
+    /// Checks the layers of an image whose blobs came one by one, as those of an archive are when it comes in: each
+    /// one's digest and diff-id, and every path in it. Reads all of them.
+    ///
+    /// # Errors
+    /// What is wrong with which layer.
+    pub fn verify(&self, image: &Image) -> Result<(), Error> {
+        for (descriptor, diff_id) in &image.layers() {
+            self.layer(descriptor, diff_id, &self.inner.limits)?
+                .read(&mut CheckOnly)?;
+        }
+        Ok(())
+    }
+
     /// Whether a blob is stored.
     pub fn contains(&self, blob: &Digest) -> bool {
         self.path_of(blob).is_ok_and(|path| path.exists())
@@ -128,8 +176,16 @@ impl Store {
     /// # Errors
     /// If the manifest of one of these images cannot be understood: then nothing is removed.
     pub fn retain(&self, images: &[Digest]) -> Result<u64, Error> {
+        self.retain_with(images, HashSet::new())
+    }
+
+    /// As [`Store::retain`], and keeps these `blobs` too.
+    ///
+    /// # Errors
+    /// As [`Store::retain`].
+    pub fn retain_with(&self, images: &[Digest], blobs: HashSet<Digest>) -> Result<u64, Error> {
         let found = self.list()?;
-        let mut kept = HashSet::new();
+        let mut kept = blobs;
         for image in images {
             kept.extend(self.references(image)?);
         }
