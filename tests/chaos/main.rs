@@ -3,3 +3,4 @@
 
 mod kill;
 mod node_loss;
+mod storm;

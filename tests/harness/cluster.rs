@@ -337,6 +337,27 @@ impl Cluster {
         }
     }
 
+    /// Power cut on the controller's host: the controller and the balancer die at once.
+    ///
+    /// # Panics
+    /// If the host does not die.
+    pub fn power_off_ctl(&mut self) {
+        self.ctl.power_off().expect("the host dies");
+        if let Some(mut child) = self.running.remove("ctld") {
+            child.wait().expect("it ends");
+        }
+    }
+
+    /// Boots the controller's host again and starts the controller.
+    ///
+    /// # Panics
+    /// If the host does not boot.
+    pub fn boot_ctl(&mut self) {
+        let options = HostOptions::new("ctl", self.ctl.ip());
+        self.ctl = self.network.boot(options).expect("the host boots");
+        self.start_ctld();
+    }
+
     /// Boots a worker again and starts its agent.
     pub fn boot(&mut self, index: usize) {
         let options = HostOptions {
