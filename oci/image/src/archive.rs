@@ -1,60 +1,65 @@
-//! Takes an OCI archive: an image layout (OCI image specification, "Image Layout") in a tar, its files
-//! in any order. Blobs stream to disk while they are hashed; what they mean is found out afterwards,
+//! Takes an archive: an image layout (OCI image specification, "Image Layout") in a tar, or what Docker and podman
+//! save (see `docker`), its files in any order, the whole of it plain or compressed. Blobs stream to disk while they are hashed; what they mean is found out afterwards,
 //! since `index.json` often comes last.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Cursor, Read};
 
 use flate2::read::MultiGzDecoder;
 use oci_spec::image::{Digest, OciLayout};
 use tar::EntryType;
 
 use crate::{
-    digest, document,
+    digest, docker, document,
     error::Error,
     header::Member,
-    image::{Image, Platform},
+    image::Image,
     ingest::{Blobs, Ingest},
     layer::{CheckOnly, LayerBlob},
     limits::Limits,
     path::{PathProblem, normalise},
-    resolve::resolve,
+    resolve::{Wish, resolve},
+    stream::{Encoding, MAGIC_BYTES, zstd_decoder},
     tarball::{TarError, Tarball},
 };
-
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// What an archive holds beside its blobs.
 #[derive(Debug, Default)]
 struct Documents {
     marker: Option<Vec<u8>>,
     index: Option<Vec<u8>>,
-    is_docker: bool,
+    /// A Docker archive's, with the files that it is about.
+    docker: Option<Vec<u8>>,
+    files: docker::Files,
 }
 
-/// Takes the archive's blobs, and checks the image for `platform` with all its layers.
+/// Takes the archive's blobs, and checks the image that is wanted with all its layers.
 pub(crate) fn receive(
     archive: impl Read,
     ingest: &mut Ingest,
-    platform: &Platform,
+    wish: Wish<'_>,
     limits: &Limits,
 ) -> Result<Image, Error> {
-    let mut archive = Bounded {
-        inner: archive,
+    let bounded = |inner| Bounded {
+        inner,
         left: limits.archive_bytes,
     };
-    let documents = match first_bytes(&mut archive, limits)? {
-        magic if magic == GZIP_MAGIC => {
-            let inflated = MultiGzDecoder::new((&magic[..]).chain(archive));
-            let bounded = Bounded {
-                inner: inflated,
-                left: limits.archive_bytes,
-            };
-            receive_files(BufReader::new(bounded), ingest, limits)?
+    let mut archive = bounded(archive);
+    let magic = first_bytes(&mut archive, limits)?;
+    let encoding = Encoding::of_magic(&magic);
+    refuse_other_compression(&magic)?;
+    let archive = Cursor::new(magic).chain(archive);
+    let documents = match encoding {
+        Encoding::Plain => receive_files(archive, ingest, limits)?,
+        Encoding::Gzip => {
+            let inflated = MultiGzDecoder::new(archive);
+            receive_files(inflated_within(inflated, limits), ingest, limits)?
         }
-        magic => receive_files((&magic[..]).chain(archive), ingest, limits)?,
+        Encoding::Zstd => {
+            let inflated = Unzstd::new(archive).map_err(Error::Receive)?;
+            receive_files(inflated_within(inflated, limits), ingest, limits)?
+        }
     };
-    let index = documents.check()?;
-    let image = resolve(ingest, &index, platform, limits)?;
+    let image = documents.resolve(ingest, wish, limits)?;
     check_layers(ingest, &image, limits)?;
     Ok(image)
 }
@@ -77,7 +82,7 @@ pub(crate) fn bounded(
 }
 
 /// Checks that each layer is there and is, inside and outside, what its digests say.
-fn check_layers(ingest: &Ingest, image: &Image, limits: &Limits) -> Result<(), Error> {
+pub(crate) fn check_layers(ingest: &Ingest, image: &Image, limits: &Limits) -> Result<(), Error> {
     for (descriptor, diff_id) in &image.layers() {
         let digest = descriptor.digest();
         let missing = || Error::BlobMissing {
@@ -97,29 +102,35 @@ fn check_layers(ingest: &Ingest, image: &Image, limits: &Limits) -> Result<(), E
 }
 
 impl Documents {
-    /// The index, if this is an OCI layout at all.
-    fn check(self) -> Result<Vec<u8>, Error> {
-        let not_a_layout = |reason: &str| Error::NotAnArchive {
-            reason: reason.to_owned(),
-        };
-        let Some(marker) = self.marker else {
-            return Err(match self.is_docker {
-                true => Error::DockerArchive,
-                false => not_a_layout("it has no file oci-layout"),
-            });
-        };
-        let marker: OciLayout = document::parse("oci-layout", &marker)?;
-        let version = marker.image_layout_version();
-        if version != "1.0.0" {
-            let what = format!("version {version} of the OCI image layout");
-            return Err(Error::Unsupported {
-                what,
-                hint: "; 1.0.0 is",
-            });
+    /// The image. What is an OCI layout is taken as such, though newer `docker save` adds a `manifest.json` to it.
+    fn resolve(self, ingest: &mut Ingest, wish: Wish<'_>, limits: &Limits) -> Result<Image, Error> {
+        match (self.marker, self.index, self.docker) {
+            (Some(marker), Some(index), _) => {
+                check_marker(&marker)?;
+                resolve(ingest, &index, wish, limits)
+            }
+            (_, _, Some(docker)) => docker::resolve(ingest, &docker, &self.files, wish, limits),
+            (None, _, None) => Err(Error::NotAnArchive {
+                reason: "it has no file oci-layout, nor manifest.json".to_owned(),
+            }),
+            (Some(_), None, None) => Err(Error::NotAnArchive {
+                reason: "it has no file index.json".to_owned(),
+            }),
         }
-        self.index
-            .ok_or_else(|| not_a_layout("it has no file index.json"))
     }
+}
+
+/// Checks what `oci-layout` says.
+pub(crate) fn check_marker(marker: &[u8]) -> Result<(), Error> {
+    let marker: OciLayout = document::parse("oci-layout", marker)?;
+    let version = marker.image_layout_version();
+    if version == "1.0.0" {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: format!("version {version} of the OCI image layout"),
+        hint: "; 1.0.0 is",
+    })
 }
 
 fn receive_files(
@@ -142,10 +153,17 @@ fn receive_files(
         match path.as_str() {
             "oci-layout" => documents.marker = Some(read_document(&member, read, limits)?),
             "index.json" => documents.index = Some(read_document(&member, read, limits)?),
-            "manifest.json" => documents.is_docker = true,
+            "manifest.json" => documents.docker = Some(read_document(&member, read, limits)?),
             _ => {
                 if let Some(digest) = blob_digest(&path, &member)? {
                     ingest.take(&digest, read)?;
+                } else if documents.marker.is_none() && docker::may_be_part(&path) {
+                    match member.kind {
+                        EntryType::Regular => {
+                            documents.files.put(path, ingest.take_any(read)?)?;
+                        }
+                        _ => documents.files.put_link(path, &member)?,
+                    }
                 }
             }
         }
@@ -204,18 +222,38 @@ fn read_document(
     }
 }
 
-/// The first two bytes tell a gzip stream from a tar.
-fn first_bytes(archive: &mut impl Read, limits: &Limits) -> Result<[u8; 2], Error> {
-    let mut magic = [0; 2];
+/// The first bytes: they tell a compressed stream from a tar.
+fn first_bytes(archive: &mut impl Read, limits: &Limits) -> Result<Vec<u8>, Error> {
+    let mut magic = Vec::new();
     archive
-        .read_exact(&mut magic)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Error::NotAnArchive {
-                reason: "it is empty".to_owned(),
-            },
-            _ => stream_error(error, limits),
-        })?;
+        .take(MAGIC_BYTES as u64)
+        .read_to_end(&mut magic)
+        .map_err(|error| stream_error(error, limits))?;
+    if magic.is_empty() {
+        return Err(Error::NotAnArchive {
+            reason: "it is empty".to_owned(),
+        });
+    }
     Ok(magic)
+}
+
+fn refuse_other_compression(magic: &[u8]) -> Result<(), Error> {
+    let name = match magic {
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => "xz",
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => "bzip2",
+        _ => return Ok(()),
+    };
+    Err(Error::Unsupported {
+        what: format!("an archive compressed with {name}"),
+        hint: "; send it plain, or compressed with gzip or zstd",
+    })
+}
+
+fn inflated_within<R: Read>(inflated: R, limits: &Limits) -> impl Read + use<R> {
+    BufReader::new(Bounded {
+        inner: inflated,
+        left: limits.archive_bytes,
+    })
 }
 
 fn tar_error(error: TarError, limits: &Limits) -> Error {
@@ -274,5 +312,49 @@ impl<R: Read> Read for Bounded<R> {
             .checked_sub(read as u64)
             .ok_or_else(|| io::Error::other(OverLimit))?;
         Ok(read)
+    }
+}
+
+/// Decompresses zstd, and tells its own trouble from that of the stream beneath.
+struct Unzstd<R: Read> {
+    decoder: zstd::Decoder<'static, BufReader<Witness<R>>>,
+}
+
+impl<R: Read> Unzstd<R> {
+    fn new(stream: R) -> io::Result<Self> {
+        let witness = Witness {
+            inner: stream,
+            failed: false,
+        };
+        let decoder = zstd_decoder(BufReader::new(witness))?;
+        Ok(Self { decoder })
+    }
+}
+
+impl<R: Read> Read for Unzstd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.decoder.read(buffer).map_err(|error| {
+            if self.decoder.get_ref().get_ref().failed
+                || error.kind() == io::ErrorKind::UnexpectedEof
+            {
+                error
+            } else {
+                io::Error::new(io::ErrorKind::InvalidData, error)
+            }
+        })
+    }
+}
+
+/// Remembers whether reading failed.
+struct Witness<R> {
+    inner: R,
+    failed: bool,
+}
+
+impl<R: Read> Read for Witness<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer);
+        self.failed |= read.is_err();
+        read
     }
 }

@@ -1,6 +1,11 @@
 //! JSON documents: bounded, and of a known kind.
 
-use serde::de::DeserializeOwned;
+use std::{collections::HashSet, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor},
+};
 
 use crate::{error::Error, limits::Limits};
 
@@ -16,12 +21,74 @@ pub(crate) fn check_size(what: &str, bytes: u64, limits: &Limits) -> Result<(), 
     })
 }
 
-/// The document; a key that comes twice is refused, since readers differ in which one they take.
+/// The document; a key that comes twice, wherever it is, is refused, since readers differ in which one they take.
 pub(crate) fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|source| Error::Document {
+    let parsed = serde_json::from_slice::<UniqueKeys>(bytes)
+        .and_then(|UniqueKeys| serde_json::from_slice(bytes));
+    parsed.map_err(|source| Error::Document {
         what: what.to_owned(),
         source,
     })
+}
+
+/// Any JSON in which no object has a key twice.
+struct UniqueKeys;
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueKeysVisitor)
+    }
+}
+
+struct UniqueKeysVisitor;
+
+impl<'de> Visitor<'de> for UniqueKeysVisitor {
+    type Value = UniqueKeys;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<UniqueKeys, E> {
+        Ok(UniqueKeys)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<UniqueKeys, E> {
+        Ok(UniqueKeys)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<UniqueKeys, E> {
+        Ok(UniqueKeys)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<UniqueKeys, E> {
+        Ok(UniqueKeys)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<UniqueKeys, E> {
+        Ok(UniqueKeys)
+    }
+
+    fn visit_unit<E>(self) -> Result<UniqueKeys, E> {
+        Ok(UniqueKeys)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<UniqueKeys, A::Error> {
+        while sequence.next_element::<UniqueKeys>()?.is_some() {}
+        Ok(UniqueKeys)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueKeys, A::Error> {
+        let mut keys = HashSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if keys.contains(&key) {
+                return Err(A::Error::custom(format!("duplicate field `{key}`")));
+            }
+            keys.insert(key);
+            map.next_value::<UniqueKeys>()?;
+        }
+        Ok(UniqueKeys)
+    }
 }
 
 #[cfg(test)]
@@ -35,6 +102,15 @@ mod tests {
         let error = parse::<ImageIndex>("index.json", twice).unwrap_err();
         assert_eq!(error.code(), "malformed");
         assert!(error.to_string().contains("duplicate field"), "{error}");
+        for deep in [
+            r#"{"a":[{"b":{"c":1,"c":2}}]}"#,
+            r#"{"Labels":{"x":"1","y":null,"\u0078":"2"}}"#,
+        ] {
+            let error = parse::<serde_json::Value>("it", deep.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("duplicate field"), "{error}");
+        }
+        let fine = br#"{"a":[{"b":1.5,"c":-1,"d":true},{"b":null}],"b":"x"}"#;
+        assert!(parse::<serde_json::Value>("it", fine).is_ok());
     }
 
     #[test]

@@ -40,17 +40,14 @@ pub enum Error {
         within: String,
     },
     /// Not a tar, or a broken one.
-    #[error("not an OCI archive: {reason}; make one with `skopeo copy … oci-archive:FILE`")]
+    #[error(
+        "not an OCI or Docker archive: {reason}; make one with `docker save`, `podman save` or \
+         `skopeo copy … oci-archive:FILE`"
+    )]
     NotAnArchive {
         /// What is wrong with it.
         reason: String,
     },
-    /// What `docker save` writes.
-    #[error(
-        "this is a Docker archive, which is unsupported; convert it with \
-         `skopeo copy docker-archive:IN.tar oci-archive:OUT.tar`"
-    )]
-    DockerArchive,
     /// Something well-formed that this implementation does not take.
     #[error("{what} is not supported{hint}")]
     Unsupported {
@@ -113,10 +110,19 @@ pub enum Error {
     },
     /// More than one image would do.
     #[error(
-        "the archive holds several images ({}); send one with a single image", names.join(", ")
+        "the archive holds several images ({}); say which one by its name, or send one with a single image",
+        names.join(", ")
     )]
     SeveralImages {
         /// Their names or digests.
+        names: Vec<String>,
+    },
+    /// The image asked for by name is not among those of the archive.
+    #[error("the archive holds no image {wanted:?}, only {}", names.join(", "))]
+    NoSuchImage {
+        /// The name asked for.
+        wanted: String,
+        /// The names or digests of those that are there.
         names: Vec<String>,
     },
     /// The image is for other machines.
@@ -160,13 +166,13 @@ pub enum Error {
 
 impl Error {
     /// Short and stable: `archive_truncated`, `digest_mismatch`, `layer_path_escapes`, `wrong_architecture`,
-    /// `several_images`, `blob_missing`, `too_large`, `disk_full`, `unsupported`, `malformed`, `not_found`, `io`.
+    /// `several_images`, `no_such_image`, `blob_missing`, `too_large`, `disk_full`, `unsupported`, `malformed`, `not_found`, `io`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } | Self::Receive(_) | Self::LayerEntry { .. } => "io",
             Self::DiskFull { .. } => "disk_full",
             Self::ArchiveTruncated { .. } => "archive_truncated",
-            Self::DockerArchive | Self::Unsupported { .. } => "unsupported",
+            Self::Unsupported { .. } => "unsupported",
             Self::TooLarge { .. } => "too_large",
             Self::NotAnArchive { .. }
             | Self::Document { .. }
@@ -175,6 +181,7 @@ impl Error {
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => "digest_mismatch",
             Self::BlobMissing { .. } => "blob_missing",
             Self::SeveralImages { .. } => "several_images",
+            Self::NoSuchImage { .. } => "no_such_image",
             Self::WrongArchitecture { .. } => "wrong_architecture",
             Self::LayerPathEscapes { .. } => "layer_path_escapes",
             Self::NotFound(_) => "not_found",

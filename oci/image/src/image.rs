@@ -1,6 +1,6 @@
 //! An image: its manifest and its configuration, checked against each other.
 
-use std::{fmt, fs};
+use std::{collections::HashSet, fmt, fs::File, io::Read};
 
 use oci_spec::image::{Arch, Descriptor, Digest, ImageConfiguration, ImageManifest, MediaType, Os};
 
@@ -61,16 +61,16 @@ impl Image {
             .collect()
     }
 
-    /// Every blob of the image: layers, configuration, and the manifest at the end.
+    /// Every blob of the image, each once: layers, configuration, and the manifest at the end.
     pub fn blobs(&self) -> Vec<Digest> {
-        let layers = self
-            .manifest
-            .layers()
-            .iter()
-            .chain([self.manifest.config()]);
+        let layers = self.manifest.layers().iter();
+        let mut seen = HashSet::new();
         layers
-            .map(|blob| blob.digest().clone())
-            .chain([self.digest.clone()])
+            .chain([self.manifest.config()])
+            .map(|blob| blob.digest())
+            .chain([&self.digest])
+            .filter(|digest| seen.insert(*digest))
+            .cloned()
             .collect()
     }
 
@@ -128,7 +128,10 @@ pub(crate) fn read_document(
         });
     }
     document::check_size(what, actual, limits)?;
-    let bytes = fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
+    let mut bytes = Vec::new();
+    File::open(&path)
+        .and_then(|file| file.take(actual).read_to_end(&mut bytes))
+        .map_err(|source| Error::io("read", &path, source))?;
     let actual = digest_of(&bytes);
     if actual != *digest {
         let what = what.to_owned();
@@ -168,6 +171,17 @@ fn check_manifest(manifest: &ImageManifest, limits: &Limits) -> Result<(), Error
             limit: limits.layers.to_string(),
         });
     }
+    if let Some(foreign) = layers.iter().find(|layer| is_foreign(layer.media_type())) {
+        return Err(Error::Unsupported {
+            what: format!(
+                "the foreign layer {} ({})",
+                foreign.digest(),
+                foreign.media_type()
+            ),
+            hint: ": its content may not be distributed, so it is neither stored nor fetched from elsewhere; \
+                   build the image upon a base without such layers",
+        });
+    }
     let unknown = layers
         .iter()
         .map(Descriptor::media_type)
@@ -178,6 +192,12 @@ fn check_manifest(manifest: &ImageManifest, limits: &Limits) -> Result<(), Error
             hint: "; layers are tar, tar+gzip or tar+zstd",
         })
     })
+}
+
+/// Whether a layer is one that only its vendor hands out (OCI image specification, "Non-Distributable Layers").
+fn is_foreign(media_type: &MediaType) -> bool {
+    let name = media_type.to_string();
+    name.contains(".layer.nondistributable.") || name.contains(".rootfs.foreign.")
 }
 
 fn check_config(config: &ImageConfiguration, manifest: &ImageManifest) -> Result<(), Error> {

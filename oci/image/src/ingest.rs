@@ -4,8 +4,8 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::Write,
-    path::PathBuf,
+    io::{Read, Write},
+    path::{Path, PathBuf},
 };
 
 use oci_spec::image::Digest;
@@ -52,24 +52,10 @@ impl Ingest {
     pub(crate) fn take(
         &mut self,
         digest: &Digest,
-        mut read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
+        read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
     ) -> Result<(), Error> {
-        let path = self.path_of(digest)?;
-        let failed = |source| Error::io("write", &path, source);
         // A second blob of the same name replaces the first: one of them has another digest, or they are equal.
-        let mut file = File::create(&path).map_err(failed)?;
-        let mut hasher = Hasher::default();
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            let read = read(&mut buffer)?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(&buffer[..read]);
-            file.write_all(&buffer[..read]).map_err(failed)?;
-        }
-        let bytes = hasher.bytes;
-        let actual = hasher.finish();
+        let (actual, bytes) = write(&self.path_of(digest)?, read)?;
         if actual != *digest {
             let what = "a blob".to_owned();
             return Err(Error::DigestMismatch {
@@ -82,9 +68,30 @@ impl Ingest {
         Ok(())
     }
 
+    /// Takes a blob whose digest nobody has told; its digest.
+    pub(crate) fn take_any(
+        &mut self,
+        read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
+    ) -> Result<Digest, Error> {
+        let incoming = self.scratch.path().join("incoming");
+        let (digest, bytes) = write(&incoming, read)?;
+        let path = self.path_of(&digest)?;
+        fs::rename(&incoming, &path).map_err(|source| Error::io("make", &path, source))?;
+        self.bytes.insert(digest.clone(), bytes);
+        Ok(digest)
+    }
+
+    /// Takes these bytes as a blob; its digest.
+    pub(crate) fn put(&mut self, mut blob: &[u8]) -> Result<Digest, Error> {
+        self.take_any(|buffer| {
+            blob.read(buffer)
+                .map_err(|source| Error::io("read", Path::new("a blob"), source))
+        })
+    }
+
     /// Moves these blobs into the directory `blobs`, in order, after they are on disk. The caller keeps
     /// others from changing that directory meanwhile. If it fails, none of them has come to it.
-    pub(crate) fn commit(&self, digests: &[Digest], blobs: &std::path::Path) -> Result<(), Error> {
+    pub(crate) fn commit(&self, digests: &[Digest], blobs: &Path) -> Result<(), Error> {
         for digest in digests {
             let path = self.path_of(digest)?;
             let synced = File::open(&path).and_then(|file| file.sync_all());
@@ -105,7 +112,7 @@ impl Ingest {
     fn move_all(
         &self,
         digests: &[Digest],
-        blobs: &std::path::Path,
+        blobs: &Path,
         added: &mut Vec<PathBuf>,
     ) -> Result<(), Error> {
         for digest in digests {
@@ -122,5 +129,25 @@ impl Ingest {
 
     fn path_of(&self, digest: &Digest) -> Result<PathBuf, Error> {
         Ok(self.scratch.path().join(hex(digest)?))
+    }
+}
+
+/// Writes what comes to a file; its digest and its size in bytes.
+fn write(
+    path: &Path,
+    mut read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
+) -> Result<(Digest, u64), Error> {
+    let failed = |source| Error::io("write", path, source);
+    let mut file = File::create(path).map_err(failed)?;
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let read = read(&mut buffer)?;
+        if read == 0 {
+            let bytes = hasher.bytes;
+            return Ok((hasher.finish(), bytes));
+        }
+        hasher.update(&buffer[..read]);
+        file.write_all(&buffer[..read]).map_err(failed)?;
     }
 }

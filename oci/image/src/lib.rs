@@ -17,6 +17,8 @@
 mod archive;
 mod digest;
 mod directories;
+mod directory;
+mod docker;
 mod document;
 mod error;
 mod header;
@@ -25,6 +27,7 @@ mod ingest;
 mod layer;
 mod layers;
 mod limits;
+mod names;
 mod path;
 mod pushed;
 mod resolve;

@@ -39,3 +39,14 @@ pub(crate) const EXTENSION_BYTES: u64 = 1 << 20;
 pub(crate) const XATTR_BYTES: usize = 64 << 10;
 /// Most levels of indexes within indexes.
 pub(crate) const INDEX_DEPTH: usize = 4;
+/// Most entries of an index and of all indexes within it: each may make us read a document.
+pub(crate) const INDEX_ENTRIES: usize = 10_000;
+/// Most images that one Docker archive names.
+pub(crate) const DOCKER_IMAGES: usize = 1_000;
+/// Most files of an archive outside of `blobs/` that are remembered by their paths.
+pub(crate) const DOCKER_FILES: usize = 10_000;
+/// Longest chain of links from a layer's name in a Docker archive to its file.
+pub(crate) const DOCKER_LINKS: usize = 8;
+/// Largest window of a zstd stream, as a power of two of bytes: what memory decompressing takes. `zstd -19` needs
+/// 2^23, and only `--ultra` and `--long` more than this.
+pub(crate) const ZSTD_WINDOW_LOG: u32 = 24;

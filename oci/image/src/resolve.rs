@@ -1,5 +1,7 @@
 //! From a layout's index to the one image for this machine.
 
+use std::collections::HashSet;
+
 use oci_spec::image::{Descriptor, Digest, ImageIndex, MediaType};
 
 use crate::{
@@ -7,43 +9,63 @@ use crate::{
     error::Error,
     image::{Image, Platform, read_document},
     ingest::Blobs,
-    limits::{INDEX_DEPTH, Limits},
+    limits::{INDEX_DEPTH, INDEX_ENTRIES, Limits},
+    names::{Wanted, names_of},
 };
 
-const NAME: &str = "org.opencontainers.image.ref.name";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// The one image of the index that is for `platform`.
+/// What is looked for among several images.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    pub(crate) platform: &'a Platform,
+    pub(crate) name: Wanted<'a>,
+}
+
+/// The one image of the index that is wanted.
 pub(crate) fn resolve(
     blobs: &dyn Blobs,
     index: &[u8],
-    platform: &Platform,
+    wish: Wish<'_>,
     limits: &Limits,
 ) -> Result<Image, Error> {
-    let mut search = Search {
-        blobs,
-        platform,
-        limits,
-        fitting: Vec::new(),
-        others: Vec::new(),
-    };
-    search.index(document::parse("index.json", index)?, None, 0)?;
-    search.verdict()
+    let mut search = Search::new(blobs, wish, limits);
+    search.index(document::parse("index.json", index)?, &[], 0)?;
+    search.verdict("index.json")
 }
 
-struct Search<'a> {
+/// Gathers images and decides which one is meant.
+pub(crate) struct Search<'a> {
     blobs: &'a dyn Blobs,
-    platform: &'a Platform,
+    wish: Wish<'a>,
     limits: &'a Limits,
-    /// Images for the platform, each with a name for people.
-    fitting: Vec<(String, Image)>,
+    /// Images that would do, each with its names.
+    fitting: Vec<(Vec<String>, Image)>,
     /// The platforms of the other images.
     others: Vec<String>,
+    /// The names of images that are not wanted.
+    passed_over: Vec<String>,
+    /// What was read already, under these names: an index may name one thing often.
+    seen: HashSet<(Digest, Vec<String>)>,
+    entries: usize,
 }
 
-impl Search<'_> {
-    fn index(&mut self, index: ImageIndex, name: Option<&str>, depth: usize) -> Result<(), Error> {
+impl<'a> Search<'a> {
+    pub(crate) fn new(blobs: &'a dyn Blobs, wish: Wish<'a>, limits: &'a Limits) -> Self {
+        Self {
+            blobs,
+            wish,
+            limits,
+            fitting: Vec::new(),
+            others: Vec::new(),
+            passed_over: Vec::new(),
+            seen: HashSet::new(),
+            entries: 0,
+        }
+    }
+
+    fn index(&mut self, index: ImageIndex, names: &[String], depth: usize) -> Result<(), Error> {
         if index.schema_version() != 2 {
             return Err(Error::malformed("the index", "its schemaVersion is not 2"));
         }
@@ -52,19 +74,23 @@ impl Search<'_> {
             return Err(Error::malformed("the index", reason));
         }
         for descriptor in index.manifests() {
-            let own = descriptor
-                .annotations()
-                .as_ref()
-                .and_then(|it| it.get(NAME));
-            let name = own.map(String::as_str).or(name);
+            self.count()?;
+            let own = names_of(descriptor.annotations().as_ref());
+            let names = if own.is_empty() { names } else { &own };
+            if !self
+                .seen
+                .insert((descriptor.digest().clone(), names.to_vec()))
+            {
+                continue;
+            }
             match descriptor.media_type() {
-                MediaType::ImageIndex => self.nested(descriptor, name, depth)?,
+                MediaType::ImageIndex => self.nested(descriptor, names, depth)?,
                 MediaType::Other(list) if list == DOCKER_LIST => {
-                    self.nested(descriptor, name, depth)?;
+                    self.nested(descriptor, names, depth)?;
                 }
-                MediaType::ImageManifest => self.image(descriptor, name)?,
+                MediaType::ImageManifest => self.described(descriptor, names)?,
                 MediaType::Other(image) if image == DOCKER_MANIFEST => {
-                    self.image(descriptor, name)?;
+                    self.described(descriptor, names)?;
                 }
                 // Signatures and the like.
                 _ => {}
@@ -73,40 +99,64 @@ impl Search<'_> {
         Ok(())
     }
 
+    /// However indexes refer to each other, the work is bounded.
+    fn count(&mut self) -> Result<(), Error> {
+        self.entries += 1;
+        if self.entries > INDEX_ENTRIES {
+            return Err(Error::TooLarge {
+                what: "the number of entries of the index, with those within it,".to_owned(),
+                limit: INDEX_ENTRIES.to_string(),
+            });
+        }
+        Ok(())
+    }
+
     fn nested(
         &mut self,
         descriptor: &Descriptor,
-        name: Option<&str>,
+        names: &[String],
         depth: usize,
     ) -> Result<(), Error> {
         let size = Some(descriptor.size());
         let what = "an index within the index";
         let bytes = read_document(self.blobs, what, descriptor.digest(), size, self.limits)?;
-        self.index(document::parse(what, &bytes)?, name, depth + 1)
+        self.index(document::parse(what, &bytes)?, names, depth + 1)
     }
 
-    fn image(&mut self, descriptor: &Descriptor, name: Option<&str>) -> Result<(), Error> {
-        if let Some(other) = self.other_platform(descriptor) {
-            // Attestations go by a platform that no machine has.
-            if other != "unknown/unknown" {
-                self.others.push(other);
-            }
+    fn described(&mut self, descriptor: &Descriptor, names: &[String]) -> Result<(), Error> {
+        let mut names = names.to_vec();
+        names.push(descriptor.digest().to_string());
+        let other = self.other_platform(descriptor);
+        // Attestations go by a platform that no machine has.
+        if other.as_deref() == Some("unknown/unknown") {
             return Ok(());
         }
-        let digest = descriptor.digest();
-        if self
-            .fitting
-            .iter()
-            .any(|(_, image)| image.digest == *digest)
-        {
+        if !self.wish.name.is_any_of(&names) {
+            self.pass_over(&names);
+            return Ok(());
+        }
+        if let Some(other) = other {
+            self.others.push(other);
             return Ok(());
         }
         self.check_size(descriptor)?;
+        self.read(descriptor.digest(), names)
+    }
+
+    /// Takes note of an image that is not wanted.
+    pub(crate) fn pass_over(&mut self, names: &[String]) {
+        self.passed_over.push(shown(names));
+    }
+
+    /// Takes an image into account, the last of whose names is its digest.
+    pub(crate) fn read(&mut self, digest: &Digest, names: Vec<String>) -> Result<(), Error> {
+        if self.fitting.iter().any(|(_, it)| it.digest == *digest) {
+            return Ok(());
+        }
         let image = Image::read(self.blobs, digest, self.limits)?;
         let actual = image.platform();
-        if actual == *self.platform {
-            let name = name.map_or_else(|| digest.to_string(), str::to_owned);
-            self.fitting.push((name, image));
+        if actual == *self.wish.platform {
+            self.fitting.push((names, image));
         } else {
             self.others.push(actual.to_string());
         }
@@ -121,7 +171,7 @@ impl Search<'_> {
             platform.architecture().to_string(),
         );
         let platform = Platform { os, architecture };
-        (platform != *self.platform).then(|| platform.to_string())
+        (platform != *self.wish.platform).then(|| platform.to_string())
     }
 
     fn check_size(&self, descriptor: &Descriptor) -> Result<(), Error> {
@@ -141,26 +191,38 @@ impl Search<'_> {
         }
     }
 
-    fn verdict(mut self) -> Result<Image, Error> {
+    /// The one image that would do; `document` is what named it.
+    pub(crate) fn verdict(mut self, document: &str) -> Result<Image, Error> {
         if self.fitting.len() > 1 {
-            let names = self.fitting.into_iter().map(|(name, _)| name).collect();
-            return Err(Error::SeveralImages { names });
+            let names = self.fitting.iter().map(|(names, _)| shown(names));
+            return Err(Error::SeveralImages {
+                names: names.collect(),
+            });
         }
-        self.others.sort();
-        self.others.dedup();
-        match (self.fitting.pop(), self.others.is_empty()) {
-            (Some((_, image)), _) => Ok(image),
-            (None, false) => {
-                let wanted = self.platform.to_string();
-                Err(Error::WrongArchitecture {
-                    has: self.others,
-                    wanted,
-                })
-            }
-            (None, true) => Err(Error::malformed(
-                "index.json",
-                "it names no container image",
-            )),
+        if let Some((_, image)) = self.fitting.pop() {
+            return Ok(image);
+        }
+        for names in [&mut self.others, &mut self.passed_over] {
+            names.sort();
+            names.dedup();
+        }
+        if !self.others.is_empty() {
+            return Err(Error::WrongArchitecture {
+                has: self.others,
+                wanted: self.wish.platform.to_string(),
+            });
+        }
+        match self.wish.name.name() {
+            Some(wanted) if !self.passed_over.is_empty() => Err(Error::NoSuchImage {
+                wanted: wanted.to_owned(),
+                names: self.passed_over,
+            }),
+            _ => Err(Error::malformed(document, "it names no container image")),
         }
     }
+}
+
+/// The name by which people know the image; the digest if it has none.
+fn shown(names: &[String]) -> String {
+    names.first().cloned().unwrap_or_default()
 }

@@ -20,13 +20,15 @@ use rustix::fs::{FlockOperation, flock};
 use crate::{
     archive,
     digest::{from_hex, hex},
-    document,
+    directory, document,
     error::Error,
     image::{Image, Platform, read_document},
     ingest::{Blobs, Ingest},
     layer::{CheckOnly, LayerBlob},
     limits::Limits,
+    names::Wanted,
     pushed,
+    resolve::Wish,
     scratch::{self, Scratch},
     upload::Upload,
 };
@@ -63,18 +65,51 @@ impl Store {
         })
     }
 
-    /// Takes an OCI layout as a tar stream (or a gzip of one): each blob's digest, every layer's diff-id and
-    /// every path in it are checked; nothing is visible until everything is whole and synced. Returns the
-    /// image for `platform`.
+    /// Takes an archive: an OCI layout as a tar stream, or what `docker save` and `podman save` write; plain, or
+    /// compressed with gzip or zstd. Each blob's digest, every layer's diff-id and every path in it are checked;
+    /// nothing is visible until everything is whole and synced. Returns the image for `platform`.
     ///
     /// # Errors
     /// See [`Error::code`]. No trace of the archive remains then.
     pub fn import_archive(&self, archive: impl Read, platform: &Platform) -> Result<Image, Error> {
-        let mut ingest = self.new_ingest()?;
-        let image = archive::receive(archive, &mut ingest, platform, &self.inner.limits)?;
-        let _lock = self.lock()?;
-        ingest.commit(&image.blobs(), &self.inner.blobs)?;
-        Ok(image)
+        self.import_archive_named(archive, platform, None)
+    }
+
+    /// Like [`Store::import_archive`], of an archive that may hold several images: takes the one of this name, which
+    /// is a tag, `name:tag`, `name` (with the tag `latest`), with or without its registry, or its digest.
+    ///
+    /// # Errors
+    /// `no_such_image` with the names that are there if the name is none of them, `several_images` if there is more
+    /// than one to choose from; otherwise see [`Error::code`]. No trace of the archive remains then.
+    pub fn import_archive_named(
+        &self,
+        archive: impl Read,
+        platform: &Platform,
+        name: Option<&str>,
+    ) -> Result<Image, Error> {
+        let wish = Wish {
+            platform,
+            name: Wanted::new(name),
+        };
+        self.import(|ingest, limits| archive::receive(archive, ingest, wish, limits))
+    }
+
+    /// Takes an image from a directory that is an OCI layout, with the checks of an archive; `name` as for
+    /// [`Store::import_archive_named`].
+    ///
+    /// # Errors
+    /// As for an archive.
+    pub fn import_directory(
+        &self,
+        layout: &Path,
+        platform: &Platform,
+        name: Option<&str>,
+    ) -> Result<Image, Error> {
+        let wish = Wish {
+            platform,
+            name: Wanted::new(name),
+        };
+        self.import(|ingest, limits| directory::receive(layout, ingest, wish, limits))
     }
 
     /// Takes one blob, checked against its digest; already stored is fine.
@@ -217,6 +252,17 @@ impl Store {
             diff_id,
             limits,
         })
+    }
+
+    fn import(
+        &self,
+        receive: impl FnOnce(&mut Ingest, &Limits) -> Result<Image, Error>,
+    ) -> Result<Image, Error> {
+        let mut ingest = self.new_ingest()?;
+        let image = receive(&mut ingest, &self.inner.limits)?;
+        let _lock = self.lock()?;
+        ingest.commit(&image.blobs(), &self.inner.blobs)?;
+        Ok(image)
     }
 
     fn new_ingest(&self) -> Result<Ingest, Error> {

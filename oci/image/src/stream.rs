@@ -3,7 +3,8 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
 };
@@ -11,7 +12,14 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use oci_spec::image::MediaType;
 
-use crate::digest::{Hasher, Hashing};
+use crate::{
+    digest::{Hasher, Hashing},
+    error::Error,
+    limits::ZSTD_WINDOW_LOG,
+};
+
+/// So many first bytes tell how something is compressed.
+pub(crate) const MAGIC_BYTES: usize = 6;
 
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks that wait for the reading thread.
@@ -30,18 +38,52 @@ impl Encoding {
     pub(crate) fn of(media_type: &MediaType) -> Option<Self> {
         use MediaType as M;
         Some(match media_type {
-            M::ImageLayer | M::ImageLayerNonDistributable => Self::Plain,
-            M::ImageLayerGzip | M::ImageLayerNonDistributableGzip => Self::Gzip,
-            M::ImageLayerZstd | M::ImageLayerNonDistributableZstd => Self::Zstd,
+            M::ImageLayer => Self::Plain,
+            M::ImageLayerGzip => Self::Gzip,
+            M::ImageLayerZstd => Self::Zstd,
             M::Other(name) => match name.strip_prefix("application/vnd.docker.image.rootfs.")? {
                 "diff.tar" => Self::Plain,
-                "diff.tar.gzip" | "foreign.diff.tar.gzip" => Self::Gzip,
+                "diff.tar.gzip" => Self::Gzip,
                 "diff.tar.zstd" => Self::Zstd,
                 _ => return None,
             },
             _ => return None,
         })
     }
+
+    /// By the first bytes.
+    pub(crate) fn of_magic(bytes: &[u8]) -> Self {
+        match bytes {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+
+    /// By a file's first bytes.
+    pub(crate) fn sniff(path: &Path) -> Result<Self, Error> {
+        let mut magic = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(MAGIC_BYTES as u64).read_to_end(&mut magic))
+            .map_err(|source| Error::io("read", path, source))?;
+        Ok(Self::of_magic(&magic))
+    }
+
+    /// OCI's media type of a layer that is stored so.
+    pub(crate) fn media_type(self) -> MediaType {
+        match self {
+            Self::Plain => MediaType::ImageLayer,
+            Self::Gzip => MediaType::ImageLayerGzip,
+            Self::Zstd => MediaType::ImageLayerZstd,
+        }
+    }
+}
+
+/// Decompresses zstd with bounded memory.
+pub(crate) fn zstd_decoder<R: BufRead>(stream: R) -> io::Result<zstd::Decoder<'static, R>> {
+    let mut decoder = zstd::Decoder::with_buffer(stream)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+    Ok(decoder)
 }
 
 /// What [`inflate`] found, beside what `work` made of it.
@@ -146,7 +188,7 @@ fn produce(
     let result = match encoding {
         Encoding::Plain => send(&mut { buffered }),
         Encoding::Gzip => send(&mut MultiGzDecoder::new(buffered)),
-        Encoding::Zstd => zstd::Decoder::with_buffer(buffered).and_then(|mut zstd| send(&mut zstd)),
+        Encoding::Zstd => zstd_decoder(buffered).and_then(|mut zstd| send(&mut zstd)),
     };
     // What follows the compressed stream belongs to the blob's digest too.
     let result = result.and_then(|()| io::copy(&mut stored, &mut io::sink()));

@@ -153,24 +153,64 @@ fn files_may_come_in_any_order_and_with_any_prefix() {
 
 #[test]
 fn a_compressed_archive_is_taken() {
-    let archive = Compression::Gzip
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let plain = hello().archive().unwrap();
+        let archive = compression.compress(&plain).unwrap();
+        assert!(import(&Place::new(), &archive).is_ok());
+        let (code, text) = refused(&Place::new(), &archive[..archive.len() / 2]);
+        assert_eq!(code, "archive_truncated", "{compression:?}: {text}");
+        let mut damaged = archive.clone();
+        damaged[archive.len() / 2] ^= 0x10;
+        assert!(import(&Place::new(), &damaged).is_err());
+        let place = Place::with(Limits {
+            archive_bytes: 1 << 20,
+            ..Limits::default()
+        });
+        let bomb = compression
+            .compress(&[plain, vec![0; 3 << 20]].concat())
+            .unwrap();
+        assert!(bomb.len() < 1 << 20);
+        assert_eq!(refused(&place, &bomb).0, "too_large", "{compression:?}");
+    }
+}
+
+#[test]
+fn a_compressed_upload_that_breaks_is_told_from_a_damaged_one() {
+    let archive = Compression::Zstd
         .compress(&hello().archive().unwrap())
         .unwrap();
-    assert!(import(&Place::new(), &archive).is_ok());
-    let (code, text) = refused(&Place::new(), &archive[..archive.len() / 2]);
-    assert_eq!(code, "archive_truncated", "{text}");
-    let bomb = Compression::Gzip.compress(&vec![0; 3 << 20]).unwrap();
-    let place = Place::with(Limits {
-        archive_bytes: 1 << 20,
-        ..Limits::default()
-    });
-    let mut archive = hello().archive().unwrap();
-    archive.extend(vec![0; 3 << 20]);
-    assert_eq!(
-        refused(&place, &Compression::Gzip.compress(&archive).unwrap()).0,
-        "too_large"
-    );
-    assert!(bomb.len() < 1 << 20);
+    let broken = Broken(&archive[..archive.len() / 2], io::ErrorKind::Other);
+    let error = Place::new()
+        .store
+        .import_archive(broken, &platform())
+        .unwrap_err();
+    assert_eq!(error.code(), "io", "{error}");
+    let junk = [&[0x28, 0xb5, 0x2f, 0xfd][..], &[0xff; 100]].concat();
+    assert_eq!(refused(&Place::new(), &junk).0, "malformed");
+}
+
+#[test]
+fn other_compressions_are_refused_by_name() {
+    for (magic, name) in [
+        (&b"\xfd7zXZ\0 and more"[..], "xz"),
+        (b"BZh91AY and more", "bzip2"),
+    ] {
+        let (code, text) = refused(&Place::new(), magic);
+        assert_eq!(code, "unsupported");
+        assert!(
+            text.contains(name) && text.contains("gzip or zstd"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn zstd_may_not_take_memory_at_will() {
+    // A frame's header that asks for a window of 2^30 bytes (RFC 8878, 3.1.1.1.2).
+    let greedy = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 0, 0, 0, 0, 0];
+    let (code, text) = refused(&Place::new(), &greedy);
+    assert_eq!(code, "malformed");
+    assert!(text.contains("memory"), "{text}");
 }
 
 #[test]
@@ -355,14 +395,12 @@ fn what_is_no_oci_archive_is_told_what_to_do() {
     for bytes in [&b""[..], b"x", b"hello, this is not a tar", &[0; 2048]] {
         assert_eq!(refused(&Place::new(), bytes).0, "malformed");
     }
-    let docker: [(&str, &[u8]); 3] = [
-        ("manifest.json", b"[]"),
-        ("repositories", b"{}"),
-        ("abc/layer.tar", b""),
-    ];
-    let (code, text) = refused(&Place::new(), &archive_of(&docker).unwrap());
-    assert_eq!(code, "unsupported");
-    assert!(text.contains("skopeo copy docker-archive:"), "{text}");
+    let (code, text) = refused(&Place::new(), &archive_of(&[("a", b"b")]).unwrap());
+    assert_eq!(code, "malformed");
+    assert!(
+        text.contains("nor manifest.json") && text.contains("docker save"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -419,6 +457,160 @@ fn several_images_that_fit_are_refused_by_name() {
         Place::new().import(&same).is_ok(),
         "one image by two names is one image"
     );
+}
+
+#[test]
+fn one_of_several_images_is_chosen_by_its_name() {
+    let own = own_architecture();
+    let images = [
+        image(&own, "first"),
+        image(&own, "name:1.0"),
+        image("s390x", "big"),
+    ];
+    let all = together(&images).archive().unwrap();
+    let named = |name| {
+        let place = Place::new();
+        let image = place
+            .store
+            .import_archive_named(&all[..], &platform(), Some(name));
+        assert_eq!(place.unfinished(), 0);
+        image.map(|image| image.digest.to_string())
+    };
+    assert_eq!(named("first").unwrap(), images[0].manifest_digest);
+    assert_eq!(
+        named("docker.io/library/name:1.0").unwrap(),
+        images[1].manifest_digest
+    );
+    assert_eq!(
+        named(&images[1].manifest_digest).unwrap(),
+        images[1].manifest_digest
+    );
+    let error = named("third").unwrap_err();
+    assert_eq!(error.code(), "no_such_image");
+    assert!(
+        error.to_string().contains("only big, first, name:1.0"),
+        "{error}"
+    );
+    let error = named("big").unwrap_err();
+    assert_eq!(error.code(), "wrong_architecture");
+    assert!(error.to_string().contains("linux/s390x"), "{error}");
+}
+
+#[test]
+fn what_is_not_chosen_need_not_be_whole() {
+    let own = own_architecture();
+    let mut both = together(&[image(&own, "first"), image(&own, "second")]);
+    let second = image(&own, "second").manifest_digest;
+    both.files.remove(&blob_path(&second));
+    let archive = both.archive().unwrap();
+    let place = Place::new();
+    let first = place
+        .store
+        .import_archive_named(&archive[..], &platform(), Some("first"));
+    assert!(first.is_ok());
+    assert_eq!(import(&place, &archive).unwrap_err().code(), "blob_missing");
+}
+
+#[test]
+fn a_layout_that_is_a_directory_is_taken() {
+    let layout = together(&[hello(), image("s390x", "big")]);
+    let place = Place::new();
+    let directory = place.directory.path().join("layout");
+    layout.write_directory(&directory).unwrap();
+    let import = |name| place.store.import_directory(&directory, &platform(), name);
+    assert_eq!(
+        import(None).unwrap().digest.to_string(),
+        hello().manifest_digest
+    );
+    assert_eq!(
+        (place.blobs(), place.unfinished()),
+        (4, 0),
+        "only what the image needs"
+    );
+    assert_eq!(import(Some("nope")).unwrap_err().code(), "no_such_image");
+    let other = Place::new();
+    let import = || other.store.import_directory(&directory, &platform(), None);
+    let blob = directory.join(blob_path(&hello().manifest_digest));
+    let manifest = fs::read(&blob).unwrap();
+    fs::write(&blob, manifest.to_ascii_uppercase()).unwrap();
+    assert_eq!(import().unwrap_err().code(), "digest_mismatch");
+    fs::remove_file(&blob).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &blob).unwrap();
+    assert_eq!(
+        import().unwrap_err().code(),
+        "malformed",
+        "no link is followed"
+    );
+    fs::remove_file(directory.join("index.json")).unwrap();
+    let error = import().unwrap_err();
+    assert!(
+        error.to_string().contains("has no file index.json"),
+        "{error}"
+    );
+    assert_eq!((other.blobs(), other.unfinished()), (0, 0));
+}
+
+#[test]
+fn layers_that_only_their_vendor_hands_out_are_refused() {
+    for name in [
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    ] {
+        let layer = Layer::new(&[Entry::file("f", "x")], Compression::Gzip).unwrap();
+        let image = ImageSpec::new("x")
+            .layer(layer)
+            .edit_manifest(move |manifest| manifest["layers"][0]["mediaType"] = name.into());
+        let archive = image.build().unwrap().archive().unwrap();
+        let (code, text) = refused(&Place::new(), &archive);
+        assert_eq!(code, "unsupported");
+        assert!(
+            text.contains("foreign layer") && text.contains(name),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn indexes_that_multiply_are_stopped() {
+    let mut layout = hello();
+    // Each refers 200 times to the next, under another name each time.
+    let mut below: Value = serde_json::from_slice(&layout.files["index.json"]).unwrap();
+    for _ in 0..3 {
+        let bytes = serde_json::to_vec(&below).unwrap();
+        layout
+            .files
+            .insert(blob_path(&sha256(&bytes)), bytes.clone());
+        let entry = |name: usize| {
+            json!({
+                "mediaType": "application/vnd.oci.image.index.v1+json",
+                "digest": sha256(&bytes),
+                "size": bytes.len(),
+                "annotations": { "org.opencontainers.image.ref.name": name.to_string() },
+            })
+        };
+        let entries: Vec<Value> = (0..200).map(entry).collect();
+        below = json!({ "schemaVersion": 2, "manifests": entries });
+    }
+    let layout = with_index(layout, |index| *index = below);
+    let (code, text) = refused(&Place::new(), &layout.archive().unwrap());
+    assert_eq!(code, "too_large");
+    assert!(text.contains("entries of the index"), "{text}");
+}
+
+#[test]
+fn an_index_that_is_named_often_is_read_once() {
+    let mut layout = hello();
+    let own = layout.files["index.json"].clone();
+    layout.files.insert(blob_path(&sha256(&own)), own.clone());
+    let entry = json!({
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": sha256(&own),
+        "size": own.len(),
+    });
+    let layout = with_index(layout, |index| {
+        *index = json!({ "schemaVersion": 2, "manifests": vec![entry; 5000] });
+    });
+    assert!(import(&Place::new(), &layout.archive().unwrap()).is_ok());
 }
 
 #[test]

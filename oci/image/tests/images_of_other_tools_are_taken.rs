@@ -123,6 +123,14 @@ fn an_archive_of_skopeo() {
         &place,
         &import(&place, &directory.join("image.tar")).unwrap(),
     );
+    // As a Docker archive, which has its layers plain.
+    run(
+        directory,
+        "skopeo --insecure-policy copy --quiet oci:layout:app docker-archive:docker.tar:app:1 && gzip docker.tar",
+    );
+    let docker = Place::new();
+    let image = import(&docker, &directory.join("docker.tar.gz")).unwrap();
+    check_umocis(&docker, &image);
     // With zstd, as skopeo's own compression writes it.
     run(
         directory,
@@ -165,8 +173,12 @@ fn archives_of_buildah() {
     );
     let config = image.config.config().as_ref().unwrap();
     assert_eq!(config.user().as_deref(), Some("1000"));
-    let error = import(&place, &directory.join("docker.tar")).unwrap_err();
-    assert_eq!((error.code(), place.unfinished()), ("unsupported", 0));
+    let docker = import(&place, &directory.join("docker.tar")).unwrap();
+    let layers = place.unpack(&docker).unwrap();
+    assert!(layers[0].join("opt/file").is_file());
+    let config = docker.config.config().as_ref().unwrap();
+    assert_eq!(config.user().as_deref(), Some("1000"));
+    assert_eq!(place.unfinished(), 0);
 }
 
 #[test]
