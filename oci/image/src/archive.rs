@@ -2,10 +2,14 @@
 //! save (see `docker`), its files in any order, the whole of it plain or compressed. Blobs stream to disk while they are hashed; what they mean is found out afterwards,
 //! since `index.json` often comes last.
 
-use std::io::{self, BufReader, Cursor, Read};
+use std::{
+    collections::HashSet,
+    io::{self, BufReader, Cursor, Read},
+    thread,
+};
 
 use flate2::read::MultiGzDecoder;
-use oci_spec::image::{Digest, OciLayout};
+use oci_spec::image::{Descriptor, Digest, OciLayout};
 use tar::EntryType;
 
 use crate::{
@@ -16,6 +20,7 @@ use crate::{
     ingest::{Blobs, Ingest},
     layer::{CheckOnly, LayerBlob},
     limits::Limits,
+    parallel,
     path::{PathProblem, normalise},
     resolve::{Wish, resolve},
     stream::{Encoding, MAGIC_BYTES, zstd_decoder},
@@ -81,24 +86,45 @@ pub(crate) fn bounded(
     }
 }
 
-/// Checks that each layer is there and is, inside and outside, what its digests say.
+/// Checks that each layer is there and is, inside and outside, what its digests say; several at once, while
+/// the blobs are written to the disk beside.
 pub(crate) fn check_layers(ingest: &Ingest, image: &Image, limits: &Limits) -> Result<(), Error> {
-    for (descriptor, diff_id) in &image.layers() {
-        let digest = descriptor.digest();
-        let missing = || Error::BlobMissing {
-            what: "a layer".to_owned(),
-            digest: digest.clone(),
-        };
-        let (path, _) = ingest.find(digest)?.ok_or_else(missing)?;
-        LayerBlob {
-            path,
-            descriptor,
-            diff_id,
-            limits,
-        }
-        .read(&mut CheckOnly)?;
+    let mut seen = HashSet::new();
+    let layers: Vec<_> = image
+        .layers()
+        .into_iter()
+        .filter(|(layer, diff_id)| seen.insert((layer.digest().clone(), diff_id.clone())))
+        .collect();
+    thread::scope(|scope| {
+        let synced = scope.spawn(|| ingest.sync(&image.blobs()));
+        parallel::for_each(&layers, |(layer, diff_id)| {
+            check_layer(ingest, layer, diff_id, limits)
+        })?;
+        synced
+            .join()
+            .map_err(|_| Error::Receive(io::Error::other("the thread that syncs died")))?
+    })
+}
+
+fn check_layer(
+    ingest: &Ingest,
+    descriptor: &Descriptor,
+    diff_id: &Digest,
+    limits: &Limits,
+) -> Result<(), Error> {
+    let digest = descriptor.digest();
+    let missing = || Error::BlobMissing {
+        what: "a layer".to_owned(),
+        digest: digest.clone(),
+    };
+    let (path, _) = ingest.find(digest)?.ok_or_else(missing)?;
+    LayerBlob {
+        path,
+        descriptor,
+        diff_id,
+        limits,
     }
-    Ok(())
+    .read(&mut CheckOnly)
 }
 
 impl Documents {

@@ -92,11 +92,22 @@ impl Ingest {
     /// Moves these blobs into the directory `blobs`, in order, after they are on disk. The caller keeps
     /// others from changing that directory meanwhile. If it fails, none of them has come to it.
     pub(crate) fn commit(&self, digests: &[Digest], blobs: &Path) -> Result<(), Error> {
+        self.sync(digests)?;
+        self.publish(digests, blobs)
+    }
+
+    /// Waits until these blobs are on disk.
+    pub(crate) fn sync(&self, digests: &[Digest]) -> Result<(), Error> {
         for digest in digests {
             let path = self.path_of(digest)?;
             let synced = File::open(&path).and_then(|file| file.sync_all());
             synced.map_err(|source| Error::io("sync", &path, source))?;
         }
+        Ok(())
+    }
+
+    /// Like [`Ingest::commit`], of blobs that are on disk already.
+    pub(crate) fn publish(&self, digests: &[Digest], blobs: &Path) -> Result<(), Error> {
         let mut added = Vec::new();
         let moved = self.move_all(digests, blobs, &mut added);
         if moved.is_err() {

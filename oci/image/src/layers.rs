@@ -1,9 +1,8 @@
 //! Unpacked layers, one directory each: `<hex of diff-id>/`, and `.tmp-*/` for those in the making.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
-    io,
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -15,6 +14,7 @@ use crate::{
     digest::{from_hex, hex},
     error::Error,
     limits::Limits,
+    parallel,
     scratch::{self, Scratch, discard},
     store::{Store, create_private},
     unpack::Unpacker,
@@ -74,9 +74,55 @@ impl Layers {
         let turn = self.turn(diff_id);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         if !path.is_dir() {
-            self.unpack_anew(store, layer, diff_id, &path)?;
+            let made = self.make(store, layer, diff_id)?;
+            self.keep(vec![(made, path.clone())])?;
         }
         Ok(path)
+    }
+
+    /// Unpacks all layers of an image, as [`Layers::unpack`] does with one, several at once; their directories in the
+    /// image's order. A layer that is there twice is unpacked once.
+    ///
+    /// # Errors
+    /// That of the lowest layer that failed; those that are whole by then are not kept.
+    pub fn unpack_all(
+        &self,
+        store: &Store,
+        layers: &[(Descriptor, Digest)],
+    ) -> Result<Vec<PathBuf>, Error> {
+        let unique: BTreeMap<String, &(Descriptor, Digest)> = layers
+            .iter()
+            .map(|layer| (layer.1.to_string(), layer))
+            .collect();
+        // In the order of their names: two callers can never wait for each other.
+        let turns: Vec<_> = unique
+            .values()
+            .map(|(_, diff_id)| self.turn(diff_id))
+            .collect();
+        let _turns: Vec<_> = turns
+            .iter()
+            .map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
+            .collect();
+        let mut missing: Vec<&(Descriptor, Digest)> = Vec::new();
+        for layer in layers {
+            let is_first = !missing.iter().any(|(_, diff_id)| *diff_id == layer.1);
+            if is_first && !self.path_of(&layer.1)?.is_dir() {
+                missing.push(layer);
+            }
+        }
+        let made = parallel::for_each(&missing, |(layer, diff_id)| {
+            self.make(store, layer, diff_id)
+        })?;
+        let made: Result<Vec<_>, Error> = made
+            .into_iter()
+            .zip(missing)
+            .map(|(scratch, (_, diff_id))| Ok((scratch, self.path_of(diff_id)?)))
+            .collect();
+        self.keep(made?)?;
+        layers
+            .iter()
+            .map(|(_, diff_id)| self.path_of(diff_id))
+            .collect()
     }
 
     /// Removes every layer that is not among these.
@@ -111,22 +157,27 @@ impl Layers {
         Arc::clone(at_work.entry(diff_id.clone()).or_default())
     }
 
-    fn unpack_anew(
-        &self,
-        store: &Store,
-        layer: &Descriptor,
-        diff_id: &Digest,
-        path: &Path,
-    ) -> Result<(), Error> {
+    /// Unpacks a layer into a directory that nobody sees yet.
+    fn make(&self, store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<Scratch, Error> {
         let blob = store.layer(layer, diff_id, &self.inner.limits)?;
         let scratch = Scratch::create(&self.inner.root)?;
         let mut unpacker = Unpacker::new(scratch.handle().as_fd(), diff_id)?;
         blob.read(&mut unpacker)?;
         unpacker.finish()?;
-        let sync = |directory: &File| rustix::fs::syncfs(directory).map_err(io::Error::from);
-        sync(scratch.handle()).map_err(|source| Error::io("sync", path, source))?;
-        scratch.keep_as(path)?;
+        Ok(scratch)
+    }
+
+    /// Gives finished layers their names, once all of them are on the disk.
+    fn keep(&self, layers: Vec<(Scratch, PathBuf)>) -> Result<(), Error> {
         let root = &self.inner.root;
+        let Some((first, _)) = layers.first() else {
+            return Ok(());
+        };
+        // All are on one file system.
+        rustix::fs::syncfs(first.handle()).map_err(|source| Error::io("sync", root, source))?;
+        for (scratch, path) in layers {
+            scratch.keep_as(&path)?;
+        }
         let synced = File::open(root).and_then(|root| root.sync_all());
         synced.map_err(|source| Error::io("sync", root, source))
     }

@@ -28,6 +28,7 @@ mod layer;
 mod layers;
 mod limits;
 mod names;
+mod parallel;
 mod path;
 mod pushed;
 mod resolve;

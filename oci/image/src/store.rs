@@ -261,7 +261,8 @@ impl Store {
         let mut ingest = self.new_ingest()?;
         let image = receive(&mut ingest, &self.inner.limits)?;
         let _lock = self.lock()?;
-        ingest.commit(&image.blobs(), &self.inner.blobs)?;
+        // They were synced while they were checked.
+        ingest.publish(&image.blobs(), &self.inner.blobs)?;
         Ok(image)
     }
 

@@ -1,5 +1,5 @@
-//! A layer's blob, decompressed on a thread beside: while one thread inflates, the other hashes what
-//! comes out and works with it. A few buffers go to and fro between them; memory stays bounded.
+//! A layer's blob, decompressed on a thread beside: while one thread inflates, another hashes what
+//! comes out, and the caller's works with it. A few buffers go round between them; memory stays bounded.
 
 use std::{
     fs::File,
@@ -22,8 +22,8 @@ use crate::{
 pub(crate) const MAGIC_BYTES: usize = 6;
 
 const CHUNK_BYTES: usize = 256 << 10;
-/// Chunks that wait for the reading thread.
-const CHUNKS: usize = 4;
+/// Chunks that wait for each thread.
+const CHUNKS: usize = 3;
 
 /// How a layer is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,9 @@ pub(crate) struct Hashes {
     pub(crate) inflated: Hasher,
 }
 
+/// A piece of what came out, or why there is no more.
+type Chunk = io::Result<Vec<u8>>;
+
 /// Decompresses `blob` while `work` reads it, then reads what is left of it, so that both hashes are
 /// of the whole. More than `limit` bytes are an error of kind `FileTooLarge`.
 pub(crate) fn inflate<T, E: From<io::Error>>(
@@ -103,45 +106,47 @@ pub(crate) fn inflate<T, E: From<io::Error>>(
     limit: u64,
     work: impl FnOnce(&mut Inflated) -> Result<T, E>,
 ) -> Result<(T, Hashes), E> {
-    let (chunks, filled) = sync_channel(CHUNKS);
-    let (spare, empty) = sync_channel(CHUNKS + 2);
+    let (unhashed, to_hash) = sync_channel(CHUNKS);
+    let (hashed, filled) = sync_channel(CHUNKS);
+    let (spare, empty) = sync_channel(2 * CHUNKS + 3);
     thread::scope(|scope| {
-        let inflater = thread::Builder::new()
-            .name("inflate".to_owned())
-            .spawn_scoped(scope, move || {
-                produce(blob, encoding, limit, &chunks, &empty)
-            })?;
+        let inflater = start(scope, "inflate", move || {
+            produce(blob, encoding, limit, &unhashed, &empty)
+        })?;
+        let hasher = start(scope, "hash", move || pass_on(&to_hash, &hashed))?;
         let mut inflated = Inflated {
             filled,
             spare,
             chunk: Vec::new(),
             position: 0,
-            hasher: Hasher::default(),
         };
         let done = work(&mut inflated)?;
         io::copy(&mut inflated, &mut io::sink())?;
-        let hasher = inflated.hasher;
-        let stored = inflater
-            .join()
-            .map_err(|_| io::Error::other("the inflating thread died"))?;
-        Ok((
-            done,
-            Hashes {
-                stored,
-                inflated: hasher,
-            },
-        ))
+        let died = |_| io::Error::other("a thread that reads the layer died");
+        let hashes = Hashes {
+            stored: inflater.join().map_err(died)?,
+            inflated: hasher.join().map_err(died)?,
+        };
+        Ok((done, hashes))
     })
+}
+
+fn start<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<thread::ScopedJoinHandle<'scope, T>> {
+    let name = name.to_owned();
+    thread::Builder::new().name(name).spawn_scoped(scope, work)
 }
 
 /// What comes out of the blob, in order.
 #[derive(Debug)]
 pub(crate) struct Inflated {
-    filled: Receiver<io::Result<Vec<u8>>>,
+    filled: Receiver<Chunk>,
     spare: SyncSender<Vec<u8>>,
     chunk: Vec<u8>,
     position: usize,
-    hasher: Hasher,
 }
 
 impl Read for Inflated {
@@ -154,7 +159,6 @@ impl Read for Inflated {
             // Nobody takes it back at the end: it is only freed then.
             drop(self.spare.try_send(used));
             self.position = 0;
-            self.hasher.update(&self.chunk);
         }
         let read = (&self.chunk[self.position..]).read(buffer)?;
         self.position += read;
@@ -162,12 +166,26 @@ impl Read for Inflated {
     }
 }
 
+/// The hashing thread: each chunk is hashed on its way. Ends as the inflating one does.
+fn pass_on(chunks: &Receiver<Chunk>, hashed: &SyncSender<Chunk>) -> Hasher {
+    let mut hasher = Hasher::default();
+    for chunk in chunks {
+        if let Ok(chunk) = &chunk {
+            hasher.update(chunk);
+        }
+        if hashed.send(chunk).is_err() {
+            break;
+        }
+    }
+    hasher
+}
+
 /// The inflating thread: ends with the blob, with an error, or when nobody listens any more.
 fn produce(
     blob: File,
     encoding: Encoding,
     limit: u64,
-    chunks: &SyncSender<io::Result<Vec<u8>>>,
+    chunks: &SyncSender<Chunk>,
     empty: &Receiver<Vec<u8>>,
 ) -> Hasher {
     let mut stored = Hashing::new(blob);

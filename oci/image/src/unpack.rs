@@ -9,8 +9,8 @@ use oci_spec::image::Digest;
 use rustix::{
     fs::{
         AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chmodat, chownat, fchmod,
-        fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, statat, symlinkat,
-        utimensat,
+        fchown, fgetxattr, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat,
+        statat, symlinkat, utimensat,
     },
     io::{Errno, Result as SysResult},
 };
@@ -28,6 +28,8 @@ use crate::{
 const BUFFER_BYTES: usize = 128 << 10;
 /// Attributes of this size fit on every file system that has attributes at all.
 const SMALL_XATTR_BYTES: usize = 900;
+/// The bit of a directory's mode that gives its group to what is made in it.
+const SET_GROUP: u32 = 0o2000;
 /// Mode of files in the making, until they have their owner.
 const UNFINISHED: Mode = Mode::from_raw_mode(0o600);
 
@@ -39,6 +41,8 @@ pub(crate) struct Unpacker<'a> {
     layer: &'a Digest,
     /// Whether owners and devices can be made; without, everything is the user's own.
     is_root: bool,
+    /// What new files are without any further call.
+    given: Given,
     buffer: Vec<u8>,
     /// What the archive says of the layer's own directory.
     root_mode: u32,
@@ -64,11 +68,13 @@ impl<'a> Unpacker<'a> {
     /// Of the layer with this diff-id, into an empty directory.
     pub(crate) fn new(root: BorrowedFd<'a>, layer: &'a Digest) -> Result<Self, Error> {
         let directories = Directories::new(root).map_err(|errno| entry_error(layer, b"", errno))?;
+        let given = Given::in_directory(root).map_err(|errno| entry_error(layer, b"", errno))?;
         Ok(Self {
             root,
             directories,
             layer,
             is_root: rustix::process::geteuid().is_root(),
+            given,
             buffer: vec![0; BUFFER_BYTES],
             root_mode: 0o755,
             root_mtime: Time::default(),
@@ -86,7 +92,12 @@ impl<'a> Unpacker<'a> {
 
     fn file(&mut self, path: &[u8], member: &Member, data: &mut Data<'_>) -> Result<(), Error> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let create = |parent: BorrowedFd<'_>, name: &[u8]| openat(parent, name, flags, UNFINISHED);
+        let is_as_given = self.given.is_all_of(member, self.is_root);
+        let mode = match is_as_given {
+            true => Mode::from_raw_mode(member.mode),
+            false => UNFINISHED,
+        };
+        let create = |parent: BorrowedFd<'_>, name: &[u8]| openat(parent, name, flags, mode);
         let file = self
             .replace(path, create)
             .map_err(|errno| self.failed(path, errno))?;
@@ -98,7 +109,11 @@ impl<'a> Unpacker<'a> {
             write_all(file.as_fd(), &self.buffer[..read])
                 .map_err(|errno| self.failed(path, errno))?;
         }
-        self.finish_open(file.as_fd(), member)
+        let finished = match is_as_given {
+            true => Ok(()),
+            false => self.finish_open(file.as_fd(), member),
+        };
+        finished
             .and_then(|()| futimens(&file, &times(member.mtime)))
             .map_err(|errno| self.failed(path, errno))
     }
@@ -118,6 +133,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn directory(&mut self, path: &[u8], member: &Member) -> SysResult<()> {
+        self.given.note_directory(member);
         if path.is_empty() {
             (self.root_mode, self.root_mtime) = (member.mode, member.mtime);
             return self.own(self.root, member);
@@ -260,6 +276,53 @@ impl<'a> Unpacker<'a> {
     fn failed(&self, path: &[u8], errno: Errno) -> Error {
         entry_error(self.layer, path, errno)
     }
+}
+
+/// What a new file has from the kernel: most files of most images need nothing else, and each call counts.
+#[derive(Debug)]
+struct Given {
+    owner: (u32, u32),
+    umask: u32,
+    /// Whether new files get the group from their directory, or whether that is not known.
+    is_inherited: bool,
+}
+
+impl Given {
+    /// What is known from a directory that this process has just made.
+    fn in_directory(directory: BorrowedFd<'_>) -> SysResult<Self> {
+        let owner = (rustix::process::geteuid(), rustix::process::getegid());
+        let owner = (owner.0.as_raw(), owner.1.as_raw());
+        let stat = fstat(directory)?;
+        let sets_group = stat.st_mode & SET_GROUP != 0;
+        // A default ACL takes the umask's part: then nothing is known.
+        let has_acl = fgetxattr(directory, "system.posix_acl_default", &mut [0; 0]).is_ok();
+        Ok(Self {
+            owner,
+            umask: if has_acl { 0o777 } else { umask() },
+            is_inherited: sets_group || (stat.st_uid, stat.st_gid) != owner,
+        })
+    }
+
+    /// Files in a directory that sets the group, or has another one where the file system always inherits it, are
+    /// given theirs in a call of its own; so then are all others, as it is rare.
+    fn note_directory(&mut self, directory: &Member) {
+        self.is_inherited |= directory.mode & SET_GROUP != 0 || directory.gid != self.owner.1;
+    }
+
+    fn is_all_of(&self, member: &Member, with_owner: bool) -> bool {
+        let has_owner =
+            !with_owner || (!self.is_inherited && (member.uid, member.gid) == self.owner);
+        has_owner && member.mode & (self.umask | !0o777) == 0 && member.xattrs.is_empty()
+    }
+}
+
+/// The bits of new files' modes that the kernel takes away; all of them if that cannot be found out.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    umask
+        .and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok())
+        .unwrap_or(0o777)
 }
 
 /// Owner before mode and attributes: changing it takes set-uid bits and capabilities away.

@@ -120,10 +120,7 @@ fn layers_that_came_one_by_one_are_checked() {
     layout.files.remove(&missing).unwrap();
     let other = Place::new();
     let image = push(&other, &layout, &layout.manifest_digest).unwrap();
-    assert_eq!(
-        other.store.verify(&image).unwrap_err().code(),
-        "not_found"
-    );
+    assert_eq!(other.store.verify(&image).unwrap_err().code(), "not_found");
 }
 
 #[test]

@@ -353,3 +353,90 @@ fn the_same_layer_is_unpacked_by_many_at_once() {
     });
     assert_eq!(place.unfinished(), 0);
 }
+
+#[test]
+fn modes_and_owners_do_not_come_from_the_directory_or_the_umask() {
+    if !needs(&[ROOT]) {
+        return;
+    }
+    let (_place, root) = unpack(&[
+        Entry::file("before", "x").mode(0o777),
+        Entry::file("closed", "x").mode(0),
+        Entry::directory("shared").mode(0o2775).owner(0, 50),
+        Entry::file("shared/ours", "x").mode(0o666),
+        Entry::file("shared/theirs", "x").mode(0o2750).owner(0, 50),
+        Entry::directory("shared/below"),
+        Entry::file("shared/below/ours", "x"),
+    ]);
+    let root = root.unwrap();
+    for (path, mode, gid) in [
+        ("before", 0o777, 0),
+        ("closed", 0, 0),
+        ("shared", 0o2775, 50),
+        ("shared/ours", 0o666, 0),
+        ("shared/theirs", 0o2750, 50),
+        ("shared/below", 0o755, 0),
+        ("shared/below/ours", 0o644, 0),
+    ] {
+        let metadata = fs::metadata(root.join(path)).unwrap();
+        assert_eq!(
+            (metadata.mode() & 0o7777, metadata.gid()),
+            (mode, gid),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn all_layers_of_an_image_are_unpacked_in_order() {
+    let names: Vec<String> = (0..60).map(|number| format!("file-{number}")).collect();
+    let layers: Vec<[Entry; 1]> = names.iter().map(|name| [Entry::file(name, "x")]).collect();
+    // The last ones are there twice.
+    let repeated: Vec<&[Entry]> = layers
+        .iter()
+        .chain(&layers[50..])
+        .map(|it| &it[..])
+        .collect();
+    let place = Place::new();
+    let image = place.import(&image_of(&repeated)).unwrap();
+    place
+        .layers
+        .unpack(&place.store, &image.layers()[7].0, &image.layers()[7].1)
+        .unwrap();
+    let unpack_all = || place.layers.unpack_all(&place.store, &image.layers());
+    // Two at once do not wait for each other for ever.
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(unpack_all);
+        (unpack_all().unwrap(), first.join().unwrap().unwrap())
+    });
+    assert_eq!(first, second);
+    assert_eq!(first.len(), 70);
+    for (directory, name) in first.iter().zip(names.iter().chain(&names[50..])) {
+        assert!(directory.join(name).is_file(), "{name}");
+    }
+    assert_eq!(place.unfinished(), 0);
+}
+
+#[test]
+fn a_layer_that_fails_takes_none_of_the_others_along() {
+    let place = Place::new();
+    let image = place
+        .import(&image_of(&[
+            &[Entry::file("a", "x")],
+            &[Entry::file("b", "x")],
+        ]))
+        .unwrap();
+    let blob = image.layers()[1].0.digest().digest().to_owned();
+    let path = place.directory.path().join("store/blobs/sha256").join(blob);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = place
+        .layers
+        .unpack_all(&place.store, &image.layers())
+        .unwrap_err();
+    assert_eq!(error.code(), "digest_mismatch", "{error}");
+    assert_eq!(place.unfinished(), 0);
+    assert!(place.layers.get(&image.layers()[1].1).is_none());
+}
