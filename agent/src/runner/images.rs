@@ -1,16 +1,17 @@
 //! Images on this node: fetched from the controller blob by blob, each layer unpacked once, and removed when no process
 //! has needed them for a while.
 
+mod error;
 mod fetch;
 
 use std::{
-    collections::HashMap,
-    io,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+pub use error::Error;
 use fetch::Fetcher;
 use futures_util::future::try_join_all;
 use oci_spec::image::{Descriptor, Digest as OciDigest, ImageConfiguration};
@@ -19,87 +20,6 @@ use tucano_api::ids::Digest;
 use tucano_oci_image::{Image, Layers, Limits, Platform, Store};
 
 use crate::settings::Token;
-
-/// Why an image cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The store or the layers' directory cannot be used.
-    #[error("cannot use the images in {path}: {source}")]
-    Open {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<tucano_oci_image::Error>,
-    },
-    /// The HTTP client cannot be made.
-    #[error("cannot make an HTTP client: {0}")]
-    Client(#[source] reqwest::Error),
-    /// A digest that is none.
-    #[error("{0} is not a digest that this agent knows")]
-    Digest(String),
-    /// The controller did not give a blob.
-    #[error("cannot fetch {digest} from {url}: {reason}")]
-    Fetch {
-        /// The blob.
-        digest: String,
-        /// Where it was asked for.
-        url: String,
-        /// Why it was not given.
-        reason: String,
-        /// Whether another try may help.
-        transient: bool,
-    },
-    /// A blob is not what it should be, or cannot be stored.
-    #[error("cannot store {digest}: {source}")]
-    Store {
-        /// The blob.
-        digest: String,
-        /// Why.
-        #[source]
-        source: Box<tucano_oci_image::Error>,
-    },
-    /// The image's documents make no sense.
-    #[error("image {digest}: {source}")]
-    Image {
-        /// The manifest.
-        digest: String,
-        /// Why.
-        #[source]
-        source: Box<tucano_oci_image::Error>,
-    },
-    /// The image is for another kind of machine.
-    #[error("image {digest} is for {image}, and this node is {node}: build the image for {node}")]
-    WrongPlatform {
-        /// The manifest.
-        digest: String,
-        /// What the image is for.
-        image: String,
-        /// What the node is.
-        node: String,
-    },
-    /// A layer cannot be unpacked.
-    #[error("cannot unpack layer {diff_id}: {source}")]
-    Unpack {
-        /// The layer.
-        diff_id: String,
-        /// Why.
-        #[source]
-        source: Box<tucano_oci_image::Error>,
-    },
-    /// A blob that is no longer needed cannot be removed.
-    #[error("cannot remove {path}: {source}")]
-    Remove {
-        /// The blob's file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The agent is ending.
-    #[error("the agent is ending")]
-    Ending,
-}
 
 /// An image that processes can be started from.
 #[derive(Debug)]
@@ -193,7 +113,7 @@ impl Images {
         }
         let image = self.documents(&to_oci(digest)?).await?;
         check_platform(&image)?;
-        let parts = image.layers();
+        let parts = each_once(image.layers());
         let layers = parts
             .iter()
             .map(|(layer, diff_id)| self.layer(layer, diff_id));
@@ -368,6 +288,18 @@ impl Images {
     fn book(&self) -> MutexGuard<'_, HashMap<Digest, Kept>> {
         self.unpacked.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Without what lies beneath itself: that is never seen, and an overlay takes no directory twice.
+fn each_once(layers: Vec<(Descriptor, OciDigest)>) -> Vec<(Descriptor, OciDigest)> {
+    let mut above = HashSet::new();
+    let mut uppermost: Vec<_> = layers
+        .into_iter()
+        .rev()
+        .filter(|(_, diff_id)| above.insert(diff_id.clone()))
+        .collect();
+    uppermost.reverse();
+    uppermost
 }
 
 fn check_platform(image: &Image) -> Result<(), Error> {

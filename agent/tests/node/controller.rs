@@ -1,6 +1,7 @@
 //! A controller that takes reports and gives blobs, and otherwise does what the test says.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{
@@ -22,6 +23,7 @@ use tucano_api::{
     ids::Generation,
     units::Span,
 };
+use tucano_image_builder::Layout;
 
 /// What agents present to it, and it to them.
 pub(crate) const TOKEN: &str = "agents-only";
@@ -35,6 +37,7 @@ pub(crate) struct Controller {
 
 struct Known {
     samples: PathBuf,
+    published: Mutex<BTreeMap<String, Vec<u8>>>,
     last: Mutex<Option<NodeReport>>,
     generation: AtomicU64,
     blobs_given: AtomicU64,
@@ -44,6 +47,7 @@ impl Controller {
     pub(crate) async fn start(samples: PathBuf) -> Self {
         let known = Arc::new(Known {
             samples,
+            published: Mutex::default(),
             last: Mutex::default(),
             generation: AtomicU64::new(0),
             blobs_given: AtomicU64::new(0),
@@ -76,6 +80,12 @@ impl Controller {
     /// The generation that reports are answered with.
     pub(crate) fn announce(&self, generation: u64) {
         self.known.generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// Gives this image, too, from now on.
+    pub(crate) fn publish(&self, image: &Layout) {
+        let mut published = self.known.published.lock().unwrap();
+        published.extend(image.files.clone());
     }
 
     pub(crate) fn blobs_given(&self) -> u64 {
@@ -111,7 +121,7 @@ async fn take_report(
     }))
 }
 
-/// A blob of any of the sample images' layouts.
+/// A blob of a published image, or of any of the sample images' layouts.
 async fn give_blob(
     State(known): State<Arc<Known>>,
     headers: HeaderMap,
@@ -123,8 +133,12 @@ async fn give_blob(
     let hex = digest
         .strip_prefix("sha256:")
         .ok_or(StatusCode::BAD_REQUEST)?;
+    let path = format!("blobs/sha256/{hex}");
+    if let Some(bytes) = known.published.lock().unwrap().get(&path) {
+        return Ok(Body::from(bytes.clone()));
+    }
     for image in std::fs::read_dir(&known.samples).unwrap() {
-        let blob = image.unwrap().path().join("blobs/sha256").join(hex);
+        let blob = image.unwrap().path().join(&path);
         if let Ok(bytes) = std::fs::read(blob) {
             known.blobs_given.fetch_add(1, Ordering::Relaxed);
             return Ok(Body::from(bytes));

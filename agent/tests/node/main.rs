@@ -7,6 +7,7 @@
 
 mod api;
 mod controller;
+mod images;
 mod lifecycle;
 mod network;
 mod node;

@@ -1,0 +1,84 @@
+//! What can go wrong with images.
+
+use std::{io, path::PathBuf};
+
+/// Why an image cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store or the layers' directory cannot be used.
+    #[error("cannot use the images in {path}: {source}")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<tucano_oci_image::Error>,
+    },
+    /// The HTTP client cannot be made.
+    #[error("cannot make an HTTP client: {0}")]
+    Client(#[source] reqwest::Error),
+    /// A digest that is none.
+    #[error("{0} is not a digest that this agent knows")]
+    Digest(String),
+    /// The controller did not give a blob.
+    #[error("cannot fetch {digest} from {url}: {reason}")]
+    Fetch {
+        /// The blob.
+        digest: String,
+        /// Where it was asked for.
+        url: String,
+        /// Why it was not given.
+        reason: String,
+        /// Whether another try may help.
+        transient: bool,
+    },
+    /// A blob is not what it should be, or cannot be stored.
+    #[error("cannot store {digest}: {source}")]
+    Store {
+        /// The blob.
+        digest: String,
+        /// Why.
+        #[source]
+        source: Box<tucano_oci_image::Error>,
+    },
+    /// The image's documents make no sense.
+    #[error("image {digest}: {source}")]
+    Image {
+        /// The manifest.
+        digest: String,
+        /// Why.
+        #[source]
+        source: Box<tucano_oci_image::Error>,
+    },
+    /// The image is for another kind of machine.
+    #[error("image {digest} is for {image}, and this node is {node}: build the image for {node}")]
+    WrongPlatform {
+        /// The manifest.
+        digest: String,
+        /// What the image is for.
+        image: String,
+        /// What the node is.
+        node: String,
+    },
+    /// A layer cannot be unpacked.
+    #[error("cannot unpack layer {diff_id}: {source}")]
+    Unpack {
+        /// The layer.
+        diff_id: String,
+        /// Why.
+        #[source]
+        source: Box<tucano_oci_image::Error>,
+    },
+    /// A blob that is no longer needed cannot be removed.
+    #[error("cannot remove {path}: {source}")]
+    Remove {
+        /// The blob's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The agent is ending.
+    #[error("the agent is ending")]
+    Ending,
+}
