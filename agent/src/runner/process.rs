@@ -1,17 +1,16 @@
-//! One process as the runner holds it, and what can happen to it.
+//! One process as the runner holds it.
 
 use std::{net::SocketAddrV4, sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, task::AbortHandle};
+use tokio::task::AbortHandle;
 use tucano_api::{
-    agent::{DesiredSet, Exit, ProcessReport, ReportAccepted},
-    ids::{Generation, ProcessId},
+    agent::{Exit, ProcessReport},
+    ids::ProcessId,
     units::Timestamp,
 };
 use tucano_oci_runtime::supervisor::Running;
 
 use super::{
-    Refused,
     execute::Executor,
     images::Unpacked,
     lifecycle::{Actual, Change, Health, Phase, Step},
@@ -20,34 +19,6 @@ use super::{
     state::Record,
 };
 use crate::clock::timestamp;
-
-/// Something for the runner's task.
-#[derive(Debug)]
-pub(super) enum Message {
-    Desire(
-        Box<DesiredSet>,
-        oneshot::Sender<Result<Generation, Refused>>,
-    ),
-    Answered(ReportAccepted),
-    Happened {
-        id: ProcessId,
-        attempt: u64,
-        event: Event,
-    },
-}
-
-/// What happened to a process.
-#[derive(Debug)]
-pub(super) enum Event {
-    Pulled(Arc<Unpacked>),
-    Started(Arc<Running>),
-    Failed(String),
-    Ended(Exit),
-    Probed(Finding),
-    NotKilled(String),
-    Removed,
-    NotRemoved(String),
-}
 
 /// One process.
 #[derive(Debug)]
