@@ -14,6 +14,8 @@ pub struct Discovery {
     start: String,
     table: watch::Sender<Option<Arc<RouteTable>>>,
     count: std::sync::atomic::AtomicU64,
+    /// Number of the newest table that a follower has said it has; 0 before the first.
+    followed: watch::Sender<u64>,
 }
 
 impl Discovery {
@@ -23,6 +25,7 @@ impl Discovery {
             start,
             table: watch::Sender::new(None),
             count: std::sync::atomic::AtomicU64::new(0),
+            followed: watch::Sender::new(0),
         }
     }
 
@@ -42,6 +45,7 @@ impl Discovery {
 
     /// The table, as soon as there is one of another version than `after`; `None` after `patience`.
     pub async fn next(&self, after: Option<&str>, patience: Duration) -> Option<Arc<RouteTable>> {
+        self.note_follower(after);
         let mut table = self.table.subscribe();
         let differs = |table: &Option<Arc<RouteTable>>| {
             table
@@ -52,6 +56,41 @@ impl Discovery {
             Ok(Ok(table)) => table.clone(),
             Ok(Err(_)) | Err(_) => None,
         }
+    }
+
+    /// Waits until the balancer has the table of now, at most for `patience`; not at all where no balancer follows.
+    pub async fn until_followed(&self, patience: Duration) {
+        let newest = self
+            .current()
+            .and_then(|table| self.number_of(&table.version));
+        let (Some(newest), mut followed) = (newest, self.followed.subscribe()) else {
+            return;
+        };
+        let has_it = |followed: &u64| *followed == 0 || *followed >= newest;
+        if tokio::time::timeout(patience, followed.wait_for(has_it))
+            .await
+            .is_err()
+        {
+            tracing::warn!("the balancer has not taken the newest routes");
+        }
+    }
+
+    /// Whoever asks for what comes after a table has that table.
+    fn note_follower(&self, after: Option<&str>) {
+        let Some(number) = after.and_then(|version| self.number_of(version)) else {
+            return;
+        };
+        self.followed.send_if_modified(|followed| {
+            let is_newer = number > *followed;
+            *followed = number.max(*followed);
+            is_newer
+        });
+    }
+
+    /// The number in a version of ours; none in one of an earlier start.
+    fn number_of(&self, version: &str) -> Option<u64> {
+        let (start, number) = version.rsplit_once('-')?;
+        number.parse().ok().filter(|_| start == self.start)
     }
 
     /// The table now.
@@ -86,6 +125,24 @@ mod tests {
             discovery.next(Some("older-7"), LONG).await.unwrap().version,
             "a-1"
         );
+    }
+
+    #[tokio::test]
+    async fn a_deploy_waits_for_the_balancer_only_where_there_is_one() {
+        let discovery = Arc::new(Discovery::new("a".into()));
+        discovery.publish(vec![route("hello")]);
+        discovery.until_followed(LONG).await;
+        assert_eq!(discovery.next(Some("a-1"), SOON).await, None);
+        discovery.until_followed(LONG).await;
+        discovery.publish(vec![route("other")]);
+        let waiting = tokio::spawn({
+            let discovery = discovery.clone();
+            async move { discovery.until_followed(LONG).await }
+        });
+        assert!(discovery.next(Some("a-1"), LONG).await.is_some());
+        assert!(!waiting.is_finished(), "asked for, and not yet taken");
+        assert_eq!(discovery.next(Some("a-2"), SOON).await, None);
+        waiting.await.unwrap();
     }
 
     #[tokio::test]

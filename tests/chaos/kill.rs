@@ -69,6 +69,12 @@ fn the_controller_dies_and_nothing_acknowledged_is_lost_nor_a_request() {
     cluster.wait_for_healthy("second", 3);
     assert_eq!(started(&cluster), before, "no container was restarted");
     assert_eq!(cluster.balancer_pid(), balancer, "the balancer was adopted");
+    cluster.wait("the balancer to know the second service", || {
+        cluster
+            .request("second", "/")
+            .ok()
+            .filter(|answer| answer.status == 200)
+    });
     assert_eq!(cluster.answering("second", 12).len(), 3);
     goes_on(&cluster, &load);
     no_request_failed(&cluster, load);

@@ -26,6 +26,9 @@ use crate::{
     deployer::{Outcome, wait},
 };
 
+/// How long a deploy that is healthy waits for the balancer to have its routes.
+const FOLLOW: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
@@ -179,6 +182,8 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     if let Some(patience) = patience {
         outcome = wait::until_healthy(&api.brain, outcome, patience).await?;
+        // Whoever waited sends a request next.
+        api.discovery.until_followed(FOLLOW.min(patience)).await;
     }
     let status = match (outcome.deployed.healthy, outcome.is_new) {
         (Some(false), _) => StatusCode::SERVICE_UNAVAILABLE,
