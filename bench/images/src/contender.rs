@@ -1,0 +1,152 @@
+//! What is measured. Each turn is a process (or a shell with its children), whose use of CPU and memory the kernel counts.
+
+use std::{
+    fs::File,
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use tucano_oci_image::{Layers, Limits, Platform, Store};
+
+use crate::image::Image;
+
+/// A way from the archive to a tree of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// Import into the store (all digests and paths checked, synced) and unpack each layer (synced).
+    Ours,
+    /// The archive taken apart, each layer through `gzip -dc | tar -x`, one after the other.
+    Floor,
+    /// Layers that need no decompressing through `tar -x`: creating the files and no more.
+    PlainTar,
+    /// `umoci unpack` of the archive taken apart.
+    Umoci,
+    /// `podman load` into a root of its own.
+    Podman,
+    /// `buildah pull` into a root of its own: podman's storage without podman.
+    Buildah,
+}
+
+/// What a turn took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Taken {
+    /// Seconds.
+    pub(crate) wall: f64,
+    /// Seconds, of the process and its children, user and system.
+    pub(crate) cpu: f64,
+    /// Of the largest process.
+    pub(crate) peak_mib: f64,
+}
+
+impl Contender {
+    /// Those whose programs are installed.
+    pub(crate) fn available() -> Vec<Self> {
+        let all = [
+            (Self::Ours, "tar"),
+            (Self::Floor, "gzip"),
+            (Self::PlainTar, "tar"),
+            (Self::Umoci, "umoci"),
+            (Self::Podman, "podman"),
+            (Self::Buildah, "buildah"),
+        ];
+        let (here, missing): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, tool)| is_installed(tool));
+        for (_, tool) in missing {
+            eprintln!("bench: {tool} is not installed: left out");
+        }
+        here.into_iter().map(|(contender, _)| contender).collect()
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Floor => "floor (gzip -dc, tar -x)",
+            Self::PlainTar => "tar -x of plain layers",
+            Self::Umoci => "umoci unpack",
+            Self::Podman => "podman load",
+            Self::Buildah => "buildah pull",
+        }
+    }
+
+    /// One turn, into an empty directory.
+    pub(crate) fn run(self, image: &Image, into: &Path) -> Result<Taken> {
+        let archive = image.archive.display();
+        let storage = "--root $PWD/root --runroot $PWD/run --storage-driver overlay";
+        let script = match self {
+            Self::Ours => {
+                let program = std::env::current_exe()?;
+                format!("exec {} ours {archive} $PWD", program.display())
+            }
+            Self::Floor => format!(
+                "mkdir layout && tar -xf {archive} -C layout
+                 for blob in $(ls -S layout/blobs/sha256); do
+                     if [ \"$(head -c 2 layout/blobs/sha256/$blob | od -An -tx1)\" = ' 1f 8b' ]; then
+                         mkdir $blob && gzip -dc < layout/blobs/sha256/$blob | tar -xp -C $blob
+                     fi
+                 done"
+            ),
+            Self::PlainTar => {
+                let each = image.plain.iter().enumerate().map(|(number, layer)| {
+                    format!("mkdir {number} && tar -xpf {} -C {number}\n", layer.display())
+                });
+                each.collect()
+            }
+            Self::Umoci => format!(
+                "mkdir layout && tar -xf {archive} -C layout && umoci unpack --image layout:latest bundle"
+            ),
+            Self::Podman => format!("podman {storage} load --quiet --input {archive}"),
+            Self::Buildah => format!("buildah {storage} pull --quiet --policy always oci-archive:{archive}"),
+        };
+        timed(&script, into).with_context(|| self.name())
+    }
+}
+
+/// One turn of ours, in this process.
+pub(crate) fn run_ours(archive: &Path, into: &Path) -> Result<()> {
+    let store = Store::open(&into.join("store"), Limits::default())?;
+    let layers = Layers::open(&into.join("layers"), Limits::default())?;
+    let image = store.import_archive(File::open(archive)?, &Platform::host())?;
+    layers.unpack_all(&store, &image.layers())?;
+    Ok(())
+}
+
+fn timed(script: &str, directory: &Path) -> Result<Taken> {
+    let peak = directory.join("peak");
+    let script = format!("set -e\n{script}");
+    let begin = Instant::now();
+    let output = Command::new("/usr/bin/time")
+        .args(["-f", "%U %S %M", "-o"])
+        .arg(&peak)
+        .args(["sh", "-c", &script])
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot start /usr/bin/time")?;
+    let wall = begin.elapsed().as_secs_f64();
+    if !output.status.success() {
+        bail!(
+            "it failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    let text = std::fs::read_to_string(&peak)?;
+    let figures: Vec<f64> = text
+        .split_whitespace()
+        .filter_map(|it| it.parse().ok())
+        .collect();
+    let [user, system, peak_kib] = figures[..] else {
+        bail!("time wrote {text:?}");
+    };
+    Ok(Taken {
+        wall,
+        cpu: user + system,
+        peak_mib: peak_kib / 1024.0,
+    })
+}
+
+fn is_installed(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(tool).is_file())
+}
