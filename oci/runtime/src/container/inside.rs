@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, ResolveFlags},
+    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
@@ -63,14 +63,24 @@ impl Root {
         Ok(parent)
     }
 
-    /// Opens (as a path only) the file at `path`; it, empty, and its parents are made where missing.
+    /// Opens (as a path only) the file at `path`; it, empty, and its parents are made where missing. A symbolic link
+    /// that leads nowhere (images have `/etc/resolv.conf` as one into `/run`) makes way for it.
     pub(crate) fn file(&self, path: &Path, links: Links) -> io::Result<OwnedFd> {
         match self.open(path, OFlags::PATH, links) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.remove_link(path, links)?;
                 self.make_node(path, FileType::RegularFile, 0o644, 0, links)?;
                 self.open(path, OFlags::PATH, links)
             }
             other => other,
+        }
+    }
+
+    fn remove_link(&self, path: &Path, links: Links) -> io::Result<()> {
+        let (parent, name) = self.parent(path, links)?;
+        match rustix::fs::readlinkat(&parent, name, Vec::new()) {
+            Ok(_) => Ok(rustix::fs::unlinkat(&parent, name, AtFlags::empty())?),
+            Err(_) => Ok(()),
         }
     }
 
@@ -171,6 +181,17 @@ mod tests {
             .directory(Path::new("/proc"), Links::Refused)
             .unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_a_link_that_leads_nowhere() {
+        let (directory, root) = root();
+        let link = directory.path().join("resolv.conf");
+        symlink("../run/nowhere/resolv.conf", &link).unwrap();
+        root.file(Path::new("/resolv.conf"), Links::StayInside)
+            .unwrap();
+        assert!(link.symlink_metadata().unwrap().is_file());
+        assert!(!directory.path().join("run").exists());
     }
 
     #[test]
