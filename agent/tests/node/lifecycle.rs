@@ -1,6 +1,7 @@
 //! From a desired set to an answered request, and back to nothing.
 
 use tucano_api::agent::ProcessState;
+use tucano_oci_runtime::supervisor::user_namespaces_work;
 
 use crate::node::{on_a_node, output, process};
 
@@ -31,6 +32,24 @@ fn a_desired_process_answers_through_the_nodes_port_and_leaves_nothing_behind() 
             .unwrap();
         assert_eq!((metrics.memory_limit.0, metrics.pids_limit), (64 << 20, 20));
         assert!(metrics.pids_current > 0 && metrics.memory_current.0 > 0);
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn a_process_has_user_ids_of_its_own_unless_the_node_says_that_it_cannot() {
+    on_a_node("", async |node| {
+        let runtime = tucano_testkit::programs().join("tucano_oci");
+        let can = user_namespaces_work(&runtime, node.root.path());
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        let mapping = format!("/proc/{}/uid_map", node.pid("hello-1"));
+        let mapping = std::fs::read_to_string(mapping).unwrap();
+        let is_roots = mapping.split_whitespace().nth(1) == Some("0");
+        assert_eq!(is_roots, !can, "{mapping}");
+        let notes = node.controller.last_report().unwrap().notes;
+        let told = notes.iter().any(|note| note.contains("user namespaces"));
+        assert_eq!(told, !can, "{notes:?}");
         node.remove_all(2).await;
     });
 }
