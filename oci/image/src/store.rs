@@ -19,7 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     archive,
-    digest::{from_hex, hex},
+    digest::{Hashing, from_hex, hex},
     directory, document,
     error::Error,
     image::{Image, Platform, read_document},
@@ -202,6 +202,32 @@ impl Store {
         open().map_err(|error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => Error::NotFound(blob.clone()),
             _ => Error::io("read", &path, error),
+        })
+    }
+
+    /// Reads a blob and checks that it still is what its digest says; its size in bytes. One that the disk has damaged
+    /// is removed, so that it can be taken anew.
+    ///
+    /// # Errors
+    /// `digest_mismatch` if it was damaged; `not_found` if it is not stored.
+    pub fn verify_blob(&self, blob: &Digest) -> Result<u64, Error> {
+        let (file, _) = self.open_blob(blob)?;
+        let path = self.path_of(blob)?;
+        let failed = |source| Error::io("read", &path, source);
+        let identity = Identity::of(&file.metadata().map_err(failed)?);
+        let mut hashing = Hashing::new(file);
+        io::copy(&mut hashing, &mut io::sink()).map_err(failed)?;
+        let bytes = hashing.hasher.bytes;
+        let actual = hashing.hasher.finish();
+        if actual == *blob {
+            return Ok(bytes);
+        }
+        let _lock = self.lock()?;
+        self.remove_if_same(blob, identity)?;
+        Err(Error::DigestMismatch {
+            what: "a stored blob".to_owned(),
+            expected: blob.clone(),
+            actual,
         })
     }
 

@@ -738,6 +738,46 @@ fn single_blobs_come_in() {
 }
 
 #[test]
+fn a_blob_that_the_disk_has_damaged_is_found_and_taken_anew() {
+    let place = Place::new();
+    let image = place.import(&hello()).unwrap();
+    for digest in image.blobs() {
+        let path = place
+            .directory
+            .path()
+            .join("store/blobs/sha256")
+            .join(digest.digest());
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(place.store.verify_blob(&digest).unwrap(), whole.len() as u64);
+        let mut damaged = whole.clone();
+        damaged[whole.len() / 2] ^= 1;
+        fs::write(&path, damaged).unwrap();
+        assert_eq!(
+            place.store.verify_blob(&digest).unwrap_err().code(),
+            "digest_mismatch"
+        );
+        assert_eq!(place.store.verify_blob(&digest).unwrap_err().code(), "not_found");
+        place.store.ingest_blob(&digest, &whole[..]).unwrap();
+        assert!(place.store.verify_blob(&digest).is_ok());
+    }
+    // A whole upload heals too, whatever the damage.
+    for digest in image.blobs() {
+        let path = place
+            .directory
+            .path()
+            .join("store/blobs/sha256")
+            .join(digest.digest());
+        fs::write(path, "damaged").unwrap();
+    }
+    assert_eq!(
+        place.store.image(&image.digest).unwrap_err().code(),
+        "digest_mismatch"
+    );
+    place.import(&hello()).unwrap();
+    assert!(place.unpack(&image).is_ok());
+}
+
+#[test]
 fn what_no_image_needs_is_collected() {
     let place = Place::new();
     let kept = place.import(&hello()).unwrap();

@@ -1,0 +1,7 @@
+//! `cargo +nightly fuzz run layer`, in `oci/image`.
+#![no_main]
+
+#[path = "../entries.rs"]
+mod entries;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entries::layer(bytes));
