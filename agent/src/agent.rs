@@ -199,11 +199,15 @@ async fn runner(
     Ok(Runner::new(Arc::clone(executor), client, clock, beginning))
 }
 
-/// What the node lacks that processes would profit from.
+/// What the node lacks that processes would profit from; also logged, once.
 fn notes(executor: &Executor) -> Vec<String> {
     let user_namespaces = "user namespaces with id-mapped layers do not work here: processes share the node's user ids";
     let lacking = (!executor.user_namespaces).then(|| user_namespaces.to_owned());
-    lacking.into_iter().collect()
+    let notes: Vec<_> = lacking.into_iter().chain(executor.network.lacking()).collect();
+    for note in &notes {
+        tracing::warn!("{note}");
+    }
+    notes
 }
 
 /// The node's name until the controller tells it: the one of the last desired set, else its address.

@@ -1,8 +1,10 @@
-//! The processes' network: a bridge with a veth pair for each process, node ports forwarded by nftables.
+//! The processes' network: a bridge with a veth pair for each process, node ports forwarded by nftables or iptables.
 //!
-//! Nothing of it exists while the node has no process: the bridge and the table come with the first and go with the last.
+//! Nothing of it exists while the node has no process: the bridge and the rules come with the first and go with the last.
 
 mod addresses;
+mod firewall;
+mod iptables;
 mod links;
 mod rules;
 
@@ -14,6 +16,7 @@ use std::{
 };
 
 pub use addresses::{Allocator, Exhausted, IDS_PER_PROCESS, Lease, PortRange, Subnet};
+use firewall::Firewall;
 use links::Links;
 use rules::Rules;
 
@@ -25,7 +28,7 @@ pub enum Error {
     Link(#[from] links::Error),
     /// The forwarding rules could not be changed.
     #[error("network: {0}")]
-    Rules(#[from] rules::Error),
+    Rules(#[from] firewall::Error),
 }
 
 /// The node's part of the processes' network.
@@ -35,8 +38,10 @@ pub struct Network {
     subnet: Subnet,
     controller: Option<SocketAddrV4>,
     links: Links,
+    /// Chosen when rules are first changed.
+    firewall: tokio::sync::OnceCell<Firewall>,
     book: Mutex<Book>,
-    /// Held while links or rules change; inside, whether and with which forwards the table is in force.
+    /// Held while links or rules change; inside, whether and with which forwards the rules are in force.
     in_force: tokio::sync::Mutex<Option<BTreeMap<u16, SocketAddrV4>>>,
 }
 
@@ -61,6 +66,7 @@ impl Network {
             subnet,
             controller,
             links: Links::connect()?,
+            firewall: tokio::sync::OnceCell::new(),
             book: Mutex::new(Book {
                 allocator: Allocator::new(subnet, ports),
                 leases: BTreeSet::new(),
@@ -131,7 +137,7 @@ impl Network {
         Ok(self.links.remove(&veth_name(lease.ip)).await?)
     }
 
-    /// Gives the lease back; with the last one, bridge and table are removed.
+    /// Gives the lease back; with the last one, bridge and rules are removed.
     pub async fn release(&self, lease: Lease) -> Result<(), Error> {
         {
             let mut book = self.book();
@@ -156,7 +162,17 @@ impl Network {
         self.remove_if_unused().await
     }
 
-    /// Brings the table in line with the book. Calls that wait for each other share one change.
+    /// What the node lacks for it, as far as is known: [`Self::tidy`] finds out.
+    pub fn lacking(&self) -> Option<String> {
+        self.firewall.get().and_then(Firewall::lacking)
+    }
+
+    async fn firewall(&self) -> Result<&Firewall, Error> {
+        let choice = self.firewall.get_or_try_init(|| Firewall::choose(&self.bridge));
+        Ok(choice.await?)
+    }
+
+    /// Brings the rules in line with the book. Calls that wait for each other share one change.
     async fn enforce(&self) -> Result<(), Error> {
         let mut in_force = self.in_force.lock().await;
         let (forwards, unused) = {
@@ -172,7 +188,8 @@ impl Network {
             controller: self.controller,
             forwards: forwards.clone(),
         };
-        rules.apply().await?;
+        let first = in_force.is_none();
+        self.firewall().await?.apply(&rules, first).await?;
         *in_force = Some(forwards);
         Ok(())
     }
@@ -183,7 +200,7 @@ impl Network {
             return Ok(());
         }
         *in_force = None;
-        rules::remove(&self.bridge).await?;
+        self.firewall().await?.remove(&self.bridge).await?;
         Ok(self.links.remove(&self.bridge).await?)
     }
 

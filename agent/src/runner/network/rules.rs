@@ -1,27 +1,9 @@
 //! The agent's nftables table: forwarding of node ports, outgoing NAT, and what processes may not reach.
 //! Rendered whole and swapped in atomically by `nft -f -`, so no state in between is ever in force.
 
-use std::{collections::BTreeMap, fmt::Write, net::SocketAddrV4, process::Stdio};
-
-use tokio::{io::AsyncWriteExt, process::Command};
+use std::{collections::BTreeMap, fmt::Write, net::SocketAddrV4};
 
 use super::addresses::Subnet;
-
-/// Why the rules could not be put in force.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The program is missing or cannot be run.
-    #[error("cannot run `nft`: {0}; install the package nftables")]
-    Run(#[source] std::io::Error),
-    /// The kernel or `nft` refused them.
-    #[error("`nft` refused the rules of table {table}: {message}")]
-    Refused {
-        /// Name of the table.
-        table: String,
-        /// What it said.
-        message: String,
-    },
-}
 
 /// Everything that the table says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,14 +19,9 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Name of the table.
-    pub(super) fn table(&self) -> String {
-        table(&self.bridge)
-    }
-
     /// The text for `nft -f -`. Creating the table before deleting it makes the deletion succeed where there was none.
     pub(super) fn render(&self) -> String {
-        let (table, bridge, subnet) = (self.table(), &self.bridge, self.subnet);
+        let (table, bridge, subnet) = (table(&self.bridge), &self.bridge, self.subnet);
         let elements = self.render_elements();
         let controller = self.controller.map_or(String::new(), |address| {
             format!(
@@ -106,60 +83,16 @@ table ip {table} {{
         text.push_str("    }\n");
         text
     }
-
-    /// Puts them in force.
-    pub(super) async fn apply(&self) -> Result<(), Error> {
-        nft(&self.table(), &self.render()).await
-    }
 }
 
-/// Removes the table of a bridge; absent is fine.
-pub(super) async fn remove(bridge: &str) -> Result<(), Error> {
+/// The text for `nft -f -` that removes the table of a bridge; absent is fine.
+pub(super) fn render_removal(bridge: &str) -> String {
     let table = table(bridge);
-    nft(
-        &table,
-        &format!("table ip {table} {{}}\ndelete table ip {table}\n"),
-    )
-    .await
+    format!("table ip {table} {{}}\ndelete table ip {table}\n")
 }
 
 fn table(bridge: &str) -> String {
     format!("tucano_{}", bridge.replace('-', "_"))
-}
-
-async fn nft(table: &str, text: &str) -> Result<(), Error> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .env("PATH", search_path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(Error::Run)?;
-    let mut stdin = child
-        .stdin
-        .take()
-        .ok_or_else(|| Error::Run(std::io::Error::other("its standard input is not connected")))?;
-    // A refusal before everything is read shows in the exit status, with the reason.
-    let written = stdin.write_all(text.as_bytes()).await;
-    drop(stdin);
-    let output = child.wait_with_output().await.map_err(Error::Run)?;
-    if output.status.success() {
-        return written.map_err(Error::Run);
-    }
-    let message = String::from_utf8_lossy(&output.stderr);
-    Err(Error::Refused {
-        table: table.to_owned(),
-        message: message.trim().chars().take(400).collect(),
-    })
-}
-
-/// The PATH and the directories of system programs, which a service's PATH may lack.
-fn search_path() -> std::ffi::OsString {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    path.push(":/usr/sbin:/sbin:/usr/local/sbin");
-    path
 }
 
 #[cfg(test)]
