@@ -33,7 +33,7 @@ enum Evidence {
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 14] = [
+pub(crate) const PACKAGES: [Package; 18] = [
     program(
         "gcc",
         "gcc",
@@ -84,6 +84,30 @@ pub(crate) const PACKAGES: [Package; 14] = [
         "busybox",
         Purpose::Test,
         "a shell for containers of tests",
+    ),
+    program(
+        "user-mode-linux",
+        "linux.uml",
+        Purpose::Test,
+        "tests boot a kernel with cgroup v2 alone",
+    ),
+    program(
+        "iptables",
+        "iptables-legacy",
+        Purpose::Test,
+        "forwards ports where there is no nftables, as in that kernel",
+    ),
+    program(
+        "kmod",
+        "modprobe",
+        Purpose::Test,
+        "that kernel loads its modules",
+    ),
+    program(
+        "e2fsprogs",
+        "mkfs.ext4",
+        Purpose::Test,
+        "that kernel's disk is formatted",
     ),
     program(
         "bash",

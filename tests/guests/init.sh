@@ -1,0 +1,53 @@
+#!/bin/sh
+# Init of a guest: a User-mode Linux kernel whose root file system is the host's, read-only beneath a tmpfs.
+# The kernel's command line: init=THIS FILE task=SCRIPT workspace=DIRECTORY, and whatever else the script reads there.
+# The disk ubd0 is mounted where programs keep data: overlays and id-mapped mounts need a real file system.
+set -u
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+MODULES=/usr/lib/uml/modules
+
+argument() { tr ' ' '\n' </proc/cmdline | sed -n "s/^$1=//p"; }
+
+if [ "${1:-}" != inside ]; then
+    mount -t proc proc /proc
+    mount -t tmpfs -o size=75% changes /mnt
+    mkdir -p /mnt/upper /mnt/work /mnt/root /mnt/modprobe/lib
+    ln -s "$MODULES" /mnt/modprobe/lib/modules
+    modprobe -d /mnt/modprobe overlay
+    mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root || exit 1
+    init=$(argument init)
+    cd /mnt/root || exit 1
+    mount --move /proc proc
+    mkdir -p lib/modules
+    mount --bind "$MODULES" lib/modules
+    # A process whose root is not that of its mount namespace may make no user namespace.
+    mount --move . /
+    exec chroot . "$init" inside
+fi
+
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+ln -sf /proc/self/fd /dev/fd
+mount -t tmpfs run /run
+mount -t cgroup2 cgroup /sys/fs/cgroup
+mkdir -p /mnt/disk /mnt/workspace
+mount /dev/ubda /mnt/disk
+# It may be in a directory that is about to be covered.
+workspace=$(argument workspace)
+mount --bind "$workspace" /mnt/workspace
+for place in tmp var/lib; do
+    mkdir -p "/mnt/disk/$place"
+    mount --bind "/mnt/disk/$place" "/$place"
+done
+chmod 1777 /tmp
+mkdir -p "$workspace"
+mount --bind /mnt/workspace "$workspace"
+ip link set lo up
+
+"$(argument task)" </dev/null
+echo "guest-exit=$?"
+sync
+exec busybox poweroff -f

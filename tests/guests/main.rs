@@ -1,0 +1,6 @@
+//! On a kernel of their own: what servers have that this machine may lack, cgroup v2 alone, and what they may lack.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod guest;
+mod node;
+mod runtime;

@@ -1,0 +1,41 @@
+//! A whole node on a kernel with cgroup v2 that lacks nftables' families and pressure information.
+
+use std::time::Duration;
+
+use tucano_testkit::{needs, programs, tool};
+use tucano_tests::images;
+
+use crate::guest::{GUEST, Guest};
+
+/// System calls are slow in a guest.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+#[test]
+fn a_node_without_nftables_and_pressure_runs_services() {
+    let tools = ["curl", "ip", "iptables-legacy", "jq", "nsenter"].map(tool);
+    if !needs(&GUEST) || !needs(&tools) {
+        return;
+    }
+    let (exit, output) = Guest::new("node.sh")
+        .word("directory", programs().display())
+        .word("image", images::sample("hello").display())
+        .run(PATIENCE);
+    assert_eq!(exit, Some(0), "{output}");
+    for line in [
+        "logged: 1",
+        "note: nftables does not work here: ports are forwarded by iptables-legacy",
+        "note: the kernel gives no pressure information (PSI)",
+        "hello from service=hello revision=1 process=hello-1 node=w1",
+        "hello from service=hello revision=1 process=hello-2 node=w1",
+        "memory.max: 67108864",
+        "memory.swap.max: 0",
+        "cpu.max: 50000 100000",
+        "pids.max: 77",
+        "jumps: 1",
+        "left: 0",
+        "all is well",
+    ] {
+        let is_there = output.lines().any(|other| other == line);
+        assert!(is_there, "{line:?} is missing in {output}");
+    }
+}
