@@ -1,15 +1,16 @@
 //! Accepting connections: bounded in number and in the time they may take to say what they want.
 
+mod crowd;
+
 use std::{
     fs, io,
     net::{SocketAddr, TcpListener as StdTcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, body::Body};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -19,10 +20,11 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
+use self::crowd::{Crowd, Place};
 use super::auth;
 use crate::config_mgr::Listen;
 
@@ -105,7 +107,7 @@ pub fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
 /// Bounds that hold for every connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Most connections at once.
+    /// Most connections at once; then the one that is idle for the longest time makes room for the next.
     pub connections: usize,
     /// Longest time for a request's head.
     pub header_timeout: Duration,
@@ -125,9 +127,6 @@ pub async fn serve_tcp(
     let router = router.layer(axum::Extension(auth::Listener { local }));
     let server = Server::new(router, bounds);
     loop {
-        let Some(permit) = server.permit(&stop).await else {
-            break;
-        };
         tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
@@ -136,7 +135,10 @@ pub async fn serve_tcp(
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "no TCP_NODELAY");
                     }
-                    server.serve(stream, permit);
+                    let Some(place) = server.place(&stop).await else {
+                        break;
+                    };
+                    server.serve(stream, place);
                 }
                 Err(error) => pause(&error).await,
             },
@@ -156,13 +158,15 @@ pub async fn serve_unix(
 ) {
     let server = Server::new(router, bounds);
     loop {
-        let Some(permit) = server.permit(&stop).await else {
-            break;
-        };
         tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => server.serve(stream, permit),
+                Ok((stream, _)) => {
+                    let Some(place) = server.place(&stop).await else {
+                        break;
+                    };
+                    server.serve(stream, place);
+                }
                 Err(error) => pause(&error).await,
             },
         }
@@ -181,7 +185,7 @@ async fn pause(error: &io::Error) {
 struct Server {
     router: Router,
     header_timeout: Duration,
-    permits: Arc<Semaphore>,
+    crowd: Crowd,
     graceful: GracefulShutdown,
 }
 
@@ -190,29 +194,29 @@ impl Server {
         Self {
             router,
             header_timeout: bounds.header_timeout,
-            permits: Arc::new(Semaphore::new(bounds.connections)),
+            crowd: Crowd::new(bounds.connections),
             graceful: GracefulShutdown::new(),
         }
     }
 
-    async fn permit(&self, stop: &CancellationToken) -> Option<OwnedSemaphorePermit> {
-        tokio::select! {
-            () = stop.cancelled() => None,
-            permit = self.permits.clone().acquire_owned() => permit.ok(),
-        }
+    async fn place(&self, stop: &CancellationToken) -> Option<Place> {
+        stop.run_until_cancelled(self.crowd.enter()).await
     }
 
-    fn serve<S>(&self, stream: S, permit: OwnedSemaphorePermit)
+    fn serve<S>(&self, stream: S, place: Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (router, timeout) = (self.router.clone(), self.header_timeout);
         let watcher = self.graceful.watcher();
         tokio::spawn(async move {
-            if let Err(error) = connection(stream, router, timeout, watcher).await {
-                tracing::debug!(%error, "a connection broke");
+            tokio::select! {
+                ended = connection(stream, router, timeout, watcher, &place) => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection broke");
+                },
+                () = place.evicted() => tracing::debug!("an idle connection made room"),
             }
-            drop(permit);
+            drop(place);
         });
     }
 
@@ -231,17 +235,25 @@ async fn connection<S>(
     router: Router,
     header_timeout: Duration,
     watcher: Watcher,
+    place: &Place,
 ) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    use tower::ServiceExt;
-    let router =
-        router.map_request(|request: hyper::Request<Incoming>| request.map(axum::body::Body::new));
+    let presence = place.presence();
+    let service = tower::service_fn(move |request: hyper::Request<Incoming>| {
+        let busy = presence.clone().busy();
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async move {
+            answer
+                .await
+                .map(|answer| answer.map(|body| busy.until_sent(body)))
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(HEAD_BYTES.max(8192))
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     watcher.watch(connection).await
 }

@@ -165,3 +165,30 @@ async fn connections_are_bounded_and_must_say_what_they_want() {
     });
     assert_eq!(read.await.unwrap(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_make_room_for_who_has_something_to_say() {
+    use std::io::Write;
+    let ctl = Ctl::start(&config(1, "", "[limits]\nconnections = 8")).await;
+    // Of 40 silent ones, without token and some half-way in a request's head, 8 find a place, for 30 s.
+    let silent: Vec<_> = (0..40)
+        .map(|index| {
+            let mut stream = std::net::TcpStream::connect(ctl.address()).unwrap();
+            if index % 2 == 0 {
+                stream.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
+            }
+            stream
+        })
+        .collect();
+    // Each of these takes another connection, for the silent ones are closed instead.
+    for _ in 0..20 {
+        ctl.get("/healthz").await.expect(200);
+    }
+    let open = |stream: &std::net::TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        let end = stream.peek(&mut [0; 1]);
+        matches!(end, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    let left = silent.iter().filter(|stream| open(stream)).count();
+    assert!(left < 8, "{left} silent connections are open");
+}
