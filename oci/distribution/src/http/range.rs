@@ -1,0 +1,143 @@
+//! Ranges of bytes: of a blob that is read (RFC 9110, section 14), and of a piece of one that is sent.
+
+use axum::http::{HeaderMap, header};
+
+use crate::error::Error;
+
+/// The part of `bytes` bytes that a request asks for: its first byte and its length. `None`: all of them, also where the
+/// header is of a kind that is not known, as the standard has it.
+pub(super) fn requested(headers: &HeaderMap, bytes: u64) -> Result<Option<(u64, u64)>, Error> {
+    let Some(spec) = headers
+        .get(header::RANGE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.trim().strip_prefix("bytes="))
+    else {
+        return Ok(None);
+    };
+    let Some((first, last)) = spec.split_once('-').filter(|_| !spec.contains(',')) else {
+        return Ok(None);
+    };
+    let range = match (number(first), number(last)) {
+        (Some(first), Some(last)) if first <= last => first..last.saturating_add(1).min(bytes),
+        (Some(first), None) if last.is_empty() => first..bytes,
+        (None, Some(length)) if first.is_empty() => bytes.saturating_sub(length)..bytes,
+        _ => return Ok(None),
+    };
+    match range.is_empty() {
+        true => Err(Error::NoSuchRange(bytes)),
+        false => Ok(Some((range.start, range.end - range.start))),
+    }
+}
+
+/// Checks that a piece of an upload, where it says so at all, begins where the last one ended, and gives its length.
+pub(super) fn of_piece(headers: &HeaderMap, so_far: u64) -> Result<Option<u64>, Error> {
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| number(value.to_str().ok()?));
+    let Some(range) = headers.get(header::CONTENT_RANGE) else {
+        return Ok(length);
+    };
+    let text = range.to_str().unwrap_or_default().trim();
+    let invalid =
+        || Error::UploadInvalid(format!("the Content-Range {text:?} is not <first>-<last>"));
+    let (first, last) = text
+        .strip_prefix("bytes ")
+        .unwrap_or(text)
+        .split_once('-')
+        .ok_or_else(invalid)?;
+    let last = last.split('/').next().unwrap_or(last);
+    let (first, last) = (
+        number(first).ok_or_else(invalid)?,
+        number(last).ok_or_else(invalid)?,
+    );
+    if first != so_far {
+        let expected = so_far;
+        return Err(Error::OutOfOrder {
+            expected,
+            found: first,
+        });
+    }
+    let announced = last
+        .checked_sub(first)
+        .and_then(|it| it.checked_add(1))
+        .ok_or_else(invalid)?;
+    match length {
+        Some(length) if length != announced => Err(Error::SizeInvalid(format!(
+            "the Content-Range has {announced} bytes, and the Content-Length is {length}"
+        ))),
+        _ => Ok(Some(announced)),
+    }
+}
+
+/// Digits only: a sign is none of them.
+fn number(text: &str) -> Option<u64> {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(all: &[(header::HeaderName, &str)]) -> HeaderMap {
+        all.iter()
+            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_part_of_a_blob_is_within_it() {
+        let part = |spec: &str, bytes| requested(&headers(&[(header::RANGE, spec)]), bytes);
+        for (spec, expected) in [
+            ("bytes=0-0", Some((0, 1))),
+            ("bytes=2-5", Some((2, 4))),
+            ("bytes=2-", Some((2, 8))),
+            ("bytes=-3", Some((7, 3))),
+            ("bytes=-30", Some((0, 10))),
+            ("bytes=5-99999999999999999", Some((5, 5))),
+            ("bytes=5-18446744073709551615", Some((5, 5))),
+            ("bytes=5-2", None),
+            ("bytes=0-1,3-4", None),
+            ("bytes=+1-2", None),
+            ("lines=1-2", None),
+        ] {
+            assert_eq!(part(spec, 10).unwrap(), expected, "{spec}");
+        }
+        for spec in ["bytes=10-", "bytes=10-12", "bytes=-0"] {
+            assert_eq!(part(spec, 10).unwrap_err().status().as_u16(), 416, "{spec}");
+        }
+        assert_eq!(requested(&HeaderMap::new(), 10).unwrap(), None);
+    }
+
+    #[test]
+    fn a_piece_begins_where_the_last_one_ended() {
+        let piece = |range: &str, length: &str| {
+            of_piece(
+                &headers(&[
+                    (header::CONTENT_RANGE, range),
+                    (header::CONTENT_LENGTH, length),
+                ]),
+                5,
+            )
+        };
+        assert_eq!(piece("5-9", "5").unwrap(), Some(5));
+        assert_eq!(piece("bytes 5-9/20", "5").unwrap(), Some(5));
+        for (range, length, status) in [
+            ("0-4", "5", 416),
+            ("6-9", "4", 416),
+            ("5-9", "4", 400),
+            ("5-4", "0", 400),
+            ("5", "1", 400),
+            ("a-b", "1", 400),
+            ("5-18446744073709551615", "1", 400),
+        ] {
+            assert_eq!(
+                piece(range, length).unwrap_err().status().as_u16(),
+                status,
+                "{range}"
+            );
+        }
+        assert_eq!(of_piece(&HeaderMap::new(), 5).unwrap(), None);
+    }
+}

@@ -1,0 +1,281 @@
+//! Manifests and indexes, in OCI's and in Docker's words, checked for what a registry must know of them.
+
+use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest, MediaType};
+use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
+use serde_json::Value;
+use tucano_oci_image::digest_of;
+
+use crate::{error::Error, limits::DESCRIPTORS};
+
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Layers that are somebody else's to distribute, and so are not pushed.
+const FOREIGN: [&str; 4] = [
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+];
+
+/// What a registry must know of a manifest or index.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    /// Of its bytes.
+    pub(crate) digest: Digest,
+    pub(crate) media_type: String,
+    pub(crate) bytes: u64,
+    /// The manifest that this one is about.
+    pub(crate) subject: Option<Digest>,
+    /// By which a list of referrers may be filtered.
+    pub(crate) artifact_type: Option<String>,
+    pub(crate) annotations: Option<Value>,
+    /// What it refers to and the repository must have.
+    pub(crate) targets: Vec<Target>,
+}
+
+/// What a manifest refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) digest: Digest,
+    pub(crate) bytes: u64,
+    /// Or else a blob.
+    pub(crate) is_manifest: bool,
+}
+
+/// What tells an index from a manifest, whatever the type it goes by.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    media_type: Option<String>,
+    manifests: Option<IgnoredAny>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+}
+
+impl Manifest {
+    /// Reads one that goes by `content_type`.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, Error> {
+        let kind: Kind = parse(bytes)?;
+        let media_type = media_type(&kind, content_type)?;
+        let is_index = match media_type.as_str() {
+            OCI_INDEX | DOCKER_LIST => true,
+            OCI_MANIFEST | DOCKER_MANIFEST => false,
+            other => {
+                let expected = "manifests and indexes of OCI, and Docker's of schema 2, are taken";
+                return Err(invalid(format!(
+                    "its type {other:?} is unknown: {expected}"
+                )));
+            }
+        };
+        // Readers that go by the type and readers that go by the content must see the same.
+        if is_index != kind.manifests.is_some()
+            || is_index == (kind.config.is_some() || kind.layers.is_some())
+        {
+            return Err(invalid(format!(
+                "its content is not what {media_type} says"
+            )));
+        }
+        let manifest = match is_index {
+            true => Self::index(bytes, media_type)?,
+            false => Self::image(bytes, media_type)?,
+        };
+        match manifest.targets.len() > DESCRIPTORS {
+            true => Err(invalid(format!(
+                "it has more than {DESCRIPTORS} descriptors"
+            ))),
+            false => Ok(manifest),
+        }
+    }
+
+    fn image(bytes: &[u8], media_type: String) -> Result<Self, Error> {
+        let manifest: ImageManifest = parse(bytes)?;
+        check_schema(manifest.schema_version())?;
+        let pushed = |it: &&Descriptor| !FOREIGN.contains(&it.media_type().to_string().as_str());
+        let blobs = manifest
+            .layers()
+            .iter()
+            .filter(pushed)
+            .chain([manifest.config()]);
+        let own_type = manifest.artifact_type().as_ref();
+        Ok(Self {
+            digest: digest_of(bytes),
+            media_type,
+            bytes: bytes.len() as u64,
+            subject: subject(manifest.subject())?,
+            artifact_type: Some(
+                own_type
+                    .unwrap_or(manifest.config().media_type())
+                    .to_string(),
+            ),
+            annotations: json(manifest.annotations())?,
+            targets: blobs
+                .map(|it| target(it, false))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn index(bytes: &[u8], media_type: String) -> Result<Self, Error> {
+        let index: ImageIndex = parse(bytes)?;
+        check_schema(index.schema_version())?;
+        let manifests = index.manifests().iter();
+        Ok(Self {
+            digest: digest_of(bytes),
+            media_type,
+            bytes: bytes.len() as u64,
+            subject: subject(index.subject())?,
+            artifact_type: index.artifact_type().as_ref().map(MediaType::to_string),
+            annotations: json(index.annotations())?,
+            targets: manifests
+                .map(|it| target(it, is_manifest(it)))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// The type that it goes by and the one that it says itself must be the same; one of them is enough.
+fn media_type(kind: &Kind, content_type: Option<&str>) -> Result<String, Error> {
+    let content_type = content_type.map(|it| it.split(';').next().unwrap_or(it).trim());
+    match (content_type, kind.media_type.as_deref()) {
+        (Some(outside), Some(inside)) if outside != inside => Err(invalid(format!(
+            "its Content-Type is {outside:?}, and its mediaType {inside:?}"
+        ))),
+        (Some(media_type), _) | (None, Some(media_type)) => Ok(media_type.to_owned()),
+        (None, None) => Err(invalid(
+            "neither Content-Type nor mediaType say what it is".to_owned(),
+        )),
+    }
+}
+
+fn is_manifest(descriptor: &Descriptor) -> bool {
+    let media_type = descriptor.media_type().to_string();
+    [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].contains(&media_type.as_str())
+}
+
+fn target(descriptor: &Descriptor, is_manifest: bool) -> Result<Target, Error> {
+    Ok(Target {
+        digest: known(descriptor.digest())?,
+        bytes: descriptor.size(),
+        is_manifest,
+    })
+}
+
+fn subject(descriptor: &Option<Descriptor>) -> Result<Option<Digest>, Error> {
+    descriptor.as_ref().map(|it| known(it.digest())).transpose()
+}
+
+fn known(digest: &Digest) -> Result<Digest, Error> {
+    Ok(crate::name::digest(digest.as_ref())?)
+}
+
+fn check_schema(version: u32) -> Result<(), Error> {
+    match version {
+        2 => Ok(()),
+        other => Err(invalid(format!("its schemaVersion is {other}, not 2"))),
+    }
+}
+
+fn json(
+    annotations: &Option<std::collections::HashMap<String, String>>,
+) -> Result<Option<Value>, Error> {
+    let json = annotations.as_ref().map(serde_json::to_value).transpose();
+    json.map_err(|error| invalid(error.to_string()))
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))
+}
+
+fn invalid(reason: String) -> Error {
+    Error::ManifestInvalid(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn descriptor(media_type: &str, n: u8) -> Value {
+        let digest = format!("sha256:{}", format!("{n:02x}").repeat(32));
+        json!({"mediaType": media_type, "size": n, "digest": digest})
+    }
+
+    fn image() -> Value {
+        let config = descriptor("application/vnd.oci.image.config.v1+json", 1);
+        let layer = descriptor("application/vnd.oci.image.layer.v1.tar+gzip", 2);
+        json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [layer]})
+    }
+
+    fn read(manifest: &Value, content_type: Option<&str>) -> Result<Manifest, Error> {
+        Manifest::parse(&serde_json::to_vec(manifest).unwrap(), content_type)
+    }
+
+    #[test]
+    fn an_image_refers_to_blobs_and_an_index_to_manifests() {
+        let mut manifest = image();
+        let foreign = descriptor(FOREIGN[0], 3);
+        manifest["layers"].as_array_mut().unwrap().push(foreign);
+        manifest["subject"] = descriptor(OCI_MANIFEST, 9);
+        let read_image = read(&manifest, Some(OCI_MANIFEST)).unwrap();
+        let sizes: Vec<u64> = read_image.targets.iter().map(|it| it.bytes).collect();
+        assert_eq!(sizes, [2, 1], "what is foreign was not pushed");
+        assert!(read_image.subject.is_some());
+        assert_eq!(
+            read_image.artifact_type.unwrap(),
+            "application/vnd.oci.image.config.v1+json"
+        );
+
+        let index = json!({"schemaVersion": 2, "manifests": [descriptor(DOCKER_MANIFEST, 4)]});
+        let index = read(
+            &index,
+            Some("application/vnd.oci.image.index.v1+json; charset=utf-8"),
+        );
+        let index = index.unwrap();
+        assert!(index.targets[0].is_manifest && index.artifact_type.is_none());
+    }
+
+    #[test]
+    fn one_type_is_enough_and_two_must_agree() {
+        assert!(read(&image(), None).is_ok());
+        let mut silent = image();
+        silent.as_object_mut().unwrap().remove("mediaType");
+        assert!(read(&silent, Some(OCI_MANIFEST)).is_ok());
+        for (manifest, content_type, part) in [
+            (&silent, None, "neither"),
+            (&image(), Some(DOCKER_MANIFEST), "its mediaType"),
+            (&silent, Some("text/plain"), "unknown"),
+            (&silent, Some(OCI_INDEX), "not what"),
+        ] {
+            let error = read(manifest, content_type).unwrap_err();
+            assert_eq!(error.code(), "MANIFEST_INVALID");
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_readers_could_take_for_two_things_is_refused() {
+        let mut both = image();
+        both["manifests"] = json!([]);
+        assert!(read(&both, None).is_err());
+        let twice = serde_json::to_string(&image())
+            .unwrap()
+            .replacen('{', "{\"layers\":[],", 1);
+        let error = Manifest::parse(twice.as_bytes(), Some(OCI_MANIFEST)).unwrap_err();
+        assert!(error.to_string().contains("duplicate"), "{error}");
+        let mut old = image();
+        old["schemaVersion"] = json!(1);
+        assert!(
+            read(&old, None)
+                .unwrap_err()
+                .to_string()
+                .contains("schemaVersion")
+        );
+        let mut other = image();
+        other["config"]["digest"] = json!(format!("sha512:{}", "0".repeat(128)));
+        assert_eq!(read(&other, None).unwrap_err().code(), "DIGEST_INVALID");
+    }
+}

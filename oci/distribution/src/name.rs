@@ -1,0 +1,247 @@
+//! Names of repositories, tags, and references to both (OCI distribution specification, "Pulling manifests").
+
+use std::{fmt, str::FromStr};
+
+use oci_spec::image::Digest;
+
+/// Most bytes of a repository's name.
+const NAME_BYTES: usize = 255;
+/// Most bytes of a tag.
+const TAG_BYTES: usize = 128;
+
+/// Why a text is no name, tag or reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadName {
+    /// Not a repository's name.
+    #[error(
+        "{0:?} is no repository name: lower case letters and digits, separated by `.`, `_`, `__`, `-` or `/`, at most {NAME_BYTES} characters"
+    )]
+    Repository(String),
+    /// Not a tag.
+    #[error("{0:?} is no tag: letters, digits, `_`, `.` and `-`, at most {TAG_BYTES} characters")]
+    Tag(String),
+    /// Not a digest that can be used.
+    #[error("{0:?} is no SHA-256 digest: sha256: and 64 hexadecimal digits")]
+    Digest(String),
+    /// Neither tag nor digest follows the name.
+    #[error("{0:?} names no image: write name:tag or name@sha256:…")]
+    Reference(String),
+}
+
+/// A repository's name, such as `team/hello`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(String);
+
+/// A tag, such as `1.0`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag(String);
+
+/// One image of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// The one that has this tag now.
+    Tag(Tag),
+    /// The one whose manifest or index has this digest.
+    Digest(Digest),
+}
+
+/// A repository and an image in it: `name:tag` or `name@digest`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The repository.
+    pub name: Name,
+    /// The image.
+    pub which: Which,
+}
+
+impl Name {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Tag {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let is_name = text.len() <= NAME_BYTES && text.split('/').all(is_component);
+        match is_name {
+            true => Ok(Self(text.to_owned())),
+            false => Err(BadName::Repository(shown(text))),
+        }
+    }
+}
+
+impl FromStr for Tag {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let is_tag = text.len() <= TAG_BYTES
+            && text.bytes().next().is_some_and(is_word)
+            && text
+                .bytes()
+                .all(|byte| is_word(byte) || b".-".contains(&byte));
+        match is_tag {
+            true => Ok(Self(text.to_owned())),
+            false => Err(BadName::Tag(shown(text))),
+        }
+    }
+}
+
+impl FromStr for Which {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        // A tag has no colon, and a digest always has one.
+        match text.contains(':') {
+            true => digest(text).map(Self::Digest),
+            false => text.parse().map(Self::Tag),
+        }
+    }
+}
+
+impl FromStr for Reference {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let (name, which) = if let Some((name, hash)) = text.split_once('@') {
+            (name, Which::Digest(digest(hash)?))
+        } else {
+            let (name, tag) = text
+                .rsplit_once(':')
+                .ok_or_else(|| BadName::Reference(shown(text)))?;
+            (name, Which::Tag(tag.parse()?))
+        };
+        let name = name.parse()?;
+        Ok(Self { name, which })
+    }
+}
+
+/// A digest by the one algorithm in use.
+pub(crate) fn digest(text: &str) -> Result<Digest, BadName> {
+    text.strip_prefix("sha256:")
+        .and_then(|_| text.parse().ok())
+        .ok_or_else(|| BadName::Digest(shown(text)))
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+fn is_component(text: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let mut bytes = text.as_bytes();
+    loop {
+        let word = bytes.iter().take_while(|byte| is_word(**byte)).count();
+        if word == 0 {
+            return false;
+        }
+        bytes = &bytes[word..];
+        let separator = bytes.iter().take_while(|byte| !is_word(**byte)).count();
+        match &bytes[..separator] {
+            [] => return true,
+            b"." | b"_" | b"__" => {}
+            dashes if dashes.iter().all(|byte| *byte == b'-') => {}
+            _ => return false,
+        }
+        bytes = &bytes[separator..];
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(300).collect()
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => f.write_str(tag.as_str()),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = match self.which {
+            Which::Tag(_) => ':',
+            Which::Digest(_) => '@',
+        };
+        write!(f, "{}{separator}{}", self.name, self.which)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_the_specification_has_them() {
+        for good in ["a", "hello", "a/b/c", "a.b_c__d-e--f/0", "blobs/uploads"] {
+            assert_eq!(good.parse::<Name>().unwrap().as_str(), good);
+        }
+        let long = "a".repeat(256);
+        for bad in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "A",
+            "a_",
+            "-a",
+            "a..b",
+            "a___b",
+            "a._b",
+            "a b",
+            "ä",
+            "..",
+            long.as_str(),
+        ] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tags_are_as_the_specification_has_them() {
+        for good in ["1", "_x", "V1.0-rc.1", "latest", &"a".repeat(128)] {
+            assert!(good.parse::<Tag>().is_ok(), "{good}");
+        }
+        for bad in ["", ".a", "-a", "a b", "a/b", "a:b", "ü", &"a".repeat(129)] {
+            assert!(bad.parse::<Tag>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn references_are_by_tag_or_digest() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for good in ["hello:1", "team/hello:v1.0", &format!("a/b@{digest}")] {
+            assert_eq!(good.parse::<Reference>().unwrap().to_string(), *good);
+        }
+        for (bad, part) in [
+            ("hello", "name:tag"),
+            ("hello.tar", "name:tag"),
+            ("hello:", "no tag"),
+            (":1", "no repository"),
+            ("127.0.0.1:7070/hello:1", "no repository"),
+            ("hello@sha256:0", "no SHA-256"),
+            (&format!("hello@sha512:{}", "0".repeat(128)), "no SHA-256"),
+            (&digest, "no repository"),
+        ] {
+            let error = bad.parse::<Reference>().map(|it| it.to_string());
+            match error {
+                Err(error) => assert!(error.to_string().contains(part), "{bad}: {error}"),
+                // A digest alone has the shape of a name with a tag: whoever takes both looks for a digest first.
+                Ok(text) => assert_eq!(text, digest),
+            }
+        }
+    }
+}

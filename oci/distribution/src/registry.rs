@@ -1,0 +1,318 @@
+//! What is asked of a registry. Blocking: callers on an async runtime use its blocking threads.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
+
+use oci_spec::image::Digest;
+use tucano_oci_image::{Store, digest_of};
+
+use crate::{
+    error::Error,
+    limits::Limits,
+    manifest::{Manifest, Target},
+    name::{Name, Reference, Which},
+    references::{Page, References, Referrer, Stored},
+    sessions::{Session, Sessions, Turn},
+};
+
+/// The database's file, in the directory of the blobs' store.
+const DATABASE: &str = "registry.sqlite3";
+
+/// A registry over a store of blobs.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    references: Mutex<References>,
+    sessions: Sessions,
+    limits: Limits,
+    /// Held for reading while blobs and what refers to them become one; for writing while both are removed.
+    gate: RwLock<()>,
+}
+
+impl Registry {
+    /// Opens or creates the registry's database in `root`, for blobs in `store`.
+    ///
+    /// # Errors
+    /// What is wrong with the database.
+    pub fn open(root: &Path, store: Store, limits: Limits) -> Result<Self, Error> {
+        let references = References::open(&root.join(DATABASE), limits.database_bytes)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                store,
+                references: Mutex::new(references),
+                sessions: Sessions::default(),
+                limits,
+                gate: RwLock::new(()),
+            }),
+        })
+    }
+
+    /// The digest of the manifest or index that a reference means now.
+    ///
+    /// # Errors
+    /// [`Error::ManifestUnknown`] if it means none.
+    pub fn find(&self, reference: &Reference) -> Result<Digest, Error> {
+        Ok(self.manifest(&reference.name, &reference.which)?.digest)
+    }
+
+    /// Some of the tags that there are, as `name:tag`, for people; at most `most`.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn some_tags(&self, most: u64) -> Result<Vec<String>, Error> {
+        self.references().some_tags(most)
+    }
+
+    /// Forgets what no tag leads to and was not pushed lately, and lets `remove` remove blobs while nothing is pushed:
+    /// all but those that it is given.
+    ///
+    /// # Errors
+    /// If the database cannot be changed: then `remove` is not called.
+    pub fn collect<T>(&self, remove: impl FnOnce(HashSet<Digest>) -> T) -> Result<T, Error> {
+        let _alone = self
+            .inner
+            .gate
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let kept = self.references().forget(self.inner.limits.untagged_kept)?;
+        Ok(remove(kept))
+    }
+
+    /// Gives up uploads that have rested for too long. Never ends.
+    pub async fn give_up_uploads(&self) {
+        let often = (self.inner.limits.session_idle / 4)
+            .clamp(Duration::from_millis(10), Duration::from_secs(30));
+        loop {
+            tokio::time::sleep(often).await;
+            let given_up = self.inner.sessions.give_up(self.inner.limits.session_idle);
+            if given_up > 0 {
+                tracing::info!(given_up, "gave up uploads that rested for too long");
+            }
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.inner.sessions
+    }
+
+    pub(crate) fn begin(&self, name: &Name) -> Result<Arc<Session>, Error> {
+        let begin = || Ok(self.inner.store.begin_upload()?);
+        self.inner
+            .sessions
+            .begin(name, self.inner.limits.sessions, begin)
+    }
+
+    /// Makes an upload a blob of the repository. Whatever comes of it, the upload has ended.
+    pub(crate) fn finish(&self, name: &Name, mut turn: Turn, digest: &Digest) -> Result<(), Error> {
+        self.inner.sessions.end(&turn.session);
+        let upload = turn.take()?;
+        let _gate = self.enter();
+        self.inner.store.finish_upload(upload, digest)?;
+        self.references().add_blob(name, digest, &self.inner.limits)
+    }
+
+    /// Gives the repository a blob that is stored already; whether it is.
+    pub(crate) fn mount(
+        &self,
+        name: &Name,
+        from: Option<&Name>,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        let _gate = self.enter();
+        let is_there = match from {
+            Some(from) => self.references().has_blob(from, digest)?,
+            None => true,
+        };
+        if !is_there || !self.inner.store.contains(digest) {
+            return Ok(false);
+        }
+        self.references()
+            .add_blob(name, digest, &self.inner.limits)?;
+        Ok(true)
+    }
+
+    /// A blob of the repository, open, and its size. It counts as new for a while.
+    pub(crate) fn blob(&self, name: &Name, digest: &Digest) -> Result<(File, u64), Error> {
+        let _gate = self.enter();
+        let references = self.references();
+        if !references.has_blob(name, digest)? {
+            return Err(self.blob_unknown(name, digest));
+        }
+        if let Err(error) = references.renew_blob(name, digest, self.inner.limits.untagged_kept) {
+            // It can be read all the same.
+            tracing::warn!(%error, %digest, "cannot note that a blob is in use");
+        }
+        drop(references);
+        self.open_stored(name, digest)
+    }
+
+    pub(crate) fn remove_blob(&self, name: &Name, digest: &Digest) -> Result<(), Error> {
+        let references = self.references();
+        if !references.has_blob(name, digest)? {
+            return Err(self.blob_unknown(name, digest));
+        }
+        if references.is_referred_to(name, digest)? {
+            return Err(Error::Unsupported(format!(
+                "a manifest of {name} refers to {digest}: delete the manifest first"
+            )));
+        }
+        references.remove_blob(name, digest)?;
+        Ok(())
+    }
+
+    /// Takes a manifest whose blobs are all there; gives what it is.
+    pub(crate) fn put_manifest(
+        &self,
+        name: &Name,
+        which: &Which,
+        content_type: Option<&str>,
+        bytes: &[u8],
+    ) -> Result<Manifest, Error> {
+        if let Which::Digest(expected) = which
+            && digest_of(bytes) != *expected
+        {
+            let actual = digest_of(bytes);
+            let message =
+                format!("the manifest should have the digest {expected}, and has {actual}");
+            return Err(Error::DigestInvalid(message));
+        }
+        let manifest = Manifest::parse(bytes, content_type)?;
+        let _gate = self.enter();
+        for target in &manifest.targets {
+            self.check_target(name, target)?;
+        }
+        self.inner.store.ingest_blob(&manifest.digest, bytes)?;
+        let mut references = self.references();
+        references.put_manifest(name, &manifest, which, &self.inner.limits)?;
+        Ok(manifest)
+    }
+
+    pub(crate) fn manifest(&self, name: &Name, which: &Which) -> Result<Stored, Error> {
+        let references = self.references();
+        if let Some(stored) = references.manifest(name, which)? {
+            return Ok(stored);
+        }
+        Err(Error::ManifestUnknown {
+            name: name.clone(),
+            reference: which.to_string(),
+        })
+    }
+
+    /// A manifest's file, open, and its size.
+    pub(crate) fn open_manifest(
+        &self,
+        name: &Name,
+        which: &Which,
+    ) -> Result<(Stored, File, u64), Error> {
+        let _gate = self.enter();
+        let stored = self.manifest(name, which)?;
+        let (file, bytes) = self.open_stored(name, &stored.digest)?;
+        Ok((stored, file, bytes))
+    }
+
+    pub(crate) fn remove_manifest(&self, name: &Name, which: &Which) -> Result<(), Error> {
+        match self.references().remove_manifest(name, which)? {
+            true => Ok(()),
+            false => Err(Error::ManifestUnknown {
+                name: name.clone(),
+                reference: which.to_string(),
+            }),
+        }
+    }
+
+    pub(crate) fn repositories(&self, page: &Page) -> Result<(Vec<String>, bool), Error> {
+        self.references().repositories(page)
+    }
+
+    pub(crate) fn tags(&self, name: &Name, page: &Page) -> Result<(Vec<String>, bool), Error> {
+        let references = self.references();
+        if !references.has_repository(name)? {
+            return Err(Error::NameUnknown(name.clone()));
+        }
+        references.tags(name, page)
+    }
+
+    pub(crate) fn referrers(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        last: &str,
+    ) -> Result<(Vec<Referrer>, bool), Error> {
+        self.references()
+            .referrers(name, subject, artifact_type, last)
+    }
+
+    fn check_target(&self, name: &Name, target: &Target) -> Result<(), Error> {
+        let digest = &target.digest;
+        let is_there = match target.is_manifest {
+            true => self
+                .references()
+                .manifest(name, &Which::Digest(digest.clone()))?
+                .is_some(),
+            false => self.references().has_blob(name, digest)?,
+        };
+        let missing = || Error::ManifestBlobUnknown {
+            name: name.clone(),
+            digest: digest.clone(),
+        };
+        if !is_there {
+            return Err(missing());
+        }
+        match self.inner.store.open_blob(digest) {
+            Ok((_, bytes)) if bytes != target.bytes => Err(Error::ManifestInvalid(format!(
+                "{digest} has {bytes} bytes, and its descriptor says {}",
+                target.bytes
+            ))),
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == "not_found" => Err(missing()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_stored(&self, name: &Name, digest: &Digest) -> Result<(File, u64), Error> {
+        self.inner
+            .store
+            .open_blob(digest)
+            .map_err(|error| match error.code() {
+                "not_found" => self.blob_unknown(name, digest),
+                _ => error.into(),
+            })
+    }
+
+    fn blob_unknown(&self, name: &Name, digest: &Digest) -> Error {
+        Error::BlobUnknown {
+            name: name.clone(),
+            digest: digest.clone(),
+        }
+    }
+
+    fn enter(&self) -> RwLockReadGuard<'_, ()> {
+        self.inner
+            .gate
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn references(&self) -> MutexGuard<'_, References> {
+        // Changes are transactions: what a panic left is whole.
+        self.inner
+            .references
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
