@@ -27,7 +27,7 @@ use crate::{
     layer::{CheckOnly, LayerBlob},
     limits::Limits,
     names::Wanted,
-    pushed,
+    parallel, pushed,
     resolve::Wish,
     scratch::{self, Scratch},
     upload::Upload,
@@ -176,10 +176,10 @@ impl Store {
     /// # Errors
     /// What is wrong with which layer.
     pub fn verify(&self, image: &Image) -> Result<(), Error> {
-        for (descriptor, diff_id) in &image.layers() {
+        parallel::for_each(&image.layers(), |(descriptor, diff_id)| {
             self.layer(descriptor, diff_id, &self.inner.limits)?
-                .read(&mut CheckOnly)?;
-        }
+                .read(&mut CheckOnly)
+        })?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ mod entries;
 use std::{fs, path::Path};
 
 /// Changed forms of each file of the corpus.
-const FORMS: u64 = 60;
+const FORMS: u64 = 25;
 
 /// A sequence that only looks random (xorshift64).
 struct Sequence(u64);

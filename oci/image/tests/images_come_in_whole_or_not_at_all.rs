@@ -748,7 +748,10 @@ fn a_blob_that_the_disk_has_damaged_is_found_and_taken_anew() {
             .join("store/blobs/sha256")
             .join(digest.digest());
         let whole = fs::read(&path).unwrap();
-        assert_eq!(place.store.verify_blob(&digest).unwrap(), whole.len() as u64);
+        assert_eq!(
+            place.store.verify_blob(&digest).unwrap(),
+            whole.len() as u64
+        );
         let mut damaged = whole.clone();
         damaged[whole.len() / 2] ^= 1;
         fs::write(&path, damaged).unwrap();
@@ -756,7 +759,10 @@ fn a_blob_that_the_disk_has_damaged_is_found_and_taken_anew() {
             place.store.verify_blob(&digest).unwrap_err().code(),
             "digest_mismatch"
         );
-        assert_eq!(place.store.verify_blob(&digest).unwrap_err().code(), "not_found");
+        assert_eq!(
+            place.store.verify_blob(&digest).unwrap_err().code(),
+            "not_found"
+        );
         place.store.ingest_blob(&digest, &whole[..]).unwrap();
         assert!(place.store.verify_blob(&digest).is_ok());
     }
