@@ -16,7 +16,7 @@ use tucano_oci_runtime::{launch::LogLimits, supervisor::user_namespaces_work};
 
 use crate::{
     clock::Stopwatch,
-    crypto,
+    controllers, crypto,
     http::Api,
     monitor::{Monitor, local_address},
     runner::{
@@ -203,7 +203,11 @@ async fn runner(
 fn notes(executor: &Executor) -> Vec<String> {
     let user_namespaces = "user namespaces with id-mapped layers do not work here: processes share the node's user ids";
     let lacking = (!executor.user_namespaces).then(|| user_namespaces.to_owned());
-    let notes: Vec<_> = lacking.into_iter().chain(executor.network.lacking()).collect();
+    let notes: Vec<_> = lacking
+        .into_iter()
+        .chain(executor.network.lacking())
+        .chain(controllers::lacking())
+        .collect();
     for note in &notes {
         tracing::warn!("{note}");
     }

@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod clock;
+mod controllers;
 mod crypto;
 mod errors;
 pub mod files;

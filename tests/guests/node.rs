@@ -1,4 +1,4 @@
-//! A whole node on a kernel with cgroup v2 that lacks nftables' families and pressure information.
+//! A whole node on a kernel with cgroup v2 that lacks nftables' families, pressure information and a controller.
 
 use std::time::Duration;
 
@@ -11,19 +11,21 @@ use crate::guest::{GUEST, Guest};
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[test]
-fn a_node_without_nftables_and_pressure_runs_services() {
+fn a_node_without_nftables_pressure_and_a_controller_runs_services() {
     let tools = ["curl", "ip", "iptables-legacy", "jq", "nsenter"].map(tool);
     if !needs(&GUEST) || !needs(&tools) {
         return;
     }
     let (exit, output) = Guest::new("node.sh")
         .word("directory", programs().display())
+        .word("cgroup_disable", "io")
         .word("image", images::sample("hello").display())
         .run(PATIENCE);
     assert_eq!(exit, Some(0), "{output}");
     for line in [
         "logged: 1",
         "note: nftables does not work here: ports are forwarded by iptables-legacy",
+        "note: the cgroup controller io is missing here: what processes read and write is not counted",
         "note: the kernel gives no pressure information (PSI)",
         "hello from service=hello revision=1 process=hello-1 node=w1",
         "hello from service=hello revision=1 process=hello-2 node=w1",
