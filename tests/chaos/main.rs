@@ -1,6 +1,7 @@
 //! Things die: nodes, the network, each of Tucano's programs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod full_disk;
 mod kill;
 mod node_loss;
 mod storm;

@@ -38,6 +38,8 @@ pub struct Options {
     pub agent_settings: String,
     /// Size of a file system of its own for the controller's data, as tmpfs's `size` option has it.
     pub ctl_disk: Option<&'static str>,
+    /// As `ctl_disk`, for the first worker's agent.
+    pub agent_disk: Option<&'static str>,
     /// Line put into the topology entry of each worker, by index.
     pub worker_settings: BTreeMap<usize, String>,
 }
@@ -51,6 +53,7 @@ impl Default for Options {
             agent_settings: "publish_interval = \"300ms\"\nunused_images_kept = \"0s\"\n"
                 .to_owned(),
             ctl_disk: None,
+            agent_disk: None,
             worker_settings: BTreeMap::new(),
         }
     }
@@ -110,7 +113,10 @@ impl Cluster {
         };
         cluster.write_settings(options);
         if let Some(size) = options.ctl_disk {
-            cluster.mount_ctl_disk(size);
+            mount_disk(cluster.on_ctl("mount"), size, &cluster.path("ctl"));
+        }
+        if let Some(size) = options.agent_disk {
+            mount_disk(cluster.on_worker(0, "mount"), size, &cluster.agent_data(0));
         }
         cluster.start_ctld();
         for index in 0..options.workers {
@@ -118,18 +124,6 @@ impl Cluster {
         }
         cluster.wait_for_alive(options.workers);
         cluster
-    }
-
-    fn mount_ctl_disk(&self, size: &str) {
-        let data = self.path("ctl");
-        fs::create_dir(&data).expect("the controller's data directory");
-        let options = format!("size={size}");
-        let mut mount = self.on_ctl("mount");
-        let status = mount
-            .args(["-t", "tmpfs", "-o", &options, "ctl-data"])
-            .arg(data)
-            .status();
-        assert!(status.expect("mount runs").success());
     }
 
     fn write_settings(&self, options: &Options) {
@@ -550,6 +544,13 @@ impl Drop for Cluster {
             drop(child.wait());
         }
     }
+}
+
+fn mount_disk(mut mount: Command, size: &str, data: &Path) {
+    fs::create_dir(data).expect("the data directory");
+    mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "data"]);
+    let status = mount.arg(data).status().expect("mount runs");
+    assert!(status.success(), "a disk of {size} at {}", data.display());
 }
 
 fn is_settled(process: &ProcessView) -> bool {
