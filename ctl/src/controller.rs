@@ -51,7 +51,7 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// The image store cannot be used.
     #[error("cannot open the image store: {0}")]
-    Images(#[from] tucano_oci_image::Error),
+    Images(#[from] tucano_oci_distribution::Error),
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -90,7 +90,7 @@ impl Controller {
         let routes_socket = server::bind_unix(&routes_path)?;
 
         let (store, snapshot) = Store::open(&config.data_dir, config.limits.database_bytes.0)?;
-        let images = Images::open(&config.data_dir.join("images"), config.limits.of_images())?;
+        let images = Images::open(&config.data_dir.join("images"), &config.limits)?;
         let images = Arc::new(images);
         let clock = Clock::start();
         let (workers, settings) = (config.topology.for_planner(), config.planner.clone());
@@ -166,6 +166,13 @@ impl Controller {
         });
         servers.push(tokio::spawn(async move {
             collector.await.unwrap_or_default();
+        }));
+        let registry = api.deployer.images().registry().clone();
+        let giving_up = stop.clone().run_until_cancelled_owned(async move {
+            registry.give_up_uploads().await;
+        });
+        servers.push(tokio::spawn(async move {
+            giving_up.await.unwrap_or_default();
         }));
         if let Some(supervisor) = supervisor {
             servers.push(tokio::spawn(supervisor.run(stop.clone())));

@@ -23,6 +23,16 @@ pub struct Limits {
     pub image_layer_entries: u64,
     /// Most layers of an image.
     pub image_layers: u64,
+    /// Most uploads to the registry at once.
+    pub registry_uploads: u64,
+    /// Longest time that an upload to the registry may rest.
+    pub registry_upload_idle: Span,
+    /// Most repositories of the registry.
+    pub registry_repositories: u64,
+    /// Most tags of a repository, and most manifests.
+    pub registry_tags: u64,
+    /// How long the registry keeps what no tag leads to.
+    pub registry_untagged_kept: Span,
     /// Largest static configuration of a service.
     pub config_bytes: Bytes,
     /// Most services.
@@ -65,6 +75,11 @@ impl Default for Limits {
             image_layer_bytes: Bytes(32 << 30),
             image_layer_entries: 2_000_000,
             image_layers: 128,
+            registry_uploads: 64,
+            registry_upload_idle: Span::secs(600),
+            registry_repositories: 1000,
+            registry_tags: 10_000,
+            registry_untagged_kept: Span::secs(3600),
             config_bytes: Bytes(MAX_SETTINGS_BYTES as u64),
             services: 1000,
             uploads: 4,
@@ -100,6 +115,33 @@ impl Limits {
 }
 
 impl Limits {
+    /// The bounds of the registry.
+    pub fn of_registry(&self) -> tucano_oci_distribution::Limits {
+        tucano_oci_distribution::Limits {
+            blob_bytes: self.image_bytes.0,
+            manifest_bytes: self.image_document_bytes.0,
+            sessions: usize::try_from(self.registry_uploads).unwrap_or(usize::MAX),
+            session_idle: self.registry_upload_idle.0,
+            body_idle: self.body_idle.0,
+            repositories: self.registry_repositories,
+            tags: self.registry_tags,
+            manifests: self.registry_tags,
+            untagged_kept: self.registry_untagged_kept.0,
+            database_bytes: self.database_bytes.0,
+        }
+    }
+
+    /// Those of them that have no other key; the others that are changed count after a restart.
+    pub(super) fn of_registry_key(&self) -> (u64, Span, u64, u64, Span) {
+        (
+            self.registry_uploads,
+            self.registry_upload_idle,
+            self.registry_repositories,
+            self.registry_tags,
+            self.registry_untagged_kept,
+        )
+    }
+
     /// The bounds that the image store is opened with; `image_bytes` counts while an upload passes.
     pub(super) fn of_images_key(&self) -> [u64; 4] {
         [
@@ -130,6 +172,14 @@ impl Validate for Limits {
             ),
             ("image_layer_entries", self.image_layer_entries, 1, 1 << 32),
             ("image_layers", self.image_layers, 1, 10_000),
+            ("registry_uploads", self.registry_uploads, 1, 10_000),
+            (
+                "registry_repositories",
+                self.registry_repositories,
+                1,
+                1_000_000,
+            ),
+            ("registry_tags", self.registry_tags, 1, 1_000_000),
             (
                 "config_bytes",
                 self.config_bytes.0,
@@ -156,6 +206,12 @@ impl Validate for Limits {
         }
         for (key, span, most_secs) in [
             ("body_idle", self.body_idle, 3600),
+            ("registry_upload_idle", self.registry_upload_idle, 86_400),
+            (
+                "registry_untagged_kept",
+                self.registry_untagged_kept,
+                365 * 86_400,
+            ),
             ("wait", self.wait, 86_400),
             ("header_timeout", self.header_timeout, 3600),
             ("agent_timeout", self.agent_timeout, 600),

@@ -120,6 +120,10 @@ fn fixed_at_start(old: &Config, new: &Config) -> Option<&'static str> {
             "limits.image_*",
             old.limits.of_images_key() == new.limits.of_images_key(),
         ),
+        (
+            "limits.registry_*",
+            old.limits.of_registry_key() == new.limits.of_registry_key(),
+        ),
     ]
     .into_iter()
     .find_map(|(key, same)| (!same).then_some(key))

@@ -1,20 +1,36 @@
-//! The image store, and which of its images must stay.
+//! The image store and the registry over it, and which of their images must stay.
 
-use std::{path::Path, str::FromStr, sync::Arc};
+use std::{
+    collections::HashSet,
+    path::Path,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, OwnedRwLockReadGuard, RwLock},
     task::spawn_blocking,
 };
 use tucano_api::ids::Digest;
-use tucano_oci_image::{Error, Limits, Platform, Store};
+use tucano_oci_distribution::{Reference, Registry};
+use tucano_oci_image::{Error, Platform, Store};
 
-use crate::brain::Brain;
+use crate::{brain::Brain, config_mgr::Limits};
+
+/// Shortest and longest time between two looks for what the registry keeps no longer.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+/// Most names of images that an error lists.
+const SHOWN: u64 = 20;
 
 /// The images of the cluster.
 #[derive(Debug)]
 pub struct Images {
     store: Store,
+    registry: Registry,
+    look_every: Duration,
+    /// Images whose layers were read and checked since the program started.
+    verified: Mutex<HashSet<oci_spec::image::Digest>>,
     /// Held for reading by whoever has an image that no service refers to yet; for writing while images are removed.
     in_hand: Arc<RwLock<()>>,
     released: Notify,
@@ -37,13 +53,19 @@ impl Drop for Hold {
 }
 
 impl Images {
-    /// Opens the store in `root`.
+    /// Opens the store and the registry in `root`.
     ///
     /// # Errors
     /// What is wrong with the directory.
-    pub fn open(root: &Path, limits: Limits) -> Result<Self, Error> {
+    pub fn open(root: &Path, limits: &Limits) -> Result<Self, tucano_oci_distribution::Error> {
+        let store = Store::open(root, limits.of_images())?;
+        let registry = Registry::open(root, store.clone(), limits.of_registry())?;
+        let (shortest, longest) = LOOKS;
         Ok(Self {
-            store: Store::open(root, limits)?,
+            store,
+            registry,
+            look_every: (limits.registry_untagged_kept.0 / 2).clamp(shortest, longest),
+            verified: Mutex::default(),
             in_hand: Arc::default(),
             released: Notify::new(),
             root: root.to_owned(),
@@ -55,6 +77,11 @@ impl Images {
         &self.store
     }
 
+    /// The registry over it.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Keeps every image until the result is dropped.
     pub async fn hold(self: &Arc<Self>) -> Hold {
         Hold {
@@ -63,15 +90,44 @@ impl Images {
         }
     }
 
-    /// Whether the store has this image. It was checked for this kind of machine when it came in.
+    /// The image for the workers that a stored manifest or index means. Blobs that were pushed one by one have not been
+    /// looked into yet: its layers are checked now, once.
     ///
     /// # Errors
     /// What is wrong with it.
     pub async fn check(&self, digest: Digest) -> Result<Digest, Error> {
-        let store = self.store.clone();
-        let wanted = to_oci(&digest);
-        blocking(move || store.image(&wanted)).await?;
-        Ok(digest)
+        let (store, wanted) = (self.store.clone(), to_oci(&digest));
+        let image = blocking(move || store.resolve(&wanted, &platform())).await?;
+        let found = image.digest.clone();
+        if !self.verified().contains(&found) {
+            let store = self.store.clone();
+            blocking(move || store.verify(&image)).await?;
+            self.verified().insert(found.clone());
+        }
+        from_oci(&found)
+    }
+
+    /// The manifest or index that a name means in the registry now.
+    ///
+    /// # Errors
+    /// That it means none, or that the registry does not work.
+    pub async fn find(
+        &self,
+        reference: Reference,
+    ) -> Result<Digest, tucano_oci_distribution::Error> {
+        let registry = self.registry.clone();
+        let found = blocking(move || registry.find(&reference)).await?;
+        Ok(from_oci(&found)?)
+    }
+
+    /// Some of the names that there are, for people.
+    pub async fn some_names(&self) -> Vec<String> {
+        let registry = self.registry.clone();
+        let names = blocking(move || registry.some_tags(SHOWN)).await;
+        names.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot list the registry's tags");
+            Vec::new()
+        })
     }
 
     /// That some image may be in use no more.
@@ -82,7 +138,9 @@ impl Images {
     /// Removes images that nothing refers to, each time some may have become so. Never ends.
     pub async fn collect_garbage(&self, brain: &Brain) {
         loop {
-            self.released.notified().await;
+            // What the registry keeps for a while ends by itself.
+            let look = tokio::time::timeout(self.look_every, self.released.notified());
+            let _released_or_due = look.await;
             // An upload under way: its end comes back here.
             let Ok(_alone) = self.in_hand.try_write() else {
                 continue;
@@ -90,16 +148,34 @@ impl Images {
             let Ok(in_use) = brain.query(|cluster| cluster.images_in_use()).await else {
                 return;
             };
-            let in_use: Vec<_> = in_use.iter().map(to_oci).collect();
-            let store = self.store.clone();
-            match blocking(move || store.retain(&in_use)).await {
+            match self
+                .remove_all_but(in_use.iter().map(to_oci).collect())
+                .await
+            {
                 Ok(0) => {}
                 Ok(freed_bytes) => {
-                    tracing::info!(freed_bytes, "removed images that nothing refers to")
+                    self.verified().clear();
+                    tracing::info!(freed_bytes, "removed images that nothing refers to");
                 }
                 Err(error) => tracing::error!(%error, "cannot remove unused images"),
             }
         }
+    }
+
+    /// Removes what is neither one of these images nor kept by the registry, while nothing is pushed to it.
+    async fn remove_all_but(
+        &self,
+        in_use: Vec<oci_spec::image::Digest>,
+    ) -> Result<u64, tucano_oci_distribution::Error> {
+        let (store, registry) = (self.store.clone(), self.registry.clone());
+        let removed =
+            blocking(move || registry.collect(|kept| store.retain_with(&in_use, kept))).await?;
+        Ok(removed?)
+    }
+
+    fn verified(&self) -> std::sync::MutexGuard<'_, HashSet<oci_spec::image::Digest>> {
+        // Inserting and clearing are single steps: what a panic left is whole.
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that the store's blobs take, as last measured.
@@ -125,6 +201,14 @@ fn directory_bytes(directory: &Path) -> u64 {
 pub fn to_oci(digest: &Digest) -> oci_spec::image::Digest {
     // Ours is the narrower type: whatever it holds, the other takes.
     oci_spec::image::Digest::from_str(digest.as_str()).expect("a SHA-256 digest")
+}
+
+/// A digest as everybody else has it.
+fn from_oci(digest: &oci_spec::image::Digest) -> Result<Digest, Error> {
+    digest.to_string().parse().map_err(|_| Error::Unsupported {
+        what: format!("the digest {digest}"),
+        hint: "; use sha256",
+    })
 }
 
 /// Runs what reads and writes files where it holds up nothing else.

@@ -18,6 +18,7 @@ use tucano_api::{
     settings::{SettingsError, parse},
     state::{Deployed, ServicePatch},
 };
+use tucano_oci_distribution::Reference;
 use tucano_planner::{Cluster, Event};
 
 use self::{images::Images, upload::Uploaded};
@@ -49,6 +50,19 @@ pub enum DeployError {
         /// What to do.
         advice: String,
     },
+    /// The registry has no such image.
+    #[error("{config}: image: the registry has no {wanted}: {}", shown(names))]
+    NoSuchImage {
+        /// Name of the text.
+        config: String,
+        /// As the configuration has it.
+        wanted: Reference,
+        /// Some of those that there are.
+        names: Vec<String>,
+    },
+    /// The registry does not work.
+    #[error(transparent)]
+    Registry(#[from] tucano_oci_distribution::Error),
     /// The image was not taken.
     #[error("the image was refused: {0}")]
     Image(#[from] tucano_oci_image::Error),
@@ -206,14 +220,17 @@ impl Deployer {
         file: &str,
         config: &ServiceConfig,
     ) -> Result<Digest, DeployError> {
+        if let Some(reference) = config.image.as_deref().and_then(reference) {
+            return self.named_image(file, reference).await;
+        }
         let advice = match (&config.image, config.image_digest()) {
             (_, Some(digest)) => return self.images.check(digest).await.map_err(DeployError::Image),
             (None, None) => {
-                "is missing: send the image as a second part, `-F image=@hello.tar`, or name a stored one by its digest"
+                "is missing: send the image as a second part, `-F image=@hello.tar`, or name a stored one by name:tag or its digest"
                     .to_owned()
             }
             (Some(name), None) => format!(
-                "{name:?} was not sent with the request: add `-F image=@{name}`, or name a stored image by its digest (sha256:...)"
+                "{name:?} was not sent with the request: add `-F image=@{name}`, or name a stored image by name:tag, name@sha256:... or its digest (sha256:...)"
             ),
         };
         Err(DeployError::NoImage {
@@ -222,13 +239,45 @@ impl Deployer {
         })
     }
 
+    async fn named_image(&self, config: &str, wanted: Reference) -> Result<Digest, DeployError> {
+        use tucano_oci_distribution::Error;
+        match self.images.find(wanted.clone()).await {
+            Ok(digest) => self.images.check(digest).await.map_err(DeployError::Image),
+            Err(Error::ManifestUnknown { .. }) => Err(DeployError::NoSuchImage {
+                config: config.to_owned(),
+                wanted,
+                names: self.images.some_names().await,
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn patched_image(&self, image: &Value) -> Result<Digest, DeployError> {
+        if let Some(reference) = image.as_str().and_then(reference) {
+            return self.named_image("patch", reference).await;
+        }
         let digest: Option<Digest> = image.as_str().and_then(|text| text.parse().ok());
         let digest = digest.ok_or_else(|| DeployError::NoImage {
             config: "patch".to_owned(),
-            advice: format!("{image} is not the digest of a stored image: write sha256:... or deploy the new image"),
+            advice: format!("{image} is not a stored image: write name:tag, name@sha256:... or sha256:..., or deploy the new image"),
         })?;
         self.images.check(digest).await.map_err(DeployError::Image)
+    }
+}
+
+/// The image of the registry that a configuration's `image` names; a digest alone, which has the shape of a name with a
+/// tag, is none.
+fn reference(image: &str) -> Option<Reference> {
+    match image.parse::<Digest>() {
+        Ok(_) => None,
+        Err(_) => image.parse().ok(),
+    }
+}
+
+fn shown(names: &[String]) -> String {
+    match names {
+        [] => "nothing was pushed to it yet; `docker push` or `skopeo copy` the image".to_owned(),
+        names => format!("it has {}", names.join(", ")),
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `/healthz` | open | open |
 //! | `/v1/reports`, `/v1/blobs/…` | the agents' token | open |
+//! | `/v2/…`, the registry | the sysadmin's token, also as the password of any user (Basic) | as below |
 //! | everything else | the sysadmin's token | open to programs of this machine, not to web pages |
 //!
 //! On any other listener a route whose token is not configured is closed: with the agents' token alone, only agents are
@@ -22,8 +23,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Api, errors::ApiError};
+use super::{Api, errors::ApiError, registry};
 use crate::config_mgr::Token;
+use base64::{Engine, prelude::BASE64_STANDARD};
 
 /// The listener that a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +42,13 @@ pub async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next
         .extensions()
         .get::<Listener>()
         .map(|listener| listener.local.ip().to_canonical());
-    let verdict = match Audience::of(path) {
+    let audience = Audience::of(path);
+    let verdict = match audience {
         Audience::Everyone => Ok(()),
         Audience::Agents => check(config.agent_token.as_ref(), "agent_token", local, headers),
-        Audience::Sysadmin => check(config.token.as_ref(), "token", local, headers),
+        Audience::Sysadmin | Audience::Registry => {
+            check(config.token.as_ref(), "token", local, headers)
+        }
     };
     match verdict {
         Ok(()) => next.run(request).await,
@@ -54,6 +59,9 @@ pub async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next
                 "refused a request: {}",
                 error.body.error
             );
+            if audience == Audience::Registry {
+                return registry::refusal(&error);
+            }
             let mut response = error.into_response();
             if response.status() == StatusCode::UNAUTHORIZED {
                 let bearer = header::HeaderValue::from_static("Bearer");
@@ -72,6 +80,7 @@ enum Audience {
     Everyone,
     Agents,
     Sysadmin,
+    Registry,
 }
 
 impl Audience {
@@ -79,6 +88,8 @@ impl Audience {
         match path {
             "/healthz" => Self::Everyone,
             "/v1/reports" => Self::Agents,
+            "/v2" => Self::Registry,
+            _ if path.starts_with("/v2/") => Self::Registry,
             _ if path.starts_with("/v1/blobs/") => Self::Agents,
             _ => Self::Sysadmin,
         }
@@ -94,14 +105,8 @@ fn check(
     let Some(token) = token else {
         return check_without_token(key, local, headers);
     };
-    let presented = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim());
-    match presented {
-        Some(presented) if token.matches(presented) => Ok(()),
+    match presented(headers) {
+        Some(presented) if token.matches(&presented) => Ok(()),
         Some(_) => Err(unauthorized(format!(
             "the token is wrong: present the {key} of ctl.toml"
         ))),
@@ -109,6 +114,23 @@ fn check(
             "a token is needed: present the {key} of ctl.toml as `Authorization: Bearer <token>`"
         ))),
     }
+}
+
+/// The token that a request presents: as a bearer, or as the password of whatever user, which is how registries' clients
+/// log in.
+fn presented(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, secret) = value.split_once(' ')?;
+    let secret = secret.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(secret.to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(BASE64_STANDARD.decode(secret).ok()?).ok()?;
+    let (_user, password) = decoded.split_once(':')?;
+    Some(password.to_owned())
 }
 
 fn check_without_token(
@@ -195,6 +217,10 @@ mod tests {
             ("Bearer 0123456789abcdeX", "unauthorized"),
             ("Bearer", "unauthorized"),
             ("Basic 0123456789abcdef", "unauthorized"),
+            // anyone:0123456789abcdef, anyone:wrong, and the token without a user
+            ("Basic YW55b25lOjAxMjM0NTY3ODlhYmNkZWY=", "ok"),
+            ("Basic YW55b25lOndyb25n", "unauthorized"),
+            ("Basic MDEyMzQ1Njc4OWFiY2RlZg==", "unauthorized"),
         ] {
             for local in [LOOPBACK, "10.0.0.1"] {
                 let headers = [("authorization", header), ("host", "any.example")];
@@ -252,6 +278,9 @@ mod tests {
         assert_eq!(Audience::of("/healthz"), Audience::Everyone);
         assert_eq!(Audience::of("/v1/reports"), Audience::Agents);
         assert_eq!(Audience::of("/v1/blobs/sha256:0"), Audience::Agents);
+        for path in ["/v2", "/v2/", "/v2/hello/manifests/1"] {
+            assert_eq!(Audience::of(path), Audience::Registry, "{path}");
+        }
         for path in [
             "/v1/services",
             "/metrics",

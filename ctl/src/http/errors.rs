@@ -109,6 +109,13 @@ impl From<DeployError> for ApiError {
         match error {
             DeployError::Config(_) => Self::bad_request("invalid_config", message),
             DeployError::NoImage { .. } => Self::bad_request("no_image", message),
+            DeployError::NoSuchImage { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "no_such_image", message)
+            }
+            DeployError::Registry(error) if error.is_full() => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message)
+            }
+            DeployError::Registry(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "io", message),
             DeployError::Image(error) => image_error(&error, message),
             DeployError::HostTaken(_) => Self::new(StatusCode::CONFLICT, "host_taken", message),
             DeployError::NotFound(_) => Self::not_found(message),

@@ -9,6 +9,7 @@ pub mod extract;
 pub mod logs;
 pub mod metrics;
 pub mod openapi;
+pub mod registry;
 pub mod routes;
 pub mod server;
 pub mod services;
@@ -66,6 +67,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let document = Arc::new(document);
     routes
         .route("/openapi.json", openapi::serve(document))
+        .merge(registry::router(&api))
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(api.clone(), auth::authorize))

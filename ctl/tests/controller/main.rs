@@ -18,3 +18,4 @@ mod durability;
 mod image;
 mod nodes;
 mod observing;
+mod registry;

@@ -1,0 +1,293 @@
+//! The registry, as other tools speak to it, and deploys of what they push.
+
+use std::{path::Path, process::Stdio};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tucano_image_builder::{Compression, Entry, ImageSpec, Layer};
+use tucano_testkit::{needs, tool};
+
+use crate::{
+    agent::Agent,
+    ctl::{Ctl, config},
+    image,
+};
+
+const TOKEN: &str = "0123456789abcdef0123";
+
+/// A layout directory of a small image.
+fn layout(spec: &ImageSpec) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    spec.build()
+        .unwrap()
+        .write_directory(directory.path())
+        .unwrap();
+    directory
+}
+
+/// Runs a tool; what it says, or what it complains of.
+async fn run(tool: &str, arguments: &[&str]) -> Result<String, String> {
+    let output = tokio::process::Command::new(tool)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)),
+    }
+}
+
+fn at(ctl: &Ctl, name: &str) -> String {
+    format!("docker://{}/{name}", ctl.address())
+}
+
+fn from(layout: &Path) -> String {
+    format!("oci:{}:latest", layout.display())
+}
+
+async fn push(ctl: &Ctl, spec: &ImageSpec, name: &str) {
+    let layout = layout(spec);
+    let arguments = [
+        "copy",
+        "--dest-tls-verify=false",
+        &from(layout.path()),
+        &at(ctl, name),
+    ];
+    run("skopeo", &arguments).await.unwrap();
+}
+
+async fn deploy(ctl: &Ctl, image: &str) -> crate::ctl::Answer {
+    let body = json!({"name": "hello", "concurrency": 1, "port": 8080, "image": image});
+    ctl.request(Method::POST, "/v1/services", &body).await
+}
+
+#[tokio::test]
+async fn skopeo_pushes_shows_and_pulls() {
+    if !needs(&[tool("skopeo")]) {
+        return;
+    }
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    push(&ctl, &image::spec("hello"), "team/hello:1").await;
+    let shown = run(
+        "skopeo",
+        &["inspect", "--tls-verify=false", &at(&ctl, "team/hello:1")],
+    )
+    .await;
+    let shown: Value = serde_json::from_str(&shown.unwrap()).unwrap();
+    assert_eq!(shown["RepoTags"], json!(["1"]));
+    let back = tempfile::tempdir().unwrap();
+    let target = from(back.path());
+    let arguments = [
+        "copy",
+        "--src-tls-verify=false",
+        &at(&ctl, "team/hello:1"),
+        &target,
+    ];
+    run("skopeo", &arguments).await.unwrap();
+    let built = image::spec("hello").build().unwrap();
+    assert_eq!(shown["Digest"], built.manifest_digest);
+    let blobs = std::fs::read_dir(back.path().join("blobs/sha256"))
+        .unwrap()
+        .count();
+    assert_eq!(blobs, 3);
+    // A second repository gets the blobs by mounting them.
+    push(&ctl, &image::spec("hello"), "other:2").await;
+    let catalog = ctl.get("/v2/_catalog").await.expect(200);
+    assert_eq!(catalog["repositories"], json!(["other", "team/hello"]));
+    let arguments = ["delete", "--tls-verify=false", &at(&ctl, "other:2")];
+    run("skopeo", &arguments).await.unwrap();
+    assert_eq!(ctl.get("/v2/other/manifests/2").await.status, 404);
+}
+
+#[tokio::test]
+async fn buildah_pushes_in_dockers_words() {
+    if !needs(&[tool("buildah"), tool("skopeo")]) {
+        return;
+    }
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let storage = tempfile::tempdir().unwrap();
+    let part = |name: &str| storage.path().join(name).display().to_string();
+    let (root, runroot) = (part("root"), part("run"));
+    let options = [
+        "--root",
+        &root,
+        "--runroot",
+        &runroot,
+        "--storage-driver",
+        "vfs",
+    ];
+    push(&ctl, &image::spec("hello"), "hello:oci").await;
+    let source = at(&ctl, "hello:oci");
+    let pulled = [&options[..], &["pull", "--tls-verify=false", &source]].concat();
+    let id = run("buildah", &pulled).await.unwrap();
+    let target = at(&ctl, "hello:docker");
+    let arguments = [
+        "push",
+        "--tls-verify=false",
+        "--format",
+        "v2s2",
+        id.trim(),
+        &target,
+    ];
+    run("buildah", &[&options[..], &arguments].concat())
+        .await
+        .unwrap();
+    let digest = deploy(&ctl, "hello:docker").await.expect(201)["image"].clone();
+    assert!(digest.as_str().unwrap().starts_with("sha256:"));
+}
+
+#[tokio::test]
+async fn what_was_pushed_is_deployed_by_name_and_survives_kill_9() {
+    if !needs(&[tool("skopeo")]) {
+        return;
+    }
+    let mut ctl = Ctl::start(&config(1, "", "")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    push(&ctl, &image::spec("one"), "hello:1").await;
+    push(&ctl, &image::spec("two"), "hello:2").await;
+    let digest = |content: &str| image::spec(content).build().unwrap().manifest_digest;
+    let deployed = deploy(&ctl, "hello:1").await.expect(201);
+    assert_eq!(deployed["image"], digest("one"));
+    ctl.eventually("the process", async |_| {
+        (agent.processes().len() == 1).then_some(())
+    })
+    .await;
+
+    ctl.kill_9().await;
+    ctl.start_again().await;
+    let patch = |image: String| (Method::PATCH, "/v1/services/hello", json!({"image": image}));
+    let (method, path, body) = patch("hello:2".to_owned());
+    assert_eq!(
+        ctl.request(method, path, &body).await.expect(200)["image"],
+        digest("two")
+    );
+    let (method, path, body) = patch(format!("hello@{}", digest("one")));
+    assert_eq!(
+        ctl.request(method, path, &body).await.expect(200)["image"],
+        digest("one")
+    );
+
+    let error = deploy(&ctl, "hello:3").await.refused(404, "no_such_image");
+    assert!(error.contains("hello:1, hello:2"), "{error}");
+    let (method, path, body) = patch("nobody:1".to_owned());
+    ctl.request(method, path, &body)
+        .await
+        .refused(404, "no_such_image");
+}
+
+#[tokio::test]
+async fn an_image_that_was_pushed_is_checked_before_a_deploy_is_acknowledged() {
+    if !needs(&[tool("skopeo")]) {
+        return;
+    }
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let layer = |name: &str| Layer::new(&[Entry::file(name, "x")], Compression::Gzip).unwrap();
+    let escaping = ImageSpec::new("x").layer(layer("../x"));
+    let foreign = image::spec("x").architecture("s390x");
+    for (spec, name, status, code) in [
+        (escaping, "bad:1", 400, "layer_path_escapes"),
+        (foreign, "bad:2", 422, "wrong_architecture"),
+    ] {
+        push(&ctl, &spec, name).await;
+        deploy(&ctl, name).await.refused(status, code);
+        let digest = spec.build().unwrap().manifest_digest;
+        deploy(&ctl, &digest).await.refused(status, code);
+    }
+}
+
+#[tokio::test]
+async fn an_index_means_the_image_for_the_workers() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let mut manifests = Vec::new();
+    let own = image::spec("x");
+    for spec in [image::spec("x").architecture("s390x"), image::spec("x")] {
+        let layout = spec.build().unwrap();
+        let manifest =
+            layout.files[&format!("blobs/{}", layout.manifest_digest.replace(':', "/"))].clone();
+        for (path, content) in &layout.files {
+            let Some(hex) = path.strip_prefix("blobs/sha256/") else {
+                continue;
+            };
+            let url = ctl.url(&format!("/v2/multi/blobs/uploads/?digest=sha256:{hex}"));
+            assert_eq!(
+                ctl.send(ctl.http().post(url).body(content.clone()))
+                    .await
+                    .status,
+                201
+            );
+        }
+        let url = ctl.url(&format!("/v2/multi/manifests/{}", layout.manifest_digest));
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let put = ctl
+            .http()
+            .put(url)
+            .header("content-type", kind)
+            .body(manifest.clone());
+        assert_eq!(ctl.send(put).await.status, 201);
+        let platform = json!({"os": spec.os, "architecture": spec.architecture});
+        let digest = layout.manifest_digest;
+        manifests.push(json!({"mediaType": kind, "digest": digest, "size": manifest.len(), "platform": platform}));
+    }
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = json!({"schemaVersion": 2, "mediaType": kind, "manifests": manifests});
+    let put = ctl
+        .http()
+        .put(ctl.url("/v2/multi/manifests/1"))
+        .header("content-type", kind);
+    assert_eq!(ctl.send(put.body(index.to_string())).await.status, 201);
+    let deployed = deploy(&ctl, "multi:1").await.expect(201);
+    assert_eq!(deployed["image"], own.build().unwrap().manifest_digest);
+}
+
+#[tokio::test]
+async fn clients_log_in_with_the_token_as_password() {
+    let ctl = Ctl::start(&config(1, &format!("token = \"{TOKEN}\""), "")).await;
+    let refused = ctl.http().get(ctl.url("/v2/")).send().await.unwrap();
+    assert_eq!(refused.status(), 401);
+    let challenge = refused.headers()["www-authenticate"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    assert!(challenge.starts_with("Basic realm="), "{challenge}");
+    let body: Value = refused.json().await.unwrap();
+    assert_eq!(body["errors"][0]["code"], "UNAUTHORIZED");
+    for (password, status) in [(TOKEN, 200), ("wrong", 401)] {
+        let request = ctl
+            .http()
+            .get(ctl.url("/v2/"))
+            .basic_auth("me", Some(password));
+        assert_eq!(ctl.send(request).await.status, status);
+    }
+    if !needs(&[tool("skopeo")]) {
+        return;
+    }
+    let layout = layout(&image::spec("x"));
+    let arguments = ["copy", "--dest-tls-verify=false", "--dest-creds"];
+    let ends = [from(layout.path()), at(&ctl, "x:1")];
+    let push = async |creds: &str| {
+        run(
+            "skopeo",
+            &[&arguments[..], &[creds, &ends[0], &ends[1]]].concat(),
+        )
+        .await
+    };
+    push(&format!("me:{TOKEN}")).await.unwrap();
+    assert!(push("me:wrong-wrong-wrong").await.is_err());
+}
+
+#[tokio::test]
+async fn what_no_tag_leads_to_is_removed_after_a_while() {
+    let limits = "[limits]\nregistry_untagged_kept = \"100ms\"";
+    let mut ctl = Ctl::start(&config(1, "", limits)).await;
+    let digest = "sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+    let url = ctl.url(&format!("/v2/a/blobs/uploads/?digest={digest}"));
+    assert_eq!(ctl.send(ctl.http().post(url).body("x")).await.status, 201);
+    ctl.eventually("the blob's end", async |ctl| {
+        ctl.blobs().is_empty().then_some(())
+    })
+    .await;
+}
