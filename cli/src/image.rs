@@ -34,7 +34,8 @@ pub struct Source {
     pub text: String,
     /// The same, read.
     pub config: ServiceConfig,
-    /// An OCI archive or an OCI layout directory; none where the configuration names a stored image by its digest.
+    /// An archive or an OCI layout directory; none where the configuration names a stored image: by its digest, or as
+    /// `name:tag` or `name@sha256:…` of the controller's registry.
     pub image: Option<PathBuf>,
 }
 
@@ -55,7 +56,10 @@ impl Source {
         let image = match (image, &config.image) {
             (Some(image), _) => Some(image.to_owned()),
             (None, Some(_)) if config.image_digest().is_some() => None,
-            (None, Some(name)) => Some(path.parent().unwrap_or(Path::new("")).join(name)),
+            (None, Some(name)) => {
+                let beside = path.parent().unwrap_or(Path::new("")).join(name);
+                (beside.exists() || !is_reference(name)).then_some(beside)
+            }
             (None, None) => {
                 let advice = "add the key `image`, or give it with --image";
                 return Err(Error::Refused(format!("{file} names no image: {advice}")));
@@ -138,6 +142,19 @@ fn read(path: &Path) -> Result<String, Error> {
         return Err(Error::Refused(message));
     }
     fs::read_to_string(path).map_err(Error::file("read", path))
+}
+
+/// Whether a name that is no file's has the shape of `name:tag` or `name@sha256:…`. What it means, the controller knows.
+fn is_reference(image: &str) -> bool {
+    let is_plain = |text: &str, others: &[u8]| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
+        !text.is_empty() && text.bytes().all(plain)
+    };
+    let (name, tag) = match image.split_once("@sha256:") {
+        Some(parts) => parts,
+        None => image.rsplit_once(':').unwrap_or((image, "")),
+    };
+    is_plain(name, b"._-/") && !name.starts_with(['.', '/']) && is_plain(tag, b"._-")
 }
 
 fn is_config(path: &Path) -> bool {
@@ -336,6 +353,26 @@ mod tests {
         assert!(plain.unwrap_err().to_string().contains("oci-layout"));
         let nothing = Source::of_service_or_image(&directory.path().join("plain")).unwrap_err();
         assert!(nothing.to_string().contains("no service.toml"), "{nothing}");
+    }
+
+    #[test]
+    fn a_name_of_the_registry_needs_no_upload_unless_it_is_a_file() {
+        let directory = directory(&[
+            ("tag.toml", &SERVICE.replace("a.tar", "team/hello:1.0")),
+            ("digest.toml", &SERVICE.replace("a.tar", "hello@sha256:00")),
+            ("file.toml", &SERVICE.replace("a.tar", "odd:name")),
+            ("odd:name", "x"),
+        ]);
+        let image = |name| {
+            Source::of_service(&directory.path().join(name), None)
+                .unwrap()
+                .image
+        };
+        assert_eq!((image("tag.toml"), image("digest.toml")), (None, None));
+        assert_eq!(image("file.toml"), Some(directory.path().join("odd:name")));
+        for file in ["hello.tar", "./a:b", "/a:b", "../a:b", "a:", ":b", "a b:c"] {
+            assert!(!is_reference(file), "{file}");
+        }
     }
 
     #[test]
