@@ -187,7 +187,9 @@ fn refusal(status: StatusCode, text: &str) -> Error {
     let message = match serde_json::from_str::<ErrorBody>(text) {
         Ok(body) if body.code == "not_healthy" => return Error::NotHealthy(body.error),
         Ok(body) => body.error,
-        Err(_) => format!("it answered {status}"),
+        Err(_) => {
+            format!("what answers there is not Tucano's controller ({status}): is --api right?")
+        }
     };
     match status.as_u16() {
         401 | 403 => Error::Unauthorized(message),

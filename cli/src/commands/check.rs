@@ -9,9 +9,9 @@ use std::{
 use tokio::process::Command;
 use tucano_api::{service::ServiceConfig, settings::parse};
 
-use crate::{Error, output};
+use crate::{Error, args::Global, output};
 
-pub(super) async fn run(file: &Path) -> Result<(), Error> {
+pub(super) async fn run(global: &Global, file: &Path) -> Result<(), Error> {
     let text = fs::read_to_string(file).map_err(Error::file("read", file))?;
     let kind = match program_for(&text) {
         Some(program) => {
@@ -23,7 +23,12 @@ pub(super) async fn run(file: &Path) -> Result<(), Error> {
             "tucano deploy"
         }
     };
-    output::data(&format!("{} is fit for {kind}", file.display()))
+    let file = file.display();
+    if global.json {
+        let answer = serde_json::json!({ "file": file.to_string(), "fit_for": kind });
+        return output::data(&answer.to_string());
+    }
+    output::data(&format!("{file} is fit for {kind}"))
 }
 
 /// Which program's configuration a text is, by the key that it cannot lack.

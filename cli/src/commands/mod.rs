@@ -37,7 +37,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         } => scale::run(&client()?, &global, &name, concurrency, wait).await,
         Command::Logs(logs) => logs::run(&client()?, &logs).await,
         Command::Rm { name, wait } => remove::run(&client()?, &global, &name, wait).await,
-        Command::Check { file } => check::run(&file).await,
+        Command::Check { file } => check::run(&global, &file).await,
         Command::Dev(dev) => dev::run(listen_address(&global)?, &dev).await,
     }
 }

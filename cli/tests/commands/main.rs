@@ -278,11 +278,11 @@ fn a_bad_configuration_is_refused_before_anything_is_sent() {
         assert!(said(&output).contains("concurrency"));
     }
     assert!(controller.requests().is_empty());
-    let good = tucano(
-        &controller,
-        &["check", &path(directory.path(), "hello.toml")],
-    );
+    let file = path(directory.path(), "hello.toml");
+    let good = tucano(&controller, &["--json", "check", &file]);
     assert_eq!(code(&good), 0);
+    let answer: Value = serde_json::from_slice(&good.stdout).unwrap();
+    assert_eq!(answer, json!({ "file": file, "fit_for": "tucano deploy" }));
 }
 
 #[test]
