@@ -135,28 +135,36 @@ impl Cgroup {
 
     /// The cgroup at `path` below this process's own, without making it.
     pub(crate) fn at(path: &str) -> Result<Self, Error> {
+        Self::beneath(own::Base::Own, path)
+    }
+
+    /// The cgroup at a path as a specification means it: absolute from the top of what is mounted, else below the own one.
+    pub(crate) fn specified(path: &str) -> Result<Self, Error> {
+        Self::beneath(own::Base::of_specified(path), path)
+    }
+
+    fn beneath(base: own::Base, path: &str) -> Result<Self, Error> {
         let path = checked(path)?;
-        let directories = own::find()?
+        let directories = own::find(base)?
             .into_iter()
-            .map(|(controller, own)| (controller, own.join(&path)))
+            .map(|(controller, base)| (controller, base.join(&path)))
             .collect();
         Ok(Self { directories })
     }
 
-    /// Makes the cgroup at `path` below this process's own, with these limits. One that an earlier container left is made
+    /// Makes it, which is at `path` below its base, with these limits. One that an earlier container left is made
     /// anew, so that its counters do not pass on; one that holds processes is an error.
-    pub(crate) fn create(path: &str, limits: Option<&LinuxResources>) -> Result<Self, Error> {
+    pub(crate) fn create(&self, path: &str, limits: Option<&LinuxResources>) -> Result<(), Error> {
         let below = checked(path)?;
-        let cgroup = Self::at(path)?;
-        cgroup.remove()?;
-        let made = cgroup
+        self.remove()?;
+        let made = self
             .make_directories(&below)
-            .and_then(|()| limits::set(&cgroup, limits));
+            .and_then(|()| limits::set(self, limits));
         if made.is_err() {
             // Why it could not be made says more than why that could not be undone.
-            drop(cgroup.remove());
+            drop(self.remove());
         }
-        made.map(|()| cgroup)
+        made
     }
 
     fn make_directories(&self, below: &Path) -> Result<(), Error> {
@@ -219,13 +227,66 @@ impl Cgroup {
         // Frozen, they can neither fork nor end, so that no number is given to another process between reading and killing.
         self.freeze(true);
         for path in self.distinct() {
-            kill_tree(path);
+            signal_tree(path, rustix::process::Signal::KILL);
         }
         self.freeze(false);
     }
 
+    /// Sends a signal to every process in it and below.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        self.freeze(true);
+        if let Some(path) = self.directory("pids") {
+            signal_tree(path, signal);
+        }
+        self.freeze(false);
+    }
+
+    /// The processes in it and below.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let mut pids = Vec::new();
+        if let Some(path) = self.directory("pids") {
+            list_tree(path, &mut pids);
+        }
+        pids.sort_unstable();
+        pids
+    }
+
+    /// Freezes all in it, or lets it go on; waits until that is so.
+    pub(crate) fn set_frozen(&self, frozen: bool) -> Result<(), Error> {
+        let deadline = Instant::now() + DESTROY_PATIENCE;
+        loop {
+            self.freeze(frozen);
+            if self.is_frozen() == frozen {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Limit {
+                    what: "the freezer",
+                    path: self
+                        .directory("freezer")
+                        .unwrap_or(Path::new(""))
+                        .to_owned(),
+                    reason: "the kernel did not do it in time".into(),
+                });
+            }
+            pause();
+        }
+    }
+
+    /// Whether all in it stands still.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let (name, frozen) = if self.is_unified() {
+            ("cgroup.freeze", "1")
+        } else {
+            ("freezer.state", "FROZEN")
+        };
+        self.directory("freezer")
+            .and_then(|directory| fs::read_to_string(directory.join(name)).ok())
+            .is_some_and(|text| text.trim() == frozen)
+    }
+
     /// Failing to freeze only means another round.
-    fn freeze(&self, frozen: bool) {
+    pub(crate) fn freeze(&self, frozen: bool) {
         let (name, value) = match (self.is_unified(), frozen) {
             (true, true) => ("cgroup.freeze", "1"),
             (true, false) => ("cgroup.freeze", "0"),
@@ -297,16 +358,21 @@ fn remove_tree(path: &Path) -> Result<(), Error> {
     }
 }
 
-fn kill_tree(path: &Path) {
+fn signal_tree(path: &Path, signal: rustix::process::Signal) {
+    let mut pids = Vec::new();
+    list_tree(path, &mut pids);
+    // 0 stands for a process outside of our pid namespace, which we cannot reach.
+    for pid in pids.into_iter().filter_map(rustix::process::Pid::from_raw) {
+        rustix::process::kill_process(pid, signal).ok();
+    }
+}
+
+fn list_tree(path: &Path, pids: &mut Vec<i32>) {
     for child in children(path) {
-        kill_tree(&child);
+        list_tree(&child, pids);
     }
     let listed = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-    let pids = listed.lines().filter_map(|line| line.parse().ok());
-    // 0 stands for a process outside of our pid namespace, which we cannot reach.
-    for pid in pids.filter_map(rustix::process::Pid::from_raw) {
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
-    }
+    pids.extend(listed.lines().filter_map(|line| line.parse::<i32>().ok()));
 }
 
 fn children(path: &Path) -> Vec<PathBuf> {

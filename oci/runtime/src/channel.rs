@@ -18,8 +18,12 @@ const MESSAGE_LIMIT_BYTES: usize = 16 << 10;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FromContainer {
+    /// The root file system is complete and not entered yet; it waits to be told to go on.
+    Furnished,
     /// All is set up; it waits to be told to go on.
     Ready(User),
+    /// It waits to be started by someone else.
+    Waiting,
     /// A step failed, and it ends.
     Failed(Failure),
 }
@@ -82,6 +86,11 @@ impl Channel {
             SockFlag::SOCK_CLOEXEC,
         )?;
         Ok((Self(one), Self(other)))
+    }
+
+    /// The same over a connection.
+    pub(crate) fn over(connection: OwnedFd) -> Self {
+        Self(connection)
     }
 
     pub(crate) fn send(&self, message: &impl Serialize) -> io::Result<()> {

@@ -3,10 +3,12 @@
 pub(crate) mod devices;
 pub(crate) mod inside;
 pub(crate) mod kernel;
+pub(crate) mod manner;
 pub(crate) mod mounts;
 pub(crate) mod process;
 pub(crate) mod rootfs;
 pub(crate) mod seccomp;
+pub(crate) mod terminal;
 pub(crate) mod user;
 pub(crate) mod userns;
 
@@ -22,13 +24,15 @@ use rustix::{fs::OFlags, thread::ThreadNameSpaceType};
 
 use self::{
     inside::{Links, Root},
+    manner::{Manner, Stdio},
     mounts::{Covers, Mounter},
     user::User,
     userns::{Ids, UserNamespace},
 };
 use crate::{
     cgroup::Cgroup,
-    channel::{Channel, Failure, Step},
+    channel::{Channel, Failure, FromContainer, Step},
+    hooks::{self, Hooks},
     launch::Launch,
 };
 
@@ -39,8 +43,7 @@ pub(crate) struct Prepared<'a> {
     /// Opened namespaces to join, by `setns(2)`.
     pub(crate) joined: Vec<OwnedFd>,
     pub(crate) namespace: Option<&'a UserNamespace>,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
+    pub(crate) manner: Manner,
     pub(crate) channel: &'a Channel,
     /// Inode of the supervisor's own network namespace.
     pub(crate) host_network: u64,
@@ -50,12 +53,31 @@ impl Prepared<'_> {
     /// Becomes the container's program: returns only a failure.
     pub(crate) fn run(self) -> Failure {
         match self.set_up() {
-            Ok(plan) => plan.run(),
+            Ok((user, stdio)) => self.plan(user, stdio),
             Err(failure) => failure,
         }
     }
 
-    fn set_up(&self) -> Result<process::Plan<'_>, Failure> {
+    fn plan(&self, user: User, stdio: [OwnedFd; 3]) -> Failure {
+        let spec = &self.launch.spec;
+        let process = match process_of(spec) {
+            Ok(process) => process,
+            Err(failure) => return failure,
+        };
+        process::Plan {
+            spec,
+            process,
+            arguments: process.args().as_deref().unwrap_or_default(),
+            user,
+            namespace: self.namespace,
+            stdio,
+            channel: self.channel,
+            manner: &self.manner,
+        }
+        .run()
+    }
+
+    fn set_up(&self) -> Result<(User, [OwnedFd; 3]), Failure> {
         // By then this process is in its cgroup, and all that it uses counts there.
         self.channel.wait_to_go().step("supervisor")?;
         isolate()?;
@@ -71,17 +93,29 @@ impl Prepared<'_> {
             .unwrap_or_default();
         let root = rootfs::mount_root(self.launch, self.namespace)?;
         self.furnish(&root, &ids)?;
+        let stdio = self.stdio(&root, &ids)?;
+        self.run_hooks()?;
+        if is_read_only(spec) {
+            rootfs::make_read_only(&root)?;
+        }
         rootfs::enter(&root)?;
         let user = User::find(&root, self.launch.user.as_deref(), process).step("user")?;
-        Ok(process::Plan {
-            spec,
-            process,
-            arguments: process.args().as_deref().unwrap_or_default(),
-            user,
-            namespace: self.namespace,
-            stdio: self.stdio(&root)?,
-            channel: self.channel,
-        })
+        Ok((user, stdio))
+    }
+
+    /// Those of the starter's namespaces, by the starter, and then the container's. While they run, the container can be
+    /// seen in its state before `pivot_root`.
+    fn run_hooks(&self) -> Result<(), Failure> {
+        let hooks = &self.manner.hooks;
+        if !wants_furnished(hooks) {
+            return Ok(());
+        }
+        self.channel
+            .send(&FromContainer::Furnished)
+            .step("supervisor")?;
+        self.channel.wait_to_go().step("supervisor")?;
+        let own = hooks.create_container().as_ref();
+        hooks::run("createContainer", own, &self.manner.seen_inside())
     }
 
     fn enter_namespaces(&self) -> Result<(), Failure> {
@@ -118,28 +152,45 @@ impl Prepared<'_> {
             root.directory(cwd, Links::StayInside)
                 .step("working directory")
         })?;
-        if spec
-            .root()
-            .as_ref()
-            .and_then(oci_spec::runtime::Root::readonly)
-            == Some(true)
-        {
-            rootfs::make_read_only(root)?;
-        }
         Ok(())
     }
 
-    fn stdio(&self, root: &Root) -> Result<[OwnedFd; 3], Failure> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let stdin = root
-            .open(Path::new("/dev/null"), flags, Links::Refused)
-            .step("stdin")?;
-        Ok([
-            stdin,
-            self.stdout.try_clone().step("stdout")?,
-            self.stderr.try_clone().step("stderr")?,
-        ])
+    fn stdio(&self, root: &Root, ids: &Ids) -> Result<[OwnedFd; 3], Failure> {
+        match &self.manner.stdio {
+            Stdio::Outputs { stdout, stderr } => Ok([
+                null(root)?,
+                stdout.try_clone().step("stdout")?,
+                stderr.try_clone().step("stderr")?,
+            ]),
+            Stdio::Given(streams) => manner::copies(streams).step("stdio"),
+            Stdio::Terminal { console } => {
+                let size = process_of(&self.launch.spec)?.console_size();
+                terminal::open(root, ids, size)?.hand_over(console)
+            }
+        }
     }
+}
+
+fn null(root: &Root) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    root.open(Path::new("/dev/null"), flags, Links::Refused)
+        .step("stdin")
+}
+
+fn is_read_only(spec: &Spec) -> bool {
+    let root = spec.root().as_ref();
+    root.and_then(oci_spec::runtime::Root::readonly) == Some(true)
+}
+
+#[allow(deprecated, reason = "specifications still have them")]
+fn wants_furnished(hooks: &Hooks) -> bool {
+    [
+        hooks.prestart(),
+        hooks.create_runtime(),
+        hooks.create_container(),
+    ]
+    .into_iter()
+    .any(|list| list.iter().flatten().next().is_some())
 }
 
 /// Keeps the processes of the container (an `exec`'s neighbours) from looking into this one before it is one of them, and
@@ -148,6 +199,8 @@ pub(crate) fn isolate() -> Result<(), Failure> {
     use rustix::process::DumpableBehavior;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("dumpable")?;
     rustix::process::setsid().step("session")?;
+    // What is made in the root file system gets the mode that it is made with; the program's is set before it is executed.
+    rustix::process::umask(0.into());
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! `tucano_oci exec`: one more process in a running container, under all of its restrictions.
+//! `tucano_oci exec-in`: one more process in a running container, under all of its restrictions.
 
 use std::{
     fs::File,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::sched::CloneFlags;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid},
@@ -17,8 +17,18 @@ use rustix::{
 };
 
 use crate::{
+    cgroup::Cgroup,
     channel::{Channel, Failure, FromContainer, Report, Step},
-    container::{self, namespaces, process::Plan, process_of, user::User, userns::UserNamespace},
+    container::{
+        self,
+        inside::Root,
+        manner::{Manner, Stdio, copies, own_streams},
+        namespaces,
+        process::Plan,
+        process_of, terminal,
+        user::User,
+        userns::UserNamespace,
+    },
     home::{Home, Record},
     launch::Launch,
     sys::{self, Cloned},
@@ -70,46 +80,16 @@ impl Exec<'_> {
             return Err(gone());
         };
         let target = container.open().step("container")?.ok_or_else(gone)?;
-        // Joined by the children of this process only: none of the container's sees this one.
-        rustix::thread::move_into_thread_name_spaces(
-            target.as_fd(),
-            ThreadNameSpaceType::PROCESS_ID,
-        )
-        .step("pid namespace")?;
         let guest = Guest {
+            manner: Manner::supervised(Stdio::Given(self.stdio().step("stdio")?)),
             spec: &launch.spec,
-            user,
+            process: process_of(&launch.spec)?,
+            user: Some(user),
             namespace: UserNamespace::of(&launch.spec, container.pid)?,
-            stdio: self.stdio().step("stdio")?,
             target,
             command: self.command,
         };
-        let (here, there) = Channel::pair().step("channel")?;
-        match sys::clone_process(CloneFlags::empty()).step("fork")? {
-            Cloned::Child => {
-                drop(here);
-                let failure = guest.become_it(&there);
-                drop(there.send(&FromContainer::Failed(failure)));
-                std::process::exit(1)
-            }
-            Cloned::Parent(pid, process) => {
-                drop(there);
-                let child = Child { pid, process };
-                let started = record
-                    .cgroup
-                    .add(pid)
-                    .step("cgroup")
-                    .and_then(|()| child.start(&here));
-                match started {
-                    Ok(()) => child.wait(self.timeout),
-                    Err(failure) => {
-                        child.kill();
-                        child.reap().step("waiting")?;
-                        Err(failure)
-                    }
-                }
-            }
-        }
+        guest.start(&record.cgroup)?.wait(self.timeout)
     }
 
     fn stdio(&self) -> std::io::Result<[OwnedFd; 3]> {
@@ -117,46 +97,92 @@ impl Exec<'_> {
             let null = || File::options().read(true).write(true).open("/dev/null");
             return Ok([null()?.into(), null()?.into(), null()?.into()]);
         }
-        Ok([
-            rustix::stdio::stdin().try_clone_to_owned()?,
-            rustix::stdio::stdout().try_clone_to_owned()?,
-            rustix::stdio::stderr().try_clone_to_owned()?,
-        ])
+        own_streams()
     }
 }
 
 /// The process that joins the container.
-struct Guest<'a> {
-    spec: &'a Spec,
-    user: User,
-    namespace: Option<UserNamespace>,
-    stdio: [OwnedFd; 3],
-    target: OwnedFd,
-    command: &'a [String],
+pub(crate) struct Guest<'a> {
+    pub(crate) manner: Manner,
+    pub(crate) spec: &'a Spec,
+    /// What it is, but for its arguments.
+    pub(crate) process: &'a Process,
+    /// Who it is; the process's user where absent.
+    pub(crate) user: Option<User>,
+    pub(crate) namespace: Option<UserNamespace>,
+    /// The container's first process.
+    pub(crate) target: OwnedFd,
+    pub(crate) command: &'a [String],
 }
 
 impl Guest<'_> {
-    fn become_it(self, channel: &Channel) -> Failure {
-        let prepare = || {
-            container::isolate()?;
-            channel.wait_to_go().step("supervisor")?;
-            self.join()?;
-            process_of(self.spec)
-        };
-        let process = match prepare() {
-            Ok(process) => process,
-            Err(failure) => return failure,
-        };
-        Plan {
-            spec: self.spec,
-            process,
-            arguments: self.command,
-            user: self.user,
-            namespace: self.namespace.as_ref(),
-            stdio: self.stdio,
-            channel,
+    /// Starts it; when this returns, its program has been executed.
+    pub(crate) fn start(self, cgroup: &Cgroup) -> Result<Child, Failure> {
+        // Joined by the children of this process only: none of the container's sees this one.
+        rustix::thread::move_into_thread_name_spaces(
+            self.target.as_fd(),
+            ThreadNameSpaceType::PROCESS_ID,
+        )
+        .step("pid namespace")?;
+        let (here, there) = Channel::pair().step("channel")?;
+        match sys::clone_process(CloneFlags::empty()).step("fork")? {
+            Cloned::Child => {
+                drop(here);
+                let failure = self.become_it(&there);
+                drop(there.send(&FromContainer::Failed(failure)));
+                std::process::exit(1)
+            }
+            Cloned::Parent(pid, process) => {
+                drop(there);
+                let child = Child { pid, process };
+                let started = cgroup
+                    .add(pid)
+                    .step("cgroup")
+                    .and_then(|()| child.start(&here));
+                if let Err(failure) = started {
+                    child.kill();
+                    child.reap().step("waiting")?;
+                    return Err(failure);
+                }
+                Ok(child)
+            }
         }
-        .run()
+    }
+
+    fn become_it(self, channel: &Channel) -> Failure {
+        match self.prepare(channel) {
+            Ok((user, stdio)) => Plan {
+                spec: self.spec,
+                process: self.process,
+                arguments: self.command,
+                user,
+                namespace: self.namespace.as_ref(),
+                stdio,
+                channel,
+                manner: &self.manner,
+            }
+            .run(),
+            Err(failure) => failure,
+        }
+    }
+
+    fn prepare(&self, channel: &Channel) -> Result<(User, [OwnedFd; 3]), Failure> {
+        container::isolate()?;
+        channel.wait_to_go().step("supervisor")?;
+        self.join()?;
+        let root = Root(File::open("/").step("root file system")?.into());
+        let user = match &self.user {
+            Some(user) => user.clone(),
+            None => User::find(&root, None, self.process).step("user")?,
+        };
+        let stdio = match &self.manner.stdio {
+            Stdio::Given(streams) => copies(streams).step("stdio")?,
+            Stdio::Terminal { console } => {
+                terminal::pair(&root, self.process.console_size())?.hand_over(console)?
+            }
+            Stdio::Outputs { .. } => return Err(Failure::new("stdio", "a stream is missing")),
+        };
+        Ok((user, stdio))
     }
 
     /// All at once; with the mount namespace, the container's root becomes this process's.
@@ -185,9 +211,10 @@ impl Guest<'_> {
     }
 }
 
-struct Child {
-    pid: i32,
-    process: OwnedFd,
+/// It runs.
+pub(crate) struct Child {
+    pub(crate) pid: i32,
+    pub(crate) process: OwnedFd,
 }
 
 impl Child {
@@ -196,7 +223,7 @@ impl Child {
         match channel.receive().step("container")? {
             Some(FromContainer::Ready(_)) => {}
             Some(FromContainer::Failed(failure)) => return Err(failure),
-            None => return Err(Failure::new("container", "it ended meanwhile")),
+            _ => return Err(Failure::new("container", "it ended meanwhile")),
         }
         channel.go().step("container")?;
         match channel.receive().step("container")? {

@@ -13,16 +13,28 @@
 //! - `stdout.log`, `stderr.log`, and their rotated predecessors `.1`, `.2`…
 //! - `upper/`, `work/`: the writable layer.
 
+mod birth;
+pub mod bundle;
 pub mod cgroup;
 mod channel;
 mod container;
 mod exe;
 pub mod exec;
+pub mod features;
 mod home;
+mod hooks;
 pub mod launch;
+pub mod lifecycle;
+mod listener;
 mod logs;
 pub mod probe;
 pub mod profile;
 pub mod supervise;
 pub mod supervisor;
 mod sys;
+
+/// Executes this program again from where no container can write to it, unless it runs from there already. To be called before
+/// a container is made or entered.
+pub fn protect_program() -> Result<(), String> {
+    exe::protect().map_err(|error| error.to_string())
+}

@@ -1,76 +1,182 @@
-//! `tucano_oci`: starts containers and runs commands in them. Meant for programs; people use `tucano`.
+//! `tucano_oci`: starts containers and runs commands in them. It takes runc's command line, so that programs made for that run
+//! containers by it; and it has a few commands of its own, for the agent.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+mod arguments;
+mod log;
+mod print;
 
-use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+use clap::Parser;
 use tucano_oci_runtime::{
-    exec::{self, Exec},
-    probe, supervise,
+    bundle, exec,
+    lifecycle::{self, Create, Exec, Store},
+    probe, protect_program, supervise,
 };
 
-/// Runs OCI containers, each under a supervisor of its own.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
+use crate::{
+    arguments::{Arguments, BundleOptions, Command, ExecOptions, Own, Rootless},
+    log::Log,
+};
 
-#[derive(Subcommand)]
-enum Command {
-    /// Start the container of a home directory (its launch.json) and stay with it, in the background; one JSON line on stdout
-    /// tells how the start went.
-    Supervise {
-        /// The container's home directory.
-        home: PathBuf,
-    },
-    /// Run a command in a running container; its exit code is this program's (124: not ended in time).
-    Exec {
-        /// The container's home directory.
-        home: PathBuf,
-        /// Kill it after this time, in milliseconds.
-        #[arg(long)]
-        timeout_ms: Option<u64>,
-        /// Discard the command's output and tell the outcome as one JSON line on stdout.
-        #[arg(long)]
-        report: bool,
-        /// The program, by the container's PATH, and its arguments.
-        #[arg(last = true, required = true)]
-        command: Vec<String>,
-    },
-    /// Succeed if containers can have user namespaces, with layers in this directory's file system.
-    ProbeUserNamespaces {
-        /// A directory to try it in.
-        directory: PathBuf,
-    },
-}
+/// What a command that failed ends with, as callers of runc expect it.
+const FAILED: u8 = 1;
+
+/// The same of `exec`.
+const EXEC_FAILED: u8 = 255;
+
+/// What a command for the agent that failed ends with: a command inside may well end with 1.
+const OWN_FAILED: u8 = 125;
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    let arguments = Arguments::parse();
+    let log = Log::new(arguments.log.clone(), arguments.log_format);
+    let outcome = match &arguments.command {
+        Command::Own(command) => own(command).map_err(|message| (message, OWN_FAILED)),
+        command => checked(&arguments)
+            .and_then(|store| run(command, &store, &log))
+            .map_err(|message| (message, failed(command))),
+    };
+    match outcome {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
-        Err(message) => {
-            eprintln!("tucano_oci: {message}");
-            ExitCode::from(125)
+        Err((message, code)) => {
+            log.error(&message);
+            ExitCode::from(code)
         }
     }
 }
 
-fn run(command: Command) -> Result<i32, String> {
+fn failed(command: &Command) -> u8 {
     match command {
-        Command::Supervise { home } => supervise::run(&home).map(|()| 0),
-        Command::Exec {
+        Command::Exec { .. } => EXEC_FAILED,
+        _ => FAILED,
+    }
+}
+
+/// The commands that the agent uses.
+fn own(command: &Own) -> Result<i32, String> {
+    match command {
+        Own::Supervise { home } => supervise::run(home).map(|()| 0),
+        Own::ExecIn {
             home,
             timeout_ms,
             report,
             command,
-        } => exec::run(&Exec {
-            home: &home,
-            command: &command,
-            timeout: timeout_ms.map(Duration::from_millis),
-            report,
+        } => exec::run(&exec::Exec {
+            home,
+            command,
+            timeout: timeout_ms.map(std::time::Duration::from_millis),
+            report: *report,
         }),
-        Command::ProbeUserNamespaces { directory } => {
-            probe::user_namespaces(&directory).map(|()| 0)
-        }
+        Own::ProbeUserNamespaces { directory } => probe::user_namespaces(directory).map(|()| 0),
     }
+}
+
+/// Refuses what would be done otherwise than it was asked for.
+fn checked(arguments: &Arguments) -> Result<Store, String> {
+    if arguments.systemd_cgroup {
+        return Err("--systemd-cgroup is not supported: use the cgroupfs driver".into());
+    }
+    if arguments.rootless == Rootless::True {
+        return Err("--rootless is not supported: run as root".into());
+    }
+    Ok(Store::at(arguments.root.clone()))
+}
+
+fn run(command: &Command, store: &Store, log: &Log) -> Result<i32, String> {
+    match command {
+        Command::Create { options, id } => {
+            let wanted = wanted(options, id)?;
+            lifecycle::create(store, &wanted).map_err(text)?;
+        }
+        Command::Run {
+            options,
+            detach,
+            keep,
+            id,
+        } => {
+            let wanted = wanted(options, id)?;
+            let ended = lifecycle::run(store, &wanted, *detach, *keep).map_err(text)?;
+            ended
+                .warnings
+                .iter()
+                .for_each(|warning| log.warning(warning));
+            return Ok(ended.code);
+        }
+        Command::Start { id } => lifecycle::start(store, id).map_err(text)?,
+        Command::Kill { all, id, signal } => {
+            lifecycle::kill(store, id, signal, *all).map_err(text)?;
+        }
+        Command::Delete { force, id } => {
+            let warnings = lifecycle::delete(store, id, *force).map_err(text)?;
+            warnings.iter().for_each(|warning| log.warning(warning));
+        }
+        Command::Exec {
+            options,
+            id,
+            command,
+        } => return join(options, id, command, store),
+        Command::Pause { id } => lifecycle::pause(store, id, true).map_err(text)?,
+        Command::Resume { id } => lifecycle::pause(store, id, false).map_err(text)?,
+        Command::Ps {
+            format,
+            id,
+            arguments,
+        } => {
+            let pids = lifecycle::processes(store, id).map_err(text)?;
+            print::processes(&pids, *format, arguments)?;
+        }
+        Command::Events { stats: _, id } => {
+            print::stats(id, &lifecycle::stats(store, id).map_err(text)?);
+        }
+        Command::State { id } => print::state(&store.find(id).map_err(text)?)?,
+        Command::List { format, quiet } => {
+            print::list(&store.list().map_err(text)?, *format, *quiet)?;
+        }
+        Command::Features => print::features()?,
+        Command::Spec { bundle } => bundle::write_default(bundle).map_err(text)?,
+        Command::Own(command) => return own(command),
+    }
+    Ok(0)
+}
+
+fn join(options: &ExecOptions, id: &str, command: &[String], store: &Store) -> Result<i32, String> {
+    protect_program()?;
+    let wanted = Exec {
+        id: id.to_owned(),
+        command: command.to_vec(),
+        process_file: options.process.clone(),
+        env: options.env.clone(),
+        cwd: options.cwd.clone(),
+        user: options.user.clone(),
+        additional_gids: options.additional_gids.clone(),
+        capabilities: options.cap.clone(),
+        no_new_privileges: options.no_new_privs,
+        terminal: options.tty,
+        console_socket: options.console_socket.clone(),
+        pid_file: options.pid_file.clone(),
+        preserve_fds: options.preserve_fds,
+        detach: options.detach,
+        ignore_paused: options.ignore_paused,
+    };
+    lifecycle::exec(store, &wanted).map_err(|error| format!("exec failed: {error}"))
+}
+
+fn wanted(options: &BundleOptions, id: &str) -> Result<Create, String> {
+    if options.no_pivot {
+        return Err("--no-pivot is not supported: it would leave a way out of the root".into());
+    }
+    protect_program()?;
+    Ok(Create {
+        id: id.to_owned(),
+        bundle: options.bundle.clone(),
+        pid_file: options.pid_file.clone(),
+        console_socket: options.console_socket.clone(),
+        preserve_fds: options.preserve_fds,
+        keep_keyring: options.no_new_keyring,
+    })
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }

@@ -13,7 +13,7 @@ use std::{
     io::Write,
     os::fd::{AsFd, OwnedFd},
     path::Path,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use nix::{
@@ -22,14 +22,18 @@ use nix::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
-    time::Timespec,
+    process::{WaitId, WaitIdOptions, waitid},
 };
 
 use crate::{
+    birth::Birth,
     cgroup::Cgroup,
-    channel::{Channel, Failure, FromContainer, Report, Step},
-    container::{self, Prepared, kernel, rootfs, user::User, userns::UserNamespace},
+    channel::{Failure, Report, Step},
+    container::{
+        manner::{Manner, Stdio},
+        rootfs,
+        userns::UserNamespace,
+    },
     home::{self, Home, ProcessId, Record},
     launch::{Exit, Launch, LogLimits},
     logs::Stream,
@@ -142,9 +146,9 @@ impl<'a> Supervisor<'a> {
         // Known before it exists: whoever finds a dead supervisor can clean up.
         let record = record(home, &cgroup)?;
         // One that is in use is somebody else's, and must not be cleaned up for the failure.
-        let created = Cgroup::create(path, limits).step("cgroup");
+        let created = cgroup.create(path, limits).step("cgroup");
         let clean_up = created.is_ok();
-        let started = created.and_then(|cgroup| Self::start_in(home, &launch, &cgroup, record));
+        let started = created.and_then(|()| Self::start_in(home, &launch, &cgroup, record));
         if started.is_err() {
             forget(home, clean_up.then_some(&cgroup));
         }
@@ -160,16 +164,24 @@ impl<'a> Supervisor<'a> {
         let exit = home.reserve_exit().step("home directory")?;
         rootfs::prepare(home.0, &launch.rootfs)?;
         let namespace = UserNamespace::prepare(&launch.spec)?;
-        let mut birth = Birth::give(launch, cgroup, namespace.as_ref())?;
-        let born = birth.wait_until_ready(cgroup).and_then(|user| {
-            let container = ProcessId::of(birth.pid).step("container")?;
-            record.container = Some(container);
-            record.user = Some(user);
-            home.write("supervisor.json", &record)
-                .step("home directory")?;
-            birth.wait_until_executed()?;
-            Ok(container)
+        let (stdout, stdout_inside) = pipe()?;
+        let (stderr, stderr_inside) = pipe()?;
+        let manner = Manner::supervised(Stdio::Outputs {
+            stdout: stdout_inside,
+            stderr: stderr_inside,
         });
+        let birth = Birth::give(launch, cgroup, namespace.as_ref(), manner, START_PATIENCE)?;
+        let born = birth
+            .wait_until_ready(cgroup, &|_| Ok(()))
+            .and_then(|user| {
+                let container = ProcessId::of(birth.pid).step("container")?;
+                record.container = Some(container);
+                record.user = Some(user);
+                home.write("supervisor.json", &record)
+                    .step("home directory")?;
+                birth.wait_until_executed()?;
+                Ok(container)
+            });
         let container = match born {
             Ok(container) => container,
             Err(failure) => {
@@ -181,7 +193,7 @@ impl<'a> Supervisor<'a> {
             home,
             record,
             container,
-            streams: birth.streams(home, launch.logs)?,
+            streams: streams([stdout, stderr], home, launch.logs)?,
             process: birth.process,
             exit,
         })
@@ -265,110 +277,16 @@ fn record(home: Home<'_>, cgroup: &Cgroup) -> Result<Record, Failure> {
     Ok(record)
 }
 
-/// A container that is coming up.
-struct Birth {
-    pid: i32,
-    process: OwnedFd,
-    channel: Channel,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
-    deadline: Instant,
-}
-
-impl Birth {
-    fn give(
-        launch: &Launch,
-        cgroup: &Cgroup,
-        namespace: Option<&UserNamespace>,
-    ) -> Result<Self, Failure> {
-        let (here, there) = Channel::pair().step("channel")?;
-        let (stdout, stdout_inside) = pipe()?;
-        let (stderr, stderr_inside) = pipe()?;
-        let joined = container::open_joined(&launch.spec)?;
-        let host_network = kernel::network_inode().step("network namespace")?;
-        let flags = container::clone_flags(&launch.spec)?;
-        match sys::clone_process(flags).step("namespaces")? {
-            Cloned::Parent(pid, process) => Ok(Self {
-                pid,
-                process,
-                channel: here,
-                stdout: Some(stdout),
-                stderr: Some(stderr),
-                deadline: Instant::now() + START_PATIENCE,
-            }),
-            Cloned::Child => {
-                // The supervisor's ends: while they were open here, its death would not be seen.
-                drop((here, stdout, stderr));
-                let failure = Prepared {
-                    launch,
-                    cgroup,
-                    joined,
-                    namespace,
-                    stdout: stdout_inside,
-                    stderr: stderr_inside,
-                    channel: &there,
-                    host_network,
-                }
-                .run();
-                drop(there.send(&FromContainer::Failed(failure)));
-                std::process::exit(1)
-            }
-        }
-    }
-
-    fn wait_until_ready(&self, cgroup: &Cgroup) -> Result<User, Failure> {
-        cgroup.add(self.pid).step("cgroup")?;
-        self.channel.go().step("container")?;
-        match self.next()? {
-            Some(FromContainer::Ready(user)) => Ok(user),
-            Some(FromContainer::Failed(failure)) => Err(failure),
-            None => Err(Failure::new("container", &self.silent_end())),
-        }
-    }
-
-    /// Executing the program closes the channel.
-    fn wait_until_executed(&self) -> Result<(), Failure> {
-        self.channel.go().step("container")?;
-        match self.next()? {
-            Some(FromContainer::Failed(failure)) => Err(failure),
-            Some(FromContainer::Ready(_)) => Err(Failure::new("container", "it is ready twice")),
-            // A program that has ended already was executed; one that was killed on the way was not, and both say nothing.
-            None => Ok(()),
-        }
-    }
-
-    fn next(&self) -> Result<Option<FromContainer>, Failure> {
-        let mut wanted = [PollFd::new(&self.channel, PollFlags::IN)];
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).unwrap_or_default();
-        match poll(&mut wanted, Some(&left)).step("container")? {
-            0 => {
-                let message = format!("it was not up after {START_PATIENCE:?}");
-                Err(Failure::new("container", &message))
-            }
-            _ => self.channel.receive().step("container"),
-        }
-    }
-
-    fn silent_end(&self) -> String {
-        "it was killed while it was set up: is the memory limit too small?".to_owned()
-    }
-
-    fn abort(&mut self) {
-        pidfd_send_signal(&self.process, Signal::KILL).ok();
-        waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED).ok();
-    }
-
-    fn streams(&mut self, home: Home<'_>, limits: LogLimits) -> Result<Vec<Stream>, Failure> {
-        let ends = [
-            (self.stdout.take(), "stdout.log"),
-            (self.stderr.take(), "stderr.log"),
-        ];
-        ends.into_iter()
-            .filter_map(|(end, name)| Some((end?, name)))
-            .map(|(end, name)| Stream::new(end, home.path(name), limits).step(name))
-            .collect()
-    }
+/// A stream of the container for each of its two outputs.
+fn streams(
+    [stdout, stderr]: [OwnedFd; 2],
+    home: Home<'_>,
+    limits: LogLimits,
+) -> Result<Vec<Stream>, Failure> {
+    [(stdout, "stdout.log"), (stderr, "stderr.log")]
+        .into_iter()
+        .map(|(end, name)| Stream::new(end, home.path(name), limits).step(name))
+        .collect()
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {

@@ -193,7 +193,7 @@ pub fn exec(
 ) -> Result<i32, Error> {
     let mut run_it = Command::new(program);
     run_it
-        .args(["exec", "--report", "--timeout-ms"])
+        .args(["exec-in", "--report", "--timeout-ms"])
         .arg(timeout.as_millis().to_string())
         .arg(home)
         .arg("--")

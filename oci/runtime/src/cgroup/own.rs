@@ -23,32 +23,58 @@ const REQUIRED: [&str; 2] = ["memory", "pids"];
 /// The v2 controllers that containers are put under, where the host has them.
 const UNIFIED_CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
-/// `(controller, own directory)` for each v1 hierarchy, or `("", own directory)` on v2.
-pub(super) fn find() -> Result<Vec<(String, PathBuf)>, Error> {
+/// What a path of a cgroup is relative to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Base {
+    /// This process's own cgroup.
+    Own,
+    /// The top of what is mounted.
+    Mount,
+}
+
+impl Base {
+    /// Absolute paths begin at the top, where the specification says so; relative ones at the own cgroup.
+    pub(super) fn of_specified(path: &str) -> Self {
+        if path.starts_with('/') {
+            Self::Mount
+        } else {
+            Self::Own
+        }
+    }
+}
+
+/// `(controller, base directory)` for each v1 hierarchy, or `("", base directory)` on v2.
+pub(super) fn find(base: Base) -> Result<Vec<(String, PathBuf)>, Error> {
     let unknown = |error: procfs::ProcError| Error::NoHierarchy {
         detail: error.to_string(),
     };
     let myself = Process::myself().map_err(unknown)?;
     let mounts = myself.mountinfo().map_err(unknown)?;
     let memberships = myself.cgroups().map_err(unknown)?;
-    locate(&mounts.0, &memberships.0, &|path| path.is_dir())
+    locate(&mounts.0, &memberships.0, base, &|path| path.is_dir())
 }
 
 /// On a hybrid host the controllers are those of v1, and its cgroup2 has none.
 fn locate(
     mounts: &[MountInfo],
     memberships: &[ProcessCGroup],
+    base: Base,
     exists: &dyn Fn(&Path) -> bool,
 ) -> Result<Vec<(String, PathBuf)>, Error> {
     let found: Vec<_> = CONTROLLERS
         .iter()
-        .filter_map(|name| Some(((*name).to_owned(), v1(name, mounts, memberships, exists)?)))
+        .filter_map(|name| {
+            Some((
+                (*name).to_owned(),
+                v1(name, mounts, memberships, base, exists)?,
+            ))
+        })
         .collect();
     let has = |wanted: &&str| found.iter().any(|(name, _)| name == wanted);
     if REQUIRED.iter().all(has) {
         return Ok(found);
     }
-    if let Some(directory) = unified(mounts, memberships, exists) {
+    if let Some(directory) = unified(mounts, memberships, base, exists) {
         return Ok(vec![(String::new(), directory)]);
     }
     Err(Error::NoHierarchy {
@@ -63,6 +89,7 @@ fn v1(
     controller: &str,
     mounts: &[MountInfo],
     memberships: &[ProcessCGroup],
+    base: Base,
     exists: &dyn Fn(&Path) -> bool,
 ) -> Option<PathBuf> {
     let own = memberships
@@ -71,30 +98,34 @@ fn v1(
     mounts
         .iter()
         .filter(|mount| mount.fs_type == "cgroup" && mount.super_options.contains_key(controller))
-        .filter_map(|mount| visible(mount, &own.pathname))
+        .filter_map(|mount| visible(mount, &own.pathname, base))
         .find(|path| exists(path))
 }
 
 fn unified(
     mounts: &[MountInfo],
     memberships: &[ProcessCGroup],
+    base: Base,
     exists: &dyn Fn(&Path) -> bool,
 ) -> Option<PathBuf> {
     let own = memberships.iter().find(|entry| entry.hierarchy == 0)?;
     let directory = mounts
         .iter()
         .filter(|mount| mount.fs_type == "cgroup2")
-        .filter_map(|mount| visible(mount, &own.pathname))
+        .filter_map(|mount| visible(mount, &own.pathname, base))
         .find(|path| exists(path))?;
     // A starter that moved into the leaf still owns what is above it.
     match directory.file_name() {
-        Some(name) if name == LEAF => directory.parent().map(Path::to_owned),
+        Some(name) if base == Base::Own && name == LEAF => directory.parent().map(Path::to_owned),
         _ => Some(directory),
     }
 }
 
-/// Where a mount shows the cgroup of this path, if it does.
-fn visible(mount: &MountInfo, own: &str) -> Option<PathBuf> {
+/// Where a mount shows the base, if it does.
+fn visible(mount: &MountInfo, own: &str, base: Base) -> Option<PathBuf> {
+    if base == Base::Mount {
+        return Some(mount.mount_point.clone());
+    }
     let below = Path::new(own).strip_prefix(&mount.root).ok()?;
     let plain = below
         .components()
@@ -183,7 +214,7 @@ mod tests {
     #[test]
     fn each_v1_hierarchy_has_its_own_place() {
         let own = memberships("8:pids:/box/in\n4:memory:/a/b\n2:cpu,cpuacct:/\n0::/\n");
-        let found = locate(&mounts(HYBRID), &own, &|_| true).unwrap();
+        let found = locate(&mounts(HYBRID), &own, Base::Own, &|_| true).unwrap();
         let of = |name: &str| found.iter().find(|(other, _)| other == name).unwrap();
         assert_eq!(of("memory").1, Path::new("/sys/fs/cgroup/memory/a/b"));
         assert_eq!(of("pids").1, Path::new("/sys/fs/cgroup/pids/in"));
@@ -192,9 +223,22 @@ mod tests {
     }
 
     #[test]
+    fn absolute_paths_begin_at_the_mounts() {
+        let own = memberships("8:pids:/elsewhere\n4:memory:/a/b\n");
+        let base = Base::of_specified("/x");
+        let found = locate(&mounts(HYBRID), &own, base, &|_| true).unwrap();
+        let places: Vec<_> = found
+            .iter()
+            .map(|(_, path)| path.to_str().unwrap())
+            .collect();
+        assert_eq!(places, ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"]);
+        assert_eq!(Base::of_specified("x/y"), Base::Own);
+    }
+
+    #[test]
     fn a_cgroup_that_no_mount_shows_is_an_error() {
         let own = memberships("8:pids:/other\n4:memory:/../x\n");
-        let error = locate(&mounts(HYBRID), &own, &|_| true).unwrap_err();
+        let error = locate(&mounts(HYBRID), &own, Base::Own, &|_| true).unwrap_err();
         assert!(error.to_string().contains("own cgroup"), "{error}");
     }
 
@@ -208,7 +252,7 @@ mod tests {
                 "/sys/fs/cgroup/s/tucano.service",
             ),
         ] {
-            let found = locate(&unified, &memberships(own), &|_| true).unwrap();
+            let found = locate(&unified, &memberships(own), Base::Own, &|_| true).unwrap();
             assert_eq!(found, [(String::new(), PathBuf::from(expected))]);
         }
     }

@@ -120,6 +120,20 @@ impl Mounter<'_> {
         })
     }
 
+    /// The target file, made where missing as the container's root.
+    fn file(&self, path: &Path) -> Result<OwnedFd, Failure> {
+        let file = self.ids.as_root(|| {
+            self.root
+                .file(path, links(path))
+                .map_err(|error| target(path, &error))
+        })?;
+        let kind = rustix::fs::fstat(&file).step("target")?.st_mode;
+        if rustix::fs::FileType::from_raw_mode(kind).is_dir() {
+            return Err(target(path, &rustix::io::Errno::ISDIR.into()));
+        }
+        Ok(file)
+    }
+
     fn bind(&self, wanted: &Mount, options: &Options) -> Result<(), Failure> {
         let source = wanted
             .source()
@@ -138,11 +152,7 @@ impl Mounter<'_> {
         let place = if rustix::fs::FileType::from_raw_mode(kind).is_dir() {
             self.directory(path)?
         } else {
-            self.ids.as_root(|| {
-                self.root
-                    .file(path, links(path))
-                    .map_err(|error| target(path, &error))
-            })?
+            self.file(path)?
         };
         attach(&tree, &place).step("attaching")
     }
@@ -210,6 +220,16 @@ impl Mounter<'_> {
     }
 }
 
+/// Whether an option is one of the mount, not of the file system.
+pub(crate) fn is_attribute(option: &str) -> bool {
+    ATTRIBUTES.iter().any(|(name, _)| *name == option)
+}
+
+/// Every option that [`is_attribute`].
+pub(crate) fn attribute_names() -> Vec<&'static str> {
+    ATTRIBUTES.iter().map(|(name, _)| *name).collect()
+}
+
 fn host_id(id: &str, translate: impl Fn(u32) -> Option<u32>) -> Result<String, Failure> {
     id.parse()
         .ok()
@@ -232,6 +252,7 @@ fn target(path: &Path, error: &io::Error) -> Failure {
     let why = match error.raw_os_error() {
         Some(libc::ELOOP) => "the image has a symbolic link there".to_owned(),
         Some(libc::ENOTDIR) => "the image has a file where a directory is needed".to_owned(),
+        Some(libc::EISDIR) => "the image has a directory where a file is needed".to_owned(),
         _ => error.to_string(),
     };
     Failure::new(&format!("the target {}", path.display()), &why)

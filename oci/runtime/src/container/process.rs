@@ -22,17 +22,19 @@ use rustix::{
 
 use super::{
     kernel,
+    manner::{Manner, Stdio},
     seccomp::Filters,
     user::User,
     userns::{Ids, UserNamespace},
 };
 use crate::{
     channel::{Channel, Failure, FromContainer, Step},
-    sys,
+    hooks, sys,
 };
 
 /// Where programs are looked for when the environment has no PATH.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const STEP: &str = "program";
 
@@ -46,6 +48,7 @@ pub(crate) struct Plan<'a> {
     /// stdin, stdout and stderr.
     pub(crate) stdio: [OwnedFd; 3],
     pub(crate) channel: &'a Channel,
+    pub(crate) manner: &'a Manner,
 }
 
 impl Plan<'_> {
@@ -65,34 +68,66 @@ impl Plan<'_> {
             .transpose()
             .step("seccomp")?;
         kernel::set_limits(self.process)?;
-        sys::leave_session_keyring().step("session keyring")?;
+        if self.manner.own_keyring {
+            sys::leave_session_keyring().step("session keyring")?;
+        }
         self.take_stdio()?;
         enter_working_directory(self.process.cwd())?;
         self.change_ids()?;
-        die_with_parent()?;
+        if self.manner.dies_with_starter {
+            die_with_parent()?;
+        }
+        if self.manner.start.is_some() {
+            // Who creates it learns already that it could not be started.
+            program.check()?;
+        }
         self.channel
             .send(&FromContainer::Ready(self.user.clone()))
             .step("supervisor")?;
         self.channel.wait_to_go().step("supervisor")?;
-        let no_new_privileges = self.process.no_new_privileges().unwrap_or(false);
-        let install = || {
-            filters
-                .as_ref()
-                .map_or(Ok(()), Filters::install)
-                .step("seccomp")
+        let starter = self.wait_for_start()?;
+        let failure = match self.finish(filters.as_ref()) {
+            Ok(()) => program.execute(&environment),
+            Err(failure) => failure,
         };
+        // Whoever started it is still there to be told, its creator no longer is.
+        if let Some(starter) = starter {
+            drop(starter.send(&FromContainer::Failed(failure.clone())));
+        }
+        Err(failure)
+    }
+
+    fn wait_for_start(&self) -> Result<Option<Channel>, Failure> {
+        if self.manner.start.is_none() {
+            return Ok(None);
+        }
+        self.channel
+            .send(&FromContainer::Waiting)
+            .step("supervisor")?;
+        self.manner.wait_for_start()
+    }
+
+    /// Gives up what the program shall not have.
+    fn finish(&self, filters: Option<&Filters>) -> Result<(), Failure> {
+        let hooks = self.manner.hooks.start_container().as_ref();
+        hooks::run("startContainer", hooks, &self.manner.seen_inside())?;
+        let no_new_privileges = self.process.no_new_privileges().unwrap_or(false);
+        let install = || filters.map_or(Ok(()), Filters::install).step("seccomp");
         if !no_new_privileges {
+            // Which needs a capability that changing the uid has put aside.
+            let has = caps::read(None, CapSet::Permitted).step("capabilities")?;
+            caps::set(None, CapSet::Effective, &has).step("capabilities")?;
             install()?;
         }
         limit_capabilities(self.process).step("capabilities")?;
         sys::reset_signals().step("signals")?;
-        sys::close_on_exec_from(3).step("descriptors")?;
+        sys::close_on_exec_from(3 + self.manner.preserved).step("descriptors")?;
         rustix::process::umask(self.process.user().umask().unwrap_or(0o022).into());
         if no_new_privileges {
             rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
             install()?;
         }
-        Err(program.execute(&environment))
+        Ok(())
     }
 
     /// The pipes are made by the host's root: `/dev/stdout` could not be opened by anyone else inside.
@@ -108,6 +143,10 @@ impl Plan<'_> {
                 let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
                 rustix::fs::fchown(stream, Some(uid), Some(gid)).step("stdio")?;
             }
+        }
+        if matches!(self.manner.stdio, Stdio::Terminal { .. }) {
+            let owner = Some(Uid::from_raw(uid));
+            rustix::fs::fchown(&self.stdio[0], owner, None).step("terminal")?;
         }
         rustix::stdio::dup2_stdin(&self.stdio[0]).step("stdio")?;
         rustix::stdio::dup2_stdout(&self.stdio[1]).step("stdio")?;
@@ -220,8 +259,12 @@ fn limit_capabilities(process: &Process) -> Result<(), caps::errors::CapsError> 
     )?;
     caps::set(None, CapSet::Permitted, &permitted)?;
     caps::clear(None, CapSet::Ambient)?;
+    // The kernel has no ambient capability that is not permitted and inheritable; specifications made by others list some,
+    // which mean nothing there.
+    let inheritable = wanted(process, CapSet::Inheritable);
     wanted(process, CapSet::Ambient)
         .into_iter()
+        .filter(|one| permitted.contains(one) && inheritable.contains(one))
         .try_for_each(|capability| caps::raise(None, CapSet::Ambient, capability))
 }
 
@@ -256,6 +299,15 @@ impl Program {
         })
     }
 
+    /// Fails where there is no such program.
+    fn check(&self) -> Result<(), Failure> {
+        let exists = |path: &CString| rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok();
+        if self.candidates.iter().any(exists) {
+            return Ok(());
+        }
+        Err(self.failure(Errno::ENOENT))
+    }
+
     /// Returns only a failure. Where no place has it, one that refused it says more than one that did not have it.
     fn execute(&self, environment: &[String]) -> Failure {
         let environment = match strings(environment) {
@@ -278,9 +330,9 @@ impl Program {
         let name = &self.name;
         let message = match error {
             Errno::ENOENT => format!(
-                "no such program in the image: {name} (or its interpreter, the `#!` line's or the dynamic loader, is missing)"
+                "no such program in the image: {name}: executable file not found in $PATH (or its interpreter, the `#!` line's or the dynamic loader, is missing)"
             ),
-            Errno::EACCES => format!("{name} is not executable for this user"),
+            Errno::EACCES => format!("{name} is not executable for this user: permission denied"),
             Errno::ENOEXEC => format!(
                 "{name} is no program for this machine: wrong architecture, or a script without `#!` line"
             ),

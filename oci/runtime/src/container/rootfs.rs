@@ -10,6 +10,7 @@ use std::{
 };
 
 use nix::mount::{MsFlags, mount};
+use oci_spec::runtime::Spec;
 use rustix::{
     fs::{CWD, Mode, OFlags},
     mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
@@ -60,12 +61,24 @@ pub(crate) fn mount_root(
     namespace: Option<&UserNamespace>,
 ) -> Result<Root, Failure> {
     // Nothing of what follows may propagate to the host.
-    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
-    rustix::mount::mount_change("/", private).step(STEP)?;
+    rustix::mount::mount_change("/", propagation(&launch.spec)).step(STEP)?;
     match &launch.rootfs {
         Rootfs::Bundle => bundle(launch),
         Rootfs::Overlay { layers } => overlay(&launch.home, layers, namespace),
     }
+}
+
+/// Mounts of the host may come in later where that is asked for; none ever goes out.
+fn propagation(spec: &Spec) -> MountPropagationFlags {
+    let wanted = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.rootfs_propagation().as_deref());
+    let kind = match wanted {
+        Some("slave" | "rslave") => MountPropagationFlags::DOWNSTREAM,
+        _ => MountPropagationFlags::PRIVATE,
+    };
+    MountPropagationFlags::REC | kind
 }
 
 fn bundle(launch: &Launch) -> Result<Root, Failure> {

@@ -1,0 +1,302 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs OCI containers.
+#[derive(Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    /// Directory of the containers' state.
+    #[arg(long, default_value = "/run/tucano_oci")]
+    pub(crate) root: PathBuf,
+    /// File that errors are written to, beside stderr.
+    #[arg(long)]
+    pub(crate) log: Option<PathBuf>,
+    /// How they are written to it.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+    /// Accepted for callers' sake: there are no messages for debugging.
+    #[arg(long)]
+    debug: bool,
+    /// Make cgroups through systemd: refused.
+    #[arg(long)]
+    pub(crate) systemd_cgroup: bool,
+    /// Without root's privileges: only `auto` and `false` are taken.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) rootless: Rootless,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// A log file's lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// `time=… level=… msg=…`
+    #[default]
+    Text,
+    /// An object each.
+    Json,
+}
+
+/// Whether to do without privileges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rootless {
+    True,
+    False,
+    #[default]
+    Auto,
+}
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Create a container, which waits to be started.
+    Create {
+        #[command(flatten)]
+        options: BundleOptions,
+        /// The container's id.
+        id: String,
+    },
+    /// Start a created container.
+    Start {
+        /// The container's id.
+        id: String,
+    },
+    /// Create and start a container, and wait for its end.
+    Run {
+        #[command(flatten)]
+        options: BundleOptions,
+        /// Do not wait for its end.
+        #[arg(short, long)]
+        detach: bool,
+        /// Do not delete it at its end.
+        #[arg(long)]
+        keep: bool,
+        /// The container's id.
+        id: String,
+    },
+    /// Run a command in a container.
+    Exec {
+        #[command(flatten)]
+        options: ExecOptions,
+        /// The container's id.
+        id: String,
+        /// The program, by the container's PATH, and its arguments.
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            required_unless_present = "process"
+        )]
+        command: Vec<String>,
+    },
+    /// Freeze a container's processes.
+    Pause {
+        /// The container's id.
+        id: String,
+    },
+    /// Let a paused container's processes go on.
+    Resume {
+        /// The container's id.
+        id: String,
+    },
+    /// List a container's processes.
+    Ps {
+        /// How: for people by ps(1).
+        #[arg(short, long, value_enum, default_value_t)]
+        format: ListFormat,
+        /// The container's id.
+        id: String,
+        /// Arguments of ps(1); `-ef` where there are none.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Tell what a container uses.
+    Events {
+        /// Once, as one line of JSON: the only way so far.
+        #[arg(long, required = true)]
+        stats: bool,
+        /// The container's id.
+        id: String,
+    },
+    /// Print a container's state.
+    State {
+        /// The container's id.
+        id: String,
+    },
+    /// Send a signal to a container's first process.
+    Kill {
+        /// To all of its processes.
+        #[arg(short, long)]
+        all: bool,
+        /// The container's id.
+        id: String,
+        /// Its name or number.
+        #[arg(default_value = "TERM", allow_hyphen_values = true)]
+        signal: String,
+    },
+    /// Remove what an ended container left.
+    Delete {
+        /// Kill it if it runs, and say nothing if there is none.
+        #[arg(short, long)]
+        force: bool,
+        /// The container's id.
+        id: String,
+    },
+    /// List containers.
+    List {
+        /// How.
+        #[arg(short, long, value_enum, default_value_t)]
+        format: ListFormat,
+        /// Their ids only.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Tell what this runtime can do (OCI runtime specification, "Features").
+    Features,
+    /// Write a configuration to begin with.
+    Spec {
+        /// Directory that it is written to.
+        #[arg(short, long, default_value = ".")]
+        bundle: PathBuf,
+    },
+    #[command(flatten)]
+    Own(Own),
+}
+
+/// What a container is made from, and with what.
+#[derive(Args)]
+pub(crate) struct BundleOptions {
+    /// The bundle's directory.
+    #[arg(short, long, default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// File to write the number of its first process to.
+    #[arg(long)]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Listening socket to send its terminal to.
+    #[arg(long)]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// How many descriptors, from 3 on, to pass to it.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Change the root without `pivot_root`: refused.
+    #[arg(long)]
+    pub(crate) no_pivot: bool,
+    /// Leave it in the session keyring of the caller.
+    #[arg(long)]
+    pub(crate) no_new_keyring: bool,
+}
+
+/// What a command in a container is, and has.
+#[derive(Args)]
+pub(crate) struct ExecOptions {
+    /// File with the `process` to run, as in config.json.
+    #[arg(short, long)]
+    pub(crate) process: Option<PathBuf>,
+    /// `NAME=value`, added to the container's own.
+    #[arg(short, long)]
+    pub(crate) env: Vec<String>,
+    /// Working directory.
+    #[arg(long)]
+    pub(crate) cwd: Option<PathBuf>,
+    /// `uid` or `uid:gid`.
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// Supplementary group.
+    #[arg(short = 'g', long)]
+    pub(crate) additional_gids: Vec<u32>,
+    /// Capability, added to the container's own.
+    #[arg(short, long)]
+    pub(crate) cap: Vec<String>,
+    /// It can never gain privileges.
+    #[arg(long)]
+    pub(crate) no_new_privs: bool,
+    /// With a terminal.
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Listening socket to send the terminal to.
+    #[arg(long)]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// File to write its number to.
+    #[arg(long)]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// How many descriptors, from 3 on, to pass to it.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Do not wait for its end.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// In a paused container too.
+    #[arg(long)]
+    pub(crate) ignore_paused: bool,
+}
+
+/// Commands for the agent: containers with a supervisor and a home directory.
+#[derive(Subcommand)]
+pub(crate) enum Own {
+    /// Start the container of a home directory (its launch.json) and stay with it, in the background; one JSON line on stdout
+    /// tells how the start went.
+    #[command(hide = true)]
+    Supervise {
+        /// The container's home directory.
+        home: PathBuf,
+    },
+    /// Run a command in a supervised container; its exit code is this program's (124: not ended in time).
+    #[command(hide = true)]
+    ExecIn {
+        /// The container's home directory.
+        home: PathBuf,
+        /// Kill it after this time, in milliseconds.
+        #[arg(long)]
+        timeout_ms: Option<u64>,
+        /// Discard the command's output and tell the outcome as one JSON line on stdout.
+        #[arg(long)]
+        report: bool,
+        /// The program, by the container's PATH, and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Succeed if containers can have user namespaces, with layers in this directory's file system.
+    #[command(hide = true)]
+    ProbeUserNamespaces {
+        /// A directory to try it in.
+        directory: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_lines_of_known_callers_are_understood() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+        for line in [
+            "tucano_oci --root /r --log /l --log-format json create --bundle /b --pid-file /p --console-socket /c x",
+            "tucano_oci --root=/r --debug start x",
+            "tucano_oci --rootless=false kill --all x 9",
+            "tucano_oci kill x KILL",
+            "tucano_oci exec --pid-file /p --process /j --detach --console-socket /c x",
+            "tucano_oci exec -t -u 1:2 -e A=1 -e B=2 --cwd /x x sh -c -- exit",
+            "tucano_oci ps --format json x",
+            "tucano_oci events --stats x",
+            "tucano_oci delete --force x",
+            "tucano_oci run -d --no-new-keyring --preserve-fds 2 -b /b x",
+            "tucano_oci list -q --format json",
+        ] {
+            let parsed = Arguments::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A container that is coming up, as its starter sees it: cloned, set up, ready, executed.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
+    time::Timespec,
+};
+
+use crate::{
+    cgroup::Cgroup,
+    channel::{Channel, Failure, FromContainer, Step},
+    container::{self, Prepared, kernel, manner::Manner, user::User, userns::UserNamespace},
+    launch::Launch,
+    sys::{self, Cloned},
+};
+
+/// A process in new namespaces that is becoming a container.
+pub(crate) struct Birth {
+    /// As this process's pid namespace numbers it.
+    pub(crate) pid: i32,
+    /// Its descriptor.
+    pub(crate) process: OwnedFd,
+    channel: Channel,
+    patience: Duration,
+}
+
+impl Birth {
+    /// Makes the process. It does nothing before [`Self::wait_until_ready`]; each of its steps may take `patience`.
+    pub(crate) fn give(
+        launch: &Launch,
+        cgroup: &Cgroup,
+        namespace: Option<&UserNamespace>,
+        manner: Manner,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
+        let (here, there) = Channel::pair().step("channel")?;
+        let joined = container::open_joined(&launch.spec)?;
+        let host_network = kernel::network_inode().step("network namespace")?;
+        let flags = container::clone_flags(&launch.spec)?;
+        match sys::clone_process(flags).step("namespaces")? {
+            Cloned::Parent(pid, process) => Ok(Self {
+                pid,
+                process,
+                channel: here,
+                patience,
+            }),
+            Cloned::Child => {
+                // The starter's end: while it were open here, its death would not be seen.
+                drop(here);
+                let failure = Prepared {
+                    launch,
+                    cgroup,
+                    joined,
+                    namespace,
+                    manner,
+                    channel: &there,
+                    host_network,
+                }
+                .run();
+                drop(there.send(&FromContainer::Failed(failure)));
+                std::process::exit(1)
+            }
+        }
+    }
+
+    /// Puts it into its cgroup and lets it set itself up. `furnished` is called (with its pid) while its root file system is
+    /// complete but not yet entered, if its specification has hooks for that moment.
+    pub(crate) fn wait_until_ready(
+        &self,
+        cgroup: &Cgroup,
+        furnished: &dyn Fn(i32) -> Result<(), Failure>,
+    ) -> Result<User, Failure> {
+        cgroup.add(self.pid).step("cgroup")?;
+        self.channel.go().step("container")?;
+        loop {
+            match self.next()? {
+                Some(FromContainer::Furnished) => {
+                    furnished(self.pid)?;
+                    self.channel.go().step("container")?;
+                }
+                Some(FromContainer::Ready(user)) => return Ok(user),
+                Some(FromContainer::Failed(failure)) => return Err(failure),
+                Some(FromContainer::Waiting) => {
+                    return Err(Failure::new("container", "it waits before it is ready"));
+                }
+                None => return Err(Failure::new("container", &self.silent_end())),
+            }
+        }
+    }
+
+    /// Lets it go on, until it is the program or waits for its start. Executing the program closes the channel.
+    pub(crate) fn wait_until_executed(&self) -> Result<(), Failure> {
+        self.channel.go().step("container")?;
+        match self.next()? {
+            Some(FromContainer::Failed(failure)) => Err(failure),
+            Some(FromContainer::Waiting) => Ok(()),
+            Some(_) => Err(Failure::new("container", "it is ready twice")),
+            // A program that has ended already was executed; one that was killed on the way was not, and both say nothing.
+            None => Ok(()),
+        }
+    }
+
+    /// Ends it, whatever it is doing.
+    pub(crate) fn abort(&self) {
+        pidfd_send_signal(&self.process, Signal::KILL).ok();
+        waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED).ok();
+    }
+
+    fn next(&self) -> Result<Option<FromContainer>, Failure> {
+        let deadline = Instant::now() + self.patience;
+        let mut wanted = [PollFd::new(&self.channel, PollFlags::IN)];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).unwrap_or_default();
+            match poll(&mut wanted, Some(&left)) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(0) => {
+                    let message = format!("it was not up after {:?}", self.patience);
+                    return Err(Failure::new("container", &message));
+                }
+                other => {
+                    other.step("container")?;
+                    return self.channel.receive().step("container");
+                }
+            }
+        }
+    }
+
+    fn silent_end(&self) -> String {
+        "it was killed while it was set up: is the memory limit too small?".to_owned()
+    }
+}

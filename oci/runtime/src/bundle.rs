@@ -1,0 +1,194 @@
+//! A bundle: a directory with `config.json` and, usually, the root file system (OCI runtime specification, "Filesystem Bundle").
+
+mod support;
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::Spec;
+
+/// Largest `config.json` that is read.
+const CONFIG_LIMIT_BYTES: u64 = 4 << 20;
+
+/// Memory limit of the configuration to begin with.
+const DEFAULT_MEMORY_BYTES: u64 = 512 << 20;
+
+/// Its limit of processes.
+const DEFAULT_PIDS: u32 = 512;
+
+/// Why a bundle cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or directory of it.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file that cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not a specification.
+    #[error("{path} is no OCI runtime configuration: {source}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// Something in it is wrong, or is not supported.
+    #[error("config.json: {0}")]
+    Refused(String),
+}
+
+/// A bundle whose configuration can be applied as a whole, as far as can be told beforehand.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// Its directory, absolute.
+    pub directory: PathBuf,
+    /// Its configuration; paths of the host are absolute.
+    pub spec: Spec,
+}
+
+/// Writes a `config.json` to begin with into a directory: this runtime's default sandbox around a shell.
+pub fn write_default(directory: &Path) -> Result<(), Error> {
+    let path = directory.join("config.json");
+    let sandbox = crate::profile::Sandbox {
+        args: vec!["sh".into()],
+        env: vec![format!("PATH={}", crate::container::process::DEFAULT_PATH)],
+        hostname: "tucano".into(),
+        memory_bytes: DEFAULT_MEMORY_BYTES,
+        pids: DEFAULT_PIDS,
+        ..Default::default()
+    };
+    let spec = sandbox
+        .spec()
+        .map_err(|error| Error::Refused(error.to_string()))?;
+    let mut text = serde_json::to_vec_pretty(&spec).map_err(|source| Error::Config {
+        path: path.clone(),
+        source,
+    })?;
+    text.push(b'\n');
+    File::create_new(&path)
+        .and_then(|mut file| file.write_all(&text))
+        .map_err(|source| Error::Write { path, source })
+}
+
+impl Bundle {
+    /// Reads and checks it.
+    pub fn load(directory: &Path) -> Result<Self, Error> {
+        let directory = directory.canonicalize().map_err(|source| Error::Read {
+            path: directory.to_owned(),
+            source,
+        })?;
+        let path = directory.join("config.json");
+        let text = read_bounded(&path).map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let spec =
+            serde_json::from_slice(&text).map_err(|source| Error::Config { path, source })?;
+        support::check(&spec, &text).map_err(Error::Refused)?;
+        let spec = with_absolute_paths(spec, &directory)?;
+        Ok(Self { directory, spec })
+    }
+}
+
+/// Whether a process can be run; the configuration's, and those that join a container later.
+pub(crate) fn check_process(process: &oci_spec::runtime::Process) -> Result<(), Error> {
+    support::check_process(process).map_err(Error::Refused)
+}
+
+/// Relative paths of the root and of bind mounts' sources are relative to the bundle.
+fn with_absolute_paths(mut spec: Spec, directory: &Path) -> Result<Spec, Error> {
+    if let Some(root) = spec.root_mut() {
+        let path = directory.join(root.path());
+        let found = path
+            .canonicalize()
+            .map_err(|source| Error::Read { path, source })?;
+        root.set_path(found);
+    }
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let bind = support::is_bind(mount);
+        if let Some(source) = mount.source().clone().filter(|_| bind) {
+            mount.set_source(Some(directory.join(source)));
+        }
+    }
+    Ok(spec)
+}
+
+pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?
+        .take(CONFIG_LIMIT_BYTES + 1)
+        .read_to_end(&mut text)?;
+    if text.len() as u64 > CONFIG_LIMIT_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(config: &str) -> (tempfile::TempDir, Result<Bundle, Error>) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("rootfs")).unwrap();
+        std::fs::write(directory.path().join("config.json"), config).unwrap();
+        let loaded = Bundle::load(directory.path());
+        (directory, loaded)
+    }
+
+    #[test]
+    fn relative_paths_are_the_bundles() {
+        let (directory, loaded) = bundle(
+            r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},
+                "process":{"cwd":"/","args":["x"],"user":{"uid":0,"gid":0}},"linux":{},
+                "mounts":[{"destination":"/a","source":"data","options":["rbind"]},
+                          {"destination":"/b","type":"tmpfs","source":"tmpfs"}]}"#,
+        );
+        let spec = loaded.unwrap().spec;
+        let place = directory.path().canonicalize().unwrap();
+        assert_eq!(spec.root().as_ref().unwrap().path(), &place.join("rootfs"));
+        let mounts = spec.mounts().as_ref().unwrap();
+        assert_eq!(mounts[0].source(), &Some(place.join("data")));
+        assert_eq!(mounts[1].source(), &Some(PathBuf::from("tmpfs")));
+    }
+
+    #[test]
+    fn the_default_configuration_can_be_used_and_is_not_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("rootfs")).unwrap();
+        write_default(directory.path()).unwrap();
+        Bundle::load(directory.path()).unwrap();
+        assert!(matches!(
+            write_default(directory.path()),
+            Err(Error::Write { .. })
+        ));
+    }
+
+    #[test]
+    fn what_is_no_bundle_is_told() {
+        assert!(matches!(
+            Bundle::load(Path::new("/nowhere")),
+            Err(Error::Read { .. })
+        ));
+        assert!(matches!(bundle("{").1, Err(Error::Config { .. })));
+        let (_directory, no_root) = bundle(
+            r#"{"ociVersion":"1.0.2","root":{"path":"elsewhere"},"linux":{},
+                "process":{"cwd":"/","args":["x"],"user":{"uid":0,"gid":0}}}"#,
+        );
+        assert!(matches!(no_root, Err(Error::Read { .. })));
+    }
+}

@@ -1,0 +1,273 @@
+//! What of a specification this runtime cannot apply, found before anything is: a container never has half of what it asked for.
+
+use std::collections::BTreeSet;
+
+use oci_spec::runtime::{Mount, Process, Spec};
+use serde_json::Value;
+
+/// Places in the configuration (JSON pointers) that must be empty: absent, null, zero, false or without content.
+const UNSUPPORTED: [&str; 28] = [
+    "/solaris",
+    "/windows",
+    "/vm",
+    "/zos",
+    "/linux/intelRdt",
+    "/linux/memoryPolicy",
+    "/linux/mountLabel",
+    "/linux/netDevices",
+    "/linux/personality",
+    "/linux/timeOffsets",
+    "/linux/seccomp/listenerPath",
+    "/linux/seccomp/listenerMetadata",
+    "/linux/resources/blockIO",
+    "/linux/resources/hugepageLimits",
+    "/linux/resources/network",
+    "/linux/resources/rdma",
+    "/linux/resources/unified",
+    "/linux/resources/cpu/burst",
+    "/linux/resources/cpu/cpus",
+    "/linux/resources/cpu/idle",
+    "/linux/resources/cpu/mems",
+    "/linux/resources/cpu/realtimePeriod",
+    "/linux/resources/cpu/realtimeRuntime",
+    "/linux/resources/memory/checkBeforeUpdate",
+    "/linux/resources/memory/disableOOMKiller",
+    "/linux/resources/memory/kernel",
+    "/linux/resources/memory/kernelTCP",
+    "/linux/resources/memory/swappiness",
+];
+
+/// Options of bind mounts beside those that are attributes.
+const SHARING: [&str; 4] = ["shared", "rshared", "unbindable", "runbindable"];
+
+/// Why the configuration (`text` is its JSON) is not applied.
+pub(super) fn check(spec: &Spec, text: &[u8]) -> Result<(), String> {
+    let version = spec.version();
+    if !version.starts_with("1.") {
+        return Err(format!("ociVersion {version:?} is not supported: 1.x is"));
+    }
+    let whole: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    for pointer in UNSUPPORTED {
+        if whole.pointer(pointer).is_some_and(|value| !is_empty(value)) {
+            let name = pointer[1..].replace('/', ".");
+            return Err(format!("{name} is not supported by this runtime"));
+        }
+    }
+    if spec.linux().is_none() {
+        return Err("there is no `linux` section".into());
+    }
+    if spec.root().is_none() {
+        return Err("there is no `root`".into());
+    }
+    check_namespaces(spec)?;
+    check_propagation(spec)?;
+    spec.mounts().iter().flatten().try_for_each(check_mount)?;
+    check_process(spec.process().as_ref().ok_or("there is no `process`")?)
+}
+
+/// Shared with `exec`, whose process has the same form.
+pub(super) fn check_process(process: &Process) -> Result<(), String> {
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err("process.args is empty: it names the program".into());
+    }
+    if !process.cwd().is_absolute() {
+        return Err(format!(
+            "process.cwd {:?} is not an absolute path",
+            process.cwd()
+        ));
+    }
+    let unsupported = [
+        (
+            "apparmorProfile",
+            process
+                .apparmor_profile()
+                .as_deref()
+                .is_some_and(|name| !name.is_empty()),
+        ),
+        (
+            "selinuxLabel",
+            process
+                .selinux_label()
+                .as_deref()
+                .is_some_and(|name| !name.is_empty()),
+        ),
+        ("ioPriority", process.io_priority().is_some()),
+        ("scheduler", process.scheduler().is_some()),
+        ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
+    ];
+    if let Some((name, _)) = unsupported.iter().find(|(_, is_set)| *is_set) {
+        return Err(format!("process.{name} is not supported by this runtime"));
+    }
+    let mut kinds = BTreeSet::new();
+    let limits = process.rlimits().iter().flatten();
+    for kind in limits.map(|limit| limit.typ().to_string()) {
+        if !kinds.insert(kind.clone()) {
+            return Err(format!("process.rlimits has {kind} twice"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn is_bind(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("bind")
+        || mount
+            .options()
+            .iter()
+            .flatten()
+            .any(|option| option == "bind" || option == "rbind")
+}
+
+/// Objects of empty values are empty too: Docker writes every limit that it does not set.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.values().all(is_empty),
+    }
+}
+
+fn check_namespaces(spec: &Spec) -> Result<(), String> {
+    let mut kinds = BTreeSet::new();
+    for namespace in crate::container::namespaces(spec) {
+        let kind = namespace.typ().to_string();
+        if kind == "time" {
+            return Err("a time namespace is not supported by this runtime".into());
+        }
+        if !kinds.insert(kind.clone()) {
+            return Err(format!("linux.namespaces has {kind} twice"));
+        }
+    }
+    let has_mappings = spec.linux().as_ref().is_some_and(|linux| {
+        [linux.uid_mappings(), linux.gid_mappings()]
+            .into_iter()
+            .any(|list| list.iter().flatten().next().is_some())
+    });
+    if has_mappings && !kinds.contains("user") {
+        return Err("there are uidMappings or gidMappings but no user namespace".into());
+    }
+    if !kinds.contains("uts")
+        && (spec
+            .hostname()
+            .as_ref()
+            .is_some_and(|name| !name.is_empty()))
+    {
+        return Err("a hostname needs a uts namespace, or it would be the host's".into());
+    }
+    Ok(())
+}
+
+fn check_propagation(spec: &Spec) -> Result<(), String> {
+    let propagation = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.rootfs_propagation().as_deref())
+        .unwrap_or_default();
+    match propagation {
+        "" | "private" | "rprivate" | "slave" | "rslave" => Ok(()),
+        other => Err(format!(
+            "linux.rootfsPropagation {other:?} is not supported"
+        )),
+    }
+}
+
+fn check_mount(mount: &Mount) -> Result<(), String> {
+    let place = mount.destination().display();
+    if !mount.destination().is_absolute() {
+        return Err(format!("the mount destination {place} is not absolute"));
+    }
+    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+        return Err(format!(
+            "the mount on {place} has id mappings, which are not supported"
+        ));
+    }
+    let unknown = |option: &&String| {
+        SHARING.contains(&option.as_str())
+            || (is_bind(mount) && !crate::container::mounts::is_attribute(option))
+            || matches!(
+                option.as_str(),
+                "idmap" | "ridmap" | "tmpcopyup" | "copy-symlink"
+            )
+    };
+    match mount.options().iter().flatten().find(unknown) {
+        Some(option) => Err(format!(
+            "the option {option:?} of the mount on {place} is not supported"
+        )),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A small valid configuration with one place of it replaced.
+    fn checked(pointer: &str, value: Value) -> Result<(), String> {
+        let mut config = serde_json::json!({
+            "ociVersion": "1.0.2", "root": {"path": "rootfs"},
+            "process": {"cwd": "/", "args": ["x"], "user": {"uid": 0, "gid": 0}},
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}], "resources": {}},
+        });
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        config.pointer_mut(parent).unwrap()[name] = value;
+        let text = config.to_string();
+        check(&serde_json::from_str(&text).unwrap(), text.as_bytes())
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name_and_empty_is_fine() {
+        checked(
+            "/linux/resources",
+            serde_json::json!({"memory": {"swappiness": 0}, "blockIO": {"weight": 0}}),
+        )
+        .unwrap();
+        let error = checked(
+            "/linux/resources",
+            serde_json::json!({"unified": {"memory.high": "1"}}),
+        )
+        .unwrap_err();
+        assert!(error.contains("linux.resources.unified"), "{error}");
+        let error = checked("/process/apparmorProfile", "strict".into()).unwrap_err();
+        assert!(error.contains("process.apparmorProfile"), "{error}");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let twice = serde_json::json!([{"type": "pid"}, {"type": "pid"}]);
+        assert!(
+            checked("/linux/namespaces", twice)
+                .unwrap_err()
+                .contains("twice")
+        );
+        let mapped = serde_json::json!([{"containerID": 0, "hostID": 1, "size": 1}]);
+        assert!(checked("/linux/uidMappings", mapped).is_err());
+        assert!(
+            checked("/hostname", "cell".into())
+                .unwrap_err()
+                .contains("uts")
+        );
+        assert!(checked("/ociVersion", "2.0.0".into()).is_err());
+        assert!(checked("/process/cwd", "here".into()).is_err());
+        assert!(checked("/process/args", serde_json::json!([])).is_err());
+        assert!(checked("/linux/rootfsPropagation", "shared".into()).is_err());
+        let limit = serde_json::json!({"type": "RLIMIT_CORE", "soft": 0, "hard": 0});
+        assert!(checked("/process/rlimits", serde_json::json!([limit, limit])).is_err());
+    }
+
+    #[test]
+    fn mount_options_that_would_be_ignored_are_refused() {
+        let mount = |options: &[&str]| {
+            let mount = serde_json::json!([{
+                "destination": "/x", "source": "/", "type": "bind", "options": options
+            }]);
+            checked("/mounts", mount)
+        };
+        mount(&["rbind", "ro", "rprivate", "nosuid"]).unwrap();
+        for option in ["rshared", "idmap", "size=1"] {
+            let error = mount(&["rbind", option]).unwrap_err();
+            assert!(error.contains(option), "{error}");
+        }
+    }
+}

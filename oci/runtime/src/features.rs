@@ -1,0 +1,60 @@
+//! What this runtime can do (OCI runtime specification, "Features Structure"), for programs that ask before they use it.
+
+use serde_json::{Value, json};
+
+use crate::container::mounts;
+
+/// The features structure.
+pub fn describe() -> Value {
+    let capabilities: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": "1.2.0",
+        "hooks": [
+            "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
+        ],
+        "mountOptions": mounts::attribute_names(),
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
+            "capabilities": capabilities,
+            "cgroup": {
+                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false
+            },
+            "seccomp": {
+                "enabled": true,
+                "actions": [
+                    "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
+                    "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+                ],
+                "operators": [
+                    "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE",
+                    "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ",
+                ],
+                "knownFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+            },
+            "apparmor": { "enabled": false },
+            "selinux": { "enabled": false },
+            "intelRdt": { "enabled": false },
+            "mountExtensions": { "idmap": { "enabled": false } },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_has_the_form_that_the_specification_gives_it() {
+        let features: oci_spec::runtime::Features = serde_json::from_value(describe()).unwrap();
+        let linux = features.linux().as_ref().unwrap();
+        assert!(linux.namespaces().as_ref().unwrap().len() >= 7);
+        assert!(
+            features
+                .mount_options()
+                .as_ref()
+                .unwrap()
+                .contains(&"ro".to_owned())
+        );
+    }
+}

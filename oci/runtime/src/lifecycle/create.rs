@@ -1,0 +1,254 @@
+//! `create`: all of a container but its program's first instruction.
+
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use oci_spec::runtime::{ContainerState, Spec};
+
+use super::{
+    Error,
+    store::{Container, Record, Store},
+};
+use crate::{
+    birth::Birth,
+    bundle::Bundle,
+    cgroup::Cgroup,
+    channel::{Failure, Step},
+    container::{
+        manner::{Manner, Stdio, own_streams},
+        userns::UserNamespace,
+    },
+    home::{self, ProcessId},
+    hooks,
+    launch::{Launch, LogLimits, Rootfs},
+    listener::Listener,
+    sys,
+};
+
+/// How long one step of coming up may take; hooks have time-outs of their own.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What to create.
+#[derive(Debug, Clone, Default)]
+pub struct Create {
+    /// The container's id.
+    pub id: String,
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// Where the number of its first process is written.
+    pub pid_file: Option<PathBuf>,
+    /// A listening socket that its terminal is sent to.
+    pub console_socket: Option<PathBuf>,
+    /// How many of the caller's descriptors, from 3 on, it has too.
+    pub preserve_fds: u32,
+    /// Leaves it in the caller's session keyring.
+    pub keep_keyring: bool,
+}
+
+/// Creates a container, which then waits for [`super::start`]. Its standard streams are the caller's, or a terminal.
+pub fn create(store: &Store, wanted: &Create) -> Result<(), Error> {
+    begin(store, wanted, true).map(drop)
+}
+
+/// A container that came up.
+pub(super) struct Begun {
+    pub(super) container: Container,
+    pub(super) process: OwnedFd,
+}
+
+/// Creates a container; if it shall not wait, its program has been executed when this returns.
+pub(super) fn begin(store: &Store, wanted: &Create, waits: bool) -> Result<Begun, Error> {
+    keep_descriptors(wanted.preserve_fds)?;
+    rustix::process::umask(0o022.into());
+    let bundle = Bundle::load(&wanted.bundle)?;
+    let stdio = stdio(&bundle.spec, wanted)?;
+    let path = cgroup_path(&bundle.spec, &wanted.id)?;
+    let record = record(wanted, bundle, Cgroup::specified(&path)?)?;
+    let directory = store.reserve(&wanted.id)?;
+    let mut container = Container { directory, record };
+    match bring_up(&mut container, wanted, &path, stdio, waits) {
+        Ok(process) => Ok(Begun { container, process }),
+        Err(error) => {
+            // Why it failed says more than why that could not be undone.
+            drop(container.remove());
+            Err(error)
+        }
+    }
+}
+
+fn bring_up(
+    container: &mut Container,
+    wanted: &Create,
+    path: &str,
+    stdio: Stdio,
+    waits: bool,
+) -> Result<OwnedFd, Error> {
+    // Known before it exists: after a crash, `delete` can clean up.
+    container.write()?;
+    let cgroup = container.record.cgroup.clone();
+    let linux = container.record.spec.linux().as_ref();
+    // A failure to make it leaves nothing. One that is in use is somebody else's.
+    cgroup.create(path, linux.and_then(|linux| linux.resources().as_ref()))?;
+    let born = bear(container, wanted, stdio, waits);
+    if born.is_err() {
+        drop(cgroup.destroy());
+    }
+    born
+}
+
+fn bear(
+    container: &mut Container,
+    wanted: &Create,
+    stdio: Stdio,
+    waits: bool,
+) -> Result<OwnedFd, Error> {
+    let cgroup = container.record.cgroup.clone();
+    let launch = launch(container);
+    let namespace = UserNamespace::prepare(&launch.spec)?;
+    let manner = manner(container, wanted, stdio, waits)?;
+    let birth = Birth::give(&launch, &cgroup, namespace.as_ref(), manner, START_PATIENCE)?;
+    match come_up(&birth, container, wanted) {
+        Ok(()) => Ok(birth.process),
+        Err(error) => {
+            birth.abort();
+            Err(error)
+        }
+    }
+}
+
+fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<(), Error> {
+    let cgroup = container.record.cgroup.clone();
+    container.record.container = Some(ProcessId::of(birth.pid).step("container")?);
+    let user = birth.wait_until_ready(&cgroup, &|_| run_hooks(container))?;
+    container.record.user = Some(user);
+    container.write()?;
+    if let Some(path) = &wanted.pid_file {
+        write_pid(path, birth.pid)
+            .map_err(|error| format!("{}: {error}", path.display()))
+            .step("pid file")?;
+    }
+    Ok(birth.wait_until_executed()?)
+}
+
+#[allow(deprecated, reason = "specifications still have prestart hooks")]
+fn run_hooks(container: &Container) -> Result<(), Failure> {
+    let Some(all) = container.record.spec.hooks() else {
+        return Ok(());
+    };
+    let state = container.state(ContainerState::Creating);
+    hooks::run("prestart", all.prestart().as_ref(), &state)?;
+    hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
+}
+
+fn launch(container: &Container) -> Launch {
+    Launch {
+        id: container.record.id.clone(),
+        home: container.directory.clone(),
+        spec: container.record.spec.clone(),
+        rootfs: Rootfs::Bundle,
+        user: None,
+        logs: LogLimits::default(),
+    }
+}
+
+fn manner(
+    container: &Container,
+    wanted: &Create,
+    stdio: Stdio,
+    waits: bool,
+) -> Result<Manner, Failure> {
+    let start = waits
+        .then(|| Listener::bind(&container.directory))
+        .transpose()
+        .step("start socket")?;
+    Ok(Manner {
+        stdio,
+        dies_with_starter: false,
+        preserved: wanted.preserve_fds,
+        own_keyring: !wanted.keep_keyring,
+        start,
+        hooks: container.record.spec.hooks().clone().unwrap_or_default(),
+        state: container.state(ContainerState::Created),
+    })
+}
+
+/// Descriptors that were not meant for it, the caller forgot to close.
+pub(super) fn keep_descriptors(preserved: u32) -> Result<(), Failure> {
+    const STEP: &str = "--preserve-fds";
+    for number in 3..preserved.saturating_add(3) {
+        if !Path::new(&format!("/proc/self/fd/{number}")).exists() {
+            let message = format!("the descriptor {number} is not open");
+            return Err(Failure::new(STEP, &message));
+        }
+    }
+    sys::close_on_exec_from(preserved.saturating_add(3)).step(STEP)
+}
+
+fn stdio(spec: &Spec, wanted: &Create) -> Result<Stdio, Error> {
+    let process = spec.process().as_ref();
+    let terminal = process.and_then(oci_spec::runtime::Process::terminal) == Some(true);
+    terminal_or_streams(terminal, wanted.console_socket.as_deref())
+}
+
+/// A terminal needs someone who takes its outer end.
+pub(super) fn terminal_or_streams(terminal: bool, socket: Option<&Path>) -> Result<Stdio, Error> {
+    match (terminal, socket) {
+        (false, None) => Ok(Stdio::Given(own_streams().step("stdio")?)),
+        (false, Some(_)) => Err(Error::Terminal(
+            "--console-socket is given, but config.json has no process.terminal",
+        )),
+        (true, None) => Err(Error::Terminal(
+            "a terminal is asked for (process.terminal or --tty): give a --console-socket that it can be sent to",
+        )),
+        (true, Some(path)) => {
+            let console = UnixStream::connect(path)
+                .map_err(|error| format!("{}: {error}", path.display()))
+                .step("console socket")?
+                .into();
+            Ok(Stdio::Terminal { console })
+        }
+    }
+}
+
+/// The specification's, or one of the container's own below ours.
+fn cgroup_path(spec: &Spec, id: &str) -> Result<String, Failure> {
+    let linux = spec.linux().as_ref();
+    let path = linux
+        .and_then(|linux| linux.cgroups_path().as_ref())
+        .filter(|path| !path.as_os_str().is_empty());
+    match path {
+        None => Ok(id.to_owned()),
+        Some(path) => path
+            .to_str()
+            .map(str::to_owned)
+            .ok_or("linux.cgroupsPath is no text")
+            .step("cgroup"),
+    }
+}
+
+fn record(wanted: &Create, bundle: Bundle, cgroup: Cgroup) -> Result<Record, Failure> {
+    Ok(Record {
+        id: wanted.id.clone(),
+        bundle: bundle.directory,
+        spec: bundle.spec,
+        created: jiff::Timestamp::now().to_string(),
+        boot_id: home::boot_id().step("boot id")?,
+        container: None,
+        cgroup,
+        user: None,
+    })
+}
+
+/// Whoever waits for the file sees all of it.
+pub(super) fn write_pid(path: &Path, pid: i32) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    let temporary = path.with_file_name(hidden);
+    fs::write(&temporary, pid.to_string())?;
+    fs::rename(&temporary, path)
+}

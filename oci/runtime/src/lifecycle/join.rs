@@ -1,0 +1,277 @@
+//! `exec`: one more process in a container.
+
+use std::{
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::{
+    Error,
+    create::{keep_descriptors, terminal_or_streams, write_pid},
+    run,
+    store::{Status, Store},
+};
+use crate::{
+    bundle,
+    channel::{Failure, Step},
+    container::{manner::Manner, userns::UserNamespace},
+    exec::{Child, Guest},
+};
+
+/// What to run in a container.
+#[derive(Debug, Clone, Default)]
+pub struct Exec {
+    /// The container's id.
+    pub id: String,
+    /// Program and arguments; those of the process file where empty.
+    pub command: Vec<String>,
+    /// A file with a `process` of the form that the configuration has; takes the place of all that follows but the streams.
+    pub process_file: Option<PathBuf>,
+    /// `NAME=value` each, added to the container's own.
+    pub env: Vec<String>,
+    /// Working directory; the container's own where absent.
+    pub cwd: Option<PathBuf>,
+    /// `uid` or `uid:gid`; the container's own where absent.
+    pub user: Option<String>,
+    /// Supplementary groups.
+    pub additional_gids: Vec<u32>,
+    /// Capabilities added to the container's own.
+    pub capabilities: Vec<String>,
+    /// Whether it can never gain privileges; the container's own choice is kept where that is so already.
+    pub no_new_privileges: bool,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+    /// Where that is sent to.
+    pub console_socket: Option<PathBuf>,
+    /// Where its number is written.
+    pub pid_file: Option<PathBuf>,
+    /// How many of the caller's descriptors, from 3 on, it has too.
+    pub preserve_fds: u32,
+    /// Does not wait for its end.
+    pub detach: bool,
+    /// Runs in a paused container too, where it waits.
+    pub ignore_paused: bool,
+}
+
+/// Runs it; gives its exit code, or 0 where it is not waited for.
+pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
+    keep_descriptors(wanted.preserve_fds)?;
+    let container = store.find(&wanted.id)?;
+    let status = container.status();
+    let allowed = match status {
+        Status::Created | Status::Running => true,
+        Status::Paused => wanted.ignore_paused,
+        Status::Creating | Status::Stopped => false,
+    };
+    let first = container.record.container.filter(|_| allowed);
+    let refused = || Error::Status {
+        operation: "exec in",
+        id: wanted.id.clone(),
+        status,
+    };
+    let first = first.ok_or_else(refused)?;
+    let spec = &container.record.spec;
+    let process = process(spec, wanted)?;
+    let stdio = terminal_or_streams(
+        process.terminal() == Some(true),
+        wanted.console_socket.as_deref(),
+    )?;
+    let signals = (!wanted.detach).then(run::block).transpose()?;
+    let guest = Guest {
+        manner: Manner {
+            dies_with_starter: !wanted.detach,
+            preserved: wanted.preserve_fds,
+            ..Manner::supervised(stdio)
+        },
+        spec,
+        process: &process,
+        user: None,
+        target: first.open().step("container")?.ok_or_else(refused)?,
+        namespace: UserNamespace::of(spec, first.pid)?,
+        command: process.args().as_deref().unwrap_or_default(),
+    };
+    let child = guest.start(&container.record.cgroup)?;
+    if let Some(path) = &wanted.pid_file {
+        tell_pid(path, &child)?;
+    }
+    match signals {
+        Some(signals) => run::wait_for(&child.process, &signals),
+        None => Ok(0),
+    }
+}
+
+fn tell_pid(path: &Path, child: &Child) -> Result<(), Failure> {
+    write_pid(path, child.pid)
+        .inspect_err(|_| {
+            pidfd_send_signal(child.process.as_fd(), Signal::KILL).ok();
+        })
+        .map_err(|error| format!("{}: {error}", path.display()))
+        .step("pid file")
+}
+
+/// The container's own process, changed as it is asked for.
+fn process(spec: &Spec, wanted: &Exec) -> Result<Process, Error> {
+    let mut process = match &wanted.process_file {
+        Some(path) => from_file(path)?,
+        None => changed(spec, wanted)?,
+    };
+    if !wanted.command.is_empty() {
+        process.set_args(Some(wanted.command.clone()));
+    }
+    bundle::check_process(&process)?;
+    Ok(process)
+}
+
+fn from_file(path: &Path) -> Result<Process, Error> {
+    let text = bundle::read_bounded(path).map_err(|source| bundle::Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let process = serde_json::from_slice(&text).map_err(|source| bundle::Error::Config {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(process)
+}
+
+fn changed(spec: &Spec, wanted: &Exec) -> Result<Process, Failure> {
+    let mut process = crate::container::process_of(spec)?.clone();
+    process.set_terminal(Some(wanted.terminal));
+    process.set_console_size(None);
+    if let Some(cwd) = &wanted.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    env.extend(wanted.env.iter().cloned());
+    process.set_env(Some(env));
+    if let Some(user) = &wanted.user {
+        set_user(&mut process, user).step("--user")?;
+    }
+    if !wanted.additional_gids.is_empty() {
+        let groups = Some(wanted.additional_gids.clone());
+        process.user_mut().set_additional_gids(groups);
+    }
+    if wanted.no_new_privileges {
+        process.set_no_new_privileges(Some(true));
+    }
+    add_capabilities(&mut process, &wanted.capabilities).step("--cap")?;
+    Ok(process)
+}
+
+/// Never a name: which user an image's name is, the image decides.
+fn set_user(process: &mut Process, text: &str) -> Result<(), String> {
+    let number = |text: &str| {
+        text.parse::<u32>()
+            .ok()
+            .filter(|id| *id != u32::MAX)
+            .ok_or_else(|| format!("{text:?} is no id: give `uid` or `uid:gid`"))
+    };
+    let (uid, gid) = match text.split_once(':') {
+        Some((uid, gid)) => (number(uid)?, Some(number(gid)?)),
+        None => (number(text)?, None),
+    };
+    process.user_mut().set_uid(uid);
+    if let Some(gid) = gid {
+        process.user_mut().set_gid(gid);
+    }
+    Ok(())
+}
+
+/// Not to the inheritable set, from which programs that were given a file capability would take it (CVE-2022-29162).
+fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), String> {
+    for name in names {
+        let plain = name.trim_start_matches("CAP_");
+        let one: Capability = serde_json::from_value(format!("CAP_{plain}").into())
+            .map_err(|_| format!("there is no capability {name:?}"))?;
+        let mut sets = process.capabilities().clone().unwrap_or_else(none);
+        let with = |set: &Option<std::collections::HashSet<Capability>>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.insert(one);
+            Some(set)
+        };
+        let (bounding, permitted) = (with(sets.bounding()), with(sets.permitted()));
+        let effective = with(sets.effective());
+        sets.set_bounding(bounding)
+            .set_permitted(permitted)
+            .set_effective(effective);
+        process.set_capabilities(Some(sets));
+    }
+    Ok(())
+}
+
+/// No capability in any set: the library's default has some.
+fn none() -> LinuxCapabilities {
+    let mut none = LinuxCapabilities::default();
+    none.set_bounding(None)
+        .set_effective(None)
+        .set_inheritable(None)
+        .set_permitted(None)
+        .set_ambient(None);
+    none
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> Spec {
+        let text = r#"{"ociVersion":"1.0.2","process":{"terminal":true,"cwd":"/a","args":["x"],
+            "env":["A=1"],"user":{"uid":1,"gid":2}}}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_containers_process_is_changed_as_asked_for() {
+        let wanted = Exec {
+            command: vec!["y".into()],
+            env: vec!["B=2".into()],
+            user: Some("7:8".into()),
+            capabilities: vec!["CAP_KILL".into(), "CHOWN".into()],
+            ..Exec::default()
+        };
+        let process = process(&spec(), &wanted).unwrap();
+        assert_eq!(process.args().as_ref().unwrap(), &["y"]);
+        assert_eq!(process.env().as_ref().unwrap(), &["A=1", "B=2"]);
+        assert_eq!((process.user().uid(), process.user().gid()), (7, 8));
+        assert_eq!(process.terminal(), Some(false));
+        let sets = process.capabilities().as_ref().unwrap();
+        assert_eq!(sets.effective().as_ref().unwrap().len(), 2);
+        assert!(
+            sets.inheritable()
+                .as_ref()
+                .is_none_or(|set| !set.contains(&Capability::Kill))
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let refused = |wanted: &Exec| process(&spec(), wanted).unwrap_err().to_string();
+        let base = Exec {
+            command: vec!["y".into()],
+            ..Exec::default()
+        };
+        let named = Exec {
+            user: Some("web".into()),
+            ..base.clone()
+        };
+        assert!(refused(&named).contains("uid"));
+        let wrapped = Exec {
+            user: Some("4294967295".into()),
+            ..base.clone()
+        };
+        assert!(refused(&wrapped).contains("--user"));
+        let unknown = Exec {
+            capabilities: vec!["CAP_FLY".into()],
+            ..base.clone()
+        };
+        assert!(refused(&unknown).contains("CAP_FLY"));
+        let relative = Exec {
+            cwd: Some("here".into()),
+            ..base
+        };
+        assert!(refused(&relative).contains("absolute"));
+    }
+}

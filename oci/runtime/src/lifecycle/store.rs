@@ -1,0 +1,261 @@
+//! Containers' state directories, one for each below the root directory (`--root`).
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::{ContainerState, Spec, State};
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::{
+    cgroup::Cgroup,
+    container::user::User,
+    home::{self, Home, ProcessId},
+};
+
+/// Longest id: as long as a file's name may be.
+const ID_LIMIT_BYTES: usize = 255;
+
+/// The root directory.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// `state.json`: what is known of a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    /// The configuration as it was when the container was created.
+    pub(crate) spec: Spec,
+    /// When it was created, by RFC 3339.
+    pub(crate) created: String,
+    /// The boot in which the process's number means something.
+    pub(crate) boot_id: String,
+    /// Its first process; absent while it is created.
+    pub(crate) container: Option<ProcessId>,
+    pub(crate) cgroup: Cgroup,
+    /// Who its program runs as.
+    pub(crate) user: Option<User>,
+}
+
+/// A container and where its state is.
+#[derive(Debug)]
+pub struct Container {
+    pub(crate) directory: PathBuf,
+    pub(crate) record: Record,
+}
+
+/// What a container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It is being created, or its creation was cut short.
+    Creating,
+    /// It waits to be started.
+    Created,
+    /// It runs.
+    Running,
+    /// It is frozen.
+    Paused,
+    /// It has ended.
+    Stopped,
+}
+
+impl Store {
+    /// The one in this directory, which is made when a container is.
+    pub fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// A container by its id.
+    pub fn find(&self, id: &str) -> Result<Container, Error> {
+        let directory = self.directory(id)?;
+        let missing = || Error::Missing(id.to_owned());
+        let record = Home(&directory).read("state.json")?.ok_or_else(missing)?;
+        Ok(Container { directory, record })
+    }
+
+    /// All containers, by id. One that another command is making or removing at this moment is left out.
+    pub fn list(&self) -> Result<Vec<Container>, Error> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(|source| self.failed(source))?,
+        };
+        let mut names: Vec<_> = entries
+            .filter_map(Result::ok)
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        Ok(names
+            .iter()
+            .filter_map(|name| self.find(name).ok())
+            .collect())
+    }
+
+    /// Makes the state directory of a new container: fails if there is one.
+    pub(crate) fn reserve(&self, id: &str) -> Result<PathBuf, Error> {
+        let directory = self.directory(id)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.root)
+            .map_err(|source| self.failed(source))?;
+        match fs::DirBuilder::new().mode(0o700).create(&directory) {
+            Ok(()) => Ok(directory),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(Error::Exists(id.to_owned()))
+            }
+            Err(source) => Err(Error::Store {
+                path: directory,
+                source,
+            }),
+        }
+    }
+
+    /// Removes the state directory of a creation that ended before there was a state.
+    pub(crate) fn forget(&self, id: &str) -> Result<(), Error> {
+        let path = self.directory(id)?;
+        match fs::remove_dir(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::Store {
+                path,
+                source: error,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn directory(&self, id: &str) -> Result<PathBuf, Error> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+        let good = !id.is_empty() && id.len() <= ID_LIMIT_BYTES && id.bytes().all(plain);
+        if !good || id == "." || id == ".." {
+            return Err(Error::BadId(id.to_owned()));
+        }
+        Ok(self.root.join(id))
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::Store {
+            path: self.root.clone(),
+            source,
+        }
+    }
+}
+
+impl Container {
+    /// What it does now.
+    pub fn status(&self) -> Status {
+        let Some(container) = self.record.container else {
+            return Status::Creating;
+        };
+        let same_boot = home::boot_id().is_ok_and(|boot| boot == self.record.boot_id);
+        let alive = same_boot && matches!(container.open(), Ok(Some(_)));
+        match alive {
+            false => Status::Stopped,
+            true if crate::listener::is_waiting(&self.directory) => Status::Created,
+            true if self.record.cgroup.is_frozen() => Status::Paused,
+            true => Status::Running,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// The number of its first process; 0 where it has none any more.
+    pub fn pid(&self, status: Status) -> i32 {
+        let pid = self.record.container.map_or(0, |process| process.pid);
+        if status == Status::Stopped { 0 } else { pid }
+    }
+
+    /// Where its bundle is.
+    pub fn bundle(&self) -> &Path {
+        &self.record.bundle
+    }
+
+    /// The version of the specification that its configuration names.
+    pub fn version(&self) -> &str {
+        self.record.spec.version()
+    }
+
+    /// Its configuration's annotations.
+    pub fn annotations(&self) -> Option<&HashMap<String, String>> {
+        self.record.spec.annotations().as_ref()
+    }
+
+    /// When it was created, by RFC 3339.
+    pub fn created(&self) -> &str {
+        &self.record.created
+    }
+
+    /// Its state, as the specification words it.
+    pub(crate) fn state(&self, status: ContainerState) -> State {
+        let mut state = State::default();
+        state
+            .set_version(self.record.spec.version().clone())
+            .set_id(self.record.id.clone())
+            .set_status(status)
+            .set_pid(self.record.container.map(|process| process.pid))
+            .set_bundle(self.record.bundle.clone())
+            .set_annotations(self.record.spec.annotations().clone());
+        state
+    }
+
+    pub(crate) fn write(&self) -> Result<(), Error> {
+        Ok(Home(&self.directory).write("state.json", &self.record)?)
+    }
+
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::Store {
+                path: self.directory.clone(),
+                source: error,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_are_no_plain_names_are_refused() {
+        let store = Store::at("/nowhere".into());
+        let long = "x".repeat(256);
+        for bad in ["", ".", "..", "a/b", "../x", "a b", "ü", &long] {
+            assert!(matches!(store.find(bad), Err(Error::BadId(_))), "{bad}");
+        }
+        assert!(matches!(store.find("a_1+2-3.4"), Err(Error::Missing(_))));
+    }
+
+    #[test]
+    fn an_id_is_reserved_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::at(directory.path().join("made/when/needed"));
+        assert!(store.list().unwrap().is_empty());
+        store.reserve("box").unwrap();
+        assert!(matches!(store.reserve("box"), Err(Error::Exists(_))));
+        // It is not a container before its state is written.
+        assert!(store.list().unwrap().is_empty());
+    }
+}

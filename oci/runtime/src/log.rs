@@ -1,0 +1,88 @@
+//! Messages as callers of runc read them: on stderr, and in the log file that they named.
+
+use std::{fs::OpenOptions, io::Write, path::PathBuf};
+
+use crate::arguments::LogFormat;
+
+/// Where messages go.
+pub(crate) struct Log {
+    file: Option<PathBuf>,
+    format: LogFormat,
+}
+
+impl Log {
+    pub(crate) fn new(file: Option<PathBuf>, format: LogFormat) -> Self {
+        Self { file, format }
+    }
+
+    /// Why the command failed.
+    pub(crate) fn error(&self, message: &str) {
+        self.write("error", message);
+    }
+
+    /// What went wrong without failing the command.
+    pub(crate) fn warning(&self, message: &str) {
+        self.write("warning", message);
+    }
+
+    /// With a file, the message itself is enough for stderr.
+    fn write(&self, level: &str, message: &str) {
+        let Some(path) = &self.file else {
+            eprintln!("{}", line(LogFormat::Text, level, message));
+            return;
+        };
+        eprintln!("{message}");
+        let written = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .and_then(|mut file| writeln!(file, "{}", line(self.format, level, message)));
+        if let Err(error) = written {
+            eprintln!("{}: {error}", path.display());
+        }
+    }
+}
+
+fn line(format: LogFormat, level: &str, message: &str) -> String {
+    let time = jiff::Timestamp::now();
+    match format {
+        LogFormat::Json => {
+            serde_json::json!({"level": level, "msg": message, "time": time.to_string()})
+                .to_string()
+        }
+        LogFormat::Text => {
+            let quoted = serde_json::Value::from(message);
+            format!("time=\"{time}\" level={level} msg={quoted}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_hold_the_message() {
+        let text = line(LogFormat::Text, "error", "no \"such\" thing");
+        assert!(
+            text.contains(r#"level=error msg="no \"such\" thing""#),
+            "{text}"
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&line(LogFormat::Json, "error", "a\nb")).unwrap();
+        assert_eq!(
+            (json["level"].as_str(), json["msg"].as_str()),
+            (Some("error"), Some("a\nb"))
+        );
+    }
+
+    #[test]
+    fn the_file_is_appended_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let log = Log::new(Some(path.clone()), LogFormat::Json);
+        log.error("one");
+        log.warning("two");
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 2);
+    }
+}

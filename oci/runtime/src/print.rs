@@ -1,0 +1,159 @@
+//! What commands print.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tucano_oci_runtime::{cgroup::Stats, features, lifecycle::Container};
+
+use crate::arguments::ListFormat;
+
+/// A container's state: what the specification asks for, and when it was created.
+pub(crate) fn state(container: &Container) -> Result<(), String> {
+    print(&described(container))
+}
+
+/// Containers, one in each line or element.
+pub(crate) fn list(all: &[Container], format: ListFormat, quiet: bool) -> Result<(), String> {
+    if quiet {
+        all.iter()
+            .for_each(|container| println!("{}", container.id()));
+        return Ok(());
+    }
+    match format {
+        ListFormat::Json => {
+            let all: Vec<Value> = all.iter().map(described).collect();
+            println!("{}", Value::from(all));
+        }
+        ListFormat::Table => {
+            println!(
+                "{:24} {:10} {:10} {:30} CREATED",
+                "ID", "PID", "STATUS", "BUNDLE"
+            );
+            for container in all {
+                let status = container.status();
+                let (pid, bundle) = (container.pid(status), container.bundle().display());
+                println!(
+                    "{:24} {pid:<10} {status:10} {bundle:<30} {}",
+                    container.id(),
+                    container.created()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What this runtime can do.
+pub(crate) fn features() -> Result<(), String> {
+    print(&features::describe())
+}
+
+/// Processes of a container: their numbers, or the lines of ps(1) that are of them.
+pub(crate) fn processes(
+    pids: &[i32],
+    format: ListFormat,
+    arguments: &[String],
+) -> Result<(), String> {
+    if format == ListFormat::Json {
+        println!("{}", json!(pids));
+        return Ok(());
+    }
+    let usual = ["-ef".to_owned()];
+    let arguments = if arguments.is_empty() {
+        &usual
+    } else {
+        arguments
+    };
+    let listed = Command::new("ps")
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("ps cannot be run: {error}"))?;
+    if !listed.status.success() {
+        return Err(String::from_utf8_lossy(&listed.stderr).trim().to_owned());
+    }
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    for line in of_these(&listed, pids).ok_or("what ps printed has no PID column")? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// The heading, and the lines with one of the numbers in the column PID.
+fn of_these<'a>(listed: &'a str, pids: &[i32]) -> Option<Vec<&'a str>> {
+    let mut lines = listed.lines();
+    let heading = lines.next()?;
+    let column = heading.split_whitespace().position(|name| name == "PID")?;
+    let wanted = |line: &&str| {
+        line.split_whitespace()
+            .nth(column)
+            .and_then(|number| number.parse().ok())
+            .is_some_and(|pid: i32| pids.contains(&pid))
+    };
+    Some(
+        std::iter::once(heading)
+            .chain(lines.filter(wanted))
+            .collect(),
+    )
+}
+
+/// What a container uses, in the form that callers of runc read; times in nanoseconds.
+pub(crate) fn stats(id: &str, stats: &Stats) {
+    let event = json!({
+        "type": "stats",
+        "id": id,
+        "data": {
+            "cpu": {
+                "usage": { "total": stats.cpu_usage_us * 1000 },
+                "throttling": {
+                    "throttledPeriods": stats.throttled_periods,
+                    "throttledTime": stats.throttled_us * 1000,
+                },
+            },
+            "memory": {
+                "usage": {
+                    "usage": stats.memory_current,
+                    "max": stats.memory_peak,
+                    "limit": stats.memory_limit,
+                    "failcnt": stats.oom_kills,
+                },
+            },
+            "pids": { "current": stats.pids_current, "limit": stats.pids_limit },
+        },
+    });
+    println!("{event}");
+}
+
+fn described(container: &Container) -> Value {
+    let status = container.status();
+    let mut state = json!({
+        "ociVersion": container.version(),
+        "id": container.id(),
+        "status": status.to_string(),
+        "pid": container.pid(status),
+        "bundle": container.bundle(),
+        "created": container.created(),
+    });
+    if let Some(annotations) = container.annotations() {
+        state["annotations"] = json!(annotations);
+    }
+    state
+}
+
+fn print(value: &Value) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
+    println!("{text}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_other_processes_are_left_out() {
+        let listed = "UID  PID PPID CMD\nroot 1 0 init\nroot 12 1 sh 1\nroot 123 1 x\n";
+        let expected = ["UID  PID PPID CMD", "root 12 1 sh 1"];
+        assert_eq!(of_these(listed, &[12, 7]).unwrap(), expected);
+        assert_eq!(of_these("nothing", &[1]), None);
+    }
+}

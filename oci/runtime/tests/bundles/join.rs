@@ -1,0 +1,98 @@
+//! `exec`: more processes in a container.
+
+use serde_json::json;
+use tucano_testkit::{needs, wait_until};
+
+use crate::harness::{Case, NEEDS, PATIENCE};
+
+#[test]
+fn a_command_has_the_containers_place_and_what_was_asked_for() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("echo up; sleep 1000");
+    case.start();
+    let script = "echo $A $(id -u):$(id -g) $PWD; cat /proc/1/cmdline | grep -c sleep; exit 5";
+    let output = case.tucano(&[
+        "exec",
+        "-e",
+        "A=b",
+        "-u",
+        "33:44",
+        "--cwd",
+        "/bin",
+        case.id(),
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("b 33:44 /bin\n"));
+    let missing = case.tucano(&["exec", case.id(), "/no/such"]);
+    assert_eq!(missing.status.code(), Some(255));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("exec failed"));
+}
+
+#[test]
+fn its_privileges_are_the_containers() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("echo up; sleep 1000");
+    case.start();
+    let status = case.must(&["exec", case.id(), "cat", "/proc/self/status"]);
+    for expected in ["CapEff:\t0000000000000000", "Seccomp:\t2", "NoNewPrivs:\t1"] {
+        assert!(status.contains(expected), "{expected} not in {status}");
+    }
+    let more = case.must(&[
+        "exec",
+        "--cap",
+        "CAP_KILL",
+        case.id(),
+        "cat",
+        "/proc/self/status",
+    ]);
+    assert!(more.contains("CapEff:\t0000000000000020"), "{more}");
+    assert!(more.contains("CapInh:\t0000000000000000"), "{more}");
+}
+
+#[test]
+fn a_process_file_is_run_detached() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("echo up; sleep 1000");
+    case.start();
+    let process = json!({
+        "args": ["sh", "-c", "echo $WHO > /made; sleep 1000"], "cwd": "/", "env": ["WHO=me", "PATH=/bin"],
+        "user": {"uid": 0, "gid": 0},
+    });
+    std::fs::write(case.path("process.json"), process.to_string()).unwrap();
+    let (process, pid) = (case.path("process.json"), case.path("second"));
+    // It has the streams of its starter, which are not to be waited for.
+    let status = case
+        .program()
+        .args(["exec", "--detach", "--process"])
+        .arg(process)
+        .arg("--pid-file")
+        .arg(pid)
+        .arg(case.id())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    wait_until("the file", PATIENCE, || case.read("rootfs/made") == "me\n");
+    let pids: Vec<i32> =
+        serde_json::from_str(&case.must(&["ps", "-f", "json", case.id()])).unwrap();
+    assert!(
+        pids.contains(&case.read("second").parse().unwrap()),
+        "{pids:?}"
+    );
+    case.must(&["kill", "--all", case.id(), "KILL"]);
+    case.wait_for_status("stopped");
+    assert!(
+        case.must_fail(&["exec", case.id(), "true"])
+            .contains("it is stopped")
+    );
+}

@@ -1,0 +1,191 @@
+//! The operations of the specification, one after the other.
+
+use std::process::Command;
+
+use tucano_testkit::{ROOT, needs, tool, wait_until};
+
+use crate::harness::{Case, NEEDS, PATIENCE};
+
+#[test]
+fn run_gives_output_and_exit_code_and_leaves_nothing() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("echo hello; exit 7");
+    let output = case.run();
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n");
+    assert!(case.is_gone());
+}
+
+#[test]
+fn a_container_waits_runs_ends_and_is_deleted() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("echo up; trap 'exit 3' USR1; while :; do sleep 0.1; done");
+    assert!(case.create().0);
+    let state = case.state();
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["id"], case.id());
+    assert_eq!(
+        state["bundle"],
+        case.path("").canonicalize().unwrap().to_str().unwrap()
+    );
+    assert_eq!(state["pid"].to_string(), case.read("pid"));
+    assert_eq!(case.read("out"), "");
+    case.must(&["start", case.id()]);
+    wait_until("the program", PATIENCE, || case.read("out") == "up\n");
+    assert_eq!(case.state()["status"], "running");
+    assert!(
+        case.must_fail(&["start", case.id()])
+            .contains("it is running")
+    );
+    assert!(
+        case.must_fail(&["delete", case.id()])
+            .contains("it is running")
+    );
+    case.must(&["kill", case.id(), "USR1"]);
+    case.wait_for_status("stopped");
+    assert!(case.must_fail(&["kill", case.id()]).contains("not running"));
+    assert!(
+        case.must_fail(&["start", case.id()])
+            .contains("it is stopped")
+    );
+    case.must(&["delete", case.id()]);
+    assert!(case.is_gone());
+    assert!(
+        case.must_fail(&["state", case.id()])
+            .contains("does not exist")
+    );
+    case.must(&["delete", "--force", case.id()]);
+}
+
+#[test]
+fn an_id_is_unique_and_a_created_container_can_be_deleted() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("echo never > /mark");
+    assert!(case.create().0);
+    let pid = case.read("pid");
+    let (second, said) = case.create();
+    assert!(!second && said.contains("exists"), "{said}");
+    assert_eq!(case.state()["pid"].to_string(), pid);
+    case.must(&["delete", case.id()]);
+    assert!(case.is_gone());
+    assert!(!case.path("rootfs/mark").exists());
+}
+
+#[test]
+fn a_changed_configuration_does_not_change_a_container() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("echo before; sleep 1000");
+    assert!(case.create().0);
+    case.config["process"]["args"] = serde_json::json!(["echo", "after"]);
+    case.write();
+    case.must(&["start", case.id()]);
+    wait_until("output", PATIENCE, || case.read("out") == "before\n");
+}
+
+#[test]
+fn the_signals_that_run_gets_reach_the_program() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("trap 'exit 9' TERM; echo up > /mark; while :; do sleep 0.1; done");
+    case.write();
+    let mut run = case
+        .program()
+        .args(["run", "--bundle"])
+        .arg(case.path(""))
+        .arg(case.id())
+        .spawn()
+        .unwrap();
+    wait_until("the program", PATIENCE, || {
+        case.path("rootfs/mark").exists()
+    });
+    let pid = rustix::process::Pid::from_raw(run.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(9));
+    assert!(case.is_gone());
+}
+
+#[test]
+fn a_paused_container_stands_still() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done");
+    case.start();
+    case.must(&["pause", case.id()]);
+    assert_eq!(case.state()["status"], "paused");
+    assert!(
+        case.must_fail(&["pause", case.id()])
+            .contains("it is paused")
+    );
+    assert!(
+        case.must_fail(&["exec", case.id(), "true"])
+            .contains("it is paused")
+    );
+    case.must(&["resume", case.id()]);
+    assert_eq!(case.state()["status"], "running");
+    let before = case.read("out").len();
+    wait_until("more output", PATIENCE, || case.read("out").len() > before);
+    case.must(&["pause", case.id()]);
+    case.must(&["delete", "--force", case.id()]);
+    assert!(case.is_gone());
+}
+
+#[test]
+fn containers_their_processes_and_what_they_use_are_listed() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("echo up; sleep 1000");
+    assert_eq!(case.must(&["list", "--quiet"]), "");
+    case.start();
+    assert_eq!(case.must(&["list", "--quiet"]).trim(), case.id());
+    let listed: serde_json::Value =
+        serde_json::from_str(&case.must(&["list", "--format", "json"])).unwrap();
+    assert_eq!(listed[0]["status"], "running");
+    assert!(case.must(&["list"]).contains(case.id()));
+    let pids: Vec<i32> =
+        serde_json::from_str(&case.must(&["ps", "-f", "json", case.id()])).unwrap();
+    assert!(
+        pids.contains(&case.read("pid").parse().unwrap()),
+        "{pids:?}"
+    );
+    let events: serde_json::Value =
+        serde_json::from_str(&case.must(&["events", "--stats", case.id()])).unwrap();
+    assert_eq!(events["type"], "stats");
+    assert_eq!(events["data"]["pids"]["limit"], 512);
+    assert!(events["data"]["memory"]["usage"]["usage"].as_u64() > Some(0));
+}
+
+#[test]
+fn bundles_of_other_tools_run() {
+    if !needs(&[ROOT, tool("busybox"), tool("runc")]) {
+        return;
+    }
+    let mut case = Case::new("");
+    std::fs::remove_file(case.path("config.json")).unwrap();
+    let made = Command::new("runc")
+        .args(["spec", "--bundle"])
+        .arg(case.path(""))
+        .status()
+        .unwrap();
+    assert!(made.success());
+    case.config = serde_json::from_str(&case.read("config.json")).unwrap();
+    case.config["process"]["terminal"] = false.into();
+    case.config["process"]["args"] =
+        serde_json::json!(["sh", "-c", "echo $$; echo x 2>/dev/null > /file || echo ro"]);
+    let output = case.run();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "1\nro\n",
+        "{output:?}"
+    );
+}

@@ -1,0 +1,10 @@
+//! The command as callers of runc use it: bundles in, containers by the OCI runtime specification's operations.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod drivers;
+mod harness;
+mod hooks;
+mod join;
+mod life;
+mod refused;
+mod streams;

@@ -1,0 +1,106 @@
+//! What is not supported, or makes no sense, is refused as a whole.
+
+use serde_json::json;
+use tucano_testkit::needs;
+
+use crate::harness::{Case, NEEDS};
+
+/// The message of a container that cannot be created; nothing is left of it.
+fn refusal(change: impl FnOnce(&mut serde_json::Value)) -> String {
+    let mut case = Case::new("true");
+    change(&mut case.config);
+    let (created, said) = case.create();
+    assert!(!created);
+    assert!(case.is_gone(), "{said}");
+    said
+}
+
+#[test]
+fn a_configuration_that_cannot_be_applied_leaves_nothing() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let personality =
+        refusal(|config| config["linux"]["personality"] = json!({"domain": "LINUX32"}));
+    assert!(
+        personality.contains("linux.personality is not supported"),
+        "{personality}"
+    );
+    let mount = refusal(|config| {
+        let mount = json!({"destination": "/x", "type": "nosuchfs", "source": "x"});
+        config["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    assert!(mount.contains("nosuchfs"), "{mount}");
+    let user = refusal(|config| config["process"]["cwd"] = "relative".into());
+    assert!(user.contains("process.cwd"), "{user}");
+    let pids = refusal(|config| {
+        config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "uts"}]);
+    });
+    assert!(pids.contains("pid"), "{pids}");
+    let sysctl = refusal(|config| config["linux"]["sysctl"] = json!({"kernel.panic": "1"}));
+    assert!(sysctl.contains("kernel.panic"), "{sysctl}");
+    let cgroup = refusal(|config| config["linux"]["cgroupsPath"] = "../../x".into());
+    assert!(cgroup.contains(".."), "{cgroup}");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_told() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("");
+    case.config["process"]["args"] = json!(["/no/such/program"]);
+    let (created, said) = case.create();
+    assert!(
+        !created && said.contains("executable file not found"),
+        "{said}"
+    );
+    assert!(case.is_gone());
+    let run = case.run();
+    assert_eq!(run.status.code(), Some(1));
+    assert!(case.is_gone());
+}
+
+#[test]
+fn options_that_are_not_supported_are_refused() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("true");
+    case.write();
+    let bundle = case.path("");
+    let bundle = bundle.to_str().unwrap();
+    for options in [
+        &["--systemd-cgroup", "run", "-b", bundle, case.id()][..],
+        &["--rootless", "true", "run", "-b", bundle, case.id()],
+        &["run", "--no-pivot", "-b", bundle, case.id()],
+        &["run", "--preserve-fds", "40", "-b", bundle, case.id()],
+    ] {
+        let said = case.must_fail(options);
+        assert!(
+            said.contains("not supported") || said.contains("is not open"),
+            "{said}"
+        );
+        assert!(case.is_gone());
+    }
+}
+
+#[test]
+fn errors_are_written_to_the_log_as_json_too() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("true");
+    let log = case.path("log");
+    case.must_fail(&[
+        "--log",
+        log.to_str().unwrap(),
+        "--log-format",
+        "json",
+        "state",
+        "nobody",
+    ]);
+    let entry: serde_json::Value = serde_json::from_str(&case.read("log")).unwrap();
+    assert_eq!(entry["level"], "error");
+    assert!(entry["msg"].as_str().unwrap().contains("does not exist"));
+}

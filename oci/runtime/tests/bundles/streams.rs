@@ -1,0 +1,132 @@
+//! Streams, terminals and descriptors.
+
+use std::{
+    fs::File,
+    io::{IoSliceMut, Read},
+    mem::MaybeUninit,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    process::Stdio,
+};
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tucano_testkit::{needs, wait_for};
+
+use crate::harness::{Case, NEEDS, PATIENCE};
+
+/// The descriptor that comes over a console socket.
+fn received(listener: &UnixListener) -> OwnedFd {
+    let (connection, _) = listener.accept().unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut name = [0; 64];
+    let slices = &mut [IoSliceMut::new(&mut name)];
+    recvmsg(&connection, slices, &mut ancillary, RecvFlags::empty()).unwrap();
+    ancillary
+        .drain()
+        .find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        })
+        .expect("a descriptor")
+}
+
+/// What is written to a terminal until a line holds `wanted`; its end is an error to who reads it.
+fn read_until(terminal: OwnedFd, wanted: &str) -> String {
+    let mut terminal = File::from(terminal);
+    let mut text = String::new();
+    wait_for(wanted, PATIENCE, || {
+        let mut buffer = [0; 256];
+        let length = terminal.read(&mut buffer).unwrap_or_default();
+        text.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        text.contains(wanted).then(|| text.clone())
+    })
+}
+
+#[test]
+fn a_terminal_goes_to_the_console_socket() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new(
+        "tty; stat -c %u /dev/pts/0; test /dev/console -ef /dev/pts/0; ls /dev/console; stty size; sleep 1000",
+    );
+    case.config["process"]["terminal"] = true.into();
+    case.config["process"]["user"] = serde_json::json!({"uid": 33, "gid": 33});
+    case.write();
+    let bundle = case.path("");
+    let without = case.must_fail(&["create", "-b", bundle.to_str().unwrap(), case.id()]);
+    assert!(without.contains("--console-socket"), "{without}");
+    let socket = case.path("console");
+    let listener = UnixListener::bind(&socket).unwrap();
+    case.must(&[
+        "create",
+        "-b",
+        bundle.to_str().unwrap(),
+        "--console-socket",
+        socket.to_str().unwrap(),
+        case.id(),
+    ]);
+    let terminal = received(&listener);
+    case.must(&["start", case.id()]);
+    let text = read_until(terminal, "/dev/console");
+    assert!(text.starts_with("/dev/pts/0\r\n33\r\n"), "{text:?}");
+    let second = case.path("second");
+    let listener = UnixListener::bind(&second).unwrap();
+    case.must(&[
+        "exec",
+        "--tty",
+        "--detach",
+        "--console-socket",
+        second.to_str().unwrap(),
+        case.id(),
+        "sh",
+        "-c",
+        "tty; sleep 1000",
+    ]);
+    read_until(received(&listener), "/dev/pts/1");
+}
+
+#[test]
+fn only_descriptors_that_are_asked_for_get_in() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("ls /proc/self/fd");
+    case.write();
+    // The shell opens 3 and 4, as a careless caller would.
+    let with = |option: &str| {
+        let program = case.program();
+        let program = program.get_program().to_str().unwrap();
+        let line = format!(
+            "exec 3</etc 4</etc; exec {program} --root {} run {option} --bundle {} {}",
+            case.path("state").display(),
+            case.path("").display(),
+            case.id()
+        );
+        let output = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // One more is the directory that is read.
+    assert_eq!(with(""), "0\n1\n2\n3\n");
+    assert_eq!(with("--preserve-fds 2"), "0\n1\n2\n3\n4\n5\n");
+}
+
+#[test]
+fn everyone_may_use_the_default_devices() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("echo x > /dev/null && stat -c %a /dev/null /dev/zero /dev/tty");
+    case.config["process"]["user"] = serde_json::json!({"uid": 33, "gid": 33});
+    let output = case.run();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "666\n666\n666\n",
+        "{output:?}"
+    );
+}
