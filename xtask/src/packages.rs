@@ -33,7 +33,7 @@ enum Evidence {
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 18] = [
+pub(crate) const PACKAGES: [Package; 20] = [
     program(
         "gcc",
         "gcc",
@@ -77,6 +77,18 @@ pub(crate) const PACKAGES: [Package; 18] = [
         "the same, with its archives",
     ),
     program("buildah", "buildah", Purpose::Test, "the same"),
+    program(
+        "podman",
+        "podman",
+        Purpose::Test,
+        "tests run containers by it on this runtime (it brings conmon)",
+    ),
+    program(
+        "runc",
+        "runc",
+        Purpose::Test,
+        "tests run bundles that it wrote the configuration of",
+    ),
     program("curl", "curl", Purpose::Test, "tests deploy by curl alone"),
     program("jq", "jq", Purpose::Test, "scripts read the API's JSON"),
     program(

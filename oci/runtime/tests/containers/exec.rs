@@ -38,7 +38,7 @@ fn it_is_as_restricted_as_the_container() {
     }
     let case = started();
     let output = std::process::Command::new(program())
-        .arg("exec")
+        .arg("exec-in")
         .arg(case.home())
         .args(["--", "/inmate", "cat", "/proc/self/status"])
         .output()
@@ -50,7 +50,7 @@ fn it_is_as_restricted_as_the_container() {
     assert_eq!(field(&status, "NoNewPrivs"), "1");
     assert_eq!(field(&status, "Seccomp"), "2");
     let output = std::process::Command::new(program())
-        .arg("exec")
+        .arg("exec-in")
         .arg(case.home())
         .args(["--", "/inmate", "cat", "/proc/self/cgroup"])
         .output()
@@ -60,7 +60,7 @@ fn it_is_as_restricted_as_the_container() {
     let own = |line: &str| line.ends_with("pids:/") || line == "0::/";
     assert!(cgroups.lines().any(own), "{cgroups}");
     let output = std::process::Command::new(program())
-        .arg("exec")
+        .arg("exec-in")
         .arg(case.home())
         .args(["--", "/inmate", "fds"])
         .output()

@@ -120,7 +120,7 @@ fn commands_join_its_user_namespace() {
     drop(case.start());
     assert_eq!(case.exec(&["/inmate", "exit", "5"]).unwrap(), 5);
     let output = std::process::Command::new(program())
-        .arg("exec")
+        .arg("exec-in")
         .arg(case.home())
         .args(["--", "/inmate", "cat", "/proc/self/uid_map"])
         .output()
