@@ -6,9 +6,9 @@ use std::{
     process::{Command, Output},
 };
 
-use tucano_testkit::{Need, ROOT, needs, programs, tool};
+use tucano_testkit::{Need, ROOT, needs, programs, tool, wait_until};
 
-use crate::harness::make_rootfs;
+use crate::harness::{PATIENCE, make_rootfs};
 
 const NEEDS: [Need; 4] = [ROOT, tool("busybox"), tool("podman"), tool("conmon")];
 
@@ -83,23 +83,21 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         self.podman(&["rm", "--all", "--force", "--time", "0"]);
-        // Podman leaves the parent, and the cgroup of its monitors in it.
+        // Podman leaves the parent, and in it the cgroup of its monitors, of which the last may be about to end.
         let parent = self.cgroup_parent();
-        for hierarchy in fs::read_dir("/sys/fs/cgroup")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let place = hierarchy.path().join(parent.trim_start_matches('/'));
-            remove_empty(&place.join("conmon"));
-            remove_empty(&place);
-        }
+        wait_until("podman's cgroups to be empty", PATIENCE, || {
+            fs::read_dir("/sys/fs/cgroup")
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|hierarchy| hierarchy.path().join(parent.trim_start_matches('/')))
+                .all(|place| is_removed(&place.join("conmon")) && is_removed(&place))
+        });
     }
 }
 
-/// What still has processes is not ours alone.
-fn remove_empty(directory: &Path) {
-    drop(fs::remove_dir(directory));
+fn is_removed(directory: &Path) -> bool {
+    fs::remove_dir(directory).is_ok() || !directory.exists()
 }
 
 #[test]
