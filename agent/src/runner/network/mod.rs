@@ -168,7 +168,9 @@ impl Network {
     }
 
     async fn firewall(&self) -> Result<&Firewall, Error> {
-        let choice = self.firewall.get_or_try_init(|| Firewall::choose(&self.bridge));
+        let choice = self
+            .firewall
+            .get_or_try_init(|| Firewall::choose(&self.bridge));
         Ok(choice.await?)
     }
 
