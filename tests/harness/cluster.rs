@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tucano_api::{
     agent::ProcessState,
@@ -290,7 +291,10 @@ impl Cluster {
 
     fn kill(&mut self, name: &str) {
         let mut child = self.running.remove(name).expect("it was started");
-        child.kill().expect("it can be killed");
+        // The program itself, not its way into the host: that one ends when the program is gone, with its locks.
+        for pid in children_of(child.id()) {
+            kill_process(pid, Signal::KILL).expect("it can be killed");
+        }
         child.wait().expect("it ends");
     }
 
@@ -580,4 +584,11 @@ fn worker_ip(network: &Network, index: usize) -> Ipv4Addr {
     network
         .subnet()
         .address(11 + u32::try_from(index).expect("few workers"))
+}
+
+fn children_of(pid: u32) -> Vec<Pid> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let children = fs::read_to_string(path).unwrap_or_default();
+    let parse = |pid: &str| Pid::from_raw(pid.parse().ok()?);
+    children.split_whitespace().filter_map(parse).collect()
 }
