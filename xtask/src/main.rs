@@ -108,7 +108,8 @@ fn test(arguments: &[OsString]) -> anyhow::Result<()> {
     }
     step(
         "running the tests",
-        command.args(["--locked"]).args(arguments),
+        // Every failure of a run is told, not only those of the first program.
+        command.args(["--locked", "--no-fail-fast"]).args(arguments),
     )
 }
 

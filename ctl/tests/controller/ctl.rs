@@ -123,7 +123,13 @@ impl Ctl {
             directory,
             child: None,
             address: ([127, 0, 0, 1], 0).into(),
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            // A connection of its own for each request: one kept from before may be closed by the controller at the
+            // moment it is used again, to make room for others or because it ended.
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .pool_max_idle_per_host(0)
+                .build()
+                .unwrap(),
         }
     }
 
