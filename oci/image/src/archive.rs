@@ -209,6 +209,9 @@ fn file_path(member: &Member) -> Result<String, Error> {
     let refuse = |reason: &str| Error::NotAnArchive {
         reason: format!("its file {:?} has {reason}", member.shown()),
     };
+    if member.sparse.is_some() {
+        return Err(refuse("holes, as `tar --sparse` makes them"));
+    }
     let path = normalise(&member.path).map_err(|problem| match problem {
         PathProblem::Escapes => refuse("a path with `..`"),
         PathProblem::Malformed(reason) => refuse(reason),

@@ -4,6 +4,8 @@
 
 use tar::{EntryType, Header};
 
+use crate::sparse::{Records, Sparse};
+
 /// What a tar is made of, in bytes.
 pub(crate) const BLOCK_BYTES: usize = 512;
 
@@ -19,6 +21,7 @@ const DEVICE_MAJOR: Field = 329..337;
 const DEVICE_MINOR: Field = 337..345;
 
 const XATTR_RECORD: &str = "SCHILY.xattr.";
+const SPARSE_RECORD: &str = "GNU.sparse.";
 
 /// A member of a tar: its header, with everything that extends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(crate) struct Member {
     pub(crate) gid: u32,
     /// Bytes of data that follow.
     pub(crate) size: u64,
+    /// Where in the file the data belongs, if it has holes.
+    pub(crate) sparse: Option<Sparse>,
     pub(crate) mtime: Time,
     /// Major and minor number.
     pub(crate) device: (u32, u32),
@@ -57,7 +62,7 @@ pub(crate) struct Extension {
     gid: Option<u64>,
     mtime: Option<Time>,
     xattrs: Vec<(String, Vec<u8>)>,
-    sparse: bool,
+    pub(crate) sparse: Option<Records>,
 }
 
 impl Extension {
@@ -85,6 +90,11 @@ impl Extension {
     fn add_record(&mut self, key: &str, value: &[u8]) -> Result<(), String> {
         let bad = || format!("the PAX record {key} is not valid");
         match key {
+            _ if key.starts_with(SPARSE_RECORD) => self
+                .sparse
+                .get_or_insert_default()
+                .add(&key[SPARSE_RECORD.len()..], value)
+                .ok_or_else(bad)?,
             // An empty value takes an earlier one back.
             _ if value.is_empty() && !key.starts_with(XATTR_RECORD) => {}
             "path" => self.path = Some(value.to_vec()),
@@ -93,7 +103,6 @@ impl Extension {
             "uid" => self.uid = Some(decimal(value).ok_or_else(bad)?),
             "gid" => self.gid = Some(decimal(value).ok_or_else(bad)?),
             "mtime" => self.mtime = Some(Time::parse(value).ok_or_else(bad)?),
-            _ if key.starts_with("GNU.sparse.") => self.sparse = true,
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR_RECORD) {
                     self.xattrs.push((name.to_owned(), value.to_vec()));
@@ -109,12 +118,14 @@ impl Member {
     pub(crate) fn new(header: &Header, extension: Extension) -> Result<Self, String> {
         let bytes = header.as_bytes();
         let path = extension
-            .path
+            .sparse
+            .and_then(|sparse| sparse.name)
+            .or(extension.path)
             .unwrap_or_else(|| header.path_bytes().into_owned());
         let shown = || String::from_utf8_lossy(&path).into_owned();
         let in_entry = |problem: String| format!("entry {:?}: {problem}", shown());
         let number = |field: Field, name: &str| number(&bytes[field], name).map_err(in_entry);
-        let kind = kind_of(header.entry_type(), &path, extension.sparse).map_err(in_entry)?;
+        let kind = kind_of(header.entry_type(), &path).map_err(in_entry)?;
         let id = |set: Option<u64>, field: Field, name: &str| {
             let value = set.map_or_else(|| number(field, name), |set| Ok(set.cast_signed()))?;
             // The highest one means "unchanged" to the kernel.
@@ -159,7 +170,15 @@ impl Member {
             device,
             kind,
             path,
+            sparse: None,
         })
+    }
+
+    /// Bytes of a file, its holes included.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.sparse
+            .as_ref()
+            .map_or(self.size, |sparse| sparse.bytes)
     }
 
     /// The path for people.
@@ -194,19 +213,17 @@ pub(crate) fn is_intact(block: &[u8; BLOCK_BYTES]) -> bool {
 }
 
 /// Reduces the kinds to those that differ in how they are made.
-fn kind_of(kind: EntryType, path: &[u8], sparse: bool) -> Result<EntryType, String> {
+fn kind_of(kind: EntryType, path: &[u8]) -> Result<EntryType, String> {
     match kind {
-        _ if sparse => Err("sparse files are not supported".to_owned()),
         // As tar(5) has it for the oldest tars, which know no type of directories.
         EntryType::Regular if path.ends_with(b"/") => Ok(EntryType::Directory),
-        EntryType::Regular | EntryType::Continuous => Ok(EntryType::Regular),
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Ok(EntryType::Regular),
         EntryType::Link
         | EntryType::Symlink
         | EntryType::Char
         | EntryType::Block
         | EntryType::Directory
         | EntryType::Fifo => Ok(kind),
-        EntryType::GNUSparse => Err("sparse files are not supported".to_owned()),
         other => Err(format!(
             "type {:?} is not supported",
             char::from(other.as_byte())
@@ -240,7 +257,7 @@ impl Time {
 }
 
 /// A header's number: octal digits, or base 256 where the first bit is set (tar(5)). Empty is 0.
-fn number(field: &[u8], name: &str) -> Result<i64, String> {
+pub(crate) fn number(field: &[u8], name: &str) -> Result<i64, String> {
     let bad = || format!("{name} is not a number");
     let Some(first) = field.first().filter(|first| **first & 0x80 != 0) else {
         let text = std::str::from_utf8(until_nul(field))
@@ -275,7 +292,8 @@ fn split_record(records: &[u8]) -> Option<(&str, &[u8], &[u8])> {
     Some((key, &record[equals + 1..], &records[length..]))
 }
 
-fn decimal(digits: &[u8]) -> Option<u64> {
+/// Digits only, without a sign.
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(digits).ok()?;
     digits
         .bytes()
@@ -369,11 +387,11 @@ mod tests {
                 .unwrap_err()
                 .contains("out of range")
         );
-        header.set_entry_type(EntryType::GNUSparse);
+        header.set_entry_type(EntryType::new(b'Z'));
         assert!(
             Member::new(&header, Extension::default())
                 .unwrap_err()
-                .contains("sparse")
+                .contains("'Z'")
         );
     }
 }

@@ -126,6 +126,8 @@ impl LayerBlob<'_> {
 
     fn read_entries(&self, stream: &mut Inflated, sink: &mut dyn Sink) -> Result<(), Error> {
         let mut tarball = Tarball::new(stream, self.limits.layer_entries);
+        // Holes are no bytes of the stream, and count all the same: who copies the files writes them out.
+        let mut bytes: u64 = 0;
         loop {
             let member = match tarball.next_member() {
                 Ok(Some(member)) => member,
@@ -134,6 +136,10 @@ impl LayerBlob<'_> {
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(self.tar_error(error)),
             };
+            bytes = bytes.saturating_add(member.file_bytes());
+            if bytes > self.limits.layer_bytes {
+                return Err(self.too_large());
+            }
             if let Some(entry) = self.interpret(member)? {
                 let mut data = |buffer: &mut [u8]| {
                     tarball
@@ -148,9 +154,6 @@ impl LayerBlob<'_> {
     /// Checks a member's names and finds out what they stand for; `None` if for nothing.
     fn interpret(&self, mut member: Member) -> Result<Option<Entry>, Error> {
         let refuse = |problem| self.path_error(&member.path, problem);
-        if member.size > self.limits.layer_bytes {
-            return Err(self.too_large());
-        }
         let path = normalise(&member.path).map_err(refuse)?;
         let (parent, name) = split(&path);
         if name == OPAQUE {

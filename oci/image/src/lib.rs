@@ -8,7 +8,7 @@
 //! - [`Image`] (`image`, with `resolve` for the way from an archive's index to the one image for this machine, and
 //!   `pushed` for that from a registry's);
 //! - [`Layers`] (`layers`, with `unpack` for the writer, `directories` for its cache of open ones);
-//! - `layer` reads and checks a layer's blob; `stream` inflates it beside; `tarball` and `header` read tar;
+//! - `layer` reads and checks a layer's blob; `stream` inflates it beside; `tarball`, `header` and `sparse` read tar;
 //! - `scratch`: directories that vanish unless they are finished, even after a crash.
 //!
 //! On disk, below the store's root: `blobs/sha256/<hex>` and `ingest/.tmp-*/`; below that of the layers:
@@ -33,6 +33,7 @@ mod path;
 mod pushed;
 mod resolve;
 mod scratch;
+mod sparse;
 mod store;
 mod stream;
 mod tarball;

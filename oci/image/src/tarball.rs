@@ -5,8 +5,9 @@ use std::io::{self, Read};
 use tar::{EntryType, Header};
 
 use crate::{
-    header::{BLOCK_BYTES, Extension, Member, data_bytes, is_intact},
+    header::{BLOCK_BYTES, Extension, Member, data_bytes, decimal, is_intact},
     limits::EXTENSION_BYTES,
+    sparse::{self, Map, Sparse},
 };
 
 /// A tar that is read member by member.
@@ -82,11 +83,75 @@ impl<R: Read> Tarball<R> {
                     self.read_extension(&header, &mut extended_bytes)?;
                 }
                 _ => {
-                    let member = Member::new(&header, extension).map_err(TarError::Malformed)?;
-                    self.begin_data(member.size);
-                    return Ok(Some(member));
+                    return self.member(&header, extension).map(Some);
                 }
             }
+        }
+    }
+
+    fn member(&mut self, header: &Header, extension: Extension) -> Result<Member, TarError> {
+        let records = extension.sparse.clone();
+        let map = sparse::map_of(header, records).map_err(TarError::Malformed)?;
+        // Only a file can have holes.
+        let mut member = Member::new(header, extension).map_err(TarError::Malformed)?;
+        let Some(map) = map.filter(|_| member.kind == EntryType::Regular) else {
+            self.begin_data(member.size);
+            return Ok(member);
+        };
+        let shown = member.shown();
+        let in_entry = |problem: String| TarError::Malformed(format!("entry {shown:?}: {problem}"));
+        let read = self.read_map(map, &mut member.size);
+        let sparse = read.map_err(|error| match error {
+            TarError::Malformed(problem) => in_entry(problem),
+            other => other,
+        })?;
+        sparse.check(member.size).map_err(in_entry)?;
+        member.sparse = Some(sparse);
+        Ok(member)
+    }
+
+    /// Reads what precedes a sparse file's data of `size` bytes; the map itself is no part of it then.
+    fn read_map(&mut self, map: Map, size: &mut u64) -> Result<Sparse, TarError> {
+        match map {
+            Map::Known(sparse) => {
+                self.begin_data(*size);
+                Ok(sparse)
+            }
+            Map::InBlocks(mut sparse) => {
+                let mut blocks = 0;
+                while sparse
+                    .add_block(&self.map_block(&mut blocks)?)
+                    .map_err(TarError::Malformed)?
+                {}
+                self.begin_data(*size);
+                Ok(sparse)
+            }
+            Map::InData(bytes) => {
+                let mut lines = Lines::default();
+                let mut blocks = 0;
+                while !lines.is_whole() {
+                    lines.add(&self.map_block(&mut blocks)?)?;
+                }
+                *size = size
+                    .checked_sub(blocks * BLOCK_BYTES as u64)
+                    .ok_or_else(Lines::malformed)?;
+                self.begin_data(*size);
+                Sparse::from_numbers(bytes, &lines.numbers[1..]).map_err(TarError::Malformed)
+            }
+        }
+    }
+
+    /// The next of the blocks that tell of extents, which are bounded in number.
+    fn map_block(&mut self, blocks: &mut u64) -> Result<[u8; BLOCK_BYTES], TarError> {
+        *blocks += 1;
+        if *blocks * BLOCK_BYTES as u64 > EXTENSION_BYTES {
+            let problem = format!("its list of extents exceeds {EXTENSION_BYTES} bytes");
+            return Err(TarError::Malformed(problem));
+        }
+        let mut block = [0; BLOCK_BYTES];
+        match self.fill(&mut block)? {
+            BLOCK_BYTES => Ok(block),
+            _ => Err(TarError::Truncated("an entry's list of extents".to_owned())),
         }
     }
 
@@ -218,6 +283,43 @@ impl<R: Read> Tarball<R> {
                 read => return read.map_err(TarError::Stream),
             }
         }
+    }
+}
+
+/// PAX 1.0's list of extents: decimal numbers, one a line; the first says how many pairs follow.
+#[derive(Debug, Default)]
+struct Lines {
+    numbers: Vec<u64>,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    fn is_whole(&self) -> bool {
+        let wanted = self
+            .numbers
+            .first()
+            .and_then(|pairs| pairs.checked_mul(2)?.checked_add(1));
+        wanted.is_some_and(|wanted| self.numbers.len() as u64 >= wanted)
+    }
+
+    fn add(&mut self, block: &[u8]) -> Result<(), TarError> {
+        for byte in block {
+            match byte {
+                // What is left of the last block is padding.
+                _ if self.is_whole() => return Ok(()),
+                b'\n' => {
+                    let number = decimal(&self.rest).ok_or_else(Self::malformed)?;
+                    self.numbers.push(number);
+                    self.rest.clear();
+                }
+                digit => self.rest.push(*digit),
+            }
+        }
+        Ok(())
+    }
+
+    fn malformed() -> TarError {
+        TarError::Malformed("its list of extents is malformed".to_owned())
     }
 }
 

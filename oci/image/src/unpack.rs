@@ -8,9 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use oci_spec::image::Digest;
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chmodat, chownat, fchmod,
-        fchown, fgetxattr, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat,
-        statat, symlinkat, utimensat,
+        AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Uid, XattrFlags, chmodat, chownat,
+        fchmod, fchown, fgetxattr, fsetxattr, fstat, ftruncate, futimens, linkat, makedev, mkdirat,
+        mknodat, openat, seek, statat, symlinkat, utimensat,
     },
     io::{Errno, Result as SysResult},
 };
@@ -101,14 +101,7 @@ impl<'a> Unpacker<'a> {
         let file = self
             .replace(path, create)
             .map_err(|errno| self.failed(path, errno))?;
-        loop {
-            let read = data(&mut self.buffer)?;
-            if read == 0 {
-                break;
-            }
-            write_all(file.as_fd(), &self.buffer[..read])
-                .map_err(|errno| self.failed(path, errno))?;
-        }
+        self.content(file.as_fd(), path, member, data)?;
         let finished = match is_as_given {
             true => Ok(()),
             false => self.finish_open(file.as_fd(), member),
@@ -116,6 +109,42 @@ impl<'a> Unpacker<'a> {
         finished
             .and_then(|()| futimens(&file, &times(member.mtime)))
             .map_err(|errno| self.failed(path, errno))
+    }
+
+    fn content(
+        &mut self,
+        file: BorrowedFd<'_>,
+        path: &[u8],
+        member: &Member,
+        data: &mut Data<'_>,
+    ) -> Result<(), Error> {
+        let Some(sparse) = &member.sparse else {
+            return self.copy(file, path, member.size, data);
+        };
+        for extent in &sparse.extents {
+            seek(file, SeekFrom::Start(extent.offset)).map_err(|errno| self.failed(path, errno))?;
+            self.copy(file, path, extent.bytes, data)?;
+        }
+        ftruncate(file, sparse.bytes).map_err(|errno| self.failed(path, errno))
+    }
+
+    fn copy(
+        &mut self,
+        file: BorrowedFd<'_>,
+        path: &[u8],
+        mut left: u64,
+        data: &mut Data<'_>,
+    ) -> Result<(), Error> {
+        while left > 0 {
+            let wanted = usize::try_from(left).map_or(BUFFER_BYTES, |left| left.min(BUFFER_BYTES));
+            let read = data(&mut self.buffer[..wanted])?;
+            if read == 0 {
+                break;
+            }
+            write_all(file, &self.buffer[..read]).map_err(|errno| self.failed(path, errno))?;
+            left -= read as u64;
+        }
+        Ok(())
     }
 
     fn make(&mut self, path: &[u8], member: &Member) -> SysResult<()> {
