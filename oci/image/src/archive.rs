@@ -221,7 +221,8 @@ fn file_path(member: &Member) -> Result<String, Error> {
 
 /// The digest of the blob that is at this path; `None` if it is no blob, or by an algorithm that is not known.
 fn blob_digest(path: &str, member: &Member) -> Result<Option<Digest>, Error> {
-    let Some(hex) = path.strip_prefix("blobs/sha256/") else {
+    let named = path.strip_prefix("blobs/");
+    let Some(digest) = named.and_then(digest::from_blob_path) else {
         return Ok(None);
     };
     let bad = |reason: &str| Error::NotAnArchive {
@@ -230,9 +231,7 @@ fn blob_digest(path: &str, member: &Member) -> Result<Option<Digest>, Error> {
     if member.kind != EntryType::Regular {
         return Err(bad("is not a regular file"));
     }
-    digest::from_hex(hex)
-        .map(Some)
-        .ok_or_else(|| bad("is not named by a SHA-256 digest"))
+    digest.map(Some).map_err(bad)
 }
 
 fn read_document(

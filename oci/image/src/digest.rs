@@ -1,28 +1,59 @@
-//! SHA-256 digests of what streams by.
+//! Digests of what streams by: SHA-256, and SHA-512 where a descriptor names it (OCI image specification, "Registered
+//! Algorithms").
 
 use std::io::{self, Read};
 
 use oci_spec::image::{Digest, DigestAlgorithm};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::error::Error;
+
+/// The algorithms that are known, by the names of their directories, and the bytes of their hashes.
+pub(crate) const ALGORITHMS: [(&str, usize); 2] = [("sha256", 32), ("sha512", 64)];
 
 /// A digest in the making, and how much went into it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hasher {
-    sha256: Sha256,
+    state: State,
     /// Bytes so far.
     pub(crate) bytes: u64,
 }
 
+#[derive(Debug, Clone)]
+enum State {
+    Sha256(Sha256),
+    Sha512(Box<Sha512>),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Sha256(Sha256::default())
+    }
+}
+
 impl Hasher {
+    /// By the algorithm of the digest that is expected.
+    pub(crate) fn like(digest: &Digest) -> Self {
+        let state = match digest.algorithm() {
+            DigestAlgorithm::Sha512 => State::Sha512(Box::default()),
+            _ => State::default(),
+        };
+        Self { state, bytes: 0 }
+    }
+
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.sha256.update(bytes);
+        match &mut self.state {
+            State::Sha256(hash) => hash.update(bytes),
+            State::Sha512(hash) => hash.update(bytes),
+        }
         self.bytes += bytes.len() as u64;
     }
 
     pub(crate) fn finish(self) -> Digest {
-        digest_of_hash(&self.sha256.finalize())
+        match self.state {
+            State::Sha256(hash) => digest_of_hash("sha256", &hash.finalize()),
+            State::Sha512(hash) => digest_of_hash("sha512", &hash.finalize()),
+        }
     }
 }
 
@@ -34,10 +65,11 @@ pub(crate) struct Hashing<R> {
 }
 
 impl<R> Hashing<R> {
-    pub(crate) fn new(inner: R) -> Self {
+    /// By the algorithm of the digest that is expected.
+    pub(crate) fn like(digest: &Digest, inner: R) -> Self {
         Self {
             inner,
-            hasher: Hasher::default(),
+            hasher: Hasher::like(digest),
         }
     }
 }
@@ -52,16 +84,32 @@ impl<R: Read> Read for Hashing<R> {
 
 /// The SHA-256 digest of some bytes.
 pub fn digest_of(bytes: &[u8]) -> Digest {
-    digest_of_hash(&Sha256::digest(bytes))
+    digest_of_hash("sha256", &Sha256::digest(bytes))
 }
 
-/// The hexadecimal part, which is also a blob's file name.
+/// The digest of some bytes, by the algorithm of the one that is expected.
+pub(crate) fn digest_like(expected: &Digest, bytes: &[u8]) -> Digest {
+    let mut hasher = Hasher::like(expected);
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+/// The hexadecimal part, which is also a blob's file name. Those of different algorithms differ in length.
 ///
 /// # Errors
-/// For any algorithm but SHA-256, the one in use.
+/// For any algorithm but SHA-256 and SHA-512.
 pub(crate) fn hex(digest: &Digest) -> Result<&str, Error> {
+    algorithm(digest).map(|_| digest.digest())
+}
+
+/// The algorithm, which is also the directory of its blobs.
+///
+/// # Errors
+/// For any algorithm but SHA-256 and SHA-512.
+pub(crate) fn algorithm(digest: &Digest) -> Result<&'static str, Error> {
     match digest.algorithm() {
-        DigestAlgorithm::Sha256 => Ok(digest.digest()),
+        DigestAlgorithm::Sha256 => Ok("sha256"),
+        DigestAlgorithm::Sha512 => Ok("sha512"),
         _ => Err(Error::Unsupported {
             what: format!("the digest {digest}"),
             hint: "; make the image with sha256 digests",
@@ -69,20 +117,30 @@ pub(crate) fn hex(digest: &Digest) -> Result<&str, Error> {
     }
 }
 
-/// A digest from a blob's file name.
+/// A digest from a blob's file name, whose length tells the algorithm.
 pub(crate) fn from_hex(hex: &str) -> Option<Digest> {
-    format!("sha256:{hex}").parse().ok()
+    let is_hash = |(_, bytes): &&(&str, usize)| hex.len() == 2 * bytes;
+    let (name, _) = ALGORITHMS.iter().find(is_hash)?;
+    format!("{name}:{hex}").parse().ok()
 }
 
-fn digest_of_hash(hash: &[u8]) -> Digest {
+/// A digest from a blob's path in a layout, after `blobs/`; `None` if it is no blob by an algorithm that is known.
+pub(crate) fn from_blob_path(path: &str) -> Option<Result<Digest, &'static str>> {
+    let (directory, hex) = path.split_once('/')?;
+    let (name, _) = ALGORITHMS.iter().find(|(name, _)| *name == directory)?;
+    let digest = from_hex(hex).filter(|digest| digest.algorithm().as_ref() == *name);
+    Some(digest.ok_or("is not named by a digest of its directory's algorithm"))
+}
+
+fn digest_of_hash(algorithm: &str, hash: &[u8]) -> Digest {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::from("sha256:");
+    let mut text = format!("{algorithm}:");
     for byte in hash {
         text.push(char::from(DIGITS[usize::from(byte >> 4)]));
         text.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
     text.parse()
-        .unwrap_or_else(|_| unreachable!("64 hexadecimal digits are a SHA-256 digest"))
+        .unwrap_or_else(|_| unreachable!("a hash in hexadecimal digits is a digest"))
 }
 
 #[cfg(test)]
@@ -94,20 +152,42 @@ mod tests {
     #[test]
     fn what_is_read_is_hashed_and_counted() {
         assert_eq!(digest_of(b"").to_string(), EMPTY);
-        let mut stream = Hashing::new(&b"abc"[..]);
+        let mut stream = Hashing::like(&digest_of(b""), &b"abc"[..]);
         io::copy(&mut stream, &mut io::sink()).unwrap();
         assert_eq!(stream.hasher.bytes, 3);
         assert_eq!(stream.hasher.finish(), digest_of(b"abc"));
     }
 
     #[test]
-    fn only_sha256_names_files() {
+    fn sha512_is_known_too() {
+        let expected: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
+        let digest = digest_like(&expected, b"abc");
+        // FIPS 180-4's own example.
+        assert!(
+            digest
+                .to_string()
+                .starts_with("sha512:ddaf35a193617abacc417349ae204131")
+        );
+        assert!(digest.digest().ends_with("2a9ac94fa54ca49f"));
+    }
+
+    #[test]
+    fn digests_name_files() {
         let digest: Digest = EMPTY.parse().unwrap();
-        assert_eq!(from_hex(hex(&digest).unwrap()), Some(digest));
-        let other: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
+        assert_eq!(from_hex(hex(&digest).unwrap()), Some(digest.clone()));
+        let long: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
+        assert_eq!(from_hex(hex(&long).unwrap()), Some(long.clone()));
+        let other: Digest = format!("sha384:{}", "0".repeat(96)).parse().unwrap();
         assert_eq!(hex(&other).unwrap_err().code(), "unsupported");
-        for bad in ["", "abc", "../../etc/passwd"] {
+        for bad in ["", "abc", "../../etc/passwd", &"g".repeat(64)] {
             assert_eq!(from_hex(bad), None, "{bad}");
         }
+        for digest in [digest, long] {
+            let path = format!("{}/{}", algorithm(&digest).unwrap(), digest.digest());
+            assert_eq!(from_blob_path(&path), Some(Ok(digest)));
+        }
+        let mixed = format!("sha512/{}", "0".repeat(64));
+        assert!(from_blob_path(&mixed).unwrap().is_err());
+        assert_eq!(from_blob_path("md5/00"), None);
     }
 }

@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 
 use crate::{
     archive::{bounded, check_layers, check_marker},
-    digest::hex,
+    digest::{algorithm, hex},
     document,
     error::Error,
     image::Image,
@@ -74,7 +74,8 @@ impl Layout<'_> {
 
 impl Blobs for Layout<'_> {
     fn find(&self, digest: &Digest) -> Result<Option<(PathBuf, u64)>, Error> {
-        let path = self.root.join("blobs/sha256").join(hex(digest)?);
+        let blobs = self.root.join("blobs").join(algorithm(digest)?);
+        let path = blobs.join(hex(digest)?);
         match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_file() => Ok(Some((path, metadata.len()))),
             Ok(_) => Err(Error::NotAnArchive {

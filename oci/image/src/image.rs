@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt, fs::File, io::Read};
 use oci_spec::image::{Arch, Descriptor, Digest, ImageConfiguration, ImageManifest, MediaType, Os};
 
 use crate::{
-    digest::digest_of, document, error::Error, ingest::Blobs, limits::Limits, stream::Encoding,
+    digest::digest_like, document, error::Error, ingest::Blobs, limits::Limits, stream::Encoding,
 };
 
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -132,7 +132,7 @@ pub(crate) fn read_document(
     File::open(&path)
         .and_then(|file| file.take(actual).read_to_end(&mut bytes))
         .map_err(|source| Error::io("read", &path, source))?;
-    let actual = digest_of(&bytes);
+    let actual = digest_like(digest, &bytes);
     if actual != *digest {
         let what = what.to_owned();
         return Err(Error::DigestMismatch {

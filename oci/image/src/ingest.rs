@@ -11,7 +11,7 @@ use std::{
 use oci_spec::image::Digest;
 
 use crate::{
-    digest::{Hasher, hex},
+    digest::{ALGORITHMS, Hasher, algorithm, hex},
     error::Error,
     scratch::Scratch,
 };
@@ -55,7 +55,7 @@ impl Ingest {
         read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
     ) -> Result<(), Error> {
         // A second blob of the same name replaces the first: one of them has another digest, or they are equal.
-        let (actual, bytes) = write(&self.path_of(digest)?, read)?;
+        let (actual, bytes) = write(&self.path_of(digest)?, Hasher::like(digest), read)?;
         if actual != *digest {
             let what = "a blob".to_owned();
             return Err(Error::DigestMismatch {
@@ -74,7 +74,7 @@ impl Ingest {
         read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
     ) -> Result<Digest, Error> {
         let incoming = self.scratch.path().join("incoming");
-        let (digest, bytes) = write(&incoming, read)?;
+        let (digest, bytes) = write(&incoming, Hasher::default(), read)?;
         let path = self.path_of(&digest)?;
         fs::rename(&incoming, &path).map_err(|source| Error::io("make", &path, source))?;
         self.bytes.insert(digest.clone(), bytes);
@@ -127,15 +127,14 @@ impl Ingest {
         added: &mut Vec<PathBuf>,
     ) -> Result<(), Error> {
         for digest in digests {
-            let (from, to) = (self.path_of(digest)?, blobs.join(hex(digest)?));
+            let (from, to) = (self.path_of(digest)?, path_in(blobs, digest)?);
             let is_new = !to.exists();
             fs::rename(from, &to).map_err(|source| Error::io("make", &to, source))?;
             if is_new {
                 added.push(to);
             }
         }
-        let synced = File::open(blobs).and_then(|directory| directory.sync_all());
-        synced.map_err(|source| Error::io("sync", blobs, source))
+        sync_blobs(blobs)
     }
 
     fn path_of(&self, digest: &Digest) -> Result<PathBuf, Error> {
@@ -143,14 +142,29 @@ impl Ingest {
     }
 }
 
+/// Where a blob of this digest belongs, in a store's directory of blobs.
+pub(crate) fn path_in(blobs: &Path, digest: &Digest) -> Result<PathBuf, Error> {
+    Ok(blobs.join(algorithm(digest)?).join(hex(digest)?))
+}
+
+/// Waits until the names of the blobs are on disk.
+pub(crate) fn sync_blobs(blobs: &Path) -> Result<(), Error> {
+    for (name, _) in ALGORITHMS {
+        let directory = blobs.join(name);
+        let synced = File::open(&directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|source| Error::io("sync", &directory, source))?;
+    }
+    Ok(())
+}
+
 /// Writes what comes to a file; its digest and its size in bytes.
 fn write(
     path: &Path,
+    mut hasher: Hasher,
     mut read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
 ) -> Result<(Digest, u64), Error> {
     let failed = |source| Error::io("write", path, source);
     let mut file = File::create(path).map_err(failed)?;
-    let mut hasher = Hasher::default();
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let read = read(&mut buffer)?;

@@ -7,12 +7,12 @@ use oci_spec::image::{Descriptor, Digest};
 use tar::EntryType;
 
 use crate::{
-    digest::{Hashing, digest_of},
+    digest::{Hashing, digest_like},
     error::Error,
     header::Member,
     limits::{Limits, PATH_BYTES},
     path::{PathProblem, check_name, normalise, split},
-    stream::{Encoding, Inflated, inflate},
+    stream::{Encoding, Expected, Inflated, inflate},
     tarball::{TarError, Tarball},
 };
 
@@ -86,9 +86,17 @@ impl LayerBlob<'_> {
     pub(crate) fn read(&self, sink: &mut dyn Sink) -> Result<(), Error> {
         let encoding = self.encoding()?;
         let blob = self.open()?;
-        let read = inflate(blob, encoding, self.limits.layer_bytes, |stream| {
-            self.read_entries(stream, sink).map_err(Failure::Told)
-        });
+        let expected = Expected {
+            stored: self.descriptor.digest(),
+            inflated: self.diff_id,
+        };
+        let read = inflate(
+            blob,
+            &expected,
+            encoding,
+            self.limits.layer_bytes,
+            |stream| self.read_entries(stream, sink).map_err(Failure::Told),
+        );
         let hashes = match read {
             Ok(((), hashes)) => hashes,
             Err(failure) => return Err(self.explain(failure)),
@@ -132,7 +140,9 @@ impl LayerBlob<'_> {
             let member = match tarball.next_member() {
                 Ok(Some(member)) => member,
                 // An empty layer may be an empty stream.
-                Err(TarError::NotTar) if *self.diff_id == digest_of(b"") => return Ok(()),
+                Err(TarError::NotTar) if *self.diff_id == digest_like(self.diff_id, b"") => {
+                    return Ok(());
+                }
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(self.tar_error(error)),
             };
@@ -237,7 +247,7 @@ impl LayerBlob<'_> {
             return error;
         }
         let damage = || -> Result<(), Error> {
-            let mut blob = Hashing::new(self.open()?);
+            let mut blob = Hashing::like(self.descriptor.digest(), self.open()?);
             io::copy(&mut blob, &mut io::sink())
                 .map_err(|source| Error::io("read", &self.path, source))?;
             self.check("layer", self.descriptor.digest(), blob.hasher.finish())

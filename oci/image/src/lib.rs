@@ -11,7 +11,7 @@
 //! - `layer` reads and checks a layer's blob; `stream` inflates it beside; `tarball`, `header` and `sparse` read tar;
 //! - `scratch`: directories that vanish unless they are finished, even after a crash.
 //!
-//! On disk, below the store's root: `blobs/sha256/<hex>` and `ingest/.tmp-*/`; below that of the layers:
+//! On disk, below the store's root: `blobs/sha256/<hex>`, `blobs/sha512/<hex>` and `ingest/.tmp-*/`; below that of the layers:
 //! `<hex of diff-id>/` and `.tmp-*/`.
 
 mod archive;

@@ -1,4 +1,4 @@
-//! The content-addressed store: `blobs/sha256/<hex>`, and `ingest/` for what is not whole yet.
+//! The content-addressed store: `blobs/sha256/<hex>`, `blobs/sha512/<hex>`, and `ingest/` for what is not whole yet.
 //!
 //! A blob is written once, under its digest, and never changed. Whoever adds or removes blobs holds a
 //! lock (flock) on their directory, also between programs. Collecting is safe beside imports: it takes
@@ -19,11 +19,11 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     archive,
-    digest::{Hashing, from_hex, hex},
+    digest::{ALGORITHMS, Hashing, from_hex},
     directory, document,
     error::Error,
     image::{Image, Platform, read_document},
-    ingest::{Blobs, Ingest},
+    ingest::{Blobs, Ingest, path_in, sync_blobs},
     layer::{CheckOnly, LayerBlob},
     limits::Limits,
     names::Wanted,
@@ -33,7 +33,7 @@ use crate::{
     upload::Upload,
 };
 
-/// Content-addressed blobs in a directory: `blobs/sha256/<hex>`, and `ingest/` for what is not whole yet.
+/// Content-addressed blobs in a directory: `blobs/sha256/<hex>`, `blobs/sha512/<hex>`, and `ingest/` for what is not whole yet.
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -52,8 +52,10 @@ impl Store {
     /// # Errors
     /// If a directory cannot be made or cleaned.
     pub fn open(root: &Path, limits: Limits) -> Result<Self, Error> {
-        let (blobs, ingest) = (root.join("blobs/sha256"), root.join("ingest"));
-        create_private(&blobs)?;
+        let (blobs, ingest) = (root.join("blobs"), root.join("ingest"));
+        for (algorithm, _) in ALGORITHMS {
+            create_private(&blobs.join(algorithm))?;
+        }
         create_private(&ingest)?;
         scratch::sweep(&ingest)?;
         Ok(Self {
@@ -154,9 +156,7 @@ impl Store {
         let (from, _scratch) = upload.finish(digest)?;
         let _lock = self.lock()?;
         fs::rename(&from, &to).map_err(|source| Error::io("make", &to, source))?;
-        let blobs = &self.inner.blobs;
-        let synced = File::open(blobs).and_then(|directory| directory.sync_all());
-        synced.map_err(|source| Error::io("sync", blobs, source))
+        sync_blobs(&self.inner.blobs)
     }
 
     /// The image for `platform` that a stored document means: a manifest itself, or one that an index names.
@@ -215,7 +215,7 @@ impl Store {
         let path = self.path_of(blob)?;
         let failed = |source| Error::io("read", &path, source);
         let identity = Identity::of(&file.metadata().map_err(failed)?);
-        let mut hashing = Hashing::new(file);
+        let mut hashing = Hashing::like(blob, file);
         io::copy(&mut hashing, &mut io::sink()).map_err(failed)?;
         let bytes = hashing.hasher.bytes;
         let actual = hashing.hasher.finish();
@@ -297,7 +297,7 @@ impl Store {
     }
 
     fn path_of(&self, digest: &Digest) -> Result<PathBuf, Error> {
-        Ok(self.inner.blobs.join(hex(digest)?))
+        path_in(&self.inner.blobs, digest)
     }
 
     /// Held until it is dropped.
@@ -324,15 +324,17 @@ impl Store {
     }
 
     fn list(&self) -> Result<HashMap<Digest, Identity>, Error> {
-        let blobs = &self.inner.blobs;
-        let failed = |source| Error::io("list", blobs, source);
         let mut found = HashMap::new();
-        for entry in fs::read_dir(blobs).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let digest = entry.file_name().to_str().and_then(from_hex);
-            // What has another name is not ours to remove; what is gone meanwhile needs no removal.
-            if let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) {
-                found.insert(digest, Identity::of(&metadata));
+        for (algorithm, _) in ALGORITHMS {
+            let blobs = self.inner.blobs.join(algorithm);
+            let failed = |source| Error::io("list", &blobs, source);
+            for entry in fs::read_dir(&blobs).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let digest = entry.file_name().to_str().and_then(from_hex);
+                // What has another name is not ours to remove; what is gone meanwhile needs no removal.
+                if let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) {
+                    found.insert(digest, Identity::of(&metadata));
+                }
             }
         }
         Ok(found)

@@ -10,7 +10,7 @@ use std::{
 };
 
 use flate2::bufread::MultiGzDecoder;
-use oci_spec::image::MediaType;
+use oci_spec::image::{Digest, MediaType};
 
 use crate::{
     digest::{Hasher, Hashing},
@@ -86,6 +86,15 @@ pub(crate) fn zstd_decoder<R: BufRead>(stream: R) -> io::Result<zstd::Decoder<'s
     Ok(decoder)
 }
 
+/// The digests that a blob should have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected<'a> {
+    /// Of the blob as it is stored.
+    pub(crate) stored: &'a Digest,
+    /// Of what comes out.
+    pub(crate) inflated: &'a Digest,
+}
+
 /// What [`inflate`] found, beside what `work` made of it.
 #[derive(Debug)]
 pub(crate) struct Hashes {
@@ -98,10 +107,11 @@ pub(crate) struct Hashes {
 /// A piece of what came out, or why there is no more.
 type Chunk = io::Result<Vec<u8>>;
 
-/// Decompresses `blob` while `work` reads it, then reads what is left of it, so that both hashes are
-/// of the whole. More than `limit` bytes are an error of kind `FileTooLarge`.
+/// Decompresses `blob` while `work` reads it, then reads what is left of it, so that both hashes, by the algorithms of
+/// `expected`, are of the whole. More than `limit` bytes are an error of kind `FileTooLarge`.
 pub(crate) fn inflate<T, E: From<io::Error>>(
     blob: File,
+    expected: &Expected<'_>,
     encoding: Encoding,
     limit: u64,
     work: impl FnOnce(&mut Inflated) -> Result<T, E>,
@@ -109,11 +119,13 @@ pub(crate) fn inflate<T, E: From<io::Error>>(
     let (unhashed, to_hash) = sync_channel(CHUNKS);
     let (hashed, filled) = sync_channel(CHUNKS);
     let (spare, empty) = sync_channel(2 * CHUNKS + 3);
+    let blob = Hashing::like(expected.stored, blob);
+    let inflated = Hasher::like(expected.inflated);
     thread::scope(|scope| {
         let inflater = start(scope, "inflate", move || {
             produce(blob, encoding, limit, &unhashed, &empty)
         })?;
-        let hasher = start(scope, "hash", move || pass_on(&to_hash, &hashed))?;
+        let hasher = start(scope, "hash", move || pass_on(inflated, &to_hash, &hashed))?;
         let mut inflated = Inflated {
             filled,
             spare,
@@ -167,8 +179,7 @@ impl Read for Inflated {
 }
 
 /// The hashing thread: each chunk is hashed on its way. Ends as the inflating one does.
-fn pass_on(chunks: &Receiver<Chunk>, hashed: &SyncSender<Chunk>) -> Hasher {
-    let mut hasher = Hasher::default();
+fn pass_on(mut hasher: Hasher, chunks: &Receiver<Chunk>, hashed: &SyncSender<Chunk>) -> Hasher {
     for chunk in chunks {
         if let Ok(chunk) = &chunk {
             hasher.update(chunk);
@@ -182,13 +193,12 @@ fn pass_on(chunks: &Receiver<Chunk>, hashed: &SyncSender<Chunk>) -> Hasher {
 
 /// The inflating thread: ends with the blob, with an error, or when nobody listens any more.
 fn produce(
-    blob: File,
+    mut stored: Hashing<File>,
     encoding: Encoding,
     limit: u64,
     chunks: &SyncSender<Chunk>,
     empty: &Receiver<Vec<u8>>,
 ) -> Hasher {
-    let mut stored = Hashing::new(blob);
     let mut sent = 0;
     let mut send = |decoder: &mut dyn Read| -> io::Result<()> {
         loop {
@@ -238,11 +248,26 @@ mod tests {
         file
     }
 
+    /// Any digests: only their algorithms count here.
+    fn inflate_it<T>(
+        blob: &[u8],
+        encoding: Encoding,
+        limit: u64,
+        work: impl FnOnce(&mut Inflated) -> io::Result<T>,
+    ) -> io::Result<(T, Hashes)> {
+        let any = digest_of(b"");
+        let expected = Expected {
+            stored: &any,
+            inflated: &any,
+        };
+        inflate(file_of(blob), &expected, encoding, limit, work)
+    }
+
     fn read_all(blob: &[u8], encoding: Encoding, limit: u64) -> io::Result<(Vec<u8>, Hashes)> {
-        inflate(file_of(blob), encoding, limit, |stream| {
+        inflate_it(blob, encoding, limit, |stream| {
             let mut bytes = Vec::new();
             stream.read_to_end(&mut bytes)?;
-            Ok::<_, io::Error>(bytes)
+            Ok(bytes)
         })
     }
 
@@ -268,8 +293,8 @@ mod tests {
     fn what_nobody_read_is_hashed_too() {
         for (encoding, compression) in ENCODINGS {
             let blob = compression.compress(&[7; 3_000_000]).unwrap();
-            let read_nothing = |_: &mut Inflated| Ok::<_, io::Error>(());
-            let ((), hashes) = inflate(file_of(&blob), encoding, 3_000_000, read_nothing).unwrap();
+            let read_nothing = |_: &mut Inflated| Ok(());
+            let ((), hashes) = inflate_it(&blob, encoding, 3_000_000, read_nothing).unwrap();
             assert_eq!(hashes.inflated.bytes, 3_000_000);
             assert_eq!(hashes.stored.bytes, blob.len() as u64);
         }
@@ -288,7 +313,7 @@ mod tests {
     fn a_reader_that_gives_up_ends_the_thread() {
         let blob = Compression::Gzip.compress(&vec![0; 30_000_000]).unwrap();
         let gives_up = |_: &mut Inflated| Err::<(), _>(io::Error::other("enough"));
-        let error = inflate(file_of(&blob), Encoding::Gzip, u64::MAX, gives_up).unwrap_err();
+        let error = inflate_it(&blob, Encoding::Gzip, u64::MAX, gives_up).unwrap_err();
         assert_eq!(error.to_string(), "enough");
     }
 

@@ -182,6 +182,64 @@ fn archives_of_buildah() {
 }
 
 #[test]
+fn a_directory_over_a_lower_link_replaces_it() {
+    if !needs(&[ROOT, tool("unshare")]) {
+        return;
+    }
+    let place = Place::new();
+    let lower = [
+        Entry::file("usr/lib/a", ""),
+        Entry::symlink("lib", "usr/lib"),
+    ];
+    let upper = [Entry::file("lib/b", "")];
+    let image = place.import(&image_of(&[&lower, &upper])).unwrap();
+    let layers = place.unpack(&image).unwrap();
+    let merged = merged(&[layers[1].to_str().unwrap(), layers[0].to_str().unwrap()]);
+    assert!(
+        merged.contains("./lib d ") && merged.contains("./lib/b f "),
+        "{merged}"
+    );
+    assert!(
+        !merged.contains("./usr/lib/b"),
+        "nothing is written through a lower layer's link: {merged}"
+    );
+}
+
+#[test]
+fn an_overlay_of_sixty_layers_is_mounted() {
+    if !needs(&[ROOT, tool("unshare")]) {
+        return;
+    }
+    let place = Place::new();
+    let files: Vec<[Entry; 1]> = (0..60)
+        .map(|number| [Entry::file(&format!("f{number:02}"), "")])
+        .collect();
+    let layers: Vec<&[Entry]> = files.iter().map(|layer| &layer[..]).collect();
+    let image = place.import(&image_of(&layers)).unwrap();
+    let unpacked = place
+        .layers
+        .unpack_all(&place.store, &image.layers())
+        .unwrap();
+    // By short names, as the runtime gives them: the kernel takes one page of options.
+    let names: Vec<String> = (0..60).map(|number| format!("/mnt/{number}")).collect();
+    let binds: String = names
+        .iter()
+        .zip(&unpacked)
+        .map(|(name, layer)| format!("mkdir {name} && mount --bind {} {name}\n", layer.display()))
+        .collect();
+    let script = format!(
+        "mount -t tmpfs none /mnt\n{binds}mkdir /mnt/merged
+         mount -t overlay none -o lowerdir={} /mnt/merged && ls /mnt/merged | wc -l",
+        names.join(":")
+    );
+    let shown = run(
+        Path::new("/"),
+        &format!("unshare --mount --propagation private sh -euc '{script}'"),
+    );
+    assert_eq!(shown.trim(), "60");
+}
+
+#[test]
 fn overlayfs_understands_whiteouts() {
     if !needs(&[ROOT, tool("unshare")]) {
         return;
