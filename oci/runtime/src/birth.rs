@@ -14,9 +14,15 @@ use rustix::{
 use crate::{
     cgroup::Cgroup,
     channel::{Channel, Failure, FromContainer, Step},
-    container::{self, Prepared, kernel, manner::Manner, user::User, userns::UserNamespace},
+    container::{
+        Prepared, kernel,
+        manner::Manner,
+        namespaces::{self, Joined},
+        user::User,
+        userns::UserNamespace,
+    },
     launch::Launch,
-    sys::{self, Cloned},
+    sys::Cloned,
 };
 
 /// A process in new namespaces that is becoming a container.
@@ -39,10 +45,11 @@ impl Birth {
         patience: Duration,
     ) -> Result<Self, Failure> {
         let (here, there) = Channel::pair().step("channel")?;
-        let joined = container::open_joined(&launch.spec)?;
+        let joined = Joined::open(&launch.spec)?;
+        let id_maps = UserNamespace::of_mounts(&launch.spec)?;
         let host_network = kernel::network_inode().step("network namespace")?;
-        let flags = container::clone_flags(&launch.spec)?;
-        match sys::clone_process(flags).step("namespaces")? {
+        let flags = namespaces::clone_flags(&launch.spec)?;
+        match joined.clone_process(flags)? {
             Cloned::Parent(pid, process) => Ok(Self {
                 pid,
                 process,
@@ -56,6 +63,7 @@ impl Birth {
                     launch,
                     cgroup,
                     joined,
+                    id_maps,
                     namespace,
                     manner,
                     channel: &there,

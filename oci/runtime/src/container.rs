@@ -5,6 +5,7 @@ pub(crate) mod inside;
 pub(crate) mod kernel;
 pub(crate) mod manner;
 pub(crate) mod mounts;
+pub(crate) mod namespaces;
 pub(crate) mod process;
 pub(crate) mod rootfs;
 pub(crate) mod seccomp;
@@ -12,20 +13,16 @@ pub(crate) mod terminal;
 pub(crate) mod user;
 pub(crate) mod userns;
 
-use std::{
-    fs::File,
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
-};
+use std::{os::fd::OwnedFd, path::Path};
 
-use nix::sched::CloneFlags;
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Process, Spec};
-use rustix::{fs::OFlags, thread::ThreadNameSpaceType};
+use oci_spec::runtime::{Process, Spec};
+use rustix::fs::OFlags;
 
 use self::{
     inside::{Links, Root},
     manner::{Manner, Stdio},
-    mounts::{Covers, Mounter},
+    mounts::{Covers, Mounter, Sources},
+    namespaces::Joined,
     user::User,
     userns::{Ids, UserNamespace},
 };
@@ -40,8 +37,10 @@ use crate::{
 pub(crate) struct Prepared<'a> {
     pub(crate) launch: &'a Launch,
     pub(crate) cgroup: &'a Cgroup,
-    /// Opened namespaces to join, by `setns(2)`.
-    pub(crate) joined: Vec<OwnedFd>,
+    /// Namespaces to join.
+    pub(crate) joined: Joined,
+    /// User namespaces of mounts that have mappings of their own.
+    pub(crate) id_maps: Sources,
     pub(crate) namespace: Option<&'a UserNamespace>,
     pub(crate) manner: Manner,
     pub(crate) channel: &'a Channel,
@@ -81,8 +80,10 @@ impl Prepared<'_> {
         // By then this process is in its cgroup, and all that it uses counts there.
         self.channel.wait_to_go().step("supervisor")?;
         isolate()?;
-        self.enter_namespaces()?;
         let spec = &self.launch.spec;
+        self.joined.enter()?;
+        self.joined.enter_cgroup(spec)?;
+        namespaces::enter_time(spec)?;
         let process = process_of(spec)?;
         kernel::set_names(spec)?;
         kernel::set_oom_score(process)?;
@@ -91,14 +92,16 @@ impl Prepared<'_> {
             .namespace
             .map(|space| space.ids.clone())
             .unwrap_or_default();
+        let taken = mounts::take_shared(spec)?;
         let root = rootfs::mount_root(self.launch, self.namespace)?;
-        self.furnish(&root, &ids)?;
+        self.furnish(&root, &ids, taken)?;
         let stdio = self.stdio(&root, &ids)?;
         self.run_hooks()?;
         if is_read_only(spec) {
             rootfs::make_read_only(&root)?;
         }
         rootfs::enter(&root)?;
+        rootfs::set_propagation(spec)?;
         let user = User::find(&root, self.launch.user.as_deref(), process).step("user")?;
         Ok((user, stdio))
     }
@@ -118,26 +121,19 @@ impl Prepared<'_> {
         hooks::run("createContainer", own, &self.manner.seen_inside())
     }
 
-    fn enter_namespaces(&self) -> Result<(), Failure> {
-        for namespace in &self.joined {
-            let any = ThreadNameSpaceType::empty();
-            rustix::thread::move_into_thread_name_spaces(namespace.as_fd(), any)
-                .step("joining a namespace")?;
-        }
-        // Only now, in its cgroup, which becomes the root of what it sees.
-        if creates(&self.launch.spec, LinuxNamespaceType::Cgroup) {
-            nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step("cgroup namespace")?;
-        }
-        Ok(())
-    }
-
     /// Everything in the root file system that the specification asks for.
-    fn furnish(&self, root: &Root, ids: &Ids) -> Result<(), Failure> {
+    fn furnish(&self, root: &Root, ids: &Ids, taken: Sources) -> Result<(), Failure> {
         let spec = &self.launch.spec;
-        let cgroup = self.cgroup;
-        let mounter = Mounter { root, ids, cgroup };
-        for mount in spec.mounts().iter().flatten() {
-            mounter.mount(mount)?;
+        let mut mounter = Mounter {
+            root,
+            ids,
+            cgroup: self.cgroup,
+            namespace: self.namespace,
+            id_maps: &self.id_maps,
+            taken,
+        };
+        for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+            mounter.mount(index, mount)?;
         }
         let linux = spec.linux().as_ref();
         let own = linux.and_then(|linux| linux.devices().as_deref());
@@ -204,97 +200,10 @@ pub(crate) fn isolate() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The specification's namespaces.
-pub(crate) fn namespaces(spec: &Spec) -> &[LinuxNamespace] {
-    spec.linux()
-        .as_ref()
-        .and_then(|linux| linux.namespaces().as_deref())
-        .unwrap_or_default()
-}
-
 /// The specification's process.
 pub(crate) fn process_of(spec: &Spec) -> Result<&Process, Failure> {
     spec.process()
         .as_ref()
         .ok_or("the specification has no process")
         .step("specification")
-}
-
-/// Those that are made by `clone3`. The user namespace is entered last, the cgroup namespace once in the cgroup.
-pub(crate) fn clone_flags(spec: &Spec) -> Result<CloneFlags, Failure> {
-    let kinds = [
-        (LinuxNamespaceType::Pid, CloneFlags::CLONE_NEWPID),
-        (LinuxNamespaceType::Mount, CloneFlags::CLONE_NEWNS),
-        (LinuxNamespaceType::Uts, CloneFlags::CLONE_NEWUTS),
-        (LinuxNamespaceType::Ipc, CloneFlags::CLONE_NEWIPC),
-        (LinuxNamespaceType::Network, CloneFlags::CLONE_NEWNET),
-    ];
-    let flags = kinds
-        .into_iter()
-        .filter(|(kind, _)| creates(spec, *kind))
-        .fold(CloneFlags::empty(), |all, (_, flag)| all | flag);
-    // Without them, there is no container: its mounts would be the host's, its processes out of reach.
-    if flags.contains(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID) {
-        return Ok(flags);
-    }
-    let message = "a new mount and a new pid namespace are required";
-    Err(Failure::new("specification", message))
-}
-
-/// Opens the namespaces that are joined by path.
-pub(crate) fn open_joined(spec: &Spec) -> Result<Vec<OwnedFd>, Failure> {
-    namespaces(spec)
-        .iter()
-        .filter_map(|namespace| Some((namespace.typ(), namespace.path().as_deref()?)))
-        .map(|(kind, path)| {
-            let step = format!("the {kind:?} namespace {}", path.display());
-            if !matches!(
-                kind,
-                LinuxNamespaceType::Network | LinuxNamespaceType::Ipc | LinuxNamespaceType::Uts
-            ) {
-                return Err(Failure::new(&step, "only net, ipc and uts can be joined"));
-            }
-            File::open(path).map(OwnedFd::from).step(&step)
-        })
-        .collect()
-}
-
-fn creates(spec: &Spec, kind: LinuxNamespaceType) -> bool {
-    namespaces(spec)
-        .iter()
-        .any(|namespace| namespace.typ() == kind && namespace.path().is_none())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(namespaces: &str) -> Spec {
-        let text = format!(r#"{{"ociVersion":"1.0.2","linux":{{"namespaces":{namespaces}}}}}"#);
-        serde_json::from_str(&text).unwrap()
-    }
-
-    #[test]
-    fn a_container_without_mounts_or_pids_of_its_own_is_refused() {
-        assert!(clone_flags(&spec(r#"[{"type":"pid"}]"#)).is_err());
-        assert!(clone_flags(&spec("[]")).is_err());
-        let joined = r#"[{"type":"pid"},{"type":"mount"},{"type":"network","path":"/x"}]"#;
-        let flags = clone_flags(&spec(joined)).unwrap();
-        assert!(!flags.contains(CloneFlags::CLONE_NEWNET));
-    }
-
-    #[test]
-    fn only_some_namespaces_can_be_joined() {
-        let own = r#"[{"type":"network","path":"/proc/self/ns/net"}]"#;
-        assert_eq!(open_joined(&spec(own)).unwrap().len(), 1);
-        let mount = r#"[{"type":"mount","path":"/proc/self/ns/mnt"}]"#;
-        assert!(open_joined(&spec(mount)).is_err());
-        let missing = r#"[{"type":"network","path":"/nowhere"}]"#;
-        assert!(
-            open_joined(&spec(missing))
-                .unwrap_err()
-                .step
-                .contains("/nowhere")
-        );
-    }
 }

@@ -23,7 +23,7 @@ use crate::{
         self,
         inside::Root,
         manner::{Manner, Stdio, copies, own_streams},
-        namespaces,
+        namespaces::lists,
         process::Plan,
         process_of, terminal,
         user::User,
@@ -197,14 +197,11 @@ impl Guest<'_> {
             ),
             (Kind::Ipc, ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
             (Kind::Network, ThreadNameSpaceType::NETWORK),
+            (Kind::Time, ThreadNameSpaceType::TIME),
         ];
         let wanted = kinds
             .into_iter()
-            .filter(|(kind, _)| {
-                namespaces(self.spec)
-                    .iter()
-                    .any(|namespace| namespace.typ() == *kind)
-            })
+            .filter(|(kind, _)| lists(self.spec, *kind))
             .fold(ThreadNameSpaceType::empty(), |all, (_, flag)| all | flag);
         rustix::thread::move_into_thread_name_spaces(self.target.as_fd(), wanted)
             .step("joining the container")

@@ -13,9 +13,9 @@ pub fn describe() -> Value {
         "hooks": [
             "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
         ],
-        "mountOptions": mounts::attribute_names(),
+        "mountOptions": mounts::options::names(),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
             "cgroup": {
                 "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false
@@ -35,7 +35,7 @@ pub fn describe() -> Value {
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "mountExtensions": { "idmap": { "enabled": true } },
         },
     })
 }

@@ -53,6 +53,10 @@ fn clone_args(namespaces: nix::sched::CloneFlags, pidfd: &mut i32) -> libc::clon
 pub(crate) struct MountAttributes<'a> {
     /// `MOUNT_ATTR_*` flags to set.
     pub(crate) set: u64,
+    /// `MOUNT_ATTR_*` flags to clear, before those are set.
+    pub(crate) clear: u64,
+    /// `MS_SHARED` and the like; 0 leaves it.
+    pub(crate) propagation: u64,
     /// User namespace whose mapping files are shown through.
     pub(crate) id_map: Option<&'a OwnedFd>,
     /// Whether to include the mounts below.
@@ -64,6 +68,8 @@ pub(crate) fn set_mount_attributes(mount: impl AsFd, change: &MountAttributes) -
     // SAFETY: the structure holds integers only; all zero changes nothing.
     let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
     attributes.attr_set = change.set;
+    attributes.attr_clr = change.clear;
+    attributes.propagation = change.propagation;
     if let Some(namespace) = change.id_map {
         attributes.attr_set |= libc::MOUNT_ATTR_IDMAP;
         attributes.userns_fd = namespace.as_raw_fd() as u64;

@@ -2,11 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use oci_spec::runtime::{Mount, Process, Spec};
+use oci_spec::runtime::{
+    LinuxIdMapping, LinuxNamespaceType as Kind, LinuxTimeOffset, Mount, Process, Spec,
+};
 use serde_json::Value;
 
+use crate::container::{
+    mounts::options::{Options, Propagation},
+    namespaces::{joined_path, lists, namespaces},
+};
+
 /// Places in the configuration (JSON pointers) that must be empty: absent, null, zero, false or without content.
-const UNSUPPORTED: [&str; 28] = [
+const UNSUPPORTED: [&str; 27] = [
     "/solaris",
     "/windows",
     "/vm",
@@ -16,7 +23,6 @@ const UNSUPPORTED: [&str; 28] = [
     "/linux/mountLabel",
     "/linux/netDevices",
     "/linux/personality",
-    "/linux/timeOffsets",
     "/linux/seccomp/listenerPath",
     "/linux/seccomp/listenerMetadata",
     "/linux/resources/blockIO",
@@ -37,8 +43,8 @@ const UNSUPPORTED: [&str; 28] = [
     "/linux/resources/memory/swappiness",
 ];
 
-/// Options of bind mounts beside those that are attributes.
-const SHARING: [&str; 4] = ["shared", "rshared", "unbindable", "runbindable"];
+/// Clocks that a time namespace can shift (time_namespaces(7)).
+const CLOCKS: [&str; 2] = ["monotonic", "boottime"];
 
 /// Why the configuration (`text` is its JSON) is not applied.
 pub(super) fn check(spec: &Spec, text: &[u8]) -> Result<(), String> {
@@ -61,7 +67,8 @@ pub(super) fn check(spec: &Spec, text: &[u8]) -> Result<(), String> {
     }
     check_namespaces(spec)?;
     check_propagation(spec)?;
-    spec.mounts().iter().flatten().try_for_each(check_mount)?;
+    let mut mounts = spec.mounts().iter().flatten();
+    mounts.try_for_each(|mount| check_mount(spec, mount))?;
     check_process(spec.process().as_ref().ok_or("there is no `process`")?)
 }
 
@@ -109,12 +116,7 @@ pub(super) fn check_process(process: &Process) -> Result<(), String> {
 }
 
 pub(super) fn is_bind(mount: &Mount) -> bool {
-    mount.typ().as_deref() == Some("bind")
-        || mount
-            .options()
-            .iter()
-            .flatten()
-            .any(|option| option == "bind" || option == "rbind")
+    Options::parse(mount).bind
 }
 
 /// Objects of empty values are empty too: Docker writes every limit that it does not set.
@@ -131,32 +133,57 @@ fn is_empty(value: &Value) -> bool {
 
 fn check_namespaces(spec: &Spec) -> Result<(), String> {
     let mut kinds = BTreeSet::new();
-    for namespace in crate::container::namespaces(spec) {
+    for namespace in namespaces(spec) {
         let kind = namespace.typ().to_string();
-        if kind == "time" {
-            return Err("a time namespace is not supported by this runtime".into());
+        let path = joined_path(spec, namespace.typ());
+        if let Some(path) = path.filter(|path| !path.is_absolute()) {
+            return Err(format!(
+                "the path {} of the {kind} namespace is not absolute",
+                path.display()
+            ));
         }
         if !kinds.insert(kind.clone()) {
             return Err(format!("linux.namespaces has {kind} twice"));
         }
     }
-    let has_mappings = spec.linux().as_ref().is_some_and(|linux| {
+    let linux = spec.linux().as_ref();
+    let has_mappings = linux.is_some_and(|linux| {
         [linux.uid_mappings(), linux.gid_mappings()]
             .into_iter()
             .any(|list| list.iter().flatten().next().is_some())
     });
-    if has_mappings && !kinds.contains("user") {
+    if has_mappings && !lists(spec, Kind::User) {
         return Err("there are uidMappings or gidMappings but no user namespace".into());
     }
-    if !kinds.contains("uts")
-        && (spec
-            .hostname()
-            .as_ref()
-            .is_some_and(|name| !name.is_empty()))
-    {
-        return Err("a hostname needs a uts namespace, or it would be the host's".into());
+    let offsets = linux.and_then(|linux| linux.time_offsets().as_ref());
+    check_clocks(spec, offsets.into_iter().flatten())?;
+    let named = [
+        ("hostname", spec.hostname()),
+        ("domainname", spec.domainname()),
+    ];
+    for (field, name) in named {
+        if !lists(spec, Kind::Uts) && name.as_ref().is_some_and(|name| !name.is_empty()) {
+            return Err(format!(
+                "a {field} needs a uts namespace, or it would be the host's"
+            ));
+        }
     }
     Ok(())
+}
+
+fn check_clocks<'a>(
+    spec: &Spec,
+    mut offsets: impl Iterator<Item = (&'a String, &'a LinuxTimeOffset)>,
+) -> Result<(), String> {
+    let is_new = lists(spec, Kind::Time) && joined_path(spec, Kind::Time).is_none();
+    match offsets.find(|(clock, _)| !is_new || !CLOCKS.contains(&clock.as_str())) {
+        Some((clock, _)) if is_new => Err(format!(
+            "linux.timeOffsets names the clock {clock:?}: there are {}",
+            CLOCKS.join(" and ")
+        )),
+        Some(_) => Err("linux.timeOffsets needs a new time namespace".into()),
+        None => Ok(()),
+    }
 }
 
 fn check_propagation(spec: &Spec) -> Result<(), String> {
@@ -165,37 +192,43 @@ fn check_propagation(spec: &Spec) -> Result<(), String> {
         .as_ref()
         .and_then(|linux| linux.rootfs_propagation().as_deref())
         .unwrap_or_default();
-    match propagation {
-        "" | "private" | "rprivate" | "slave" | "rslave" => Ok(()),
-        other => Err(format!(
-            "linux.rootfsPropagation {other:?} is not supported"
-        )),
+    if propagation.is_empty() || Propagation::of(propagation).is_some() {
+        return Ok(());
     }
+    Err(format!(
+        "linux.rootfsPropagation {propagation:?} is not supported"
+    ))
 }
 
-fn check_mount(mount: &Mount) -> Result<(), String> {
+fn check_mount(spec: &Spec, mount: &Mount) -> Result<(), String> {
     let place = mount.destination().display();
     if !mount.destination().is_absolute() {
         return Err(format!("the mount destination {place} is not absolute"));
     }
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(format!(
-            "the mount on {place} has id mappings, which are not supported"
-        ));
-    }
-    let unknown = |option: &&String| {
-        SHARING.contains(&option.as_str())
-            || (is_bind(mount) && !crate::container::mounts::is_attribute(option))
-            || matches!(
-                option.as_str(),
-                "idmap" | "ridmap" | "tmpcopyup" | "copy-symlink"
-            )
+    let options = Options::parse(mount);
+    let refused = |option: &str, why: &str| {
+        Err(format!(
+            "the option {option:?} of the mount on {place} is not supported{why}"
+        ))
     };
-    match mount.options().iter().flatten().find(unknown) {
-        Some(option) => Err(format!(
-            "the option {option:?} of the mount on {place} is not supported"
+    if let Some((name, _)) = options.data.iter().find(|(name, _)| name == "copy-symlink") {
+        return refused(name, "");
+    }
+    if options.copies_up && mount.typ().as_deref() != Some("tmpfs") {
+        return refused("tmpcopyup", ": it is of type tmpfs only");
+    }
+    if options.id_map.is_none() {
+        return Ok(());
+    }
+    let is_some = |list: &Option<Vec<LinuxIdMapping>>| list.as_ref().map(|list| !list.is_empty());
+    match (is_some(mount.uid_mappings()), is_some(mount.gid_mappings())) {
+        _ if !options.bind => refused("idmap", ": it is for bind mounts only"),
+        (Some(true), Some(true)) => Ok(()),
+        (None, None) if lists(spec, Kind::User) => Ok(()),
+        (None, None) => refused("idmap", " without a user namespace or mappings of its own"),
+        _ => Err(format!(
+            "the mount on {place} needs both uidMappings and gidMappings, or neither"
         )),
-        None => Ok(()),
     }
 }
 
@@ -251,7 +284,19 @@ mod tests {
         assert!(checked("/ociVersion", "2.0.0".into()).is_err());
         assert!(checked("/process/cwd", "here".into()).is_err());
         assert!(checked("/process/args", serde_json::json!([])).is_err());
-        assert!(checked("/linux/rootfsPropagation", "shared".into()).is_err());
+        assert!(checked("/linux/rootfsPropagation", "open".into()).is_err());
+        let offsets = serde_json::json!({"monotonic": {"secs": 1}});
+        assert!(
+            checked("/linux/timeOffsets", offsets)
+                .unwrap_err()
+                .contains("time namespace")
+        );
+        let relative = serde_json::json!([{"type": "mount"}, {"type": "pid", "path": "ns/pid"}]);
+        assert!(
+            checked("/linux/namespaces", relative)
+                .unwrap_err()
+                .contains("not absolute")
+        );
         let limit = serde_json::json!({"type": "RLIMIT_CORE", "soft": 0, "hard": 0});
         assert!(checked("/process/rlimits", serde_json::json!([limit, limit])).is_err());
     }
@@ -264,10 +309,24 @@ mod tests {
             }]);
             checked("/mounts", mount)
         };
-        mount(&["rbind", "ro", "rprivate", "nosuid"]).unwrap();
-        for option in ["rshared", "idmap", "size=1"] {
+        mount(&["rbind", "ro", "rshared", "nosuid", "rro", "suid"]).unwrap();
+        for option in ["idmap", "tmpcopyup", "copy-symlink"] {
             let error = mount(&["rbind", option]).unwrap_err();
             assert!(error.contains(option), "{error}");
         }
+    }
+
+    #[test]
+    fn mappings_of_a_mount_come_in_pairs() {
+        let mapping = serde_json::json!([{"containerID": 0, "hostID": 9, "size": 1}]);
+        let mount = |fields: &str| {
+            let mut mount = serde_json::json!({"destination": "/x", "source": "/", "type": "bind"});
+            for field in fields.split(' ') {
+                mount[field] = mapping.clone();
+            }
+            checked("/mounts", serde_json::json!([mount]))
+        };
+        mount("uidMappings gidMappings").unwrap();
+        assert!(mount("uidMappings").unwrap_err().contains("both"));
     }
 }

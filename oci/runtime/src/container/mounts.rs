@@ -1,22 +1,29 @@
 //! The specification's mounts, each made detached and then put onto a descriptor of its target: no path of an untrusted
 //! image is ever followed by a mount.
 
+mod copy_up;
+mod cover;
+pub(crate) mod options;
+
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{Mount, Spec};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
+pub(crate) use self::cover::Covers;
+use self::options::Options;
 use super::{
     inside::{Links, Root},
     rootfs::clone_tree,
-    userns::Ids,
+    userns::{Ids, UserNamespace},
 };
 use crate::{
     cgroup::Cgroup,
@@ -24,43 +31,24 @@ use crate::{
     sys::{self, MountAttributes},
 };
 
-/// Options that are attributes of the mount: name, and the kernel's flag (0: the default, or nothing to us: every mount
-/// is private here, for the whole namespace is).
-const ATTRIBUTES: [(&str, u64); 24] = [
-    ("ro", libc::MOUNT_ATTR_RDONLY),
-    ("nosuid", libc::MOUNT_ATTR_NOSUID),
-    ("nodev", libc::MOUNT_ATTR_NODEV),
-    ("noexec", libc::MOUNT_ATTR_NOEXEC),
-    ("noatime", libc::MOUNT_ATTR_NOATIME),
-    ("strictatime", libc::MOUNT_ATTR_STRICTATIME),
-    ("nodiratime", libc::MOUNT_ATTR_NODIRATIME),
-    ("nosymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW),
-    ("rro", libc::MOUNT_ATTR_RDONLY),
-    ("relatime", 0),
-    ("defaults", 0),
-    ("rw", 0),
-    ("suid", 0),
-    ("dev", 0),
-    ("exec", 0),
-    ("atime", 0),
-    ("diratime", 0),
-    ("private", 0),
-    ("rprivate", 0),
-    ("slave", 0),
-    ("rslave", 0),
-    ("unbindable", 0),
-    ("bind", 0),
-    ("rbind", 0),
-];
-
 /// A new file system that is not mounted anywhere yet.
 pub(crate) fn detached(
     kind: &str,
     options: &[(&str, Option<&str>)],
     attributes: u64,
 ) -> io::Result<OwnedFd> {
+    detached_from(Path::new(kind), kind, options, attributes)
+}
+
+/// The same with a source: a device, or what it is called in the list of mounts.
+fn detached_from(
+    source: &Path,
+    kind: &str,
+    options: &[(&str, Option<&str>)],
+    attributes: u64,
+) -> io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "source", kind)?;
+    fsconfig_set_string(context.as_fd(), "source", source)?;
     for (name, value) in options {
         match value {
             Some(value) => fsconfig_set_string(context.as_fd(), *name, *value)?,
@@ -82,33 +70,94 @@ pub(crate) fn attach(tree: &impl AsFd, target: &impl AsFd) -> io::Result<()> {
     Ok(move_mount(tree.as_fd(), "", target.as_fd(), "", empty)?)
 }
 
+/// Sources of bind mounts, by the mount's place in the specification.
+pub(crate) type Sources = BTreeMap<usize, OwnedFd>;
+
+/// Takes the sources of mounts that share their events with the host. To be called before this namespace's mounts are made
+/// private, after which no copy of them would be the host's peer.
+pub(crate) fn take_shared(spec: &Spec) -> Result<Sources, Failure> {
+    let mut sources = Sources::new();
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let options = Options::parse(mount);
+        if options.needs_peers() {
+            sources.insert(index, source(mount, &options)?);
+        }
+    }
+    Ok(sources)
+}
+
+fn source(wanted: &Mount, options: &Options) -> Result<OwnedFd, Failure> {
+    let source = wanted.source().as_ref().ok_or("it has no source");
+    clone_tree(source.step("bind")?, options.recursive)
+}
+
 /// Where the specification's mounts go.
 pub(crate) struct Mounter<'a> {
     pub(crate) root: &'a Root,
     pub(crate) ids: &'a Ids,
     pub(crate) cgroup: &'a Cgroup,
+    /// The container's user namespace, which an `idmap` without mappings of its own means.
+    pub(crate) namespace: Option<&'a UserNamespace>,
+    /// User namespaces of mounts that have mappings of their own.
+    pub(crate) id_maps: &'a Sources,
+    /// Sources that were taken already.
+    pub(crate) taken: Sources,
 }
 
 impl Mounter<'_> {
-    /// Makes one of them.
-    pub(crate) fn mount(&self, wanted: &Mount) -> Result<(), Failure> {
+    /// Makes one of them, the one at this place in the specification.
+    pub(crate) fn mount(&mut self, index: usize, wanted: &Mount) -> Result<(), Failure> {
         let options = Options::parse(wanted);
         let path = wanted.destination().as_path();
         let kind = wanted.typ().as_deref().unwrap_or("none");
         let step = format!("mounting {kind} on {}", path.display());
-        if options.bind || kind == "bind" {
-            return self.bind(wanted, &options).step(&step);
+        if options.bind {
+            return self.bind(index, wanted, &options).step(&step);
         }
         if matches!(kind, "cgroup" | "cgroup2") {
             return self.cgroups(path, &options).step(&step);
         }
-        let data = self.data(kind, &options).step(&step)?;
+        self.file_system(kind, wanted, &options).step(&step)
+    }
+
+    fn file_system(&self, kind: &str, wanted: &Mount, options: &Options) -> Result<(), Failure> {
+        let path = wanted.destination().as_path();
+        let mut data = self.data(kind, options)?;
+        if kind == "tmpfs" {
+            data.extend(self.mode_of_place(path, options)?);
+        }
+        let place = self.directory(path)?;
         let data: Vec<_> = data
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_deref()))
             .collect();
-        let tree = detached(kind, &data, options.attributes).step(&step)?;
-        attach(&tree, &self.directory(path)?).step(&step)
+        let source = wanted.source().as_deref().unwrap_or(Path::new(kind));
+        let tree = detached_from(source, kind, &data, 0).step("making it")?;
+        if options.copies_up {
+            let below = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+            let below = self.root.open(path, below, links(path)).step("tmpcopyup")?;
+            copy_up::copy_up(&below, &tree).step("tmpcopyup")?;
+        }
+        change(&tree, options).step("attributes")?;
+        attach(&tree, &place).step("attaching")
+    }
+
+    /// A tmpfs looks like what it hides, unless it is told otherwise: over a directory that not everyone may write to, none
+    /// that everyone may is put.
+    fn mode_of_place(
+        &self,
+        path: &Path,
+        options: &Options,
+    ) -> Result<Option<(String, Option<String>)>, Failure> {
+        if options.data.iter().any(|(name, _)| name == "mode") {
+            return Ok(None);
+        }
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+        let Ok(place) = self.root.open(path, flags, links(path)) else {
+            return Ok(None);
+        };
+        let mode = rustix::fs::fstat(&place).step("target")?.st_mode & 0o7777;
+        Ok(Some(("mode".to_owned(), Some(format!("{mode:o}")))))
     }
 
     /// The target directory, made where missing as the container's root.
@@ -134,19 +183,15 @@ impl Mounter<'_> {
         Ok(file)
     }
 
-    fn bind(&self, wanted: &Mount, options: &Options) -> Result<(), Failure> {
-        let source = wanted
-            .source()
-            .as_ref()
-            .ok_or("it has no source")
-            .step("bind")?;
-        let tree = clone_tree(source, options.recursive)?;
-        let change = MountAttributes {
-            set: options.attributes,
-            recursive: options.recursive,
-            id_map: None,
+    fn bind(&mut self, index: usize, wanted: &Mount, options: &Options) -> Result<(), Failure> {
+        let tree = match self.taken.remove(&index) {
+            Some(tree) => tree,
+            None => source(wanted, options)?,
         };
-        sys::set_mount_attributes(&tree, &change).step("attributes")?;
+        if let Some(recursive) = options.id_map {
+            self.map_ids(index, &tree, recursive)?;
+        }
+        change(&tree, options).step("attributes")?;
         let path = wanted.destination();
         let kind = rustix::fs::fstat(&tree).step("source")?.st_mode;
         let place = if rustix::fs::FileType::from_raw_mode(kind).is_dir() {
@@ -157,16 +202,25 @@ impl Mounter<'_> {
         attach(&tree, &place).step("attaching")
     }
 
+    fn map_ids(&self, index: usize, tree: &OwnedFd, recursive: bool) -> Result<(), Failure> {
+        const STEP: &str = "mapping its ids";
+        let of_container = self.namespace.map(|namespace| &namespace.fd);
+        let id_map = self.id_maps.get(&index).or(of_container);
+        let change = MountAttributes {
+            id_map: Some(id_map.ok_or("there is no user namespace").step(STEP)?),
+            recursive,
+            ..Default::default()
+        };
+        sys::set_mount_attributes(tree, &change)
+            .map_err(|error| format!("{error} (does its file system allow it?)"))
+            .step(STEP)
+    }
+
     /// The container's own cgroup, and nothing above it: programs read their limits there.
     fn cgroups(&self, path: &Path, options: &Options) -> Result<(), Failure> {
-        let attributes = options.attributes | libc::MOUNT_ATTR_RDONLY;
         let single = |directory: &Path| -> Result<OwnedFd, Failure> {
             let tree = clone_tree(directory, false)?;
-            let change = MountAttributes {
-                set: attributes,
-                ..Default::default()
-            };
-            sys::set_mount_attributes(&tree, &change).step("attributes")?;
+            change(&tree, options).step("attributes")?;
             Ok(tree)
         };
         let place = self.directory(path)?;
@@ -182,11 +236,7 @@ impl Mounter<'_> {
             let point = rustix::fs::openat(&hub, controller, flags, 0.into()).step(controller)?;
             attach(&single(directory)?, &point).step(controller)?;
         }
-        let change = MountAttributes {
-            set: attributes,
-            ..Default::default()
-        };
-        sys::set_mount_attributes(&hub, &change).step("attributes")
+        change(&hub, options).step("attributes")
     }
 
     /// What the file system itself is told; ids become the host's, for they are read in the namespace of who mounts.
@@ -220,14 +270,26 @@ impl Mounter<'_> {
     }
 }
 
-/// Whether an option is one of the mount, not of the file system.
-pub(crate) fn is_attribute(option: &str) -> bool {
-    ATTRIBUTES.iter().any(|(name, _)| *name == option)
-}
-
-/// Every option that [`is_attribute`].
-pub(crate) fn attribute_names() -> Vec<&'static str> {
-    ATTRIBUTES.iter().map(|(name, _)| *name).collect()
+/// Applies what options say of the mount itself.
+fn change(tree: &OwnedFd, options: &Options) -> io::Result<()> {
+    for (attributes, recursive) in [(options.own, false), (options.all, true)] {
+        let propagation = options
+            .propagation
+            .filter(|wanted| wanted.recursive == recursive)
+            .map_or(0, |wanted| wanted.kind);
+        if attributes.is_nothing() && propagation == 0 {
+            continue;
+        }
+        let change = MountAttributes {
+            set: attributes.set,
+            clear: attributes.clear,
+            propagation,
+            recursive,
+            id_map: None,
+        };
+        sys::set_mount_attributes(tree, &change)?;
+    }
+    Ok(())
 }
 
 fn host_id(id: &str, translate: impl Fn(u32) -> Option<u32>) -> Result<String, Failure> {
@@ -258,129 +320,7 @@ fn target(path: &Path, error: &io::Error) -> Failure {
     Failure::new(&format!("the target {}", path.display()), &why)
 }
 
-/// A mount's options, sorted.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Options {
-    attributes: u64,
-    bind: bool,
-    recursive: bool,
-    data: Vec<(String, Option<String>)>,
-}
-
-impl Options {
-    fn parse(mount: &Mount) -> Self {
-        let mut options = Self::default();
-        for option in mount.options().iter().flatten() {
-            options.bind |= matches!(option.as_str(), "bind" | "rbind");
-            options.recursive |= option == "rbind";
-            match ATTRIBUTES.iter().find(|(name, _)| name == option) {
-                Some((_, flag)) => options.attributes |= flag,
-                None => options.data.push(match option.split_once('=') {
-                    Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                    None => (option.clone(), None),
-                }),
-            }
-        }
-        options
-    }
-}
-
-/// Mounts that hide paths or make them read-only.
-pub(crate) struct Covers<'a> {
-    pub(crate) root: &'a Root,
-}
-
-impl Covers<'_> {
-    /// Puts nothing over each path that exists: an empty directory, or what `/dev/null` gives.
-    pub(crate) fn mask(&self, paths: &[String]) -> Result<(), Failure> {
-        let mut nothing = Nothing::default();
-        for path in paths {
-            let step = format!("masking {path}");
-            let Some(place) = self.existing(Path::new(path)).step(&step)? else {
-                continue;
-            };
-            let mode = rustix::fs::fstat(&place).step(&step)?.st_mode;
-            let cover = if rustix::fs::FileType::from_raw_mode(mode).is_dir() {
-                nothing.directory()
-            } else {
-                self.null()
-            };
-            attach(&cover.step(&step)?, &place).step(&step)?;
-        }
-        Ok(())
-    }
-
-    /// Puts each path that exists, with all below it, read-only over itself.
-    pub(crate) fn make_read_only(&self, paths: &[String]) -> Result<(), Failure> {
-        for path in paths {
-            let step = format!("making {path} read-only");
-            let Some(place) = self.existing(Path::new(path)).step(&step)? else {
-                continue;
-            };
-            let tree = copy(&place, true).step(&step)?;
-            let change = MountAttributes {
-                set: libc::MOUNT_ATTR_RDONLY,
-                recursive: true,
-                id_map: None,
-            };
-            sys::set_mount_attributes(&tree, &change).step(&step)?;
-            attach(&tree, &place).step(&step)?;
-        }
-        Ok(())
-    }
-
-    fn existing(&self, path: &Path) -> io::Result<Option<OwnedFd>> {
-        let found = self.root.open(path, rustix::fs::OFlags::PATH, links(path));
-        match found {
-            Ok(place) => Ok(Some(place)),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn null(&self) -> io::Result<OwnedFd> {
-        let path = PathBuf::from("/dev/null");
-        let null = self
-            .root
-            .open(&path, rustix::fs::OFlags::PATH, Links::Refused)?;
-        let found = rustix::fs::fstat(&null)?;
-        // An image cannot have put something else there: `/dev` is ours. But what if a specification leaves it to the image?
-        if found.st_rdev != rustix::fs::makedev(1, 3) {
-            return Err(io::Error::other("/dev/null is not the null device"));
-        }
-        copy(&null, false)
-    }
-}
-
-/// An empty read-only directory, one file system for all paths that it covers. Its mount is copied once it is attached: that
-/// of a detached one is refused by kernels before 6.15.
-#[derive(Default)]
-struct Nothing(Option<OwnedFd>);
-
-impl Nothing {
-    /// To be attached before the next is asked for.
-    fn directory(&mut self) -> io::Result<OwnedFd> {
-        if let Some(attached) = &self.0 {
-            return copy(attached, false);
-        }
-        let attributes = libc::MOUNT_ATTR_RDONLY
-            | libc::MOUNT_ATTR_NOSUID
-            | libc::MOUNT_ATTR_NODEV
-            | libc::MOUNT_ATTR_NOEXEC;
-        let options = [("mode", Some("0555")), ("size", Some("4k"))];
-        let tree = detached("tmpfs", &options, attributes)?;
-        self.0 = Some(tree.try_clone()?);
-        Ok(tree)
-    }
-}
-
+/// A copy of the mount that `of` refers to.
 fn copy(of: &OwnedFd, recursive: bool) -> io::Result<OwnedFd> {
     use rustix::mount::OpenTreeFlags;
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -393,28 +333,6 @@ fn copy(of: &OwnedFd, recursive: bool) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci_spec::runtime::MountBuilder;
-
-    #[test]
-    fn options_are_sorted_into_attributes_and_data() {
-        let mount = MountBuilder::default()
-            .destination("/dev/shm")
-            .typ("tmpfs")
-            .options(["nosuid", "ro", "rprivate", "mode=1777", "newinstance"].map(String::from))
-            .build()
-            .unwrap();
-        let options = Options::parse(&mount);
-        assert_eq!(
-            options.attributes,
-            libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_RDONLY
-        );
-        let expected = [
-            ("mode".to_owned(), Some("1777".to_owned())),
-            ("newinstance".to_owned(), None),
-        ];
-        assert_eq!(options.data, expected);
-        assert!(!options.bind);
-    }
 
     #[test]
     fn links_are_refused_where_the_runtime_alone_puts_things() {

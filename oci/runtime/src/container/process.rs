@@ -107,27 +107,23 @@ impl Plan<'_> {
         self.manner.wait_for_start()
     }
 
-    /// Gives up what the program shall not have.
+    /// Gives up what the program shall not have. As little as can be comes after the filter, which need not allow it.
     fn finish(&self, filters: Option<&Filters>) -> Result<(), Failure> {
         let hooks = self.manner.hooks.start_container().as_ref();
         hooks::run("startContainer", hooks, &self.manner.seen_inside())?;
-        let no_new_privileges = self.process.no_new_privileges().unwrap_or(false);
-        let install = || filters.map_or(Ok(()), Filters::install).step("seccomp");
-        if !no_new_privileges {
-            // Which needs a capability that changing the uid has put aside.
-            let has = caps::read(None, CapSet::Permitted).step("capabilities")?;
-            caps::set(None, CapSet::Effective, &has).step("capabilities")?;
-            install()?;
-        }
-        limit_capabilities(self.process).step("capabilities")?;
         sys::reset_signals().step("signals")?;
         sys::close_on_exec_from(3 + self.manner.preserved).step("descriptors")?;
         rustix::process::umask(self.process.user().umask().unwrap_or(0o022).into());
-        if no_new_privileges {
+        let install = || filters.map_or(Ok(()), Filters::install).step("seccomp");
+        if self.process.no_new_privileges().unwrap_or(false) {
+            limit_capabilities(self.process, None).step("capabilities")?;
             rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
-            install()?;
+            return install();
         }
-        Ok(())
+        // Then a filter needs a capability, and may well not allow to give that up afterwards: executing the program does so.
+        let needed = filters.map(|_| Capability::CAP_SYS_ADMIN);
+        limit_capabilities(self.process, needed).step("capabilities")?;
+        install()
     }
 
     /// The pipes are made by the host's root: `/dev/stdout` could not be opened by anyone else inside.
@@ -241,9 +237,14 @@ fn drop_bounding(process: &Process) -> Result<(), caps::errors::CapsError> {
         .try_for_each(|capability| caps::drop(None, CapSet::Bounding, capability))
 }
 
-/// Inheritable first, while there still is the capability to change it; effective is part of permitted at all times.
-fn limit_capabilities(process: &Process) -> Result<(), caps::errors::CapsError> {
-    let permitted = wanted(process, CapSet::Permitted);
+/// Inheritable first, while there still is the capability to change it; effective is part of permitted at all times. One that
+/// is needed longer stays in these two, which the program has of the inheritable, bounding and ambient sets only
+/// (capabilities(7), "Transformation of capabilities during execve()").
+fn limit_capabilities(
+    process: &Process,
+    needed: Option<Capability>,
+) -> Result<(), caps::errors::CapsError> {
+    let mut permitted = wanted(process, CapSet::Permitted);
     let has = caps::read(None, CapSet::Permitted)?;
     caps::set(None, CapSet::Effective, &has)?;
     caps::set(
@@ -251,16 +252,18 @@ fn limit_capabilities(process: &Process) -> Result<(), caps::errors::CapsError> 
         CapSet::Inheritable,
         &wanted(process, CapSet::Inheritable),
     )?;
-    let effective = wanted(process, CapSet::Effective);
-    caps::set(
-        None,
-        CapSet::Effective,
-        &effective.intersection(&permitted).copied().collect(),
-    )?;
+    let mut effective: CapsHashSet = wanted(process, CapSet::Effective)
+        .intersection(&permitted)
+        .copied()
+        .collect();
+    effective.extend(needed);
+    permitted.extend(needed);
+    caps::set(None, CapSet::Effective, &effective)?;
     caps::set(None, CapSet::Permitted, &permitted)?;
     caps::clear(None, CapSet::Ambient)?;
     // The kernel has no ambient capability that is not permitted and inheritable; specifications made by others list some,
     // which mean nothing there.
+    let permitted = wanted(process, CapSet::Permitted);
     let inheritable = wanted(process, CapSet::Inheritable);
     wanted(process, CapSet::Ambient)
         .into_iter()

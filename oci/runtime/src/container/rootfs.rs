@@ -18,7 +18,7 @@ use rustix::{
 
 use super::{
     inside::Root,
-    mounts::{attach, detached},
+    mounts::{attach, detached, options::Propagation},
     userns::{Ids, UserNamespace},
 };
 use crate::{
@@ -68,13 +68,14 @@ pub(crate) fn mount_root(
     }
 }
 
+fn wanted_propagation(spec: &Spec) -> Option<&str> {
+    let linux = spec.linux().as_ref()?;
+    linux.rootfs_propagation().as_deref()
+}
+
 /// Mounts of the host may come in later where that is asked for; none ever goes out.
 fn propagation(spec: &Spec) -> MountPropagationFlags {
-    let wanted = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.rootfs_propagation().as_deref());
-    let kind = match wanted {
+    let kind = match wanted_propagation(spec) {
         Some("slave" | "rslave") => MountPropagationFlags::DOWNSTREAM,
         _ => MountPropagationFlags::PRIVATE,
     };
@@ -170,6 +171,26 @@ pub(crate) fn enter(root: &Root) -> Result<(), Failure> {
         rustix::process::chdir("/")
     };
     enter().step("pivot_root")
+}
+
+/// Gives the container's root the propagation that the specification names. Sharing begins here: its mounts are peers of those
+/// that are copied from them inside, never of the host's.
+pub(crate) fn set_propagation(spec: &Spec) -> Result<(), Failure> {
+    let Some(wanted) = wanted_propagation(spec).and_then(Propagation::of) else {
+        return Ok(());
+    };
+    // Private and slave is what all were made to begin with.
+    if matches!(wanted.kind, libc::MS_PRIVATE | libc::MS_SLAVE) {
+        return Ok(());
+    }
+    let kind = if wanted.kind == libc::MS_SHARED {
+        MountPropagationFlags::SHARED
+    } else {
+        MountPropagationFlags::UNBINDABLE
+    };
+    let mut flags = kind;
+    flags.set(MountPropagationFlags::REC, wanted.recursive);
+    rustix::mount::mount_change("/", flags).step("rootfsPropagation")
 }
 
 /// Makes the root's mount read-only.

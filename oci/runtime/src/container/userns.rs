@@ -1,20 +1,26 @@
 //! User namespaces, entered last: see `docs/decisions/0001-late-user-namespace.md`.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
 };
 
 use nix::{
     sched::CloneFlags,
     unistd::{Gid, Uid, setfsgid, setfsuid},
 };
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
+use rustix::{
+    process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
+    thread::ThreadNameSpaceType,
+};
 
+use super::namespaces::{joined_path, lists};
 use crate::{
-    channel::{Failure, Step},
+    channel::{Channel, Failure, Step},
     sys::{self, Cloned},
 };
 
@@ -37,22 +43,44 @@ pub(crate) struct Ids {
 impl Ids {
     /// The specification's mappings, where it lists a user namespace.
     fn of(spec: &Spec) -> Result<Option<Self>, Failure> {
-        let linux = spec.linux().as_ref();
-        let wanted = super::namespaces(spec)
-            .iter()
-            .any(|namespace| namespace.typ() == LinuxNamespaceType::User);
-        if !wanted {
+        if !lists(spec, LinuxNamespaceType::User) {
             return Ok(None);
         }
+        Self::listed(spec).checked().map(Some)
+    }
+
+    fn listed(spec: &Spec) -> Self {
+        let linux = spec.linux().as_ref();
         let mappings = |from: Option<&Option<Vec<LinuxIdMapping>>>| {
-            from.and_then(Clone::clone)
-                .filter(|list| translate(list, 0).is_some())
-                .ok_or("uidMappings and gidMappings must map the container's id 0")
+            from.and_then(Clone::clone).unwrap_or_default()
         };
-        Ok(Some(Self {
-            users: mappings(linux.map(|all| all.uid_mappings())).step(STEP)?,
-            groups: mappings(linux.map(|all| all.gid_mappings())).step(STEP)?,
-        }))
+        Self {
+            users: mappings(linux.map(|all| all.uid_mappings())),
+            groups: mappings(linux.map(|all| all.gid_mappings())),
+        }
+    }
+
+    /// Those of the user namespace that a process is in.
+    fn of_process(pid: i32) -> Result<Self, Failure> {
+        let read = |name: &str| -> Result<Vec<LinuxIdMapping>, Failure> {
+            let text = fs::read_to_string(format!("/proc/{pid}/{name}")).step(STEP)?;
+            text.lines().map(mapping).collect()
+        };
+        let ids = Self {
+            users: read("uid_map")?,
+            groups: read("gid_map")?,
+        };
+        ids.checked()
+    }
+
+    /// Without a root, a container could not be set up.
+    fn checked(self) -> Result<Self, Failure> {
+        let maps_root = |list: &[LinuxIdMapping]| !list.is_empty() && translate(list, 0).is_some();
+        if maps_root(&self.users) && maps_root(&self.groups) {
+            return Ok(self);
+        }
+        let message = "uidMappings and gidMappings must map the container's id 0";
+        Err(Failure::new(STEP, message))
     }
 
     /// The host's uid of a container's; the same where there is no user namespace, none where it is not mapped.
@@ -98,14 +126,63 @@ impl Ids {
 impl UserNamespace {
     /// Makes the one that the specification asks for, if it does: through a process that only lives while it is made.
     pub(crate) fn prepare(spec: &Spec) -> Result<Option<Self>, Failure> {
+        if let Some(path) = joined_path(spec, LinuxNamespaceType::User) {
+            return Self::join(spec, path).map(Some);
+        }
         Ids::of(spec)?
             .map(|ids| Self::with(ids).step(STEP))
             .transpose()
     }
 
+    /// Those of the mounts that have mappings of their own, by their place in the specification.
+    pub(crate) fn of_mounts(spec: &Spec) -> Result<BTreeMap<usize, OwnedFd>, Failure> {
+        let mut all = BTreeMap::new();
+        for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+            let (users, groups) = (mount.uid_mappings(), mount.gid_mappings());
+            if let (Some(users), Some(groups)) = (users.clone(), groups.clone()) {
+                let step = format!(
+                    "the mappings of the mount on {}",
+                    mount.destination().display()
+                );
+                let namespace = Self::with(Ids { users, groups }).step(&step)?;
+                all.insert(index, namespace.fd);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The one at a path. Which ids it has, a process that enters it is asked.
+    fn join(spec: &Spec, path: &Path) -> Result<Self, Failure> {
+        let step = format!("the user namespace {}", path.display());
+        let fd = OwnedFd::from(File::open(path).step(&step)?);
+        let (here, there) = Channel::pair().step(STEP)?;
+        let (holder, pidfd) = match sys::clone_process(CloneFlags::empty()).step(STEP)? {
+            Cloned::Child => enter_and_hold(&fd, &there),
+            Cloned::Parent(pid, pidfd) => (pid, pidfd),
+        };
+        drop(there);
+        let ids = match here.receive::<Result<(), String>>() {
+            Ok(Some(Ok(()))) => Ids::of_process(holder),
+            Ok(Some(Err(error))) => Err(Failure::new(&step, &error)),
+            other => Err(Failure::new(
+                &step,
+                &format!("nobody entered it: {other:?}"),
+            )),
+        };
+        end(&pidfd).step(STEP)?;
+        let (wanted, ids) = (Ids::listed(spec), ids?);
+        let listed = !(wanted.users.is_empty() && wanted.groups.is_empty());
+        if listed && (wanted.users != ids.users || wanted.groups != ids.groups) {
+            let message = "its mappings are not uidMappings and gidMappings: leave those out";
+            return Err(Failure::new(&step, message));
+        }
+        Ok(Self { fd, ids })
+    }
+
     /// The one that a container of this specification runs in.
     pub(crate) fn of(spec: &Spec, pid: i32) -> Result<Option<Self>, Failure> {
-        let Some(ids) = Ids::of(spec)? else {
+        let joined = joined_path(spec, LinuxNamespaceType::User).map(|_| Ids::of_process(pid));
+        let Some(ids) = joined.map_or_else(|| Ids::of(spec), |ids| ids.map(Some))? else {
             return Ok(None);
         };
         let fd = File::open(format!("/proc/{pid}/ns/user"))
@@ -124,11 +201,7 @@ impl UserNamespace {
             fs::write(format!("/proc/{holder}/gid_map"), text(&ids.groups))?;
             File::open(format!("/proc/{holder}/ns/user"))
         })();
-        pidfd_send_signal(&pidfd, Signal::KILL)?;
-        waitid(
-            WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)),
-            WaitIdOptions::EXITED,
-        )?;
+        end(&pidfd)?;
         Ok(Self {
             fd: made?.into(),
             ids,
@@ -142,6 +215,38 @@ impl UserNamespace {
         let groups = users.clone();
         Self::with(Ids { users, groups })
     }
+}
+
+/// Enters a user namespace, tells how that went, and waits to be killed.
+fn enter_and_hold(namespace: &OwnedFd, channel: &Channel) -> ! {
+    let kind = ThreadNameSpaceType::USER;
+    let entered = rustix::thread::move_into_thread_name_spaces(namespace.as_fd(), kind);
+    drop(channel.send(&entered.map_err(|error| error.to_string())));
+    hold()
+}
+
+fn end(holder: &OwnedFd) -> io::Result<()> {
+    pidfd_send_signal(holder, Signal::KILL)?;
+    waitid(WaitId::PidFd(holder.as_fd()), WaitIdOptions::EXITED)?;
+    Ok(())
+}
+
+/// A line of `/proc/<pid>/uid_map`.
+fn mapping(line: &str) -> Result<LinuxIdMapping, Failure> {
+    let numbers: Vec<u32> = line
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .step(STEP)?;
+    let &[container, host, size] = numbers.as_slice() else {
+        return Err(Failure::new(STEP, &format!("a mapping {line:?}")));
+    };
+    LinuxIdMappingBuilder::default()
+        .container_id(container)
+        .host_id(host)
+        .size(size)
+        .build()
+        .step(STEP)
 }
 
 /// Waits to be killed; ends with its parent.
@@ -199,5 +304,8 @@ mod tests {
     #[test]
     fn the_mapping_is_written_as_the_kernel_reads_it() {
         assert_eq!(text(&ids().users), "0 100000 10\n50 7 1\n");
+        let read = mapping("         0     100000         10").unwrap();
+        assert_eq!(read, ids().users[0]);
+        assert!(mapping("0 1").is_err() && mapping("a b c").is_err());
     }
 }

@@ -6,5 +6,7 @@ mod harness;
 mod hooks;
 mod join;
 mod life;
+mod mounts;
+mod namespaces;
 mod refused;
 mod streams;

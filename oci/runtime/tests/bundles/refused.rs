@@ -34,9 +34,9 @@ fn a_configuration_that_cannot_be_applied_leaves_nothing() {
     let user = refusal(|config| config["process"]["cwd"] = "relative".into());
     assert!(user.contains("process.cwd"), "{user}");
     let pids = refusal(|config| {
-        config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "uts"}]);
+        config["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "uts"}]);
     });
-    assert!(pids.contains("pid"), "{pids}");
+    assert!(pids.contains("mount namespace"), "{pids}");
     let sysctl = refusal(|config| config["linux"]["sysctl"] = json!({"kernel.panic": "1"}));
     assert!(sysctl.contains("kernel.panic"), "{sysctl}");
     let cgroup = refusal(|config| config["linux"]["cgroupsPath"] = "../../x".into());

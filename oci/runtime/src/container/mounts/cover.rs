@@ -1,0 +1,110 @@
+//! Mounts that lie over paths: nothing, or the same read-only.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use super::{attach, copy, detached, links};
+use crate::{
+    channel::{Failure, Step},
+    container::inside::{Links, Root},
+    sys::{self, MountAttributes},
+};
+
+/// Mounts that hide paths or make them read-only.
+pub(crate) struct Covers<'a> {
+    pub(crate) root: &'a Root,
+}
+
+impl Covers<'_> {
+    /// Puts nothing over each path that exists: an empty directory, or what `/dev/null` gives.
+    pub(crate) fn mask(&self, paths: &[String]) -> Result<(), Failure> {
+        let mut nothing = Nothing::default();
+        for path in paths {
+            let step = format!("masking {path}");
+            let Some(place) = self.existing(Path::new(path)).step(&step)? else {
+                continue;
+            };
+            let mode = rustix::fs::fstat(&place).step(&step)?.st_mode;
+            let cover = if rustix::fs::FileType::from_raw_mode(mode).is_dir() {
+                nothing.directory()
+            } else {
+                self.null()
+            };
+            attach(&cover.step(&step)?, &place).step(&step)?;
+        }
+        Ok(())
+    }
+
+    /// Puts each path that exists, with all below it, read-only over itself.
+    pub(crate) fn make_read_only(&self, paths: &[String]) -> Result<(), Failure> {
+        for path in paths {
+            let step = format!("making {path} read-only");
+            let Some(place) = self.existing(Path::new(path)).step(&step)? else {
+                continue;
+            };
+            let tree = copy(&place, true).step(&step)?;
+            let change = MountAttributes {
+                set: libc::MOUNT_ATTR_RDONLY,
+                recursive: true,
+                ..Default::default()
+            };
+            sys::set_mount_attributes(&tree, &change).step(&step)?;
+            attach(&tree, &place).step(&step)?;
+        }
+        Ok(())
+    }
+
+    fn existing(&self, path: &Path) -> io::Result<Option<OwnedFd>> {
+        let found = self.root.open(path, rustix::fs::OFlags::PATH, links(path));
+        match found {
+            Ok(place) => Ok(Some(place)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn null(&self) -> io::Result<OwnedFd> {
+        let path = PathBuf::from("/dev/null");
+        let null = self
+            .root
+            .open(&path, rustix::fs::OFlags::PATH, Links::Refused)?;
+        let found = rustix::fs::fstat(&null)?;
+        // An image cannot have put something else there: `/dev` is ours. But what if a specification leaves it to the image?
+        if found.st_rdev != rustix::fs::makedev(1, 3) {
+            return Err(io::Error::other("/dev/null is not the null device"));
+        }
+        copy(&null, false)
+    }
+}
+
+/// An empty read-only directory, one file system for all paths that it covers. Its mount is copied once it is attached: that
+/// of a detached one is refused by kernels before 6.15.
+#[derive(Default)]
+struct Nothing(Option<OwnedFd>);
+
+impl Nothing {
+    /// To be attached before the next is asked for.
+    fn directory(&mut self) -> io::Result<OwnedFd> {
+        if let Some(attached) = &self.0 {
+            return copy(attached, false);
+        }
+        let attributes = libc::MOUNT_ATTR_RDONLY
+            | libc::MOUNT_ATTR_NOSUID
+            | libc::MOUNT_ATTR_NODEV
+            | libc::MOUNT_ATTR_NOEXEC;
+        let options = [("mode", Some("0555")), ("size", Some("4k"))];
+        let tree = detached("tmpfs", &options, attributes)?;
+        self.0 = Some(tree.try_clone()?);
+        Ok(tree)
+    }
+}

@@ -1,0 +1,223 @@
+//! Which namespaces a specification asks for, and how they are had: most are made by `clone3(2)` at once, some are joined by
+//! path. The user namespace is entered last (see `userns`), the cgroup namespace once in the cgroup.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use nix::sched::CloneFlags;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Kind, LinuxTimeOffset, Spec};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use crate::{
+    channel::{Failure, Step},
+    sys::{self, Cloned},
+};
+
+/// The specification's namespaces.
+pub(crate) fn namespaces(spec: &Spec) -> &[LinuxNamespace] {
+    spec.linux()
+        .as_ref()
+        .and_then(|linux| linux.namespaces().as_deref())
+        .unwrap_or_default()
+}
+
+/// Whether it lists a namespace of this kind, new or joined; else it is the starter's.
+pub(crate) fn lists(spec: &Spec, kind: Kind) -> bool {
+    namespaces(spec)
+        .iter()
+        .any(|namespace| namespace.typ() == kind)
+}
+
+/// Where the namespace of this kind is joined.
+pub(crate) fn joined_path(spec: &Spec, kind: Kind) -> Option<&Path> {
+    namespaces(spec)
+        .iter()
+        .find(|namespace| namespace.typ() == kind)?
+        .path()
+        .as_deref()
+        .filter(|path| !path.as_os_str().is_empty())
+}
+
+/// Those that are made by `clone3(2)`.
+pub(crate) fn clone_flags(spec: &Spec) -> Result<CloneFlags, Failure> {
+    let kinds = [
+        (Kind::Pid, CloneFlags::CLONE_NEWPID),
+        (Kind::Mount, CloneFlags::CLONE_NEWNS),
+        (Kind::Uts, CloneFlags::CLONE_NEWUTS),
+        (Kind::Ipc, CloneFlags::CLONE_NEWIPC),
+        (Kind::Network, CloneFlags::CLONE_NEWNET),
+    ];
+    let flags = kinds
+        .into_iter()
+        .filter(|(kind, _)| creates(spec, *kind))
+        .fold(CloneFlags::empty(), |all, (_, flag)| all | flag);
+    // Without one, its mounts would be the host's.
+    if lists(spec, Kind::Mount) {
+        return Ok(flags);
+    }
+    let message = "a mount namespace is required: list one in linux.namespaces";
+    Err(Failure::new("specification", message))
+}
+
+/// Namespaces to join, opened while their paths are the host's.
+#[derive(Debug, Default)]
+pub(crate) struct Joined {
+    /// Joined by the starter, for the next child that it has.
+    pid: Option<OwnedFd>,
+    /// Joined in the cgroup.
+    cgroup: Option<OwnedFd>,
+    /// Joined at once; the mount namespace last.
+    others: Vec<(ThreadNameSpaceType, OwnedFd)>,
+}
+
+impl Joined {
+    /// Opens them all.
+    pub(crate) fn open(spec: &Spec) -> Result<Self, Failure> {
+        let others = [
+            (Kind::Network, ThreadNameSpaceType::NETWORK),
+            (Kind::Ipc, ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
+            (
+                Kind::Uts,
+                ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+            ),
+            (Kind::Time, ThreadNameSpaceType::TIME),
+            (Kind::Mount, ThreadNameSpaceType::MOUNT),
+        ];
+        let mut joined = Self {
+            pid: open(spec, Kind::Pid)?,
+            cgroup: open(spec, Kind::Cgroup)?,
+            others: Vec::new(),
+        };
+        for (kind, flag) in others {
+            joined
+                .others
+                .extend(open(spec, kind)?.map(|namespace| (flag, namespace)));
+        }
+        Ok(joined)
+    }
+
+    /// Makes a process in new namespaces (`flags`) and in the pid namespace that is joined, if there is one. This process stays
+    /// where it is, and so does what it starts later.
+    pub(crate) fn clone_process(&self, flags: CloneFlags) -> Result<Cloned, Failure> {
+        const STEP: &str = "namespaces";
+        let Some(wanted) = &self.pid else {
+            return sys::clone_process(flags).step(STEP);
+        };
+        let own = File::open("/proc/self/ns/pid").step(STEP)?;
+        let kind = ThreadNameSpaceType::PROCESS_ID;
+        move_into_thread_name_spaces(wanted.as_fd(), kind).step("joining the pid namespace")?;
+        let cloned = sys::clone_process(flags).step(STEP);
+        if !matches!(cloned, Ok(Cloned::Child)) {
+            move_into_thread_name_spaces(own.as_fd(), kind).step("leaving the pid namespace")?;
+        }
+        cloned
+    }
+
+    /// Joins all but those of pids and of cgroups. A path that names a namespace of another kind is an error.
+    pub(crate) fn enter(&self) -> Result<(), Failure> {
+        self.others.iter().try_for_each(|(flag, namespace)| {
+            move_into_thread_name_spaces(namespace.as_fd(), *flag)
+                .step(&format!("joining a namespace ({flag:?})"))
+        })
+    }
+
+    /// Enters the cgroup namespace: a new one has this process's cgroup as the root of what it shows.
+    pub(crate) fn enter_cgroup(&self, spec: &Spec) -> Result<(), Failure> {
+        const STEP: &str = "cgroup namespace";
+        if let Some(namespace) = &self.cgroup {
+            let kind = ThreadNameSpaceType::CONTROL_GROUP;
+            return move_into_thread_name_spaces(namespace.as_fd(), kind).step(STEP);
+        }
+        if creates(spec, Kind::Cgroup) {
+            nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step(STEP)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the time namespace, if one is to be made, sets its clocks, and enters it (time_namespaces(7)). The clocks can only be
+/// set while it has no process: so it cannot be made by `clone3(2)`.
+pub(crate) fn enter_time(spec: &Spec) -> Result<(), Failure> {
+    if !creates(spec, Kind::Time) {
+        return Ok(());
+    }
+    let offsets = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.time_offsets().as_ref());
+    let enter = || -> io::Result<()> {
+        nix::sched::unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))?;
+        for (clock, offset) in offsets.into_iter().flatten() {
+            fs::write("/proc/self/timens_offsets", line(clock, offset))?;
+        }
+        let namespace = File::open("/proc/self/ns/time_for_children")?;
+        let kind = ThreadNameSpaceType::TIME;
+        Ok(move_into_thread_name_spaces(namespace.as_fd(), kind)?)
+    };
+    enter().step("time namespace")
+}
+
+fn line(clock: &str, offset: &LinuxTimeOffset) -> String {
+    let (seconds, nanoseconds) = (offset.secs(), offset.nanosecs());
+    format!(
+        "{clock} {} {}\n",
+        seconds.unwrap_or_default(),
+        nanoseconds.unwrap_or_default()
+    )
+}
+
+fn open(spec: &Spec, kind: Kind) -> Result<Option<OwnedFd>, Failure> {
+    let Some(path) = joined_path(spec, kind) else {
+        return Ok(None);
+    };
+    let step = format!("the {kind} namespace {}", path.display());
+    Ok(Some(File::open(path).step(&step)?.into()))
+}
+
+fn creates(spec: &Spec, kind: Kind) -> bool {
+    lists(spec, kind) && joined_path(spec, kind).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(namespaces: &str) -> Spec {
+        let text = format!(r#"{{"ociVersion":"1.0.2","linux":{{"namespaces":{namespaces}}}}}"#);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_container_without_mounts_of_its_own_is_refused() {
+        assert!(clone_flags(&spec(r#"[{"type":"pid"}]"#)).is_err());
+        assert!(clone_flags(&spec("[]")).is_err());
+        let joined = r#"[{"type":"mount"},{"type":"network","path":"/x"}]"#;
+        let flags = clone_flags(&spec(joined)).unwrap();
+        assert_eq!(flags, CloneFlags::CLONE_NEWNS);
+    }
+
+    #[test]
+    fn namespaces_are_opened_by_path_and_a_missing_one_is_told() {
+        let own = r#"[{"type":"network","path":"/proc/self/ns/net"},{"type":"pid","path":"/proc/self/ns/pid"}]"#;
+        let joined = Joined::open(&spec(own)).unwrap();
+        assert_eq!(joined.others.len(), 1);
+        assert!(joined.pid.is_some() && joined.cgroup.is_none());
+        let missing = r#"[{"type":"mount","path":"/nowhere"}]"#;
+        let failure = Joined::open(&spec(missing)).unwrap_err();
+        assert!(failure.step.contains("/nowhere"), "{failure}");
+    }
+
+    #[test]
+    fn offsets_are_written_as_the_kernel_reads_them() {
+        let offset = serde_json::from_str(r#"{"secs":-5,"nanosecs":7}"#).unwrap();
+        assert_eq!(line("boottime", &offset), "boottime -5 7\n");
+        assert_eq!(
+            line("monotonic", &LinuxTimeOffset::default()),
+            "monotonic 0 0\n"
+        );
+    }
+}
