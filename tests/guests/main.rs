@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod guest;
+mod machines;
 mod node;
 mod runtime;

@@ -3,10 +3,12 @@
 //! - [`cluster`]: boots hosts, writes their settings, starts and kills Tucano's programs on them.
 //! - [`user`]: sends requests and load, takes alerts.
 //! - [`images`]: OCI archives, of the sample services and as other people's tools make them.
+//! - [`machines`]: machines with a kernel and systemd of their own.
 //! - [`traces`]: what is left on a node.
 
 pub mod cluster;
 pub mod images;
+pub mod machines;
 pub mod traces;
 pub mod user;
 

@@ -33,7 +33,7 @@ enum Evidence {
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 20] = [
+pub(crate) const PACKAGES: [Package; 21] = [
     program(
         "gcc",
         "gcc",
@@ -120,6 +120,12 @@ pub(crate) const PACKAGES: [Package; 20] = [
         "mkfs.ext4",
         Purpose::Test,
         "that kernel's disk is formatted",
+    ),
+    program(
+        "mmdebstrap",
+        "mmdebstrap",
+        Purpose::Test,
+        "tests boot machines with systemd from Debian's packages",
     ),
     program(
         "bash",
