@@ -54,23 +54,22 @@ impl<'a> Directories<'a> {
 
     /// The open directory at `path`; it and those above it are made where they are missing.
     pub(crate) fn get(&mut self, path: &[u8]) -> Result<BorrowedFd<'_>> {
+        let own_path = match self.open.contains_key(path) {
+            true => None,
+            false => Some(self.own_path(path)?),
+        };
+        let path = own_path.as_deref().unwrap_or(path);
         if path.is_empty() {
             return Ok(self.root);
         }
-        if !self.open.contains_key(path) {
-            let (fd, mtime) = self.open_or_make(path)?;
-            self.remember(path, fd, mtime)?;
-        }
-        self.open
-            .get(path)
-            .map(|directory| directory.fd.as_fd())
-            .ok_or(Errno::NOENT)
+        let directory = self.open.get(path).ok_or(Errno::NOENT)?;
+        Ok(directory.fd.as_fd())
     }
 
     /// Sets the time that the directory gets in the end.
     pub(crate) fn set_mtime(&mut self, path: &[u8], mtime: Time) -> Result<()> {
-        self.get(path)?;
-        if let Some(directory) = self.open.get_mut(path) {
+        let own_path = self.own_path(path)?;
+        if let Some(directory) = self.open.get_mut(&own_path) {
             directory.mtime = mtime;
         }
         Ok(())
@@ -119,11 +118,17 @@ impl<'a> Directories<'a> {
         Ok(())
     }
 
-    fn open_or_make(&mut self, path: &[u8]) -> Result<(OwnedFd, Time)> {
+    /// The path without links of the directory that `path` leads to, which is open then. One directory is open once:
+    /// two of them would each set another time.
+    fn own_path(&mut self, path: &[u8]) -> Result<Vec<u8>> {
+        if path.is_empty() || self.open.contains_key(path) {
+            return Ok(path.to_vec());
+        }
         match self.get_existing(path) {
             Ok(fd) => {
                 let mtime = mtime_of(&fstat(&fd)?);
-                Ok((fd, mtime))
+                self.remember(path, fd, mtime)?;
+                Ok(path.to_vec())
             }
             Err(Errno::NOENT | Errno::NOTDIR) => self.make(path),
             // A link of this layer is followed, as tar programs do, as if the layer were the whole system.
@@ -132,9 +137,10 @@ impl<'a> Directories<'a> {
         }
     }
 
-    fn make(&mut self, path: &[u8]) -> Result<(OwnedFd, Time)> {
+    fn make(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let (parent, name) = split(path);
-        let parent = self.get(parent)?;
+        let mut own_path = self.own_path(parent)?;
+        let parent = self.get(&own_path)?;
         let replaces_whiteout = match mkdirat(parent, name, IMPLIED_MODE) {
             Ok(()) => false,
             Err(Errno::EXIST) if is_whiteout(parent, name)? => {
@@ -155,31 +161,38 @@ impl<'a> Directories<'a> {
         if replaces_whiteout {
             set_opaque(fd.as_fd())?;
         }
-        Ok((fd, Time::default()))
+        if !own_path.is_empty() {
+            own_path.push(b'/');
+        }
+        own_path.extend_from_slice(name);
+        self.remember(&own_path, fd, Time::default())?;
+        Ok(own_path)
     }
 
-    fn follow(&mut self, path: &[u8]) -> Result<(OwnedFd, Time)> {
+    fn follow(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let fd = match open_beneath(self.root, path, ResolveFlags::IN_ROOT) {
             Ok(fd) => fd,
             // The last name may be missing in a directory that a link leads to.
             Err(Errno::NOENT) => return self.make(path),
             Err(error) => return Err(error),
         };
-        self.check_depth(fd.as_fd())?;
-        let mtime = mtime_of(&fstat(&fd)?);
-        Ok((fd, mtime))
+        let own_path = self.within(fd.as_fd())?;
+        if !own_path.is_empty() && !self.open.contains_key(&own_path) {
+            let mtime = mtime_of(&fstat(&fd)?);
+            self.remember(&own_path, fd, mtime)?;
+        }
+        Ok(own_path)
     }
 
-    /// Links could chain paths to any depth, and what removes the layer must be able to descend.
-    fn check_depth(&self, directory: BorrowedFd<'_>) -> Result<()> {
+    /// An open directory's path. Links could chain paths to any depth, and what removes the layer must be able to descend.
+    fn within(&self, directory: BorrowedFd<'_>) -> Result<Vec<u8>> {
         let path = path_of(directory)?;
         let within = path.strip_prefix(&self.root_path[..]).ok_or(Errno::XDEV)?;
         let depth = within.iter().filter(|byte| **byte == b'/').count();
         if depth > PATH_DEPTH {
-            Err(Errno::NAMETOOLONG)
-        } else {
-            Ok(())
+            return Err(Errno::NAMETOOLONG);
         }
+        Ok(within.strip_prefix(b"/").unwrap_or(within).to_vec())
     }
 }
 

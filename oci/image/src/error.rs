@@ -6,6 +6,7 @@ use std::{
 };
 
 use oci_spec::image::Digest;
+use rustix::io::Errno;
 
 /// Why an image was not taken. `code()` is short and stable, for programs.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +160,27 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// An unpacked layer is not what it was when it was unpacked.
+    #[error(
+        "layer {layer} was damaged on the disk ({reason}): it is set aside, and must be unpacked anew"
+    )]
+    LayerDamaged {
+        /// The layer's diff-id.
+        layer: Digest,
+        /// What differs.
+        reason: String,
+    },
+    /// A layer's image cannot be mounted.
+    #[error("cannot mount {}: {source}; with `unpack = \"directories\"` layers need no mounts", path.display())]
+    Mount {
+        /// The image.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// A layer has too many entries for an index.
+    #[error("layer {0} has too many entries to be indexed")]
+    TooManyToIndex(Digest),
     /// A blob is not in the store.
     #[error("{0} is not in the store")]
     NotFound(Digest),
@@ -166,14 +188,18 @@ pub enum Error {
 
 impl Error {
     /// Short and stable: `archive_truncated`, `digest_mismatch`, `layer_path_escapes`, `wrong_architecture`,
-    /// `several_images`, `no_such_image`, `blob_missing`, `too_large`, `disk_full`, `unsupported`, `malformed`, `not_found`, `io`.
+    /// `several_images`, `no_such_image`, `blob_missing`, `too_large`, `disk_full`, `unsupported`, `malformed`, `not_found`,
+    /// `layer_damaged`, `io`.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Io { .. } | Self::Receive(_) | Self::LayerEntry { .. } => "io",
+            Self::Io { .. } | Self::Receive(_) | Self::LayerEntry { .. } | Self::Mount { .. } => {
+                "io"
+            }
             Self::DiskFull { .. } => "disk_full",
             Self::ArchiveTruncated { .. } => "archive_truncated",
             Self::Unsupported { .. } => "unsupported",
-            Self::TooLarge { .. } => "too_large",
+            Self::TooLarge { .. } | Self::TooManyToIndex(_) => "too_large",
+            Self::LayerDamaged { .. } => "layer_damaged",
             Self::NotAnArchive { .. }
             | Self::Document { .. }
             | Self::Malformed { .. }
@@ -219,4 +245,38 @@ pub(crate) fn is_disk_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+/// Tells what is wrong with the layer from what is wrong with the node.
+pub(crate) fn entry_error(layer: &Digest, path: &[u8], errno: Errno) -> Error {
+    let path = String::from_utf8_lossy(path).into_owned();
+    let source = io::Error::from(errno);
+    if is_disk_full(&source) {
+        return Error::DiskFull {
+            action: "unpack",
+            path: path.into(),
+            source,
+        };
+    }
+    let problem = match errno {
+        Errno::NOENT => "it depends on a file that the layer does not have",
+        Errno::LOOP | Errno::XDEV => "it depends on a file that only symbolic links lead to",
+        Errno::NOTDIR => "it lies beneath something that is no directory",
+        Errno::EXIST => "it is in its own way",
+        Errno::NAMETOOLONG => "its path is too long",
+        Errno::INVAL | Errno::RANGE => "the kernel refuses its values",
+        Errno::TOOBIG => "an extended attribute is too large",
+        _ => {
+            return Error::LayerEntry {
+                layer: layer.clone(),
+                path,
+                source,
+            };
+        }
+    };
+    let reason = format!("entry {path:?} cannot be made: {problem} ({errno})");
+    Error::LayerMalformed {
+        layer: layer.clone(),
+        reason,
+    }
 }

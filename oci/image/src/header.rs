@@ -174,6 +174,23 @@ impl Member {
         })
     }
 
+    /// A plain file of root's.
+    pub(crate) fn file(bytes: u64) -> Self {
+        Self {
+            path: Vec::new(),
+            link: Vec::new(),
+            kind: EntryType::Regular,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size: bytes,
+            sparse: None,
+            mtime: Time::default(),
+            device: (0, 0),
+            xattrs: Vec::new(),
+        }
+    }
+
     /// Bytes of a file, its holes included.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.sparse

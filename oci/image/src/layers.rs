@@ -1,4 +1,4 @@
-//! Unpacked layers, one directory each: `<hex of diff-id>/`, and `.tmp-*/` for those in the making.
+//! Unpacked layers, one directory or one image each (see `place`), and `.tmp-*/` for those in the making.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,16 +11,39 @@ use std::{
 use oci_spec::image::{Descriptor, Digest};
 
 use crate::{
-    digest::{from_hex, hex},
+    erofs::{self, Indexer, mount::Way},
     error::Error,
-    limits::Limits,
+    limits::{INDEXED_ENTRIES, Limits},
     parallel,
-    scratch::{self, Scratch, discard},
+    place::{self, Place},
+    scratch::{self, Scratch},
+    seal::{DirectorySeal, Seal},
     store::{Store, create_private},
     unpack::Unpacker,
 };
 
-/// Directories of unpacked layers, one per diff-id, for use as overlayfs lower directories: `<root>/<hex of diff-id>`.
+/// How layers are unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Into directories: what every file system can.
+    Directories,
+    /// Into images, one file each, that the kernel mounts: much faster, since no file is created for what a layer
+    /// holds. Layers of very many entries become directories all the same.
+    Erofs,
+}
+
+/// In which form a layer was made, and is not visible yet.
+#[derive(Debug)]
+struct Made {
+    scratch: Scratch,
+    form: Form,
+    seal: Seal,
+}
+
+/// Name of an image within its scratch directory.
+const IMAGE: &str = "image";
+
+/// Directories of unpacked layers, one per diff-id, for use as overlayfs lower directories.
 #[derive(Debug, Clone)]
 pub struct Layers {
     inner: Arc<Inner>,
@@ -30,22 +53,49 @@ pub struct Layers {
 struct Inner {
     root: PathBuf,
     limits: Limits,
+    form: Form,
+    way: Way,
+    /// Held while something is mounted.
+    mounting: Mutex<()>,
     /// A lock for each layer that somebody unpacks, so that others wait for it instead of doing it again.
     at_work: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
 }
 
 impl Layers {
     /// Opens or creates the directory and removes what an earlier run left unfinished. It is made with mode 0700:
-    /// layers hold set-uid programs, which are no business of the node's users.
+    /// layers hold set-uid programs, which are no business of the node's users. Layers become directories.
     ///
     /// # Errors
     /// If the directory cannot be made or cleaned.
     pub fn open(root: &Path, limits: Limits) -> Result<Self, Error> {
+        Self::open_in_form(root, limits, Form::Directories)
+    }
+
+    /// Like [`Layers::open`]; new layers are unpacked in this form, and those that are there stay as they are.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or cleaned.
+    pub fn open_in_form(root: &Path, limits: Limits, form: Form) -> Result<Self, Error> {
+        Self::open_in_way(root, limits, form, Way::Either)
+    }
+
+    /// Like [`Layers::open_in_form`] with images, which are mounted by loop devices even where the kernel needs none.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or cleaned.
+    pub fn open_with_loop_devices(root: &Path, limits: Limits) -> Result<Self, Error> {
+        Self::open_in_way(root, limits, Form::Erofs, Way::Loop)
+    }
+
+    fn open_in_way(root: &Path, limits: Limits, form: Form, way: Way) -> Result<Self, Error> {
         create_private(root)?;
         scratch::sweep(root)?;
         let inner = Inner {
             root: root.to_owned(),
             limits,
+            form,
+            way,
+            mounting: Mutex::default(),
             at_work: Mutex::default(),
         };
         Ok(Self {
@@ -53,9 +103,42 @@ impl Layers {
         })
     }
 
-    /// The directory of a layer that is unpacked.
+    /// Tries whether images of layers can be mounted here.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub fn try_erofs(&self) -> Result<(), Error> {
+        erofs::try_it(&Scratch::create(&self.inner.root)?, self.inner.way)
+    }
+
+    /// The directory of a layer that is unpacked, mounted if it has to be.
     pub fn get(&self, diff_id: &Digest) -> Option<PathBuf> {
-        self.path_of(diff_id).ok().filter(|path| path.is_dir())
+        self.find(diff_id).unwrap_or_else(|error| {
+            tracing::warn!(%diff_id, %error, "an unpacked layer cannot be used");
+            None
+        })
+    }
+
+    /// Reads all of an unpacked layer and checks that it still is what it was when it was unpacked. One that is not is
+    /// set aside, so that [`Layers::unpack`] makes it anew; containers that run from it go on.
+    ///
+    /// # Errors
+    /// `layer_damaged` if it was damaged; `not_found` if it is not there; `io` if it cannot be read for other reasons.
+    pub fn verify(&self, diff_id: &Digest) -> Result<(), Error> {
+        let turn = self.turn(diff_id);
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = self.place(diff_id)?;
+        if !place.is_there() {
+            return Err(Error::NotFound(diff_id.clone()));
+        }
+        let Some(reason) = place.damage()? else {
+            return Ok(());
+        };
+        place.set_aside()?;
+        Err(Error::LayerDamaged {
+            layer: diff_id.clone(),
+            reason,
+        })
     }
 
     /// Unpacks a stored layer unless it is there already; whiteouts become what overlayfs knows. The directory
@@ -70,14 +153,13 @@ impl Layers {
         layer: &Descriptor,
         diff_id: &Digest,
     ) -> Result<PathBuf, Error> {
-        let path = self.path_of(diff_id)?;
         let turn = self.turn(diff_id);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if !path.is_dir() {
+        if !self.place(diff_id)?.is_there() {
             let made = self.make(store, layer, diff_id)?;
-            self.keep(vec![(made, path.clone())])?;
+            self.keep(vec![(made, diff_id)])?;
         }
-        Ok(path)
+        self.directory(diff_id)
     }
 
     /// Unpacks all layers of an image, as [`Layers::unpack`] does with one, several at once; their directories in the
@@ -106,22 +188,18 @@ impl Layers {
         let mut missing: Vec<&(Descriptor, Digest)> = Vec::new();
         for layer in layers {
             let is_first = !missing.iter().any(|(_, diff_id)| *diff_id == layer.1);
-            if is_first && !self.path_of(&layer.1)?.is_dir() {
+            if is_first && !self.place(&layer.1)?.is_there() {
                 missing.push(layer);
             }
         }
         let made = parallel::for_each(&missing, |(layer, diff_id)| {
             self.make(store, layer, diff_id)
         })?;
-        let made: Result<Vec<_>, Error> = made
-            .into_iter()
-            .zip(missing)
-            .map(|(scratch, (_, diff_id))| Ok((scratch, self.path_of(diff_id)?)))
-            .collect();
-        self.keep(made?)?;
+        let diff_ids = missing.iter().map(|(_, diff_id)| diff_id);
+        self.keep(made.into_iter().zip(diff_ids).collect())?;
         layers
             .iter()
-            .map(|(_, diff_id)| self.path_of(diff_id))
+            .map(|(_, diff_id)| self.directory(diff_id))
             .collect()
     }
 
@@ -134,16 +212,33 @@ impl Layers {
         let failed = |source| Error::io("list", root, source);
         for entry in fs::read_dir(root).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let layer = entry.file_name().to_str().and_then(from_hex);
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let layer = place::layer_of(name);
             if layer.is_some_and(|layer| !diff_ids.contains(&layer)) {
-                discard(root, &entry.path())?;
+                place::remove(root, name)?;
             }
         }
         Ok(())
     }
 
-    fn path_of(&self, diff_id: &Digest) -> Result<PathBuf, Error> {
-        Ok(self.inner.root.join(hex(diff_id)?))
+    fn place<'a>(&'a self, diff_id: &'a Digest) -> Result<Place<'a>, Error> {
+        Place::new(&self.inner.root, diff_id)
+    }
+
+    fn find(&self, diff_id: &Digest) -> Result<Option<PathBuf>, Error> {
+        let _alone = self
+            .inner
+            .mounting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.place(diff_id)?.open(self.inner.way)
+    }
+
+    /// Of a layer that was there a moment ago.
+    fn directory(&self, diff_id: &Digest) -> Result<PathBuf, Error> {
+        self.find(diff_id)?
+            .ok_or_else(|| Error::NotFound(diff_id.clone()))
     }
 
     fn turn(&self, diff_id: &Digest) -> Arc<Mutex<()>> {
@@ -157,26 +252,71 @@ impl Layers {
         Arc::clone(at_work.entry(diff_id.clone()).or_default())
     }
 
-    /// Unpacks a layer into a directory that nobody sees yet.
-    fn make(&self, store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<Scratch, Error> {
+    /// Unpacks a layer where nobody sees it yet.
+    fn make(&self, store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<Made, Error> {
+        if self.inner.form == Form::Erofs {
+            match self.make_image(store, layer, diff_id) {
+                Err(Error::TooManyToIndex(_)) => {
+                    tracing::info!(%diff_id, "the layer has too many entries to be indexed: it becomes a directory");
+                }
+                made => return made,
+            }
+        }
         let blob = store.layer(layer, diff_id, &self.inner.limits)?;
         let scratch = Scratch::create(&self.inner.root)?;
         let mut unpacker = Unpacker::new(scratch.handle().as_fd(), diff_id)?;
         blob.read(&mut unpacker)?;
-        unpacker.finish()?;
-        Ok(scratch)
+        let contents = unpacker.finish()?;
+        let seal = DirectorySeal::with_contents(scratch.handle(), &contents)
+            .map_err(|source| Error::io("read", scratch.path(), source))?;
+        Ok(Made {
+            scratch,
+            form: Form::Directories,
+            seal: Seal::Directory(seal),
+        })
+    }
+
+    fn make_image(
+        &self,
+        store: &Store,
+        layer: &Descriptor,
+        diff_id: &Digest,
+    ) -> Result<Made, Error> {
+        let blob = store.layer(layer, diff_id, &self.inner.limits)?;
+        let scratch = Scratch::create(&self.inner.root)?;
+        let path = scratch.path().join(IMAGE);
+        let file = File::create_new(&path).map_err(|source| Error::io("make", &path, source))?;
+        let mut indexer = Indexer::new(file, &path, diff_id, INDEXED_ENTRIES)?;
+        blob.read(&mut indexer)?;
+        Ok(Made {
+            seal: Seal::File(indexer.finish()?),
+            form: Form::Erofs,
+            scratch,
+        })
     }
 
     /// Gives finished layers their names, once all of them are on the disk.
-    fn keep(&self, layers: Vec<(Scratch, PathBuf)>) -> Result<(), Error> {
+    fn keep(&self, layers: Vec<(Made, &Digest)>) -> Result<(), Error> {
         let root = &self.inner.root;
         let Some((first, _)) = layers.first() else {
             return Ok(());
         };
+        for (made, diff_id) in &layers {
+            self.place(diff_id)?.put_seal(&made.seal)?;
+        }
         // All are on one file system.
-        rustix::fs::syncfs(first.handle()).map_err(|source| Error::io("sync", root, source))?;
-        for (scratch, path) in layers {
-            scratch.keep_as(&path)?;
+        rustix::fs::syncfs(first.scratch.handle())
+            .map_err(|source| Error::io("sync", root, source))?;
+        for (made, diff_id) in layers {
+            let place = self.place(diff_id)?;
+            match made.form {
+                Form::Directories => drop(made.scratch.keep_as(&place.directory)?),
+                Form::Erofs => {
+                    let image = made.scratch.path().join(IMAGE);
+                    fs::rename(image, &place.image)
+                        .map_err(|source| Error::io("make", &place.image, source))?;
+                }
+            }
         }
         let synced = File::open(root).and_then(|root| root.sync_all());
         synced.map_err(|source| Error::io("sync", root, source))

@@ -7,19 +7,22 @@
 //! - [`Store`] (`store`, with `ingest` and [`Upload`] for what is not whole yet, `archive` for OCI archives);
 //! - [`Image`] (`image`, with `resolve` for the way from an archive's index to the one image for this machine, and
 //!   `pushed` for that from a registry's);
-//! - [`Layers`] (`layers`, with `unpack` for the writer, `directories` for its cache of open ones);
+//! - [`Layers`] (`layers`, with `unpack` for the writer, `directories` for its cache of open ones; or `erofs`, which
+//!   makes one file of a layer that the kernel mounts; `seal` finds what the disk has damaged);
 //! - `layer` reads and checks a layer's blob; `stream` inflates it beside; `tarball`, `header` and `sparse` read tar;
 //! - `scratch`: directories that vanish unless they are finished, even after a crash.
 //!
 //! On disk, below the store's root: `blobs/sha256/<hex>`, `blobs/sha512/<hex>` and `ingest/.tmp-*/`; below that of the layers:
-//! `<hex of diff-id>/` and `.tmp-*/`.
+//! `<hex of diff-id>/`, or `<hex of diff-id>.erofs` with its mount on `.mnt/`; `.seal` beside either; and `.tmp-*/`.
 
 mod archive;
+mod attributes;
 mod digest;
 mod directories;
 mod directory;
 mod docker;
 mod document;
+mod erofs;
 mod error;
 mod header;
 mod image;
@@ -30,9 +33,11 @@ mod limits;
 mod names;
 mod parallel;
 mod path;
+mod place;
 mod pushed;
 mod resolve;
 mod scratch;
+mod seal;
 mod sparse;
 mod store;
 mod stream;
@@ -43,7 +48,7 @@ mod upload;
 pub use digest::digest_of;
 pub use error::Error;
 pub use image::{Image, Platform};
-pub use layers::Layers;
+pub use layers::{Form, Layers};
 pub use limits::Limits;
 pub use oci_spec::image::Digest;
 pub use store::Store;

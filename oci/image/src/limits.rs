@@ -37,6 +37,8 @@ pub(crate) const PATH_DEPTH: usize = 256;
 pub(crate) const EXTENSION_BYTES: u64 = 1 << 20;
 /// Largest value of an extended attribute (XATTR_SIZE_MAX).
 pub(crate) const XATTR_BYTES: usize = 64 << 10;
+/// Most entries of a layer that becomes one image: they are held in memory, about 200 bytes each.
+pub(crate) const INDEXED_ENTRIES: usize = 250_000;
 /// Most levels of indexes within indexes.
 pub(crate) const INDEX_DEPTH: usize = 4;
 /// Most entries of an index and of all indexes within it: each may make us read a document.

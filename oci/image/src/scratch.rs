@@ -13,9 +13,11 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-use crate::error::Error;
+use crate::{erofs::mount, error::Error};
 
 const PREFIX: &str = ".tmp-";
+/// A directory within one on which something may be mounted.
+pub(crate) const MOUNT: &str = "mount";
 
 /// A directory of mode 0700 that vanishes unless it is kept.
 #[derive(Debug)]
@@ -109,6 +111,7 @@ fn remove_unless_locked(directory: &Path) -> io::Result<()> {
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
+    mount::unmount(&directory.join(MOUNT))?;
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,

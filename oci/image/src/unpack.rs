@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use flate2::Crc;
 use oci_spec::image::Digest;
 use rustix::{
     fs::{
@@ -17,12 +18,13 @@ use rustix::{
 use tar::EntryType;
 
 use crate::{
+    attributes,
     directories::{Directories, set_opaque, times},
-    error::{Error, is_disk_full},
+    error::{Error, entry_error},
     header::{Member, Time},
     layer::{Change, Data, Entry, Sink},
-    limits::XATTR_BYTES,
     path::split,
+    seal::Contents,
 };
 
 const BUFFER_BYTES: usize = 128 << 10;
@@ -47,6 +49,8 @@ pub(crate) struct Unpacker<'a> {
     /// What the archive says of the layer's own directory.
     root_mode: u32,
     root_mtime: Time,
+    contents: Contents,
+    crc: Crc,
 }
 
 impl Sink for Unpacker<'_> {
@@ -78,16 +82,19 @@ impl<'a> Unpacker<'a> {
             buffer: vec![0; BUFFER_BYTES],
             root_mode: 0o755,
             root_mtime: Time::default(),
+            contents: Contents::new(),
+            crc: Crc::new(),
         })
     }
 
-    /// Sets what can only be set at the end.
-    pub(crate) fn finish(mut self) -> Result<(), Error> {
+    /// Sets what can only be set at the end; the checksums of the files' contents.
+    pub(crate) fn finish(mut self) -> Result<Contents, Error> {
         let finished = self.directories.close().and_then(|()| {
             fchmod(self.root, Mode::from_raw_mode(self.root_mode))?;
             futimens(self.root, &times(self.root_mtime))
         });
-        finished.map_err(|errno| self.failed(b"", errno))
+        finished.map_err(|errno| self.failed(b"", errno))?;
+        Ok(self.contents)
     }
 
     fn file(&mut self, path: &[u8], member: &Member, data: &mut Data<'_>) -> Result<(), Error> {
@@ -101,7 +108,12 @@ impl<'a> Unpacker<'a> {
         let file = self
             .replace(path, create)
             .map_err(|errno| self.failed(path, errno))?;
+        self.crc.reset();
         self.content(file.as_fd(), path, member, data)?;
+        let inode = fstat(&file)
+            .map_err(|errno| self.failed(path, errno))?
+            .st_ino;
+        self.contents.insert(inode, self.crc.sum());
         let finished = match is_as_given {
             true => Ok(()),
             false => self.finish_open(file.as_fd(), member),
@@ -121,11 +133,25 @@ impl<'a> Unpacker<'a> {
         let Some(sparse) = &member.sparse else {
             return self.copy(file, path, member.size, data);
         };
+        let mut position = 0;
         for extent in &sparse.extents {
+            self.skip(extent.offset - position);
+            position = extent.offset + extent.bytes;
             seek(file, SeekFrom::Start(extent.offset)).map_err(|errno| self.failed(path, errno))?;
             self.copy(file, path, extent.bytes, data)?;
         }
+        self.skip(sparse.bytes - position);
         ftruncate(file, sparse.bytes).map_err(|errno| self.failed(path, errno))
+    }
+
+    /// A hole is zeros to who reads it.
+    fn skip(&mut self, mut bytes: u64) {
+        self.buffer.fill(0);
+        while bytes > 0 {
+            let piece = bytes.min(BUFFER_BYTES as u64);
+            self.crc.update(&self.buffer[..piece as usize]);
+            bytes -= piece;
+        }
     }
 
     fn copy(
@@ -141,6 +167,7 @@ impl<'a> Unpacker<'a> {
             if read == 0 {
                 break;
             }
+            self.crc.update(&self.buffer[..read]);
             write_all(file, &self.buffer[..read]).map_err(|errno| self.failed(path, errno))?;
             left -= read as u64;
         }
@@ -361,16 +388,18 @@ fn finish_open(file: BorrowedFd<'_>, member: &Member, is_root: bool) -> SysResul
         fchown(file, uid, gid)?;
     }
     fchmod(file, Mode::from_raw_mode(member.mode))?;
-    for (name, value) in member.xattrs.iter().filter(|(name, _)| is_taken(name)) {
+    for (name, value) in member
+        .xattrs
+        .iter()
+        .filter(|(name, _)| attributes::is_taken(name))
+    {
         set_xattr(file, name, value)?;
     }
     Ok(())
 }
 
 fn set_xattr(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> SysResult<()> {
-    if value.len() > XATTR_BYTES {
-        return Err(Errno::TOOBIG);
-    }
+    attributes::check(name, value)?;
     match fsetxattr(file, name, value, XattrFlags::empty()) {
         // ext4 says so of what does not fit into a block, however empty the disk is.
         Err(Errno::NOSPC) if value.len() > SMALL_XATTR_BYTES => Err(Errno::TOOBIG),
@@ -381,13 +410,6 @@ fn set_xattr(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> SysResult<()> {
         }
         set => set,
     }
-}
-
-/// Attributes that mean something in a container; others, above all overlayfs's own, would mean
-/// something to the node.
-fn is_taken(xattr: &str) -> bool {
-    let is_user = xattr.starts_with("user.") && !xattr.starts_with("user.overlay.");
-    is_user || xattr == "security.capability"
 }
 
 fn owner(member: &Member) -> (Option<Uid>, Option<Gid>) {
@@ -407,38 +429,4 @@ fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8]) -> SysResult<()> {
         }
     }
     Ok(())
-}
-
-/// Tells what is wrong with the layer from what is wrong with the node.
-fn entry_error(layer: &Digest, path: &[u8], errno: Errno) -> Error {
-    let path = String::from_utf8_lossy(path).into_owned();
-    let source = std::io::Error::from(errno);
-    if is_disk_full(&source) {
-        return Error::DiskFull {
-            action: "unpack",
-            path: path.into(),
-            source,
-        };
-    }
-    let problem = match errno {
-        Errno::NOENT => "it depends on a file that the layer does not have",
-        Errno::LOOP | Errno::XDEV => "it depends on a file that only symbolic links lead to",
-        Errno::NOTDIR => "it lies beneath something that is no directory",
-        Errno::EXIST => "it is in its own way",
-        Errno::NAMETOOLONG => "its path is too long",
-        Errno::INVAL | Errno::RANGE => "the kernel refuses its values",
-        Errno::TOOBIG => "an extended attribute is too large",
-        _ => {
-            return Error::LayerEntry {
-                layer: layer.clone(),
-                path,
-                source,
-            };
-        }
-    };
-    let reason = format!("entry {path:?} cannot be made: {problem} ({errno})");
-    Error::LayerMalformed {
-        layer: layer.clone(),
-        reason,
-    }
 }

@@ -1,0 +1,251 @@
+//! EROFS as it is on the disk (Linux, `fs/erofs/erofs_fs.h`): superblock, extended inodes, extended attributes and
+//! directory blocks. All numbers are little-endian.
+//!
+//! Blocks are of 512 bytes, the least that there is: small files waste little. Files, links and directories are flat:
+//! one run of blocks each.
+
+use crate::header::Time;
+
+/// Of a block, as a power of two.
+const BLOCK_BITS: u8 = 9;
+/// Of a block. The kernel takes blocks this small since 6.4.
+pub(super) const BLOCK_BYTES: u64 = 1 << BLOCK_BITS;
+/// Inodes begin at multiples of this; their numbers count it.
+pub(super) const SLOT_BYTES: u64 = 32;
+/// Of an extended inode.
+const INODE_BYTES: u64 = 64;
+/// The first part of a file, which has the superblock: data begins after it.
+pub(super) const HEAD_BYTES: usize = 4096;
+const SUPERBLOCK_AT: usize = 1024;
+const MAGIC: u32 = 0xE0F5_E1E2;
+/// The first bit of an inode's format: it is an extended one. The layout beside it is 0: flat.
+const EXTENDED_FLAT: u16 = 1;
+const XATTR_HEADER_BYTES: usize = 12;
+const XATTR_ENTRY_BYTES: usize = 4;
+const DIRENT_BYTES: usize = 12;
+
+/// Kinds of files in modes (inode(7)).
+pub(super) const S_IFIFO: u16 = 0o010_000;
+pub(super) const S_IFCHR: u16 = 0o020_000;
+pub(super) const S_IFDIR: u16 = 0o040_000;
+pub(super) const S_IFBLK: u16 = 0o060_000;
+pub(super) const S_IFREG: u16 = 0o100_000;
+pub(super) const S_IFLNK: u16 = 0o120_000;
+
+/// What an inode says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inode {
+    /// Kind and permissions.
+    pub(super) mode: u16,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime: Time,
+    pub(super) links: u32,
+    /// Bytes of its data.
+    pub(super) bytes: u64,
+    /// The first block of its data, or the number of its device.
+    pub(super) start_or_device: u32,
+    /// For programs that know inodes by 32 bits only.
+    pub(super) serial: u32,
+}
+
+/// An entry of a directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dirent<'a> {
+    pub(super) name: &'a [u8],
+    /// The number of its inode.
+    pub(super) inode: u64,
+    /// Its inode's mode.
+    pub(super) mode: u16,
+}
+
+/// The first part of a file system of `blocks` blocks; its root's inode is within the first 2 MiB of the inodes.
+pub(super) fn head(
+    inodes: u64,
+    root: u16,
+    blocks: u32,
+    first_inode_block: u32,
+) -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    let mut put = |at: usize, bytes: &[u8]| {
+        let at = SUPERBLOCK_AT + at;
+        head[at..at + bytes.len()].copy_from_slice(bytes);
+    };
+    put(0, &MAGIC.to_le_bytes());
+    put(12, &[BLOCK_BITS]);
+    put(14, &root.to_le_bytes());
+    put(16, &inodes.to_le_bytes());
+    put(36, &blocks.to_le_bytes());
+    put(40, &first_inode_block.to_le_bytes());
+    head
+}
+
+/// Bytes of an inode with these attributes, to the next place for one.
+pub(super) fn inode_bytes(xattrs_bytes: usize) -> u64 {
+    (INODE_BYTES + xattrs_bytes as u64).next_multiple_of(SLOT_BYTES)
+}
+
+/// An inode with its attributes as [`xattrs`] has them.
+pub(super) fn inode(inode: &Inode, xattrs: &[u8], into: &mut Vec<u8>) {
+    let begin = into.len();
+    let count = match xattrs.len().checked_sub(XATTR_HEADER_BYTES) {
+        // One stands for the header.
+        Some(bytes) => (bytes / 4 + 1) as u16,
+        None => 0,
+    };
+    for field in [EXTENDED_FLAT, count, inode.mode, 0] {
+        into.extend(field.to_le_bytes());
+    }
+    into.extend(inode.bytes.to_le_bytes());
+    for field in [inode.start_or_device, inode.serial, inode.uid, inode.gid] {
+        into.extend(field.to_le_bytes());
+    }
+    into.extend(inode.mtime.seconds.to_le_bytes());
+    into.extend(inode.mtime.nanoseconds.to_le_bytes());
+    into.extend(inode.links.to_le_bytes());
+    into.extend([0; 16]);
+    into.extend_from_slice(xattrs);
+    into.resize(begin + inode_bytes(xattrs.len()) as usize, 0);
+}
+
+/// Attributes beside an inode; nothing if there are none. `None` if one of them is of no kind that is known, or if they
+/// are too large together.
+pub(super) fn xattrs<'a>(attributes: impl Iterator<Item = (&'a str, &'a [u8])>) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for (name, value) in attributes {
+        if bytes.is_empty() {
+            bytes.resize(XATTR_HEADER_BYTES, 0);
+        }
+        let (index, suffix) = xattr_index(name)?;
+        bytes.push(u8::try_from(suffix.len()).ok()?);
+        bytes.push(index);
+        bytes.extend(u16::try_from(value.len()).ok()?.to_le_bytes());
+        bytes.extend_from_slice(suffix.as_bytes());
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(XATTR_ENTRY_BYTES), 0);
+    }
+    (bytes.len() / 4 < usize::from(u16::MAX)).then_some(bytes)
+}
+
+/// The number of a name's prefix, and the rest.
+fn xattr_index(name: &str) -> Option<(u8, &str)> {
+    [(1, "user."), (4, "trusted."), (6, "security.")]
+        .into_iter()
+        .find_map(|(index, prefix)| Some((index, name.strip_prefix(prefix)?)))
+}
+
+/// Splits a directory's entries, sorted by name with `.` and `..` among them, into those of each block; with the bytes
+/// that they take there.
+pub(super) fn split_directory<'a, 'e>(
+    entries: &'e [Dirent<'a>],
+) -> impl Iterator<Item = (&'e [Dirent<'a>], usize)> {
+    let mut rest = entries;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fitting = rest.iter().take_while(|entry| {
+            bytes += DIRENT_BYTES + entry.name.len();
+            bytes as u64 <= BLOCK_BYTES
+        });
+        let (block, after) = rest.split_at(fitting.count());
+        rest = after;
+        let names: usize = block.iter().map(|entry| entry.name.len()).sum();
+        (!block.is_empty()).then_some((block, DIRENT_BYTES * block.len() + names))
+    })
+}
+
+/// A directory's size: its blocks are whole but for the last one.
+pub(super) fn directory_bytes(entries: &[Dirent<'_>]) -> u64 {
+    let (blocks, last) =
+        split_directory(entries).fold((0, 0), |(blocks, _), (_, bytes)| (blocks + 1, bytes));
+    (blocks as u64).saturating_sub(1) * BLOCK_BYTES + last as u64
+}
+
+/// One block of a directory, without what fills it up.
+pub(super) fn directory_block(entries: &[Dirent<'_>], into: &mut Vec<u8>) {
+    let mut name_at = DIRENT_BYTES * entries.len();
+    for entry in entries {
+        into.extend(entry.inode.to_le_bytes());
+        into.extend((name_at as u16).to_le_bytes());
+        into.extend([kind_number(entry.mode), 0]);
+        name_at += entry.name.len();
+    }
+    for entry in entries {
+        into.extend_from_slice(entry.name);
+    }
+}
+
+/// A kind of file as directories have it (`linux/fs_types.h`).
+fn kind_number(mode: u16) -> u8 {
+    match mode & 0o170_000 {
+        S_IFREG => 1,
+        S_IFDIR => 2,
+        S_IFCHR => 3,
+        S_IFBLK => 4,
+        S_IFIFO => 5,
+        S_IFLNK => 7,
+        _ => 0,
+    }
+}
+
+/// A device's number as the kernel has it on disks (`new_encode_dev`).
+pub(super) fn device_number((major, minor): (u32, u32)) -> u32 {
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(names: &[String]) -> Vec<Dirent<'_>> {
+        let entries = names.iter().map(|name| Dirent {
+            name: name.as_bytes(),
+            inode: 1,
+            mode: S_IFREG,
+        });
+        entries.collect()
+    }
+
+    #[test]
+    fn directories_are_split_where_a_block_is_full() {
+        // Each takes 12 + 20 bytes: 16 of them fill a block exactly.
+        let names: Vec<String> = (0..33).map(|number| format!("{number:020}")).collect();
+        let entries = entries(&names);
+        let sizes: Vec<(usize, usize)> = split_directory(&entries)
+            .map(|(block, bytes)| (block.len(), bytes))
+            .collect();
+        assert_eq!(sizes, [(16, 512), (16, 512), (1, 32)]);
+        assert_eq!(directory_bytes(&entries), 1024 + 32);
+        let mut block = Vec::new();
+        directory_block(&entries[..16], &mut block);
+        assert_eq!(block.len(), 512);
+        assert_eq!(&block[8..10], (12_u16 * 16).to_le_bytes());
+    }
+
+    #[test]
+    fn the_longest_names_have_blocks_of_their_own() {
+        let names = ["a".repeat(255), "b".repeat(255)];
+        let entries = entries(&names);
+        assert_eq!(split_directory(&entries).count(), 2);
+        assert_eq!(directory_bytes(&entries), 512 + 267);
+    }
+
+    #[test]
+    fn attributes_are_counted_in_words_with_their_header() {
+        let one = xattrs([("user.ab", &b"xyz"[..])].into_iter()).unwrap();
+        assert_eq!(one.len(), 12 + 12);
+        assert_eq!(&one[12..], b"\x02\x01\x03\x00abxyz\0\0\0");
+        assert!(xattrs(std::iter::empty()).unwrap().is_empty());
+        assert_eq!(xattrs([("system.acl", &b""[..])].into_iter()), None);
+        let huge = vec![0; 65_535];
+        let names = ["user.a", "user.b", "user.c", "user.d", "user.e"];
+        let five = names.into_iter().map(|name| (name, &huge[..]));
+        assert_eq!(xattrs(five), None);
+    }
+
+    #[test]
+    fn devices_have_the_kernels_numbers() {
+        assert_eq!(device_number((0, 0)), 0);
+        assert_eq!(device_number((1, 3)), 0x103);
+        assert_eq!(device_number((259, 0x1_2345)), 0x1230_0045 | 259 << 8);
+    }
+}

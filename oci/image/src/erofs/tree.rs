@@ -1,0 +1,389 @@
+//! A layer's tree in memory, as the entries of its archive make it one after the other. The rules are those of `unpack`
+//! and `directories`, which make the same tree of real files: tests compare the two.
+
+use std::collections::BTreeMap;
+
+use rustix::io::{Errno, Result};
+use tar::EntryType;
+
+use crate::{
+    attributes,
+    header::{Member, Time},
+    limits::PATH_DEPTH,
+    path::split,
+};
+
+/// A node's place in the tree.
+pub(super) type Id = u32;
+/// The layer's own directory.
+pub(super) const ROOT: Id = 0;
+/// What the kernel follows at most in one path (MAXSYMLINKS).
+const LINKS: u32 = 40;
+const IMPLIED_MODE: u32 = 0o755;
+
+/// Everything that a layer holds. What was removed again keeps its place here, and nothing refers to it.
+#[derive(Debug)]
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+    /// The directory of the entry before, by its path: most entries lie where the one before lay.
+    latest: Option<(Vec<u8>, Id)>,
+}
+
+/// A file of any kind.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) content: Content,
+    /// Permissions, with setuid, setgid and sticky bits.
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime: Time,
+    /// Names that it has.
+    pub(super) links: u32,
+    pub(super) xattrs: Vec<(String, Vec<u8>)>,
+}
+
+/// What a node is.
+#[derive(Debug)]
+pub(super) enum Content {
+    Directory {
+        children: BTreeMap<Box<[u8]>, Id>,
+        /// Whether it hides what lower layers have in it.
+        is_opaque: bool,
+    },
+    File(Data),
+    Symlink(Box<[u8]>),
+    CharDevice(u32, u32),
+    BlockDevice(u32, u32),
+    Fifo,
+}
+
+/// Where a file's data is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Data {
+    /// The first block.
+    pub(super) block: u32,
+    pub(super) bytes: u64,
+}
+
+impl Node {
+    fn implied_directory() -> Self {
+        Self {
+            content: Content::directory(),
+            mode: IMPLIED_MODE,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            links: 1,
+            xattrs: Vec::new(),
+        }
+    }
+
+    /// What hides a name of the lower layers from overlayfs.
+    fn whiteout() -> Self {
+        Self {
+            content: Content::CharDevice(0, 0),
+            mode: 0,
+            ..Self::implied_directory()
+        }
+    }
+
+    fn of(member: &Member, content: Content) -> Self {
+        Self {
+            content,
+            mode: member.mode,
+            uid: member.uid,
+            gid: member.gid,
+            mtime: member.mtime,
+            links: 1,
+            xattrs: Vec::new(),
+        }
+    }
+
+    fn is_directory(&self) -> bool {
+        matches!(self.content, Content::Directory { .. })
+    }
+
+    /// Later values replace earlier ones; attributes that mean nothing in a container are left out.
+    fn set_xattrs(&mut self, member: &Member) -> Result<()> {
+        let taken = member.xattrs.iter();
+        for (name, value) in taken.filter(|(name, _)| attributes::is_taken(name)) {
+            attributes::check(name, value)?;
+            self.xattrs.retain(|(known, _)| known != name);
+            self.xattrs.push((name.clone(), value.clone()));
+        }
+        Ok(())
+    }
+}
+
+impl Content {
+    fn directory() -> Self {
+        Self::Directory {
+            children: BTreeMap::new(),
+            is_opaque: false,
+        }
+    }
+}
+
+impl Tree {
+    pub(super) fn new() -> Self {
+        Self {
+            nodes: vec![Node::implied_directory()],
+            latest: None,
+        }
+    }
+
+    /// Of an id that this tree has given.
+    pub(super) fn node(&self, id: Id) -> &Node {
+        &self.nodes[id as usize]
+    }
+
+    /// How many places are taken.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Makes what an entry that has no data tells of.
+    pub(super) fn make(&mut self, path: &[u8], member: &Member) -> Result<()> {
+        let content = match member.kind {
+            EntryType::Directory => return self.directory(path, member),
+            EntryType::Link => return self.hard_link(path, &member.link),
+            EntryType::Symlink => Content::Symlink(member.link.clone().into_boxed_slice()),
+            EntryType::Char => Content::CharDevice(member.device.0, member.device.1),
+            EntryType::Block => Content::BlockDevice(member.device.0, member.device.1),
+            _ => Content::Fifo,
+        };
+        self.replace(path, Node::of(member, content)).map(drop)
+    }
+
+    /// Makes a file; where its data is will be told by [`Tree::set_data`].
+    pub(super) fn file(&mut self, path: &[u8], member: &Member) -> Result<Id> {
+        let mut node = Node::of(member, Content::File(Data::default()));
+        node.set_xattrs(member)?;
+        self.replace(path, node)
+    }
+
+    /// Tells where a file's data is.
+    pub(super) fn set_data(&mut self, id: Id, data: Data) {
+        self.nodes[id as usize].content = Content::File(data);
+    }
+
+    /// Hides what lower layers have by this name; what this one has stays.
+    pub(super) fn hide(&mut self, path: &[u8]) -> Result<()> {
+        let (parent, name) = split(path);
+        let parent = self.directory_at(parent)?;
+        match self.child(parent, name) {
+            Some(id) if self.node(id).is_directory() => self.hide_content(path),
+            Some(_) => Ok(()),
+            None => self.add(parent, name, Node::whiteout()).map(drop),
+        }
+    }
+
+    /// Hides what lower layers have in this directory.
+    pub(super) fn hide_content(&mut self, path: &[u8]) -> Result<()> {
+        let directory = self.directory_at(path)?;
+        if let Content::Directory { is_opaque, .. } = &mut self.nodes[directory as usize].content {
+            *is_opaque = true;
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, path: &[u8], member: &Member) -> Result<()> {
+        let mut id = ROOT;
+        if !path.is_empty() {
+            let (parent, name) = split(path);
+            let parent = self.directory_at(parent)?;
+            match self.child(parent, name) {
+                Some(known) if !self.node(known).is_directory() => {
+                    self.remove(parent, name)?;
+                    // What stood here hid the lower layers' directory of this name; so must this one.
+                    self.hide_content(path)?;
+                }
+                Some(_) => {}
+                None => drop(self.add(parent, name, Node::implied_directory())?),
+            }
+            id = self.directory_at(path)?;
+        }
+        let node = &mut self.nodes[id as usize];
+        (node.mode, node.mtime) = (member.mode, member.mtime);
+        (node.uid, node.gid) = (member.uid, member.gid);
+        if id == ROOT {
+            return Ok(());
+        }
+        node.set_xattrs(member)
+    }
+
+    /// The link's target is looked for in the layer itself and not through symbolic links.
+    fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        if path == target {
+            return Ok(());
+        }
+        self.find_file(target)?;
+        let (parent, name) = split(path);
+        let parent = self.directory_at(parent)?;
+        if self.child(parent, name).is_some() {
+            self.remove(parent, name)?;
+        }
+        // It may have gone with what stood in its way.
+        let id = self.find_file(target)?;
+        self.nodes[id as usize].links += 1;
+        self.link(parent, name, id)
+    }
+
+    fn find_file(&self, path: &[u8]) -> Result<Id> {
+        let (parent, name) = split(path);
+        let parent = self.walk(parent)?;
+        match self.child(parent, name) {
+            None => Err(Errno::NOENT),
+            Some(id) if self.node(id).is_directory() => Err(Errno::PERM),
+            Some(id) => Ok(id),
+        }
+    }
+
+    fn replace(&mut self, path: &[u8], node: Node) -> Result<Id> {
+        let (parent, name) = split(path);
+        let parent = self.directory_at(parent)?;
+        if self.child(parent, name).is_some() {
+            self.remove(parent, name)?;
+        }
+        self.add(parent, name, node)
+    }
+
+    fn child(&self, directory: Id, name: &[u8]) -> Option<Id> {
+        match &self.node(directory).content {
+            Content::Directory { children, .. } => children.get(name).copied(),
+            _ => None,
+        }
+    }
+
+    fn add(&mut self, directory: Id, name: &[u8], node: Node) -> Result<Id> {
+        let id = Id::try_from(self.nodes.len()).map_err(|_| Errno::NOSPC)?;
+        self.nodes.push(node);
+        self.link(directory, name, id)?;
+        Ok(id)
+    }
+
+    fn link(&mut self, directory: Id, name: &[u8], id: Id) -> Result<()> {
+        match &mut self.nodes[directory as usize].content {
+            Content::Directory { children, .. } => {
+                children.insert(name.into(), id);
+                Ok(())
+            }
+            _ => Err(Errno::NOTDIR),
+        }
+    }
+
+    /// Takes a name away, and with a directory everything in it.
+    fn remove(&mut self, directory: Id, name: &[u8]) -> Result<()> {
+        self.latest = None;
+        let Content::Directory { children, .. } = &mut self.nodes[directory as usize].content
+        else {
+            return Err(Errno::NOTDIR);
+        };
+        let mut gone: Vec<Id> = children.remove(name).into_iter().collect();
+        while let Some(id) = gone.pop() {
+            let node = &mut self.nodes[id as usize];
+            node.links -= 1;
+            if let Content::Directory { children, .. } = &mut node.content {
+                gone.extend(std::mem::take(children).into_values());
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory at `path`; it and those above it are made where they are missing.
+    fn directory_at(&mut self, path: &[u8]) -> Result<Id> {
+        if path.is_empty() {
+            return Ok(ROOT);
+        }
+        if let Some((_, id)) = self.latest.as_ref().filter(|(latest, _)| latest == path) {
+            return Ok(*id);
+        }
+        let id = match self.walk(path) {
+            Ok(id) => id,
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make_directory(path)?,
+            // A link of this layer is followed, as tar programs do, as if the layer were the whole system.
+            Err(Errno::LOOP) => match self.follow(path) {
+                Ok((id, depth)) if depth <= PATH_DEPTH => id,
+                Ok(_) => return Err(Errno::NAMETOOLONG),
+                // The last name may be missing in a directory that a link leads to.
+                Err(Errno::NOENT) => self.make_directory(path)?,
+                Err(error) => return Err(error),
+            },
+            Err(error) => return Err(error),
+        };
+        self.latest = Some((path.to_vec(), id));
+        Ok(id)
+    }
+
+    fn make_directory(&mut self, path: &[u8]) -> Result<Id> {
+        let (parent, name) = split(path);
+        let parent = self.directory_at(parent)?;
+        let mut node = Node::implied_directory();
+        match self.child(parent, name) {
+            None => {}
+            Some(id) if matches!(self.node(id).content, Content::CharDevice(0, 0)) => {
+                self.remove(parent, name)?;
+                if let Content::Directory { is_opaque, .. } = &mut node.content {
+                    *is_opaque = true;
+                }
+            }
+            Some(_) => return Err(Errno::NOTDIR),
+        }
+        self.add(parent, name, node)
+    }
+
+    /// An existing directory, without following links.
+    fn walk(&self, path: &[u8]) -> Result<Id> {
+        let names = path.split(|byte| *byte == b'/');
+        names
+            .filter(|name| !name.is_empty())
+            .try_fold(ROOT, |directory, name| {
+                let id = self.child(directory, name).ok_or(Errno::NOENT)?;
+                match self.node(id).content {
+                    Content::Directory { .. } => Ok(id),
+                    Content::Symlink(_) => Err(Errno::LOOP),
+                    _ => Err(Errno::NOTDIR),
+                }
+            })
+    }
+
+    /// An existing directory, with links followed as if the layer were the whole system; and how deep it lies.
+    fn follow(&self, path: &[u8]) -> Result<(Id, usize)> {
+        let mut above = vec![ROOT];
+        let mut names = Vec::new();
+        push_names(&mut names, path);
+        let mut links = 0;
+        while let Some(name) = names.pop() {
+            let here = *above.last().unwrap_or(&ROOT);
+            if name == b".." {
+                above.truncate(above.len().saturating_sub(1).max(1));
+                continue;
+            }
+            let id = self.child(here, name).ok_or(Errno::NOENT)?;
+            match &self.node(id).content {
+                Content::Directory { .. } => above.push(id),
+                Content::Symlink(target) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(Errno::LOOP);
+                    }
+                    if target.starts_with(b"/") {
+                        above.truncate(1);
+                    }
+                    push_names(&mut names, target);
+                }
+                _ => return Err(Errno::NOTDIR),
+            }
+        }
+        Ok((*above.last().unwrap_or(&ROOT), above.len() - 1))
+    }
+}
+
+/// Puts a path's names before those that are to be walked, which are in reverse order.
+fn push_names<'a>(names: &mut Vec<&'a [u8]>, path: &'a [u8]) {
+    let parts = path.split(|byte| *byte == b'/');
+    let mut own: Vec<&[u8]> = parts.filter(|name| !matches!(*name, b"" | b".")).collect();
+    own.reverse();
+    names.append(&mut own);
+}
