@@ -49,21 +49,16 @@ impl Controller {
     }
 }
 
-/// Images and uploads on the controller's disk.
+/// Images and uploads on the controller's disk. Its other files come and go by themselves: the balancer's routes, the
+/// database's journal.
 fn files(cluster: &Cluster) -> Vec<String> {
     let output = Command::new("find")
-        .arg(cluster.path("ctl"))
+        .arg(cluster.path("ctl/images"))
         .args(["-type", "f"])
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut files: Vec<String> = text
-        .lines()
-        .filter(|file| {
-            !file.contains(".sqlite") && !file.contains(".db") && !file.ends_with("routes.json")
-        })
-        .map(str::to_owned)
-        .collect();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut files: Vec<String> = text.lines().map(str::to_owned).collect();
     files.sort();
     files
 }
