@@ -90,17 +90,20 @@ impl Agent {
         let listener = listen(settings.listen).await?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let (runner, handle) = runner(&settings, &executor, clock).await?;
+        let agent_id = uuid::Uuid::new_v4().to_string();
         let monitor = Monitor::new(
             Arc::clone(&settings),
             Arc::clone(&executor),
             handle.clone(),
             address,
+            agent_id.clone(),
         )?;
         let api = Api::new(
             handle,
             Arc::clone(&executor),
             settings.token.clone(),
             settings.limits.clone(),
+            agent_id,
         );
         tracing::info!(%address, controller = %settings.controller, "the agent is ready");
         Ok(Self {

@@ -67,6 +67,13 @@ pub struct NodeReport {
     pub processes: Vec<ProcessReport>,
 }
 
+/// Who answers at a node's address: body of `GET /v1/identity` on the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Identity {
+    /// As in the agent's reports.
+    pub agent_id: String,
+}
+
 /// Answer to a report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ReportAccepted {

@@ -202,6 +202,8 @@ pub enum AlertKind {
     NodeDead,
     /// It reports again.
     NodeBack,
+    /// Two agents claim to be it.
+    NodeContested,
     /// A process keeps crashing.
     ProcessCrashing,
     /// A process was killed for reaching its memory limit.

@@ -1,4 +1,4 @@
-//! What the controller asks of the agent: the desired set, and logs. Nobody else gets an answer.
+//! What the controller asks of the agent: who it is, the desired set, and logs. Nobody else gets an answer.
 
 mod desired;
 mod logs;
@@ -17,7 +17,7 @@ use axum::{
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tower::limit::GlobalConcurrencyLimitLayer;
-use tucano_api::error::ErrorBody;
+use tucano_api::{agent::Identity, error::ErrorBody};
 
 use crate::{
     runner::{Handle, execute::Executor},
@@ -34,6 +34,7 @@ pub struct Api {
     executor: Arc<Executor>,
     token: Option<Token>,
     limits: Limits,
+    agent_id: String,
     followers: Arc<Semaphore>,
 }
 
@@ -44,6 +45,7 @@ impl Api {
         executor: Arc<Executor>,
         token: Option<Token>,
         limits: Limits,
+        agent_id: String,
     ) -> Self {
         Self {
             followers: Arc::new(Semaphore::new(limits.followers)),
@@ -51,6 +53,7 @@ impl Api {
             executor,
             token,
             limits,
+            agent_id,
         }
     }
 
@@ -63,6 +66,7 @@ impl Api {
             .route_layer(DefaultBodyLimit::max(body_bytes))
             .route_layer(GlobalConcurrencyLimitLayer::new(REQUESTS_AT_ONCE))
             .route("/v1/processes/{id}/logs", get(logs::get))
+            .route("/v1/identity", get(identity))
             .route_layer(from_fn_with_state(Arc::clone(&api), authorize))
             .route("/healthz", get(async || "ok\n"))
             .fallback(async || {
@@ -70,6 +74,13 @@ impl Api {
             })
             .with_state(api)
     }
+}
+
+/// Who answers here, so that the controller can tell a report that was sent from here.
+async fn identity(State(api): State<Arc<Api>>) -> Json<Identity> {
+    Json(Identity {
+        agent_id: api.agent_id.clone(),
+    })
 }
 
 /// An answer that says no, and why.

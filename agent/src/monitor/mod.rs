@@ -61,12 +61,13 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// `listen` is where the agent really listens.
+    /// `listen` is where the agent really listens, `agent_id` who it says it is there.
     pub fn new(
         settings: Arc<Settings>,
         executor: Arc<Executor>,
         runner: Handle,
         listen: SocketAddr,
+        agent_id: String,
     ) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .timeout(settings.report_timeout())
@@ -75,7 +76,7 @@ impl Monitor {
             .build()?;
         Ok(Self {
             node: NodeMonitor::new(&settings),
-            agent_id: uuid::Uuid::new_v4().to_string(),
+            agent_id,
             sequence: 0,
             last_failure: None,
             was_heard: false,

@@ -1,5 +1,7 @@
 //! What the agent accepts, and from whom.
 
+use tucano_api::agent::Identity;
+
 use crate::node::{desired, on_a_node, process};
 
 #[test]
@@ -24,6 +26,13 @@ fn only_the_holder_of_the_token_is_answered() {
         }
         let logs = format!("http://{}/v1/processes/hello-1/logs", node.agent_address);
         assert_eq!(node.client.get(logs).send().await.unwrap().status(), 401);
+        let identity = format!("http://{}/v1/identity", node.agent_address);
+        let nobody = node.client.get(&identity).send().await.unwrap();
+        assert_eq!(nobody.status(), 401);
+        let named = node.client.get(&identity).bearer_auth("agents-only");
+        let named: Identity = named.send().await.unwrap().json().await.unwrap();
+        let report = node.wait_for("a report", |report| Some(report.agent_id.clone()));
+        assert_eq!(named.agent_id, report.await);
         let health = format!("http://{}/healthz", node.agent_address);
         assert_eq!(node.client.get(health).send().await.unwrap().status(), 200);
         assert!(!node.data("desired.json").exists(), "nothing was taken");

@@ -5,7 +5,8 @@
 //! - [`model`]: what is durable (records) and what is said to and by the planner (events, actions).
 //! - [`cluster`]: the state and `step`.
 //! - `restore`: the state from its records; `configure`: new topology or settings.
-//! - `nodes`: leases, restarts; `reports`: what agents say; `weight`: what a node's load means for routing.
+//! - `nodes`: leases, restarts; `reports`: what agents say; `rivals`: two agents that claim to be the same
+//!   worker's; `weight`: what a node's load means for routing.
 //! - `services`: revisions; `rollout`: how many processes of which revision; `placement`: where;
 //!   `rebalance`: moving them; `victims`: which ones go first.
 //! - `processes`: the life of one process; `health`: what is told of its crashes.
@@ -27,6 +28,7 @@ mod reasons;
 mod rebalance;
 mod reports;
 mod restore;
+mod rivals;
 mod rollout;
 mod routes;
 mod services;

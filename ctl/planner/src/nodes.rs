@@ -24,6 +24,7 @@ use crate::{
     cluster::Cluster,
     model::{NodeRecord, Worker},
     reasons::{self, plural},
+    rivals::Rivals,
     weight::Load,
 };
 
@@ -39,6 +40,8 @@ pub(crate) struct Node {
     pub(crate) leased_at: Timestamp,
     /// Its agent and that agent's last report, so that late ones are told from new ones.
     pub(crate) last_heard: Option<(String, u64)>,
+    /// Which other agents claim to be this worker's.
+    pub(crate) rivals: Rivals,
     /// Its last report, without the processes, while it is alive.
     pub(crate) report: Option<NodeReport>,
     /// Processes that exist there (or may) although they are not to run.
@@ -85,6 +88,7 @@ impl Node {
             record,
             leased_at: now,
             last_heard: None,
+            rivals: Rivals::default(),
             report: None,
             strays: Vec::new(),
             processes: BTreeSet::new(),

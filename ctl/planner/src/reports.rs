@@ -21,6 +21,9 @@ impl Cluster {
         if self.nodes[index].is_late(&report) {
             return;
         }
+        if self.nodes[index].is_superseded(&report.agent_id) {
+            return self.contest(index, &report);
+        }
         self.pause_forgiven = false;
         let before = self.nodes[index].condition();
         let generation = report.generation;
@@ -41,6 +44,7 @@ impl Cluster {
         let node = &mut self.nodes[index];
         let reservable = node.reservable();
         node.leased_at = self.now;
+        node.succeed(&report.agent_id);
         node.last_heard = Some((report.agent_id.clone(), report.sequence));
         let reweighted = node.load.observe(&report.metrics);
         node.report = Some(report);

@@ -20,6 +20,8 @@ const FAREWELLS: u32 = 30;
 pub(super) struct Runner {
     wanted: watch::Sender<Wanted>,
     task: JoinHandle<()>,
+    /// The agent that answers at the node's address.
+    agent: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -48,7 +50,11 @@ impl Runner {
     pub(super) fn start(node: NodeName, client: AgentClient) -> Self {
         let wanted = watch::Sender::new(Wanted::default());
         let task = tokio::spawn(push_all(node, wanted.subscribe(), client));
-        Self { wanted, task }
+        Self {
+            wanted,
+            task,
+            agent: None,
+        }
     }
 
     pub(super) fn assign(&self, set: DesiredSet) {
@@ -62,7 +68,14 @@ impl Runner {
         });
     }
 
-    pub(super) fn is_at(&self, address: SocketAddr) {
+    /// Whether this agent is known to be the one at this address.
+    pub(super) fn reaches(&self, agent: &str, address: SocketAddr) -> bool {
+        self.agent.as_deref() == Some(agent) && self.address() == Some(address)
+    }
+
+    /// This agent was asked there, and answered.
+    pub(super) fn is_reached_at(&mut self, agent: String, address: SocketAddr) {
+        self.agent = Some(agent);
         self.wanted.send_if_modified(|wanted| {
             let moved = wanted.address != Some(address);
             wanted.address = Some(address);
@@ -125,7 +138,7 @@ fn report_failure(node: &NodeName, set: &DesiredSet, error: &AgentError) {
         AgentError::Unreachable { .. } | AgentError::Timeout { .. } => {
             tracing::info!(%node, generation = %set.generation, %error, "a desired set could not be sent; trying again");
         }
-        AgentError::Refused { .. } => {
+        AgentError::Refused { .. } | AgentError::Malformed { .. } => {
             tracing::warn!(%node, generation = %set.generation, %error, "a desired set was refused");
         }
     }

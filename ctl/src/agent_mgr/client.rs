@@ -1,10 +1,10 @@
 //! Requests to an agent.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tucano_api::{
-    agent::DesiredSet,
+    agent::{DesiredSet, Identity},
     error::ErrorBody,
     ids::{NodeName, ProcessId},
 };
@@ -34,6 +34,14 @@ pub enum AgentError {
     Timeout {
         /// Where it is.
         address: SocketAddr,
+    },
+    /// What it says makes no sense.
+    #[error("the agent at {address} does not answer as one of this version does: {source}")]
+    Malformed {
+        /// Where it is.
+        address: SocketAddr,
+        /// What is wrong with it.
+        source: serde_json::Error,
     },
     /// It refused.
     #[error("the agent at {address} refused ({status}): {}", body.error)]
@@ -73,6 +81,18 @@ impl AgentClient {
             .put(format!("http://{address}/v1/desired"))
             .json(set);
         self.send(address, request).await.map(|_| ())
+    }
+
+    /// Asks who answers there.
+    ///
+    /// # Errors
+    /// Why nobody of ours does.
+    pub async fn identity(&self, address: SocketAddr) -> Result<Identity, AgentError> {
+        let request = self.client.get(format!("http://{address}/v1/identity"));
+        let mut answer = self.send(address, request).await?;
+        let patience = self.config.current().limits.agent_timeout.0;
+        let text = read_bounded(&mut answer, patience).await;
+        serde_json::from_slice(&text).map_err(|source| AgentError::Malformed { address, source })
     }
 
     /// Begins to read a process's logs; the response's body goes on for as long as they do.
@@ -125,7 +145,14 @@ impl AgentClient {
 }
 
 /// The agent's words, where it has any and they are not endless.
-async fn refusal(mut answer: Response, patience: std::time::Duration) -> ErrorBody {
+async fn refusal(mut answer: Response, patience: Duration) -> ErrorBody {
+    let text = read_bounded(&mut answer, patience).await;
+    serde_json::from_slice(&text)
+        .unwrap_or_else(|_| ErrorBody::new("agent_refused", "it did not say why"))
+}
+
+/// As much of a short answer as came in time, and some bytes more than one may have where it is too long.
+async fn read_bounded(answer: &mut Response, patience: Duration) -> Vec<u8> {
     const MOST: usize = 16 << 10;
     let mut text = Vec::new();
     let read = async {
@@ -137,8 +164,7 @@ async fn refusal(mut answer: Response, patience: std::time::Duration) -> ErrorBo
         }
     };
     if tokio::time::timeout(patience, read).await.is_err() {
-        tracing::debug!("an agent's error did not end in time");
+        tracing::debug!("an agent's answer did not end in time");
     }
-    serde_json::from_slice(&text)
-        .unwrap_or_else(|_| ErrorBody::new("agent_refused", "it did not say why"))
+    text
 }

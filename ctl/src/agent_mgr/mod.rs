@@ -14,7 +14,7 @@ use tucano_api::{
     agent::{DesiredSet, NodeReport, ReportAccepted},
     ids::{Generation, NodeName},
 };
-use tucano_planner::Event;
+use tucano_planner::{Cluster, Event};
 
 use self::assign::Runner;
 pub use self::client::AgentClient;
@@ -46,6 +46,26 @@ pub enum ReportError {
         /// Its address.
         ip: std::net::IpAddr,
     },
+    /// Whoever sent it is not found where its node is.
+    #[error(
+        "the report for {node} was refused, for it is not from the agent at {address}: {why}. The controller must be able to connect to the agent there: mind firewalls, and that each machine has a name and ip of its own in agent.toml"
+    )]
+    Unconfirmed {
+        /// The worker.
+        node: NodeName,
+        /// Where its agent should be.
+        address: SocketAddr,
+        /// What happened there.
+        why: String,
+    },
+    /// Another agent of this node was started later, and is alive.
+    #[error(
+        "another agent reports for {node}, and was started later than this one: stop one of them, or give it another name and ip in its agent.toml"
+    )]
+    Superseded {
+        /// The worker.
+        node: NodeName,
+    },
     /// The controller is about to end.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -66,7 +86,7 @@ impl AgentManager {
     /// Takes a report into the cluster's state.
     ///
     /// # Errors
-    /// When it is from nobody we know.
+    /// When it is from nobody we know, or not from the one agent of its node.
     pub async fn report(&self, report: NodeReport) -> Result<ReportAccepted, ReportError> {
         let config = self.config.current();
         let worker = config
@@ -79,16 +99,22 @@ impl AgentManager {
                     .map_or_else(|| report.ip.to_string(), ToString::to_string),
                 ip: report.ip,
             })?;
-        let (node, seen) = (worker.name.clone(), report.generation);
+        let (node, seen, agent) = (
+            worker.name.clone(),
+            report.generation,
+            report.agent_id.clone(),
+        );
         let address = SocketAddr::new(worker.ip, report.agent_port);
-        self.runner(&node, |runner| runner.is_at(address));
+        self.confirm(&node, &agent, address).await?;
         self.brain
             .note(Event::NodeReported {
                 node: node.clone(),
                 report: Box::new(report),
             })
             .await?;
+        self.admitted(&node, &agent).await?;
         let generation = self.runner(&node, |runner| {
+            runner.is_reached_at(agent, address);
             runner.has_seen(seen);
             runner.generation()
         });
@@ -97,6 +123,41 @@ impl AgentManager {
             generation: generation.unwrap_or(seen),
             lease: config.planner.lease,
         })
+    }
+
+    /// Asks at the node's address, once for each agent, whether it is there that this report comes from: whoever has
+    /// a copy of an agent's configuration must not speak for its node, and a node that cannot be told what to run
+    /// is not alive.
+    async fn confirm(
+        &self,
+        node: &NodeName,
+        agent: &str,
+        address: SocketAddr,
+    ) -> Result<(), ReportError> {
+        if self.runner(node, |runner| runner.reaches(agent, address)) {
+            return Ok(());
+        }
+        let unconfirmed = |why: String| ReportError::Unconfirmed {
+            node: node.clone(),
+            address,
+            why,
+        };
+        let answer = self.client.identity(address).await;
+        let identity = answer.map_err(|error| unconfirmed(error.to_string()))?;
+        if identity.agent_id == agent {
+            return Ok(());
+        }
+        Err(unconfirmed("another agent answers there".to_owned()))
+    }
+
+    /// Whether the planner took the report for one of the node's present agent.
+    async fn admitted(&self, node: &NodeName, agent: &str) -> Result<(), ReportError> {
+        let (name, agent) = (node.clone(), agent.to_owned());
+        let is_superseded = move |cluster: &Cluster| cluster.is_superseded(&name, &agent);
+        if self.brain.query(is_superseded).await? {
+            return Err(ReportError::Superseded { node: node.clone() });
+        }
+        Ok(())
     }
 
     /// Sends a desired set to its node, as soon as it is known where that is. Does not wait.

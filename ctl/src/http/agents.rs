@@ -39,6 +39,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         (status = 200, body = ReportAccepted),
         (status = 400, body = ErrorBody),
         (status = 403, description = "Not a worker of the topology", body = ErrorBody),
+        (status = 409, description = "Not from the one agent at the worker's address", body = ErrorBody),
         (status = 413, body = ErrorBody)))]
 async fn report(State(api): State<Arc<Api>>, body: Body) -> Result<Json<ReportAccepted>, ApiError> {
     let limits = api.config.current().limits.clone();

@@ -133,6 +133,12 @@ impl From<ReportError> for ApiError {
             ReportError::UnknownNode { .. } => {
                 Self::new(StatusCode::FORBIDDEN, "unknown_node", error.to_string())
             }
+            ReportError::Unconfirmed { .. } => {
+                Self::new(StatusCode::CONFLICT, "unconfirmed_agent", error.to_string())
+            }
+            ReportError::Superseded { .. } => {
+                Self::new(StatusCode::CONFLICT, "superseded_agent", error.to_string())
+            }
             ReportError::Refused(refused) => refused.into(),
         }
     }

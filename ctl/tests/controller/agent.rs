@@ -18,7 +18,9 @@ use axum::{
 };
 use tokio::task::JoinHandle;
 use tucano_api::{
-    agent::{DesiredProcess, DesiredSet, NodeMetrics, NodeReport, ProcessReport, ProcessState},
+    agent::{
+        DesiredProcess, DesiredSet, Identity, NodeMetrics, NodeReport, ProcessReport, ProcessState,
+    },
     ids::Generation,
     units::Bytes,
 };
@@ -44,6 +46,7 @@ struct Shared {
     is_cut_off: AtomicBool,
     /// What the controller presented.
     presented: Mutex<Option<String>>,
+    answered: Mutex<Option<StatusCode>>,
 }
 
 impl Agent {
@@ -67,10 +70,12 @@ impl Agent {
             outcome: Mutex::new(Box::new(|_, _| {})),
             is_cut_off: AtomicBool::new(false),
             presented: Mutex::default(),
+            answered: Mutex::default(),
         });
         let routes = Router::new()
             .route("/v1/desired", put(take))
             .route("/v1/processes/{id}/logs", get(logs))
+            .route("/v1/identity", get(identity))
             .with_state(shared.clone());
         let serve = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         let report = tokio::spawn(report(shared.clone(), ctl.url("/v1/reports")));
@@ -98,6 +103,16 @@ impl Agent {
         let desired = self.shared.desired.lock().unwrap();
         let processes = desired.iter().flat_map(|set| &set.processes);
         processes.map(|process| process.id.to_string()).collect()
+    }
+
+    /// As its reports have them: `agent_id` and `agent_port`.
+    pub(crate) fn id_and_port(&self) -> (String, u16) {
+        (self.shared.id.clone(), self.shared.port)
+    }
+
+    /// What the controller answered to its last report.
+    pub(crate) fn answered(&self) -> Option<StatusCode> {
+        *self.shared.answered.lock().unwrap()
     }
 
     /// What the controller presented to it last.
@@ -136,6 +151,14 @@ async fn take(
     StatusCode::OK
 }
 
+async fn identity(State(agent): State<Arc<Shared>>) -> Result<Json<Identity>, StatusCode> {
+    if agent.is_cut_off.load(SeqCst) {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let agent_id = agent.id.clone();
+    Ok(Json(Identity { agent_id }))
+}
+
 async fn logs(Path(id): Path<String>, Query(query): Query<Vec<(String, String)>>) -> Body {
     let query: Vec<String> = query.iter().map(|(k, v)| format!("{k}={v}")).collect();
     Body::from(format!("I am {id}\nasked for {}\n", query.join(" ")))
@@ -153,7 +176,9 @@ async fn report(agent: Arc<Shared>, url: String) {
             request = request.bearer_auth(token);
         }
         // A controller that is down or refuses is what some tests are about.
-        request.send().await.ok();
+        if let Ok(answer) = request.send().await {
+            *agent.answered.lock().unwrap() = Some(answer.status());
+        }
     }
 }
 

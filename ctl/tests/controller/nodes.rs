@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::Agent,
-    ctl::{Ctl, config},
+    ctl::{Answer, Ctl, config},
     image,
 };
 
@@ -112,34 +112,104 @@ async fn a_worker_that_cannot_be_restarted_is_dead_with_the_reason() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_is_told_what_to_do() {
-    let mut ctl = Ctl::start(&config(1, "", "")).await;
-    let _known = Agent::start(&ctl, 1).await;
-    ctl.eventually("the known one", async |ctl| {
-        (condition(ctl, "w1").await == "alive").then_some(())
-    })
-    .await;
-    let report = json!({
-        "node": "w9", "ip": "127.0.0.99", "agent_port": 1, "agent_id": "x", "sequence": 1,
+async fn post(ctl: &Ctl, report: &Value) -> Answer {
+    let request = ctl.http().post(ctl.url("/v1/reports")).json(report);
+    ctl.send(request).await
+}
+
+/// A report of a node that runs nothing.
+fn report(node: &str, ip: &str) -> Value {
+    json!({
+        "node": node, "ip": ip, "agent_port": 1, "agent_id": "x", "sequence": 1_000_000,
         "version": "0", "architecture": "amd64", "generation": 0, "processes": [],
         "metrics": {
             "cpus": 1, "cpu_used": 0.0, "load": [0.0, 0.0, 0.0], "memory_total": 1,
             "memory_available": 1, "memory_reservable": 1, "disk_total": 1, "disk_available": 1,
         },
-    });
-    let post = |report: &Value| ctl.http().post(ctl.url("/v1/reports")).json(report);
-    let error = ctl.send(post(&report)).await.refused(403, "unknown_node");
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_told_what_to_do() {
+    let mut ctl = Ctl::start(&config(1, "", "")).await;
+    let known = Agent::start(&ctl, 1).await;
+    ctl.eventually("the known one", async |ctl| {
+        (condition(ctl, "w1").await == "alive").then_some(())
+    })
+    .await;
+    let stranger = report("w9", "127.0.0.99");
+    let error = post(&ctl, &stranger).await.refused(403, "unknown_node");
     assert!(
         error.contains("w9") && error.contains("add it to ctl.toml"),
         "{error}"
     );
-    let mut nameless = report.clone();
+    let mut nameless = report("w1", "::ffff:127.0.0.11");
     nameless["node"] = Value::Null;
-    nameless["ip"] = "::ffff:127.0.0.11".into();
-    let accepted = ctl.send(post(&nameless)).await.expect(200);
+    let (id, port) = known.id_and_port();
+    (nameless["agent_id"], nameless["agent_port"]) = (id.into(), port.into());
+    let accepted = post(&ctl, &nameless).await.expect(200);
     assert_eq!(accepted["node"], "w1");
-    ctl.send(post(&json!({"ip": 3})))
+    post(&ctl, &json!({"ip": 3}))
         .await
         .refused(400, "invalid_report");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_a_nodes_configuration_but_not_its_address_does_not_speak_for_it() {
+    let mut ctl = Ctl::start(&with_restart(1, "[\"true\"]")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    ctl.eventually("the worker", async |ctl| {
+        (condition(ctl, "w1").await == "alive").then_some(())
+    })
+    .await;
+    let mut copy = report("w1", "127.0.0.11");
+    let error = post(&ctl, &copy).await;
+    let error = error.refused(409, "unconfirmed_agent");
+    assert!(
+        error.contains("127.0.0.11:1") && error.contains("firewalls"),
+        "{error}"
+    );
+    copy["agent_port"] = agent.id_and_port().1.into();
+    let error = post(&ctl, &copy).await;
+    let error = error.refused(409, "unconfirmed_agent");
+    assert!(error.contains("another agent answers there"), "{error}");
+
+    // Nor does it make a lost node look alive.
+    agent.cut_off(true);
+    ctl.eventually("the loss", async |ctl| {
+        (condition(ctl, "w1").await == "missing").then_some(())
+    })
+    .await;
+    post(&ctl, &copy).await.refused(409, "unconfirmed_agent");
+    assert_eq!(condition(&ctl, "w1").await, "missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_agents_of_one_node_the_later_one_counts() {
+    let mut ctl = Ctl::start(&config(1, "", "")).await;
+    let first = Agent::start(&ctl, 1).await;
+    ctl.eventually("the first", async |_| {
+        (first.answered()? == 200).then_some(())
+    })
+    .await;
+    let second = Agent::start(&ctl, 1).await;
+    ctl.eventually("both to be told", async |_| {
+        (second.answered()? == 200 && first.answered()? == 409).then_some(())
+    })
+    .await;
+    ctl.deploy_and("?wait=true", &image::config(2, ""), image::archive("one"))
+        .await
+        .expect(201);
+    assert_eq!((first.processes().len(), second.processes().len()), (0, 2));
+    ctl.eventually("the alert", async |ctl| {
+        ctl.log()
+            .contains("two agents claim to be worker w1")
+            .then_some(())
+    })
+    .await;
+    drop(second);
+    ctl.eventually("the first again", async |_| {
+        (first.answered()? == 200 && first.processes().len() == 2).then_some(())
+    })
+    .await;
 }

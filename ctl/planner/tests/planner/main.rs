@@ -23,6 +23,7 @@ mod rebalance;
 mod reports;
 mod restarts;
 mod restore;
+mod rivals;
 mod rollout;
 mod routes;
 mod services;

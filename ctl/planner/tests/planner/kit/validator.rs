@@ -92,7 +92,7 @@ impl Validator {
             let late = self.reports.get(node).is_some_and(|last| {
                 last.agent_id == report.agent_id && report.sequence <= last.sequence
             });
-            if !late {
+            if !late && !cluster.is_superseded(node, &report.agent_id) {
                 self.reports.insert(node.clone(), (**report).clone());
             }
         }
@@ -172,6 +172,10 @@ impl Validator {
             let Action::Alert(alert) = action else {
                 continue;
             };
+            // It says nothing of the node's condition; how often it is told is a rule of its own.
+            if alert.kind == AlertKind::NodeContested {
+                continue;
+            }
             let before = self.told.insert(alert.subject.clone(), alert.kind);
             assert!(may_follow(before, alert.kind), "{alert:?} after {before:?}");
         }
@@ -369,6 +373,7 @@ fn may_follow(before: Option<AlertKind>, kind: AlertKind) -> bool {
         NodeMissing => matches!(before, None | Some(NodeBack)),
         NodeDead => before == Some(NodeMissing),
         NodeBack => matches!(before, Some(NodeMissing | NodeDead)),
+        NodeContested => false,
         ProcessCrashing => before != Some(ProcessCrashing),
         ProcessOomKilled => before != Some(ProcessOomKilled),
         ProcessRecovered => matches!(before, Some(ProcessCrashing | ProcessOomKilled)),
