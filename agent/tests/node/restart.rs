@@ -2,7 +2,19 @@
 
 use tucano_api::agent::ProcessState;
 
-use crate::node::{on_a_node, process};
+use crate::node::{Node, on_a_node, process};
+
+/// Kills the first process of hello-1's container, and waits until its supervisor has written that down.
+fn end_process(node: &Node) {
+    let pid = i32::try_from(node.pid("hello-1")).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    let exit = node.data("processes/hello-1/home/exit.json");
+    tucano_testkit::wait_until("the exit on disk", crate::node::PATIENCE, || exit.exists());
+}
 
 #[test]
 fn containers_outlive_a_killed_agent_and_the_next_one_adopts_them() {
@@ -88,14 +100,7 @@ fn what_was_outdated_meanwhile_is_not_started_again() {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
         node.kill_agent();
-        let pid = i32::try_from(node.pid("hello-1")).unwrap();
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(pid).unwrap(),
-            rustix::process::Signal::KILL,
-        )
-        .unwrap();
-        let exit = node.data("processes/hello-1/home/exit.json");
-        tucano_testkit::wait_until("the exit on disk", crate::node::PATIENCE, || exit.exists());
+        end_process(&node);
         // While the node was away the process was placed elsewhere: the controller has a newer set.
         node.controller.announce(2);
         node.start_agent().await;
@@ -118,12 +123,7 @@ fn without_a_controller_the_stored_set_runs_on() {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
         node.kill_agent();
-        let pid = i32::try_from(node.pid("hello-1")).unwrap();
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(pid).unwrap(),
-            rustix::process::Signal::KILL,
-        )
-        .unwrap();
+        end_process(&node);
         // Reports are answered with a generation that never comes; the wait for it is bounded.
         node.controller.announce(9);
         node.start_agent().await;
