@@ -160,6 +160,7 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
     let runtime = runtime_program(settings)?;
     Ok(Executor {
         user_namespaces: user_namespaces_work(&runtime, &settings.data_dir),
+        caps_without_user_namespaces: settings.caps_without_user_namespaces,
         data,
         images,
         network,

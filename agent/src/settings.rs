@@ -68,6 +68,9 @@ pub struct Settings {
     /// How long stored processes wait to be started after the agent's start for a controller that does not answer.
     #[serde(default = "default_controller_wait")]
     pub controller_wait: Span,
+    /// Whether services get the capabilities they ask for even where user namespaces do not work, and they are the node's own.
+    #[serde(default)]
+    pub caps_without_user_namespaces: bool,
     /// The program that starts containers; else `tucano_oci` beside the agent's own.
     #[serde(default)]
     pub runtime: Option<PathBuf>,

@@ -193,6 +193,9 @@ pub struct ProcessReport {
     /// How it last ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<Exit>,
+    /// In what it is less restricted than others, each as `key=value`: what its service asked for, and what its node lacks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relaxed: Vec<String>,
     /// Read from its cgroup, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<ProcessMetrics>,

@@ -4,6 +4,7 @@
 //! - [`ids`]: names and numbers that identify things; each parses once, strictly.
 //! - [`units`]: sizes and durations as people write them.
 //! - [`service`]: the static configuration of a service.
+//! - [`sandbox`]: what it may ask of its sandbox.
 //! - [`settings`]: reading any static configuration with line, column and a suggestion on error.
 //! - [`agent`]: controller → agent desired sets and agent → controller reports.
 //! - [`routes`]: the table that discovery gives to the balancer.
@@ -14,6 +15,7 @@ pub mod agent;
 pub mod error;
 pub mod ids;
 pub mod routes;
+pub mod sandbox;
 pub mod service;
 pub mod settings;
 pub mod state;

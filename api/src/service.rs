@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     ids::{Digest, ServiceName},
+    sandbox::{Capabilities, DEFAULT_PIDS},
     settings::{Problem, Validate},
     units::{Bytes, Span},
 };
@@ -52,6 +53,19 @@ pub struct ServiceConfig {
     /// How many processes and threads may exist in each container.
     #[serde(default = "default_pids")]
     pub pids: u32,
+    /// Capabilities of programs that run as the container's root: `"web"` (CHOWN, DAC_OVERRIDE, FOWNER, NET_BIND_SERVICE,
+    /// SETGID, SETUID) or a list of names. None where absent.
+    #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
+    pub caps: Capabilities,
+    /// Whether the root file system is read-only, with a tmpfs on `/tmp`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Size of that tmpfs, which counts as memory: 64 MiB where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tmp_size: Option<Bytes>,
+    /// Size of `/dev/shm`, which counts as memory: 64 MiB where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<Bytes>,
     /// How a process is found healthy; a TCP connect to `port` when absent.
     #[serde(default)]
     pub health: Health,
@@ -124,7 +138,7 @@ fn default_memory() -> Bytes {
     Bytes::mib(256)
 }
 fn default_pids() -> u32 {
-    512
+    DEFAULT_PIDS
 }
 fn default_stop_timeout() -> Span {
     Span::secs(10)
@@ -161,6 +175,7 @@ impl ServiceConfig {
 impl Validate for ServiceConfig {
     fn validate(&self) -> Result<(), Problem> {
         check_numbers(self)?;
+        check_tmpfs(self)?;
         for host in &self.hosts {
             check_host(host)?;
         }
@@ -211,6 +226,21 @@ fn check_numbers(config: &ServiceConfig) -> Result<(), Problem> {
     }
     if config.stop_timeout > Span::secs(3600) {
         return Err(Problem::new("stop_timeout", "at most 1h"));
+    }
+    Ok(())
+}
+
+/// A tmpfs larger than all memory could never be filled.
+fn check_tmpfs(config: &ServiceConfig) -> Result<(), Problem> {
+    for (key, size) in [("tmp_size", config.tmp_size), ("shm_size", config.shm_size)] {
+        if size.is_some_and(|size| !(Bytes(4096)..=config.memory).contains(&size)) {
+            let message = format!("write a size from 4KiB to `memory`, {}", config.memory);
+            return Err(Problem::new(key, message));
+        }
+    }
+    if config.tmp_size.is_some() && !config.read_only {
+        let message = "only with `read_only = true` is /tmp a file system of its own";
+        return Err(Problem::new("tmp_size", message));
     }
     Ok(())
 }
@@ -316,7 +346,8 @@ mod tests {
     fn every_key_reads() {
         let config = read(
             "image = \"hello.tar\"\nhosts = [\"a.example\"]\npath_prefix = \"/x\"\nenv = { A = \"1\" }\nargs = [\"-v\"]\n\
-             user = \"1000:1000\"\nmemory = \"64MiB\"\ncpus = 0.5\npids = 10\nstop_timeout = \"1s\"\n\
+             user = \"1000:1000\"\nmemory = \"64MiB\"\ncpus = 0.5\npids = 10\n\
+             caps = \"web\"\nread_only = true\ntmp_size = \"8MiB\"\nshm_size = \"16MiB\"\nstop_timeout = \"1s\"\n\
              health = { http = \"/healthz\", interval = \"500ms\", timeout = \"2s\", grace = \"1m\" }",
         )
         .unwrap();
@@ -334,6 +365,9 @@ mod tests {
             ("memory = \"1KiB\"", "4 MiB"),
             ("cpus = 0.0", "0.01"),
             ("pids = 0", "pids"),
+            ("shm_size = \"1GiB\"", "4KiB to `memory`, 256.0 MiB"),
+            ("read_only = true\ntmp_size = 0", "tmp_size: write a size"),
+            ("tmp_size = \"1MiB\"", "read_only = true"),
             ("env = { \"A=B\" = \"1\" }", "variable"),
             ("health = { http = \"/\", exec = [\"x\"] }", "only one"),
             ("health = { exec = [] }", "name the program"),
@@ -379,5 +413,10 @@ mod tests {
             ..config.clone()
         };
         assert!(!config.same_process(&bigger));
+        let looser = ServiceConfig {
+            caps: read("caps = \"web\"").unwrap().caps,
+            ..config.clone()
+        };
+        assert!(!config.same_process(&looser));
     }
 }

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use tucano_api::{
-    agent::ProcessState,
+    agent::{ProcessReport, ProcessState},
     state::{NodeCondition, NodeView, ProcessView, ServiceView},
     units::{Span, Timestamp},
 };
@@ -75,7 +75,8 @@ impl Style {
 /// Processes, and what waits for a place.
 pub fn processes(services: &[ServiceView], style: Style) -> String {
     let columns = [
-        "PROCESS", "NODE", "STATE", "REVISION", "AGE", "RESTARTS", "MEMORY", "PORT", "WHY",
+        "PROCESS", "NODE", "STATE", "REVISION", "AGE", "RESTARTS", "MEMORY", "PORT", "RELAXED",
+        "WHY",
     ];
     let mut table = style.table(&columns);
     for service in services {
@@ -90,7 +91,7 @@ pub fn processes(services: &[ServiceView], style: Style) -> String {
                 style.cell("pending", Color::Yellow),
             ];
             row.push(Cell::new(service.configured.revision));
-            row.extend(["-"; 4].map(Cell::new));
+            row.extend(["-"; 5].map(Cell::new));
             row.push(Cell::new(&pending.reason));
             table.add_row(row);
         }
@@ -122,8 +123,22 @@ fn process_row(process: &ProcessView, style: Style) -> Vec<Cell> {
         Cell::new(report.restarts),
         Cell::new(memory.unwrap_or_else(|| "-".to_owned())),
         Cell::new(port.unwrap_or_else(|| "-".to_owned())),
+        Cell::new(relaxed(report)),
         Cell::new(why.unwrap_or_default()),
     ]
+}
+
+/// What is less strict than by default, in words without spaces where it has them.
+fn relaxed(report: &ProcessReport) -> String {
+    let items: Vec<_> = report
+        .relaxed
+        .iter()
+        .map(|item| item.replace(' ', "-"))
+        .collect();
+    if items.is_empty() {
+        return "-".to_owned();
+    }
+    items.join(" ")
 }
 
 /// Configured services.
@@ -251,6 +266,8 @@ mod tests {
         view.active.processes[0].report.started_at = Some(Timestamp(3_600_000));
         view.active.processes[0].report.node_port = Some(20_000);
         view.active.processes[1].report.restarts = 4;
+        view.active.processes[1].report.relaxed =
+            vec!["caps=web".into(), "no user namespace".into()];
         let exit = Exit {
             code: Some(1),
             signal: None,
@@ -263,10 +280,10 @@ mod tests {
             reason: "no worker has 256 MiB left".to_owned(),
         });
         let expected = "\
-PROCESS   NODE  STATE        REVISION  AGE    RESTARTS  MEMORY  PORT   WHY
-hello-1   w1    healthy      3         1m40s  0         -       20000
-hello-2   w2    backing off  3         -      4         -       -      ended with exit code 1
-hello ×2  -     pending      3         -      -         -       -      no worker has 256 MiB left";
+PROCESS   NODE  STATE        REVISION  AGE    RESTARTS  MEMORY  PORT   RELAXED                     WHY
+hello-1   w1    healthy      3         1m40s  0         -       20000  -
+hello-2   w2    backing off  3         -      4         -       -      caps=web no-user-namespace  ended with exit code 1
+hello ×2  -     pending      3         -      -         -       -      -                           no worker has 256 MiB left";
         assert_eq!(processes(&[view], PLAIN), expected);
     }
 

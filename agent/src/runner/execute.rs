@@ -10,7 +10,9 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{RwLock, Semaphore},
 };
-use tucano_api::{agent::Exit, ids::NodeName, ids::ProcessId, units::Timestamp};
+use tucano_api::{
+    agent::Exit, ids::NodeName, ids::ProcessId, service::ServiceConfig, units::Timestamp,
+};
 use tucano_oci_runtime::{
     cgroup::{self, Cgroup},
     launch::{Launch, LogLimits, Rootfs},
@@ -37,6 +39,12 @@ pub enum Error {
         "the image has neither Entrypoint nor Cmd, and the service gives no args: there is nothing to run"
     )]
     NoCommand,
+    /// Its capabilities would be the node's own.
+    #[error(
+        "the service asks for capabilities ({0}), and user namespaces, which bound them, do not work on this node: take `caps` \
+         away, or let this node give them by caps_without_user_namespaces = true in its agent.toml"
+    )]
+    Capabilities(String),
     /// Its files cannot be kept.
     #[error(transparent)]
     State(#[from] super::state::Error),
@@ -92,6 +100,8 @@ pub struct Executor {
     pub starting: RwLock<()>,
     /// Whether each process gets user ids of its own.
     pub user_namespaces: bool,
+    /// Whether capabilities are given without.
+    pub caps_without_user_namespaces: bool,
 }
 
 impl Executor {
@@ -195,6 +205,12 @@ impl Executor {
         blocking(move || Ok(cgroup::remove_parent(&parent)?)).await
     }
 
+    /// In what a process of this configuration is less restricted here than others are.
+    pub fn relaxed(&self, config: &ServiceConfig) -> Vec<String> {
+        let shared_ids = (!self.user_namespaces).then(|| "no user namespace".to_owned());
+        config.relaxed().into_iter().chain(shared_ids).collect()
+    }
+
     fn launch(
         &self,
         record: &Record,
@@ -234,6 +250,13 @@ impl Executor {
                 format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()).into(),
             ),
             user_namespace: self.user_namespaces.then_some(lease.ids_base),
+            capabilities: capabilities(
+                &process.config,
+                self.user_namespaces || self.caps_without_user_namespaces,
+            )?,
+            read_only: process.config.read_only,
+            tmp_bytes: process.config.tmp_size.map(|size| size.0),
+            shared_memory_bytes: process.config.shm_size.map(|size| size.0),
             files: ["hosts", "hostname", "resolv.conf"].map(file).into(),
         };
         let images_user = || config.and_then(|config| config.user().clone());
@@ -253,6 +276,15 @@ impl Executor {
             logs: self.logs,
         })
     }
+}
+
+/// Those that the service asks for: inside a user namespace they reach nothing but its own, without one they are those of
+/// the node's root, which is not for a service to decide.
+fn capabilities(config: &ServiceConfig, allowed: bool) -> Result<Vec<String>, Error> {
+    if allowed || config.caps.is_empty() {
+        return Ok(config.caps.names().map(str::to_owned).collect());
+    }
+    Err(Error::Capabilities(config.caps.to_string()))
 }
 
 /// Completes when the supervisor has ended.
@@ -320,4 +352,28 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Error::Ending)?
+}
+
+#[cfg(test)]
+mod tests {
+    use tucano_api::settings::parse;
+
+    use super::*;
+
+    #[test]
+    fn capabilities_over_the_node_itself_are_not_given() {
+        let config = |more: &str| -> ServiceConfig {
+            let text = format!("name = \"a\"\nconcurrency = 1\nport = 80\n{more}");
+            parse("a", &text).unwrap()
+        };
+        let asking = config("caps = [\"KILL\", \"CHOWN\"]");
+        assert_eq!(capabilities(&asking, true).unwrap(), ["CHOWN", "KILL"]);
+        let refused = capabilities(&asking, false).unwrap_err().to_string();
+        assert!(refused.contains("(CHOWN,KILL)"), "{refused}");
+        assert!(
+            refused.contains("caps_without_user_namespaces"),
+            "{refused}"
+        );
+        assert!(capabilities(&config(""), false).unwrap().is_empty());
+    }
 }

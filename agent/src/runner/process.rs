@@ -100,7 +100,7 @@ impl Process {
     }
 
     /// What the controller is told of it; `wanted` says whether the desired set still holds it.
-    pub fn report(&self, wanted: bool) -> ProcessReport {
+    pub fn report(&self, wanted: bool, executor: &Executor) -> ProcessReport {
         let process = &self.actual.process;
         ProcessReport {
             id: process.id.clone(),
@@ -112,6 +112,7 @@ impl Process {
             started_at: self.started_at,
             restarts: self.restarts,
             last_exit: self.last_exit,
+            relaxed: executor.relaxed(&process.config),
             metrics: None,
         }
     }

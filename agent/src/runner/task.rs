@@ -230,7 +230,10 @@ impl Runner {
             processes: self
                 .processes
                 .values()
-                .map(|process| process.report(self.desired.wants(&process.actual)))
+                .map(|process| {
+                    let wanted = self.desired.wants(&process.actual);
+                    process.report(wanted, &self.executor)
+                })
                 .collect(),
             notes: self.notes.clone(),
         };

@@ -221,3 +221,36 @@ fn the_rules_name_every_process() {
         },
     );
 }
+
+#[test]
+fn what_a_service_asks_of_its_sandbox_by_name_is_given_and_told() {
+    on_a_node("", async |node| {
+        let asking = "caps = \"web\"\nread_only = true\ntmp_size = \"1MiB\"\npids = 600";
+        node.desire(
+            1,
+            vec![process("hello", 1, asking), process("hello", 2, "")],
+        )
+        .await;
+        let relaxed = node.wait_until_healthy("hello-1").await.relaxed;
+        assert_eq!(relaxed[..2], ["caps=web", "pids=600"]);
+        let usual = node.wait_until_healthy("hello-2").await.relaxed;
+        assert_eq!(relaxed[2..], usual, "what the node lacks, it lacks for all");
+        let of = |id: &str, file: &str| {
+            std::fs::read_to_string(format!("/proc/{}/{file}", node.pid(id))).unwrap()
+        };
+        let has = |id: &str, line: &str| of(id, "status").contains(line);
+        assert!(has("hello-1", "CapBnd:\t00000000000004cb\n"));
+        assert!(has("hello-2", "CapBnd:\t0000000000000000\n"));
+        let root = |id: &str| {
+            let mounts = of(id, "mounts");
+            let root = mounts
+                .lines()
+                .find(|line| line.split(' ').nth(1) == Some("/"));
+            root.unwrap().split(' ').nth(3).unwrap().starts_with("ro,")
+        };
+        assert!(root("hello-1") && !root("hello-2"));
+        assert!(of("hello-1", "mounts").contains(" /tmp tmpfs "));
+        assert_eq!(of("hello-2", "oom_score_adj").trim(), "500");
+        node.remove_all(2).await;
+    });
+}

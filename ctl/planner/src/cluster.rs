@@ -119,7 +119,7 @@ impl Cluster {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Configured { workers, settings } => self.configure(workers, settings),
-            Event::ServiceConfigured { config, image } => self.configure_service(config, image),
+            Event::ServiceConfigured { config, image } => self.configure_service(*config, image),
             Event::ServiceRemoved { name } => self.remove_service(&name),
             Event::NodeReported { node, report } => self.take_report(&node, *report),
             Event::RestartFinished { node, result } => self.restart_finished(&node, result),

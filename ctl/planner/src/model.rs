@@ -78,7 +78,7 @@ pub enum Event {
     /// A service was deployed or changed; a no-op where nothing differs from the current revision.
     ServiceConfigured {
         /// Its configuration.
-        config: ServiceConfig,
+        config: Box<ServiceConfig>,
         /// Digest of its image's manifest.
         image: Digest,
     },

@@ -60,6 +60,7 @@ pub(crate) fn unreported(record: &ProcessRecord) -> ProcessReport {
         started_at: None,
         restarts: 0,
         last_exit: None,
+        relaxed: Vec::new(),
         metrics: None,
     }
 }

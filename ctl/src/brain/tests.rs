@@ -82,7 +82,7 @@ fn start(data_dir: &Path) -> (Brain, Recorder) {
 fn deploy(concurrency: u32) -> Event {
     let text = format!("name = \"hello\"\nconcurrency = {concurrency}\nport = 80");
     Event::ServiceConfigured {
-        config: parse("x", &text).unwrap(),
+        config: Box::new(parse("x", &text).unwrap()),
         image: format!("sha256:{}", "a".repeat(64)).parse().unwrap(),
     }
 }

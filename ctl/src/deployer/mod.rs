@@ -189,6 +189,7 @@ impl Deployer {
             let before = cluster
                 .service(&name)
                 .map(|service| service.configured.revision);
+            let config = Box::new(config);
             Ok((Event::ServiceConfigured { config, image }, (name, before)))
         };
         let outcome = self

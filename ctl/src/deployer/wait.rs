@@ -216,6 +216,7 @@ mod tests {
                 started_at: None,
                 restarts: 0,
                 last_exit: None,
+                relaxed: Vec::new(),
                 metrics: None,
             },
         }

@@ -224,6 +224,7 @@ fn healthy(process: &DesiredProcess, outcome: &Outcome) -> ProcessReport {
         started_at: None,
         restarts: 0,
         last_exit: None,
+        relaxed: Vec::new(),
         metrics: None,
     };
     outcome(process, &mut report);

@@ -22,6 +22,7 @@ use crate::{
     container::{
         self,
         inside::Root,
+        kernel,
         manner::{Manner, Stdio, copies, own_streams},
         namespaces::lists,
         process::Plan,
@@ -169,6 +170,8 @@ impl Guest<'_> {
     fn prepare(&self, channel: &Channel) -> Result<(User, [OwnedFd; 3]), Failure> {
         container::isolate()?;
         channel.wait_to_go().step("supervisor")?;
+        // Through the host's /proc: what the container shows as its own could be anything.
+        kernel::set_oom_score(self.process)?;
         self.join()?;
         let root = Root(File::open("/").step("root file system")?.into());
         let user = match &self.user {

@@ -12,8 +12,14 @@ use serde_json::{Value, json};
 /// Ids that a container with a user namespace has.
 pub const USER_NAMESPACE_IDS: u32 = 65_536;
 
-/// Largest `/dev/shm`, in bytes.
+/// Size of `/dev/shm` where nobody asks for another, in bytes.
 pub const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+
+/// Size of `/tmp` where the root is read-only and nobody asks for another, in bytes.
+pub const TMP_BYTES: u64 = 64 << 20;
+
+/// When memory is short, the kernel takes containers before the node's own programs (proc_pid_oom_score_adj(5)).
+const OOM_SCORE: i32 = 500;
 
 /// Most files that one process may have open, unless the node itself has fewer.
 pub const OPEN_FILES: u64 = 65_536;
@@ -78,6 +84,15 @@ pub struct Sandbox {
     pub network: Option<PathBuf>,
     /// First of the [`USER_NAMESPACE_IDS`] host ids that it gets as its own; no user namespace where absent.
     pub user_namespace: Option<u32>,
+    /// Capabilities that its root has, by their names without `CAP_`; none where empty. A program that runs as anybody else
+    /// gets none of them.
+    pub capabilities: Vec<String>,
+    /// Whether the root file system is read-only, with a tmpfs on `/tmp`.
+    pub read_only: bool,
+    /// Size of that tmpfs, in bytes; [`TMP_BYTES`] where absent.
+    pub tmp_bytes: Option<u64>,
+    /// Size of `/dev/shm`, in bytes; [`SHARED_MEMORY_BYTES`] where absent.
+    pub shared_memory_bytes: Option<u64>,
     /// Files of the host shown inside, read-only: `(on the host, inside)`.
     pub files: Vec<(PathBuf, PathBuf)>,
 }
@@ -89,13 +104,14 @@ impl Sandbox {
         let spec = json!({
             "ociVersion": "1.2.0",
             "hostname": self.hostname,
-            "root": { "path": "rootfs" },
+            "root": { "path": "rootfs", "readonly": self.read_only },
             "process": {
                 "user": { "uid": 0, "gid": 0 },
                 "args": self.args,
                 "env": self.env,
                 "cwd": cwd,
-                "capabilities": {},
+                "capabilities": self.capabilities(),
+                "oomScoreAdj": OOM_SCORE,
                 "noNewPrivileges": true,
                 "rlimits": limits(),
             },
@@ -103,6 +119,16 @@ impl Sandbox {
             "linux": self.linux()?,
         });
         Ok(serde_json::from_value(spec)?)
+    }
+
+    /// Neither inheritable nor ambient: no program gets any by being executed (CVE-2022-29162).
+    fn capabilities(&self) -> Value {
+        if self.capabilities.is_empty() {
+            return json!({});
+        }
+        let names = self.capabilities.iter().map(|name| format!("CAP_{name}"));
+        let names: Vec<_> = names.collect();
+        json!({ "bounding": names, "effective": names, "permitted": names })
     }
 
     fn linux(&self) -> Result<Value, Error> {
@@ -114,7 +140,7 @@ impl Sandbox {
             "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0" },
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
-            "seccomp": seccomp()?,
+            "seccomp": seccomp(&self.capabilities)?,
         });
         if let Some(base) = self.user_namespace {
             let mapping = json!([{
@@ -154,7 +180,8 @@ impl Sandbox {
     }
 
     fn mounts(&self) -> Value {
-        let shared_memory = format!("size={SHARED_MEMORY_BYTES}");
+        let size = |wanted: Option<u64>, usual| format!("size={}", wanted.unwrap_or(usual));
+        let shared_memory = size(self.shared_memory_bytes, SHARED_MEMORY_BYTES);
         let mut mounts = vec![
             mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),
             mount(
@@ -187,6 +214,11 @@ impl Sandbox {
                 &["nosuid", "noexec", "nodev", "relatime", "ro"],
             ),
         ];
+        if self.read_only {
+            let size = size(self.tmp_bytes, TMP_BYTES);
+            let options = ["nosuid", "nodev", "mode=1777", &size];
+            mounts.push(mount("tmpfs", "/tmp", &options));
+        }
         mounts.extend(self.files.iter().map(|(outside, inside)| {
             json!({
                 "destination": inside, "type": "bind", "source": outside,
@@ -197,9 +229,9 @@ impl Sandbox {
     }
 }
 
-/// The allowed system calls, and the answers to some others.
-pub fn seccomp() -> Result<LinuxSeccomp, Error> {
-    Ok(serde_json::from_value(syscalls::section())?)
+/// The system calls allowed to who has these capabilities, and the answers to some others.
+pub fn seccomp(capabilities: &[String]) -> Result<LinuxSeccomp, Error> {
+    Ok(serde_json::from_value(syscalls::section(capabilities))?)
 }
 
 fn mount(kind: &str, destination: &str, options: &[&str]) -> Value {
@@ -220,6 +252,7 @@ fn limits() -> Value {
 mod tests {
     use super::*;
     use oci_spec::runtime::LinuxNamespaceType;
+    use std::path::Path;
 
     fn sandbox() -> Sandbox {
         Sandbox {
@@ -247,6 +280,58 @@ mod tests {
         ];
         assert!(sets.iter().all(|set| set.iter().flatten().next().is_none()));
         assert_eq!(process.cwd(), &PathBuf::from("/"));
+        assert_eq!(process.oom_score_adj(), Some(OOM_SCORE));
+    }
+
+    #[test]
+    fn capabilities_that_were_asked_for_do_not_pass_to_other_programs() {
+        let asked = Sandbox {
+            capabilities: vec!["CHOWN".into(), "SYS_CHROOT".into()],
+            ..sandbox()
+        };
+        let spec = asked.spec().unwrap();
+        let process = spec.process().as_ref().unwrap();
+        let capabilities = process.capabilities().as_ref().unwrap();
+        for set in [
+            capabilities.bounding(),
+            capabilities.effective(),
+            capabilities.permitted(),
+        ] {
+            assert_eq!(set.iter().flatten().count(), 2);
+        }
+        for set in [capabilities.inheritable(), capabilities.ambient()] {
+            assert_eq!(set.iter().flatten().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_read_only_root_has_a_place_for_temporary_files() {
+        let mounted = |sandbox: &Sandbox, place: &str| {
+            let spec = sandbox.spec().unwrap();
+            let mounts = spec.mounts().clone().unwrap();
+            let found = mounts
+                .into_iter()
+                .find(|mount| mount.destination() == Path::new(place));
+            found.map(|mount| mount.options().clone().unwrap().join(","))
+        };
+        assert_eq!(mounted(&sandbox(), "/tmp"), None);
+        assert!(
+            mounted(&sandbox(), "/dev/shm")
+                .unwrap()
+                .contains("size=67108864")
+        );
+        let strict = Sandbox {
+            read_only: true,
+            tmp_bytes: Some(4096),
+            shared_memory_bytes: Some(8192),
+            ..sandbox()
+        };
+        assert!(mounted(&strict, "/tmp").unwrap().contains("size=4096"));
+        assert!(mounted(&strict, "/dev/shm").unwrap().contains("size=8192"));
+        assert_eq!(
+            strict.spec().unwrap().root().as_ref().unwrap().readonly(),
+            Some(true)
+        );
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Large {
                 started_at: None,
                 restarts: 0,
                 last_exit: None,
+                relaxed: Vec::new(),
                 metrics: None,
             });
         NodeReport {
@@ -99,7 +100,7 @@ fn a_thousand_workers_run_ten_thousand_processes_and_lose_one_worker() {
     for service in 0..SERVICES {
         let config = config(&format!("s{service}"), PROCESSES_EACH);
         large.step(Event::ServiceConfigured {
-            config,
+            config: Box::new(config),
             image: image(1),
         });
     }
@@ -137,13 +138,13 @@ fn one_service_of_ten_thousand_processes_scales_down_to_one() {
     let mut large = Large::new();
     large.report_all(None);
     large.step(Event::ServiceConfigured {
-        config: config("big", 10_000),
+        config: Box::new(config("big", 10_000)),
         image: image(1),
     });
     large.report_all(None);
     assert_eq!(large.published, 10_000);
     large.step(Event::ServiceConfigured {
-        config: config("big", 1),
+        config: Box::new(config("big", 1)),
         image: image(1),
     });
     for _ in 0..4 {

@@ -16,6 +16,7 @@ fn the_same_configuration_again_changes_nothing() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 3));
     let (config, image) = (config("hello", 3), image(1));
+    let config = Box::new(config);
     let actions = sim.event(Event::ServiceConfigured { config, image });
     assert_eq!(actions, []);
     assert_eq!(revision(&sim), Revision(1));

@@ -81,6 +81,7 @@ fn odd_process(parts: (u64, u8, Option<u16>, u32, bool, u64)) -> ProcessReport {
             oom_killed,
             at: Timestamp(at),
         }),
+        relaxed: Vec::new(),
         metrics: None,
     }
 }
@@ -93,10 +94,10 @@ fn event() -> impl Strategy<Value = Event> {
         6 => report(),
         4 => Just(Event::Tick),
         3 => service.prop_map(|(which, concurrency, huge, digit)| Event::ServiceConfigured {
-            config: ServiceConfig {
+            config: Box::new(ServiceConfig {
                 memory: if huge { Bytes(u64::MAX) } else { Bytes::mib(64) },
                 ..config(["a", "b"][which], concurrency)
-            },
+            }),
             image: image(digit),
         }),
         1 => (0..3_usize).prop_map(|which| Event::ServiceRemoved { name: name(["a", "b", "c"][which]) }),

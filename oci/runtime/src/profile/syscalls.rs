@@ -37,6 +37,10 @@ const FILES: &[&str] = &[
     "getdents64",
     "readlink",
     "readlinkat",
+    "name_to_handle_at",
+    "fanotify_mark",
+    "statmount",
+    "listmount",
     "getcwd",
     "chdir",
     "fchdir",
@@ -250,6 +254,7 @@ const PROCESSES: &[&str] = &[
     "rt_sigreturn",
     "rt_sigsuspend",
     "rt_sigtimedwait",
+    "uretprobe",
     "sigaltstack",
     "signalfd",
     "signalfd4",
@@ -260,6 +265,7 @@ const TIME: &[&str] = &[
     "times",
     "gettimeofday",
     "adjtimex",
+    "clock_adjtime",
     "nanosleep",
     "clock_gettime",
     "clock_getres",
@@ -300,7 +306,6 @@ const WAITING: &[&str] = &[
 ];
 
 const NETWORK: &[&str] = &[
-    "socketpair",
     "bind",
     "listen",
     "accept",
@@ -351,13 +356,23 @@ const TYPING: [u64; 2] = [0x5412, 0x541c];
 /// The kernel looks at 32 bits of such arguments only, and so must the filter.
 const LOW_HALF: u64 = 0xffff_ffff;
 
-pub(super) fn section() -> Value {
-    let plain = [FILES, MEMORY, PROCESSES, TIME, WAITING, NETWORK].concat();
+/// unix(7), the one family whose socketpair(2) programs use; TIPC has one too.
+const UNIX: u64 = 1;
+
+/// Calls that are allowed to who has a capability for them.
+const WITH_CAPABILITY: [(&str, &str); 1] = [("SYS_CHROOT", "chroot")];
+
+pub(super) fn section(capabilities: &[String]) -> Value {
+    let mut plain = [FILES, MEMORY, PROCESSES, TIME, WAITING, NETWORK].concat();
+    let has = |wanted: &str| capabilities.iter().any(|name| name == wanted);
+    let added = WITH_CAPABILITY.iter().filter(|(name, _)| has(name));
+    plain.extend(added.map(|(_, call)| *call));
     let mut rules = vec![
         json!({ "names": plain, "action": "SCMP_ACT_ALLOW" }),
         refuse(NOT_THERE, libc::ENOSYS, &[]),
         allow("clone", &[masked(0, NAMESPACE_FLAGS, 0)]),
         allow("socket", &[equal(0, NETLINK), equal(2, NETLINK_ROUTE)]),
+        allow("socketpair", &[equal(0, UNIX)]),
     ];
     rules.extend(FAMILIES.map(|family| allow("socket", &[equal(0, family)])));
     rules.extend(PERSONALITIES.map(|value| allow("personality", &[equal(0, value)])));
@@ -393,12 +408,12 @@ mod tests {
 
     #[test]
     fn the_profile_compiles() {
-        Filters::compile(&super::super::seccomp().unwrap()).unwrap();
+        Filters::compile(&super::super::seccomp(&[]).unwrap()).unwrap();
     }
 
     #[test]
     fn what_reaches_beyond_the_container_is_not_listed() {
-        let text = super::section().to_string();
+        let text = super::section(&[]).to_string();
         for name in [
             "mount",
             "unshare",
@@ -424,5 +439,17 @@ mod tests {
         ] {
             assert!(!text.contains(&format!("\"{name}\"")), "{name}");
         }
+    }
+
+    #[test]
+    fn chroot_comes_with_its_capability_alone() {
+        let has = |capabilities: &[&str]| {
+            let capabilities: Vec<_> = capabilities.iter().map(ToString::to_string).collect();
+            super::section(&capabilities)
+                .to_string()
+                .contains("\"chroot\"")
+        };
+        assert!(has(&["CHOWN", "SYS_CHROOT"]));
+        assert!(!has(&["CHOWN", "SETUID"]));
     }
 }

@@ -7,4 +7,5 @@ mod hostile;
 mod isolation;
 mod life;
 mod limits;
+mod sandbox;
 mod user_namespace;

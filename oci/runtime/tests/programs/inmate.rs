@@ -32,6 +32,10 @@ fn main() -> ExitCode {
         ["fork-bomb"] => fork_bomb(),
         ["die", signal] => die(signal.parse().unwrap_or_default()),
         ["calls"] => calls(),
+        ["become", id] => change_ids(id.parse().unwrap_or_default()),
+        ["chroot", path] => show_line(nix::unistd::chroot(*path).map_err(Into::into)),
+        ["fill", path] => show_line(fill(path)),
+        ["spawn", arguments @ ..] => show_line(Command::new("/inmate").args(arguments).status()),
         ["listen", port] => show_line(std::net::TcpListener::bind(format!("0.0.0.0:{port}"))),
         ["leave-child"] => drop(Command::new("/inmate").arg("wait").spawn()),
         other => println!("unknown: {other:?}"),
@@ -99,6 +103,25 @@ fn die(signal: i32) {
         // (The first process of a pid namespace is immune to its own signals.)
         nix::sys::signal::raise(signal).ok();
     }
+}
+
+/// What a server does that begins as root: gives a file away, then becomes its owner.
+fn change_ids(id: u32) {
+    use nix::unistd::{Gid, Uid, chown, setgroups, setresgid, setresuid};
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+    println!("chown: {:?}", chown("/tmp", Some(uid), Some(gid)));
+    println!("setgroups: {:?}", setgroups(&[gid]));
+    println!("setgid: {:?}", setresgid(gid, gid, gid));
+    println!("setuid: {:?}", setresuid(uid, uid, uid));
+    println!("write: {:?}", fs::write("/tmp/mine", "mine").is_ok());
+}
+
+/// Writes to a file until nothing more fits; how much did, in KiB.
+fn fill(path: &str) -> std::io::Result<usize> {
+    let mut file = fs::File::create(path)?;
+    Ok((0..1 << 20)
+        .take_while(|_| file.write_all(&[1; 1024]).is_ok())
+        .count())
 }
 
 /// What a sandbox must refuse, one line each.

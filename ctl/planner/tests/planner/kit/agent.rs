@@ -234,6 +234,7 @@ impl Container {
             started_at: None,
             restarts: self.restarts,
             last_exit: self.last_exit,
+            relaxed: Vec::new(),
             metrics: None,
         }
     }

@@ -85,6 +85,10 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         memory: Bytes::mib(256),
         cpus: None,
         pids: 512,
+        caps: Default::default(),
+        read_only: false,
+        tmp_size: None,
+        shm_size: None,
         health: Health::default(),
         stop_timeout: Span::secs(10),
     }

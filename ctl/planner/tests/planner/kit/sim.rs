@@ -157,6 +157,7 @@ impl Sim {
 
     pub fn deploy_image(&mut self, config: ServiceConfig, image: u8) {
         let image = super::image(image);
+        let config = Box::new(config);
         self.event(Event::ServiceConfigured { config, image });
     }
 

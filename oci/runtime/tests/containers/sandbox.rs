@@ -1,0 +1,157 @@
+//! What a service may ask for by name, and what it has where it does not, as seen from inside of its container.
+
+use std::fs;
+
+use tucano_testkit::{ROOT, needs, tool};
+
+use super::harness::{Case, field};
+
+const BASE: u32 = 800_000;
+
+/// What `caps = "web"` asks for.
+const WEB: [&str; 6] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETUID",
+];
+
+/// Their bits (capability.h).
+const WEB_BITS: &str = "00000000000004cb";
+
+fn with(arguments: &[&str], capabilities: &[&str]) -> Case {
+    let mut case = Case::new(arguments);
+    case.sandbox.user_namespace = Some(BASE);
+    case.sandbox.capabilities = capabilities.iter().map(ToString::to_string).collect();
+    case
+}
+
+#[test]
+fn a_server_with_its_capabilities_becomes_somebody_else_and_without_it_cannot() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let (_, with_them) = with(&["become", "33"], &WEB).run();
+    let expected =
+        "chown: Ok(())\nsetgroups: Ok(())\nsetgid: Ok(())\nsetuid: Ok(())\nwrite: true\n";
+    assert_eq!(with_them, expected);
+    let (_, without) = with(&["become", "33"], &[]).run();
+    let expected = "chown: Err(EPERM)\nsetgroups: Err(EPERM)\nsetgid: Err(EPERM)\nsetuid: Err(EPERM)\nwrite: true\n";
+    assert_eq!(without, expected);
+}
+
+#[test]
+fn capabilities_are_those_that_were_asked_for_and_never_inheritable() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let (_, status) = with(&["cat", "/proc/self/status"], &WEB).run();
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert_eq!(field(&status, set), WEB_BITS, "{set}");
+    }
+    for set in ["CapInh", "CapAmb"] {
+        assert_eq!(field(&status, set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field(&status, "NoNewPrivs"), "1");
+    let mut somebody = with(&["cat", "/proc/self/status"], &WEB);
+    somebody.user = Some("web".into());
+    let (_, status) = somebody.run();
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(field(&status, set), "0000000000000000", "{set}");
+    }
+}
+
+/// The mount and network namespaces belong to the node: the container's capabilities are over neither.
+#[test]
+fn capabilities_reach_nothing_beyond_the_user_namespace() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let (_, outcome) = with(&["calls"], &WEB).run();
+    for call in [
+        "mount",
+        "chroot",
+        "unshare-mount",
+        "raw-socket",
+        "mknod",
+        "af-packet",
+    ] {
+        assert!(
+            outcome.contains(&format!("{call}: Err(EPERM)")),
+            "{outcome}"
+        );
+    }
+    let case = with(&["become", "33"], &WEB);
+    let kept = case.layer().join("tmp");
+    case.run();
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::uid(&fs::metadata(kept).unwrap()),
+        0,
+        "the layer stays as it is"
+    );
+}
+
+#[test]
+fn chroot_is_for_those_who_asked() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let (_, outcome) = with(&["chroot", "/tmp"], &["SYS_CHROOT"]).run();
+    assert_eq!(outcome.trim(), "()");
+    let (_, outcome) = with(&["chroot", "/tmp"], &WEB).run();
+    assert!(outcome.contains("not permitted"), "{outcome}");
+}
+
+#[test]
+fn a_read_only_root_leaves_a_bounded_tmp() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let read_only = |arguments: &[&str]| {
+        let mut case = with(arguments, &WEB);
+        case.sandbox.read_only = true;
+        case.sandbox.tmp_bytes = Some(1 << 20);
+        case
+    };
+    for path in ["/made", "/etc/passwd", "/inmate"] {
+        let (_, outcome) = read_only(&["write", path, "x"]).run();
+        assert!(
+            outcome.contains("Read-only file system"),
+            "{path}: {outcome}"
+        );
+    }
+    assert_eq!(read_only(&["fill", "/tmp/full"]).run().1.trim(), "1024");
+}
+
+#[test]
+fn shared_memory_is_bounded() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let mut case = with(&["fill", "/dev/shm/full"], &[]);
+    case.sandbox.memory_bytes = 128 << 20;
+    assert_eq!(case.run().1.trim(), (64 << 10).to_string());
+    let mut case = with(&["fill", "/dev/shm/full"], &[]);
+    case.sandbox.shared_memory_bytes = Some(2 << 20);
+    assert_eq!(case.run().1.trim(), "2048");
+}
+
+#[test]
+fn it_dies_before_the_nodes_own_programs_and_leaves_no_core() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let (_, score) = with(&["cat", "/proc/self/oom_score_adj"], &[]).run();
+    assert_eq!(score.trim(), "500");
+    let (_, outcome) = with(&["write", "/proc/self/oom_score_adj", "-1000"], &WEB).run();
+    assert!(outcome.contains("error: "), "{outcome}");
+    let (_, limits) = with(&["cat", "/proc/self/limits"], &[]).run();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core"))
+        .unwrap();
+    let numbers: Vec<_> = core.split_whitespace().skip(4).take(2).collect();
+    assert_eq!(numbers, ["0", "0"], "{core}");
+}
