@@ -16,8 +16,9 @@ use tucano_oci_runtime::{launch::LogLimits, supervisor::user_namespaces_work};
 
 use crate::{
     clock::Stopwatch,
-    controllers, crypto,
+    crypto,
     http::Api,
+    lacking,
     monitor::{Monitor, local_address},
     runner::{
         Beginning, Handle, Runner, adopt,
@@ -197,25 +198,10 @@ async fn runner(
         fallback_name: fallback_name(settings, desired.as_ref().map(|set| &set.node))?,
         desired,
         controller_wait: settings.controller_wait.0,
-        notes: notes(executor),
+        notes: lacking::told(executor),
     };
     let client = probe::client()?;
     Ok(Runner::new(Arc::clone(executor), client, clock, beginning))
-}
-
-/// What the node lacks that processes would profit from; also logged, once.
-fn notes(executor: &Executor) -> Vec<String> {
-    let user_namespaces = "user namespaces with id-mapped layers do not work here: processes share the node's user ids";
-    let lacking = (!executor.user_namespaces).then(|| user_namespaces.to_owned());
-    let notes: Vec<_> = lacking
-        .into_iter()
-        .chain(executor.network.lacking())
-        .chain(controllers::lacking())
-        .collect();
-    for note in &notes {
-        tracing::warn!("{note}");
-    }
-    notes
 }
 
 /// The node's name until the controller tells it: the one of the last desired set, else its address.

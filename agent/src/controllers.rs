@@ -28,6 +28,11 @@ pub(crate) fn lacking() -> Vec<String> {
     sentences(|(_, name, _)| is_enabled(&all, name))
 }
 
+/// Whether the only hierarchy is v2's.
+pub(crate) fn is_unified() -> bool {
+    unified().is_some()
+}
+
 /// The controllers of the agent's own cgroup, where the only hierarchy is v2's.
 fn unified() -> Option<String> {
     let own = Process::myself().ok()?.cgroups().ok()?;

@@ -15,6 +15,7 @@ mod crypto;
 mod errors;
 pub mod files;
 pub mod http;
+mod lacking;
 pub mod logs;
 pub mod monitor;
 pub mod runner;

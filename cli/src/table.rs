@@ -168,8 +168,25 @@ pub fn services(services: &[ServiceView], style: Style) -> String {
     render(table)
 }
 
-/// Nodes of the topology.
+/// Nodes of the topology; beneath them, what each of them lacks.
 pub fn nodes(nodes: &[NodeView], style: Style) -> String {
+    let notes = nodes.iter().filter_map(|node| node.alive.as_ref());
+    let notes: Vec<_> = notes
+        .flat_map(|alive| {
+            alive
+                .notes
+                .iter()
+                .map(|note| format!("{}: {note}", alive.name))
+        })
+        .collect();
+    let table = table_of_nodes(nodes, style);
+    if notes.is_empty() {
+        return table;
+    }
+    format!("{table}\n\n{}", notes.join("\n"))
+}
+
+fn table_of_nodes(nodes: &[NodeView], style: Style) -> String {
     let columns = [
         "NODE",
         "IP",
@@ -330,7 +347,12 @@ hello    3         1/2      abababababab  8080  a.example b.example  1h1m";
 NODE  IP        CONDITION  SINCE  PROCESSES  CPU  MEMORY             VERSION  WHY
 w1    10.0.0.1  alive      1h1m   2          25%  512.0 MiB/2.0 GiB  0.1.0
 w2    10.0.0.1  dead       1h1m   -          -    -                  -        3 restarts failed";
-        assert_eq!(nodes(&[alive, dead], PLAIN), expected);
+        assert_eq!(nodes(&[alive.clone(), dead.clone()], PLAIN), expected);
+        let lacking = alive.alive.as_mut().unwrap();
+        lacking.notes = vec!["the kernel gives no pressure information (PSI)".to_owned()];
+        let told = nodes(&[alive, dead], PLAIN);
+        let notes = "\n\nw1: the kernel gives no pressure information (PSI)";
+        assert_eq!(told, format!("{expected}{notes}"));
     }
 
     #[test]

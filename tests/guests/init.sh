@@ -46,6 +46,8 @@ chmod 1777 /tmp
 mkdir -p "$workspace"
 mount --bind /mnt/workspace "$workspace"
 ip link set lo up
+# What the kernel says of a process that it kills would go in between the lines of the tests.
+dmesg -n 1
 
 "$(argument task)" </dev/null
 echo "guest-exit=$?"

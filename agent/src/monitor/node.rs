@@ -47,9 +47,6 @@ impl NodeMonitor {
         self.sample_memory(&mut metrics, &mut notes);
         self.sample_disk(&mut metrics, &mut notes);
         metrics.pressure = pressure();
-        if metrics.pressure.is_none() {
-            notes.push("the kernel gives no pressure information (PSI)".to_owned());
-        }
         (metrics, notes)
     }
 

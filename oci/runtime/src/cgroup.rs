@@ -4,6 +4,9 @@
 //! of v1. On v2, a process that is not in the root and has children with controllers must move itself out of the way: it
 //! does so into [`LEAF`].
 
+mod block_io;
+mod devices;
+mod filter;
 mod limits;
 mod own;
 mod stats;
@@ -179,6 +182,18 @@ impl Cgroup {
             })
     }
 
+    /// Lets the kernel, where memory lacks, end all of it instead of one process. v1 cannot.
+    pub(crate) fn end_as_one(&self) -> Result<(), Error> {
+        let Some(directory) = self.directory("memory").filter(|_| self.is_unified()) else {
+            return Ok(());
+        };
+        fs::write(directory.join("memory.oom.group"), "1").map_err(|source| Error::Limit {
+            what: "the end for lack of memory",
+            path: directory.to_owned(),
+            reason: source.to_string(),
+        })
+    }
+
     /// Moves a process into it.
     pub(crate) fn add(&self, pid: i32) -> Result<(), Error> {
         self.distinct().into_iter().try_for_each(|path| {
@@ -297,6 +312,12 @@ impl Cgroup {
             drop(fs::write(directory.join(name), value));
         }
     }
+}
+
+/// Whether the kernel can keep containers of v2 cgroups to device rules (`BPF_PROG_TYPE_CGROUP_DEVICE`); why not, otherwise.
+/// v1 has a controller for that.
+pub fn try_device_filter() -> io::Result<()> {
+    devices::try_filter()
 }
 
 /// Removes the directory `path`, relative to this process's own cgroup, in each hierarchy, if it is empty.

@@ -168,7 +168,6 @@ impl Sandbox {
         let mut resources = json!({
             "memory": { "limit": self.memory_bytes, "swap": self.memory_bytes },
             "pids": { "limit": self.pids },
-            "devices": [{ "allow": false, "access": "rwm" }],
         });
         if let Some(cpus) = self.cpus {
             let quota = (cpus * CPU_PERIOD_US as f64) as u64;

@@ -162,6 +162,8 @@ impl<'a> Supervisor<'a> {
         mut record: Record,
     ) -> Result<Self, Failure> {
         let exit = home.reserve_exit().step("home directory")?;
+        // Half a service is worse than one that is started anew.
+        cgroup.end_as_one().step("cgroup")?;
         rootfs::prepare(home.0, &launch.rootfs)?;
         let namespace = UserNamespace::prepare(&launch.spec)?;
         let (stdout, stdout_inside) = pipe()?;

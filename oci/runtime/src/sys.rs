@@ -110,6 +110,86 @@ pub(crate) fn install_filter(program: &[sock_filter], flags: libc::c_ulong) -> i
     })
 }
 
+/// An instruction of eBPF, as the kernel lays it out (`struct bpf_insn`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Instruction {
+    /// Class, operation and source of the operand.
+    pub(crate) code: u8,
+    /// Target in the lower half, source in the upper.
+    pub(crate) registers: u8,
+    /// Of a jump (beyond the next instruction) or an address.
+    pub(crate) offset: i16,
+    /// The operand, where it is no register.
+    pub(crate) immediate: i32,
+}
+
+/// `bpf(2)`, `BPF_PROG_LOAD` of a `BPF_PROG_TYPE_CGROUP_DEVICE`.
+pub(crate) fn load_device_filter(program: &[Instruction]) -> io::Result<OwnedFd> {
+    /// The beginning of the kernel's `union bpf_attr` for this command; what follows counts as zero.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        length: u32,
+        instructions: u64,
+        licence: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+    }
+    const BPF_PROG_LOAD: libc::c_int = 5;
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    let load = Load {
+        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+        length: u32::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        instructions: program.as_ptr() as u64,
+        licence: c"Apache-2.0".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel copies the attributes, of the size that is passed, and the program and the licence that they point
+    // at, which live through the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const load,
+            size_of::<Load>(),
+        )
+    };
+    check(fd)?;
+    // SAFETY: the kernel made a new descriptor (close-on-exec), which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// `bpf(2)`, `BPF_PROG_ATTACH` of a device filter to a v2 cgroup, beside those that it and its parents have.
+pub(crate) fn attach_device_filter(cgroup: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    const BPF_PROG_ATTACH: libc::c_int = 8;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    const BPF_F_ALLOW_MULTI: u32 = 2;
+    // Target, program, kind of attachment, flags.
+    let attributes: [u32; 4] = [
+        cgroup.as_fd().as_raw_fd() as u32,
+        program.as_fd().as_raw_fd() as u32,
+        BPF_CGROUP_DEVICE,
+        BPF_F_ALLOW_MULTI,
+    ];
+    // SAFETY: the kernel copies the attributes, of the size that is passed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_ATTACH,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    })
+}
+
 /// Marks every descriptor from `first` on close-on-exec.
 pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     close_range(first, libc::CLOSE_RANGE_CLOEXEC)

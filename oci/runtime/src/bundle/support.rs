@@ -25,7 +25,7 @@ const UNSUPPORTED: [&str; 27] = [
     "/linux/personality",
     "/linux/seccomp/listenerPath",
     "/linux/seccomp/listenerMetadata",
-    "/linux/resources/blockIO",
+    "/linux/resources/blockIO/leafWeight",
     "/linux/resources/hugepageLimits",
     "/linux/resources/network",
     "/linux/resources/rdma",

@@ -2,37 +2,12 @@
 
 use std::path::Path;
 
-use cgroups_rs::fs::{
-    MaxValue,
-    cpu::CpuController,
-    devices::{DevicePermissions, DeviceType, DevicesController},
-    memory::MemController,
-    pid::PidController,
-};
-use oci_spec::runtime::{
-    LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
-};
+use cgroups_rs::fs::{MaxValue, cpu::CpuController, memory::MemController, pid::PidController};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::{Cgroup, Error};
+use super::{Cgroup, Error, block_io, devices};
 
-/// Devices that every container may use: `(major, minor)`; none of them reaches the host.
-/// null, zero, full, random, urandom, tty, ptmx, and all of devpts.
-const DEVICES: [(i64, i64); 8] = [
-    (1, 3),
-    (1, 5),
-    (1, 7),
-    (1, 8),
-    (1, 9),
-    (5, 0),
-    (5, 2),
-    (136, ANY),
-];
-
-/// What the kernel takes as a wildcard. (Left out, cgroups-rs would make it 0.)
-const ANY: i64 = -1;
-
-/// Sets the limits that are given. On v1, devices are denied but for the default ones; v2 has no file for that, and there
-/// a container is kept from devices by lacking CAP_MKNOD and by `nodev` mounts.
+/// Sets the limits that are given; devices are denied but for the default ones and those that are asked for.
 pub(super) fn set(cgroup: &Cgroup, resources: Option<&LinuxResources>) -> Result<(), Error> {
     if let Some(memory) = resources.and_then(|all| all.memory().as_ref()) {
         set_memory(cgroup, memory)?;
@@ -43,11 +18,11 @@ pub(super) fn set(cgroup: &Cgroup, resources: Option<&LinuxResources>) -> Result
     if let Some(pids) = resources.and_then(|all| all.pids().as_ref()) {
         set_pids(cgroup, pids.limit())?;
     }
-    if !cgroup.is_unified() {
-        let rules = resources.and_then(|all| all.devices().as_deref());
-        set_devices(cgroup, rules.unwrap_or_default())?;
+    if let Some(io) = resources.and_then(|all| all.block_io().as_ref()) {
+        block_io::set(cgroup, io)?;
     }
-    Ok(())
+    let rules = resources.and_then(|all| all.devices().as_deref());
+    devices::set(cgroup, rules.unwrap_or_default())
 }
 
 fn set_memory(cgroup: &Cgroup, memory: &LinuxMemory) -> Result<(), Error> {
@@ -114,65 +89,10 @@ fn set_pids(cgroup: &Cgroup, limit: i64) -> Result<(), Error> {
         .map_err(refusal("the limit of processes", directory))
 }
 
-fn set_devices(cgroup: &Cgroup, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
-    let Some(directory) = cgroup.directory("devices") else {
-        return Ok(());
-    };
-    let refused = refusal("the device rules", directory);
-    let controller = DevicesController::new(directory.to_owned(), directory.to_owned());
-    controller
-        .deny_device(DeviceType::All, ANY, ANY, &EVERYTHING)
-        .map_err(&refused)?;
-    for (major, minor) in DEVICES {
-        controller
-            .allow_device(DeviceType::Char, major, minor, &EVERYTHING)
-            .map_err(&refused)?;
-    }
-    for rule in rules.iter().filter(|rule| !denies_everything(rule)) {
-        set_device(&controller, rule).map_err(&refused)?;
-    }
-    Ok(())
-}
-
-const EVERYTHING: [DevicePermissions; 3] = [
-    DevicePermissions::Read,
-    DevicePermissions::Write,
-    DevicePermissions::MkNod,
-];
-
-/// The rule that everybody's list begins with, which we begin with in any case.
-fn denies_everything(rule: &LinuxDeviceCgroup) -> bool {
-    !rule.allow() && rule.typ().unwrap_or(LinuxDeviceType::A) == LinuxDeviceType::A
-}
-
-fn set_device(
-    controller: &DevicesController,
-    rule: &LinuxDeviceCgroup,
-) -> Result<(), cgroups_rs::fs::error::Error> {
-    let kind = match rule.typ().unwrap_or(LinuxDeviceType::A) {
-        LinuxDeviceType::B => DeviceType::Block,
-        LinuxDeviceType::C | LinuxDeviceType::U => DeviceType::Char,
-        _ => DeviceType::All,
-    };
-    let (major, minor) = (rule.major().unwrap_or(ANY), rule.minor().unwrap_or(ANY));
-    let access = rule.access().as_deref().unwrap_or("rwm");
-    let access: Vec<_> = access
-        .chars()
-        .filter_map(|letter| match letter {
-            'r' => Some(DevicePermissions::Read),
-            'w' => Some(DevicePermissions::Write),
-            'm' => Some(DevicePermissions::MkNod),
-            _ => None,
-        })
-        .collect();
-    if rule.allow() {
-        controller.allow_device(kind, major, minor, &access)
-    } else {
-        controller.deny_device(kind, major, minor, &access)
-    }
-}
-
-fn required<'a>(cgroup: &'a Cgroup, controller: &'static str) -> Result<&'a Path, Error> {
+pub(super) fn required<'a>(
+    cgroup: &'a Cgroup,
+    controller: &'static str,
+) -> Result<&'a Path, Error> {
     cgroup
         .directory(controller)
         .ok_or_else(|| Error::NoHierarchy {
@@ -180,7 +100,7 @@ fn required<'a>(cgroup: &'a Cgroup, controller: &'static str) -> Result<&'a Path
         })
 }
 
-fn refusal(
+pub(super) fn refusal(
     what: &'static str,
     path: &Path,
 ) -> impl Fn(cgroups_rs::fs::error::Error) -> Error + use<> {

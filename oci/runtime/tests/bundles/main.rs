@@ -6,6 +6,7 @@ mod harness;
 mod hooks;
 mod join;
 mod life;
+mod limits;
 mod mounts;
 mod namespaces;
 mod refused;

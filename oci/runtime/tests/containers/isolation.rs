@@ -212,7 +212,7 @@ fn upper_layers_hide_lower_ones() {
     launch.rootfs = tucano_oci_runtime::launch::Rootfs::Overlay {
         layers: vec![case.layer(), second],
     };
-    drop(tucano_oci_runtime::supervisor::start(&super::harness::program(), &launch).unwrap());
+    case.start_to_end(&launch);
     case.wait_for_exit();
     assert_eq!(case.stdout().trim(), "upper");
 }

@@ -170,7 +170,7 @@ fn a_home_directory_can_be_started_again() {
     let mut process = launch.spec.process().clone().unwrap();
     process.set_args(Some(vec!["/inmate".into(), "exit".into(), "4".into()]));
     launch.spec.set_process(Some(process));
-    drop(supervisor::start(&program(), &launch).unwrap());
+    case.start_to_end(&launch);
     wait_until(
         "the second exit",
         PATIENCE,

@@ -46,6 +46,29 @@ fn a_memory_hog_is_killed_and_said_to_be() {
 }
 
 #[test]
+fn a_container_without_memory_ends_as_a_whole_where_the_kernel_can() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let case = Case::new(&["hog-child"]);
+    case.start_to_end(&case.launch());
+    let is_v2 = case
+        .cgroup()
+        .directories
+        .iter()
+        .any(|(name, _)| name.is_empty());
+    let exit = case.wait_for_exit();
+    assert!(exit.oom_killed, "{exit:?}");
+    assert_eq!(exit.signal, is_v2.then_some(9), "{exit:?}");
+    assert_eq!(
+        case.stdout().contains("outlived"),
+        !is_v2,
+        "{}",
+        case.stdout()
+    );
+}
+
+#[test]
 fn a_fork_bomb_meets_its_limit() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
@@ -149,6 +172,6 @@ fn a_limit_that_the_kernel_refuses_is_told_and_leaves_no_cgroup() {
         error.to_string().contains("the share of the CPU"),
         "{error}"
     );
-    drop(case.start());
+    case.start_to_end(&case.launch());
     case.wait_for_exit();
 }

@@ -29,6 +29,10 @@ fn main() -> ExitCode {
         ["fds"] => show(list("/proc/self/fd")),
         ["spam", bytes] => spam(bytes.parse().unwrap_or_default()),
         ["hog"] => hog(),
+        ["hog-child"] => {
+            let child = Command::new("/inmate").arg("hog").status();
+            println!("outlived {child:?}");
+        }
         ["fork-bomb"] => fork_bomb(),
         ["die", signal] => die(signal.parse().unwrap_or_default()),
         ["calls"] => calls(),

@@ -1,0 +1,253 @@
+//! Which devices a container may use (OCI runtime specification, "Allowed Device list"): rules in their order, of which the
+//! last that speaks of a device and a kind of access decides on it; what no rule speaks of is denied.
+
+use std::{io, iter, path::Path};
+
+use cgroups_rs::fs::{
+    devices::{DevicePermissions, DeviceType, DevicesController},
+    error::Error as Refusal,
+};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use rustix::fs::{Mode, OFlags, open};
+
+use super::{Cgroup, Error, filter, limits::refusal};
+use crate::sys;
+
+/// Devices that every container may use: `(major, minor)`; none of them reaches the host.
+/// null, zero, full, random, urandom, tty, ptmx, and all of devpts.
+const DEFAULT: [(u32, Option<u32>); 8] = [
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(2)),
+    (136, None),
+];
+
+/// What v1's files take as a wildcard. (Left out, cgroups-rs would make it 0.)
+const ANY: i64 = -1;
+
+const WHAT: &str = "the device rules";
+
+/// One rule; a field without a value speaks of every one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) allow: bool,
+    pub(super) kind: Option<Kind>,
+    pub(super) major: Option<u32>,
+    pub(super) minor: Option<u32>,
+    pub(super) access: Access,
+}
+
+/// Denies everything.
+const NOTHING: Rule = Rule {
+    allow: false,
+    kind: None,
+    major: None,
+    minor: None,
+    access: Access::ALL,
+};
+
+/// A kind of device, numbered as in `<linux/bpf.h>`, `BPF_DEVCG_DEV_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Block = 1,
+    Character = 2,
+}
+
+/// Kinds of access, as bits of `<linux/bpf.h>`, `BPF_DEVCG_ACC_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Access(pub(super) u32);
+
+impl Access {
+    const NAMES: [(char, u32, DevicePermissions); 3] = [
+        ('m', 1, DevicePermissions::MkNod),
+        ('r', 2, DevicePermissions::Read),
+        ('w', 4, DevicePermissions::Write),
+    ];
+    pub(super) const ALL: Self = Self(7);
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let unknown = || format!("the access {text:?} is not made of r, w and m");
+        if text.is_empty() {
+            return Err(unknown());
+        }
+        let bit = |letter| Self::NAMES.iter().find(|(name, ..)| *name == letter);
+        text.chars()
+            .try_fold(Self(0), |all, letter| match bit(letter) {
+                Some((_, bit, _)) => Ok(Self(all.0 | bit)),
+                None => Err(unknown()),
+            })
+    }
+
+    fn permissions(self) -> Vec<DevicePermissions> {
+        let granted = Self::NAMES.iter().filter(|(_, bit, _)| self.0 & bit != 0);
+        granted.map(|(_, _, permission)| *permission).collect()
+    }
+}
+
+impl Rule {
+    fn of(wanted: &LinuxDeviceCgroup) -> Result<Self, String> {
+        let kind = match wanted.typ().unwrap_or(LinuxDeviceType::A) {
+            LinuxDeviceType::A => None,
+            LinuxDeviceType::B => Some(Kind::Block),
+            LinuxDeviceType::C | LinuxDeviceType::U => Some(Kind::Character),
+            LinuxDeviceType::P => return Err("a pipe (type p) is no device".into()),
+        };
+        Ok(Self {
+            allow: wanted.allow(),
+            kind,
+            major: number(wanted.major())?,
+            minor: number(wanted.minor())?,
+            access: wanted
+                .access()
+                .as_deref()
+                .map_or(Ok(Access::ALL), Access::parse)?,
+        })
+    }
+
+    fn is_about_everything(&self) -> bool {
+        self.kind.is_none()
+            && self.major.is_none()
+            && self.minor.is_none()
+            && self.access == Access::ALL
+    }
+}
+
+fn number(value: Option<i64>) -> Result<Option<u32>, String> {
+    match value {
+        None | Some(ANY) => Ok(None),
+        Some(value) => u32::try_from(value)
+            .map(Some)
+            .map_err(|_| format!("{value} is no device number")),
+    }
+}
+
+/// Puts the rules in force, and behind them those for the devices that every container has.
+pub(super) fn set(cgroup: &Cgroup, wanted: &[LinuxDeviceCgroup]) -> Result<(), Error> {
+    let Some(directory) = cgroup.directory("devices") else {
+        return Ok(());
+    };
+    let rules = complete(wanted).map_err(|reason| Error::Limit {
+        what: WHAT,
+        path: directory.to_owned(),
+        reason,
+    })?;
+    if cgroup.is_unified() {
+        return attach(directory, &rules, !wanted.is_empty());
+    }
+    let controller = DevicesController::new(directory.to_owned(), directory.to_owned());
+    // v1 begins with what the parent has.
+    let mut all = iter::once(&NOTHING).chain(&rules);
+    all.try_for_each(|rule| write(&controller, rule))
+        .map_err(refusal(WHAT, directory))
+}
+
+/// Whether this kernel keeps v2 cgroups to device rules; why not, otherwise.
+pub(super) fn try_filter() -> io::Result<()> {
+    sys::load_device_filter(&filter::program(&[])).map(drop)
+}
+
+fn complete(wanted: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>, String> {
+    let default = DEFAULT.map(|(major, minor)| Rule {
+        allow: true,
+        kind: Some(Kind::Character),
+        major: Some(major),
+        minor,
+        access: Access::ALL,
+    });
+    let mut rules: Vec<_> = wanted.iter().map(Rule::of).collect::<Result<_, _>>()?;
+    rules.extend(default);
+    Ok(rules)
+}
+
+/// Rules of v2 are a program that the kernel asks; it lives as long as the cgroup.
+fn attach(directory: &Path, rules: &[Rule], is_asked_for: bool) -> Result<(), Error> {
+    let refused = |source: io::Error| Error::Limit {
+        what: WHAT,
+        path: directory.to_owned(),
+        reason: source.to_string(),
+    };
+    let program = match sys::load_device_filter(&filter::program(rules)) {
+        // Sandboxes have no CAP_MKNOD: without a filter, too, there is no device in them but the default ones.
+        Err(error) if is_missing(&error) && !is_asked_for => return Ok(()),
+        other => other.map_err(refused)?,
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let cgroup = open(directory, flags, Mode::empty()).map_err(|errno| refused(errno.into()))?;
+    sys::attach_device_filter(&cgroup, &program).map_err(refused)
+}
+
+/// How kernels without this kind of program, without programs, or with a guard before them say so (bpf(2)).
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)
+    )
+}
+
+/// v1's `a` speaks of everything, whatever else stands beside it: a rule about less becomes one for each kind.
+fn write(controller: &DevicesController, rule: &Rule) -> Result<(), Refusal> {
+    let kinds: &[DeviceType] = match rule.kind {
+        Some(Kind::Block) => &[DeviceType::Block],
+        Some(Kind::Character) => &[DeviceType::Char],
+        None if rule.is_about_everything() => &[DeviceType::All],
+        None => &[DeviceType::Block, DeviceType::Char],
+    };
+    let number = |part: Option<u32>| part.map_or(ANY, i64::from);
+    let (major, minor) = (number(rule.major), number(rule.minor));
+    let access = rule.access.permissions();
+    kinds.iter().try_for_each(|kind| match rule.allow {
+        true => controller.allow_device(*kind, major, minor, &access),
+        false => controller.deny_device(*kind, major, minor, &access),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(wanted: serde_json::Value) -> Result<Vec<Rule>, String> {
+        let wanted: Vec<LinuxDeviceCgroup> = serde_json::from_value(wanted).unwrap();
+        let mut all = complete(&wanted)?;
+        assert_eq!(all.len(), wanted.len() + DEFAULT.len());
+        all.truncate(wanted.len());
+        Ok(all)
+    }
+
+    #[test]
+    fn a_rule_says_what_the_specification_says() {
+        let found = rules(serde_json::json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "b", "major": 8, "minor": -1, "access": "wr"},
+        ]));
+        let disks = Rule {
+            allow: true,
+            kind: Some(Kind::Block),
+            major: Some(8),
+            minor: None,
+            access: Access(6),
+        };
+        assert_eq!(found.unwrap(), [NOTHING, disks]);
+        assert!(NOTHING.is_about_everything() && !disks.is_about_everything());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (bad, reason) in [
+            (serde_json::json!({"allow": true, "access": "rx"}), "\"rx\""),
+            (serde_json::json!({"allow": true, "access": ""}), "\"\""),
+            (serde_json::json!({"allow": true, "type": "p"}), "pipe"),
+            (serde_json::json!({"allow": true, "major": -2}), "-2"),
+            (
+                serde_json::json!({"allow": true, "minor": 1_u64 << 32}),
+                "4294967296",
+            ),
+        ] {
+            let error = rules(serde_json::json!([bad])).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

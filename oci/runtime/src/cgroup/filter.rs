@@ -1,0 +1,298 @@
+//! Device rules as a program of eBPF, which is how v2 has them: the kernel runs it for each access to a device by a process of
+//! the cgroup, and allows what it answers 1 to (kernel documentation, "cgroup-v2", "Device controller").
+//!
+//! The program goes through the rules from the last to the first with the kinds of access that are still undecided: a rule
+//! that allows takes its kinds away, until none is left; one that denies any of them is the end.
+
+use super::devices::{Kind, Rule};
+use crate::sys::Instruction;
+
+/// Registers: the answer; what the kernel passes; then what this program keeps there.
+const ANSWER: u8 = 0;
+const CONTEXT: u8 = 1;
+const KIND: u8 = 2;
+const UNDECIDED: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+
+/// `struct bpf_cgroup_dev_ctx`: the access in the upper half of a word and the kind in the lower, then major and minor number.
+const ACCESS_AND_KIND_OFFSET: i16 = 0;
+const MAJOR_OFFSET: i16 = 4;
+const MINOR_OFFSET: i16 = 8;
+
+/// Codes of instructions (`<linux/bpf_common.h>`, `<linux/bpf.h>`): on 32 bits, but for the jumps, whose operands are then
+/// positive. A device number has at most 20.
+const LOAD_WORD: u8 = 0x61;
+const MOVE: u8 = 0xb4;
+const AND: u8 = 0x54;
+const SHIFT_RIGHT: u8 = 0x74;
+const JUMP_IF_NOT_EQUAL: u8 = 0x55;
+const JUMP_IF_ANY_BIT: u8 = 0x45;
+const JUMP: u8 = 0x05;
+const EXIT: u8 = 0x95;
+
+/// The program that decides as these rules do.
+pub(super) fn program(rules: &[Rule]) -> Vec<Instruction> {
+    let mut program = vec![
+        load(UNDECIDED, ACCESS_AND_KIND_OFFSET),
+        with(SHIFT_RIGHT, UNDECIDED, 16),
+        load(KIND, ACCESS_AND_KIND_OFFSET),
+        with(AND, KIND, 0xffff),
+        load(MAJOR, MAJOR_OFFSET),
+        load(MINOR, MINOR_OFFSET),
+    ];
+    program.extend(rules.iter().rev().flat_map(consider));
+    program.extend(answer(false));
+    program
+}
+
+/// One rule: its conditions, each of which jumps behind it where it does not hold, and what it decides.
+fn consider(rule: &Rule) -> Vec<Instruction> {
+    let conditions: Vec<_> = [
+        (KIND, rule.kind.map(|kind: Kind| kind as u32)),
+        (MAJOR, rule.major),
+        (MINOR, rule.minor),
+    ]
+    .into_iter()
+    .filter_map(|(register, value)| Some((register, value?)))
+    .collect();
+    let decision = if rule.allow {
+        allow(rule.access.0)
+    } else {
+        deny(rule.access.0)
+    };
+    let count = conditions.len();
+    let behind = |index: usize| (count - index - 1 + decision.len()) as i16;
+    conditions
+        .iter()
+        .enumerate()
+        .map(|(index, (register, value))| jump(JUMP_IF_NOT_EQUAL, *register, *value, behind(index)))
+        .chain(decision.iter().copied())
+        .collect()
+}
+
+fn allow(access: u32) -> Vec<Instruction> {
+    let [positive, exit] = answer(true);
+    vec![
+        with(AND, UNDECIDED, !access),
+        jump(JUMP_IF_NOT_EQUAL, UNDECIDED, 0, 2),
+        positive,
+        exit,
+    ]
+}
+
+fn deny(access: u32) -> Vec<Instruction> {
+    let [negative, exit] = answer(false);
+    vec![
+        jump(JUMP_IF_ANY_BIT, UNDECIDED, access, 1),
+        jump(JUMP, 0, 0, 2),
+        negative,
+        exit,
+    ]
+}
+
+fn answer(allowed: bool) -> [Instruction; 2] {
+    [with(MOVE, ANSWER, u32::from(allowed)), with(EXIT, 0, 0)]
+}
+
+fn load(register: u8, offset: i16) -> Instruction {
+    Instruction {
+        code: LOAD_WORD,
+        registers: register | CONTEXT << 4,
+        offset,
+        immediate: 0,
+    }
+}
+
+fn with(code: u8, register: u8, operand: u32) -> Instruction {
+    jump(code, register, operand, 0)
+}
+
+fn jump(code: u8, register: u8, operand: u32, offset: i16) -> Instruction {
+    Instruction {
+        code,
+        registers: register,
+        offset,
+        immediate: operand.cast_signed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::devices::Access;
+
+    /// An access to a device.
+    #[derive(Debug, Clone, Copy)]
+    struct Request {
+        kind: u32,
+        access: u32,
+        major: u32,
+        minor: u32,
+    }
+
+    /// What the kernel's interpreter does with the instructions that are used here.
+    fn run(program: &[Instruction], request: Request) -> u32 {
+        let context = [
+            request.access << 16 | request.kind,
+            request.major,
+            request.minor,
+        ];
+        let mut registers = [0u64; 6];
+        let mut next = 0usize;
+        for _ in 0..program.len() {
+            let Instruction {
+                code,
+                registers: both,
+                offset,
+                immediate,
+            } = program[next];
+            let (target, source) = ((both & 15) as usize, both >> 4);
+            let extended = i64::from(immediate).cast_unsigned();
+            let value = registers[target];
+            let jumps = match code {
+                EXIT => return registers[ANSWER as usize] as u32,
+                LOAD_WORD => {
+                    assert_eq!(source, CONTEXT);
+                    registers[target] = context[offset as usize / 4].into();
+                    false
+                }
+                MOVE => {
+                    registers[target] = immediate.cast_unsigned().into();
+                    false
+                }
+                AND => {
+                    registers[target] = u64::from(value as u32 & immediate.cast_unsigned());
+                    false
+                }
+                SHIFT_RIGHT => {
+                    registers[target] = u64::from(value as u32 >> immediate);
+                    false
+                }
+                JUMP => true,
+                JUMP_IF_NOT_EQUAL => value != extended,
+                JUMP_IF_ANY_BIT => value & extended != 0,
+                other => panic!("the code {other:#x}"),
+            };
+            next += 1;
+            if jumps {
+                next = next.checked_add_signed(offset.into()).unwrap();
+            }
+        }
+        panic!("it does not end: {program:?}");
+    }
+
+    /// What the rules mean, said otherwise: for each kind of access, the last rule about it.
+    fn meaning(rules: &[Rule], request: Request) -> bool {
+        let speaks = |rule: &Rule| {
+            rule.kind.is_none_or(|kind| kind as u32 == request.kind)
+                && rule.major.is_none_or(|major| major == request.major)
+                && rule.minor.is_none_or(|minor| minor == request.minor)
+        };
+        [1, 2, 4]
+            .into_iter()
+            .filter(|bit| request.access & bit != 0)
+            .all(|bit| {
+                let about = |rule: &&Rule| speaks(rule) && rule.access.0 & bit != 0;
+                rules.iter().rfind(about).is_some_and(|rule| rule.allow)
+            })
+    }
+
+    fn every_rule() -> Vec<Rule> {
+        let mut all = Vec::new();
+        for allow in [true, false] {
+            for kind in [None, Some(Kind::Block), Some(Kind::Character)] {
+                for (major, minor) in [
+                    (None, None),
+                    (Some(1), None),
+                    (Some(1), Some(3)),
+                    (None, Some(3)),
+                ] {
+                    for access in [1, 2, 4, 6, 7] {
+                        let access = Access(access);
+                        all.push(Rule {
+                            allow,
+                            kind,
+                            major,
+                            minor,
+                            access,
+                        });
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    fn every_request() -> Vec<Request> {
+        let mut all = Vec::new();
+        for kind in [1, 2] {
+            for access in 1..=7 {
+                for (major, minor) in [(1, 3), (1, 4), (8, 3), (0xf_ffff, 0xf_ffff)] {
+                    all.push(Request {
+                        kind,
+                        access,
+                        major,
+                        minor,
+                    });
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_program_decides_as_the_rules_mean() {
+        let (rules, requests) = (every_rule(), every_request());
+        for first in &rules {
+            for second in &rules {
+                let both = [*first, *second];
+                let program = program(&both);
+                for request in &requests {
+                    let expected = u32::from(meaning(&both, *request));
+                    assert_eq!(run(&program, *request), expected, "{both:?} {request:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_third_rule_takes_back_what_the_second_gave_of_the_first() {
+        let rule = |allow, minor, access| Rule {
+            allow,
+            kind: Some(Kind::Character),
+            major: Some(1),
+            minor,
+            access: Access(access),
+        };
+        let rules = [
+            rule(false, None, 7),
+            rule(true, None, 6),
+            rule(false, Some(3), 4),
+        ];
+        let program = program(&rules);
+        let answer = |access, minor| {
+            run(
+                &program,
+                Request {
+                    kind: 2,
+                    access,
+                    major: 1,
+                    minor,
+                },
+            )
+        };
+        assert_eq!((answer(6, 4), answer(2, 3)), (1, 1));
+        assert_eq!((answer(6, 3), answer(1, 4)), (0, 0));
+    }
+
+    #[test]
+    fn without_rules_nothing_is_allowed() {
+        let program = program(&[]);
+        assert!(
+            every_request()
+                .iter()
+                .all(|request| run(&program, *request) == 0)
+        );
+    }
+}
