@@ -23,6 +23,10 @@ fn machines_boot_systemd_reach_each_other_and_survive_power_cuts() {
     assert!(lines.trim().parse::<u32>().unwrap() > 100, "{lines}");
     assert_ne!(one.run("touch /workspace/new").exit, 0);
 
+    // More than one packet at a time comes from the test, too.
+    let long = format!("wc -c <<END\n{}\nEND", "x".repeat(100_000));
+    assert_eq!(one.ok(&long), "100001\n");
+
     // Connections between machines, of many packets.
     other.ok("head -c 3000000 /dev/zero >/srv/zeros; sync");
     other.ok("cat >/run/systemd/system/zeros.socket <<END

@@ -61,7 +61,8 @@ impl Machine {
         self.options.ip
     }
 
-    /// Runs a bash script as root; stops waiting when it was silent for five minutes.
+    /// Runs a bash script of at most 128 KiB as root; stops waiting when it was silent for five minutes. What it leaves running in the
+    /// background must not keep its output: the answer ends with the last writer.
     ///
     /// # Panics
     /// If the machine cannot be reached.
@@ -175,7 +176,7 @@ impl Machine {
             .arg(format!("uml_dir={}/", directory.join("uml").display()))
             .args(["con=null", "con0=null,fd:1"])
             .arg(format!(
-                "vec0:transport=raw,ifname=eth0,mac=02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}"
+                "vec0:transport=raw,ifname=eth0,gro=1,mac=02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}"
             ))
             .arg(format!("systemd.hostname={}", self.name()))
             .arg(format!("machine.address={}/24", self.ip()))

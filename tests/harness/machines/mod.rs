@@ -39,7 +39,7 @@ pub const MACHINES: [Need; 7] = [
 ];
 
 /// Number in the subnet of a network's first machine.
-const FIRST_ADDRESS: u32 = 11;
+const FIRST_ADDRESS: u32 = 10;
 
 /// Some machines and the private network between them. It goes with the last of its machines.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl Machines {
     }
 
     /// Switches machines of these names on, all at once, and waits until systemd has started what it is to start. The
-    /// first has the address 10.99.0.11, the next 10.99.0.12, and so on: call it once.
+    /// first has the address 10.99.0.10, the next 10.99.0.11, and so on: call it once.
     ///
     /// # Panics
     /// If that fails; the consoles' logs are printed then.
