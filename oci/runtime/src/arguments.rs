@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::Value;
 
 /// Runs OCI containers.
 #[derive(Parser)]
@@ -120,6 +121,13 @@ pub(crate) enum Command {
         /// Arguments of ps(1); `-ef` where there are none.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
+    },
+    /// Change a container's limits: those that are given.
+    Update {
+        #[command(flatten)]
+        limits: Box<Limits>,
+        /// The container's id.
+        id: String,
     },
     /// Tell what a container uses.
     Events {
@@ -241,6 +249,116 @@ pub(crate) struct ExecOptions {
     pub(crate) ignore_paused: bool,
 }
 
+/// Limits, each as in `linux.resources`. Memory is in bytes, or with one of the units b, k, m, g and t; -1 is no limit.
+#[derive(Args, Default)]
+pub(crate) struct Limits {
+    /// File with `linux.resources` as JSON (`-`: stdin), which the other options come on top of.
+    #[arg(short, long)]
+    pub(crate) resources: Option<PathBuf>,
+    /// Share of disks, 10 to 1000.
+    #[arg(long)]
+    pub(crate) blkio_weight: Option<u16>,
+    /// Period of the CPU quota, in microseconds.
+    #[arg(long)]
+    pub(crate) cpu_period: Option<u64>,
+    /// CPU time in each period, in microseconds.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) cpu_quota: Option<i64>,
+    /// CPU time that can be saved up, in microseconds.
+    #[arg(long)]
+    pub(crate) cpu_burst: Option<u64>,
+    /// Share of the CPU, 1024 being usual.
+    #[arg(long, alias = "cpu-shares")]
+    pub(crate) cpu_share: Option<u64>,
+    /// Period of the real-time quota, in microseconds.
+    #[arg(long)]
+    pub(crate) cpu_rt_period: Option<u64>,
+    /// Real-time CPU time in each period, in microseconds.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) cpu_rt_runtime: Option<i64>,
+    /// 1: only CPU time that nobody else wants.
+    #[arg(long)]
+    pub(crate) cpu_idle: Option<i64>,
+    /// CPUs, such as 0-2,5.
+    #[arg(long)]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes.
+    #[arg(long)]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Memory.
+    #[arg(long, value_parser = bytes, allow_hyphen_values = true)]
+    pub(crate) memory: Option<i64>,
+    /// Memory that it is brought back to when the host lacks some.
+    #[arg(long, value_parser = bytes, allow_hyphen_values = true)]
+    pub(crate) memory_reservation: Option<i64>,
+    /// Memory and swap together.
+    #[arg(long, value_parser = bytes, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<i64>,
+    /// Processes and threads.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
+}
+
+impl Limits {
+    /// Those that are given, by section and name in the specification.
+    pub(crate) fn fields(&self) -> Vec<(&'static str, &'static str, Value)> {
+        let fields = [
+            ("blockIO", "weight", self.blkio_weight.map(Value::from)),
+            ("cpu", "period", self.cpu_period.map(Value::from)),
+            ("cpu", "quota", self.cpu_quota.map(Value::from)),
+            ("cpu", "burst", self.cpu_burst.map(Value::from)),
+            ("cpu", "shares", self.cpu_share.map(Value::from)),
+            ("cpu", "realtimePeriod", self.cpu_rt_period.map(Value::from)),
+            (
+                "cpu",
+                "realtimeRuntime",
+                self.cpu_rt_runtime.map(Value::from),
+            ),
+            ("cpu", "idle", self.cpu_idle.map(Value::from)),
+            ("cpu", "cpus", self.cpuset_cpus.clone().map(Value::from)),
+            ("cpu", "mems", self.cpuset_mems.clone().map(Value::from)),
+            ("memory", "limit", self.memory.map(Value::from)),
+            (
+                "memory",
+                "reservation",
+                self.memory_reservation.map(Value::from),
+            ),
+            ("memory", "swap", self.memory_swap.map(Value::from)),
+            ("pids", "limit", self.pids_limit.map(Value::from)),
+        ];
+        fields
+            .into_iter()
+            .filter_map(|(section, name, value)| Some((section, name, value?)))
+            .collect()
+    }
+}
+
+/// `512`, `64k`, `1.5g`, `10MB`; `-1`.
+fn bytes(text: &str) -> Result<i64, String> {
+    const UNITS: [(char, u32); 5] = [('b', 0), ('k', 10), ('m', 20), ('g', 30), ('t', 40)];
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let lower = text.trim().to_lowercase();
+    let plain = lower.strip_suffix('b').unwrap_or(&lower);
+    let plain = plain.strip_suffix('i').unwrap_or(plain);
+    let unit = UNITS.iter().find(|(letter, _)| plain.ends_with(*letter));
+    let (number, shift) = match unit {
+        Some((letter, shift)) => (plain.trim_end_matches(*letter), *shift),
+        None => (plain, 0),
+    };
+    let value = number
+        .trim()
+        .parse::<f64>()
+        .ok()
+        .filter(|number| *number >= 0.0);
+    let value = value.map(|number| number * f64::from(shift).exp2());
+    value
+        .filter(|bytes| *bytes <= i64::MAX as f64)
+        .map(|bytes| bytes as i64)
+        .ok_or_else(|| format!("{text:?} is no amount of memory: such as 512, 64k or 1.5g"))
+}
+
 /// Commands for the agent: containers with a supervisor and a home directory.
 #[derive(Subcommand)]
 pub(crate) enum Own {
@@ -291,12 +409,32 @@ mod tests {
             "tucano_oci exec -t -u 1:2 -e A=1 -e B=2 --cwd /x x sh -c -- exit",
             "tucano_oci ps --format json x",
             "tucano_oci events --stats x",
+            "tucano_oci update --resources - x",
+            "tucano_oci update --memory 64m --memory-swap -1 --cpu-quota -1 --pids-limit 5 --cpu-share 2 x",
             "tucano_oci delete --force x",
             "tucano_oci run -d --no-new-keyring --preserve-fds 2 -b /b x",
             "tucano_oci list -q --format json",
         ] {
             let parsed = Arguments::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn amounts_of_memory_have_units() {
+        for (text, expected) in [
+            ("512", 512),
+            ("-1", -1),
+            ("64k", 64 << 10),
+            ("1.5g", 3 << 29),
+            ("10MB", 10 << 20),
+            ("2GiB", 2 << 30),
+            ("7b", 7),
+        ] {
+            assert_eq!(bytes(text).unwrap(), expected, "{text}");
+        }
+        for bad in ["", "x", "-2", "1q", "nan", "1e300"] {
+            assert!(bytes(bad).is_err(), "{bad}");
         }
     }
 }

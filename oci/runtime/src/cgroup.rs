@@ -9,7 +9,9 @@ mod devices;
 mod filter;
 mod limits;
 mod own;
+mod settings;
 mod stats;
+mod update;
 
 use std::{
     collections::BTreeSet,
@@ -72,6 +74,16 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// A value that a file does not take.
+    #[error("cannot write {value:?} to {file}: {source}")]
+    Setting {
+        /// The file.
+        file: PathBuf,
+        /// The value.
+        value: String,
+        /// Why.
+        source: io::Error,
     },
     /// A process cannot be moved in.
     #[error("cannot move process {pid} into the cgroup {path}: {source}")]
@@ -138,17 +150,19 @@ impl Cgroup {
 
     /// The cgroup at `path` below this process's own, without making it.
     pub(crate) fn at(path: &str) -> Result<Self, Error> {
-        Self::beneath(own::Base::Own, path)
+        Self::beneath(own::Base::Own, path, &[])
     }
 
-    /// The cgroup at a path as a specification means it: absolute from the top of what is mounted, else below the own one.
-    pub(crate) fn specified(path: &str) -> Result<Self, Error> {
-        Self::beneath(own::Base::of_specified(path), path)
+    /// The cgroup at a path as a specification means it: absolute from the top of what is mounted, else below the own one;
+    /// under the controllers that these limits need.
+    pub(crate) fn specified(path: &str, limits: Option<&LinuxResources>) -> Result<Self, Error> {
+        let more = settings::controllers(limits);
+        Self::beneath(own::Base::of_specified(path), path, &more)
     }
 
-    fn beneath(base: own::Base, path: &str) -> Result<Self, Error> {
+    fn beneath(base: own::Base, path: &str, more: &[&str]) -> Result<Self, Error> {
         let path = checked(path)?;
-        let directories = own::find(base)?
+        let directories = own::find(base, more)?
             .into_iter()
             .map(|(controller, base)| (controller, base.join(&path)))
             .collect();
@@ -161,7 +175,7 @@ impl Cgroup {
         let below = checked(path)?;
         self.remove()?;
         let made = self
-            .make_directories(&below)
+            .make_directories(&below, &settings::controllers(limits))
             .and_then(|()| limits::set(self, limits));
         if made.is_err() {
             // Why it could not be made says more than why that could not be undone.
@@ -170,14 +184,17 @@ impl Cgroup {
         made
     }
 
-    fn make_directories(&self, below: &Path) -> Result<(), Error> {
+    fn make_directories(&self, below: &Path, more: &[&str]) -> Result<(), Error> {
         self.directories
             .iter()
             .try_for_each(|(controller, directory)| {
                 if controller.is_empty() {
-                    own::delegate(directory, below)
-                } else {
-                    make(directory)
+                    return own::delegate(directory, below, more);
+                }
+                make(directory)?;
+                match controller.as_str() {
+                    "cpuset" => settings::inherit_cpuset(directory),
+                    _ => Ok(()),
                 }
             })
     }

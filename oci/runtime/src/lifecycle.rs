@@ -6,6 +6,7 @@ mod end;
 mod join;
 mod run;
 mod store;
+mod update;
 
 use std::{io, path::PathBuf};
 
@@ -15,6 +16,7 @@ pub use self::{
     join::{Exec, exec},
     run::run,
     store::{Container, Status, Store},
+    update::{Update, update},
 };
 use crate::{
     bundle, cgroup,

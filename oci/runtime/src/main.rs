@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tucano_oci_runtime::{
     bundle, exec,
-    lifecycle::{self, Create, Exec, Store},
+    lifecycle::{self, Create, Exec, Store, Update},
     probe, protect_program, supervise,
 };
 
@@ -125,6 +125,13 @@ fn run(command: &Command, store: &Store, log: &Log) -> Result<i32, String> {
         } => {
             let pids = lifecycle::processes(store, id).map_err(text)?;
             print::processes(&pids, *format, arguments)?;
+        }
+        Command::Update { limits, id } => {
+            let wanted = Update {
+                file: limits.resources.clone(),
+                fields: limits.fields(),
+            };
+            lifecycle::update(store, id, &wanted).map_err(text)?;
         }
         Command::Events { stats: _, id } => {
             print::stats(id, &lifecycle::stats(store, id).map_err(text)?);

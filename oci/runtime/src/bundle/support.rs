@@ -13,7 +13,7 @@ use crate::container::{
 };
 
 /// Places in the configuration (JSON pointers) that must be empty: absent, null, zero, false or without content.
-const UNSUPPORTED: [&str; 27] = [
+const UNSUPPORTED: [&str; 12] = [
     "/solaris",
     "/windows",
     "/vm",
@@ -26,21 +26,6 @@ const UNSUPPORTED: [&str; 27] = [
     "/linux/seccomp/listenerPath",
     "/linux/seccomp/listenerMetadata",
     "/linux/resources/blockIO/leafWeight",
-    "/linux/resources/hugepageLimits",
-    "/linux/resources/network",
-    "/linux/resources/rdma",
-    "/linux/resources/unified",
-    "/linux/resources/cpu/burst",
-    "/linux/resources/cpu/cpus",
-    "/linux/resources/cpu/idle",
-    "/linux/resources/cpu/mems",
-    "/linux/resources/cpu/realtimePeriod",
-    "/linux/resources/cpu/realtimeRuntime",
-    "/linux/resources/memory/checkBeforeUpdate",
-    "/linux/resources/memory/disableOOMKiller",
-    "/linux/resources/memory/kernel",
-    "/linux/resources/memory/kernelTCP",
-    "/linux/resources/memory/swappiness",
 ];
 
 /// Clocks that a time namespace can shift (time_namespaces(7)).
@@ -253,15 +238,11 @@ mod tests {
     fn what_is_not_supported_is_refused_by_name_and_empty_is_fine() {
         checked(
             "/linux/resources",
-            serde_json::json!({"memory": {"swappiness": 0}, "blockIO": {"weight": 0}}),
+            serde_json::json!({"blockIO": {"weight": 0}}),
         )
         .unwrap();
-        let error = checked(
-            "/linux/resources",
-            serde_json::json!({"unified": {"memory.high": "1"}}),
-        )
-        .unwrap_err();
-        assert!(error.contains("linux.resources.unified"), "{error}");
+        let error = checked("/linux/intelRdt", serde_json::json!({"closID": "cell"})).unwrap_err();
+        assert!(error.contains("linux.intelRdt"), "{error}");
         let error = checked("/process/apparmorProfile", "strict".into()).unwrap_err();
         assert!(error.contains("process.apparmorProfile"), "{error}");
     }

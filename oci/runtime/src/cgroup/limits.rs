@@ -5,24 +5,32 @@ use std::path::Path;
 use cgroups_rs::fs::{MaxValue, cpu::CpuController, memory::MemController, pid::PidController};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::{Cgroup, Error, block_io, devices};
+use super::{Cgroup, Error, block_io, devices, settings};
 
 /// Sets the limits that are given; devices are denied but for the default ones and those that are asked for.
 pub(super) fn set(cgroup: &Cgroup, resources: Option<&LinuxResources>) -> Result<(), Error> {
-    if let Some(memory) = resources.and_then(|all| all.memory().as_ref()) {
-        set_memory(cgroup, memory)?;
-    }
-    if let Some(cpu) = resources.and_then(|all| all.cpu().as_ref()) {
-        set_cpu(cgroup, cpu)?;
-    }
-    if let Some(pids) = resources.and_then(|all| all.pids().as_ref()) {
-        set_pids(cgroup, pids.limit())?;
-    }
-    if let Some(io) = resources.and_then(|all| all.block_io().as_ref()) {
-        block_io::set(cgroup, io)?;
+    if let Some(resources) = resources {
+        set_numbers(cgroup, resources)?;
     }
     let rules = resources.and_then(|all| all.devices().as_deref());
     devices::set(cgroup, rules.unwrap_or_default())
+}
+
+/// All but the device rules, which stay as they were set first.
+pub(super) fn set_numbers(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
+    if let Some(memory) = resources.memory() {
+        set_memory(cgroup, memory)?;
+    }
+    if let Some(cpu) = resources.cpu() {
+        set_cpu(cgroup, cpu)?;
+    }
+    if let Some(pids) = resources.pids() {
+        set_pids(cgroup, pids.limit())?;
+    }
+    if let Some(io) = resources.block_io() {
+        block_io::set(cgroup, io)?;
+    }
+    settings::apply(cgroup, resources)
 }
 
 fn set_memory(cgroup: &Cgroup, memory: &LinuxMemory) -> Result<(), Error> {

@@ -44,14 +44,15 @@ impl Base {
 }
 
 /// `(controller, base directory)` for each v1 hierarchy, or `("", base directory)` on v2.
-pub(super) fn find(base: Base) -> Result<Vec<(String, PathBuf)>, Error> {
+/// `more` are v1 controllers that not every container is under.
+pub(super) fn find(base: Base, more: &[&str]) -> Result<Vec<(String, PathBuf)>, Error> {
     let unknown = |error: procfs::ProcError| Error::NoHierarchy {
         detail: error.to_string(),
     };
     let myself = Process::myself().map_err(unknown)?;
     let mounts = myself.mountinfo().map_err(unknown)?;
     let memberships = myself.cgroups().map_err(unknown)?;
-    locate(&mounts.0, &memberships.0, base, &|path| path.is_dir())
+    locate(&mounts.0, &memberships.0, base, more, &|path| path.is_dir())
 }
 
 /// On a hybrid host the controllers are those of v1, and its cgroup2 has none.
@@ -59,10 +60,12 @@ fn locate(
     mounts: &[MountInfo],
     memberships: &[ProcessCGroup],
     base: Base,
+    more: &[&str],
     exists: &dyn Fn(&Path) -> bool,
 ) -> Result<Vec<(String, PathBuf)>, Error> {
     let found: Vec<_> = CONTROLLERS
         .iter()
+        .chain(more)
         .filter_map(|name| {
             Some((
                 (*name).to_owned(),
@@ -85,6 +88,48 @@ fn locate(
     })
 }
 
+/// Where `directory`, which lies in the v1 hierarchy of one controller, lies in that of another one; none where that is not
+/// mounted.
+pub(super) fn same_place(
+    wanted: &str,
+    known: &str,
+    directory: &Path,
+) -> Result<Option<PathBuf>, Error> {
+    let unknown = |error: procfs::ProcError| Error::NoHierarchy {
+        detail: error.to_string(),
+    };
+    let mounts = Process::myself()
+        .and_then(|myself| myself.mountinfo())
+        .map_err(unknown)?;
+    let below = hierarchies(&mounts.0, known)
+        .find_map(|mount| directory.strip_prefix(&mount.mount_point).ok());
+    let top = hierarchies(&mounts.0, wanted).next();
+    Ok(below
+        .zip(top)
+        .map(|(below, top)| top.mount_point.join(below)))
+}
+
+fn hierarchies<'a>(
+    mounts: &'a [MountInfo],
+    controller: &'a str,
+) -> impl Iterator<Item = &'a MountInfo> {
+    mounts.iter().filter(move |mount| {
+        mount.fs_type == "cgroup" && mount.super_options.contains_key(controller)
+    })
+}
+
+/// Enables controllers (v2) below `parent` and below all above it that lack them.
+pub(super) fn enable_all(parent: &Path, more: &[&str]) -> Result<(), Error> {
+    let mut parents: Vec<_> = parent
+        .ancestors()
+        .take_while(|place| place.join("cgroup.subtree_control").exists())
+        .collect();
+    parents.reverse();
+    parents
+        .into_iter()
+        .try_for_each(|place| enable(place, more))
+}
+
 fn v1(
     controller: &str,
     mounts: &[MountInfo],
@@ -95,9 +140,7 @@ fn v1(
     let own = memberships
         .iter()
         .find(|entry| entry.controllers.iter().any(|name| name == controller))?;
-    mounts
-        .iter()
-        .filter(|mount| mount.fs_type == "cgroup" && mount.super_options.contains_key(controller))
+    hierarchies(mounts, controller)
         .filter_map(|mount| visible(mount, &own.pathname, base))
         .find(|path| exists(path))
 }
@@ -134,18 +177,18 @@ fn visible(mount: &MountInfo, own: &str, base: Base) -> Option<PathBuf> {
 }
 
 /// Makes the v2 cgroup `directory`, which lies `below` the own one, with the controllers enabled all the way.
-pub(super) fn delegate(directory: &Path, below: &Path) -> Result<(), Error> {
+pub(super) fn delegate(directory: &Path, below: &Path, more: &[&str]) -> Result<(), Error> {
     make(directory)?;
     let depth = below.components().count();
     let mut parents: Vec<_> = directory.ancestors().skip(1).take(depth).collect();
     parents.reverse();
     for parent in parents {
-        enable(parent)?;
+        enable(parent, more)?;
     }
     Ok(())
 }
 
-fn enable(parent: &Path) -> Result<(), Error> {
+fn enable(parent: &Path, more: &[&str]) -> Result<(), Error> {
     let failed = |controllers: &str| {
         let controllers = controllers.to_owned();
         move |source| Error::Enable {
@@ -158,6 +201,7 @@ fn enable(parent: &Path) -> Result<(), Error> {
         fs::read_to_string(parent.join("cgroup.controllers")).map_err(failed("available"))?;
     let wanted: Vec<_> = UNIFIED_CONTROLLERS
         .iter()
+        .chain(more)
         .filter(|name| available.split_whitespace().any(|other| other == **name))
         .map(|name| format!("+{name}"))
         .collect();
@@ -214,7 +258,7 @@ mod tests {
     #[test]
     fn each_v1_hierarchy_has_its_own_place() {
         let own = memberships("8:pids:/box/in\n4:memory:/a/b\n2:cpu,cpuacct:/\n0::/\n");
-        let found = locate(&mounts(HYBRID), &own, Base::Own, &|_| true).unwrap();
+        let found = locate(&mounts(HYBRID), &own, Base::Own, &[], &|_| true).unwrap();
         let of = |name: &str| found.iter().find(|(other, _)| other == name).unwrap();
         assert_eq!(of("memory").1, Path::new("/sys/fs/cgroup/memory/a/b"));
         assert_eq!(of("pids").1, Path::new("/sys/fs/cgroup/pids/in"));
@@ -226,7 +270,7 @@ mod tests {
     fn absolute_paths_begin_at_the_mounts() {
         let own = memberships("8:pids:/elsewhere\n4:memory:/a/b\n");
         let base = Base::of_specified("/x");
-        let found = locate(&mounts(HYBRID), &own, base, &|_| true).unwrap();
+        let found = locate(&mounts(HYBRID), &own, base, &[], &|_| true).unwrap();
         let places: Vec<_> = found
             .iter()
             .map(|(_, path)| path.to_str().unwrap())
@@ -238,7 +282,7 @@ mod tests {
     #[test]
     fn a_cgroup_that_no_mount_shows_is_an_error() {
         let own = memberships("8:pids:/other\n4:memory:/../x\n");
-        let error = locate(&mounts(HYBRID), &own, Base::Own, &|_| true).unwrap_err();
+        let error = locate(&mounts(HYBRID), &own, Base::Own, &[], &|_| true).unwrap_err();
         assert!(error.to_string().contains("own cgroup"), "{error}");
     }
 
@@ -252,7 +296,7 @@ mod tests {
                 "/sys/fs/cgroup/s/tucano.service",
             ),
         ] {
-            let found = locate(&unified, &memberships(own), Base::Own, &|_| true).unwrap();
+            let found = locate(&unified, &memberships(own), Base::Own, &[], &|_| true).unwrap();
             assert_eq!(found, [(String::new(), PathBuf::from(expected))]);
         }
     }

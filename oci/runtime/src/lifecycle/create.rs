@@ -67,7 +67,9 @@ pub(super) fn begin(store: &Store, wanted: &Create, waits: bool) -> Result<Begun
     let bundle = Bundle::load(&wanted.bundle)?;
     let stdio = stdio(&bundle.spec, wanted)?;
     let path = cgroup_path(&bundle.spec, &wanted.id)?;
-    let record = record(wanted, bundle, Cgroup::specified(&path)?)?;
+    let linux = bundle.spec.linux().as_ref();
+    let cgroup = Cgroup::specified(&path, linux.and_then(|linux| linux.resources().as_ref()))?;
+    let record = record(wanted, bundle, cgroup)?;
     let directory = store.reserve(&wanted.id)?;
     let mut container = Container { directory, record };
     match bring_up(&mut container, wanted, &path, stdio, waits) {

@@ -153,7 +153,7 @@ impl Case {
     /// Its cgroups, wherever hierarchies are mounted.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        for controller in ["", "memory", "pids", "cpu", "freezer", "devices"] {
+        for controller in ["", "memory", "pids", "cpu", "cpuset", "freezer", "devices"] {
             search(
                 &Path::new("/sys/fs/cgroup").join(controller),
                 &self.id,

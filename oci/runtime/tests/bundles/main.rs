@@ -9,5 +9,6 @@ mod life;
 mod limits;
 mod mounts;
 mod namespaces;
+mod numbers;
 mod refused;
 mod streams;

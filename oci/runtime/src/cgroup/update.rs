@@ -1,0 +1,105 @@
+//! Other limits for a cgroup that holds processes.
+
+use std::{fs, path::Path};
+
+use oci_spec::runtime::{LinuxMemory, LinuxResources};
+
+use super::{Cgroup, Error, limits, own, settings};
+
+impl Cgroup {
+    /// Sets the limits that are given and leaves the others; device rules stay as they are. Its processes are moved under the
+    /// controllers that it was not under so far.
+    pub(crate) fn update(&mut self, limits: &LinuxResources) -> Result<(), Error> {
+        if let Some(memory) = limits.memory() {
+            self.check_memory(memory)?;
+            self.make_room_for_swap(memory)?;
+        }
+        self.add_controllers(&settings::controllers(Some(limits)))?;
+        limits::set_numbers(self, limits)
+    }
+
+    /// Where that is asked for, memory that is in use is not taken away: the kernel would kill for it.
+    fn check_memory(&self, memory: &LinuxMemory) -> Result<(), Error> {
+        let limit = memory.limit().and_then(|limit| u64::try_from(limit).ok());
+        let (true, Some(limit)) = (memory.check_before_update() == Some(true), limit) else {
+            return Ok(());
+        };
+        let used = self.stats()?.memory_current;
+        if used <= limit {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            what: "the memory limit",
+            path: limits::required(self, "memory")?.to_owned(),
+            reason: format!("{used} bytes are in use, more than the {limit} asked for"),
+        })
+    }
+
+    /// v1 wants the limit of memory and swap together to be the larger one at each moment: it is raised first.
+    fn make_room_for_swap(&self, memory: &LinuxMemory) -> Result<(), Error> {
+        const NAME: &str = "memory.memsw.limit_in_bytes";
+        let directory = limits::required(self, "memory")?;
+        let file = directory.join(NAME);
+        let (Some(swap), true) = (memory.swap(), file.exists()) else {
+            return Ok(());
+        };
+        let now: i64 = fs::read_to_string(&file)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(i64::MAX);
+        if swap >= 0 && swap <= now {
+            return Ok(());
+        }
+        fs::write(&file, swap.to_string()).map_err(|source| Error::Setting {
+            file,
+            value: swap.to_string(),
+            source,
+        })
+    }
+
+    fn add_controllers(&mut self, more: &[&str]) -> Result<(), Error> {
+        if self.is_unified() {
+            let directory = limits::required(self, "")?.to_owned();
+            return match directory.parent().filter(|_| !more.is_empty()) {
+                Some(parent) => own::enable_all(parent, more),
+                None => Ok(()),
+            };
+        }
+        for controller in more {
+            if self.directory(controller).is_none() {
+                self.add_controller(controller)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_controller(&mut self, controller: &str) -> Result<(), Error> {
+        let like = limits::required(self, "pids")?;
+        let Some(directory) = own::same_place(controller, "pids", like)? else {
+            return Err(Error::NoHierarchy {
+                detail: format!("there is no {controller} controller for the limit asked for"),
+            });
+        };
+        super::make(&directory)?;
+        if controller == "cpuset" {
+            settings::inherit_cpuset(&directory)?;
+        }
+        for pid in self.processes() {
+            join(&directory, pid)?;
+        }
+        self.directories.push((controller.to_owned(), directory));
+        Ok(())
+    }
+}
+
+fn join(directory: &Path, pid: i32) -> Result<(), Error> {
+    match fs::write(directory.join("cgroup.procs"), pid.to_string()) {
+        // It has ended meanwhile.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other.map_err(|source| Error::Join {
+            pid,
+            path: directory.to_owned(),
+            source,
+        }),
+    }
+}

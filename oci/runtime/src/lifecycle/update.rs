@@ -1,0 +1,177 @@
+//! `update`: other limits for a container.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use serde_json::{Map, Value};
+
+use super::{
+    Error,
+    store::{Status, Store},
+};
+use crate::{bundle, channel::Step};
+
+/// Largest text of limits that is read.
+const TEXT_LIMIT_BYTES: u64 = 1 << 20;
+
+/// Limits to change; those that are not given stay.
+#[derive(Debug, Clone, Default)]
+pub struct Update {
+    /// A file with `linux.resources` as JSON, `-` for stdin; what follows comes on top of it.
+    pub file: Option<PathBuf>,
+    /// Fields of it, by their section and name as in the specification.
+    pub fields: Vec<(&'static str, &'static str, Value)>,
+}
+
+/// Changes the limits of a container that has not ended, and notes them in its state.
+pub fn update(store: &Store, id: &str, wanted: &Update) -> Result<(), Error> {
+    let mut container = store.find(id)?;
+    if matches!(container.status(), Status::Stopped | Status::Creating) {
+        return Err(Error::NotRunning);
+    }
+    let limits = limits(wanted)?;
+    let changed = container.record.cgroup.update(&limits);
+    // What it is under by now has to be known for its end, even if a limit was refused.
+    if changed.is_ok()
+        && let Some(linux) = container.record.spec.linux_mut()
+    {
+        merge(linux.resources_mut().get_or_insert_default(), limits);
+    }
+    container.write()?;
+    Ok(changed?)
+}
+
+fn limits(wanted: &Update) -> Result<LinuxResources, Error> {
+    let mut all = match &wanted.file {
+        Some(path) => object(path)?,
+        None => Map::new(),
+    };
+    for (section, name, value) in &wanted.fields {
+        let section = all
+            .entry(*section)
+            .or_insert_with(|| Value::Object(Map::new()));
+        if let Some(fields) = section.as_object_mut() {
+            fields.insert((*name).to_owned(), value.clone());
+        }
+    }
+    Ok(serde_json::from_value(Value::Object(all)).step("the limits")?)
+}
+
+fn object(path: &Path) -> Result<Map<String, Value>, Error> {
+    let text = if path == Path::new("-") {
+        let mut text = Vec::new();
+        let stdin = std::io::stdin().lock();
+        stdin
+            .take(TEXT_LIMIT_BYTES)
+            .read_to_end(&mut text)
+            .step("stdin")?;
+        text
+    } else {
+        bundle::read_bounded(path).map_err(|source| bundle::Error::Read {
+            path: path.to_owned(),
+            source,
+        })?
+    };
+    let parsed = serde_json::from_slice(&text).map_err(|source| bundle::Error::Config {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(parsed)
+}
+
+/// What was given takes the place of what was there.
+fn merge(limits: &mut LinuxResources, with: LinuxResources) {
+    if let Some(cpu) = with.cpu() {
+        merge_cpu(limits.cpu_mut().get_or_insert_default(), cpu);
+    }
+    if let Some(memory) = with.memory() {
+        merge_memory(limits.memory_mut().get_or_insert_default(), memory);
+    }
+    if let Some(pids) = with.pids() {
+        limits.set_pids(Some(LinuxPids::clone(pids)));
+    }
+    if with.hugepage_limits().is_some() {
+        limits.set_hugepage_limits(with.hugepage_limits().clone());
+    }
+    if let Some(unified) = with.unified() {
+        let all = limits.unified_mut().get_or_insert_default();
+        all.extend(unified.clone());
+    }
+}
+
+fn merge_cpu(limits: &mut LinuxCpu, with: &LinuxCpu) {
+    let mut merged = LinuxCpu::default();
+    merged
+        .set_shares(with.shares().or(limits.shares()))
+        .set_quota(with.quota().or(limits.quota()))
+        .set_period(with.period().or(limits.period()))
+        .set_idle(with.idle().or(limits.idle()))
+        .set_burst(with.burst().or(limits.burst()))
+        .set_realtime_runtime(with.realtime_runtime().or(limits.realtime_runtime()))
+        .set_realtime_period(with.realtime_period().or(limits.realtime_period()))
+        .set_cpus(with.cpus().clone().or(limits.cpus().clone()))
+        .set_mems(with.mems().clone().or(limits.mems().clone()));
+    *limits = merged;
+}
+
+fn merge_memory(limits: &mut LinuxMemory, with: &LinuxMemory) {
+    let limit = with.limit().or(limits.limit());
+    let swap = with.swap().or(limits.swap());
+    let reservation = with.reservation().or(limits.reservation());
+    limits
+        .set_limit(limit)
+        .set_swap(swap)
+        .set_reservation(reservation);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_come_on_top_of_the_file_and_the_rest_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("limits.json");
+        std::fs::write(
+            &file,
+            r#"{"memory":{"limit":1000},"cpu":{"shares":5,"cpus":"0"}}"#,
+        )
+        .unwrap();
+        let wanted = Update {
+            file: Some(file),
+            fields: vec![("cpu", "shares", 7.into()), ("pids", "limit", 9.into())],
+        };
+        let new = limits(&wanted).unwrap();
+        let mut all: LinuxResources =
+            serde_json::from_str(r#"{"memory":{"limit":1,"swap":2},"cpu":{"quota":3}}"#).unwrap();
+        merge(&mut all, new);
+        let text = serde_json::to_value(&all).unwrap();
+        assert_eq!(text["memory"]["limit"], 1000);
+        assert_eq!(text["memory"]["swap"], 2);
+        assert_eq!(text["cpu"]["shares"], 7);
+        assert_eq!(text["cpu"]["quota"], 3);
+        assert_eq!(text["pids"]["limit"], 9);
+    }
+
+    #[test]
+    fn a_file_that_is_no_list_of_limits_is_told() {
+        let missing = Update {
+            file: Some("/nowhere".into()),
+            ..Update::default()
+        };
+        assert!(
+            limits(&missing)
+                .unwrap_err()
+                .to_string()
+                .contains("/nowhere")
+        );
+        let wrong = Update {
+            fields: vec![("pids", "limit", "many".into())],
+            ..Update::default()
+        };
+        assert!(limits(&wrong).is_err());
+    }
+}
