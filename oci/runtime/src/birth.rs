@@ -93,7 +93,7 @@ impl Birth {
                 }
                 Some(FromContainer::Ready(user)) => return Ok(user),
                 Some(FromContainer::Failed(failure)) => return Err(failure),
-                Some(FromContainer::Waiting) => {
+                Some(FromContainer::Waiting | FromContainer::Listener(_)) => {
                     return Err(Failure::new("container", "it waits before it is ready"));
                 }
                 None => return Err(Failure::new("container", &self.silent_end())),
@@ -101,15 +101,25 @@ impl Birth {
         }
     }
 
-    /// Lets it go on, until it is the program or waits for its start. Executing the program closes the channel.
-    pub(crate) fn wait_until_executed(&self) -> Result<(), Failure> {
+    /// Lets it go on, until it is the program or waits for its start. Executing the program closes the channel. `listener` is
+    /// called with the number of the descriptor that tells of seccomp notifications, if there is one.
+    pub(crate) fn wait_until_executed(
+        &self,
+        listener: &dyn Fn(i32) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         self.channel.go().step("container")?;
-        match self.next()? {
-            Some(FromContainer::Failed(failure)) => Err(failure),
-            Some(FromContainer::Waiting) => Ok(()),
-            Some(_) => Err(Failure::new("container", "it is ready twice")),
-            // A program that has ended already was executed; one that was killed on the way was not, and both say nothing.
-            None => Ok(()),
+        loop {
+            match self.next()? {
+                Some(FromContainer::Failed(failure)) => return Err(failure),
+                Some(FromContainer::Listener(number)) => {
+                    listener(number)?;
+                    self.channel.go().step("container")?;
+                }
+                Some(FromContainer::Waiting) => return Ok(()),
+                Some(_) => return Err(Failure::new("container", "it is ready twice")),
+                // A program that has ended already was executed; one that was killed on the way was not, and both say nothing.
+                None => return Ok(()),
+            }
         }
     }
 

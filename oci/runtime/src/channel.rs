@@ -24,6 +24,8 @@ pub(crate) enum FromContainer {
     Ready(User),
     /// It waits to be started by someone else.
     Waiting,
+    /// The number of a descriptor of its own that tells of seccomp notifications; it waits to be told to go on.
+    Listener(i32),
     /// A step failed, and it ends.
     Failed(Failure),
 }

@@ -8,6 +8,7 @@ pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod process;
 pub(crate) mod rootfs;
+pub(crate) mod scheduling;
 pub(crate) mod seccomp;
 pub(crate) mod terminal;
 pub(crate) mod user;

@@ -26,12 +26,13 @@ use crate::{
         manner::{Manner, Stdio, copies, own_streams},
         namespaces::lists,
         process::Plan,
-        process_of, terminal,
+        process_of, scheduling, terminal,
         user::User,
         userns::UserNamespace,
     },
     home::{Home, Record},
     launch::Launch,
+    notification,
     sys::{self, Cloned},
 };
 
@@ -126,6 +127,10 @@ impl Guest<'_> {
         )
         .step("pid namespace")?;
         let (here, there) = Channel::pair().step("channel")?;
+        let affinity = self.process.exec_cpu_affinity().as_ref();
+        if let Some(cpus) = affinity.and_then(|all| all.initial().as_deref()) {
+            scheduling::pin(cpus)?;
+        }
         match sys::clone_process(CloneFlags::empty()).step("fork")? {
             Cloned::Child => {
                 drop(here);
@@ -136,10 +141,15 @@ impl Guest<'_> {
             Cloned::Parent(pid, process) => {
                 drop(there);
                 let child = Child { pid, process };
+                let listener = |number| {
+                    let mut state = self.manner.state.clone();
+                    state.set_pid(Some(pid));
+                    notification::hand_over(self.spec, &state, &child.process, number)
+                };
                 let started = cgroup
                     .add(pid)
                     .step("cgroup")
-                    .and_then(|()| child.start(&here));
+                    .and_then(|()| child.start(&here, &listener));
                 if let Err(failure) = started {
                     child.kill();
                     child.reap().step("waiting")?;
@@ -172,6 +182,10 @@ impl Guest<'_> {
         channel.wait_to_go().step("supervisor")?;
         // Through the host's /proc: what the container shows as its own could be anything.
         kernel::set_oom_score(self.process)?;
+        let affinity = self.process.exec_cpu_affinity().as_ref();
+        if let Some(cpus) = affinity.and_then(|all| all.cpu_affinity_final().as_deref()) {
+            scheduling::pin(cpus)?;
+        }
         self.join()?;
         let root = Root(File::open("/").step("root file system")?.into());
         let user = match &self.user {
@@ -218,7 +232,11 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    fn start(&self, channel: &Channel) -> Result<(), Failure> {
+    fn start(
+        &self,
+        channel: &Channel,
+        listener: &dyn Fn(i32) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         channel.go().step("container")?;
         match channel.receive().step("container")? {
             Some(FromContainer::Ready(_)) => {}
@@ -226,9 +244,15 @@ impl Child {
             _ => return Err(Failure::new("container", "it ended meanwhile")),
         }
         channel.go().step("container")?;
-        match channel.receive().step("container")? {
-            Some(FromContainer::Failed(failure)) => Err(failure),
-            _ => Ok(()),
+        loop {
+            match channel.receive().step("container")? {
+                Some(FromContainer::Failed(failure)) => return Err(failure),
+                Some(FromContainer::Listener(number)) => {
+                    listener(number)?;
+                    channel.go().step("container")?;
+                }
+                _ => return Ok(()),
+            }
         }
     }
 

@@ -27,6 +27,7 @@ pub mod launch;
 pub mod lifecycle;
 mod listener;
 mod logs;
+mod notification;
 pub mod probe;
 pub mod profile;
 pub mod supervise;

@@ -21,7 +21,7 @@ pub use self::{
 use crate::{
     bundle, cgroup,
     channel::{Failure, FromContainer, Step},
-    home, hooks, listener,
+    home, hooks, listener, notification,
 };
 
 use oci_spec::runtime::ContainerState;
@@ -111,10 +111,27 @@ pub fn start(store: &Store, id: &str) -> Result<(), Error> {
         return Err(refused);
     }
     waiting.go().step("container")?;
-    if let Some(FromContainer::Failed(failure)) = waiting.receive().step("container")? {
-        return Err(failure.into());
+    loop {
+        match waiting.receive().step("container")? {
+            Some(FromContainer::Failed(failure)) => return Err(failure.into()),
+            Some(FromContainer::Listener(number)) => {
+                tell_of_listener(&container, number)?;
+                waiting.go().step("container")?;
+            }
+            _ => return after_start(&container),
+        }
     }
-    after_start(&container)
+}
+
+fn tell_of_listener(container: &Container, number: i32) -> Result<(), Error> {
+    let process = container.record.container.ok_or(Error::NotRunning)?;
+    let process = process.open().step("container")?.ok_or(Error::NotRunning)?;
+    let state = container.state(ContainerState::Created);
+    notification::hand_over(&container.record.spec, &state, &process, number).map_err(|failure| {
+        // It waits for somebody to answer.
+        end::kill_first(container);
+        failure.into()
+    })
 }
 
 /// Runs the poststart hooks. A container of which one fails is stopped.

@@ -181,7 +181,10 @@ impl<'a> Supervisor<'a> {
                 record.user = Some(user);
                 home.write("supervisor.json", &record)
                     .step("home directory")?;
-                birth.wait_until_executed()?;
+                birth.wait_until_executed(&|_| {
+                    let message = "nobody here answers: only bundles can have a listenerPath";
+                    Err(Failure::new("seccomp notification", message))
+                })?;
                 Ok(container)
             });
         let container = match born {

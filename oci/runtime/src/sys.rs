@@ -8,6 +8,8 @@ use std::{
 
 use seccompiler::sock_filter;
 
+use crate::container::scheduling::Scheduling;
+
 /// What [`clone_process`] returned in.
 pub(crate) enum Cloned {
     /// The new process.
@@ -93,21 +95,70 @@ pub(crate) fn set_mount_attributes(mount: impl AsFd, change: &MountAttributes) -
     check(result)
 }
 
+/// Sets the execution domain (`personality(2)`).
+pub(crate) fn set_personality(domain: libc::c_int) -> io::Result<()> {
+    // SAFETY: a number is passed; it changes how system calls answer, and no memory.
+    check(unsafe { libc::syscall(libc::SYS_personality, domain) })
+}
+
+/// Sets the policy of memory nodes (`set_mempolicy(2)`); `nodes` has a bit for each.
+pub(crate) fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
+    let bits = if nodes.is_empty() {
+        0
+    } else {
+        // The kernel takes one less than it is told.
+        nodes.len() * u64::BITS as usize + 1
+    };
+    // SAFETY: the kernel reads that many bits at most, which are there.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) })
+}
+
+/// Sets the scheduling policy (`sched_setattr(2)`).
+pub(crate) fn set_scheduler(wanted: &Scheduling) -> io::Result<()> {
+    // SAFETY: the structure has the kernel's layout, and its first field is its size.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(wanted), 0) })
+}
+
+/// Sets the I/O priority (`ioprio_set(2)`): class and priority as one number.
+pub(crate) fn set_io_priority(priority: i32) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: numbers are passed only.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, priority) })
+}
+
+/// Installs a filter like [`install_filter`], and gives the descriptor on which the system calls that it answers
+/// `SECCOMP_RET_USER_NOTIF` to are told.
+pub(crate) fn install_listener(
+    program: &[sock_filter],
+    flags: libc::c_ulong,
+) -> io::Result<OwnedFd> {
+    let flags = flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    let fd = seccomp_filter(program, flags)?;
+    // SAFETY: the kernel made a new descriptor (close-on-exec), which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// Installs a seccomp filter (`seccomp(2)`) without touching no_new_privs, which is the caller's choice.
 pub(crate) fn install_filter(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<()> {
+    seccomp_filter(program, flags).map(drop)
+}
+
+fn seccomp_filter(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<libc::c_long> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: program.as_ptr().cast_mut().cast(),
     };
     // SAFETY: the kernel copies the program, whose length is its own; seccompiler's instruction has the kernel's layout.
-    check(unsafe {
+    let result = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
             flags,
             &raw const program,
         )
-    })
+    };
+    check(result)?;
+    Ok(result)
 }
 
 /// An instruction of eBPF, as the kernel lays it out (`struct bpf_insn`).

@@ -10,21 +10,18 @@ use serde_json::Value;
 use crate::container::{
     mounts::options::{Options, Propagation},
     namespaces::{joined_path, lists, namespaces},
+    scheduling,
 };
 
 /// Places in the configuration (JSON pointers) that must be empty: absent, null, zero, false or without content.
-const UNSUPPORTED: [&str; 12] = [
+const UNSUPPORTED: [&str; 8] = [
     "/solaris",
     "/windows",
     "/vm",
     "/zos",
     "/linux/intelRdt",
-    "/linux/memoryPolicy",
     "/linux/mountLabel",
     "/linux/netDevices",
-    "/linux/personality",
-    "/linux/seccomp/listenerPath",
-    "/linux/seccomp/listenerMetadata",
     "/linux/resources/blockIO/leafWeight",
 ];
 
@@ -52,6 +49,16 @@ pub(super) fn check(spec: &Spec, text: &[u8]) -> Result<(), String> {
     }
     check_namespaces(spec)?;
     check_propagation(spec)?;
+    scheduling::check_spec(spec)?;
+    check_hooks(spec)?;
+    let seccomp = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref());
+    if seccomp.is_some_and(|all| all.listener_metadata().is_some() && all.listener_path().is_none())
+    {
+        return Err("linux.seccomp.listenerMetadata needs a listenerPath".into());
+    }
     let mut mounts = spec.mounts().iter().flatten();
     mounts.try_for_each(|mount| check_mount(spec, mount))?;
     check_process(spec.process().as_ref().ok_or("there is no `process`")?)
@@ -83,13 +90,11 @@ pub(super) fn check_process(process: &Process) -> Result<(), String> {
                 .as_deref()
                 .is_some_and(|name| !name.is_empty()),
         ),
-        ("ioPriority", process.io_priority().is_some()),
-        ("scheduler", process.scheduler().is_some()),
-        ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
     ];
     if let Some((name, _)) = unsupported.iter().find(|(_, is_set)| *is_set) {
         return Err(format!("process.{name} is not supported by this runtime"));
     }
+    scheduling::check(process)?;
     let mut kinds = BTreeSet::new();
     let limits = process.rlimits().iter().flatten();
     for kind in limits.map(|limit| limit.typ().to_string()) {
@@ -169,6 +174,37 @@ fn check_clocks<'a>(
         Some(_) => Err("linux.timeOffsets needs a new time namespace".into()),
         None => Ok(()),
     }
+}
+
+#[allow(deprecated, reason = "specifications still have prestart hooks")]
+fn check_hooks(spec: &Spec) -> Result<(), String> {
+    let Some(all) = spec.hooks() else {
+        return Ok(());
+    };
+    let kinds = [
+        all.prestart(),
+        all.create_runtime(),
+        all.create_container(),
+        all.start_container(),
+        all.poststart(),
+        all.poststop(),
+    ];
+    for hook in kinds.into_iter().flatten().flatten() {
+        let path = hook.path().display();
+        if !hook.path().is_absolute() {
+            return Err(format!("the path of the hook {path} is not absolute"));
+        }
+        if hook.timeout().is_some_and(|seconds| seconds <= 0) {
+            return Err(format!("the timeout of the hook {path} is not above zero"));
+        }
+        let mut env = hook.env().iter().flatten();
+        if let Some(entry) = env.find(|entry| !entry.contains('=')) {
+            return Err(format!(
+                "the hook {path} has {entry:?} in env, which is no NAME=value"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn check_propagation(spec: &Spec) -> Result<(), String> {
@@ -277,6 +313,33 @@ mod tests {
             checked("/linux/namespaces", relative)
                 .unwrap_err()
                 .contains("not absolute")
+        );
+        for hook in [
+            serde_json::json!({"path": "relative"}),
+            serde_json::json!({"path": "/x", "timeout": 0}),
+            serde_json::json!({"path": "/x", "env": ["nothing"]}),
+        ] {
+            let error = checked("/hooks", serde_json::json!({"poststop": [hook]})).unwrap_err();
+            assert!(error.contains("hook"), "{error}");
+        }
+        let metadata =
+            serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"});
+        assert!(
+            checked("/linux/seccomp", metadata)
+                .unwrap_err()
+                .contains("listenerPath")
+        );
+        let priority = serde_json::json!({"class": "IOPRIO_CLASS_BE", "priority": 8});
+        assert!(
+            checked("/process/ioPriority", priority)
+                .unwrap_err()
+                .contains("0 to 7")
+        );
+        let domain = serde_json::json!({"domain": "LINUX", "flags": ["ODD"]});
+        assert!(
+            checked("/linux/personality", domain)
+                .unwrap_err()
+                .contains("ODD")
         );
         let limit = serde_json::json!({"type": "RLIMIT_CORE", "soft": 0, "hard": 0});
         assert!(checked("/process/rlimits", serde_json::json!([limit, limit])).is_err());

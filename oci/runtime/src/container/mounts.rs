@@ -185,7 +185,8 @@ impl Mounter<'_> {
 
     fn bind(&mut self, index: usize, wanted: &Mount, options: &Options) -> Result<(), Failure> {
         let tree = match self.taken.remove(&index) {
-            Some(tree) => tree,
+            // Copied once more, it has its place in the order of mounts; kernels before 6.15 refuse that.
+            Some(tree) => copy(&tree, options.recursive).unwrap_or(tree),
             None => source(wanted, options)?,
         };
         if let Some(recursive) = options.id_map {

@@ -23,6 +23,7 @@ use rustix::{
 use super::{
     kernel,
     manner::{Manner, Stdio},
+    scheduling,
     seccomp::Filters,
     user::User,
     userns::{Ids, UserNamespace},
@@ -68,6 +69,7 @@ impl Plan<'_> {
             .transpose()
             .step("seccomp")?;
         kernel::set_limits(self.process)?;
+        scheduling::apply(self.spec, self.process)?;
         if self.manner.own_keyring {
             sys::leave_session_keyring().step("session keyring")?;
         }
@@ -86,7 +88,8 @@ impl Plan<'_> {
             .step("supervisor")?;
         self.channel.wait_to_go().step("supervisor")?;
         let starter = self.wait_for_start()?;
-        let failure = match self.finish(filters.as_ref()) {
+        let told = starter.as_ref().unwrap_or(self.channel);
+        let failure = match self.finish(filters.as_ref(), told) {
             Ok(()) => program.execute(&environment),
             Err(failure) => failure,
         };
@@ -108,13 +111,16 @@ impl Plan<'_> {
     }
 
     /// Gives up what the program shall not have. As little as can be comes after the filter, which need not allow it.
-    fn finish(&self, filters: Option<&Filters>) -> Result<(), Failure> {
+    fn finish(&self, filters: Option<&Filters>, starter: &Channel) -> Result<(), Failure> {
         let hooks = self.manner.hooks.start_container().as_ref();
         hooks::run("startContainer", hooks, &self.manner.seen_inside())?;
         sys::reset_signals().step("signals")?;
         sys::close_on_exec_from(3 + self.manner.preserved).step("descriptors")?;
         rustix::process::umask(self.process.user().umask().unwrap_or(0o022).into());
-        let install = || filters.map_or(Ok(()), Filters::install).step("seccomp");
+        let install = || match filters.map(Filters::install).transpose().step("seccomp")? {
+            Some(Some(listener)) => hand_over(&listener, starter),
+            _ => Ok(()),
+        };
         if self.process.no_new_privileges().unwrap_or(false) {
             limit_capabilities(self.process, None).step("capabilities")?;
             rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
@@ -157,6 +163,11 @@ impl Plan<'_> {
                 .step("user namespace")?;
         }
         let process = self.process;
+        // One that is inheritable but not in the bounding set can only be had before that.
+        let inheritable = wanted(process, CapSet::Inheritable);
+        if !inheritable.is_subset(&wanted(process, CapSet::Bounding)) {
+            caps::set(None, CapSet::Inheritable, &inheritable).step("capabilities")?;
+        }
         drop_bounding(process).step("capabilities")?;
         // With the uid, the kernel would take the capabilities that are wanted too.
         rustix::thread::set_keep_capabilities(true).step("capabilities")?;
@@ -172,6 +183,14 @@ impl Plan<'_> {
         rustix::thread::set_thread_res_uid(uid, uid, uid).step("user")?;
         rustix::thread::set_keep_capabilities(false).step("capabilities")
     }
+}
+
+/// Lets the starter take the descriptor that tells of notifications, and waits until whoever answers them has it.
+fn hand_over(listener: &OwnedFd, starter: &Channel) -> Result<(), Failure> {
+    const STEP: &str = "seccomp notification";
+    let number = std::os::fd::AsRawFd::as_raw_fd(listener);
+    starter.send(&FromContainer::Listener(number)).step(STEP)?;
+    starter.wait_to_go().step(STEP)
 }
 
 /// The user's ids on the host.

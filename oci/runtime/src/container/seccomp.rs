@@ -1,7 +1,7 @@
 //! The specification's seccomp section, compiled to BPF. seccompiler's filters know one action each, so several are
 //! stacked: the kernel runs all and takes the strictest answer.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, os::fd::OwnedFd, str::FromStr};
 
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
@@ -18,11 +18,9 @@ use crate::sys;
 /// Why a seccomp section cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// An action that this runtime does not have.
-    #[error(
-        "the action {0} is not supported: use SCMP_ACT_ERRNO, KILL_PROCESS, KILL_THREAD, TRAP, LOG or ALLOW"
-    )]
-    Action(LinuxSeccompAction),
+    /// Notification where it cannot work.
+    #[error("SCMP_ACT_NOTIFY {0}")]
+    Notify(&'static str),
     /// A filter that cannot be compiled.
     #[error("the filter cannot be compiled: {0}")]
     Compile(#[from] seccompiler::BackendError),
@@ -35,26 +33,43 @@ pub(crate) enum Error {
 #[derive(Debug)]
 pub(crate) struct Filters {
     programs: Vec<BpfProgram>,
+    /// The one that somebody listens to.
+    listened: Option<BpfProgram>,
     flags: libc::c_ulong,
+    listener_flags: libc::c_ulong,
 }
+
+/// What happens to a system call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Answer {
+    Here(SeccompAction),
+    /// Whoever listens decides.
+    Elsewhere,
+}
+
+/// Stands for a notification, which seccompiler does not know, until a program is compiled: of a filter for notifications alone,
+/// so that it is no other answer of it.
+const STAND_IN: SeccompAction = SeccompAction::Trace(u16::MAX as u32);
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 impl Filters {
     /// Compiles the section. System calls that this architecture does not have are skipped, as profiles name those of all.
     pub(crate) fn compile(section: &LinuxSeccomp) -> Result<Self, Error> {
-        let default = action(section.default_action(), section.default_errno_ret())?;
+        check_notification(section)?;
+        let default = answer(section.default_action(), section.default_errno_ret());
+        let allow = Answer::Here(SeccompAction::Allow);
         let mut allowed = Rules::new();
-        let mut restricted: Vec<(SeccompAction, Rules)> = Vec::new();
+        let mut restricted: Vec<(Answer, Rules)> = Vec::new();
         for call in section.syscalls().iter().flatten() {
-            let wanted = action(call.action(), call.errno_ret())?;
+            let wanted = answer(call.action(), call.errno_ret());
             let conditional = call.args().as_ref().is_some_and(|args| !args.is_empty());
             // What has an answer of its own must pass the filter of the default answer.
             if wanted != default {
                 add(&mut allowed, call)?;
             }
             // The default answer, under conditions, is an exception from what is allowed otherwise.
-            if wanted != SeccompAction::Allow && (wanted != default || conditional) {
+            if wanted != allow && (wanted != default || conditional) {
                 match restricted.iter_mut().find(|(other, _)| *other == wanted) {
                     Some((_, rules)) => add(rules, call)?,
                     None => {
@@ -66,25 +81,73 @@ impl Filters {
             }
         }
         let mut programs = Vec::new();
+        let mut listened = None;
         // The kernel asks the newest filter first, and on equal strictness its answer counts.
-        if default != SeccompAction::Allow {
+        if let Answer::Here(default) = default
+            && default != SeccompAction::Allow
+        {
             programs.push(program(allowed, default, SeccompAction::Allow)?);
         }
         for (wanted, rules) in restricted {
-            programs.push(program(rules, SeccompAction::Allow, wanted)?);
+            match wanted {
+                Answer::Here(action) => {
+                    programs.push(program(rules, SeccompAction::Allow, action)?);
+                }
+                Answer::Elsewhere => listened = Some(notifying(rules)?),
+            }
         }
+        let (flags, listener_flags) = flags(section);
         Ok(Self {
             programs,
-            flags: flags(section),
+            listened,
+            flags,
+            listener_flags,
         })
     }
 
-    /// Installs them, for this process and all that come from it.
-    pub(crate) fn install(&self) -> Result<(), Error> {
-        self.programs
-            .iter()
-            .try_for_each(|program| Ok(sys::install_filter(program, self.flags)?))
+    /// Installs them, for this process and all that come from it; gives the descriptor that tells of notifications.
+    pub(crate) fn install(&self) -> Result<Option<OwnedFd>, Error> {
+        for program in &self.programs {
+            sys::install_filter(program, self.flags)?;
+        }
+        let flags = self.flags | self.listener_flags;
+        let listened = self.listened.as_ref();
+        let listener = listened.map(|program| sys::install_listener(program, flags));
+        Ok(listener.transpose()?)
     }
+}
+
+/// Without anyone to notify, or where the runtime itself could not go on to tell whom, there is no notification.
+fn check_notification(section: &LinuxSeccomp) -> Result<(), Error> {
+    let is_notify = |action| action == LinuxSeccompAction::ScmpActNotify;
+    if is_notify(section.default_action()) {
+        return Err(Error::Notify("cannot be the default action"));
+    }
+    let calls = section.syscalls().iter().flatten();
+    let notified: Vec<_> = calls.filter(|call| is_notify(call.action())).collect();
+    if !notified.is_empty() && section.listener_path().is_none() {
+        return Err(Error::Notify("needs a listenerPath"));
+    }
+    if notified
+        .iter()
+        .any(|call| call.names().iter().any(|name| name == "write"))
+    {
+        return Err(Error::Notify("cannot be the action of write"));
+    }
+    Ok(())
+}
+
+/// A filter that tells of these calls.
+fn notifying(rules: Rules) -> Result<BpfProgram, Error> {
+    const RETURN: u16 = 0x06;
+    let stand_in = u32::from(STAND_IN);
+    let mut program = program(rules, SeccompAction::Allow, STAND_IN)?;
+    for instruction in &mut program {
+        if instruction.code == RETURN && instruction.k == stand_in {
+            instruction.k = libc::SECCOMP_RET_USER_NOTIF;
+        }
+    }
+    Ok(program)
 }
 
 fn program(
@@ -160,8 +223,8 @@ fn condition(arg: &LinuxSeccompArg) -> Result<SeccompCondition, Error> {
     )?)
 }
 
-fn action(wanted: LinuxSeccompAction, errno: Option<u32>) -> Result<SeccompAction, Error> {
-    Ok(match wanted {
+fn answer(wanted: LinuxSeccompAction, errno: Option<u32>) -> Answer {
+    Answer::Here(match wanted {
         LinuxSeccompAction::ScmpActAllow => SeccompAction::Allow,
         LinuxSeccompAction::ScmpActErrno => {
             SeccompAction::Errno(errno.unwrap_or(libc::EPERM as u32))
@@ -173,25 +236,27 @@ fn action(wanted: LinuxSeccompAction, errno: Option<u32>) -> Result<SeccompActio
         LinuxSeccompAction::ScmpActTrap => SeccompAction::Trap,
         LinuxSeccompAction::ScmpActLog => SeccompAction::Log,
         LinuxSeccompAction::ScmpActTrace => SeccompAction::Trace(errno.unwrap_or_default()),
-        LinuxSeccompAction::ScmpActNotify => return Err(Error::Action(wanted)),
+        LinuxSeccompAction::ScmpActNotify => return Answer::Elsewhere,
     })
 }
 
-fn flags(section: &LinuxSeccomp) -> libc::c_ulong {
-    section
-        .flags()
-        .iter()
-        .flatten()
-        .map(|flag| match flag {
-            LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
+/// Of all filters, and of the one that is listened to.
+fn flags(section: &LinuxSeccomp) -> (libc::c_ulong, libc::c_ulong) {
+    let (mut all, mut listener) = (0, 0);
+    for flag in section.flags().iter().flatten() {
+        match flag {
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => all |= libc::SECCOMP_FILTER_FLAG_LOG,
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => {
-                libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW
+                all |= libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
             }
-            // One thread has nothing to synchronise, and without notification nobody waits.
-            LinuxSeccompFilterFlag::SeccompFilterFlagTsync
-            | LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
-        })
-        .fold(0, |all, flag| all | flag)
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+                listener |= libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+            }
+            // One thread has nothing to synchronise.
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => {}
+        }
+    }
+    (all, listener)
 }
 
 #[cfg(test)]
@@ -245,8 +310,40 @@ mod tests {
     }
 
     #[test]
-    fn notification_is_refused_with_its_name() {
-        let error = compiled(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#).unwrap_err();
-        assert!(error.to_string().contains("SCMP_ACT_NOTIFY"), "{error}");
+    fn notification_has_a_filter_that_somebody_listens_to() {
+        let filters = compiled(
+            r#"{"defaultAction":"SCMP_ACT_ERRNO","listenerPath":"/run/agent","syscalls":[
+                {"names":["read"],"action":"SCMP_ACT_ALLOW"},
+                {"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(filters.programs.len(), 1);
+        let program = filters.listened.unwrap();
+        let answers = |wanted: u32| program.iter().filter(|one| one.k == wanted).count();
+        assert_eq!(answers(libc::SECCOMP_RET_USER_NOTIF), 1);
+        assert_eq!(answers(u32::from(STAND_IN)), 0);
+    }
+
+    #[test]
+    fn notification_that_cannot_work_is_refused() {
+        for (section, why) in [
+            (
+                r#"{"defaultAction":"SCMP_ACT_NOTIFY","listenerPath":"/x"}"#,
+                "default",
+            ),
+            (
+                r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+                    {"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+                "listenerPath",
+            ),
+            (
+                r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x","syscalls":[
+                    {"names":["write"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+                "write",
+            ),
+        ] {
+            let error = compiled(section).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
     }
 }

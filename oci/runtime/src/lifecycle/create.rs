@@ -26,7 +26,7 @@ use crate::{
     hooks,
     launch::{Launch, LogLimits, Rootfs},
     listener::Listener,
-    sys,
+    notification, sys,
 };
 
 /// How long one step of coming up may take; hooks have time-outs of their own.
@@ -133,7 +133,10 @@ fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<
             .map_err(|error| format!("{}: {error}", path.display()))
             .step("pid file")?;
     }
-    Ok(birth.wait_until_executed()?)
+    let state = container.state(ContainerState::Created);
+    Ok(birth.wait_until_executed(&|number| {
+        notification::hand_over(&container.record.spec, &state, &birth.process, number)
+    })?)
 }
 
 #[allow(deprecated, reason = "specifications still have prestart hooks")]

@@ -84,6 +84,7 @@ pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
         manner: Manner {
             dies_with_starter: !wanted.detach,
             preserved: wanted.preserve_fds,
+            state: container.state(oci_spec::runtime::ContainerState::Running),
             ..Manner::supervised(stdio)
         },
         spec,

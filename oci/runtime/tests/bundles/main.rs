@@ -10,5 +10,6 @@ mod limits;
 mod mounts;
 mod namespaces;
 mod numbers;
+mod process;
 mod refused;
 mod streams;

@@ -20,11 +20,10 @@ fn a_configuration_that_cannot_be_applied_leaves_nothing() {
     if !needs(&NEEDS) {
         return;
     }
-    let personality =
-        refusal(|config| config["linux"]["personality"] = json!({"domain": "LINUX32"}));
+    let label = refusal(|config| config["linux"]["mountLabel"] = "cell".into());
     assert!(
-        personality.contains("linux.personality is not supported"),
-        "{personality}"
+        label.contains("linux.mountLabel is not supported"),
+        "{label}"
     );
     let mount = refusal(|config| {
         let mount = json!({"destination": "/x", "type": "nosuchfs", "source": "x"});

@@ -4,7 +4,10 @@ use std::{
     fs::File,
     io::{IoSliceMut, Read},
     mem::MaybeUninit,
-    os::{fd::OwnedFd, unix::net::UnixListener},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     process::Stdio,
 };
 
@@ -15,19 +18,26 @@ use crate::harness::{Case, NEEDS, PATIENCE};
 
 /// The descriptor that comes over a console socket.
 fn received(listener: &UnixListener) -> OwnedFd {
+    received_with(listener).0
+}
+
+/// The descriptor that comes over a socket, the text that it comes with, and the connection.
+pub(crate) fn received_with(listener: &UnixListener) -> (OwnedFd, Vec<u8>, UnixStream) {
     let (connection, _) = listener.accept().unwrap();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut name = [0; 64];
-    let slices = &mut [IoSliceMut::new(&mut name)];
-    recvmsg(&connection, slices, &mut ancillary, RecvFlags::empty()).unwrap();
-    ancillary
+    let mut text = vec![0; 4096];
+    let slices = &mut [IoSliceMut::new(&mut text)];
+    let got = recvmsg(&connection, slices, &mut ancillary, RecvFlags::empty()).unwrap();
+    text.truncate(got.bytes);
+    let descriptor = ancillary
         .drain()
         .find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
             _ => None,
         })
-        .expect("a descriptor")
+        .expect("a descriptor");
+    (descriptor, text, connection)
 }
 
 /// What is written to a terminal until a line holds `wanted`; its end is an error to who reads it.
