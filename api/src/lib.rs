@@ -25,3 +25,6 @@ pub mod units;
 pub const AGENT_PORT: u16 = 7071;
 /// Port of the controller's API unless its configuration says otherwise.
 pub const API_PORT: u16 = 7070;
+/// The repository of the controller's registry that has every blob of every image: agents fetch from it, and
+/// `tucano deploy` sends to it.
+pub const IMAGES_REPOSITORY: &str = "tucano/images";

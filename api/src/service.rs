@@ -23,8 +23,9 @@ pub struct ServiceConfig {
     pub name: ServiceName,
     /// How many processes are kept alive: 1 to 10,000.
     pub concurrency: u32,
-    /// `sha256:…` of an image that the controller already stores, or, for the command line and for
-    /// requests that carry the image themselves, the archive's file name.
+    /// `sha256:…`, `name:tag` or `name@sha256:…` of an image that the controller already stores, `host[:port]/name:tag` or
+    /// `…@sha256:…` of one in another registry that it knows, or, for the command line and for requests that carry the image
+    /// themselves, the archive's file name, or the name of an image within it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// TCP port on which each process listens, inside its own network namespace: 1 to 65535.

@@ -84,6 +84,24 @@ pub(crate) const PACKAGES: [Package; 21] = [
         "tests run containers by it on this runtime (it brings conmon)",
     ),
     program(
+        "docker.io",
+        "dockerd",
+        Purpose::Test,
+        "tests push to the controller's registry by it",
+    ),
+    program(
+        "docker-registry",
+        "docker-registry",
+        Purpose::Test,
+        "tests pull from a registry that is not ours",
+    ),
+    program(
+        "openssl",
+        "openssl",
+        Purpose::Test,
+        "makes that registry's certificate",
+    ),
+    program(
         "runc",
         "runc",
         Purpose::Test,

@@ -56,7 +56,7 @@ impl Controller {
         let address = listener.local_addr().unwrap();
         let routes = Router::new()
             .route("/v1/reports", post(take_report))
-            .route("/v1/blobs/{digest}", get(give_blob))
+            .route("/v2/tucano/images/blobs/{digest}", get(give_blob))
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(&known));
         let server = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });

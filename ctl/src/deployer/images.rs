@@ -59,7 +59,8 @@ impl Images {
     /// What is wrong with the directory.
     pub fn open(root: &Path, limits: &Limits) -> Result<Self, tucano_oci_distribution::Error> {
         let store = Store::open(root, limits.of_images())?;
-        let registry = Registry::open(root, store.clone(), limits.of_registry())?;
+        let registry = Registry::open(root, store.clone(), limits.of_registry())?
+            .with_pool(tucano_api::IMAGES_REPOSITORY.parse()?);
         let (shortest, longest) = LOOKS;
         Ok(Self {
             store,
@@ -180,10 +181,15 @@ impl Images {
 
     /// Bytes that the store's blobs take, as last measured.
     pub async fn stored_bytes(&self) -> u64 {
-        let blobs = self.root.join("blobs/sha256");
-        spawn_blocking(move || directory_bytes(&blobs))
-            .await
-            .unwrap_or(0)
+        let blobs = self.root.join("blobs");
+        let algorithms = ["sha256", "sha512"];
+        let sum = move || {
+            algorithms
+                .map(|it| directory_bytes(&blobs.join(it)))
+                .iter()
+                .sum()
+        };
+        spawn_blocking(sum).await.unwrap_or(0)
     }
 }
 
@@ -204,7 +210,7 @@ pub fn to_oci(digest: &Digest) -> oci_spec::image::Digest {
 }
 
 /// A digest as everybody else has it.
-fn from_oci(digest: &oci_spec::image::Digest) -> Result<Digest, Error> {
+pub(super) fn from_oci(digest: &oci_spec::image::Digest) -> Result<Digest, Error> {
     digest.to_string().parse().map_err(|_| Error::Unsupported {
         what: format!("the digest {digest}"),
         hint: "; use sha256",
@@ -220,6 +226,6 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 /// The machine that images must be for: the controller's own kind, which its workers share.
-pub(super) fn platform() -> Platform {
+pub(crate) fn platform() -> Platform {
     Platform::host()
 }

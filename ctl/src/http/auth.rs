@@ -3,8 +3,9 @@
 //! | route | with token configured | without, on a loopback listener |
 //! |---|---|---|
 //! | `/healthz` | open | open |
-//! | `/v1/reports`, `/v1/blobs/…` | the agents' token | open |
+//! | `/v1/reports` | the agents' token | open |
 //! | `/v2/…`, the registry | the sysadmin's token, also as the password of any user (Basic) | as below |
+//! | `GET` of `/v2/tucano/images/blobs/…` | the agents' token, or the sysadmin's | open |
 //! | everything else | the sysadmin's token | open to programs of this machine, not to web pages |
 //!
 //! On any other listener a route whose token is not configured is closed: with the agents' token alone, only agents are
@@ -18,7 +19,7 @@ use std::{net::IpAddr, net::SocketAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -26,6 +27,7 @@ use axum::{
 use super::{Api, errors::ApiError, registry};
 use crate::config_mgr::Token;
 use base64::{Engine, prelude::BASE64_STANDARD};
+use tucano_api::IMAGES_REPOSITORY;
 
 /// The listener that a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +44,14 @@ pub async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next
         .extensions()
         .get::<Listener>()
         .map(|listener| listener.local.ip().to_canonical());
-    let audience = Audience::of(path);
+    let audience = Audience::of(request.method(), path);
+    let agents = || check(config.agent_token.as_ref(), "agent_token", local, headers);
+    let sysadmin = || check(config.token.as_ref(), "token", local, headers);
     let verdict = match audience {
         Audience::Everyone => Ok(()),
-        Audience::Agents => check(config.agent_token.as_ref(), "agent_token", local, headers),
-        Audience::Sysadmin | Audience::Registry => {
-            check(config.token.as_ref(), "token", local, headers)
-        }
+        Audience::Agents => agents(),
+        Audience::Sysadmin | Audience::Registry => sysadmin(),
+        Audience::Blobs => agents().or_else(|_| sysadmin()),
     };
     match verdict {
         Ok(()) => next.run(request).await,
@@ -59,7 +62,7 @@ pub async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next
                 "refused a request: {}",
                 error.body.error
             );
-            if audience == Audience::Registry {
+            if matches!(audience, Audience::Registry | Audience::Blobs) {
                 return registry::refusal(&error);
             }
             let mut response = error.into_response();
@@ -81,16 +84,25 @@ enum Audience {
     Agents,
     Sysadmin,
     Registry,
+    /// What agents read of the registry.
+    Blobs,
 }
 
 impl Audience {
-    fn of(path: &str) -> Self {
+    fn of(method: &Method, path: &str) -> Self {
+        let blob = path
+            .strip_prefix("/v2/")
+            .and_then(|path| path.strip_prefix(IMAGES_REPOSITORY))
+            .and_then(|path| path.strip_prefix("/blobs/"));
         match path {
+            // A HEAD would keep the blob from being removed: agents have no need for it.
+            _ if method == Method::GET && blob.is_some_and(|blob| !blob.contains('/')) => {
+                Self::Blobs
+            }
             "/healthz" => Self::Everyone,
             "/v1/reports" => Self::Agents,
             "/v2" => Self::Registry,
             _ if path.starts_with("/v2/") => Self::Registry,
-            _ if path.starts_with("/v1/blobs/") => Self::Agents,
             _ => Self::Sysadmin,
         }
     }
@@ -275,11 +287,23 @@ mod tests {
 
     #[test]
     fn every_route_has_its_audience() {
-        assert_eq!(Audience::of("/healthz"), Audience::Everyone);
-        assert_eq!(Audience::of("/v1/reports"), Audience::Agents);
-        assert_eq!(Audience::of("/v1/blobs/sha256:0"), Audience::Agents);
-        for path in ["/v2", "/v2/", "/v2/hello/manifests/1"] {
-            assert_eq!(Audience::of(path), Audience::Registry, "{path}");
+        let of = |path: &str| Audience::of(&Method::GET, path);
+        assert_eq!(of("/healthz"), Audience::Everyone);
+        assert_eq!(of("/v1/reports"), Audience::Agents);
+        let blob = "/v2/tucano/images/blobs/sha256:0";
+        assert_eq!(of(blob), Audience::Blobs);
+        for method in [Method::HEAD, Method::DELETE, Method::PUT] {
+            assert_eq!(Audience::of(&method, blob), Audience::Registry, "{method}");
+        }
+        for path in [
+            "/v2",
+            "/v2/",
+            "/v2/hello/manifests/1",
+            "/v2/hello/blobs/sha256:0",
+            "/v2/tucano/images/blobs/uploads/x",
+            "/v2/tucano/images/manifests/sha256:0",
+        ] {
+            assert_eq!(of(path), Audience::Registry, "{path}");
         }
         for path in [
             "/v1/services",
@@ -289,7 +313,7 @@ mod tests {
             "/",
             "/healthz/",
         ] {
-            assert_eq!(Audience::of(path), Audience::Sysadmin, "{path}");
+            assert_eq!(of(path), Audience::Sysadmin, "{path}");
         }
     }
 }

@@ -31,8 +31,7 @@ const OPERATIONS: [(Method, &str); 12] = [
 async fn each_route_takes_its_own_token_only() {
     let tokens = format!("token = \"{TOKEN}\"\nagent_token = \"{AGENT_TOKEN}\"");
     let mut ctl = Ctl::start(&config(1, &tokens, "")).await;
-    let blob = format!("/v1/blobs/sha256:{}", "0".repeat(64));
-    let agents = [(Method::POST, "/v1/reports"), (Method::GET, blob.as_str())];
+    let agents = [(Method::POST, "/v1/reports")];
     let everything = OPERATIONS
         .iter()
         .map(|operation| (operation, TOKEN, AGENT_TOKEN));
@@ -55,6 +54,17 @@ async fn each_route_takes_its_own_token_only() {
         assert_ne!(answer.status, 401, "{method} {path}");
     }
     assert_eq!(ctl.get("/healthz").await.expect(200), Value::from("ok\n"));
+    let blob = format!("/v2/tucano/images/blobs/sha256:{}", "0".repeat(64));
+    for (method, token, status) in [
+        (Method::GET, AGENT_TOKEN, 404),
+        (Method::GET, TOKEN, 404),
+        (Method::GET, "neither-0123456789", 401),
+        (Method::HEAD, AGENT_TOKEN, 401),
+        (Method::DELETE, AGENT_TOKEN, 401),
+    ] {
+        let request = ctl.http().request(method, ctl.url(&blob));
+        assert_eq!(ctl.send(request.bearer_auth(token)).await.status, status);
+    }
 
     let agent = Agent::start_with_token(&ctl, 1, Some(AGENT_TOKEN)).await;
     let deploy = ctl

@@ -7,22 +7,35 @@
 //! - `sessions`: blobs on their way in. They live in memory and in scratch files only: after a crash they are gone.
 //! - `manifest`: manifests and indexes, checked; [`Name`], [`Tag`] and [`Reference`] (`name`).
 //! - [`router`] (`http`): the protocol.
+//! - [`client`]: the other side of the protocol (feature `client`; all the above but the names is feature `server`).
 //!
 //! A repository has what was pushed to it or mounted into it. What no tag leads to is forgotten after
 //! [`Limits::untagged_kept`], so that a push under way and what was pushed by digest stay for a while. Forgetting and
 //! removing are one step that no push can come between: see [`Registry::collect`].
 
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "server")]
 mod error;
+#[cfg(feature = "server")]
 mod http;
+#[cfg(feature = "server")]
 mod limits;
+#[cfg(feature = "server")]
 mod manifest;
 mod name;
+#[cfg(feature = "server")]
 mod references;
+#[cfg(feature = "server")]
 mod registry;
+#[cfg(feature = "server")]
 mod sessions;
 
-pub use error::Error;
-pub use http::{API_VERSION, router};
-pub use limits::Limits;
 pub use name::{BadName, Name, Reference, Tag, Which};
-pub use registry::Registry;
+#[cfg(feature = "server")]
+pub use {
+    error::Error,
+    http::{API_VERSION, router},
+    limits::Limits,
+    registry::Registry,
+};

@@ -275,7 +275,7 @@ mod tests {
                 .contains("schemaVersion")
         );
         let mut other = image();
-        other["config"]["digest"] = json!(format!("sha512:{}", "0".repeat(128)));
+        other["config"]["digest"] = json!(format!("sha384:{}", "0".repeat(96)));
         assert_eq!(read(&other, None).unwrap_err().code(), "DIGEST_INVALID");
     }
 }

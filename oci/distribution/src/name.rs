@@ -21,7 +21,9 @@ pub enum BadName {
     #[error("{0:?} is no tag: letters, digits, `_`, `.` and `-`, at most {TAG_BYTES} characters")]
     Tag(String),
     /// Not a digest that can be used.
-    #[error("{0:?} is no SHA-256 digest: sha256: and 64 hexadecimal digits")]
+    #[error(
+        "{0:?} is no digest: sha256: and 64 hexadecimal digits, or sha512: and 128 hexadecimal digits"
+    )]
     Digest(String),
     /// Neither tag nor digest follows the name.
     #[error("{0:?} names no image: write name:tag or name@sha256:…")]
@@ -122,11 +124,11 @@ impl FromStr for Reference {
     }
 }
 
-/// A digest by the one algorithm in use.
+/// A digest by one of the algorithms in use. Manifests go by SHA-256 only, which is found out when one is looked for.
 pub(crate) fn digest(text: &str) -> Result<Digest, BadName> {
-    text.strip_prefix("sha256:")
-        .and_then(|_| text.parse().ok())
-        .ok_or_else(|| BadName::Digest(shown(text)))
+    let is_known = text.starts_with("sha256:") || text.starts_with("sha512:");
+    let digest = is_known.then(|| text.parse().ok()).flatten();
+    digest.ok_or_else(|| BadName::Digest(shown(text)))
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
@@ -232,8 +234,8 @@ mod tests {
             ("hello:", "no tag"),
             (":1", "no repository"),
             ("127.0.0.1:7070/hello:1", "no repository"),
-            ("hello@sha256:0", "no SHA-256"),
-            (&format!("hello@sha512:{}", "0".repeat(128)), "no SHA-256"),
+            ("hello@sha256:0", "no digest"),
+            (&format!("hello@sha384:{}", "0".repeat(96)), "no digest"),
             (&digest, "no repository"),
         ] {
             let error = bad.parse::<Reference>().map(|it| it.to_string());

@@ -27,6 +27,8 @@ const DATABASE: &str = "registry.sqlite3";
 #[derive(Debug, Clone)]
 pub struct Registry {
     inner: Arc<Inner>,
+    /// The repository that has every blob of the store.
+    pool: Option<Name>,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,16 @@ impl Registry {
                 limits,
                 gate: RwLock::new(()),
             }),
+            pool: None,
         })
+    }
+
+    /// Lets the repository `name` have every blob of the store, wherever it came from. Whoever asks it whether it has a
+    /// blob (`HEAD`) will not push it: it stays as if it had been pushed then.
+    #[must_use]
+    pub fn with_pool(mut self, name: Name) -> Self {
+        self.pool = Some(name);
+        self
     }
 
     /// The digest of the manifest or index that a reference means now.
@@ -145,14 +156,25 @@ impl Registry {
         Ok(true)
     }
 
-    /// A blob of the repository, open, and its size. It counts as new for a while.
-    pub(crate) fn blob(&self, name: &Name, digest: &Digest) -> Result<(File, u64), Error> {
+    /// A blob of the repository, open, and its size. It counts as new for a while; in the pool, if it is to be `held`.
+    pub(crate) fn blob(
+        &self,
+        name: &Name,
+        digest: &Digest,
+        held: bool,
+    ) -> Result<(File, u64), Error> {
         let _gate = self.enter();
-        let references = self.references();
+        let mut references = self.references();
         if !references.has_blob(name, digest)? {
-            return Err(self.blob_unknown(name, digest));
-        }
-        if let Err(error) = references.renew_blob(name, digest, self.inner.limits.untagged_kept) {
+            if !self.is_pooled(name, digest) {
+                return Err(self.blob_unknown(name, digest));
+            }
+            if held {
+                references.add_blob(name, digest, &self.inner.limits)?;
+            }
+        } else if let Err(error) =
+            references.renew_blob(name, digest, self.inner.limits.untagged_kept)
+        {
             // It can be read all the same.
             tracing::warn!(%error, %digest, "cannot note that a blob is in use");
         }
@@ -264,7 +286,7 @@ impl Registry {
                 .references()
                 .manifest(name, &Which::Digest(digest.clone()))?
                 .is_some(),
-            false => self.references().has_blob(name, digest)?,
+            false => self.references().has_blob(name, digest)? || self.is_pooled(name, digest),
         };
         let missing = || Error::ManifestBlobUnknown {
             name: name.clone(),
@@ -282,6 +304,10 @@ impl Registry {
             Err(error) if error.code() == "not_found" => Err(missing()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn is_pooled(&self, name: &Name, digest: &Digest) -> bool {
+        self.pool.as_ref() == Some(name) && self.inner.store.contains(digest)
     }
 
     fn open_stored(&self, name: &Name, digest: &Digest) -> Result<(File, u64), Error> {

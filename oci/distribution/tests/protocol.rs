@@ -538,6 +538,13 @@ async fn lists_come_in_pages() {
             .image(&format!("repo/{}", tag.to_lowercase()), "1", "layer")
             .await;
     }
+    for tag in ["b", "B", "a", "C"] {
+        place.image("cases", tag, "layer").await;
+    }
+    let cases = place.get("/v2/cases/tags/list").await.json();
+    assert_eq!(cases["tags"], json!(["a", "B", "b", "C"]));
+    let rest = place.get("/v2/cases/tags/list?n=2&last=B").await.json();
+    assert_eq!(rest["tags"], json!(["b", "C"]));
     let tags = |query: &'static str| {
         let place = &place;
         async move {
@@ -553,7 +560,7 @@ async fn lists_come_in_pages() {
     assert_eq!(tags("?n=2").await, (json!(["A", "b"]), link));
     assert_eq!(tags("?n=2&last=b").await, (json!(["c"]), String::new()));
     assert_eq!(tags("?n=0").await, (json!([]), String::new()));
-    let catalog = place.get("/v2/_catalog?n=3").await;
+    let catalog = place.get("/v2/_catalog?n=3&last=cases").await;
     assert_eq!(
         catalog.json()["repositories"],
         json!(["repo/a", "repo/b", "repo/c"])

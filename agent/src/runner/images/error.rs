@@ -16,7 +16,7 @@ pub enum Error {
     },
     /// The HTTP client cannot be made.
     #[error("cannot make an HTTP client: {0}")]
-    Client(#[source] reqwest::Error),
+    Client(#[source] tucano_oci_distribution::client::Error),
     /// A digest that is none.
     #[error("{0} is not a digest that this agent knows")]
     Digest(String),
@@ -29,8 +29,6 @@ pub enum Error {
         url: String,
         /// Why it was not given.
         reason: String,
-        /// Whether another try may help.
-        transient: bool,
     },
     /// A blob is not what it should be, or cannot be stored.
     #[error("cannot store {digest}: {source}")]

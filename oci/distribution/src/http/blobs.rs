@@ -28,8 +28,8 @@ pub(super) async fn get(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let wanted = digest.clone();
-    let (file, bytes) = blocking(registry, move |it| it.blob(&name, &wanted)).await?;
+    let (wanted, held) = (digest.clone(), method == Method::HEAD);
+    let (file, bytes) = blocking(registry, move |it| it.blob(&name, &wanted, held)).await?;
     let part = range::requested(&headers, bytes);
     let part = match part {
         Err(error) => {

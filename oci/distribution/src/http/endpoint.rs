@@ -116,7 +116,7 @@ mod tests {
             ("/a/manifests/.x", "TAG_INVALID"),
             ("/a/manifests/sha256:0", "DIGEST_INVALID"),
             (
-                &format!("/a/blobs/sha512:{}", "0".repeat(128)),
+                &format!("/a/blobs/sha384:{}", "0".repeat(96)),
                 "DIGEST_INVALID",
             ),
         ] {

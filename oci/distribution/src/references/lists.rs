@@ -1,4 +1,4 @@
-//! Lists, a page at a time, in the order of their bytes.
+//! Lists, a page at a time.
 
 use oci_spec::image::Digest;
 use rusqlite::params;
@@ -51,10 +51,10 @@ impl References {
         self.names(sql, page, None)
     }
 
-    /// A repository's tags, and whether more follow.
+    /// A repository's tags, and whether more follow; "in lexical (i.e. case-insensitive alphanumeric) order".
     pub(crate) fn tags(&self, name: &Name, page: &Page) -> Result<(Vec<String>, bool), Error> {
-        let sql =
-            "SELECT name FROM tags WHERE name > ?1 AND repository = ?3 ORDER BY name LIMIT ?2";
+        let sql = "SELECT name FROM tags WHERE (lower(name), name) > (lower(?1), ?1) AND repository = ?3 \
+                   ORDER BY lower(name), name LIMIT ?2";
         self.names(sql, page, Some(name))
     }
 

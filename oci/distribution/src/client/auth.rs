@@ -1,0 +1,253 @@
+//! Answers to a registry's challenges: Basic (RFC 7617), and Bearer (RFC 6750) by way of the token service that the
+//! challenge names, as Docker's token authentication has it.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use reqwest::{
+    Response, StatusCode, Url,
+    header::{HeaderValue, WWW_AUTHENTICATE},
+};
+use serde::Deserialize;
+
+use super::{Credentials, Remote, error::Error};
+
+/// Largest answer of a token service, in bytes.
+const TOKEN_BYTES: usize = 256 << 10;
+
+/// One way in that a registry offers.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Challenge {
+    scheme: String,
+    parameters: Vec<(String, String)>,
+}
+
+impl Challenge {
+    fn get(&self, name: &str) -> Option<&str> {
+        let found = self.parameters.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// What to present to a registry that answered with 401.
+pub(super) async fn answer(
+    remote: &Remote,
+    scope: &str,
+    response: &Response,
+) -> Result<HeaderValue, Error> {
+    let headers = response.headers().get_all(WWW_AUTHENTICATE);
+    let challenges: Vec<Challenge> = headers
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(parse)
+        .collect();
+    let of = |scheme: &str| challenges.iter().find(|it| it.scheme == scheme);
+    match (of("bearer"), of("basic"), &remote.credentials) {
+        (_, _, Credentials::Token(_)) => Err(remote.unauthorized("it does not accept the token")),
+        (Some(challenge), _, _) if challenge.get("realm").is_some() => {
+            bearer(remote, &token(remote, scope, challenge).await?)
+        }
+        (_, Some(_), Credentials::User { name, password }) => {
+            let pair = BASE64_STANDARD.encode(format!("{name}:{}", password.expose()));
+            secret(remote, &format!("Basic {pair}"))
+        }
+        (_, Some(_), Credentials::Anonymous) => {
+            Err(remote.unauthorized("it wants a user and a password, and none are configured"))
+        }
+        _ => Err(remote.unauthorized("it asks for credentials of a kind that is not known")),
+    }
+}
+
+/// Presents a token.
+pub(super) fn bearer(remote: &Remote, token: &str) -> Result<HeaderValue, Error> {
+    secret(remote, &format!("Bearer {token}"))
+}
+
+fn secret(remote: &Remote, text: &str) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::from_str(text)
+        .map_err(|_| remote.unauthorized("the credentials cannot be sent in a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// A token of the service that the challenge names.
+async fn token(remote: &Remote, scope: &str, challenge: &Challenge) -> Result<String, Error> {
+    let realm = challenge.get("realm").unwrap_or_default();
+    let mut url: Url = realm
+        .parse()
+        .map_err(|_| remote.unauthorized("the token service that it names has no address"))?;
+    check_realm(remote, &url)?;
+    {
+        let mut query = url.query_pairs_mut();
+        if let Some(service) = challenge.get("service") {
+            query.append_pair("service", service);
+        }
+        query.append_pair("scope", challenge.get("scope").unwrap_or(scope));
+    }
+    let shown = url.host_str().unwrap_or_default().to_owned();
+    let mut request = remote.http.get(url);
+    if let Credentials::User { name, password } = &remote.credentials {
+        request = request.basic_auth(name, Some(password.expose()));
+    }
+    let response = request.send().await;
+    let response = response.map_err(|error| Error::unsent(&shown, &error))?;
+    match response.status() {
+        StatusCode::OK => read_token(remote, &shown, response).await,
+        _ => Err(Error::of(&shown, "the request for a token", response).await),
+    }
+}
+
+/// Whoever sits between us and a service without TLS would learn the password.
+fn check_realm(remote: &Remote, realm: &Url) -> Result<(), Error> {
+    let is_same_host = realm.host_str() == remote.base.host_str();
+    let is_open = remote.base.scheme() == "http" && realm.scheme() == "http" && is_same_host;
+    match realm.scheme() == "https" || is_open {
+        true => Ok(()),
+        false => Err(remote.unauthorized("the token service that it names does not speak TLS")),
+    }
+}
+
+async fn read_token(
+    remote: &Remote,
+    service: &str,
+    mut response: Response,
+) -> Result<String, Error> {
+    let mut body = Vec::new();
+    loop {
+        let chunk = response.chunk().await;
+        match chunk.map_err(|error| Error::unsent(service, &error))? {
+            None => break,
+            Some(chunk) => body.extend_from_slice(&chunk),
+        }
+        if body.len() > TOKEN_BYTES {
+            return Err(remote.unauthorized("the token has no end"));
+        }
+    }
+    let parsed: Option<Token> = serde_json::from_slice(&body).ok();
+    let token = parsed.and_then(|it| it.token.or(it.access_token));
+    token.ok_or_else(|| remote.unauthorized("the answer of its token service holds no token"))
+}
+
+/// The challenges of one header (RFC 9110, section 11.6.1): schemes, each with parameters, all separated by commas.
+fn parse(header: &str) -> Vec<Challenge> {
+    let mut found: Vec<Challenge> = Vec::new();
+    for item in items(header) {
+        let (word, rest) = item.split_once(' ').unwrap_or((item, ""));
+        let parameter = match word.contains('=') {
+            true => item,
+            false => {
+                found.push(Challenge {
+                    scheme: word.to_ascii_lowercase(),
+                    parameters: Vec::new(),
+                });
+                rest
+            }
+        };
+        if let (Some(challenge), Some((name, value))) =
+            (found.last_mut(), parameter.trim().split_once('='))
+        {
+            let parameter = (name.trim().to_ascii_lowercase(), unquoted(value.trim()));
+            challenge.parameters.push(parameter);
+        }
+    }
+    found
+}
+
+/// The parts between commas that are not within quotes.
+fn items(header: &str) -> Vec<&str> {
+    let (mut items, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
+    for (at, byte) in header.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' if !quoted => {
+                items.push(&header[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    items.push(&header[start..]);
+    let trimmed = items.into_iter().map(str::trim);
+    trimmed.filter(|item| !item.is_empty()).collect()
+}
+
+fn unquoted(value: &str) -> String {
+    let Some(inner) = value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'))
+    else {
+        return value.to_owned();
+    };
+    let mut text = String::new();
+    let mut characters = inner.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => text.extend(characters.next()),
+            other => text.push(other),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(base: &str) -> Remote {
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        Remote::new(super::super::Options {
+            base: base.to_owned(),
+            credentials: Credentials::Anonymous,
+            authorities: None,
+            silence: std::time::Duration::from_secs(1),
+            proxies: false,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn challenges_are_taken_apart() {
+        let header =
+            r#"Bearer realm="https://a/token",service="r, 1",scope="repository:x:pull,push""#;
+        let challenges = parse(&format!("{header}, Basic realm=\"q\\\"q\""));
+        assert_eq!(challenges.len(), 2);
+        assert_eq!(challenges[0].get("realm"), Some("https://a/token"));
+        assert_eq!(challenges[0].get("service"), Some("r, 1"));
+        assert_eq!(challenges[0].get("scope"), Some("repository:x:pull,push"));
+        assert_eq!(
+            (challenges[1].scheme.as_str(), challenges[1].get("realm")),
+            ("basic", Some("q\"q"))
+        );
+        assert_eq!(parse("Negotiate")[0].scheme, "negotiate");
+        for odd in ["", ",", "=", "\"", "Bearer =", "a=b", "Bearer realm=\"x"] {
+            parse(odd);
+        }
+    }
+
+    #[test]
+    fn no_password_goes_to_a_service_without_tls() {
+        let (tls, plain) = (remote("https://r.example"), remote("http://r.example:5000"));
+        let url = |text: &str| -> Url { text.parse().unwrap() };
+        assert!(check_realm(&tls, &url("https://auth.example/t")).is_ok());
+        assert!(check_realm(&tls, &url("http://r.example/t")).is_err());
+        assert!(check_realm(&plain, &url("http://r.example:5001/t")).is_ok());
+        assert!(check_realm(&plain, &url("http://auth.example/t")).is_err());
+        assert!(check_realm(&plain, &url("ftp://r.example/t")).is_err());
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let value = bearer(&remote("https://r.example"), "hush").unwrap();
+        assert!(value.is_sensitive() && !format!("{value:?}").contains("hush"));
+        let error = bearer(&remote("https://r.example"), "hush\n").unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("hush"));
+    }
+}
