@@ -73,6 +73,21 @@ pub enum Command {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Show the revisions of a service that are kept: those that `rollback` can go back to.
+    Revisions {
+        /// The service.
+        name: ServiceName,
+    },
+    /// Go back to an earlier revision of a service: a new revision is made that is as that one was.
+    Rollback {
+        /// The service.
+        name: ServiceName,
+        /// The revision; the last one that differs from the current one when absent.
+        revision: Option<u64>,
+        /// Whether, and how long, to wait for it.
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Show what a service's processes, or one process, wrote on standard output and standard error.
     Logs(Logs),
     /// Remove a service, and wait until nothing of it runs.
@@ -99,8 +114,9 @@ pub enum Command {
 pub struct Deploy {
     /// The service's configuration (TOML or JSON), or a directory with a service.toml.
     pub file: PathBuf,
-    /// The image: an OCI archive (tar) or an OCI layout directory; instead of the configuration's `image`.
-    #[arg(long, value_name = "TAR")]
+    /// The image, instead of the configuration's: an archive (tar), an OCI layout directory, or the name:tag or digest of
+    /// one that the controller has or can pull.
+    #[arg(long, value_name = "IMAGE")]
     pub image: Option<PathBuf>,
     /// Whether, and how long, to wait for it.
     #[command(flatten)]

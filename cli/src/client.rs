@@ -5,6 +5,10 @@ use std::{convert::Infallible, error::Error as _, fmt, str::FromStr, time::Durat
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, multipart::Form};
 use serde::de::DeserializeOwned;
 use tucano_api::error::ErrorBody;
+use tucano_oci_distribution::{
+    Name,
+    client::{Credentials, Options, Remote, Secret},
+};
 
 use crate::{Error, args::Global};
 
@@ -112,6 +116,45 @@ impl Client {
     pub async fn post(&self, path: &str, body: String) -> Result<String, Error> {
         let request = self.request(Method::POST, path).timeout(ANSWER).body(body);
         self.text(self.send(request, "the request").await?).await
+    }
+
+    /// `POST` of a configuration, which may take as long as the controller pulls an image.
+    pub async fn deploy(&self, path: &str, body: String) -> Result<String, Error> {
+        let request = self.request(Method::POST, path).body(body);
+        self.text(self.send(request, "the deploy").await?).await
+    }
+
+    /// What images must be for, as `os/architecture`; where the controller does not say, what this machine is.
+    pub async fn platform(&self) -> Result<String, Error> {
+        #[derive(serde::Deserialize)]
+        struct Config {
+            platform: String,
+        }
+        let text = self.get_text("/v1/config").await?;
+        let config: Option<Config> = serde_json::from_str(&text).ok();
+        let own = || tucano_oci_image::Platform::host().to_string();
+        Ok(config.map_or_else(own, |config| config.platform))
+    }
+
+    /// The controller's registry.
+    pub fn registry(&self) -> Result<Remote, Error> {
+        let credentials = self.token.as_ref().map_or(Credentials::Anonymous, |token| {
+            Credentials::Token(Secret::new(token.0.as_str()))
+        });
+        let remote = Remote::new(Options {
+            base: self.api().to_owned(),
+            credentials,
+            authorities: None,
+            silence: ANSWER,
+            proxies: !is_loopback(&self.api),
+        });
+        remote.map_err(|error| Error::Usage(error.to_string()))
+    }
+
+    /// Where in the registry images are sent to.
+    pub fn repository(&self) -> Result<Name, Error> {
+        let name = tucano_api::IMAGES_REPOSITORY.parse();
+        name.map_err(|error: tucano_oci_distribution::BadName| Error::Usage(error.to_string()))
     }
 
     /// `POST` of files; takes as long as the upload takes.

@@ -1,4 +1,14 @@
 //! Which configuration and image a path means, and the upload of both.
+//!
+//! - `files`: the files of an archive or layout;
+//! - `choose`: the image among them;
+//! - `send`: its blobs, as far as the controller does not have them.
+//!
+//! An archive that is not understood here, such as a compressed one, is sent as a whole.
+
+mod choose;
+mod files;
+mod send;
 
 use std::{
     fs::{self, File},
@@ -18,7 +28,7 @@ use tucano_api::{
     settings::{MAX_SETTINGS_BYTES, parse},
 };
 
-use crate::{Error, output};
+use crate::{Error, client::Client, output};
 
 /// The configuration's name in a service's directory.
 const CONFIG: &str = "service.toml";
@@ -37,6 +47,8 @@ pub struct Source {
     /// An archive or an OCI layout directory; none where the configuration names a stored image: by its digest, or as
     /// `name:tag` or `name@sha256:…` of the controller's registry.
     pub image: Option<PathBuf>,
+    /// Names an image that the controller has or can pull, in place of the configuration's.
+    pub stored: Option<String>,
 }
 
 impl Source {
@@ -53,7 +65,10 @@ impl Source {
         let file = path.display().to_string();
         let text = read(&path)?;
         let config: ServiceConfig = parse(&file, &text)?;
+        let named = image.and_then(Path::to_str);
+        let named = named.filter(|name| is_reference(name) && !Path::new(name).exists());
         let image = match (image, &config.image) {
+            (Some(_), _) if named.is_some() => None,
             (Some(image), _) => Some(image.to_owned()),
             (None, Some(_)) if config.image_digest().is_some() => None,
             (None, Some(name)) => {
@@ -73,6 +88,7 @@ impl Source {
             text,
             config,
             image,
+            stored: named.map(str::to_owned),
         })
     }
 
@@ -106,29 +122,46 @@ impl Source {
             text,
             config,
             image: Some(path.to_owned()),
+            stored: None,
         })
     }
 
-    /// The two parts of the request, the configuration first, so that a bad one is refused before the image is sent.
-    /// Shows the progress to a person who watches.
+    /// The parts of the request; none where the configuration alone is one. What the controller lacks of the image is sent
+    /// beforehand, where the image's blobs can be told apart. Shows the progress to a person who watches.
     ///
     /// # Errors
-    /// An image that cannot be read.
-    pub async fn form(&self) -> Result<Option<Form>, Error> {
+    /// An image that cannot be read, or is not taken.
+    pub async fn form(&self, client: &Client) -> Result<Option<Form>, Error> {
+        let config = Part::text(self.text.clone()).file_name(self.file.clone());
+        // First, so that a bad one is refused before an image is looked at.
+        let form = Form::new().part("config", config);
+        if let Some(stored) = &self.stored {
+            return Ok(Some(form.text("stored_image", stored.clone())));
+        }
         let Some(image) = &self.image else {
             return Ok(None);
         };
-        let config = Part::text(self.text.clone()).file_name(self.file.clone());
-        let image = if image.is_dir() {
+        if let Some(digest) = send::send(client, image, self.name_within()).await? {
+            return Ok(Some(form.text("stored_image", digest)));
+        }
+        let part = if image.is_dir() {
             layout_part(image)?
         } else {
             archive_part(image).await?
         };
-        Ok(Some(
-            Form::new()
-                .part("config", config)
-                .part("image", image.file_name("image.tar")),
-        ))
+        let name = image.file_name().map(|name| name.to_string_lossy());
+        let name = name.map_or_else(|| "image.tar".to_owned(), |name| name.into_owned());
+        Ok(Some(form.part("image", part.file_name(name))))
+    }
+
+    /// Which image of an archive is meant.
+    fn name_within(&self) -> Option<&str> {
+        let name = self.config.image.as_deref()?;
+        let is_file = self
+            .image
+            .as_ref()
+            .is_some_and(|image| image.ends_with(name));
+        (!is_file && is_reference(name)).then_some(name)
     }
 }
 
@@ -144,17 +177,25 @@ fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(Error::file("read", path))
 }
 
-/// Whether a name that is no file's has the shape of `name:tag` or `name@sha256:…`. What it means, the controller knows.
+/// Whether a name that is no file's has the shape of `name:tag`, `name@sha256:…` or `sha256:…`, also of another registry
+/// (`host:port/name:tag`). What it means, the controller knows.
 fn is_reference(image: &str) -> bool {
     let is_plain = |text: &str, others: &[u8]| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
         !text.is_empty() && text.bytes().all(plain)
     };
-    let (name, tag) = match image.split_once("@sha256:") {
-        Some(parts) => parts,
-        None => image.rsplit_once(':').unwrap_or((image, "")),
+    let (host, rest) = match image.split_once('/') {
+        Some((host, rest)) if host.contains(':') => (Some(host), rest),
+        _ => (None, image),
     };
-    is_plain(name, b"._-/") && !name.starts_with(['.', '/']) && is_plain(tag, b"._-")
+    let (name, tag) = match rest.split_once("@sha256:") {
+        Some(parts) => parts,
+        None => rest.rsplit_once(':').unwrap_or((rest, "")),
+    };
+    host.is_none_or(|host| is_plain(host, b".:-"))
+        && is_plain(name, b"._-/")
+        && !name.starts_with(['.', '/'])
+        && is_plain(tag, b"._-")
 }
 
 fn is_config(path: &Path) -> bool {
@@ -373,6 +414,20 @@ mod tests {
         for file in ["hello.tar", "./a:b", "/a:b", "../a:b", "a:", ":b", "a b:c"] {
             assert!(!is_reference(file), "{file}");
         }
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for image in [
+            "registry.example:5000/team/app:1.2",
+            "registry.example/app@sha256:00",
+            &digest,
+        ] {
+            assert!(is_reference(image), "{image}");
+        }
+        let other = Path::new("team/other:2");
+        let source = Source::of_service(&directory.path().join("tag.toml"), Some(other)).unwrap();
+        assert_eq!(
+            (source.image, source.stored.as_deref()),
+            (None, Some("team/other:2"))
+        );
     }
 
     #[test]

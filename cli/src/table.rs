@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use tucano_api::{
     agent::{ProcessReport, ProcessState},
-    state::{NodeCondition, NodeView, ProcessView, ServiceView},
+    state::{ConfiguredService, NodeCondition, NodeView, ProcessView, ServiceView},
     units::{Span, Timestamp},
 };
 
@@ -163,6 +163,20 @@ pub fn services(services: &[ServiceView], style: Style) -> String {
             Cell::new(config.port),
             Cell::new(hosts),
             Cell::new(style.age(Some(configured.configured_at))),
+        ]);
+    }
+    render(table)
+}
+
+/// Revisions of a service, the current one last.
+pub fn revisions(revisions: &[ConfiguredService], style: Style) -> String {
+    let mut table = style.table(&["REVISION", "IMAGE", "CONCURRENCY", "AGE"]);
+    for revision in revisions {
+        table.add_row([
+            Cell::new(revision.revision),
+            Cell::new(revision.image.short()),
+            Cell::new(revision.config.concurrency),
+            Cell::new(style.age(Some(revision.configured_at))),
         ]);
     }
     render(table)

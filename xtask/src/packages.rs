@@ -33,7 +33,7 @@ enum Evidence {
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 21] = [
+pub(crate) const PACKAGES: [Package; 24] = [
     program(
         "gcc",
         "gcc",

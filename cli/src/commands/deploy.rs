@@ -26,9 +26,9 @@ pub(crate) async fn deploy(
     source: &Source,
     wait: Wait,
 ) -> Result<(Deployed, Result<(), Error>), Error> {
-    let answer = match source.form().await? {
+    let answer = match source.form(client).await? {
         Some(form) => client.upload("/v1/services", form).await?,
-        None => client.post("/v1/services", source.text.clone()).await?,
+        None => client.deploy("/v1/services", source.text.clone()).await?,
     };
     let deployed: Deployed = client.parse(&answer)?;
     output::talk(&format!(

@@ -4,6 +4,7 @@ mod check;
 mod deploy;
 mod logs;
 mod remove;
+mod rollback;
 mod scale;
 mod show;
 
@@ -35,6 +36,12 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
             concurrency,
             wait,
         } => scale::run(&client()?, &global, &name, concurrency, wait).await,
+        Command::Revisions { name } => show::revisions(&client()?, &global, &name).await,
+        Command::Rollback {
+            name,
+            revision,
+            wait,
+        } => rollback::run(&client()?, &global, &name, revision, wait).await,
         Command::Logs(logs) => logs::run(&client()?, &logs).await,
         Command::Rm { name, wait } => remove::run(&client()?, &global, &name, wait).await,
         Command::Check { file } => check::run(&global, &file).await,

@@ -1,8 +1,8 @@
-//! `ps`, `services`, `nodes`, `state`: tables for people, the API's JSON for programs.
+//! `ps`, `services`, `revisions`, `nodes`, `state`: tables for people, the API's JSON for programs.
 
 use tucano_api::{
     ids::ServiceName,
-    state::{NodeView, ServiceView},
+    state::{ConfiguredService, NodeView, ServiceView},
 };
 
 use crate::{
@@ -40,6 +40,21 @@ pub(super) async fn services(client: &Client, global: &Global) -> Result<(), Err
     }
     let services: Vec<ServiceView> = client.parse(&text)?;
     output::data(&table::services(&services, Style::of_stdout()))
+}
+
+pub(super) async fn revisions(
+    client: &Client,
+    global: &Global,
+    name: &ServiceName,
+) -> Result<(), Error> {
+    let text = client
+        .get_text(&format!("/v1/services/{name}/revisions"))
+        .await?;
+    if global.json {
+        return output::data(&text);
+    }
+    let revisions: Vec<ConfiguredService> = client.parse(&text)?;
+    output::data(&table::revisions(&revisions, Style::of_stdout()))
 }
 
 pub(super) async fn nodes(client: &Client, global: &Global) -> Result<(), Error> {

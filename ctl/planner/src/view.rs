@@ -12,6 +12,7 @@ use tucano_api::{
 
 use crate::{
     cluster::Cluster,
+    model::RevisionRecord,
     nodes::Node,
     processes::{Process, unreported},
     reasons,
@@ -55,6 +56,13 @@ impl Cluster {
         self.services
             .get(name)
             .map(|service| self.service_view(service))
+    }
+
+    /// A service's revisions that are kept, oldest first; none if no service of that name is configured.
+    pub fn revisions(&self, name: &ServiceName) -> Vec<ConfiguredService> {
+        let records = self.services.get(name).map(|it| &it.record.revisions);
+        let records = records.into_iter().flatten();
+        records.map(|record| of_revision(name, record)).collect()
     }
 
     /// Where a process is placed, also one that is to stop and still exists there.
@@ -169,13 +177,16 @@ impl Cluster {
 }
 
 fn configured(service: &Service) -> ConfiguredService {
-    let current = service.current();
+    of_revision(&service.record.name, service.current())
+}
+
+fn of_revision(name: &ServiceName, record: &RevisionRecord) -> ConfiguredService {
     ConfiguredService {
-        name: service.record.name.clone(),
-        revision: current.revision,
-        image: current.image.clone(),
-        config: current.config.clone(),
-        configured_at: current.configured_at,
+        name: name.clone(),
+        revision: record.revision,
+        image: record.image.clone(),
+        config: record.config.clone(),
+        configured_at: record.configured_at,
     }
 }
 

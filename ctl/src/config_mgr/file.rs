@@ -10,7 +10,7 @@ use tucano_api::{
 };
 use utoipa::ToSchema;
 
-use super::limits::Limits;
+use super::{limits::Limits, registries};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -36,6 +36,7 @@ pub(super) struct File {
     pub(super) balancer: Balancer,
     pub(super) alerts: Alerts,
     pub(super) limits: Limits,
+    pub(super) registry: Vec<registries::Entry>,
     pub(super) topology: Vec<Node>,
 }
 
@@ -63,6 +64,7 @@ impl Default for File {
             balancer: Balancer::default(),
             alerts: Alerts::default(),
             limits: Limits::default(),
+            registry: Vec::new(),
             topology: Vec::new(),
         }
     }

@@ -33,6 +33,8 @@ pub struct Limits {
     pub registry_tags: u64,
     /// How long the registry keeps what no tag leads to.
     pub registry_untagged_kept: Span,
+    /// Longest time that pulling an image from another registry may take.
+    pub pull: Span,
     /// Largest static configuration of a service.
     pub config_bytes: Bytes,
     /// Most services.
@@ -80,6 +82,7 @@ impl Default for Limits {
             registry_repositories: 1000,
             registry_tags: 10_000,
             registry_untagged_kept: Span::secs(3600),
+            pull: Span::secs(1800),
             config_bytes: Bytes(MAX_SETTINGS_BYTES as u64),
             services: 1000,
             uploads: 4,
@@ -128,6 +131,15 @@ impl Limits {
             manifests: self.registry_tags,
             untagged_kept: self.registry_untagged_kept.0,
             database_bytes: self.database_bytes.0,
+        }
+    }
+
+    /// The bounds of an image that is pulled from another registry.
+    pub fn of_pulls(&self) -> tucano_oci_distribution::client::Bounds {
+        tucano_oci_distribution::client::Bounds {
+            image_bytes: self.image_bytes.0,
+            document_bytes: self.image_document_bytes.0,
+            time: self.pull.0,
         }
     }
 
@@ -212,6 +224,7 @@ impl Validate for Limits {
                 self.registry_untagged_kept,
                 365 * 86_400,
             ),
+            ("pull", self.pull, 86_400),
             ("wait", self.wait, 86_400),
             ("header_timeout", self.header_timeout, 3600),
             ("agent_timeout", self.agent_timeout, 600),

@@ -3,11 +3,13 @@
 //! - `file`: the keys, their defaults, and the range of each by itself.
 //! - [`limits`]: every bound on what is taken in.
 //! - [`topology`]: the nodes.
+//! - [`registries`]: where images may be pulled from.
 //! - [`token`] holds secrets.
 //! - [`reload`]: replacing the configuration while everything runs.
 
 mod file;
 pub mod limits;
+pub mod registries;
 pub mod reload;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -29,7 +31,8 @@ use tucano_api::{
 };
 
 pub use self::{
-    file::RestartCommand, limits::Limits, reload::ConfigManager, token::Token, topology::Topology,
+    file::RestartCommand, limits::Limits, registries::Registry, reload::ConfigManager,
+    token::Token, topology::Topology,
 };
 
 /// The static configuration, valid as a whole.
@@ -53,6 +56,8 @@ pub struct Config {
     pub webhooks: Vec<Url>,
     /// Every bound on what is taken in.
     pub limits: Limits,
+    /// Registries that images may be pulled from.
+    pub registries: Vec<Registry>,
     /// The nodes.
     pub topology: Topology,
 }
@@ -165,6 +170,7 @@ impl Reader<'_> {
                 .iter()
                 .map(|url| self.webhook(url))
                 .collect::<Result<_, _>>()?,
+            registries: self.registries(file.registry)?,
             limits: file.limits,
             planner: tucano_planner::Settings {
                 lease: file.lease,

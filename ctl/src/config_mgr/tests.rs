@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tucano_oci_distribution::client::{Credentials, Secret};
+
 use super::*;
 
 const CTL: &str = "[[topology]]\nkind = \"ctl\"\nip = \"127.0.0.1\"\n";
@@ -238,6 +240,74 @@ fn every_limit_has_a_range() {
         };
         let error = read(&format!("[limits]\n{key} = {outlandish}\n{CTL}")).unwrap_err();
         assert!(error.contains(&format!("limits.{key}: ")), "{error}");
+    }
+}
+
+#[test]
+fn registries_are_read_with_their_secrets_and_hide_them() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("secret"), " from-a-file\n").unwrap();
+    std::fs::write(directory.path().join("ca.pem"), "certificates").unwrap();
+    let text = format!(
+        "{CTL}[[registry]]\nhost = \"a.example:5000\"\nuser = \"me\"\npassword_file = \"secret\"\nca_file = \"ca.pem\"\n\
+         [[registry]]\nhost = \"b\"\naddress = \"mirror.example\"\ntoken = \"s3cret\"\n\
+         [[registry]]\nhost = \"localhost:1\"\nplain_http = true\n"
+    );
+    let config = Config::parse("ctl.toml", directory.path(), &text).unwrap();
+    let [first, second, third] = config.registries.as_slice() else {
+        panic!("{config:?}");
+    };
+    let password = Secret::new("from-a-file");
+    let name = "me".to_owned();
+    assert_eq!(first.credentials, Credentials::User { name, password });
+    assert_eq!(first.authorities.as_deref(), Some(&b"certificates"[..]));
+    assert_eq!(
+        (first.address.as_str(), first.plain_http),
+        ("a.example:5000", false)
+    );
+    assert_eq!(
+        second.credentials,
+        Credentials::Token(Secret::new("s3cret"))
+    );
+    assert_eq!(second.address, "mirror.example");
+    assert_eq!(
+        (&third.credentials, third.plain_http),
+        (&Credentials::Anonymous, true)
+    );
+    let shown = format!("{config:?}");
+    assert!(
+        !shown.contains("s3cret") && !shown.contains("from-a-file"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_wrong_registry_is_explained() {
+    for (keys, part) in [
+        ("host = \"https://a\"", "is no host"),
+        ("host = \"A.example\"", "is no host"),
+        ("host = \"a:0\"", "is no host"),
+        ("host = \"a\"\naddress = \"a/b\"", "is no host"),
+        ("host = \"a\"\nuser = \"me\"", "user and password"),
+        ("host = \"a\"\nuser = \"m:e\"\npassword = \"x\"", "no colon"),
+        (
+            "host = \"a\"\ntoken = \"s3cret\"\npassword = \"s3cret\"",
+            "user and password",
+        ),
+        (
+            "host = \"a\"\ntoken = \"s3cret\"\ntoken_file = \"x\"",
+            "both given",
+        ),
+        ("host = \"a\"\ntoken_file = \"no\"", "/etc/tucano/no"),
+        ("host = \"a\"\nca_file = \"no\"", "ca_file"),
+        ("host = \"a\"\n[[registry]]\nhost = \"a\"", "listed twice"),
+        ("host = \"a\"\nplian_http = true", "plain_http"),
+    ] {
+        let error = read(&format!("{CTL}[[registry]]\n{keys}\n")).unwrap_err();
+        assert!(
+            error.contains(part) && !error.contains("s3cret"),
+            "{keys}: {error}"
+        );
     }
 }
 

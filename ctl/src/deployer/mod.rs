@@ -3,8 +3,10 @@
 //!
 //! - [`upload`]: the parts of a request, and the image's way into the store.
 //! - [`images`]: which images are in use; removal of the others.
+//! - `elsewhere`: images that are pulled from other registries.
 //! - [`wait`]: when a deploy has come to its end.
 
+pub(crate) mod elsewhere;
 pub mod images;
 pub mod upload;
 pub mod wait;
@@ -13,15 +15,15 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use serde_json::Value;
 use tucano_api::{
-    ids::{Digest, ServiceName},
+    ids::{Digest, Revision, ServiceName},
     service::ServiceConfig,
     settings::{SettingsError, parse},
-    state::{Deployed, ServicePatch},
+    state::{ConfiguredService, Deployed, ServicePatch},
 };
 use tucano_oci_distribution::Reference;
 use tucano_planner::{Cluster, Event};
 
-use self::{images::Images, upload::Uploaded};
+use self::{elsewhere::Elsewhere, images::Images, upload::Uploaded};
 use crate::{
     brain::{Brain, Refused, TransactError},
     config_mgr::ConfigManager,
@@ -63,12 +65,42 @@ pub enum DeployError {
     /// The registry does not work.
     #[error(transparent)]
     Registry(#[from] tucano_oci_distribution::Error),
+    /// A name that is none.
+    #[error("image: {0}")]
+    BadName(#[from] tucano_oci_distribution::BadName),
+    /// A registry that nobody has listed.
+    #[error(
+        "image: the registry {host} is not listed in ctl.toml, which {}: add [[registry]] with host = {host:?}, or push the image to this controller",
+        listing(listed)
+    )]
+    UnknownRegistry {
+        /// Its host, as the configuration has it.
+        host: String,
+        /// Those that are listed.
+        listed: Vec<String>,
+    },
+    /// Another registry does not give the image.
+    #[error("the image cannot be pulled: {0}")]
+    Pull(#[from] tucano_oci_distribution::client::Error),
+    /// Enough others come in.
+    #[error("{0} images are coming in already, as many as limits.uploads allows: try again later")]
+    TooManyUploads(u64),
     /// The image was not taken.
     #[error("the image was refused: {0}")]
     Image(#[from] tucano_oci_image::Error),
     /// Another service has the host and path.
     #[error("{0}")]
     HostTaken(String),
+    /// The revision to go back to is not kept.
+    #[error("{name} has no revision {} to go back to: {}", wanted.map_or_else(|| "before this one".to_owned(), |it| it.to_string()), kept(revisions))]
+    NoSuchRevision {
+        /// The service.
+        name: ServiceName,
+        /// Which was asked for; the one before the current one if none.
+        wanted: Option<Revision>,
+        /// Those that are kept.
+        revisions: Vec<Revision>,
+    },
     /// No service of that name.
     #[error("there is no service {0}: `GET /v1/services` lists those there are")]
     NotFound(ServiceName),
@@ -113,9 +145,11 @@ impl Deployer {
         let Uploaded {
             mut config,
             image,
+            stored_image,
             config_name,
             hold: _hold,
         } = uploaded;
+        config.image = stored_image.or(config.image);
         let digest = match image {
             Some(digest) => digest,
             None => self.stored_image(&config_name, &config).await?,
@@ -156,6 +190,40 @@ impl Deployer {
             let digest = new_image.unwrap_or(service.configured.image);
             config.image = Some(digest.to_string());
             Ok((config, digest))
+        })
+        .await
+    }
+
+    /// Configures a service as it was in a revision that is kept, or else in the one before the current one.
+    ///
+    /// # Errors
+    /// Why nothing was changed.
+    pub async fn roll_back(
+        &self,
+        name: ServiceName,
+        wanted: Option<Revision>,
+    ) -> Result<Outcome, DeployError> {
+        let _hold = self.images.hold().await;
+        self.change(move |cluster| {
+            let revisions = cluster.revisions(&name);
+            let Some(current) = revisions.last() else {
+                return Err(DeployError::NotFound(name));
+            };
+            let is_it = |it: &&ConfiguredService| match wanted {
+                Some(wanted) => it.revision == wanted,
+                // Going back twice in a row would otherwise lead nowhere.
+                None => (&it.config, &it.image) != (&current.config, &current.image),
+            };
+            let found = revisions.iter().rev().find(is_it).cloned();
+            let revisions = revisions.iter().map(|it| it.revision).collect();
+            match found {
+                Some(found) => Ok((found.config, found.image)),
+                None => Err(DeployError::NoSuchRevision {
+                    name,
+                    wanted,
+                    revisions,
+                }),
+            }
         })
         .await
     }
@@ -221,8 +289,10 @@ impl Deployer {
         file: &str,
         config: &ServiceConfig,
     ) -> Result<Digest, DeployError> {
-        if let Some(reference) = config.image.as_deref().and_then(reference) {
-            return self.named_image(file, reference).await;
+        if let Some(image) = &config.image
+            && let Some(found) = self.by_name(file, image).await?
+        {
+            return Ok(found);
         }
         let advice = match (&config.image, config.image_digest()) {
             (_, Some(digest)) => return self.images.check(digest).await.map_err(DeployError::Image),
@@ -240,6 +310,28 @@ impl Deployer {
         })
     }
 
+    /// The image that a name means, if it is one: in another registry, or in our own.
+    async fn by_name(&self, file: &str, image: &str) -> Result<Option<Digest>, DeployError> {
+        let ours = reference(image);
+        let config = self.config.current();
+        if let Some(elsewhere) = Elsewhere::parse(image, &config.registries) {
+            let is_listed = config.registries.iter().any(|it| it.host == elsewhere.host);
+            // A repository of ours may have a dot in the first part of its name.
+            let found = match &ours {
+                Some(ours) if !is_listed => self.images.find(ours.clone()).await.ok(),
+                _ => None,
+            };
+            return match found {
+                Some(digest) => Ok(Some(self.images.check(digest).await?)),
+                None => self.pull(&elsewhere).await.map(Some),
+            };
+        }
+        match ours {
+            Some(ours) => self.named_image(file, ours).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     async fn named_image(&self, config: &str, wanted: Reference) -> Result<Digest, DeployError> {
         use tucano_oci_distribution::Error;
         match self.images.find(wanted.clone()).await {
@@ -254,8 +346,10 @@ impl Deployer {
     }
 
     async fn patched_image(&self, image: &Value) -> Result<Digest, DeployError> {
-        if let Some(reference) = image.as_str().and_then(reference) {
-            return self.named_image("patch", reference).await;
+        if let Some(image) = image.as_str()
+            && let Some(found) = self.by_name("patch", image).await?
+        {
+            return Ok(found);
         }
         let digest: Option<Digest> = image.as_str().and_then(|text| text.parse().ok());
         let digest = digest.ok_or_else(|| DeployError::NoImage {
@@ -272,6 +366,21 @@ fn reference(image: &str) -> Option<Reference> {
     match image.parse::<Digest>() {
         Ok(_) => None,
         Err(_) => image.parse().ok(),
+    }
+}
+
+fn kept(revisions: &[Revision]) -> String {
+    let revisions: Vec<String> = revisions.iter().map(ToString::to_string).collect();
+    format!(
+        "kept are {} (revisions_kept in ctl.toml)",
+        revisions.join(", ")
+    )
+}
+
+fn listing(hosts: &[String]) -> String {
+    match hosts {
+        [] => "lists none".to_owned(),
+        hosts => format!("lists {}", hosts.join(", ")),
     }
 }
 

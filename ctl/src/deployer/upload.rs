@@ -2,7 +2,9 @@
 //! into the image store, on a thread that may block, and become visible there only as a whole.
 
 use std::{
+    ffi::OsStr,
     io::{self, Read},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -51,6 +53,8 @@ pub struct Uploaded {
     pub config_name: String,
     /// The image that came with it.
     pub image: Option<Digest>,
+    /// Names a stored image, in place of the configuration's.
+    pub stored_image: Option<String>,
     /// Keeps the image until a service refers to it.
     pub hold: Hold,
 }
@@ -65,11 +69,19 @@ pub enum UploadError {
     #[error("the part \"config\" is missing: send it with `-F config=@hello.toml`")]
     NoConfig,
     /// A part that means nothing.
-    #[error("unknown part {0:?}: send \"config\" and \"image\"")]
+    #[error("unknown part {0:?}: send \"config\", and \"image\" or \"stored_image\"")]
     UnknownPart(String),
     /// A part that came before.
     #[error("the part {0:?} was sent twice: send it once")]
     Twice(&'static str),
+    /// Which of the archive's images is meant was told too late.
+    #[error(
+        "the configuration's image {0:?} is to be chosen from the archive: send the part \"config\" before \"image\""
+    )]
+    NameTooLate(String),
+    /// An image is named twice over.
+    #[error("send \"image\" or \"stored_image\", not both")]
+    TwoImages,
     /// A bound was passed, or the connection broke.
     #[error(transparent)]
     Body(#[from] BodyError),
@@ -90,10 +102,10 @@ pub enum UploadError {
 
 /// One of the places for uploads at once.
 #[derive(Debug)]
-struct Slot(Arc<AtomicU64>);
+pub(super) struct Slot(Arc<AtomicU64>);
 
 impl Slot {
-    fn take(taken: &Arc<AtomicU64>, limit: u64) -> Option<Self> {
+    pub(super) fn take(taken: &Arc<AtomicU64>, limit: u64) -> Option<Self> {
         let more = |now| (now < limit).then_some(now + 1);
         taken
             .fetch_update(Relaxed, Relaxed, more)
@@ -131,6 +143,7 @@ impl Deployer {
             config: parse_config("config", &text)?,
             config_name: "config".to_owned(),
             image: None,
+            stored_image: None,
             hold: self.images.hold().await,
         })
     }
@@ -154,6 +167,7 @@ impl Deployer {
             slot: Some(slot),
             config: None,
             image: None,
+            stored_image: None,
         };
         match parts.read(&mut multipart).await {
             Ok(()) => parts.finish().await,
@@ -211,7 +225,17 @@ struct Parts<'a> {
     unread: Arc<AtomicU64>,
     slot: Option<Slot>,
     config: Option<(String, ServiceConfig)>,
-    image: Option<(Image, Hold)>,
+    image: Option<Received>,
+    stored_image: Option<String>,
+}
+
+/// An image that came in.
+struct Received {
+    image: Image,
+    hold: Hold,
+    file: String,
+    /// The name by which it was chosen.
+    name: Option<String>,
 }
 
 impl Parts<'_> {
@@ -222,6 +246,10 @@ impl Parts<'_> {
             match name.as_str() {
                 "config" if self.config.is_some() => return Err(UploadError::Twice("config")),
                 "image" if self.image.is_some() => return Err(UploadError::Twice("image")),
+                "stored_image" if self.stored_image.is_some() => {
+                    return Err(UploadError::Twice("stored_image"));
+                }
+                "stored_image" => self.read_name(field).await?,
                 "config" => self.read_config(field).await?,
                 "image" => self.read_image(field).await?,
                 _ => return Err(UploadError::UnknownPart(name)),
@@ -232,20 +260,28 @@ impl Parts<'_> {
 
     async fn finish(self) -> Result<Uploaded, UploadError> {
         let (config_name, config) = self.config.ok_or(UploadError::NoConfig)?;
+        if self.image.is_some() && self.stored_image.is_some() {
+            return Err(UploadError::TwoImages);
+        }
         let (image, hold) = match self.image {
             None => (None, self.deployer.images.hold().await),
-            Some((image, hold)) => {
-                let digest = image.digest.to_string();
+            Some(received) => {
+                let wanted = name_within(&config, &received.file);
+                if let Some(name) = wanted.filter(|_| received.name.is_none()) {
+                    return Err(UploadError::NameTooLate(name));
+                }
+                let digest = received.image.digest.to_string();
                 let ours = digest.parse().map_err(|_| {
                     UploadError::Multipart(format!("the image's digest {digest} is not SHA-256"))
                 })?;
-                (Some(ours), hold)
+                (Some(ours), received.hold)
             }
         };
         Ok(Uploaded {
             config,
             config_name,
             image,
+            stored_image: self.stored_image,
             hold,
         })
     }
@@ -272,34 +308,46 @@ impl Parts<'_> {
     }
 
     async fn read_config(&mut self, mut field: Field<'_>) -> Result<(), UploadError> {
-        let file: String = field
-            .file_name()
-            .unwrap_or("config")
-            .chars()
-            .take(200)
-            .collect();
-        let mut text = Vec::new();
-        while let Some(chunk) = self.chunk(&mut field).await? {
-            check_size(
-                "the configuration",
-                text.len() + chunk.len(),
-                ("limits.config_bytes", self.limits.config_bytes),
-            )?;
-            text.extend_from_slice(&chunk);
-        }
+        let file = file_name(&field).unwrap_or_else(|| "config".to_owned());
+        let text = self.text("the configuration", &mut field).await?;
         let config = parse_config(&file, &text)?;
         self.config = Some((file, config));
         Ok(())
     }
 
+    async fn read_name(&mut self, mut field: Field<'_>) -> Result<(), UploadError> {
+        let text = self.text("the image's name", &mut field).await?;
+        let name = String::from_utf8_lossy(&text).trim().to_owned();
+        self.stored_image = Some(name);
+        Ok(())
+    }
+
+    async fn text(
+        &self,
+        what: &'static str,
+        field: &mut Field<'_>,
+    ) -> Result<Vec<u8>, UploadError> {
+        let mut text = Vec::new();
+        while let Some(chunk) = self.chunk(field).await? {
+            let limit = ("limits.config_bytes", self.limits.config_bytes);
+            check_size(what, text.len() + chunk.len(), limit)?;
+            text.extend_from_slice(&chunk);
+        }
+        Ok(text)
+    }
+
     async fn read_image(&mut self, mut field: Field<'_>) -> Result<(), UploadError> {
+        let file = file_name(&field).unwrap_or_default();
+        let config = self.config.as_ref().map(|(_, config)| config);
+        let name = config.and_then(|config| name_within(config, &file));
+        let wanted = name.clone();
         let (pipe, reader) = pipe();
         let store = self.deployer.images.store().clone();
         let hold = self.deployer.images.hold().await;
         let slot = self.slot.take();
         // Whoever is not interested in the result any more drops the hold with it, and the image is removed.
         let import = tokio::spawn(blocking(move || {
-            let image = store.import_archive(reader, &platform());
+            let image = store.import_archive_named(reader, &platform(), wanted.as_deref());
             (image, hold, slot)
         }));
         let sent = self.send_image(&mut field, pipe).await;
@@ -309,7 +357,12 @@ impl Parts<'_> {
         self.slot = slot;
         // What went wrong with the stream explains what the store says of it.
         sent?;
-        self.image = Some((image?, hold));
+        self.image = Some(Received {
+            image: image?,
+            hold,
+            file,
+            name,
+        });
         Ok(())
     }
 
@@ -333,6 +386,18 @@ impl Parts<'_> {
         }
         Ok(())
     }
+}
+
+fn file_name(field: &Field<'_>) -> Option<String> {
+    Some(field.file_name()?.chars().take(200).collect())
+}
+
+/// The name of the image within an archive that came with its configuration: what the configuration's `image` says, if it
+/// is not the archive's file.
+fn name_within(config: &ServiceConfig, file: &str) -> Option<String> {
+    let image = config.image.as_deref()?;
+    let is_file = Path::new(image).file_name() == Some(OsStr::new(file));
+    (!is_file && image.contains([':', '@'])).then(|| image.to_owned())
 }
 
 fn check_size(
@@ -427,6 +492,20 @@ mod tests {
         drop(sender);
         let error = reader.read_to_string(&mut text).unwrap_err();
         assert!(error.to_string().contains("cut off"));
+    }
+
+    #[test]
+    fn an_archives_file_is_no_name_within_it() {
+        let named = |image: &str, file: &str| {
+            let text = format!("name = \"a\"\nconcurrency = 1\nport = 80\nimage = {image:?}");
+            name_within(&parse("x", &text).unwrap(), file)
+        };
+        assert_eq!(named("hello:1", "hello.tar"), Some("hello:1".to_owned()));
+        let digest = format!("hello@sha256:{}", "0".repeat(64));
+        assert_eq!(named(&digest, ""), Some(digest));
+        for (image, file) in [("hello.tar", "x.tar"), ("a/odd:name", "odd:name")] {
+            assert_eq!(named(image, file), None, "{image}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Progress {
     Waiting(Vec<String>),
     /// Waiting any longer makes no sense, for these reasons.
     Hopeless(Vec<String>),
+    /// Something else is wanted by now.
+    Superseded(String),
 }
 
 /// Waits until all processes of a deploy are healthy, at most for `patience`, and notes in it how that ended.
@@ -50,6 +52,10 @@ pub async fn until_healthy(
             }
             Progress::Hopeless(why) => {
                 fail(&mut outcome.deployed, why, "and keep failing");
+                return Ok(outcome);
+            }
+            Progress::Superseded(by) => {
+                supersede(&mut outcome.deployed, by);
                 return Ok(outcome);
             }
             Progress::Waiting(why) => why,
@@ -107,14 +113,24 @@ fn fail(deployed: &mut Deployed, why: Vec<String>, when: &str) {
     deployed.code = Some("not_healthy".to_owned());
 }
 
+fn supersede(deployed: &mut Deployed, by: String) {
+    deployed.healthy = Some(false);
+    let (name, revision) = (&deployed.name, deployed.revision);
+    deployed.error = Some(format!(
+        "{name} revision {revision} was deployed, but before it was healthy {by}"
+    ));
+    deployed.unhealthy = vec![by];
+    deployed.code = Some("not_healthy".to_owned());
+}
+
 /// How far `revision` has come, by what the cluster shows of its service.
 pub fn progress(name: &ServiceName, view: Option<&ServiceView>, revision: Revision) -> Progress {
     let Some(view) = view else {
-        return Progress::Hopeless(vec![format!("{name} was removed meanwhile")]);
+        return Progress::Superseded(format!("{name} was removed"));
     };
     if view.configured.revision != revision {
         let newer = view.configured.revision;
-        return Progress::Hopeless(vec![format!("revision {newer} was configured meanwhile")]);
+        return Progress::Superseded(format!("revision {newer} was configured"));
     }
     let current: Vec<&ProcessView> = view
         .active
@@ -309,11 +325,26 @@ mod tests {
         let newer = progress(&name(), Some(&view), Revision(1));
         assert_eq!(
             newer,
-            Progress::Hopeless(vec!["revision 2 was configured meanwhile".into()])
+            Progress::Superseded("revision 2 was configured".into())
         );
-        assert!(matches!(
+        assert_eq!(
             progress(&name(), None, Revision(1)),
-            Progress::Hopeless(_)
-        ));
+            Progress::Superseded("hello was removed".into())
+        );
+        let mut deployed = Deployed {
+            name: name(),
+            changed: true,
+            revision: Revision(1),
+            image: view.configured.image,
+            healthy: None,
+            unhealthy: Vec::new(),
+            error: None,
+            code: None,
+        };
+        supersede(&mut deployed, "hello was removed".into());
+        assert_eq!(
+            deployed.error.as_deref(),
+            Some("hello revision 1 was deployed, but before it was healthy hello was removed")
+        );
     }
 }

@@ -5,13 +5,15 @@ use std::{net::IpAddr, sync::Arc};
 use axum::{Json, extract::State};
 use serde::Serialize;
 use tucano_api::{error::ErrorBody, units::Span};
+use tucano_oci_distribution::client::Credentials;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Api, errors::ApiError};
 use crate::{
     alerts,
-    config_mgr::{Config, Limits, Listen},
+    config_mgr::{Config, Limits, Listen, Registry},
+    deployer::images::platform,
 };
 
 /// The routes of this module.
@@ -24,6 +26,8 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
 /// The configuration in force, without its secrets.
 #[derive(Debug, Serialize, ToSchema)]
 struct ConfigView {
+    /// What images must be for: operating system and architecture, such as `linux/amd64`.
+    platform: String,
     data_dir: String,
     domain: String,
     lease: Span,
@@ -45,7 +49,29 @@ struct ConfigView {
     /// Without path, query and password, which may be secret.
     webhooks: Vec<String>,
     limits: Limits,
+    registries: Vec<RegistryView>,
     topology: Vec<NodeConfigView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct RegistryView {
+    host: String,
+    plain_http: bool,
+    /// Whether there are any.
+    credentials: bool,
+    /// Whether it has certificate authorities of its own.
+    ca: bool,
+}
+
+impl RegistryView {
+    fn of(registry: &Registry) -> Self {
+        Self {
+            host: registry.host.clone(),
+            plain_http: registry.plain_http,
+            credentials: registry.credentials != Credentials::Anonymous,
+            ca: registry.authorities.is_some(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -75,6 +101,7 @@ impl ConfigView {
     fn of(config: &Config) -> Self {
         let planner = &config.planner;
         Self {
+            platform: platform().to_string(),
             data_dir: config.data_dir.display().to_string(),
             domain: planner.domain.clone(),
             lease: planner.lease,
@@ -109,6 +136,7 @@ impl ConfigView {
             },
             webhooks: config.webhooks.iter().map(alerts::shown).collect(),
             limits: config.limits.clone(),
+            registries: config.registries.iter().map(RegistryView::of).collect(),
             topology: topology(config),
         }
     }

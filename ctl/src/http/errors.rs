@@ -12,7 +12,7 @@ use crate::{
     body::BodyError,
     brain::Refused,
     config_mgr::reload::ReloadError,
-    deployer::{DeployError, upload::UploadError},
+    deployer::{DeployError, elsewhere::pull_failure, upload::UploadError},
 };
 
 /// What a handler answers when it cannot do what was asked.
@@ -93,6 +93,8 @@ impl From<UploadError> for ApiError {
             }
             UploadError::UnknownPart(_) => Self::bad_request("unknown_part", message),
             UploadError::Twice(_) => Self::bad_request("part_twice", message),
+            UploadError::NameTooLate(_) => Self::bad_request("image_name_too_late", message),
+            UploadError::TwoImages => Self::bad_request("two_images", message),
             UploadError::Body(error) => error.into(),
             UploadError::Multipart(_) => Self::bad_request("cut_off", message),
             UploadError::TooMany(_) => {
@@ -116,7 +118,27 @@ impl From<DeployError> for ApiError {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message)
             }
             DeployError::Registry(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "io", message),
-            DeployError::Image(error) => image_error(&error, message),
+            DeployError::Image(error)
+            | DeployError::Pull(tucano_oci_distribution::client::Error::Store(error)) => {
+                image_error(&error, message)
+            }
+            DeployError::Pull(error) => {
+                let (status, code) = pull_failure(&error);
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+                Self::new(status, code, message)
+            }
+            DeployError::NoSuchRevision { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "no_such_revision", message)
+            }
+            DeployError::BadName(_) => Self::bad_request("no_image", message),
+            DeployError::UnknownRegistry { .. } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "unknown_registry",
+                message,
+            ),
+            DeployError::TooManyUploads(_) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_uploads", message)
+            }
             DeployError::HostTaken(_) => Self::new(StatusCode::CONFLICT, "host_taken", message),
             DeployError::NotFound(_) => Self::not_found(message),
             DeployError::TooManyServices(_) => {

@@ -54,6 +54,11 @@ pub struct Wait {
 }
 
 impl Wait {
+    /// As a query with more in it has it.
+    pub fn new(wait: bool, timeout: Option<Span>) -> Self {
+        Self { wait, timeout }
+    }
+
     /// How long to wait, if at all.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ pub mod server;
 pub mod services;
 pub mod state;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -25,9 +25,12 @@ use axum::{
     response::IntoResponse,
 };
 use tower_http::{
+    classify::ServerErrorsFailureClass,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
     trace::TraceLayer,
 };
+
+use tracing::Span;
 
 use self::errors::ApiError;
 use crate::{
@@ -72,10 +75,25 @@ pub fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(api.clone(), auth::authorize))
         .layer(DefaultBodyLimit::disable())
-        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(span)
+                .on_failure(note_failure),
+        )
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(api)
+}
+
+/// That processes are not healthy in time, and that too much is asked for, is told to whoever asked; it is no failure of
+/// the controller's.
+fn note_failure(failure: ServerErrorsFailureClass, _latency: Duration, _span: &Span) {
+    match failure {
+        ServerErrorsFailureClass::StatusCode(StatusCode::SERVICE_UNAVAILABLE) => {
+            tracing::debug!("answered with 503");
+        }
+        failure => tracing::error!(%failure, "a request failed"),
+    }
 }
 
 fn span(request: &Request) -> tracing::Span {

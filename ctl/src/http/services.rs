@@ -11,9 +11,11 @@ use axum::{
 };
 use tucano_api::{
     error::ErrorBody,
-    ids::ServiceName,
-    state::{Deployed, ServicePatch, ServiceView},
+    ids::{Revision, ServiceName},
+    state::{ConfiguredService, Deployed, ServicePatch, ServiceView},
+    units::Span,
 };
+use tucano_planner::Cluster;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -34,6 +36,8 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(list, deploy))
         .routes(routes!(show, change, remove))
+        .routes(routes!(revisions))
+        .routes(routes!(roll_back))
 }
 
 /// The parts of a deploy.
@@ -45,9 +49,13 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
 struct DeployForm {
     /// The static configuration, TOML or JSON.
     config: String,
-    /// OCI archive; may be left out where `config` names a stored image by its digest.
+    /// Archive of images; may be left out where `config` names an image that is stored or can be pulled. Where it holds
+    /// several, `config` comes first, and its `image` is the name of one.
     #[schema(format = Binary)]
     image: Option<String>,
+    /// `name:tag`, `name@sha256:…` or `sha256:…` of a stored image, or a reference to another registry's, in place of the
+    /// `image` of `config`.
+    stored_image: Option<String>,
 }
 
 /// All services.
@@ -58,7 +66,7 @@ async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ServiceView>>, Api
 }
 
 /// Deploys a service: a multipart body with the parts `config` and `image` in either order, or the configuration alone
-/// where it names a stored image by its digest.
+/// where it names an image that is stored, or that another registry has.
 #[utoipa::path(post, path = "/v1/services", tag = "services", params(Wait),
     request_body(content = DeployForm, content_type = "multipart/form-data"),
     responses(
@@ -68,9 +76,12 @@ async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ServiceView>>, Api
         (status = 408, body = ErrorBody),
         (status = 409, description = "Another service has the host", body = ErrorBody),
         (status = 413, description = "A part is too large", body = ErrorBody),
-        (status = 422, description = "The image cannot run here", body = ErrorBody),
+        (status = 404, description = "No registry has such an image", body = ErrorBody),
+        (status = 422, description = "The image cannot run here, or its registry is not listed or refuses us", body = ErrorBody),
         (status = 429, description = "Too many uploads at once", body = ErrorBody),
+        (status = 502, description = "The other registry cannot be reached or makes no sense", body = ErrorBody),
         (status = 503, description = "Configured, and not healthy in time", body = Deployed),
+        (status = 504, description = "The other registry took longer than limits.pull", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn deploy(
     State(api): State<Arc<Api>>,
@@ -132,6 +143,59 @@ async fn change(
     })?;
     let outcome = api.deployer.patch(name, patch).await?;
     answer(&api, outcome, patience).await
+}
+
+/// The revisions of a service that are kept, oldest first; the last one is current.
+#[utoipa::path(get, path = "/v1/services/{name}/revisions", tag = "services",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Vec<ConfiguredService>), (status = 404, body = ErrorBody)))]
+async fn revisions(
+    State(api): State<Arc<Api>>,
+    Named(name): Named<ServiceName>,
+) -> Result<Json<Vec<ConfiguredService>>, ApiError> {
+    let missing = ApiError::not_found(format!("there is no service {name}"));
+    let query = move |cluster: &Cluster| cluster.revisions(&name);
+    let revisions = api.brain.query(query).await?;
+    match revisions.is_empty() {
+        true => Err(missing),
+        false => Ok(Json(revisions)),
+    }
+}
+
+/// Makes a new revision of a service that is as a kept one was: `revision`, or else the last that differs from the
+/// current one.
+#[utoipa::path(post, path = "/v1/services/{name}/rollback", tag = "services",
+    params(("name" = String, Path), RollBack),
+    responses(
+        (status = 200, body = Deployed),
+        (status = 404, description = "No such service, or revision of it", body = ErrorBody),
+        (status = 409, description = "Another service has the host by now", body = ErrorBody),
+        (status = 503, description = "Rolled back, and not healthy in time", body = Deployed),
+        (status = 507, body = ErrorBody)))]
+async fn roll_back(
+    State(api): State<Arc<Api>>,
+    Named(name): Named<ServiceName>,
+    Asked(asked): Asked<RollBack>,
+) -> Result<Response, ApiError> {
+    let wait = Wait::new(asked.wait, asked.timeout);
+    let patience = wait.patience(api.config.current().limits.wait)?;
+    let revision = asked.revision.map(Revision);
+    let outcome = api.deployer.roll_back(name, revision).await?;
+    answer(&api, outcome, patience).await
+}
+
+/// Which revision to go back to, and whether to wait.
+#[derive(Debug, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct RollBack {
+    /// Its number.
+    revision: Option<u64>,
+    /// Answer when it has come about.
+    wait: bool,
+    /// At most for so long; 120s when absent.
+    #[param(value_type = Option<String>)]
+    timeout: Option<Span>,
 }
 
 /// Removes a service; with `wait=true` answers when no node runs a process of it any more.

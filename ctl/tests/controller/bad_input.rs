@@ -218,14 +218,15 @@ fn answer(mut stream: std::net::TcpStream) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_is_cut_off_leaves_no_trace() {
     let mut ctl = Ctl::start(&config(1, "", "[limits]\nuploads = 1")).await;
-    let upload = begin_upload(&ctl);
+    let mut upload = begin_upload(&ctl);
     ctl.eventually("the upload's place", async |ctl| {
         let answer = ctl
             .deploy(&image::config(1, ""), image::archive("one"))
             .await;
         if answer.status == 201 {
-            // It came before the other: once more.
+            // It came before the other, which may have been refused then: both once more.
             ctl.delete("/v1/services/hello").await.expect(200);
+            upload = begin_upload(ctl);
             return None;
         }
         Some(answer.refused(429, "too_many_uploads"))

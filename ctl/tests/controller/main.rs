@@ -18,4 +18,5 @@ mod durability;
 mod image;
 mod nodes;
 mod observing;
+mod pulling;
 mod registry;

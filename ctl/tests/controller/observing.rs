@@ -182,7 +182,6 @@ async fn every_route_is_described() {
         "get /v1/active_services/{name}",
         "get /v1/alive_nodes",
         "get /v1/alive_nodes/{name}",
-        "get /v1/blobs/{digest}",
         "get /v1/config",
         "get /v1/configured_services",
         "get /v1/configured_services/{name}",
@@ -193,11 +192,13 @@ async fn every_route_is_described() {
         "get /v1/services",
         "get /v1/services/{name}",
         "get /v1/services/{name}/logs",
+        "get /v1/services/{name}/revisions",
         "get /v1/state",
         "patch /v1/services/{name}",
         "post /v1/config/reload",
         "post /v1/reports",
         "post /v1/services",
+        "post /v1/services/{name}/rollback",
     ]
     .map(str::to_owned)
     .into();
@@ -212,19 +213,15 @@ async fn every_route_is_described() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn blobs_are_served_to_agents_whole() {
+async fn blobs_are_served_to_agents_whole_and_in_parts() {
     let ctl = Ctl::start(&config(1, "", "")).await;
     let deployed = ctl
         .deploy(&image::config(1, ""), image::large_archive(1 << 20))
         .await
         .expect(201);
     let digest = deployed["image"].as_str().unwrap();
-    let answer = ctl
-        .http()
-        .get(ctl.url(&format!("/v1/blobs/{digest}")))
-        .send()
-        .await
-        .unwrap();
+    let url = |digest: &str| ctl.url(&format!("/v2/tucano/images/blobs/{digest}"));
+    let answer = ctl.http().get(url(digest)).send().await.unwrap();
     assert_eq!(answer.headers()["etag"], format!("\"{digest}\""));
     let length = answer.content_length().unwrap();
     let manifest = answer.bytes().await.unwrap();
@@ -232,19 +229,23 @@ async fn blobs_are_served_to_agents_whole() {
     assert_eq!(tucano_image_builder::layout::sha256(&manifest), digest);
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     let layer = manifest["layers"][0]["digest"].as_str().unwrap();
-    let answer = ctl
-        .http()
-        .get(ctl.url(&format!("/v1/blobs/{layer}")))
-        .send()
-        .await
-        .unwrap();
+    let mut whole = Vec::new();
+    for part in ["bytes=0-999", "bytes=1000-"] {
+        let request = ctl.http().get(url(layer)).header("range", part);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 206);
+        whole.extend_from_slice(&answer.bytes().await.unwrap());
+    }
+    assert_eq!(tucano_image_builder::layout::sha256(&whole), layer);
+    let unknown = url(&format!("sha256:{}", "0".repeat(64)));
+    assert_eq!(ctl.http().get(unknown).send().await.unwrap().status(), 404);
     assert_eq!(
-        tucano_image_builder::layout::sha256(&answer.bytes().await.unwrap()),
-        layer
+        ctl.http()
+            .get(url("sha256:.."))
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        400
     );
-    let unknown = format!("/v1/blobs/sha256:{}", "0".repeat(64));
-    ctl.get(&unknown).await.refused(404, "not_found");
-    ctl.get("/v1/blobs/sha256:..")
-        .await
-        .refused(404, "not_found");
 }

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tucano_image_builder::{Compression, Entry, ImageSpec, Layer};
-use tucano_testkit::{needs, tool};
+use tucano_testkit::{ROOT, needs, tool};
 
 use crate::{
     agent::Agent,
@@ -138,6 +138,140 @@ async fn buildah_pushes_in_dockers_words() {
         .unwrap();
     let digest = deploy(&ctl, "hello:docker").await.expect(201)["image"].clone();
     assert!(digest.as_str().unwrap().starts_with("sha256:"));
+}
+
+#[tokio::test]
+async fn podman_pulls_and_pushes() {
+    if !needs(&[tool("podman"), tool("skopeo")]) {
+        return;
+    }
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let storage = tempfile::tempdir().unwrap();
+    let part = |name: &str| storage.path().join(name).display().to_string();
+    let (root, runroot, temporary) = (part("root"), part("run"), part("tmp"));
+    let options = [
+        "--root",
+        &root,
+        "--runroot",
+        &runroot,
+        "--tmpdir",
+        &temporary,
+        "--storage-driver",
+        "vfs",
+    ];
+    let podman = async |arguments: &[&str]| {
+        run("podman", &[&options[..], arguments].concat())
+            .await
+            .unwrap()
+    };
+    push(&ctl, &image::spec("hello"), "hello:skopeo").await;
+    let source = format!("{}/hello:skopeo", ctl.address());
+    let id = podman(&["pull", "--quiet", "--tls-verify=false", &source]).await;
+    for (format, tag) in [("oci", "podman"), ("v2s2", "docker")] {
+        let target = at(&ctl, &format!("team/hello:{tag}"));
+        podman(&[
+            "push",
+            "--tls-verify=false",
+            "--format",
+            format,
+            id.trim(),
+            &target,
+        ])
+        .await;
+        let digest = deploy(&ctl, &format!("team/hello:{tag}")).await;
+        assert!(digest.status.is_success(), "{}", digest.body);
+    }
+    let tags = ctl.get("/v2/team/hello/tags/list").await.expect(200);
+    assert_eq!(tags["tags"], json!(["docker", "podman"]));
+}
+
+/// Docker's daemon with directories of its own and no network; ended when dropped.
+struct Dockerd {
+    directory: TempDir,
+    child: std::process::Child,
+}
+
+impl Dockerd {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let part = |name: &str| directory.path().join(name).display().to_string();
+        let log = std::fs::File::create(directory.path().join("log")).unwrap();
+        let child = std::process::Command::new("dockerd")
+            .args(["--data-root", &part("data"), "--exec-root", &part("exec")])
+            .args([
+                "--pidfile",
+                &part("pid"),
+                "--host",
+                &format!("unix://{}", part("socket")),
+            ])
+            .args([
+                "--storage-driver",
+                "vfs",
+                "--bridge",
+                "none",
+                "--iptables=false",
+            ])
+            .args(["--ip6tables=false", "--ip-masq=false", "--ip-forward=false"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let dockerd = Self { directory, child };
+        let deadline = tokio::time::Instant::now() + crate::ctl::PATIENCE;
+        while dockerd.docker(&["version"]).await.is_err() {
+            let log = || std::fs::read_to_string(dockerd.directory.path().join("log"));
+            assert!(tokio::time::Instant::now() < deadline, "{:?}", log());
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        dockerd
+    }
+
+    async fn docker(&self, arguments: &[&str]) -> Result<String, String> {
+        let part = |name: &str| self.directory.path().join(name).display().to_string();
+        let host = format!("unix://{}", part("socket"));
+        let config = part("config");
+        let options = ["--host", &host, "--config", &config];
+        run("docker", &[&options[..], arguments].concat()).await
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        // By SIGTERM it ends its containerd, too.
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).ok();
+        self.child.wait().ok();
+    }
+}
+
+#[tokio::test]
+async fn docker_pulls_pushes_and_logs_in() {
+    if !needs(&[ROOT, tool("dockerd"), tool("docker"), tool("skopeo")]) {
+        return;
+    }
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    push(&ctl, &image::spec("hello"), "hello:skopeo").await;
+    let guarded = Ctl::start(&config(1, &format!("token = \"{TOKEN}\""), "")).await;
+    let dockerd = Dockerd::start().await;
+    let (from, to) = (
+        format!("{}/hello:skopeo", ctl.address()),
+        format!("{}/team/hello:docker", guarded.address()),
+    );
+    for arguments in [["pull", "--quiet", &from], ["tag", &from, &to]] {
+        dockerd.docker(&arguments).await.unwrap();
+    }
+    let refused = dockerd.docker(&["push", "--quiet", &to]).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let address = guarded.address().to_string();
+    let login = ["login", "--username", "me", "--password", TOKEN, &address];
+    dockerd.docker(&login).await.unwrap();
+    dockerd.docker(&["push", "--quiet", &to]).await.unwrap();
+    let url = guarded.url("/v2/team/hello/tags/list");
+    let listed = guarded
+        .send(guarded.http().get(url).bearer_auth(TOKEN))
+        .await;
+    assert_eq!(listed.expect(200)["tags"], json!(["docker"]));
 }
 
 #[tokio::test]

@@ -70,6 +70,13 @@ fn only_the_last_revisions_are_kept_and_those_that_a_process_runs() {
             .collect()
     };
     assert_eq!(kept(&sim), [1, 2, 3, 4, 5], "each has a process");
+    let shown = sim.cluster().revisions(&name("hello"));
+    let shown: Vec<(u64, u32)> = shown
+        .iter()
+        .map(|it| (it.revision.0, it.config.concurrency))
+        .collect();
+    assert_eq!(shown, [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]);
+    assert_eq!(sim.cluster().revisions(&name("other")), []);
     sim.deploy_image(config("hello", 5), 2);
     sim.until_settled("hello");
     assert_eq!(kept(&sim), [5, 6]);

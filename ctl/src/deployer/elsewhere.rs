@@ -1,0 +1,108 @@
+//! Images of other registries: which texts mean one, and pulling it.
+
+use tucano_api::ids::Digest;
+use tucano_oci_distribution::{BadName, Reference, client};
+
+use super::{
+    DeployError, Deployer,
+    images::{from_oci, platform},
+    upload::Slot,
+};
+use crate::config_mgr::Registry;
+
+/// An image by the registry that it is in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Elsewhere<'a> {
+    /// The registry's host, with its port.
+    pub(super) host: &'a str,
+    /// The rest: a repository in it, and the tag or digest.
+    pub(super) rest: &'a str,
+}
+
+impl<'a> Elsewhere<'a> {
+    /// What a configuration's `image` means if its first part can only be, or is listed as, a registry's host.
+    pub(super) fn parse(image: &'a str, registries: &[Registry]) -> Option<Self> {
+        let (host, rest) = image.split_once('/')?;
+        let looks_so = host.contains(['.', ':']) && !host.starts_with('.') || host == "localhost";
+        let is_listed = registries.iter().any(|registry| registry.host == host);
+        (looks_so || is_listed).then_some(Self { host, rest })
+    }
+
+    pub(super) fn reference(&self) -> Result<Reference, BadName> {
+        self.rest.parse()
+    }
+}
+
+impl Deployer {
+    /// Pulls an image, as far as it is not stored yet. Whoever calls this holds the images.
+    pub(super) async fn pull(&self, image: &Elsewhere<'_>) -> Result<Digest, DeployError> {
+        let config = self.config.current();
+        let registry = config.registries.iter().find(|it| it.host == image.host);
+        let registry = registry.ok_or_else(|| DeployError::UnknownRegistry {
+            host: image.host.to_owned(),
+            listed: config.registries.iter().map(|it| it.host.clone()).collect(),
+        })?;
+        let reference = image.reference()?;
+        let limits = &config.limits;
+        let _slot = Slot::take(&self.uploads, limits.uploads)
+            .ok_or(DeployError::TooManyUploads(limits.uploads))?;
+        let remote = registry.connect(limits)?;
+        tracing::info!(host = image.host, %reference, "pulling an image");
+        let pulled = remote
+            .pull(
+                self.images.store(),
+                &reference,
+                &platform(),
+                &limits.of_pulls(),
+            )
+            .await?;
+        Ok(self.images.check(from_oci(&pulled)?).await?)
+    }
+}
+
+/// What a failed pull is to the one who asked for a deploy: a status, and a code.
+pub(crate) fn pull_failure(error: &client::Error) -> (u16, &'static str) {
+    use client::Error;
+    match error {
+        Error::NotFound { .. } => (404, "no_such_image"),
+        Error::Unauthorized { .. } => (422, "registry_refuses"),
+        Error::TooLarge { .. } => (413, "too_large"),
+        Error::TooLong { .. } => (504, "pull_timeout"),
+        Error::Failed(_) | Error::Read(_) => (500, "io"),
+        _ => (502, "registry_failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tucano_oci_distribution::client::Credentials;
+
+    #[test]
+    fn a_host_is_told_from_a_repository() {
+        let listed = [Registry {
+            host: "mirror".to_owned(),
+            address: "mirror".to_owned(),
+            credentials: Credentials::Anonymous,
+            authorities: None,
+            plain_http: false,
+        }];
+        let host = |image: &'static str| Elsewhere::parse(image, &listed).map(|it| it.host);
+        for (image, expected) in [
+            (
+                "registry.example:5000/team/app:1.2",
+                Some("registry.example:5000"),
+            ),
+            ("registry.example/app@sha256:00", Some("registry.example")),
+            ("10.0.0.1/app:1", Some("10.0.0.1")),
+            ("localhost/app:1", Some("localhost")),
+            ("mirror/app:1", Some("mirror")),
+            ("team/app:1", None),
+            ("app:1", None),
+            ("./app.tar", None),
+            ("../app.tar", None),
+        ] {
+            assert_eq!(host(image), expected, "{image}");
+        }
+    }
+}
