@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     /// Make cgroups through systemd: refused.
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
-    /// Without root's privileges: only `auto` and `false` are taken.
+    /// Go on where cgroups are out of reach: they never are for root, as whom alone this program runs.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) rootless: Rootless,
     #[command(subcommand)]
@@ -131,9 +131,12 @@ pub(crate) enum Command {
     },
     /// Tell what a container uses.
     Events {
-        /// Once, as one line of JSON: the only way so far.
-        #[arg(long, required = true)]
+        /// Once, as one line of JSON; else until its end, with a line whenever it runs out of memory.
+        #[arg(long)]
         stats: bool,
+        /// Time between two lines, such as 5s or 500ms.
+        #[arg(long, value_parser = duration, default_value = "5s")]
+        interval: Duration,
         /// The container's id.
         id: String,
     },
@@ -197,7 +200,7 @@ pub(crate) struct BundleOptions {
     /// How many descriptors, from 3 on, to pass to it.
     #[arg(long, default_value_t = 0)]
     pub(crate) preserve_fds: u32,
-    /// Change the root without `pivot_root`: refused.
+    /// Enter the root without `pivot_root`, which does not work where the host's root is a ramdisk.
     #[arg(long)]
     pub(crate) no_pivot: bool,
     /// Leave it in the session keyring of the caller.
@@ -333,6 +336,20 @@ impl Limits {
     }
 }
 
+/// `5s`, `500ms`, `1m`, `2h`, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, f64); 4] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let unit = UNITS.iter().find(|(unit, _)| text.ends_with(unit));
+    let (number, scale) = unit.map_or((text, 1.0), |(unit, scale)| {
+        (text.strip_suffix(unit).unwrap_or(text), *scale)
+    });
+    let seconds = number.parse::<f64>().ok().map(|number| number * scale);
+    seconds
+        .filter(|seconds| *seconds > 0.0)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| format!("{text:?} is no time above zero: such as 5s or 500ms"))
+}
+
 /// `512`, `64k`, `1.5g`, `10MB`; `-1`.
 fn bytes(text: &str) -> Result<i64, String> {
     const UNITS: [(char, u32); 5] = [('b', 0), ('k', 10), ('m', 20), ('g', 30), ('t', 40)];
@@ -409,6 +426,7 @@ mod tests {
             "tucano_oci exec -t -u 1:2 -e A=1 -e B=2 --cwd /x x sh -c -- exit",
             "tucano_oci ps --format json x",
             "tucano_oci events --stats x",
+            "tucano_oci events --interval 1s x",
             "tucano_oci update --resources - x",
             "tucano_oci update --memory 64m --memory-swap -1 --cpu-quota -1 --pids-limit 5 --cpu-share 2 x",
             "tucano_oci delete --force x",
@@ -435,6 +453,16 @@ mod tests {
         }
         for bad in ["", "x", "-2", "1q", "nan", "1e300"] {
             assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("5s").unwrap(), Duration::from_secs(5));
+        assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(duration("2m").unwrap(), Duration::from_secs(120));
+        for bad in ["", "s", "0s", "-1s", "nan", "1e99h"] {
+            assert!(duration(bad).is_err(), "{bad}");
         }
     }
 }

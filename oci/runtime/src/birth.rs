@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use oci_spec::runtime::Spec;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
@@ -81,6 +82,7 @@ impl Birth {
     pub(crate) fn wait_until_ready(
         &self,
         cgroup: &Cgroup,
+        spec: &Spec,
         furnished: &dyn Fn(i32) -> Result<(), Failure>,
     ) -> Result<User, Failure> {
         cgroup.add(self.pid).step("cgroup")?;
@@ -91,7 +93,12 @@ impl Birth {
                     furnished(self.pid)?;
                     self.channel.go().step("container")?;
                 }
-                Some(FromContainer::Ready(user)) => return Ok(user),
+                Some(FromContainer::Ready(user)) => {
+                    let linux = spec.linux().as_ref();
+                    let limits = linux.and_then(|linux| linux.resources().as_ref());
+                    cgroup.restrict_devices(limits).step("cgroup")?;
+                    return Ok(user);
+                }
                 Some(FromContainer::Failed(failure)) => return Err(failure),
                 Some(FromContainer::Waiting | FromContainer::Listener(_)) => {
                     return Err(Failure::new("container", "it waits before it is ready"));

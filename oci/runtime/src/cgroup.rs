@@ -176,12 +176,19 @@ impl Cgroup {
         self.remove()?;
         let made = self
             .make_directories(&below, &settings::controllers(limits))
-            .and_then(|()| limits::set(self, limits));
+            .and_then(|()| limits.map_or(Ok(()), |limits| limits::set_numbers(self, limits)));
         if made.is_err() {
             // Why it could not be made says more than why that could not be undone.
             drop(self.remove());
         }
         made
+    }
+
+    /// Denies it devices but for the default ones and those that are asked for. To be called when its devices have been made,
+    /// which these rules would forbid, and before its program runs.
+    pub(crate) fn restrict_devices(&self, limits: Option<&LinuxResources>) -> Result<(), Error> {
+        let rules = limits.and_then(|limits| limits.devices().as_deref());
+        devices::set(self, rules.unwrap_or_default())
     }
 
     fn make_directories(&self, below: &Path, more: &[&str]) -> Result<(), Error> {
@@ -220,6 +227,11 @@ impl Cgroup {
                 source,
             })
         })
+    }
+
+    /// The directory with its limit of memory, and whether that is v2's.
+    pub(crate) fn memory(&self) -> Option<(&Path, bool)> {
+        Some((self.directory("memory")?, self.is_unified()))
     }
 
     fn is_unified(&self) -> bool {

@@ -101,7 +101,11 @@ impl Prepared<'_> {
         if is_read_only(spec) {
             rootfs::make_read_only(&root)?;
         }
-        rootfs::enter(&root)?;
+        if self.manner.pivots {
+            rootfs::enter(&root)?;
+        } else {
+            rootfs::enter_without_pivot(&root, &self.launch.home)?;
+        }
         rootfs::set_propagation(spec)?;
         let user = User::find(&root, self.launch.user.as_deref(), process).step("user")?;
         Ok((user, stdio))

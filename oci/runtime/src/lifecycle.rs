@@ -4,9 +4,11 @@
 mod create;
 mod end;
 mod join;
+mod relay;
 mod run;
 mod store;
 mod update;
+mod watch;
 
 use std::{io, path::PathBuf};
 
@@ -17,6 +19,7 @@ pub use self::{
     run::run,
     store::{Container, Status, Store},
     update::{Update, update},
+    watch::{Event, watch},
 };
 use crate::{
     bundle, cgroup,

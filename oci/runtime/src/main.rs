@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tucano_oci_runtime::{
     bundle, exec,
-    lifecycle::{self, Create, Exec, Store, Update},
+    lifecycle::{self, Create, Event, Exec, Store, Update},
     probe, protect_program, supervise,
 };
 
@@ -75,10 +75,13 @@ fn own(command: &Own) -> Result<i32, String> {
 /// Refuses what would be done otherwise than it was asked for.
 fn checked(arguments: &Arguments) -> Result<Store, String> {
     if arguments.systemd_cgroup {
-        return Err("--systemd-cgroup is not supported: use the cgroupfs driver".into());
+        return Err(
+            "--systemd-cgroup is not supported by this runtime: use the cgroupfs driver".into(),
+        );
     }
-    if arguments.rootless == Rootless::True {
-        return Err("--rootless is not supported: run as root".into());
+    // It would only mean to go on where cgroups are out of reach, which they never are for root.
+    if arguments.rootless == Rootless::True && !rustix::process::geteuid().is_root() {
+        return Err("--rootless is not supported for other users than root: run as root".into());
     }
     Ok(Store::at(arguments.root.clone()))
 }
@@ -86,8 +89,9 @@ fn checked(arguments: &Arguments) -> Result<Store, String> {
 fn run(command: &Command, store: &Store, log: &Log) -> Result<i32, String> {
     match command {
         Command::Create { options, id } => {
-            let wanted = wanted(options, id)?;
-            lifecycle::create(store, &wanted).map_err(text)?;
+            let wanted = wanted(options, id, true)?;
+            let warnings = lifecycle::create(store, &wanted).map_err(text)?;
+            warnings.iter().for_each(|warning| log.warning(warning));
         }
         Command::Run {
             options,
@@ -95,7 +99,7 @@ fn run(command: &Command, store: &Store, log: &Log) -> Result<i32, String> {
             keep,
             id,
         } => {
-            let wanted = wanted(options, id)?;
+            let wanted = wanted(options, id, *detach)?;
             let ended = lifecycle::run(store, &wanted, *detach, *keep).map_err(text)?;
             ended
                 .warnings
@@ -133,8 +137,20 @@ fn run(command: &Command, store: &Store, log: &Log) -> Result<i32, String> {
             };
             lifecycle::update(store, id, &wanted).map_err(text)?;
         }
-        Command::Events { stats: _, id } => {
-            print::stats(id, &lifecycle::stats(store, id).map_err(text)?);
+        Command::Events {
+            stats,
+            interval,
+            id,
+        } => {
+            if *stats {
+                print::stats(id, &lifecycle::stats(store, id).map_err(text)?);
+            } else {
+                let told = |event: Event| match event {
+                    Event::Stats(stats) => print::stats(id, &stats),
+                    Event::OutOfMemory => print::out_of_memory(id),
+                };
+                lifecycle::watch(store, id, *interval, told).map_err(text)?;
+            }
         }
         Command::State { id } => print::state(&store.find(id).map_err(text)?)?,
         Command::List { format, quiet } => {
@@ -169,10 +185,7 @@ fn join(options: &ExecOptions, id: &str, command: &[String], store: &Store) -> R
     lifecycle::exec(store, &wanted).map_err(|error| format!("exec failed: {error}"))
 }
 
-fn wanted(options: &BundleOptions, id: &str) -> Result<Create, String> {
-    if options.no_pivot {
-        return Err("--no-pivot is not supported: it would leave a way out of the root".into());
-    }
+fn wanted(options: &BundleOptions, id: &str, detach: bool) -> Result<Create, String> {
     protect_program()?;
     Ok(Create {
         id: id.to_owned(),
@@ -181,6 +194,8 @@ fn wanted(options: &BundleOptions, id: &str) -> Result<Create, String> {
         console_socket: options.console_socket.clone(),
         preserve_fds: options.preserve_fds,
         keep_keyring: options.no_new_keyring,
+        no_pivot: options.no_pivot,
+        detach,
     })
 }
 

@@ -123,6 +123,11 @@ pub(crate) fn stats(id: &str, stats: &Stats) {
     println!("{event}");
 }
 
+/// That the kernel killed in a container for lack of memory.
+pub(crate) fn out_of_memory(id: &str) {
+    println!("{}", json!({ "type": "oom", "id": id }));
+}
+
 fn described(container: &Container) -> Value {
     let status = container.status();
     let mut state = json!({

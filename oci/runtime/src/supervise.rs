@@ -174,7 +174,7 @@ impl<'a> Supervisor<'a> {
         });
         let birth = Birth::give(launch, cgroup, namespace.as_ref(), manner, START_PATIENCE)?;
         let born = birth
-            .wait_until_ready(cgroup, &|_| Ok(()))
+            .wait_until_ready(cgroup, &launch.spec, &|_| Ok(()))
             .and_then(|user| {
                 let container = ProcessId::of(birth.pid).step("container")?;
                 record.container = Some(container);

@@ -5,18 +5,9 @@ use std::path::Path;
 use cgroups_rs::fs::{MaxValue, cpu::CpuController, memory::MemController, pid::PidController};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::{Cgroup, Error, block_io, devices, settings};
+use super::{Cgroup, Error, block_io, settings};
 
-/// Sets the limits that are given; devices are denied but for the default ones and those that are asked for.
-pub(super) fn set(cgroup: &Cgroup, resources: Option<&LinuxResources>) -> Result<(), Error> {
-    if let Some(resources) = resources {
-        set_numbers(cgroup, resources)?;
-    }
-    let rules = resources.and_then(|all| all.devices().as_deref());
-    devices::set(cgroup, rules.unwrap_or_default())
-}
-
-/// All but the device rules, which stay as they were set first.
+/// Sets the limits that are given: all but the device rules.
 pub(super) fn set_numbers(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
     if let Some(memory) = resources.memory() {
         set_memory(cgroup, memory)?;

@@ -29,6 +29,8 @@ pub(crate) struct Manner {
     pub(crate) preserved: u32,
     /// Whether it leaves its starter's session keyring.
     pub(crate) own_keyring: bool,
+    /// Whether its root is entered by `pivot_root`.
+    pub(crate) pivots: bool,
     /// Where it waits to be started once it is ready; at once where absent.
     pub(crate) start: Option<Listener>,
     /// What else is to be run on its way.
@@ -45,6 +47,7 @@ impl Manner {
             dies_with_starter: true,
             preserved: 0,
             own_keyring: true,
+            pivots: true,
             start: None,
             hooks: Hooks::default(),
             state: State::default(),

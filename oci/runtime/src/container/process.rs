@@ -166,7 +166,9 @@ impl Plan<'_> {
         // One that is inheritable but not in the bounding set can only be had before that.
         let inheritable = wanted(process, CapSet::Inheritable);
         if !inheritable.is_subset(&wanted(process, CapSet::Bounding)) {
-            caps::set(None, CapSet::Inheritable, &inheritable).step("capabilities")?;
+            let has = caps::read(None, CapSet::Permitted).step("capabilities")?;
+            let granted = inheritable.intersection(&has).copied().collect();
+            caps::set(None, CapSet::Inheritable, &granted).step("capabilities")?;
         }
         drop_bounding(process).step("capabilities")?;
         // With the uid, the kernel would take the capabilities that are wanted too.
@@ -247,6 +249,23 @@ fn wanted(process: &Process, set: CapSet) -> CapsHashSet {
         .collect()
 }
 
+/// Capabilities that are asked for and that this process, which starts the container, does not have to give.
+pub(crate) fn missing_capabilities(process: &Process) -> Vec<String> {
+    let has = caps::read(None, CapSet::Permitted).unwrap_or_default();
+    let sets = [
+        CapSet::Bounding,
+        CapSet::Permitted,
+        CapSet::Inheritable,
+        CapSet::Ambient,
+    ];
+    let all = sets.into_iter().flat_map(|set| wanted(process, set));
+    let names: std::collections::BTreeSet<_> = all
+        .filter(|one| !has.contains(one))
+        .map(|one| one.to_string())
+        .collect();
+    names.into_iter().collect()
+}
+
 fn drop_bounding(process: &Process) -> Result<(), caps::errors::CapsError> {
     let keep = wanted(process, CapSet::Bounding);
     let supported: Vec<Capability> = caps::runtime::thread_all_supported().into_iter().collect();
@@ -263,15 +282,17 @@ fn limit_capabilities(
     process: &Process,
     needed: Option<Capability>,
 ) -> Result<(), caps::errors::CapsError> {
-    let mut permitted = wanted(process, CapSet::Permitted);
     let has = caps::read(None, CapSet::Permitted)?;
+    // What a host without all capabilities cannot grant is no failure (config.md, "capabilities"): the starter warns of it.
+    let granted = |set| -> CapsHashSet {
+        let all = wanted(process, set);
+        all.intersection(&has).copied().collect()
+    };
+    let mut permitted = granted(CapSet::Permitted);
     caps::set(None, CapSet::Effective, &has)?;
-    caps::set(
-        None,
-        CapSet::Inheritable,
-        &wanted(process, CapSet::Inheritable),
-    )?;
-    let mut effective: CapsHashSet = wanted(process, CapSet::Effective)
+    let inheritable = granted(CapSet::Inheritable);
+    caps::set(None, CapSet::Inheritable, &inheritable)?;
+    let mut effective: CapsHashSet = granted(CapSet::Effective)
         .intersection(&permitted)
         .copied()
         .collect();
@@ -282,8 +303,7 @@ fn limit_capabilities(
     caps::clear(None, CapSet::Ambient)?;
     // The kernel has no ambient capability that is not permitted and inheritable; specifications made by others list some,
     // which mean nothing there.
-    let permitted = wanted(process, CapSet::Permitted);
-    let inheritable = wanted(process, CapSet::Inheritable);
+    let permitted = granted(CapSet::Permitted);
     wanted(process, CapSet::Ambient)
         .into_iter()
         .filter(|one| permitted.contains(one) && inheritable.contains(one))

@@ -173,6 +173,28 @@ pub(crate) fn enter(root: &Root) -> Result<(), Failure> {
     enter().step("pivot_root")
 }
 
+/// The same where the host's root is a ramdisk, which `pivot_root` does not put away: the new root, which lies at `home`, is
+/// moved over the old one. What was mounted on the old one is unmounted, so that nothing but that itself remains beneath.
+pub(crate) fn enter_without_pivot(root: &Root, home: &Path) -> Result<(), Failure> {
+    const STEP: &str = "--no-pivot";
+    let mounts = procfs::process::Process::myself()
+        .and_then(|myself| myself.mountinfo())
+        .step(STEP)?;
+    // Later ones lie on earlier ones.
+    let others = mounts.0.iter().rev().map(|mount| &mount.mount_point);
+    for place in others.filter(|place| !home.starts_with(place) && !place.starts_with(home)) {
+        // Some are gone with what they lay on.
+        rustix::mount::unmount(place, UnmountFlags::DETACH).ok();
+    }
+    let enter = || -> rustix::io::Result<()> {
+        rustix::process::fchdir(root)?;
+        rustix::mount::mount_move(".", "/")?;
+        rustix::process::chroot(".")?;
+        rustix::process::chdir("/")
+    };
+    enter().step(STEP)
+}
+
 /// Gives the container's root the propagation that the specification names. Sharing begins here: its mounts are peers of those
 /// that are copied from them inside, never of the host's.
 pub(crate) fn set_propagation(spec: &Spec) -> Result<(), Failure> {

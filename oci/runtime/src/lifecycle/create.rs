@@ -20,6 +20,7 @@ use crate::{
     channel::{Failure, Step},
     container::{
         manner::{Manner, Stdio, own_streams},
+        process::missing_capabilities,
         userns::UserNamespace,
     },
     home::{self, ProcessId},
@@ -47,17 +48,35 @@ pub struct Create {
     pub preserve_fds: u32,
     /// Leaves it in the caller's session keyring.
     pub keep_keyring: bool,
+    /// Enters its root without `pivot_root`, which does not work where the host's root is a ramdisk.
+    pub no_pivot: bool,
+    /// This process does not stay with it, so that it cannot have this process's terminal.
+    pub detach: bool,
 }
 
-/// Creates a container, which then waits for [`super::start`]. Its standard streams are the caller's, or a terminal.
-pub fn create(store: &Store, wanted: &Create) -> Result<(), Error> {
-    begin(store, wanted, true).map(drop)
+/// Creates a container, which then waits for [`super::start`]. Its standard streams are the caller's, or a terminal. Gives
+/// warnings.
+pub fn create(store: &Store, wanted: &Create) -> Result<Vec<String>, Error> {
+    Ok(warnings(&begin(store, wanted, true)?.container))
+}
+
+/// What was asked for and could not be granted.
+pub(super) fn warnings(container: &Container) -> Vec<String> {
+    let process = container.record.spec.process().as_ref();
+    let missing = process.map(missing_capabilities).unwrap_or_default();
+    let warning = |names: &[String]| format!("this host cannot grant {}", names.join(", "));
+    (!missing.is_empty())
+        .then(|| warning(&missing))
+        .into_iter()
+        .collect()
 }
 
 /// A container that came up.
 pub(super) struct Begun {
     pub(super) container: Container,
     pub(super) process: OwnedFd,
+    /// Where the outer end of its terminal waits, if nobody else gets it.
+    pub(super) terminal: Option<OwnedFd>,
 }
 
 /// Creates a container; if it shall not wait, its program has been executed when this returns.
@@ -65,7 +84,7 @@ pub(super) fn begin(store: &Store, wanted: &Create, waits: bool) -> Result<Begun
     keep_descriptors(wanted.preserve_fds)?;
     rustix::process::umask(0o022.into());
     let bundle = Bundle::load(&wanted.bundle)?;
-    let stdio = stdio(&bundle.spec, wanted)?;
+    let (stdio, terminal) = stdio(&bundle.spec, wanted)?;
     let path = cgroup_path(&bundle.spec, &wanted.id)?;
     let linux = bundle.spec.linux().as_ref();
     let cgroup = Cgroup::specified(&path, linux.and_then(|linux| linux.resources().as_ref()))?;
@@ -73,7 +92,11 @@ pub(super) fn begin(store: &Store, wanted: &Create, waits: bool) -> Result<Begun
     let directory = store.reserve(&wanted.id)?;
     let mut container = Container { directory, record };
     match bring_up(&mut container, wanted, &path, stdio, waits) {
-        Ok(process) => Ok(Begun { container, process }),
+        Ok(process) => Ok(Begun {
+            container,
+            process,
+            terminal,
+        }),
         Err(error) => {
             // Why it failed says more than why that could not be undone.
             drop(container.remove());
@@ -125,7 +148,8 @@ fn bear(
 fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<(), Error> {
     let cgroup = container.record.cgroup.clone();
     container.record.container = Some(ProcessId::of(birth.pid).step("container")?);
-    let user = birth.wait_until_ready(&cgroup, &|_| run_hooks(container))?;
+    let spec = &container.record.spec;
+    let user = birth.wait_until_ready(&cgroup, spec, &|_| run_hooks(container))?;
     container.record.user = Some(user);
     container.write()?;
     if let Some(path) = &wanted.pid_file {
@@ -175,6 +199,7 @@ fn manner(
         dies_with_starter: false,
         preserved: wanted.preserve_fds,
         own_keyring: !wanted.keep_keyring,
+        pivots: !wanted.no_pivot,
         start,
         hooks: container.record.spec.hooks().clone().unwrap_or_default(),
         state: container.state(ContainerState::Created),
@@ -193,28 +218,38 @@ pub(super) fn keep_descriptors(preserved: u32) -> Result<(), Failure> {
     sys::close_on_exec_from(preserved.saturating_add(3)).step(STEP)
 }
 
-fn stdio(spec: &Spec, wanted: &Create) -> Result<Stdio, Error> {
+fn stdio(spec: &Spec, wanted: &Create) -> Result<(Stdio, Option<OwnedFd>), Error> {
     let process = spec.process().as_ref();
     let terminal = process.and_then(oci_spec::runtime::Process::terminal) == Some(true);
-    terminal_or_streams(terminal, wanted.console_socket.as_deref())
+    terminal_or_streams(terminal, wanted.console_socket.as_deref(), wanted.detach)
 }
 
-/// A terminal needs someone who takes its outer end.
-pub(super) fn terminal_or_streams(terminal: bool, socket: Option<&Path>) -> Result<Stdio, Error> {
+const NO_SOCKET: &str = "a terminal is asked for (process.terminal or --tty): give a --console-socket that it can be sent to";
+
+/// A terminal needs someone who takes its outer end: this process does, where it stays; it comes over the socket that is given
+/// back.
+pub(super) fn terminal_or_streams(
+    terminal: bool,
+    socket: Option<&Path>,
+    detach: bool,
+) -> Result<(Stdio, Option<OwnedFd>), Error> {
     match (terminal, socket) {
-        (false, None) => Ok(Stdio::Given(own_streams().step("stdio")?)),
+        (false, None) => Ok((Stdio::Given(own_streams().step("stdio")?), None)),
         (false, Some(_)) => Err(Error::Terminal(
             "--console-socket is given, but config.json has no process.terminal",
         )),
-        (true, None) => Err(Error::Terminal(
-            "a terminal is asked for (process.terminal or --tty): give a --console-socket that it can be sent to",
-        )),
+        (true, None) if detach => Err(Error::Terminal(NO_SOCKET)),
+        (true, None) => {
+            let (here, there) = UnixStream::pair().step("terminal")?;
+            let console = there.into();
+            Ok((Stdio::Terminal { console }, Some(here.into())))
+        }
         (true, Some(path)) => {
             let console = UnixStream::connect(path)
                 .map_err(|error| format!("{}: {error}", path.display()))
                 .step("console socket")?
                 .into();
-            Ok(Stdio::Terminal { console })
+            Ok((Stdio::Terminal { console }, None))
         }
     }
 }

@@ -11,6 +11,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::{
     Error,
     create::{keep_descriptors, terminal_or_streams, write_pid},
+    relay::Relay,
     run,
     store::{Status, Store},
 };
@@ -75,9 +76,10 @@ pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
     let first = first.ok_or_else(refused)?;
     let spec = &container.record.spec;
     let process = process(spec, wanted)?;
-    let stdio = terminal_or_streams(
+    let (stdio, terminal) = terminal_or_streams(
         process.terminal() == Some(true),
         wanted.console_socket.as_deref(),
+        wanted.detach,
     )?;
     let signals = (!wanted.detach).then(run::block).transpose()?;
     let guest = Guest {
@@ -99,7 +101,10 @@ pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
         tell_pid(path, &child)?;
     }
     match signals {
-        Some(signals) => run::wait_for(&child.process, &signals),
+        Some(signals) => {
+            let relay = terminal.map(Relay::begin).transpose()?;
+            run::wait_for(&child.process, &signals, relay)
+        }
         None => Ok(0),
     }
 }

@@ -13,8 +13,9 @@ use rustix::{
 
 use super::{
     Error, after_start,
-    create::{Create, begin},
+    create::{Create, begin, warnings},
     end,
+    relay::Relay,
     store::Store,
 };
 use crate::channel::Step;
@@ -41,14 +42,16 @@ pub fn run(store: &Store, wanted: &Create, detach: bool, keep: bool) -> Result<E
     // Before there is a container: no signal shall end this process and leave it alone.
     let signals = if detach { None } else { Some(block()?) };
     let begun = begin(store, wanted, false)?;
+    ended.warnings = warnings(&begun.container);
     if let Err(error) = after_start(&begun.container) {
         drop(end::remove(&begun.container));
         return Err(error);
     }
     if let Some(signals) = signals {
-        ended.code = wait_for(&begun.process, &signals)?;
+        let relay = begun.terminal.map(Relay::begin).transpose()?;
+        ended.code = wait_for(&begun.process, &signals, relay)?;
         if !keep {
-            ended.warnings = end::remove(&begun.container)?;
+            ended.warnings.extend(end::remove(&begun.container)?);
         }
     }
     Ok(ended)
@@ -71,13 +74,18 @@ pub(super) fn block() -> Result<SignalFd, Error> {
     Ok(SignalFd::with_flags(&wanted, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).step(STEP)?)
 }
 
-/// Waits for a child's end, passing on signals; gives its exit code.
-pub(super) fn wait_for(process: &OwnedFd, signals: &SignalFd) -> Result<i32, Error> {
+/// Waits for a child's end, passing on signals and what its terminal says and is told; gives its exit code.
+pub(super) fn wait_for(
+    process: &OwnedFd,
+    signals: &SignalFd,
+    mut relay: Option<Relay>,
+) -> Result<i32, Error> {
     loop {
-        let mut wanted = [
+        let mut wanted = vec![
             PollFd::new(process, PollFlags::IN),
             PollFd::new(signals, PollFlags::IN),
         ];
+        wanted.extend(relay.iter().flat_map(Relay::wanted));
         match poll(&mut wanted, None) {
             Err(rustix::io::Errno::INTR) => continue,
             other => other.step("waiting")?,
@@ -85,10 +93,16 @@ pub(super) fn wait_for(process: &OwnedFd, signals: &SignalFd) -> Result<i32, Err
         let ended = !wanted[0].revents().is_empty();
         while let Ok(Some(signal)) = signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
-            if let Some(signal) = Signal::from_named_raw(number) {
+            let signal = Signal::from_named_raw(number);
+            match (signal, &relay) {
+                (Some(Signal::WINCH), Some(relay)) => relay.resize(),
                 // It may have ended meanwhile.
-                pidfd_send_signal(process, signal).ok();
+                (Some(signal), _) => drop(pidfd_send_signal(process, signal)),
+                (None, _) => {}
             }
+        }
+        if let Some(relay) = &mut relay {
+            relay.pass_on().step("terminal")?;
         }
         if ended {
             let status = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);

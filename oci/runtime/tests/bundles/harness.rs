@@ -18,9 +18,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const NEEDS: [Need; 2] = [ROOT, tool("busybox")];
 
 /// Programs of busybox that tests use.
-const APPLETS: [&str; 15] = [
+const APPLETS: [&str; 18] = [
     "sh", "sleep", "echo", "cat", "ls", "id", "true", "stat", "tty", "mount", "test", "ps",
-    "readlink", "nproc", "mkdir",
+    "readlink", "nproc", "mkdir", "stty", "dd", "chroot",
 ];
 
 /// A bundle with a state directory of its own.

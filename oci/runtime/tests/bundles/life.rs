@@ -166,6 +166,80 @@ fn containers_their_processes_and_what_they_use_are_listed() {
 }
 
 #[test]
+fn what_it_uses_and_lacks_is_told_until_its_end() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new(
+        "echo up; while ! test -e /go; do sleep 0.1; done; dd if=/dev/zero of=/dev/null bs=512M count=1; exit 3",
+    );
+    case.config["linux"]["resources"]["memory"] =
+        serde_json::json!({"limit": 64 << 20, "swap": 64 << 20});
+    case.start();
+    let mut events = case
+        .program()
+        .args(["events", "--interval", "100ms", case.id()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(events.stdout.take().unwrap()));
+    let mut next = || -> Option<serde_json::Value> {
+        Some(serde_json::from_str(&lines.next()?.unwrap()).unwrap())
+    };
+    for _ in 0..2 {
+        let event = next().unwrap();
+        assert_eq!(
+            (&event["type"], &event["id"]),
+            (&"stats".into(), &case.id().into())
+        );
+    }
+    std::fs::write(case.path("rootfs/go"), "").unwrap();
+    let rest: Vec<_> = std::iter::from_fn(next).collect();
+    assert!(rest.iter().any(|event| event["type"] == "oom"), "{rest:?}");
+    assert!(events.wait().unwrap().success());
+    assert!(
+        case.must_fail(&["events", case.id()])
+            .contains("not running")
+    );
+}
+
+#[test]
+fn a_root_is_entered_without_pivot_root_too() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("cat /proc/self/mountinfo; ls /; echo $$; chroot / ls /sbin/init");
+    case.config["process"]["capabilities"] = serde_json::json!({"bounding": ["CAP_SYS_CHROOT"], "permitted": ["CAP_SYS_CHROOT"], "effective": ["CAP_SYS_CHROOT"]});
+    case.write();
+    let bundle = case.path("");
+    let options = ["--rootless", "true", "run", "--no-pivot", "--bundle"];
+    let output = case
+        .program()
+        .args(options)
+        .arg(bundle)
+        .arg(case.id())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("\nbin\n") && said.contains("\n1\n"),
+        "{output:?}"
+    );
+    assert!(!said.contains("/sbin/init"), "{said}");
+    // Of the host's mounts only that of its root is left, beneath the new one.
+    let places = |wanted: &str| {
+        let all = said.lines().filter_map(|line| line.split(' ').nth(4));
+        all.filter(|place| *place == wanted).count()
+    };
+    assert_eq!(
+        (places("/proc"), places("/dev"), places("/sys")),
+        (1, 1, 1),
+        "{said}"
+    );
+    assert!(case.is_gone());
+}
+
+#[test]
 fn bundles_of_other_tools_run() {
     if !needs(&[ROOT, tool("busybox"), tool("runc")]) {
         return;

@@ -71,8 +71,6 @@ fn options_that_are_not_supported_are_refused() {
     let bundle = bundle.to_str().unwrap();
     for options in [
         &["--systemd-cgroup", "run", "-b", bundle, case.id()][..],
-        &["--rootless", "true", "run", "-b", bundle, case.id()],
-        &["run", "--no-pivot", "-b", bundle, case.id()],
         &["run", "--preserve-fds", "40", "-b", bundle, case.id()],
     ] {
         let said = case.must_fail(options);

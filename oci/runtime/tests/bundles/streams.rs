@@ -8,10 +8,14 @@ use std::{
         fd::OwnedFd,
         unix::net::{UnixListener, UnixStream},
     },
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::{
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
+    termios::{tcgetattr, tcgetwinsize, tcsetwinsize},
+};
 use tucano_testkit::{needs, wait_for};
 
 use crate::harness::{Case, NEEDS, PATIENCE};
@@ -96,6 +100,76 @@ fn a_terminal_goes_to_the_console_socket() {
     read_until(received(&listener), "/dev/pts/1");
 }
 
+/// A terminal as a person has it: its outer end, and the one that a program is given.
+fn own_terminal() -> (OwnedFd, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let outer = openpt(flags).unwrap();
+    grantpt(&outer).unwrap();
+    unlockpt(&outer).unwrap();
+    let inner = ioctl_tiocgptpeer(&outer, flags).unwrap();
+    (outer, inner)
+}
+
+fn resize(terminal: &OwnedFd, rows: u16) {
+    let mut size = tcgetwinsize(terminal).unwrap();
+    (size.ws_row, size.ws_col) = (rows, 99);
+    tcsetwinsize(terminal, size).unwrap();
+}
+
+/// Runs it on a terminal of its own, types a line, and tells the code that it ended with.
+fn talk(program: &mut Command) -> i32 {
+    let (outer, inner) = own_terminal();
+    resize(&outer, 33);
+    let before = tcgetattr(&inner).unwrap();
+    let stream = || Stdio::from(inner.try_clone().unwrap());
+    let mut child = program
+        .stdin(stream())
+        .stdout(stream())
+        .stderr(stream())
+        .spawn()
+        .unwrap();
+    read_until(outer.try_clone().unwrap(), "33 99\r\n");
+    resize(&outer, 44);
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::WINCH).unwrap();
+    // What was typed is told back by the container's terminal alone.
+    rustix::io::write(&outer, b"word\r").unwrap();
+    let text = read_until(outer.try_clone().unwrap(), "44 99\r\n");
+    assert!(text.contains("got word\r\n"), "{text:?}");
+    assert_eq!(text.matches("word").count(), 2, "{text:?}");
+    let code = child.wait().unwrap().code().unwrap();
+    let after = tcgetattr(&inner).unwrap();
+    assert_eq!(before.local_modes, after.local_modes);
+    assert_eq!(before.output_modes, after.output_modes);
+    code
+}
+
+const CONVERSATION: &str =
+    "tty; stty size; read x; echo got $x; while ! stty size | grep 44; do sleep 0.1; done; exit 4";
+
+#[test]
+fn in_the_foreground_its_terminal_is_the_callers() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new(CONVERSATION);
+    case.config["process"]["terminal"] = true.into();
+    case.write();
+    let mut run = case.program();
+    run.args(["run", "--bundle"])
+        .arg(case.path(""))
+        .arg(case.id());
+    assert_eq!(talk(&mut run), 4);
+    assert!(case.is_gone());
+    let case = Case::new("echo up; sleep 1000");
+    case.start();
+    let mut exec = case.program();
+    exec.args(["exec", "--tty", case.id(), "sh", "-c", CONVERSATION]);
+    assert_eq!(talk(&mut exec), 4);
+    let detached = case.must_fail(&["exec", "--tty", "--detach", case.id(), "true"]);
+    assert!(detached.contains("--console-socket"), "{detached}");
+}
+
 #[test]
 fn only_descriptors_that_are_asked_for_get_in() {
     if !needs(&NEEDS) {
@@ -113,7 +187,7 @@ fn only_descriptors_that_are_asked_for_get_in() {
             case.path("").display(),
             case.id()
         );
-        let output = std::process::Command::new("sh")
+        let output = Command::new("sh")
             .args(["-c", &line])
             .stdin(Stdio::null())
             .output()
