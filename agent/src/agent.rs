@@ -151,6 +151,8 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
         layer_pulls: settings.limits.layer_pulls,
         stalled: settings.limits.stalled_transfer.0,
         kept_unused: settings.unused_images_kept.0,
+        unpack: settings.images.unpack,
+        check_again: settings.images.check_again.0,
     })?;
     let network = Network::new(
         &settings.bridge,

@@ -77,9 +77,44 @@ pub struct Settings {
     /// Bounds of what is kept of each process's stdout and stderr.
     #[serde(default)]
     pub logs: Logs,
+    /// How images are kept on the node.
+    #[serde(default)]
+    pub images: ImageSettings,
     /// Every other bound.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// How images are kept on the node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageSettings {
+    /// What layers are unpacked to.
+    pub unpack: Unpack,
+    /// How long an unpacked layer is believed to be as it was when it was last looked at: before a start after that, or
+    /// after a start of the agent, all of it is read and checked.
+    pub check_again: Span,
+}
+
+impl Default for ImageSettings {
+    fn default() -> Self {
+        Self {
+            unpack: Unpack::Auto,
+            check_again: Span::secs(24 * 3600),
+        }
+    }
+}
+
+/// What layers are unpacked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unpack {
+    /// EROFS images if the kernel mounts them, else directories.
+    Auto,
+    /// Directories of files.
+    Directories,
+    /// EROFS images; the agent does not start if the kernel does not mount them.
+    Erofs,
 }
 
 /// Bounds of what is kept of each of a process's two output streams.
@@ -232,6 +267,12 @@ impl Validate for Settings {
             return Err(Problem::new(
                 "data_dir",
                 "write an absolute path, such as \"/var/lib/tucano/agent\"",
+            ));
+        }
+        if self.images.check_again < Span::secs(1) {
+            return Err(Problem::new(
+                "images.check_again",
+                "write a duration of at least 1s",
             ));
         }
         if self.logs.files == 0 || self.logs.file_bytes < Bytes(4096) {
@@ -417,6 +458,8 @@ mod tests {
             ),
             ("[limits]\nbody_bytes = \"1KiB\"", "limits.body_bytes"),
             ("[logs]\nfiles = 0", "keep at least 1 file"),
+            ("[images]\nunpack = \"tar\"", "`directories`"),
+            ("[images]\ncheck_again = \"1ms\"", "images.check_again"),
         ] {
             let message = read(&format!("{base}{more}")).unwrap_err();
             assert!(message.contains(part), "{more}: {message}");

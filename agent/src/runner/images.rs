@@ -1,6 +1,7 @@
 //! Images on this node: fetched from the controller blob by blob, each layer unpacked once, and removed when no process
-//! has needed them for a while.
+//! has needed them for a while. What the disk has damaged is found before a start, and fetched anew.
 
+mod checked;
 mod error;
 mod fetch;
 
@@ -11,15 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use checked::Checked;
 pub use error::Error;
 use fetch::Fetcher;
 use futures_util::future::try_join_all;
 use oci_spec::image::{Descriptor, Digest as OciDigest, ImageConfiguration};
 use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
 use tucano_api::ids::Digest;
-use tucano_oci_image::{Image, Layers, Limits, Platform, Store};
+use tucano_oci_image::{Form, Image, Layers, Limits, Platform, Store};
 
-use crate::settings::Token;
+use crate::settings::{Token, Unpack};
 
 /// An image that processes can be started from.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub struct Images {
     store: Store,
     store_root: PathBuf,
     layers: Layers,
+    checked: Checked,
     fetcher: Fetcher,
     unpacked: Mutex<HashMap<Digest, Kept>>,
     /// One fetch at a time of one thing.
@@ -73,6 +76,10 @@ pub struct Options<'a> {
     pub stalled: Duration,
     /// How long an unused image stays.
     pub kept_unused: Duration,
+    /// What layers are unpacked to.
+    pub unpack: Unpack,
+    /// How long an unpacked layer is believed to be whole.
+    pub check_again: Duration,
 }
 
 impl Images {
@@ -93,7 +100,8 @@ impl Images {
         Ok(Self {
             store: Store::open(options.store, limits.clone()).map_err(open(options.store))?,
             store_root: options.store.to_owned(),
-            layers: Layers::open(options.layers, limits).map_err(open(options.layers))?,
+            layers: open_layers(options.layers, limits, options.unpack)?,
+            checked: Checked::new(options.check_again),
             fetcher,
             unpacked: Mutex::default(),
             locks: Mutex::default(),
@@ -142,6 +150,7 @@ impl Images {
         let Some((images, diff_ids)) = self.needed(in_use)? else {
             return Ok(());
         };
+        self.checked.retain(&diff_ids);
         let (store, layers) = (self.store.clone(), self.layers.clone());
         blocking(move || {
             store.retain(&images).map_err(store_error("unused blobs"))?;
@@ -193,13 +202,47 @@ impl Images {
     fn known(&self, digest: &Digest) -> Option<Arc<Unpacked>> {
         let mut book = self.book();
         let kept = book.get_mut(digest)?;
-        let whole = kept.image.layers.iter().all(|directory| directory.is_dir());
+        let mut layers = kept.image.diff_ids.iter();
+        let whole =
+            layers.all(|layer| self.checked.is_recent(layer) && self.layers.get(layer).is_some());
         kept.last_used = Instant::now();
         whole.then(|| Arc::clone(&kept.image))
     }
 
-    /// Manifest and configuration.
+    /// Manifest and configuration. What the disk has damaged of them is fetched anew.
     async fn documents(&self, digest: &OciDigest) -> Result<Image, Error> {
+        let mut read = self.read_documents(digest).await;
+        for _document in 0..2 {
+            match read {
+                Err(error) if self.remove_damaged_document(digest).await? => {
+                    tracing::warn!(%digest, %error, "an image's documents are damaged: fetching them anew");
+                    read = self.read_documents(digest).await;
+                }
+                read => return read,
+            }
+        }
+        read
+    }
+
+    /// Whether the manifest was damaged, or else the configuration; that one is gone then.
+    async fn remove_damaged_document(&self, manifest: &OciDigest) -> Result<bool, Error> {
+        if self.is_damaged(manifest).await? {
+            return Ok(true);
+        }
+        let limit = Limits::default().document_bytes;
+        match self.config_digest(manifest, limit).await {
+            Ok(config) => self.is_damaged(&config).await,
+            Err(_) => Ok(false),
+        }
+    }
+
+    async fn is_damaged(&self, blob: &OciDigest) -> Result<bool, Error> {
+        let (store, blob) = (self.store.clone(), blob.clone());
+        let verified = blocking(move || Ok(store.verify_blob(&blob))).await?;
+        Ok(verified.is_err_and(|error| error.code() == "digest_mismatch"))
+    }
+
+    async fn read_documents(&self, digest: &OciDigest) -> Result<Image, Error> {
         let limit = Limits::default().document_bytes;
         if !self.store.contains(digest) {
             self.fetcher.fetch(&self.store, digest, limit).await?;
@@ -242,9 +285,53 @@ impl Images {
             .await
             .map_err(|_| Error::Ending)?;
         let _alone = self.lock(diff_id.as_ref()).await;
-        if let Some(directory) = self.layers.get(diff_id) {
+        if self.is_whole(diff_id).await?
+            && let Some(directory) = self.layers.get(diff_id)
+        {
             return Ok(directory);
         }
+        let was_stored = self.store.contains(layer.digest());
+        let unpacked = match self.unpack(layer, diff_id).await {
+            // The disk may have damaged what was stored before; it is gone now.
+            Err(error) if was_stored && error.is_digest_mismatch() => {
+                tracing::warn!(digest = %layer.digest(), %error, "fetching a layer anew");
+                self.unpack(layer, diff_id).await
+            }
+            unpacked => unpacked,
+        };
+        let unpacked = unpacked?;
+        self.checked.set(diff_id);
+        Ok(unpacked)
+    }
+
+    /// Whether a layer is there and as it was when it was unpacked. A damaged one is set aside.
+    async fn is_whole(&self, diff_id: &OciDigest) -> Result<bool, Error> {
+        if self.checked.is_recent(diff_id) {
+            return Ok(true);
+        }
+        let (layers, layer) = (self.layers.clone(), diff_id.clone());
+        let verified = blocking(move || Ok(layers.verify(&layer))).await?;
+        let source = match verified {
+            Ok(()) => {
+                self.checked.set(diff_id);
+                return Ok(true);
+            }
+            Err(source) => source,
+        };
+        match source.code() {
+            "not_found" => Ok(false),
+            "layer_damaged" => {
+                tracing::warn!(error = %source, "fetching it anew");
+                Ok(false)
+            }
+            _ => Err(Error::Check {
+                diff_id: diff_id.to_string(),
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    async fn unpack(&self, layer: &Descriptor, diff_id: &OciDigest) -> Result<PathBuf, Error> {
         if !self.store.contains(layer.digest()) {
             self.fetcher
                 .fetch(&self.store, layer.digest(), layer.size())
@@ -287,6 +374,28 @@ impl Images {
 
     fn book(&self) -> MutexGuard<'_, HashMap<Digest, Kept>> {
         self.unpacked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// In the form that the settings ask for, or that the node can.
+fn open_layers(root: &Path, limits: Limits, unpack: Unpack) -> Result<Layers, Error> {
+    let open = |form| {
+        Layers::open_in_form(root, limits.clone(), form).map_err(|source| Error::Open {
+            path: root.to_owned(),
+            source: Box::new(source),
+        })
+    };
+    if unpack == Unpack::Directories {
+        return open(Form::Directories);
+    }
+    let layers = open(Form::Erofs)?;
+    match layers.try_erofs() {
+        Ok(()) => Ok(layers),
+        Err(source) if unpack == Unpack::Erofs => Err(Error::NoErofs(Box::new(source))),
+        Err(error) => {
+            tracing::info!(%error, "layers are unpacked to directories");
+            open(Form::Directories)
+        }
     }
 }
 

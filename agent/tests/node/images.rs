@@ -1,11 +1,13 @@
-//! Images of unusual shape.
+//! Images of unusual shape, layers in both forms, and what the disk does to them.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
-use tucano_image_builder::{Compression, Entry, ImageSpec, Layer};
+use tucano_api::agent::DesiredProcess;
+use tucano_image_builder::{Compression, Entry, ImageSpec, Layer, Layout};
 
 use crate::node::{Node, on_a_node, process};
 
@@ -36,18 +38,179 @@ fn a_layer_that_an_image_has_twice_counts_where_it_is_uppermost() {
     });
 }
 
+const DIRECTORIES: &str = "[images]\nunpack = \"directories\"\n";
+const EROFS: &str = "[images]\nunpack = \"erofs\"\n";
+
+#[test]
+fn layers_that_are_directories() {
+    on_a_node(DIRECTORIES, async |node| {
+        runs_with_ids_mapped(&node).await;
+        assert_eq!(mounts(&node).len(), 0);
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn layers_that_are_images() {
+    on_a_node(EROFS, async |node| {
+        runs_with_ids_mapped(&node).await;
+        assert_eq!(mounts(&node).len(), 3);
+        node.remove_all(2).await;
+        assert_eq!(mounts(&node).len(), 0);
+        node.wait_for("the layers to be removed", |_| {
+            let layers = fs::read_dir(node.data("layers")).unwrap();
+            (layers.count() == 0).then_some(())
+        })
+        .await;
+    });
+}
+
+/// An image of three layers, the uppermost of which hides and changes what is beneath; each file is its owner's within
+/// the process's user namespace.
+async fn runs_with_ids_mapped(node: &Node) {
+    let lower = layer(&[
+        Entry::file("gone", ""),
+        Entry::file("full/of", ""),
+        Entry::file("owned", "x").owner(7, 8).mode(0o4751),
+    ]);
+    let hiding = layer(&[
+        Entry::file(".wh.gone", ""),
+        Entry::file("full/.wh..wh..opq", ""),
+        Entry::file("full/new", "new"),
+    ]);
+    let root = run(node, vec![program(), lower, hiding]).await;
+    assert!(!root.join("gone").exists() && !root.join("full/of").exists());
+    assert_eq!(fs::read_to_string(root.join("full/new")).unwrap(), "new");
+    let owned = fs::metadata(root.join("owned")).unwrap();
+    let map = format!("/proc/{}/uid_map", node.pid("hello-1"));
+    let map = fs::read_to_string(map).unwrap();
+    let first: u32 = map.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert_eq!(
+        (owned.uid(), owned.mode() & 0o7777),
+        (first + 7, 0o4751),
+        "{map}"
+    );
+}
+
+/// The layers that are mounted.
+fn mounts(node: &Node) -> Vec<String> {
+    let layers = node.data("layers").display().to_string();
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let own = mounts.lines().filter(|line| line.contains(&layers));
+    own.map(str::to_owned).collect()
+}
+
+#[test]
+fn layers_that_are_mounted_survive_the_agent() {
+    on_a_node(EROFS, async |mut node| {
+        let root = run(&node, vec![program(), word("first")]).await;
+        let before = mounts(&node);
+        node.kill_agent();
+        assert_eq!(fs::read_to_string(root.join("word")).unwrap(), "first");
+        node.start_agent().await;
+        node.wait_until_healthy("hello-1").await;
+        assert_eq!(mounts(&node), before);
+        assert_eq!(fs::read_to_string(root.join("word")).unwrap(), "first");
+        node.remove_all(2).await;
+        assert_eq!(mounts(&node).len(), 0);
+    });
+}
+
+#[test]
+fn a_damaged_directory_is_found_before_the_next_start() {
+    on_a_node(DIRECTORIES, async |node| {
+        damage_is_found(node, "word").await
+    });
+}
+
+#[test]
+fn a_damaged_image_is_found_before_the_next_start() {
+    on_a_node(EROFS, async |node| damage_is_found(node, "").await);
+}
+
+/// A bit of the layer's file `path`, or of the layer's own file, is flipped while the agent is down.
+async fn damage_is_found(mut node: Node, path: &str) {
+    let root = run(&node, vec![program(), word("first")]).await;
+    let uppermost = diff_id(&word("first"));
+    let file = match path {
+        "" => node.data("layers").join(format!("{uppermost}.erofs")),
+        path => node.data("layers").join(uppermost).join(path),
+    };
+    node.kill_agent();
+    flip_a_bit(&file);
+    node.start_agent().await;
+    // What runs, runs on; another process of the image finds the damage before it starts.
+    let image = image_of(vec![program(), word("first")]);
+    let both = [1, 2].map(|number| process_of(&image, number));
+    node.desire(2, both.to_vec()).await;
+    node.wait_until_healthy("hello-2").await;
+    assert!(
+        node.logged().contains("damaged on the disk"),
+        "{}",
+        node.logged()
+    );
+    let anew = PathBuf::from(format!("/proc/{}/root", node.pid("hello-2")));
+    assert_eq!(fs::read_to_string(anew.join("word")).unwrap(), "first");
+    assert!(root.join("hello").exists());
+    node.remove_all(3).await;
+}
+
+fn flip_a_bit(path: &Path) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    let at = file.metadata().unwrap().len() - 1;
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+/// The hexadecimal part of a layer's diff-id.
+fn diff_id(layer: &Layer) -> String {
+    layer.diff_id.trim_start_matches("sha256:").to_owned()
+}
+
+#[test]
+fn damaged_documents_are_fetched_anew() {
+    on_a_node("", async |mut node| {
+        run(&node, vec![program()]).await;
+        node.kill_agent();
+        let blobs = fs::read_dir(node.data("images/blobs/sha256")).unwrap();
+        for blob in blobs {
+            flip_a_bit(&blob.unwrap().path());
+        }
+        node.start_agent().await;
+        let image = image_of(vec![program()]);
+        let both = [1, 2].map(|number| process_of(&image, number));
+        node.desire(2, both.to_vec()).await;
+        node.wait_until_healthy("hello-2").await;
+        assert!(
+            node.logged().contains("documents are damaged"),
+            "{}",
+            node.logged()
+        );
+        node.remove_all(3).await;
+    });
+}
+
 /// Runs an image of these layers; the root directory that its program sees.
 async fn run(node: &Node, layers: Vec<Layer>) -> PathBuf {
+    let image = image_of(layers);
+    node.controller.publish(&image);
+    node.desire(1, vec![process_of(&image, 1)]).await;
+    node.wait_until_healthy("hello-1").await;
+    PathBuf::from(format!("/proc/{}/root", node.pid("hello-1")))
+}
+
+fn image_of(layers: Vec<Layer>) -> Layout {
     let spec = layers
         .into_iter()
         .fold(ImageSpec::new("hello"), ImageSpec::layer);
-    let image = spec.build().unwrap();
-    node.controller.publish(&image);
-    let mut desired = process("hello", 1, "");
+    spec.build().unwrap()
+}
+
+fn process_of(image: &Layout, number: u64) -> DesiredProcess {
+    let mut desired = process("hello", number, "");
     desired.image = image.manifest_digest.parse().unwrap();
-    node.desire(1, vec![desired]).await;
-    node.wait_until_healthy("hello-1").await;
-    PathBuf::from(format!("/proc/{}/root", node.pid("hello-1")))
+    desired
 }
 
 fn program() -> Layer {

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use tucano_api::{
     agent::{DesiredProcess, DesiredSet, NodeReport, ProcessReport, ProcessState},
     ids::{Digest, Generation, Revision},
@@ -37,7 +40,8 @@ pub(crate) struct Node {
     cgroup: String,
 }
 
-/// Runs a test in a network namespace of its own, where `lo` is up and nothing else is; skips it where it cannot run.
+/// Runs a test in a network namespace of its own, where `lo` is up and nothing else is, and in a mount namespace, so
+/// that layers which are mounted are its own too; skips it where it cannot run.
 pub(crate) fn on_a_node(
     more_settings: &'static str,
     test: impl AsyncFnOnce(Node) + Send + 'static,
@@ -47,7 +51,10 @@ pub(crate) fn on_a_node(
     }
     samples();
     let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+        let nothing = None::<&Path>;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(nothing, "/", nothing, private, nothing).unwrap();
         run("ip", &["link", "set", "lo", "up"]);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -249,7 +256,7 @@ impl Node {
         let directories = fs::read_dir(self.data("processes")).unwrap();
         traces.extend(directories.map(|entry| entry.unwrap().path().display().to_string()));
         traces.extend(self.cgroups());
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let root = self.root.path().display().to_string();
         traces.extend(
             mounts

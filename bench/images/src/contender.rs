@@ -1,4 +1,5 @@
-//! What is measured. Each turn is a process (or a shell with its children), whose use of CPU and memory the kernel counts.
+//! What is measured. Each turn is a process (or a shell with its children), whose use of CPU and memory the kernel counts;
+//! of what has a daemon, the daemon's work is not in these two figures.
 
 use std::{
     fs::File,
@@ -8,15 +9,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use tucano_oci_image::{Layers, Limits, Platform, Store};
+use tucano_oci_image::{Form, Layers, Limits, Platform, Store};
 
-use crate::image::Image;
+use crate::{daemon::Daemon, image::Image};
 
 /// A way from the archive to a tree of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
     /// Import into the store (all digests and paths checked, synced) and unpack each layer (synced).
     Ours,
+    /// The same with layers as EROFS images, mounted.
+    OursErofs,
     /// The archive taken apart, each layer through `gzip -dc | tar -x`, one after the other.
     Floor,
     /// Layers that need no decompressing through `tar -x`: creating the files and no more.
@@ -27,6 +30,10 @@ pub(crate) enum Contender {
     Podman,
     /// `buildah pull` into a root of its own: podman's storage without podman.
     Buildah,
+    /// `docker load` into a daemon with a root of its own; its archive has the layers uncompressed.
+    Docker,
+    /// `ctr image import` into a daemon with a root of its own, and unpacking.
+    Ctr,
 }
 
 /// What a turn took.
@@ -34,9 +41,9 @@ pub(crate) enum Contender {
 pub(crate) struct Taken {
     /// Seconds.
     pub(crate) wall: f64,
-    /// Seconds, of the process and its children, user and system.
+    /// Seconds, of the process and its children, user and system, without daemons.
     pub(crate) cpu: f64,
-    /// Of the largest process.
+    /// Of the largest process, without daemons.
     pub(crate) peak_mib: f64,
 }
 
@@ -45,11 +52,14 @@ impl Contender {
     pub(crate) fn available() -> Vec<Self> {
         let all = [
             (Self::Ours, "tar"),
+            (Self::OursErofs, "tar"),
             (Self::Floor, "gzip"),
             (Self::PlainTar, "tar"),
             (Self::Umoci, "umoci"),
             (Self::Podman, "podman"),
             (Self::Buildah, "buildah"),
+            (Self::Docker, "dockerd"),
+            (Self::Ctr, "ctr"),
         ];
         let (here, missing): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|(_, tool)| is_installed(tool));
@@ -62,15 +72,18 @@ impl Contender {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::OursErofs => "ours, mounted",
             Self::Floor => "floor (gzip -dc, tar -x)",
             Self::PlainTar => "tar -x of plain layers",
             Self::Umoci => "umoci unpack",
             Self::Podman => "podman load",
             Self::Buildah => "buildah pull",
+            Self::Docker => "docker load",
+            Self::Ctr => "ctr image import",
         }
     }
 
-    /// One turn, into an empty directory.
+    /// One turn, into an empty directory. Daemons are started before its time begins.
     pub(crate) fn run(self, image: &Image, into: &Path) -> Result<Taken> {
         let archive = image.archive.display();
         let storage = "--root $PWD/root --runroot $PWD/run --storage-driver overlay";
@@ -78,6 +91,10 @@ impl Contender {
             Self::Ours => {
                 let program = std::env::current_exe()?;
                 format!("exec {} ours {archive} $PWD", program.display())
+            }
+            Self::OursErofs => {
+                let program = std::env::current_exe()?;
+                format!("exec {} ours --erofs {archive} $PWD", program.display())
             }
             Self::Floor => format!(
                 "mkdir layout && tar -xf {archive} -C layout
@@ -98,15 +115,25 @@ impl Contender {
             ),
             Self::Podman => format!("podman {storage} load --quiet --input {archive}"),
             Self::Buildah => format!("buildah {storage} pull --quiet --policy always oci-archive:{archive}"),
+            Self::Docker => {
+                let archive = image.docker.as_ref().context("no archive for Docker")?;
+                format!("docker -H unix://$PWD/socket load --quiet --input {}", archive.display())
+            }
+            Self::Ctr => format!("ctr --address $PWD/socket image import {archive} > imported"),
+        };
+        let _daemon = match self {
+            Self::Docker => Some(Daemon::docker(into)?),
+            Self::Ctr => Some(Daemon::containerd(into)?),
+            _ => None,
         };
         timed(&script, into).with_context(|| self.name())
     }
 }
 
 /// One turn of ours, in this process.
-pub(crate) fn run_ours(archive: &Path, into: &Path) -> Result<()> {
+pub(crate) fn run_ours(archive: &Path, into: &Path, form: Form) -> Result<()> {
     let store = Store::open(&into.join("store"), Limits::default())?;
-    let layers = Layers::open(&into.join("layers"), Limits::default())?;
+    let layers = Layers::open_in_form(&into.join("layers"), Limits::default(), form)?;
     let image = store.import_archive(File::open(archive)?, &Platform::host())?;
     layers.unpack_all(&store, &image.layers())?;
     Ok(())

@@ -6,28 +6,28 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use tucano_image_builder::{Compression, ImageSpec, Layer};
 
 use crate::place::run;
 
-const SMALL: &[&str] = &["/usr/share/zoneinfo", "/usr/share/mime"];
-const MIDDLE: &[&str] = &[
-    "/usr/share/zoneinfo",
-    "/usr/share/perl",
-    "/usr/lib/python3",
-    "/usr/lib/python3.11",
-    "/usr/share/mime",
+/// What each layer of an image is made of.
+const SMALL: &[&[&str]] = &[&["/usr/share/zoneinfo"], &["/usr/share/mime"]];
+const MIDDLE: &[&[&str]] = &[
+    &["/usr/share/zoneinfo"],
+    &["/usr/share/perl"],
+    &["/usr/lib/python3", "/usr/lib/python3.11"],
+    &["/usr/share/mime"],
 ];
-const LARGE: &[&str] = &[
-    "/usr/share/zoneinfo",
-    "/usr/share/doc",
-    "/usr/share/locale",
-    "/usr/share/man",
-    "/usr/include",
-    "/usr/lib",
+const LARGE: &[&[&str]] = &[
+    &["/usr/share"],
+    &["/usr/include"],
+    &["/usr/lib/python3", "/usr/lib/python3.11"],
 ];
+/// A large image has so many files, if need be with small ones that are made for it.
+const LARGE_FILES: usize = 100_000;
+const SMALL_FILE_BYTES: usize = 1500;
 
 /// An image, ready for every contender.
 #[derive(Debug)]
@@ -36,13 +36,15 @@ pub(crate) struct Image {
     pub(crate) archive: PathBuf,
     /// The same layers as plain tars, lowest first.
     pub(crate) plain: Vec<PathBuf>,
+    /// The same as `docker save` writes it, its layers uncompressed; if there is `skopeo` to make it.
+    pub(crate) docker: Option<PathBuf>,
     pub(crate) layers: usize,
     pub(crate) files: usize,
     pub(crate) bytes: u64,
     pub(crate) archive_bytes: u64,
 }
 
-/// One layer for each directory that is there.
+/// One layer for each group of directories that are there.
 pub(crate) fn make(megabytes: u32, directory: &Path) -> Result<Image> {
     let sources = match megabytes {
         ..=20 => SMALL,
@@ -52,30 +54,73 @@ pub(crate) fn make(megabytes: u32, directory: &Path) -> Result<Image> {
     let mut made = Image {
         archive: directory.join("image.tar"),
         plain: Vec::new(),
+        docker: None,
         layers: 0,
         files: 0,
         bytes: 0,
         archive_bytes: 0,
     };
     let mut image = ImageSpec::new("bench");
-    for source in sources.iter().map(Path::new).filter(|it| it.is_dir()) {
-        let plain = directory.join(format!("{}.tar", made.layers));
-        run(Command::new("tar")
-            .arg("-cf")
-            .arg(&plain)
-            .args(["-C", "/"])
-            .arg(source.strip_prefix("/")?))?;
-        image = image.layer(Layer::from_tar(&fs::read(&plain)?, Compression::Gzip)?);
-        made.plain.push(plain);
-        made.layers += 1;
+    for group in sources {
+        let here = group.iter().map(PathBuf::from).filter(|it| it.is_dir());
+        let here: Vec<PathBuf> = here.collect();
+        if !here.is_empty() {
+            image = image.layer(add_layer(&mut made, directory, &here)?);
+        }
+    }
+    ensure!(made.layers > 0, "none of {sources:?} is on this machine");
+    if megabytes > 400 && made.files < LARGE_FILES {
+        let more = directory.join("more");
+        make_files(&more, LARGE_FILES - made.files)?;
+        image = image.layer(add_layer(&mut made, directory, &[more])?);
+    }
+    fs::write(&made.archive, image.build()?.archive()?)?;
+    made.archive_bytes = fs::metadata(&made.archive)?.len();
+    made.docker = docker_archive(&made.archive, &directory.join("docker.tar"))?;
+    Ok(made)
+}
+
+fn add_layer(made: &mut Image, directory: &Path, sources: &[PathBuf]) -> Result<Layer> {
+    let plain = directory.join(format!("{}.tar", made.layers));
+    let mut tar = Command::new("tar");
+    tar.arg("-cf").arg(&plain).args(["-C", "/"]);
+    for source in sources {
+        tar.arg(source.strip_prefix("/")?);
         let (files, bytes) = count(source)?;
         made.files += files;
         made.bytes += bytes;
     }
-    ensure!(made.layers > 0, "none of {sources:?} is on this machine");
-    fs::write(&made.archive, image.build()?.archive()?)?;
-    made.archive_bytes = fs::metadata(&made.archive)?.len();
-    Ok(made)
+    run(&mut tar)?;
+    let layer = Layer::from_tar(&fs::read(&plain)?, Compression::Gzip)?;
+    made.plain.push(plain);
+    made.layers += 1;
+    Ok(layer)
+}
+
+fn make_files(directory: &Path, files: usize) -> Result<()> {
+    for number in 0..files {
+        let parent = directory.join((number / 500).to_string());
+        if number % 500 == 0 {
+            fs::create_dir_all(&parent)?;
+        }
+        let content = format!("{number}\n").repeat(SMALL_FILE_BYTES / 6);
+        fs::write(parent.join(number.to_string()), content)?;
+    }
+    Ok(())
+}
+
+fn docker_archive(archive: &Path, to: &Path) -> Result<Option<PathBuf>> {
+    let mut skopeo = Command::new("skopeo");
+    skopeo
+        .args(["--insecure-policy", "copy", "--quiet"])
+        .arg(format!("oci-archive:{}", archive.display()))
+        .arg(format!("docker-archive:{}:bench:latest", to.display()));
+    match skopeo.status() {
+        Ok(status) if status.success() => Ok(Some(to.to_owned())),
+        Ok(status) => bail!("skopeo failed: {status}"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context("cannot start skopeo"),
+    }
 }
 
 fn count(directory: &Path) -> Result<(usize, u64)> {

@@ -1,11 +1,13 @@
 //! How long it takes from an image's archive to its unpacked layers: ours, other tools', and plain `tar`, interleaved in
-//! one run on one fresh file system, with the ratios between them.
+//! one run, each turn on a fresh file system, with the ratios between them.
 //!
+//! - `daemon`: other tools' daemons;
 //! - `contender`: what is measured, each in a process of its own;
 //! - `image`: the images, made of this machine's own files;
 //! - `place`: a fresh ext4 in a file, seen by this program and its children only.
 
 mod contender;
+mod daemon;
 mod image;
 mod place;
 
@@ -16,6 +18,7 @@ use clap::{Parser, Subcommand};
 
 use contender::{Contender, Taken};
 use place::Place;
+use tucano_oci_image::Form;
 
 /// Measures the way from an image's archive to unpacked layers. Needs root, umoci, tar and mkfs.ext4.
 #[derive(Debug, Parser)]
@@ -28,7 +31,7 @@ struct Arguments {
     /// How often each contender has its turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Where the file system's file is made, and removed again.
+    /// Where the file systems' files are made, and removed again: room for the images, and for one turn.
     #[arg(long, default_value = "/var/tmp")]
     work: PathBuf,
     /// Only contenders whose name has one of these in it.
@@ -40,7 +43,13 @@ struct Arguments {
 enum Step {
     /// One turn of ours: imports an archive and unpacks all its layers.
     #[command(hide = true)]
-    Ours { archive: PathBuf, into: PathBuf },
+    Ours {
+        archive: PathBuf,
+        into: PathBuf,
+        /// Layers become images, which are mounted.
+        #[arg(long)]
+        erofs: bool,
+    },
     /// The measuring itself, in a mount namespace of its own.
     #[command(hide = true)]
     Measure,
@@ -49,7 +58,17 @@ enum Step {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.step {
-        Some(Step::Ours { archive, into }) => contender::run_ours(archive, into),
+        Some(Step::Ours {
+            archive,
+            into,
+            erofs,
+        }) => {
+            let form = match erofs {
+                true => Form::Erofs,
+                false => Form::Directories,
+            };
+            contender::run_ours(archive, into, form)
+        }
         Some(Step::Measure) => measure(&arguments),
         None => place::in_own_namespace(),
     };
@@ -64,7 +83,6 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> Result<()> {
     ensure!(arguments.rounds > 0, "--rounds must be at least 1");
-    let place = Place::mount(&arguments.work)?;
     let mut contenders = Contender::available();
     if !arguments.only.is_empty() {
         let is_asked_for = |it: &Contender| {
@@ -76,7 +94,8 @@ fn measure(arguments: &Arguments) -> Result<()> {
         contenders.retain(is_asked_for);
     }
     for size in &arguments.sizes {
-        let image = image::make(*size, &place.new_directory("image")?)
+        let images = Place::mount(&arguments.work, "images")?;
+        let image = image::make(*size, images.path())
             .with_context(|| format!("cannot make the image of {size} MB"))?;
         println!(
             "\n{size} MB: {} files, {} MB unpacked, {} layers, archive of {} MB; {} rounds",
@@ -89,9 +108,8 @@ fn measure(arguments: &Arguments) -> Result<()> {
         let mut turns: Vec<Vec<Taken>> = contenders.iter().map(|_| Vec::new()).collect();
         for _ in 0..arguments.rounds {
             for (contender, turns) in contenders.iter().zip(&mut turns) {
-                let into = place.new_directory(contender.name())?;
-                place.settle()?;
-                turns.push(contender.run(&image, &into)?);
+                let place = Place::mount(&arguments.work, "turn")?;
+                turns.push(contender.run(&image, place.path())?);
             }
         }
         print(&contenders, turns);

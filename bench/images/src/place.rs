@@ -1,8 +1,7 @@
-//! A fresh ext4 in a file. Creating files after many were removed is slow on some file systems: so nothing is removed
-//! between turns, and the whole file goes at the end. The mount is in a namespace of its own: it ends with the program.
+//! A fresh ext4 in a file, for every turn. Creating files after many were removed is slow on some file systems: so nothing
+//! is ever removed but the whole file. The mounts are in a namespace of their own: they end with the program.
 
 use std::{
-    cell::Cell,
     fs::{self, File},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -11,16 +10,15 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Of the sparse file: room for all turns.
-const BYTES: u64 = 48 << 30;
+/// Of the sparse file: room for a turn.
+const BYTES: u64 = 16 << 30;
 
-/// The mounted file system.
+/// A mounted file system.
 #[derive(Debug)]
 pub(crate) struct Place {
     root: PathBuf,
     /// What is removed in the end.
     file: PathBuf,
-    number: Cell<u32>,
 }
 
 /// Starts this program again, with the same arguments, where nobody else sees its mounts.
@@ -39,44 +37,42 @@ pub(crate) fn in_own_namespace() -> Result<()> {
 }
 
 impl Place {
-    pub(crate) fn mount(work: &Path) -> Result<Self> {
-        let file = work.join(format!("tucano-bench-{}.ext4", std::process::id()));
-        File::create_new(&file)
-            .and_then(|it| it.set_len(BYTES))
-            .with_context(|| format!("cannot make {}", file.display()))?;
+    /// Makes and mounts one; two of the same name are never there at once.
+    pub(crate) fn mount(work: &Path, name: &str) -> Result<Self> {
+        let unique = format!("tucano-bench-{}-{name}", std::process::id());
         let place = Self {
-            root: PathBuf::from("/mnt"),
-            file,
-            number: Cell::new(0),
+            file: work.join(format!("{unique}.ext4")),
+            root: work.join(unique),
         };
+        File::create_new(&place.file)
+            .and_then(|it| it.set_len(BYTES))
+            .with_context(|| format!("cannot make {}", place.file.display()))?;
+        fs::create_dir(&place.root)
+            .with_context(|| format!("cannot make {}", place.root.display()))?;
         // -o loop frees its device by itself when the mount is gone.
         run(Command::new("mkfs.ext4").arg("-q").arg(&place.file))?;
         run(Command::new("mount")
             .args(["-o", "loop,noatime"])
             .args([&place.file, &place.root]))?;
+        // Nobody pays for what earlier turns have left.
+        rustix::fs::sync();
         Ok(place)
     }
 
-    /// An empty directory.
-    pub(crate) fn new_directory(&self, name: &str) -> Result<PathBuf> {
-        self.number.set(self.number.get() + 1);
-        let path = self
-            .root
-            .join(format!("{}-{}", self.number.get(), name.replace(' ', "-")));
-        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(path)
-    }
-
-    /// Writes out what earlier turns have left, so that nobody pays for another.
-    pub(crate) fn settle(&self) -> Result<()> {
-        Ok(rustix::fs::syncfs(File::open(&self.root)?)?)
+    pub(crate) fn path(&self) -> &Path {
+        &self.root
     }
 }
 
 impl Drop for Place {
+    /// With whatever is mounted within.
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.file) {
-            eprintln!("bench: cannot remove {}: {error}", self.file.display());
+        let unmounted = run(Command::new("umount")
+            .args(["--recursive", "--lazy"])
+            .arg(&self.root));
+        let removed = fs::remove_dir(&self.root).and_then(|()| fs::remove_file(&self.file));
+        if let Err(error) = unmounted.and(removed.map_err(Into::into)) {
+            eprintln!("bench: cannot remove {}: {error}", self.root.display());
         }
     }
 }

@@ -14,6 +14,9 @@ pub enum Error {
         #[source]
         source: Box<tucano_oci_image::Error>,
     },
+    /// Images of layers were asked for and cannot be mounted.
+    #[error("layers cannot be unpacked to EROFS images: {0}; or set images.unpack to \"auto\"")]
+    NoErofs(#[source] Box<tucano_oci_image::Error>),
     /// The HTTP client cannot be made.
     #[error("cannot make an HTTP client: {0}")]
     Client(#[source] tucano_oci_distribution::client::Error),
@@ -67,6 +70,15 @@ pub enum Error {
         #[source]
         source: Box<tucano_oci_image::Error>,
     },
+    /// An unpacked layer cannot be checked.
+    #[error("cannot check layer {diff_id}: {source}")]
+    Check {
+        /// The layer.
+        diff_id: String,
+        /// Why.
+        #[source]
+        source: Box<tucano_oci_image::Error>,
+    },
     /// A blob that is no longer needed cannot be removed.
     #[error("cannot remove {path}: {source}")]
     Remove {
@@ -79,4 +91,11 @@ pub enum Error {
     /// The agent is ending.
     #[error("the agent is ending")]
     Ending,
+}
+
+impl Error {
+    /// Whether a blob was not what its digest says when it was unpacked.
+    pub(super) fn is_digest_mismatch(&self) -> bool {
+        matches!(self, Self::Unpack { source, .. } if source.code() == "digest_mismatch")
+    }
 }
