@@ -169,6 +169,7 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
         network,
         runtime: Arc::new(runtime),
         cgroup: settings.cgroup.clone(),
+        disk_interval: settings.limits.disk_interval.0,
         logs: LogLimits {
             file_bytes: settings.logs.file_bytes.0,
             files: settings.logs.files,

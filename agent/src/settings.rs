@@ -150,6 +150,8 @@ pub struct Limits {
     pub layer_pulls: usize,
     /// Time without a byte after which a transfer is given up.
     pub stalled_transfer: Span,
+    /// Shortest time between two measurements of what a process has written to its disk.
+    pub disk_interval: Span,
     /// Clients that may follow logs at the same time.
     pub followers: usize,
     /// Most lines that one request for logs may ask for.
@@ -168,6 +170,7 @@ impl Default for Limits {
             starts: 8,
             layer_pulls: 3,
             stalled_transfer: Span::secs(30),
+            disk_interval: Span::secs(1),
             followers: 64,
             log_lines: 10_000,
             log_bytes: Bytes::mib(4),
@@ -345,6 +348,12 @@ impl Validate for Limits {
                     format!("write a number from 1 to {most}"),
                 ));
             }
+        }
+        if !(Span::millis(10)..=Span::secs(3600)).contains(&self.disk_interval) {
+            return Err(Problem::new(
+                "limits.disk_interval",
+                "write a duration from 10ms to 1h",
+            ));
         }
         if !(Bytes(4096)..=Bytes::mib(256)).contains(&self.body_bytes) {
             return Err(Problem::new(

@@ -151,6 +151,9 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// Whether the kernel killed it for reaching its memory limit.
     pub oom_killed: bool,
+    /// Whether its agent killed it for having written more than its disk limit.
+    #[serde(default)]
+    pub disk_exceeded: bool,
     /// When.
     pub at: Timestamp,
 }
@@ -159,6 +162,9 @@ impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.oom_killed {
             return f.write_str("killed: it reached its memory limit");
+        }
+        if self.disk_exceeded {
+            return f.write_str("killed: it wrote more than its disk limit");
         }
         match (self.code, self.signal) {
             (_, Some(signal)) => write!(f, "ended by signal {signal}"),
@@ -190,6 +196,9 @@ pub struct ProcessReport {
     pub started_at: Option<Timestamp>,
     /// How often it ended and was started again.
     pub restarts: u32,
+    /// What its file system held when it was last measured: a while ago where it is large, and never where it has just started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_used: Option<Bytes>,
     /// How it last ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<Exit>,

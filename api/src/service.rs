@@ -48,6 +48,9 @@ pub struct ServiceConfig {
     /// Memory limit of each process; also what it reserves on its node.
     #[serde(default = "default_memory")]
     pub memory: Bytes,
+    /// How much each process may write to its own file system.
+    #[serde(default = "default_disk")]
+    pub disk: Bytes,
     /// How many CPUs' time each process may use, such as `0.5`; unlimited when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
@@ -138,6 +141,9 @@ impl Health {
 fn default_memory() -> Bytes {
     Bytes::mib(256)
 }
+fn default_disk() -> Bytes {
+    Bytes::mib(2048)
+}
 fn default_pids() -> u32 {
     DEFAULT_PIDS
 }
@@ -215,6 +221,10 @@ fn check_numbers(config: &ServiceConfig) -> Result<(), Problem> {
     if !(Bytes::mib(4)..=Bytes(1 << 50)).contains(&config.memory) {
         let message = format!("{} is out of range: at least 4 MiB", config.memory);
         return Err(Problem::new("memory", message));
+    }
+    if !(Bytes::mib(1)..=Bytes(1 << 50)).contains(&config.disk) {
+        let message = format!("{} is out of range: at least 1 MiB", config.disk);
+        return Err(Problem::new("disk", message));
     }
     if config
         .cpus
@@ -337,8 +347,8 @@ mod tests {
     fn three_lines_are_enough_and_defaults_are_as_documented() {
         let config = read("").unwrap();
         assert_eq!(
-            (config.memory, config.pids, config.stop_timeout),
-            (Bytes::mib(256), 512, Span::secs(10))
+            (config.memory, config.disk, config.pids, config.stop_timeout),
+            (Bytes::mib(256), Bytes::mib(2048), 512, Span::secs(10))
         );
         assert_eq!(config.health.probe(), Probe::Tcp);
     }
@@ -347,7 +357,7 @@ mod tests {
     fn every_key_reads() {
         let config = read(
             "image = \"hello.tar\"\nhosts = [\"a.example\"]\npath_prefix = \"/x\"\nenv = { A = \"1\" }\nargs = [\"-v\"]\n\
-             user = \"1000:1000\"\nmemory = \"64MiB\"\ncpus = 0.5\npids = 10\n\
+             user = \"1000:1000\"\nmemory = \"64MiB\"\ndisk = \"1GiB\"\ncpus = 0.5\npids = 10\n\
              caps = \"web\"\nread_only = true\ntmp_size = \"8MiB\"\nshm_size = \"16MiB\"\nstop_timeout = \"1s\"\n\
              health = { http = \"/healthz\", interval = \"500ms\", timeout = \"2s\", grace = \"1m\" }",
         )
@@ -364,6 +374,7 @@ mod tests {
             ("hosts = [\"A b\"]", "host name"),
             ("path_prefix = \"x\"", "starts with '/'"),
             ("memory = \"1KiB\"", "4 MiB"),
+            ("disk = \"1KiB\"", "1 MiB"),
             ("cpus = 0.0", "0.01"),
             ("pids = 0", "pids"),
             ("shm_size = \"1GiB\"", "4KiB to `memory`, 256.0 MiB"),

@@ -303,6 +303,7 @@ mod tests {
             code: Some(1),
             signal: None,
             oom_killed: false,
+            disk_exceeded: false,
             at: Timestamp(0),
         };
         view.active.processes[1].report.last_exit = Some(exit);

@@ -151,6 +151,7 @@ mod tests {
             code,
             signal: None,
             oom_killed: false,
+            disk_exceeded: false,
             at: Timestamp(at),
         }
     }

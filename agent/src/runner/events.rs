@@ -37,6 +37,8 @@ pub(super) enum Event {
     Failed(String),
     Ended(Exit),
     Probed(Finding),
+    /// Bytes that its file system holds.
+    Wrote(u64),
     NotKilled(String),
     Removed,
     NotRemoved(String),
@@ -89,6 +91,12 @@ impl Runner {
             Event::Probed(finding) => {
                 process.probed(finding, now);
                 self.keep(id).await;
+            }
+            Event::Wrote(bytes) => {
+                if process.wrote(bytes) {
+                    tracing::warn!(%id, bytes, "it wrote more than its disk limit: killing it");
+                    self.kill(id);
+                }
             }
             Event::NotKilled(reason) => {
                 tracing::warn!(%id, %reason, "cannot kill");

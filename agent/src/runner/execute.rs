@@ -4,6 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -92,6 +93,8 @@ pub struct Executor {
     pub runtime: Arc<PathBuf>,
     /// Parent of the processes' cgroups.
     pub cgroup: String,
+    /// Shortest time between two measurements of what a process has written.
+    pub disk_interval: Duration,
     /// Bounds of what is kept of their output.
     pub logs: LogLimits,
     /// Containers that may be started at once.
@@ -335,12 +338,14 @@ pub fn exit_of(found: Found) -> Exit {
             code: exit.code,
             signal: exit.signal,
             oom_killed: exit.oom_killed,
+            disk_exceeded: false,
             at: Timestamp(exit.at_ms),
         },
         Found::Running(_) | Found::Lost | Found::Nothing => Exit {
             code: None,
             signal: None,
             oom_killed: false,
+            disk_exceeded: false,
             at: crate::clock::timestamp(),
         },
     }

@@ -5,6 +5,7 @@
 
 pub mod adopt;
 pub mod container;
+mod disk;
 mod events;
 pub mod execute;
 mod handle;

@@ -6,7 +6,7 @@ use tokio::task::AbortHandle;
 use tucano_api::{
     agent::{Exit, ProcessReport},
     ids::ProcessId,
-    units::Timestamp,
+    units::{Bytes, Timestamp},
 };
 use tucano_oci_runtime::supervisor::Running;
 
@@ -32,6 +32,10 @@ pub struct Process {
     pub(super) reason: Option<String>,
     pub(super) image: Option<Arc<Unpacked>>,
     pub(super) running: Option<Arc<Running>>,
+    /// What its file system held when it was last measured, in bytes.
+    disk_used: Option<u64>,
+    /// Whether it is being killed for that.
+    disk_exceeded: bool,
     /// Events of earlier attempts to run it are not meant for this one.
     pub(super) attempt: u64,
     stop_signal: Option<i32>,
@@ -56,6 +60,8 @@ impl Process {
             reason: None,
             image: None,
             running: None,
+            disk_used: None,
+            disk_exceeded: false,
             attempt: 0,
             stop_signal: None,
             tasks: Vec::new(),
@@ -113,6 +119,7 @@ impl Process {
             restarts: self.restarts,
             last_exit: self.last_exit,
             relaxed: executor.relaxed(&process.config),
+            disk_used: self.disk_used.map(Bytes),
             metrics: None,
         }
     }
@@ -158,6 +165,7 @@ impl Process {
         self.started_at = Some(timestamp());
         self.running = Some(running);
         self.reason = None;
+        (self.disk_used, self.disk_exceeded) = (None, false);
         self.actual.apply(Change::Started, now);
     }
 
@@ -166,7 +174,18 @@ impl Process {
         self.actual.apply(Change::Failed, now);
     }
 
+    /// Takes what its file system holds; whether that is more than it may be, for the first time.
+    pub(super) fn wrote(&mut self, bytes: u64) -> bool {
+        self.disk_used = Some(bytes);
+        let exceeds = self.health().is_some() && bytes > self.actual.process.config.disk.0;
+        exceeds && !std::mem::replace(&mut self.disk_exceeded, true)
+    }
+
     pub(super) fn ended(&mut self, exit: Exit, now: Duration) {
+        let exit = Exit {
+            disk_exceeded: self.disk_exceeded,
+            ..exit
+        };
         // Asked to end because it was not healthy, it ended by our signal: the reason is the better explanation.
         if !matches!(self.actual.phase, Phase::Stopping { .. }) {
             self.reason = Some(exit.to_string());

@@ -9,6 +9,7 @@ use tucano_api::{
 use tucano_oci_runtime::supervisor::Running;
 
 use super::{
+    disk,
     events::{Event, Teller},
     execute::Executor,
     lifecycle::{Actual, Health, Phase, Step},
@@ -112,7 +113,7 @@ impl Runner {
         });
     }
 
-    fn kill(&mut self, id: &ProcessId) {
+    pub(super) fn kill(&mut self, id: &ProcessId) {
         let Some(running) = self
             .processes
             .get(id)
@@ -167,6 +168,8 @@ impl Runner {
             process.add_task(task.abort_handle());
         }
         let record = process.record();
+        let watched = disk::watch(Arc::clone(&executor), tell.clone());
+        process.add_task(tokio::spawn(watched).abort_handle());
         let task = tokio::spawn(watch_end(executor, record, running, tell));
         process.add_task(task.abort_handle());
     }
@@ -237,6 +240,7 @@ async fn watch_end(executor: Arc<Executor>, record: Record, running: Arc<Running
                 code: None,
                 signal: None,
                 oom_killed: false,
+                disk_exceeded: false,
                 at: timestamp(),
             }
         }

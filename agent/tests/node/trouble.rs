@@ -54,6 +54,37 @@ fn a_process_beyond_its_memory_is_killed_alone_and_reported_so() {
 }
 
 #[test]
+fn a_process_that_writes_more_than_its_disk_limit_is_killed_alone_and_starts_with_an_empty_disk() {
+    on_a_node("limits = { disk_interval = \"50ms\" }", async |node| {
+        let hog = "disk = \"16MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\" }";
+        let nameless =
+            "disk = \"16MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\", HOG_NAMELESS = \"1\" }";
+        let frugal = "disk = \"64MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\" }";
+        let processes = vec![
+            process("disk-hog", 1, hog),
+            process("disk-hog", 2, nameless),
+            process("disk-hog", 3, frugal),
+        ];
+        node.desire(1, processes).await;
+        for id in ["disk-hog-1", "disk-hog-2"] {
+            let killed =
+                |process: &ProcessReport| process.last_exit.is_some_and(|exit| exit.disk_exceeded);
+            let process = node
+                .wait_for_process(id, "killed for its disk", killed)
+                .await;
+            assert!(process.reason.unwrap().contains("disk limit"));
+        }
+        let measured =
+            |process: &ProcessReport| process.disk_used.is_some_and(|used| used.0 > 40 << 20);
+        let process = node
+            .wait_for_process("disk-hog-3", "its use", measured)
+            .await;
+        assert_eq!(process.restarts, 0);
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
 fn an_image_that_is_not_there_holds_up_nobody_else() {
     on_a_node("", async |node| {
         let mut lost = process("hello", 1, "");

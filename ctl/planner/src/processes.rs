@@ -62,6 +62,7 @@ pub(crate) fn unreported(record: &ProcessRecord) -> ProcessReport {
         last_exit: None,
         relaxed: Vec::new(),
         metrics: None,
+        disk_used: None,
     }
 }
 

@@ -234,6 +234,7 @@ mod tests {
                 last_exit: None,
                 relaxed: Vec::new(),
                 metrics: None,
+                disk_used: None,
             },
         }
     }
@@ -269,6 +270,7 @@ mod tests {
             code: Some(1),
             signal: None,
             oom_killed: false,
+            disk_exceeded: false,
             at: Timestamp(0),
         });
         process

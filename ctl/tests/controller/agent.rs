@@ -226,6 +226,7 @@ fn healthy(process: &DesiredProcess, outcome: &Outcome) -> ProcessReport {
         last_exit: None,
         relaxed: Vec::new(),
         metrics: None,
+        disk_used: None,
     };
     outcome(process, &mut report);
     report

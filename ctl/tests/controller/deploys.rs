@@ -116,6 +116,7 @@ async fn what_does_not_become_healthy_is_named_with_its_reason() {
                 code: Some(1),
                 signal: None,
                 oom_killed: false,
+                disk_exceeded: false,
                 at: Timestamp(1),
             });
         }

@@ -26,11 +26,12 @@ pub use layout::Layout;
 pub use programs::build_programs;
 
 /// The sample services, each with a directory below `images/`.
-pub const SAMPLES: [&str; 5] = [
+pub const SAMPLES: [&str; 6] = [
     "hello",
     "crash-loop",
     "slow-start",
     "memory-hog",
+    "disk-hog",
     "fork-bomb",
 ];
 

@@ -217,6 +217,21 @@ fn memory_hog_survives_where_it_may() {
 }
 
 #[test]
+fn disk_hog_writes_with_and_without_a_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("hog");
+    let name = file.to_str().unwrap();
+    let hog = env!("CARGO_BIN_EXE_disk-hog");
+    let named = Sample::start(hog, &[("HOG_MIB", "3"), ("HOG_FILE", name)]);
+    assert!(named.get("/hog").ends_with("written\n"));
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 3 << 20);
+    let nameless = [("HOG_MIB", "3"), ("HOG_FILE", name), ("HOG_NAMELESS", "1")];
+    let nameless = Sample::start(hog, &nameless);
+    assert!(nameless.get("/hog").ends_with("written\n"));
+    assert!(!file.exists());
+}
+
+#[test]
 fn fork_bomb_tells_how_many_it_got() {
     let bomb = Sample::start(env!("CARGO_BIN_EXE_fork-bomb"), &[("BOMB_PROCESSES", "3")]);
     assert!(

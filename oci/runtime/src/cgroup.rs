@@ -285,8 +285,8 @@ impl Cgroup {
         self.freeze(false);
     }
 
-    /// The processes in it and below.
-    pub(crate) fn processes(&self) -> Vec<i32> {
+    /// The processes in it and below, as this process's pid namespace numbers them, in ascending order.
+    pub fn processes(&self) -> Vec<i32> {
         let mut pids = Vec::new();
         if let Some(path) = self.directory("pids") {
             list_tree(path, &mut pids);

@@ -73,6 +73,7 @@ impl Large {
                 last_exit: None,
                 relaxed: Vec::new(),
                 metrics: None,
+                disk_used: None,
             });
         NodeReport {
             node: Some(node.clone()),

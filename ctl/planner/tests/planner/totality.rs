@@ -79,10 +79,12 @@ fn odd_process(parts: (u64, u8, Option<u16>, u32, bool, u64)) -> ProcessReport {
             code: None,
             signal: None,
             oom_killed,
+            disk_exceeded: false,
             at: Timestamp(at),
         }),
         relaxed: Vec::new(),
         metrics: None,
+        disk_used: None,
     }
 }
 

@@ -202,6 +202,7 @@ impl Container {
             code: (!oom_killed).then_some(1),
             signal: oom_killed.then_some(9),
             oom_killed,
+            disk_exceeded: false,
             at: now,
         });
         self.enter(ProcessState::BackOff, now.after(BACK_OFF));
@@ -236,6 +237,7 @@ impl Container {
             last_exit: self.last_exit,
             relaxed: Vec::new(),
             metrics: None,
+            disk_used: None,
         }
     }
 }
