@@ -56,10 +56,9 @@ fn a_process_beyond_its_memory_is_killed_alone_and_reported_so() {
 #[test]
 fn a_process_that_writes_more_than_its_disk_limit_is_killed_alone_and_starts_with_an_empty_disk() {
     on_a_node("limits = { disk_interval = \"50ms\" }", async |node| {
-        let hog = "disk = \"16MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\" }";
-        let nameless =
-            "disk = \"16MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\", HOG_NAMELESS = \"1\" }";
-        let frugal = "disk = \"64MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\" }";
+        let hog = "user = \"0\"\ndisk = \"16MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\" }";
+        let nameless = "user = \"0\"\ndisk = \"16MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\", HOG_NAMELESS = \"1\" }";
+        let frugal = "user = \"0\"\ndisk = \"64MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\" }";
         let processes = vec![
             process("disk-hog", 1, hog),
             process("disk-hog", 2, nameless),
