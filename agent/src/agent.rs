@@ -27,7 +27,7 @@ use crate::{
         network::{self, Network},
         probe, state,
     },
-    settings::Settings,
+    settings::{DEFAULT_CGROUP, Settings},
 };
 
 /// Why the agent cannot run.
@@ -75,6 +75,7 @@ pub struct Agent {
     runner: Runner,
     monitor: Monitor,
     api: Api,
+    handle: Handle,
 }
 
 impl Agent {
@@ -100,7 +101,7 @@ impl Agent {
             agent_id.clone(),
         )?;
         let api = Api::new(
-            handle,
+            handle.clone(),
             Arc::clone(&executor),
             settings.token.clone(),
             settings.limits.clone(),
@@ -112,19 +113,29 @@ impl Agent {
             runner,
             monitor,
             api,
+            handle,
         })
     }
 
     /// Runs until `end`. The processes go on running; the next agent adopts them.
     pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), Error> {
         let server = axum::serve(self.listener, self.api.router());
+        let handle = self.handle;
+        tucano_notify::ready();
         tokio::select! {
             served = async { server.await } => served.map_err(Error::Serve),
             () = self.runner.run() => Ok(()),
             () = self.monitor.run() => Ok(()),
+            () = tucano_notify::beat(async || status(&handle).await) => Ok(()),
             () = end => Ok(()),
         }
     }
+}
+
+/// For the service manager. An agent whose runner does not answer is dead.
+async fn status(handle: &Handle) -> Option<String> {
+    let processes = handle.count().await.ok()?;
+    Some(format!("{processes} processes are here"))
 }
 
 /// Each process takes some descriptors of the agent, and the usual soft limit of 1024 is soon reached.
@@ -168,7 +179,10 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
         images,
         network,
         runtime: Arc::new(runtime),
-        cgroup: settings.cgroup.clone(),
+        cgroup: settings
+            .cgroup
+            .clone()
+            .unwrap_or_else(|| DEFAULT_CGROUP.to_owned()),
         disk_interval: settings.limits.disk_interval.0,
         logs: LogLimits {
             file_bytes: settings.logs.file_bytes.0,

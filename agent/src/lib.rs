@@ -9,6 +9,7 @@
 //! - [`agent`]: all of it put together.
 
 pub mod agent;
+pub mod arguments;
 pub mod clock;
 mod controllers;
 mod crypto;

@@ -1,33 +1,16 @@
 //! `tucano_agentd`: settings, build, run, end.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use tucano_agent::{agent::Agent, settings::Settings};
-
-/// Runs what the controller wants on this node, and reports what runs.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    /// The agent's configuration.
-    #[arg(long, default_value = "/etc/tucano/agent.toml")]
-    config: PathBuf,
-    /// Only say whether the configuration is usable.
-    #[arg(long)]
-    check: bool,
-    /// How the log on stderr looks.
-    #[arg(long, value_enum, default_value = "text")]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
+use tucano_agent::{
+    agent::Agent,
+    arguments::{Arguments, LogFormat},
+    settings::Settings,
+};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -41,7 +24,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let settings = Settings::load(&arguments.config)?;
+    let mut settings = Settings::load(&arguments.config)?;
+    settings
+        .cgroup
+        .get_or_insert_with(|| arguments.cgroup.clone());
     if arguments.check {
         println!("{}: usable", arguments.config.display());
         return Ok(());
@@ -72,6 +58,7 @@ fn end_signal() -> anyhow::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
         tracing::info!("ending; the processes go on running");
+        tucano_notify::stopping();
     })
 }
 

@@ -17,6 +17,9 @@ use tucano_api::{
 
 use crate::runner::network::{PortRange, Subnet};
 
+/// Parent of the processes' cgroups, where neither the configuration nor the command line names one.
+pub const DEFAULT_CGROUP: &str = "tucano";
+
 /// Everything that `agent.toml` says; absent keys have their defaults.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,9 +56,9 @@ pub struct Settings {
     /// Ports of the node that may be forwarded to processes.
     #[serde(default)]
     pub ports: PortRange,
-    /// Parent of the processes' cgroups, relative to the agent's own.
-    #[serde(default = "default_cgroup")]
-    pub cgroup: String,
+    /// Parent of the processes' cgroups: below the agent's own, or with a leading slash below where cgroups are mounted.
+    #[serde(default)]
+    pub cgroup: Option<String>,
     /// Memory kept for the system.
     #[serde(default = "default_memory_reserved")]
     pub memory_reserved: Bytes,
@@ -322,14 +325,10 @@ impl Settings {
                 "write 1 to 15 letters, digits, '-' and '_'",
             ));
         }
-        let parts = self.cgroup.split('/');
-        if self.cgroup.len() > 200 || !parts.clone().all(|part| !part.is_empty() && simple(part)) {
-            return Err(Problem::new(
-                "cgroup",
-                "write a relative path of letters, digits, '-' and '_'",
-            ));
+        match &self.cgroup {
+            Some(path) => check_cgroup(path).map_err(|advice| Problem::new("cgroup", advice)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -390,6 +389,19 @@ fn read_token(path: &Path) -> Result<Token, LoadError> {
 }
 
 /// A file's text, not read further than a configuration may be long.
+/// Parents of cgroups are named as systemd names its units, and never lead upwards.
+pub(crate) fn check_cgroup(path: &str) -> Result<(), &'static str> {
+    let plain = |part: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.@:\\".contains(&b);
+        !part.is_empty() && !part.starts_with('.') && part.bytes().all(allowed)
+    };
+    let below = path.strip_prefix('/').unwrap_or(path);
+    if path.len() <= 200 && below.split('/').all(plain) {
+        return Ok(());
+    }
+    Err("write a path such as \"tucano\" or \"/system.slice/tucano-processes.service\"")
+}
+
 fn read_bounded(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
@@ -410,9 +422,6 @@ fn default_listen() -> SocketAddr {
 }
 fn default_bridge() -> String {
     "tucano0".into()
-}
-fn default_cgroup() -> String {
-    "tucano".into()
 }
 fn default_memory_reserved() -> Bytes {
     Bytes::mib(128)
@@ -456,7 +465,8 @@ mod tests {
             ),
             ("data_dir = \"x\"", "absolute path"),
             ("bridge = \"a bridge\"", "bridge: write 1 to 15"),
-            ("cgroup = \"../up\"", "cgroup: write a relative path"),
+            ("cgroup = \"../up\"", "cgroup: write a path"),
+            ("cgroup = \"/\"", "cgroup: write a path"),
             ("subnet = \"10.0.0.0/31\"", "subnet"),
             ("subnet = \"10.0.0.1/16\"", "10.0.0.0/16"),
             ("ports = \"9-3\"", "ports"),
@@ -514,5 +524,37 @@ mod tests {
         fs::remove_file(&token).unwrap();
         let message = Settings::load(&file).unwrap_err().to_string();
         assert!(message.contains("cannot read token_file"), "{message}");
+    }
+
+    /// The package's configuration. Whole: with everything that is commented out, too.
+    fn packaged(whole: bool) -> Settings {
+        let setting = |line: &'static str| {
+            let shown = line.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
+            shown.filter(|_| whole).unwrap_or(line)
+        };
+        let lines: Vec<_> = include_str!("../../dist/agent/agent.toml")
+            .lines()
+            .map(setting)
+            .collect();
+        read(&lines.join("\n")).unwrap()
+    }
+
+    #[test]
+    fn the_packages_configuration_listens_on_loopback_alone_and_has_a_token() {
+        let settings = packaged(false);
+        assert!(settings.listen.ip().is_loopback());
+        assert!(settings.token_file.is_some());
+        assert_eq!(settings.cgroup, None);
+    }
+
+    #[test]
+    fn what_the_packages_configuration_shows_in_comments_is_valid_and_the_default() {
+        let (settings, default) = (packaged(true), packaged(false));
+        assert!(settings.ip.is_some() && settings.name.is_some());
+        assert_eq!(settings.data_dir, default.data_dir);
+        assert_eq!(settings.ports.to_string(), default.ports.to_string());
+        assert_eq!(settings.memory_reserved, default.memory_reserved);
+        assert_eq!(settings.logs.file_bytes, default.logs.file_bytes);
+        assert_eq!(settings.limits.processes, default.limits.processes);
     }
 }

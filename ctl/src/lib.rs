@@ -25,6 +25,7 @@
 
 pub mod agent_mgr;
 pub mod alerts;
+pub mod arguments;
 pub mod balancer;
 pub mod body;
 pub mod brain;

@@ -1,40 +1,18 @@
 //! `tucano_ctld`: settings, build, run, drain.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tucano_ctl::{
-    Config, Controller, StartError, http::server::ListenError, store::lock::LockError,
+    Config, Controller, StartError,
+    arguments::{Arguments, LogFormat},
+    brain::Brain,
+    http::server::ListenError,
+    store::lock::LockError,
 };
-
-const AFTER_HELP: &str = "\
-Exit codes: 0 ended as asked, or the configuration is valid; 2 wrong usage; 3 invalid configuration;
-4 the data directory is in use; 5 an address is in use; 1 anything else.
-
-SIGHUP reloads the configuration. SIGTERM and SIGINT end the controller and its balancer; containers run on.";
-
-/// Controller of a Tucano cluster.
-#[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP)]
-struct Arguments {
-    /// Static configuration.
-    #[arg(long, value_name = "FILE", default_value = "/etc/tucano/ctl.toml")]
-    config: PathBuf,
-    /// Only validate the configuration.
-    #[arg(long)]
-    check: bool,
-    /// How to write the log, which goes to stderr; RUST_LOG sets what is in it.
-    #[arg(long, value_enum, default_value = "text")]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
+use tucano_planner::Cluster;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -104,22 +82,39 @@ async fn run(config: Config, arguments: &Arguments) -> ExitCode {
             return exit_code(&error);
         }
     };
+    tucano_notify::ready();
+    let brain = controller.api().brain.clone();
+    let heart = tucano_notify::beat(async || status(&brain).await);
+    tokio::pin!(heart);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => {
-                let api = controller.api();
-                if let Err(error) = api.config.reload(&api.brain).await {
-                    tracing::error!(%error, "the configuration was not reloaded; the old one stays in force");
-                }
-            }
+            _ = hangup.recv() => reload(&controller).await,
             () = controller.failed() => return ExitCode::FAILURE,
+            () = &mut heart => {}
         }
     }
     tracing::info!("ending");
+    tucano_notify::stopping();
     controller.stop().await;
     ExitCode::SUCCESS
+}
+
+async fn reload(controller: &Controller) {
+    tucano_notify::reloading();
+    let api = controller.api();
+    if let Err(error) = api.config.reload(&api.brain).await {
+        tracing::error!(%error, "the configuration was not reloaded; the old one stays in force");
+    }
+    tucano_notify::ready();
+}
+
+/// For the service manager. Asked of the brain: a controller whose brain does not answer is dead.
+async fn status(brain: &Brain) -> Option<String> {
+    let nodes = brain.query(Cluster::nodes).await.ok()?;
+    let alive = nodes.iter().filter(|node| node.alive.is_some()).count();
+    Some(format!("{alive} of {} workers are alive", nodes.len()))
 }
 
 fn exit_code(error: &StartError) -> ExitCode {

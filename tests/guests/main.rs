@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod guest;
+mod load;
 mod machines;
 mod node;
+mod packages;
 mod runtime;

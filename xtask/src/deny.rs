@@ -8,10 +8,13 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::run::{cargo, find_program, step, workspace};
+use crate::run::{Tool, step, workspace};
 
-/// The version that is installed where there is none.
-const VERSION: &str = "0.20.2";
+/// What checks them.
+const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+};
 /// Where cargo-deny looks for the advisories.
 const DATABASE_URL: &str = "https://github.com/RustSec/advisory-db";
 /// Directory with the advisories, for machines that cannot reach that.
@@ -19,7 +22,7 @@ const DATABASE: &str = "TUCANO_ADVISORY_DB";
 
 /// Runs every check that can be run here, and says which cannot.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let program = find_or_install()?;
+    let program = CARGO_DENY.find_or_install()?;
     let deny = || {
         let mut command = Command::new(&program);
         command.current_dir(workspace()).arg("--locked");
@@ -45,28 +48,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
         check.args(["bans", "licenses", "sources"]);
     }
     step("checking the dependencies", &mut check)
-}
-
-fn find_or_install() -> anyhow::Result<PathBuf> {
-    let tools = workspace().join("target/tools");
-    let own = tools.join("bin/cargo-deny");
-    if let Some(program) = find_program("cargo-deny").or_else(|| own.is_file().then(|| own.clone()))
-    {
-        return Ok(program);
-    }
-    let mut install = cargo();
-    install
-        .args([
-            "install",
-            "cargo-deny",
-            "--locked",
-            "--version",
-            VERSION,
-            "--root",
-        ])
-        .arg(&tools);
-    step("installing cargo-deny into target/tools", &mut install)?;
-    Ok(own)
 }
 
 /// A repository made of a directory of advisories. cargo-deny fetches its database by git alone, so git is told to

@@ -2,13 +2,14 @@
 //!
 //! - [`packages`]: what the system must have, and why; [`apt`]: installing what is missing;
 //! - [`demo`]: a cluster on this machine, with a service that answers; [`leftovers`]: that nothing of it remains;
-//! - [`deny`]: licences, sources and vulnerabilities of dependencies.
+//! - [`package`]: Debian packages; [`deny`]: licences, sources and vulnerabilities of dependencies.
 
 mod apt;
 mod demo;
 mod deny;
 mod http;
 mod leftovers;
+mod package;
 mod packages;
 mod run;
 
@@ -40,6 +41,8 @@ enum Task {
     },
     /// Build the sample services' images into target/images.
     Images,
+    /// Build static programs and their Debian packages into target/packages.
+    Package(package::Options),
     /// Only install what the other tasks need from the system.
     Setup,
     /// Check the dependencies' licences, sources and known vulnerabilities.
@@ -65,12 +68,19 @@ fn run(task: Task) -> anyhow::Result<()> {
         }
         Task::Test { arguments } => {
             apt::install(Purpose::Test)?;
+            if needs_packages(&arguments) {
+                package::run(&package::Options::quick())?;
+            }
             build()?;
             test(&arguments)
         }
         Task::Images => {
             apt::install(Purpose::Build)?;
             images()
+        }
+        Task::Package(options) => {
+            apt::install(Purpose::Build)?;
+            package::run(&options)
         }
         Task::Setup => apt::install(Purpose::Test),
         Task::Deny => deny::run(),
@@ -94,6 +104,14 @@ fn images() -> anyhow::Result<()> {
         eprintln!("  {}", archive.display());
     }
     Ok(())
+}
+
+/// Machines that tests boot install the packages.
+fn needs_packages(arguments: &[OsString]) -> bool {
+    let is_selection =
+        |argument: &OsString| ["-p", "--package"].iter().any(|flag| argument == flag);
+    !arguments.iter().any(is_selection)
+        || arguments.iter().any(|argument| argument == "tucano_tests")
 }
 
 /// A test that lacks something of the machine fails here instead of skipping itself: all of it was just set up.
@@ -129,5 +147,8 @@ mod tests {
             panic!("test is another task");
         };
         assert_eq!(arguments, ["-p", "tucano_api", "--", "--nocapture"]);
+        assert!(!needs_packages(&arguments));
+        assert!(needs_packages(&["-p".into(), "tucano_tests".into()]));
+        assert!(needs_packages(&[]));
     }
 }

@@ -33,7 +33,7 @@ enum Evidence {
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 24] = [
+pub(crate) const PACKAGES: [Package; 26] = [
     program(
         "gcc",
         "gcc",
@@ -46,6 +46,12 @@ pub(crate) const PACKAGES: [Package; 24] = [
         reason: "the static C library, for the sample images' programs",
         evidence: Evidence::Library("libc.a"),
     },
+    program(
+        "binutils",
+        "strip",
+        Purpose::Build,
+        "packages have programs without symbols",
+    ),
     program(
         "iproute2",
         "ip",
@@ -144,6 +150,12 @@ pub(crate) const PACKAGES: [Package; 24] = [
         "mmdebstrap",
         Purpose::Test,
         "tests boot machines with systemd from Debian's packages",
+    ),
+    program(
+        "lintian",
+        "lintian",
+        Purpose::Test,
+        "packages keep to Debian's policy",
     ),
     program(
         "bash",

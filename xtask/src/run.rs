@@ -34,6 +34,35 @@ pub(crate) fn step(what: &str, command: &mut Command) -> anyhow::Result<()> {
     bail!("{what} failed: {program} ended with {status}");
 }
 
+/// A program that cargo installs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tool {
+    pub(crate) name: &'static str,
+    /// The one that is installed where there is none.
+    pub(crate) version: &'static str,
+}
+
+impl Tool {
+    /// The system's, or one of the workspace's own.
+    pub(crate) fn find_or_install(self) -> anyhow::Result<PathBuf> {
+        let tools = workspace().join("target/tools");
+        let own = tools.join("bin").join(self.name);
+        if let Some(program) =
+            find_program(self.name).or_else(|| own.is_file().then(|| own.clone()))
+        {
+            return Ok(program);
+        }
+        let mut install = cargo();
+        install
+            .args(["install", self.name, "--locked"])
+            .args(["--version", self.version, "--root"])
+            .arg(&tools);
+        let what = format!("installing {} into target/tools", self.name);
+        step(&what, &mut install)?;
+        Ok(own)
+    }
+}
+
 /// Where a program of the PATH, or of the system's usual directories, is.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -22,6 +22,7 @@ pub(super) enum Message {
         oneshot::Sender<Result<Generation, Refused>>,
     ),
     Answered(ReportAccepted),
+    Count(oneshot::Sender<usize>),
     Happened {
         id: ProcessId,
         attempt: u64,

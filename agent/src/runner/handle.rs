@@ -65,6 +65,17 @@ impl Handle {
         answered.await.map_err(|_| Refused::Ending)?
     }
 
+    /// How many processes there are, by the runner's own word.
+    pub async fn count(&self) -> Result<usize, Refused> {
+        let (answer, answered) = oneshot::channel();
+        let message = Message::Count(answer);
+        self.messages
+            .send(message)
+            .await
+            .map_err(|_| Refused::Ending)?;
+        answered.await.map_err(|_| Refused::Ending)
+    }
+
     /// Tells the runner what the controller answered to a report.
     pub async fn controller_answered(&self, answer: ReportAccepted) {
         // A runner that has ended needs no answers.

@@ -143,6 +143,7 @@ impl Runner {
                 drop(answer.send(result));
             }
             Message::Answered(answer) => self.controller_answered(answer),
+            Message::Count(answer) => drop(answer.send(self.processes.len())),
             Message::Happened { id, attempt, event } => self.happened(&id, attempt, event).await,
         }
     }

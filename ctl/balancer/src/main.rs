@@ -11,6 +11,7 @@ use tucano_balancer::{
     daemon::{Balancer, StartError, raise_descriptor_limit},
     errors::chain,
     lock::{EXIT_LOCKED, LockError},
+    plane::Plane,
     settings::{LogFormat, Settings},
 };
 
@@ -26,14 +27,23 @@ async fn main() -> ExitCode {
     }
     match Balancer::build(&settings).await {
         Ok(balancer) => {
-            balancer.run(stop).await;
-            ExitCode::SUCCESS
+            tucano_notify::ready();
+            let plane = balancer.plane().clone();
+            tokio::select! {
+                () = balancer.run(stop) => ExitCode::SUCCESS,
+                () = tucano_notify::beat(async || Some(status(&plane))) => ExitCode::FAILURE,
+            }
         }
         Err(cause) => {
             error!("{}", chain(&cause));
             exit_code(&cause)
         }
     }
+}
+
+/// For the service manager.
+fn status(plane: &Plane) -> String {
+    format!("{} connections", plane.clients.connections())
 }
 
 fn exit_code(cause: &StartError) -> ExitCode {
@@ -71,6 +81,7 @@ fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
             if stop.is_cancelled() {
                 std::process::exit(1);
             }
+            tucano_notify::stopping();
             stop.cancel();
         }
     });

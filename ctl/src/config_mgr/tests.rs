@@ -325,3 +325,45 @@ fn a_worker_is_found_by_name_or_else_by_address() {
             .is_none()
     );
 }
+
+/// The package's configuration, with tokens that are there. Whole: with everything that is commented out, too.
+fn packaged(whole: bool) -> Config {
+    let directory = tempfile::tempdir().unwrap();
+    for token in ["token", "agent-token"] {
+        std::fs::write(directory.path().join(token), "secret").unwrap();
+    }
+    let text = include_str!("../../../dist/ctl/ctl.toml").replace("/etc/tucano/", "");
+    let setting = |line: &str| {
+        let shown = line.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
+        shown.filter(|_| whole).unwrap_or(line).to_owned()
+    };
+    let lines: Vec<String> = text.lines().map(setting).collect();
+    Config::parse("ctl.toml", directory.path(), &lines.join("\n")).unwrap()
+}
+
+#[test]
+fn the_packages_configuration_is_the_default_on_loopback_with_tokens() {
+    let config = packaged(false);
+    assert!(config.token.is_some() && config.agent_token.is_some());
+    assert!(config.topology.workers.is_empty() && !config.balancer.spawn);
+    let loopback = Listen::Address(([127, 0, 0, 1], 7070).into());
+    assert_eq!(config.listen, [loopback]);
+}
+
+#[test]
+fn what_the_packages_configuration_shows_in_comments_is_valid_and_the_default() {
+    let config = packaged(true);
+    assert_eq!(config.data_dir, minimal("").data_dir);
+    assert_eq!(config.planner, tucano_planner::Settings::default());
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.topology.workers.len(), 1);
+}
+
+#[test]
+fn the_manual_page_has_every_limit() {
+    let page = include_str!("../../../dist/man/tucano-ctl.toml.5");
+    let limits = toml::Table::try_from(Limits::default()).unwrap();
+    for key in limits.keys() {
+        assert!(page.contains(&format!("\\fB{key}\\fR")), "{key}");
+    }
+}

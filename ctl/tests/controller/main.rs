@@ -20,3 +20,4 @@ mod nodes;
 mod observing;
 mod pulling;
 mod registry;
+mod service_manager;

@@ -1,4 +1,5 @@
-//! The command line.
+//! The command line of `tucano_oci`.
+#![allow(missing_docs, reason = "the help texts are the documentation")]
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,32 +9,32 @@ use serde_json::Value;
 /// Runs OCI containers.
 #[derive(Parser)]
 #[command(version)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     /// Directory of the containers' state.
     #[arg(long, default_value = "/run/tucano_oci")]
-    pub(crate) root: PathBuf,
+    pub root: PathBuf,
     /// File that errors are written to, beside stderr.
     #[arg(long)]
-    pub(crate) log: Option<PathBuf>,
+    pub log: Option<PathBuf>,
     /// How they are written to it.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) log_format: LogFormat,
+    pub log_format: LogFormat,
     /// Accepted for callers' sake: there are no messages for debugging.
     #[arg(long)]
     debug: bool,
     /// Make cgroups through systemd: refused.
     #[arg(long)]
-    pub(crate) systemd_cgroup: bool,
+    pub systemd_cgroup: bool,
     /// Go on where cgroups are out of reach: they never are for root, as whom alone this program runs.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) rootless: Rootless,
+    pub rootless: Rootless,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub command: Command,
 }
 
 /// A log file's lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
+pub enum LogFormat {
     /// `time=… level=… msg=…`
     #[default]
     Text,
@@ -43,7 +44,7 @@ pub(crate) enum LogFormat {
 
 /// Whether to do without privileges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Rootless {
+pub enum Rootless {
     True,
     False,
     #[default]
@@ -52,7 +53,7 @@ pub(crate) enum Rootless {
 
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ListFormat {
+pub enum ListFormat {
     /// For people.
     #[default]
     Table,
@@ -61,7 +62,7 @@ pub(crate) enum ListFormat {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// Create a container, which waits to be started.
     Create {
         #[command(flatten)]
@@ -187,124 +188,124 @@ pub(crate) enum Command {
 
 /// What a container is made from, and with what.
 #[derive(Args)]
-pub(crate) struct BundleOptions {
+pub struct BundleOptions {
     /// The bundle's directory.
     #[arg(short, long, default_value = ".")]
-    pub(crate) bundle: PathBuf,
+    pub bundle: PathBuf,
     /// File to write the number of its first process to.
     #[arg(long)]
-    pub(crate) pid_file: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
     /// Listening socket to send its terminal to.
     #[arg(long)]
-    pub(crate) console_socket: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
     /// How many descriptors, from 3 on, to pass to it.
     #[arg(long, default_value_t = 0)]
-    pub(crate) preserve_fds: u32,
+    pub preserve_fds: u32,
     /// Enter the root without `pivot_root`, which does not work where the host's root is a ramdisk.
     #[arg(long)]
-    pub(crate) no_pivot: bool,
+    pub no_pivot: bool,
     /// Leave it in the session keyring of the caller.
     #[arg(long)]
-    pub(crate) no_new_keyring: bool,
+    pub no_new_keyring: bool,
 }
 
 /// What a command in a container is, and has.
 #[derive(Args)]
-pub(crate) struct ExecOptions {
+pub struct ExecOptions {
     /// File with the `process` to run, as in config.json.
     #[arg(short, long)]
-    pub(crate) process: Option<PathBuf>,
+    pub process: Option<PathBuf>,
     /// `NAME=value`, added to the container's own.
     #[arg(short, long)]
-    pub(crate) env: Vec<String>,
+    pub env: Vec<String>,
     /// Working directory.
     #[arg(long)]
-    pub(crate) cwd: Option<PathBuf>,
+    pub cwd: Option<PathBuf>,
     /// `uid` or `uid:gid`.
     #[arg(short, long)]
-    pub(crate) user: Option<String>,
+    pub user: Option<String>,
     /// Supplementary group.
     #[arg(short = 'g', long)]
-    pub(crate) additional_gids: Vec<u32>,
+    pub additional_gids: Vec<u32>,
     /// Capability, added to the container's own.
     #[arg(short, long)]
-    pub(crate) cap: Vec<String>,
+    pub cap: Vec<String>,
     /// It can never gain privileges.
     #[arg(long)]
-    pub(crate) no_new_privs: bool,
+    pub no_new_privs: bool,
     /// With a terminal.
     #[arg(short, long)]
-    pub(crate) tty: bool,
+    pub tty: bool,
     /// Listening socket to send the terminal to.
     #[arg(long)]
-    pub(crate) console_socket: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
     /// File to write its number to.
     #[arg(long)]
-    pub(crate) pid_file: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
     /// How many descriptors, from 3 on, to pass to it.
     #[arg(long, default_value_t = 0)]
-    pub(crate) preserve_fds: u32,
+    pub preserve_fds: u32,
     /// Do not wait for its end.
     #[arg(short, long)]
-    pub(crate) detach: bool,
+    pub detach: bool,
     /// In a paused container too.
     #[arg(long)]
-    pub(crate) ignore_paused: bool,
+    pub ignore_paused: bool,
 }
 
 /// Limits, each as in `linux.resources`. Memory is in bytes, or with one of the units b, k, m, g and t; -1 is no limit.
 #[derive(Args, Default)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// File with `linux.resources` as JSON (`-`: stdin), which the other options come on top of.
     #[arg(short, long)]
-    pub(crate) resources: Option<PathBuf>,
+    pub resources: Option<PathBuf>,
     /// Share of disks, 10 to 1000.
     #[arg(long)]
-    pub(crate) blkio_weight: Option<u16>,
+    pub blkio_weight: Option<u16>,
     /// Period of the CPU quota, in microseconds.
     #[arg(long)]
-    pub(crate) cpu_period: Option<u64>,
+    pub cpu_period: Option<u64>,
     /// CPU time in each period, in microseconds.
     #[arg(long, allow_hyphen_values = true)]
-    pub(crate) cpu_quota: Option<i64>,
+    pub cpu_quota: Option<i64>,
     /// CPU time that can be saved up, in microseconds.
     #[arg(long)]
-    pub(crate) cpu_burst: Option<u64>,
+    pub cpu_burst: Option<u64>,
     /// Share of the CPU, 1024 being usual.
     #[arg(long, alias = "cpu-shares")]
-    pub(crate) cpu_share: Option<u64>,
+    pub cpu_share: Option<u64>,
     /// Period of the real-time quota, in microseconds.
     #[arg(long)]
-    pub(crate) cpu_rt_period: Option<u64>,
+    pub cpu_rt_period: Option<u64>,
     /// Real-time CPU time in each period, in microseconds.
     #[arg(long, allow_hyphen_values = true)]
-    pub(crate) cpu_rt_runtime: Option<i64>,
+    pub cpu_rt_runtime: Option<i64>,
     /// 1: only CPU time that nobody else wants.
     #[arg(long)]
-    pub(crate) cpu_idle: Option<i64>,
+    pub cpu_idle: Option<i64>,
     /// CPUs, such as 0-2,5.
     #[arg(long)]
-    pub(crate) cpuset_cpus: Option<String>,
+    pub cpuset_cpus: Option<String>,
     /// Memory nodes.
     #[arg(long)]
-    pub(crate) cpuset_mems: Option<String>,
+    pub cpuset_mems: Option<String>,
     /// Memory.
     #[arg(long, value_parser = bytes, allow_hyphen_values = true)]
-    pub(crate) memory: Option<i64>,
+    pub memory: Option<i64>,
     /// Memory that it is brought back to when the host lacks some.
     #[arg(long, value_parser = bytes, allow_hyphen_values = true)]
-    pub(crate) memory_reservation: Option<i64>,
+    pub memory_reservation: Option<i64>,
     /// Memory and swap together.
     #[arg(long, value_parser = bytes, allow_hyphen_values = true)]
-    pub(crate) memory_swap: Option<i64>,
+    pub memory_swap: Option<i64>,
     /// Processes and threads.
     #[arg(long, allow_hyphen_values = true)]
-    pub(crate) pids_limit: Option<i64>,
+    pub pids_limit: Option<i64>,
 }
 
 impl Limits {
     /// Those that are given, by section and name in the specification.
-    pub(crate) fn fields(&self) -> Vec<(&'static str, &'static str, Value)> {
+    pub fn fields(&self) -> Vec<(&'static str, &'static str, Value)> {
         let fields = [
             ("blockIO", "weight", self.blkio_weight.map(Value::from)),
             ("cpu", "period", self.cpu_period.map(Value::from)),
@@ -378,7 +379,7 @@ fn bytes(text: &str) -> Result<i64, String> {
 
 /// Commands for the agent: containers with a supervisor and a home directory.
 #[derive(Subcommand)]
-pub(crate) enum Own {
+pub enum Own {
     /// Start the container of a home directory (its launch.json) and stay with it, in the background; one JSON line on stdout
     /// tells how the start went.
     #[command(hide = true)]

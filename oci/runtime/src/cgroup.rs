@@ -148,21 +148,13 @@ impl Cgroup {
         }
     }
 
-    /// The cgroup at `path` below this process's own, without making it.
-    pub(crate) fn at(path: &str) -> Result<Self, Error> {
-        Self::beneath(own::Base::Own, path, &[])
-    }
-
-    /// The cgroup at a path as a specification means it: absolute from the top of what is mounted, else below the own one;
-    /// under the controllers that these limits need.
+    /// The cgroup at a path as a specification means it: absolute from the top of what is mounted, else below this process's
+    /// own one; under the controllers that these limits need. It is not made.
     pub(crate) fn specified(path: &str, limits: Option<&LinuxResources>) -> Result<Self, Error> {
+        let base = own::Base::of_specified(path);
         let more = settings::controllers(limits);
-        Self::beneath(own::Base::of_specified(path), path, &more)
-    }
-
-    fn beneath(base: own::Base, path: &str, more: &[&str]) -> Result<Self, Error> {
         let path = checked(path)?;
-        let directories = own::find(base, more)?
+        let directories = own::find(base, &more)?
             .into_iter()
             .map(|(controller, base)| (controller, base.join(&path)))
             .collect();
@@ -349,9 +341,9 @@ pub fn try_device_filter() -> io::Result<()> {
     devices::try_filter()
 }
 
-/// Removes the directory `path`, relative to this process's own cgroup, in each hierarchy, if it is empty.
+/// Removes the directory `path`, which is meant as for containers, in each hierarchy, if it is empty.
 pub fn remove_parent(path: &str) -> Result<(), Error> {
-    for directory in Cgroup::at(path)?.distinct() {
+    for directory in Cgroup::specified(path, None)?.distinct() {
         match fs::remove_dir(directory) {
             Err(error) if !is_absent(&error) && !is_in_use(&error) => {
                 return Err(Error::Remove {
@@ -365,7 +357,7 @@ pub fn remove_parent(path: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A path of plain names; the leading slash that other tools write means the own cgroup here too.
+/// A path of plain names, below its base.
 fn checked(path: &str) -> Result<PathBuf, Error> {
     use std::path::Component;
     let relative = Path::new(path.trim_start_matches('/'));

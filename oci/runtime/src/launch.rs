@@ -14,7 +14,7 @@ pub struct Launch {
     pub home: PathBuf,
     /// OCI runtime configuration. `linux.namespaces[network].path` names a network namespace to join, such as
     /// `/proc/<pid>/fd/<n>` of the caller, which must live until the start is reported.
-    /// `linux.cgroupsPath` is relative to the caller's own cgroup ([`crate::cgroup::Parent`]).
+    /// `linux.cgroupsPath` begins where cgroups are mounted if it has a leading slash, else at the caller's own cgroup.
     pub spec: Spec,
     /// Where the root file system comes from.
     pub rootfs: Rootfs,

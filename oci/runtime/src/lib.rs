@@ -13,6 +13,7 @@
 //! - `stdout.log`, `stderr.log`, and their rotated predecessors `.1`, `.2`…
 //! - `upper/`, `work/`: the writable layer.
 
+pub mod arguments;
 mod birth;
 pub mod bundle;
 pub mod cgroup;

@@ -2,7 +2,7 @@
 
 use std::{fs::OpenOptions, io::Write, path::PathBuf};
 
-use crate::arguments::LogFormat;
+use tucano_oci_runtime::arguments::LogFormat;
 
 /// Where messages go.
 pub(crate) struct Log {

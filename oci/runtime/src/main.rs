@@ -1,7 +1,6 @@
 //! `tucano_oci`: starts containers and runs commands in them. It takes runc's command line, so that programs made for that run
 //! containers by it; and it has a few commands of its own, for the agent.
 
-mod arguments;
 mod log;
 mod print;
 
@@ -9,15 +8,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tucano_oci_runtime::{
+    arguments::{Arguments, BundleOptions, Command, ExecOptions, Own, Rootless},
     bundle, exec,
     lifecycle::{self, Create, Event, Exec, Store, Update},
     probe, protect_program, supervise,
 };
 
-use crate::{
-    arguments::{Arguments, BundleOptions, Command, ExecOptions, Own, Rootless},
-    log::Log,
-};
+use crate::log::Log;
 
 /// What a command that failed ends with, as callers of runc expect it.
 const FAILED: u8 = 1;

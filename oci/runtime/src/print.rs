@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tucano_oci_runtime::{cgroup::Stats, features, lifecycle::Container};
 
-use crate::arguments::ListFormat;
+use tucano_oci_runtime::arguments::ListFormat;
 
 /// A container's state: what the specification asks for, and when it was created.
 pub(crate) fn state(container: &Container) -> Result<(), String> {

@@ -142,7 +142,7 @@ impl<'a> Supervisor<'a> {
             .ok_or("linux.cgroupsPath is missing")
             .step("specification")?;
         let limits = linux.and_then(|linux| linux.resources().as_ref());
-        let cgroup = Cgroup::at(path).step("cgroup")?;
+        let cgroup = Cgroup::specified(path, limits).step("cgroup")?;
         // Known before it exists: whoever finds a dead supervisor can clean up.
         let record = record(home, &cgroup)?;
         // One that is in use is somebody else's, and must not be cleaned up for the failure.

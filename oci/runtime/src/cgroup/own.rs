@@ -197,16 +197,22 @@ fn enable(parent: &Path, more: &[&str]) -> Result<(), Error> {
             source,
         }
     };
+    let control = parent.join("cgroup.subtree_control");
     let available =
         fs::read_to_string(parent.join("cgroup.controllers")).map_err(failed("available"))?;
+    let enabled = fs::read_to_string(&control).map_err(failed("enabled"))?;
+    let lists = |list: &str, name: &str| list.split_whitespace().any(|other| other == name);
     let wanted: Vec<_> = UNIFIED_CONTROLLERS
         .iter()
         .chain(more)
-        .filter(|name| available.split_whitespace().any(|other| other == **name))
+        .filter(|name| lists(&available, name) && !lists(&enabled, name))
         .map(|name| format!("+{name}"))
         .collect();
+    // What systemd has set up above a delegated cgroup is its own.
+    if wanted.is_empty() {
+        return Ok(());
+    }
     let wanted = wanted.join(" ");
-    let control = parent.join("cgroup.subtree_control");
     match fs::write(&control, &wanted) {
         Err(error) if is_in_use(&error) => {
             make_room(parent).map_err(failed(&wanted))?;

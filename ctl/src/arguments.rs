@@ -1,0 +1,35 @@
+//! The command line of `tucano_ctld`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 ended as asked, or the configuration is valid; 2 wrong usage; 3 invalid configuration;
+4 the data directory is in use; 5 an address is in use; 1 anything else.
+
+SIGHUP reloads the configuration. SIGTERM and SIGINT end the controller and its balancer; containers run on.";
+
+/// Controller of a Tucano cluster.
+#[derive(Debug, Parser)]
+#[command(name = "tucano_ctld", version, after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// Static configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/tucano/ctl.toml")]
+    pub config: PathBuf,
+    /// Only validate the configuration.
+    #[arg(long)]
+    pub check: bool,
+    /// How to write the log, which goes to stderr; RUST_LOG sets what is in it.
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

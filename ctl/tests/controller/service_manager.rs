@@ -1,0 +1,63 @@
+//! What the service manager is told (sd_notify(3)).
+
+use std::os::unix::net::UnixDatagram;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::ctl::{Ctl, PATIENCE, config, program};
+
+/// One that listens.
+struct Manager {
+    directory: TempDir,
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { directory, socket }
+    }
+
+    async fn start(&self, ctl: &mut Ctl) {
+        let mut command = program(&ctl.path("ctl.toml"));
+        command
+            .env("NOTIFY_SOCKET", self.directory.path().join("notify"))
+            .env("WATCHDOG_USEC", "300000");
+        ctl.start_as(command).await;
+    }
+
+    /// Whatever else is told before it is skipped.
+    fn expect(&self, wanted: &str) {
+        let mut message = [0; 4096];
+        loop {
+            let bytes = self.socket.recv(&mut message).unwrap();
+            let text = String::from_utf8_lossy(&message[..bytes]);
+            if text.lines().any(|line| line.starts_with(wanted)) {
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told_of_start_life_reload_and_end() {
+    let manager = Manager::new();
+    let mut ctl = Ctl::prepare(&config(1, "", ""));
+    manager.start(&mut ctl).await;
+    manager.expect("READY=1");
+    manager.expect("STATUS=0 of 1 workers are alive");
+    manager.expect("WATCHDOG=1");
+    manager.expect("WATCHDOG=1");
+
+    ctl.write_config(&config(2, "", ""));
+    ctl.signal(Signal::SIGHUP);
+    manager.expect("RELOADING=1");
+    manager.expect("READY=1");
+    manager.expect("STATUS=0 of 2 workers are alive");
+
+    ctl.signal(Signal::SIGTERM);
+    manager.expect("STOPPING=1");
+}

@@ -1,0 +1,205 @@
+//! The Debian packages, as `cargo xtask package --profile dev` built them.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tucano_testkit::{needs, tool};
+use tucano_tests::{
+    images::{self, workspace},
+    machines::{MACHINES, Machines},
+};
+
+use crate::load::Load;
+
+#[test]
+fn packages_keep_to_debians_policy() {
+    if !needs(&[tool("lintian")]) || !are_built() {
+        return;
+    }
+    let output = Command::new("lintian")
+        .args(["--fail-on", "error", "--tag-display-limit", "0"])
+        // Tests run as root, in containers too.
+        .arg("--allow-root")
+        .args(packages())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(!text.contains("E: "), "{text}");
+}
+
+#[test]
+fn packages_have_static_programs_and_no_secrets() {
+    if !needs(&[tool("dpkg-deb"), tool("readelf")]) || !are_built() {
+        return;
+    }
+    for (package, program) in [
+        ("tucano-ctl", "usr/sbin/tucano_ctld"),
+        ("tucano-ctl", "usr/sbin/tucano_balancerd"),
+        ("tucano-agent", "usr/sbin/tucano_agentd"),
+        ("tucano-agent", "usr/sbin/tucano_oci"),
+        ("tucano-cli", "usr/bin/tucano"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let extracted = Command::new("dpkg-deb")
+            .arg("--extract")
+            .args([&package_of(package), directory.path()])
+            .status()
+            .unwrap();
+        assert!(extracted.success(), "{package}");
+        let program = directory.path().join(program);
+        let headers = Command::new("readelf")
+            .arg("--segments")
+            .arg(&program)
+            .output();
+        let headers = String::from_utf8(headers.unwrap().stdout).unwrap();
+        // The kind that names the dynamic loader (elf(5)).
+        assert!(
+            headers.contains("LOAD") && !headers.contains("INTERP"),
+            "{headers}"
+        );
+        let version = Command::new(&program).arg("--version").output().unwrap();
+        assert!(version.status.success(), "{version:?}");
+        for secret in ["etc/tucano/token", "etc/tucano/agent-token"] {
+            assert!(!directory.path().join(secret).exists(), "{secret}");
+        }
+    }
+}
+
+/// Whether there are packages; `cargo xtask test` builds them.
+fn are_built() -> bool {
+    let built = directory().is_dir();
+    let message = "SKIPPED: this test needs `cargo xtask package --profile dev`";
+    assert!(
+        built || env::var_os("TUCANO_TESTS_MUST_RUN").is_none(),
+        "{message}"
+    );
+    if !built {
+        eprintln!("{message}");
+    }
+    built
+}
+
+/// All three.
+fn packages() -> [PathBuf; 3] {
+    ["tucano-ctl", "tucano-agent", "tucano-cli"].map(package_of)
+}
+
+fn package_of(name: &str) -> PathBuf {
+    let prefix = format!("{name}_");
+    fs::read_dir(directory())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| {
+            path.file_name()
+                .is_some_and(|file| file.to_string_lossy().starts_with(&prefix))
+        })
+        .unwrap_or_else(|| panic!("there is no {name} in {}", directory().display()))
+}
+
+fn directory() -> PathBuf {
+    workspace().join("target/packages/dev")
+}
+
+/// The three packages of the next version, which changes the configurations it comes with.
+fn next_version(directory: &Path) -> Vec<PathBuf> {
+    let dpkg_deb = |arguments: &[&OsStr]| {
+        let status = Command::new("dpkg-deb").args(arguments).status().unwrap();
+        assert!(status.success(), "dpkg-deb {arguments:?}");
+    };
+    let repack = |package: PathBuf| {
+        let tree = directory.join("tree");
+        dpkg_deb(&["--raw-extract".as_ref(), package.as_ref(), tree.as_ref()]);
+        let control = tree.join("DEBIAN/control");
+        let text = fs::read_to_string(&control).unwrap();
+        let newer = text.replace("Version: ", "Version: 9.");
+        assert_ne!(newer, text);
+        fs::write(&control, newer).unwrap();
+        for name in ["ctl.toml", "agent.toml"] {
+            let path = tree.join("etc/tucano").join(name);
+            if let Ok(text) = fs::read_to_string(&path) {
+                fs::write(&path, format!("# Of the next version.\n{text}")).unwrap();
+            }
+        }
+        let next = directory.join(package.file_name().unwrap());
+        let fast = ["--root-owner-group", "-Zgzip", "-z1", "--build"].map(OsStr::new);
+        dpkg_deb(&[&fast[..], &[tree.as_ref(), next.as_ref()]].concat());
+        fs::remove_dir_all(&tree).unwrap();
+        next
+    };
+    packages().map(repack).into()
+}
+
+#[test]
+fn packages_are_installed_upgraded_under_load_removed_and_purged() {
+    if !needs(&MACHINES) || !needs(&[tool("dpkg-deb")]) || !are_built() {
+        return;
+    }
+    images::sample("hello");
+    let next = tempfile::Builder::new()
+        .prefix("packages-")
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .unwrap();
+    let (first, next) = (inside(packages()), inside(next_version(next.path())));
+    let machines = Machines::new();
+    let [node] = machines.boot(["node"]);
+    let step = |step: &str, lines: &[&str]| {
+        let text = node.ok(&format!("/workspace/tests/guests/packages.sh {step}"));
+        for line in lines {
+            let is_there = text.lines().any(|other| other == *line);
+            assert!(is_there, "{step}: {line:?} is missing in {text}");
+        }
+    };
+
+    step(
+        &format!("install {first}"),
+        &[
+            "elsewhere than on loopback: 0",
+            "/etc/tucano/token root:tucano 640",
+            "/etc/tucano/agent-token root:tucano 640",
+            "secrets: 128 bytes, 2 lines",
+            "users: tucano tucano root",
+            "capabilities: 0000000000000400 0000000000000000",
+        ],
+    );
+    step("configure", &["StatusText=1 of 1 workers are alive"]);
+    step("deploy", &["processes: 2", "program: 1"]);
+    step("kill", &["restarts: 1 1 1"]);
+    step(
+        "watchdog",
+        &["tucano-agent: 1 timeout", "tucano-ctl: 1 timeout"],
+    );
+
+    let load = Load::on(&machines, (node.ip(), 8080).into(), "hello.localhost");
+    step(
+        &format!("upgrade {next}"),
+        &[
+            "acknowledged at least one: 1; lost: 0",
+            "versions: 9.0.1.0-1",
+            "new configuration beside it: 2",
+        ],
+    );
+    let asked = load.stop();
+    assert!(asked.answers > 0 && asked.failures.is_empty(), "{asked:?}");
+
+    step("remove", &["units: 0", "processes: 0", "kept: 4"]);
+    step(
+        &format!("return {next}"),
+        &["acknowledged at least one: 1; lost: 0"],
+    );
+    step("purge", &["left: ", "users: 1"]);
+}
+
+/// Where a machine finds files of the workspace.
+fn inside(paths: impl IntoIterator<Item = PathBuf>) -> String {
+    let place = |path: PathBuf| {
+        let below = path.strip_prefix(workspace()).unwrap().to_owned();
+        format!("/workspace/{}", below.display())
+    };
+    paths.into_iter().map(place).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,205 @@
+#!/bin/bash
+# packages.sh STEP ARGUMENTS…: the life of the Debian packages, on one machine with controller and agent.
+set -euo pipefail
+PATIENCE=300
+IP=$(ip -oneline -4 address show dev vec0 | sed -E 's/.* inet ([0-9.]+).*/\1/')
+UNITS="tucano-ctl tucano-balancer tucano-agent tucano-processes"
+
+failed() {
+    echo "FAILED: $*"
+    systemctl --no-pager --full status 'tucano-*' || true
+    journalctl --no-pager --lines=60 --unit='tucano-*' || true
+    exit 1
+}
+
+# Runs a command until it succeeds.
+await() {
+    for _ in $(seq "$PATIENCE"); do
+        if "$@" >/tmp/last 2>&1; then return; fi
+        sleep 1
+    done
+    cat /tmp/last
+    failed "waited in vain for: $*"
+}
+
+api() {
+    local path=$1
+    shift
+    curl --fail --silent --show-error --max-time 60 --header "Authorization: Bearer $(cat /etc/tucano/token)" "$@" \
+        "http://127.0.0.1:7070$path"
+}
+tucano() { command tucano --token-file /etc/tucano/token "$@"; }
+pid_of() { systemctl show --property=MainPID --value "$1"; }
+is_another() { test "$(pid_of "$1")" != "$2" && test "$(pid_of "$1")" != 0 && systemctl --quiet is-active "$1"; }
+answers() { curl --fail --silent --show-error --max-time 60 --header "Host: hello.localhost" "http://$IP:8080/"; }
+alive() { test "$(tucano state | jq '.alive_nodes | length')" = 1; }
+systemd_knows() { systemctl show --property=StatusText tucano-ctl | grep '=1 of'; }
+healthy() { test "$(tucano state | jq '[.. | .state? | select(. == "healthy")] | length')" = 2; }
+processes() {
+    find /sys/fs/cgroup/system.slice/tucano-processes.service -path '*/hello-*' -name cgroup.procs -exec cat {} + | sort
+}
+
+step_install() {
+    dpkg --install "$@"
+    for unit in $UNITS; do
+        systemctl --quiet is-active "$unit" || failed "$unit does not run"
+        systemctl --quiet is-enabled "$unit" || failed "$unit is not enabled"
+    done
+    echo "elsewhere than on loopback: $(ss --no-header --listening --tcp --numeric | grep -E ':(7070|7071|8080) ' | grep -vc 127.0.0.1)"
+    stat --format='%n %U:%G %a' /etc/tucano/token /etc/tucano/agent-token
+    echo "secrets: $(cat /etc/tucano/token /etc/tucano/agent-token | wc -c) bytes, $(sort -u /etc/tucano/*token | wc -l) lines"
+    echo "users: $(for unit in ctl balancer agent; do stat --format=%U "/proc/$(pid_of tucano-$unit)"; done | xargs)"
+    echo "capabilities: $(for unit in ctl balancer; do sed -n 's/^CapBnd:\s*//p' "/proc/$(pid_of tucano-$unit)/status"; done | xargs)"
+    tucano services
+}
+
+step_configure() {
+    cat >>/etc/tucano/ctl.toml <<END
+# Written by the sysadmin.
+[[topology]]
+kind = "worker"
+ip = "$IP"
+name = "w1"
+END
+    sed -i 's/^#lease = .*/lease = "60s"/' /etc/tucano/ctl.toml
+    sed -i "s/^listen = .*/listen = \"0.0.0.0:7071\"/; s/^#ip = .*/ip = \"$IP\"/" /etc/tucano/agent.toml
+    systemctl restart tucano-agent
+    # What cannot be read changes nothing.
+    cp /etc/tucano/ctl.toml /tmp/ctl.toml
+    echo "what = 1" >>/etc/tucano/ctl.toml
+    if systemctl reload tucano-ctl; then failed "a wrong configuration was taken"; fi
+    cp /tmp/ctl.toml /etc/tucano/ctl.toml
+    systemctl reload tucano-ctl
+    mkdir -p /etc/systemd/system/tucano-balancer.socket.d
+    printf '[Socket]\nListenStream=\nListenStream=%s:8080\n' "$IP" >/etc/systemd/system/tucano-balancer.socket.d/listen.conf
+    for unit in ctl agent; do
+        mkdir -p "/run/systemd/system/tucano-$unit.service.d"
+        printf '[Service]\nWatchdogSec=20\nTimeoutAbortSec=1\n' >"/run/systemd/system/tucano-$unit.service.d/watchdog.conf"
+    done
+    systemctl daemon-reload
+    systemctl stop tucano-balancer
+    systemctl restart tucano-balancer.socket tucano-balancer tucano-ctl tucano-agent
+    await alive
+    await systemd_knows
+    systemctl show --property=StatusText tucano-ctl
+}
+
+step_deploy() {
+    cat >/tmp/hello.toml <<END
+name = "hello"
+concurrency = 2
+port = 8080
+memory = "64MiB"
+health = { http = "/healthz", timeout = "30s", grace = "300s" }
+END
+    tucano deploy /tmp/hello.toml --image /workspace/target/images/hello.tar --timeout 10m >/tmp/last 2>&1 || failed "the deploy: $(cat /tmp/last)"
+    await answers
+    processes >/tmp/processes
+    echo "processes: $(wc -l </tmp/processes)"
+    echo "program: $(wc -l </sys/fs/cgroup/system.slice/tucano-processes.service/agent.scope/cgroup.procs)"
+}
+
+same_processes() { cmp /tmp/processes <(processes) || failed "the processes are others"; }
+
+step_kill() {
+    for unit in tucano-agent tucano-ctl tucano-balancer; do
+        local pid
+        pid=$(pid_of "$unit")
+        kill -KILL "$pid"
+        await is_another "$unit" "$pid"
+        await answers
+    done
+    # Who holds the processes' cgroup does not matter.
+    kill -KILL "$(pid_of tucano-processes)"
+    await healthy
+    same_processes
+    echo "restarts: $(for unit in ctl balancer agent; do systemctl show --property=NRestarts --value "tucano-$unit"; done | xargs)"
+}
+
+# A program that stands still is restarted.
+step_watchdog() {
+    for unit in tucano-agent tucano-ctl; do
+        local pid
+        pid=$(pid_of "$unit")
+        kill -STOP "$pid"
+        await is_another "$unit" "$pid"
+        echo "$unit: $(journalctl --unit="$unit" --grep='Watchdog timeout' --output=cat | wc -l) timeout"
+    done
+    rm -r /run/systemd/system/tucano-*.service.d
+    systemctl daemon-reload
+    await alive
+    await healthy
+    same_processes
+}
+
+# Changes the service's hosts again and again, and notes each change that was acknowledged.
+change() {
+    local n=0
+    until [ -e /tmp/enough ]; do
+        n=$((n + 1))
+        if api /v1/services/hello --request PATCH --header 'Content-Type: application/json' \
+            --data "{\"hosts\": [\"n$n.test\"]}" >/dev/null 2>&1; then
+            echo "$n" >>/tmp/acknowledged
+        fi
+    done
+}
+
+# Everything acknowledged is there; the last change that was not may be.
+nothing_lost() {
+    local last now
+    last=$(tail -n 1 /tmp/acknowledged)
+    now=$(api /v1/services/hello | jq --raw-output '.. | .hosts? // empty | .[]' | sed -n 's/^n\([0-9]*\)\.test$/\1/p' | head -n 1)
+    echo "acknowledged at least one: $((last > 0)); lost: $((now < last))"
+}
+
+step_upgrade() {
+    local agent ctl balancer socket
+    agent=$(pid_of tucano-agent) ctl=$(pid_of tucano-ctl) balancer=$(pid_of tucano-balancer)
+    socket=$(stat --format=%i /sys/fs/cgroup/system.slice/tucano-processes.service)
+    rm -f /tmp/enough /tmp/acknowledged
+    change &
+    await test -s /tmp/acknowledged
+    dpkg --install --force-confdef --force-confold "$@" >/tmp/upgrade 2>&1 || failed "the upgrade: $(cat /tmp/upgrade)"
+    is_another tucano-agent "$agent" || failed "the agent is the same"
+    is_another tucano-ctl "$ctl" || failed "the controller is the same"
+    is_another tucano-balancer "$balancer" || failed "the balancer is the same"
+    await answers
+    touch /tmp/enough
+    wait
+    await alive
+    await healthy
+    same_processes
+    nothing_lost
+    echo "versions: $(dpkg-query --show --showformat='${Version}\n' 'tucano-*' | sort -u | xargs)"
+    grep --quiet 'Written by the sysadmin' /etc/tucano/ctl.toml || failed "what was written is gone"
+    echo "new configuration beside it: $(find /etc/tucano -name "*.dpkg-dist" | wc -l)"
+    test "$socket" = "$(stat --format=%i /sys/fs/cgroup/system.slice/tucano-processes.service)" || failed "the processes' unit was restarted"
+}
+
+step_remove() {
+    dpkg --remove tucano-cli tucano-agent tucano-ctl
+    echo "units: $(systemctl list-units --no-legend 'tucano-*' | wc -l)"
+    # shellcheck disable=SC2046 # a word each
+    echo "processes: $(ps --no-headers --pid $(xargs </tmp/processes | tr ' ' ,) | wc -l)"
+    echo "kept: $(find /etc/tucano/ctl.toml /etc/tucano/token /var/lib/tucano/ctl /var/lib/tucano/agent -maxdepth 0 | wc -l)"
+}
+
+# What was kept is taken up again.
+step_return() {
+    dpkg --install --force-confdef --force-confold "$@"
+    await alive
+    await answers
+    nothing_lost
+}
+
+step_purge() {
+    dpkg --purge tucano-cli tucano-agent tucano-ctl
+    rm -r /etc/systemd/system/tucano-balancer.socket.d
+    echo "left: $(find / -xdev -iname '*tucano*' -not -path '/proc/*' -not -path '/sys/*' -not -path '/tmp/*' \
+        -not -path '/var/log/*' -not -path '/workspace/*' -printf '%p ')"
+    echo "users: $(getent passwd tucano | wc -l)"
+}
+
+step=$1
+shift
+"step_$step" "$@"

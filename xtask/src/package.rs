@@ -1,0 +1,146 @@
+//! Debian packages, of static programs, by cargo-deb. What each has in it is written in the crates' manifests
+//! (`package.metadata.deb`), its files in `dist/`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::run::{Tool, cargo, step, workspace};
+
+/// What makes packages of the programs.
+const CARGO_DEB: Tool = Tool {
+    name: "cargo-deb",
+    version: "3.8.0",
+};
+
+/// The programs that are in packages.
+const PROGRAMS: [&str; 5] = [
+    "tucano_ctld",
+    "tucano_balancerd",
+    "tucano_agentd",
+    "tucano_oci",
+    "tucano",
+];
+
+/// Writes what packages have beside them.
+const MANUALS: &str = "tucano_manuals";
+
+/// The crates that describe packages.
+const PACKAGES: [&str; 3] = ["tucano_ctl", "tucano_agent", "tucano_cli"];
+
+/// Options of `package`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Cargo's profile: `dev` is quickly built, for tests.
+    #[arg(long, default_value = "release")]
+    pub(crate) profile: String,
+}
+
+impl Options {
+    /// For tests: built of what they have built anyway.
+    pub(crate) fn quick() -> Self {
+        Self {
+            profile: "dev".to_owned(),
+        }
+    }
+}
+
+/// Builds the packages into `target/packages/<profile>`, from where it is told of each.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let cargo_deb = CARGO_DEB.find_or_install()?;
+    let directory = workspace().join("target/packages");
+    let stage = directory.join("stage");
+    fs::create_dir_all(&stage).with_context(|| format!("cannot create {}", stage.display()))?;
+    build(&options.profile)?;
+    let built = built(&options.profile);
+    for program in PROGRAMS {
+        strip(&built.join(program), &stage.join(program))?;
+    }
+    step(
+        "writing manual pages and completions",
+        Command::new(built.join(MANUALS)).arg(&stage),
+    )?;
+    let output = directory.join(&options.profile);
+    for package in PACKAGES {
+        let mut pack = Command::new(&cargo_deb);
+        pack.current_dir(workspace())
+            .args(["deb", "--package", package, "--locked", "--quiet"])
+            // The programs are where the assets say, stripped.
+            .args(["--no-build", "--no-strip", "--output"])
+            .arg(&output);
+        if options.profile != "release" {
+            pack.arg("--fast");
+        }
+        step(&format!("packing {package}"), &mut pack)?;
+    }
+    tell(&output)
+}
+
+/// Of the whole workspace, so that crates have the same features, and are shared with the usual builds.
+fn build(profile: &str) -> anyhow::Result<()> {
+    let mut build = cargo();
+    build
+        .args(["build", "--workspace", "--locked", "--profile", profile])
+        .env(
+            "RUSTC_WORKSPACE_WRAPPER",
+            workspace().join("dist/static-rustc"),
+        );
+    for program in PROGRAMS.iter().chain([&MANUALS]) {
+        build.args(["--bin", program]);
+    }
+    step("building static programs", &mut build)
+}
+
+/// Where cargo puts the programs of a profile.
+fn built(profile: &str) -> PathBuf {
+    let directory = if profile == "dev" { "debug" } else { profile };
+    workspace().join("target").join(directory)
+}
+
+fn strip(program: &Path, stripped: &Path) -> anyhow::Result<()> {
+    step(
+        &format!("stripping {}", program.display()),
+        Command::new("strip")
+            .arg("--strip-all")
+            .args(["--remove-section=.comment", "--remove-section=.note", "-o"])
+            .args([stripped, program]),
+    )
+}
+
+fn tell(output: &Path) -> anyhow::Result<()> {
+    let entries =
+        fs::read_dir(output).with_context(|| format!("cannot read {}", output.display()))?;
+    for entry in entries {
+        println!("{}", entry?.path().display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_program_is_in_a_package() {
+        let manifests: String = ["ctl", "agent", "cli"]
+            .map(|package| {
+                fs::read_to_string(workspace().join(package).join("Cargo.toml")).unwrap()
+            })
+            .concat();
+        for program in PROGRAMS {
+            let asset = format!("packages/stage/{program}\"");
+            assert!(manifests.contains(&asset), "{program}");
+        }
+    }
+
+    #[test]
+    fn a_profiles_programs_are_where_cargo_puts_them() {
+        assert!(built("dev").ends_with("target/debug"));
+        assert!(built("release").ends_with("target/release"));
+    }
+}
