@@ -314,6 +314,35 @@ async fn what_was_pushed_is_deployed_by_name_and_survives_kill_9() {
 }
 
 #[tokio::test]
+async fn an_upload_goes_on_after_kill_9() {
+    let mut ctl = Ctl::start(&config(1, "", "")).await;
+    let begun = ctl
+        .http()
+        .post(ctl.url("/v2/a/blobs/uploads/"))
+        .send()
+        .await;
+    let location = begun.unwrap().headers()["location"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let piece = ctl.http().patch(ctl.url(&location)).body("half");
+    assert_eq!(ctl.send(piece).await.status, 202);
+    ctl.kill_9().await;
+    ctl.start_again().await;
+    let status = ctl.http().get(ctl.url(&location)).send().await.unwrap();
+    assert_eq!(
+        (status.status().as_u16(), &status.headers()["range"]),
+        (204, &"0-3".parse().unwrap())
+    );
+    let digest = tucano_image_builder::layout::sha256(b"half and half");
+    let rest = ctl
+        .http()
+        .put(ctl.url(&format!("{location}?digest={digest}")));
+    assert_eq!(ctl.send(rest.body(" and half")).await.status, 201);
+    assert_eq!(ctl.blobs(), [digest.trim_start_matches("sha256:")]);
+}
+
+#[tokio::test]
 async fn an_image_that_was_pushed_is_checked_before_a_deploy_is_acknowledged() {
     if !needs(&[tool("skopeo")]) {
         return;

@@ -4,7 +4,7 @@
 //!
 //! - [`Registry`] (`registry`): what is asked of it, without HTTP; blocking.
 //! - `references`: which repository has which blobs, manifests and tags, in an SQLite database beside the blobs.
-//! - `sessions`: blobs on their way in. They live in memory and in scratch files only: after a crash they are gone.
+//! - `sessions`: blobs on their way in. What has come of one survives the program: below `uploads/`, beside the blobs.
 //! - `manifest`: manifests and indexes, checked; [`Name`], [`Tag`] and [`Reference`] (`name`).
 //! - [`router`] (`http`): the protocol.
 //! - [`client`]: the other side of the protocol (feature `client`; all the above but the names is feature `server`).

@@ -23,6 +23,9 @@ use crate::{
 /// The database's file, in the directory of the blobs' store.
 const DATABASE: &str = "registry.sqlite3";
 
+/// The directory of unfinished uploads' second names, in that of the blobs' store.
+const UPLOADS: &str = "uploads";
+
 /// A registry over a store of blobs.
 #[derive(Debug, Clone)]
 pub struct Registry {
@@ -52,7 +55,7 @@ impl Registry {
             inner: Arc::new(Inner {
                 store,
                 references: Mutex::new(references),
-                sessions: Sessions::default(),
+                sessions: Sessions::open(root.join(UPLOADS), limits.sessions),
                 limits,
                 gate: RwLock::new(()),
             }),
@@ -112,6 +115,10 @@ impl Registry {
         }
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.inner.limits
     }
@@ -129,8 +136,9 @@ impl Registry {
 
     /// Makes an upload a blob of the repository. Whatever comes of it, the upload has ended.
     pub(crate) fn finish(&self, name: &Name, mut turn: Turn, digest: &Digest) -> Result<(), Error> {
+        let upload = turn.take(&self.inner.store);
         self.inner.sessions.end(&turn.session);
-        let upload = turn.take()?;
+        let upload = upload?;
         let _gate = self.enter();
         self.inner.store.finish_upload(upload, digest)?;
         self.references().add_blob(name, digest, &self.inner.limits)

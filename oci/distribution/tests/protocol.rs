@@ -674,7 +674,7 @@ async fn pushes_at_once_beside_collecting_are_safe() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_a_restart_and_uploads_are_not() {
+async fn what_was_acknowledged_is_there_after_a_restart_and_an_upload_goes_on() {
     let place = Place::new();
     place.image("a", "1", "layer").await;
     let location = place.begin().await;
@@ -695,9 +695,15 @@ async fn what_was_acknowledged_is_there_after_a_restart_and_uploads_are_not() {
         store,
     };
     assert_eq!(again.get("/v2/a/manifests/1").await.status, 200);
-    again
-        .get(&location)
-        .await
-        .refused(404, "BLOB_UPLOAD_UNKNOWN");
     assert!(!left.exists());
+    assert_eq!(again.get(&location).await.header("range"), "0-3");
+    let digest = digest_of(b"half and half");
+    let path = format!("{location}?digest={digest}");
+    let headers = [("content-range", "4-12")];
+    let done = again.send("PUT", &path, &headers, " and half").await;
+    assert_eq!(done.status, 201, "{:?}", done.body);
+    let blob = again.get(&format!("/v2/a/blobs/{digest}")).await;
+    assert_eq!(blob.body, "half and half");
+    let kept = place.directory.path().join("uploads/a");
+    assert_eq!(std::fs::read_dir(kept).unwrap().count(), 0);
 }

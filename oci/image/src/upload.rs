@@ -75,7 +75,8 @@ impl Upload {
         Ok((path, self.scratch))
     }
 
-    fn path(&self) -> PathBuf {
+    /// Its file; gone when it is stored or dropped.
+    pub fn path(&self) -> PathBuf {
         self.scratch.path().join(FILE)
     }
 }

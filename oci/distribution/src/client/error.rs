@@ -2,7 +2,6 @@
 
 use std::{error::Error as _, time::Duration};
 
-use oci_spec::image::Digest;
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
@@ -86,9 +85,9 @@ pub enum Error {
         /// What it should have been.
         what: String,
         /// What was asked for.
-        expected: Digest,
+        expected: String,
         /// What came.
-        actual: Digest,
+        actual: String,
     },
     /// An answer that makes no sense.
     #[error("{host}: {what} makes no sense: {reason}")]

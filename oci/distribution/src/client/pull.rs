@@ -229,8 +229,8 @@ impl Pull<'_> {
             Which::Digest(expected) if *expected != actual => Err(Error::WrongDigest {
                 host: self.remote.host.clone(),
                 what,
-                expected: expected.clone(),
-                actual,
+                expected: expected.to_string(),
+                actual: actual.to_string(),
             }),
             _ => Ok((actual, bytes)),
         }

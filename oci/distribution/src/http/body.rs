@@ -68,12 +68,12 @@ async fn next(
 async fn write(registry: &Registry, mut turn: Turn, batch: Bytes) -> Result<Turn, Error> {
     let session = turn.session.clone();
     let limit = registry.limits().blob_bytes;
-    let written = super::blocking(registry, move |_| {
+    let written = super::blocking(registry, move |it| {
         if turn.session.bytes().saturating_add(batch.len() as u64) > limit {
             let what = "the blob";
             return Err(Error::TooLarge { what, limit });
         }
-        turn.write(&batch)?;
+        turn.write(it.store(), &batch)?;
         Ok(turn)
     });
     written

@@ -28,11 +28,14 @@ fn user(password: &str) -> Credentials {
     }
 }
 
+/// What stood behind the question mark.
+type Asked = Vec<(String, String)>;
+
 #[derive(Clone)]
 struct Guard {
     challenge: Arc<Mutex<String>>,
     accepted: &'static str,
-    tokens_issued: Arc<Mutex<Vec<Vec<(String, String)>>>>,
+    tokens_issued: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Guard {
@@ -58,7 +61,7 @@ async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Resp
 async fn issue(
     State(guard): State<Guard>,
     headers: HeaderMap,
-    Query(asked): Query<Vec<(String, String)>>,
+    Query(asked): Query<Asked>,
 ) -> Response {
     if headers.get("authorization").is_none_or(|it| it != BASIC) {
         return StatusCode::UNAUTHORIZED.into_response();
