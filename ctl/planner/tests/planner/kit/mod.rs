@@ -85,6 +85,7 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         memory: Bytes::mib(256),
         cpus: None,
         pids: 512,
+        disk: Bytes(2 << 30),
         caps: Default::default(),
         read_only: false,
         tmp_size: None,
