@@ -33,7 +33,7 @@ enum Evidence {
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 26] = [
+pub(crate) const PACKAGES: [Package; 29] = [
     program(
         "gcc",
         "gcc",
@@ -144,6 +144,19 @@ pub(crate) const PACKAGES: [Package; 26] = [
         "mkfs.ext4",
         Purpose::Test,
         "that kernel's disk is formatted",
+    ),
+    program(
+        "shellcheck",
+        "shellcheck",
+        Purpose::Test,
+        "tests look through every shell script",
+    ),
+    program("ruby", "ruby", Purpose::Test, "tests read the Vagrantfile"),
+    program(
+        "vagrant",
+        "vagrant",
+        Purpose::Test,
+        "tests validate the Vagrantfile",
     ),
     program(
         "mmdebstrap",

@@ -9,6 +9,9 @@ use std::{
 
 use crate::images::workspace;
 
+/// Packages come from servers that may be busy.
+const ATTEMPTS: usize = 3;
+
 /// The disk's file, which is to be left as it is.
 pub(super) fn disk() -> PathBuf {
     let directory = workspace().join("target/machines");
@@ -29,18 +32,31 @@ fn make(directory: &Path, disk: &Path) {
             remove(&old);
         }
     }
+    let mut failures = Vec::new();
+    while failures.len() < ATTEMPTS {
+        match follow_recipe(disk) {
+            Ok(()) => return,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    panic!(
+        "the machines' disk cannot be made:\n{}",
+        failures.join("\n")
+    );
+}
+
+fn follow_recipe(disk: &Path) -> Result<(), String> {
     let output = Command::new(here().join("base.sh"))
         .arg(disk)
         .arg(here().join("base"))
         .output()
         .expect("base.sh runs");
-    assert!(
-        output.status.success() && disk.exists(),
-        "the machines' disk cannot be made: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    if output.status.success() {
+        return Ok(());
+    }
+    let (out, err) = (&output.stdout, &output.stderr);
+    let [out, err] = [out, err].map(|bytes| String::from_utf8_lossy(bytes));
+    Err(format!("{}\n{out}{err}", output.status))
 }
 
 /// Of an earlier recipe, or of a run that was killed.
