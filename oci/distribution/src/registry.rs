@@ -318,12 +318,13 @@ impl Registry {
         self.pool.as_ref() == Some(name) && self.inner.store.contains(digest)
     }
 
+    /// One that the disk has damaged is gone with this: whoever has it may send it again.
     fn open_stored(&self, name: &Name, digest: &Digest) -> Result<(File, u64), Error> {
         self.inner
             .store
-            .open_blob(digest)
+            .open_checked(digest)
             .map_err(|error| match error.code() {
-                "not_found" => self.blob_unknown(name, digest),
+                "not_found" | "digest_mismatch" => self.blob_unknown(name, digest),
                 _ => error.into(),
             })
     }

@@ -10,8 +10,8 @@ use std::{
     io::{self, Read},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::Arc,
-    time::SystemTime,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use oci_spec::image::{Descriptor, Digest, ImageManifest};
@@ -30,6 +30,7 @@ use crate::{
     parallel, pushed,
     resolve::Wish,
     scratch::{self, Scratch},
+    seal::is_damage,
     upload::Upload,
 };
 
@@ -44,7 +45,12 @@ struct Inner {
     blobs: PathBuf,
     ingest: PathBuf,
     limits: Limits,
+    /// Blobs that were read and found whole, and when.
+    checked: Mutex<HashMap<Digest, (Identity, Instant)>>,
 }
+
+/// How long a blob that was checked is believed to be whole by those who give it to others.
+const BELIEVED: Duration = Duration::from_secs(3600);
 
 impl Store {
     /// Opens or creates the store in `root` and removes what an earlier run left unfinished.
@@ -63,6 +69,7 @@ impl Store {
                 blobs,
                 ingest,
                 limits,
+                checked: Mutex::default(),
             }),
         })
     }
@@ -136,7 +143,8 @@ impl Store {
         if !self.contains(manifest) {
             return Err(Error::NotFound(manifest.clone()));
         }
-        Image::read(self, manifest, &self.inner.limits)
+        let read = Image::read(self, manifest, &self.inner.limits);
+        self.without_damaged(read, std::slice::from_ref(manifest))
     }
 
     /// Begins a blob that comes in pieces.
@@ -167,7 +175,8 @@ impl Store {
         if !self.contains(document) {
             return Err(Error::NotFound(document.clone()));
         }
-        pushed::resolve(self, document, platform, &self.inner.limits)
+        let read = pushed::resolve(self, document, platform, &self.inner.limits);
+        self.without_damaged(read, std::slice::from_ref(document))
     }
 
     /// Checks the layers of an image whose blobs came one by one, as those of an archive are when it comes in: each
@@ -176,11 +185,11 @@ impl Store {
     /// # Errors
     /// What is wrong with which layer.
     pub fn verify(&self, image: &Image) -> Result<(), Error> {
-        parallel::for_each(&image.layers(), |(descriptor, diff_id)| {
+        let read = parallel::for_each(&image.layers(), |(descriptor, diff_id)| {
             self.layer(descriptor, diff_id, &self.inner.limits)?
                 .read(&mut CheckOnly)
-        })?;
-        Ok(())
+        });
+        self.without_damaged(read.map(drop), &image.blobs())
     }
 
     /// Whether a blob is stored.
@@ -205,30 +214,58 @@ impl Store {
         })
     }
 
-    /// Reads a blob and checks that it still is what its digest says; its size in bytes. One that the disk has damaged
-    /// is removed, so that it can be taken anew.
+    /// Like [`Store::open_blob`], of a blob for somebody else: what was not checked within the last hour is checked
+    /// first, as [`Store::verify_blob`] does.
     ///
     /// # Errors
-    /// `digest_mismatch` if it was damaged; `not_found` if it is not stored.
+    /// `digest_mismatch` if the disk has damaged it; `not_found` if it is not stored.
+    pub fn open_checked(&self, blob: &Digest) -> Result<(File, u64), Error> {
+        let (file, bytes) = self.open_blob(blob)?;
+        let path = self.path_of(blob)?;
+        let metadata = file.metadata();
+        let identity = Identity::of(&metadata.map_err(|source| Error::io("read", &path, source))?);
+        let is_known =
+            |(known, when): &(Identity, Instant)| *known == identity && when.elapsed() < BELIEVED;
+        if self
+            .checked()
+            .get(blob)
+            .is_none_or(|entry| !is_known(entry))
+        {
+            self.verify_blob(blob)?;
+            let mut checked = self.checked();
+            checked.retain(|_, (_, when)| when.elapsed() < BELIEVED);
+            checked.insert(blob.clone(), (identity, Instant::now()));
+        }
+        Ok((file, bytes))
+    }
+
+    /// Reads a blob and checks that it still is what its digest says; its size in bytes. One that the disk has damaged
+    /// is removed, so that it can be taken anew, and the log says so.
+    ///
+    /// # Errors
+    /// `digest_mismatch` if it was damaged; `io` if it cannot be read; `not_found` if it is not stored.
     pub fn verify_blob(&self, blob: &Digest) -> Result<u64, Error> {
         let (file, _) = self.open_blob(blob)?;
         let path = self.path_of(blob)?;
         let failed = |source| Error::io("read", &path, source);
         let identity = Identity::of(&file.metadata().map_err(failed)?);
         let mut hashing = Hashing::like(blob, file);
-        io::copy(&mut hashing, &mut io::sink()).map_err(failed)?;
-        let bytes = hashing.hasher.bytes;
-        let actual = hashing.hasher.finish();
-        if actual == *blob {
-            return Ok(bytes);
-        }
+        let error = match io::copy(&mut hashing, &mut io::sink()) {
+            Err(error) if !is_damage(&error) => return Err(failed(error)),
+            Err(error) => failed(error),
+            Ok(bytes) => match hashing.hasher.finish() {
+                actual if actual == *blob => return Ok(bytes),
+                actual => Error::DigestMismatch {
+                    what: "a stored blob".to_owned(),
+                    expected: blob.clone(),
+                    actual,
+                },
+            },
+        };
+        tracing::error!(%blob, %error, "the disk has damaged a blob: it is removed; send or pull its image again");
         let _lock = self.lock()?;
         self.remove_if_same(blob, identity)?;
-        Err(Error::DigestMismatch {
-            what: "a stored blob".to_owned(),
-            expected: blob.clone(),
-            actual,
-        })
+        Err(error)
     }
 
     /// Removes every blob that none of these images refers to, and that was stored before the call; returns the
@@ -259,6 +296,33 @@ impl Store {
             freed_bytes += self.remove_if_same(&digest, identity)?;
         }
         Ok(freed_bytes)
+    }
+
+    /// What was read of these blobs. If something was not what its digest says, the disk may have damaged it: what is
+    /// damaged is removed, so that it can be taken anew.
+    fn without_damaged<T>(&self, read: Result<T, Error>, blobs: &[Digest]) -> Result<T, Error> {
+        let Err(error) = &read else { return read };
+        if error.code() != "digest_mismatch" {
+            return read;
+        }
+        let named = match error {
+            Error::DigestMismatch { expected, .. } => Some(expected),
+            _ => None,
+        };
+        for blob in blobs.iter().chain(named) {
+            match self.verify_blob(blob) {
+                Ok(_) => {}
+                // It was removed, or is no stored blob but what one contains.
+                Err(error) if matches!(error.code(), "digest_mismatch" | "not_found") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        read
+    }
+
+    fn checked(&self) -> MutexGuard<'_, HashMap<Digest, (Identity, Instant)>> {
+        let checked = self.inner.checked.lock();
+        checked.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A stored layer, to be read.

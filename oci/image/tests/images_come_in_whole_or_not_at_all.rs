@@ -784,6 +784,45 @@ fn a_blob_that_the_disk_has_damaged_is_found_and_taken_anew() {
 }
 
 #[test]
+fn damage_is_found_by_who_reads_an_image() {
+    let place = Place::new();
+    let flip = |digest: &Digest| {
+        let blobs = place.directory.path().join("store/blobs/sha256");
+        let path = blobs.join(digest.digest());
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    let image = place.import(&hello()).unwrap();
+    for digest in image.blobs() {
+        assert!(place.store.open_checked(&digest).is_ok());
+        flip(&digest);
+        // Its time has changed: it is looked at again, and gone.
+        let error = place.store.open_checked(&digest).unwrap_err();
+        assert_eq!(error.code(), "digest_mismatch");
+        assert_eq!(
+            place.store.open_checked(&digest).unwrap_err().code(),
+            "not_found"
+        );
+        place.import(&hello()).unwrap();
+    }
+    let layer = image.manifest.layers()[0].digest();
+    for digest in [layer, image.manifest.config().digest(), &image.digest] {
+        flip(digest);
+        let read = place.store.image(&image.digest);
+        let read = read.and_then(|image| place.store.verify(&image));
+        assert_eq!(read.unwrap_err().code(), "digest_mismatch");
+        assert!(!place.store.contains(digest), "it can be taken anew");
+        place.import(&hello()).unwrap();
+        place.store.verify(&image).unwrap();
+    }
+    flip(&image.digest);
+    assert!(place.store.resolve(&image.digest, &platform()).is_err());
+    assert!(!place.store.contains(&image.digest));
+}
+
+#[test]
 fn what_no_image_needs_is_collected() {
     let place = Place::new();
     let kept = place.import(&hello()).unwrap();
