@@ -1,28 +1,28 @@
 #!/bin/sh
-# Init of a guest: a User-mode Linux kernel whose root file system is the host's, read-only beneath a tmpfs.
-# The kernel's command line: init=THIS FILE task=SCRIPT workspace=DIRECTORY, and whatever else the script reads there.
-# The disk ubd0 is mounted where programs keep data: overlays and id-mapped mounts need a real file system.
+# Begins a guest, as its init: a kernel whose root file system is the host's, read-only beneath a tmpfs.
+# The kernel's command line: modules=ITS DIRECTORY begin=THIS FILE task=SCRIPT workspace=DIRECTORY, and whatever else the
+# script reads there. The disk is mounted where programs keep data: overlays and id-mapped mounts need a real file system.
 set -u
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
-MODULES=/usr/lib/uml/modules
 
 argument() { tr ' ' '\n' </proc/cmdline | sed -n "s/^$1=//p"; }
 
 if [ "${1:-}" != inside ]; then
     mount -t proc proc /proc
+    MODULES=$(argument modules)
     mount -t tmpfs -o size=75% changes /mnt
     mkdir -p /mnt/upper /mnt/work /mnt/root /mnt/modprobe/lib
     ln -s "$MODULES" /mnt/modprobe/lib/modules
     modprobe -d /mnt/modprobe overlay
     mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root || exit 1
-    init=$(argument init)
+    begin=$(argument begin)
     cd /mnt/root || exit 1
     mount --move /proc proc
     mkdir -p lib/modules
     mount --bind "$MODULES" lib/modules
     # A process whose root is not that of its mount namespace may make no user namespace.
     mount --move . /
-    exec chroot . "$init" inside
+    exec chroot . "$begin" inside
 fi
 
 mount -t sysfs sys /sys
@@ -34,7 +34,9 @@ ln -sf /proc/self/fd /dev/fd
 mount -t tmpfs run /run
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mkdir -p /mnt/disk /mnt/workspace
-mount /dev/ubda /mnt/disk
+for disk in /dev/ubda /dev/vda; do
+    if [ -b "$disk" ]; then mount "$disk" /mnt/disk; fi
+done
 # It may be in a directory that is about to be covered.
 workspace=$(argument workspace)
 mount --bind "$workspace" /mnt/workspace

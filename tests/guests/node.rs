@@ -1,14 +1,18 @@
-//! A whole node on a kernel with cgroup v2 that lacks nftables' families, pressure information and a controller.
+//! A whole node on kernels with cgroup v2: one that lacks nftables' families, pressure information and a controller, and one
+//! that has all of it.
 
 use std::time::Duration;
 
 use tucano_testkit::{needs, programs, tool};
 use tucano_tests::images;
 
-use crate::guest::{GUEST, Guest};
+use crate::{
+    emulated::EMULATED,
+    guest::{GUEST, Guest},
+};
 
 /// System calls are slow in a guest.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 #[test]
 fn a_node_without_nftables_pressure_and_a_controller_runs_services() {
@@ -22,7 +26,7 @@ fn a_node_without_nftables_pressure_and_a_controller_runs_services() {
         .word("image", images::sample("hello").display())
         .run(PATIENCE);
     assert_eq!(exit, Some(0), "{output}");
-    for line in [
+    let lines = [
         "logged: 1",
         "note: nftables does not work here: ports are forwarded by iptables-legacy",
         "note: the cgroup controller io is missing here: what processes read and write is not counted",
@@ -33,11 +37,46 @@ fn a_node_without_nftables_pressure_and_a_controller_runs_services() {
         "memory.swap.max: 0",
         "cpu.max: 50000 100000",
         "pids.max: 77",
+        "devices: Operation not permitted",
         "jumps: 1",
         "left: 0",
         "all is well",
-    ] {
-        let is_there = output.lines().any(|other| other == line);
+    ];
+    assert_lines(&output, &lines);
+}
+
+#[test]
+fn a_node_with_all_that_a_kernel_can_have_lacks_nothing() {
+    let tools = ["curl", "ip", "jq", "nft"].map(tool);
+    if !needs(&GUEST) || !needs(&EMULATED) || !needs(&tools) {
+        return;
+    }
+    let (exit, output) = Guest::emulated("full.sh")
+        .word("directory", programs().display())
+        .word("image", images::sample("hello").display())
+        .run(PATIENCE);
+    assert_eq!(exit, Some(0), "{output}");
+    let lines = [
+        "told: 0",
+        "hello from service=hello revision=1 process=hello-1 node=w1",
+        "hello from service=hello revision=1 process=hello-2 node=w1",
+        "memory.max: 67108864",
+        "memory.swap.max: 0",
+        "cpu.max: 50000 100000",
+        "pids.max: 77",
+        "devices: Operation not permitted",
+        "pressure: 1",
+        "mapped: 1",
+        "forwarded: 2",
+        "left: 0",
+        "all is well",
+    ];
+    assert_lines(&output, &lines);
+}
+
+fn assert_lines(output: &str, lines: &[&str]) {
+    for line in lines {
+        let is_there = output.lines().any(|other| other == *line);
         assert!(is_there, "{line:?} is missing in {output}");
     }
 }

@@ -3,10 +3,13 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
-use tucano_testkit::needs;
+use tucano_testkit::{needs, programs, tool};
 use tucano_tests::images::workspace;
 
-use crate::guest::{GUEST, Guest};
+use crate::{
+    emulated::EMULATED,
+    guest::{GUEST, Guest},
+};
 
 /// System calls are slow in a guest.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -41,6 +44,28 @@ fn containers_are_limited_counted_and_ended_on_cgroup_v2() {
     ] {
         let line = format!("test {name} ... ok");
         assert!(output.contains(&line), "{line} is missing in {output}");
+    }
+}
+
+#[test]
+fn containers_have_their_own_processors_and_huge_pages_on_cgroup_v2() {
+    if !needs(&[&GUEST[..], &EMULATED, &[tool("jq")]].concat()) {
+        return;
+    }
+    let [bundles] = tests_of_the_runtime(["bundles"]);
+    let (exit, output) = Guest::emulated("resources.sh")
+        .word("test_bundles", bundles.display())
+        .word("directory", workspace().join("oci/runtime").display())
+        .word("runtime", programs().join("tucano_oci").display())
+        .run(PATIENCE);
+    assert_eq!(exit, Some(0), "{output}");
+    for line in [
+        "test numbers::numbers_of_the_specification_are_in_the_kernels_files ... ok",
+        "test numbers::limits_are_changed_while_it_runs_and_the_others_stay ... ok",
+        "test limits::devices_are_used_as_the_rules_say ... ok",
+        "huge pages: 4194304",
+    ] {
+        assert!(output.contains(line), "{line} is missing in {output}");
     }
 }
 

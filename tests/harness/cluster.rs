@@ -43,7 +43,14 @@ pub struct Options {
     pub agent_disk: Option<&'static str>,
     /// Line put into the topology entry of each worker, by index.
     pub worker_settings: BTreeMap<usize, String>,
+    /// What runs the agents of some workers, by index, instead of the workers' hosts themselves.
+    pub agents: BTreeMap<usize, RunAgent>,
+    /// How long [`Cluster::wait`] waits.
+    pub patience: Duration,
 }
+
+/// Makes the command, to be run on the host, that runs an agent with these settings.
+pub type RunAgent = fn(&Host, &Path) -> Command;
 
 impl Default for Options {
     fn default() -> Self {
@@ -56,6 +63,8 @@ impl Default for Options {
             ctl_disk: None,
             agent_disk: None,
             worker_settings: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            patience: PATIENCE,
         }
     }
 }
@@ -70,6 +79,8 @@ pub struct Cluster {
     running: BTreeMap<String, Child>,
     network: Network,
     directory: TempDir,
+    agents: BTreeMap<usize, RunAgent>,
+    patience: Duration,
     /// Clusters share two CPUs and measure recovery: one at a time.
     _turn: MutexGuard<'static, ()>,
 }
@@ -110,6 +121,8 @@ impl Cluster {
             running,
             network,
             directory,
+            agents: options.agents.clone(),
+            patience: options.patience,
             _turn: turn,
         };
         cluster.write_settings(options);
@@ -247,21 +260,26 @@ impl Cluster {
 
     /// Starts the controller.
     pub fn start_ctld(&mut self) {
-        let command = self.on_ctl(programs().join("tucano_ctld"));
-        self.spawn("ctld", command, "ctl.toml");
+        let mut command = self.on_ctl(programs().join("tucano_ctld"));
+        command.arg("--config").arg(self.path("ctl.toml"));
+        self.spawn("ctld", command);
     }
 
     /// Starts the agent of a worker.
     pub fn start_agent(&mut self, index: usize) {
-        let command = self.on_worker(index, programs().join("tucano_agentd"));
-        self.spawn(
-            &agent_name(index),
-            command,
-            &format!("{}.toml", worker_name(index)),
-        );
+        let settings = self.path(&format!("{}.toml", worker_name(index)));
+        let command = match self.agents.get(&index) {
+            Some(run) => run(&self.workers[index], &settings),
+            None => {
+                let mut command = self.on_worker(index, programs().join("tucano_agentd"));
+                command.arg("--config").arg(settings);
+                command
+            }
+        };
+        self.spawn(&agent_name(index), command);
     }
 
-    fn spawn(&mut self, name: &str, mut command: Command, settings: &str) {
+    fn spawn(&mut self, name: &str, mut command: Command) {
         let path = self.path(&format!("{name}.log"));
         let log = File::options()
             .append(true)
@@ -269,8 +287,6 @@ impl Cluster {
             .open(path)
             .expect("a log file");
         let child = command
-            .arg("--config")
-            .arg(self.path(settings))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log file again"))
             .stderr(log)
@@ -478,7 +494,7 @@ impl Cluster {
     /// # Panics
     /// If it never comes.
     pub fn wait<T>(&self, what: &str, condition: impl FnMut() -> Option<T>) -> T {
-        let waiting = std::panic::AssertUnwindSafe(|| wait_for(what, PATIENCE, condition));
+        let waiting = std::panic::AssertUnwindSafe(|| wait_for(what, self.patience, condition));
         std::panic::catch_unwind(waiting).unwrap_or_else(|_| {
             panic!(
                 "waited in vain for {what}; state: {:#?}\n{}",

@@ -33,7 +33,7 @@ enum Evidence {
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 29] = [
+pub(crate) const PACKAGES: [Package; 30] = [
     program(
         "gcc",
         "gcc",
@@ -138,6 +138,12 @@ pub(crate) const PACKAGES: [Package; 29] = [
         "modprobe",
         Purpose::Test,
         "that kernel loads its modules",
+    ),
+    program(
+        "qemu-system-x86",
+        "qemu-system-x86_64",
+        Purpose::Test,
+        "tests boot a kernel of Debian's, with all that it has",
     ),
     program(
         "e2fsprogs",
