@@ -2,9 +2,11 @@
 //!
 //! - [`packages`]: what the system must have, and why; [`apt`]: installing what is missing;
 //! - [`demo`]: a cluster on this machine, with a service that answers; [`leftovers`]: that nothing of it remains;
-//! - [`package`]: Debian packages; [`deny`]: licences, sources and vulnerabilities of dependencies.
+//! - [`package`]: Debian packages; [`deny`]: licences, sources and vulnerabilities of dependencies;
+//! - [`conformance`]: another project's suite for container runtimes, for ours beside others.
 
 mod apt;
+mod conformance;
 mod demo;
 mod deny;
 mod http;
@@ -43,6 +45,8 @@ enum Task {
     Images,
     /// Build static programs and their Debian packages into target/packages.
     Package(package::Options),
+    /// Run opencontainers/runtime-tools' validation suite for tucano_oci beside runc and crun, and print what fails for whom.
+    Conformance(conformance::Conformance),
     /// Only install what the other tasks need from the system.
     Setup,
     /// Check the dependencies' licences, sources and known vulnerabilities.
@@ -81,6 +85,10 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Package(options) => {
             apt::install(Purpose::Build)?;
             package::run(&options)
+        }
+        Task::Conformance(wanted) => {
+            apt::install(Purpose::Conformance)?;
+            conformance::run(&wanted)
         }
         Task::Setup => apt::install(Purpose::Test),
         Task::Deny => deny::run(),

@@ -13,6 +13,8 @@ pub(crate) enum Purpose {
     Run,
     /// To run every test.
     Test,
+    /// To build and run the conformance suite.
+    Conformance,
 }
 
 /// A Debian package.
@@ -30,10 +32,12 @@ enum Evidence {
     Program(&'static str),
     /// A file in the directory of the architecture's libraries.
     Library(&'static str),
+    /// A file or directory.
+    File(&'static str),
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 30] = [
+pub(crate) const PACKAGES: [Package; 36] = [
     program(
         "gcc",
         "gcc",
@@ -112,6 +116,12 @@ pub(crate) const PACKAGES: [Package; 30] = [
         "runc",
         Purpose::Test,
         "tests run bundles that it wrote the configuration of",
+    ),
+    program(
+        "bsdutils",
+        "script",
+        Purpose::Test,
+        "tests give programs a terminal",
     ),
     program("curl", "curl", Purpose::Test, "tests deploy by curl alone"),
     program("jq", "jq", Purpose::Test, "scripts read the API's JSON"),
@@ -194,12 +204,43 @@ pub(crate) const PACKAGES: [Package; 30] = [
         Purpose::Test,
         "cargo and git fetch over TLS",
     ),
+    program(
+        "golang-go",
+        "go",
+        Purpose::Conformance,
+        "the conformance suite is written in Go",
+    ),
+    Package {
+        name: "golang-github-opencontainers-runtime-tools-dev",
+        purpose: Purpose::Conformance,
+        reason: "the suite's libraries, and those that they need",
+        evidence: Evidence::File("/usr/share/gocode/src/github.com/opencontainers/runtime-tools"),
+    },
+    Package {
+        name: "golang-github-google-uuid-dev",
+        purpose: Purpose::Conformance,
+        reason: "the suite names its containers by it",
+        evidence: Evidence::File("/usr/share/gocode/src/github.com/google/uuid"),
+    },
+    program(
+        "crun",
+        "crun",
+        Purpose::Conformance,
+        "the suite runs for it beside ours",
+    ),
+    program(
+        "xz-utils",
+        "xz",
+        Purpose::Conformance,
+        "the suite's source is packed by it",
+    ),
 ];
 
 impl Package {
     pub(crate) fn is_there(&self) -> bool {
         match self.evidence {
             Evidence::Program(name) => find_program(name).is_some(),
+            Evidence::File(path) => Path::new(path).exists(),
             Evidence::Library(name) => {
                 let of_architecture = format!("/usr/lib/{ARCH}-linux-gnu");
                 [of_architecture.as_str(), "/usr/lib64", "/usr/lib"]
@@ -257,7 +298,8 @@ mod tests {
         assert!(
             count(Purpose::Build) < count(Purpose::Run) && count(Purpose::Run) < PACKAGES.len()
         );
-        assert_eq!(count(Purpose::Test), PACKAGES.len());
+        assert!(count(Purpose::Run) < count(Purpose::Test));
+        assert_eq!(count(Purpose::Conformance), PACKAGES.len());
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod print;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use tucano_oci_runtime::{
     arguments::{Arguments, BundleOptions, Command, ExecOptions, Own, Rootless},
     bundle, exec,
@@ -15,6 +15,9 @@ use tucano_oci_runtime::{
 };
 
 use crate::log::Log;
+
+/// As Docker reads it, behind the program's name.
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0");
 
 /// What a command that failed ends with, as callers of runc expect it.
 const FAILED: u8 = 1;
@@ -26,7 +29,7 @@ const EXEC_FAILED: u8 = 255;
 const OWN_FAILED: u8 = 125;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments();
     let log = Log::new(arguments.log.clone(), arguments.log_format);
     let outcome = match &arguments.command {
         Command::Own(command) => own(command).map_err(|message| (message, OWN_FAILED)),
@@ -41,6 +44,11 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+fn arguments() -> Arguments {
+    let command = Arguments::command().name("tucano_oci").version(VERSION);
+    Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
 fn failed(command: &Command) -> u8 {

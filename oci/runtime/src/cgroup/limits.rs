@@ -15,7 +15,7 @@ pub(super) fn set_numbers(cgroup: &Cgroup, resources: &LinuxResources) -> Result
     if let Some(cpu) = resources.cpu() {
         set_cpu(cgroup, cpu)?;
     }
-    if let Some(pids) = resources.pids() {
+    if let Some(pids) = resources.pids().as_ref().filter(|pids| pids.limit() != 0) {
         set_pids(cgroup, pids.limit())?;
     }
     if let Some(io) = resources.block_io() {
@@ -29,13 +29,15 @@ fn set_memory(cgroup: &Cgroup, memory: &LinuxMemory) -> Result<(), Error> {
     let v2 = cgroup.is_unified();
     let controller = MemController::new(directory.to_owned(), directory.to_owned(), v2);
     let refused = refusal("the memory limit", directory);
-    if let Some(limit) = memory.limit() {
+    // Zero is what callers write that do not mean any.
+    let given = |limit: Option<i64>| limit.filter(|limit| *limit != 0);
+    if let Some(limit) = given(memory.limit()) {
         controller.set_limit(limit).map_err(&refused)?;
     }
-    if let Some(reservation) = memory.reservation() {
+    if let Some(reservation) = given(memory.reservation()) {
         controller.set_soft_limit(reservation).map_err(&refused)?;
     }
-    let (name, swap) = match (v2, memory.swap(), memory.limit()) {
+    let (name, swap) = match (v2, given(memory.swap()), given(memory.limit())) {
         (false, swap, _) => ("memory.memsw.limit_in_bytes", swap),
         // The specification counts memory and swap together, as v1 does; v2 counts swap alone.
         (true, Some(both), Some(limit)) if both >= limit => ("memory.swap.max", Some(both - limit)),
@@ -59,9 +61,12 @@ fn set_cpu(cgroup: &Cgroup, cpu: &LinuxCpu) -> Result<(), Error> {
         let weight = if v2 { weight(shares) } else { shares };
         controller.set_shares(weight).map_err(&refused)?;
     }
-    if cpu.quota().is_some() || cpu.period().is_some() {
+    let (quota, period) = (
+        cpu.quota().filter(|quota| *quota != 0),
+        cpu.period().filter(|period| *period != 0),
+    );
+    if quota.is_some() || period.is_some() {
         // The period first: a quota is checked against it.
-        let (quota, period) = (cpu.quota(), cpu.period());
         controller
             .set_cfs_quota_and_period(None, period)
             .and_then(|()| controller.set_cfs_quota_and_period(quota, period))

@@ -21,6 +21,7 @@ impl Cgroup {
     /// Where that is asked for, memory that is in use is not taken away: the kernel would kill for it.
     fn check_memory(&self, memory: &LinuxMemory) -> Result<(), Error> {
         let limit = memory.limit().and_then(|limit| u64::try_from(limit).ok());
+        let limit = limit.filter(|limit| *limit > 0);
         let (true, Some(limit)) = (memory.check_before_update() == Some(true), limit) else {
             return Ok(());
         };
@@ -40,7 +41,8 @@ impl Cgroup {
         const NAME: &str = "memory.memsw.limit_in_bytes";
         let directory = limits::required(self, "memory")?;
         let file = directory.join(NAME);
-        let (Some(swap), true) = (memory.swap(), file.exists()) else {
+        let swap = memory.swap().filter(|swap| *swap != 0);
+        let (Some(swap), true) = (swap, file.exists()) else {
             return Ok(());
         };
         let now: i64 = fs::read_to_string(&file)

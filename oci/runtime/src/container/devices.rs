@@ -72,7 +72,11 @@ impl<'a> Device<'a> {
             .zip(ids.host_gid(wanted.gid().unwrap_or(0)))
             .ok_or("the owner is not mapped")
             .step("devices")?;
-        let number = |value: i64| u32::try_from(value).step("device number");
+        let number = |value: i64| match kind {
+            // A pipe has none, whatever the specification says.
+            FileType::Fifo => Ok(0),
+            _ => u32::try_from(value).step("device number"),
+        };
         Ok(Self {
             path: wanted.path(),
             kind,

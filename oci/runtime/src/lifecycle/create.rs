@@ -168,8 +168,10 @@ fn run_hooks(container: &Container) -> Result<(), Failure> {
     let Some(all) = container.record.spec.hooks() else {
         return Ok(());
     };
-    let state = container.state(ContainerState::Creating);
+    // Those of the older kind were run between creation and start, and are told so still.
+    let state = container.state(ContainerState::Created);
     hooks::run("prestart", all.prestart().as_ref(), &state)?;
+    let state = container.state(ContainerState::Creating);
     hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
 }
 

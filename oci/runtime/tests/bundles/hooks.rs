@@ -48,6 +48,26 @@ fn all_six_are_run_in_their_order() {
 }
 
 #[test]
+fn each_is_told_what_the_container_does() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("true");
+    let notes = case.path("notes");
+    let hook =
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", format!("cat >> {}", notes.display())] }]);
+    case.config["hooks"] =
+        json!({ "prestart": hook, "createRuntime": hook, "poststart": hook, "poststop": hook });
+    assert_eq!(case.run().status.code(), Some(0));
+    let told = case.read("notes");
+    let states = serde_json::Deserializer::from_str(&told).into_iter::<Value>();
+    let statuses: Vec<_> = states
+        .map(|state| state.unwrap()["status"].clone())
+        .collect();
+    assert_eq!(statuses, ["created", "creating", "running", "stopped"]);
+}
+
+#[test]
 fn one_that_fails_before_the_start_leaves_no_container() {
     if !needs(&NEEDS) {
         return;

@@ -240,6 +240,17 @@ fn a_root_is_entered_without_pivot_root_too() {
 }
 
 #[test]
+fn its_version_is_told_as_callers_of_runc_read_it() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let said = Case::new("").must(&["--version"]);
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines[0].starts_with("tucano_oci version "), "{said}");
+    assert!(lines[1].starts_with("spec: 1."), "{said}");
+}
+
+#[test]
 fn bundles_of_other_tools_run() {
     if !needs(&[ROOT, tool("busybox"), tool("runc")]) {
         return;

@@ -1,6 +1,7 @@
 //! The command as callers of runc use it: bundles in, containers by the OCI runtime specification's operations.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod docker;
 mod drivers;
 mod harness;
 mod hooks;

@@ -214,3 +214,22 @@ fn everyone_may_use_the_default_devices() {
         "{output:?}"
     );
 }
+
+#[test]
+fn devices_of_its_own_are_made_whatever_the_rules_say() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("stat -c '%F %t:%T %a %u' /dev/own /dev/pipe; cat < /dev/own");
+    case.config["linux"]["devices"] = serde_json::json!([
+        {"path": "/dev/own", "type": "c", "major": 1, "minor": 11, "fileMode": 0o640, "uid": 7},
+        {"path": "/dev/pipe", "type": "p", "major": 5, "minor": 6, "fileMode": 0o600},
+    ]);
+    let output = case.run();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected = "character special file 1:b 640 7\nfifo 0:0 600 0\n";
+    assert_eq!(said, expected, "{output:?}");
+    // Made, but not to be opened: no rule allows it.
+    let refused = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(refused.contains("not permitted"), "{refused}");
+}
