@@ -97,7 +97,7 @@ pub(crate) const PACKAGES: [Package; 36] = [
         "docker.io",
         "dockerd",
         Purpose::Test,
-        "tests push to the controller's registry by it",
+        "tests push to the controller's registry by it, and run containers by it and its containerd on this runtime",
     ),
     program(
         "docker-registry",
