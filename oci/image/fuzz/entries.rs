@@ -3,11 +3,11 @@
 #![allow(dead_code, reason = "each target uses one of these")]
 #![allow(clippy::unwrap_used, reason = "a finding is a panic")]
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use tempfile::TempDir;
 use tucano_image_builder::{Compression, ImageSpec, Layer, layout::archive_of};
-use tucano_oci_image::{Error, Image, Layers, Limits, Platform, Store};
+use tucano_oci_image::{Error, Form, Image, Layers, Limits, Platform, Store};
 
 /// The bytes are an archive.
 pub(crate) fn archive(bytes: &[u8]) {
@@ -110,9 +110,25 @@ impl Place {
         assert_eq!(fs::read_to_string(root.join(NEIGHBOUR)).unwrap(), NEIGHBOUR);
     }
 
+    /// The same layers as images, which the kernel mounts; what becomes a directory becomes an image, too.
+    fn index(&self, image: &Image, is_taken: bool) {
+        let place = tempfile::tempdir().unwrap();
+        let limits = Limits::default();
+        let images = Layers::open_in_form(place.path(), limits, Form::Erofs).unwrap();
+        let mounted = images.unpack_all(&self.store, &image.layers());
+        assert!(mounted.is_ok() || !is_taken, "{mounted:?}");
+        images.retain(&[]).unwrap();
+        assert_eq!(count(place.path()), 0);
+    }
+
     fn unpack(&self, image: &Image) {
         let layers = self.directory.path().join("layers");
-        match self.layers.unpack_all(&self.store, &image.layers()) {
+        let unpacked = self.layers.unpack_all(&self.store, &image.layers());
+        // Only root can mount.
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            self.index(image, unpacked.is_ok());
+        }
+        match unpacked {
             Ok(directories) => assert_eq!(directories.len(), image.layers().len()),
             Err(error) => {
                 assert_told(&error);

@@ -135,13 +135,16 @@ impl Member {
                 .ok_or_else(|| in_entry(format!("{name} {value} is out of range")))
         };
         let device = if matches!(kind, EntryType::Char | EntryType::Block) {
-            let part = |field: Field, name: &str| {
+            let part = |field: Field, name: &str, most: u32| {
                 u32::try_from(number(field, name)?)
-                    .map_err(|_| in_entry(format!("{name} is out of range")))
+                    .ok()
+                    .filter(|part| *part <= most)
+                    .ok_or_else(|| in_entry(format!("{name} is out of range")))
             };
+            // Linux has 12 and 20 bits for them.
             (
-                part(DEVICE_MAJOR, "device major")?,
-                part(DEVICE_MINOR, "device minor")?,
+                part(DEVICE_MAJOR, "device major", 0xfff)?,
+                part(DEVICE_MINOR, "device minor", 0xf_ffff)?,
             )
         } else {
             (0, 0)
