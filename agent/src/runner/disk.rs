@@ -107,7 +107,7 @@ fn taken(stat: &Stat) -> u64 {
     let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
     let names = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => 1,
-        _ => u64::from(stat.st_nlink).max(1),
+        _ => stat.st_nlink.max(1),
     };
     blocks.saturating_mul(BLOCK_BYTES) / names + ENTRY_BYTES
 }
@@ -147,7 +147,7 @@ fn nameless_file(descriptor: &Path) -> Option<Stat> {
     .ok()?;
     let stat = rustix::fs::fstat(&file).ok()?;
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    let is_ours = || rustix::fs::fstatfs(&file).is_ok_and(|fs| i64::from(fs.f_type) == OVERLAYFS);
+    let is_ours = || rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type == OVERLAYFS);
     (is_file && stat.st_nlink == 0 && is_ours()).then_some(stat)
 }
 
