@@ -1,6 +1,7 @@
 #!/bin/bash
 # A controller, its balancer and one node in a guest with all that Debian's kernel has: nftables, pressure information, every
 # controller of cgroups.
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
 start_controller

@@ -1,5 +1,6 @@
 #!/bin/bash
 # A controller, its balancer and one node in a guest without nftables' families and pressure information.
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
 start_controller
