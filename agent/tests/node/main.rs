@@ -12,4 +12,5 @@ mod lifecycle;
 mod network;
 mod node;
 mod restart;
+mod spoofing;
 mod trouble;

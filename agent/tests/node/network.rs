@@ -1,6 +1,6 @@
 //! What processes and the node see of each other.
 
-use crate::node::{Node, on_a_node, output, process};
+use crate::node::{in_network_of, on_a_node, output, process};
 
 #[test]
 fn an_address_that_passes_to_another_process_is_reachable_at_once() {
@@ -67,11 +67,4 @@ fn a_process_reaches_itself_by_loopback_and_has_no_ipv6_address_otherwise() {
         let logged = node.logged();
         assert!(logged.contains("exit=ended with exit code 0"), "{logged}");
     });
-}
-
-/// What a program of the node prints in a process's network namespace.
-fn in_network_of(node: &Node, id: &str, command: &[&str]) -> String {
-    let pid = node.pid(id).to_string();
-    let enter = ["-t", &pid, "-n"];
-    output("nsenter", &[&enter, command].concat())
 }

@@ -282,9 +282,18 @@ impl Node {
 
     /// The pid of a process's first program, as the runtime has noted it.
     pub(crate) fn pid(&self, id: &str) -> i64 {
+        self.noted(id, "container")
+    }
+
+    /// The pid of its supervisor.
+    pub(crate) fn supervisor(&self, id: &str) -> i64 {
+        self.noted(id, "supervisor")
+    }
+
+    fn noted(&self, id: &str, which: &str) -> i64 {
         let path = self.data("processes").join(id).join("home/supervisor.json");
         let noted: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-        noted["container"]["pid"].as_i64().unwrap()
+        noted[which]["pid"].as_i64().unwrap()
     }
 
     /// Body of a GET through the port that the node forwards to the process.
@@ -383,4 +392,11 @@ fn run(program: &str, arguments: &[&str]) {
 pub(crate) fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// What a program of the node prints in a process's network namespace.
+pub(crate) fn in_network_of(node: &Node, id: &str, command: &[&str]) -> String {
+    let pid = node.pid(id).to_string();
+    let enter = ["-t", &pid, "-n"];
+    output("nsenter", &[&enter, command].concat())
 }

@@ -5,7 +5,10 @@ use tucano_api::{
     ids::Digest,
 };
 
-use crate::node::{on_a_node, process};
+use tucano_oci_runtime::cgroup::Cgroup;
+use tucano_testkit::wait_until;
+
+use crate::node::{PATIENCE, on_a_node, process};
 
 #[test]
 fn a_process_that_keeps_crashing_backs_off_and_its_exit_is_told() {
@@ -149,5 +152,39 @@ fn unused_layers_and_blobs_do_not_stay() {
         tucano_testkit::wait_until("the layers to be removed", crate::node::PATIENCE, || {
             layers() == 0
         });
+    });
+}
+
+/// A container ends with its supervisor, unless it has seen to it that it does not (prctl(2), PR_SET_PDEATHSIG). Here it is
+/// frozen instead, which keeps a process on cgroup v1 from dying by SIGKILL.
+#[test]
+fn a_container_without_its_supervisor_is_ended_at_once() {
+    on_a_node("", async |node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        let home = node.data("processes/hello-1/home");
+        let (container, supervisor) = (node.pid("hello-1"), node.supervisor("hello-1"));
+        let cgroup = Cgroup::of(&home).unwrap().unwrap();
+        for (controller, directory) in &cgroup.directories {
+            match controller.as_str() {
+                "freezer" => std::fs::write(directory.join("freezer.state"), "FROZEN").unwrap(),
+                "" => std::fs::write(directory.join("cgroup.freeze"), "1").unwrap(),
+                _ => {}
+            }
+        }
+        let supervisor = rustix::process::Pid::from_raw(i32::try_from(supervisor).unwrap());
+        rustix::process::kill_process(supervisor.unwrap(), rustix::process::Signal::KILL).unwrap();
+        wait_until("the container's end", PATIENCE, || {
+            !std::path::Path::new(&format!("/proc/{container}")).exists()
+        });
+        let again = |process: &ProcessReport| {
+            process.restarts == 1 && process.state == ProcessState::Healthy
+        };
+        let process = node
+            .wait_for_process("hello-1", "healthy again", again)
+            .await;
+        let exit = process.last_exit.unwrap();
+        assert_eq!((exit.code, exit.signal), (None, None));
+        node.remove_all(2).await;
     });
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     firewall::{Error, feed},
-    rules::Rules,
+    rules::{Rules, hardware},
 };
 
 /// One of the variants of iptables.
@@ -26,6 +26,7 @@ COMMIT
 *filter
 :tu - [0:0]
 -A tu -m conntrack --ctstate DNAT -j RETURN
+-A tu -m mac --mac-source 02:00:00:00:00:01 -j RETURN
 -F tu
 -X tu
 COMMIT
@@ -102,11 +103,13 @@ struct Jump {
 }
 
 /// The agent's chains, each with its table.
-const CHAINS: [(&str, &str); 4] = [
+const CHAINS: [(&str, &str); 5] = [
     ("nat", "ports"),
     ("nat", "out"),
+    // Before those that jump to it: a chain in use cannot be removed.
     ("filter", "input"),
     ("filter", "forward"),
+    ("filter", "spoofed"),
 ];
 
 /// At most 28 bytes, of which a bridge's name has 15.
@@ -139,7 +142,7 @@ fn jumps(bridge: &str) -> [Jump; 5] {
 /// The text for `iptables-restore --noflush`: naming a chain empties it.
 fn render(rules: &Rules) -> String {
     let (bridge, subnet) = (&rules.bridge, rules.subnet);
-    let [ports, out, input, forward] = CHAINS.map(|(_, name)| chain(bridge, name));
+    let [ports, out, input, forward, spoofed] = CHAINS.map(|(_, name)| chain(bridge, name));
     let forwards = rules
         .forwards
         .iter()
@@ -152,6 +155,16 @@ fn render(rules: &Rules) -> String {
             .unwrap_or_default();
             text
         });
+    let senders = rules.senders.iter().fold(String::new(), |mut text, ip| {
+        let hardware = hardware(*ip);
+        writeln!(
+            text,
+            "-A {spoofed} -s {ip} -m mac --mac-source {hardware} -j RETURN"
+        )
+        .unwrap_or_default();
+        text
+    });
+    let gateway = subnet.gateway();
     let controller = rules.controller.map_or(String::new(), |address| {
         let (ip, port) = (address.ip(), address.port());
         format!("-A {forward} -i {bridge} -d {ip} -p tcp --dport {port} -j DROP\n")
@@ -166,9 +179,13 @@ COMMIT
 *filter
 :{input} - [0:0]
 :{forward} - [0:0]
+:{spoofed} - [0:0]
+{senders}-A {spoofed} -j DROP
+-A {input} -j {spoofed}
 -A {input} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN
--A {input} -p icmp -j RETURN
+-A {input} -d {gateway} -p icmp -j RETURN
 -A {input} -j DROP
+-A {forward} -i {bridge} -j {spoofed}
 -A {forward} -i {bridge} -o {bridge} -j DROP
 -A {forward} -i {bridge} -d 169.254.0.0/16 -j DROP
 {controller}-A {forward} -o {bridge} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN
@@ -209,6 +226,24 @@ mod tests {
                 .iter()
                 .map(|(port, to)| (*port, to.parse().unwrap()))
                 .collect(),
+            senders: vec!["172.31.0.2".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn each_address_is_let_in_from_its_own_hardware_address() {
+        let text = render(&rules(&[]));
+        let own = "-A tu-tucano0-spoofed -s 172.31.0.2 -m mac --mac-source 02:74:ac:1f:00:02 -j RETURN\n\
+                   -A tu-tucano0-spoofed -j DROP\n";
+        assert!(text.contains(own), "{text}");
+        for first in [
+            "-A tu-tucano0-input -j",
+            "-A tu-tucano0-forward -i tucano0 -j",
+        ] {
+            assert!(
+                text.contains(&format!("{first} tu-tucano0-spoofed\n")),
+                "{text}"
+            );
         }
     }
 
@@ -258,7 +293,9 @@ mod tests {
             );
             assert!(removal.contains(&format!("-X {chain}\n")), "{removal}");
             let jumped = |jump: &Jump| jump.table == table && jump.to == chain;
-            assert!(jumps.iter().any(jumped), "{chain}");
+            let from_own = render(&rules(&[])).contains("-j tu-tucano0-spoofed");
+            let is_inner = name == "spoofed" && from_own;
+            assert!(is_inner || jumps.iter().any(jumped), "{chain}");
         }
     }
 }

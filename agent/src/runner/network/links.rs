@@ -12,7 +12,10 @@ use nix::sched::{CloneFlags, unshare};
 use rtnetlink::{
     Error as NetlinkError, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec,
     LinkVeth, RouteMessageBuilder,
-    packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
+    packet_route::{
+        link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
+        neighbour::{NeighbourFlags, NeighbourState},
+    },
 };
 
 use super::addresses::Subnet;
@@ -82,7 +85,7 @@ impl Links {
         }
         // Without an address of its own it takes the least of its ports', and changes it as they come and go.
         let bridge = LinkBridge::new(name)
-            .address(hardware_address(subnet.gateway()))
+            .address(hardware_address(subnet.gateway()).into())
             .build();
         self.0
             .link()
@@ -112,7 +115,7 @@ impl Links {
         self.remove(name).await?;
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name("eth0")
-            .address(hardware_address(ip))
+            .address(hardware_address(ip).into())
             .setns_by_fd(namespace.as_raw_fd())
             .build();
         let pair = LinkMessageBuilder::<LinkVeth>::new(name, "eth0")
@@ -121,21 +124,54 @@ impl Links {
         let what = format!("make the veth pair {name}");
         self.0.link().add(pair).execute().await.doing(what)?;
         let index = self.expect(name).await?;
-        let attached = LinkUnspec::new_with_index(index).controller(bridge).build();
-        let what = format!("attach {name} to the bridge");
-        self.0.link().set(attached).execute().await.doing(what)?;
-        // Processes must not reach each other: isolated ports exchange frames with the bridge alone.
-        let isolated = LinkBridgePort::new(index).isolated(true).build();
-        let what = format!("isolate {name}");
-        self.0
-            .link()
-            .set_port(isolated)
-            .execute()
-            .await
-            .doing(what)?;
+        self.attach(name, index, bridge, ip).await?;
         let up = LinkUnspec::new_with_index(index).up().build();
         let what = format!("set {name} up");
         self.0.link().set(up).execute().await.doing(what)
+    }
+
+    /// Attaches a link to the bridge so that it is good for its own addresses alone.
+    async fn attach(&self, name: &str, index: u32, bridge: u32, ip: Ipv4Addr) -> Result<(), Error> {
+        let attached = LinkUnspec::new_with_index(index).controller(bridge).build();
+        let what = format!("attach {name} to the bridge");
+        self.0.link().set(attached).execute().await.doing(what)?;
+        // Processes must not reach each other: isolated ports exchange frames with the bridge alone. Nor be taken for each other:
+        // a locked port lets only those hardware addresses in that it was told of, and learns none (Linux 5.18).
+        let closed = LinkBridgePort::new(index)
+            .isolated(true)
+            .learning(false)
+            .locked(true)
+            .build();
+        let what = format!("isolate {name}");
+        self.0.link().set_port(closed).execute().await.doing(what)?;
+        self.0
+            .neighbours()
+            .add_bridge(index, &hardware_address(ip))
+            .state(NeighbourState::Noarp)
+            .flags(NeighbourFlags::Controller)
+            .replace()
+            .execute()
+            .await
+            .doing(format!("tell {name} its hardware address"))?;
+        // What the node knows of the address is not asked of anyone, so that nobody can answer.
+        self.0
+            .neighbours()
+            .add(bridge, ip.into())
+            .link_layer_address(&hardware_address(ip))
+            .replace()
+            .execute()
+            .await
+            .doing(format!("note the hardware address of {ip}"))
+    }
+
+    /// Forgets the hardware address of a process that is gone: what is sent to it fails at once. Absent is fine.
+    pub(super) async fn forget(&self, bridge: u32, ip: Ipv4Addr) -> Result<(), Error> {
+        let mut entry = self.0.neighbours().add(bridge, ip.into());
+        let message = entry.message_mut().clone();
+        match self.0.neighbours().del(message).execute().await {
+            Err(error) if is_absent(&error) => Ok(()),
+            other => other.doing(format!("forget the hardware address of {ip}")),
+        }
     }
 
     /// Removes a link; absent is fine.
@@ -206,9 +242,9 @@ impl Links {
 
 /// A locally administered address that follows from the IPv4 address, so that what a neighbour has learned of the address
 /// is also true of the next one who has it.
-fn hardware_address(ip: Ipv4Addr) -> Vec<u8> {
+pub(super) fn hardware_address(ip: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = ip.octets();
-    vec![0x02, b't', a, b, c, d]
+    [0x02, b't', a, b, c, d]
 }
 
 fn name_of(link: &LinkMessage) -> Option<String> {
@@ -222,7 +258,7 @@ fn name_of(link: &LinkMessage) -> Option<String> {
 
 fn is_absent(error: &NetlinkError) -> bool {
     matches!(error, NetlinkError::NetlinkError(message)
-        if matches!(message.to_io().raw_os_error(), Some(nix::libc::ENODEV | nix::libc::ENXIO)))
+        if matches!(message.to_io().raw_os_error(), Some(nix::libc::ENODEV | nix::libc::ENXIO | nix::libc::ENOENT)))
 }
 
 /// Makes a network namespace; it lives as long as the descriptor, or something in it.

@@ -41,8 +41,8 @@ pub struct Network {
     /// Chosen when rules are first changed.
     firewall: tokio::sync::OnceCell<Firewall>,
     book: Mutex<Book>,
-    /// Held while links or rules change; inside, whether and with which forwards the rules are in force.
-    in_force: tokio::sync::Mutex<Option<BTreeMap<u16, SocketAddrV4>>>,
+    /// Held while links or rules change; inside, the rules that are in force, if any are.
+    in_force: tokio::sync::Mutex<Option<Rules>>,
 }
 
 /// Who has what.
@@ -103,6 +103,8 @@ impl Network {
     /// Makes a network namespace that is connected to the bridge under the lease's address.
     pub async fn connect(&self, lease: Lease) -> Result<OwnedFd, Error> {
         use std::os::fd::AsFd;
+        // Before there is anybody whom they concern.
+        self.enforce().await?;
         let namespace = links::new_namespace().await?;
         {
             let _changing = self.in_force.lock().await;
@@ -134,6 +136,9 @@ impl Network {
     pub async fn disconnect(&self, lease: Lease) -> Result<(), Error> {
         self.stop_forwarding(lease).await?;
         let _changing = self.in_force.lock().await;
+        if let Some(bridge) = self.links.index(&self.bridge).await? {
+            self.links.forget(bridge, lease.ip).await?;
+        }
         Ok(self.links.remove(&veth_name(lease.ip)).await?)
     }
 
@@ -177,23 +182,33 @@ impl Network {
     /// Brings the rules in line with the book. Calls that wait for each other share one change.
     async fn enforce(&self) -> Result<(), Error> {
         let mut in_force = self.in_force.lock().await;
-        let (forwards, unused) = {
-            let book = self.book();
-            (book.forwards.clone(), book.leases.is_empty())
+        let Some(rules) = self.rules() else {
+            return Ok(());
         };
-        if unused || in_force.as_ref() == Some(&forwards) {
+        if in_force.as_ref() == Some(&rules) {
             return Ok(());
         }
-        let rules = Rules {
+        let first = in_force.is_none();
+        self.firewall().await?.apply(&rules, first).await?;
+        *in_force = Some(rules);
+        Ok(())
+    }
+
+    /// What the book asks for, while anybody has a lease.
+    fn rules(&self) -> Option<Rules> {
+        let book = self.book();
+        let last = *book.leases.last()?;
+        Some(Rules {
             bridge: self.bridge.clone(),
             subnet: self.subnet,
             controller: self.controller,
-            forwards: forwards.clone(),
-        };
-        let first = in_force.is_none();
-        self.firewall().await?.apply(&rules, first).await?;
-        *in_force = Some(forwards);
-        Ok(())
+            forwards: book.forwards.clone(),
+            senders: self
+                .subnet
+                .hosts()
+                .take(senders_until(self.subnet, last))
+                .collect(),
+        })
     }
 
     async fn remove_if_unused(&self) -> Result<(), Error> {
@@ -211,9 +226,34 @@ impl Network {
     }
 }
 
+/// How many of the subnet's addresses the rules know, at least up to `last`. They know more than are in use, so that they
+/// need no change before each start: an address that nobody has is let through from its own hardware address only, and nobody
+/// can send from that.
+fn senders_until(subnet: Subnet, last: Ipv4Addr) -> usize {
+    const AT_ONCE: usize = 64;
+    let number = u32::from(last).saturating_sub(u32::from(subnet.gateway()));
+    (number as usize).next_multiple_of(AT_ONCE)
+}
+
 const VETH_PREFIX: &str = "tu";
 
 /// Name of the node's end of a process's link: it tells the address, so that leftovers are recognised.
 fn veth_name(ip: Ipv4Addr) -> String {
     format!("{VETH_PREFIX}{:08x}", u32::from(ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_know_every_leased_address_and_seldom_change() {
+        let subnet = Subnet::default();
+        let until = |last: &str| senders_until(subnet, last.parse().unwrap());
+        assert_eq!(until("172.31.0.2"), 64);
+        assert_eq!(until("172.31.0.65"), 64);
+        assert_eq!(until("172.31.0.66"), 128);
+        let known: Vec<_> = subnet.hosts().take(until("172.31.0.66")).collect();
+        assert!(known.contains(&"172.31.0.66".parse().unwrap()));
+    }
 }

@@ -1,9 +1,13 @@
 //! The agent's nftables table: forwarding of node ports, outgoing NAT, and what processes may not reach.
 //! Rendered whole and swapped in atomically by `nft -f -`, so no state in between is ever in force.
 
-use std::{collections::BTreeMap, fmt::Write, net::SocketAddrV4};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
-use super::addresses::Subnet;
+use super::{addresses::Subnet, links::hardware_address};
 
 /// Everything that the table says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,13 +20,17 @@ pub(super) struct Rules {
     pub(super) controller: Option<SocketAddrV4>,
     /// Node port → process.
     pub(super) forwards: BTreeMap<u16, SocketAddrV4>,
+    /// Addresses that are let in from the bridge, each from its own hardware address.
+    pub(super) senders: Vec<Ipv4Addr>,
 }
 
 impl Rules {
     /// The text for `nft -f -`. Creating the table before deleting it makes the deletion succeed where there was none.
     pub(super) fn render(&self) -> String {
         let (table, bridge, subnet) = (table(&self.bridge), &self.bridge, self.subnet);
+        let gateway = subnet.gateway();
         let elements = self.render_elements();
+        let senders = self.render_senders();
         let controller = self.controller.map_or(String::new(), |address| {
             format!(
                 "\n    iifname \"{bridge}\" ip daddr {} tcp dport {} drop",
@@ -37,6 +45,13 @@ table ip {table} {{
   map ports {{
     type inet_service : ipv4_addr . inet_service
 {elements}  }}
+  set senders {{
+    type ether_addr . ipv4_addr
+{senders}  }}
+  chain spoofed {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname "{bridge}" ether saddr . ip saddr != @senders drop
+  }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
     iifname != "{bridge}" fib daddr type local dnat ip to tcp dport map @ports
@@ -54,7 +69,7 @@ table ip {table} {{
     type filter hook input priority filter; policy accept;
     iifname != "{bridge}" accept
     ct state {{ established, related }} accept
-    meta l4proto icmp accept
+    ip daddr {gateway} meta l4proto icmp accept
     drop
   }}
   chain forward {{
@@ -70,6 +85,17 @@ table ip {table} {{
         )
     }
 
+    fn render_senders(&self) -> String {
+        if self.senders.is_empty() {
+            return String::new();
+        }
+        let each = self
+            .senders
+            .iter()
+            .map(|ip| format!("      {} . {ip},\n", hardware(*ip)));
+        format!("    elements = {{\n{}    }}\n", each.collect::<String>())
+    }
+
     fn render_elements(&self) -> String {
         // An empty list of elements is a syntax error.
         if self.forwards.is_empty() {
@@ -83,6 +109,13 @@ table ip {table} {{
         text.push_str("    }\n");
         text
     }
+}
+
+/// The hardware address as people and programs write it.
+pub(super) fn hardware(ip: Ipv4Addr) -> String {
+    hardware_address(ip)
+        .map(|byte| format!("{byte:02x}"))
+        .join(":")
 }
 
 /// The text for `nft -f -` that removes the table of a bridge; absent is fine.
@@ -108,7 +141,20 @@ mod tests {
                 .iter()
                 .map(|(port, to)| (*port, to.parse().unwrap()))
                 .collect(),
+            senders: Vec::new(),
         }
+    }
+
+    #[test]
+    fn each_address_is_let_in_from_its_own_hardware_address() {
+        let mut rules = rules(&[]);
+        rules.senders = vec!["172.31.1.2".parse().unwrap()];
+        let text = rules.render();
+        assert!(text.contains("02:74:ac:1f:01:02 . 172.31.1.2,\n"), "{text}");
+        assert!(
+            text.contains("iifname \"tucano0\" ether saddr . ip saddr != @senders drop"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -139,6 +185,7 @@ mod tests {
             "iifname \"tucano0\" oifname \"tucano0\" drop",
             "iifname \"tucano0\" ip daddr 169.254.0.0/16 drop",
             "iifname \"tucano0\" ip daddr 10.0.0.1 tcp dport 7070 drop",
+            "ip daddr 172.31.0.1 meta l4proto icmp accept\n    drop",
         ] {
             assert!(text.contains(rule), "{rule} is missing in {text}");
         }
