@@ -1,7 +1,6 @@
 //! What a stream gets from now on, through rotations.
 
 use std::{
-    fs::File,
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
@@ -59,7 +58,7 @@ impl Follower {
     fn move_on(&mut self) -> io::Result<bool> {
         let mut newer = None;
         for path in files(&self.home, self.stream) {
-            let file = match File::open(&path) {
+            let file = match super::open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened?,
             };
@@ -113,7 +112,10 @@ fn read_on(position: &mut Position) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write};
+    use std::{
+        fs::{self, File},
+        io::Write,
+    };
 
     use super::*;
 

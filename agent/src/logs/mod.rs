@@ -6,7 +6,12 @@
 mod follow;
 mod tail;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 pub use follow::Follower;
 use serde::Deserialize;
@@ -48,4 +53,45 @@ fn files(home: &Path, stream: &str) -> Vec<PathBuf> {
         .into_iter()
         .chain(rotated)
         .collect()
+}
+
+/// Opens a file of a stream, never what somebody has put in its place: a link is refused, and only a file is read.
+fn open(path: &Path) -> io::Result<File> {
+    use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    let message = format!("{} is no file", path.display());
+    Err(io::Error::other(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_place_of_a_log_is_not_read() {
+        let home = tempfile::tempdir().unwrap();
+        let secret = home.path().join("secret");
+        fs::write(&secret, "secret\n").unwrap();
+        let log = home.path().join("stdout.log");
+        symlink(&secret, &log).unwrap();
+        let all = Bounds {
+            lines: 10,
+            bytes: 100,
+        };
+        tail(home.path(), "stdout", all).unwrap_err();
+        fs::remove_file(&log).unwrap();
+        nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        tail(home.path(), "stdout", all).unwrap_err();
+        fs::remove_file(&log).unwrap();
+        fs::rename(&secret, &log).unwrap();
+        assert_eq!(tail(home.path(), "stdout", all).unwrap(), b"secret\n");
+    }
 }

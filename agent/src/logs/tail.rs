@@ -45,7 +45,7 @@ pub(super) fn tail_and_position(
     let mut end = None;
     let mut last_inode = None;
     for path in files(home, stream) {
-        let mut file = match File::open(&path) {
+        let mut file = match super::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened?,
         };

@@ -4,7 +4,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -96,10 +99,7 @@ impl Log {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let file = OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(&self.path)?;
+                let file = own_file().append(true).open(&self.path)?;
                 self.length = file.metadata()?.len();
                 self.file.insert(file)
             }
@@ -117,10 +117,19 @@ impl Log {
     }
 }
 
+/// A file of the log's own: where somebody has put a link in its place, nothing is written through it.
+fn own_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .create(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+}
+
 /// Gives each file the next number, so that the oldest is replaced.
 fn rotate(path: &Path, files: u32) -> io::Result<()> {
     if files <= 1 {
-        return File::create(path).map(drop);
+        return own_file().write(true).truncate(true).open(path).map(drop);
     }
     for number in (1..files).rev() {
         let from = if number == 1 {
@@ -202,6 +211,26 @@ mod tests {
             lengths(directory.path()),
             [("out.log".to_owned(), 1), ("out.log.1".to_owned(), 5000)]
         );
+    }
+
+    /// A naive log is opened by its name after each rotation, and follows what somebody has put there.
+    #[test]
+    fn a_link_in_place_of_a_log_is_not_followed() {
+        for files in [1, 3] {
+            let (directory, mut log) = log(files);
+            let other = directory.path().join("other");
+            fs::write(&other, "kept").unwrap();
+            let path = directory.path().join("out.log");
+            std::os::unix::fs::symlink(&other, &path).unwrap();
+            (0..50).for_each(|_| log.append(&[b'x'; 1000]));
+            assert_eq!(fs::read(&other).unwrap(), b"kept");
+            fs::remove_file(&path).unwrap();
+            log.append(&[b'x'; 4999]);
+            fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink(&other, &path).unwrap();
+            (0..50).for_each(|_| log.append(&[b'x'; 1000]));
+            assert_eq!(fs::read(&other).unwrap(), b"kept");
+        }
     }
 
     #[test]
