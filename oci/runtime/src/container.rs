@@ -3,6 +3,7 @@
 pub(crate) mod devices;
 pub(crate) mod inside;
 pub(crate) mod kernel;
+pub(crate) mod landlock;
 pub(crate) mod manner;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
@@ -22,7 +23,7 @@ use rustix::fs::OFlags;
 use self::{
     inside::{Links, Root},
     manner::{Manner, Stdio},
-    mounts::{Covers, Mounter, Sources},
+    mounts::{Covers, Made, Mounter, Sources},
     namespaces::Joined,
     user::User,
     userns::{Ids, UserNamespace},
@@ -136,6 +137,7 @@ impl Prepared<'_> {
             namespace: self.namespace,
             id_maps: &self.id_maps,
             taken,
+            made: Made::new(),
         };
         for (index, mount) in spec.mounts().iter().flatten().enumerate() {
             mounter.mount(index, mount)?;
@@ -143,7 +145,8 @@ impl Prepared<'_> {
         let linux = spec.linux().as_ref();
         let own = linux.and_then(|linux| linux.devices().as_deref());
         devices::make(root, ids, own.unwrap_or_default())?;
-        let covers = Covers { root };
+        let made = &mounter.made;
+        let covers = Covers { root, made };
         let masked = linux.and_then(|linux| linux.masked_paths().as_deref());
         covers.mask(masked.unwrap_or_default())?;
         let read_only = linux.and_then(|linux| linux.readonly_paths().as_deref());

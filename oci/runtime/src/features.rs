@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::container::mounts;
+use crate::container::{landlock, mounts};
+
+/// Whether Landlock confines supervised containers here.
+pub fn has_landlock() -> bool {
+    landlock::is_active()
+}
 
 /// The features structure.
 pub fn describe() -> Value {

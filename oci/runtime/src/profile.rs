@@ -3,7 +3,10 @@
 
 mod syscalls;
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use rustix::process::{Resource, getrlimit};
@@ -46,6 +49,10 @@ const MASKED: [&str; 13] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
+
+/// Each CPU that tells its heat does so in a directory below its own.
+const CPUS: &str = "/sys/devices/system/cpu";
+const HEAT: &str = "thermal_throttle";
 
 /// Readable: the kernel's settings.
 const READ_ONLY: [&str; 5] = [
@@ -138,7 +145,7 @@ impl Sandbox {
             "resources": self.resources(),
             // A service may listen on port 80 without a capability for it.
             "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0" },
-            "maskedPaths": MASKED,
+            "maskedPaths": masked(Path::new(CPUS)),
             "readonlyPaths": READ_ONLY,
             "seccomp": seccomp(&self.capabilities)?,
         });
@@ -233,6 +240,17 @@ pub fn seccomp(capabilities: &[String]) -> Result<LinuxSeccomp, Error> {
     Ok(serde_json::from_value(syscalls::section(capabilities))?)
 }
 
+/// What is hidden on this node.
+fn masked(cpus: &Path) -> Vec<String> {
+    let heat = fs::read_dir(cpus)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().join(HEAT)))
+        .filter(|path| path.is_dir())
+        .map(|path| path.display().to_string());
+    MASKED.map(str::to_owned).into_iter().chain(heat).collect()
+}
+
 fn mount(kind: &str, destination: &str, options: &[&str]) -> Value {
     json!({ "destination": destination, "type": kind, "source": kind, "options": options })
 }
@@ -251,7 +269,6 @@ fn limits() -> Value {
 mod tests {
     use super::*;
     use oci_spec::runtime::LinuxNamespaceType;
-    use std::path::Path;
 
     fn sandbox() -> Sandbox {
         Sandbox {
@@ -331,6 +348,18 @@ mod tests {
             strict.spec().unwrap().root().as_ref().unwrap().readonly(),
             Some(true)
         );
+    }
+
+    #[test]
+    fn each_cpus_heat_is_hidden() {
+        let cpus = tempfile::tempdir().unwrap();
+        for directory in ["cpu0/thermal_throttle", "cpu1", "power"] {
+            fs::create_dir_all(cpus.path().join(directory)).unwrap();
+        }
+        let hidden = masked(cpus.path());
+        let heat = cpus.path().join("cpu0/thermal_throttle");
+        assert_eq!(hidden[MASKED.len()..], [heat.display().to_string()]);
+        assert!(hidden.contains(&"/proc/kcore".to_owned()));
     }
 
     #[test]

@@ -297,6 +297,72 @@ pub(crate) fn leave_session_keyring() -> io::Result<()> {
     }
 }
 
+/// Which version of Landlock the kernel has (`landlock_create_ruleset(2)`); none where it has not, or it is not active.
+pub(crate) fn landlock_version() -> Option<i64> {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the kernel reads no attributes, and none are passed.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u64>(),
+            0_usize,
+            VERSION,
+        )
+    };
+    (version > 0).then_some(version)
+}
+
+/// A Landlock ruleset that decides about these accesses to files.
+pub(crate) fn landlock_ruleset(handled: u64) -> io::Result<OwnedFd> {
+    // SAFETY: the attributes' first field is all that is passed, by its size.
+    let ruleset = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const handled,
+            size_of::<u64>(),
+            0,
+        )
+    };
+    check(ruleset)?;
+    // SAFETY: the kernel has just made the descriptor, close-on-exec, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(ruleset as i32) })
+}
+
+/// Allows accesses beneath a directory (`landlock_add_rule(2)`).
+pub(crate) fn landlock_allow(
+    ruleset: &OwnedFd,
+    directory: impl AsFd,
+    access: u64,
+) -> io::Result<()> {
+    const PATH_BENEATH: libc::c_int = 1;
+    /// `struct landlock_path_beneath_attr`.
+    #[repr(C, packed)]
+    struct PathBeneath {
+        access: u64,
+        parent: i32,
+    }
+    let rule = PathBeneath {
+        access,
+        parent: directory.as_fd().as_raw_fd(),
+    };
+    // SAFETY: the rule is of the kernel's layout and lives throughout the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset.as_raw_fd(),
+            PATH_BENEATH,
+            &raw const rule,
+            0,
+        )
+    })
+}
+
+/// Puts a Landlock ruleset in force for this thread, the only one, and all that come from it.
+pub(crate) fn landlock_restrict(ruleset: &OwnedFd) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) })
+}
+
 /// Takes over a descriptor that this program was started with.
 ///
 /// To be called at most once per number.

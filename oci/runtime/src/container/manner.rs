@@ -25,6 +25,8 @@ pub(crate) struct Manner {
     pub(crate) stdio: Stdio,
     /// Killed when its starter ends.
     pub(crate) dies_with_starter: bool,
+    /// Whether Landlock confines it, where the kernel has that.
+    pub(crate) landlock: bool,
     /// How many descriptors from 3 on it is to have.
     pub(crate) preserved: u32,
     /// Whether it leaves its starter's session keyring.
@@ -45,6 +47,7 @@ impl Manner {
         Self {
             stdio,
             dies_with_starter: true,
+            landlock: true,
             preserved: 0,
             own_keyring: true,
             pivots: true,

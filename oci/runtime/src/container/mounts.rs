@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use oci_spec::runtime::{Mount, Spec};
@@ -91,6 +91,10 @@ fn source(wanted: &Mount, options: &Options) -> Result<OwnedFd, Failure> {
     clone_tree(source.step("bind")?, options.recursive)
 }
 
+/// File systems that are mounted, and where. Whoever wants something in one begins at the mount itself, not at its name, which
+/// somebody may since have given to something else.
+pub(crate) type Made = Vec<(PathBuf, OwnedFd)>;
+
 /// Where the specification's mounts go.
 pub(crate) struct Mounter<'a> {
     pub(crate) root: &'a Root,
@@ -102,6 +106,8 @@ pub(crate) struct Mounter<'a> {
     pub(crate) id_maps: &'a Sources,
     /// Sources that were taken already.
     pub(crate) taken: Sources,
+    /// The file systems made so far.
+    pub(crate) made: Made,
 }
 
 impl Mounter<'_> {
@@ -120,7 +126,12 @@ impl Mounter<'_> {
         self.file_system(kind, wanted, &options).step(&step)
     }
 
-    fn file_system(&self, kind: &str, wanted: &Mount, options: &Options) -> Result<(), Failure> {
+    fn file_system(
+        &mut self,
+        kind: &str,
+        wanted: &Mount,
+        options: &Options,
+    ) -> Result<(), Failure> {
         let path = wanted.destination().as_path();
         let mut data = self.data(kind, options)?;
         if kind == "tmpfs" {
@@ -139,7 +150,9 @@ impl Mounter<'_> {
             copy_up::copy_up(&below, &tree).step("tmpcopyup")?;
         }
         change(&tree, options).step("attributes")?;
-        attach(&tree, &place).step("attaching")
+        attach(&tree, &place).step("attaching")?;
+        self.made.push((path.to_owned(), tree));
+        Ok(())
     }
 
     /// A tmpfs looks like what it hides, unless it is told otherwise: over a directory that not everyone may write to, none

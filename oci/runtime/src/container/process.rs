@@ -21,7 +21,7 @@ use rustix::{
 };
 
 use super::{
-    kernel,
+    kernel, landlock,
     manner::{Manner, Stdio},
     scheduling,
     seccomp::Filters,
@@ -124,6 +124,9 @@ impl Plan<'_> {
         if self.process.no_new_privileges().unwrap_or(false) {
             limit_capabilities(self.process, None).step("capabilities")?;
             rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
+            if self.manner.landlock {
+                landlock::confine()?;
+            }
             return install();
         }
         // Then a filter needs a capability, and may well not allow to give that up afterwards: executing the program does so.

@@ -21,6 +21,9 @@ const LINE_LIMIT_BYTES: usize = 64 << 10;
 /// Most supplementary groups.
 const GROUPS_LIMIT: usize = 512;
 
+/// What the last number means to setuid(2) and its like: who is to become it stays who he is.
+const NO_CHANGE: u32 = u32::MAX;
+
 /// Why a user cannot be found.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -65,22 +68,30 @@ impl User {
         let passwd = read(root, "/etc/passwd")?;
         match name.filter(|name| !name.is_empty()) {
             Some(name) => look_up(name, &passwd, &read(root, "/etc/group")?),
-            None => Ok(of_specification(process, &passwd)),
+            None => of_specification(process, &passwd),
         }
     }
 }
 
-fn of_specification(process: &Process, passwd: &str) -> User {
+fn of_specification(process: &Process, passwd: &str) -> Result<User, Error> {
     let user = process.user();
-    let uid = user.uid();
-    User {
+    let (uid, gid) = (user.uid(), user.gid());
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    if let Some(id) = groups
+        .iter()
+        .chain([&uid, &gid])
+        .find(|id| **id == NO_CHANGE)
+    {
+        return Err(Error::BadId(id.to_string()));
+    }
+    Ok(User {
         uid,
-        gid: user.gid(),
-        groups: user.additional_gids().clone().unwrap_or_default(),
+        gid,
+        groups,
         home: accounts(passwd)
             .find(|account| account.uid == uid)
             .map(|account| account.home.to_owned()),
-    }
+    })
 }
 
 /// `user`, `uid`, `user:group` or `uid:gid`. A uid that the image does not know is fine, with group 0. Who names the group
@@ -179,9 +190,8 @@ fn id(text: &str) -> Result<Option<u32>, Error> {
         .ok_or_else(|| Error::BadId(text.to_owned()))
 }
 
-/// The last number means "no change" to the kernel.
 fn plain_id(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|id| *id != u32::MAX)
+    text.parse().ok().filter(|id| *id != NO_CHANGE)
 }
 
 /// The text of a regular file of the image; nothing where there is none. Never blocks on what is not a regular file.

@@ -199,6 +199,7 @@ fn manner(
     Ok(Manner {
         stdio,
         dies_with_starter: false,
+        landlock: false,
         preserved: wanted.preserve_fds,
         own_keyring: !wanted.keep_keyring,
         pivots: !wanted.no_pivot,

@@ -85,6 +85,7 @@ pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
     let guest = Guest {
         manner: Manner {
             dies_with_starter: !wanted.detach,
+            landlock: false,
             preserved: wanted.preserve_fds,
             state: container.state(oci_spec::runtime::ContainerState::Running),
             ..Manner::supervised(stdio)

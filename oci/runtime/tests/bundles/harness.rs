@@ -18,9 +18,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const NEEDS: [Need; 2] = [ROOT, tool("busybox")];
 
 /// Programs of busybox that tests use.
-const APPLETS: [&str; 18] = [
+const APPLETS: [&str; 19] = [
     "sh", "sleep", "echo", "cat", "ls", "id", "true", "stat", "tty", "mount", "test", "ps",
-    "readlink", "nproc", "mkdir", "stty", "dd", "chroot",
+    "readlink", "nproc", "mkdir", "stty", "dd", "chroot", "grep",
 ];
 
 /// A bundle with a state directory of its own.

@@ -129,7 +129,12 @@ fn the_runtimes_program_cannot_be_written_to() {
     }
     let case = Case::new(&["wait"]);
     let copy = case.directory.path().join("tucano_oci");
-    fs::copy(program(), &copy).unwrap();
+    // Not by this process: another test's child would have it open for writing for a moment, and it could not be executed.
+    let copied = std::process::Command::new("cp")
+        .arg(program())
+        .arg(&copy)
+        .status();
+    assert!(copied.unwrap().success());
     let running = supervisor::start(&copy, &case.launch()).unwrap();
     let record = fs::read_to_string(case.home().join("supervisor.json")).unwrap();
     let record: serde_json::Value = serde_json::from_str(&record).unwrap();

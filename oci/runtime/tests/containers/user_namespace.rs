@@ -107,7 +107,7 @@ fn it_has_no_say_over_its_namespaces() {
     let (_, outcome) = case.run();
     let refused = outcome
         .lines()
-        .filter(|line| line.ends_with("Err(EPERM)"))
+        .filter(|line| line.contains(": Err("))
         .count();
     assert_eq!(refused, 12, "{outcome}");
 }

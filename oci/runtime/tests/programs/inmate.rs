@@ -38,6 +38,20 @@ fn main() -> ExitCode {
         ["calls"] => calls(),
         ["become", id] => change_ids(id.parse().unwrap_or_default()),
         ["chroot", path] => show_line(nix::unistd::chroot(*path).map_err(Into::into)),
+        ["move", from, to] => {
+            show_line(fs::write(from, "moved").and_then(|()| fs::rename(from, to)));
+        }
+        ["node", path] => show_line(make_node(path)),
+        ["mount", path] => show_line(
+            nix::mount::mount(
+                Some("tmpfs"),
+                *path,
+                Some("tmpfs"),
+                nix::mount::MsFlags::empty(),
+                None::<&str>,
+            )
+            .map_err(Into::into),
+        ),
         ["fill", path] => show_line(fill(path)),
         ["spawn", arguments @ ..] => show_line(Command::new("/inmate").args(arguments).status()),
         ["listen", port] => show_line(std::net::TcpListener::bind(format!("0.0.0.0:{port}"))),
@@ -120,6 +134,21 @@ fn change_ids(id: u32) {
     println!("write: {:?}", fs::write("/tmp/mine", "mine").is_ok());
 }
 
+/// A copy of `/dev/null`.
+fn make_node(path: &str) -> std::io::Result<()> {
+    let (kind, number) = (
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::makedev(1, 3),
+    );
+    Ok(rustix::fs::mknodat(
+        rustix::fs::CWD,
+        path,
+        kind,
+        0o666.into(),
+        number,
+    )?)
+}
+
 /// Writes to a file until nothing more fits; how much did, in KiB.
 fn fill(path: &str) -> std::io::Result<usize> {
     let mut file = fs::File::create(path)?;
@@ -175,15 +204,9 @@ fn calls() {
         "raw-socket",
         socket(AddressFamily::Inet, SockType::Raw, plain, SockProtocol::Raw).map(drop),
     );
-    let null = rustix::fs::mknodat(
-        rustix::fs::CWD,
-        "/tmp/null",
-        rustix::fs::FileType::CharacterDevice,
-        0o666.into(),
-        rustix::fs::makedev(1, 3),
-    );
+    let null = make_node("/tmp/null");
     report(
         "mknod",
-        null.map_err(|error| nix::Error::from_raw(error.raw_os_error())),
+        null.map_err(|error| nix::Error::from_raw(error.raw_os_error().unwrap_or_default())),
     );
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{attach, copy, detached, links};
+use super::{Made, attach, copy, detached, links};
 use crate::{
     channel::{Failure, Step},
     container::inside::{Links, Root},
@@ -16,6 +16,7 @@ use crate::{
 /// Mounts that hide paths or make them read-only.
 pub(crate) struct Covers<'a> {
     pub(crate) root: &'a Root,
+    pub(crate) made: &'a Made,
 }
 
 impl Covers<'_> {
@@ -58,7 +59,7 @@ impl Covers<'_> {
     }
 
     fn existing(&self, path: &Path) -> io::Result<Option<OwnedFd>> {
-        let found = self.root.open(path, rustix::fs::OFlags::PATH, links(path));
+        let found = self.find(path);
         match found {
             Ok(place) => Ok(Some(place)),
             Err(error)
@@ -70,6 +71,20 @@ impl Covers<'_> {
                 Ok(None)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Where it is in a mounted file system, that one's: if a name on the way to it meant something else for a moment, what
+    /// is to be covered would seem not to exist.
+    fn find(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = rustix::fs::OFlags::PATH;
+        let deepest = self.made.iter().rev().find_map(|(place, tree)| {
+            let below = path.strip_prefix(place).ok()?;
+            (!below.as_os_str().is_empty()).then_some((tree, below))
+        });
+        match deepest {
+            Some((tree, below)) => Root(tree.try_clone()?).open(below, flags, links(path)),
+            None => self.root.open(path, flags, links(path)),
         }
     }
 
