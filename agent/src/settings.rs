@@ -477,7 +477,7 @@ mod tests {
             ),
             ("[limits]\nbody_bytes = \"1KiB\"", "limits.body_bytes"),
             ("[logs]\nfiles = 0", "keep at least 1 file"),
-            ("[images]\nunpack = \"tar\"", "`directories`"),
+            ("[images]\nunpack = \"tar\"", "known are: auto, directories"),
             ("[images]\ncheck_again = \"1ms\"", "images.check_again"),
         ] {
             let message = read(&format!("{base}{more}")).unwrap_err();

@@ -14,8 +14,10 @@ failed() {
 
 # Runs a command until it succeeds.
 await() {
-    for _ in $(seq "$PATIENCE"); do
+    for n in $(seq "$PATIENCE"); do
         if "$@" >/tmp/last 2>&1; then return; fi
+        # Who runs this takes silence for its end.
+        if [ $((n % 30)) = 0 ]; then echo "waiting for: $*"; fi
         sleep 1
     done
     cat /tmp/last
@@ -92,7 +94,7 @@ port = 8080
 memory = "64MiB"
 health = { http = "/healthz", timeout = "30s", grace = "300s" }
 END
-    tucano deploy /tmp/hello.toml --image /workspace/target/images/hello.tar --timeout 10m >/tmp/last 2>&1 || failed "the deploy: $(cat /tmp/last)"
+    tucano deploy /tmp/hello.toml --image /workspace/target/images/hello.tar --timeout 10m 2>&1 || failed "the deploy"
     await answers
     processes >/tmp/processes
     echo "processes: $(wc -l </tmp/processes)"
@@ -159,7 +161,7 @@ step_upgrade() {
     rm -f /tmp/enough /tmp/acknowledged
     change &
     await test -s /tmp/acknowledged
-    dpkg --install --force-confdef --force-confold "$@" >/tmp/upgrade 2>&1 || failed "the upgrade: $(cat /tmp/upgrade)"
+    dpkg --install --force-confdef --force-confold "$@" 2>&1 || failed "the upgrade"
     is_another tucano-agent "$agent" || failed "the agent is the same"
     is_another tucano-ctl "$ctl" || failed "the controller is the same"
     is_another tucano-balancer "$balancer" || failed "the balancer is the same"

@@ -330,7 +330,7 @@ fn a_worker_is_found_by_name_or_else_by_address() {
 fn packaged(whole: bool) -> Config {
     let directory = tempfile::tempdir().unwrap();
     for token in ["token", "agent-token"] {
-        std::fs::write(directory.path().join(token), "secret").unwrap();
+        std::fs::write(directory.path().join(token), "0123456789abcdef").unwrap();
     }
     let text = include_str!("../../../dist/ctl/ctl.toml").replace("/etc/tucano/", "");
     let setting = |line: &str| {
