@@ -11,6 +11,7 @@ use oci_spec::runtime::{ContainerState, Spec};
 
 use super::{
     Error,
+    relay::size_like_own,
     store::{Container, Record, Store},
 };
 use crate::{
@@ -83,8 +84,11 @@ pub(super) struct Begun {
 pub(super) fn begin(store: &Store, wanted: &Create, waits: bool) -> Result<Begun, Error> {
     keep_descriptors(wanted.preserve_fds)?;
     rustix::process::umask(0o022.into());
-    let bundle = Bundle::load(&wanted.bundle)?;
+    let mut bundle = Bundle::load(&wanted.bundle)?;
     let (stdio, terminal) = stdio(&bundle.spec, wanted)?;
+    if let (Some(_), Some(process)) = (&terminal, bundle.spec.process_mut()) {
+        size_like_own(process);
+    }
     let path = cgroup_path(&bundle.spec, &wanted.id)?;
     let linux = bundle.spec.linux().as_ref();
     let cgroup = Cgroup::specified(&path, linux.and_then(|linux| linux.resources().as_ref()))?;

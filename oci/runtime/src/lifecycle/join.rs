@@ -11,7 +11,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::{
     Error,
     create::{keep_descriptors, terminal_or_streams, write_pid},
-    relay::Relay,
+    relay::{self, Relay},
     run,
     store::{Status, Store},
 };
@@ -75,12 +75,15 @@ pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
     };
     let first = first.ok_or_else(refused)?;
     let spec = &container.record.spec;
-    let process = process(spec, wanted)?;
+    let mut process = process(spec, wanted)?;
     let (stdio, terminal) = terminal_or_streams(
         process.terminal() == Some(true),
         wanted.console_socket.as_deref(),
         wanted.detach,
     )?;
+    if terminal.is_some() {
+        relay::size_like_own(&mut process);
+    }
     let signals = (!wanted.detach).then(run::block).transpose()?;
     let guest = Guest {
         manner: Manner {

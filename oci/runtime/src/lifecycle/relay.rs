@@ -6,6 +6,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
+use oci_spec::runtime::{BoxBuilder, Process};
 use rustix::{
     event::{PollFd, PollFlags},
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
@@ -24,6 +25,20 @@ const CHUNK_BYTES: usize = 16 << 10;
 
 /// How often in a row the container may write before others have their turn.
 const FAIR_ROUNDS: usize = 64;
+
+/// Has a process begin with a terminal as large as ours, unless it says how large: set only later, its program could see
+/// another one.
+pub(super) fn size_like_own(process: &mut Process) {
+    let own = tcgetwinsize(stdin()).or_else(|_| tcgetwinsize(stdout()));
+    if let (Ok(own), None) = (own, process.console_size())
+        && own.ws_col > 0
+    {
+        let size = BoxBuilder::default()
+            .height(u64::from(own.ws_row))
+            .width(u64::from(own.ws_col));
+        process.set_console_size(size.build().ok());
+    }
+}
 
 /// The outer end of a container's terminal, and how ours was before.
 pub(super) struct Relay {
@@ -55,6 +70,7 @@ impl Relay {
             has_input: true,
             has_output: true,
         };
+        // Ours may have changed since the other was made.
         relay.resize();
         Ok(relay)
     }
