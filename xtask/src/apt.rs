@@ -57,8 +57,9 @@ pub(crate) fn install(purpose: Purpose) -> anyhow::Result<()> {
 
 fn apt() -> Command {
     let mut command = Command::new("apt-get");
+    // A mirror that fails once is no reason to give up.
     command
-        .arg("--quiet=2")
+        .args(["--quiet=2", "-o", "Acquire::Retries=3"])
         .env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
