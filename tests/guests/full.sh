@@ -32,7 +32,7 @@ counted() {
 }
 await counted
 replace_agent
-echo "mapped: $(nft list ruleset | grep -c 'elements = ')"
+echo "mapped: $(nft list map ip tucano_tucano0 ports | grep -c 'elements = ')"
 echo "forwarded: $(nft list table ip tucano_tucano0 | grep -c 'dnat ip to tcp dport map @ports')"
 
 tucano rm hello >/tmp/last 2>&1 || failed "the removal"

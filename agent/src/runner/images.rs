@@ -214,7 +214,11 @@ impl Images {
         let mut read = self.read_documents(digest).await;
         for _document in 0..2 {
             match read {
-                Err(error) if self.remove_damaged_document(digest).await? => {
+                // Reading may have found the damage already, and removed what has it.
+                Err(error)
+                    if error.is_digest_mismatch()
+                        || self.remove_damaged_document(digest).await? =>
+                {
                     tracing::warn!(%digest, %error, "an image's documents are damaged: fetching them anew");
                     read = self.read_documents(digest).await;
                 }

@@ -181,12 +181,10 @@ fn damaged_documents_are_fetched_anew() {
         let image = image_of(vec![program()]);
         let both = [1, 2].map(|number| process_of(&image, number));
         node.desire(2, both.to_vec()).await;
+        // Damaged, none of them can be understood: what runs was read from new ones, and at once.
         node.wait_until_healthy("hello-2").await;
-        assert!(
-            node.logged().contains("documents are damaged"),
-            "{}",
-            node.logged()
-        );
+        let logged = node.logged();
+        assert!(!logged.contains("cannot start"), "{logged}");
         node.remove_all(3).await;
     });
 }

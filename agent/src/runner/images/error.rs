@@ -94,8 +94,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a blob was not what its digest says when it was unpacked.
+    /// Whether a blob was not what its digest says when it was read or unpacked.
     pub(super) fn is_digest_mismatch(&self) -> bool {
-        matches!(self, Self::Unpack { source, .. } if source.code() == "digest_mismatch")
+        matches!(self, Self::Image { source, .. } | Self::Unpack { source, .. } if source.code() == "digest_mismatch")
     }
 }
