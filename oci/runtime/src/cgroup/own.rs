@@ -182,10 +182,29 @@ pub(super) fn delegate(directory: &Path, below: &Path, more: &[&str]) -> Result<
     let depth = below.components().count();
     let mut parents: Vec<_> = directory.ancestors().skip(1).take(depth).collect();
     parents.reverse();
-    for parent in parents {
+    for parent in &parents {
         enable(parent, more)?;
     }
-    Ok(())
+    parents.last().map_or(Ok(()), |parent| settle(parent))
+}
+
+/// Another starter may be enabling controllers at this moment: the kernel lists them before their files are there. To enable
+/// them once more changes nothing, and waits until they are.
+fn settle(parent: &Path) -> Result<(), Error> {
+    let control = parent.join("cgroup.subtree_control");
+    let again = || {
+        let enabled = fs::read_to_string(&control)?;
+        let names: Vec<_> = enabled
+            .split_whitespace()
+            .map(|name| format!("+{name}"))
+            .collect();
+        fs::write(&control, names.join(" "))
+    };
+    again().map_err(|source| Error::Enable {
+        path: parent.to_owned(),
+        controllers: "enabled".to_owned(),
+        source,
+    })
 }
 
 fn enable(parent: &Path, more: &[&str]) -> Result<(), Error> {
