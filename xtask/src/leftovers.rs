@@ -126,7 +126,10 @@ fn mounts(data: &Path) -> anyhow::Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::{
+        io::Read,
+        process::{Command, Stdio},
+    };
 
     use super::*;
 
@@ -145,9 +148,13 @@ mod tests {
         traces.note().unwrap();
         let mut child = Command::new("sh");
         child
-            .args(["-c", "read x", &data.display().to_string()])
-            .stdin(Stdio::piped());
+            .args(["-c", "echo; read x", &data.display().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = child.spawn().unwrap();
+        // Its command line cannot be read before it runs.
+        let mut stdout = child.stdout.take().unwrap();
+        stdout.read_exact(&mut [0]).unwrap();
         let error = traces.verify_gone().unwrap_err().to_string();
         for left in ["process", "net-w1", "directory", "127.0.0.1"] {
             assert!(error.contains(left), "{left}: {error}");
