@@ -71,10 +71,17 @@ fn many_processes_of_one_service_run_beside_each_other_and_cannot_reach_each_oth
         assert_eq!(ports.len(), 4);
         let fetched = node.controller.blobs_given();
         let pid = node.pid("hello-1").to_string();
+        // Addresses and ports are given in the order of starts, which is any.
+        let neighbour = std::fs::read(node.data("processes/hello-2/process.json")).unwrap();
+        let lease = &serde_json::from_slice::<serde_json::Value>(&neighbour).unwrap()["lease"];
+        let (ip, node_port) = (
+            lease["ip"].as_str().unwrap(),
+            lease["node_port"].to_string(),
+        );
         for (address, port) in [
-            ("172.31.0.3", "8080"),
+            (ip, "8080"),
             ("172.31.0.1", "7071"),
-            ("172.31.0.1", "20001"),
+            ("172.31.0.1", &node_port),
         ] {
             let probe = format!("exec 3<>/dev/tcp/{address}/{port}");
             let reached = std::process::Command::new("nsenter")
