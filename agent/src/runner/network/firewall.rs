@@ -83,11 +83,20 @@ impl Firewall {
         }
     }
 
-    /// Puts rules in force; `first` says that this agent has put none in force before.
-    pub(super) async fn apply(&self, rules: &Rules, first: bool) -> Result<(), Error> {
+    /// Puts rules in force, after those that this agent has put in force `before`.
+    pub(super) async fn apply(&self, rules: &Rules, before: Option<&Rules>) -> Result<(), Error> {
         match self {
-            Self::Nftables => nft(&rules.bridge, &rules.render()).await,
-            Self::Iptables(iptables) => iptables.apply(rules, first).await,
+            Self::Nftables => {
+                let change = before.and_then(|before| rules.render_change(before));
+                if let Some(change) = change
+                    && nft(&rules.bridge, &change).await.is_ok()
+                {
+                    return Ok(());
+                }
+                // Where somebody else has changed the table, the whole of it helps.
+                nft(&rules.bridge, &rules.render()).await
+            }
+            Self::Iptables(iptables) => iptables.apply(rules, before.is_none()).await,
         }
     }
 

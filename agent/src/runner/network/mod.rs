@@ -188,8 +188,9 @@ impl Network {
         if in_force.as_ref() == Some(&rules) {
             return Ok(());
         }
-        let first = in_force.is_none();
-        self.firewall().await?.apply(&rules, first).await?;
+        let before = in_force.take();
+        let firewall = self.firewall().await?;
+        firewall.apply(&rules, before.as_ref()).await?;
         *in_force = Some(rules);
         Ok(())
     }

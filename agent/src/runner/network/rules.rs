@@ -2,7 +2,7 @@
 //! Rendered whole and swapped in atomically by `nft -f -`, so no state in between is ever in force.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     net::{Ipv4Addr, SocketAddrV4},
 };
@@ -85,6 +85,58 @@ table ip {table} {{
         )
     }
 
+    /// The text for `nft -f -` that makes these of the rules in force. While a table is replaced there is a moment in which
+    /// a new connection finds neither the old nor the new one, and is refused; elements come and go without. None where
+    /// more than elements differs.
+    pub(super) fn render_change(&self, before: &Self) -> Option<String> {
+        let elements_of = |rules: &Self| Self {
+            forwards: self.forwards.clone(),
+            senders: self.senders.clone(),
+            ..rules.clone()
+        };
+        if elements_of(before) != *self {
+            return None;
+        }
+        let gone = |port: &u16, to: &SocketAddrV4| self.forwards.get(port) != Some(to);
+        let is_new = |port: &u16, to: &SocketAddrV4| before.forwards.get(port) != Some(to);
+        let senders = |of: &Self, but: &Self| -> Vec<String> {
+            let known: BTreeSet<_> = but.senders.iter().collect();
+            let others = of.senders.iter().filter(|ip| !known.contains(ip));
+            others.map(|ip| sender(*ip)).collect()
+        };
+        let forwards = |of: &Self, which: &dyn Fn(&u16, &SocketAddrV4) -> bool| {
+            let chosen = of.forwards.iter().filter(|(port, to)| which(port, to));
+            chosen.map(|(port, to)| (*port, *to)).collect::<Vec<_>>()
+        };
+        let ports = |(port, _): &(u16, SocketAddrV4)| port.to_string();
+        let targets = |(port, to): &(u16, SocketAddrV4)| forward(*port, *to);
+        let changes = [
+            (
+                "delete",
+                "ports",
+                forwards(before, &gone).iter().map(ports).collect(),
+            ),
+            (
+                "add",
+                "ports",
+                forwards(self, &is_new).iter().map(targets).collect(),
+            ),
+            ("delete", "senders", senders(before, self)),
+            ("add", "senders", senders(self, before)),
+        ];
+        let table = table(&self.bridge);
+        let lines = changes
+            .iter()
+            .filter(|(_, _, elements): &&(_, _, Vec<String>)| !elements.is_empty());
+        let lines = lines.map(|(what, set, elements)| {
+            format!(
+                "{what} element ip {table} {set} {{ {} }}\n",
+                elements.join(", ")
+            )
+        });
+        Some(lines.collect())
+    }
+
     fn render_senders(&self) -> String {
         if self.senders.is_empty() {
             return String::new();
@@ -92,7 +144,7 @@ table ip {table} {{
         let each = self
             .senders
             .iter()
-            .map(|ip| format!("      {} . {ip},\n", hardware(*ip)));
+            .map(|ip| format!("      {},\n", sender(*ip)));
         format!("    elements = {{\n{}    }}\n", each.collect::<String>())
     }
 
@@ -104,11 +156,21 @@ table ip {table} {{
         let mut text = String::from("    elements = {\n");
         for (port, to) in &self.forwards {
             // Writing to a string cannot fail.
-            writeln!(text, "      {port} : {} . {},", to.ip(), to.port()).unwrap_or_default();
+            writeln!(text, "      {},", forward(*port, *to)).unwrap_or_default();
         }
         text.push_str("    }\n");
         text
     }
+}
+
+/// An element of the map `ports`.
+fn forward(port: u16, to: SocketAddrV4) -> String {
+    format!("{port} : {} . {}", to.ip(), to.port())
+}
+
+/// An element of the set `senders`.
+fn sender(ip: Ipv4Addr) -> String {
+    format!("{} . {ip}", hardware(ip))
 }
 
 /// The hardware address as people and programs write it.
@@ -176,6 +238,25 @@ mod tests {
             !text.contains("elements"),
             "an empty list is a syntax error"
         );
+    }
+
+    #[test]
+    fn only_the_elements_that_differ_come_and_go() {
+        let before = rules(&[(20000, "172.31.0.2:80"), (20001, "172.31.0.3:80")]);
+        let mut after = rules(&[(20001, "172.31.0.3:81"), (20002, "172.31.0.4:80")]);
+        after.senders = vec!["172.31.1.2".parse().unwrap()];
+        assert_eq!(
+            after.render_change(&before).unwrap(),
+            "delete element ip tucano_tucano0 ports { 20000, 20001 }\n\
+             add element ip tucano_tucano0 ports { 20001 : 172.31.0.3 . 81, 20002 : 172.31.0.4 . 80 }\n\
+             add element ip tucano_tucano0 senders { 02:74:ac:1f:01:02 . 172.31.1.2 }\n"
+        );
+        assert_eq!(after.render_change(&after).unwrap(), "");
+        let elsewhere = Rules {
+            controller: None,
+            ..before.clone()
+        };
+        assert_eq!(after.render_change(&elsewhere), None);
     }
 
     #[test]
