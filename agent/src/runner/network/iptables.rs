@@ -215,18 +215,12 @@ fn render_removal(bridge: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::network::Subnet;
+    use crate::runner::network::rules::sample;
 
     fn rules(forwards: &[(u16, &str)]) -> Rules {
         Rules {
-            bridge: "tucano0".into(),
-            subnet: Subnet::default(),
-            controller: Some("10.0.0.1:7070".parse().unwrap()),
-            forwards: forwards
-                .iter()
-                .map(|(port, to)| (*port, to.parse().unwrap()))
-                .collect(),
             senders: vec!["172.31.0.2".parse().unwrap()],
+            ..sample(forwards)
         }
     }
 

@@ -190,22 +190,24 @@ fn table(bridge: &str) -> String {
     format!("tucano_{}", bridge.replace('-', "_"))
 }
 
+/// For tests: these forwards, and no senders.
+#[cfg(test)]
+pub(super) fn sample(forwards: &[(u16, &str)]) -> Rules {
+    Rules {
+        bridge: "tucano0".into(),
+        subnet: Subnet::default(),
+        controller: Some("10.0.0.1:7070".parse().unwrap()),
+        forwards: forwards
+            .iter()
+            .map(|(port, to)| (*port, to.parse().unwrap()))
+            .collect(),
+        senders: Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn rules(forwards: &[(u16, &str)]) -> Rules {
-        Rules {
-            bridge: "tucano0".into(),
-            subnet: Subnet::default(),
-            controller: Some("10.0.0.1:7070".parse().unwrap()),
-            forwards: forwards
-                .iter()
-                .map(|(port, to)| (*port, to.parse().unwrap()))
-                .collect(),
-            senders: Vec::new(),
-        }
-    }
+    use super::{sample as rules, *};
 
     #[test]
     fn each_address_is_let_in_from_its_own_hardware_address() {
