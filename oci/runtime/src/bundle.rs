@@ -4,14 +4,13 @@ mod support;
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use oci_spec::runtime::Spec;
 
-/// Largest `config.json` that is read.
-const CONFIG_LIMIT_BYTES: u64 = 4 << 20;
+use crate::home::read_bounded;
 
 /// Memory limit of the configuration to begin with.
 const DEFAULT_MEMORY_BYTES: u64 = 512 << 20;
@@ -125,17 +124,6 @@ fn with_absolute_paths(mut spec: Spec, directory: &Path) -> Result<Spec, Error> 
         }
     }
     Ok(spec)
-}
-
-pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path)?
-        .take(CONFIG_LIMIT_BYTES + 1)
-        .read_to_end(&mut text)?;
-    if text.len() as u64 > CONFIG_LIMIT_BYTES {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -218,7 +218,8 @@ fn stat(pid: i32) -> io::Result<procfs::process::Stat> {
         .map_err(io::Error::other)
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+/// A JSON file, of a home directory or a bundle, whole; one that is too large is an error.
+pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     File::open(path)?
         .take(FILE_LIMIT_BYTES + 1)

@@ -136,7 +136,7 @@ fn process(spec: &Spec, wanted: &Exec) -> Result<Process, Error> {
 }
 
 fn from_file(path: &Path) -> Result<Process, Error> {
-    let text = bundle::read_bounded(path).map_err(|source| bundle::Error::Read {
+    let text = crate::home::read_bounded(path).map_err(|source| bundle::Error::Read {
         path: path.to_owned(),
         source,
     })?;

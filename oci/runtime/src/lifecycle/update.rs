@@ -70,7 +70,7 @@ fn object(path: &Path) -> Result<Map<String, Value>, Error> {
             .step("stdin")?;
         text
     } else {
-        bundle::read_bounded(path).map_err(|source| bundle::Error::Read {
+        crate::home::read_bounded(path).map_err(|source| bundle::Error::Read {
             path: path.to_owned(),
             source,
         })?
