@@ -1,6 +1,8 @@
 #!/bin/bash
 # packages.sh STEP ARGUMENTS…: the life of the Debian packages, on one machine with controller and agent.
-set -euo pipefail
+set -eEuo pipefail
+# What fails without a word of its own is named, too.
+trap 'echo "FAILED in line $LINENO: $BASH_COMMAND" >&2' ERR
 PATIENCE=300
 IP=$(ip -oneline -4 address show dev vec0 | sed -E 's/.* inet ([0-9.]+).*/\1/')
 UNITS="tucano-ctl tucano-balancer tucano-agent tucano-processes"

@@ -1,6 +1,7 @@
 //! One machine: switch it on and off, run commands in it, read its console.
 
 use std::{
+    cell::Cell,
     fs::{self, File},
     net::Ipv4Addr,
     path::PathBuf,
@@ -32,6 +33,7 @@ pub struct Machine {
     site: Arc<Site>,
     options: HostOptions,
     power: Option<Power>,
+    console_is_told: Cell<bool>,
 }
 
 /// What there is only while a machine is on.
@@ -48,6 +50,7 @@ impl Machine {
             site,
             options,
             power: None,
+            console_is_told: Cell::new(false),
         }
     }
 
@@ -77,7 +80,13 @@ impl Machine {
     /// If it fails, with what it wrote.
     pub fn ok(&self, script: &str) -> String {
         let Output { exit, text } = self.run(script);
-        assert_eq!(exit, 0, "{}: {script:?} wrote: {text}", self.name());
+        if exit != 0 {
+            self.tell_console();
+            panic!(
+                "{}: {script:?} ended with {exit} and wrote: {text}",
+                self.name()
+            );
+        }
         text
     }
 
@@ -199,6 +208,17 @@ impl Machine {
             .expect("the network stands")
     }
 
+    /// Once, and before the failure itself, which must not be lost above it.
+    fn tell_console(&self) {
+        if self.console_is_told.replace(true) {
+            return;
+        }
+        let console = self.console();
+        let lines: Vec<&str> = console.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(CONSOLE_TAIL_LINES)..];
+        eprintln!("--- console of {}:\n{}", self.name(), tail.join("\n"));
+    }
+
     fn console_path(&self) -> PathBuf {
         self.site
             .directory
@@ -210,10 +230,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if thread::panicking() {
-            let console = self.console();
-            let lines: Vec<&str> = console.lines().collect();
-            let tail = &lines[lines.len().saturating_sub(CONSOLE_TAIL_LINES)..];
-            eprintln!("--- console of {}:\n{}", self.name(), tail.join("\n"));
+            self.tell_console();
         }
         if self.power.is_some() {
             self.power_off();
