@@ -12,6 +12,7 @@ use tokio::{
     sync::{RwLock, Semaphore},
 };
 use tucano_api::ids::NodeName;
+use tucano_daemon::notify;
 use tucano_oci_runtime::{launch::LogLimits, supervisor::user_namespaces_work};
 
 use crate::{
@@ -121,12 +122,12 @@ impl Agent {
     pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), Error> {
         let server = axum::serve(self.listener, self.api.router());
         let handle = self.handle;
-        tucano_notify::ready();
+        notify::ready();
         tokio::select! {
             served = async { server.await } => served.map_err(Error::Serve),
             () = self.runner.run() => Ok(()),
             () = self.monitor.run() => Ok(()),
-            () = tucano_notify::beat(async || status(&handle).await) => Ok(()),
+            () = notify::beat(async || status(&handle).await) => Ok(()),
             () = end => Ok(()),
         }
     }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use tucano_daemon::log::LogFormat;
 
 use crate::settings::{DEFAULT_CGROUP, check_cgroup};
 
@@ -22,15 +23,6 @@ pub struct Arguments {
     /// How the log on stderr looks.
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 fn cgroup(path: &str) -> Result<String, &'static str> {

@@ -1,16 +1,12 @@
 //! `tucano_agentd`: settings, build, run, end.
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-use tucano_agent::{
-    agent::Agent,
-    arguments::{Arguments, LogFormat},
-    settings::Settings,
-};
+use tucano_agent::{agent::Agent, arguments::Arguments, settings::Settings};
+use tucano_daemon::{log, notify};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -32,7 +28,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         println!("{}: usable", arguments.config.display());
         return Ok(());
     }
-    log_to_stderr(arguments.log_format);
+    log::to_stderr(arguments.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -58,20 +54,6 @@ fn end_signal() -> anyhow::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
         tracing::info!("ending; the processes go on running");
-        tucano_notify::stopping();
+        notify::stopping();
     })
-}
-
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        // Otherwise the agent panics at the first line that nobody reads any more.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use tucano_daemon::log::LogFormat;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 ended as asked, or the configuration is valid; 2 wrong usage; 3 invalid configuration;
@@ -23,13 +24,4 @@ pub struct Arguments {
     /// How to write the log, which goes to stderr; RUST_LOG sets what is in it.
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }

@@ -4,14 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use tucano_ctl::{
-    Config, Controller, StartError,
-    arguments::{Arguments, LogFormat},
-    brain::Brain,
-    http::server::ListenError,
+    Config, Controller, StartError, arguments::Arguments, brain::Brain, http::server::ListenError,
     store::lock::LockError,
 };
+use tucano_daemon::{log, notify};
 use tucano_planner::Cluster;
 
 fn main() -> ExitCode {
@@ -27,7 +24,7 @@ fn main() -> ExitCode {
         println!("{}: valid", arguments.config.display());
         return ExitCode::SUCCESS;
     }
-    start_log(arguments.log_format);
+    log::to_stderr(arguments.log_format);
     // What we make is for our own user alone: the state, the images, the balancer's socket.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     if rustls::crypto::ring::default_provider()
@@ -52,19 +49,6 @@ fn main() -> ExitCode {
     code
 }
 
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // Otherwise it panics when whoever reads stderr is gone.
-        .log_internal_errors(false);
-    match format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
-}
-
 async fn run(config: Config, arguments: &Arguments) -> ExitCode {
     let signals = (
         signal(SignalKind::terminate()),
@@ -82,9 +66,9 @@ async fn run(config: Config, arguments: &Arguments) -> ExitCode {
             return exit_code(&error);
         }
     };
-    tucano_notify::ready();
+    notify::ready();
     let brain = controller.api().brain.clone();
-    let heart = tucano_notify::beat(async || status(&brain).await);
+    let heart = notify::beat(async || status(&brain).await);
     tokio::pin!(heart);
     loop {
         tokio::select! {
@@ -96,18 +80,18 @@ async fn run(config: Config, arguments: &Arguments) -> ExitCode {
         }
     }
     tracing::info!("ending");
-    tucano_notify::stopping();
+    notify::stopping();
     controller.stop().await;
     ExitCode::SUCCESS
 }
 
 async fn reload(controller: &Controller) {
-    tucano_notify::reloading();
+    notify::reloading();
     let api = controller.api();
     if let Err(error) = api.config.reload(&api.brain).await {
         tracing::error!(%error, "the configuration was not reloaded; the old one stays in force");
     }
-    tucano_notify::ready();
+    notify::ready();
 }
 
 /// For the service manager. Asked of the brain: a controller whose brain does not answer is dead.

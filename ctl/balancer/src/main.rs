@@ -1,24 +1,24 @@
 //! `tucano_balancerd`: settings, build, run, drain.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
-use tracing_subscriber::EnvFilter;
 use tucano_balancer::{
     daemon::{Balancer, StartError, raise_descriptor_limit},
     errors::chain,
     lock::{EXIT_LOCKED, LockError},
     plane::Plane,
-    settings::{LogFormat, Settings},
+    settings::Settings,
 };
+use tucano_daemon::{log, notify};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let settings = Settings::parse();
-    start_log(settings.log_format);
+    log::to_stderr(settings.log_format);
     raise_descriptor_limit();
     let stop = CancellationToken::new();
     if let Err(cause) = stop_on_signals(&stop) {
@@ -27,11 +27,11 @@ async fn main() -> ExitCode {
     }
     match Balancer::build(&settings).await {
         Ok(balancer) => {
-            tucano_notify::ready();
+            notify::ready();
             let plane = balancer.plane().clone();
             tokio::select! {
                 () = balancer.run(stop) => ExitCode::SUCCESS,
-                () = tucano_notify::beat(async || Some(status(&plane))) => ExitCode::FAILURE,
+                () = notify::beat(async || Some(status(&plane))) => ExitCode::FAILURE,
             }
         }
         Err(cause) => {
@@ -53,20 +53,6 @@ fn exit_code(cause: &StartError) -> ExitCode {
     }
 }
 
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        // The balancer outlives the controller that started it and read its log: then nobody hears.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-}
-
 /// The first SIGTERM or SIGINT drains, the second ends the program at once.
 fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -81,7 +67,7 @@ fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
             if stop.is_cancelled() {
                 std::process::exit(1);
             }
-            tucano_notify::stopping();
+            notify::stopping();
             stop.cancel();
         }
     });

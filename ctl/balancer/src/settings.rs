@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use tucano_daemon::log::LogFormat;
 
 use crate::limits::Limits;
 
@@ -45,15 +46,6 @@ pub enum Listen {
     Address(SocketAddr),
     /// A listening socket inherited as file descriptor 0.
     Stdin,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 impl FromStr for Listen {

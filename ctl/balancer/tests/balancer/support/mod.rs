@@ -13,8 +13,9 @@ use tucano_api::routes::{Endpoint, ServiceRoute};
 use tucano_balancer::{
     daemon::Balancer,
     limits::Limits,
-    settings::{Listen, LogFormat, Settings},
+    settings::{Listen, Settings},
 };
+use tucano_daemon::log::LogFormat;
 
 pub(crate) use client::{Client, Reply, ask, get};
 pub(crate) use controller::Controller;
