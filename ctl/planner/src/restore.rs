@@ -39,7 +39,8 @@ impl Cluster {
             if expected.contains(&record.name) {
                 known.insert(record.name.clone(), record);
             } else {
-                self.retire_generation(record.generation);
+                // Its agent may hold the set of this one, and must be told of another should it come back.
+                self.retire_generation(record.generation.next());
                 self.changes.nodes.insert(record.name);
             }
         }

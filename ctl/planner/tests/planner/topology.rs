@@ -56,6 +56,24 @@ fn generations_are_not_used_again_when_a_worker_leaves_and_comes_back() {
 }
 
 #[test]
+fn a_worker_that_left_while_no_controller_ran_ends_what_it_had_although_it_was_missing_first() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("hello", 2));
+    sim.network.cut_off.insert(node(2));
+    sim.workers = workers(1);
+    sim.restart_controller();
+    sim.reconfigure(workers(2));
+    sim.until_condition(2, NodeCondition::Dead);
+    let before = sim.agents[&node(2)].desired.clone();
+    assert_eq!(before.processes.len(), 1);
+    sim.network.cut_off.remove(&node(2));
+    sim.until("it is told", |sim| {
+        let desired = &sim.agents[&node(2)].desired;
+        *desired != before && Some(desired) == sim.cluster().desired_set(&node(2)).as_ref()
+    });
+}
+
+#[test]
 fn a_worker_that_moves_is_routed_at_its_new_address() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 1));

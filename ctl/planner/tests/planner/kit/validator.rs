@@ -48,7 +48,7 @@ impl Validator {
             .collect();
         self.left
             .extend(left.iter().map(|node| node.name.to_string()));
-        let first = left.iter().map(|node| node.generation).max();
+        let first = left.iter().map(|node| node.generation.next()).max();
         let first = first.unwrap_or_default();
         expected.counters.first_generation = expected.counters.first_generation.max(first);
         assert_eq!(restored, expected, "restored as it was persisted");
