@@ -171,7 +171,8 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
         settings.subnet,
         settings.ports,
         controller_address(&settings.controller),
-    )?;
+    )?
+    .with_tracked_connections(settings.limits.tracked_connections);
     let runtime = runtime_program(settings)?;
     Ok(Executor {
         user_namespaces: user_namespaces_work(&runtime, &settings.data_dir),

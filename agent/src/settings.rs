@@ -151,6 +151,8 @@ pub struct Limits {
     pub starts: usize,
     /// Layers fetched and unpacked at the same time.
     pub layer_pulls: usize,
+    /// Connections that the kernel is to have room for, at the least (`nf_conntrack_max`).
+    pub tracked_connections: u64,
     /// Time without a byte after which a transfer is given up.
     pub stalled_transfer: Span,
     /// Shortest time between two measurements of what a process has written to its disk.
@@ -172,6 +174,7 @@ impl Default for Limits {
             body_bytes: Bytes::mib(16),
             starts: 8,
             layer_pulls: 3,
+            tracked_connections: 131_072,
             stalled_transfer: Span::secs(30),
             disk_interval: Span::secs(1),
             followers: 64,
@@ -348,6 +351,12 @@ impl Validate for Limits {
                 ));
             }
         }
+        if self.tracked_connections > 1 << 24 {
+            return Err(Problem::new(
+                "limits.tracked_connections",
+                "write a number up to 16777216, or 0 to leave it as the system has it",
+            ));
+        }
         if !(Span::millis(10)..=Span::secs(3600)).contains(&self.disk_interval) {
             return Err(Problem::new(
                 "limits.disk_interval",
@@ -476,6 +485,10 @@ mod tests {
                 "limits.processes: write a number from 1 to",
             ),
             ("[limits]\nbody_bytes = \"1KiB\"", "limits.body_bytes"),
+            (
+                "[limits]\ntracked_connections = 100000000",
+                "limits.tracked_connections: write a number up to",
+            ),
             ("[logs]\nfiles = 0", "keep at least 1 file"),
             ("[images]\nunpack = \"tar\"", "known are: auto, directories"),
             ("[images]\ncheck_again = \"1ms\"", "images.check_again"),

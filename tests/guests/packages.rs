@@ -168,7 +168,10 @@ fn packages_are_installed_upgraded_under_load_removed_and_purged() {
         ],
     );
     step("configure", &["StatusText=1 of 1 workers are alive"]);
-    step("deploy", &["processes: 2", "program: 1"]);
+    step(
+        "deploy",
+        &["processes: 2", "program: 1", "room for connections: 1"],
+    );
     step("kill", &["restarts: 1 1 1"]);
     step(
         "watchdog",

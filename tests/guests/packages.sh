@@ -100,6 +100,7 @@ END
     await answers
     processes >/tmp/processes
     echo "processes: $(wc -l </tmp/processes)"
+    echo "room for connections: $(($(cat /proc/sys/net/netfilter/nf_conntrack_max) >= 131072))"
     echo "program: $(wc -l </sys/fs/cgroup/system.slice/tucano-processes.service/agent.scope/cgroup.procs)"
 }
 

@@ -3,6 +3,7 @@
 //! Nothing of it exists while the node has no process: the bridge and the rules come with the first and go with the last.
 
 mod addresses;
+mod conntrack;
 mod firewall;
 mod iptables;
 mod links;
@@ -41,6 +42,8 @@ pub struct Network {
     /// Chosen when rules are first changed.
     firewall: tokio::sync::OnceCell<Firewall>,
     book: Mutex<Book>,
+    /// How many connections the node is to have room for.
+    tracked_connections: u64,
     /// Held while links or rules change; inside, the rules that are in force, if any are.
     in_force: tokio::sync::Mutex<Option<Rules>>,
 }
@@ -72,8 +75,18 @@ impl Network {
                 leases: BTreeSet::new(),
                 forwards: BTreeMap::new(),
             }),
+            tracked_connections: 0,
             in_force: tokio::sync::Mutex::new(None),
         })
+    }
+
+    /// The node is to have room for at least as many connections (`nf_conntrack_max`) as long as it has processes.
+    #[must_use]
+    pub fn with_tracked_connections(self, least: u64) -> Self {
+        Self {
+            tracked_connections: least,
+            ..self
+        }
     }
 
     /// Reserves an address, a port and user ids for a process.
@@ -110,12 +123,21 @@ impl Network {
             let _changing = self.in_force.lock().await;
             let bridge = self.links.ensure_bridge(&self.bridge, self.subnet).await?;
             links::prepare_node(&self.bridge)?;
+            self.make_room();
             self.links
                 .add_veth(&veth_name(lease.ip), bridge, namespace.as_fd(), lease.ip)
                 .await?;
         }
         links::configure_container(&namespace, lease.ip, self.subnet).await?;
         Ok(namespace)
+    }
+
+    /// The processes run without it, too.
+    fn make_room(&self) {
+        let least = self.tracked_connections;
+        if let Err(error) = conntrack::make_room(least) {
+            tracing::debug!(%error, least, "the kernel does not track more connections than before");
+        }
     }
 
     /// Forwards the lease's node port to the process's `port`.
@@ -164,6 +186,9 @@ impl Network {
             }
         }
         self.enforce().await?;
+        if self.in_force.lock().await.is_some() {
+            self.make_room();
+        }
         self.remove_if_unused().await
     }
 
