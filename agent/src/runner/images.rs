@@ -1,5 +1,5 @@
-//! Images on this node: fetched from the controller blob by blob, each layer unpacked once, and removed when no process
-//! has needed them for a while. What the disk has damaged is found before a start, and fetched anew.
+//! Images on this node: fetched from the controller blob by blob, each layer unpacked once, while it comes, and removed
+//! when no process has needed them for a while. What the disk has damaged is found before a start, and fetched anew.
 
 mod checked;
 mod error;
@@ -7,6 +7,7 @@ mod fetch;
 
 use std::{
     collections::{HashMap, HashSet},
+    io::Read,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -37,7 +38,6 @@ pub struct Unpacked {
 #[derive(Debug)]
 pub struct Images {
     store: Store,
-    store_root: PathBuf,
     layers: Layers,
     checked: Checked,
     fetcher: Fetcher,
@@ -99,7 +99,6 @@ impl Images {
         let fetcher = Fetcher::new(options.controller, options.token, options.stalled)?;
         Ok(Self {
             store: Store::open(options.store, limits.clone()).map_err(open(options.store))?,
-            store_root: options.store.to_owned(),
             layers: open_layers(options.layers, limits, options.unpack)?,
             checked: Checked::new(options.check_again),
             fetcher,
@@ -294,16 +293,13 @@ impl Images {
         {
             return Ok(directory);
         }
-        let was_stored = self.store.contains(layer.digest());
-        let unpacked = match self.unpack(layer, diff_id).await {
-            // The disk may have damaged what was stored before; it is gone now.
-            Err(error) if was_stored && error.is_digest_mismatch() => {
-                tracing::warn!(digest = %layer.digest(), %error, "fetching a layer anew");
-                self.unpack(layer, diff_id).await
+        let unpacked = match self.unpack(layer, diff_id, None).await {
+            Err(error) if error.is_too_many_to_index() => {
+                tracing::info!(%diff_id, "the layer has too many entries to be indexed: it becomes a directory");
+                self.unpack(layer, diff_id, Some(Form::Directories)).await?
             }
-            unpacked => unpacked,
+            unpacked => unpacked?,
         };
-        let unpacked = unpacked?;
         self.checked.set(diff_id);
         Ok(unpacked)
     }
@@ -335,36 +331,22 @@ impl Images {
         }
     }
 
-    async fn unpack(&self, layer: &Descriptor, diff_id: &OciDigest) -> Result<PathBuf, Error> {
-        if !self.store.contains(layer.digest()) {
-            self.fetcher
-                .fetch(&self.store, layer.digest(), layer.size())
-                .await?;
-        }
-        let (store, layers) = (self.store.clone(), self.layers.clone());
-        let (layer, diff_id) = (layer.clone(), diff_id.clone());
-        let blob = self.blob_path(layer.digest());
-        blocking(move || {
-            let unpacked =
-                layers
-                    .unpack(&store, &layer, &diff_id)
-                    .map_err(|source| Error::Unpack {
-                        diff_id: diff_id.to_string(),
-                        source: Box::new(source),
-                    });
-            // Unpacked it is not needed; malformed it would only be met again.
-            crate::files::remove_if_there(&blob)
-                .map_err(|source| Error::Remove { path: blob, source })?;
-            unpacked
-        })
-        .await
-    }
-
-    fn blob_path(&self, digest: &OciDigest) -> PathBuf {
-        self.store_root
-            .join("blobs")
-            .join(digest.algorithm().as_ref())
-            .join(digest.digest())
+    /// Unpacks a layer while it comes: it is kept nowhere as a blob.
+    async fn unpack(
+        &self,
+        layer: &Descriptor,
+        diff_id: &OciDigest,
+        form: Option<Form>,
+    ) -> Result<PathBuf, Error> {
+        let layers = self.layers.clone();
+        let (wanted, diff_id) = (layer.clone(), diff_id.clone());
+        let unpack = move |blob: &mut (dyn Read + Send)| match form {
+            None => layers.unpack_coming(blob, &wanted, &diff_id),
+            Some(form) => layers.unpack_coming_as(form, blob, &wanted, &diff_id),
+        };
+        self.fetcher
+            .stream(layer.digest(), layer.size(), unpack)
+            .await
     }
 
     async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {

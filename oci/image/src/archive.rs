@@ -18,7 +18,7 @@ use crate::{
     header::Member,
     image::Image,
     ingest::{Blobs, Ingest},
-    layer::{CheckOnly, LayerBlob},
+    layer::{CheckOnly, LayerBlob, LayerOf},
     limits::Limits,
     parallel,
     path::{PathProblem, normalise},
@@ -118,13 +118,12 @@ fn check_layer(
         digest: digest.clone(),
     };
     let (path, _) = ingest.find(digest)?.ok_or_else(missing)?;
-    LayerBlob {
-        path,
+    let layer = LayerOf {
         descriptor,
-        diff_id,
+        diff_id: Some(diff_id),
         limits,
-    }
-    .read(&mut CheckOnly)
+    };
+    LayerBlob { path, layer }.read(&mut CheckOnly)
 }
 
 impl Documents {

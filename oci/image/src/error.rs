@@ -214,6 +214,11 @@ impl Error {
         }
     }
 
+    /// Whether it may come from bytes that are not what they should be.
+    pub(crate) fn is_of_content(&self) -> bool {
+        matches!(self, Self::LayerMalformed { .. })
+    }
+
     /// Tells a full disk from other trouble with a file.
     pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         let (path, source) = (path.to_owned(), source.into());

@@ -1,13 +1,17 @@
 //! Reads and checks a layer: both its digests, and each of its entries' names. What is done with
 //! the entries is up to a [`Sink`]: nothing when an archive is imported, files when it is unpacked.
 
-use std::{fs::File, io, path::PathBuf};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
 
 use oci_spec::image::{Descriptor, Digest};
 use tar::EntryType;
 
 use crate::{
-    digest::{Hashing, digest_like},
+    digest::digest_like,
     error::Error,
     header::Member,
     limits::{Limits, PATH_BYTES},
@@ -26,8 +30,15 @@ const AUFS: &[u8] = b".wh..wh.";
 #[derive(Debug)]
 pub(crate) struct LayerBlob<'a> {
     pub(crate) path: PathBuf,
+    pub(crate) layer: LayerOf<'a>,
+}
+
+/// What a layer should be, wherever it comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LayerOf<'a> {
     pub(crate) descriptor: &'a Descriptor,
-    pub(crate) diff_id: &'a Digest,
+    /// Nothing while the image's configuration, which tells it, has not come yet.
+    pub(crate) diff_id: Option<&'a Digest>,
     pub(crate) limits: &'a Limits,
 }
 
@@ -84,29 +95,57 @@ impl From<io::Error> for Failure {
 impl LayerBlob<'_> {
     /// Gives each entry to `sink`; at the end it is certain that the blob was what its digests say.
     pub(crate) fn read(&self, sink: &mut dyn Sink) -> Result<(), Error> {
+        self.layer.read(self.open()?, &self.path, sink).map(drop)
+    }
+
+    /// The file, if it is as long as it should be.
+    pub(crate) fn open(&self) -> Result<File, Error> {
+        let failed = |source| Error::io("read", &self.path, source);
+        let blob = File::open(&self.path).map_err(failed)?;
+        let bytes = blob.metadata().map_err(failed)?.len();
+        self.layer.check_size(bytes)?;
+        Ok(blob)
+    }
+}
+
+impl<'a> LayerOf<'a> {
+    /// Gives each entry of what comes to `sink`, while it still comes; at the end it is certain that it was what its
+    /// digests say, and which diff-id it has. `from` is where it comes from, for people.
+    pub(crate) fn read(
+        &self,
+        blob: impl Read + Send,
+        from: &Path,
+        sink: &mut dyn Sink,
+    ) -> Result<Digest, Error> {
         let encoding = self.encoding()?;
-        let blob = self.open()?;
         let expected = Expected {
             stored: self.descriptor.digest(),
-            inflated: self.diff_id,
+            inflated: self.name(),
         };
-        let read = inflate(
-            blob,
-            &expected,
-            encoding,
-            self.limits.layer_bytes,
-            |stream| self.read_entries(stream, sink).map_err(Failure::Told),
-        );
-        let hashes = match read {
-            Ok(((), hashes)) => hashes,
-            Err(failure) => return Err(self.explain(failure)),
-        };
-        self.check("layer", self.descriptor.digest(), hashes.stored.finish())?;
-        self.check(
-            "layer, decompressed,",
-            self.diff_id,
-            hashes.inflated.finish(),
-        )
+        let limit = self.limits.layer_bytes;
+        let work =
+            |stream: &mut Inflated| self.read_entries(stream, from, sink).map_err(Failure::Told);
+        let (done, hashes) = inflate(blob, &expected, encoding, limit, work)
+            .map_err(|failure| self.error(failure, from))?;
+        let error = done.err().map(|failure| self.error(failure, from));
+        // One that was damaged on its way fails in many ways; its digest tells the true reason.
+        if error.as_ref().is_none_or(Error::is_of_content) {
+            self.check_size(hashes.stored.bytes)?;
+            self.check("layer", self.descriptor.digest(), hashes.stored.finish())?;
+        }
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let actual = hashes.inflated.finish();
+        if let Some(diff_id) = self.diff_id {
+            self.check("layer, decompressed,", diff_id, actual.clone())?;
+        }
+        Ok(actual)
+    }
+
+    /// What errors call it.
+    pub(crate) fn name(&self) -> &'a Digest {
+        self.diff_id.unwrap_or_else(|| self.descriptor.digest())
     }
 
     fn encoding(&self) -> Result<Encoding, Error> {
@@ -116,23 +155,25 @@ impl LayerBlob<'_> {
         })
     }
 
-    fn open(&self) -> Result<File, Error> {
-        let failed = |source| Error::io("read", &self.path, source);
-        let blob = File::open(&self.path).map_err(failed)?;
-        let actual = blob.metadata().map_err(failed)?.len();
+    fn check_size(&self, actual: u64) -> Result<(), Error> {
         let expected = self.descriptor.size();
-        if actual != expected {
-            let what = format!("layer {}", self.descriptor.digest());
-            return Err(Error::SizeMismatch {
-                what,
-                expected,
-                actual,
-            });
+        if actual == expected {
+            return Ok(());
         }
-        Ok(blob)
+        let what = format!("layer {}", self.descriptor.digest());
+        Err(Error::SizeMismatch {
+            what,
+            expected,
+            actual,
+        })
     }
 
-    fn read_entries(&self, stream: &mut Inflated, sink: &mut dyn Sink) -> Result<(), Error> {
+    fn read_entries(
+        &self,
+        stream: &mut Inflated,
+        from: &Path,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Error> {
         let mut tarball = Tarball::new(stream, self.limits.layer_entries);
         // Holes are no bytes of the stream, and count all the same: who copies the files writes them out.
         let mut bytes: u64 = 0;
@@ -140,11 +181,11 @@ impl LayerBlob<'_> {
             let member = match tarball.next_member() {
                 Ok(Some(member)) => member,
                 // An empty layer may be an empty stream.
-                Err(TarError::NotTar) if *self.diff_id == digest_like(self.diff_id, b"") => {
+                Err(TarError::NotTar) if *self.name() == digest_like(self.name(), b"") => {
                     return Ok(());
                 }
                 Ok(None) => return Ok(()),
-                Err(error) => return Err(self.tar_error(error)),
+                Err(error) => return Err(self.tar_error(error, from)),
             };
             bytes = bytes.saturating_add(member.file_bytes());
             if bytes > self.limits.layer_bytes {
@@ -154,7 +195,7 @@ impl LayerBlob<'_> {
                 let mut data = |buffer: &mut [u8]| {
                     tarball
                         .read_data(buffer)
-                        .map_err(|error| self.tar_error(error))
+                        .map_err(|error| self.tar_error(error, from))
                 };
                 sink.entry(&entry, &mut data)?;
             }
@@ -199,7 +240,7 @@ impl LayerBlob<'_> {
     fn hidden_content(&self, directory: &[u8]) -> Result<Entry, Error> {
         // overlayfs always merges the roots of its layers.
         if directory.is_empty() {
-            let what = format!("an opaque root, as layer {} has it,", self.diff_id);
+            let what = format!("an opaque root, as layer {} has it,", self.name());
             return Err(Error::Unsupported {
                 what,
                 hint: "; flatten the image",
@@ -237,41 +278,30 @@ impl LayerBlob<'_> {
         })
     }
 
-    /// A blob that was damaged on the disk fails in many ways; its digest tells the true reason.
-    fn explain(&self, failure: Failure) -> Error {
-        let error = match failure {
+    fn error(&self, failure: Failure, from: &Path) -> Error {
+        match failure {
             Failure::Told(error) => error,
-            Failure::Stream(error) => self.stream_error(error),
-        };
-        if !matches!(error, Error::LayerMalformed { .. }) {
-            return error;
+            Failure::Stream(error) => self.stream_error(error, from),
         }
-        let damage = || -> Result<(), Error> {
-            let mut blob = Hashing::like(self.descriptor.digest(), self.open()?);
-            io::copy(&mut blob, &mut io::sink())
-                .map_err(|source| Error::io("read", &self.path, source))?;
-            self.check("layer", self.descriptor.digest(), blob.hasher.finish())
-        };
-        damage().err().unwrap_or(error)
     }
 
-    fn tar_error(&self, error: TarError) -> Error {
+    fn tar_error(&self, error: TarError, from: &Path) -> Error {
         match error {
-            TarError::Stream(error) => self.stream_error(error),
+            TarError::Stream(error) => self.stream_error(error, from),
             TarError::Truncated(within) => self.malformed(format!("it ends within {within}")),
             TarError::NotTar => self.malformed("it is not a tar".to_owned()),
             TarError::Malformed(reason) => self.malformed(reason),
             TarError::TooManyHeaders => Error::TooLarge {
-                what: format!("the number of entries of layer {}", self.diff_id),
+                what: format!("the number of entries of layer {}", self.name()),
                 limit: format!("{}", self.limits.layer_entries),
             },
         }
     }
 
-    fn stream_error(&self, error: io::Error) -> Error {
+    fn stream_error(&self, error: io::Error, from: &Path) -> Error {
         match error.kind() {
             io::ErrorKind::FileTooLarge => self.too_large(),
-            _ if error.raw_os_error().is_some() => Error::io("read", &self.path, error),
+            _ if error.raw_os_error().is_some() => Error::io("read", from, error),
             _ => self.malformed(format!(
                 "it cannot be decompressed as {}: {error}",
                 self.descriptor.media_type()
@@ -283,7 +313,7 @@ impl LayerBlob<'_> {
         let path = String::from_utf8_lossy(path).into_owned();
         match problem {
             PathProblem::Escapes => Error::LayerPathEscapes {
-                layer: self.diff_id.clone(),
+                layer: self.name().clone(),
                 path,
             },
             PathProblem::Malformed(reason) => self.malformed(format!("entry {path:?}: {reason}")),
@@ -292,14 +322,14 @@ impl LayerBlob<'_> {
 
     fn malformed(&self, reason: String) -> Error {
         Error::LayerMalformed {
-            layer: self.diff_id.clone(),
+            layer: self.name().clone(),
             reason,
         }
     }
 
     fn too_large(&self) -> Error {
         Error::TooLarge {
-            what: format!("layer {}, decompressed,", self.diff_id),
+            what: format!("layer {}, decompressed,", self.name()),
             limit: format!("{} bytes", self.limits.layer_bytes),
         }
     }

@@ -3,27 +3,30 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File},
-    os::fd::AsFd,
+    io::{Cursor, Read},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use oci_spec::image::{Descriptor, Digest};
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    erofs::{self, Indexer, mount::Way},
+    erofs::{self, mount::Way},
     error::Error,
-    limits::{INDEXED_ENTRIES, Limits},
+    layer::LayerOf,
+    limits::Limits,
+    make::{COMING, IMAGE, Source, make},
     parallel,
     place::{self, Place},
     scratch::{self, Scratch},
-    seal::{DirectorySeal, Seal},
+    seal::Seal,
     store::{Store, create_private},
-    unpack::Unpacker,
+    stream::{Encoding, MAGIC_BYTES},
 };
 
 /// How layers are unpacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Form {
     /// Into directories: what every file system can.
     Directories,
@@ -39,9 +42,6 @@ struct Made {
     form: Form,
     seal: Seal,
 }
-
-/// Name of an image within its scratch directory.
-const IMAGE: &str = "image";
 
 /// Directories of unpacked layers, one per diff-id, for use as overlayfs lower directories.
 #[derive(Debug, Clone)]
@@ -162,6 +162,77 @@ impl Layers {
         self.directory(diff_id)
     }
 
+    /// Like [`Layers::unpack`], of a layer that is only coming: it is decompressed and written while it still comes, and
+    /// is stored nowhere else. What comes is not read if the layer is there already.
+    ///
+    /// # Errors
+    /// [`Error::TooManyToIndex`] if it must come again, to become a directory: see [`Layers::unpack_coming_as`];
+    /// otherwise see [`Error::code`].
+    pub fn unpack_coming(
+        &self,
+        blob: &mut (dyn Read + Send),
+        layer: &Descriptor,
+        diff_id: &Digest,
+    ) -> Result<PathBuf, Error> {
+        self.unpack_coming_as(self.inner.form, blob, layer, diff_id)
+    }
+
+    /// Like [`Layers::unpack_coming`], in this form.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unpack_coming_as(
+        &self,
+        form: Form,
+        blob: &mut (dyn Read + Send),
+        layer: &Descriptor,
+        diff_id: &Digest,
+    ) -> Result<PathBuf, Error> {
+        let turn = self.turn(diff_id);
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.place(diff_id)?.is_there() {
+            let layer = LayerOf {
+                descriptor: layer,
+                diff_id: Some(diff_id),
+                limits: &self.inner.limits,
+            };
+            let (made, _) = self.make_of(form, layer, Source::Stream(blob))?;
+            self.keep(vec![(made, diff_id)])?;
+        }
+        self.directory(diff_id)
+    }
+
+    /// Like [`Layers::unpack_coming`], of a layer whose diff-id nobody has told yet; its diff-id. How it is compressed
+    /// is told by its first bytes.
+    ///
+    /// # Errors
+    /// See [`Error::code`]: `malformed` if it is no layer.
+    pub fn unpack_unknown(
+        &self,
+        blob: &mut (dyn Read + Send),
+        digest: &Digest,
+        bytes: u64,
+    ) -> Result<Digest, Error> {
+        let mut magic = Vec::new();
+        blob.take(MAGIC_BYTES as u64)
+            .read_to_end(&mut magic)
+            .map_err(|source| Error::io("read", Path::new(COMING), source))?;
+        let media_type = Encoding::of_magic(&magic).media_type();
+        let layer = LayerOf {
+            descriptor: &Descriptor::new(media_type, bytes, digest.clone()),
+            diff_id: None,
+            limits: &self.inner.limits,
+        };
+        let mut blob = Cursor::new(magic).chain(blob);
+        let (made, diff_id) = self.make_of(self.inner.form, layer, Source::Stream(&mut blob))?;
+        let turn = self.turn(&diff_id);
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.place(&diff_id)?.is_there() {
+            self.keep(vec![(made, &diff_id)])?;
+        }
+        Ok(diff_id)
+    }
+
     /// Unpacks all layers of an image, as [`Layers::unpack`] does with one, several at once; their directories in the
     /// image's order. A layer that is there twice is unpacked once.
     ///
@@ -252,47 +323,35 @@ impl Layers {
         Arc::clone(at_work.entry(diff_id.clone()).or_default())
     }
 
-    /// Unpacks a layer where nobody sees it yet.
+    /// Unpacks a stored layer where nobody sees it yet.
     fn make(&self, store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<Made, Error> {
-        if self.inner.form == Form::Erofs {
-            match self.make_image(store, layer, diff_id) {
-                Err(Error::TooManyToIndex(_)) => {
-                    tracing::info!(%diff_id, "the layer has too many entries to be indexed: it becomes a directory");
-                }
-                made => return made,
-            }
-        }
         let blob = store.layer(layer, diff_id, &self.inner.limits)?;
-        let scratch = Scratch::create(&self.inner.root)?;
-        let mut unpacker = Unpacker::new(scratch.handle().as_fd(), diff_id)?;
-        blob.read(&mut unpacker)?;
-        let contents = unpacker.finish()?;
-        let seal = DirectorySeal::with_contents(scratch.handle(), &contents)
-            .map_err(|source| Error::io("read", scratch.path(), source))?;
-        Ok(Made {
-            scratch,
-            form: Form::Directories,
-            seal: Seal::Directory(seal),
-        })
+        let make = |form| self.make_of(form, blob.layer, Source::File(blob.open()?, &blob.path));
+        let made = match make(self.inner.form) {
+            Err(Error::TooManyToIndex(_)) => {
+                tracing::info!(%diff_id, "the layer has too many entries to be indexed: it becomes a directory");
+                make(Form::Directories)
+            }
+            made => made,
+        };
+        made.map(|(made, _)| made)
     }
 
-    fn make_image(
+    /// Unpacks what comes where nobody sees it yet; with it its diff-id.
+    fn make_of(
         &self,
-        store: &Store,
-        layer: &Descriptor,
-        diff_id: &Digest,
-    ) -> Result<Made, Error> {
-        let blob = store.layer(layer, diff_id, &self.inner.limits)?;
+        form: Form,
+        layer: LayerOf<'_>,
+        source: Source<'_>,
+    ) -> Result<(Made, Digest), Error> {
         let scratch = Scratch::create(&self.inner.root)?;
-        let path = scratch.path().join(IMAGE);
-        let file = File::create_new(&path).map_err(|source| Error::io("make", &path, source))?;
-        let mut indexer = Indexer::new(file, &path, diff_id, INDEXED_ENTRIES)?;
-        blob.read(&mut indexer)?;
-        Ok(Made {
-            seal: Seal::File(indexer.finish()?),
-            form: Form::Erofs,
+        let (seal, diff_id) = make(&scratch, form, layer, source)?;
+        let made = Made {
             scratch,
-        })
+            form,
+            seal,
+        };
+        Ok((made, diff_id))
     }
 
     /// Gives finished layers their names, once all of them are on the disk.

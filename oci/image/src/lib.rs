@@ -9,6 +9,7 @@
 //!   `pushed` for that from a registry's);
 //! - [`Layers`] (`layers`, with `unpack` for the writer, `directories` for its cache of open ones; or `erofs`, which
 //!   makes one file of a layer that the kernel mounts; `seal` finds what the disk has damaged);
+//! - `make` makes one layer of a blob, which may still be coming;
 //! - `layer` reads and checks a layer's blob; `stream` inflates it beside; `tarball`, `header` and `sparse` read tar;
 //! - `scratch`: directories that vanish unless they are finished, even after a crash.
 //!
@@ -30,6 +31,7 @@ mod ingest;
 mod layer;
 mod layers;
 mod limits;
+mod make;
 mod names;
 mod parallel;
 mod path;

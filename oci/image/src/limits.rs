@@ -1,7 +1,9 @@
 //! Bounds on what is read.
 
+use serde::{Deserialize, Serialize};
+
 /// Every bound on what is read, each with a default.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Limits {
     /// Largest archive, as it is sent (and inflated, where it is compressed as a whole).
     pub archive_bytes: u64,

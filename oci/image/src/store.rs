@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     image::{Image, Platform, read_document},
     ingest::{Blobs, Ingest, path_in, sync_blobs},
-    layer::{CheckOnly, LayerBlob},
+    layer::{CheckOnly, LayerBlob, LayerOf},
     limits::Limits,
     names::Wanted,
     parallel, pushed,
@@ -338,9 +338,11 @@ impl Store {
         let path = self.path_of(descriptor.digest())?;
         Ok(LayerBlob {
             path,
-            descriptor,
-            diff_id,
-            limits,
+            layer: LayerOf {
+                descriptor,
+                diff_id: Some(diff_id),
+                limits,
+            },
         })
     }
 

@@ -95,12 +95,12 @@ pub(crate) struct Expected<'a> {
     pub(crate) inflated: &'a Digest,
 }
 
-/// What [`inflate`] found, beside what `work` made of it.
+/// What came by in [`inflate`].
 #[derive(Debug)]
 pub(crate) struct Hashes {
-    /// Of the blob as it is stored.
+    /// Of the blob as it is stored: of all of it, whatever else failed, unless reading the blob failed itself.
     pub(crate) stored: Hasher,
-    /// Of what came out.
+    /// Of what came out, as far as it did.
     pub(crate) inflated: Hasher,
 }
 
@@ -108,14 +108,15 @@ pub(crate) struct Hashes {
 type Chunk = io::Result<Vec<u8>>;
 
 /// Decompresses `blob` while `work` reads it, then reads what is left of it, so that both hashes, by the algorithms of
-/// `expected`, are of the whole. More than `limit` bytes are an error of kind `FileTooLarge`.
+/// `expected`, are of the whole. More than `limit` bytes are an error of kind `FileTooLarge`. What `work` failed with
+/// is told beside the hashes: whether the blob was what it should be counts more.
 pub(crate) fn inflate<T, E: From<io::Error>>(
-    blob: File,
+    blob: impl Read + Send,
     expected: &Expected<'_>,
     encoding: Encoding,
     limit: u64,
     work: impl FnOnce(&mut Inflated) -> Result<T, E>,
-) -> Result<(T, Hashes), E> {
+) -> Result<(Result<T, E>, Hashes), E> {
     let (unhashed, to_hash) = sync_channel(CHUNKS);
     let (hashed, filled) = sync_channel(CHUNKS);
     let (spare, empty) = sync_channel(2 * CHUNKS + 3);
@@ -132,8 +133,12 @@ pub(crate) fn inflate<T, E: From<io::Error>>(
             chunk: Vec::new(),
             position: 0,
         };
-        let done = work(&mut inflated)?;
-        io::copy(&mut inflated, &mut io::sink())?;
+        let done = work(&mut inflated).and_then(|done| {
+            io::copy(&mut inflated, &mut io::sink())?;
+            Ok(done)
+        });
+        // After a failure the others must not wait for anybody to listen.
+        drop(inflated);
         let died = |_| io::Error::other("a thread that reads the layer died");
         let hashes = Hashes {
             stored: inflater.join().map_err(died)?,
@@ -193,7 +198,7 @@ fn pass_on(mut hasher: Hasher, chunks: &Receiver<Chunk>, hashed: &SyncSender<Chu
 
 /// The inflating thread: ends with the blob, with an error, or when nobody listens any more.
 fn produce(
-    mut stored: Hashing<File>,
+    mut stored: Hashing<impl Read>,
     encoding: Encoding,
     limit: u64,
     chunks: &SyncSender<Chunk>,
@@ -218,9 +223,10 @@ fn produce(
         Encoding::Gzip => send(&mut MultiGzDecoder::new(buffered)),
         Encoding::Zstd => zstd_decoder(buffered).and_then(|mut zstd| send(&mut zstd)),
     };
-    // What follows the compressed stream belongs to the blob's digest too.
-    let result = result.and_then(|()| io::copy(&mut stored, &mut io::sink()));
-    if let Err(error) = result {
+    // What follows the compressed stream belongs to the blob's digest too; and whether a blob is damaged or malformed
+    // is known when all of it was read.
+    let rest = io::copy(&mut stored, &mut io::sink());
+    if let Err(error) = result.and(rest.map(drop)) {
         // An error that nobody waits for any more is of no interest.
         drop(chunks.send(Err(error)));
     }
@@ -238,15 +244,7 @@ fn next_chunk(decoder: &mut dyn Read, mut chunk: Vec<u8>) -> io::Result<Vec<u8>>
 mod tests {
     use super::*;
     use crate::digest::digest_of;
-    use std::io::{Seek, Write};
     use tucano_image_builder::Compression;
-
-    fn file_of(bytes: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        file.rewind().unwrap();
-        file
-    }
 
     /// Any digests: only their algorithms count here.
     fn inflate_it<T>(
@@ -260,7 +258,8 @@ mod tests {
             stored: &any,
             inflated: &any,
         };
-        inflate(file_of(blob), &expected, encoding, limit, work)
+        let (done, hashes) = inflate(blob, &expected, encoding, limit, work)?;
+        Ok((done?, hashes))
     }
 
     fn read_all(blob: &[u8], encoding: Encoding, limit: u64) -> io::Result<(Vec<u8>, Hashes)> {
@@ -315,6 +314,25 @@ mod tests {
         let gives_up = |_: &mut Inflated| Err::<(), _>(io::Error::other("enough"));
         let error = inflate_it(&blob, Encoding::Gzip, u64::MAX, gives_up).unwrap_err();
         assert_eq!(error.to_string(), "enough");
+    }
+
+    #[test]
+    fn the_whole_blob_is_hashed_whatever_fails() {
+        let any = digest_of(b"");
+        let expected = Expected {
+            stored: &any,
+            inflated: &any,
+        };
+        let blob = Compression::Gzip.compress(&vec![0; 30_000_000]).unwrap();
+        let mut damaged = blob.clone();
+        damaged[20] ^= 1;
+        for (blob, limit) in [(&blob, u64::MAX), (&blob, 1000), (&damaged, u64::MAX)] {
+            let gives_up = |_: &mut Inflated| Err::<(), _>(io::Error::other("enough"));
+            let (done, hashes) =
+                inflate(&blob[..], &expected, Encoding::Gzip, limit, gives_up).unwrap();
+            assert!(done.is_err());
+            assert_eq!(hashes.stored.finish(), digest_of(blob));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What can go wrong with images.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 /// Why an image cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -62,10 +62,10 @@ pub enum Error {
         node: String,
     },
     /// A layer cannot be unpacked.
-    #[error("cannot unpack layer {diff_id}: {source}")]
+    #[error("cannot unpack layer {digest}: {source}")]
     Unpack {
-        /// The layer.
-        diff_id: String,
+        /// The layer's blob.
+        digest: String,
         /// Why.
         #[source]
         source: Box<tucano_oci_image::Error>,
@@ -79,23 +79,19 @@ pub enum Error {
         #[source]
         source: Box<tucano_oci_image::Error>,
     },
-    /// A blob that is no longer needed cannot be removed.
-    #[error("cannot remove {path}: {source}")]
-    Remove {
-        /// The blob's file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// The agent is ending.
     #[error("the agent is ending")]
     Ending,
 }
 
 impl Error {
-    /// Whether a blob was not what its digest says when it was read or unpacked.
+    /// Whether the layer must be fetched again, to become a directory.
+    pub(super) fn is_too_many_to_index(&self) -> bool {
+        matches!(self, Self::Unpack { source, .. } if matches!(**source, tucano_oci_image::Error::TooManyToIndex(_)))
+    }
+
+    /// Whether a document was not what its digest says when it was read.
     pub(super) fn is_digest_mismatch(&self) -> bool {
-        matches!(self, Self::Image { source, .. } | Self::Unpack { source, .. } if source.code() == "digest_mismatch")
+        matches!(self, Self::Image { source, .. } if source.code() == "digest_mismatch")
     }
 }

@@ -1,6 +1,6 @@
 //! One blob from the controller's registry into the store.
 
-use std::time::Duration;
+use std::{io::Read, time::Duration};
 
 use oci_spec::image::Digest;
 use tucano_api::IMAGES_REPOSITORY;
@@ -8,7 +8,7 @@ use tucano_oci_distribution::{
     Name,
     client::{self, Credentials, Options, Remote, Secret},
 };
-use tucano_oci_image::Store;
+use tucano_oci_image::{Error as ImageError, Store};
 
 use super::{Error, store_error};
 use crate::settings::Token;
@@ -58,12 +58,36 @@ impl Fetcher {
             .await;
         fetched.map_err(|error| match error {
             client::Error::Store(source) => store_error(digest.as_ref())(source),
-            other => Error::Fetch {
-                digest: digest.to_string(),
-                url: self.controller.clone(),
-                reason: explain(&other),
-            },
+            other => self.failed(digest, &other),
         })
+    }
+
+    /// Gives a layer's blob to `take` while it comes; a transfer that breaks off goes on beneath it.
+    pub(super) async fn stream<T: Send + 'static>(
+        &self,
+        digest: &Digest,
+        limit: u64,
+        take: impl FnOnce(&mut (dyn Read + Send)) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, Error> {
+        let taken = self
+            .registry
+            .stream_blob(&self.repository, digest, limit, take)
+            .await;
+        taken.map_err(|error| match error {
+            client::Error::Store(source) => Error::Unpack {
+                digest: digest.to_string(),
+                source: Box::new(source),
+            },
+            other => self.failed(digest, &other),
+        })
+    }
+
+    fn failed(&self, digest: &Digest, error: &client::Error) -> Error {
+        Error::Fetch {
+            digest: digest.to_string(),
+            url: self.controller.clone(),
+            reason: explain(error),
+        }
     }
 }
 

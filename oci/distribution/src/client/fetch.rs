@@ -36,11 +36,29 @@ impl Remote {
         digest: &Digest,
         limit: u64,
     ) -> Result<(), Error> {
-        let (sender, receiver) = mpsc::channel(PIPE);
         let (into, expected) = (store.clone(), digest.clone());
+        self.stream_blob(name, digest, limit, move |blob| {
+            into.ingest_blob(&expected, blob)
+        })
+        .await
+    }
+
+    /// Gives a blob of at most `limit` bytes to `take` while it comes; `take` may block, and must find out itself
+    /// whether what came is whole. Dropping the future ends what it reads.
+    ///
+    /// # Errors
+    /// That of the transfer, if `take` has failed too; else that of `take`.
+    pub async fn stream_blob<T: Send + 'static>(
+        &self,
+        name: &Name,
+        digest: &Digest,
+        limit: u64,
+        take: impl FnOnce(&mut (dyn Read + Send)) -> Result<T, tucano_oci_image::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (sender, receiver) = mpsc::channel(PIPE);
         // One byte more than there may be tells that it is too much.
-        let body = Body::new(receiver).take(limit.saturating_add(1));
-        let ingest = tokio::task::spawn_blocking(move || into.ingest_blob(&expected, body));
+        let mut body = Body::new(receiver).take(limit.saturating_add(1));
+        let taking = tokio::task::spawn_blocking(move || take(&mut body));
         let mut transfer = Transfer {
             remote: self,
             path: format!("/v2/{name}/blobs/{digest}"),
@@ -51,15 +69,12 @@ impl Remote {
             limit,
         };
         let transferred = transfer.run().await;
-        // The store sees the end, and says what it makes of it.
+        // The taker sees the end, and says what it makes of it.
         drop(transfer);
-        let stored = ingest.await;
-        let stored = stored.map_err(|error| Error::Failed(error.to_string()))?;
-        match stored {
-            Ok(()) => Ok(()),
-            // That the digest does not match is only what follows from a transfer that was given up.
-            Err(error) => Err(transferred.err().unwrap_or(Error::Store(error))),
-        }
+        let taken = taking.await;
+        let taken = taken.map_err(|error| Error::Failed(error.to_string()))?;
+        // That the digest does not match is only what follows from a transfer that was given up.
+        taken.map_err(|error| transferred.err().unwrap_or(Error::Store(error)))
     }
 }
 
