@@ -17,7 +17,7 @@ use tucano_oci_runtime::{launch::LogLimits, supervisor::user_namespaces_work};
 
 use crate::{
     clock::Stopwatch,
-    crypto,
+    confined, crypto,
     http::Api,
     lacking,
     monitor::{Monitor, local_address},
@@ -165,6 +165,7 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
         kept_unused: settings.unused_images_kept.0,
         unpack: settings.images.unpack,
         check_again: settings.images.check_again.0,
+        helper: confined::helper(),
     })?;
     let network = Network::new(
         &settings.bridge,

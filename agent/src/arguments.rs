@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tucano_daemon::log::LogFormat;
 
 use crate::settings::{DEFAULT_CGROUP, check_cgroup};
@@ -23,6 +23,20 @@ pub struct Arguments {
     /// How the log on stderr looks.
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,
+    #[command(subcommand)]
+    /// What the agent starts itself for; without one it is the agent.
+    pub step: Option<Step>,
+}
+
+/// What the agent lets a process of its own do.
+#[derive(Debug, Subcommand)]
+pub enum Step {
+    /// Unpacks the layer that comes on stdin into the working directory, confined to it.
+    #[command(hide = true)]
+    UnpackLayer {
+        /// The layer, as the agent describes it.
+        request: String,
+    },
 }
 
 fn cgroup(path: &str) -> Result<String, &'static str> {

@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod arguments;
 pub mod clock;
+pub mod confined;
 mod controllers;
 mod crypto;
 mod errors;

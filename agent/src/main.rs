@@ -5,7 +5,12 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tucano_agent::{agent::Agent, arguments::Arguments, settings::Settings};
+use tucano_agent::{
+    agent::Agent,
+    arguments::{Arguments, Step},
+    confined,
+    settings::Settings,
+};
 use tucano_daemon::{log, notify};
 
 fn main() -> ExitCode {
@@ -20,6 +25,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(Step::UnpackLayer { request }) = &arguments.step {
+        log::to_stderr(arguments.log_format);
+        return confined::unpack_layer(request).map_err(anyhow::Error::msg);
+    }
     let mut settings = Settings::load(&arguments.config)?;
     settings
         .cgroup

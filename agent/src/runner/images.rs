@@ -20,7 +20,7 @@ use futures_util::future::try_join_all;
 use oci_spec::image::{Descriptor, Digest as OciDigest, ImageConfiguration};
 use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
 use tucano_api::ids::Digest;
-use tucano_oci_image::{Form, Image, Layers, Limits, Platform, Store};
+use tucano_oci_image::{Form, Helper, Image, Layers, Limits, Platform, Store};
 
 use crate::settings::{Token, Unpack};
 
@@ -80,6 +80,8 @@ pub struct Options<'a> {
     pub unpack: Unpack,
     /// How long an unpacked layer is believed to be whole.
     pub check_again: Duration,
+    /// Unpacks layers in place of the agent itself.
+    pub helper: Helper,
 }
 
 impl Images {
@@ -99,7 +101,7 @@ impl Images {
         let fetcher = Fetcher::new(options.controller, options.token, options.stalled)?;
         Ok(Self {
             store: Store::open(options.store, limits.clone()).map_err(open(options.store))?,
-            layers: open_layers(options.layers, limits, options.unpack)?,
+            layers: open_layers(options.layers, limits, options.unpack, options.helper)?,
             checked: Checked::new(options.check_again),
             fetcher,
             unpacked: Mutex::default(),
@@ -363,8 +365,21 @@ impl Images {
     }
 }
 
-/// In the form that the settings ask for, or that the node can.
-fn open_layers(root: &Path, limits: Limits, unpack: Unpack) -> Result<Layers, Error> {
+/// In the form that the settings ask for, or that the node can; by a confined process where there can be one.
+fn open_layers(
+    root: &Path,
+    limits: Limits,
+    unpack: Unpack,
+    helper: Helper,
+) -> Result<Layers, Error> {
+    let layers = open_in_form(root, limits, unpack)?;
+    if let Err(error) = layers.use_helper(helper) {
+        tracing::warn!(%error, "layers cannot be unpacked by a confined process here: the agent unpacks them itself");
+    }
+    Ok(layers)
+}
+
+fn open_in_form(root: &Path, limits: Limits, unpack: Unpack) -> Result<Layers, Error> {
     let open = |form| {
         Layers::open_in_form(root, limits.clone(), form).map_err(|source| Error::Open {
             path: root.to_owned(),

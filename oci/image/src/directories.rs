@@ -5,16 +5,13 @@
 
 use std::{
     collections::HashMap,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
-        XattrFlags, fchmod, fsetxattr, fstat, futimens, makedev, mkdirat, openat2, readlink,
+        AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
+        XattrFlags, fchmod, fsetxattr, fstat, futimens, makedev, mkdirat, openat2, readlinkat,
         statat, unlinkat,
     },
     io::{Errno, Result},
@@ -24,6 +21,8 @@ use crate::{header::Time, limits::PATH_DEPTH, path::split};
 
 /// How many are open at most.
 const OPEN: usize = 64;
+/// Most links on the way to a directory, as the kernel has it (path_resolution(7)).
+const LINKS: usize = 40;
 /// What a directory that no entry tells of looks like.
 const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
 
@@ -31,8 +30,6 @@ const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
 #[derive(Debug)]
 pub(crate) struct Directories<'a> {
     root: BorrowedFd<'a>,
-    /// Where the root is, to tell where in it a link has led.
-    root_path: Vec<u8>,
     open: HashMap<Vec<u8>, Directory>,
 }
 
@@ -43,13 +40,11 @@ struct Directory {
 }
 
 impl<'a> Directories<'a> {
-    pub(crate) fn new(root: BorrowedFd<'a>) -> Result<Self> {
-        let root_path = path_of(root)?;
-        Ok(Self {
+    pub(crate) fn new(root: BorrowedFd<'a>) -> Self {
+        Self {
             root,
-            root_path,
             open: HashMap::new(),
-        })
+        }
     }
 
     /// The open directory at `path`; it and those above it are made where they are missing.
@@ -92,10 +87,7 @@ impl<'a> Directories<'a> {
         let parent = self.get(parent)?;
         let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let mut place = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
-            place.extend_from_slice(name);
-            std::fs::remove_dir_all(std::ffi::OsStr::from_bytes(&place))
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            remove_tree(parent, name)?;
         } else {
             unlinkat(parent, name, AtFlags::empty())?;
         }
@@ -170,30 +162,84 @@ impl<'a> Directories<'a> {
     }
 
     fn follow(&mut self, path: &[u8]) -> Result<Vec<u8>> {
-        let fd = match open_beneath(self.root, path, ResolveFlags::IN_ROOT) {
-            Ok(fd) => fd,
+        let own_path = match self.resolve(path) {
+            Ok(own_path) => own_path,
             // The last name may be missing in a directory that a link leads to.
             Err(Errno::NOENT) => return self.make(path),
             Err(error) => return Err(error),
         };
-        let own_path = self.within(fd.as_fd())?;
         if !own_path.is_empty() && !self.open.contains_key(&own_path) {
+            let fd = self.get_existing(&own_path)?;
             let mtime = mtime_of(&fstat(&fd)?);
             self.remember(&own_path, fd, mtime)?;
         }
         Ok(own_path)
     }
 
-    /// An open directory's path. Links could chain paths to any depth, and what removes the layer must be able to descend.
-    fn within(&self, directory: BorrowedFd<'_>) -> Result<Vec<u8>> {
-        let path = path_of(directory)?;
-        let within = path.strip_prefix(&self.root_path[..]).ok_or(Errno::XDEV)?;
-        let depth = within.iter().filter(|byte| **byte == b'/').count();
-        if depth > PATH_DEPTH {
-            return Err(Errno::NAMETOOLONG);
+    /// The path without links of what `path` leads to, if the layer were the whole system. Found out name by name: there
+    /// may be no `/proc` here that would tell it of an open directory.
+    fn resolve(&self, path: &[u8]) -> Result<Vec<u8>> {
+        let mut left = names_backwards(path);
+        let mut own: Vec<Vec<u8>> = Vec::new();
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            match &name[..] {
+                b"" | b"." => continue,
+                b".." => {
+                    own.pop();
+                    continue;
+                }
+                _ => {}
+            }
+            match readlinkat(self.get_existing(&own.join(&b'/'))?, &name, Vec::new()) {
+                // Not a link.
+                Err(Errno::INVAL) => own.push(name),
+                Err(error) => return Err(error),
+                Ok(target) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(Errno::LOOP);
+                    }
+                    if target.as_bytes().starts_with(b"/") {
+                        own.clear();
+                    }
+                    left.append(&mut names_backwards(target.as_bytes()));
+                }
+            }
+            // Links could chain paths to any depth, and what removes the layer must be able to descend.
+            if own.len() > PATH_DEPTH {
+                return Err(Errno::NAMETOOLONG);
+            }
         }
-        Ok(within.strip_prefix(b"/").unwrap_or(within).to_vec())
+        Ok(own.join(&b'/'))
     }
+}
+
+fn names_backwards(path: &[u8]) -> Vec<Vec<u8>> {
+    path.rsplit(|byte| *byte == b'/')
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// Removes a directory with all that is in it; as deep as layers are, which is bounded.
+fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    let directory = open_beneath(
+        parent,
+        name,
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    )?;
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match unlinkat(&directory, name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => remove_tree(directory.as_fd(), name.to_bytes())?,
+            removed => removed?,
+        }
+    }
+    unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 /// Marks a directory so that overlayfs shows nothing of the layers beneath in it.
@@ -246,9 +292,4 @@ fn open_beneath(root: BorrowedFd<'_>, path: &[u8], resolve: ResolveFlags) -> Res
             opened => return opened,
         }
     }
-}
-
-fn path_of(directory: BorrowedFd<'_>) -> Result<Vec<u8>> {
-    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    Ok(readlink(link, Vec::new())?.into_bytes())
 }

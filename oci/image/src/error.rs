@@ -8,6 +8,17 @@ use std::{
 use oci_spec::image::Digest;
 use rustix::io::Errno;
 
+/// The codes of what can be wrong with a single layer.
+const CODES: [&str; 7] = [
+    "io",
+    "disk_full",
+    "unsupported",
+    "too_large",
+    "malformed",
+    "digest_mismatch",
+    "layer_path_escapes",
+];
+
 /// Why an image was not taken. `code()` is short and stable, for programs.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -184,6 +195,17 @@ pub enum Error {
     /// A blob is not in the store.
     #[error("{0} is not in the store")]
     NotFound(Digest),
+    /// What the process that makes layers has told.
+    #[error("{message}")]
+    Told {
+        /// As [`Error::code`] there.
+        code: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// The process that makes layers did not tell how it ended.
+    #[error("the process that unpacks layers failed: {0}")]
+    Helper(String),
 }
 
 impl Error {
@@ -211,6 +233,17 @@ impl Error {
             Self::WrongArchitecture { .. } => "wrong_architecture",
             Self::LayerPathEscapes { .. } => "layer_path_escapes",
             Self::NotFound(_) => "not_found",
+            Self::Told { code, .. } => code,
+            Self::Helper(_) => "io",
+        }
+    }
+
+    /// What another process has told by its code.
+    pub(crate) fn told(code: &str, message: String) -> Self {
+        let known = CODES.into_iter().find(|known| *known == code);
+        Self::Told {
+            code: known.unwrap_or("io"),
+            message,
         }
     }
 

@@ -5,15 +5,17 @@ use std::{
     fs::{self, File},
     io::{Cursor, Read},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-use oci_spec::image::{Descriptor, Digest};
+use oci_spec::image::{Descriptor, Digest, MediaType};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    digest::digest_of,
     erofs::{self, mount::Way},
     error::Error,
+    helper::Helper,
     layer::LayerOf,
     limits::Limits,
     make::{COMING, IMAGE, Source, make},
@@ -59,6 +61,8 @@ struct Inner {
     mounting: Mutex<()>,
     /// A lock for each layer that somebody unpacks, so that others wait for it instead of doing it again.
     at_work: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    /// Makes layers in place of this process.
+    helper: OnceLock<Helper>,
 }
 
 impl Layers {
@@ -97,6 +101,7 @@ impl Layers {
             way,
             mounting: Mutex::default(),
             at_work: Mutex::default(),
+            helper: OnceLock::new(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -109,6 +114,30 @@ impl Layers {
     /// Why they cannot.
     pub fn try_erofs(&self) -> Result<(), Error> {
         erofs::try_it(&Scratch::create(&self.inner.root)?, self.inner.way)
+    }
+
+    /// From now on lets another process make the layers, once that has been tried with an empty one: the first helper
+    /// stays. Layers are read, and written, by this process otherwise.
+    ///
+    /// # Errors
+    /// Why it does not work: everything is as before then.
+    pub fn use_helper(&self, helper: Helper) -> Result<(), Error> {
+        let empty = digest_of(b"");
+        let layer = LayerOf {
+            descriptor: &Descriptor::new(MediaType::ImageLayer, 0_u64, empty.clone()),
+            diff_id: Some(&empty),
+            limits: &self.inner.limits,
+        };
+        let scratch = Scratch::create(&self.inner.root)?;
+        helper.make(
+            scratch.path(),
+            self.inner.form,
+            layer,
+            Source::Stream(&mut std::io::empty()),
+        )?;
+        // Two calls at once are no different from one after the other.
+        drop(self.inner.helper.set(helper));
+        Ok(())
     }
 
     /// The directory of a layer that is unpacked, mounted if it has to be.
@@ -345,7 +374,7 @@ impl Layers {
         source: Source<'_>,
     ) -> Result<(Made, Digest), Error> {
         let scratch = Scratch::create(&self.inner.root)?;
-        let (seal, diff_id) = make(&scratch, form, layer, source)?;
+        let (seal, diff_id) = make(&scratch, form, layer, source, self.inner.helper.get())?;
         let made = Made {
             scratch,
             form,

@@ -9,7 +9,7 @@
 //!   `pushed` for that from a registry's);
 //! - [`Layers`] (`layers`, with `unpack` for the writer, `directories` for its cache of open ones; or `erofs`, which
 //!   makes one file of a layer that the kernel mounts; `seal` finds what the disk has damaged);
-//! - `make` makes one layer of a blob, which may still be coming;
+//! - `make` makes one layer of a blob, which may still be coming; `helper` lets a process that is confined do it;
 //! - `layer` reads and checks a layer's blob; `stream` inflates it beside; `tarball`, `header` and `sparse` read tar;
 //! - `scratch`: directories that vanish unless they are finished, even after a crash.
 //!
@@ -26,6 +26,7 @@ mod document;
 mod erofs;
 mod error;
 mod header;
+mod helper;
 mod image;
 mod ingest;
 mod layer;
@@ -49,6 +50,7 @@ mod upload;
 
 pub use digest::digest_of;
 pub use error::Error;
+pub use helper::{Helper, serve};
 pub use image::{Image, Platform};
 pub use layers::{Form, Layers};
 pub use limits::Limits;

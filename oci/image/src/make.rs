@@ -13,12 +13,13 @@ use rustix::fs::{Mode, OFlags, openat};
 use crate::{
     erofs::Indexer,
     error::Error,
+    helper::Helper,
     layer::LayerOf,
     layers::Form,
     limits::INDEXED_ENTRIES,
     scratch::Scratch,
     seal::{DirectorySeal, Seal},
-    unpack::Unpacker,
+    unpack::{Unpacker, umask},
 };
 
 /// Name of an image within its directory.
@@ -38,6 +39,8 @@ pub(crate) struct Room<'a> {
     pub(crate) directory: &'a File,
     /// For people.
     pub(crate) path: &'a Path,
+    /// Of the process that makes the layer.
+    pub(crate) umask: u32,
 }
 
 /// Makes a layer in a scratch directory; what a reader can check it by, and its diff-id.
@@ -46,10 +49,15 @@ pub(crate) fn make(
     form: Form,
     layer: LayerOf<'_>,
     source: Source<'_>,
+    helper: Option<&Helper>,
 ) -> Result<(Seal, Digest), Error> {
+    if let Some(helper) = helper {
+        return helper.make(scratch.path(), form, layer, source);
+    }
     let room = Room {
         directory: scratch.handle(),
         path: scratch.path(),
+        umask: umask(),
     };
     match source {
         Source::File(blob, path) => make_here(room, form, layer, blob, path),
@@ -71,7 +79,7 @@ pub(crate) fn make_here(
         let diff_id = layer.read(blob, from, &mut indexer)?;
         return Ok((Seal::File(indexer.finish()?), diff_id));
     }
-    let mut unpacker = Unpacker::new(room.directory.as_fd(), layer.name())?;
+    let mut unpacker = Unpacker::new(room.directory.as_fd(), layer.name(), room.umask)?;
     let diff_id = layer.read(blob, from, &mut unpacker)?;
     let contents = unpacker.finish()?;
     let seal = DirectorySeal::with_contents(room.directory, &contents)

@@ -62,7 +62,7 @@ impl Seal {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let fields: Vec<&str> = text.split_whitespace().collect();
         match fields[..] {
             ["directory", entries, sum] => Some(Self::Directory(DirectorySeal {

@@ -69,13 +69,13 @@ impl Sink for Unpacker<'_> {
 }
 
 impl<'a> Unpacker<'a> {
-    /// Of the layer with this diff-id, into an empty directory.
-    pub(crate) fn new(root: BorrowedFd<'a>, layer: &'a Digest) -> Result<Self, Error> {
-        let directories = Directories::new(root).map_err(|errno| entry_error(layer, b"", errno))?;
-        let given = Given::in_directory(root).map_err(|errno| entry_error(layer, b"", errno))?;
+    /// Of the layer with this diff-id, into an empty directory; `umask` is this process's.
+    pub(crate) fn new(root: BorrowedFd<'a>, layer: &'a Digest, umask: u32) -> Result<Self, Error> {
+        let given =
+            Given::in_directory(root, umask).map_err(|errno| entry_error(layer, b"", errno))?;
         Ok(Self {
             root,
-            directories,
+            directories: Directories::new(root),
             layer,
             is_root: rustix::process::geteuid().is_root(),
             given,
@@ -345,7 +345,7 @@ struct Given {
 
 impl Given {
     /// What is known from a directory that this process has just made.
-    fn in_directory(directory: BorrowedFd<'_>) -> SysResult<Self> {
+    fn in_directory(directory: BorrowedFd<'_>, umask: u32) -> SysResult<Self> {
         let owner = (rustix::process::geteuid(), rustix::process::getegid());
         let owner = (owner.0.as_raw(), owner.1.as_raw());
         let stat = fstat(directory)?;
@@ -354,7 +354,7 @@ impl Given {
         let has_acl = fgetxattr(directory, "system.posix_acl_default", &mut [0; 0]).is_ok();
         Ok(Self {
             owner,
-            umask: if has_acl { 0o777 } else { umask() },
+            umask: if has_acl { 0o777 } else { umask },
             is_inherited: sets_group || (stat.st_uid, stat.st_gid) != owner,
         })
     }
@@ -373,7 +373,7 @@ impl Given {
 }
 
 /// The bits of new files' modes that the kernel takes away; all of them if that cannot be found out.
-fn umask() -> u32 {
+pub(crate) fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     umask

@@ -2,7 +2,7 @@
 //! Knows nothing of clusters, images or networks. `unsafe` in `sys.rs` only.
 //!
 //! For callers: [`profile`] makes a sandbox's specification, [`supervisor`] starts and finds containers, [`cgroup`] reads and
-//! removes what they leave. For the program `tucano_oci`: [`supervise`], [`exec`] and [`probe`]; beneath them `container` (what
+//! removes what they leave, [`confinement`] keeps a program that reads untrusted files within one directory. For the program `tucano_oci`: [`supervise`], [`exec`] and [`probe`]; beneath them `container` (what
 //! happens inside), `logs`, `channel` (what the processes of a start tell each other), `exe` and `home`.
 //!
 //! A container's home directory (`Launch::home`) holds, all written atomically:
@@ -18,6 +18,7 @@ mod birth;
 pub mod bundle;
 pub mod cgroup;
 mod channel;
+pub mod confinement;
 mod container;
 mod exe;
 pub mod exec;
