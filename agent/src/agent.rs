@@ -161,6 +161,7 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
         token: settings.token.clone(),
         layer_bytes: settings.limits.layer_bytes.0,
         layer_pulls: settings.limits.layer_pulls,
+        prefetches: settings.limits.prefetches,
         stalled: settings.limits.stalled_transfer.0,
         kept_unused: settings.unused_images_kept.0,
         unpack: settings.images.unpack,

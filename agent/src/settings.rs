@@ -153,6 +153,8 @@ pub struct Limits {
     pub layer_pulls: usize,
     /// Connections that the kernel is to have room for, at the least (`nf_conntrack_max`).
     pub tracked_connections: u64,
+    /// Most layers that are fetched, or wait for it, before they are needed.
+    pub prefetches: usize,
     /// Time without a byte after which a transfer is given up.
     pub stalled_transfer: Span,
     /// Shortest time between two measurements of what a process has written to its disk.
@@ -175,6 +177,7 @@ impl Default for Limits {
             starts: 8,
             layer_pulls: 3,
             tracked_connections: 131_072,
+            prefetches: 32,
             stalled_transfer: Span::secs(30),
             disk_interval: Span::secs(1),
             followers: 64,
@@ -341,6 +344,7 @@ impl Validate for Limits {
             ("processes", self.processes, 4000),
             ("starts", self.starts, 1024),
             ("layer_pulls", self.layer_pulls, 64),
+            ("prefetches", self.prefetches, 1024),
             ("followers", self.followers, 4096),
             ("log_lines", self.log_lines, 1_000_000),
         ] {

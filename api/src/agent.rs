@@ -37,6 +37,23 @@ pub struct DesiredProcess {
     pub config: ServiceConfig,
 }
 
+/// Blobs that an agent may soon need: body of `POST /v1/prefetch` on the agent. A hint, and no more: the agent may leave it,
+/// and what it fetches without need it removes again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Prefetch {
+    /// Most important first.
+    pub blobs: Vec<PrefetchedBlob>,
+}
+
+/// A blob that may be a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PrefetchedBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length.
+    pub bytes: u64,
+}
+
 /// Everything an agent knows: body of `POST /v1/reports` on the controller.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeReport {

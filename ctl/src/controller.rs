@@ -13,7 +13,7 @@ use crate::{
     balancer::Supervisor,
     brain::{Actor, Brain, Effects, Refused, clock::Clock, metrics::BrainMetrics},
     config_mgr::{Config, ConfigManager},
-    deployer::{Deployer, images::Images},
+    deployer::{Deployer, Prefetcher, images::Images},
     discovery::Discovery,
     http::{
         self, Api,
@@ -110,7 +110,9 @@ impl Controller {
         let agents = Arc::new(AgentManager::new(config.clone(), brain.clone(), client));
         let discovery = Arc::new(Discovery::new(uuid::Uuid::new_v4().simple().to_string()));
         let alerts = Arc::new(Alerts::new(config.clone(), webhook_client()?));
-        let deployer = Deployer::new(config.clone(), brain.clone(), images.clone());
+        let prefetcher = Prefetcher::new(config.clone(), agents.clone());
+        let deployer = Deployer::new(config.clone(), brain.clone(), images.clone())
+            .with_prefetcher(prefetcher);
         let brain_metrics = BrainMetrics::default();
 
         let stop = CancellationToken::new();

@@ -1,7 +1,8 @@
-//! What the controller asks of the agent: who it is, the desired set, and logs. Nobody else gets an answer.
+//! What the controller asks of the agent: who it is, the desired set, what may be in the next one, and logs. Nobody else gets an answer.
 
 mod desired;
 mod logs;
+mod prefetch;
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use axum::{
     http::{Request, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, put},
+    routing::{get, post, put},
 };
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
@@ -63,6 +64,7 @@ impl Api {
         let api = Arc::new(self);
         Router::new()
             .route("/v1/desired", put(desired::put))
+            .route("/v1/prefetch", post(prefetch::post))
             .route_layer(DefaultBodyLimit::max(body_bytes))
             .route_layer(GlobalConcurrencyLimitLayer::new(REQUESTS_AT_ONCE))
             .route("/v1/processes/{id}/logs", get(logs::get))

@@ -4,6 +4,7 @@
 mod checked;
 mod error;
 mod fetch;
+mod prefetch;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +19,8 @@ pub use error::Error;
 use fetch::Fetcher;
 use futures_util::future::try_join_all;
 use oci_spec::image::{Descriptor, Digest as OciDigest, ImageConfiguration};
-use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
+use prefetch::Prefetched;
+use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore, SemaphorePermit};
 use tucano_api::ids::Digest;
 use tucano_oci_image::{Form, Helper, Image, Layers, Limits, Platform, Store};
 
@@ -41,6 +43,7 @@ pub struct Images {
     layers: Layers,
     checked: Checked,
     fetcher: Fetcher,
+    prefetched: Prefetched,
     unpacked: Mutex<HashMap<Digest, Kept>>,
     /// One fetch at a time of one thing.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -72,6 +75,8 @@ pub struct Options<'a> {
     pub layer_bytes: u64,
     /// Layers fetched and unpacked at once.
     pub layer_pulls: usize,
+    /// Most layers that are fetched, or wait for it, before they are needed.
+    pub prefetches: usize,
     /// Time without a byte after which a transfer is given up.
     pub stalled: Duration,
     /// How long an unused image stays.
@@ -104,6 +109,7 @@ impl Images {
             layers: open_layers(options.layers, limits, options.unpack, options.helper)?,
             checked: Checked::new(options.check_again),
             fetcher,
+            prefetched: Prefetched::new(options.prefetches),
             unpacked: Mutex::default(),
             locks: Mutex::default(),
             layer_slots: Semaphore::new(options.layer_pulls),
@@ -183,7 +189,7 @@ impl Images {
                 || kept.last_used.elapsed() < self.kept_unused
         });
         let mut images = Vec::new();
-        let mut diff_ids = Vec::new();
+        let mut diff_ids = self.prefetched.recent(self.kept_unused);
         for (digest, kept) in book.iter() {
             images.push(to_oci(digest)?);
             diff_ids.extend(kept.image.diff_ids.iter().cloned());
@@ -284,11 +290,9 @@ impl Images {
 
     /// The directory of a layer.
     async fn layer(&self, layer: &Descriptor, diff_id: &OciDigest) -> Result<PathBuf, Error> {
-        let _slot = self
-            .layer_slots
-            .acquire()
-            .await
-            .map_err(|_| Error::Ending)?;
+        let _slot = self.slot().await?;
+        // It may be on its way already, by another name.
+        let _not_prefetched = self.lock(&prefetch::lock_of(layer.digest())).await;
         let _alone = self.lock(diff_id.as_ref()).await;
         if self.is_whole(diff_id).await?
             && let Some(directory) = self.layers.get(diff_id)
@@ -349,6 +353,10 @@ impl Images {
         self.fetcher
             .stream(layer.digest(), layer.size(), unpack)
             .await
+    }
+
+    async fn slot(&self) -> Result<SemaphorePermit<'_>, Error> {
+        self.layer_slots.acquire().await.map_err(|_| Error::Ending)
     }
 
     async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {

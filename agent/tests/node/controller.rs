@@ -88,6 +88,12 @@ impl Controller {
         published.extend(image.files.clone());
     }
 
+    /// Does not give this blob any more.
+    pub(crate) fn withdraw(&self, blob: &[u8]) {
+        let mut published = self.known.published.lock().unwrap();
+        published.retain(|_, bytes| bytes != blob);
+    }
+
     pub(crate) fn blobs_given(&self) -> u64 {
         self.known.blobs_given.load(Ordering::Relaxed)
     }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use tucano_api::agent::DesiredProcess;
-use tucano_image_builder::{Compression, Entry, ImageSpec, Layer, Layout};
+use tucano_image_builder::{
+    Compression, Entry, ImageSpec, Layer, Layout,
+    layout::{blob_path, sha256},
+};
 
 use crate::node::{Node, on_a_node, process};
 
@@ -187,6 +190,58 @@ fn damaged_documents_are_fetched_anew() {
         assert!(!logged.contains("cannot start"), "{logged}");
         node.remove_all(3).await;
     });
+}
+
+#[test]
+fn a_layer_that_was_prefetched_is_not_fetched_again() {
+    on_a_node("", async |node| {
+        let early = word("early");
+        let image = image_of(vec![program(), early.clone()]);
+        node.controller.publish(&image);
+        assert_eq!(node.prefetch(&[&early.blob]).await, 202);
+        wait_for_layer(&node, &early).await;
+        // Told again, it has nothing to do.
+        assert_eq!(node.prefetch(&[&early.blob]).await, 202);
+        node.controller.withdraw(&early.blob);
+        node.desire(1, vec![process_of(&image, 1)]).await;
+        node.wait_until_healthy("hello-1").await;
+        let root = PathBuf::from(format!("/proc/{}/root", node.pid("hello-1")));
+        assert_eq!(fs::read_to_string(root.join("word")).unwrap(), "early");
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn what_was_prefetched_in_vain_is_removed() {
+    on_a_node("", async |node| {
+        let (vain, no_layer) = (word("in vain"), b"{\"no\": \"layer\"}".repeat(99));
+        let mut published = image_of(vec![vain.clone()]);
+        let path = blob_path(&sha256(&no_layer));
+        published.files.insert(path, no_layer.clone());
+        node.controller.publish(&published);
+        let unknown = b"that nobody has";
+        assert_eq!(node.prefetch(&[&no_layer, unknown, &vain.blob]).await, 202);
+        wait_for_layer(&node, &vain).await;
+        run(&node, vec![program()]).await;
+        node.remove_all(2).await;
+        node.wait_for("the layers to be removed", |_| {
+            let layers = fs::read_dir(node.data("layers")).unwrap();
+            (layers.count() == 0).then_some(())
+        })
+        .await;
+    });
+}
+
+async fn wait_for_layer(node: &Node, layer: &Layer) {
+    let name = diff_id(layer);
+    node.wait_for("the layer to be unpacked", |_| {
+        let mut layers = fs::read_dir(node.data("layers")).unwrap();
+        let is_it = |found: &str| found == name || found == format!("{name}.erofs");
+        layers
+            .any(|it| it.unwrap().file_name().to_str().is_some_and(is_it))
+            .then_some(())
+    })
+    .await;
 }
 
 /// Runs an image of these layers; the root directory that its program sees.

@@ -17,11 +17,15 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use tucano_api::{
-    agent::{DesiredProcess, DesiredSet, NodeReport, ProcessReport, ProcessState},
+    agent::{
+        DesiredProcess, DesiredSet, NodeReport, Prefetch, PrefetchedBlob, ProcessReport,
+        ProcessState,
+    },
     ids::{Digest, Generation, Revision},
     service::ServiceConfig,
     settings::parse,
 };
+use tucano_image_builder::layout::sha256;
 use tucano_oci_runtime::cgroup::Cgroup;
 use tucano_testkit::{ROOT, needs, programs, tool};
 
@@ -173,6 +177,20 @@ impl Node {
         let request = self.client.put(url).bearer_auth(TOKEN).json(set);
         let response = request.send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Tells the agent of blobs that it may need; the answer's status.
+    pub(crate) async fn prefetch(&self, blobs: &[&[u8]]) -> u16 {
+        let blobs = blobs.iter().map(|blob| PrefetchedBlob {
+            digest: sha256(blob).parse().unwrap(),
+            bytes: blob.len() as u64,
+        });
+        let hint = Prefetch {
+            blobs: blobs.collect(),
+        };
+        let url = format!("http://{}/v1/prefetch", self.agent_address);
+        let request = self.client.post(url).bearer_auth(TOKEN).json(&hint);
+        request.send().await.unwrap().status().as_u16()
     }
 
     /// Waits until a report satisfies the condition.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tucano_api::{
-    agent::{DesiredSet, Identity},
+    agent::{DesiredSet, Identity, Prefetch},
     error::ErrorBody,
     ids::{NodeName, ProcessId},
 };
@@ -80,6 +80,22 @@ impl AgentClient {
             .client
             .put(format!("http://{address}/v1/desired"))
             .json(set);
+        self.send(address, request).await.map(|_| ())
+    }
+
+    /// Tells of blobs that may soon be needed.
+    ///
+    /// # Errors
+    /// Why the agent has not heard of them.
+    pub async fn prefetch(
+        &self,
+        address: SocketAddr,
+        prefetch: &Prefetch,
+    ) -> Result<(), AgentError> {
+        let request = self
+            .client
+            .post(format!("http://{address}/v1/prefetch"))
+            .json(prefetch);
         self.send(address, request).await.map(|_| ())
     }
 

@@ -171,6 +171,15 @@ impl AgentManager {
         self.lock().get(node)?.address()
     }
 
+    /// Where agents listen, if there are no more of them than `most`.
+    pub fn addresses(&self, most: usize) -> Vec<SocketAddr> {
+        let addresses: Vec<_> = self.lock().values().filter_map(Runner::address).collect();
+        if addresses.len() > most {
+            return Vec::new();
+        }
+        addresses
+    }
+
     /// The newest generation a node was assigned since the controller started.
     pub fn assigned(&self, node: &NodeName) -> Option<Generation> {
         self.lock().get(node)?.generation()

@@ -41,6 +41,8 @@ pub struct Limits {
     pub services: u64,
     /// Most uploads at once.
     pub uploads: u64,
+    /// Where there are no more agents than this, they fetch and unpack an archive's layers while it is still uploaded.
+    pub prefetching_agents: u64,
     /// Longest silence in a request's body.
     pub body_idle: Span,
     /// Longest time that `wait=true` may be asked for.
@@ -86,6 +88,7 @@ impl Default for Limits {
             config_bytes: Bytes(MAX_SETTINGS_BYTES as u64),
             services: 1000,
             uploads: 4,
+            prefetching_agents: 5,
             body_idle: Span::secs(60),
             wait: Span::secs(3600),
             report_bytes: Bytes::mib(8),
@@ -200,6 +203,7 @@ impl Validate for Limits {
             ),
             ("services", self.services, 1, 1_000_000),
             ("uploads", self.uploads, 1, 1000),
+            ("prefetching_agents", self.prefetching_agents, 0, 1000),
             ("report_bytes", self.report_bytes.0, 1024, 1 << 30),
             ("connections", self.connections, 8, 100_000),
             (

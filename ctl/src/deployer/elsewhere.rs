@@ -3,11 +3,7 @@
 use tucano_api::ids::Digest;
 use tucano_oci_distribution::{BadName, Reference, client};
 
-use super::{
-    DeployError, Deployer,
-    images::{from_oci, platform},
-    upload::Slot,
-};
+use super::{DeployError, Deployer, images::platform, upload::Slot};
 use crate::config_mgr::Registry;
 
 /// An image by the registry that it is in.
@@ -56,7 +52,7 @@ impl Deployer {
                 &limits.of_pulls(),
             )
             .await?;
-        Ok(self.images.check(from_oci(&pulled)?).await?)
+        Ok(self.images.check_any(pulled).await?)
     }
 }
 

@@ -97,7 +97,15 @@ impl Images {
     /// # Errors
     /// What is wrong with it.
     pub async fn check(&self, digest: Digest) -> Result<Digest, Error> {
-        let (store, wanted) = (self.store.clone(), to_oci(&digest));
+        self.check_any(to_oci(&digest)).await
+    }
+
+    /// The same of a digest by any algorithm; the image's is SHA-256's.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn check_any(&self, wanted: oci_spec::image::Digest) -> Result<Digest, Error> {
+        let store = self.store.clone();
         let image = blocking(move || store.resolve(&wanted, &platform())).await?;
         let found = image.digest.clone();
         if !self.verified().contains(&found) {
@@ -105,7 +113,8 @@ impl Images {
             blocking(move || store.verify(&image)).await?;
             self.verified().insert(found.clone());
         }
-        from_oci(&found)
+        let store = self.store.clone();
+        from_oci(&blocking(move || store.by_sha256(&found)).await?)
     }
 
     /// The manifest or index that a name means in the registry now.

@@ -4,10 +4,12 @@
 //! - [`upload`]: the parts of a request, and the image's way into the store.
 //! - [`images`]: which images are in use; removal of the others.
 //! - `elsewhere`: images that are pulled from other registries.
+//! - [`Prefetcher`]: what agents hear of an image before it is whole.
 //! - [`wait`]: when a deploy has come to its end.
 
 pub(crate) mod elsewhere;
 pub mod images;
+mod prefetch;
 pub mod upload;
 pub mod wait;
 
@@ -23,6 +25,7 @@ use tucano_api::{
 use tucano_oci_distribution::Reference;
 use tucano_planner::{Cluster, Event};
 
+pub use self::prefetch::Prefetcher;
 use self::{elsewhere::Elsewhere, images::Images, upload::Uploaded};
 use crate::{
     brain::{Brain, Refused, TransactError},
@@ -36,6 +39,7 @@ pub struct Deployer {
     brain: Brain,
     images: Arc<Images>,
     uploads: Arc<AtomicU64>,
+    prefetcher: Option<Prefetcher>,
 }
 
 /// Why a service was not deployed, changed or removed; nothing has changed then.
@@ -129,7 +133,15 @@ impl Deployer {
             brain,
             images,
             uploads: Arc::default(),
+            prefetcher: None,
         }
+    }
+
+    /// Agents hear of what is coming.
+    #[must_use]
+    pub fn with_prefetcher(mut self, prefetcher: Prefetcher) -> Self {
+        self.prefetcher = Some(prefetcher);
+        self
     }
 
     /// The images.

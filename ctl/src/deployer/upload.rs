@@ -30,7 +30,7 @@ use tucano_oci_image::Image;
 
 use super::{
     Deployer,
-    images::{Hold, blocking, platform},
+    images::{Hold, blocking, from_oci, platform},
 };
 use crate::{
     body::{self, BodyError},
@@ -270,10 +270,9 @@ impl Parts<'_> {
                 if let Some(name) = wanted.filter(|_| received.name.is_none()) {
                     return Err(UploadError::NameTooLate(name));
                 }
-                let digest = received.image.digest.to_string();
-                let ours = digest.parse().map_err(|_| {
-                    UploadError::Multipart(format!("the image's digest {digest} is not SHA-256"))
-                })?;
+                let store = self.deployer.images.store().clone();
+                let found = received.image.digest;
+                let ours = blocking(move || from_oci(&store.by_sha256(&found)?)).await?;
                 (Some(ours), received.hold)
             }
         };
@@ -345,9 +344,11 @@ impl Parts<'_> {
         let store = self.deployer.images.store().clone();
         let hold = self.deployer.images.hold().await;
         let slot = self.slot.take();
+        let prefetcher = self.deployer.prefetcher.as_ref();
+        let told = prefetcher.map(|it| it.listener(store.clone()));
         // Whoever is not interested in the result any more drops the hold with it, and the image is removed.
         let import = tokio::spawn(blocking(move || {
-            let image = store.import_archive_named(reader, &platform(), wanted.as_deref());
+            let image = store.import_archive_told(reader, &platform(), wanted.as_deref(), told);
             (image, hold, slot)
         }));
         let sent = self.send_image(&mut field, pipe).await;

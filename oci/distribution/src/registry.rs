@@ -9,7 +9,7 @@ use std::{
 };
 
 use oci_spec::image::Digest;
-use tucano_oci_image::{Store, digest_of};
+use tucano_oci_image::{Store, digest_like};
 
 use crate::{
     error::Error,
@@ -175,7 +175,8 @@ impl Registry {
         let mut references = self.references();
         if !references.has_blob(name, digest)? {
             if !self.is_pooled(name, digest) {
-                return Err(self.blob_unknown(name, digest));
+                drop(references);
+                return self.open_coming(name, digest, held);
             }
             if held {
                 references.add_blob(name, digest, &self.inner.limits)?;
@@ -212,20 +213,23 @@ impl Registry {
         content_type: Option<&str>,
         bytes: &[u8],
     ) -> Result<Manifest, Error> {
-        if let Which::Digest(expected) = which
-            && digest_of(bytes) != *expected
-        {
-            let actual = digest_of(bytes);
-            let message =
-                format!("the manifest should have the digest {expected}, and has {actual}");
-            return Err(Error::DigestInvalid(message));
-        }
+        let alias = match which {
+            Which::Digest(expected) => {
+                check_digest(bytes, expected)?;
+                Some(expected)
+            }
+            Which::Tag(_) => None,
+        };
         let manifest = Manifest::parse(bytes, content_type)?;
         let _gate = self.enter();
         for target in &manifest.targets {
             self.check_target(name, target)?;
         }
         self.inner.store.ingest_blob(&manifest.digest, bytes)?;
+        // By the digest that it was pushed by, indexes refer to it.
+        if let Some(alias) = alias.filter(|alias| **alias != manifest.digest) {
+            self.inner.store.ingest_blob(alias, bytes)?;
+        }
         let mut references = self.references();
         references.put_manifest(name, &manifest, which, &self.inner.limits)?;
         Ok(manifest)
@@ -318,6 +322,18 @@ impl Registry {
         self.pool.as_ref() == Some(name) && self.inner.store.contains(digest)
     }
 
+    /// The pool also gives what an import under way has brought, and does not say that it has it.
+    fn open_coming(&self, name: &Name, digest: &Digest, held: bool) -> Result<(File, u64), Error> {
+        if held || self.pool.as_ref() != Some(name) {
+            return Err(self.blob_unknown(name, digest));
+        }
+        let coming = self.inner.store.open_coming(digest);
+        coming.map_err(|error| match error.code() {
+            "not_found" => self.blob_unknown(name, digest),
+            _ => error.into(),
+        })
+    }
+
     /// One that the disk has damaged is gone with this: whoever has it may send it again.
     fn open_stored(&self, name: &Name, digest: &Digest) -> Result<(File, u64), Error> {
         self.inner
@@ -350,4 +366,14 @@ impl Registry {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn check_digest(bytes: &[u8], expected: &Digest) -> Result<(), Error> {
+    let actual = digest_like(expected, bytes);
+    if actual == *expected {
+        return Ok(());
+    }
+    Err(Error::DigestInvalid(format!(
+        "the manifest should have the digest {expected}, and has {actual}"
+    )))
 }

@@ -88,7 +88,7 @@ pub fn digest_of(bytes: &[u8]) -> Digest {
 }
 
 /// The digest of some bytes, by the algorithm of the one that is expected.
-pub(crate) fn digest_like(expected: &Digest, bytes: &[u8]) -> Digest {
+pub fn digest_like(expected: &Digest, bytes: &[u8]) -> Digest {
     let mut hasher = Hasher::like(expected);
     hasher.update(bytes);
     hasher.finish()

@@ -11,6 +11,7 @@ use std::{
 use oci_spec::image::Digest;
 
 use crate::{
+    coming::Announcer,
     digest::{ALGORITHMS, Hasher, algorithm, hex},
     error::Error,
     scratch::Scratch,
@@ -29,6 +30,7 @@ pub(crate) trait Blobs {
 pub(crate) struct Ingest {
     scratch: Scratch,
     bytes: HashMap<Digest, u64>,
+    announcer: Option<Announcer>,
 }
 
 impl Blobs for Ingest {
@@ -45,6 +47,19 @@ impl Ingest {
         Self {
             scratch,
             bytes: HashMap::new(),
+            announcer: None,
+        }
+    }
+
+    /// Tells of each blob from now on, as soon as it is whole.
+    pub(crate) fn announce(&mut self, announcer: Announcer) {
+        self.announcer = Some(announcer);
+    }
+
+    fn has_come(&mut self, digest: &Digest, path: &Path, bytes: u64) {
+        self.bytes.insert(digest.clone(), bytes);
+        if let Some(announcer) = &mut self.announcer {
+            announcer.announce(digest, path, bytes);
         }
     }
 
@@ -64,7 +79,8 @@ impl Ingest {
                 actual,
             });
         }
-        self.bytes.insert(digest.clone(), bytes);
+        let path = self.path_of(digest)?;
+        self.has_come(digest, &path, bytes);
         Ok(())
     }
 
@@ -77,7 +93,7 @@ impl Ingest {
         let (digest, bytes) = write(&incoming, Hasher::default(), read)?;
         let path = self.path_of(&digest)?;
         fs::rename(&incoming, &path).map_err(|source| Error::io("make", &path, source))?;
-        self.bytes.insert(digest.clone(), bytes);
+        self.has_come(&digest, &path, bytes);
         Ok(digest)
     }
 

@@ -4,7 +4,7 @@
 //! What comes in is never trusted: every byte is counted against [`Limits`] and hashed, every path is
 //! checked, and nothing becomes visible before everything is whole and on disk.
 //!
-//! - [`Store`] (`store`, with `ingest` and [`Upload`] for what is not whole yet, `archive` for OCI archives);
+//! - [`Store`] (`store`, with `ingest` and [`Upload`] for what is not whole yet, `coming` for who may look at it, `archive` for OCI archives);
 //! - [`Image`] (`image`, with `resolve` for the way from an archive's index to the one image for this machine, and
 //!   `pushed` for that from a registry's);
 //! - [`Layers`] (`layers`, with `unpack` for the writer, `directories` for its cache of open ones; or `erofs`, which
@@ -18,6 +18,7 @@
 
 mod archive;
 mod attributes;
+mod coming;
 mod digest;
 mod directories;
 mod directory;
@@ -48,7 +49,7 @@ mod tarball;
 mod unpack;
 mod upload;
 
-pub use digest::digest_of;
+pub use digest::{digest_like, digest_of};
 pub use error::Error;
 pub use helper::{Helper, serve};
 pub use image::{Image, Platform};

@@ -14,12 +14,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use oci_spec::image::{Descriptor, Digest, ImageManifest};
+use oci_spec::image::{Descriptor, Digest, DigestAlgorithm, ImageManifest};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     archive,
-    digest::{ALGORITHMS, Hashing, from_hex},
+    coming::Coming,
+    digest::{ALGORITHMS, Hashing, digest_of, from_hex},
     directory, document,
     error::Error,
     image::{Image, Platform, read_document},
@@ -45,6 +46,7 @@ struct Inner {
     blobs: PathBuf,
     ingest: PathBuf,
     limits: Limits,
+    coming: Coming,
     /// Blobs that were read and found whole, and when.
     checked: Mutex<HashMap<Digest, (Identity, Instant)>>,
 }
@@ -69,6 +71,7 @@ impl Store {
                 blobs,
                 ingest,
                 limits,
+                coming: Coming::default(),
                 checked: Mutex::default(),
             }),
         })
@@ -96,11 +99,42 @@ impl Store {
         platform: &Platform,
         name: Option<&str>,
     ) -> Result<Image, Error> {
+        self.import_archive_told(archive, platform, name, None)
+    }
+
+    /// Like [`Store::import_archive_named`]; `told` hears of each blob, with its size in bytes, as soon as it is whole and
+    /// checked: from then on, until the import ends, it can be had by [`Store::open_coming`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn import_archive_told(
+        &self,
+        archive: impl Read,
+        platform: &Platform,
+        name: Option<&str>,
+        told: Option<Box<dyn Fn(&Digest, u64) + Send + Sync>>,
+    ) -> Result<Image, Error> {
         let wish = Wish {
             platform,
             name: Wanted::new(name),
         };
-        self.import(|ingest, limits| archive::receive(archive, ingest, wish, limits))
+        self.import(|ingest, limits| {
+            if let Some(told) = told {
+                ingest.announce(self.inner.coming.announcer(told));
+            }
+            archive::receive(archive, ingest, wish, limits)
+        })
+    }
+
+    /// The content, and the size in bytes, of a blob that an import under way has brought, and that may never become one
+    /// of the store's.
+    ///
+    /// # Errors
+    /// `not_found` if no import has; else why it cannot be read.
+    pub fn open_coming(&self, blob: &Digest) -> Result<(File, u64), Error> {
+        let missing = || Error::NotFound(blob.clone());
+        let path = self.inner.coming.find(blob).ok_or_else(missing)?;
+        open_sized(&path, blob)
     }
 
     /// Takes an image from a directory that is an OCI layout, with the checks of an archive; `name` as for
@@ -179,6 +213,20 @@ impl Store {
         self.without_damaged(read, std::slice::from_ref(document))
     }
 
+    /// The SHA-256 digest of a stored document, under which it is stored too from then on.
+    ///
+    /// # Errors
+    /// `not_found` if the document is not stored; otherwise why it cannot be read or stored.
+    pub fn by_sha256(&self, document: &Digest) -> Result<Digest, Error> {
+        if *document.algorithm() == DigestAlgorithm::Sha256 {
+            return Ok(document.clone());
+        }
+        let bytes = read_document(self, "a document", document, None, &self.inner.limits)?;
+        let digest = digest_of(&bytes);
+        self.ingest_blob(&digest, &bytes[..])?;
+        Ok(digest)
+    }
+
     /// Checks the layers of an image whose blobs came one by one, as those of an archive are when it comes in: each
     /// one's digest and diff-id, and every path in it. Reads all of them.
     ///
@@ -202,16 +250,7 @@ impl Store {
     /// # Errors
     /// `not_found` if it is not stored.
     pub fn open_blob(&self, blob: &Digest) -> Result<(File, u64), Error> {
-        let path = self.path_of(blob)?;
-        let open = || {
-            let file = File::open(&path)?;
-            let bytes = file.metadata()?.len();
-            Ok((file, bytes))
-        };
-        open().map_err(|error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => Error::NotFound(blob.clone()),
-            _ => Error::io("read", &path, error),
-        })
+        open_sized(&self.path_of(blob)?, blob)
     }
 
     /// Like [`Store::open_blob`], of a blob for somebody else: what was not checked within the last hour is checked
@@ -436,6 +475,18 @@ impl Store {
             removed => removed.map_err(|source| Error::io("remove", &path, source)),
         }
     }
+}
+
+fn open_sized(path: &Path, blob: &Digest) -> Result<(File, u64), Error> {
+    let open = || {
+        let file = File::open(path)?;
+        let bytes = file.metadata()?.len();
+        Ok((file, bytes))
+    };
+    open().map_err(|error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Error::NotFound(blob.clone()),
+        _ => Error::io("read", path, error),
+    })
 }
 
 impl Blobs for Store {
