@@ -48,6 +48,18 @@ const CREATE: &str = "
     CREATE INDEX tagged ON tags (repository, digest);
 ";
 
+/// Other digests than its own that a manifest was pushed by. It came later than the others, to databases that were there.
+const ALIASES: &str = "
+    CREATE TABLE IF NOT EXISTS aliases (
+        repository TEXT NOT NULL, alias TEXT NOT NULL, digest TEXT NOT NULL,
+        PRIMARY KEY (repository, alias),
+        FOREIGN KEY (repository, digest) REFERENCES manifests ON DELETE CASCADE) STRICT, WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS aliased ON aliases (repository, digest);
+";
+
+/// A manifest's own digest, where `?2` may be an alias.
+const OWN: &str = "coalesce((SELECT digest FROM aliases WHERE repository = ?1 AND alias = ?2), ?2)";
+
 /// What tags and recent pushes (`?1`: since when) lead to, and what refers to that.
 const LIVE: &str = "
     WITH RECURSIVE live (repository, digest) AS (
@@ -91,6 +103,7 @@ impl References {
                 return Err(Error::Newer { found, known });
             }
         }
+        connection.execute_batch(ALIASES)?;
         Ok(Self { connection })
     }
 
@@ -170,6 +183,15 @@ impl References {
             )?;
             check_count(&transaction, "tags", name, limits.tags)?;
         }
+        // No more of them than manifests: one for each other algorithm.
+        if let Which::Digest(digest) = which
+            && *digest != manifest.digest
+        {
+            transaction.execute(
+                "INSERT OR REPLACE INTO aliases VALUES (?1, ?2, ?3)",
+                [name.as_str(), digest.as_ref(), manifest.digest.as_ref()],
+            )?;
+        }
         Ok(transaction.commit()?)
     }
 
@@ -182,7 +204,9 @@ impl References {
                 tag.as_str(),
             ),
             Which::Digest(digest) => (
-                "SELECT digest, media_type FROM manifests WHERE repository = ?1 AND digest = ?2",
+                &*format!(
+                    "SELECT digest, media_type FROM manifests WHERE repository = ?1 AND digest = {OWN}"
+                ),
                 digest.as_ref(),
             ),
         };
@@ -208,7 +232,7 @@ impl References {
                 tag.as_str(),
             ),
             Which::Digest(digest) => (
-                "DELETE FROM manifests WHERE repository = ?1 AND digest = ?2",
+                &*format!("DELETE FROM manifests WHERE repository = ?1 AND digest = {OWN}"),
                 digest.as_ref(),
             ),
         };
@@ -233,7 +257,7 @@ impl References {
     fn all(&self) -> Result<HashSet<Digest>, Error> {
         let mut statement = self
             .connection
-            .prepare("SELECT digest FROM blobs UNION SELECT digest FROM manifests")?;
+            .prepare("SELECT digest FROM blobs UNION SELECT digest FROM manifests UNION SELECT alias FROM aliases")?;
         let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
         rows.map(|row| Ok(crate::name::digest(&row?)?)).collect()
     }
@@ -259,9 +283,11 @@ fn insert(transaction: &Transaction<'_>, name: &Name, manifest: &Manifest) -> Re
             manifest.annotations.as_ref().map(ToString::to_string),
         ],
     )?;
-    let mut edge = transaction.prepare_cached("INSERT OR IGNORE INTO edges VALUES (?1, ?2, ?3)")?;
+    let mut edge = transaction.prepare_cached(&format!(
+        "INSERT OR IGNORE INTO edges VALUES (?1, ?3, {OWN})"
+    ))?;
     for target in &manifest.targets {
-        edge.execute([key[0], key[1], target.digest.as_ref()])?;
+        edge.execute([key[0], target.digest.as_ref(), key[1]])?;
     }
     Ok(())
 }

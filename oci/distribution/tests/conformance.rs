@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use tucano_oci_distribution::{Limits, Registry, router};
-use tucano_oci_image::{Store, digest_of};
+use tucano_oci_image::{Digest, Store, digest_like, digest_of};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -316,6 +316,43 @@ async fn blobs_may_go_by_sha512() {
         .send("PUT", &format!("{at}?digest={digest}"), &[], Body::empty())
         .await
         .is(201);
+}
+
+#[tokio::test]
+async fn manifests_may_go_by_sha512() {
+    let place = Place::new();
+    let image = place.image("layer").await;
+    let text = image.to_string();
+    let any: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
+    let digest = digest_like(&any, text.as_bytes()).to_string();
+    let path = format!("/v2/repo/manifests/{digest}");
+    let is_manifest = [("content-type", MANIFEST)];
+    let other = format!("/v2/repo/manifests/{any}");
+    let body = || Body::from(text.clone());
+    place
+        .send("PUT", &other, &is_manifest, body())
+        .await
+        .is(400);
+    let put = place.send("PUT", &path, &is_manifest, body()).await.is(201);
+    assert_eq!(put.header("docker-content-digest"), digest);
+    assert_eq!(put.header("location"), path);
+    let got = place.get(&path).await.is(200);
+    assert_eq!(got.header("docker-content-digest"), digest);
+    assert_eq!(got.body, text.as_bytes());
+    // It has its other digest too, and is a single manifest.
+    let own = format!("/v2/repo/manifests/{}", digest_of(text.as_bytes()));
+    let got = place.get(&own).await.is(200);
+    assert_eq!(
+        got.header("docker-content-digest"),
+        digest_of(text.as_bytes()).to_string()
+    );
+    // An index may refer to it so.
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [
+        {"mediaType": MANIFEST, "digest": digest, "size": text.len()}]});
+    place.document("both", INDEX, &index).await;
+    place.delete(&path).await.is(202);
+    place.get(&path).await.is(404);
+    place.get(&own).await.is(404);
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ pub(super) async fn get(
     which: Which,
     method: Method,
 ) -> Result<Response, Error> {
+    let asked = asked_by(&which);
     let (stored, content) = blocking(registry, move |it| {
         let (stored, mut file, bytes) = it.open_manifest(&name, &which)?;
         let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
@@ -42,11 +43,12 @@ pub(super) async fn get(
         Ok((stored, content))
     })
     .await?;
+    let digest = asked.unwrap_or(stored.digest);
     let headers = [
         (CONTENT_TYPE, stored.media_type),
         (CONTENT_LENGTH, content.len().to_string()),
-        (CONTENT_DIGEST, stored.digest.to_string()),
-        (ETAG, format!("\"{}\"", stored.digest)),
+        (CONTENT_DIGEST, digest.to_string()),
+        (ETAG, format!("\"{digest}\"")),
     ];
     let body = match method {
         Method::HEAD => Body::empty(),
@@ -67,23 +69,29 @@ pub(super) async fn put(
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned);
     let content = body::document(request.into_body(), registry.limits()).await?;
-    let owned = name.clone();
+    let (owned, asked) = (name.clone(), asked_by(&which));
     let manifest = blocking(registry, move |it| {
         it.put_manifest(&owned, &which, content_type.as_deref(), &content)
     })
     .await?;
+    let digest = asked.unwrap_or(manifest.digest);
     let headers = [
-        (
-            LOCATION,
-            format!("/v2/{name}/manifests/{}", manifest.digest),
-        ),
-        (CONTENT_DIGEST, manifest.digest.to_string()),
+        (LOCATION, format!("/v2/{name}/manifests/{digest}")),
+        (CONTENT_DIGEST, digest.to_string()),
         (CONTENT_LENGTH, "0".to_owned()),
     ];
     let subject = manifest
         .subject
         .map(|subject| [(SUBJECT, subject.to_string())]);
     Ok((StatusCode::CREATED, headers, subject, ()).into_response())
+}
+
+/// The digest that a client goes by: answers are by the same algorithm.
+fn asked_by(which: &Which) -> Option<Digest> {
+    match which {
+        Which::Digest(digest) => Some(digest.clone()),
+        Which::Tag(_) => None,
+    }
 }
 
 /// `DELETE …/manifests/<tag or digest>`
