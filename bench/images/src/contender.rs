@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use tucano_oci_image::{Form, Layers, Limits, Platform, Store};
+use tucano_oci_image::{Form, Helper, Layers, Limits, Platform, Store};
 
 use crate::{daemon::Daemon, image::Image};
 
@@ -134,6 +134,10 @@ impl Contender {
 pub(crate) fn run_ours(archive: &Path, into: &Path, form: Form) -> Result<()> {
     let store = Store::open(&into.join("store"), Limits::default())?;
     let layers = Layers::open_in_form(&into.join("layers"), Limits::default(), form)?;
+    layers.use_helper(Helper {
+        program: "/proc/self/exe".into(),
+        arguments: vec!["unpack-layer".into()],
+    })?;
     let image = store.import_archive(File::open(archive)?, &Platform::host())?;
     layers.unpack_all(&store, &image.layers())?;
     Ok(())
@@ -173,7 +177,7 @@ fn timed(script: &str, directory: &Path) -> Result<Taken> {
     })
 }
 
-fn is_installed(tool: &str) -> bool {
+pub(crate) fn is_installed(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(tool).is_file())
 }

@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use tucano_image_builder::{Compression, ImageSpec, Layer};
+use serde_json::json;
+use tucano_image_builder::{Compression, ImageSpec, Layer, build_programs};
 
 use crate::place::run;
 
@@ -29,6 +30,9 @@ const LARGE: &[&[&str]] = &[
 const LARGE_FILES: usize = 100_000;
 const SMALL_FILE_BYTES: usize = 1500;
 
+/// What the image's program is called, as the kernel shows it.
+pub(crate) const PROGRAM: &str = "bench-first";
+
 /// An image, ready for every contender.
 #[derive(Debug)]
 pub(crate) struct Image {
@@ -45,7 +49,7 @@ pub(crate) struct Image {
 }
 
 /// One layer for each group of directories that are there.
-pub(crate) fn make(megabytes: u32, directory: &Path) -> Result<Image> {
+pub(crate) fn make(megabytes: u32, directory: &Path, with_program: bool) -> Result<Image> {
     let sources = match megabytes {
         ..=20 => SMALL,
         21..=400 => MIDDLE,
@@ -74,19 +78,51 @@ pub(crate) fn make(megabytes: u32, directory: &Path) -> Result<Image> {
         make_files(&more, LARGE_FILES - made.files)?;
         image = image.layer(add_layer(&mut made, directory, &[more])?);
     }
+    if with_program {
+        let program = program_layer(directory)?;
+        image = image
+            .layer(add_layer_from(
+                &mut made,
+                directory,
+                &program,
+                &[PathBuf::from("/").join(PROGRAM)],
+            )?)
+            .edit_config(|config| config["config"]["Entrypoint"] = json!([format!("/{PROGRAM}")]));
+    }
     fs::write(&made.archive, image.build()?.archive()?)?;
     made.archive_bytes = fs::metadata(&made.archive)?.len();
     made.docker = docker_archive(&made.archive, &directory.join("docker.tar"))?;
     Ok(made)
 }
 
+/// A directory with a program that goes on running.
+fn program_layer(directory: &Path) -> Result<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    let programs = build_programs(workspace.context("there is no workspace")?)?;
+    let root = directory.join("program");
+    fs::create_dir_all(&root)?;
+    fs::copy(programs.join("hello"), root.join(PROGRAM))?;
+    Ok(root)
+}
+
 fn add_layer(made: &mut Image, directory: &Path, sources: &[PathBuf]) -> Result<Layer> {
+    add_layer_from(made, directory, Path::new("/"), sources)
+}
+
+/// Of these files, as if `root` were theirs.
+fn add_layer_from(
+    made: &mut Image,
+    directory: &Path,
+    root: &Path,
+    sources: &[PathBuf],
+) -> Result<Layer> {
     let plain = directory.join(format!("{}.tar", made.layers));
     let mut tar = Command::new("tar");
-    tar.arg("-cf").arg(&plain).args(["-C", "/"]);
+    tar.arg("-cf").arg(&plain).arg("-C").arg(root);
     for source in sources {
-        tar.arg(source.strip_prefix("/")?);
-        let (files, bytes) = count(source)?;
+        let source = source.strip_prefix("/")?;
+        tar.arg(source);
+        let (files, bytes) = count(&root.join(source))?;
         made.files += files;
         made.bytes += bytes;
     }
@@ -124,6 +160,9 @@ fn docker_archive(archive: &Path, to: &Path) -> Result<Option<PathBuf>> {
 }
 
 fn count(directory: &Path) -> Result<(usize, u64)> {
+    if directory.is_file() {
+        return Ok((1, fs::metadata(directory)?.len()));
+    }
     let (mut files, mut bytes) = (0, 0);
     let entries =
         fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;

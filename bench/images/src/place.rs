@@ -21,14 +21,16 @@ pub(crate) struct Place {
     file: PathBuf,
 }
 
-/// Starts this program again, with the same arguments, where nobody else sees its mounts.
-pub(crate) fn in_own_namespace() -> Result<()> {
+/// Starts this program again, with the same arguments, where nobody else sees its mounts, nor, if asked for, its
+/// network.
+pub(crate) fn in_own_namespace(with_network: bool) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "only root can mount: run as root"
     );
     let error = Command::new("unshare")
         .args(["--mount", "--propagation", "private"])
+        .args(with_network.then_some("--net"))
         .arg(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
         .arg("measure")
