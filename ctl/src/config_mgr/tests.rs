@@ -201,6 +201,10 @@ fn a_wrong_value_is_explained() {
             "ctl.toml:2:1: limits.uploads: 0 is out of range: write a number from 1 to 1000",
         ),
         (
+            "[limits]\nprefetching_agents = 1001",
+            "ctl.toml:2:1: limits.prefetching_agents: 1001 is out of range: write a number from 0 to 1000",
+        ),
+        (
             "[limits]\nbody_idle = \"0s\"",
             "ctl.toml:2:1: limits.body_idle: 0s is out of range: write a duration from 10ms to 1h",
         ),

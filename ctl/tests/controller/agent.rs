@@ -14,12 +14,13 @@ use axum::{
     body::Body,
     extract::{Path, Query, State},
     http::{HeaderMap, StatusCode},
-    routing::{get, put},
+    routing::{get, post, put},
 };
 use tokio::task::JoinHandle;
 use tucano_api::{
     agent::{
-        DesiredProcess, DesiredSet, Identity, NodeMetrics, NodeReport, ProcessReport, ProcessState,
+        DesiredProcess, DesiredSet, Identity, NodeMetrics, NodeReport, Prefetch, PrefetchedBlob,
+        ProcessReport, ProcessState,
     },
     ids::Generation,
     units::Bytes,
@@ -47,6 +48,8 @@ struct Shared {
     /// What the controller presented.
     presented: Mutex<Option<String>>,
     answered: Mutex<Option<StatusCode>>,
+    /// Blobs that it was told of.
+    hints: Mutex<Vec<PrefetchedBlob>>,
 }
 
 impl Agent {
@@ -71,9 +74,11 @@ impl Agent {
             is_cut_off: AtomicBool::new(false),
             presented: Mutex::default(),
             answered: Mutex::default(),
+            hints: Mutex::default(),
         });
         let routes = Router::new()
             .route("/v1/desired", put(take))
+            .route("/v1/prefetch", post(hear))
             .route("/v1/processes/{id}/logs", get(logs))
             .route("/v1/identity", get(identity))
             .with_state(shared.clone());
@@ -115,6 +120,11 @@ impl Agent {
         *self.shared.answered.lock().unwrap()
     }
 
+    /// Blobs that it was told of before they were needed.
+    pub(crate) fn hints(&self) -> Vec<PrefetchedBlob> {
+        self.shared.hints.lock().unwrap().clone()
+    }
+
     /// What the controller presented to it last.
     pub(crate) fn presented(&self) -> Option<String> {
         self.shared.presented.lock().unwrap().clone()
@@ -149,6 +159,11 @@ async fn take(
     }
     *desired = Some(set);
     StatusCode::OK
+}
+
+async fn hear(State(agent): State<Arc<Shared>>, Json(hint): Json<Prefetch>) -> StatusCode {
+    agent.hints.lock().unwrap().extend(hint.blobs);
+    StatusCode::ACCEPTED
 }
 
 async fn identity(State(agent): State<Arc<Shared>>) -> Result<Json<Identity>, StatusCode> {

@@ -18,6 +18,7 @@ mod durability;
 mod image;
 mod nodes;
 mod observing;
+mod prefetching;
 mod pulling;
 mod registry;
 mod service_manager;

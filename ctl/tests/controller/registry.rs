@@ -5,7 +5,8 @@ use std::{path::Path, process::Stdio};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tucano_image_builder::{Compression, Entry, ImageSpec, Layer};
+use tucano_image_builder::{Compression, Entry, ImageSpec, Layer, layout::blob_path};
+use tucano_oci_image::{Digest, digest_like};
 use tucano_testkit::{ROOT, needs, tool};
 
 use crate::{
@@ -101,6 +102,33 @@ async fn skopeo_pushes_shows_and_pulls() {
     let arguments = ["delete", "--tls-verify=false", &at(&ctl, "other:2")];
     run("skopeo", &arguments).await.unwrap();
     assert_eq!(ctl.get("/v2/other/manifests/2").await.status, 404);
+}
+
+#[tokio::test]
+async fn an_image_is_deployed_by_its_sha512_digest() {
+    if !needs(&[tool("skopeo")]) {
+        return;
+    }
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    push(&ctl, &image::spec("hello"), "hello:1").await;
+    let built = image::spec("hello").build().unwrap();
+    let manifest = &built.files[&blob_path(&built.manifest_digest)];
+    let none: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
+    let digest = digest_like(&none, manifest);
+    let url = ctl.url(&format!("/v2/hello/manifests/{digest}"));
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let put = ctl.http().put(url).header("content-type", kind);
+    ctl.send(put.body(manifest.clone())).await.expect(201);
+    let wanted = format!("hello@{digest}");
+    let body = json!({"name": "hello", "concurrency": 1, "port": 8080, "image": wanted});
+    let deployed = ctl
+        .request(Method::POST, "/v1/services?wait=true", &body)
+        .await;
+    assert_eq!(deployed.expect(201)["image"], built.manifest_digest);
+    assert_eq!(agent.processes().len(), 1);
+    let unknown = format!("hello@{none}");
+    deploy(&ctl, &unknown).await.refused(404, "no_such_image");
 }
 
 #[tokio::test]

@@ -1,0 +1,75 @@
+//! Agents hear of an archive's layers while it is still uploaded, and can fetch them; nobody else sees them yet.
+
+use std::convert::Infallible;
+
+use futures_util::StreamExt;
+use reqwest::{
+    Body,
+    multipart::{Form, Part},
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tucano_image_builder::layout::sha256;
+
+use crate::{
+    agent::Agent,
+    ctl::{Ctl, config},
+    image,
+};
+
+/// What is sent only once the agent has heard: the end of the archive.
+const LAST_BYTES: usize = 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_fetch_layers_while_others_still_come() {
+    let mut ctl = Ctl::start(&config(1, "", "")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    ctl.eventually("the agent to be known", async |_| agent.answered())
+        .await;
+    let archive = image::large_archive(300_000);
+    let (pieces, body) = mpsc::channel(1);
+    let stream = ReceiverStream::new(body).map(Ok::<Vec<u8>, Infallible>);
+    let image = Part::stream(Body::wrap_stream(stream)).file_name("hello.tar");
+    let text = Part::text(image::config(1, "")).file_name("hello.toml");
+    let form = Form::new().part("config", text).part("image", image);
+    let request = ctl.http().post(ctl.url("/v1/services")).multipart(form);
+    let deploy = tokio::spawn(request.send());
+    let (first, last) = archive.split_at(archive.len() - LAST_BYTES);
+    pieces.send(first.to_vec()).await.unwrap();
+    let hint = ctl
+        .eventually("the agent to hear of the layer", async |_| {
+            agent.hints().into_iter().next()
+        })
+        .await;
+    let blob = format!("/v2/tucano/images/blobs/{}", hint.digest);
+    let url = ctl.url(&blob);
+    let seen = ctl.http().head(&url).send().await.unwrap();
+    assert_eq!(seen.status(), 404);
+    let fetched = ctl.http().get(&url).send().await.unwrap();
+    let fetched = fetched.error_for_status().unwrap().bytes().await.unwrap();
+    assert_eq!(sha256(&fetched), hint.digest.to_string());
+    assert_eq!(fetched.len() as u64, hint.bytes);
+    assert!(ctl.blobs().is_empty());
+    pieces.send(last.to_vec()).await.unwrap();
+    drop(pieces);
+    assert_eq!(deploy.await.unwrap().unwrap().status(), 201);
+    assert_eq!(agent.hints(), [hint]);
+    // The same again: the controller has it, and whoever needs it had it too.
+    ctl.deploy(&image::config(1, ""), archive).await.expect(200);
+    assert_eq!(agent.hints().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_agents_than_may_are_not_told() {
+    let mut ctl = Ctl::start(&config(1, "", "[limits]\nprefetching_agents = 0")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    ctl.eventually("the agent to be known", async |_| agent.answered())
+        .await;
+    let answer = ctl.deploy_and(
+        "?wait=true",
+        &image::config(1, ""),
+        image::large_archive(300_000),
+    );
+    answer.await.expect(201);
+    assert!(agent.hints().is_empty());
+}
