@@ -145,11 +145,11 @@ fn end_all() -> Result<()> {
     while let Some(pid) = seen() {
         ensure!(Instant::now() < deadline, "process {pid} does not end");
         if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-            // It may have ended by itself.
-            drop(rustix::process::kill_process(
-                pid,
-                rustix::process::Signal::KILL,
-            ));
+            let ended = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            if ended.is_err() {
+                // It has ended by itself.
+                continue;
+            }
         }
         std::thread::sleep(Duration::from_millis(10));
     }

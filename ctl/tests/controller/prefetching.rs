@@ -65,11 +65,9 @@ async fn more_agents_than_may_are_not_told() {
     let agent = Agent::start(&ctl, 1).await;
     ctl.eventually("the agent to be known", async |_| agent.answered())
         .await;
-    let answer = ctl.deploy_and(
-        "?wait=true",
-        &image::config(1, ""),
-        image::large_archive(300_000),
-    );
-    answer.await.expect(201);
+    let (config, archive) = (image::config(1, ""), image::large_archive(300_000));
+    ctl.deploy_and("?wait=true", &config, archive)
+        .await
+        .expect(201);
     assert!(agent.hints().is_empty());
 }
