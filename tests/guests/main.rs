@@ -9,3 +9,4 @@ mod machines;
 mod node;
 mod packages;
 mod runtime;
+mod systemd;

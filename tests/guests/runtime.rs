@@ -41,6 +41,8 @@ fn containers_are_limited_counted_and_ended_on_cgroup_v2() {
         "limits::a_container_with_limits_of_its_disk_is_slower_than_one_without",
         "limits::what_is_paused_uses_nothing_until_it_goes_on",
         "limits::whatever_is_in_its_cgroup_ends_with_a_container",
+        "life::what_it_uses_and_lacks_is_told_until_its_end",
+        "life::containers_their_processes_and_what_they_use_are_listed",
     ] {
         let line = format!("test {name} ... ok");
         assert!(output.contains(&line), "{line} is missing in {output}");

@@ -7,4 +7,5 @@ test "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs || exit 1
 cd "$(word directory)" || exit 1
 export TUCANO_TESTS_MUST_RUN=1
 "$(word test_containers)" --test-threads=2 --color=never || exit
-exec "$(word test_bundles)" --test-threads=2 --color=never limits::
+exec "$(word test_bundles)" --test-threads=2 --color=never limits:: \
+    life::what_it_uses_and_lacks_is_told_until_its_end life::containers_their_processes_and_what_they_use_are_listed

@@ -22,7 +22,7 @@ pub struct Arguments {
     /// Accepted for callers' sake: there are no messages for debugging.
     #[arg(long)]
     debug: bool,
-    /// Make cgroups through systemd: refused.
+    /// Make cgroups through systemd: `linux.cgroupsPath` is `slice:prefix:name` then.
     #[arg(long)]
     pub systemd_cgroup: bool,
     /// Go on where cgroups are out of reach: they never are for root, as whom alone this program runs.

@@ -24,6 +24,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use crate::home::{self, Home, Record};
+pub(crate) use limits::weight;
 pub use stats::Stats;
 
 /// The cgroup below their own (v2) that starters move into, for a cgroup with controlled children may hold no process.
@@ -176,6 +177,28 @@ impl Cgroup {
         made
     }
 
+    /// Makes it, which is directly below a scope that systemd has just made with this process in it, with these limits. The
+    /// process is moved first: on v2 a cgroup with controlled children may hold none.
+    pub(crate) fn create_below_scope(
+        &self,
+        pid: i32,
+        limits: Option<&LinuxResources>,
+    ) -> Result<(), Error> {
+        if self.is_unified() {
+            self.distinct().into_iter().try_for_each(make)?;
+            self.add(pid)?;
+        }
+        let own = Path::new(crate::systemd::BELOW);
+        self.make_directories(own, &settings::controllers(limits))?;
+        limits.map_or(Ok(()), |limits| limits::set_numbers(self, limits))
+    }
+
+    /// Removes what is above it in hierarchies of v1 that systemd does not look after; what is in use stays.
+    pub(crate) fn remove_scope(&self) {
+        let above = self.distinct().into_iter().filter_map(Path::parent);
+        above.for_each(|scope| drop(fs::remove_dir(scope)));
+    }
+
     /// Denies it devices but for the default ones and those that are asked for. To be called when its devices have been made,
     /// which these rules would forbid, and before its program runs.
     pub(crate) fn restrict_devices(&self, limits: Option<&LinuxResources>) -> Result<(), Error> {
@@ -226,7 +249,8 @@ impl Cgroup {
         Some((self.directory("memory")?, self.is_unified()))
     }
 
-    fn is_unified(&self) -> bool {
+    /// Whether it is one of v2.
+    pub(crate) fn is_unified(&self) -> bool {
         self.directories.iter().any(|(name, _)| name.is_empty())
     }
 

@@ -23,7 +23,7 @@ pub fn describe() -> Value {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true
+                "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true
             },
             "seccomp": {
                 "enabled": true,

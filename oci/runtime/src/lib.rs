@@ -35,6 +35,7 @@ pub mod profile;
 pub mod supervise;
 pub mod supervisor;
 mod sys;
+mod systemd;
 
 /// Executes this program again from where no container can write to it, unless it runs from there already. To be called before
 /// a container is made or entered.

@@ -24,7 +24,7 @@ pub use self::{
 use crate::{
     bundle, cgroup,
     channel::{Failure, FromContainer, Step},
-    home, hooks, listener, notification,
+    home, hooks, listener, notification, systemd,
 };
 
 use oci_spec::runtime::ContainerState;
@@ -71,6 +71,9 @@ pub enum Error {
     /// The cgroup.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
+    /// The unit of its cgroup.
+    #[error(transparent)]
+    Systemd(#[from] systemd::Error),
     /// The streams of the container, as asked for, make no sense.
     #[error("{0}")]
     Terminal(&'static str),

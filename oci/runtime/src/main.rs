@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let outcome = match &arguments.command {
         Command::Own(command) => own(command).map_err(|message| (message, OWN_FAILED)),
         command => checked(&arguments)
-            .and_then(|store| run(command, &store, &log))
+            .and_then(|store| run(&arguments, &store, &log))
             .map_err(|message| (message, failed(command))),
     };
     match outcome {
@@ -79,11 +79,6 @@ fn own(command: &Own) -> Result<i32, String> {
 
 /// Refuses what would be done otherwise than it was asked for.
 fn checked(arguments: &Arguments) -> Result<Store, String> {
-    if arguments.systemd_cgroup {
-        return Err(
-            "--systemd-cgroup is not supported by this runtime: use the cgroupfs driver".into(),
-        );
-    }
     // It would only mean to go on where cgroups are out of reach, which they never are for root.
     if arguments.rootless == Rootless::True && !rustix::process::geteuid().is_root() {
         return Err("--rootless is not supported for other users than root: run as root".into());
@@ -91,10 +86,11 @@ fn checked(arguments: &Arguments) -> Result<Store, String> {
     Ok(Store::at(arguments.root.clone()))
 }
 
-fn run(command: &Command, store: &Store, log: &Log) -> Result<i32, String> {
-    match command {
+fn run(arguments: &Arguments, store: &Store, log: &Log) -> Result<i32, String> {
+    let by_systemd = arguments.systemd_cgroup;
+    match &arguments.command {
         Command::Create { options, id } => {
-            let wanted = wanted(options, id, true)?;
+            let wanted = wanted(options, id, true, by_systemd)?;
             let warnings = lifecycle::create(store, &wanted).map_err(text)?;
             warnings.iter().for_each(|warning| log.warning(warning));
         }
@@ -104,7 +100,7 @@ fn run(command: &Command, store: &Store, log: &Log) -> Result<i32, String> {
             keep,
             id,
         } => {
-            let wanted = wanted(options, id, *detach)?;
+            let wanted = wanted(options, id, *detach, by_systemd)?;
             let ended = lifecycle::run(store, &wanted, *detach, *keep).map_err(text)?;
             ended
                 .warnings
@@ -190,7 +186,12 @@ fn join(options: &ExecOptions, id: &str, command: &[String], store: &Store) -> R
     lifecycle::exec(store, &wanted).map_err(|error| format!("exec failed: {error}"))
 }
 
-fn wanted(options: &BundleOptions, id: &str, detach: bool) -> Result<Create, String> {
+fn wanted(
+    options: &BundleOptions,
+    id: &str,
+    detach: bool,
+    systemd_cgroup: bool,
+) -> Result<Create, String> {
     protect_program()?;
     Ok(Create {
         id: id.to_owned(),
@@ -201,6 +202,7 @@ fn wanted(options: &BundleOptions, id: &str, detach: bool) -> Result<Create, Str
         keep_keyring: options.no_new_keyring,
         no_pivot: options.no_pivot,
         detach,
+        systemd_cgroup,
     })
 }
 

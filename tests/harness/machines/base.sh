@@ -12,7 +12,7 @@ root=/mnt
 mount -t tmpfs -o mode=755 root "$root"
 
 mmdebstrap --quiet --mode=root --variant=apt --aptopt='Acquire::Retries "3"' \
-    --include=systemd,systemd-sysv,ca-certificates,curl,iproute2,iptables,jq,kmod,nftables,procps \
+    --include=systemd,systemd-sysv,ca-certificates,curl,dbus,iproute2,iptables,jq,kmod,nftables,procps \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/man/*' \

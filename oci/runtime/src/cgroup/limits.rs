@@ -76,7 +76,7 @@ fn set_cpu(cgroup: &Cgroup, cpu: &LinuxCpu) -> Result<(), Error> {
 }
 
 /// v1's shares (2..=262144, usually 1024) on v2's scale (1..=10000, usually 100).
-fn weight(shares: u64) -> u64 {
+pub(crate) fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

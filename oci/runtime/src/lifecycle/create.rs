@@ -29,6 +29,7 @@ use crate::{
     launch::{Launch, LogLimits, Rootfs},
     listener::Listener,
     notification, sys,
+    systemd::{self, Scope},
 };
 
 /// How long one step of coming up may take; hooks have time-outs of their own.
@@ -51,6 +52,8 @@ pub struct Create {
     pub keep_keyring: bool,
     /// Enters its root without `pivot_root`, which does not work where the host's root is a ramdisk.
     pub no_pivot: bool,
+    /// Has systemd make its cgroup.
+    pub systemd_cgroup: bool,
     /// This process does not stay with it, so that it cannot have this process's terminal.
     pub detach: bool,
 }
@@ -89,10 +92,10 @@ pub(super) fn begin(store: &Store, wanted: &Create, waits: bool) -> Result<Begun
     if let (Some(_), Some(process)) = (&terminal, bundle.spec.process_mut()) {
         size_like_own(process);
     }
-    let path = cgroup_path(&bundle.spec, &wanted.id)?;
+    let (path, scope) = cgroup_path(&bundle.spec, wanted)?;
     let linux = bundle.spec.linux().as_ref();
     let cgroup = Cgroup::specified(&path, linux.and_then(|linux| linux.resources().as_ref()))?;
-    let record = record(wanted, bundle, cgroup)?;
+    let record = record(wanted, bundle, cgroup, scope)?;
     let directory = store.reserve(&wanted.id)?;
     let mut container = Container { directory, record };
     match bring_up(&mut container, wanted, &path, stdio, waits) {
@@ -120,10 +123,12 @@ fn bring_up(
     container.write()?;
     let cgroup = container.record.cgroup.clone();
     let linux = container.record.spec.linux().as_ref();
-    // A failure to make it leaves nothing. One that is in use is somebody else's.
-    cgroup.create(path, linux.and_then(|linux| linux.resources().as_ref()))?;
+    // A failure to make it leaves nothing. One that is in use is somebody else's. systemd wants a process first.
+    if container.record.scope.is_none() {
+        cgroup.create(path, linux.and_then(|linux| linux.resources().as_ref()))?;
+    }
     let born = bear(container, wanted, stdio, waits);
-    if born.is_err() {
+    if born.is_err() && container.record.scope.is_none() {
         drop(cgroup.destroy());
     }
     born
@@ -140,10 +145,15 @@ fn bear(
     let namespace = UserNamespace::prepare(&launch.spec)?;
     let manner = manner(container, wanted, stdio, waits)?;
     let birth = Birth::give(&launch, &cgroup, namespace.as_ref(), manner, START_PATIENCE)?;
-    match come_up(&birth, container, wanted) {
+    let scope = make_scope(container, birth.pid);
+    let is_made = scope.is_ok() && container.record.scope.is_some();
+    match scope.and_then(|()| come_up(&birth, container, wanted)) {
         Ok(()) => Ok(birth.process),
         Err(error) => {
             birth.abort();
+            if is_made {
+                drop(container.destroy_cgroup());
+            }
             Err(error)
         }
     }
@@ -165,6 +175,21 @@ fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<
     Ok(birth.wait_until_executed(&|number| {
         notification::hand_over(&container.record.spec, &state, &birth.process, number)
     })?)
+}
+
+/// Has systemd make the cgroup that the specification names, and makes the container's own below it.
+fn make_scope(container: &Container, pid: i32) -> Result<(), Error> {
+    let record = &container.record;
+    let Some(scope) = &record.scope else {
+        return Ok(());
+    };
+    let linux = record.spec.linux().as_ref();
+    let limits = linux.and_then(|linux| linux.resources().as_ref());
+    // A unit of that name that is there already is somebody else's.
+    scope.start(&record.id, pid, limits, record.cgroup.is_unified())?;
+    let made = record.cgroup.create_below_scope(pid, limits);
+    made.inspect_err(|_| drop(scope.stop()))?;
+    Ok(())
 }
 
 #[allow(deprecated, reason = "specifications still have prestart hooks")]
@@ -261,23 +286,30 @@ pub(super) fn terminal_or_streams(
     }
 }
 
-/// The specification's, or one of the container's own below ours.
-fn cgroup_path(spec: &Spec, id: &str) -> Result<String, Failure> {
+/// The specification's, or one of the container's own below ours; and the unit above it, where systemd makes that.
+fn cgroup_path(spec: &Spec, wanted: &Create) -> Result<(String, Option<Scope>), Error> {
     let linux = spec.linux().as_ref();
     let path = linux
         .and_then(|linux| linux.cgroups_path().as_ref())
         .filter(|path| !path.as_os_str().is_empty());
-    match path {
-        None => Ok(id.to_owned()),
-        Some(path) => path
-            .to_str()
-            .map(str::to_owned)
-            .ok_or("linux.cgroupsPath is no text")
-            .step("cgroup"),
+    let path = path
+        .map(|path| path.to_str().ok_or("linux.cgroupsPath is no text"))
+        .transpose()
+        .step("cgroup")?;
+    if wanted.systemd_cgroup {
+        systemd::check()?;
+        let scope = Scope::specified(path, &wanted.id)?;
+        return Ok((scope.cgroup_path()?, Some(scope)));
     }
+    Ok((path.unwrap_or(&wanted.id).to_owned(), None))
 }
 
-fn record(wanted: &Create, bundle: Bundle, cgroup: Cgroup) -> Result<Record, Failure> {
+fn record(
+    wanted: &Create,
+    bundle: Bundle,
+    cgroup: Cgroup,
+    scope: Option<Scope>,
+) -> Result<Record, Failure> {
     Ok(Record {
         id: wanted.id.clone(),
         bundle: bundle.directory,
@@ -286,6 +318,7 @@ fn record(wanted: &Create, bundle: Bundle, cgroup: Cgroup) -> Result<Record, Fai
         boot_id: home::boot_id().step("boot id")?,
         container: None,
         cgroup,
+        scope,
         user: None,
     })
 }

@@ -66,7 +66,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>, Error
 
 /// Removes a container that has ended.
 pub(super) fn remove(container: &Container) -> Result<Vec<String>, Error> {
-    container.record.cgroup.destroy()?;
+    container.destroy_cgroup()?;
     container.remove()?;
     let state = container.state(ContainerState::Stopped);
     let hooks = container.record.spec.hooks().as_ref();

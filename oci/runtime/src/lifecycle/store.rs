@@ -16,6 +16,7 @@ use crate::{
     cgroup::Cgroup,
     container::user::User,
     home::{self, Home, ProcessId},
+    systemd::Scope,
 };
 
 /// Longest id: as long as a file's name may be.
@@ -41,6 +42,9 @@ pub(crate) struct Record {
     /// Its first process; absent while it is created.
     pub(crate) container: Option<ProcessId>,
     pub(crate) cgroup: Cgroup,
+    /// The unit above it, where systemd made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<Scope>,
     /// Who its program runs as.
     pub(crate) user: Option<User>,
 }
@@ -209,6 +213,16 @@ impl Container {
 
     pub(crate) fn write(&self) -> Result<(), Error> {
         Ok(Home(&self.directory).write("state.json", &self.record)?)
+    }
+
+    /// Ends all that is in its cgroup, and removes that.
+    pub(crate) fn destroy_cgroup(&self) -> Result<(), Error> {
+        self.record.cgroup.destroy()?;
+        if let Some(scope) = &self.record.scope {
+            scope.stop()?;
+            self.record.cgroup.remove_scope();
+        }
+        Ok(())
     }
 
     pub(crate) fn remove(&self) -> Result<(), Error> {

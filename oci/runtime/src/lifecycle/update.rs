@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, Spec};
 use serde_json::{Map, Value};
 
 use super::{
     Error,
-    store::{Status, Store},
+    store::{Record, Status, Store},
 };
 use crate::{bundle, channel::Step};
 
@@ -33,15 +33,38 @@ pub fn update(store: &Store, id: &str, wanted: &Update) -> Result<(), Error> {
         return Err(Error::NotRunning);
     }
     let limits = limits(wanted)?;
+    let before = resources(&container.record.spec);
+    let mut all = before.clone().unwrap_or_default();
+    merge(&mut all, limits.clone());
+    tell_systemd(&container.record, Some(&all))?;
     let changed = container.record.cgroup.update(&limits);
-    // What it is under by now has to be known for its end, even if a limit was refused.
-    if changed.is_ok()
-        && let Some(linux) = container.record.spec.linux_mut()
-    {
-        merge(linux.resources_mut().get_or_insert_default(), limits);
+    if changed.is_ok() {
+        if !container.record.cgroup.is_unified() {
+            // On v1 nothing is limited to less than what is below it: now that is less, too.
+            tell_systemd(&container.record, Some(&all))?;
+        }
+        if let Some(linux) = container.record.spec.linux_mut() {
+            linux.set_resources(Some(all));
+        }
+    } else {
+        // Why a limit was refused says more than why that could not be undone.
+        drop(tell_systemd(&container.record, before.as_ref()));
     }
+    // What it is under by now has to be known for its end, even if a limit was refused.
     container.write()?;
     Ok(changed?)
+}
+
+fn resources(spec: &Spec) -> Option<LinuxResources> {
+    spec.linux().as_ref()?.resources().clone()
+}
+
+/// Where its cgroup is in a unit of systemd, that has the limits too.
+fn tell_systemd(record: &Record, limits: Option<&LinuxResources>) -> Result<(), Error> {
+    if let Some(scope) = &record.scope {
+        scope.update(limits, record.cgroup.is_unified())?;
+    }
+    Ok(())
 }
 
 fn limits(wanted: &Update) -> Result<LinuxResources, Error> {

@@ -1,0 +1,376 @@
+//! D-Bus messages (D-Bus specification, "Message Protocol"): as much of them as systemd's manager is asked by.
+//!
+//! What is read comes from systemd or from the bus, and is checked all the same: no length is believed.
+
+use std::io;
+
+/// Longest message that is taken: answers and signals are of some hundred bytes.
+pub(super) const MESSAGE_LIMIT_BYTES: usize = 1 << 20;
+
+/// Of a message, before its header's fields.
+pub(super) const FIXED_BYTES: usize = 16;
+
+/// Kinds of messages.
+pub(super) const CALL: u8 = 1;
+pub(super) const RETURN: u8 = 2;
+pub(super) const ERROR: u8 = 3;
+pub(super) const SIGNAL: u8 = 4;
+
+/// Fields of a header.
+pub(super) const PATH: u8 = 1;
+pub(super) const INTERFACE: u8 = 2;
+pub(super) const MEMBER: u8 = 3;
+pub(super) const ERROR_NAME: u8 = 4;
+const REPLY_SERIAL: u8 = 5;
+pub(super) const DESTINATION: u8 = 6;
+const SIGNATURE: u8 = 8;
+
+/// A property's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Text(String),
+    Flag(bool),
+    Number(u64),
+    Numbers(Vec<u32>),
+    Bytes(Vec<u8>),
+}
+
+impl Value {
+    fn signature(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "s",
+            Self::Flag(_) => "b",
+            Self::Number(_) => "t",
+            Self::Numbers(_) => "au",
+            Self::Bytes(_) => "ay",
+        }
+    }
+}
+
+/// Writes values one behind the other, each where its alignment wants it; little-endian, which every reader takes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub(super) fn u32(&mut self, value: u32) {
+        self.pad(4);
+        self.0.extend(value.to_le_bytes());
+    }
+
+    pub(super) fn flag(&mut self, value: bool) {
+        self.u32(value.into());
+    }
+
+    /// Of texts and of objects' paths.
+    pub(super) fn text(&mut self, text: &str) {
+        self.u32(text.len() as u32);
+        self.0.extend(text.as_bytes());
+        self.0.push(0);
+    }
+
+    fn signature(&mut self, text: &str) {
+        self.0.push(text.len() as u8);
+        self.0.extend(text.as_bytes());
+        self.0.push(0);
+    }
+
+    /// An array of elements that are aligned so.
+    pub(super) fn array(&mut self, alignment: usize, elements: impl FnOnce(&mut Self)) {
+        self.u32(0);
+        let length_at = self.0.len() - 4;
+        self.pad(alignment);
+        let begin = self.0.len();
+        elements(self);
+        let length = (self.0.len() - begin) as u32;
+        self.0[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+    }
+
+    /// `a(sv)`
+    pub(super) fn properties(&mut self, all: &[(&'static str, Value)]) {
+        self.array(8, |writer| {
+            for (name, value) in all {
+                writer.pad(8);
+                writer.text(name);
+                writer.signature(value.signature());
+                writer.value(value);
+            }
+        });
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::Text(text) => self.text(text),
+            Value::Flag(flag) => self.flag(*flag),
+            Value::Number(number) => {
+                self.pad(8);
+                self.0.extend(number.to_le_bytes());
+            }
+            Value::Numbers(numbers) => self.array(4, |writer| {
+                numbers.iter().for_each(|number| writer.u32(*number));
+            }),
+            Value::Bytes(bytes) => self.array(1, |writer| writer.0.extend(bytes)),
+        }
+    }
+
+    fn pad(&mut self, alignment: usize) {
+        self.0.resize(self.0.len().next_multiple_of(alignment), 0);
+    }
+}
+
+/// A method call.
+pub(super) fn call(serial: u32, fields: &[(u8, &str)], signature: &str, body: &Writer) -> Vec<u8> {
+    let mut writer = Writer(vec![b'l', CALL, 0, 1]);
+    writer.u32(body.0.len() as u32);
+    writer.u32(serial);
+    writer.array(8, |writer| {
+        for (code, text) in fields {
+            writer.pad(8);
+            writer.0.push(*code);
+            writer.signature(if *code == PATH { "o" } else { "s" });
+            writer.text(text);
+        }
+        if !signature.is_empty() {
+            writer.pad(8);
+            writer.0.push(SIGNATURE);
+            writer.signature("g");
+            writer.signature(signature);
+        }
+    });
+    writer.pad(8);
+    writer.0.extend(&body.0);
+    writer.0
+}
+
+/// What was received, as far as it matters here.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) kind: u8,
+    /// The call that it answers.
+    pub(super) reply_to: u32,
+    /// A signal's name, or an error's.
+    pub(super) name: String,
+    little: bool,
+    body: Vec<u8>,
+}
+
+impl Message {
+    /// How long the whole message is that begins like this.
+    pub(super) fn length(fixed: &[u8; FIXED_BYTES]) -> io::Result<usize> {
+        let mut reader = Reader::new(fixed, is_little(fixed[0])?);
+        reader.at = 4;
+        let body = reader.u32()? as usize;
+        reader.at = 12;
+        let fields = reader.u32()? as usize;
+        let whole = fields
+            .checked_add(FIXED_BYTES)
+            .map(|header| header.next_multiple_of(8))
+            .and_then(|header| header.checked_add(body));
+        whole
+            .filter(|length| *length <= MESSAGE_LIMIT_BYTES)
+            .ok_or_else(|| broken("a message is too long"))
+    }
+
+    /// A whole message.
+    pub(super) fn parse(bytes: &[u8]) -> io::Result<Self> {
+        let little = is_little(*bytes.first().ok_or_else(|| broken("it is empty"))?)?;
+        let mut message = Self {
+            kind: *bytes.get(1).ok_or_else(|| broken("it is cut short"))?,
+            little,
+            ..Self::default()
+        };
+        let mut reader = Reader::new(bytes, little);
+        reader.at = 12;
+        let end = FIXED_BYTES + reader.u32()? as usize;
+        while reader.at < end {
+            reader.align(8);
+            message.take_field(&mut reader)?;
+        }
+        reader.align(8);
+        message.body = bytes.get(reader.at..).unwrap_or_default().to_vec();
+        Ok(message)
+    }
+
+    fn take_field(&mut self, reader: &mut Reader<'_>) -> io::Result<()> {
+        let code = reader.u8()?;
+        match reader.signature()?.as_str() {
+            "s" | "o" => {
+                let text = reader.text()?;
+                if matches!(code, MEMBER | ERROR_NAME) {
+                    self.name = text;
+                }
+            }
+            "g" => drop(reader.signature()?),
+            "u" => {
+                let number = reader.u32()?;
+                if code == REPLY_SERIAL {
+                    self.reply_to = number;
+                }
+            }
+            _ => return Err(broken("a field of an unknown type")),
+        }
+        Ok(())
+    }
+
+    /// Its body's first value, where that is a text or an object's path.
+    pub(super) fn text(&self) -> io::Result<String> {
+        Reader::new(&self.body, self.little).text()
+    }
+
+    /// The job and the result of the signal `JobRemoved(u id, o job, s unit, s result)`.
+    pub(super) fn removed_job(&self) -> io::Result<(String, String)> {
+        let mut reader = Reader::new(&self.body, self.little);
+        reader.u32()?;
+        let job = reader.text()?;
+        reader.text()?;
+        Ok((job, reader.text()?))
+    }
+}
+
+fn is_little(mark: u8) -> io::Result<bool> {
+    match mark {
+        b'l' => Ok(true),
+        b'B' => Ok(false),
+        _ => Err(broken("it is in no byte order")),
+    }
+}
+
+fn broken(what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("not understood: {what}"),
+    )
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    little: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8], little: bool) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            little,
+        }
+    }
+
+    fn align(&mut self, alignment: usize) {
+        self.at = self.at.next_multiple_of(alignment);
+    }
+
+    fn take(&mut self, count: usize) -> io::Result<&'a [u8]> {
+        let end = self.at.checked_add(count);
+        let taken = end.and_then(|end| self.bytes.get(self.at..end));
+        let taken = taken.ok_or_else(|| broken("it is cut short"))?;
+        self.at += count;
+        Ok(taken)
+    }
+
+    fn u8(&mut self) -> io::Result<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn u32(&mut self) -> io::Result<u32> {
+        self.align(4);
+        let bytes = self.take(4)?;
+        let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        Ok(if self.little {
+            u32::from_le_bytes(bytes)
+        } else {
+            u32::from_be_bytes(bytes)
+        })
+    }
+
+    fn text(&mut self) -> io::Result<String> {
+        let length = self.u32()? as usize;
+        self.string(length)
+    }
+
+    fn signature(&mut self) -> io::Result<String> {
+        let length = self.u8()? as usize;
+        self.string(length)
+    }
+
+    fn string(&mut self, length: usize) -> io::Result<String> {
+        let text = String::from_utf8_lossy(self.take(length)?).into_owned();
+        self.take(1)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_laid_out_as_specified() {
+        let mut body = Writer::default();
+        body.text("hi");
+        let bytes = call(7, &[(PATH, "/a"), (MEMBER, "M")], "s", &body);
+        let expected = [
+            &b"l\x01\x00\x01\x07\0\0\0\x07\0\0\0\x27\0\0\0"[..],
+            b"\x01\x01o\0\x02\0\0\0/a\0\0\0\0\0\0",
+            b"\x03\x01s\0\x01\0\0\0M\0\0\0\0\0\0\0",
+            b"\x08\x01g\0\x01s\0\0",
+            b"\x02\0\0\0hi\0",
+        ];
+        assert_eq!(bytes, expected.concat());
+        let fixed = bytes[..FIXED_BYTES].try_into().unwrap();
+        assert_eq!(Message::length(&fixed).unwrap(), bytes.len());
+    }
+
+    #[test]
+    fn properties_are_aligned() {
+        let mut writer = Writer::default();
+        writer.properties(&[
+            ("A", Value::Flag(true)),
+            ("B", Value::Number(1 << 40)),
+            ("C", Value::Numbers(vec![5])),
+            ("D", Value::Bytes(vec![9])),
+        ]);
+        let expected = [
+            &b"\x4d\0\0\0\0\0\0\0"[..],
+            b"\x01\0\0\0A\0\x01b\0\0\0\0\x01\0\0\0",
+            b"\x01\0\0\0B\0\x01t\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0",
+            b"\x01\0\0\0C\0\x02au\0\0\0\x04\0\0\0\x05\0\0\0\0\0\0\0",
+            b"\x01\0\0\0D\0\x02ay\0\0\0\x01\0\0\0\x09",
+        ];
+        let expected = expected.concat();
+        assert_eq!(writer.0[8..], expected[8..]);
+        assert_eq!(writer.0[0] as usize, expected.len() - 8);
+    }
+
+    #[test]
+    fn messages_are_read_in_both_byte_orders() {
+        let little = b"l\x04\x01\x01\x24\0\0\0\x01\0\0\0\x13\0\0\0\x03\x01s\0\x0a\0\0\0JobRemoved\0\0\0\0\0\0\
+            \x05\0\0\0\x02\0\0\0/j\0\0\x02\0\0\0ab\0\0\x04\0\0\0done\0";
+        let message = Message::parse(little).unwrap();
+        assert_eq!(
+            (message.kind, message.name.as_str()),
+            (SIGNAL, "JobRemoved")
+        );
+        let job = ("/j".to_owned(), "done".to_owned());
+        assert_eq!(message.removed_job().unwrap(), job);
+        let big = b"B\x03\x01\x01\0\0\0\x06\0\0\0\x01\0\0\0\x17\x05\x01u\0\0\0\0\x09\x04\x01s\0\0\0\0\x06oh.no!\0\0\
+            \0\0\0\x01x\0";
+        let message = Message::parse(big).unwrap();
+        assert_eq!((message.reply_to, message.name.as_str()), (9, "oh.no!"));
+        assert_eq!(message.text().unwrap(), "x");
+    }
+
+    #[test]
+    fn what_is_cut_short_or_lies_about_lengths_is_refused() {
+        let whole = b"l\x04\x01\x01\x0c\0\0\0\x01\0\0\0\x13\0\0\0\x03\x01s\0\x0a\0\0\0JobRemoved\0\0\0\0\0\0\x05\0\0\0";
+        for length in 0..whole.len() {
+            let parsed = Message::parse(&whole[..length]);
+            assert!(parsed.is_err() || parsed.unwrap().removed_job().is_err());
+        }
+        let mut long = *b"l\x04\x01\x01\xff\xff\xff\xff\x01\0\0\0\xff\xff\xff\xff";
+        assert!(Message::length(&long).is_err());
+        assert!(Message::parse(&long).is_err());
+        long[0] = b'x';
+        assert!(Message::length(&long).is_err());
+    }
+}
