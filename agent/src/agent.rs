@@ -1,6 +1,7 @@
 //! All of it put together, in the order of the picture: runner, monitor, HTTP.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     sync::Arc,
@@ -173,6 +174,7 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
         settings.subnet,
         settings.ports,
         controller_address(&settings.controller),
+        apis(&data)?,
     )?
     .with_tracked_connections(settings.limits.tracked_connections);
     let runtime = runtime_program(settings)?;
@@ -195,6 +197,17 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
         starts: Semaphore::new(settings.limits.starts),
         starting: RwLock::default(),
     })
+}
+
+/// What an earlier agent was told to keep processes from: they run on before the controller says it again.
+fn apis(data: &state::DataDir) -> Result<BTreeSet<SocketAddrV4>, Error> {
+    match data.apis() {
+        Err(error @ state::Error::Malformed { .. }) => {
+            tracing::warn!(%error);
+            Ok(BTreeSet::new())
+        }
+        other => Ok(other?),
+    }
 }
 
 async fn runner(

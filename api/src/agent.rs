@@ -80,6 +80,9 @@ pub struct NodeReport {
     /// What the node lacks that processes would profit from, such as pressure information.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// [`Apis::tag`] of what the node keeps its processes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apis: Option<String>,
     /// Every process that exists on the node, wanted or not, ordered by id.
     pub processes: Vec<ProcessReport>,
 }
@@ -100,6 +103,29 @@ pub struct ReportAccepted {
     pub generation: Generation,
     /// How long the controller waits for the next report before it counts the node as not alive.
     pub lease: Span,
+    /// What the node is to keep its processes from, where that is another than it reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apis: Option<Apis>,
+}
+
+/// Where the cluster's programs take orders: what processes may not reach, on whichever node they run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Apis {
+    /// Another one for another list.
+    pub tag: String,
+    /// All of them.
+    pub addresses: Vec<ApiAddress>,
+}
+
+/// Where one program takes orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub struct ApiAddress {
+    /// Its node's address.
+    #[schema(value_type = String)]
+    pub ip: IpAddr,
+    /// Its port; absent while its agent has not reported since the controller started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// Resources of a node.

@@ -1,5 +1,6 @@
 //! Monitor: tells the controller what this node is and runs, each `publish_interval` and at once on a change.
 
+mod apis;
 mod node;
 mod processes;
 
@@ -15,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tucano_api::{
-    agent::{NodeReport, ReportAccepted},
+    agent::{Apis, NodeReport, ReportAccepted},
     error::ErrorBody,
 };
 
@@ -28,8 +29,8 @@ use crate::{
 
 /// Changes that come within this time go into one report.
 const COALESCED: Duration = Duration::from_millis(20);
-/// Largest answer that is read.
-const ANSWER_BYTES: usize = 64 << 10;
+/// Largest answer that is read: it may name an address of each node.
+const ANSWER_BYTES: usize = 1 << 20;
 
 /// Why a report did not arrive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +59,8 @@ pub struct Monitor {
     /// What was last logged of the way to the controller, so that each change is logged once.
     last_failure: Option<Failure>,
     was_heard: bool,
+    /// Which list of addresses processes are kept from.
+    apis: Option<String>,
 }
 
 impl Monitor {
@@ -80,6 +83,7 @@ impl Monitor {
             sequence: 0,
             last_failure: None,
             was_heard: false,
+            apis: None,
             settings,
             executor,
             runner,
@@ -97,9 +101,22 @@ impl Monitor {
             let outcome = self.report(snapshot).await;
             self.log(outcome.as_ref().err());
             if let Ok(answer) = outcome {
+                if let Some(apis) = &answer.apis {
+                    self.keep_from(apis).await;
+                }
                 self.runner.controller_answered(answer).await;
             }
             self.pause(&mut snapshots, started).await;
+        }
+    }
+
+    /// Keeps processes from these. What fails is told, and tried again with the next report.
+    async fn keep_from(&mut self, wanted: &Apis) {
+        match apis::keep_from(&self.executor, wanted).await {
+            Ok(()) => self.apis = Some(wanted.tag.clone()),
+            Err(error) => {
+                tracing::warn!(%error, "processes are not kept from the APIs of the cluster");
+            }
         }
     }
 
@@ -166,6 +183,7 @@ impl Monitor {
             generation: snapshot.generation,
             metrics: node_metrics,
             notes,
+            apis: self.apis.clone(),
             processes: measured
                 .await
                 .map_err(|error| Failure::Malformed(error.to_string()))?,

@@ -2,14 +2,17 @@
 //!
 //! - `<data_dir>/lock`: held by the running agent,
 //! - `<data_dir>/desired.json`: the last desired set,
+//! - `<data_dir>/apis.json`: what processes are kept from, as the controller said last,
 //! - `<data_dir>/processes/<id>/process.json`: [`Record`] of a process,
 //! - `<data_dir>/processes/<id>/home/`: the container's home directory, which belongs to the runtime,
 //! - `<data_dir>/processes/<id>/etc/`: its hosts, hostname and resolv.conf,
 //! - `<data_dir>/images/`, `<data_dir>/layers/`: blobs and unpacked layers.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
+    net::SocketAddrV4,
     path::{Path, PathBuf},
 };
 
@@ -169,6 +172,17 @@ impl DataDir {
     /// The last desired set that was accepted.
     pub fn desired(&self) -> Result<Option<DesiredSet>, Error> {
         read_json(&self.root.join("desired.json"))
+    }
+
+    /// What processes are kept from.
+    pub fn apis(&self) -> Result<BTreeSet<SocketAddrV4>, Error> {
+        let kept = read_json(&self.root.join("apis.json"))?;
+        Ok(kept.unwrap_or_default())
+    }
+
+    /// Keeps that.
+    pub fn keep_apis(&self, apis: &BTreeSet<SocketAddrV4>) -> Result<(), Error> {
+        write_json(&self.root.join("apis.json"), apis, Durability::Synced)
     }
 
     /// Keeps a desired set: on disk when this returns.

@@ -124,6 +124,7 @@ async fn take_report(
         node: "w1".parse().unwrap(),
         generation: Generation(known.generation.load(Ordering::Relaxed)),
         lease: Span::secs(6),
+        apis: None,
     }))
 }
 

@@ -1,5 +1,6 @@
 //! The controller's side of the agents: takes their reports, sends them their desired sets, restarts their nodes.
 
+mod apis;
 mod assign;
 mod client;
 mod restart;
@@ -104,6 +105,7 @@ impl AgentManager {
             report.generation,
             report.agent_id.clone(),
         );
+        let kept_from = report.apis.clone();
         let address = SocketAddr::new(worker.ip, report.agent_port);
         self.confirm(&node, &agent, address).await?;
         self.brain
@@ -122,6 +124,7 @@ impl AgentManager {
             node,
             generation: generation.unwrap_or(seen),
             lease: config.planner.lease,
+            apis: apis::unless_known(&config, kept_from.as_deref(), |worker| self.address(worker)),
         })
     }
 

@@ -103,6 +103,7 @@ fn report() -> Event {
                 memory_reservable: Bytes(8 << 30),
                 ..NodeMetrics::default()
             },
+            apis: None,
             notes: Vec::new(),
             processes: Vec::new(),
         }),

@@ -220,6 +220,7 @@ impl Shared {
                 disk_available: Bytes::mib(8192),
                 ..NodeMetrics::default()
             },
+            apis: None,
             notes: Vec::new(),
             processes: processes
                 .map(|process| healthy(process, &outcome))

@@ -74,6 +74,11 @@ pub enum Error {
     /// The unit of its cgroup.
     #[error(transparent)]
     Systemd(#[from] systemd::Error),
+    /// Its configuration names no program.
+    #[error(
+        "the container {0:?} cannot be started: its config.json had no `process` when it was created"
+    )]
+    NoProcess(String),
     /// The streams of the container, as asked for, make no sense.
     #[error("{0}")]
     Terminal(&'static str),
@@ -101,6 +106,9 @@ impl From<Failure> for Error {
 pub fn start(store: &Store, id: &str) -> Result<(), Error> {
     let container = store.find(id)?;
     let status = container.status();
+    if container.record.spec.process().is_none() {
+        return Err(Error::NoProcess(id.to_owned()));
+    }
     let refused = Error::Status {
         operation: "start",
         id: id.to_owned(),

@@ -165,9 +165,14 @@ fn render(rules: &Rules) -> String {
         text
     });
     let gateway = subnet.gateway();
-    let controller = rules.controller.map_or(String::new(), |address| {
+    let apis = rules.apis.iter().fold(String::new(), |mut text, address| {
         let (ip, port) = (address.ip(), address.port());
-        format!("-A {forward} -i {bridge} -d {ip} -p tcp --dport {port} -j DROP\n")
+        writeln!(
+            text,
+            "-A {forward} -i {bridge} -d {ip} -p tcp --dport {port} -j DROP"
+        )
+        .unwrap_or_default();
+        text
     });
     format!(
         "*nat
@@ -188,7 +193,7 @@ COMMIT
 -A {forward} -i {bridge} -j {spoofed}
 -A {forward} -i {bridge} -o {bridge} -j DROP
 -A {forward} -i {bridge} -d 169.254.0.0/16 -j DROP
-{controller}-A {forward} -o {bridge} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN
+{apis}-A {forward} -o {bridge} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN
 -A {forward} -o {bridge} -m conntrack --ctstate DNAT -j RETURN
 -A {forward} -o {bridge} -j DROP
 COMMIT

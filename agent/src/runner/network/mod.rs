@@ -37,6 +37,7 @@ pub enum Error {
 pub struct Network {
     bridge: String,
     subnet: Subnet,
+    /// The controller's API as this agent reaches it, where that is an IPv4 address.
     controller: Option<SocketAddrV4>,
     links: Links,
     /// Chosen when rules are first changed.
@@ -54,15 +55,19 @@ struct Book {
     allocator: Allocator,
     leases: BTreeSet<Ipv4Addr>,
     forwards: BTreeMap<u16, SocketAddrV4>,
+    /// Where other programs of the cluster take orders.
+    apis: BTreeSet<SocketAddrV4>,
 }
 
 impl Network {
-    /// Of the network namespace that the agent runs in. Changes nothing yet.
+    /// Of the network namespace that the agent runs in. Processes are kept from the controller and from `apis`. Changes
+    /// nothing yet.
     pub fn new(
         bridge: &str,
         subnet: Subnet,
         ports: PortRange,
         controller: Option<SocketAddrV4>,
+        apis: BTreeSet<SocketAddrV4>,
     ) -> Result<Self, Error> {
         Ok(Self {
             bridge: bridge.to_owned(),
@@ -74,6 +79,7 @@ impl Network {
                 allocator: Allocator::new(subnet, ports),
                 leases: BTreeSet::new(),
                 forwards: BTreeMap::new(),
+                apis,
             }),
             tracked_connections: 0,
             in_force: tokio::sync::Mutex::new(None),
@@ -192,6 +198,12 @@ impl Network {
         self.remove_if_unused().await
     }
 
+    /// Keeps processes from these, and from the controller, from now on; the rules are in force when this returns.
+    pub async fn keep_from(&self, apis: BTreeSet<SocketAddrV4>) -> Result<(), Error> {
+        self.book().apis = apis;
+        self.enforce().await
+    }
+
     /// What the node lacks for it, as far as is known: [`Self::tidy`] finds out.
     pub fn lacking(&self) -> Option<String> {
         self.firewall.get().and_then(Firewall::lacking)
@@ -227,7 +239,11 @@ impl Network {
         Some(Rules {
             bridge: self.bridge.clone(),
             subnet: self.subnet,
-            controller: self.controller,
+            apis: self
+                .controller
+                .into_iter()
+                .chain(book.apis.iter().copied())
+                .collect(),
             forwards: book.forwards.clone(),
             senders: self
                 .subnet

@@ -16,8 +16,8 @@ pub(super) struct Rules {
     pub(super) bridge: String,
     /// Its network.
     pub(super) subnet: Subnet,
-    /// The controller's API, which processes may not reach; where it has an IPv4 address.
-    pub(super) controller: Option<SocketAddrV4>,
+    /// Where the cluster's programs take orders, which processes may not reach.
+    pub(super) apis: BTreeSet<SocketAddrV4>,
     /// Node port → process.
     pub(super) forwards: BTreeMap<u16, SocketAddrV4>,
     /// Addresses that are let in from the bridge, each from its own hardware address.
@@ -31,13 +31,7 @@ impl Rules {
         let gateway = subnet.gateway();
         let elements = self.render_elements();
         let senders = self.render_senders();
-        let controller = self.controller.map_or(String::new(), |address| {
-            format!(
-                "\n    iifname \"{bridge}\" ip daddr {} tcp dport {} drop",
-                address.ip(),
-                address.port()
-            )
-        });
+        let apis = self.render_apis();
         format!(
             r#"table ip {table} {{}}
 delete table ip {table}
@@ -48,6 +42,9 @@ table ip {table} {{
   set senders {{
     type ether_addr . ipv4_addr
 {senders}  }}
+  set apis {{
+    type ipv4_addr . inet_service
+{apis}  }}
   chain spoofed {{
     type filter hook prerouting priority raw; policy accept;
     iifname "{bridge}" ether saddr . ip saddr != @senders drop
@@ -75,7 +72,8 @@ table ip {table} {{
   chain forward {{
     type filter hook forward priority filter; policy accept;
     iifname "{bridge}" oifname "{bridge}" drop
-    iifname "{bridge}" ip daddr 169.254.0.0/16 drop{controller}
+    iifname "{bridge}" ip daddr 169.254.0.0/16 drop
+    iifname "{bridge}" ip daddr . tcp dport @apis drop
     oifname "{bridge}" ct state {{ established, related }} accept
     oifname "{bridge}" ct status dnat accept
     oifname "{bridge}" drop
@@ -92,6 +90,7 @@ table ip {table} {{
         let elements_of = |rules: &Self| Self {
             forwards: self.forwards.clone(),
             senders: self.senders.clone(),
+            apis: self.apis.clone(),
             ..rules.clone()
         };
         if elements_of(before) != *self {
@@ -103,6 +102,9 @@ table ip {table} {{
             let known: BTreeSet<_> = but.senders.iter().collect();
             let others = of.senders.iter().filter(|ip| !known.contains(ip));
             others.map(|ip| sender(*ip)).collect()
+        };
+        let apis = |of: &Self, but: &Self| -> Vec<String> {
+            of.apis.difference(&but.apis).map(api).collect()
         };
         let forwards = |of: &Self, which: &dyn Fn(&u16, &SocketAddrV4) -> bool| {
             let chosen = of.forwards.iter().filter(|(port, to)| which(port, to));
@@ -123,6 +125,8 @@ table ip {table} {{
             ),
             ("delete", "senders", senders(before, self)),
             ("add", "senders", senders(self, before)),
+            ("add", "apis", apis(self, before)),
+            ("delete", "apis", apis(before, self)),
         ];
         let table = table(&self.bridge);
         let lines = changes
@@ -148,6 +152,17 @@ table ip {table} {{
         format!("    elements = {{\n{}    }}\n", each.collect::<String>())
     }
 
+    fn render_apis(&self) -> String {
+        if self.apis.is_empty() {
+            return String::new();
+        }
+        let each = self
+            .apis
+            .iter()
+            .map(|address| format!("      {},\n", api(address)));
+        format!("    elements = {{\n{}    }}\n", each.collect::<String>())
+    }
+
     fn render_elements(&self) -> String {
         // An empty list of elements is a syntax error.
         if self.forwards.is_empty() {
@@ -166,6 +181,11 @@ table ip {table} {{
 /// An element of the map `ports`.
 fn forward(port: u16, to: SocketAddrV4) -> String {
     format!("{port} : {} . {}", to.ip(), to.port())
+}
+
+/// An element of the set `apis`.
+fn api(address: &SocketAddrV4) -> String {
+    format!("{} . {}", address.ip(), address.port())
 }
 
 /// An element of the set `senders`.
@@ -196,7 +216,7 @@ pub(super) fn sample(forwards: &[(u16, &str)]) -> Rules {
     Rules {
         bridge: "tucano0".into(),
         subnet: Subnet::default(),
-        controller: Some("10.0.0.1:7070".parse().unwrap()),
+        apis: BTreeSet::from(["10.0.0.1:7070".parse().unwrap()]),
         forwards: forwards
             .iter()
             .map(|(port, to)| (*port, to.parse().unwrap()))
@@ -236,8 +256,12 @@ mod tests {
                 "table ip tucano_tucano0 {}\ndelete table ip tucano_tucano0\ntable ip"
             )
         );
+        let nothing = Rules {
+            apis: BTreeSet::new(),
+            ..rules(&[])
+        };
         assert!(
-            !text.contains("elements"),
+            !nothing.render().contains("elements"),
             "an empty list is a syntax error"
         );
     }
@@ -254,8 +278,17 @@ mod tests {
              add element ip tucano_tucano0 senders { 02:74:ac:1f:01:02 . 172.31.1.2 }\n"
         );
         assert_eq!(after.render_change(&after).unwrap(), "");
+        let other_apis = Rules {
+            apis: BTreeSet::from(["10.0.0.2:7071".parse().unwrap()]),
+            ..before.clone()
+        };
+        assert_eq!(
+            other_apis.render_change(&before).unwrap(),
+            "add element ip tucano_tucano0 apis { 10.0.0.2 . 7071 }\n\
+             delete element ip tucano_tucano0 apis { 10.0.0.1 . 7070 }\n"
+        );
         let elsewhere = Rules {
-            controller: None,
+            bridge: "other0".into(),
             ..before.clone()
         };
         assert_eq!(after.render_change(&elsewhere), None);
@@ -267,7 +300,8 @@ mod tests {
         for rule in [
             "iifname \"tucano0\" oifname \"tucano0\" drop",
             "iifname \"tucano0\" ip daddr 169.254.0.0/16 drop",
-            "iifname \"tucano0\" ip daddr 10.0.0.1 tcp dport 7070 drop",
+            "iifname \"tucano0\" ip daddr . tcp dport @apis drop",
+            "      10.0.0.1 . 7070,\n",
             "ip daddr 172.31.0.1 meta l4proto icmp accept\n    drop",
         ] {
             assert!(text.contains(rule), "{rule} is missing in {text}");

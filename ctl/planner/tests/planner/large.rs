@@ -88,6 +88,7 @@ impl Large {
                 memory_reservable: Bytes(8 << 30),
                 ..NodeMetrics::default()
             },
+            apis: None,
             notes: Vec::new(),
             processes: healthy.collect(),
         }

@@ -50,6 +50,7 @@ fn report() -> impl Strategy<Value = Event> {
                 memory_reservable: Bytes(reservable),
                 ..NodeMetrics::default()
             },
+            apis: None,
             notes: Vec::new(),
             processes: processes.into_iter().map(odd_process).collect(),
         };

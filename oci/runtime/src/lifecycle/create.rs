@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use oci_spec::runtime::{ContainerState, Spec};
+use oci_spec::runtime::{ContainerState, Process, Spec};
 
 use super::{
     Error,
@@ -88,6 +88,9 @@ pub(super) fn begin(store: &Store, wanted: &Create, waits: bool) -> Result<Begun
     keep_descriptors(wanted.preserve_fds)?;
     rustix::process::umask(0o022.into());
     let mut bundle = Bundle::load(&wanted.bundle)?;
+    if !waits && bundle.spec.process().is_none() {
+        return Err(Error::NoProcess(wanted.id.clone()));
+    }
     let (stdio, terminal) = stdio(&bundle.spec, wanted)?;
     if let (Some(_), Some(process)) = (&terminal, bundle.spec.process_mut()) {
         size_like_own(process);
@@ -205,14 +208,31 @@ fn run_hooks(container: &Container) -> Result<(), Failure> {
 }
 
 fn launch(container: &Container) -> Launch {
+    let mut spec = container.record.spec.clone();
+    if spec.process().is_none() {
+        spec.set_process(Some(nobody()));
+    }
     Launch {
         id: container.record.id.clone(),
         home: container.directory.clone(),
-        spec: container.record.spec.clone(),
+        spec,
         rootfs: Rootfs::Bundle,
         user: None,
         logs: LogLimits::default(),
     }
+}
+
+/// What waits in a container without `process`, which [`super::start`] refuses: it may nothing, and is no program.
+fn nobody() -> Process {
+    let mut nobody = Process::default();
+    nobody
+        .set_args(Some(vec!["/".to_owned()]))
+        .set_env(None)
+        .set_cwd("/".into())
+        .set_rlimits(None)
+        .set_capabilities(None)
+        .set_no_new_privileges(Some(true));
+    nobody
 }
 
 fn manner(
@@ -252,7 +272,7 @@ pub(super) fn keep_descriptors(preserved: u32) -> Result<(), Failure> {
 
 fn stdio(spec: &Spec, wanted: &Create) -> Result<(Stdio, Option<OwnedFd>), Error> {
     let process = spec.process().as_ref();
-    let terminal = process.and_then(oci_spec::runtime::Process::terminal) == Some(true);
+    let terminal = process.and_then(Process::terminal) == Some(true);
     terminal_or_streams(terminal, wanted.console_socket.as_deref(), wanted.detach)
 }
 

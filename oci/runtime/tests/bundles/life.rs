@@ -274,3 +274,28 @@ fn bundles_of_other_tools_run() {
         "{output:?}"
     );
 }
+
+#[test]
+fn a_container_without_a_process_is_created_and_not_started() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("");
+    case.config.as_object_mut().unwrap().remove("process");
+    let created = case.create();
+    assert!(created.0, "{created:?}");
+    assert_eq!(case.state()["status"], "created");
+    let said = case.must_fail(&["start", case.id()]);
+    assert!(said.contains("no `process`"), "{said}");
+    assert_eq!(case.state()["status"], "created");
+    // What waits there may nothing.
+    let pid = case.state()["pid"].as_i64().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let effective = status.lines().find(|line| line.starts_with("CapBnd:"));
+    assert_eq!(effective, Some("CapBnd:\t0000000000000000"));
+    case.must(&["delete", case.id()]);
+    assert!(case.is_gone());
+    let run = case.run();
+    assert_eq!(run.status.code(), Some(1));
+    assert!(case.is_gone());
+}

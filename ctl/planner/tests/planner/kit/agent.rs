@@ -174,6 +174,7 @@ impl Agent {
             architecture: "amd64".into(),
             generation: self.desired.generation,
             metrics: self.metrics.clone(),
+            apis: None,
             notes: Vec::new(),
             processes: self.containers.values().map(Container::report).collect(),
         }
