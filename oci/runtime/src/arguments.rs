@@ -402,6 +402,21 @@ pub enum Own {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Show what a supervised container writes, from now on until its end; its exit code is this program's.
+    #[command(hide = true)]
+    Attach {
+        /// The container's home directory.
+        home: PathBuf,
+    },
+    /// Send a signal to a supervised container, through its supervisor.
+    #[command(hide = true)]
+    Signal {
+        /// The container's home directory.
+        home: PathBuf,
+        /// Its name or number.
+        #[arg(default_value = "TERM")]
+        signal: String,
+    },
     /// Succeed if containers can have user namespaces, with layers in this directory's file system.
     #[command(hide = true)]
     ProbeUserNamespaces {

@@ -9,11 +9,14 @@
 //! - `launch.json`: what to start ([`launch::Launch`]),
 //! - `lock`: locked as long as there is a supervisor, from before the start is reported,
 //! - `supervisor.json`: pid and start time of the supervisor, and of the container's first process; its cgroup and user,
+//! - `attach`: the supervisor's socket for [`attached`], as long as the container runs,
 //! - `exit.json`: how it ended ([`launch::Exit`]); space for it is set aside as `exit.json.tmp`,
 //! - `stdout.log`, `stderr.log`, and their rotated predecessors `.1`, `.2`…
 //! - `upper/`, `work/`: the writable layer.
 
 pub mod arguments;
+mod attach;
+pub mod attached;
 mod birth;
 pub mod bundle;
 pub mod cgroup;

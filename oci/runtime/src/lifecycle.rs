@@ -14,7 +14,7 @@ use std::{io, path::PathBuf};
 
 pub use self::{
     create::{Create, create},
-    end::{delete, kill},
+    end::{delete, kill, signal_number},
     join::{Exec, exec},
     run::run,
     store::{Container, Status, Store},

@@ -25,7 +25,7 @@ impl Listener {
     /// Makes it in this directory.
     pub(crate) fn bind(directory: &Path) -> io::Result<Self> {
         let socket = socket()?;
-        with_address(directory, |address| Ok(bind(&socket, address)?))?;
+        with_address(directory, NAME, |address| Ok(bind(&socket, address)?))?;
         listen(&socket, 1)?;
         Ok(Self(socket))
     }
@@ -41,7 +41,7 @@ impl Listener {
 /// Reaches the container that waits in this directory.
 pub(crate) fn reach(directory: &Path) -> io::Result<Channel> {
     let socket = socket()?;
-    with_address(directory, |address| Ok(connect(&socket, address)?))?;
+    with_address(directory, NAME, |address| Ok(connect(&socket, address)?))?;
     Ok(Channel::over(socket))
 }
 
@@ -55,7 +55,8 @@ pub(crate) fn remove(directory: &Path) -> io::Result<()> {
     std::fs::remove_file(directory.join(NAME))
 }
 
-fn socket() -> io::Result<OwnedFd> {
+/// One that keeps packets apart.
+pub(crate) fn socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
     Ok(socket_with(
         AddressFamily::UNIX,
@@ -66,12 +67,13 @@ fn socket() -> io::Result<OwnedFd> {
 }
 
 /// An address may have 107 bytes, a path many more: so it goes by a descriptor's number.
-fn with_address<T>(
+pub(crate) fn with_address<T>(
     directory: &Path,
+    name: &str,
     work: impl FnOnce(&SocketAddrUnix) -> io::Result<T>,
 ) -> io::Result<T> {
     let directory = File::open(directory)?;
-    let path = format!("/proc/self/fd/{}/{NAME}", directory.as_raw_fd());
+    let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
     work(&SocketAddrUnix::new(path)?)
 }
 

@@ -16,32 +16,49 @@ use rustix::io::Errno;
 use crate::launch::LogLimits;
 
 /// How much is read at once: a pipe's usual capacity is 16 of these.
-const CHUNK_BYTES: usize = 4096;
+pub(crate) const CHUNK_BYTES: usize = 4096;
+
+/// Which of its outputs a container wrote to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Stdout,
+    Stderr,
+}
 
 /// One stream of the container: the end of its pipe, and its file.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pipe: OwnedFd,
     log: Log,
+    source: Source,
 }
 
 impl Stream {
     /// Does not block on the pipe.
-    pub(crate) fn new(pipe: OwnedFd, path: PathBuf, limits: LogLimits) -> io::Result<Self> {
+    pub(crate) fn new(
+        pipe: OwnedFd,
+        source: Source,
+        path: PathBuf,
+        limits: LogLimits,
+    ) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&pipe, true)?;
         Ok(Self {
             pipe,
             log: Log::new(path, limits),
+            source,
         })
     }
 
-    /// Takes what is in the pipe now, at most `rounds` chunks. False once nobody can write to it any more.
-    pub(crate) fn take(&mut self, rounds: usize) -> bool {
+    /// Takes what is in the pipe now, at most `rounds` chunks, and shows each. False once nobody can write to it any more.
+    pub(crate) fn take(&mut self, rounds: usize, show: &mut dyn FnMut(Source, &[u8])) -> bool {
         let mut chunk = [0; CHUNK_BYTES];
         for _ in 0..rounds {
             match rustix::io::read(&self.pipe, &mut chunk) {
                 Ok(0) => return false,
-                Ok(length) => self.log.append(&chunk[..length]),
+                Ok(length) => {
+                    self.log.append(&chunk[..length]);
+                    show(self.source, &chunk[..length]);
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return true,
                 Err(_) => return false,

@@ -4,14 +4,20 @@
 mod log;
 mod print;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, FromArgMatches};
 use tucano_oci_runtime::{
     arguments::{Arguments, BundleOptions, Command, ExecOptions, Own, Rootless},
+    attached::{self, Output},
     bundle, exec,
     lifecycle::{self, Create, Event, Exec, Store, Update},
     probe, protect_program, supervise,
+    supervisor::{self, Found},
 };
 
 use crate::log::Log;
@@ -73,7 +79,33 @@ fn own(command: &Own) -> Result<i32, String> {
             timeout: timeout_ms.map(std::time::Duration::from_millis),
             report: *report,
         }),
+        Own::Attach { home } => attach(home),
+        Own::Signal { home, signal } => {
+            let number = lifecycle::signal_number(signal).map_err(text)?;
+            attached::signal(home, number).map(|()| 0).map_err(text)
+        }
         Own::ProbeUserNamespaces { directory } => probe::user_namespaces(directory).map(|()| 0),
+    }
+}
+
+/// Passes on what a container writes; what cannot be passed on any more ends it.
+fn attach(home: &Path) -> Result<i32, String> {
+    let mut attached = attached::attach(home).map_err(text)?;
+    while let Some(output) = attached.next_output().map_err(text)? {
+        let passed_on = match output {
+            Output::Stdout(bytes) => io::stdout()
+                .write_all(&bytes)
+                .and_then(|()| io::stdout().flush()),
+            Output::Stderr(bytes) => io::stderr().write_all(&bytes),
+        };
+        passed_on.map_err(text)?;
+    }
+    match supervisor::find(home).map_err(text)? {
+        Found::Exited(exit) => {
+            let signalled = exit.signal.map(|signal| 128 + signal);
+            Ok(exit.code.or(signalled).unwrap_or_default())
+        }
+        _ => Err("how the container ended is not known".to_owned()),
     }
 }
 

@@ -6,7 +6,8 @@
 //!              └─ reaped by the caller         └─ later reaped by init             └─ dies with the supervisor
 //! ```
 //!
-//! It is single-threaded, knows no async, and holds nothing but two pipes, a pidfd and the lock of the home directory.
+//! It is single-threaded, knows no async, and holds nothing but two pipes, a pidfd, the lock of the home directory, and a door for
+//! a few guests ([`crate::attach`]).
 
 use std::{
     fs::{self, File},
@@ -26,6 +27,7 @@ use rustix::{
 };
 
 use crate::{
+    attach::{self, Door},
     birth::Birth,
     cgroup::Cgroup,
     channel::{Failure, Report, Step},
@@ -36,7 +38,7 @@ use crate::{
     },
     home::{self, Home, ProcessId, Record},
     launch::{Exit, Launch, LogLimits},
-    logs::Stream,
+    logs::{Source, Stream},
     sys::{self, Cloned},
 };
 
@@ -213,11 +215,13 @@ impl<'a> Supervisor<'a> {
 
     /// Until the container's end. The lock is given back by ending.
     fn supervise(mut self, _lock: &OwnedFd) {
-        while !self.wait_for_something() {}
+        // Not before the start is reported, which nobody shall wait for.
+        let mut door = Door::open(self.home.0).ok();
+        while !self.wait_for_something(&mut door) {}
         let status = waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED);
         // When the first process of a pid namespace has ended, so have all others: what they wrote is in the pipes.
         for stream in &mut self.streams {
-            stream.take(LAST_ROUNDS);
+            stream.take(LAST_ROUNDS, &mut shown_at(&mut door));
         }
         let oom_killed = self
             .record
@@ -235,15 +239,24 @@ impl<'a> Supervisor<'a> {
         };
         drop(self.record.cgroup.destroy());
         drop(self.home.write_exit(&self.exit, &exit));
+        if let Some(door) = door {
+            door.close();
+        }
+        drop(self.home.remove(attach::NAME));
     }
 
-    /// Takes output; true once the container has ended.
-    fn wait_for_something(&mut self) -> bool {
+    /// Takes output, and serves guests; true once the container has ended.
+    fn wait_for_something(&mut self, door: &mut Option<Door>) -> bool {
         let mut wanted: Vec<_> = std::iter::once(PollFd::new(&self.process, PollFlags::IN))
             .chain(
                 self.streams
                     .iter()
                     .map(|stream| PollFd::new(stream, PollFlags::IN)),
+            )
+            .chain(
+                door.iter()
+                    .flat_map(Door::descriptors)
+                    .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
             )
             .collect();
         if poll(&mut wanted, None).is_err() {
@@ -254,10 +267,24 @@ impl<'a> Supervisor<'a> {
             .iter()
             .map(|fd| !fd.revents().is_empty())
             .collect();
-        let mut ready = ready.into_iter();
-        self.streams
-            .retain_mut(|stream| !ready.next().unwrap_or(false) || stream.take(FAIR_ROUNDS));
+        let (of_streams, of_door) = ready.split_at(self.streams.len());
+        let mut of_streams = of_streams.iter();
+        self.streams.retain_mut(|stream| {
+            !of_streams.next().unwrap_or(&false) || stream.take(FAIR_ROUNDS, &mut shown_at(door))
+        });
+        // Behind the output: who comes in now sees what is written from now on.
+        if let Some(door) = door {
+            door.serve(of_door, &self.process);
+        }
         ended
+    }
+}
+
+fn shown_at(door: &mut Option<Door>) -> impl FnMut(Source, &[u8]) {
+    move |source, chunk| {
+        if let Some(door) = door {
+            door.show(source, chunk);
+        }
     }
 }
 
@@ -288,10 +315,13 @@ fn streams(
     home: Home<'_>,
     limits: LogLimits,
 ) -> Result<Vec<Stream>, Failure> {
-    [(stdout, "stdout.log"), (stderr, "stderr.log")]
-        .into_iter()
-        .map(|(end, name)| Stream::new(end, home.path(name), limits).step(name))
-        .collect()
+    [
+        (stdout, Source::Stdout, "stdout.log"),
+        (stderr, Source::Stderr, "stderr.log"),
+    ]
+    .into_iter()
+    .map(|(end, source, name)| Stream::new(end, source, home.path(name), limits).step(name))
+    .collect()
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
@@ -306,7 +336,12 @@ fn now_ms() -> u64 {
 
 /// Removes what an earlier start in the same home directory left, under its lock.
 pub(crate) fn clear(home: Home<'_>) -> Result<(), home::Error> {
-    for name in ["exit.json", "supervisor.json", "exit.json.tmp"] {
+    for name in [
+        "exit.json",
+        "supervisor.json",
+        "exit.json.tmp",
+        attach::NAME,
+    ] {
         home.remove(name)?;
     }
     drop(fs::remove_file(home.path("supervisor.json.tmp")));

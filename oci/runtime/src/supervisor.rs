@@ -335,7 +335,7 @@ fn ended(home: Home<'_>, _lock: File) -> Result<Found, Error> {
     }
 }
 
-fn pause() {
+pub(crate) fn pause() {
     let short = rustix::time::Timespec {
         tv_sec: 0,
         tv_nsec: 2_000_000,

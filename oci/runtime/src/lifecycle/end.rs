@@ -99,6 +99,11 @@ fn send(container: &Container, signal: Signal) -> Result<(), Error> {
     }
 }
 
+/// The number of a signal that is named as for [`kill`].
+pub fn signal_number(text: &str) -> Result<i32, Error> {
+    Ok(parse(text)?.as_raw())
+}
+
 fn parse(text: &str) -> Result<Signal, Error> {
     let unknown = || Error::Signal(text.to_owned());
     let number = match text.parse::<i32>() {

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
             println!("{text}");
             wait();
         }
+        ["count"] => count(),
         ["cat", path] => show(fs::read_to_string(path)),
         ["ls", path] => show(list(path)),
         ["links", paths @ ..] => paths.iter().for_each(|path| show_line(fs::read_link(path))),
@@ -64,6 +65,18 @@ fn main() -> ExitCode {
 fn wait() {
     loop {
         nix::unistd::pause();
+    }
+}
+
+/// Writes numbers, until it is ended.
+fn count() {
+    let short = rustix::time::Timespec {
+        tv_sec: 0,
+        tv_nsec: 5_000_000,
+    };
+    for number in 1u64.. {
+        println!("{number}");
+        rustix::event::poll(&mut [], Some(&short)).ok();
     }
 }
 

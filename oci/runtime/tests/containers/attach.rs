@@ -1,0 +1,92 @@
+//! What goes through a container's supervisor: its output as it comes, and signals.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+};
+
+use tucano_oci_runtime::{
+    attached::{self, Output},
+    supervisor::Error,
+};
+use tucano_testkit::{ROOT, needs, tool, wait_until};
+
+use super::harness::{Case, PATIENCE, program};
+
+#[test]
+fn output_is_seen_as_it_comes_and_the_end_is_told() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let case = Case::new(&["count"]);
+    case.start();
+    wait_until("its output", PATIENCE, || case.stdout().contains("9\n"));
+    let mut attached = attached::attach(&case.home()).unwrap();
+    let mut seen = String::new();
+    while seen.lines().count() < 20 {
+        match attached.next_output().unwrap() {
+            Some(Output::Stdout(bytes)) => seen += &String::from_utf8(bytes).unwrap(),
+            other => panic!("{other:?} after {seen:?}"),
+        }
+    }
+    // What it wrote before is in the log alone, and what is seen is there too.
+    let logged = case.stdout();
+    let (before, _) = logged.split_once(&seen).unwrap();
+    assert!(before.starts_with("1\n2\n"), "{before}");
+    attached::signal(&case.home(), 9).unwrap();
+    while attached.next_output().unwrap().is_some() {}
+    // By then it is on disk how it ended.
+    assert_eq!(case.wait_for_exit().signal, Some(9));
+    assert!(matches!(attached::attach(&case.home()), Err(Error::Ended)));
+    assert!(!case.home().join("attach").exists());
+}
+
+#[test]
+fn the_command_shows_both_outputs_and_ends_as_the_container_does() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let case = Case::new(&["wait-after", "up"]);
+    case.start();
+    let attached = Command::new(program())
+        .arg("attach")
+        .arg(case.home())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let door = case.home().join("attach");
+    wait_until("the door", PATIENCE, || door.exists());
+    // Nobody but root comes in.
+    assert_eq!(fs::metadata(&door).unwrap().permissions().mode() & 0o022, 0);
+    let status = Command::new(program())
+        .arg("signal")
+        .arg(case.home())
+        .arg("KILL")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let output = attached.wait_with_output().unwrap();
+    // It may have come too late to see anything but the end.
+    let said = String::from_utf8_lossy(&output.stderr);
+    let too_late = said.contains("has ended");
+    assert!(output.status.code() == Some(137) || too_late, "{output:?}");
+    assert_eq!(case.wait_for_exit().signal, Some(9));
+}
+
+/// A naive supervisor writes to who is attached until that has read.
+#[test]
+fn a_container_does_not_wait_for_who_is_attached() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let case = Case::new(&["spam", "20000000"]);
+    case.start();
+    // They never read.
+    let attached: Vec<_> = (0..8)
+        .filter_map(|_| attached::attach(&case.home()).ok())
+        .collect();
+    assert_eq!(case.wait_for_exit().code, Some(0));
+    drop(attached);
+}
