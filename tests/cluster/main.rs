@@ -1,6 +1,7 @@
 //! The main job on virtual hosts: deploy, place, limit, remove.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod apis;
 mod deploy;
 mod limits;
 mod placement;

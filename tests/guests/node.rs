@@ -39,6 +39,7 @@ fn a_node_without_nftables_pressure_and_a_controller_runs_services() {
         "pids.max: 77",
         "devices: Operation not permitted",
         "jumps: 1",
+        "kept from: 1",
         "left: 0",
         "all is well",
     ];

@@ -15,6 +15,8 @@ echo "devices: $(grep -o 'Operation not permitted' /tmp/last)"
 replace_agent
 echo "jumps: $(iptables-legacy -t nat -S | grep -c -- '-A PREROUTING .*-j tu-tucano0-ports')"
 
+echo "kept from: $(iptables-legacy -S tu-tucano0-forward | grep -c -- '-d 10.77.0.2/32 .*--dport 7071 -j DROP')"
+
 # A process reaches nothing of its node.
 process=$(processes | head -n 1)
 if nsenter --target "$process" --net curl --silent --max-time 10 http://10.77.0.2:7071/healthz; then

@@ -1,0 +1,80 @@
+//! What processes may not reach: where the cluster's programs take orders, on whichever node.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::Command,
+};
+
+use tucano_testkit::{needs, tool};
+use tucano_tests::{CLUSTER, Cluster, Options, images};
+
+/// A program of a worker's process, as this machine numbers it.
+fn pid_of_a_process(cluster: &Cluster, worker: usize) -> String {
+    let processes = fs::read_dir(cluster.agent_data(worker).join("processes")).unwrap();
+    let home = processes.map(|entry| entry.unwrap().path().join("home"));
+    let record = home.filter_map(|home| fs::read(home.join("supervisor.json")).ok());
+    let record = record.last().unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let directories = record["cgroup"]["directories"].as_array().unwrap();
+    let directory = directories
+        .iter()
+        .find(|entry| ["", "pids"].contains(&entry[0].as_str().unwrap()))
+        .unwrap();
+    let procs = Path::new(directory[1].as_str().unwrap()).join("cgroup.procs");
+    let listed = fs::read_to_string(procs).unwrap();
+    listed.lines().next().unwrap().to_owned()
+}
+
+/// Whether a process connects. What is dropped is never answered.
+fn reaches(pid: &str, to: SocketAddr) -> bool {
+    let connect = format!("exec 3<>/dev/tcp/{}/{}", to.ip(), to.port());
+    Command::new("timeout")
+        .args(["2", "nsenter", "-t", pid, "-n", "bash", "-c", &connect])
+        .status()
+        .unwrap()
+        .success()
+}
+
+#[test]
+fn processes_reach_the_balancer_and_each_other_but_no_api_of_any_node() {
+    if !needs(&CLUSTER) || !needs(&[tool("nsenter"), tool("timeout")]) {
+        return;
+    }
+    let mut cluster = Cluster::start(&Options {
+        workers: 2,
+        ..Options::default()
+    });
+    let service = "name = \"hello\"\nconcurrency = 2\nport = 8080\nmemory = \"32MiB\"\n";
+    cluster.deploy_healthy(service, &images::sample("hello"));
+    let other = cluster.worker(1).ip();
+    let ctl = cluster.ctl().ip();
+    let at = |ip: std::net::Ipv4Addr, port| SocketAddr::new(IpAddr::from(ip), port);
+    let apis = [at(other, 7071), at(ctl, 7070)];
+
+    let pid = pid_of_a_process(&cluster, 0);
+    cluster.wait("the APIs to be out of reach", || {
+        let reached = apis.iter().any(|api| reaches(&pid, *api));
+        (!reached).then_some(())
+    });
+    // They answer all the same, to the node itself.
+    for api in apis {
+        let connect = format!("exec 3<>/dev/tcp/{}/{}", api.ip(), api.port());
+        cluster.output_on(0, "bash", &["-c", &connect]);
+    }
+    assert!(reaches(&pid, cluster.balancer()));
+    let on_other = cluster.processes("hello").into_iter();
+    let on_other = on_other.map(|process| process.report).last().unwrap();
+    let neighbour = at(other, on_other.node_port.unwrap());
+    assert!(reaches(&pid, neighbour), "{neighbour}");
+
+    // The next agent knows before the controller tells it; a controller that has just begun knows no agent's port.
+    cluster.kill_agent(0);
+    cluster.kill_ctld();
+    cluster.start_agent(0);
+    cluster.start_ctld();
+    cluster.wait_for_alive(2);
+    assert!(!apis.iter().any(|api| reaches(&pid, *api)));
+    assert!(reaches(&pid, cluster.balancer()));
+}
