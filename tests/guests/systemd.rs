@@ -1,34 +1,41 @@
-//! The container runtime's systemd cgroup driver, on a machine with systemd and cgroup v2.
+//! The container runtime's systemd cgroup driver, on machines with systemd: cgroup v2, and v1 beside it.
 
 use std::fs;
 
+use tempfile::TempDir;
 use tucano_testkit::{find_tool, needs, programs, tool};
 use tucano_tests::{
     images::workspace,
-    machines::{MACHINES, Machines},
+    machines::{MACHINES, Machine, Machines},
 };
 
-#[test]
-fn containers_are_in_scopes_that_systemd_makes_limits_and_ends() {
-    if !needs(&MACHINES) || !needs(&[tool("busybox")]) {
-        return;
+/// A machine that has what `systemd.sh` needs.
+struct Node {
+    machine: Machine,
+    /// Machines see the workspace alone.
+    files: TempDir,
+}
+
+impl Node {
+    fn boot(words: &[&str]) -> Self {
+        let files = tempfile::Builder::new()
+            .prefix("systemd-")
+            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+            .unwrap();
+        fs::copy(find_tool("busybox").unwrap(), files.path().join("busybox")).unwrap();
+        let [machine] = Machines::new().boot_with(words, ["node"]);
+        Self { machine, files }
     }
-    // Machines see the workspace alone.
-    let files = tempfile::Builder::new()
-        .prefix("systemd-")
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-        .unwrap();
-    let busybox = files.path().join("busybox");
-    fs::copy(find_tool("busybox").unwrap(), &busybox).unwrap();
-    let inside = |path: &std::path::Path| {
-        let below = path.strip_prefix(workspace()).unwrap();
-        format!("/workspace/{}", below.display())
-    };
-    let (runtime, busybox) = (inside(&programs().join("tucano_oci")), inside(&busybox));
-    let machines = Machines::new();
-    let [node] = machines.boot(["node"]);
-    let step = |step: &str, lines: &[&str]| {
-        let text = node.ok(&format!(
+
+    /// Runs a step, which must write lines that contain these.
+    fn step(&self, step: &str, lines: &[&str]) -> String {
+        let inside = |path: &std::path::Path| {
+            let below = path.strip_prefix(workspace()).unwrap();
+            format!("/workspace/{}", below.display())
+        };
+        let runtime = inside(&programs().join("tucano_oci"));
+        let busybox = inside(&self.files.path().join("busybox"));
+        let text = self.machine.ok(&format!(
             "RUNTIME={runtime} BUSYBOX={busybox} /workspace/tests/guests/systemd.sh {step}"
         ));
         for line in lines {
@@ -36,15 +43,20 @@ fn containers_are_in_scopes_that_systemd_makes_limits_and_ends() {
             assert!(is_there, "{step}: {line:?} is missing in {text}");
         }
         text
-    };
+    }
+}
 
-    let limits = |memory: u64, pids: u64| {
-        let own = "/sys/fs/cgroup/a.slice/a-b.slice/oci-box.scope/container";
-        format!(
-            "==> {own}/memory.max <== {memory} ==> {own}/pids.max <== {pids} ==> {own}/cpu.max <== 50000 100000"
-        )
-    };
-    let text = step(
+fn can_run() -> bool {
+    needs(&MACHINES) && needs(&[tool("busybox")])
+}
+
+#[test]
+fn containers_are_in_scopes_that_systemd_makes_limits_and_ends() {
+    if !can_run() {
+        return;
+    }
+    let node = Node::boot(&[]);
+    let text = node.step(
         "life",
         &[
             "inside: 0::/",
@@ -57,8 +69,9 @@ fn containers_are_in_scopes_that_systemd_makes_limits_and_ends() {
             "MemoryMax=67108864",
             "Slice=a-b.slice",
             "TasksMax=50",
-            "devices: cat: can't open '/dev/shm/m': Operation not permitted",
-            "exec: 0::/, 2",
+            "devices: cat: can't open '/dev/box': Operation not permitted",
+            "exec: 0::/",
+            "listed: 0",
             "MemoryMax=100663296",
             "100663296 30",
             r#"stats: ["stats",30,100663296]"#,
@@ -66,13 +79,13 @@ fn containers_are_in_scopes_that_systemd_makes_limits_and_ends() {
             "left: 0, failed: 0",
         ],
     );
-    let unchanged = limits(67_108_864, 50);
     let times = |line: &str| text.lines().filter(|other| *other == line).count();
-    assert_eq!(times(&unchanged), 2, "{text}");
+    // Before systemd was reloaded, and afterwards.
+    assert_eq!(times("limits: 67108864 50 50000 100000"), 2, "{text}");
     // After the update, and after the one that was refused.
     assert_eq!(times("TasksMax=30"), 2, "{text}");
 
-    step(
+    node.step(
         "ends",
         &[
             "hog: 137, failed: 0",
@@ -81,7 +94,7 @@ fn containers_are_in_scopes_that_systemd_makes_limits_and_ends() {
             "boxes: 0",
         ],
     );
-    step(
+    node.step(
         "refused",
         &[
             r#"the cgroup path "/a/b" is not of the form "slice:prefix:name""#,
@@ -91,8 +104,30 @@ fn containers_are_in_scopes_that_systemd_makes_limits_and_ends() {
             "boxes: 0",
         ],
     );
-    step(
+    node.step(
         "bus",
         &["by the bus: 0::/system.slice/oci-bus.scope/container"],
     );
+}
+
+#[test]
+fn the_same_on_cgroup_v1() {
+    if !can_run() {
+        return;
+    }
+    let node = Node::boot(&["systemd.unified_cgroup_hierarchy=0"]);
+    let text = node.step(
+        "hybrid",
+        &[
+            "CPUQuotaPerSecUSec=500ms",
+            "MemoryLimit=67108864",
+            "TasksMax=50",
+            "devices: cat: can't open '/dev/box': Operation not permitted",
+            "less: 67108864 50 20000, 20000",
+            "more: 67108864 50 80000, 80000",
+            "left: 0, failed: 0",
+        ],
+    );
+    let limits = |line: &&str| *line == "limits: 67108864 50 50000";
+    assert_eq!(text.lines().filter(limits).count(), 2, "{text}");
 }

@@ -22,7 +22,7 @@ bundle() {
     local place=$BUNDLES/$1
     mkdir -p "$place/rootfs/bin"
     cp "$BUSYBOX" "$place/rootfs/bin/busybox"
-    for applet in sh sleep cat echo mknod grep; do ln -sf busybox "$place/rootfs/bin/$applet"; done
+    for applet in sh sleep cat echo grep; do ln -sf busybox "$place/rootfs/bin/$applet"; done
     rm -f "$place/config.json"
     runtime spec --bundle "$place"
     jq "$2" "$place/config.json" >"$place/new.json"
@@ -40,6 +40,7 @@ create() {
 
 step_life() {
     bundle box '.linux.cgroupsPath = "a-b.slice:oci:box" | .process.args = ["sh", "-c", "cat /proc/self/cgroup; sleep 1000"]
+        | .linux.devices = [{ path: "/dev/box", type: "c", major: 1, minor: 11 }]
         | .linux.resources = { memory: { limit: 67108864, swap: 67108864 }, pids: { limit: 50 },
             cpu: { quota: 50000, period: 100000, shares: 512 } }'
     create box
@@ -48,13 +49,14 @@ step_life() {
     echo "outside: $(cat "/proc/$(cat /run/box.pid)/cgroup")"
     show oci-box.scope ActiveState,CPUQuotaPerSecUSec,CPUWeight,Delegate,Description,MemoryMax,Slice,TasksMax
     own=$CGROUPS/a.slice/a-b.slice/oci-box.scope/container
-    tail -n +1 "$own/memory.max" "$own/pids.max" "$own/cpu.max" | xargs
+    echo "limits: $(cat "$own/memory.max" "$own/pids.max" "$own/cpu.max" | xargs)"
 
     # systemd writes the attributes of its own cgroups anew, and leaves what is below its scope.
     systemctl daemon-reload
-    tail -n +1 "$own/memory.max" "$own/pids.max" "$own/cpu.max" | xargs
-    echo "devices: $(runtime exec --cap CAP_MKNOD box sh -c 'mknod /dev/shm/m c 1 11; cat /dev/shm/m' 2>&1)"
-    echo "exec: $(runtime exec box cat /proc/self/cgroup), $(runtime ps --format json box | jq length)"
+    echo "limits: $(cat "$own/memory.max" "$own/pids.max" "$own/cpu.max" | xargs)"
+    echo "devices: $(runtime exec box sh -c 'cat /dev/null && cat /dev/box' 2>&1)"
+    echo "exec: $(runtime exec box cat /proc/self/cgroup)"
+    echo "listed: $(runtime ps --format json box | jq "index($(cat /run/box.pid))")"
 
     runtime update --memory 100663296 --memory-swap 100663296 --pids-limit 30 box
     show oci-box.scope MemoryMax,TasksMax
@@ -69,13 +71,14 @@ step_life() {
     runtime resume box
 
     runtime kill box KILL
-    await sh -c "$RUNTIME --root /run/boxes state box | grep -q stopped"
+    await sh -c "$RUNTIME --root /run/boxes state box | grep stopped >/dev/null"
     runtime delete box
     await is_gone oci-box.scope
     echo "left: $(find $CGROUPS -name '*oci-box*' | wc -l), failed: $(systemctl --failed --quiet --no-legend | wc -l)"
 }
 
 step_ends() {
+    # shellcheck disable=SC2016 # The container's shell expands it.
     bundle hog '.linux.cgroupsPath = "system.slice:oci:hog" | .linux.resources = { memory: { limit: 16777216, swap: 16777216 } }
         | .process.args = ["sh", "-c", "x=1234567890123456; while :; do x=$x$x; done"]'
     code=0
@@ -124,6 +127,32 @@ step_bus() {
     runtime delete --force bus
     umount /run/systemd/private
     await is_gone oci-bus.scope
+}
+
+# On cgroup v1 each controller has a hierarchy.
+step_hybrid() {
+    bundle old '.linux.cgroupsPath = "a-b.slice:oci:old" | .process.args = ["sleep", "1000"]
+        | .linux.devices = [{ path: "/dev/box", type: "c", major: 1, minor: 11 }]
+        | .linux.resources = { memory: { limit: 67108864 }, pids: { limit: 50 }, cpu: { quota: 50000, period: 100000 } }'
+    create old
+    local below=a.slice/a-b.slice/oci-old.scope/container
+    limits() {
+        (cd $CGROUPS && cat memory/$below/memory.limit_in_bytes pids/$below/pids.max cpu/$below/cpu.cfs_quota_us | xargs)
+    }
+    echo "in: $(grep -c ":/$below\$" "/proc/$(cat /run/old.pid)/cgroup") hierarchies"
+    show oci-old.scope CPUQuotaPerSecUSec,MemoryLimit,TasksMax
+    echo "limits: $(limits)"
+    systemctl daemon-reload
+    echo "limits: $(limits)"
+    echo "devices: $(runtime exec old sh -c 'cat /dev/null && cat /dev/box' 2>&1)"
+    # Less than before, and then more: neither is less than what is below it at any moment.
+    runtime update --cpu-quota 20000 old
+    echo "less: $(limits), $(cat $CGROUPS/cpu/${below%/*}/cpu.cfs_quota_us)"
+    runtime update --cpu-quota 80000 old
+    echo "more: $(limits), $(cat $CGROUPS/cpu/${below%/*}/cpu.cfs_quota_us)"
+    runtime delete --force old
+    await is_gone oci-old.scope
+    echo "left: $(find $CGROUPS -name '*oci-old*' | wc -l), failed: $(systemctl --failed --quiet --no-legend | grep -c oci)"
 }
 
 "step_$1"

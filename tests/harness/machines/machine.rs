@@ -32,6 +32,8 @@ const CONSOLE_TAIL_LINES: usize = 200;
 pub struct Machine {
     site: Arc<Site>,
     options: HostOptions,
+    /// More of its kernel's command line.
+    words: Vec<String>,
     power: Option<Power>,
     console_is_told: Cell<bool>,
 }
@@ -45,10 +47,11 @@ struct Power {
 }
 
 impl Machine {
-    pub(super) fn new(site: Arc<Site>, options: HostOptions) -> Self {
+    pub(super) fn new(site: Arc<Site>, options: HostOptions, words: &[&str]) -> Self {
         Self {
             site,
             options,
+            words: words.iter().map(ToString::to_string).collect(),
             power: None,
             console_is_told: Cell::new(false),
         }
@@ -194,6 +197,7 @@ impl Machine {
                 self.site.network.ip_address()
             ))
             .arg(format!("machine.workspace={}", workspace().display()))
+            .args(&self.words)
             .stdin(Stdio::null())
             .stdout(console.try_clone().expect("a second descriptor"))
             .stderr(console)

@@ -82,11 +82,19 @@ impl Machines {
     /// # Panics
     /// If that fails; the consoles' logs are printed then.
     pub fn boot<const N: usize>(&self, names: [&str; N]) -> [Machine; N] {
+        self.boot_with(&[], names)
+    }
+
+    /// As [`Self::boot`], with more words on their kernels' command lines.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn boot_with<const N: usize>(&self, words: &[&str], names: [&str; N]) -> [Machine; N] {
         let mut number = FIRST_ADDRESS;
         let mut machines = names.map(|name| {
             let ip = self.network().subnet().address(number);
             number += 1;
-            let mut machine = Machine::new(self.0.clone(), HostOptions::new(name, ip));
+            let mut machine = Machine::new(self.0.clone(), HostOptions::new(name, ip), words);
             machine.switch_on();
             machine
         });

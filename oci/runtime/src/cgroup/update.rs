@@ -8,10 +8,9 @@ use super::{Cgroup, Error, limits, own, settings};
 
 impl Cgroup {
     /// Sets the limits that are given and leaves the others; device rules stay as they are. Its processes are moved under the
-    /// controllers that it was not under so far.
+    /// controllers that it was not under so far. [`Self::check_memory`] comes before it.
     pub(crate) fn update(&mut self, limits: &LinuxResources) -> Result<(), Error> {
         if let Some(memory) = limits.memory() {
-            self.check_memory(memory)?;
             self.make_room_for_swap(memory)?;
         }
         self.add_controllers(&settings::controllers(Some(limits)))?;
@@ -19,7 +18,7 @@ impl Cgroup {
     }
 
     /// Where that is asked for, memory that is in use is not taken away: the kernel would kill for it.
-    fn check_memory(&self, memory: &LinuxMemory) -> Result<(), Error> {
+    pub(crate) fn check_memory(&self, memory: &LinuxMemory) -> Result<(), Error> {
         let limit = memory.limit().and_then(|limit| u64::try_from(limit).ok());
         let limit = limit.filter(|limit| *limit > 0);
         let (true, Some(limit)) = (memory.check_before_update() == Some(true), limit) else {

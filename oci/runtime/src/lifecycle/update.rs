@@ -36,6 +36,9 @@ pub fn update(store: &Store, id: &str, wanted: &Update) -> Result<(), Error> {
     let before = resources(&container.record.spec);
     let mut all = before.clone().unwrap_or_default();
     merge(&mut all, limits.clone());
+    if let Some(memory) = limits.memory() {
+        container.record.cgroup.check_memory(memory)?;
+    }
     tell_systemd(&container.record, Some(&all))?;
     let changed = container.record.cgroup.update(&limits);
     if changed.is_ok() {
@@ -49,6 +52,7 @@ pub fn update(store: &Store, id: &str, wanted: &Update) -> Result<(), Error> {
     } else {
         // Why a limit was refused says more than why that could not be undone.
         drop(tell_systemd(&container.record, before.as_ref()));
+        drop(container.record.cgroup.update(&before.unwrap_or_default()));
     }
     // What it is under by now has to be known for its end, even if a limit was refused.
     container.write()?;

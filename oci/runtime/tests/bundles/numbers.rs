@@ -113,6 +113,9 @@ fn limits_are_changed_while_it_runs_and_the_others_stay() {
     let refused = case.must_fail(&["update", "-r", file.to_str().unwrap(), id]);
     assert!(refused.contains("in use"), "{refused}");
     assert_eq!(memory(), (128 << 20).to_string());
+    // Of limits of which one is refused, none is changed.
+    case.must_fail(&["update", "--pids-limit", "9", "--cpuset-cpus", "4095", id]);
+    assert_eq!(value(&case, "pids", "pids.max", "pids.max"), "44");
     case.must(&["kill", id, "KILL"]);
     case.wait_for_status("stopped");
     assert!(
