@@ -138,10 +138,11 @@ impl Bus {
         let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
         let deadline = Instant::now() + PATIENCE;
         self.stream.set_write_timeout(Some(PATIENCE))?;
+        // All at once: what systemd reads together with BEGIN, it forgets until there is more to read. By its answer it has
+        // read BEGIN, and the first message comes alone.
         self.stream
-            .write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
+            .write_all(format!("\0AUTH EXTERNAL {hex}\r\nBEGIN\r\n").as_bytes())?;
         let mut line = Vec::new();
-        // It says nothing more before it is told to begin.
         while !line.ends_with(b"\r\n") {
             let mut byte = [0];
             self.read(&mut byte, deadline)?;
@@ -154,7 +155,7 @@ impl Bus {
             let line = String::from_utf8_lossy(&line);
             return Err(io::Error::other(format!("not let in: {}", line.trim())));
         }
-        self.stream.write_all(b"BEGIN\r\n")
+        Ok(())
     }
 
     /// Calls, and gives the answer's first value where it is a text: an empty one otherwise.
