@@ -146,9 +146,12 @@ impl Door {
             .retain_mut(|guest| !guest.wants_output || guest.tell(source.into(), chunk));
     }
 
-    /// The container has ended.
-    pub(crate) fn close(mut self) {
+    /// The container has ended, which all are told that have come so far. What a guest has asked is read: a connection that is
+    /// closed with something unread loses what was said.
+    pub(crate) fn close(mut self, process: &OwnedFd) {
+        self.let_in();
         for guest in &mut self.guests {
+            guest.serve(process);
             guest.tell(Kind::End, &[]);
         }
     }
@@ -241,7 +244,7 @@ mod tests {
         assert_eq!(next(&late).unwrap().0, Kind::Refused);
         assert_eq!(next(&late), None);
         door.show(Source::Stderr, b"hi");
-        door.close();
+        door.close(&nobody);
         for guest in &guests {
             assert_eq!(next(guest), Some((Kind::Done, vec![])));
             assert_eq!(next(guest), Some((Kind::Stderr, b"hi".to_vec())));
@@ -265,7 +268,12 @@ mod tests {
             assert_eq!(next(&fast).unwrap().1.len(), CHUNK_BYTES);
         }
         assert_eq!(door.guests.len(), 1);
-        door.close();
+        // Who came last is told of the end, too.
+        let late = visit(home.path());
+        ask(&late, &Request::Output);
+        door.close(&std::fs::File::open("/dev/null").unwrap().into());
+        assert_eq!(next(&late), Some((Kind::Done, vec![])));
+        assert_eq!(next(&late), Some((Kind::End, vec![])));
         assert_eq!(next(&fast), Some((Kind::End, vec![])));
         let mut seen = Vec::new();
         while let Some((kind, _)) = next(&slow) {

@@ -7,14 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::net::connect;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    net::connect,
+};
 
 use crate::{
     attach::{Kind, NAME, Request},
     home::Home,
+    launch::Exit,
     listener::{socket, with_address},
     logs::CHUNK_BYTES,
-    supervisor::{self, Error},
+    supervisor::{self, Error, Found},
 };
 
 /// How long a supervisor that has just reported its start may take to open its door.
@@ -43,6 +47,20 @@ pub fn attach(home: &Path) -> Result<Attached, Error> {
 /// Has the supervisor send a signal to the container's first process.
 pub fn signal(home: &Path, number: i32) -> Result<(), Error> {
     Attached(reach(home)?).ask(&Request::Signal(number))
+}
+
+/// How a container ended that has told so; none where that is not known. Waits for its supervisor, which is about to end.
+pub fn exit(home: &Path) -> Result<Option<Exit>, Error> {
+    loop {
+        match supervisor::find(home)? {
+            Found::Exited(exit) => return Ok(Some(exit)),
+            Found::Running(running) => {
+                let mut wanted = [PollFd::new(&running.supervisor, PollFlags::IN)];
+                poll(&mut wanted, None).ok();
+            }
+            Found::Lost | Found::Nothing => return Ok(None),
+        }
+    }
 }
 
 impl Attached {

@@ -17,7 +17,6 @@ use tucano_oci_runtime::{
     bundle, exec,
     lifecycle::{self, Create, Event, Exec, Store, Update},
     probe, protect_program, supervise,
-    supervisor::{self, Found},
 };
 
 use crate::log::Log;
@@ -100,13 +99,10 @@ fn attach(home: &Path) -> Result<i32, String> {
         };
         passed_on.map_err(text)?;
     }
-    match supervisor::find(home).map_err(text)? {
-        Found::Exited(exit) => {
-            let signalled = exit.signal.map(|signal| 128 + signal);
-            Ok(exit.code.or(signalled).unwrap_or_default())
-        }
-        _ => Err("how the container ended is not known".to_owned()),
-    }
+    let exit = attached::exit(home).map_err(text)?;
+    let exit = exit.ok_or("how the container ended is not known")?;
+    let signalled = exit.signal.map(|signal| 128 + signal);
+    Ok(exit.code.or(signalled).unwrap_or_default())
 }
 
 /// Refuses what would be done otherwise than it was asked for.

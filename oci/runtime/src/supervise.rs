@@ -240,7 +240,7 @@ impl<'a> Supervisor<'a> {
         drop(self.record.cgroup.destroy());
         drop(self.home.write_exit(&self.exit, &exit));
         if let Some(door) = door {
-            door.close();
+            door.close(&self.process);
         }
         drop(self.home.remove(attach::NAME));
     }
