@@ -64,9 +64,10 @@ fn processes_reach_the_balancer_and_each_other_but_no_api_of_any_node() {
         cluster.output_on(0, "bash", &["-c", &connect]);
     }
     assert!(reaches(&pid, cluster.balancer()));
-    let on_other = cluster.processes("hello").into_iter();
-    let on_other = on_other.map(|process| process.report).last().unwrap();
-    let neighbour = at(other, on_other.node_port.unwrap());
+    let name = cluster.worker(1).name();
+    let mut processes = cluster.processes("hello").into_iter();
+    let on_other = processes.find(|process| process.node.as_str() == name);
+    let neighbour = at(other, on_other.unwrap().report.node_port.unwrap());
     assert!(reaches(&pid, neighbour), "{neighbour}");
 
     // The next agent knows before the controller tells it; a controller that has just begun knows no agent's port.
