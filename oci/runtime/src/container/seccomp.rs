@@ -1,7 +1,14 @@
-//! The specification's seccomp section, compiled to BPF. seccompiler's filters know one action each, so several are
-//! stacked: the kernel runs all and takes the strictest answer.
+//! The specification's seccomp section, compiled to BPF. Answers that depend on the number alone are a search tree of ours; those
+//! that depend on arguments are seccompiler's, whose filters know one action each, so several are stacked: the kernel runs all
+//! and takes the strictest answer.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd, str::FromStr};
+mod tree;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+    str::FromStr,
+};
 
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
@@ -29,6 +36,8 @@ pub(crate) enum Error {
     Install(#[from] std::io::Error),
 }
 
+const NO_DEFAULT: Error = Error::Notify("cannot be the default action");
+
 /// Filters ready to be installed.
 #[derive(Debug)]
 pub(crate) struct Filters {
@@ -51,12 +60,23 @@ enum Answer {
 /// so that it is no other answer of it.
 const STAND_IN: SeccompAction = SeccompAction::Trace(u16::MAX as u32);
 
+/// Conditions by number: any of them; none where it has no condition.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-impl Filters {
-    /// Compiles the section. System calls that this architecture does not have are skipped, as profiles name those of all.
-    pub(crate) fn compile(section: &LinuxSeccomp) -> Result<Self, Error> {
-        check_notification(section)?;
+const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+
+/// The section's rules by what they answer.
+#[derive(Debug)]
+struct Sorted {
+    default: SeccompAction,
+    /// What does not get the default answer.
+    allowed: Rules,
+    /// What gets this one instead of being allowed.
+    restricted: Vec<(Answer, Rules)>,
+}
+
+impl Sorted {
+    fn of(section: &LinuxSeccomp) -> Result<Self, Error> {
         let default = answer(section.default_action(), section.default_errno_ret());
         let allow = Answer::Here(SeccompAction::Allow);
         let mut allowed = Rules::new();
@@ -80,29 +100,107 @@ impl Filters {
                 }
             }
         }
-        let mut programs = Vec::new();
-        let mut listened = None;
-        // The kernel asks the newest filter first, and on equal strictness its answer counts.
-        if let Answer::Here(default) = default
-            && default != SeccompAction::Allow
-        {
-            programs.push(program(allowed, default, SeccompAction::Allow)?);
+        match default {
+            Answer::Here(default) => Ok(Self {
+                default,
+                allowed,
+                restricted,
+            }),
+            Answer::Elsewhere => Err(NO_DEFAULT),
         }
-        for (wanted, rules) in restricted {
-            match wanted {
-                Answer::Here(action) => {
-                    programs.push(program(rules, SeccompAction::Allow, action)?);
+    }
+
+    /// Numbers whose answer depends on arguments.
+    fn conditional(&self) -> BTreeSet<i64> {
+        let all = self.restricted.iter().map(|(_, rules)| rules);
+        all.chain([&self.allowed])
+            .flatten()
+            .filter(|(_, conditions)| !conditions.is_empty())
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
+    /// The strictest answer to each number that has none of its own elsewhere; the later one of two that are as strict.
+    fn answers(&self, elsewhere: &BTreeSet<i64>) -> BTreeMap<u32, u32> {
+        let numbers = self.allowed.keys().chain(elsewhere);
+        let mut answers: BTreeMap<u32, u32> =
+            numbers.map(|number| (unsigned(*number), ALLOW)).collect();
+        for (answer, rules) in &self.restricted {
+            let Answer::Here(action) = answer else {
+                continue;
+            };
+            let action = u32::from(action.clone());
+            for number in rules.keys().filter(|number| !elsewhere.contains(number)) {
+                let other = answers.entry(unsigned(*number)).or_insert(ALLOW);
+                if strictness(action) <= strictness(*other) {
+                    *other = action;
                 }
-                Answer::Elsewhere => listened = Some(notifying(rules)?),
             }
         }
+        answers
+    }
+}
+
+/// The kernel compares answers without their data, as signed numbers: the least is the strictest.
+fn strictness(answer: u32) -> i32 {
+    (answer & libc::SECCOMP_RET_ACTION_FULL).cast_signed()
+}
+
+/// As the kernel compares it.
+fn unsigned(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+impl Filters {
+    /// Compiles the section. System calls that this architecture does not have are skipped, as profiles name those of all.
+    pub(crate) fn compile(section: &LinuxSeccomp) -> Result<Self, Error> {
+        check_notification(section)?;
         let (flags, listener_flags) = flags(section);
-        Ok(Self {
-            programs,
-            listened,
+        let mut filters = Self {
+            programs: Vec::new(),
+            listened: None,
             flags,
             listener_flags,
-        })
+        };
+        filters.add(Sorted::of(section)?)?;
+        Ok(filters)
+    }
+
+    fn add(&mut self, sorted: Sorted) -> Result<(), Error> {
+        let conditional = sorted.conditional();
+        let answers = sorted.answers(&conditional);
+        let default = sorted.default;
+        if default != SeccompAction::Allow || answers.values().any(|one| *one != ALLOW) {
+            let mut program = architecture()?;
+            program.extend(tree::search(default.clone().into(), &answers));
+            self.programs.push(program);
+        }
+        let only = |rules: Rules| -> Rules {
+            let of_them = |number: &i64| conditional.contains(number);
+            rules
+                .into_iter()
+                .filter(|(number, _)| of_them(number))
+                .collect()
+        };
+        // The kernel asks the newest filter first, and on equal strictness its answer counts.
+        if default != SeccompAction::Allow && !conditional.is_empty() {
+            let program = program(only(sorted.allowed), default, SeccompAction::Allow)?;
+            let numbers: Vec<_> = conditional.iter().map(|one| unsigned(*one)).collect();
+            self.programs.push(tree::only(&numbers, ALLOW, program));
+        }
+        for (wanted, rules) in sorted.restricted {
+            match wanted {
+                Answer::Here(action) => {
+                    let rules = only(rules);
+                    if !rules.is_empty() {
+                        let program = program(rules, SeccompAction::Allow, action)?;
+                        self.programs.push(program);
+                    }
+                }
+                Answer::Elsewhere => self.listened = Some(notifying(rules)?),
+            }
+        }
+        Ok(())
     }
 
     /// Installs them, for this process and all that come from it; gives the descriptor that tells of notifications.
@@ -121,7 +219,7 @@ impl Filters {
 fn check_notification(section: &LinuxSeccomp) -> Result<(), Error> {
     let is_notify = |action| action == LinuxSeccompAction::ScmpActNotify;
     if is_notify(section.default_action()) {
-        return Err(Error::Notify("cannot be the default action"));
+        return Err(NO_DEFAULT);
     }
     let calls = section.syscalls().iter().flatten();
     let notified: Vec<_> = calls.filter(|call| is_notify(call.action())).collect();
@@ -157,6 +255,17 @@ fn program(
 ) -> Result<BpfProgram, Error> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     Ok(SeccompFilter::new(rules, otherwise, matched, architecture)?.try_into()?)
+}
+
+/// What kills whoever calls as on another architecture: all of a filter without rules but its last instruction, an answer.
+fn architecture() -> Result<BpfProgram, Error> {
+    let mut program = program(
+        Rules::new(),
+        SeccompAction::Allow,
+        SeccompAction::KillProcess,
+    )?;
+    program.pop();
+    Ok(program)
 }
 
 fn add(rules: &mut Rules, call: &LinuxSyscall) -> Result<(), Error> {
@@ -260,90 +369,4 @@ fn flags(section: &LinuxSeccomp) -> (libc::c_ulong, libc::c_ulong) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn compiled(text: &str) -> Result<Filters, Error> {
-        Filters::compile(&serde_json::from_str(text).unwrap())
-    }
-
-    #[test]
-    fn each_action_has_a_filter_of_its_own() {
-        let filters = compiled(
-            r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
-                {"names":["read","no_such_call"],"action":"SCMP_ACT_ALLOW"},
-                {"names":["clone3"],"action":"SCMP_ACT_ERRNO","errnoRet":38},
-                {"names":["reboot"],"action":"SCMP_ACT_KILL_PROCESS"}]}"#,
-        )
-        .unwrap();
-        assert_eq!(filters.programs.len(), 3);
-    }
-
-    #[test]
-    fn a_list_of_what_is_denied_needs_no_default_filter() {
-        let filters = compiled(
-            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
-                {"names":["reboot"],"action":"SCMP_ACT_ERRNO"}]}"#,
-        )
-        .unwrap();
-        assert_eq!(filters.programs.len(), 1);
-        let nothing = compiled(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
-        assert!(nothing.programs.is_empty());
-    }
-
-    #[test]
-    fn no_condition_wins_over_conditions() {
-        let call = |text: &str| -> LinuxSyscall { serde_json::from_str(text).unwrap() };
-        let conditional = call(
-            r#"{"names":["clone"],"action":"SCMP_ACT_ALLOW","args":[
-                {"index":0,"value":1,"valueTwo":0,"op":"SCMP_CMP_MASKED_EQ"},
-                {"index":0,"value":3,"op":"SCMP_CMP_EQ"}]}"#,
-        );
-        let plain = call(r#"{"names":["clone"],"action":"SCMP_ACT_ALLOW"}"#);
-        let clone = number("clone").unwrap();
-        let mut rules = Rules::new();
-        add(&mut rules, &conditional).unwrap();
-        assert_eq!(rules[&clone].len(), 2);
-        add(&mut rules, &plain).unwrap();
-        add(&mut rules, &conditional).unwrap();
-        assert!(rules[&clone].is_empty());
-    }
-
-    #[test]
-    fn notification_has_a_filter_that_somebody_listens_to() {
-        let filters = compiled(
-            r#"{"defaultAction":"SCMP_ACT_ERRNO","listenerPath":"/run/agent","syscalls":[
-                {"names":["read"],"action":"SCMP_ACT_ALLOW"},
-                {"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
-        )
-        .unwrap();
-        assert_eq!(filters.programs.len(), 1);
-        let program = filters.listened.unwrap();
-        let answers = |wanted: u32| program.iter().filter(|one| one.k == wanted).count();
-        assert_eq!(answers(libc::SECCOMP_RET_USER_NOTIF), 1);
-        assert_eq!(answers(u32::from(STAND_IN)), 0);
-    }
-
-    #[test]
-    fn notification_that_cannot_work_is_refused() {
-        for (section, why) in [
-            (
-                r#"{"defaultAction":"SCMP_ACT_NOTIFY","listenerPath":"/x"}"#,
-                "default",
-            ),
-            (
-                r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
-                    {"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
-                "listenerPath",
-            ),
-            (
-                r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x","syscalls":[
-                    {"names":["write"],"action":"SCMP_ACT_NOTIFY"}]}"#,
-                "write",
-            ),
-        ] {
-            let error = compiled(section).unwrap_err().to_string();
-            assert!(error.contains(why), "{error}");
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,233 @@
+//! Filters, and what the kernel makes of them.
+
+use seccompiler::sock_filter;
+
+use super::*;
+
+fn compiled(text: &str) -> Result<Filters, Error> {
+    Filters::compile(&serde_json::from_str(text).unwrap())
+}
+
+#[test]
+fn what_depends_on_no_argument_is_one_filter() {
+    let filters = compiled(
+        r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
+            {"names":["read","no_such_call"],"action":"SCMP_ACT_ALLOW"},
+            {"names":["clone3"],"action":"SCMP_ACT_ERRNO","errnoRet":38},
+            {"names":["reboot"],"action":"SCMP_ACT_KILL_PROCESS"}]}"#,
+    )
+    .unwrap();
+    assert_eq!(filters.programs.len(), 1);
+}
+
+#[test]
+fn a_list_of_what_is_denied_needs_no_default_filter() {
+    let filters = compiled(
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+            {"names":["reboot"],"action":"SCMP_ACT_ERRNO"}]}"#,
+    )
+    .unwrap();
+    assert_eq!(filters.programs.len(), 1);
+    let nothing = compiled(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
+    assert!(nothing.programs.is_empty());
+}
+
+#[test]
+fn no_condition_wins_over_conditions() {
+    let call = |text: &str| -> LinuxSyscall { serde_json::from_str(text).unwrap() };
+    let conditional = call(
+        r#"{"names":["clone"],"action":"SCMP_ACT_ALLOW","args":[
+            {"index":0,"value":1,"valueTwo":0,"op":"SCMP_CMP_MASKED_EQ"},
+            {"index":0,"value":3,"op":"SCMP_CMP_EQ"}]}"#,
+    );
+    let plain = call(r#"{"names":["clone"],"action":"SCMP_ACT_ALLOW"}"#);
+    let clone = number("clone").unwrap();
+    let mut rules = Rules::new();
+    add(&mut rules, &conditional).unwrap();
+    assert_eq!(rules[&clone].len(), 2);
+    add(&mut rules, &plain).unwrap();
+    add(&mut rules, &conditional).unwrap();
+    assert!(rules[&clone].is_empty());
+}
+
+#[test]
+fn notification_has_a_filter_that_somebody_listens_to() {
+    let filters = compiled(
+        r#"{"defaultAction":"SCMP_ACT_ERRNO","listenerPath":"/run/agent","syscalls":[
+            {"names":["read"],"action":"SCMP_ACT_ALLOW"},
+            {"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+    )
+    .unwrap();
+    assert_eq!(filters.programs.len(), 1);
+    let program = filters.listened.unwrap();
+    let answers = |wanted: u32| program.iter().filter(|one| one.k == wanted).count();
+    assert_eq!(answers(libc::SECCOMP_RET_USER_NOTIF), 1);
+    assert_eq!(answers(u32::from(STAND_IN)), 0);
+}
+
+#[test]
+fn notification_that_cannot_work_is_refused() {
+    for (section, why) in [
+        (
+            r#"{"defaultAction":"SCMP_ACT_NOTIFY","listenerPath":"/x"}"#,
+            "default",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+                {"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+            "listenerPath",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x","syscalls":[
+                {"names":["write"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+            "write",
+        ),
+    ] {
+        let error = compiled(section).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+/// What a filter of seccompiler's or ours answers to a call (`struct seccomp_data`: number, architecture, two words for the
+/// instruction's place, arguments).
+fn run(program: &[sock_filter], data: &[u32; 16]) -> u32 {
+    let (mut at, mut word) = (0, 0);
+    loop {
+        let one = &program[at];
+        let leap = |holds| usize::from(if holds { one.jt } else { one.jf });
+        at += 1;
+        match one.code {
+            0x20 => word = data[one.k as usize / 4],
+            0x54 => word &= one.k,
+            0x05 => at += one.k as usize,
+            0x15 => at += leap(word == one.k),
+            0x25 => at += leap(word > one.k),
+            0x35 => at += leap(word >= one.k),
+            0x06 => return one.k,
+            code => panic!("{code:#x}"),
+        }
+    }
+}
+
+/// What all of them answer: the strictest counts, the newest of those.
+fn answered(filters: &Filters, number: u32, arguments: [u64; 6]) -> u32 {
+    const X86_64: u32 = 0xc000_003e;
+    const AARCH64: u32 = 0xc000_00b7;
+    let mut data = [0; 16];
+    data[0] = number;
+    data[1] = if cfg!(target_arch = "x86_64") {
+        X86_64
+    } else {
+        AARCH64
+    };
+    for (index, argument) in arguments.iter().enumerate() {
+        data[4 + 2 * index] = *argument as u32;
+        data[5 + 2 * index] = (argument >> 32) as u32;
+    }
+    let answers = filters
+        .programs
+        .iter()
+        .rev()
+        .map(|program| run(program, &data));
+    answers.fold(ALLOW, |all, one| {
+        if strictness(one) < strictness(all) {
+            one
+        } else {
+            all
+        }
+    })
+}
+
+/// What the section says, word by word.
+fn expected(section: &LinuxSeccomp, number: u32, arguments: [u64; 6]) -> u32 {
+    let code = |action, errno| match answer(action, errno) {
+        Answer::Here(action) => u32::from(action),
+        Answer::Elsewhere => libc::SECCOMP_RET_USER_NOTIF,
+    };
+    let default = code(section.default_action(), section.default_errno_ret());
+    let holds = |arg: &LinuxSeccompArg| {
+        let (value, wanted) = (arguments[arg.index()], arg.value());
+        match arg.op() {
+            LinuxSeccompOperator::ScmpCmpNe => value != wanted,
+            LinuxSeccompOperator::ScmpCmpLt => value < wanted,
+            LinuxSeccompOperator::ScmpCmpLe => value <= wanted,
+            LinuxSeccompOperator::ScmpCmpEq => value == wanted,
+            LinuxSeccompOperator::ScmpCmpGe => value >= wanted,
+            LinuxSeccompOperator::ScmpCmpGt => value > wanted,
+            LinuxSeccompOperator::ScmpCmpMaskedEq => {
+                value & wanted == arg.value_two().unwrap_or_default() & wanted
+            }
+        }
+    };
+    let speaking = section.syscalls().iter().flatten().filter(|call| {
+        let names = call.names().iter().filter_map(|name| self::number(name));
+        names.into_iter().any(|one| one == i64::from(number))
+            && call.args().iter().flatten().all(holds)
+    });
+    let answers: Vec<_> = speaking
+        .map(|call| code(call.action(), call.errno_ret()))
+        .collect();
+    let strictest = answers.iter().copied().reduce(|all, one| {
+        if strictness(one) <= strictness(all) {
+            one
+        } else {
+            all
+        }
+    });
+    strictest.unwrap_or(default)
+}
+
+fn assert_as_said(section: &LinuxSeccomp, values: &[u64]) {
+    let filters = Filters::compile(section).unwrap();
+    for number in 0..600 {
+        for first in values {
+            for second in values {
+                let arguments = [*first, *second, 0, 0, 0, 0];
+                assert_eq!(
+                    answered(&filters, number, arguments),
+                    expected(section, number, arguments),
+                    "{number}({first:#x}, {second:#x})"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_sandboxs_filter_answers_as_its_section_says() {
+    let values = [
+        0,
+        1,
+        2,
+        8,
+        10,
+        16,
+        17,
+        38,
+        0x5412,
+        0x541c,
+        0x2_0008,
+        0x1000_0000,
+        0xffff_ffff,
+    ];
+    for capabilities in [vec![], vec!["SYS_CHROOT".to_owned()]] {
+        assert_as_said(&crate::profile::seccomp(&capabilities).unwrap(), &values);
+    }
+}
+
+#[test]
+fn every_comparison_and_every_answer_is_as_said() {
+    let text = r#"{"defaultAction":"SCMP_ACT_LOG","syscalls":[
+        {"names":["read","write","reboot"],"action":"SCMP_ACT_ALLOW"},
+        {"names":["reboot","mount"],"action":"SCMP_ACT_KILL_PROCESS"},
+        {"names":["mount","clone3"],"action":"SCMP_ACT_ERRNO","errnoRet":38},
+        {"names":["open"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":5,"op":"SCMP_CMP_GT"}]},
+        {"names":["close"],"action":"SCMP_ACT_TRAP","args":[{"index":1,"value":5,"op":"SCMP_CMP_LE"}]},
+        {"names":["stat"],"action":"SCMP_ACT_ERRNO","args":[{"index":0,"value":5,"op":"SCMP_CMP_NE"},
+            {"index":1,"value":4294967296,"op":"SCMP_CMP_GE"}]},
+        {"names":["poll"],"action":"SCMP_ACT_TRACE","args":[{"index":0,"value":3,"valueTwo":1,"op":"SCMP_CMP_MASKED_EQ"}]},
+        {"names":["lseek"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":5,"op":"SCMP_CMP_LT"}]},
+        {"names":["lseek"],"action":"SCMP_ACT_ERRNO","errnoRet":7}]}"#;
+    let section = serde_json::from_str(text).unwrap();
+    assert_as_said(&section, &[0, 1, 4, 5, 6, 1 << 32, u64::MAX]);
+}
