@@ -37,7 +37,7 @@ pub(crate) struct Birth {
 }
 
 impl Birth {
-    /// Makes the process. It does nothing before [`Self::wait_until_ready`]; each of its steps may take `patience`.
+    /// Makes the process, which joins its cgroup and sets itself up at once; each of its steps may take `patience`.
     pub(crate) fn give(
         launch: &Launch,
         cgroup: &Cgroup,
@@ -50,7 +50,13 @@ impl Birth {
         let id_maps = UserNamespace::of_mounts(&launch.spec)?;
         let host_network = kernel::network_inode().step("network namespace")?;
         let flags = namespaces::clone_flags(&launch.spec)?;
-        match joined.clone_process(flags)? {
+        let inside = cgroup.open_unified();
+        // A kernel that cannot make a process in a cgroup (before 5.7, or where that has rules of its own) makes it here.
+        let (cloned, is_in_cgroup) = match joined.clone_process(flags, inside.as_ref()) {
+            Err(_) if inside.is_some() => (joined.clone_process(flags, None)?, false),
+            other => (other?, inside.is_some()),
+        };
+        match cloned {
             Cloned::Parent(pid, process) => Ok(Self {
                 pid,
                 process,
@@ -63,6 +69,7 @@ impl Birth {
                 let failure = Prepared {
                     launch,
                     cgroup,
+                    is_in_cgroup,
                     joined,
                     id_maps,
                     namespace,
@@ -77,7 +84,7 @@ impl Birth {
         }
     }
 
-    /// Puts it into its cgroup and lets it set itself up. `furnished` is called (with its pid) while its root file system is
+    /// Lets it set itself up. `furnished` is called (with its pid) while its root file system is
     /// complete but not yet entered, if its specification has hooks for that moment.
     pub(crate) fn wait_until_ready(
         &self,
@@ -85,8 +92,6 @@ impl Birth {
         spec: &Spec,
         furnished: &dyn Fn(i32) -> Result<(), Failure>,
     ) -> Result<User, Failure> {
-        cgroup.add(self.pid).step("cgroup")?;
-        self.channel.go().step("container")?;
         loop {
             match self.next()? {
                 Some(FromContainer::Furnished) => {

@@ -16,11 +16,13 @@ mod update;
 use std::{
     collections::BTreeSet,
     fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use oci_spec::runtime::LinuxResources;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::home::{self, Home, Record};
@@ -244,6 +246,31 @@ impl Cgroup {
         })
     }
 
+    /// Moves this process, which has one thread, into it. As a thread of itself, it does so without waiting until no process is
+    /// being made anywhere on the host (cgroups of v1 have a file for threads).
+    pub(crate) fn enter(&self) -> Result<(), Error> {
+        const SELF: &str = "0";
+        let name = if self.is_unified() {
+            "cgroup.procs"
+        } else {
+            "tasks"
+        };
+        self.distinct().into_iter().try_for_each(|path| {
+            fs::write(path.join(name), SELF).map_err(|source| Error::Join {
+                pid: rustix::process::getpid().as_raw_nonzero().get(),
+                path: path.to_owned(),
+                source,
+            })
+        })
+    }
+
+    /// Its directory on v2, where a process can be made in it.
+    pub(crate) fn open_unified(&self) -> Option<OwnedFd> {
+        let directory = self.directory("").filter(|_| self.is_unified())?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(directory, flags, Mode::empty()).ok()
+    }
+
     /// The directory with its limit of memory, and whether that is v2's.
     pub(crate) fn memory(&self) -> Option<(&Path, bool)> {
         Some((self.directory("memory")?, self.is_unified()))
@@ -411,11 +438,16 @@ fn make(path: &Path) -> Result<(), Error> {
     })
 }
 
+/// Most have nothing below: that is looked at only where they cannot be removed.
 fn remove_tree(path: &Path) -> Result<(), Error> {
-    for child in children(path) {
-        remove_tree(&child)?;
+    let mut removed = fs::remove_dir(path);
+    if removed.as_ref().is_err_and(is_in_use) {
+        for child in children(path) {
+            remove_tree(&child)?;
+        }
+        removed = fs::remove_dir(path);
     }
-    match fs::remove_dir(path) {
+    match removed {
         Err(error) if !is_absent(&error) => Err(Error::Remove {
             path: path.to_owned(),
             source: error,

@@ -39,6 +39,8 @@ use crate::{
 pub(crate) struct Prepared<'a> {
     pub(crate) launch: &'a Launch,
     pub(crate) cgroup: &'a Cgroup,
+    /// Whether it was made there.
+    pub(crate) is_in_cgroup: bool,
     /// Namespaces to join.
     pub(crate) joined: Joined,
     /// User namespaces of mounts that have mappings of their own.
@@ -79,8 +81,10 @@ impl Prepared<'_> {
     }
 
     fn set_up(&self) -> Result<(User, [OwnedFd; 3]), Failure> {
-        // By then this process is in its cgroup, and all that it uses counts there.
-        self.channel.wait_to_go().step("supervisor")?;
+        if !self.is_in_cgroup {
+            // First of all: what it uses counts there.
+            self.cgroup.enter().step("cgroup")?;
+        }
         isolate()?;
         let spec = &self.launch.spec;
         self.joined.enter()?;

@@ -4,7 +4,19 @@
 //! The program runs from a read-only copy of its mount that is part of no namespace: no container can reach the mount to
 //! make it writable, and no copy of the file has to be kept in memory.
 
-use std::{ffi::CString, io, os::unix::ffi::OsStrExt};
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    fs,
+    io::{self, Read},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rustix::{
     fs::{CWD, StatVfsMountFlags, statvfs},
@@ -12,6 +24,9 @@ use rustix::{
 };
 
 use crate::sys::{self, MountAttributes};
+
+/// What the program is called in lists of processes; by a descriptor, it would be by that one's number.
+const NAME: &std::ffi::CStr = c"tucano_oci";
 
 /// Why the program cannot be executed from a read-only mount.
 #[derive(Debug, thiserror::Error)]
@@ -23,15 +38,11 @@ pub(crate) fn protect() -> Result<(), Error> {
     const PROGRAM: &str = "/proc/self/exe";
     let flags = statvfs(PROGRAM).map_err(io::Error::from)?.f_flag;
     if flags.contains(StatVfsMountFlags::RDONLY) {
+        // That it has another name then is no failure.
+        rustix::thread::set_name(NAME).ok();
         return Ok(());
     }
-    let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let program = rustix::mount::open_tree(CWD, PROGRAM, copy).map_err(io::Error::from)?;
-    let change = MountAttributes {
-        set: libc::MOUNT_ATTR_RDONLY,
-        ..Default::default()
-    };
-    sys::set_mount_attributes(&program, &change)?;
+    let program = read_only(Path::new(PROGRAM))?;
     let text = |text: &std::ffi::OsStr| CString::new(text.as_bytes()).map_err(io::Error::from);
     let arguments: Vec<_> = std::env::args_os()
         .map(|argument| text(&argument))
@@ -47,5 +58,96 @@ pub(crate) fn protect() -> Result<(), Error> {
     match nix::unistd::fexecve(&program, &arguments, &environment) {
         Ok(never) => match never {},
         Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+/// A copy of the mount of this program that is part of no namespace, and read-only.
+fn read_only(program: &Path) -> io::Result<OwnedFd> {
+    let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = rustix::mount::open_tree(CWD, program, copy)?;
+    let change = MountAttributes {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..Default::default()
+    };
+    sys::set_mount_attributes(&mount, &change)?;
+    Ok(mount)
+}
+
+/// Its interpreter would look for it by a descriptor that it does not have.
+fn is_script(path: &Path) -> bool {
+    let mut beginning = [0; 2];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut beginning));
+    read.is_ok() && beginning == *b"#!"
+}
+
+/// A program for others to run again and again: from such a mount to begin with, so that it need not execute itself once more.
+pub(crate) struct Prepared {
+    mount: Option<Arc<Mounted>>,
+    path: PathBuf,
+}
+
+struct Mounted {
+    /// Device and inode of the file.
+    file: (u64, u64),
+    mount: OwnedFd,
+}
+
+impl Prepared {
+    /// Of the program that is at this path now. Where there can be no such mount, the program tells why.
+    pub(crate) fn of(path: &Path) -> Self {
+        static KNOWN: Mutex<BTreeMap<PathBuf, Arc<Mounted>>> = Mutex::new(BTreeMap::new());
+        let mount = fs::metadata(path).ok().and_then(|found| {
+            let file = (found.dev(), found.ino());
+            let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(mounted) = known.get(path).filter(|it| it.file == file) {
+                return Some(Arc::clone(mounted));
+            }
+            let mount = read_only(path).ok().filter(|_| !is_script(path))?;
+            let mounted = Arc::new(Mounted { file, mount });
+            known.insert(path.to_owned(), Arc::clone(&mounted));
+            Some(mounted)
+        });
+        Self {
+            mount,
+            path: path.to_owned(),
+        }
+    }
+
+    /// To be run while this value lives: the descriptor is not the program's own.
+    pub(crate) fn command(&self) -> Command {
+        let Some(mounted) = &self.mount else {
+            return Command::new(&self.path);
+        };
+        let mut command = Command::new(format!("/proc/self/fd/{}", mounted.mount.as_raw_fd()));
+        command.arg0(&self.path);
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_takes_anothers_place_is_the_one_that_is_run() {
+        if !tucano_testkit::needs(&[tucano_testkit::ROOT]) {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        let says = || {
+            let prepared = Prepared::of(&path);
+            assert!(prepared.mount.is_some());
+            let output = prepared.command().arg("x").output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        fs::copy("/bin/echo", &path).unwrap();
+        assert_eq!(says(), "x\n");
+        assert_eq!(says(), "x\n");
+        fs::copy("/bin/basename", directory.path().join("next")).unwrap();
+        fs::rename(directory.path().join("next"), &path).unwrap();
+        let prepared = Prepared::of(&path);
+        let output = prepared.command().arg("/a/b").output().unwrap();
+        assert_eq!(output.stdout, b"b\n");
     }
 }

@@ -8,7 +8,8 @@ use std::{
 };
 
 use rustix::{
-    fs::FlockOperation,
+    fs::{FallocateFlags, FlockOperation},
+    io::Errno,
     process::{Pid, PidfdFlags},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -81,10 +82,12 @@ impl Home<'_> {
         self.0.join(name)
     }
 
-    /// The content of a JSON file, or none where there is no such file.
+    /// The content of a JSON file, or none where there is no such file, or one of nothing or zeros, as a power failure
+    /// leaves it.
     pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let path = self.path(name);
         let text = match read_bounded(&path) {
+            Ok(text) if text.iter().all(|byte| *byte == 0) => return Ok(None),
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Read { path, source }),
@@ -94,7 +97,8 @@ impl Home<'_> {
             .map_err(|source| Error::Damaged { path, source })
     }
 
-    /// Writes a JSON file so that a reader sees all of it or the one before, after a power failure too.
+    /// Writes a JSON file so that a reader sees all of it or the one before. Nobody waits for the disk: what is written here is
+    /// about what runs, and after a power failure nothing does.
     pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
         let path = self.path(name);
         let temporary = self.path(&format!("{name}.tmp"));
@@ -120,8 +124,15 @@ impl Home<'_> {
         let path = self.path("exit.json.tmp");
         let reserve = || {
             let mut file = File::create(&path)?;
+            let at_once = FallocateFlags::empty();
+            let bytes = EXIT_RESERVED_BYTES as u64;
+            let allocated = rustix::fs::fallocate(&file, at_once, 0, bytes);
             file.write_all(&[b' '; EXIT_RESERVED_BYTES])?;
-            file.sync_data()?;
+            match allocated {
+                // Where blocks cannot be asked for, they come with what is written to them.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.sync_data()?,
+                other => other?,
+            }
             Ok(file)
         };
         reserve().map_err(|source| Error::Write { path, source })
@@ -235,9 +246,7 @@ fn write_file<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     if text.len() as u64 > FILE_LIMIT_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    let mut file = File::create(path)?;
-    file.write_all(&text)?;
-    file.sync_data()
+    File::create(path)?.write_all(&text)
 }
 
 #[cfg(test)]
@@ -249,6 +258,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let home = Home(directory.path());
         assert_eq!(home.read::<u32>("n.json").unwrap(), None);
+        for lost in ["", "\0\0"] {
+            fs::write(home.path("n.json"), lost).unwrap();
+            assert_eq!(home.read::<u32>("n.json").unwrap(), None);
+        }
         home.write("n.json", &7).unwrap();
         assert_eq!(home.read::<u32>("n.json").unwrap(), Some(7));
         home.remove("n.json").unwrap();

@@ -34,6 +34,8 @@ const EXEC_FAILED: u8 = 255;
 const OWN_FAILED: u8 = 125;
 
 fn main() -> ExitCode {
+    // Before anything else, which would have to be done again. What fails here fails again where it is needed, and is told.
+    protect().ok();
     let arguments = arguments();
     let log = Log::new(arguments.log.clone(), arguments.log_format);
     let outcome = match &arguments.command {
@@ -49,6 +51,16 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Whatever else these words may mean on a command line: to run from a read-only mount needlessly does no harm.
+fn protect() -> Result<(), String> {
+    const MAKE_OR_ENTER: [&str; 5] = ["create", "run", "exec", "supervise", "exec-in"];
+    let mut words = std::env::args_os().skip(1);
+    if words.any(|word| MAKE_OR_ENTER.iter().any(|name| word == *name)) {
+        return protect_program();
+    }
+    Ok(())
 }
 
 fn arguments() -> Arguments {

@@ -20,6 +20,7 @@ use rustix::{
 
 use crate::{
     channel::{Failure, Report},
+    exe::Prepared,
     home::{self, Home, ProcessId, Record},
     launch::{Exit, Launch},
     supervise,
@@ -134,7 +135,8 @@ pub fn start(program: &Path, launch: &Launch) -> Result<Running, Error> {
     supervise::clear(home)?;
     home.write("launch.json", launch)?;
     // The lock passes to the supervisor as its stdin, and so is held without interruption.
-    let mut command = Command::new(program);
+    let prepared = Prepared::of(program);
+    let mut command = prepared.command();
     command.arg("supervise").arg(home.0).stdin(lock);
     match run(program, command)? {
         Report::Started {
@@ -194,7 +196,8 @@ pub fn exec(
     command: &[String],
     timeout: Duration,
 ) -> Result<i32, Error> {
-    let mut run_it = Command::new(program);
+    let prepared = Prepared::of(program);
+    let mut run_it = prepared.command();
     run_it
         .args(["exec-in", "--report", "--timeout-ms"])
         .arg(timeout.as_millis().to_string())

@@ -20,8 +20,21 @@ pub(crate) enum Cloned {
 
 /// `clone3(2)` like `fork`, with namespaces as flags: all of them at once is the cheapest way into them.
 pub(crate) fn clone_process(namespaces: nix::sched::CloneFlags) -> io::Result<Cloned> {
+    clone_into(namespaces, None)
+}
+
+/// The same, in a cgroup of v2.
+pub(crate) fn clone_into(
+    namespaces: nix::sched::CloneFlags,
+    cgroup: Option<&OwnedFd>,
+) -> io::Result<Cloned> {
+    const CLONE_INTO_CGROUP: u64 = 1 << 33;
     let mut pidfd: i32 = -1;
     let mut args = clone_args(namespaces, &mut pidfd);
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
     // SAFETY: the arguments point at live values of the kernel's layout. Without CLONE_VM the child has its own copy of
     // the memory, and this program is single-threaded (it never starts a thread), so no lock is held across the copy.
     let pid = unsafe {
@@ -361,6 +374,22 @@ pub(crate) fn landlock_allow(
 pub(crate) fn landlock_restrict(ruleset: &OwnedFd) -> io::Result<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) })
+}
+
+/// Gives back what this program has needed and needs no longer: free memory of the allocator, and the pages of its code, which
+/// the kernel reads again as they are executed. `code` is where that is mapped.
+pub(crate) fn release_memory(code: &[(u64, u64)]) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it gives free memory back to the kernel; whatever is allocated stays as it is.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+    for (begin, end) in code {
+        let (address, length) = (*begin as *mut libc::c_void, end - begin);
+        // SAFETY: callers name mappings of a file that are executable and not writable: what they hold is in the file, and
+        // comes from there again. Failing to give it back is no loss.
+        unsafe { libc::madvise(address, length as usize, libc::MADV_DONTNEED) };
+    }
 }
 
 /// Takes over a descriptor that this program was started with.

@@ -99,6 +99,9 @@ impl<'a> Device<'a> {
             return Err(Failure::new(&step, "something else is there already"));
         }
         let (uid, gid) = self.owner;
+        if (found.st_uid, found.st_gid) == self.owner {
+            return Ok(());
+        }
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         rustix::fs::chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).step(&step)
     }

@@ -48,9 +48,14 @@ impl Root {
     /// Opens the directory at `path`; it and its parents are made where missing.
     pub(crate) fn directory(&self, path: &Path, links: Links) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let names = names(path)?;
+        match self.open(&Path::new("/").join(path), flags, links) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
         let mut reached = PathBuf::from("/");
         let mut parent = self.open(&reached, flags, links)?;
-        for name in names(path)? {
+        for name in names {
             reached.push(name);
             parent = match self.open(&reached, flags, links) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -100,17 +100,21 @@ impl Joined {
         Ok(joined)
     }
 
-    /// Makes a process in new namespaces (`flags`) and in the pid namespace that is joined, if there is one. This process stays
-    /// where it is, and so does what it starts later.
-    pub(crate) fn clone_process(&self, flags: CloneFlags) -> Result<Cloned, Failure> {
+    /// Makes a process in new namespaces (`flags`), in a cgroup of v2, and in the pid namespace that is joined, if there is one.
+    /// This process stays where it is, and so does what it starts later.
+    pub(crate) fn clone_process(
+        &self,
+        flags: CloneFlags,
+        cgroup: Option<&OwnedFd>,
+    ) -> Result<Cloned, Failure> {
         const STEP: &str = "namespaces";
         let Some(wanted) = &self.pid else {
-            return sys::clone_process(flags).step(STEP);
+            return sys::clone_into(flags, cgroup).step(STEP);
         };
         let own = File::open("/proc/self/ns/pid").step(STEP)?;
         let kind = ThreadNameSpaceType::PROCESS_ID;
         move_into_thread_name_spaces(wanted.as_fd(), kind).step("joining the pid namespace")?;
-        let cloned = sys::clone_process(flags).step(STEP);
+        let cloned = sys::clone_into(flags, cgroup).step(STEP);
         if !matches!(cloned, Ok(Cloned::Child)) {
             move_into_thread_name_spaces(own.as_fd(), kind).step("leaving the pid namespace")?;
         }

@@ -32,6 +32,15 @@ fn is_gone(pid: i32) -> bool {
         || test_kill_process(Pid::from_raw(pid).unwrap()).is_err()
 }
 
+/// Memory that this process alone has written to.
+fn dirty_kib(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let mut lines = text.lines();
+    let rest = lines.find_map(|line| line.strip_prefix("Private_Dirty:"));
+    let number = rest.unwrap().trim_end_matches(" kB").trim();
+    number.parse().unwrap()
+}
+
 fn found_running(case: &Case) -> Running {
     match supervisor::find(&case.home()).unwrap() {
         Found::Running(running) => running,
@@ -45,6 +54,24 @@ fn assert_nothing_remains(cgroup: &Cgroup, directory: &Path) {
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(directory.to_str().unwrap()), "{mounts}");
+}
+
+/// Of its own, for all supervisors share their code. A start with much to read takes far more, and that is given back.
+#[test]
+fn a_supervisor_takes_less_than_a_mebibyte() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let mut case = Case::new(&["wait-after", "up"]);
+    let variable = |number| format!("NUMBER_{number}={}", "x".repeat(100));
+    case.sandbox.env.extend((0..10_000).map(variable));
+    let running = case.start();
+    let pid = supervisor_pid(&case.home());
+    wait_until("the supervisor is small", PATIENCE, || {
+        dirty_kib(pid) < 1024
+    });
+    supervisor::signal(&running, 9).unwrap();
+    case.wait_for_exit();
 }
 
 #[test]
