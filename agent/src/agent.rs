@@ -153,7 +153,9 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
         .map_err(|error| Error::Listen(address, error))
 }
 
-fn executor(settings: &Settings) -> Result<Executor, Error> {
+/// What carries out the steps of a node's processes, by these settings; it holds the data directory's lock.
+pub fn executor(settings: &Settings) -> Result<Executor, Error> {
+    crypto::install();
     let data = state::DataDir::open(&settings.data_dir)?;
     let images = Images::open(images::Options {
         store: &data.images(),
@@ -175,6 +177,7 @@ fn executor(settings: &Settings) -> Result<Executor, Error> {
         settings.ports,
         controller_address(&settings.controller),
         apis(&data)?,
+        settings.limits.ready_networks,
     )?
     .with_tracked_connections(settings.limits.tracked_connections);
     let runtime = runtime_program(settings)?;

@@ -149,6 +149,8 @@ pub struct Limits {
     pub body_bytes: Bytes,
     /// Containers started at the same time.
     pub starts: usize,
+    /// Network namespaces that are kept ready for the next starts, while there are processes.
+    pub ready_networks: usize,
     /// Layers fetched and unpacked at the same time.
     pub layer_pulls: usize,
     /// Connections that the kernel is to have room for, at the least (`nf_conntrack_max`).
@@ -175,6 +177,7 @@ impl Default for Limits {
             processes: 1000,
             body_bytes: Bytes::mib(16),
             starts: 8,
+            ready_networks: 4,
             layer_pulls: 3,
             tracked_connections: 131_072,
             prefetches: 32,
@@ -338,6 +341,9 @@ impl Settings {
     }
 }
 
+/// Each takes some memory of the kernel's.
+const MOST_READY_NETWORKS: usize = 256;
+
 impl Validate for Limits {
     fn validate(&self) -> Result<(), Problem> {
         for (key, value, most) in [
@@ -359,6 +365,12 @@ impl Validate for Limits {
             return Err(Problem::new(
                 "limits.tracked_connections",
                 "write a number up to 16777216, or 0 to leave it as the system has it",
+            ));
+        }
+        if self.ready_networks > MOST_READY_NETWORKS {
+            return Err(Problem::new(
+                "limits.ready_networks",
+                format!("write a number from 0 to {MOST_READY_NETWORKS}"),
             ));
         }
         if !(Span::millis(10)..=Span::secs(3600)).contains(&self.disk_interval) {
@@ -488,6 +500,7 @@ mod tests {
                 "[limits]\nprocesses = 0",
                 "limits.processes: write a number from 1 to",
             ),
+            ("[limits]\nready_networks = 257", "from 0 to 256"),
             ("[limits]\nbody_bytes = \"1KiB\"", "limits.body_bytes"),
             (
                 "[limits]\ntracked_connections = 100000000",

@@ -130,22 +130,27 @@ impl Executor {
         let namespace = self.network.connect(lease).await?;
         let launch = self.launch(record, image, node, &namespace)?;
         let program = Arc::clone(&self.runtime);
-        let running = blocking(move || {
+        let started = blocking(move || {
             // The namespace's descriptor lives until the container holds the namespace itself.
             let started = supervisor::start(&program, &launch);
             drop(namespace);
             Ok(Arc::new(started?))
-        })
-        .await?;
-        if let Err(error) = self
-            .network
-            .forward(lease, record.process.config.port)
-            .await
-        {
-            self.kill(&record.process.id, Arc::clone(&running)).await?;
-            return Err(error.into());
+        });
+        // Nobody knows of the port before the process is reported.
+        let forwarded = self.network.forward(lease, record.process.config.port);
+        let (started, forwarded) = tokio::join!(started, forwarded);
+        self.network.prepare();
+        match (started, forwarded) {
+            (Ok(running), Ok(())) => Ok(running),
+            (Ok(running), Err(error)) => {
+                self.kill(&record.process.id, running).await?;
+                Err(error.into())
+            }
+            (Err(error), _) => {
+                self.network.stop_forwarding(lease).await?;
+                Err(error)
+            }
         }
-        Ok(running)
     }
 
     /// Waits for the container's end; then its port is no longer forwarded and its cgroup is gone.

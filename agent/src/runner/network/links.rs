@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeSet,
     net::Ipv4Addr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd},
     thread,
 };
 
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, join};
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::{
     Error as NetlinkError, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec,
@@ -18,7 +18,7 @@ use rtnetlink::{
     },
 };
 
-use super::addresses::Subnet;
+use super::{addresses::Subnet, pool::Namespace};
 
 /// Why a link could not be made, found or removed.
 #[derive(Debug, thiserror::Error)]
@@ -111,8 +111,6 @@ impl Links {
         namespace: BorrowedFd<'_>,
         ip: Ipv4Addr,
     ) -> Result<(), Error> {
-        // One of an earlier start may still be there: the kernel removes network namespaces some time after their end.
-        self.remove(name).await?;
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name("eth0")
             .address(hardware_address(ip).into())
@@ -120,21 +118,34 @@ impl Links {
             .build();
         let pair = LinkMessageBuilder::<LinkVeth>::new(name, "eth0")
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .controller(bridge)
             .build();
-        let what = format!("make the veth pair {name}");
-        self.0.link().add(pair).execute().await.doing(what)?;
+        let what = format!("make the veth pair {name} in the bridge");
+        let add = || self.0.link().add(pair.clone()).execute();
+        match add().await {
+            // One of an earlier start is still there: the kernel removes network namespaces some time after their end.
+            Err(error) if is_present(&error) => {
+                self.remove(name).await?;
+                add().await.doing(what)?;
+            }
+            other => other.doing(what)?,
+        }
         let index = self.expect(name).await?;
-        self.attach(name, index, bridge, ip).await?;
+        self.restrict(name, index, bridge, ip).await?;
         let up = LinkUnspec::new_with_index(index).up().build();
         let what = format!("set {name} up");
         self.0.link().set(up).execute().await.doing(what)
     }
 
-    /// Attaches a link to the bridge so that it is good for its own addresses alone.
-    async fn attach(&self, name: &str, index: u32, bridge: u32, ip: Ipv4Addr) -> Result<(), Error> {
-        let attached = LinkUnspec::new_with_index(index).controller(bridge).build();
-        let what = format!("attach {name} to the bridge");
-        self.0.link().set(attached).execute().await.doing(what)?;
+    /// Makes a port of the bridge, which is not up yet, good for its own addresses alone. The kernel takes requests in their
+    /// order, so that none has to wait for the answer to another.
+    async fn restrict(
+        &self,
+        name: &str,
+        index: u32,
+        bridge: u32,
+        ip: Ipv4Addr,
+    ) -> Result<(), Error> {
         // Processes must not reach each other: isolated ports exchange frames with the bridge alone. Nor be taken for each other:
         // a locked port lets only those hardware addresses in that it was told of, and learns none (Linux 5.18).
         let closed = LinkBridgePort::new(index)
@@ -142,26 +153,28 @@ impl Links {
             .learning(false)
             .locked(true)
             .build();
-        let what = format!("isolate {name}");
-        self.0.link().set_port(closed).execute().await.doing(what)?;
-        self.0
+        let links = self.0.link();
+        let isolated = links.set_port(closed).execute();
+        let own = self
+            .0
             .neighbours()
             .add_bridge(index, &hardware_address(ip))
             .state(NeighbourState::Noarp)
             .flags(NeighbourFlags::Controller)
             .replace()
-            .execute()
-            .await
-            .doing(format!("tell {name} its hardware address"))?;
+            .execute();
         // What the node knows of the address is not asked of anyone, so that nobody can answer.
-        self.0
+        let known = self
+            .0
             .neighbours()
             .add(bridge, ip.into())
             .link_layer_address(&hardware_address(ip))
             .replace()
-            .execute()
-            .await
-            .doing(format!("note the hardware address of {ip}"))
+            .execute();
+        let (isolated, own, known) = join!(isolated, own, known);
+        isolated.doing(format!("isolate {name}"))?;
+        own.doing(format!("tell {name} its hardware address"))?;
+        known.doing(format!("note the hardware address of {ip}"))
     }
 
     /// Forgets the hardware address of a process that is gone: what is sent to it fails at once. Absent is fine.
@@ -216,27 +229,34 @@ impl Links {
         index.ok_or_else(|| Error::Gone(name.to_owned()))
     }
 
-    /// Sets `lo` and `eth0` up, with the process's address and the way out through the bridge.
-    async fn configure_container(&self, ip: Ipv4Addr, subnet: Subnet) -> Result<(), Error> {
-        for name in ["lo", "eth0"] {
-            let index = self.expect(name).await?;
-            if name == "eth0" {
-                self.0
-                    .address()
-                    .add(index, ip.into(), subnet.prefix())
-                    .execute()
-                    .await
-                    .doing(format!("give the process the address {ip}"))?;
-            }
-            let up = LinkUnspec::new_with_index(index).up().build();
-            let what = format!("set the process's {name} up");
-            self.0.link().set(up).execute().await.doing(what)?;
-        }
+    async fn set_up(&self, name: &str) -> Result<u32, Error> {
+        let index = self.expect(name).await?;
+        let up = LinkUnspec::new_with_index(index).up().build();
+        let what = format!("set the process's {name} up");
+        self.0.link().set(up).execute().await.doing(what)?;
+        Ok(index)
+    }
+
+    /// Inside of a process's namespace: sets `eth0` up, with its address and the way out through the bridge.
+    pub(super) async fn configure_container(
+        &self,
+        ip: Ipv4Addr,
+        subnet: Subnet,
+    ) -> Result<(), Error> {
+        let index = self.set_up("eth0").await?;
+        let address = self
+            .0
+            .address()
+            .add(index, ip.into(), subnet.prefix())
+            .execute();
         let out = RouteMessageBuilder::<Ipv4Addr>::new()
             .gateway(subnet.gateway())
             .build();
-        let what = "give the process its default route";
-        self.0.route().add(out).execute().await.doing(what)
+        let routes = self.0.route();
+        let out = routes.add(out).execute();
+        let (address, out) = join!(address, out);
+        address.doing(format!("give the process the address {ip}"))?;
+        out.doing("give the process its default route")
     }
 }
 
@@ -261,37 +281,26 @@ fn is_absent(error: &NetlinkError) -> bool {
         if matches!(message.to_io().raw_os_error(), Some(nix::libc::ENODEV | nix::libc::ENXIO | nix::libc::ENOENT)))
 }
 
-/// Makes a network namespace; it lives as long as the descriptor, or something in it.
-pub(super) async fn new_namespace() -> Result<OwnedFd, Error> {
-    on_own_thread(|| {
+/// Makes a network namespace, with loopback up in it.
+pub(super) async fn new_namespace() -> Result<Namespace, Error> {
+    let runtime = tokio::runtime::Handle::current();
+    let namespace = on_own_thread(move || {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Namespace(errno.into()))?;
         // Before any other link exists in it: no process has an IPv6 address, not even a link-local one to reach the node by.
         // Loopback keeps its own, for who listens on `::` expects to be there at `::1`.
         set_ipv6("default", false)?;
         set_ipv6("lo", true)?;
         let own = std::fs::File::open("/proc/thread-self/ns/net").map_err(Error::Namespace)?;
-        Ok(own.into())
+        // A socket stays in the namespace that it was made in, whoever uses it.
+        let _here = runtime.enter();
+        Ok(Namespace {
+            fd: own.into(),
+            links: Links::connect()?,
+        })
     })
-    .await
-}
-
-/// Sets up the links inside a network namespace.
-pub(super) async fn configure_container(
-    namespace: &OwnedFd,
-    ip: Ipv4Addr,
-    subnet: Subnet,
-) -> Result<(), Error> {
-    let namespace = namespace.try_clone().map_err(Error::Namespace)?;
-    on_own_thread(move || {
-        nix::sched::setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)
-            .map_err(|errno| Error::Namespace(errno.into()))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .map_err(Error::Namespace)?;
-        runtime.block_on(async { Links::connect()?.configure_container(ip, subnet).await })
-    })
-    .await
+    .await?;
+    namespace.links.set_up("lo").await?;
+    Ok(namespace)
 }
 
 /// A network namespace belongs to a thread: one that has changed it must not go back to a pool.
@@ -307,6 +316,11 @@ async fn on_own_thread<T: Send + 'static>(
     receiver
         .await
         .map_err(|_| Error::Namespace(std::io::Error::other("its thread ended early")))?
+}
+
+fn is_present(error: &NetlinkError) -> bool {
+    matches!(error, NetlinkError::NetlinkError(message)
+        if message.to_io().raw_os_error() == Some(nix::libc::EEXIST))
 }
 
 /// Lets the node forward packets, if it does not yet, and local clients reach processes by 127.0.0.1.

@@ -7,6 +7,7 @@ mod conntrack;
 mod firewall;
 mod iptables;
 mod links;
+mod pool;
 mod rules;
 
 use std::{
@@ -19,6 +20,7 @@ use std::{
 pub use addresses::{Allocator, Exhausted, IDS_PER_PROCESS, Lease, PortRange, Subnet};
 use firewall::Firewall;
 use links::Links;
+use pool::Pool;
 use rules::Rules;
 
 /// Why a process could not be connected or disconnected.
@@ -40,6 +42,7 @@ pub struct Network {
     /// The controller's API as this agent reaches it, where that is an IPv4 address.
     controller: Option<SocketAddrV4>,
     links: Links,
+    pool: Pool,
     /// Chosen when rules are first changed.
     firewall: tokio::sync::OnceCell<Firewall>,
     book: Mutex<Book>,
@@ -60,20 +63,22 @@ struct Book {
 }
 
 impl Network {
-    /// Of the network namespace that the agent runs in. Processes are kept from the controller and from `apis`. Changes
-    /// nothing yet.
+    /// Of the network namespace that the agent runs in. Processes are kept from the controller and from `apis`. Once there is a
+    /// process, `ready_namespaces` more than are needed are kept. Changes nothing yet.
     pub fn new(
         bridge: &str,
         subnet: Subnet,
         ports: PortRange,
         controller: Option<SocketAddrV4>,
         apis: BTreeSet<SocketAddrV4>,
+        ready_namespaces: usize,
     ) -> Result<Self, Error> {
         Ok(Self {
             bridge: bridge.to_owned(),
             subnet,
             controller,
             links: Links::connect()?,
+            pool: Pool::new(ready_namespaces),
             firewall: tokio::sync::OnceCell::new(),
             book: Mutex::new(Book {
                 allocator: Allocator::new(subnet, ports),
@@ -124,18 +129,24 @@ impl Network {
         use std::os::fd::AsFd;
         // Before there is anybody whom they concern.
         self.enforce().await?;
-        let namespace = links::new_namespace().await?;
+        let namespace = self.pool.take().await?;
         {
             let _changing = self.in_force.lock().await;
             let bridge = self.links.ensure_bridge(&self.bridge, self.subnet).await?;
             links::prepare_node(&self.bridge)?;
             self.make_room();
             self.links
-                .add_veth(&veth_name(lease.ip), bridge, namespace.as_fd(), lease.ip)
+                .add_veth(&veth_name(lease.ip), bridge, namespace.fd.as_fd(), lease.ip)
                 .await?;
         }
-        links::configure_container(&namespace, lease.ip, self.subnet).await?;
-        Ok(namespace)
+        let links = &namespace.links;
+        links.configure_container(lease.ip, self.subnet).await?;
+        Ok(namespace.fd)
+    }
+
+    /// Prepares for the next start; to be called when one is over.
+    pub fn prepare(&self) {
+        self.pool.fill();
     }
 
     /// The processes run without it, too.
@@ -259,6 +270,7 @@ impl Network {
             return Ok(());
         }
         *in_force = None;
+        self.pool.clear().await;
         self.firewall().await?.remove(&self.bridge).await?;
         Ok(self.links.remove(&self.bridge).await?)
     }
