@@ -1,0 +1,252 @@
+//! The agent's own way, from a process that is to run to one that runs: its record synced, its network namespace connected, its
+//! container started by the supervisor that stays, its port forwarded. It happens in this process, by the agent's own code.
+
+use std::{fs, os::fd::AsRawFd, path::Path, sync::Arc, time::Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::resource::{UsageWho, getrusage};
+use tokio::task::JoinSet;
+use tucano_agent::{
+    agent,
+    runner::{
+        execute::Executor,
+        images::Unpacked,
+        state::{DataDir, Record},
+    },
+    settings::Settings,
+};
+use tucano_api::{
+    agent::DesiredProcess,
+    ids::{Digest, NodeName, Revision},
+    settings::parse,
+};
+use tucano_image_builder::{Compression, Entry, ImageSpec, Layer};
+use tucano_oci_image::{Limits, Platform, Store};
+use tucano_oci_runtime::supervisor::Running;
+
+use crate::{
+    bundle::CGROUPS,
+    contender::Taken,
+    place::{Place, compile},
+};
+
+/// Turns of each number of processes.
+const ROUNDS: usize = 5;
+
+/// Starts so many processes at once, again and again, and prints what that took and what keeping them takes.
+/// `floor` is what the floor takes for one, in seconds.
+pub(crate) fn measure(
+    place: &Place,
+    runtime: &Path,
+    counts: &[usize],
+    floor: Option<f64>,
+) -> Result<()> {
+    // Supervisors outlive who starts them: here they are reaped.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let tokio = tokio::runtime::Runtime::new()?;
+    tokio.block_on(async {
+        let node = Node::make(place, runtime).await?;
+        let measured = node.measure(counts, floor).await;
+        let (record, running) = &node.resident;
+        end(&node.executor, record, running).await?;
+        measured
+    })
+}
+
+struct Node {
+    executor: Arc<Executor>,
+    /// Which runs all the while: with the last process of a node goes what all share.
+    resident: (Record, Arc<Running>),
+    image: Arc<Unpacked>,
+    digest: Digest,
+    name: NodeName,
+}
+
+impl Node {
+    async fn make(place: &Place, runtime: &Path) -> Result<Self> {
+        let directory = place.directory("agent")?;
+        let text = format!(
+            "controller = \"http://127.0.0.1:1\"\nlisten = \"127.0.0.1:1\"\ndata_dir = {directory:?}\nruntime = {runtime:?}\ncgroup = \"/{CGROUPS}\"\n"
+        );
+        let settings: Settings = parse("agent.toml", &text)?;
+        let digest = import(place, &directory)?;
+        let executor = agent::executor(&settings)?;
+        let image = executor.images.ensure(&digest).await?;
+        let name = "bench".parse()?;
+        let resident = record(&executor, &digest, "resident-0")?;
+        let running = executor.start(&resident, &image, &name).await?;
+        Ok(Self {
+            executor: Arc::new(executor),
+            resident: (resident, running),
+            image,
+            digest,
+            name,
+        })
+    }
+
+    async fn measure(&self, counts: &[usize], floor: Option<f64>) -> Result<()> {
+        println!(
+            "\n{:<24} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "agent", "wall ms", "each ms", "cpu each", "to floor", "starts/s"
+        );
+        for count in counts {
+            let mut turns = Vec::new();
+            // The first, before which nothing is in the page cache, does not count.
+            for round in 0..=ROUNDS {
+                let taken = self.turn(*count, round == ROUNDS).await?;
+                if round > 0 {
+                    turns.push(taken);
+                }
+            }
+            let (middle, each) = (Taken::median(&turns), 1e3 / *count as f64);
+            println!(
+                "{:<24} {:>9.2} {:>9.2} {:>9.2} {:>9} {:>9.0}",
+                format!("{count} at once"),
+                middle.wall * 1e3,
+                middle.wall * each,
+                middle.cpu * each,
+                floor.map_or("-".to_owned(), |floor| {
+                    format!("{:.2}", middle.wall / *count as f64 / floor)
+                }),
+                *count as f64 / middle.wall
+            );
+        }
+        Ok(())
+    }
+
+    /// Processes started at once, and then removed, whose wall time is not counted.
+    async fn turn(&self, count: usize, tells_memory: bool) -> Result<Taken> {
+        let names = (0..count).map(|number| format!("bench-{number}"));
+        let records = names.map(|name| record(&self.executor, &self.digest, &name));
+        let records: Vec<_> = records.collect::<Result<_>>()?;
+        let (begin, before) = (Instant::now(), cpu()?);
+        let mut starting = JoinSet::new();
+        for record in records {
+            let (executor, image, name) = (
+                Arc::clone(&self.executor),
+                Arc::clone(&self.image),
+                self.name.clone(),
+            );
+            starting.spawn(async move {
+                let running = executor.start(&record, &image, &name).await;
+                running.map(|running| (record, running))
+            });
+        }
+        let mut running = Vec::new();
+        while let Some(started) = starting.join_next().await {
+            running.push(started??);
+        }
+        let wall = begin.elapsed().as_secs_f64();
+        let mut cpu = cpu()? - before;
+        for (_, running) in &running {
+            cpu += cpu_of(running.pid)? + cpu_of(pid_of(&running.supervisor)?)?;
+        }
+        if tells_memory {
+            print_memory(&running)?;
+        }
+        for (record, running) in &running {
+            end(&self.executor, record, running).await?;
+        }
+        Ok(Taken { wall, cpu })
+    }
+}
+
+/// Kills a process, and removes it once its supervisor has written down how it ended.
+async fn end(executor: &Executor, record: &Record, running: &Arc<Running>) -> Result<()> {
+    executor
+        .kill(&record.process.id, Arc::clone(running))
+        .await?;
+    executor.watch(record, running).await?;
+    executor.remove(record).await?;
+    rustix::process::wait(rustix::process::WaitOptions::empty())?;
+    Ok(())
+}
+
+/// A process that stays, with its lease.
+fn record(executor: &Executor, digest: &Digest, name: &str) -> Result<Record> {
+    let config =
+        "name = \"bench\"\nconcurrency = 1\nport = 80\nargs = [\"stay\"]\nmemory = \"64MiB\"\n";
+    let mut record = Record::new(DesiredProcess {
+        id: name.parse()?,
+        revision: Revision(1),
+        image: digest.clone(),
+        config: parse("bench.toml", config)?,
+    });
+    record.lease = Some(executor.network.lease()?);
+    Ok(record)
+}
+
+/// An image of one program, which has the image's name, in the agent's store.
+fn import(place: &Place, data: &Path) -> Result<Digest> {
+    let program = place.directory("tools")?.join("true");
+    compile(include_str!("true.c"), &program)?;
+    let layer = Layer::new(
+        &[Entry::file("bench", fs::read(&program)?).mode(0o755)],
+        Compression::None,
+    )?;
+    let archive = ImageSpec::new("bench").layer(layer).build()?.archive()?;
+    // Its lock is free again before the agent opens it.
+    let images = DataDir::open(data)?.images();
+    let store = Store::open(&images, Limits::default())?;
+    let image = store.import_archive(&*archive, &Platform::host())?;
+    Ok(image.digest.to_string().parse()?)
+}
+
+/// What each supervisor takes: resident, its share of that, and what nobody shares with it.
+fn print_memory(running: &[(Record, Arc<Running>)]) -> Result<()> {
+    let mut sums = [0; 3];
+    for (_, one) in running {
+        let pid = pid_of(&one.supervisor)?;
+        // Having told of the start, it gives back what that took, and then waits.
+        while !fs::read_to_string(format!("/proc/{pid}/stat"))?.contains(") S ") {
+            std::thread::yield_now();
+        }
+        let fields = memory(pid)?;
+        for (sum, field) in sums.iter_mut().zip(fields) {
+            *sum += field;
+        }
+    }
+    let each = sums.map(|sum| sum / running.len() as u64);
+    println!(
+        "{:<24} {} KiB resident, {} KiB by shares, {} KiB of its own",
+        format!("supervisor (of {})", running.len()),
+        each[0],
+        each[1],
+        each[2]
+    );
+    Ok(())
+}
+
+fn pid_of(process: &impl AsRawFd) -> Result<i32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()))?;
+    let line = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let pid = line.context("no pidfd")?.trim().parse()?;
+    ensure!(pid > 0, "the supervisor has ended");
+    Ok(pid)
+}
+
+fn memory(pid: i32) -> Result<[u64; 3]> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let of = |name: &str| -> u64 {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        let words = lines.filter_map(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        words.sum()
+    };
+    let own = of("Private_Clean:") + of("Private_Dirty:");
+    Ok([of("Rss:"), of("Pss:"), own])
+}
+
+/// What a process that runs has used so far, in seconds (`/proc/<pid>/schedstat`).
+fn cpu_of(pid: i32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    let nanoseconds = text.split_whitespace().next().context("no schedstat")?;
+    Ok(nanoseconds.parse::<f64>()? / 1e9)
+}
+
+/// What this process and all children that were waited for have used, in seconds.
+fn cpu() -> Result<f64> {
+    let own = getrusage(UsageWho::RUSAGE_SELF)?;
+    let seconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(crate::contender::cpu()? + seconds(own.user_time()) + seconds(own.system_time()))
+}

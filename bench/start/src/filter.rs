@@ -1,0 +1,129 @@
+//! The floor's filters: which system calls the bundle allows, whatever their arguments, as a list that is gone through call by
+//! call, and as a search tree.
+
+use std::{collections::BTreeSet, str::FromStr};
+
+use anyhow::{Context, Result};
+use oci_spec::runtime::{LinuxSeccompAction, Spec};
+use syscalls::Sysno;
+
+/// Instructions of classic BPF (`<linux/bpf_common.h>`): load a word, jump if equal or if not less, return.
+const LOAD: u16 = 0x20;
+const IF_EQUAL: u16 = 0x15;
+const IF_NOT_LESS: u16 = 0x35;
+const RETURN: u16 = 0x06;
+
+/// `<linux/seccomp.h>`.
+const ALLOW: u32 = 0x7fff_0000;
+const ERRNO_EPERM: u32 = 0x0005_0001;
+
+/// Code, jumps and operand, as the kernel lays them out.
+type Instruction = (u16, u8, u8, u32);
+
+/// Numbers of the system calls that the bundle allows.
+pub(crate) fn listed(spec: &Spec) -> Result<BTreeSet<u32>> {
+    let section = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().clone());
+    let section = section.context("the bundle has no filter")?;
+    Ok(section
+        .syscalls()
+        .iter()
+        .flatten()
+        .filter(|rule| rule.action() == LinuxSeccompAction::ScmpActAllow)
+        .flat_map(|rule| rule.names().clone())
+        .filter_map(|name| Some(Sysno::from_str(&name).ok()?.id() as u32))
+        .collect())
+}
+
+/// One comparison for each.
+pub(crate) fn list(allowed: &BTreeSet<u32>) -> Result<Vec<u8>> {
+    let mut program = vec![(LOAD, 0, 0, 0)];
+    for number in allowed {
+        program.push((IF_EQUAL, 0, 1, *number));
+        program.push((RETURN, 0, 0, ALLOW));
+    }
+    program.push((RETURN, 0, 0, ERRNO_EPERM));
+    Ok(bytes(&program))
+}
+
+/// Runs of neighbours, found by halving.
+pub(crate) fn tree(allowed: &BTreeSet<u32>) -> Result<Vec<u8>> {
+    // Where the answer changes: the first number of each run, and the first behind it.
+    let mut changes = Vec::new();
+    for number in allowed {
+        if changes.last() == Some(number) {
+            changes.pop();
+        } else {
+            changes.push(*number);
+        }
+        changes.push(number + 1);
+    }
+    let mut program = vec![(LOAD, 0, 0, 0)];
+    branch(&changes, 0, &mut program)?;
+    Ok(bytes(&program))
+}
+
+/// What is below the first of these changes has had `before` many changes.
+fn branch(changes: &[u32], before: usize, program: &mut Vec<Instruction>) -> Result<()> {
+    if changes.is_empty() {
+        let answer = if before % 2 == 1 { ALLOW } else { ERRNO_EPERM };
+        program.push((RETURN, 0, 0, answer));
+        return Ok(());
+    }
+    let middle = changes.len() / 2;
+    let at = program.len();
+    program.push((IF_NOT_LESS, 0, 0, changes[middle]));
+    branch(&changes[..middle], before, program)?;
+    program[at].1 = u8::try_from(program.len() - at - 1).context("a tree too large")?;
+    branch(&changes[middle + 1..], before + middle + 1, program)
+}
+
+fn bytes(program: &[Instruction]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (code, yes, no, operand) in program {
+        bytes.extend(code.to_ne_bytes());
+        bytes.extend([*yes, *no]);
+        bytes.extend(operand.to_ne_bytes());
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a filter of these instructions answers to.
+    fn answer(program: &[u8], number: u32) -> u32 {
+        let at = |index: usize| &program[index * 8..index * 8 + 8];
+        let mut next = 0;
+        loop {
+            let one = at(next);
+            let operand = u32::from_ne_bytes([one[4], one[5], one[6], one[7]]);
+            let jump = |yes: bool| usize::from(if yes { one[2] } else { one[3] });
+            next += 1 + match u16::from_ne_bytes([one[0], one[1]]) {
+                LOAD => 0,
+                IF_EQUAL => jump(number == operand),
+                IF_NOT_LESS => jump(number >= operand),
+                _ => return operand,
+            };
+        }
+    }
+
+    #[test]
+    fn both_allow_the_same() {
+        let allowed: BTreeSet<u32> = [0, 1, 2, 5, 7, 8, 60, 300].into();
+        let (list, tree) = (list(&allowed).unwrap(), tree(&allowed).unwrap());
+        for number in 0..400 {
+            let expected = if allowed.contains(&number) {
+                ALLOW
+            } else {
+                ERRNO_EPERM
+            };
+            assert_eq!(answer(&list, number), expected, "{number}");
+            assert_eq!(answer(&tree, number), expected, "{number}");
+        }
+        assert!(tree.len() < list.len() * 2);
+    }
+}
