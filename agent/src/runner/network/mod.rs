@@ -48,8 +48,12 @@ pub struct Network {
     book: Mutex<Book>,
     /// How many connections the node is to have room for.
     tracked_connections: u64,
-    /// Held while links or rules change; inside, the rules that are in force, if any are.
+    /// Held while rules change; inside, those that are in force, if any are.
     in_force: tokio::sync::Mutex<Option<Rules>>,
+    /// Whom the rules in force keep to his own address, also while others change: nobody else has to wait for those.
+    kept: Mutex<BTreeSet<Ipv4Addr>>,
+    /// Held while links change.
+    changing_links: tokio::sync::Mutex<()>,
 }
 
 /// Who has what.
@@ -88,6 +92,8 @@ impl Network {
             }),
             tracked_connections: 0,
             in_force: tokio::sync::Mutex::new(None),
+            kept: Mutex::default(),
+            changing_links: tokio::sync::Mutex::default(),
         })
     }
 
@@ -128,10 +134,12 @@ impl Network {
     pub async fn connect(&self, lease: Lease) -> Result<OwnedFd, Error> {
         use std::os::fd::AsFd;
         // Before there is anybody whom they concern.
-        self.enforce().await?;
+        if !self.kept().contains(&lease.ip) {
+            self.enforce().await?;
+        }
         let namespace = self.pool.take().await?;
         {
-            let _changing = self.in_force.lock().await;
+            let _changing = self.changing_links.lock().await;
             let bridge = self.links.ensure_bridge(&self.bridge, self.subnet).await?;
             links::prepare_node(&self.bridge)?;
             self.make_room();
@@ -174,7 +182,7 @@ impl Network {
     /// Removes the process's link and rules. The lease stays reserved.
     pub async fn disconnect(&self, lease: Lease) -> Result<(), Error> {
         self.stop_forwarding(lease).await?;
-        let _changing = self.in_force.lock().await;
+        let _changing = self.changing_links.lock().await;
         if let Some(bridge) = self.links.index(&self.bridge).await? {
             self.links.forget(bridge, lease.ip).await?;
         }
@@ -238,7 +246,11 @@ impl Network {
         }
         let before = in_force.take();
         let firewall = self.firewall().await?;
-        firewall.apply(&rules, before.as_ref()).await?;
+        if let Err(error) = firewall.apply(&rules, before.as_ref()).await {
+            self.kept().clear();
+            return Err(error.into());
+        }
+        *self.kept() = rules.senders.iter().copied().collect();
         *in_force = Some(rules);
         Ok(())
     }
@@ -266,13 +278,21 @@ impl Network {
 
     async fn remove_if_unused(&self) -> Result<(), Error> {
         let mut in_force = self.in_force.lock().await;
+        // Who has a lease by now may not have asked yet whether it is kept; who gets one later is told that it is not, and waits.
+        let kept = std::mem::take(&mut *self.kept());
         if !self.book().leases.is_empty() {
+            *self.kept() = kept;
             return Ok(());
         }
+        let _changing = self.changing_links.lock().await;
         *in_force = None;
         self.pool.clear().await;
         self.firewall().await?.remove(&self.bridge).await?;
         Ok(self.links.remove(&self.bridge).await?)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, BTreeSet<Ipv4Addr>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
