@@ -1,12 +1,14 @@
 //! One machine: switch it on and off, run commands in it, read its console.
 
 use std::{
-    cell::Cell,
     fs::{self, File},
     net::Ipv4Addr,
     path::PathBuf,
     process::{Child, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -35,7 +37,7 @@ pub struct Machine {
     /// More of its kernel's command line.
     words: Vec<String>,
     power: Option<Power>,
-    console_is_told: Cell<bool>,
+    console_is_told: AtomicBool,
 }
 
 /// What there is only while a machine is on.
@@ -53,7 +55,7 @@ impl Machine {
             options,
             words: words.iter().map(ToString::to_string).collect(),
             power: None,
-            console_is_told: Cell::new(false),
+            console_is_told: AtomicBool::new(false),
         }
     }
 
@@ -214,7 +216,7 @@ impl Machine {
 
     /// Once, and before the failure itself, which must not be lost above it.
     fn tell_console(&self) {
-        if self.console_is_told.replace(true) {
+        if self.console_is_told.swap(true, Ordering::Relaxed) {
             return;
         }
         let console = self.console();
