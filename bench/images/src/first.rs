@@ -123,10 +123,16 @@ fn timed(script: &str, directory: &Path) -> Result<f64> {
         if failed || begin.elapsed() > PATIENCE {
             break Err(anyhow::anyhow!("no process: {}", fs::read_to_string(&log)?));
         }
-        std::thread::sleep(Duration::from_millis(1));
+        pause(1);
     };
     child.wait()?;
     seen_after
+}
+
+/// Between two looks at what is waited for, always with a deadline.
+#[allow(clippy::disallowed_methods, reason = "this is where it is waited")]
+fn pause(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
 }
 
 /// A process of the image's program.
@@ -151,7 +157,7 @@ fn end_all() -> Result<()> {
                 continue;
             }
         }
-        std::thread::sleep(Duration::from_millis(10));
+        pause(10);
     }
     Ok(())
 }
@@ -209,7 +215,7 @@ impl Cluster {
         let deadline = Instant::now() + PATIENCE;
         while !condition() {
             ensure!(Instant::now() < deadline, "waited in vain for {what}");
-            std::thread::sleep(Duration::from_millis(20));
+            pause(20);
         }
         Ok(())
     }

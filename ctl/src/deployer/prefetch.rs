@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tucano_api::agent::{Prefetch, PrefetchedBlob};
-use tucano_oci_image::{Digest, Store};
+use tucano_oci_image::{Store, Told};
 
 use super::images::from_oci;
 use crate::{agent_mgr::AgentManager, config_mgr::ConfigManager};
@@ -29,7 +29,7 @@ impl Prefetcher {
     }
 
     /// What an import is to call for each blob that has come; agents hear of those that `store` does not have yet.
-    pub(super) fn listener(&self, store: Store) -> Box<dyn Fn(&Digest, u64) + Send + Sync> {
+    pub(super) fn listener(&self, store: Store) -> Told {
         let (sender, blobs) = mpsc::channel(WAITING);
         tokio::spawn(self.clone().tell(blobs));
         Box::new(move |digest, bytes| {

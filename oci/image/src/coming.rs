@@ -15,7 +15,7 @@ use oci_spec::image::Digest;
 pub(crate) struct Coming(Arc<Mutex<HashMap<Digest, PathBuf>>>);
 
 /// Is told of each blob that has come, with its size in bytes.
-pub(crate) type Told = Box<dyn Fn(&Digest, u64) + Send + Sync>;
+pub type Told = Box<dyn Fn(&Digest, u64) + Send + Sync>;
 
 /// Announces the blobs of one import, until it is dropped.
 pub(crate) struct Announcer {

@@ -49,6 +49,7 @@ mod tarball;
 mod unpack;
 mod upload;
 
+pub use coming::Told;
 pub use digest::{digest_like, digest_of};
 pub use error::Error;
 pub use helper::{Helper, serve};

@@ -19,7 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     archive,
-    coming::Coming,
+    coming::{Coming, Told},
     digest::{ALGORITHMS, Hashing, digest_of, from_hex},
     directory, document,
     error::Error,
@@ -112,7 +112,7 @@ impl Store {
         archive: impl Read,
         platform: &Platform,
         name: Option<&str>,
-        told: Option<Box<dyn Fn(&Digest, u64) + Send + Sync>>,
+        told: Option<Told>,
     ) -> Result<Image, Error> {
         let wish = Wish {
             platform,

@@ -34,23 +34,27 @@ pub(crate) struct Birth {
     pub(crate) process: OwnedFd,
     channel: Channel,
     patience: Duration,
+    /// It does nothing before its cgroup is made.
+    waits_for_cgroup: bool,
 }
 
 impl Birth {
-    /// Makes the process, which joins its cgroup and sets itself up at once; each of its steps may take `patience`.
+    /// Makes the process, which joins its cgroup and sets itself up at once; each of its steps may take `patience`. Where the
+    /// cgroup is still to be made, as systemd does for a process that it is told, it waits for [`Self::wait_until_ready`].
     pub(crate) fn give(
         launch: &Launch,
         cgroup: &Cgroup,
         namespace: Option<&UserNamespace>,
         manner: Manner,
         patience: Duration,
+        waits_for_cgroup: bool,
     ) -> Result<Self, Failure> {
         let (here, there) = Channel::pair().step("channel")?;
         let joined = Joined::open(&launch.spec)?;
         let id_maps = UserNamespace::of_mounts(&launch.spec)?;
         let host_network = kernel::network_inode().step("network namespace")?;
         let flags = namespaces::clone_flags(&launch.spec)?;
-        let inside = cgroup.open_unified();
+        let inside = (!waits_for_cgroup).then(|| cgroup.open_unified()).flatten();
         // A kernel that cannot make a process in a cgroup (before 5.7, or where that has rules of its own) makes it here.
         let (cloned, is_in_cgroup) = match joined.clone_process(flags, inside.as_ref()) {
             Err(_) if inside.is_some() => (joined.clone_process(flags, None)?, false),
@@ -62,6 +66,7 @@ impl Birth {
                 process,
                 channel: here,
                 patience,
+                waits_for_cgroup,
             }),
             Cloned::Child => {
                 // The starter's end: while it were open here, its death would not be seen.
@@ -69,6 +74,7 @@ impl Birth {
                 let failure = Prepared {
                     launch,
                     cgroup,
+                    waits_for_cgroup,
                     is_in_cgroup,
                     joined,
                     id_maps,
@@ -92,6 +98,9 @@ impl Birth {
         spec: &Spec,
         furnished: &dyn Fn(i32) -> Result<(), Failure>,
     ) -> Result<User, Failure> {
+        if self.waits_for_cgroup {
+            self.channel.go().step("container")?;
+        }
         loop {
             match self.next()? {
                 Some(FromContainer::Furnished) => {

@@ -39,6 +39,8 @@ use crate::{
 pub(crate) struct Prepared<'a> {
     pub(crate) launch: &'a Launch,
     pub(crate) cgroup: &'a Cgroup,
+    /// Whether it is told when that is made.
+    pub(crate) waits_for_cgroup: bool,
     /// Whether it was made there.
     pub(crate) is_in_cgroup: bool,
     /// Namespaces to join.
@@ -81,6 +83,9 @@ impl Prepared<'_> {
     }
 
     fn set_up(&self) -> Result<(User, [OwnedFd; 3]), Failure> {
+        if self.waits_for_cgroup {
+            self.channel.wait_to_go().step("supervisor")?;
+        }
         if !self.is_in_cgroup {
             // First of all: what it uses counts there.
             self.cgroup.enter().step("cgroup")?;

@@ -203,7 +203,8 @@ impl<'a> Supervisor<'a> {
             stdout: stdout_inside,
             stderr: stderr_inside,
         });
-        let birth = Birth::give(launch, cgroup, namespace.as_ref(), manner, START_PATIENCE)?;
+        let namespace = namespace.as_ref();
+        let birth = Birth::give(launch, cgroup, namespace, manner, START_PATIENCE, false)?;
         let born = birth
             .wait_until_ready(cgroup, &launch.spec, &|_| Ok(()))
             .and_then(|user| {

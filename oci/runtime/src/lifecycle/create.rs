@@ -147,7 +147,16 @@ fn bear(
     let launch = launch(container);
     let namespace = UserNamespace::prepare(&launch.spec)?;
     let manner = manner(container, wanted, stdio, waits)?;
-    let birth = Birth::give(&launch, &cgroup, namespace.as_ref(), manner, START_PATIENCE)?;
+    let namespace = namespace.as_ref();
+    let by_systemd = container.record.scope.is_some();
+    let birth = Birth::give(
+        &launch,
+        &cgroup,
+        namespace,
+        manner,
+        START_PATIENCE,
+        by_systemd,
+    )?;
     let scope = make_scope(container, birth.pid);
     let is_made = scope.is_ok() && container.record.scope.is_some();
     match scope.and_then(|()| come_up(&birth, container, wanted)) {
