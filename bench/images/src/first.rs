@@ -86,7 +86,7 @@ impl Runner {
             }
             Self::Podman => format!(
                 "podman {storage} load --quiet --input {archive} &&
-                 podman {storage} run --detach --network none --cgroups disabled $(podman {storage} images --quiet)"
+                 podman {storage} run --detach --network none --cgroups disabled --ulimit nofile=1024:1024 $(podman {storage} images --quiet)"
             ),
             Self::Ctr => format!(
                 "ctr --address $PWD/socket image import {archive} > imported &&
@@ -123,16 +123,10 @@ fn timed(script: &str, directory: &Path) -> Result<f64> {
         if failed || begin.elapsed() > PATIENCE {
             break Err(anyhow::anyhow!("no process: {}", fs::read_to_string(&log)?));
         }
-        pause(1);
+        std::thread::park_timeout(Duration::from_millis(1));
     };
     child.wait()?;
     seen_after
-}
-
-/// Between two looks at what is waited for, always with a deadline.
-#[allow(clippy::disallowed_methods, reason = "this is where it is waited")]
-fn pause(ms: u64) {
-    std::thread::sleep(Duration::from_millis(ms));
 }
 
 /// A process of the image's program.
@@ -157,7 +151,7 @@ fn end_all() -> Result<()> {
                 continue;
             }
         }
-        pause(10);
+        std::thread::park_timeout(Duration::from_millis(10));
     }
     Ok(())
 }
@@ -215,7 +209,7 @@ impl Cluster {
         let deadline = Instant::now() + PATIENCE;
         while !condition() {
             ensure!(Instant::now() < deadline, "waited in vain for {what}");
-            pause(20);
+            std::thread::park_timeout(Duration::from_millis(20));
         }
         Ok(())
     }
