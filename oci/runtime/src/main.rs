@@ -184,13 +184,18 @@ fn run(arguments: &Arguments, store: &Store, log: &Log) -> Result<i32, String> {
             id,
         } => {
             if *stats {
-                print::stats(id, &lifecycle::stats(store, id).map_err(text)?);
+                print::stats(id, &lifecycle::stats(store, id).map_err(text)?)?;
             } else {
-                let told = |event: Event| match event {
-                    Event::Stats(stats) => print::stats(id, &stats),
-                    Event::OutOfMemory => print::out_of_memory(id),
+                let mut printed = Ok(());
+                let tell = |event: Event| {
+                    printed = match event {
+                        Event::Stats(stats) => print::stats(id, &stats),
+                        Event::OutOfMemory => print::out_of_memory(id),
+                    };
+                    printed.is_ok()
                 };
-                lifecycle::watch(store, id, *interval, told).map_err(text)?;
+                lifecycle::watch(store, id, *interval, tell).map_err(text)?;
+                printed?;
             }
         }
         Command::State { id } => print::state(&store.find(id).map_err(text)?)?,

@@ -1,6 +1,10 @@
 //! What commands print.
 
-use std::process::Command;
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    process::Command,
+};
 
 use serde_json::{Value, json};
 use tucano_oci_runtime::{cgroup::Stats, features, lifecycle::Container};
@@ -15,32 +19,29 @@ pub(crate) fn state(container: &Container) -> Result<(), String> {
 /// Containers, one in each line or element.
 pub(crate) fn list(all: &[Container], format: ListFormat, quiet: bool) -> Result<(), String> {
     if quiet {
-        all.iter()
-            .for_each(|container| println!("{}", container.id()));
-        return Ok(());
+        return all.iter().try_for_each(|container| say(container.id()));
     }
     match format {
         ListFormat::Json => {
             let all: Vec<Value> = all.iter().map(described).collect();
-            println!("{}", Value::from(all));
+            say(Value::from(all))
         }
         ListFormat::Table => {
-            println!(
+            say(format_args!(
                 "{:24} {:10} {:10} {:30} CREATED",
                 "ID", "PID", "STATUS", "BUNDLE"
-            );
-            for container in all {
+            ))?;
+            all.iter().try_for_each(|container| {
                 let status = container.status();
                 let (pid, bundle) = (container.pid(status), container.bundle().display());
-                println!(
+                say(format_args!(
                     "{:24} {pid:<10} {status:10} {bundle:<30} {}",
                     container.id(),
                     container.created()
-                );
-            }
+                ))
+            })
         }
     }
-    Ok(())
 }
 
 /// What this runtime can do.
@@ -55,8 +56,7 @@ pub(crate) fn processes(
     arguments: &[String],
 ) -> Result<(), String> {
     if format == ListFormat::Json {
-        println!("{}", json!(pids));
-        return Ok(());
+        return say(json!(pids));
     }
     let usual = ["-ef".to_owned()];
     let arguments = if arguments.is_empty() {
@@ -72,10 +72,8 @@ pub(crate) fn processes(
         return Err(String::from_utf8_lossy(&listed.stderr).trim().to_owned());
     }
     let listed = String::from_utf8_lossy(&listed.stdout);
-    for line in of_these(&listed, pids).ok_or("what ps printed has no PID column")? {
-        println!("{line}");
-    }
-    Ok(())
+    let lines = of_these(&listed, pids).ok_or("what ps printed has no PID column")?;
+    lines.into_iter().try_for_each(say)
 }
 
 /// The heading, and the lines with one of the numbers in the column PID.
@@ -97,7 +95,7 @@ fn of_these<'a>(listed: &'a str, pids: &[i32]) -> Option<Vec<&'a str>> {
 }
 
 /// What a container uses, in the form that callers of runc read; times in nanoseconds.
-pub(crate) fn stats(id: &str, stats: &Stats) {
+pub(crate) fn stats(id: &str, stats: &Stats) -> Result<(), String> {
     let event = json!({
         "type": "stats",
         "id": id,
@@ -120,12 +118,12 @@ pub(crate) fn stats(id: &str, stats: &Stats) {
             "pids": { "current": stats.pids_current, "limit": stats.pids_limit },
         },
     });
-    println!("{event}");
+    say(event)
 }
 
 /// That the kernel killed in a container for lack of memory.
-pub(crate) fn out_of_memory(id: &str) {
-    println!("{}", json!({ "type": "oom", "id": id }));
+pub(crate) fn out_of_memory(id: &str) -> Result<(), String> {
+    say(json!({ "type": "oom", "id": id }))
 }
 
 fn described(container: &Container) -> Value {
@@ -146,8 +144,12 @@ fn described(container: &Container) -> Value {
 
 fn print(value: &Value) -> Result<(), String> {
     let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
-    println!("{text}");
-    Ok(())
+    say(text)
+}
+
+/// A line on stdout. Whoever reads it may be gone, which is no reason to panic.
+fn say(line: impl Display) -> Result<(), String> {
+    writeln!(io::stdout(), "{line}").map_err(|error| format!("stdout: {error}"))
 }
 
 #[cfg(test)]

@@ -30,12 +30,13 @@ pub enum Event {
     OutOfMemory,
 }
 
-/// Tells what a container uses, at once and after each interval, and of each lack of memory, until it has ended.
+/// Tells what a container uses, at once and after each interval, and of each lack of memory, until it has ended
+/// or `tell` says that nobody listens any more.
 pub fn watch(
     store: &Store,
     id: &str,
     interval: Duration,
-    mut tell: impl FnMut(Event),
+    mut tell: impl FnMut(Event) -> bool,
 ) -> Result<(), Error> {
     let container = store.find(id)?;
     let cgroup = &container.record.cgroup;
@@ -52,11 +53,14 @@ pub fn watch(
             // It was deleted meanwhile.
             return Ok(());
         };
-        (killed..stats.oom_kills).for_each(|_| tell(Event::OutOfMemory));
+        let mut listens = (killed..stats.oom_kills).all(|_| tell(Event::OutOfMemory));
         killed = stats.oom_kills;
         if Instant::now() >= next {
             next += interval;
-            tell(Event::Stats(stats));
+            listens &= tell(Event::Stats(stats));
+        }
+        if !listens {
+            return Ok(());
         }
         let mut wanted = vec![PollFd::new(&process, PollFlags::IN)];
         wanted.extend(
@@ -76,7 +80,7 @@ pub fn watch(
         }
         if ended {
             let last = cgroup.stats().map_or(killed, |stats| stats.oom_kills);
-            (killed..last).for_each(|_| tell(Event::OutOfMemory));
+            (killed..last).all(|_| tell(Event::OutOfMemory));
             return Ok(());
         }
     }

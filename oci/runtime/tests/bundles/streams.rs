@@ -233,3 +233,18 @@ fn devices_of_its_own_are_made_whatever_the_rules_say() {
     let refused = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(refused.contains("not permitted"), "{refused}");
 }
+
+#[test]
+fn a_reader_who_is_gone_is_told_of_and_is_no_panic() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_tucano_oci"))
+        .arg("features")
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("stdout: Broken pipe"), "{told}");
+}
