@@ -20,6 +20,7 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(180);
 const API: &str = "http://127.0.0.1:7070/v1";
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// A way from the archive to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,8 +175,8 @@ impl Cluster {
         );
         let agent = format!(
             "controller = \"http://127.0.0.1:7070\"\ndata_dir = \"{path}/agent\"\nip = \"127.0.0.11\"\nname = \"w1\"\n\
-             listen = \"127.0.0.11:7071\"\npublish_interval = \"200ms\"\ncgroup = \"tucano-bench-{}\"\n",
-            std::process::id()
+             listen = \"127.0.0.11:7071\"\npublish_interval = \"200ms\"\ncgroup = \"{}\"\n",
+            cgroup()
         );
         fs::write(place.join("ctl.toml"), ctl)?;
         fs::write(place.join("agent.toml"), agent)?;
@@ -238,7 +239,17 @@ impl Drop for Cluster {
                 eprintln!("bench: cannot end a program: {error}");
             }
         }
+        // The agent leaves the parent of its cgroups to the next one: here there is none. Of v1 and v2, whichever there is.
+        let mounts = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
+        for mount in mounts.map(|entry| entry.path()).chain([CGROUPS.into()]) {
+            drop(fs::remove_dir(mount.join(cgroup())));
+        }
     }
+}
+
+/// The parent of the agent's cgroups.
+fn cgroup() -> String {
+    format!("tucano-bench-{}", std::process::id())
 }
 
 fn get(what: &str) -> Result<String> {
