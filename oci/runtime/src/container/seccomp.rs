@@ -170,11 +170,6 @@ impl Filters {
         let conditional = sorted.conditional();
         let answers = sorted.answers(&conditional);
         let default = sorted.default;
-        if default != SeccompAction::Allow || answers.values().any(|one| *one != ALLOW) {
-            let mut program = architecture()?;
-            program.extend(tree::search(default.clone().into(), &answers));
-            self.programs.push(program);
-        }
         let only = |rules: Rules| -> Rules {
             let of_them = |number: &i64| conditional.contains(number);
             rules
@@ -184,7 +179,7 @@ impl Filters {
         };
         // The kernel asks the newest filter first, and on equal strictness its answer counts.
         if default != SeccompAction::Allow && !conditional.is_empty() {
-            let program = program(only(sorted.allowed), default, SeccompAction::Allow)?;
+            let program = program(only(sorted.allowed), default.clone(), SeccompAction::Allow)?;
             let numbers: Vec<_> = conditional.iter().map(|one| unsigned(*one)).collect();
             self.programs.push(tree::only(&numbers, ALLOW, program));
         }
@@ -199,6 +194,12 @@ impl Filters {
                 }
                 Answer::Elsewhere => self.listened = Some(notifying(rules)?),
             }
+        }
+        // The last one: it need not allow the installation of others. What those answer, it leaves to them.
+        if default != SeccompAction::Allow || answers.values().any(|one| *one != ALLOW) {
+            let mut program = architecture()?;
+            program.extend(tree::search(default.into(), &answers));
+            self.programs.push(program);
         }
         Ok(())
     }

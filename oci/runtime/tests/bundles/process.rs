@@ -144,6 +144,25 @@ fn rules_about_arguments_are_kept() {
 }
 
 #[test]
+fn a_filter_need_not_allow_what_installs_it() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("mkdir /made");
+    // One filter for what depends on arguments, and one for what does not.
+    case.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["seccomp"], "action": "SCMP_ACT_ERRNO"},
+        {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28,
+            "args": [{"index": 1, "value": 0o777, "op": "SCMP_CMP_EQ"}]},
+        {"names": ["mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28,
+            "args": [{"index": 2, "value": 0o777, "op": "SCMP_CMP_EQ"}]},
+    ]});
+    let output = case.run();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("No space left"), "{output:?}");
+}
+
+#[test]
 fn an_agent_is_told_of_system_calls_at_start_and_in_commands() {
     if !needs(&NEEDS) {
         return;
