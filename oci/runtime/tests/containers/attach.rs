@@ -84,7 +84,7 @@ fn a_container_does_not_wait_for_who_is_attached() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
-    let case = Case::new(&["spam", "20000000"]);
+    let case = Case::new(&["spam", "2000000"]);
     case.start();
     // They never read.
     let attached: Vec<_> = (0..8)
