@@ -182,13 +182,7 @@ impl Layers {
         layer: &Descriptor,
         diff_id: &Digest,
     ) -> Result<PathBuf, Error> {
-        let turn = self.turn(diff_id);
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.place(diff_id)?.is_there() {
-            let made = self.make(store, layer, diff_id)?;
-            self.keep(vec![(made, diff_id)])?;
-        }
-        self.directory(diff_id)
+        self.once(diff_id, || self.make(store, layer, diff_id))
     }
 
     /// Like [`Layers::unpack`], of a layer that is only coming: it is decompressed and written while it still comes, and
@@ -217,18 +211,15 @@ impl Layers {
         layer: &Descriptor,
         diff_id: &Digest,
     ) -> Result<PathBuf, Error> {
-        let turn = self.turn(diff_id);
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.place(diff_id)?.is_there() {
-            let layer = LayerOf {
-                descriptor: layer,
-                diff_id: Some(diff_id),
-                limits: &self.inner.limits,
-            };
+        let layer = LayerOf {
+            descriptor: layer,
+            diff_id: Some(diff_id),
+            limits: &self.inner.limits,
+        };
+        self.once(diff_id, || {
             let (made, _) = self.make_of(form, layer, Source::Stream(blob))?;
-            self.keep(vec![(made, diff_id)])?;
-        }
-        self.directory(diff_id)
+            Ok(made)
+        })
     }
 
     /// Like [`Layers::unpack_coming`], of a layer whose diff-id nobody has told yet; its diff-id. How it is compressed
@@ -339,6 +330,20 @@ impl Layers {
     fn directory(&self, diff_id: &Digest) -> Result<PathBuf, Error> {
         self.find(diff_id)?
             .ok_or_else(|| Error::NotFound(diff_id.clone()))
+    }
+
+    /// A layer's directory; it is made if it is not there, by one caller at a time.
+    fn once(
+        &self,
+        diff_id: &Digest,
+        make: impl FnOnce() -> Result<Made, Error>,
+    ) -> Result<PathBuf, Error> {
+        let turn = self.turn(diff_id);
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.place(diff_id)?.is_there() {
+            self.keep(vec![(make()?, diff_id)])?;
+        }
+        self.directory(diff_id)
     }
 
     fn turn(&self, diff_id: &Digest) -> Arc<Mutex<()>> {
