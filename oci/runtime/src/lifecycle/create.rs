@@ -158,7 +158,7 @@ fn bear(
         by_systemd,
     )?;
     let scope = make_scope(container, birth.pid);
-    let is_made = scope.is_ok() && container.record.scope.is_some();
+    let is_made = by_systemd && scope.is_ok();
     match scope.and_then(|()| come_up(&birth, container, wanted)) {
         Ok(()) => Ok(birth.process),
         Err(error) => {
