@@ -142,7 +142,6 @@ impl Network {
             let _changing = self.changing_links.lock().await;
             let bridge = self.links.ensure_bridge(&self.bridge, self.subnet).await?;
             links::prepare_node(&self.bridge)?;
-            self.make_room();
             self.links
                 .add_veth(&veth_name(lease.ip), bridge, namespace.fd.as_fd(), lease.ip)
                 .await?;
@@ -211,9 +210,6 @@ impl Network {
             }
         }
         self.enforce().await?;
-        if self.in_force.lock().await.is_some() {
-            self.make_room();
-        }
         self.remove_if_unused().await
     }
 
@@ -249,6 +245,10 @@ impl Network {
         if let Err(error) = firewall.apply(&rules, before.as_ref()).await {
             self.kept().clear();
             return Err(error.into());
+        }
+        if before.is_none() {
+            // Connections are tracked from now on.
+            self.make_room();
         }
         *self.kept() = rules.senders.iter().copied().collect();
         *in_force = Some(rules);
