@@ -37,7 +37,7 @@ enum Evidence {
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 36] = [
+pub(crate) const PACKAGES: [Package; 37] = [
     program(
         "gcc",
         "gcc",
@@ -73,6 +73,12 @@ pub(crate) const PACKAGES: [Package; 36] = [
         "nsenter",
         Purpose::Test,
         "tests look into namespaces",
+    ),
+    program(
+        "strace",
+        "strace",
+        Purpose::Test,
+        "system calls that fail as on other kernels",
     ),
     program(
         "umoci",

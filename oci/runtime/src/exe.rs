@@ -4,6 +4,8 @@
 //! The program runs from a read-only copy of its mount that is part of no namespace: no container can reach the mount to
 //! make it writable, and no copy of the file has to be kept in memory.
 
+mod mapped;
+
 use std::{
     collections::BTreeMap,
     ffi::CString,
@@ -23,6 +25,7 @@ use rustix::{
     mount::OpenTreeFlags,
 };
 
+pub(crate) use self::mapped::as_in_file;
 use crate::sys::{self, MountAttributes};
 
 /// What the program is called in lists of processes; by a descriptor, it would be by that one's number.
@@ -33,16 +36,29 @@ const NAME: &std::ffi::CStr = c"tucano_oci";
 #[error("cannot protect this program from its containers (Linux 5.12 and root are needed): {0}")]
 pub(crate) struct Error(#[from] io::Error);
 
-/// Executes this program again from a read-only mount, unless that is where it runs from.
+const PROGRAM: &str = "/proc/self/exe";
+
+/// Has this process run its program from a read-only mount, unless that is what it does.
 pub(crate) fn protect() -> Result<(), Error> {
-    const PROGRAM: &str = "/proc/self/exe";
-    let flags = statvfs(PROGRAM).map_err(io::Error::from)?.f_flag;
-    if flags.contains(StatVfsMountFlags::RDONLY) {
+    if is_protected()? {
         // That it has another name then is no failure.
         rustix::thread::set_name(NAME).ok();
         return Ok(());
     }
     let program = read_only(Path::new(PROGRAM))?;
+    // To execute it again would take a tenth of a container's start.
+    if mapped::run_from(&program).is_ok() && is_protected()? {
+        return Ok(());
+    }
+    execute(&program)
+}
+
+fn is_protected() -> io::Result<bool> {
+    let flags = statvfs(PROGRAM)?.f_flag;
+    Ok(flags.contains(StatVfsMountFlags::RDONLY))
+}
+
+fn execute(program: &OwnedFd) -> Result<(), Error> {
     let text = |text: &std::ffi::OsStr| CString::new(text.as_bytes()).map_err(io::Error::from);
     let arguments: Vec<_> = std::env::args_os()
         .map(|argument| text(&argument))
@@ -55,7 +71,7 @@ pub(crate) fn protect() -> Result<(), Error> {
             text(&entry)
         })
         .collect::<Result<_, _>>()?;
-    match nix::unistd::fexecve(&program, &arguments, &environment) {
+    match nix::unistd::fexecve(program, &arguments, &environment) {
         Ok(never) => match never {},
         Err(error) => Err(io::Error::from(error).into()),
     }

@@ -40,8 +40,8 @@ pub mod supervisor;
 mod sys;
 mod systemd;
 
-/// Executes this program again from where no container can write to it, unless it runs from there already. To be called before
-/// a container is made or entered.
+/// Has this process run its program from where no container can write to it, if need be by executing it again. To be called
+/// first of all before a container is made or entered, and while there is one thread.
 pub fn protect_program() -> Result<(), String> {
     exe::protect().map_err(|error| error.to_string())
 }

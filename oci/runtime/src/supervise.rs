@@ -10,7 +10,6 @@
 //! a few guests ([`crate::attach`]).
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
     io::Write,
     os::fd::{AsFd, OwnedFd},
@@ -22,7 +21,6 @@ use nix::{
     sched::CloneFlags,
     unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
-use procfs::process::{MMPermissions, MemoryMap};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{WaitId, WaitIdOptions, waitid},
@@ -38,6 +36,7 @@ use crate::{
         rootfs,
         userns::UserNamespace,
     },
+    exe,
     home::{self, Home, ProcessId, Record},
     launch::{Exit, Launch, LogLimits},
     logs::{Source, Stream},
@@ -127,27 +126,8 @@ fn tell(report: OwnedFd, line: &Report) {
 /// There is one of these for each container: starting it took most of the memory that this process has, and waiting takes little.
 fn become_small() {
     let maps = procfs::process::Process::myself().and_then(|myself| myself.maps());
-    let maps = maps.map(|maps| as_in_file(&maps.0));
+    let maps = maps.map(|maps| exe::as_in_file(&maps.0));
     sys::release_memory(&maps.unwrap_or_default());
-}
-
-/// Where memory is as in a program's file: its code, and what lies before it. What lies behind may have been changed when the
-/// program was loaded, read-only as it is now.
-fn as_in_file(maps: &[MemoryMap]) -> Vec<(u64, u64)> {
-    let mut executed = BTreeSet::new();
-    let mut found = Vec::new();
-    for map in maps.iter().filter(|map| map.inode != 0) {
-        let file = (map.dev, map.inode);
-        if map.perms.contains(MMPermissions::WRITE) {
-            executed.insert(file);
-        } else if map.perms.contains(MMPermissions::EXECUTE) {
-            executed.insert(file);
-            found.push(map.address);
-        } else if !executed.contains(&file) {
-            found.push(map.address);
-        }
-    }
-    found
 }
 
 struct Supervisor<'a> {
@@ -376,25 +356,4 @@ pub(crate) fn clear(home: Home<'_>) -> Result<(), home::Error> {
     }
     drop(fs::remove_file(home.path("supervisor.json.tmp")));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MAPS: &str = "\
-1000-3000 r--p 00000000 fe:00 7 /usr/bin/tucano_oci
-3000-5000 r-xp 00002000 fe:00 7 /usr/bin/tucano_oci
-5000-6000 r--p 00004000 fe:00 7 /usr/bin/tucano_oci
-6000-7000 rw-p 00005000 fe:00 7 /usr/bin/tucano_oci
-7000-8000 rw-p 00000000 00:00 0 [heap]
-8000-9000 r-xp 00000000 00:00 0 [vdso]
-";
-
-    #[test]
-    fn only_what_is_as_in_the_file_is_given_back() {
-        use procfs::FromBufRead;
-        let maps = procfs::process::MemoryMaps::from_buf_read(MAPS.as_bytes()).unwrap();
-        assert_eq!(as_in_file(&maps.0), [(0x1000, 0x3000), (0x3000, 0x5000)]);
-    }
 }

@@ -392,6 +392,112 @@ pub(crate) fn release_memory(code: &[(u64, u64)]) {
     }
 }
 
+/// Maps `file` anew in place of a mapping of the same file's same bytes.
+pub(crate) fn map_from(
+    file: impl AsFd,
+    offset: u64,
+    (begin, end): (u64, u64),
+    is_executable: bool,
+) -> io::Result<()> {
+    let executed = if is_executable { libc::PROT_EXEC } else { 0 };
+    // SAFETY: callers name a mapping that is not writable and whose bytes are the file's: whoever reads or executes there, this
+    // function included, finds the same before and after, and the kernel exchanges it at once.
+    let mapped = unsafe {
+        libc::mmap(
+            begin as *mut libc::c_void,
+            (end - begin) as usize,
+            libc::PROT_READ | executed,
+            libc::MAP_PRIVATE | libc::MAP_FIXED,
+            file.as_fd().as_raw_fd(),
+            offset as libc::off_t,
+        )
+    };
+    is_mapped(mapped)
+}
+
+/// Puts a copy that is part of no file in place of a mapping. Nothing else may change what is in it meanwhile.
+pub(crate) fn map_from_nowhere((begin, end): (u64, u64), is_writable: bool) -> io::Result<()> {
+    let length = (end - begin) as usize;
+    let place = begin as *mut libc::c_void;
+    let writable = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    // SAFETY: the kernel finds a place where nothing is.
+    let copy = unsafe { libc::mmap(std::ptr::null_mut(), length, writable, flags, -1, 0) };
+    is_mapped(copy)?;
+    // SAFETY: callers name a readable mapping of that length, and the copy is as long and somewhere else. This program has one
+    // thread, which does nothing between the copying and the exchange: the same bytes are in both.
+    let moved = unsafe {
+        std::ptr::copy_nonoverlapping(place.cast::<u8>(), copy.cast::<u8>(), length);
+        if !is_writable {
+            libc::mprotect(copy, length, libc::PROT_READ);
+        }
+        let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        libc::mremap(copy, length, length, how, place)
+    };
+    is_mapped(moved)
+}
+
+fn is_mapped(address: *mut libc::c_void) -> io::Result<()> {
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Where the kernel takes the parts of a process's memory to be: the beginning of its `struct prctl_mm_map`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct MemoryLayout {
+    pub(crate) start_code: u64,
+    pub(crate) end_code: u64,
+    pub(crate) start_data: u64,
+    pub(crate) end_data: u64,
+    pub(crate) start_brk: u64,
+    pub(crate) brk: u64,
+    pub(crate) start_stack: u64,
+    pub(crate) arg_start: u64,
+    pub(crate) arg_end: u64,
+    pub(crate) env_start: u64,
+    pub(crate) env_end: u64,
+}
+
+/// Where this process's heap ends.
+pub(crate) fn program_break() -> u64 {
+    // SAFETY: no growth is asked for.
+    unsafe { libc::sbrk(0) as u64 }
+}
+
+/// Has `/proc/self/exe` lead to a file (`PR_SET_MM_MAP` of `prctl(2)`), of whose predecessor nothing may be mapped any more.
+/// `layout` is what the kernel knows already.
+pub(crate) fn set_program(file: impl AsFd, layout: &MemoryLayout) -> io::Result<()> {
+    /// The kernel's `struct prctl_mm_map`.
+    #[repr(C)]
+    struct Map {
+        layout: MemoryLayout,
+        auxv: u64,
+        auxv_size: u32,
+        exe_fd: u32,
+    }
+    let map = Map {
+        layout: *layout,
+        auxv: 0,
+        auxv_size: 0,
+        exe_fd: file.as_fd().as_raw_fd() as u32,
+    };
+    // SAFETY: the kernel copies a structure of its own layout and of the size that is passed. It holds what is so already; with
+    // no auxiliary vector given, that stays.
+    let result = unsafe {
+        libc::prctl(
+            libc::PR_SET_MM,
+            libc::PR_SET_MM_MAP,
+            &raw const map,
+            size_of::<Map>(),
+            0,
+        )
+    };
+    check(result.into())
+}
+
 /// Takes over a descriptor that this program was started with.
 ///
 /// To be called at most once per number.

@@ -15,7 +15,7 @@ use crate::{
     outside::Outside,
 };
 
-const WITH_LDD: [Need; 3] = [ROOT, tool("busybox"), tool("ldd")];
+const WITH_LDD: [Need; 4] = [ROOT, tool("busybox"), tool("ldd"), tool("strace")];
 
 /// Waits for a process that executes something else than busybox, keeps its program open, lets it end, and then writes to it.
 const CAPTOR: &str = r#"
@@ -42,6 +42,31 @@ fn the_runtimes_program_cannot_be_overwritten_through_proc_self_exe() {
     if !needs(&WITH_LDD) {
         return;
     }
+    cannot_be_overwritten(|_, program| Command::new(program));
+}
+
+/// The same on a kernel that does not let a process say what its program is: the runtime executes itself again.
+#[test]
+fn nor_can_it_where_it_has_to_execute_itself_again() {
+    if !needs(&WITH_LDD) {
+        return;
+    }
+    let calls = cannot_be_overwritten(|case, program| {
+        let mut command = Command::new("strace");
+        command.args(["-qq", "--output-append-mode", "-o"]);
+        command.arg(case.path("trace"));
+        command.args(["-e", "trace=prctl,execveat"]);
+        command.args(["-e", "inject=prctl:error=EPERM:when=1"]);
+        command.arg(program);
+        command
+    });
+    let again = calls.lines().filter(|call| call.starts_with("execveat("));
+    let refused = calls.matches("(INJECTED)").count();
+    assert_eq!((again.count() > 1, refused > 1), (true, true), "{calls}");
+}
+
+/// What is in the case's file `trace` then.
+fn cannot_be_overwritten(run: impl Fn(&Case, &Path) -> Command) -> String {
     let case = Case::new(CAPTOR);
     let program = case.path("tucano_oci");
     // Not by this process: another test's child would have it open for writing for a moment, and it could not be executed.
@@ -65,7 +90,7 @@ fn the_runtimes_program_cannot_be_overwritten_through_proc_self_exe() {
     }
     case.write();
     let of_copy = || {
-        let mut command = Command::new(&program);
+        let mut command = run(&case, &program);
         command.arg("--root").arg(case.path("state"));
         command
     };
@@ -112,6 +137,7 @@ fn the_runtimes_program_cannot_be_overwritten_through_proc_self_exe() {
             .is_ok()
     };
     wait_until("its end", PATIENCE, nobody_executes_it);
+    fs::read_to_string(case.path("trace")).unwrap_or_default()
 }
 
 fn libraries(program: &Path) -> Vec<PathBuf> {
