@@ -54,13 +54,22 @@ enum Inner {
     /// Once it is in namespaces of its own.
     #[command(hide = true)]
     Measure,
+    /// As the agent, whose layers are unpacked by processes of the program that it is.
+    #[command(hide = true)]
+    UnpackLayer {
+        /// What is to be made of it.
+        request: String,
+    },
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    match arguments.inner {
+    match &arguments.inner {
         None => place::in_own_namespaces(),
         Some(Inner::Measure) => measure(&arguments),
+        Some(Inner::UnpackLayer { request }) => {
+            tucano_agent::confined::unpack_layer(request).map_err(anyhow::Error::msg)
+        }
     }
 }
 
