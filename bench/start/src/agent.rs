@@ -21,7 +21,7 @@ use tucano_api::{
     settings::parse,
 };
 use tucano_image_builder::{Compression, Entry, ImageSpec, Layer};
-use tucano_oci_image::{Limits, Platform, Store};
+use tucano_oci_image::{Form, Layers, Limits, Platform, Store};
 use tucano_oci_runtime::supervisor::Running;
 
 use crate::{
@@ -176,7 +176,7 @@ fn record(executor: &Executor, digest: &Digest, name: &str) -> Result<Record> {
     Ok(record)
 }
 
-/// An image of one program, which has the image's name, in the agent's store.
+/// An image of one program, which has the image's name, among the agent's images and layers.
 fn import(place: &Place, data: &Path) -> Result<Digest> {
     let program = place.directory("tools")?.join("true");
     compile(include_str!("true.c"), &program)?;
@@ -186,9 +186,16 @@ fn import(place: &Place, data: &Path) -> Result<Digest> {
     )?;
     let archive = ImageSpec::new("bench").layer(layer).build()?.archive()?;
     // Its lock is free again before the agent opens it.
-    let images = DataDir::open(data)?.images();
-    let store = Store::open(&images, Limits::default())?;
+    let data = DataDir::open(data)?;
+    let store = Store::open(&data.images(), Limits::default())?;
     let image = store.import_archive(&*archive, &Platform::host())?;
+    // There is no controller that the agent could fetch them from.
+    let open = |form| Layers::open_in_form(&data.layers(), Limits::default(), form);
+    let mut layers = open(Form::Erofs)?;
+    if layers.try_erofs().is_err() {
+        layers = open(Form::Directories)?;
+    }
+    layers.unpack_all(&store, &image.layers())?;
     Ok(image.digest.to_string().parse()?)
 }
 
