@@ -402,6 +402,13 @@ pub enum Own {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Run what standard input asks for in a supervised container, with a terminal or without, until it ends or standard input
+    /// does. Both streams are frames (see oci/session).
+    #[command(hide = true)]
+    Session {
+        /// The container's home directory.
+        home: PathBuf,
+    },
     /// Show what a supervised container writes, from now on until its end; its exit code is this program's.
     #[command(hide = true)]
     Attach {

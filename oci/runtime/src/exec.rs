@@ -30,7 +30,7 @@ use crate::{
         user::User,
         userns::UserNamespace,
     },
-    home::{Home, Record},
+    home::{Home, ProcessId, Record},
     launch::Launch,
     notification,
     sys::{self, Cloned},
@@ -68,7 +68,35 @@ pub fn run(exec: &Exec) -> Result<i32, String> {
 
 impl Exec<'_> {
     fn run(&self) -> Result<Report, Failure> {
-        let home = Home(self.home);
+        let host = Host::open(self.home)?;
+        let process = process_of(&host.launch.spec)?.clone();
+        let stdio = Stdio::Given(self.stdio().step("stdio")?);
+        host.start(&process, stdio, self.command)?
+            .wait(self.timeout)
+    }
+
+    fn stdio(&self) -> std::io::Result<[OwnedFd; 3]> {
+        if self.report {
+            let null = || File::options().read(true).write(true).open("/dev/null");
+            return Ok([null()?.into(), null()?.into(), null()?.into()]);
+        }
+        own_streams()
+    }
+}
+
+/// A supervised container that runs.
+pub(crate) struct Host {
+    pub(crate) launch: Launch,
+    cgroup: Cgroup,
+    user: User,
+    container: ProcessId,
+    target: OwnedFd,
+}
+
+impl Host {
+    /// The one of this home directory.
+    pub(crate) fn open(home: &Path) -> Result<Self, Failure> {
+        let home = Home(home);
         let gone = || Failure::new("container", "it does not run");
         let launch: Launch = home
             .read("launch.json")
@@ -82,24 +110,32 @@ impl Exec<'_> {
             return Err(gone());
         };
         let target = container.open().step("container")?.ok_or_else(gone)?;
-        let guest = Guest {
-            manner: Manner::supervised(Stdio::Given(self.stdio().step("stdio")?)),
-            spec: &launch.spec,
-            process: process_of(&launch.spec)?,
-            user: Some(user),
-            namespace: UserNamespace::of(&launch.spec, container.pid)?,
+        Ok(Self {
+            launch,
+            cgroup: record.cgroup,
+            user,
+            container,
             target,
-            command: self.command,
-        };
-        guest.start(&record.cgroup)?.wait(self.timeout)
+        })
     }
 
-    fn stdio(&self) -> std::io::Result<[OwnedFd; 3]> {
-        if self.report {
-            let null = || File::options().read(true).write(true).open("/dev/null");
-            return Ok([null()?.into(), null()?.into(), null()?.into()]);
-        }
-        own_streams()
+    /// Starts a command in it, by its own user; `process` is what it is, but for its arguments.
+    pub(crate) fn start(
+        self,
+        process: &Process,
+        stdio: Stdio,
+        command: &[String],
+    ) -> Result<Child, Failure> {
+        let guest = Guest {
+            manner: Manner::supervised(stdio),
+            spec: &self.launch.spec,
+            process,
+            user: Some(self.user),
+            namespace: UserNamespace::of(&self.launch.spec, self.container.pid)?,
+            target: self.target,
+            command,
+        };
+        guest.start(&self.cgroup)
     }
 }
 
@@ -195,7 +231,12 @@ impl Guest<'_> {
         let stdio = match &self.manner.stdio {
             Stdio::Given(streams) => copies(streams).step("stdio")?,
             Stdio::Terminal { console } => {
-                terminal::pair(&root, self.process.console_size())?.hand_over(console)?
+                let size = self.process.console_size();
+                let pair = || terminal::pair(&root, size);
+                // The container's root owns it, as it owns those that are made inside.
+                let own = self.namespace.as_ref().map(|namespace| &namespace.ids);
+                own.map_or_else(pair, |ids| ids.as_root(pair))?
+                    .hand_over(console)?
             }
             Stdio::Outputs { .. } => return Err(Failure::new("stdio", "a stream is missing")),
         };
@@ -277,14 +318,14 @@ impl Child {
     }
 
     /// With its process group, which is of its session and cannot be another's before it is reaped.
-    fn kill(&self) {
+    pub(crate) fn kill(&self) {
         if let Some(group) = Pid::from_raw(self.pid) {
             kill_process_group(group, Signal::KILL).ok();
         }
         pidfd_send_signal(&self.process, Signal::KILL).ok();
     }
 
-    fn reap(&self) -> rustix::io::Result<i32> {
+    pub(crate) fn reap(&self) -> rustix::io::Result<i32> {
         let status = waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED)?;
         Ok(status.map_or(0, |status| {
             let signal = status.terminating_signal().map(|signal| 128 + signal);

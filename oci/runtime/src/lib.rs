@@ -2,7 +2,7 @@
 //! Knows nothing of clusters, images or networks. `unsafe` in `sys.rs` only.
 //!
 //! For callers: [`profile`] makes a sandbox's specification, [`supervisor`] starts and finds containers, [`cgroup`] reads and
-//! removes what they leave, [`confinement`] keeps a program that reads untrusted files within one directory. For the program `tucano_oci`: [`supervise`], [`exec`] and [`probe`]; beneath them `container` (what
+//! removes what they leave, [`confinement`] keeps a program that reads untrusted files within one directory. For the program `tucano_oci`: [`supervise`], [`exec`], [`session`] and [`probe`]; beneath them `container` (what
 //! happens inside), `logs`, `channel` (what the processes of a start tell each other), `exe` and `home`.
 //!
 //! A container's home directory (`Launch::home`) holds, all written atomically:
@@ -35,6 +35,7 @@ mod logs;
 mod notification;
 pub mod probe;
 pub mod profile;
+pub mod session;
 pub mod supervise;
 pub mod supervisor;
 mod sys;

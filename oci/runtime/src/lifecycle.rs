@@ -12,6 +12,7 @@ mod watch;
 
 use std::{io, path::PathBuf};
 
+pub(crate) use self::relay::receive as receive_terminal;
 pub use self::{
     create::{Create, create},
     end::{delete, kill, signal_number},

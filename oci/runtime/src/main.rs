@@ -16,7 +16,7 @@ use tucano_oci_runtime::{
     attached::{self, Output},
     bundle, exec,
     lifecycle::{self, Create, Event, Exec, Store, Update},
-    probe, protect_program, supervise,
+    probe, protect_program, session, supervise,
 };
 
 use crate::log::Log;
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 /// Whatever else these words may mean on a command line: to run from a read-only mount needlessly does no harm.
 fn protect() -> Result<(), String> {
-    const MAKE_OR_ENTER: [&str; 5] = ["create", "run", "exec", "supervise", "exec-in"];
+    const MAKE_OR_ENTER: [&str; 6] = ["create", "run", "exec", "supervise", "exec-in", "session"];
     let mut words = std::env::args_os().skip(1);
     if words.any(|word| MAKE_OR_ENTER.iter().any(|name| word == *name)) {
         return protect_program();
@@ -90,6 +90,7 @@ fn own(command: &Own) -> Result<i32, String> {
             timeout: timeout_ms.map(std::time::Duration::from_millis),
             report: *report,
         }),
+        Own::Session { home } => session::run(home),
         Own::Attach { home } => attach(home),
         Own::Signal { home, signal } => {
             let number = lifecycle::signal_number(signal).map_err(text)?;

@@ -164,7 +164,8 @@ fn is_ready(fd: BorrowedFd<'_>) -> bool {
     matches!(rustix::event::poll(&mut wanted, Some(&now)), Ok(1..))
 }
 
-fn receive(socket: &OwnedFd) -> io::Result<OwnedFd> {
+/// Takes the outer end of a terminal from the socket that it comes over.
+pub(crate) fn receive(socket: &OwnedFd) -> io::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut name = [0; 64];

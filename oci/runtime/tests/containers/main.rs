@@ -9,4 +9,5 @@ mod isolation;
 mod life;
 mod limits;
 mod sandbox;
+mod session;
 mod user_namespace;

@@ -1,0 +1,277 @@
+//! What the two ends of a session tell each other: who wants a command run in a container, and who runs it there. It passes through
+//! agents and controllers as it is.
+//!
+//! Each frame is a byte that says what it is, the length of what follows as four bytes (the highest first), and that much of it:
+//!
+//! | from the client | | to the client | |
+//! |---|---|---|---|
+//! | 0 | input; nothing: there will be no more | 1 | output |
+//! | 4 | the terminal's new size, as JSON | 2 | error output |
+//! | 5 | what to run, as JSON: the first frame | 3 | how it ended, as JSON: the last frame |
+//!
+//! Over HTTP a session begins with `POST`, `Connection: Upgrade` and `Upgrade: tucano-exec`, and the answer 101. Whoever
+//! closes the connection before the end has the command killed.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The protocol's name in `Upgrade`.
+pub const UPGRADE: &str = "tucano-exec";
+
+/// Longest that a frame may be, without its head; a longer one ends the session.
+pub const FRAME_BYTES: usize = 64 << 10;
+
+/// Kind and length.
+const HEAD_BYTES: usize = 5;
+
+/// Why what came makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A frame of no known kind.
+    #[error("a frame of the unknown kind {0}")]
+    Kind(u8),
+    /// A frame that is too long.
+    #[error("a frame of {0} bytes: at most {FRAME_BYTES} are allowed")]
+    Length(usize),
+    /// A frame whose JSON cannot be understood.
+    #[error("a frame of kind {kind}: {source}")]
+    Json {
+        /// Which kind.
+        kind: u8,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Begin {
+    /// The program, by the container's PATH, and its arguments: at least one.
+    pub command: Vec<String>,
+    /// Whether it gets a terminal, and which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<Terminal>,
+}
+
+/// A terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terminal {
+    /// What kind of terminal the client has (`TERM`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How large it is.
+    pub size: Size,
+}
+
+/// How large a terminal is, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// Its width.
+    pub columns: u16,
+    /// Its height.
+    pub rows: u16,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// With this exit code; 128 and the signal's number where a signal ended it.
+    Exited(i32),
+    /// It could not be run, for this reason.
+    Failed(String),
+}
+
+/// From the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromClient {
+    /// For its standard input; none: it is at its end.
+    Input(Vec<u8>),
+    /// The terminal has another size.
+    Resize(Size),
+    /// What to run.
+    Begin(Begin),
+}
+
+/// To the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToClient {
+    /// From its standard output, or its terminal.
+    Output(Vec<u8>),
+    /// From its standard error.
+    ErrorOutput(Vec<u8>),
+    /// How it ended.
+    End(End),
+}
+
+/// Something that is one frame.
+pub trait Frame: Sized {
+    /// Its kind and what it holds; not longer than [`FRAME_BYTES`].
+    fn parts(&self) -> (u8, Vec<u8>);
+
+    /// Of these parts.
+    ///
+    /// # Errors
+    /// An unknown kind, or JSON that cannot be understood.
+    fn of(kind: u8, content: &[u8]) -> Result<Self, Error>;
+
+    /// As it is sent.
+    fn encode(&self) -> Vec<u8> {
+        let (kind, content) = self.parts();
+        let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + content.len());
+        bytes.push(kind);
+        bytes.extend(length.to_be_bytes());
+        bytes.extend(content);
+        bytes
+    }
+}
+
+impl Frame for FromClient {
+    fn parts(&self) -> (u8, Vec<u8>) {
+        match self {
+            Self::Input(bytes) => (0, bytes.clone()),
+            Self::Resize(size) => (4, json(size)),
+            Self::Begin(begin) => (5, json(begin)),
+        }
+    }
+
+    fn of(kind: u8, content: &[u8]) -> Result<Self, Error> {
+        match kind {
+            0 => Ok(Self::Input(content.to_vec())),
+            4 => parse(kind, content).map(Self::Resize),
+            5 => parse(kind, content).map(Self::Begin),
+            other => Err(Error::Kind(other)),
+        }
+    }
+}
+
+impl Frame for ToClient {
+    fn parts(&self) -> (u8, Vec<u8>) {
+        match self {
+            Self::Output(bytes) => (1, bytes.clone()),
+            Self::ErrorOutput(bytes) => (2, bytes.clone()),
+            Self::End(end) => (3, json(end)),
+        }
+    }
+
+    fn of(kind: u8, content: &[u8]) -> Result<Self, Error> {
+        match kind {
+            1 => Ok(Self::Output(content.to_vec())),
+            2 => Ok(Self::ErrorOutput(content.to_vec())),
+            3 => parse(kind, content).map(Self::End),
+            other => Err(Error::Kind(other)),
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    // Of strings and numbers in structures alone, which is always possible.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn parse<T: DeserializeOwned>(kind: u8, content: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(content).map_err(|source| Error::Json { kind, source })
+}
+
+/// Finds the frames in what comes, however it is cut.
+#[derive(Debug, Default)]
+pub struct Decoder(Vec<u8>);
+
+impl Decoder {
+    /// Takes what has come.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// The next frame, if all of it has come.
+    ///
+    /// # Errors
+    /// What came is no frame; then nothing after it can be understood either.
+    pub fn next<T: Frame>(&mut self) -> Result<Option<T>, Error> {
+        let Some((head, rest)) = self.0.split_first_chunk::<HEAD_BYTES>() else {
+            return Ok(None);
+        };
+        let [kind, length @ ..] = *head;
+        let length = u32::from_be_bytes(length) as usize;
+        if length > FRAME_BYTES {
+            return Err(Error::Length(length));
+        }
+        let Some(content) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let frame = T::of(kind, content)?;
+        self.0.drain(..HEAD_BYTES + length);
+        Ok(Some(frame))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
+mod tests {
+    use super::*;
+
+    fn begin() -> Begin {
+        Begin {
+            command: vec!["sh".into(), "-c".into(), "true".into()],
+            terminal: Some(Terminal {
+                name: Some("xterm".into()),
+                size: Size {
+                    columns: 80,
+                    rows: 24,
+                },
+            }),
+        }
+    }
+
+    #[test]
+    fn frames_are_found_however_they_are_cut() {
+        let sent = [
+            FromClient::Begin(begin()),
+            FromClient::Input(b"ls\n".to_vec()),
+            FromClient::Resize(Size {
+                columns: 1,
+                rows: 2,
+            }),
+            FromClient::Input(Vec::new()),
+        ];
+        let bytes: Vec<u8> = sent.iter().flat_map(Frame::encode).collect();
+        for piece in 1..bytes.len() {
+            let mut decoder = Decoder::default();
+            let mut found = Vec::new();
+            for bytes in bytes.chunks(piece) {
+                decoder.push(bytes);
+                while let Some(frame) = decoder.next::<FromClient>().unwrap() {
+                    found.push(frame);
+                }
+            }
+            assert_eq!(found, sent, "{piece}");
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_table() {
+        let output = ToClient::Output(b"hi".to_vec()).encode();
+        assert_eq!(output, b"\x01\0\0\0\x02hi");
+        let end = ToClient::End(End::Exited(3)).encode();
+        assert_eq!(end, b"\x03\0\0\0\x0c{\"exited\":3}");
+    }
+
+    #[test]
+    fn what_is_no_frame_is_told() {
+        let told = |bytes: &[u8]| {
+            let mut decoder = Decoder::default();
+            decoder.push(bytes);
+            decoder.next::<FromClient>().unwrap_err().to_string()
+        };
+        assert_eq!(
+            told(b"GET / HTTP/1.1\r\n"),
+            "a frame of 1163141167 bytes: at most 65536 are allowed"
+        );
+        assert_eq!(told(b"\x09\0\0\0\0"), "a frame of the unknown kind 9");
+        assert!(told(b"\x05\0\0\0\x02{}").contains("missing field `command`"));
+        assert!(told(b"\x04\0\0\0\x04null").contains("a frame of kind 4"));
+    }
+}
