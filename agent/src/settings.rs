@@ -163,6 +163,8 @@ pub struct Limits {
     pub disk_interval: Span,
     /// Clients that may follow logs at the same time.
     pub followers: usize,
+    /// Commands that may run in containers for others at the same time.
+    pub sessions: usize,
     /// Most lines that one request for logs may ask for.
     pub log_lines: usize,
     /// Most bytes of past output that one request for logs gives.
@@ -184,6 +186,7 @@ impl Default for Limits {
             stalled_transfer: Span::secs(30),
             disk_interval: Span::secs(1),
             followers: 64,
+            sessions: 32,
             log_lines: 10_000,
             log_bytes: Bytes::mib(4),
             layer_bytes: Bytes(32 << 30),
@@ -352,6 +355,7 @@ impl Validate for Limits {
             ("layer_pulls", self.layer_pulls, 64),
             ("prefetches", self.prefetches, 1024),
             ("followers", self.followers, 4096),
+            ("sessions", self.sessions, 1024),
             ("log_lines", self.log_lines, 1_000_000),
         ] {
             if !(1..=most).contains(&value) {

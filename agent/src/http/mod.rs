@@ -1,6 +1,8 @@
-//! What the controller asks of the agent: who it is, the desired set, what may be in the next one, and logs. Nobody else gets an answer.
+//! What the controller asks of the agent: who it is, the desired set, what may be in the next one, logs, and commands in
+//! containers. Nobody else gets an answer.
 
 mod desired;
+mod exec;
 mod logs;
 mod prefetch;
 
@@ -37,6 +39,7 @@ pub struct Api {
     limits: Limits,
     agent_id: String,
     followers: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
 }
 
 impl Api {
@@ -50,6 +53,7 @@ impl Api {
     ) -> Self {
         Self {
             followers: Arc::new(Semaphore::new(limits.followers)),
+            sessions: Arc::new(Semaphore::new(limits.sessions)),
             runner,
             executor,
             token,
@@ -68,6 +72,7 @@ impl Api {
             .route_layer(DefaultBodyLimit::max(body_bytes))
             .route_layer(GlobalConcurrencyLimitLayer::new(REQUESTS_AT_ONCE))
             .route("/v1/processes/{id}/logs", get(logs::get))
+            .route("/v1/processes/{id}/exec", post(exec::post))
             .route("/v1/identity", get(identity))
             .route_layer(from_fn_with_state(Arc::clone(&api), authorize))
             .route("/healthz", get(async || "ok\n"))

@@ -1,8 +1,13 @@
 //! What the agent accepts, and from whom.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tucano_api::agent::Identity;
+use tucano_oci_session::{Begin, Decoder, End, Frame, FromClient, ToClient, UPGRADE};
 
-use crate::node::{desired, on_a_node, process};
+use crate::{
+    controller::TOKEN,
+    node::{Node, PATIENCE, desired, on_a_node, process},
+};
 
 #[test]
 fn only_the_holder_of_the_token_is_answered() {
@@ -120,6 +125,94 @@ fn followers_are_bounded() {
             );
         }
         assert_eq!(node.logs("hello-1", "tail=x").await.status(), 400);
+        node.remove_all(2).await;
+    });
+}
+
+/// The answer to who wants to run something in a process's container.
+async fn session(node: &Node, id: &str, upgrade: Option<&str>) -> reqwest::Response {
+    let url = format!("http://{}/v1/processes/{id}/exec", node.agent_address);
+    let mut request = node.client.post(url).bearer_auth(TOKEN);
+    if let Some(protocol) = upgrade {
+        request = request.header("Connection", "Upgrade");
+        request = request.header("Upgrade", protocol);
+    }
+    request.send().await.unwrap()
+}
+
+fn run(command: &[&str]) -> Vec<u8> {
+    let begin = FromClient::Begin(Begin {
+        command: command.iter().map(ToString::to_string).collect(),
+        terminal: None,
+    });
+    begin.encode()
+}
+
+/// Error output and end.
+async fn told(session: &mut reqwest::Upgraded) -> (String, End) {
+    let (mut decoder, mut buffer, mut said) = (Decoder::default(), [0; 4096], Vec::new());
+    loop {
+        let length = session.read(&mut buffer).await.unwrap();
+        assert!(length > 0, "it closed before its end");
+        decoder.push(&buffer[..length]);
+        while let Some(frame) = decoder.next_frame().unwrap() {
+            match frame {
+                ToClient::ErrorOutput(bytes) => said.extend(bytes),
+                ToClient::End(end) => return (String::from_utf8(said).unwrap(), end),
+                ToClient::Output(_) => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_command_is_run_in_a_processs_container() {
+    on_a_node("", async |node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        let answer = session(&node, "hello-1", Some(UPGRADE)).await;
+        assert_eq!(answer.status(), 101);
+        let mut connection = answer.upgrade().await.unwrap();
+        // The same program again: its port is taken.
+        connection.write_all(&run(&["/hello"])).await.unwrap();
+        let (said, end) = told(&mut connection).await;
+        assert!(said.contains("in use"), "{said}");
+        assert!(matches!(end, End::Exited(code) if code != 0), "{end:?}");
+        assert_eq!(connection.read(&mut [0; 16]).await.unwrap(), 0);
+        let answer = session(&node, "hello-1", Some(UPGRADE)).await;
+        let mut connection = answer.upgrade().await.unwrap();
+        connection.write_all(&run(&["/none"])).await.unwrap();
+        let (_, end) = told(&mut connection).await;
+        assert!(matches!(&end, End::Failed(why) if why.contains("no such program")));
+        assert_eq!(session(&node, "hello-9", Some(UPGRADE)).await.status(), 404);
+        assert_eq!(session(&node, "hello-1", None).await.status(), 426);
+        let other = session(&node, "hello-1", Some("websocket")).await;
+        assert_eq!(other.status(), 426);
+        let url = format!("http://{}/v1/processes/hello-1/exec", node.agent_address);
+        let nobody = node.client.post(url).send().await.unwrap();
+        assert_eq!(nobody.status(), 401);
+        node.remove_all(2).await;
+    });
+}
+
+#[test]
+fn sessions_are_bounded_and_end_with_their_clients() {
+    on_a_node("[limits]\nsessions = 1", async |node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        let first = session(&node, "hello-1", Some(UPGRADE)).await;
+        let connection = first.upgrade().await.unwrap();
+        let second = session(&node, "hello-1", Some(UPGRADE)).await;
+        assert_eq!(second.status(), 429);
+        assert!(second.text().await.unwrap().contains("limits.sessions"));
+        drop(connection);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while session(&node, "hello-1", Some(UPGRADE)).await.status() != 101 {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "the place is never given back"
+            );
+        }
         node.remove_all(2).await;
     });
 }

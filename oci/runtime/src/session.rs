@@ -172,7 +172,7 @@ impl Client {
     }
 
     fn next(&mut self) -> Result<Option<FromClient>, Failure> {
-        self.decoder.next().step("client")
+        self.decoder.next_frame().step("client")
     }
 
     fn tell(&self, frame: &ToClient) -> io::Result<()> {

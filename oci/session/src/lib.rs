@@ -190,7 +190,7 @@ impl Decoder {
     ///
     /// # Errors
     /// What came is no frame; then nothing after it can be understood either.
-    pub fn next<T: Frame>(&mut self) -> Result<Option<T>, Error> {
+    pub fn next_frame<T: Frame>(&mut self) -> Result<Option<T>, Error> {
         let Some((head, rest)) = self.0.split_first_chunk::<HEAD_BYTES>() else {
             return Ok(None);
         };
@@ -243,7 +243,7 @@ mod tests {
             let mut found = Vec::new();
             for bytes in bytes.chunks(piece) {
                 decoder.push(bytes);
-                while let Some(frame) = decoder.next::<FromClient>().unwrap() {
+                while let Some(frame) = decoder.next_frame::<FromClient>().unwrap() {
                     found.push(frame);
                 }
             }
@@ -264,7 +264,7 @@ mod tests {
         let told = |bytes: &[u8]| {
             let mut decoder = Decoder::default();
             decoder.push(bytes);
-            decoder.next::<FromClient>().unwrap_err().to_string()
+            decoder.next_frame::<FromClient>().unwrap_err().to_string()
         };
         assert_eq!(
             told(b"GET / HTTP/1.1\r\n"),

@@ -78,7 +78,7 @@ impl Session {
             let length = length.unwrap();
             assert!(length > 0, "it closed after {:?}", self.output);
             self.decoder.push(&buffer[..length]);
-            while let Some(frame) = self.decoder.next().unwrap() {
+            while let Some(frame) = self.decoder.next_frame().unwrap() {
                 match frame {
                     ToClient::Output(bytes) => self.output += str::from_utf8(&bytes).unwrap(),
                     ToClient::ErrorOutput(bytes) => {
