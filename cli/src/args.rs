@@ -90,6 +90,9 @@ pub enum Command {
     },
     /// Show what a service's processes, or one process, wrote on standard output and standard error.
     Logs(Logs),
+    /// Run a command in a service's process: a shell, for example, where its image has one.
+    #[command(after_help = EXEC_EXIT_CODES)]
+    Exec(Exec),
     /// Remove a service, and wait until nothing of it runs.
     Rm {
         /// The service.
@@ -149,6 +152,38 @@ pub struct Logs {
     /// Which output.
     #[arg(long, value_enum, default_value = "both")]
     pub stream: Stream,
+}
+
+const EXEC_EXIT_CODES: &str = "\
+The exit code is the command's own (128 and the signal's number where one ended it), or 125 where it could not be run.
+
+  tucano exec web -- sh
+  tucano exec web-3 -- cat /etc/hosts
+  tucano exec web -- tar -cf - /data > data.tar";
+
+/// Arguments of `exec`.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// A service, of which a healthy process is chosen, or a process such as hello-3.
+    #[arg(value_name = "SERVICE|PROCESS")]
+    pub name: String,
+    /// Give it a terminal also where standard input or output is none.
+    #[arg(short, long, visible_alias = "tty")]
+    pub terminal: bool,
+    /// Give it no terminal, also where standard input and output are one.
+    #[arg(
+        short = 'T',
+        long,
+        visible_alias = "no-tty",
+        conflicts_with = "terminal"
+    )]
+    pub no_terminal: bool,
+    /// Standard input is passed on anyway.
+    #[arg(short, long, hide = true)]
+    pub interactive: bool,
+    /// The program, by the container's PATH, and its arguments.
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
 }
 
 /// Outputs of a process.
@@ -247,11 +282,22 @@ mod tests {
             "tucano deploy",
             "tucano deploy a --timeout soon",
             "tucano logs a --stream stdin",
+            "tucano exec a",
+            "tucano exec a -tT -- sh",
             "tucano dev --workers 0",
             "tucano ps --token a --token-file b",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
+    }
+
+    #[test]
+    fn exec_is_said_as_people_know_it() {
+        let Command::Exec(exec) = parse("tucano exec -it web -- sh -c x").unwrap().command else {
+            panic!("exec is another command");
+        };
+        assert!(exec.terminal && !exec.no_terminal);
+        assert_eq!(exec.command, ["sh", "-c", "x"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tucano_oci_distribution::{
     Name,
     client::{Credentials, Options, Remote, Secret},
 };
+use tucano_oci_session::UPGRADE;
 
 use crate::{Error, args::Global};
 
@@ -96,6 +97,15 @@ impl Client {
     pub async fn stream(&self, path: &str) -> Result<Response, Error> {
         self.send(self.request(Method::GET, path), "the request")
             .await
+    }
+
+    /// `POST` after which the connection is one of a session's frames.
+    pub async fn upgrade(&self, path: &str) -> Result<Response, Error> {
+        let request = self
+            .request(Method::POST, path)
+            .header("Connection", "Upgrade")
+            .header("Upgrade", UPGRADE);
+        self.send(request, "the request").await
     }
 
     /// `PATCH` with JSON.
@@ -196,7 +206,7 @@ impl Client {
             .await
             .map_err(|error| self.unsent(error, step))?;
         let status = response.status();
-        if status.is_success() {
+        if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }
         let text = self.text(response).await?;

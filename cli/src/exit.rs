@@ -14,7 +14,11 @@ Exit codes:
   4  not all processes became healthy in time; what was configured stands
   5  the controller cannot be reached
   6  the token is missing or wrong
-  7  there is no such service or process";
+  7  there is no such service or process
+exec ends with its command's own, or with 125.";
+
+/// What `exec` ends with where its command could not be run.
+const EXEC_FAILED: u8 = 125;
 
 /// Why a command failed: what happened, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,12 @@ pub enum Error {
         /// What went wrong.
         reason: String,
     },
+    /// A command in a container ended with this exit code, which is ours then.
+    #[error("the command ended with {0}")]
+    Command(u8),
+    /// A command could not be run in a container.
+    #[error("{0}")]
+    NotRun(String),
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", .path.display())]
     File {
@@ -124,14 +134,24 @@ impl Error {
             Self::Unreachable { .. } => 5,
             Self::Unauthorized(_) => 6,
             Self::NotFound(_) => 7,
+            Self::Command(code) => *code,
+            Self::NotRun(_) => EXEC_FAILED,
             Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe => 0,
             _ => 1,
         }
     }
 
-    /// One line on standard error.
+    /// The same of `exec`, whose command may well end with our own exit codes.
+    pub fn of_exec(self) -> Self {
+        match self {
+            own @ Self::Command(_) => own,
+            other => Self::NotRun(other.to_string()),
+        }
+    }
+
+    /// One line on standard error, unless a command has said what there was to say.
     pub fn say(&self) {
-        if self.exit_code() != 0 {
+        if self.exit_code() != 0 && !matches!(self, Self::Command(_)) {
             let text = self.to_string().replace('\n', " ");
             crate::output::talk(&format!("tucano: {text}"));
         }
@@ -171,6 +191,14 @@ mod tests {
             assert_eq!(error.exit_code(), code, "{error}");
             assert!(EXIT_CODES.contains(&format!("\n  {code}  ")), "{code}");
         }
+    }
+
+    #[test]
+    fn exec_has_its_commands_exit_code_or_one_of_its_own() {
+        assert_eq!(Error::Command(3).of_exec().exit_code(), 3);
+        let unknown = Error::NotFound("there is no service x".to_owned()).of_exec();
+        assert_eq!(unknown.exit_code(), 125);
+        assert_eq!(unknown.to_string(), "there is no service x");
     }
 
     #[test]

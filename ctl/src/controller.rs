@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tucano_api::{agent::DesiredSet, ids::NodeName, routes::ServiceRoute, state::Alert};
 use tucano_planner::{Cluster, Event};
@@ -133,7 +133,9 @@ impl Controller {
         // Also with a full disk the old state is served: what a changed topology brings waits to be stored.
         brain.note(Event::Configured { workers, settings }).await?;
 
+        let sessions = usize::try_from(config.current().limits.sessions).unwrap_or(usize::MAX);
         let api = Arc::new(Api {
+            sessions: Arc::new(Semaphore::new(sessions.min(Semaphore::MAX_PERMITS))),
             config,
             brain: brain.clone(),
             deployer,

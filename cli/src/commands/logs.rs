@@ -13,7 +13,7 @@ pub(super) async fn run(client: &Client, logs: &Logs) -> Result<(), Error> {
     let query = query(logs);
     // A process's name is also a possible name of a service; a service of that name goes first.
     let of_service = client
-        .stream(&format!("/v1/services/{}/logs?{query}", name(logs)?))
+        .stream(&format!("/v1/services/{}/logs?{query}", name(&logs.name)?))
         .await;
     let mut response = match of_service {
         Err(Error::NotFound(_)) if logs.name.parse::<ProcessId>().is_ok() => {
@@ -34,10 +34,10 @@ pub(super) async fn run(client: &Client, logs: &Logs) -> Result<(), Error> {
 }
 
 /// Names of processes are names of services, but for their length.
-fn name(logs: &Logs) -> Result<&str, Error> {
-    let known = logs.name.parse::<ServiceName>().map(drop);
-    match known.or_else(|error| logs.name.parse::<ProcessId>().map(drop).map_err(|_| error)) {
-        Ok(()) => Ok(&logs.name),
+pub(super) fn name(name: &str) -> Result<&str, Error> {
+    let known = name.parse::<ServiceName>().map(drop);
+    match known.or_else(|error| name.parse::<ProcessId>().map(drop).map_err(|_| error)) {
+        Ok(()) => Ok(name),
         Err(error) => Err(Error::Usage(error.to_string())),
     }
 }
@@ -78,13 +78,7 @@ mod tests {
     #[test]
     fn names_cannot_lead_elsewhere() {
         for wrong in ["../nodes", "a b", "", "A"] {
-            let logs = Logs {
-                name: wrong.to_owned(),
-                follow: false,
-                tail: None,
-                stream: Stream::Both,
-            };
-            assert_eq!(name(&logs).unwrap_err().exit_code(), 2, "{wrong}");
+            assert_eq!(name(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }
     }
 }

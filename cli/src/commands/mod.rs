@@ -2,6 +2,7 @@
 
 mod check;
 mod deploy;
+mod exec;
 mod logs;
 mod remove;
 mod rollback;
@@ -43,6 +44,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
             wait,
         } => rollback::run(&client()?, &global, &name, revision, wait).await,
         Command::Logs(logs) => logs::run(&client()?, &logs).await,
+        Command::Exec(command) => {
+            let run = async { exec::run(&client()?, &command).await };
+            run.await.map_err(Error::of_exec)
+        }
         Command::Rm { name, wait } => remove::run(&client()?, &global, &name, wait).await,
         Command::Check { file } => check::run(&global, &file).await,
         Command::Dev(dev) => dev::run(listen_address(&global)?, &dev).await,

@@ -8,6 +8,7 @@ use tucano_api::{
     error::ErrorBody,
     ids::{NodeName, ProcessId},
 };
+use tucano_oci_session::UPGRADE;
 
 use crate::config_mgr::ConfigManager;
 
@@ -130,6 +131,23 @@ impl AgentClient {
         self.send(address, request).await
     }
 
+    /// Begins to run something in a process's container: the answer's connection is one of frames.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn exec(
+        &self,
+        address: SocketAddr,
+        process: &ProcessId,
+    ) -> Result<Response, AgentError> {
+        let request = self
+            .client
+            .post(format!("http://{address}/v1/processes/{process}/exec"))
+            .header("Connection", "Upgrade")
+            .header("Upgrade", UPGRADE);
+        self.send(address, request).await
+    }
+
     async fn send(
         &self,
         address: SocketAddr,
@@ -148,7 +166,7 @@ impl AgentClient {
                 source: source.without_url(),
             })?;
         let status = answer.status();
-        if status.is_success() {
+        if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(answer);
         }
         let body = refusal(answer, config.limits.agent_timeout.0).await;

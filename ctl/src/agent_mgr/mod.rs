@@ -18,7 +18,7 @@ use tucano_api::{
 use tucano_planner::{Cluster, Event};
 
 use self::assign::Runner;
-pub use self::client::AgentClient;
+pub use self::client::{AgentClient, AgentError};
 use crate::{
     brain::{Brain, Refused},
     config_mgr::ConfigManager,

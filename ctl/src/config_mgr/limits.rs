@@ -67,6 +67,8 @@ pub struct Limits {
     pub log_lines: u64,
     /// Longest line of logs that is kept in one piece.
     pub log_line_bytes: Bytes,
+    /// Most commands that are run in processes' containers at once. Needs a restart.
+    pub sessions: u64,
     /// Largest database. Needs a restart.
     pub database_bytes: Bytes,
 }
@@ -101,6 +103,7 @@ impl Default for Limits {
             webhook_queue: 1000,
             log_lines: 10_000,
             log_line_bytes: Bytes(64 << 10),
+            sessions: 64,
             database_bytes: Bytes(4 << 30),
         }
     }
@@ -216,6 +219,7 @@ impl Validate for Limits {
             ("webhook_queue", self.webhook_queue, 1, 1_000_000),
             ("log_lines", self.log_lines, 1, 10_000_000),
             ("log_line_bytes", self.log_line_bytes.0, 80, 1 << 24),
+            ("sessions", self.sessions, 1, 4096),
             ("database_bytes", self.database_bytes.0, 256 << 10, 16 * TIB),
         ] {
             check_range(&format!("limits.{key}"), value, least, most)?;

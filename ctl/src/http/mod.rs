@@ -5,6 +5,7 @@ pub mod agents;
 pub mod auth;
 pub mod config;
 pub mod errors;
+pub mod exec;
 pub mod extract;
 pub mod logs;
 pub mod metrics;
@@ -24,6 +25,7 @@ use axum::{
     middleware::from_fn_with_state,
     response::IntoResponse,
 };
+use tokio::sync::Semaphore;
 use tower_http::{
     classify::ServerErrorsFailureClass,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
@@ -60,6 +62,8 @@ pub struct Api {
     pub alerts: Arc<Alerts>,
     /// What the brain counts.
     pub brain_metrics: BrainMetrics,
+    /// Places for commands in processes' containers.
+    pub sessions: Arc<Semaphore>,
     /// When the controller started.
     pub started_at: Timestamp,
 }

@@ -9,7 +9,7 @@ use utoipa::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Api, agents, config, logs, metrics, services, state};
+use super::{Api, agents, config, exec, logs, metrics, services, state};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -47,6 +47,7 @@ pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(services::routes())
         .merge(state::routes())
         .merge(logs::routes())
+        .merge(exec::routes())
         .merge(config::routes())
         .merge(metrics::routes())
         .merge(agents::routes())

@@ -14,14 +14,13 @@ use axum::{Router, body::Body};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use self::crowd::{Crowd, Place};
@@ -186,7 +185,9 @@ struct Server {
     router: Router,
     header_timeout: Duration,
     crowd: Crowd,
-    graceful: GracefulShutdown,
+    /// That no connection is to take another request.
+    ending: CancellationToken,
+    connections: TaskTracker,
 }
 
 impl Server {
@@ -195,7 +196,8 @@ impl Server {
             router,
             header_timeout: bounds.header_timeout,
             crowd: Crowd::new(bounds.connections),
-            graceful: GracefulShutdown::new(),
+            ending: CancellationToken::new(),
+            connections: TaskTracker::new(),
         }
     }
 
@@ -208,10 +210,10 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (router, timeout) = (self.router.clone(), self.header_timeout);
-        let watcher = self.graceful.watcher();
-        tokio::spawn(async move {
+        let ending = self.ending.clone();
+        self.connections.spawn(async move {
             tokio::select! {
-                ended = connection(stream, router, timeout, watcher, &place) => if let Err(error) = ended {
+                ended = connection(stream, router, timeout, ending, &place) => if let Err(error) = ended {
                     tracing::debug!(%error, "a connection broke");
                 },
                 () = place.evicted() => tracing::debug!("an idle connection made room"),
@@ -221,7 +223,9 @@ impl Server {
     }
 
     async fn end(self) {
-        if tokio::time::timeout(DRAIN, self.graceful.shutdown())
+        self.ending.cancel();
+        self.connections.close();
+        if tokio::time::timeout(DRAIN, self.connections.wait())
             .await
             .is_err()
         {
@@ -234,7 +238,7 @@ async fn connection<S>(
     stream: S,
     router: Router,
     header_timeout: Duration,
-    watcher: Watcher,
+    ending: CancellationToken,
     place: &Place,
 ) -> hyper::Result<()>
 where
@@ -254,6 +258,12 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(HEAD_BYTES.max(8192))
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    watcher.watch(connection).await
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    if let Some(ended) = ending.run_until_cancelled(connection.as_mut()).await {
+        return ended;
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
 }
