@@ -3,6 +3,7 @@
 
 mod apis;
 mod deploy;
+mod exec;
 mod limits;
 mod placement;
 mod remove;

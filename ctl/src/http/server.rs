@@ -16,9 +16,10 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use rustix::net::sockopt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -78,7 +79,7 @@ pub async fn bind(listen: Listen) -> Result<TcpListener, ListenError> {
 /// The socket that whoever started us opened as file descriptor 0.
 fn inherited() -> io::Result<TcpListener> {
     let socket = StdTcpListener::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
-    if !rustix::net::sockopt::socket_acceptconn(&socket)? {
+    if !sockopt::socket_acceptconn(&socket)? {
         return Err(io::Error::other("it does not listen"));
     }
     socket.set_nonblocking(true)?;
@@ -134,6 +135,9 @@ pub async fn serve_tcp(
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "no TCP_NODELAY");
                     }
+                    if let Err(error) = keep_alive(&stream) {
+                        tracing::debug!(%error, "no SO_KEEPALIVE");
+                    }
                     let Some(place) = server.place(&stop).await else {
                         break;
                     };
@@ -145,6 +149,17 @@ pub async fn serve_tcp(
     }
     drop(listener);
     server.end().await;
+}
+
+/// A client that vanishes while it follows logs or runs a command would never be missed.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    const IDLE: Duration = Duration::from_secs(60);
+    const INTERVAL: Duration = Duration::from_secs(15);
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, 4)?;
+    Ok(())
 }
 
 /// As [`serve_tcp`], on a unix socket, whose file is removed at the end.
