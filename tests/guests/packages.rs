@@ -9,12 +9,7 @@ use std::{
 };
 
 use tucano_testkit::{needs, tool};
-use tucano_tests::{
-    images::{self, workspace},
-    machines::{MACHINES, Machines},
-};
-
-use crate::load::Load;
+use tucano_tests::images::workspace;
 
 #[test]
 fn packages_keep_to_debians_policy() {
@@ -72,7 +67,7 @@ fn packages_have_static_programs_and_no_secrets() {
 }
 
 /// Whether there are packages; `cargo xtask test` builds them.
-fn are_built() -> bool {
+pub(crate) fn are_built() -> bool {
     let built = directory().is_dir();
     let message = "SKIPPED: this test needs `cargo xtask package --profile dev`";
     assert!(
@@ -86,7 +81,7 @@ fn are_built() -> bool {
 }
 
 /// All three.
-fn packages() -> [PathBuf; 3] {
+pub(crate) fn packages() -> [PathBuf; 3] {
     ["tucano-ctl", "tucano-agent", "tucano-cli"].map(package_of)
 }
 
@@ -107,7 +102,7 @@ fn directory() -> PathBuf {
 }
 
 /// The three packages of the next version, which changes the configurations it comes with.
-fn next_version(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn next_version(directory: &Path) -> Vec<PathBuf> {
     let dpkg_deb = |arguments: &[&OsStr]| {
         let status = Command::new("dpkg-deb").args(arguments).status().unwrap();
         assert!(status.success(), "dpkg-deb {arguments:?}");
@@ -135,71 +130,8 @@ fn next_version(directory: &Path) -> Vec<PathBuf> {
     packages().map(repack).into()
 }
 
-#[test]
-fn packages_are_installed_upgraded_under_load_removed_and_purged() {
-    if !needs(&MACHINES) || !needs(&[tool("dpkg-deb")]) || !are_built() {
-        return;
-    }
-    images::sample("hello");
-    let next = tempfile::Builder::new()
-        .prefix("packages-")
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-        .unwrap();
-    let (first, next) = (inside(packages()), inside(next_version(next.path())));
-    let machines = Machines::new();
-    let [node] = machines.boot(["node"]);
-    let step = |step: &str, lines: &[&str]| {
-        let text = node.ok(&format!("/workspace/tests/guests/packages.sh {step}"));
-        for line in lines {
-            let is_there = text.lines().any(|other| other == *line);
-            assert!(is_there, "{step}: {line:?} is missing in {text}");
-        }
-    };
-
-    step(
-        &format!("install {first}"),
-        &[
-            "elsewhere than on loopback: 0",
-            "/etc/tucano/token root:tucano 640",
-            "/etc/tucano/agent-token root:tucano 640",
-            "secrets: 128 bytes, 2 lines",
-            "users: tucano tucano root",
-            "capabilities: 0000000000000400 0000000000000000",
-        ],
-    );
-    step("configure", &["StatusText=1 of 1 workers are alive"]);
-    step(
-        "deploy",
-        &["processes: 2", "program: 1", "room for connections: 1"],
-    );
-    step("kill", &["restarts: 1 1 1"]);
-    step(
-        "watchdog",
-        &["tucano-agent: 1 timeout", "tucano-ctl: 1 timeout"],
-    );
-
-    let load = Load::on(&machines, (node.ip(), 8080).into(), "hello.localhost");
-    step(
-        &format!("upgrade {next}"),
-        &[
-            "acknowledged at least one: 1; lost: 0",
-            "versions: 9.0.1.0-1",
-            "new configuration beside it: 2",
-        ],
-    );
-    let asked = load.stop();
-    assert!(asked.answers > 0 && asked.failures.is_empty(), "{asked:?}");
-
-    step("remove", &["units: 0", "processes: 0", "kept: 4"]);
-    step(
-        &format!("return {next}"),
-        &["acknowledged at least one: 1; lost: 0"],
-    );
-    step("purge", &["left: ", "users: 1"]);
-}
-
 /// Where a machine finds files of the workspace.
-fn inside(paths: impl IntoIterator<Item = PathBuf>) -> String {
+pub(crate) fn inside(paths: impl IntoIterator<Item = PathBuf>) -> String {
     let place = |path: PathBuf| {
         let below = path.strip_prefix(workspace()).unwrap().to_owned();
         format!("/workspace/{}", below.display())

@@ -5,6 +5,7 @@ set -eEuo pipefail
 trap 'echo "FAILED in line $LINENO: $BASH_COMMAND" >&2' ERR
 PATIENCE=300
 IP=$(ip -oneline -4 address show dev vec0 | sed -E 's/.* inet ([0-9.]+).*/\1/')
+SYSTEMD=$(systemctl --version | sed -n '1s/^systemd \([0-9]*\) .*/\1/p')
 UNITS="tucano-ctl tucano-balancer tucano-agent tucano-processes"
 
 failed() {
@@ -49,7 +50,7 @@ step_install() {
         systemctl --quiet is-active "$unit" || failed "$unit does not run"
         systemctl --quiet is-enabled "$unit" || failed "$unit is not enabled"
     done
-    echo "elsewhere than on loopback: $(ss --no-header --listening --tcp --numeric | grep -E ':(7070|7071|8080) ' | grep -vc 127.0.0.1)"
+    echo "elsewhere than on loopback: $(ss --no-header --listening --tcp --numeric | grep -E ':(7070|7071|8080) ' | grep -vc 127.0.0.1 || true)"
     stat --format='%n %U:%G %a' /etc/tucano/token /etc/tucano/agent-token
     echo "secrets: $(cat /etc/tucano/token /etc/tucano/agent-token | wc -c) bytes, $(sort -u /etc/tucano/*token | wc -l) lines"
     echo "users: $(for unit in ctl balancer agent; do stat --format=%U "/proc/$(pid_of tucano-$unit)"; done | xargs)"
@@ -106,6 +107,20 @@ END
 
 same_processes() { cmp /tmp/processes <(processes) || failed "the processes are others"; }
 
+# Who holds the processes' cgroup does not matter, nor how it ends. systemd before 254 can start no other while there are
+# processes, and gives up after some tries; then there is none that could end again.
+holder_ends() {
+    local pid
+    pid=$(pid_of tucano-processes)
+    if [ "$pid" = 0 ]; then return; fi
+    kill -s "$1" "$pid"
+    if [ "$SYSTEMD" -ge 254 ]; then
+        await is_another tucano-processes "$pid"
+    else
+        await systemctl --quiet is-failed tucano-processes
+    fi
+}
+
 step_kill() {
     for unit in tucano-agent tucano-ctl tucano-balancer; do
         local pid
@@ -114,12 +129,16 @@ step_kill() {
         await is_another "$unit" "$pid"
         await answers
     done
-    # Who holds the processes' cgroup does not matter.
-    kill -KILL "$(pid_of tucano-processes)"
+    for signal in TERM KILL; do
+        holder_ends "$signal"
+        same_processes
+    done
     await healthy
-    same_processes
     echo "restarts: $(for unit in ctl balancer agent; do systemctl show --property=NRestarts --value "tucano-$unit"; done | xargs)"
+    tell_failed
 }
+
+tell_failed() { echo "failed units: $(systemctl --failed --quiet --no-legend | wc -l)"; }
 
 # A program that stands still is restarted.
 step_watchdog() {
@@ -184,11 +203,19 @@ step_upgrade() {
     test "$socket" = "$(stat --format=%i /sys/fs/cgroup/system.slice/tucano-processes.service)" || failed "the processes' unit was restarted"
 }
 
+# After a shutdown in systemd's order, and a boot.
+step_booted() {
+    await alive
+    await answers
+    echo "ended in order: $(journalctl --boot=-1 --unit=tucano-processes --output=cat | grep -c 'Deactivated successfully')"
+    tell_failed
+}
+
 step_remove() {
     dpkg --remove tucano-cli tucano-agent tucano-ctl
     echo "units: $(systemctl list-units --no-legend 'tucano-*' | wc -l)"
     # shellcheck disable=SC2046 # a word each
-    echo "processes: $(ps --no-headers --pid $(xargs </tmp/processes | tr ' ' ,) | wc -l)"
+    echo "processes: $(ps --no-headers --pid $(xargs </tmp/processes | tr ' ' ,) | grep -c . || true)"
     echo "kept: $(find /etc/tucano/ctl.toml /etc/tucano/token /var/lib/tucano/ctl /var/lib/tucano/agent -maxdepth 0 | wc -l)"
 }
 

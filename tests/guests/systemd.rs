@@ -17,13 +17,13 @@ struct Node {
 }
 
 impl Node {
-    fn boot(words: &[&str]) -> Self {
+    fn boot(machines: &Machines, words: &[&str]) -> Self {
         let files = tempfile::Builder::new()
             .prefix("systemd-")
             .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
             .unwrap();
         fs::copy(find_tool("busybox").unwrap(), files.path().join("busybox")).unwrap();
-        let [machine] = Machines::new().boot_with(words, ["node"]);
+        let [machine] = machines.boot_with(words, ["node"]);
         Self { machine, files }
     }
 
@@ -55,7 +55,7 @@ fn containers_are_in_scopes_that_systemd_makes_limits_and_ends() {
     if !can_run() {
         return;
     }
-    let node = Node::boot(&[]);
+    let node = Node::boot(&Machines::new(), &[]);
     let text = node.step(
         "life",
         &[
@@ -115,7 +115,9 @@ fn the_same_on_cgroup_v1() {
     if !can_run() {
         return;
     }
-    let node = Node::boot(&["systemd.unified_cgroup_hierarchy=0"]);
+    // Newer ones have no v1.
+    let machines = Machines::of("bookworm");
+    let node = Node::boot(&machines, &["systemd.unified_cgroup_hierarchy=0"]);
     let text = node.step(
         "hybrid",
         &[

@@ -186,6 +186,12 @@ pub(crate) const PACKAGES: [Package; 37] = [
         Purpose::Test,
         "tests boot machines with systemd from Debian's packages",
     ),
+    Package {
+        name: "debian-archive-keyring",
+        purpose: Purpose::Test,
+        reason: "the keys of those packages",
+        evidence: Evidence::File("/usr/share/keyrings/debian-archive-keyring.gpg"),
+    },
     program(
         "lintian",
         "lintian",

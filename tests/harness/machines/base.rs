@@ -1,4 +1,4 @@
-//! The disk that every machine begins with: made once for each recipe, whichever test comes first.
+//! The disk that every machine begins with: made once for each recipe and suite, whichever test comes first.
 
 use std::{
     fs::{self, File},
@@ -13,42 +13,40 @@ use crate::images::workspace;
 const ATTEMPTS: usize = 3;
 
 /// The disk's file, which is to be left as it is.
-pub(super) fn disk() -> PathBuf {
+pub(super) fn disk(suite: &str) -> PathBuf {
     let directory = workspace().join("target/machines");
     fs::create_dir_all(&directory).expect("a directory");
     let lock = File::create(directory.join("lock")).expect("a lock");
     // Tests run at once, of several programs too; the lock goes with its file.
     lock.lock().expect("a lock");
-    let disk = directory.join(format!("base-{:016x}.ext4", recipe()));
+    let recipe = format!("base-{:016x}", recipe());
+    let disk = directory.join(format!("{recipe}-{suite}.ext4"));
     if !disk.exists() {
-        make(&directory, &disk);
+        remove_old(&directory, &recipe);
+        make(&disk, suite);
     }
     disk
 }
 
-fn make(directory: &Path, disk: &Path) {
-    for old in files(directory) {
-        if old.file_name().is_some_and(|name| name != "lock") {
-            remove(&old);
-        }
-    }
+fn make(disk: &Path, suite: &str) {
     let mut failures = Vec::new();
     while failures.len() < ATTEMPTS {
-        match follow_recipe(disk) {
+        match follow_recipe(disk, suite) {
             Ok(()) => return,
             Err(failure) => failures.push(failure),
         }
     }
     panic!(
-        "the machines' disk cannot be made:\n{}",
+        "the machines' disk of {suite} cannot be made:\n{}",
         failures.join("\n")
     );
 }
 
-fn follow_recipe(disk: &Path) -> Result<(), String> {
+fn follow_recipe(disk: &Path, suite: &str) -> Result<(), String> {
     let output = Command::new(here().join("base.sh"))
         .arg(disk)
         .arg(here().join("base"))
+        .arg(suite)
         .output()
         .expect("base.sh runs");
     if output.status.success() {
@@ -59,14 +57,14 @@ fn follow_recipe(disk: &Path) -> Result<(), String> {
     Err(format!("{}\n{out}{err}", output.status))
 }
 
-/// Of an earlier recipe, or of a run that was killed.
-fn remove(path: &Path) {
-    let removed = if path.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
-    removed.expect("what is old can be removed");
+/// What is of an earlier recipe, or of a run that was killed.
+fn remove_old(directory: &Path, recipe: &str) {
+    for path in files(directory) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name != "lock" && !(name.starts_with(recipe) && name.ends_with(".ext4")) {
+            fs::remove_file(&path).expect("what is old can be removed");
+        }
+    }
 }
 
 /// A number that changes with the recipe.

@@ -1,23 +1,29 @@
 #!/bin/sh
-# base.sh DISK FILES: makes the disk that every machine begins with, from Debian's packages and the tree FILES.
+# base.sh DISK FILES SUITE: makes the disk that every machine begins with, from packages of that suite of Debian or Ubuntu, and
+# the tree FILES.
 set -eu
 disk=$1
 files=$2
+suite=$3
 
 # Gone with this process, however it ends, and quickly.
-if [ "${3:-}" != inside ]; then
-    exec unshare --mount "$0" "$disk" "$files" inside
+if [ "${4:-}" != inside ]; then
+    exec unshare --mount "$0" "$disk" "$files" "$suite" inside
 fi
 root=/mnt
 mount -t tmpfs -o mode=755 root "$root"
 
+# Newer ones have one /usr by their packages alone.
+merged=
+if [ "$suite" = bookworm ]; then merged="--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include=usr-is-merged"; fi
+# shellcheck disable=SC2086 # a word each
 mmdebstrap --quiet --mode=root --variant=apt --aptopt='Acquire::Retries "3"' \
-    --include=systemd,systemd-sysv,ca-certificates,curl,dbus,iproute2,iptables,jq,kmod,nftables,procps \
+    --include=systemd,systemd-sysv,adduser,ca-certificates,curl,dbus,iproute2,iptables,jq,kmod,nftables,procps \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/man/*' \
-    --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include=usr-is-merged \
-    bookworm "$root"
+    $merged \
+    "$suite" "$root"
 # What is installed later is installed as anywhere.
 rm "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
 cp -r "$files/." "$root/"

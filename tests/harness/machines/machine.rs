@@ -124,6 +124,21 @@ impl Machine {
         power.kernel.wait().expect("its kernel has ended");
     }
 
+    /// Has systemd end everything in its order, and waits until it is off.
+    ///
+    /// # Panics
+    /// If it is off, or does not end.
+    pub fn shut_down(&mut self) {
+        // The answer's own connection may end first.
+        self.try_run("systemctl --no-block poweroff").ok();
+        let power = self.power.as_mut().expect("the machine is on");
+        wait_until("the machine's end", PATIENCE, || {
+            let end = power.kernel.try_wait();
+            end.expect("its kernel can be asked").is_some()
+        });
+        self.power_off();
+    }
+
     /// Switches it on again, with its disk and address, and waits until systemd has started what it is to start.
     ///
     /// # Panics

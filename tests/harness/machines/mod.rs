@@ -1,5 +1,6 @@
 //! Machines: each a User-mode Linux kernel of its own with systemd as its first process, cgroup v2, a disk that survives power
-//! cuts, and an address in a private network. They begin with Debian's packages (`base.sh`, `base/`), made once and kept in `target/`.
+//! cuts, and an address in a private network. They begin with Debian's packages (`base.sh`, `base/`), made once and kept in `target/`:
+//! Debian 12's, or those of the suite that the test or `TUCANO_MACHINES_SUITE` names.
 //!
 //! ```no_run
 //! # use tucano_tests::machines::{MACHINES, Machines};
@@ -18,7 +19,7 @@ mod base;
 mod machine;
 mod shell;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{env, path::PathBuf, sync::Arc};
 
 use tempfile::TempDir;
 use tucano_testkit::{Need, ROOT, tool};
@@ -37,6 +38,12 @@ pub const MACHINES: [Need; 7] = [
     tool("unshare"),
     Need::Exists("/usr/lib/uml/modules"),
 ];
+
+/// Whose packages machines begin with where nothing else is said.
+const SUITE: &str = "bookworm";
+
+/// Says another suite of Debian or Ubuntu, one that mmdebstrap knows and has the keys of.
+const SUITE_VARIABLE: &str = "TUCANO_MACHINES_SUITE";
 
 /// Number in the subnet of a network's first machine.
 const FIRST_ADDRESS: u32 = 10;
@@ -61,7 +68,16 @@ impl Machines {
     /// If it cannot be made, or the disk that machines begin with.
     #[allow(clippy::new_without_default, reason = "it makes a network")]
     pub fn new() -> Self {
-        let base = base::disk();
+        let suite = env::var(SUITE_VARIABLE);
+        Self::of(suite.as_deref().unwrap_or(SUITE))
+    }
+
+    /// As [`Self::new`], for machines that begin with packages of this suite, whatever is said elsewhere.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn of(suite: &str) -> Self {
+        let base = base::disk(suite);
         let directory = tempfile::Builder::new()
             .prefix("tucano-machines-")
             .tempdir()
