@@ -127,6 +127,9 @@ fn the_same_packages_live_on_debian_13() {
 
     server.machine.shut_down();
     server.machine.boot();
-    server.step("booted", &["ended in order: 1", "failed units: 0"]);
+    server.step(
+        "booted",
+        &["last words: Deactivated successfully", "failed units: 0"],
+    );
     server.step("purge", &["left: ", "users: 1"]);
 }

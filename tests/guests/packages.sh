@@ -207,7 +207,7 @@ step_upgrade() {
 step_booted() {
     await alive
     await answers
-    echo "ended in order: $(journalctl --boot=-1 --unit=tucano-processes --output=cat | grep -c 'Deactivated successfully')"
+    echo "last words: $(journalctl --boot=-1 --unit=tucano-processes --output=cat | tail -n 3 | grep -o 'Deactivated successfully')"
     tell_failed
 }
 
