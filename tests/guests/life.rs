@@ -79,7 +79,13 @@ impl Server {
                 "capabilities: 0000000000000400 0000000000000000",
             ],
         );
-        self.step("configure", &["StatusText=1 of 1 workers are alive"]);
+        self.step(
+            "configure",
+            &[
+                "on an address that came later: 404",
+                "StatusText=1 of 1 workers are alive",
+            ],
+        );
         self.step(
             "deploy",
             &["processes: 2", "program: 1", "room for connections: 1"],

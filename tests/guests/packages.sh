@@ -58,6 +58,14 @@ step_install() {
     tucano services
 }
 
+balancer_listens_on() {
+    mkdir -p /etc/systemd/system/tucano-balancer.socket.d
+    printf '[Socket]\nListenStream=\nListenStream=%s:8080\n' "$1" >/etc/systemd/system/tucano-balancer.socket.d/listen.conf
+    systemctl daemon-reload
+    systemctl stop tucano-balancer
+    systemctl restart tucano-balancer.socket tucano-balancer
+}
+
 step_configure() {
     cat >>/etc/tucano/ctl.toml <<END
 # Written by the sysadmin.
@@ -75,15 +83,17 @@ END
     if systemctl reload tucano-ctl; then failed "a wrong configuration was taken"; fi
     cp /tmp/ctl.toml /etc/tucano/ctl.toml
     systemctl reload tucano-ctl
-    mkdir -p /etc/systemd/system/tucano-balancer.socket.d
-    printf '[Socket]\nListenStream=\nListenStream=%s:8080\n' "$IP" >/etc/systemd/system/tucano-balancer.socket.d/listen.conf
+    # As in a boot, where sockets come before the network.
+    balancer_listens_on 192.0.2.1
+    ip address add 192.0.2.1/32 dev lo
+    echo "on an address that came later: $(curl --silent --show-error --output /dev/null --write-out '%{http_code}' http://192.0.2.1:8080/)"
+    ip address del 192.0.2.1/32 dev lo
     for unit in ctl agent; do
         mkdir -p "/run/systemd/system/tucano-$unit.service.d"
         printf '[Service]\nWatchdogSec=20\nTimeoutAbortSec=1\n' >"/run/systemd/system/tucano-$unit.service.d/watchdog.conf"
     done
-    systemctl daemon-reload
-    systemctl stop tucano-balancer
-    systemctl restart tucano-balancer.socket tucano-balancer tucano-ctl tucano-agent
+    balancer_listens_on "$IP"
+    systemctl restart tucano-ctl tucano-agent
     await alive
     await systemd_knows
     systemctl show --property=StatusText tucano-ctl
