@@ -110,7 +110,10 @@ fn packages_are_installed_upgraded_under_load_removed_and_purged() {
         &["tucano-agent: 1 timeout", "tucano-ctl: 1 timeout"],
     );
     server.upgrade_under_load();
-    server.step("remove", &["units: 0", "processes: 0", "kept: 4"]);
+    server.step(
+        "remove",
+        &["units: 0", "mounts: 0", "processes: 0", "kept: 4"],
+    );
     server.step(
         &format!("return {}", server.next),
         &["acknowledged at least one: 1; lost: 0"],

@@ -221,9 +221,20 @@ step_booted() {
     tell_failed
 }
 
+# A layer as it is where the kernel mounts them: this one has nothing to do so.
+mount_layer() {
+    local place=/var/lib/tucano/agent/layers/0123.mnt
+    mkdir "$place"
+    mount -t tmpfs none "$place"
+    touch "$place/file"
+    mount -o remount,ro "$place"
+}
+
 step_remove() {
+    mount_layer
     dpkg --remove tucano-cli tucano-agent tucano-ctl
     echo "units: $(systemctl list-units --no-legend 'tucano-*' | wc -l)"
+    echo "mounts: $(grep -c /var/lib/tucano /proc/self/mountinfo || true)"
     # shellcheck disable=SC2046 # a word each
     echo "processes: $(ps --no-headers --pid $(xargs </tmp/processes | tr ' ' ,) | grep -c . || true)"
     echo "kept: $(find /etc/tucano/ctl.toml /etc/tucano/token /var/lib/tucano/ctl /var/lib/tucano/agent -maxdepth 0 | wc -l)"
