@@ -37,7 +37,7 @@ enum Evidence {
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 37] = [
+pub(crate) const PACKAGES: [Package; 38] = [
     program(
         "gcc",
         "gcc",
