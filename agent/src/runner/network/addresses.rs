@@ -183,11 +183,14 @@ impl Subnet {
         self.prefix
     }
 
+    /// The last address.
+    pub fn broadcast(self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network) | (u32::MAX >> self.prefix))
+    }
+
     /// Every address but the network's, the bridge's and the broadcast address.
     pub fn hosts(self) -> Hosts {
-        let first = u32::from(self.network);
-        let broadcast = first | (u32::MAX >> self.prefix);
-        Hosts(first + 2..broadcast)
+        Hosts(u32::from(self.network) + 2..u32::from(self.broadcast()))
     }
 }
 

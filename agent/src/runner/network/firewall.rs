@@ -5,8 +5,9 @@ use std::{ffi::OsStr, path::PathBuf, process::Stdio};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use super::{
+    elements::{self, Change},
     iptables::Iptables,
-    rules::{Rules, render_removal},
+    rules::{Rules, render_removal, table},
 };
 
 /// Why the rules could not be put in force.
@@ -47,7 +48,7 @@ const TRIAL: &str = "table ip tucano {}\ndelete table ip tucano\n";
 /// What this node's rules are put in force by.
 #[derive(Debug)]
 pub(super) enum Firewall {
-    /// One table, replaced atomically.
+    /// One table, whose elements come and go; more than that is replaced with it, atomically.
     Nftables,
     /// Chains of the tables `nat` and `filter`.
     Iptables(Iptables),
@@ -87,13 +88,13 @@ impl Firewall {
     pub(super) async fn apply(&self, rules: &Rules, before: Option<&Rules>) -> Result<(), Error> {
         match self {
             Self::Nftables => {
-                let change = before.and_then(|before| rules.render_change(before));
-                if let Some(change) = change
-                    && nft(&rules.bridge, &change).await.is_ok()
-                {
-                    return Ok(());
+                if let Some(changes) = before.and_then(|before| rules.changes(before)) {
+                    match change(&rules.bridge, changes).await {
+                        Ok(()) => return Ok(()),
+                        // Somebody else has changed the table: the whole of it helps.
+                        Err(error) => tracing::warn!(%error, "making the whole table anew"),
+                    }
                 }
-                // Where somebody else has changed the table, the whole of it helps.
                 nft(&rules.bridge, &rules.render()).await
             }
             Self::Iptables(iptables) => iptables.apply(rules, before.is_none()).await,
@@ -107,6 +108,15 @@ impl Firewall {
             Self::Iptables(iptables) => iptables.remove(bridge).await,
         }
     }
+}
+
+/// Changes elements of the bridge's table, all of them or none.
+async fn change(bridge: &str, changes: Vec<Change>) -> Result<(), elements::Error> {
+    let table = table(bridge);
+    let changed = tokio::task::spawn_blocking(move || elements::change(&table, &changes));
+    changed
+        .await
+        .map_err(|ended| elements::Error::Socket(ended.into()))?
 }
 
 async fn nft(bridge: &str, text: &str) -> Result<(), Error> {

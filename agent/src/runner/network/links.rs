@@ -3,22 +3,29 @@
 use std::{
     collections::BTreeSet,
     net::Ipv4Addr,
-    os::fd::{AsRawFd, BorrowedFd},
-    thread,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use futures_util::{TryStreamExt, join};
-use nix::sched::{CloneFlags, unshare};
-use rtnetlink::{
-    Error as NetlinkError, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec,
-    LinkVeth, RouteMessageBuilder,
-    packet_route::{
-        link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
-        neighbour::{NeighbourFlags, NeighbourState},
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NlasIterator};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::{
+        InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+        LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    },
+    neighbour::{
+        NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
     },
 };
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::libc::{self, EEXIST, ENODEV, ENOENT, ENXIO};
 
-use super::{addresses::Subnet, pool::Namespace};
+use super::{
+    addresses::Subnet,
+    namespace::{self, Namespace},
+    netlink::{Netlink, Refused, Request},
+};
 
 /// Why a link could not be made, found or removed.
 #[derive(Debug, thiserror::Error)]
@@ -27,14 +34,8 @@ pub enum Error {
     #[error("cannot open a netlink socket: {0}")]
     Socket(#[source] std::io::Error),
     /// A request failed.
-    #[error("cannot {what}: {source}")]
-    Request {
-        /// What was to be done.
-        what: String,
-        /// Why it failed.
-        #[source]
-        source: NetlinkError,
-    },
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// A link that has just been made is not there.
     #[error("the link {0} is gone: something else on the node removed it")]
     Gone(String),
@@ -50,214 +51,313 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The agent is ending.
+    #[error("the agent is ending")]
+    Ending,
 }
 
-/// Says what failed.
-trait Doing<T> {
-    fn doing(self, what: impl Into<String>) -> Result<T, Error>;
+/// What is made is new.
+pub(super) const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+/// It may be there already.
+const ANY: u16 = NLM_F_CREATE | NLM_F_REPLACE;
+/// How the kernel says that something is not there.
+const ABSENT: [i32; 3] = [ENODEV, ENXIO, ENOENT];
+
+/// Netlink in the network namespace of this thread.
+pub(super) fn netlink() -> Result<Netlink, Error> {
+    Netlink::open(NETLINK_ROUTE).map_err(Error::Socket)
 }
 
-impl<T> Doing<T> for Result<T, NetlinkError> {
-    fn doing(self, what: impl Into<String>) -> Result<T, Error> {
-        self.map_err(|source| Error::Request {
-            what: what.into(),
-            source,
-        })
-    }
-}
-
-/// Netlink in the network namespace of the thread that made it.
+/// The bridge and what is attached to it. Clones are of the same.
 #[derive(Debug, Clone)]
-pub(super) struct Links(Handle);
+pub(super) struct Links {
+    bridge: Arc<str>,
+    subnet: Subnet,
+    /// Held while the bridge is made, removed, or given a port.
+    node: Arc<Mutex<Node>>,
+}
+
+#[derive(Debug)]
+struct Node {
+    netlink: Netlink,
+    /// The index of the bridge for which the node's settings have been made.
+    prepared: Option<u32>,
+}
 
 impl Links {
-    /// Opens the socket and answers for it on the current runtime.
-    pub(super) fn connect() -> Result<Self, Error> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
-        tokio::spawn(connection);
-        Ok(Self(handle))
+    /// In the network namespace of this thread. Changes nothing.
+    pub(super) fn new(bridge: &str, subnet: Subnet) -> Result<Self, Error> {
+        let node = Node {
+            netlink: netlink()?,
+            prepared: None,
+        };
+        Ok(Self {
+            bridge: bridge.into(),
+            subnet,
+            node: Arc::new(Mutex::new(node)),
+        })
     }
 
-    /// Makes the bridge, if it is not there, gives it its address and sets it up.
-    pub(super) async fn ensure_bridge(&self, name: &str, subnet: Subnet) -> Result<u32, Error> {
-        if let Some(index) = self.index(name).await? {
-            return Ok(index);
+    /// Connects a network namespace to the bridge under this address: the node's end of the pair is `name`, the process's
+    /// `eth0`. The bridge is made where it is not there.
+    pub(super) fn connect(
+        &self,
+        namespace: Namespace,
+        name: &str,
+        ip: Ipv4Addr,
+    ) -> Result<OwnedFd, Error> {
+        let eth0 = self.with(|node| {
+            let bridge = node.ensure_bridge(&self.bridge, self.subnet)?;
+            node.add_veth(name, bridge, namespace.as_fd(), ip)
+        })?;
+        namespace.configure(eth0, ip, self.subnet)
+    }
+
+    /// Removes an address's link, and what the node knows of the address: what is sent to it fails at once. Absent is fine.
+    pub(super) fn disconnect(&self, name: &str, ip: Ipv4Addr) -> Result<(), Error> {
+        // The kernel takes its time to remove a link: starts do not wait for this one.
+        let mut netlink = netlink()?;
+        if let Some(bridge) = find(&mut netlink, &self.bridge)? {
+            unless_absent(netlink.carry_out(&[forget(bridge.index, ip)]))?;
         }
-        // Without an address of its own it takes the least of its ports', and changes it as they come and go.
-        let bridge = LinkBridge::new(name)
-            .address(hardware_address(subnet.gateway()).into())
-            .build();
-        self.0
-            .link()
-            .add(bridge)
-            .execute()
-            .await
-            .doing(format!("make the bridge {name}"))?;
-        let index = self.expect(name).await?;
-        self.0
-            .address()
-            .add(index, subnet.gateway().into(), subnet.prefix())
-            .execute()
-            .await
-            .doing(format!("give {name} the address {}", subnet.gateway()))?;
+        remove(&mut netlink, name)
+    }
+
+    /// Removes the bridge; absent is fine.
+    pub(super) fn remove_bridge(&self) -> Result<(), Error> {
+        self.with(|node| {
+            node.prepared = None;
+            remove(&mut node.netlink, &self.bridge)
+        })
+    }
+
+    /// Removes those links of the bridge that are of no use, judging by their names.
+    pub(super) fn tidy(&self, is_of_use: impl Fn(&str) -> bool) -> Result<(), Error> {
+        self.with(|node| {
+            let Some(bridge) = find(&mut node.netlink, &self.bridge)? else {
+                return Ok(());
+            };
+            for name in attached_to(&mut node.netlink, bridge.index)? {
+                if !is_of_use(&name) {
+                    remove(&mut node.netlink, &name)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Node) -> Result<T, Error>) -> Result<T, Error> {
+        work(&mut self.node.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Node {
+    /// The bridge's index; where it is not there it is made, with its address, and set up.
+    fn ensure_bridge(&mut self, name: &str, subnet: Subnet) -> Result<u32, Error> {
+        let index = match find(&mut self.netlink, name)? {
+            Some(bridge) => bridge.index,
+            None => self.make_bridge(name, subnet)?,
+        };
+        namespace::forward()?;
+        if self.prepared != Some(index) {
+            namespace::prepare_bridge(name)?;
+            self.prepared = Some(index);
+        }
         Ok(index)
     }
 
+    fn make_bridge(&mut self, name: &str, subnet: Subnet) -> Result<u32, Error> {
+        // Without an address of its own it takes the least of its ports', and changes it as they come and go.
+        let mut bridge = link(vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Address(hardware_address(subnet.gateway()).into()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+        ]);
+        set_up(&mut bridge);
+        let bridge = RouteNetlinkMessage::NewLink(bridge);
+        let made = Request::new(&bridge, NEW, format!("make the bridge {name}"));
+        let told = self.netlink.carry_out(&[made, get(name)])?;
+        let made = newest(&told).ok_or_else(|| Error::Gone(name.to_owned()))?;
+        let address = namespace::address(made.index, subnet.gateway(), subnet);
+        self.netlink.carry_out(&[address])?;
+        Ok(made.index)
+    }
+
     /// Makes a veth pair: `name` in the bridge, its peer `eth0` in the network namespace, with the hardware address of `ip`.
-    pub(super) async fn add_veth(
-        &self,
+    /// The peer's index.
+    fn add_veth(
+        &mut self,
         name: &str,
         bridge: u32,
         namespace: BorrowedFd<'_>,
         ip: Ipv4Addr,
-    ) -> Result<(), Error> {
-        let peer = LinkMessageBuilder::<LinkUnspec>::new()
-            .name("eth0")
-            .address(hardware_address(ip).into())
-            .setns_by_fd(namespace.as_raw_fd())
-            .build();
-        let pair = LinkMessageBuilder::<LinkVeth>::new(name, "eth0")
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .controller(bridge)
-            .build();
-        let what = format!("make the veth pair {name} in the bridge");
-        let add = || self.0.link().add(pair.clone()).execute();
-        match add().await {
-            // One of an earlier start is still there: the kernel removes network namespaces some time after their end.
-            Err(error) if is_present(&error) => {
-                self.remove(name).await?;
-                add().await.doing(what)?;
-            }
-            other => other.doing(what)?,
-        }
-        let index = self.expect(name).await?;
-        self.restrict(name, index, bridge, ip).await?;
-        let up = LinkUnspec::new_with_index(index).up().build();
-        let what = format!("set {name} up");
-        self.0.link().set(up).execute().await.doing(what)
-    }
-
-    /// Makes a port of the bridge, which is not up yet, good for its own addresses alone. The kernel takes requests in their
-    /// order, so that none has to wait for the answer to another.
-    async fn restrict(
-        &self,
-        name: &str,
-        index: u32,
-        bridge: u32,
-        ip: Ipv4Addr,
-    ) -> Result<(), Error> {
-        // Processes must not reach each other: isolated ports exchange frames with the bridge alone. Nor be taken for each other:
-        // a locked port lets only those hardware addresses in that it was told of, and learns none (Linux 5.18).
-        let closed = LinkBridgePort::new(index)
-            .isolated(true)
-            .learning(false)
-            .locked(true)
-            .build();
-        let links = self.0.link();
-        let isolated = links.set_port(closed).execute();
-        let own = self
-            .0
-            .neighbours()
-            .add_bridge(index, &hardware_address(ip))
-            .state(NeighbourState::Noarp)
-            .flags(NeighbourFlags::Controller)
-            .replace()
-            .execute();
-        // What the node knows of the address is not asked of anyone, so that nobody can answer.
-        let known = self
-            .0
-            .neighbours()
-            .add(bridge, ip.into())
-            .link_layer_address(&hardware_address(ip))
-            .replace()
-            .execute();
-        let (isolated, own, known) = join!(isolated, own, known);
-        isolated.doing(format!("isolate {name}"))?;
-        own.doing(format!("tell {name} its hardware address"))?;
-        known.doing(format!("note the hardware address of {ip}"))
-    }
-
-    /// Forgets the hardware address of a process that is gone: what is sent to it fails at once. Absent is fine.
-    pub(super) async fn forget(&self, bridge: u32, ip: Ipv4Addr) -> Result<(), Error> {
-        let mut entry = self.0.neighbours().add(bridge, ip.into());
-        let message = entry.message_mut().clone();
-        match self.0.neighbours().del(message).execute().await {
-            Err(error) if is_absent(&error) => Ok(()),
-            other => other.doing(format!("forget the hardware address of {ip}")),
-        }
-    }
-
-    /// Removes a link; absent is fine.
-    pub(super) async fn remove(&self, name: &str) -> Result<(), Error> {
-        let Some(index) = self.index(name).await? else {
-            return Ok(());
+    ) -> Result<u32, Error> {
+        let pair = RouteNetlinkMessage::NewLink(veth(name, bridge, namespace, ip));
+        let add = || {
+            let what = format!("make the veth pair {name} in the bridge");
+            [Request::new(&pair, NEW, what), get(name)]
         };
-        match self.0.link().del(index).execute().await {
-            Err(error) if is_absent(&error) => Ok(()),
-            other => other.doing(format!("remove the link {name}")),
-        }
+        let told = match self.netlink.carry_out(&add()) {
+            // One of an earlier start is still there: the kernel removes network namespaces some time after their end.
+            Err(error) if error.is(&[EEXIST]) => {
+                remove(&mut self.netlink, name)?;
+                self.netlink.carry_out(&add())?
+            }
+            other => other?,
+        };
+        let (port, peer) = newest(&told)
+            .and_then(|made| Some((made.index, made.peer?)))
+            .ok_or_else(|| Error::Gone(name.to_owned()))?;
+        // The namespace is empty, and stays so if any of these is refused.
+        self.netlink.carry_out(&[
+            restrict(port, name),
+            own_hardware(port, name, ip),
+            known_hardware(bridge, ip),
+            up(port, &format!("set {name} up")),
+        ])?;
+        Ok(peer)
     }
+}
 
-    /// Names of the links that are attached to the bridge.
-    pub(super) async fn attached_to(&self, bridge: u32) -> Result<BTreeSet<String>, Error> {
-        let links: Vec<LinkMessage> = self
-            .0
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .doing("list the node's links")?;
-        let attached = links
-            .iter()
-            .filter(|link| link.attributes.contains(&LinkAttribute::Controller(bridge)));
-        Ok(attached.filter_map(name_of).collect())
+/// The link of this name, if it is there.
+fn find(netlink: &mut Netlink, name: &str) -> Result<Option<Found>, Error> {
+    match netlink.carry_out(&[get(name)]) {
+        Ok(told) => Ok(newest(&told)),
+        Err(error) if error.is(&ABSENT) => Ok(None),
+        Err(error) => Err(error.into()),
     }
+}
 
-    /// The index of a link, if it exists.
-    pub(super) async fn index(&self, name: &str) -> Result<Option<u32>, Error> {
-        let mut found = std::pin::pin!(self.0.link().get().match_name(name).execute());
-        match found.try_next().await {
-            Ok(link) => Ok(link.map(|link| link.header.index)),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(error).doing(format!("look for the link {name}")),
-        }
-    }
+/// Removes a link; absent is fine.
+fn remove(netlink: &mut Netlink, name: &str) -> Result<(), Error> {
+    let message = link(vec![LinkAttribute::IfName(name.to_owned())]);
+    let message = RouteNetlinkMessage::DelLink(message);
+    let what = format!("remove the link {name}");
+    unless_absent(netlink.carry_out(&[Request::new(&message, 0, what)]))
+}
 
-    async fn expect(&self, name: &str) -> Result<u32, Error> {
-        let index = self.index(name).await?;
-        index.ok_or_else(|| Error::Gone(name.to_owned()))
-    }
+/// Names of the links that are attached to the bridge.
+fn attached_to(netlink: &mut Netlink, bridge: u32) -> Result<BTreeSet<String>, Error> {
+    let all = RouteNetlinkMessage::GetLink(link(Vec::new()));
+    let told = netlink.carry_out(&[Request::new(&all, NLM_F_DUMP, "list the node's links")])?;
+    let links = told.iter().filter_map(|told| Found::read(told));
+    let attached = links.filter(|link| link.bridge == Some(bridge));
+    Ok(attached.map(|link| link.name).collect())
+}
 
-    async fn set_up(&self, name: &str) -> Result<u32, Error> {
-        let index = self.expect(name).await?;
-        let up = LinkUnspec::new_with_index(index).up().build();
-        let what = format!("set the process's {name} up");
-        self.0.link().set(up).execute().await.doing(what)?;
-        Ok(index)
+fn unless_absent<T>(result: Result<T, Refused>) -> Result<(), Error> {
+    match result {
+        Err(error) if !error.is(&ABSENT) => Err(error.into()),
+        _ => Ok(()),
     }
+}
 
-    /// Inside of a process's namespace: sets `eth0` up, with its address and the way out through the bridge.
-    pub(super) async fn configure_container(
-        &self,
-        ip: Ipv4Addr,
-        subnet: Subnet,
-    ) -> Result<(), Error> {
-        let index = self.set_up("eth0").await?;
-        let address = self
-            .0
-            .address()
-            .add(index, ip.into(), subnet.prefix())
-            .execute();
-        let out = RouteMessageBuilder::<Ipv4Addr>::new()
-            .gateway(subnet.gateway())
-            .build();
-        let routes = self.0.route();
-        let out = routes.add(out).execute();
-        let (address, out) = join!(address, out);
-        address.doing(format!("give the process the address {ip}"))?;
-        out.doing("give the process its default route")
-    }
+fn link(attributes: Vec<LinkAttribute>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = attributes;
+    message
+}
+
+fn set_up(link: &mut LinkMessage) {
+    link.header.flags |= LinkFlags::Up;
+    link.header.change_mask |= LinkFlags::Up;
+}
+
+fn get(name: &str) -> Request {
+    let message = link(vec![
+        LinkAttribute::IfName(name.to_owned()),
+        // What has passed over it is of no interest, and long.
+        LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
+    ]);
+    let message = RouteNetlinkMessage::GetLink(message);
+    Request::new(&message, 0, format!("look for the link {name}"))
+}
+
+/// Sets a link up.
+pub(super) fn up(index: u32, what: &str) -> Request {
+    let mut message = link(Vec::new());
+    message.header.index = index;
+    set_up(&mut message);
+    Request::new(&RouteNetlinkMessage::SetLink(message), 0, what)
+}
+
+/// A pair, one of which is a port of the bridge, the other one `eth0` of the namespace, and up.
+fn veth(name: &str, bridge: u32, namespace: BorrowedFd<'_>, ip: Ipv4Addr) -> LinkMessage {
+    // Nothing is queued in it: else there would be one queue for each of the node's processors, with files in /sys.
+    let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+    let mut peer = link(vec![
+        LinkAttribute::IfName("eth0".to_owned()),
+        LinkAttribute::Address(hardware_address(ip).into()),
+        LinkAttribute::NetNsFd(namespace.as_raw_fd()),
+    ]);
+    peer.attributes.extend(queues.clone());
+    set_up(&mut peer);
+    let mut pair = link(vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Controller(bridge),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ]);
+    pair.attributes.extend(queues);
+    pair
+}
+
+/// Processes must not reach each other: isolated ports exchange frames with the bridge alone. Nor be taken for each other:
+/// a locked port lets only those hardware addresses in that it was told of, and learns none (Linux 5.18).
+fn restrict(port: u32, name: &str) -> Request {
+    let closed = vec![
+        InfoBridgePort::Isolated(true),
+        InfoBridgePort::Learning(false),
+        InfoBridgePort::Locked(true),
+    ];
+    let mut message = link(vec![LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(closed)),
+    ])]);
+    message.header.index = port;
+    let message = RouteNetlinkMessage::NewLink(message);
+    Request::new(&message, 0, format!("isolate {name}"))
+}
+
+fn own_hardware(port: u32, name: &str, ip: Ipv4Addr) -> Request {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = port;
+    message.header.state = NeighbourState::Noarp;
+    message.header.flags = NeighbourFlags::Controller;
+    let hardware = NeighbourAttribute::LinkLayerAddress(hardware_address(ip).into());
+    message.attributes = vec![hardware];
+    let message = RouteNetlinkMessage::NewNeighbour(message);
+    let what = format!("tell {name} its hardware address");
+    Request::new(&message, ANY, what)
+}
+
+/// What the node knows of the address is not asked of anyone, so that nobody can answer.
+fn known_hardware(bridge: u32, ip: Ipv4Addr) -> Request {
+    let mut message = neighbour(bridge, ip);
+    let hardware = NeighbourAttribute::LinkLayerAddress(hardware_address(ip).into());
+    message.attributes.push(hardware);
+    let message = RouteNetlinkMessage::NewNeighbour(message);
+    let what = format!("note the hardware address of {ip}");
+    Request::new(&message, ANY, what)
+}
+
+fn forget(bridge: u32, ip: Ipv4Addr) -> Request {
+    let message = RouteNetlinkMessage::DelNeighbour(neighbour(bridge, ip));
+    let what = format!("forget the hardware address of {ip}");
+    Request::new(&message, 0, what)
+}
+
+fn neighbour(bridge: u32, ip: Ipv4Addr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = bridge;
+    message.header.state = NeighbourState::Permanent;
+    let address = NeighbourAttribute::Destination(NeighbourAddress::Inet(ip));
+    message.attributes = vec![address];
+    message
 }
 
 /// A locally administered address that follows from the IPv4 address, so that what a neighbour has learned of the address
@@ -267,91 +367,41 @@ pub(super) fn hardware_address(ip: Ipv4Addr) -> [u8; 6] {
     [0x02, b't', a, b, c, d]
 }
 
-fn name_of(link: &LinkMessage) -> Option<String> {
-    link.attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => Some(name.clone()),
-            _ => None,
-        })
+/// What the kernel tells of a link.
+#[derive(Debug, Default)]
+struct Found {
+    index: u32,
+    name: String,
+    /// The other end of a pair, in its own namespace.
+    peer: Option<u32>,
+    bridge: Option<u32>,
 }
 
-fn is_absent(error: &NetlinkError) -> bool {
-    matches!(error, NetlinkError::NetlinkError(message)
-        if matches!(message.to_io().raw_os_error(), Some(nix::libc::ENODEV | nix::libc::ENXIO | nix::libc::ENOENT)))
-}
-
-/// Makes a network namespace, with loopback up in it.
-pub(super) async fn new_namespace() -> Result<Namespace, Error> {
-    let runtime = tokio::runtime::Handle::current();
-    let namespace = on_own_thread(move || {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Namespace(errno.into()))?;
-        // Before any other link exists in it: no process has an IPv6 address, not even a link-local one to reach the node by.
-        // Loopback keeps its own, for who listens on `::` expects to be there at `::1`.
-        set_ipv6("default", false)?;
-        set_ipv6("lo", true)?;
-        let own = std::fs::File::open("/proc/thread-self/ns/net").map_err(Error::Namespace)?;
-        // A socket stays in the namespace that it was made in, whoever uses it.
-        let _here = runtime.enter();
-        Ok(Namespace {
-            fd: own.into(),
-            links: Links::connect()?,
-        })
-    })
-    .await?;
-    namespace.links.set_up("lo").await?;
-    Ok(namespace)
-}
-
-/// A network namespace belongs to a thread: one that has changed it must not go back to a pool.
-async fn on_own_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let thread = thread::Builder::new().name("netns".into());
-    thread
-        // A result that nobody waits for any more is dropped, and what it holds with it.
-        .spawn(move || drop(sender.send(work())))
-        .map_err(Error::Namespace)?;
-    receiver
-        .await
-        .map_err(|_| Error::Namespace(std::io::Error::other("its thread ended early")))?
-}
-
-fn is_present(error: &NetlinkError) -> bool {
-    matches!(error, NetlinkError::NetlinkError(message)
-        if message.to_io().raw_os_error() == Some(nix::libc::EEXIST))
-}
-
-/// Lets the node forward packets, if it does not yet, and local clients reach processes by 127.0.0.1.
-pub(super) fn prepare_node(bridge: &str) -> Result<(), Error> {
-    write_sysctl("/proc/sys/net/ipv4/ip_forward", "1")?;
-    // Packets from processes to 127.0.0.0/8 are dropped by the rules of the input chain.
-    write_sysctl(
-        &format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"),
-        "1",
-    )?;
-    set_ipv6(bridge, false)
-}
-
-fn set_ipv6(interface: &str, enabled: bool) -> Result<(), Error> {
-    let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
-    match write_sysctl(&path, if enabled { "0" } else { "1" }) {
-        // A kernel without IPv6 has nothing to set.
-        Err(Error::Sysctl { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            Ok(())
+impl Found {
+    /// Of the many attributes only these are looked at (`struct ifinfomsg` comes before them).
+    fn read(told: &[u8]) -> Option<Self> {
+        const HEADER_BYTES: usize = 16;
+        let number = |bytes: &[u8]| bytes.first_chunk().copied().map(u32::from_ne_bytes);
+        let mut found = Self {
+            index: number(told.get(4..)?)?,
+            ..Self::default()
+        };
+        for attribute in NlasIterator::new(told.get(HEADER_BYTES..)?) {
+            let attribute = attribute.ok()?;
+            match attribute.kind() {
+                libc::IFLA_IFNAME => {
+                    let name = attribute.value().split(|byte| *byte == 0).next()?;
+                    found.name = String::from_utf8_lossy(name).into_owned();
+                }
+                libc::IFLA_LINK => found.peer = number(attribute.value()),
+                libc::IFLA_MASTER => found.bridge = number(attribute.value()),
+                _ => {}
+            }
         }
-        other => other,
+        Some(found)
     }
 }
 
-fn write_sysctl(path: &str, value: &str) -> Result<(), Error> {
-    let failed = |source| Error::Sysctl {
-        path: path.to_owned(),
-        source,
-    };
-    if std::fs::read_to_string(path).map_err(failed)?.trim() == value {
-        return Ok(());
-    }
-    std::fs::write(path, value).map_err(failed)
+fn newest(told: &[Vec<u8>]) -> Option<Found> {
+    told.last().and_then(|told| Found::read(told))
 }

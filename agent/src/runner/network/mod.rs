@@ -4,9 +4,14 @@
 
 mod addresses;
 mod conntrack;
+mod elements;
+#[cfg(test)]
+mod elements_tests;
 mod firewall;
 mod iptables;
 mod links;
+mod namespace;
+mod netlink;
 mod pool;
 mod rules;
 
@@ -20,6 +25,7 @@ use std::{
 pub use addresses::{Allocator, Exhausted, IDS_PER_PROCESS, Lease, PortRange, Subnet};
 use firewall::Firewall;
 use links::Links;
+use namespace::Namespace;
 use pool::Pool;
 use rules::Rules;
 
@@ -52,8 +58,6 @@ pub struct Network {
     in_force: tokio::sync::Mutex<Option<Rules>>,
     /// Whom the rules in force keep to his own address, also while others change: nobody else has to wait for those.
     kept: Mutex<BTreeSet<Ipv4Addr>>,
-    /// Held while links change.
-    changing_links: tokio::sync::Mutex<()>,
 }
 
 /// Who has what.
@@ -81,7 +85,7 @@ impl Network {
             bridge: bridge.to_owned(),
             subnet,
             controller,
-            links: Links::connect()?,
+            links: Links::new(bridge, subnet)?,
             pool: Pool::new(ready_namespaces),
             firewall: tokio::sync::OnceCell::new(),
             book: Mutex::new(Book {
@@ -93,7 +97,6 @@ impl Network {
             tracked_connections: 0,
             in_force: tokio::sync::Mutex::new(None),
             kept: Mutex::default(),
-            changing_links: tokio::sync::Mutex::default(),
         })
     }
 
@@ -132,23 +135,17 @@ impl Network {
 
     /// Makes a network namespace that is connected to the bridge under the lease's address.
     pub async fn connect(&self, lease: Lease) -> Result<OwnedFd, Error> {
-        use std::os::fd::AsFd;
         // Before there is anybody whom they concern.
         if !self.kept().contains(&lease.ip) {
             self.enforce().await?;
         }
-        let namespace = self.pool.take().await?;
-        {
-            let _changing = self.changing_links.lock().await;
-            let bridge = self.links.ensure_bridge(&self.bridge, self.subnet).await?;
-            links::prepare_node(&self.bridge)?;
-            self.links
-                .add_veth(&veth_name(lease.ip), bridge, namespace.fd.as_fd(), lease.ip)
-                .await?;
-        }
-        let links = &namespace.links;
-        links.configure_container(lease.ip, self.subnet).await?;
-        Ok(namespace.fd)
+        let (links, name) = (self.links.clone(), veth_name(lease.ip));
+        let connect = move |namespace| links.connect(namespace, &name, lease.ip);
+        let connected = match self.pool.take() {
+            Some(namespace) => blocking(move || connect(namespace)).await,
+            None => Namespace::new_and(connect).await,
+        };
+        Ok(connected?)
     }
 
     /// Prepares for the next start; to be called when one is over.
@@ -181,11 +178,8 @@ impl Network {
     /// Removes the process's link and rules. The lease stays reserved.
     pub async fn disconnect(&self, lease: Lease) -> Result<(), Error> {
         self.stop_forwarding(lease).await?;
-        let _changing = self.changing_links.lock().await;
-        if let Some(bridge) = self.links.index(&self.bridge).await? {
-            self.links.forget(bridge, lease.ip).await?;
-        }
-        Ok(self.links.remove(&veth_name(lease.ip)).await?)
+        let (links, name) = (self.links.clone(), veth_name(lease.ip));
+        Ok(blocking(move || links.disconnect(&name, lease.ip)).await?)
     }
 
     /// Gives the lease back; with the last one, bridge and rules are removed.
@@ -200,15 +194,10 @@ impl Network {
 
     /// Removes links of the bridge that belong to no lease: what an agent that was killed left. Puts the rules in force.
     pub async fn tidy(&self) -> Result<(), Error> {
-        if let Some(bridge) = self.links.index(&self.bridge).await? {
-            let known: BTreeSet<String> =
-                self.book().leases.iter().copied().map(veth_name).collect();
-            for name in self.links.attached_to(bridge).await?.difference(&known) {
-                if name.starts_with(VETH_PREFIX) {
-                    self.links.remove(name).await?;
-                }
-            }
-        }
+        let known: BTreeSet<String> = self.book().leases.iter().copied().map(veth_name).collect();
+        let links = self.links.clone();
+        let is_of_use = move |name: &str| known.contains(name) || !name.starts_with(VETH_PREFIX);
+        blocking(move || links.tidy(is_of_use)).await?;
         self.enforce().await?;
         self.remove_if_unused().await
     }
@@ -284,11 +273,11 @@ impl Network {
             *self.kept() = kept;
             return Ok(());
         }
-        let _changing = self.changing_links.lock().await;
         *in_force = None;
         self.pool.clear().await;
         self.firewall().await?.remove(&self.bridge).await?;
-        Ok(self.links.remove(&self.bridge).await?)
+        let links = self.links.clone();
+        Ok(blocking(move || links.remove_bridge()).await?)
     }
 
     fn kept(&self) -> MutexGuard<'_, BTreeSet<Ipv4Addr>> {
@@ -298,6 +287,14 @@ impl Network {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Runs what waits for the kernel.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, links::Error> + Send + 'static,
+) -> Result<T, links::Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| links::Error::Ending)?
 }
 
 /// How many of the subnet's addresses the rules know, at least up to `last`. They know more than are in use, so that they

@@ -3,11 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write,
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use super::{addresses::Subnet, links::hardware_address};
+use super::{
+    addresses::Subnet,
+    elements::{Change, Element},
+    links::hardware_address,
+};
 
 /// Everything that the table says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,16 +32,16 @@ impl Rules {
     pub(super) fn render(&self) -> String {
         let (table, bridge, subnet) = (table(&self.bridge), &self.bridge, self.subnet);
         let gateway = subnet.gateway();
-        let elements = self.render_elements();
-        let senders = self.render_senders();
-        let apis = self.render_apis();
+        let ports = elements(self.forwards());
+        let senders = elements(self.senders());
+        let apis = elements(self.apis());
         format!(
             r#"table ip {table} {{}}
 delete table ip {table}
 table ip {table} {{
   map ports {{
     type inet_service : ipv4_addr . inet_service
-{elements}  }}
+{ports}  }}
   set senders {{
     type ether_addr . ipv4_addr
 {senders}  }}
@@ -83,114 +86,65 @@ table ip {table} {{
         )
     }
 
-    /// The text for `nft -f -` that makes these of the rules in force. While a table is replaced there is a moment in which
-    /// a new connection finds neither the old nor the new one, and is refused; elements come and go without. None where
-    /// more than elements differs.
-    pub(super) fn render_change(&self, before: &Self) -> Option<String> {
-        let elements_of = |rules: &Self| Self {
+    /// What makes these of the rules in force, in this order. While a table is replaced there is a moment in which a new
+    /// connection finds neither the old nor the new one, and is refused; elements come and go without. None where more than
+    /// elements differs.
+    pub(super) fn changes(&self, before: &Self) -> Option<Vec<Change>> {
+        let with_these_elements = Self {
             forwards: self.forwards.clone(),
             senders: self.senders.clone(),
             apis: self.apis.clone(),
-            ..rules.clone()
+            ..before.clone()
         };
-        if elements_of(before) != *self {
+        if with_these_elements != *self {
             return None;
         }
-        let gone = |port: &u16, to: &SocketAddrV4| self.forwards.get(port) != Some(to);
-        let is_new = |port: &u16, to: &SocketAddrV4| before.forwards.get(port) != Some(to);
-        let senders = |of: &Self, but: &Self| -> Vec<String> {
-            let known: BTreeSet<_> = but.senders.iter().collect();
-            let others = of.senders.iter().filter(|ip| !known.contains(ip));
-            others.map(|ip| sender(*ip)).collect()
-        };
-        let apis = |of: &Self, but: &Self| -> Vec<String> {
-            of.apis.difference(&but.apis).map(api).collect()
-        };
-        let forwards = |of: &Self, which: &dyn Fn(&u16, &SocketAddrV4) -> bool| {
-            let chosen = of.forwards.iter().filter(|(port, to)| which(port, to));
-            chosen.map(|(port, to)| (*port, *to)).collect::<Vec<_>>()
-        };
-        let ports = |(port, _): &(u16, SocketAddrV4)| port.to_string();
-        let targets = |(port, to): &(u16, SocketAddrV4)| forward(*port, *to);
-        let changes = [
-            (
-                "delete",
-                "ports",
-                forwards(before, &gone).iter().map(ports).collect(),
-            ),
-            (
-                "add",
-                "ports",
-                forwards(self, &is_new).iter().map(targets).collect(),
-            ),
-            ("delete", "senders", senders(before, self)),
-            ("add", "senders", senders(self, before)),
-            ("add", "apis", apis(self, before)),
-            ("delete", "apis", apis(before, self)),
+        let all = [
+            without(before.forwards(), self.forwards(), false),
+            without(self.forwards(), before.forwards(), true),
+            without(before.senders(), self.senders(), false),
+            without(self.senders(), before.senders(), true),
+            // Processes are kept from one before the other may be reached.
+            without(self.apis(), before.apis(), true),
+            without(before.apis(), self.apis(), false),
         ];
-        let table = table(&self.bridge);
-        let lines = changes
-            .iter()
-            .filter(|(_, _, elements): &&(_, _, Vec<String>)| !elements.is_empty());
-        let lines = lines.map(|(what, set, elements)| {
-            format!(
-                "{what} element ip {table} {set} {{ {} }}\n",
-                elements.join(", ")
-            )
-        });
-        Some(lines.collect())
+        Some(all.concat())
     }
 
-    fn render_senders(&self) -> String {
-        if self.senders.is_empty() {
-            return String::new();
-        }
-        let each = self
-            .senders
-            .iter()
-            .map(|ip| format!("      {},\n", sender(*ip)));
-        format!("    elements = {{\n{}    }}\n", each.collect::<String>())
+    fn forwards(&self) -> impl Iterator<Item = Element> {
+        let all = self.forwards.iter();
+        all.map(|(port, to)| Element::Forward(*port, *to))
     }
 
-    fn render_apis(&self) -> String {
-        if self.apis.is_empty() {
-            return String::new();
-        }
-        let each = self
-            .apis
-            .iter()
-            .map(|address| format!("      {},\n", api(address)));
-        format!("    elements = {{\n{}    }}\n", each.collect::<String>())
+    fn senders(&self) -> impl Iterator<Item = Element> {
+        self.senders.iter().copied().map(Element::Sender)
     }
 
-    fn render_elements(&self) -> String {
-        // An empty list of elements is a syntax error.
-        if self.forwards.is_empty() {
-            return String::new();
-        }
-        let mut text = String::from("    elements = {\n");
-        for (port, to) in &self.forwards {
-            // Writing to a string cannot fail.
-            writeln!(text, "      {},", forward(*port, *to)).unwrap_or_default();
-        }
-        text.push_str("    }\n");
-        text
+    fn apis(&self) -> impl Iterator<Item = Element> {
+        self.apis.iter().copied().map(Element::Api)
     }
 }
 
-/// An element of the map `ports`.
-fn forward(port: u16, to: SocketAddrV4) -> String {
-    format!("{port} : {} . {}", to.ip(), to.port())
+/// Those that are not among the others come, or go.
+fn without(
+    these: impl Iterator<Item = Element>,
+    others: impl Iterator<Item = Element>,
+    comes: bool,
+) -> Vec<Change> {
+    let others: BTreeSet<_> = others.collect();
+    let these = these.filter(|element| !others.contains(element));
+    these.map(|element| Change { comes, element }).collect()
 }
 
-/// An element of the set `apis`.
-fn api(address: &SocketAddrV4) -> String {
-    format!("{} . {}", address.ip(), address.port())
-}
-
-/// An element of the set `senders`.
-fn sender(ip: Ipv4Addr) -> String {
-    format!("{} . {ip}", hardware(ip))
+/// A set's elements in its definition. An empty list of them is a syntax error.
+fn elements(elements: impl Iterator<Item = Element>) -> String {
+    let lines: String = elements
+        .map(|element| format!("      {element},\n"))
+        .collect();
+    if lines.is_empty() {
+        return lines;
+    }
+    format!("    elements = {{\n{lines}    }}\n")
 }
 
 /// The hardware address as people and programs write it.
@@ -206,7 +160,8 @@ pub(super) fn render_removal(bridge: &str) -> String {
     format!("table ip {table} {{}}\ndelete table ip {table}\n")
 }
 
-fn table(bridge: &str) -> String {
+/// Name of a bridge's table.
+pub(super) fn table(bridge: &str) -> String {
     format!("tucano_{}", bridge.replace('-', "_"))
 }
 
@@ -266,32 +221,44 @@ mod tests {
         );
     }
 
+    fn changes(after: &Rules, before: &Rules) -> Vec<String> {
+        let changes = after.changes(before).unwrap();
+        let text = |Change { comes, element }: &Change| {
+            let what = if *comes { "add" } else { "delete" };
+            format!("{what} {} {element}", element.set())
+        };
+        changes.iter().map(text).collect()
+    }
+
     #[test]
     fn only_the_elements_that_differ_come_and_go() {
         let before = rules(&[(20000, "172.31.0.2:80"), (20001, "172.31.0.3:80")]);
         let mut after = rules(&[(20001, "172.31.0.3:81"), (20002, "172.31.0.4:80")]);
         after.senders = vec!["172.31.1.2".parse().unwrap()];
         assert_eq!(
-            after.render_change(&before).unwrap(),
-            "delete element ip tucano_tucano0 ports { 20000, 20001 }\n\
-             add element ip tucano_tucano0 ports { 20001 : 172.31.0.3 . 81, 20002 : 172.31.0.4 . 80 }\n\
-             add element ip tucano_tucano0 senders { 02:74:ac:1f:01:02 . 172.31.1.2 }\n"
+            changes(&after, &before),
+            [
+                "delete ports 20000 : 172.31.0.2 . 80",
+                "delete ports 20001 : 172.31.0.3 . 80",
+                "add ports 20001 : 172.31.0.3 . 81",
+                "add ports 20002 : 172.31.0.4 . 80",
+                "add senders 02:74:ac:1f:01:02 . 172.31.1.2",
+            ]
         );
-        assert_eq!(after.render_change(&after).unwrap(), "");
+        assert_eq!(changes(&after, &after), [""; 0]);
         let other_apis = Rules {
             apis: BTreeSet::from(["10.0.0.2:7071".parse().unwrap()]),
             ..before.clone()
         };
         assert_eq!(
-            other_apis.render_change(&before).unwrap(),
-            "add element ip tucano_tucano0 apis { 10.0.0.2 . 7071 }\n\
-             delete element ip tucano_tucano0 apis { 10.0.0.1 . 7070 }\n"
+            changes(&other_apis, &before),
+            ["add apis 10.0.0.2 . 7071", "delete apis 10.0.0.1 . 7070"]
         );
         let elsewhere = Rules {
             bridge: "other0".into(),
             ..before.clone()
         };
-        assert_eq!(after.render_change(&elsewhere), None);
+        assert_eq!(after.changes(&elsewhere), None);
     }
 
     #[test]

@@ -1,0 +1,217 @@
+//! Elements of the table's sets, which come and go by netlink: all changes in one batch, which the kernel puts in force
+//! together or not at all. To run `nft` for them would take longer than all else of a start's network.
+//!
+//! The encoding is Linux's (include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h).
+
+use std::{fmt, io, net::Ipv4Addr, net::SocketAddrV4};
+
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_CREATE};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use nix::libc::{
+    AF_INET, AF_UNSPEC, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
+    NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM,
+};
+
+use super::{
+    links::hardware_address,
+    netlink::{Netlink, Refused, Request},
+};
+
+/// An element of one of the table's sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Element {
+    /// Node port → process, in the map `ports`.
+    Forward(u16, SocketAddrV4),
+    /// Who is let in, from his own hardware address, in the set `senders`.
+    Sender(Ipv4Addr),
+    /// Where processes may not send to, in the set `apis`.
+    Api(SocketAddrV4),
+}
+
+/// An element that comes or goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) comes: bool,
+    pub(super) element: Element,
+}
+
+/// Why elements could not be changed; none has been then.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("cannot open a netlink socket: {0}")]
+    Socket(#[source] io::Error),
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+/// Makes all of the changes, in the network namespace of this thread.
+pub(super) fn change(table: &str, changes: &[Change]) -> Result<(), Error> {
+    let mut netlink = Netlink::open(NETLINK_NETFILTER).map_err(Error::Socket)?;
+    let begin = [mark(NFNL_MSG_BATCH_BEGIN, "begin a batch of changes")];
+    let end = [mark(NFNL_MSG_BATCH_END, "end a batch of changes")];
+    let changes = changes.iter().map(|change| change.request(table));
+    let batch: Vec<_> = begin.into_iter().chain(changes).chain(end).collect();
+    netlink.carry_out(&batch)?;
+    Ok(())
+}
+
+impl Change {
+    /// One for each element, so that a refusal tells which.
+    fn request(&self, table: &str) -> Request {
+        let (kind, flags, what) = match self.comes {
+            true => (NFT_MSG_NEWSETELEM, NLM_F_CREATE, "add"),
+            false => (NFT_MSG_DELSETELEM, 0, "delete"),
+        };
+        let (element, set) = (self.element, self.element.set());
+        let what = format!("{what} the element {element} of {set} in the table {table}");
+        let mut body = header(AF_INET, 0);
+        body.extend(bytes(&[
+            DefaultNla::new(NFTA_SET_ELEM_LIST_TABLE, text(table)),
+            DefaultNla::new(NFTA_SET_ELEM_LIST_SET, text(set)),
+            nested(NFTA_SET_ELEM_LIST_ELEMENTS, &[self.attributes()]),
+        ]));
+        Request::raw(subsystem() | kind as u16, flags, body, what)
+    }
+
+    fn attributes(&self) -> DefaultNla {
+        let value = |kind, value| nested(kind, &[DefaultNla::new(NFTA_DATA_VALUE, value)]);
+        let key = value(NFTA_SET_ELEM_KEY, self.element.key());
+        // What goes is known by its key.
+        let data = self.element.data().filter(|_| self.comes);
+        let data = data.map(|data| value(NFTA_SET_ELEM_DATA, data));
+        let all: Vec<_> = [key].into_iter().chain(data).collect();
+        nested(NFTA_LIST_ELEM, &all)
+    }
+}
+
+impl Element {
+    /// Name of the set that it is of.
+    pub(super) fn set(&self) -> &'static str {
+        match self {
+            Self::Forward(..) => "ports",
+            Self::Sender(_) => "senders",
+            Self::Api(_) => "apis",
+        }
+    }
+
+    /// In the order of bytes of the network; of several parts, each fills up four bytes.
+    fn key(&self) -> Vec<u8> {
+        match self {
+            Self::Forward(port, _) => port.to_be_bytes().into(),
+            Self::Sender(ip) => [&hardware_address(*ip)[..], &[0; 2], &ip.octets()].concat(),
+            Self::Api(address) => socket(*address),
+        }
+    }
+
+    fn data(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Forward(_, to) => Some(socket(*to)),
+            Self::Sender(_) | Self::Api(_) => None,
+        }
+    }
+}
+
+/// As `nft` reads and writes it.
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forward(port, to) => write!(f, "{port} : {} . {}", to.ip(), to.port()),
+            Self::Sender(ip) => write!(f, "{} . {ip}", super::rules::hardware(*ip)),
+            Self::Api(address) => write!(f, "{} . {}", address.ip(), address.port()),
+        }
+    }
+}
+
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+
+fn mark(kind: i32, what: &str) -> Request {
+    Request::mark(
+        kind as u16,
+        header(AF_UNSPEC, NFNL_SUBSYS_NFTABLES as u16),
+        what,
+    )
+}
+
+/// `struct nfgenmsg`.
+fn header(family: i32, resource: u16) -> Vec<u8> {
+    let version = 0;
+    let [high, low] = resource.to_be_bytes();
+    vec![family as u8, version, high, low]
+}
+
+fn subsystem() -> u16 {
+    (NFNL_SUBSYS_NFTABLES as u16) << 8
+}
+
+fn socket(address: SocketAddrV4) -> Vec<u8> {
+    [
+        &address.ip().octets()[..],
+        &address.port().to_be_bytes(),
+        &[0; 2],
+    ]
+    .concat()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [text.as_bytes(), &[0]].concat()
+}
+
+fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
+    DefaultNla::new(kind | NLA_F_NESTED, bytes(attributes))
+}
+
+fn bytes(attributes: &[DefaultNla]) -> Vec<u8> {
+    let mut bytes = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut bytes);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `nft` 1.0.6 sends as `NFTA_SET_ELEM_LIST_ELEMENTS`, as strace shows it.
+    #[test]
+    fn elements_are_encoded_as_nft_does() {
+        let attributes = |comes, element| {
+            let elements = [Change { comes, element }.attributes()];
+            bytes(&[nested(NFTA_SET_ELEM_LIST_ELEMENTS, &elements)])
+        };
+        let forward = Element::Forward(20000, "172.31.0.2:8080".parse().unwrap());
+        assert_eq!(
+            attributes(true, forward),
+            b"\x24\x00\x03\x80\x20\x00\x01\x80\x0c\x00\x01\x80\x06\x00\x01\x00\x4e\x20\x00\x00\
+              \x10\x00\x02\x80\x0c\x00\x01\x00\xac\x1f\x00\x02\x1f\x90\x00\x00"
+        );
+        assert_eq!(
+            attributes(false, forward),
+            b"\x14\x00\x03\x80\x10\x00\x01\x80\x0c\x00\x01\x80\x06\x00\x01\x00\x4e\x20\x00\x00"
+        );
+        assert_eq!(
+            attributes(true, Element::Sender("172.31.0.2".parse().unwrap())),
+            b"\x1c\x00\x03\x80\x18\x00\x01\x80\x14\x00\x01\x80\x10\x00\x01\x00\
+              \x02\x74\xac\x1f\x00\x02\x00\x00\xac\x1f\x00\x02"
+        );
+    }
+
+    #[test]
+    fn elements_are_told_as_nft_writes_them() {
+        let text = |element: Element| format!("{}: {element}", element.set());
+        let address = "10.0.0.1:7070".parse().unwrap();
+        assert_eq!(
+            text(Element::Forward(1, address)),
+            "ports: 1 : 10.0.0.1 . 7070"
+        );
+        assert_eq!(text(Element::Api(address)), "apis: 10.0.0.1 . 7070");
+        assert_eq!(
+            text(Element::Sender(*address.ip())),
+            "senders: 02:74:0a:00:00:01 . 10.0.0.1"
+        );
+    }
+}

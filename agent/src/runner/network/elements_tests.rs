@@ -1,0 +1,157 @@
+//! Against `nft`, in network namespaces of the tests' own.
+
+use std::{collections::BTreeMap, fs, process::Command};
+
+use nix::sched::{CloneFlags, unshare};
+use proptest::{collection, prelude::*, test_runner};
+use tucano_testkit::{ROOT, needs, tool};
+
+use super::{
+    elements::{Change, Element, change},
+    firewall::Firewall,
+    rules::{Rules, sample, table},
+};
+
+/// On a thread that has a network of its own, if there can be one here.
+fn in_own_network(test: impl FnOnce() + Send) {
+    if !needs(&[ROOT, tool("nft")]) {
+        return;
+    }
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            test();
+        });
+        thread.join().unwrap();
+    });
+}
+
+fn nft(arguments: &[&str]) -> String {
+    let output = Command::new("nft").args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn make(rules: &Rules) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), rules.render()).unwrap();
+    nft(&["-f", file.path().to_str().unwrap()]);
+}
+
+/// What the kernel has, in an order of its own.
+fn listed(bridge: &str) -> Vec<String> {
+    let text = nft(&["list", "table", "ip", &table(bridge)]);
+    let text = text.replace(bridge, "bridge");
+    let words = text.split(['{', '}', ',', '\n']).map(str::trim);
+    let mut words: Vec<_> = words
+        .filter(|word| !word.is_empty() && *word != "elements =")
+        .map(str::to_owned)
+        .collect();
+    words.sort_unstable();
+    words
+}
+
+fn any_rules() -> impl Strategy<Value = Rules> {
+    let socket = (2_u8..6, 80_u16..83);
+    let forwards = collection::btree_map(20_000_u16..20_008, socket, 0..6);
+    let apis = collection::btree_set((1_u8..5, 7070_u16..7072), 0..4);
+    (forwards, apis, 0_usize..6).prop_map(|(forwards, apis, senders)| {
+        let process = |(ip, port)| format!("172.31.0.{ip}:{port}").parse().unwrap();
+        let api = |(ip, port)| format!("10.0.0.{ip}:{port}").parse().unwrap();
+        let none = sample(&[]);
+        Rules {
+            forwards: BTreeMap::from_iter(
+                forwards.into_iter().map(|(port, to)| (port, process(to))),
+            ),
+            apis: apis.into_iter().map(api).collect(),
+            senders: none.subnet.hosts().take(senders).collect(),
+            ..none
+        }
+    })
+}
+
+#[test]
+fn changes_leave_what_nft_would_have_made_at_once() {
+    in_own_network(|| {
+        let mut runner = test_runner::TestRunner::new(test_runner::Config {
+            failure_persistence: None,
+            ..test_runner::Config::with_cases(12)
+        });
+        let steps = collection::vec(any_rules(), 2..5);
+        let of = |bridge: &str, rules: &Rules| Rules {
+            bridge: bridge.into(),
+            ..rules.clone()
+        };
+        let tested = runner.run(&steps, |steps| {
+            make(&of("ours0", &steps[0]));
+            for step in steps.windows(2) {
+                let changes = step[1].changes(&step[0]).unwrap();
+                change(&table("ours0"), &changes).unwrap();
+                make(&of("nfts0", &step[1]));
+                prop_assert_eq!(listed("ours0"), listed("nfts0"));
+            }
+            Ok(())
+        });
+        tested.unwrap();
+    });
+}
+
+#[test]
+fn one_element_that_is_refused_is_told_and_none_is_changed() {
+    in_own_network(|| {
+        let rules = sample(&[(20000, "172.31.0.2:80")]);
+        make(&rules);
+        let before = listed("tucano0");
+        let forward = |comes, port, to: &str| Change {
+            comes,
+            element: Element::Forward(port, to.parse().unwrap()),
+        };
+        let refused = change(
+            &table("tucano0"),
+            &[
+                forward(false, 20000, "172.31.0.2:80"),
+                forward(false, 20001, "172.31.0.9:99"),
+                forward(true, 20002, "172.31.0.3:80"),
+            ],
+        );
+        let text = refused.unwrap_err().to_string();
+        let told = "cannot delete the element 20001 : 172.31.0.9 . 99 of ports in the table tucano_tucano0: ";
+        assert!(text.starts_with(told), "{text}");
+        assert_eq!(listed("tucano0"), before);
+
+        let elsewhere = change("no_such_table", &[forward(true, 20002, "172.31.0.3:80")]);
+        let text = elsewhere.unwrap_err().to_string();
+        assert!(text.contains("in the table no_such_table: "), "{text}");
+        assert_eq!(listed("tucano0"), before);
+    });
+}
+
+#[test]
+fn a_table_that_somebody_else_has_changed_is_made_anew() {
+    in_own_network(|| {
+        let tokio = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let before = sample(&[(20000, "172.31.0.2:80")]);
+        let after = sample(&[(20000, "172.31.0.2:80"), (20001, "172.31.0.3:80")]);
+        make(&after);
+        let wanted = listed("tucano0");
+        for trouble in [
+            "flush ruleset",
+            "delete element ip tucano_tucano0 ports { 20001 }",
+        ] {
+            make(&after);
+            nft(&[trouble]);
+            // The one element that goes is not there any more.
+            let changed = async {
+                let nftables = Firewall::Nftables;
+                nftables.apply(&before, Some(&after)).await?;
+                nftables.apply(&after, Some(&before)).await
+            };
+            tokio.block_on(changed).unwrap();
+            assert_eq!(listed("tucano0"), wanted, "{trouble}");
+        }
+    });
+}
