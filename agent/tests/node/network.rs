@@ -68,3 +68,28 @@ fn a_process_reaches_itself_by_loopback_and_has_no_ipv6_address_otherwise() {
         assert!(logged.contains("exit=ended with exit code 0"), "{logged}");
     });
 }
+
+#[test]
+fn a_port_of_the_bridge_is_good_for_its_process_s_own_addresses_alone() {
+    on_a_node("", async |node| {
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        let port = "tuac1f0002";
+        let told = output("ip", &["-d", "-o", "link", "show", port]);
+        for setting in [
+            "master tucano0 ",
+            "isolated on ",
+            "learning off ",
+            "locked on ",
+            "numtxqueues 1 numrxqueues 1 ",
+        ] {
+            assert!(told.contains(setting), "{setting} is missing in {told}");
+        }
+        let known = output("bridge", &["fdb", "show", "brport", port]);
+        assert!(known.contains("02:74:ac:1f:00:02"), "{known}");
+        for link in [port, "tucano0"] {
+            assert_eq!(output("ip", &["-6", "address", "show", "dev", link]), "");
+        }
+        node.remove_all(2).await;
+    });
+}
