@@ -102,18 +102,22 @@ impl Links {
         })
     }
 
+    /// The bridge's index; it is made where it is not there. The thread must be in the agent's network namespace, whose
+    /// settings /proc/sys has then.
+    pub(super) fn ensure_bridge(&self) -> Result<u32, Error> {
+        self.with(|node| node.ensure_bridge(&self.bridge, self.subnet))
+    }
+
     /// Connects a network namespace to the bridge under this address: the node's end of the pair is `name`, the process's
-    /// `eth0`. The bridge is made where it is not there.
+    /// `eth0`.
     pub(super) fn connect(
         &self,
         namespace: Namespace,
+        bridge: u32,
         name: &str,
         ip: Ipv4Addr,
     ) -> Result<OwnedFd, Error> {
-        let eth0 = self.with(|node| {
-            let bridge = node.ensure_bridge(&self.bridge, self.subnet)?;
-            node.add_veth(name, bridge, namespace.as_fd(), ip)
-        })?;
+        let eth0 = self.with(|node| node.add_veth(name, bridge, namespace.as_fd(), ip))?;
         namespace.configure(eth0, ip, self.subnet)
     }
 

@@ -140,10 +140,14 @@ impl Network {
             self.enforce().await?;
         }
         let (links, name) = (self.links.clone(), veth_name(lease.ip));
-        let connect = move |namespace| links.connect(namespace, &name, lease.ip);
+        let connect = move |ready: Option<Namespace>| {
+            let bridge = links.ensure_bridge()?;
+            let namespace = ready.map_or_else(Namespace::make, Ok)?;
+            links.connect(namespace, bridge, &name, lease.ip)
+        };
         let connected = match self.pool.take() {
-            Some(namespace) => blocking(move || connect(namespace)).await,
-            None => Namespace::new_and(connect).await,
+            Some(ready) => blocking(move || connect(Some(ready))).await,
+            None => namespace::on_own_thread(move || connect(None)).await,
         };
         Ok(connected?)
     }

@@ -37,18 +37,11 @@ pub(super) struct Namespace {
 impl Namespace {
     /// A new one, with loopback up in it.
     pub(super) async fn new() -> Result<Self, Error> {
-        Self::new_and(Ok).await
+        on_own_thread(Self::make).await
     }
 
-    /// A new one, and what comes next, on the same thread.
-    pub(super) async fn new_and<T: Send + 'static>(
-        next: impl FnOnce(Self) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        on_own_thread(|| next(Self::make()?)).await
-    }
-
-    /// This thread is in it from then on.
-    fn make() -> Result<Self, Error> {
+    /// A new one, with loopback up in it. This thread, which must be one of its own, is in it from then on.
+    pub(super) fn make() -> Result<Self, Error> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Namespace(errno.into()))?;
         without_ipv6()?;
         let own = File::open("/proc/thread-self/ns/net").map_err(Error::Namespace)?;
@@ -80,7 +73,7 @@ impl AsFd for Namespace {
 }
 
 /// A network namespace belongs to a thread: one that has changed it must not go back to a pool.
-async fn on_own_thread<T: Send + 'static>(
+pub(super) async fn on_own_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
