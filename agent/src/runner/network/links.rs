@@ -291,7 +291,7 @@ pub(super) fn up(index: u32, what: &str) -> Request {
     Request::new(&RouteNetlinkMessage::SetLink(message), 0, what)
 }
 
-/// A pair, one of which is a port of the bridge, the other one `eth0` of the namespace, and up.
+/// A pair, one of which is a port of the bridge, the other one `eth0` of the namespace. Neither can be up before both are there.
 fn veth(name: &str, bridge: u32, namespace: BorrowedFd<'_>, ip: Ipv4Addr) -> LinkMessage {
     // Nothing is queued in it: else there would be one queue for each of the node's processors, with files in /sys.
     let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
@@ -301,7 +301,6 @@ fn veth(name: &str, bridge: u32, namespace: BorrowedFd<'_>, ip: Ipv4Addr) -> Lin
         LinkAttribute::NetNsFd(namespace.as_raw_fd()),
     ]);
     peer.attributes.extend(queues.clone());
-    set_up(&mut peer);
     let mut pair = link(vec![
         LinkAttribute::IfName(name.to_owned()),
         LinkAttribute::Controller(bridge),

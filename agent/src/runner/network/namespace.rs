@@ -53,15 +53,18 @@ impl Namespace {
         })
     }
 
-    /// Gives its `eth0`, which is up, its address and the way out through the bridge.
+    /// Sets its `eth0` up, with its address and the way out through the bridge.
     pub(super) fn configure(
         mut self,
         eth0: u32,
         ip: Ipv4Addr,
         subnet: Subnet,
     ) -> Result<OwnedFd, Error> {
-        self.netlink
-            .carry_out(&[address(eth0, ip, subnet), route(subnet.gateway())])?;
+        self.netlink.carry_out(&[
+            links::up(eth0, "set the process's eth0 up"),
+            address(eth0, ip, subnet),
+            route(subnet.gateway()),
+        ])?;
         Ok(self.fd)
     }
 }
