@@ -70,7 +70,7 @@ fn a_process_reaches_itself_by_loopback_and_has_no_ipv6_address_otherwise() {
 }
 
 #[test]
-fn a_port_of_the_bridge_is_good_for_its_process_s_own_addresses_alone() {
+fn a_port_of_the_bridge_is_good_for_its_own_addresses_alone() {
     on_a_node("", async |node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
