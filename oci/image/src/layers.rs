@@ -25,6 +25,7 @@ use crate::{
     seal::Seal,
     store::{Store, create_private},
     stream::{Encoding, MAGIC_BYTES},
+    writeback,
 };
 
 /// How layers are unpacked.
@@ -379,7 +380,10 @@ impl Layers {
         source: Source<'_>,
     ) -> Result<(Made, Digest), Error> {
         let scratch = Scratch::create(&self.inner.root)?;
-        let (seal, diff_id) = make(&scratch, form, layer, source, self.inner.helper.get())?;
+        let helper = self.inner.helper.get();
+        let (seal, diff_id) = writeback::tree_beside(scratch.handle(), || {
+            make(&scratch, form, layer, source, helper)
+        })?;
         let made = Made {
             scratch,
             form,

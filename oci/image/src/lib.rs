@@ -48,6 +48,7 @@ mod stream;
 mod tarball;
 mod unpack;
 mod upload;
+mod writeback;
 
 pub use coming::Told;
 pub use digest::{digest_like, digest_of};
