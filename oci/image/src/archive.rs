@@ -87,13 +87,14 @@ pub(crate) fn bounded(
 }
 
 /// Checks that each layer is there and is, inside and outside, what its digests say; several at once, while
-/// the blobs are written to the disk beside.
+/// the blobs are written to the disk beside. What was checked while it came is not read again.
 pub(crate) fn check_layers(ingest: &Ingest, image: &Image, limits: &Limits) -> Result<(), Error> {
     let mut seen = HashSet::new();
     let layers: Vec<_> = image
         .layers()
         .into_iter()
         .filter(|(layer, diff_id)| seen.insert((layer.digest().clone(), diff_id.clone())))
+        .filter(|(layer, diff_id)| !ingest.is_checked(layer, diff_id))
         .collect();
     thread::scope(|scope| {
         let synced = scope.spawn(|| ingest.sync(&image.blobs()));
@@ -181,7 +182,7 @@ fn receive_files(
             "manifest.json" => documents.docker = Some(read_document(&member, read, limits)?),
             _ => {
                 if let Some(digest) = blob_digest(&path, &member)? {
-                    ingest.take(&digest, read)?;
+                    ingest.take_and_check(&digest, member.size, read, limits)?;
                 } else if documents.marker.is_none() && docker::may_be_part(&path) {
                     match member.kind {
                         EntryType::Regular => {

@@ -8,13 +8,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_spec::image::Digest;
+use oci_spec::image::{Descriptor, Digest};
 
 use crate::{
     coming::Announcer,
     digest::{ALGORITHMS, Hasher, algorithm, hex},
+    early::{self, CheckedLayer},
     error::Error,
+    limits::Limits,
     scratch::Scratch,
+    writeback,
 };
 
 const BUFFER_BYTES: usize = 256 << 10;
@@ -31,6 +34,7 @@ pub(crate) struct Ingest {
     scratch: Scratch,
     bytes: HashMap<Digest, u64>,
     announcer: Option<Announcer>,
+    checked: HashMap<Digest, CheckedLayer>,
 }
 
 impl Blobs for Ingest {
@@ -48,6 +52,7 @@ impl Ingest {
             scratch,
             bytes: HashMap::new(),
             announcer: None,
+            checked: HashMap::new(),
         }
     }
 
@@ -71,6 +76,41 @@ impl Ingest {
     ) -> Result<(), Error> {
         // A second blob of the same name replaces the first: one of them has another digest, or they are equal.
         let (actual, bytes) = write(&self.path_of(digest)?, Hasher::like(digest), read)?;
+        self.took(digest, actual, bytes)
+    }
+
+    /// Like [`Ingest::take`], of a blob of so many bytes that may be a layer: one that is compressed is checked as such
+    /// while it comes.
+    pub(crate) fn take_and_check(
+        &mut self,
+        digest: &Digest,
+        bytes: u64,
+        read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
+        limits: &Limits,
+    ) -> Result<(), Error> {
+        if self.checked.len() >= limits.layers {
+            return self.take(digest, read);
+        }
+        let path = self.path_of(digest)?;
+        let (taken, checked) = early::check_beside(digest, bytes, limits, read, |read| {
+            let file = create(&path)?;
+            writeback::file_beside(&file, || fill(&file, &path, Hasher::like(digest), read))
+        });
+        let (actual, bytes) = taken?;
+        self.took(digest, actual, bytes)?;
+        if let Some(checked) = checked {
+            self.checked.insert(digest.clone(), checked);
+        }
+        Ok(())
+    }
+
+    /// Whether this layer was found to be what it should be while it came.
+    pub(crate) fn is_checked(&self, layer: &Descriptor, diff_id: &Digest) -> bool {
+        let checked = self.checked.get(layer.digest());
+        checked.is_some_and(|checked| checked.is(layer, diff_id))
+    }
+
+    fn took(&mut self, digest: &Digest, actual: Digest, bytes: u64) -> Result<(), Error> {
         if actual != *digest {
             let what = "a blob".to_owned();
             return Err(Error::DigestMismatch {
@@ -176,11 +216,23 @@ pub(crate) fn sync_blobs(blobs: &Path) -> Result<(), Error> {
 /// Writes what comes to a file; its digest and its size in bytes.
 fn write(
     path: &Path,
+    hasher: Hasher,
+    read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
+) -> Result<(Digest, u64), Error> {
+    fill(&create(path)?, path, hasher, read)
+}
+
+fn create(path: &Path) -> Result<File, Error> {
+    File::create(path).map_err(|source| Error::io("write", path, source))
+}
+
+fn fill(
+    mut file: &File,
+    path: &Path,
     mut hasher: Hasher,
     mut read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
 ) -> Result<(Digest, u64), Error> {
     let failed = |source| Error::io("write", path, source);
-    let mut file = File::create(path).map_err(failed)?;
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let read = read(&mut buffer)?;
@@ -190,5 +242,40 @@ fn write(
         }
         hasher.update(&buffer[..read]);
         file.write_all(&buffer[..read]).map_err(failed)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::digest_of;
+    use oci_spec::image::MediaType;
+    use tucano_image_builder::{Compression, Entry, Layer};
+
+    #[test]
+    fn no_more_layers_are_checked_early_than_an_image_may_have() {
+        let place = tempfile::tempdir().unwrap();
+        let mut ingest = Ingest::new(Scratch::create(place.path()).unwrap());
+        let limits = Limits {
+            layers: 1,
+            ..Limits::default()
+        };
+        for (name, is_checked) in [("a", true), ("b", false)] {
+            let layer = Layer::new(&[Entry::file(name, "")], Compression::Gzip).unwrap();
+            let (digest, bytes) = (digest_of(&layer.blob), layer.blob.len() as u64);
+            let mut left = &layer.blob[..];
+            let read = |buffer: &mut [u8]| Ok(left.read(buffer).unwrap());
+            ingest
+                .take_and_check(&digest, bytes, read, &limits)
+                .unwrap();
+            let descriptor = Descriptor::new(MediaType::ImageLayerGzip, bytes, digest.clone());
+            let diff_id = layer.diff_id.parse().unwrap();
+            assert_eq!(
+                ingest.is_checked(&descriptor, &diff_id),
+                is_checked,
+                "{name}"
+            );
+            assert!(ingest.find(&digest).unwrap().is_some(), "{name}");
+        }
     }
 }

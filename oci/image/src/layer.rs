@@ -16,7 +16,7 @@ use crate::{
     header::Member,
     limits::{Limits, PATH_BYTES},
     path::{PathProblem, check_name, normalise, split},
-    stream::{Encoding, Expected, Inflated, inflate},
+    stream::{Chunks, Encoding, Expected, inflate},
     tarball::{TarError, Tarball},
 };
 
@@ -124,7 +124,7 @@ impl<'a> LayerOf<'a> {
         };
         let limit = self.limits.layer_bytes;
         let work =
-            |stream: &mut Inflated| self.read_entries(stream, from, sink).map_err(Failure::Told);
+            |stream: &mut Chunks| self.read_entries(stream, from, sink).map_err(Failure::Told);
         let (done, hashes) = inflate(blob, &expected, encoding, limit, work)
             .map_err(|failure| self.error(failure, from))?;
         let error = done.err().map(|failure| self.error(failure, from));
@@ -170,7 +170,7 @@ impl<'a> LayerOf<'a> {
 
     fn read_entries(
         &self,
-        stream: &mut Inflated,
+        stream: &mut Chunks,
         from: &Path,
         sink: &mut dyn Sink,
     ) -> Result<(), Error> {

@@ -24,6 +24,7 @@ mod directories;
 mod directory;
 mod docker;
 mod document;
+mod early;
 mod erofs;
 mod error;
 mod header;

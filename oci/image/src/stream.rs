@@ -115,7 +115,7 @@ pub(crate) fn inflate<T, E: From<io::Error>>(
     expected: &Expected<'_>,
     encoding: Encoding,
     limit: u64,
-    work: impl FnOnce(&mut Inflated) -> Result<T, E>,
+    work: impl FnOnce(&mut Chunks) -> Result<T, E>,
 ) -> Result<(Result<T, E>, Hashes), E> {
     let (unhashed, to_hash) = sync_channel(CHUNKS);
     let (hashed, filled) = sync_channel(CHUNKS);
@@ -127,12 +127,7 @@ pub(crate) fn inflate<T, E: From<io::Error>>(
             produce(blob, encoding, limit, &unhashed, &empty)
         })?;
         let hasher = start(scope, "hash", move || pass_on(inflated, &to_hash, &hashed))?;
-        let mut inflated = Inflated {
-            filled,
-            spare,
-            chunk: Vec::new(),
-            position: 0,
-        };
+        let mut inflated = Chunks::new(filled, spare);
         let done = work(&mut inflated).and_then(|done| {
             io::copy(&mut inflated, &mut io::sink())?;
             Ok(done)
@@ -157,16 +152,51 @@ fn start<'scope, T: Send + 'scope>(
     thread::Builder::new().name(name).spawn_scoped(scope, work)
 }
 
-/// What comes out of the blob, in order.
+/// A stream of bytes that another thread gives, in order; what comes out of a blob, above all.
 #[derive(Debug)]
-pub(crate) struct Inflated {
+pub(crate) struct Chunks {
     filled: Receiver<Chunk>,
     spare: SyncSender<Vec<u8>>,
     chunk: Vec<u8>,
     position: usize,
 }
 
-impl Read for Inflated {
+impl Chunks {
+    fn new(filled: Receiver<Chunk>, spare: SyncSender<Vec<u8>>) -> Self {
+        Self {
+            filled,
+            spare,
+            chunk: Vec::new(),
+            position: 0,
+        }
+    }
+}
+
+/// Gives bytes to who reads them as [`Chunks`] on another thread.
+#[derive(Debug)]
+pub(crate) struct Feeder {
+    filled: SyncSender<Chunk>,
+    empty: Receiver<Vec<u8>>,
+}
+
+/// The two ends of a stream; what was given and not read yet is bounded.
+pub(crate) fn feed() -> (Feeder, Chunks) {
+    let (filled, to_read) = sync_channel(CHUNKS);
+    let (spare, empty) = sync_channel(CHUNKS + 2);
+    (Feeder { filled, empty }, Chunks::new(to_read, spare))
+}
+
+impl Feeder {
+    /// Waits until there is room. Whether anybody still reads.
+    pub(crate) fn give(&self, bytes: &[u8]) -> bool {
+        let mut chunk = self.empty.try_recv().unwrap_or_default();
+        chunk.clear();
+        chunk.extend_from_slice(bytes);
+        self.filled.send(Ok(chunk)).is_ok()
+    }
+}
+
+impl Read for Chunks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.position == self.chunk.len() {
             let Ok(chunk) = self.filled.recv() else {
@@ -251,7 +281,7 @@ mod tests {
         blob: &[u8],
         encoding: Encoding,
         limit: u64,
-        work: impl FnOnce(&mut Inflated) -> io::Result<T>,
+        work: impl FnOnce(&mut Chunks) -> io::Result<T>,
     ) -> io::Result<(T, Hashes)> {
         let any = digest_of(b"");
         let expected = Expected {
@@ -292,7 +322,7 @@ mod tests {
     fn what_nobody_read_is_hashed_too() {
         for (encoding, compression) in ENCODINGS {
             let blob = compression.compress(&[7; 3_000_000]).unwrap();
-            let read_nothing = |_: &mut Inflated| Ok(());
+            let read_nothing = |_: &mut Chunks| Ok(());
             let ((), hashes) = inflate_it(&blob, encoding, 3_000_000, read_nothing).unwrap();
             assert_eq!(hashes.inflated.bytes, 3_000_000);
             assert_eq!(hashes.stored.bytes, blob.len() as u64);
@@ -311,7 +341,7 @@ mod tests {
     #[test]
     fn a_reader_that_gives_up_ends_the_thread() {
         let blob = Compression::Gzip.compress(&vec![0; 30_000_000]).unwrap();
-        let gives_up = |_: &mut Inflated| Err::<(), _>(io::Error::other("enough"));
+        let gives_up = |_: &mut Chunks| Err::<(), _>(io::Error::other("enough"));
         let error = inflate_it(&blob, Encoding::Gzip, u64::MAX, gives_up).unwrap_err();
         assert_eq!(error.to_string(), "enough");
     }
@@ -327,7 +357,7 @@ mod tests {
         let mut damaged = blob.clone();
         damaged[20] ^= 1;
         for (blob, limit) in [(&blob, u64::MAX), (&blob, 1000), (&damaged, u64::MAX)] {
-            let gives_up = |_: &mut Inflated| Err::<(), _>(io::Error::other("enough"));
+            let gives_up = |_: &mut Chunks| Err::<(), _>(io::Error::other("enough"));
             let (done, hashes) =
                 inflate(&blob[..], &expected, Encoding::Gzip, limit, gives_up).unwrap();
             assert!(done.is_err());
