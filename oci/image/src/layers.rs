@@ -60,6 +60,8 @@ struct Inner {
     way: Way,
     /// Held while something is mounted.
     mounting: Mutex<()>,
+    /// Held by who writes to the disk what is made.
+    writing: Mutex<()>,
     /// A lock for each layer that somebody unpacks, so that others wait for it instead of doing it again.
     at_work: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
     /// Makes layers in place of this process.
@@ -101,6 +103,7 @@ impl Layers {
             form,
             way,
             mounting: Mutex::default(),
+            writing: Mutex::default(),
             at_work: Mutex::default(),
             helper: OnceLock::new(),
         };
@@ -245,7 +248,8 @@ impl Layers {
             limits: &self.inner.limits,
         };
         let mut blob = Cursor::new(magic).chain(blob);
-        let (made, diff_id) = self.make_of(self.inner.form, layer, Source::Stream(&mut blob))?;
+        let (made, diff_id) =
+            self.writing(|| self.make_of(self.inner.form, layer, Source::Stream(&mut blob)))??;
         let turn = self.turn(&diff_id);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.place(&diff_id)?.is_there() {
@@ -284,9 +288,8 @@ impl Layers {
                 missing.push(layer);
             }
         }
-        let made = parallel::for_each(&missing, |(layer, diff_id)| {
-            self.make(store, layer, diff_id)
-        })?;
+        let make = |(layer, diff_id): &&(_, _)| self.make(store, layer, diff_id);
+        let made = self.writing(|| parallel::for_each(&missing, make))??;
         let diff_ids = missing.iter().map(|(_, diff_id)| diff_id);
         self.keep(made.into_iter().zip(diff_ids).collect())?;
         layers
@@ -342,7 +345,8 @@ impl Layers {
         let turn = self.turn(diff_id);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.place(diff_id)?.is_there() {
-            self.keep(vec![(make()?, diff_id)])?;
+            let made = self.writing(make)??;
+            self.keep(vec![(made, diff_id)])?;
         }
         self.directory(diff_id)
     }
@@ -356,6 +360,17 @@ impl Layers {
         // Those that nobody holds any more are done with.
         at_work.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(at_work.entry(diff_id.clone()).or_default())
+    }
+
+    /// Does `work`, which makes layers, while they are written to the disk.
+    fn writing<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
+        let root = &self.inner.root;
+        let directory = File::open(root).map_err(|source| Error::io("open", root, source))?;
+        Ok(writeback::tree_beside(
+            &directory,
+            &self.inner.writing,
+            work,
+        ))
     }
 
     /// Unpacks a stored layer where nobody sees it yet.
@@ -381,9 +396,7 @@ impl Layers {
     ) -> Result<(Made, Digest), Error> {
         let scratch = Scratch::create(&self.inner.root)?;
         let helper = self.inner.helper.get();
-        let (seal, diff_id) = writeback::tree_beside(scratch.handle(), || {
-            make(&scratch, form, layer, source, helper)
-        })?;
+        let (seal, diff_id) = make(&scratch, form, layer, source, helper)?;
         let made = Made {
             scratch,
             form,

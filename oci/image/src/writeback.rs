@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io,
-    sync::mpsc::{RecvTimeoutError, channel},
+    sync::{
+        Mutex,
+        mpsc::{RecvTimeoutError, channel},
+    },
     thread,
     time::Duration,
 };
@@ -11,10 +14,14 @@ use std::{
 /// Time between two times. What changes more than once in between, such as a directory's blocks, is written once.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Does `work` while the file system of `directory` is written to the disk again and again. What is not written by then,
-/// or could not be, is up to the caller.
-pub(crate) fn tree_beside<T>(directory: &File, work: impl FnOnce() -> T) -> T {
-    let write = || rustix::fs::syncfs(directory).map_err(Into::into);
+/// Does `work` while the file system of `directory` is written to the disk again and again, by one at a time of those
+/// who share `turn`. What is not written by then, or could not be, is up to the caller.
+pub(crate) fn tree_beside<T>(directory: &File, turn: &Mutex<()>, work: impl FnOnce() -> T) -> T {
+    let write = || match turn.try_lock() {
+        Ok(_turn) => Ok(rustix::fs::syncfs(directory)?),
+        // Somebody is at it.
+        Err(_) => Ok(()),
+    };
     repeat_beside(EVERY, write, work)
 }
 
