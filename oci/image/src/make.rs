@@ -81,8 +81,8 @@ pub(crate) fn make_here(
     }
     let mut unpacker = Unpacker::new(room.directory.as_fd(), layer.name(), room.umask)?;
     let diff_id = layer.read(blob, from, &mut unpacker)?;
-    let contents = unpacker.finish()?;
-    let seal = DirectorySeal::with_contents(room.directory, &contents)
+    let known = unpacker.finish()?;
+    let seal = DirectorySeal::with_known(room.directory, &known)
         .map_err(|source| Error::io("read", room.path, source))?;
     Ok((Seal::Directory(seal), diff_id))
 }

@@ -3,19 +3,20 @@
 //!
 //! Beside the layer, in `<hex of diff-id>.seal`: `directory <entries> <sum>`, or `file <bytes> <head> <rest>`. A
 //! directory's sum is over its files' names, kinds, modes, owners, times, sizes, link targets and contents, in any order;
-//! that of their other attributes is the file system's own affair.
+//! their other attributes are the file system's own affair.
 
 use std::{
     collections::HashMap,
+    ffi::CStr,
     fs::{self, File},
     io::{self, Read},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
 use flate2::Crc;
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, readlinkat, statat},
+    fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, Stat, openat, readlinkat, statat},
     io::Errno,
 };
 use sha2::{Digest as _, Sha256};
@@ -48,8 +49,8 @@ pub(crate) struct FileSeal {
     pub(crate) rest_crc: u32,
 }
 
-/// CRC-32 of files' contents, by their inodes.
-pub(crate) type Contents = HashMap<u64, u32>;
+/// What was known of regular files when they were finished, by the numbers of their inodes; see [`file_sum`].
+pub(crate) type Known = HashMap<u64, u64>;
 
 impl Seal {
     /// Reads one; `None` if it is not there, or makes no sense.
@@ -109,14 +110,14 @@ impl FileSeal {
 impl DirectorySeal {
     /// Reads everything in a directory.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
-        Self::with_contents(&File::open(path)?, &Contents::new())
+        Self::with_known(&File::open(path)?, &Known::new())
     }
 
-    /// Of a directory whose files' contents are known. What is not known is read.
-    pub(crate) fn with_contents(directory: &File, contents: &Contents) -> io::Result<Self> {
+    /// Of a directory with files that are known. What is not known is read.
+    pub(crate) fn with_known(directory: &File, known: &Known) -> io::Result<Self> {
         let mut seal = Self::default();
-        seal.add(b"", &rustix::fs::fstat(directory)?, &[]);
-        seal.add_directory(directory.try_clone()?.into(), &mut Vec::new(), contents)?;
+        seal.add(b"", sum(&rustix::fs::fstat(directory)?, &[]));
+        seal.add_directory(directory.try_clone()?.into(), &mut Vec::new(), known)?;
         Ok(seal)
     }
 
@@ -125,8 +126,9 @@ impl DirectorySeal {
         &mut self,
         directory: OwnedFd,
         path: &mut Vec<u8>,
-        contents: &Contents,
+        known: &Known,
     ) -> io::Result<()> {
+        let mut known = InDirectory::new(known);
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -136,63 +138,114 @@ impl DirectorySeal {
             let length = path.len();
             path.push(b'/');
             path.extend_from_slice(name.to_bytes());
-            let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            let open = |flags| {
-                let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                openat(&directory, name, flags, Mode::empty())
-            };
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => {
-                    self.add(path, &stat, &[]);
-                    self.add_directory(open(OFlags::DIRECTORY)?, path, contents)?;
-                }
-                FileType::RegularFile => {
-                    let crc = match contents.get(&stat.st_ino) {
-                        Some(crc) => *crc,
-                        None => crc_of(File::from(open(OFlags::RDONLY)?))?,
-                    };
-                    self.add(path, &stat, &crc.to_le_bytes());
-                }
-                FileType::Symlink => {
-                    let target = readlinkat(&directory, name, Vec::new())?;
-                    self.add(path, &stat, target.to_bytes());
-                }
-                _ => self.add(path, &stat, &[]),
+            if let Some(sum) = known.get(directory.as_fd(), &entry)? {
+                self.add(path, sum);
+            } else {
+                self.add_unknown(directory.as_fd(), name, path, known.all)?;
             }
             path.truncate(length);
         }
         Ok(())
     }
 
-    fn add(&mut self, path: &[u8], stat: &Stat, content: &[u8]) {
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let is_whiteout = kind == FileType::CharacterDevice && stat.st_rdev == 0;
-        // Nobody sets the time of a whiteout.
-        let mtime = match is_whiteout {
-            true => (0, 0),
-            false => (stat.st_mtime, stat.st_mtime_nsec),
+    fn add_unknown(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        path: &mut Vec<u8>,
+        known: &Known,
+    ) -> io::Result<()> {
+        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let open = |flags| {
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(directory, name, flags, Mode::empty())
         };
-        let bytes = match kind {
-            FileType::RegularFile => stat.st_size,
-            _ => 0,
+        let sum = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                self.add_directory(open(OFlags::DIRECTORY)?, path, known)?;
+                sum(&stat, &[])
+            }
+            FileType::RegularFile => match known.get(&stat.st_ino) {
+                Some(sum) => *sum,
+                None => file_sum(&stat, crc_of(File::from(open(OFlags::RDONLY)?))?),
+            },
+            FileType::Symlink => sum(&stat, readlinkat(directory, name, Vec::new())?.to_bytes()),
+            _ => sum(&stat, &[]),
         };
+        self.add(path, sum);
+        Ok(())
+    }
+
+    fn add(&mut self, path: &[u8], sum: u64) {
         let mut hash = Sha256::new();
-        hash.update((path.len() as u64).to_le_bytes());
+        hash.update(sum.to_le_bytes());
         hash.update(path);
-        hash.update(stat.st_mode.to_le_bytes());
-        hash.update(stat.st_uid.to_le_bytes());
-        hash.update(stat.st_gid.to_le_bytes());
-        hash.update(stat.st_rdev.to_le_bytes());
-        hash.update(bytes.to_le_bytes());
-        hash.update(mtime.0.to_le_bytes());
-        hash.update(mtime.1.to_le_bytes());
-        hash.update(content);
         let hash = hash.finalize();
         let mut half = [0; 16];
         half.copy_from_slice(&hash[..16]);
         self.sum = self.sum.wrapping_add(u128::from_le_bytes(half));
         self.entries += 1;
     }
+}
+
+/// Finds files that are known by what is read of their directory, without a look at each.
+struct InDirectory<'a> {
+    all: &'a Known,
+    /// Whether the directory numbers inodes as the inodes themselves do: not all file systems do. Its first file tells.
+    is_true: Option<bool>,
+}
+
+impl<'a> InDirectory<'a> {
+    fn new(all: &'a Known) -> Self {
+        Self { all, is_true: None }
+    }
+
+    fn get(&mut self, directory: BorrowedFd<'_>, entry: &DirEntry) -> io::Result<Option<u64>> {
+        if entry.file_type() != FileType::RegularFile || self.is_true == Some(false) {
+            return Ok(None);
+        }
+        let Some(sum) = self.all.get(&entry.ino()) else {
+            return Ok(None);
+        };
+        if self.is_true.is_none() {
+            let stat = statat(directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+            self.is_true = Some(stat.st_ino == entry.ino());
+        }
+        Ok(self.is_true.unwrap_or_default().then_some(*sum))
+    }
+}
+
+/// The sum of a finished regular file whose content has this CRC-32.
+pub(crate) fn file_sum(stat: &Stat, crc: u32) -> u64 {
+    sum(stat, &crc.to_le_bytes())
+}
+
+/// Of all that is sealed but the name.
+fn sum(stat: &Stat, content: &[u8]) -> u64 {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let is_whiteout = kind == FileType::CharacterDevice && stat.st_rdev == 0;
+    // Nobody sets the time of a whiteout.
+    let mtime = match is_whiteout {
+        true => (0, 0),
+        false => (stat.st_mtime, stat.st_mtime_nsec),
+    };
+    let bytes = match kind {
+        FileType::RegularFile => stat.st_size,
+        _ => 0,
+    };
+    let mut hash = Sha256::new();
+    hash.update(stat.st_mode.to_le_bytes());
+    hash.update(stat.st_uid.to_le_bytes());
+    hash.update(stat.st_gid.to_le_bytes());
+    hash.update(stat.st_rdev.to_le_bytes());
+    hash.update(bytes.to_le_bytes());
+    hash.update(mtime.0.to_le_bytes());
+    hash.update(mtime.1.to_le_bytes());
+    hash.update(content);
+    let hash = hash.finalize();
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    u64::from_le_bytes(first)
 }
 
 /// Whether reading failed because of what is on the disk, and not because of the machine's state.
@@ -281,25 +334,27 @@ mod tests {
     }
 
     #[test]
-    fn known_contents_are_not_read() {
+    fn what_is_known_is_not_read() {
         let place = tempfile::tempdir().unwrap();
-        fs::write(place.path().join("f"), "content").unwrap();
+        for name in ["f", "g"] {
+            fs::write(place.path().join(name), "content").unwrap();
+        }
         let directory = File::open(place.path()).unwrap();
-        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+        let stat = |name: &str| statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        let seal = |known: &Known| DirectorySeal::with_known(&directory, known).unwrap();
         let read = DirectorySeal::of(place.path()).unwrap();
-        let unknown = DirectorySeal::with_contents(&directory, &Contents::new()).unwrap();
-        assert_eq!(unknown, read);
+        assert_eq!(seal(&Known::new()), read);
         let mut crc = Crc::new();
         crc.update(b"content");
-        let mut contents = Contents::from([(inode(&place.path().join("f")), crc.sum())]);
-        assert_eq!(
-            DirectorySeal::with_contents(&directory, &contents).unwrap(),
-            read
-        );
-        contents.values_mut().for_each(|crc| *crc ^= 1);
-        assert_ne!(
-            DirectorySeal::with_contents(&directory, &contents).unwrap(),
-            read
-        );
+        for names in [&["f"][..], &["f", "g"]] {
+            let of = |name: &&str| {
+                let stat = stat(name);
+                (stat.st_ino, file_sum(&stat, crc.sum()))
+            };
+            let mut known: Known = names.iter().map(of).collect();
+            assert_eq!(seal(&known), read);
+            known.values_mut().for_each(|sum| *sum ^= 1);
+            assert_ne!(seal(&known), read);
+        }
     }
 }

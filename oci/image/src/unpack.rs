@@ -24,7 +24,7 @@ use crate::{
     header::{Member, Time},
     layer::{Change, Data, Entry, Sink},
     path::split,
-    seal::Contents,
+    seal::{Known, file_sum},
 };
 
 const BUFFER_BYTES: usize = 128 << 10;
@@ -49,7 +49,7 @@ pub(crate) struct Unpacker<'a> {
     /// What the archive says of the layer's own directory.
     root_mode: u32,
     root_mtime: Time,
-    contents: Contents,
+    known: Known,
     crc: Crc,
 }
 
@@ -82,19 +82,19 @@ impl<'a> Unpacker<'a> {
             buffer: vec![0; BUFFER_BYTES],
             root_mode: 0o755,
             root_mtime: Time::default(),
-            contents: Contents::new(),
+            known: Known::new(),
             crc: Crc::new(),
         })
     }
 
-    /// Sets what can only be set at the end; the checksums of the files' contents.
-    pub(crate) fn finish(mut self) -> Result<Contents, Error> {
+    /// Sets what can only be set at the end; what is known of the files.
+    pub(crate) fn finish(mut self) -> Result<Known, Error> {
         let finished = self.directories.close().and_then(|()| {
             fchmod(self.root, Mode::from_raw_mode(self.root_mode))?;
             futimens(self.root, &times(self.root_mtime))
         });
         finished.map_err(|errno| self.failed(b"", errno))?;
-        Ok(self.contents)
+        Ok(self.known)
     }
 
     fn file(&mut self, path: &[u8], member: &Member, data: &mut Data<'_>) -> Result<(), Error> {
@@ -110,17 +110,17 @@ impl<'a> Unpacker<'a> {
             .map_err(|errno| self.failed(path, errno))?;
         self.crc.reset();
         self.content(file.as_fd(), path, member, data)?;
-        let inode = fstat(&file)
-            .map_err(|errno| self.failed(path, errno))?
-            .st_ino;
-        self.contents.insert(inode, self.crc.sum());
         let finished = match is_as_given {
             true => Ok(()),
             false => self.finish_open(file.as_fd(), member),
         };
-        finished
+        let stat = finished
             .and_then(|()| futimens(&file, &times(member.mtime)))
-            .map_err(|errno| self.failed(path, errno))
+            .and_then(|()| fstat(&file))
+            .map_err(|errno| self.failed(path, errno))?;
+        self.known
+            .insert(stat.st_ino, file_sum(&stat, self.crc.sum()));
+        Ok(())
     }
 
     fn content(
