@@ -30,7 +30,8 @@ impl CheckedLayer {
 }
 
 /// Does `work` with what comes from `read`, while another thread checks it as a layer, if it is compressed as one; what
-/// `work` has made, and the layer if it was one. It comes no faster than it is checked.
+/// `work` has made, and the layer if it was one, and if its digest is right: that is up to `work`. It comes no faster than
+/// it is checked.
 pub(crate) fn check_beside<T>(
     digest: &Digest,
     bytes: u64,
@@ -80,7 +81,7 @@ fn check_layer(
         diff_id: None,
         limits,
     };
-    match layer.read(coming, Path::new(COMING), &mut CheckOnly) {
+    match layer.read_checked(coming, Path::new(COMING), &mut CheckOnly) {
         Ok(diff_id) => Some(CheckedLayer {
             encoding,
             bytes,

@@ -117,9 +117,29 @@ impl<'a> LayerOf<'a> {
         from: &Path,
         sink: &mut dyn Sink,
     ) -> Result<Digest, Error> {
+        self.read_as(Some(self.descriptor.digest()), blob, from, sink)
+    }
+
+    /// Like [`LayerOf::read`], of what somebody else checks against the digest of the blob itself.
+    pub(crate) fn read_checked(
+        &self,
+        blob: impl Read + Send,
+        from: &Path,
+        sink: &mut dyn Sink,
+    ) -> Result<Digest, Error> {
+        self.read_as(None, blob, from, sink)
+    }
+
+    fn read_as(
+        &self,
+        stored: Option<&Digest>,
+        blob: impl Read + Send,
+        from: &Path,
+        sink: &mut dyn Sink,
+    ) -> Result<Digest, Error> {
         let encoding = self.encoding()?;
         let expected = Expected {
-            stored: self.descriptor.digest(),
+            stored,
             inflated: self.name(),
         };
         let limit = self.limits.layer_bytes;
@@ -130,8 +150,10 @@ impl<'a> LayerOf<'a> {
         let error = done.err().map(|failure| self.error(failure, from));
         // One that was damaged on its way fails in many ways; its digest tells the true reason.
         if error.as_ref().is_none_or(Error::is_of_content) {
-            self.check_size(hashes.stored.bytes)?;
-            self.check("layer", self.descriptor.digest(), hashes.stored.finish())?;
+            self.check_size(hashes.stored_bytes)?;
+            if let Some(hasher) = hashes.stored {
+                self.check("layer", self.descriptor.digest(), hasher.finish())?;
+            }
         }
         if let Some(error) = error {
             return Err(error);

@@ -12,11 +12,7 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use oci_spec::image::{Digest, MediaType};
 
-use crate::{
-    digest::{Hasher, Hashing},
-    error::Error,
-    limits::ZSTD_WINDOW_LOG,
-};
+use crate::{digest::Hasher, error::Error, limits::ZSTD_WINDOW_LOG};
 
 /// So many first bytes tell how something is compressed.
 pub(crate) const MAGIC_BYTES: usize = 6;
@@ -89,8 +85,8 @@ pub(crate) fn zstd_decoder<R: BufRead>(stream: R) -> io::Result<zstd::Decoder<'s
 /// The digests that a blob should have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expected<'a> {
-    /// Of the blob as it is stored.
-    pub(crate) stored: &'a Digest,
+    /// Of the blob as it is stored; nothing if somebody else takes care of it.
+    pub(crate) stored: Option<&'a Digest>,
     /// Of what comes out.
     pub(crate) inflated: &'a Digest,
 }
@@ -98,8 +94,9 @@ pub(crate) struct Expected<'a> {
 /// What came by in [`inflate`].
 #[derive(Debug)]
 pub(crate) struct Hashes {
-    /// Of the blob as it is stored: of all of it, whatever else failed, unless reading the blob failed itself.
-    pub(crate) stored: Hasher,
+    /// Of the blob as it is stored, if asked for: of all of it, whatever else failed, unless reading the blob failed itself.
+    pub(crate) stored: Option<Hasher>,
+    pub(crate) stored_bytes: u64,
     /// Of what came out, as far as it did.
     pub(crate) inflated: Hasher,
 }
@@ -120,7 +117,11 @@ pub(crate) fn inflate<T, E: From<io::Error>>(
     let (unhashed, to_hash) = sync_channel(CHUNKS);
     let (hashed, filled) = sync_channel(CHUNKS);
     let (spare, empty) = sync_channel(2 * CHUNKS + 3);
-    let blob = Hashing::like(expected.stored, blob);
+    let blob = Stored {
+        blob,
+        bytes: 0,
+        hasher: expected.stored.map(Hasher::like),
+    };
     let inflated = Hasher::like(expected.inflated);
     thread::scope(|scope| {
         let inflater = start(scope, "inflate", move || {
@@ -135,8 +136,10 @@ pub(crate) fn inflate<T, E: From<io::Error>>(
         // After a failure the others must not wait for anybody to listen.
         drop(inflated);
         let died = |_| io::Error::other("a thread that reads the layer died");
+        let (stored, stored_bytes) = inflater.join().map_err(died)?;
         let hashes = Hashes {
-            stored: inflater.join().map_err(died)?,
+            stored,
+            stored_bytes,
             inflated: hasher.join().map_err(died)?,
         };
         Ok((done, hashes))
@@ -228,12 +231,12 @@ fn pass_on(mut hasher: Hasher, chunks: &Receiver<Chunk>, hashed: &SyncSender<Chu
 
 /// The inflating thread: ends with the blob, with an error, or when nobody listens any more.
 fn produce(
-    mut stored: Hashing<impl Read>,
+    mut stored: Stored<impl Read>,
     encoding: Encoding,
     limit: u64,
     chunks: &SyncSender<Chunk>,
     empty: &Receiver<Vec<u8>>,
-) -> Hasher {
+) -> (Option<Hasher>, u64) {
     let mut sent = 0;
     let mut send = |decoder: &mut dyn Read| -> io::Result<()> {
         loop {
@@ -260,7 +263,25 @@ fn produce(
         // An error that nobody waits for any more is of no interest.
         drop(chunks.send(Err(error)));
     }
-    stored.hasher
+    (stored.hasher, stored.bytes)
+}
+
+/// A blob that is hashed as it is read.
+struct Stored<R> {
+    blob: R,
+    bytes: u64,
+    hasher: Option<Hasher>,
+}
+
+impl<R: Read> Read for Stored<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.blob.read(buffer)?;
+        self.bytes += read as u64;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..read]);
+        }
+        Ok(read)
+    }
 }
 
 fn next_chunk(decoder: &mut dyn Read, mut chunk: Vec<u8>) -> io::Result<Vec<u8>> {
@@ -285,7 +306,7 @@ mod tests {
     ) -> io::Result<(T, Hashes)> {
         let any = digest_of(b"");
         let expected = Expected {
-            stored: &any,
+            stored: Some(&any),
             inflated: &any,
         };
         let (done, hashes) = inflate(blob, &expected, encoding, limit, work)?;
@@ -313,7 +334,7 @@ mod tests {
             let blob = compression.compress(&content).unwrap();
             let (bytes, hashes) = read_all(&blob, encoding, 3_000_000).unwrap();
             assert!(bytes == content, "{encoding:?}");
-            assert_eq!(hashes.stored.finish(), digest_of(&blob));
+            assert_eq!(hashes.stored.unwrap().finish(), digest_of(&blob));
             assert_eq!(hashes.inflated.finish(), digest_of(&content));
         }
     }
@@ -325,7 +346,7 @@ mod tests {
             let read_nothing = |_: &mut Chunks| Ok(());
             let ((), hashes) = inflate_it(&blob, encoding, 3_000_000, read_nothing).unwrap();
             assert_eq!(hashes.inflated.bytes, 3_000_000);
-            assert_eq!(hashes.stored.bytes, blob.len() as u64);
+            assert_eq!(hashes.stored_bytes, blob.len() as u64);
         }
     }
 
@@ -350,7 +371,7 @@ mod tests {
     fn the_whole_blob_is_hashed_whatever_fails() {
         let any = digest_of(b"");
         let expected = Expected {
-            stored: &any,
+            stored: Some(&any),
             inflated: &any,
         };
         let blob = Compression::Gzip.compress(&vec![0; 30_000_000]).unwrap();
@@ -361,8 +382,24 @@ mod tests {
             let (done, hashes) =
                 inflate(&blob[..], &expected, Encoding::Gzip, limit, gives_up).unwrap();
             assert!(done.is_err());
-            assert_eq!(hashes.stored.finish(), digest_of(blob));
+            assert_eq!(hashes.stored.unwrap().finish(), digest_of(blob));
         }
+    }
+
+    #[test]
+    fn what_somebody_else_hashes_is_only_counted() {
+        let any = digest_of(b"");
+        let expected = Expected {
+            stored: None,
+            inflated: &any,
+        };
+        let blob = Compression::Gzip.compress(b"content").unwrap();
+        let read = |_: &mut Chunks| Ok::<_, io::Error>(());
+        let (done, hashes) = inflate(&blob[..], &expected, Encoding::Gzip, 100, read).unwrap();
+        done.unwrap();
+        assert!(hashes.stored.is_none());
+        assert_eq!(hashes.stored_bytes, blob.len() as u64);
+        assert_eq!(hashes.inflated.finish(), digest_of(b"content"));
     }
 
     #[test]
