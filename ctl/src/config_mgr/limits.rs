@@ -41,7 +41,7 @@ pub struct Limits {
     pub services: u64,
     /// Most uploads at once.
     pub uploads: u64,
-    /// Where there are no more agents than this, they fetch and unpack an archive's layers while it is still uploaded.
+    /// Where there are no more agents than this, they fetch and unpack an image's layers while it is still uploaded for a deploy.
     pub prefetching_agents: u64,
     /// Longest silence in a request's body.
     pub body_idle: Span,

@@ -144,6 +144,18 @@ impl Deployer {
         self
     }
 
+    /// A blob was pushed to the images' own repository: nobody does that but to deploy what it belongs to.
+    pub async fn was_pushed(&self, blob: Digest) {
+        let Some(prefetcher) = &self.prefetcher else {
+            return;
+        };
+        let (store, digest) = (self.images.store().clone(), images::to_oci(&blob));
+        match images::blocking(move || store.open_blob(&digest)).await {
+            Ok((_, bytes)) => prefetcher.pushed(blob, bytes),
+            Err(error) => tracing::debug!(%error, "a pushed blob is gone"),
+        }
+    }
+
     /// The images.
     pub fn images(&self) -> &Arc<Images> {
         &self.images

@@ -1,4 +1,4 @@
-//! Agents hear of an archive's layers while it is still uploaded, and can fetch them; nobody else sees them yet.
+//! Agents hear of an image's layers while it is still uploaded, and can fetch them. Those of an archive nobody else sees yet.
 
 use std::convert::Infallible;
 
@@ -70,4 +70,46 @@ async fn more_agents_than_may_are_not_told() {
         .await
         .expect(201);
     assert!(agent.hints().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_hear_of_blobs_that_are_pushed_for_a_deploy() {
+    let mut ctl = Ctl::start(&config(1, "", "")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    ctl.eventually("the agent to be known", async |_| agent.answered())
+        .await;
+    // Elsewhere it may be for anything; and what is small comes soon enough.
+    push(&ctl, "elsewhere", vec![1; 300_000]).await;
+    push(&ctl, "tucano/images", vec![2; 100]).await;
+    let layer = vec![3; 300_000];
+    push(&ctl, "tucano/images", layer.clone()).await;
+    let hint = ctl
+        .eventually("the agent to hear of the layer", async |_| {
+            agent.hints().into_iter().next()
+        })
+        .await;
+    assert_eq!(hint.digest.to_string(), sha256(&layer));
+    assert_eq!(hint.bytes, 300_000);
+    assert_eq!(agent.hints().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_pushed_blobs_no_more_agents_than_may_are_told() {
+    let text = config(1, "", "[limits]\nprefetching_agents = 0");
+    let mut ctl = Ctl::start(&text).await;
+    let agent = Agent::start(&ctl, 1).await;
+    ctl.eventually("the agent to be known", async |_| agent.answered())
+        .await;
+    push(&ctl, "tucano/images", vec![3; 300_000]).await;
+    ctl.deploy_and("?wait=true", &image::config(1, ""), image::archive("x"))
+        .await
+        .expect(201);
+    assert!(agent.hints().is_empty());
+}
+
+async fn push(ctl: &Ctl, repository: &str, blob: Vec<u8>) {
+    let digest = sha256(&blob);
+    let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+    let pushed = ctl.http().post(ctl.url(&path)).body(blob).send().await;
+    assert_eq!(pushed.unwrap().status(), 201);
 }
