@@ -87,11 +87,12 @@ impl Runner {
             }
             Self::Podman => format!(
                 "podman {storage} load --quiet --input {archive} &&
-                 podman {storage} run --detach --network none --cgroups disabled --ulimit nofile=1024:1024 $(podman {storage} images --quiet)"
+                 podman {storage} run --detach --network none --cgroups disabled --ulimit host $(podman {storage} images --quiet)"
             ),
             Self::Ctr => format!(
                 "ctr --address $PWD/socket image import {archive} > imported &&
-                 ctr --address $PWD/socket run --detach $(ctr --address $PWD/socket image ls --quiet) first"
+                 ctr --address $PWD/socket run --detach $(ctr --address $PWD/socket image ls --quiet) {}",
+                unique()
             ),
         };
         ensure!(seen().is_none(), "a process {PROGRAM:?} runs already");
@@ -100,7 +101,23 @@ impl Runner {
             cluster.end()?;
         }
         end_all()?;
+        if self == Self::Ctr {
+            forget(into);
+        }
         wall
+    }
+}
+
+/// What containerd has of its container outlives both.
+fn forget(place: &Path) {
+    let socket = place.join("socket");
+    for what in ["task", "container"] {
+        let mut ctr = Command::new("ctr");
+        ctr.arg("--address").arg(&socket);
+        ctr.args([what, "delete", &unique()]);
+        if let Err(error) = run(&mut ctr) {
+            eprintln!("bench: {error:#}");
+        }
     }
 }
 
@@ -176,7 +193,7 @@ impl Cluster {
         let agent = format!(
             "controller = \"http://127.0.0.1:7070\"\ndata_dir = \"{path}/agent\"\nip = \"127.0.0.11\"\nname = \"w1\"\n\
              listen = \"127.0.0.11:7071\"\npublish_interval = \"200ms\"\ncgroup = \"{}\"\n",
-            cgroup()
+            unique()
         );
         fs::write(place.join("ctl.toml"), ctl)?;
         fs::write(place.join("agent.toml"), agent)?;
@@ -242,13 +259,13 @@ impl Drop for Cluster {
         // The agent leaves the parent of its cgroups to the next one: here there is none. Of v1 and v2, whichever there is.
         let mounts = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
         for mount in mounts.map(|entry| entry.path()).chain([CGROUPS.into()]) {
-            drop(fs::remove_dir(mount.join(cgroup())));
+            drop(fs::remove_dir(mount.join(unique())));
         }
     }
 }
 
-/// The parent of the agent's cgroups.
-fn cgroup() -> String {
+/// The parent of the agent's cgroups, and the name of containerd's container: this run's alone.
+fn unique() -> String {
     format!("tucano-bench-{}", std::process::id())
 }
 
