@@ -21,6 +21,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(180);
 const API: &str = "http://127.0.0.1:7070/v1";
 const CGROUPS: &str = "/sys/fs/cgroup";
+/// Podman's, of one turn.
+const STORAGE: &str = "--root $PWD/root --runroot $PWD/run --storage-driver overlay";
 
 /// A way from the archive to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +71,6 @@ impl Runner {
             Self::Ctr => Some(Daemon::containerd(into)?),
             _ => None,
         };
-        let storage = "--root $PWD/root --runroot $PWD/run --storage-driver overlay";
         let script = match self {
             Self::Ours | Self::OursAfterwards => {
                 let rate = rate.map_or_else(String::new, |rate| format!("--limit-rate {rate}"));
@@ -86,8 +87,8 @@ impl Runner {
                 )
             }
             Self::Podman => format!(
-                "podman {storage} load --quiet --input {archive} &&
-                 podman {storage} run --detach --network none --cgroups disabled --ulimit host $(podman {storage} images --quiet)"
+                "podman {STORAGE} load --quiet --input {archive} &&
+                 podman {STORAGE} run --detach --network none --cgroups disabled --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 $(podman {STORAGE} images --quiet)"
             ),
             Self::Ctr => format!(
                 "ctr --address $PWD/socket image import {archive} > imported &&
@@ -101,23 +102,21 @@ impl Runner {
             cluster.end()?;
         }
         end_all()?;
-        if self == Self::Ctr {
-            forget(into);
-        }
+        self.forget(into)?;
         wall
     }
-}
 
-/// What containerd has of its container outlives both.
-fn forget(place: &Path) {
-    let socket = place.join("socket");
-    for what in ["task", "container"] {
-        let mut ctr = Command::new("ctr");
-        ctr.arg("--address").arg(&socket);
-        ctr.args([what, "delete", &unique()]);
-        if let Err(error) = run(&mut ctr) {
-            eprintln!("bench: {error:#}");
-        }
+    /// What other tools have of their container outlives it, and some only then begin to clear up.
+    fn forget(self, place: &Path) -> Result<()> {
+        let script = match self {
+            Self::Podman => format!("podman {STORAGE} rm --all --force"),
+            Self::Ctr => format!(
+                "ctr --address $PWD/socket task delete {0}; ctr --address $PWD/socket container delete {0}",
+                unique()
+            ),
+            _ => return Ok(()),
+        };
+        run(Command::new("sh").args(["-c", &script]).current_dir(place))
     }
 }
 
