@@ -86,9 +86,12 @@ impl Runner {
                     archive.display()
                 )
             }
+            // crun refuses cgroups of both versions at once: the second one is hidden from it where it is beside the first.
             Self::Podman => format!(
                 "podman {STORAGE} load --quiet --input {archive} &&
-                 podman {STORAGE} run --detach --network none --cgroups disabled --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 $(podman {STORAGE} images --quiet)"
+                 unshare --mount sh -c 'umount /sys/fs/cgroup/unified 2> /dev/null
+                     exec podman {STORAGE} run --detach --network none --cgroups disabled \
+                         --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 $(podman {STORAGE} images --quiet)'"
             ),
             Self::Ctr => format!(
                 "ctr --address $PWD/socket image import {archive} > imported &&
