@@ -4,14 +4,15 @@
 //! What comes in is never trusted: every byte is counted against [`Limits`] and hashed, every path is
 //! checked, and nothing becomes visible before everything is whole and on disk.
 //!
-//! - [`Store`] (`store`, with `ingest` and [`Upload`] for what is not whole yet, `coming` for who may look at it, `archive` for OCI archives);
+//! - [`Store`] (`store`, with `ingest` and [`Upload`] for what is not whole yet, `coming` for who may look at it, `archive` for OCI archives,
+//!   whose layers `early` checks while they come);
 //! - [`Image`] (`image`, with `resolve` for the way from an archive's index to the one image for this machine, and
 //!   `pushed` for that from a registry's);
 //! - [`Layers`] (`layers`, with `unpack` for the writer, `directories` for its cache of open ones; or `erofs`, which
 //!   makes one file of a layer that the kernel mounts; `seal` finds what the disk has damaged);
 //! - `make` makes one layer of a blob, which may still be coming; `helper` lets a process that is confined do it;
 //! - `layer` reads and checks a layer's blob; `stream` inflates it beside; `tarball`, `header` and `sparse` read tar;
-//! - `scratch`: directories that vanish unless they are finished, even after a crash.
+//! - `scratch`: directories that vanish unless they are finished, even after a crash; `writeback` has the disk write meanwhile.
 //!
 //! On disk, below the store's root: `blobs/sha256/<hex>`, `blobs/sha512/<hex>` and `ingest/.tmp-*/`; below that of the layers:
 //! `<hex of diff-id>/`, or `<hex of diff-id>.erofs` with its mount on `.mnt/`; `.seal` beside either; and `.tmp-*/`.
