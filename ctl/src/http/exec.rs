@@ -45,13 +45,7 @@ async fn in_process(
     Named(id): Named<ProcessId>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let node = {
-        let id = id.clone();
-        api.brain
-            .query(move |cluster| cluster.node_of(&id).cloned())
-            .await?
-    };
-    let node = node.ok_or_else(|| ApiError::not_found(format!("there is no process {id}")))?;
+    let node = api.node_of(&id).await?;
     pass_on(&api, &node, &id, request).await
 }
 

@@ -94,13 +94,7 @@ async fn of_process(
     Named(id): Named<ProcessId>,
     Asked(which): Asked<Which>,
 ) -> Result<Response, ApiError> {
-    let node = {
-        let id = id.clone();
-        api.brain
-            .query(move |cluster| cluster.node_of(&id).cloned())
-            .await?
-    };
-    let node = node.ok_or_else(|| ApiError::not_found(format!("there is no process {id}")))?;
+    let node = api.node_of(&id).await?;
     let answer = begin(&api, &node, &id, &which)
         .await
         .map_err(|message| ApiError::new(StatusCode::BAD_GATEWAY, "agent_unreachable", message))?;

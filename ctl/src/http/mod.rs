@@ -43,7 +43,10 @@ use crate::{
     deployer::Deployer,
     discovery::Discovery,
 };
-use tucano_api::units::Timestamp;
+use tucano_api::{
+    ids::{NodeName, ProcessId},
+    units::Timestamp,
+};
 
 /// Everything that handlers call.
 #[derive(Debug)]
@@ -66,6 +69,18 @@ pub struct Api {
     pub sessions: Arc<Semaphore>,
     /// When the controller started.
     pub started_at: Timestamp,
+}
+
+impl Api {
+    /// Where a process is, or is to be.
+    async fn node_of(&self, id: &ProcessId) -> Result<NodeName, ApiError> {
+        let wanted = id.clone();
+        let node = self
+            .brain
+            .query(move |cluster| cluster.node_of(&wanted).cloned())
+            .await?;
+        node.ok_or_else(|| ApiError::not_found(format!("there is no process {id}")))
+    }
 }
 
 /// The routes of the TCP listeners.
