@@ -12,7 +12,7 @@ use crate::{
 const TOKEN: &str = "0123456789abcdef-sysadmin";
 const AGENT_TOKEN: &str = "0123456789abcdef-agents";
 
-const OPERATIONS: [(Method, &str); 12] = [
+const OPERATIONS: [(Method, &str); 14] = [
     (Method::GET, "/v1/state"),
     (Method::GET, "/v1/nodes"),
     (Method::GET, "/v1/services"),
@@ -20,6 +20,8 @@ const OPERATIONS: [(Method, &str); 12] = [
     (Method::PATCH, "/v1/services/hello"),
     (Method::DELETE, "/v1/services/hello"),
     (Method::GET, "/v1/services/hello/logs"),
+    (Method::POST, "/v1/services/hello/exec"),
+    (Method::POST, "/v1/processes/hello-1/exec"),
     (Method::GET, "/v1/config"),
     (Method::POST, "/v1/config/reload"),
     (Method::GET, "/metrics"),

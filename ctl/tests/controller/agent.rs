@@ -12,11 +12,13 @@ use std::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Path, Query, Request, State},
     http::{HeaderMap, StatusCode},
+    response::Response,
     routing::{get, post, put},
 };
-use tokio::task::JoinHandle;
+use hyper_util::rt::TokioIo;
+use tokio::{io::AsyncWriteExt, task::JoinHandle};
 use tucano_api::{
     agent::{
         DesiredProcess, DesiredSet, Identity, NodeMetrics, NodeReport, Prefetch, PrefetchedBlob,
@@ -80,6 +82,7 @@ impl Agent {
             .route("/v1/desired", put(take))
             .route("/v1/prefetch", post(hear))
             .route("/v1/processes/{id}/logs", get(logs))
+            .route("/v1/processes/{id}/exec", post(echo))
             .route("/v1/identity", get(identity))
             .with_state(shared.clone());
         let serve = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
@@ -177,6 +180,26 @@ async fn identity(State(agent): State<Arc<Shared>>) -> Result<Json<Identity>, St
 async fn logs(Path(id): Path<String>, Query(query): Query<Vec<(String, String)>>) -> Body {
     let query: Vec<String> = query.iter().map(|(k, v)| format!("{k}={v}")).collect();
     Body::from(format!("I am {id}\nasked for {}\n", query.join(" ")))
+}
+
+/// Says whose it is, and then what it hears.
+async fn echo(Path(id): Path<String>, mut request: Request) -> Response {
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let connection = TokioIo::new(upgrade.await.unwrap());
+        let (mut from, mut to) = tokio::io::split(connection);
+        let greeted = to.write_all(format!("{id}\n").as_bytes()).await;
+        // Who is gone hears nothing.
+        if greeted.is_ok() && tokio::io::copy(&mut from, &mut to).await.is_ok() {
+            to.shutdown().await.ok();
+        }
+    });
+    let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+    let switching = switching.header("Connection", "upgrade");
+    switching
+        .header("Upgrade", "tucano-exec")
+        .body(Body::empty())
+        .unwrap()
 }
 
 async fn report(agent: Arc<Shared>, url: String) {

@@ -15,6 +15,7 @@ mod configuration;
 mod ctl;
 mod deploys;
 mod durability;
+mod exec;
 mod image;
 mod nodes;
 mod observing;

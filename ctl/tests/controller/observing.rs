@@ -196,8 +196,10 @@ async fn every_route_is_described() {
         "get /v1/state",
         "patch /v1/services/{name}",
         "post /v1/config/reload",
+        "post /v1/processes/{id}/exec",
         "post /v1/reports",
         "post /v1/services",
+        "post /v1/services/{name}/exec",
         "post /v1/services/{name}/rollback",
     ]
     .map(str::to_owned)

@@ -182,6 +182,9 @@ impl Client {
     }
 }
 
+/// Where the command writes, and what that is to the client.
+type Output = (OwnedFd, fn(Vec<u8>) -> ToClient);
+
 /// A command that runs, and what is on its way to it.
 struct Session<'a> {
     child: &'a Child,
@@ -190,7 +193,7 @@ struct Session<'a> {
     pending: Vec<u8>,
     /// No more will come.
     is_last: bool,
-    outputs: Vec<(OwnedFd, fn(Vec<u8>) -> ToClient)>,
+    outputs: Vec<Output>,
     is_terminal: bool,
 }
 
@@ -203,7 +206,7 @@ impl<'a> Session<'a> {
                 output,
                 error_output,
             } => {
-                let outputs: [(OwnedFd, fn(Vec<u8>) -> ToClient); 2] = [
+                let outputs: [Output; 2] = [
                     (output, ToClient::Output),
                     (error_output, ToClient::ErrorOutput),
                 ];
@@ -212,7 +215,7 @@ impl<'a> Session<'a> {
             Ours::Terminal(socket) => {
                 let terminal = receive_terminal(&socket)?;
                 let output = terminal.try_clone()?;
-                let outputs: [(OwnedFd, fn(Vec<u8>) -> ToClient); 1] = [(output, ToClient::Output)];
+                let outputs: [Output; 1] = [(output, ToClient::Output)];
                 (terminal, Vec::from(outputs))
             }
         };
