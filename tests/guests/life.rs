@@ -88,7 +88,12 @@ impl Server {
         );
         self.step(
             "deploy",
-            &["processes: 2", "program: 1", "room for connections: 1"],
+            &[
+                "processes: 2",
+                "program: 1",
+                "room for connections: 1",
+                "exec: 2",
+            ],
         );
     }
 }

@@ -113,6 +113,9 @@ END
     echo "processes: $(wc -l </tmp/processes)"
     echo "room for connections: $(($(cat /proc/sys/net/netfilter/nf_conntrack_max) >= 131072))"
     echo "program: $(wc -l </sys/fs/cgroup/system.slice/tucano-processes.service/agent.scope/cgroup.procs)"
+    # The same program again, whose port is taken, with a terminal and without.
+    for terminal in -t -T; do tucano exec "$terminal" hello -- /hello </dev/null 2>&1 || true; done >/tmp/exec
+    echo "exec: $(grep -c 'in use' /tmp/exec)"
 }
 
 same_processes() { cmp /tmp/processes <(processes) || failed "the processes are others"; }
