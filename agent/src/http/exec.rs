@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 use axum::{
     body::Body,
     extract::{Path, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 use hyper::upgrade::OnUpgrade;
@@ -17,10 +17,9 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::timeout,
 };
-use tucano_api::ids::ProcessId;
 use tucano_oci_session::{UPGRADE, is_asked_for};
 
-use super::{Api, Refusal};
+use super::{Api, Refusal, named};
 
 /// How long a session may take to end once nobody listens.
 const END_PATIENCE: Duration = Duration::from_secs(5);
@@ -30,8 +29,10 @@ pub(super) async fn post(
     Path(id): Path<String>,
     mut request: Request,
 ) -> Result<Response, Refusal> {
-    let home = home_of(&api, &id)?;
-    if !asks_for_it(request.headers()) {
+    let id = named(&id)?;
+    let home = api.existing(&id)?.home();
+    let headers = request.headers();
+    if !is_asked_for(|name| headers.get(name).map(HeaderValue::as_bytes)) {
         let message = format!("write `Connection: Upgrade` and `Upgrade: {UPGRADE}`");
         let status = StatusCode::UPGRADE_REQUIRED;
         return Err(Refusal::new(status, "upgrade_required", message));
@@ -50,24 +51,6 @@ pub(super) async fn post(
         .header(header::UPGRADE, UPGRADE)
         .body(Body::empty())
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "io", error))
-}
-
-fn home_of(api: &Api, id: &str) -> Result<PathBuf, Refusal> {
-    let not_found = || {
-        let message = format!("there is no process {id} on this node");
-        Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
-    };
-    let id: ProcessId = id.parse().map_err(|_| not_found())?;
-    let directory = api.executor.data.process(&id);
-    if !directory.path().exists() {
-        return Err(not_found());
-    }
-    Ok(directory.home())
-}
-
-fn asks_for_it(headers: &HeaderMap) -> bool {
-    let value = |name| headers.get(name).map(HeaderValue::as_bytes);
-    is_asked_for(value(header::CONNECTION), value(header::UPGRADE))
 }
 
 async fn serve(program: PathBuf, home: PathBuf, upgrade: OnUpgrade, permit: OwnedSemaphorePermit) {

@@ -11,9 +11,8 @@ use axum::{
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tucano_api::ids::ProcessId;
 
-use super::{Api, Refusal};
+use super::{Api, Refusal, named};
 use crate::logs::{Bounds, Follower, Selection, tail};
 
 /// Lines that are given when the request does not say how many.
@@ -37,17 +36,10 @@ pub(super) async fn get(
     Path(id): Path<String>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Refusal> {
-    let not_found = |id: &str| {
-        let message = format!("there is no process {id} on this node");
-        Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
-    };
-    let id: ProcessId = id.parse().map_err(|_| not_found("of that name"))?;
+    let id = named(&id)?;
     let Query(wanted) = wanted
         .map_err(|rejection| Refusal::new(StatusCode::BAD_REQUEST, "invalid_query", rejection))?;
-    let directory = api.executor.data.process(&id);
-    if !directory.path().exists() {
-        return Err(not_found(id.as_str()));
-    }
+    let directory = api.existing(&id)?;
     let bounds = Bounds {
         lines: wanted
             .tail

@@ -20,10 +20,10 @@ use axum::{
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tower::limit::GlobalConcurrencyLimitLayer;
-use tucano_api::{agent::Identity, error::ErrorBody};
+use tucano_api::{agent::Identity, error::ErrorBody, ids::ProcessId};
 
 use crate::{
-    runner::{Handle, execute::Executor},
+    runner::{Handle, execute::Executor, state::ProcessDir},
     settings::{Limits, Token},
 };
 
@@ -81,6 +81,25 @@ impl Api {
             })
             .with_state(api)
     }
+
+    /// What the node has of a process.
+    fn existing(&self, id: &ProcessId) -> Result<ProcessDir, Refusal> {
+        let directory = self.executor.data.process(id);
+        if directory.path().exists() {
+            return Ok(directory);
+        }
+        Err(no_process(id.as_str()))
+    }
+}
+
+/// The process that a path names.
+fn named(id: &str) -> Result<ProcessId, Refusal> {
+    id.parse().map_err(|_| no_process("of that name"))
+}
+
+fn no_process(id: &str) -> Refusal {
+    let message = format!("there is no process {id} on this node");
+    Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
 /// Who answers here, so that the controller can tell a report that was sent from here.

@@ -42,6 +42,11 @@ impl ApiError {
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
+
+    /// 502: a process's node does not do what it was asked.
+    pub fn agent_unreachable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "agent_unreachable", message)
+    }
 }
 
 impl IntoResponse for ApiError {

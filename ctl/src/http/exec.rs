@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 use hyper::upgrade::OnUpgrade;
@@ -15,7 +15,7 @@ use tucano_api::{
     agent::ProcessState,
     error::ErrorBody,
     ids::{NodeName, ProcessId, ServiceName},
-    state::{ActiveService, ProcessView},
+    state::ProcessView,
 };
 use tucano_oci_session::{UPGRADE, is_asked_for};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -64,16 +64,8 @@ async fn in_service(
     Named(name): Named<ServiceName>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let service = {
-        let name = name.clone();
-        let find = move |service: &ActiveService| service.name == name;
-        api.brain
-            .query(move |cluster| cluster.state().active_services.into_iter().find(find))
-            .await?
-    };
-    let service =
-        service.ok_or_else(|| ApiError::not_found(format!("there is no service {name}")))?;
-    let process = choose(&service.processes).ok_or_else(|| {
+    let service = api.service(&name).await?;
+    let process = choose(&service.active.processes).ok_or_else(|| {
         let message = format!("no process of {name} runs: `tucano ps {name}` tells why");
         ApiError::new(StatusCode::CONFLICT, "not_running", message)
     })?;
@@ -101,7 +93,8 @@ async fn pass_on(
     id: &ProcessId,
     mut request: Request,
 ) -> Result<Response, ApiError> {
-    if !asks_for_it(request.headers()) {
+    let headers = request.headers();
+    if !is_asked_for(|name| headers.get(name).map(HeaderValue::as_bytes)) {
         let message = format!("write `Connection: Upgrade` and `Upgrade: {UPGRADE}`");
         let status = StatusCode::UPGRADE_REQUIRED;
         return Err(ApiError::new(status, "upgrade_required", message));
@@ -110,12 +103,7 @@ async fn pass_on(
         let message = "too many commands are run at once (limits.sessions): try later";
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", message)
     })?;
-    let address = api.agents.address(node).ok_or_else(|| {
-        let message = format!(
-            "node {node} has not reported since the controller started: try again when it is alive"
-        );
-        ApiError::new(StatusCode::BAD_GATEWAY, "agent_unreachable", message)
-    })?;
+    let address = api.address_of(node).map_err(ApiError::agent_unreachable)?;
     let answer = api
         .agents
         .client()
@@ -137,11 +125,6 @@ async fn pass_on(
         })
 }
 
-fn asks_for_it(headers: &HeaderMap) -> bool {
-    let value = |name| headers.get(name).map(HeaderValue::as_bytes);
-    is_asked_for(value(header::CONNECTION), value(header::UPGRADE))
-}
-
 /// What the agent refuses is refused in its words.
 fn refusal(error: AgentError) -> ApiError {
     match error {
@@ -153,11 +136,7 @@ fn refusal(error: AgentError) -> ApiError {
         {
             ApiError { status, body }
         }
-        other => ApiError::new(
-            StatusCode::BAD_GATEWAY,
-            "agent_unreachable",
-            other.to_string(),
-        ),
+        other => ApiError::agent_unreachable(other.to_string()),
     }
 }
 

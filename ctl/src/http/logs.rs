@@ -10,7 +10,7 @@ use std::{
 use axum::{
     body::Body,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
@@ -97,7 +97,7 @@ async fn of_process(
     let node = api.node_of(&id).await?;
     let answer = begin(&api, &node, &id, &which)
         .await
-        .map_err(|message| ApiError::new(StatusCode::BAD_GATEWAY, "agent_unreachable", message))?;
+        .map_err(ApiError::agent_unreachable)?;
     Ok(text(Body::from_stream(answer.bytes_stream())))
 }
 
@@ -114,14 +114,7 @@ async fn of_service(
 ) -> Result<Response, ApiError> {
     let processes = processes_of(&api, &name).await?;
     if processes.is_empty() {
-        let wanted = name.clone();
-        let known = api
-            .brain
-            .query(move |cluster| cluster.service(&wanted).is_some())
-            .await?;
-        if !known {
-            return Err(ApiError::not_found(format!("there is no service {name}")));
-        }
+        api.service(&name).await?;
     }
     let (lines, receiver) = mpsc::channel(PIPE);
     let source = Source { api, lines };
@@ -162,11 +155,7 @@ async fn begin(
     id: &ProcessId,
     which: &Which,
 ) -> Result<reqwest::Response, String> {
-    let address = api.agents.address(node).ok_or_else(|| {
-        format!(
-            "node {node} has not reported since the controller started: try again when it is alive"
-        )
-    })?;
+    let address = api.address_of(node)?;
     let query = which.query(api.config.current().limits.log_lines);
     api.agents
         .client()

@@ -16,7 +16,7 @@ pub mod server;
 pub mod services;
 pub mod state;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -44,7 +44,8 @@ use crate::{
     discovery::Discovery,
 };
 use tucano_api::{
-    ids::{NodeName, ProcessId},
+    ids::{NodeName, ProcessId, ServiceName},
+    state::ServiceView,
     units::Timestamp,
 };
 
@@ -80,6 +81,25 @@ impl Api {
             .query(move |cluster| cluster.node_of(&wanted).cloned())
             .await?;
         node.ok_or_else(|| ApiError::not_found(format!("there is no process {id}")))
+    }
+
+    /// A service, as it is configured and as it runs.
+    async fn service(&self, name: &ServiceName) -> Result<ServiceView, ApiError> {
+        let wanted = name.clone();
+        let service = self
+            .brain
+            .query(move |cluster| cluster.service(&wanted))
+            .await?;
+        service.ok_or_else(|| ApiError::not_found(format!("there is no service {name}")))
+    }
+
+    /// Where a node's agent is, or why that is not known.
+    fn address_of(&self, node: &NodeName) -> Result<SocketAddr, String> {
+        self.agents.address(node).ok_or_else(|| {
+            format!(
+                "node {node} has not reported since the controller started: try again when it is alive"
+            )
+        })
     }
 }
 

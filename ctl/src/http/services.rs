@@ -102,12 +102,7 @@ async fn show(
     State(api): State<Arc<Api>>,
     Named(name): Named<ServiceName>,
 ) -> Result<Json<ServiceView>, ApiError> {
-    let missing = ApiError::not_found(format!("there is no service {name}"));
-    let view = api
-        .brain
-        .query(move |cluster| cluster.service(&name))
-        .await?;
-    view.map(Json).ok_or(missing)
+    api.service(&name).await.map(Json)
 }
 
 /// Changes some keys of a service's configuration, which makes a new revision; `null` puts a key back to its default.

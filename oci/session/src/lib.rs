@@ -20,13 +20,13 @@ pub const UPGRADE: &str = "tucano-exec";
 /// Longest that a frame may be, without its head; a longer one ends the session.
 pub const FRAME_BYTES: usize = 64 << 10;
 
-/// Whether a request with these headers, `Connection` and `Upgrade`, asks for a session.
-pub fn is_asked_for(connection: Option<&[u8]>, upgrade: Option<&[u8]>) -> bool {
-    let says = |value: Option<&[u8]>, wanted: &str| {
-        let mut words = value.unwrap_or_default().split(|byte| *byte == b',');
+/// Whether a request asks for a session, by the values of its headers.
+pub fn is_asked_for<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> bool {
+    let says = |name: &str, wanted: &str| {
+        let mut words = header(name).unwrap_or_default().split(|byte| *byte == b',');
         words.any(|word| word.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
     };
-    says(connection, "upgrade") && says(upgrade, UPGRADE)
+    says("connection", "upgrade") && says("upgrade", UPGRADE)
 }
 
 /// Kind and length.
@@ -263,13 +263,17 @@ mod tests {
     #[test]
     fn both_headers_are_needed_as_proxies_may_write_them() {
         let asks = |connection: &'static [u8], upgrade: &'static [u8]| {
-            is_asked_for(Some(connection), Some(upgrade))
+            is_asked_for(|name| match name {
+                "connection" => Some(connection),
+                _ => Some(upgrade),
+            })
         };
         assert!(asks(b"keep-alive, Upgrade", UPGRADE.as_bytes()));
         assert!(asks(b"upgrade", b"Tucano-Exec"));
         assert!(!asks(b"upgrade", b"websocket"));
         assert!(!asks(b"close", UPGRADE.as_bytes()));
-        assert!(!is_asked_for(None, Some(UPGRADE.as_bytes())));
+        let only_upgrade = |name: &str| (name == "upgrade").then_some(UPGRADE.as_bytes());
+        assert!(!is_asked_for(only_upgrade));
     }
 
     #[test]
