@@ -152,8 +152,10 @@ fn a_terminal_is_the_containers_own_and_has_the_clients_size() {
     }
     let case = started();
     let mut session = Session::of(&case);
-    let script = "busybox tty; echo $TERM; trap 'echo now' WINCH; busybox stty size; \
-                  busybox stat -c %u $(busybox tty); read word; busybox stty size; echo \"[$word]\"";
+    // The new size is a signal, whose trap ends the `read` that it meets.
+    let script = "busybox tty; echo $TERM; trap 'echo changed' WINCH; busybox stty size; \
+                  busybox stat -c %u $(busybox tty); until read word; do :; done; \
+                  busybox stty size; echo \"[$word]\"";
     session.send(&begin(script, terminal()));
     session.until(|session| session.output.contains("33 101\r\n0\r\n"));
     session.send(&FromClient::Resize(Size {
@@ -164,6 +166,7 @@ fn a_terminal_is_the_containers_own_and_has_the_clients_size() {
     let (output, error_output, end) = session.end();
     assert!(output.starts_with("/dev/pts/"), "{output}");
     assert!(output.contains("\r\nvt220\r\n"), "{output}");
+    assert!(output.contains("changed\r\n"), "{output}");
     assert!(output.contains("20 70\r\n"), "{output}");
     assert!(output.ends_with("[word]\r\n"), "{output}");
     assert_eq!((error_output.as_str(), end), ("", End::Exited(0)));
