@@ -17,7 +17,10 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::{
@@ -25,7 +28,7 @@ use rustix::{
     mount::OpenTreeFlags,
 };
 
-pub(crate) use self::mapped::as_in_file;
+pub(crate) use self::mapped::{as_in_file, own_maps};
 use crate::sys::{self, MountAttributes};
 
 /// What the program is called in lists of processes; by a descriptor, it would be by that one's number.
@@ -40,6 +43,15 @@ const PROGRAM: &str = "/proc/self/exe";
 
 /// Has this process run its program from a read-only mount, unless that is what it does.
 pub(crate) fn protect() -> Result<(), Error> {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if !DONE.load(Ordering::Relaxed) {
+        make_protected()?;
+        DONE.store(true, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+fn make_protected() -> Result<(), Error> {
     if is_protected()? {
         // That it has another name then is no failure.
         rustix::thread::set_name(NAME).ok();
@@ -47,10 +59,7 @@ pub(crate) fn protect() -> Result<(), Error> {
     }
     let program = read_only(Path::new(PROGRAM))?;
     // To execute it again would take a tenth of a container's start.
-    if mapped::run_from(&program).is_ok() && is_protected()? {
-        return Ok(());
-    }
-    execute(&program)
+    mapped::run_from(&program).or_else(|_| execute(&program))
 }
 
 fn is_protected() -> io::Result<bool> {

@@ -1,16 +1,17 @@
 //! Which devices a container may use (OCI runtime specification, "Allowed Device list"): rules in their order, of which the
 //! last that speaks of a device and a kind of access decides on it; what no rule speaks of is denied.
 
-use std::{io, iter, path::Path};
-
-use cgroups_rs::fs::{
-    devices::{DevicePermissions, DeviceType, DevicesController},
-    error::Error as Refusal,
+use std::{
+    fs::File,
+    io::{self, Write},
+    iter,
+    path::Path,
 };
+
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use rustix::fs::{Mode, OFlags, open};
 
-use super::{Cgroup, Error, filter, limits::refusal};
+use super::{Cgroup, Error, filter};
 use crate::sys;
 
 /// Devices that every container may use: `(major, minor)`; none of them reaches the host.
@@ -26,7 +27,7 @@ const DEFAULT: [(u32, Option<u32>); 8] = [
     (136, None),
 ];
 
-/// What v1's files take as a wildcard. (Left out, cgroups-rs would make it 0.)
+/// What the specification has as a wildcard, beside a number that is left out.
 const ANY: i64 = -1;
 
 const WHAT: &str = "the device rules";
@@ -62,11 +63,7 @@ pub(super) enum Kind {
 pub(super) struct Access(pub(super) u32);
 
 impl Access {
-    const NAMES: [(char, u32, DevicePermissions); 3] = [
-        ('m', 1, DevicePermissions::MkNod),
-        ('r', 2, DevicePermissions::Read),
-        ('w', 4, DevicePermissions::Write),
-    ];
+    const NAMES: [(char, u32); 3] = [('m', 1), ('r', 2), ('w', 4)];
     pub(super) const ALL: Self = Self(7);
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -74,17 +71,17 @@ impl Access {
         if text.is_empty() {
             return Err(unknown());
         }
-        let bit = |letter| Self::NAMES.iter().find(|(name, ..)| *name == letter);
+        let bit = |letter| Self::NAMES.iter().find(|(name, _)| *name == letter);
         text.chars()
             .try_fold(Self(0), |all, letter| match bit(letter) {
-                Some((_, bit, _)) => Ok(Self(all.0 | bit)),
+                Some((_, bit)) => Ok(Self(all.0 | bit)),
                 None => Err(unknown()),
             })
     }
 
-    fn permissions(self) -> Vec<DevicePermissions> {
-        let granted = Self::NAMES.iter().filter(|(_, bit, _)| self.0 & bit != 0);
-        granted.map(|(_, _, permission)| *permission).collect()
+    fn letters(self) -> String {
+        let granted = Self::NAMES.iter().filter(|(_, bit)| self.0 & bit != 0);
+        granted.map(|(letter, _)| letter).collect()
     }
 }
 
@@ -138,11 +135,13 @@ pub(super) fn set(cgroup: &Cgroup, wanted: &[LinuxDeviceCgroup]) -> Result<(), E
     if cgroup.is_unified() {
         return attach(directory, &rules, !wanted.is_empty());
     }
-    let controller = DevicesController::new(directory.to_owned(), directory.to_owned());
     // v1 begins with what the parent has.
-    let mut all = iter::once(&NOTHING).chain(&rules);
-    all.try_for_each(|rule| write(&controller, rule))
-        .map_err(refusal(WHAT, directory))
+    let all = iter::once(&NOTHING).chain(&rules);
+    write(directory, all).map_err(|reason| Error::Limit {
+        what: WHAT,
+        path: directory.to_owned(),
+        reason,
+    })
 }
 
 /// Whether this kernel keeps v2 cgroups to device rules; why not, otherwise.
@@ -188,21 +187,36 @@ fn is_missing(error: &io::Error) -> bool {
     )
 }
 
-/// v1's `a` speaks of everything, whatever else stands beside it: a rule about less becomes one for each kind.
-fn write(controller: &DevicesController, rule: &Rule) -> Result<(), Refusal> {
-    let kinds: &[DeviceType] = match rule.kind {
-        Some(Kind::Block) => &[DeviceType::Block],
-        Some(Kind::Character) => &[DeviceType::Char],
-        None if rule.is_about_everything() => &[DeviceType::All],
-        None => &[DeviceType::Block, DeviceType::Char],
+/// Writes rules to v1's two files, one at a time, as the kernel takes them.
+fn write<'a>(directory: &Path, rules: impl Iterator<Item = &'a Rule>) -> Result<(), String> {
+    let open = |name: &str| {
+        let file = File::options().write(true).open(directory.join(name));
+        file.map_err(|error| format!("{name}: {error}"))
     };
-    let number = |part: Option<u32>| part.map_or(ANY, i64::from);
+    let (mut allow, mut deny) = (open("devices.allow")?, open("devices.deny")?);
+    for rule in rules {
+        let file = if rule.allow { &mut allow } else { &mut deny };
+        for line in lines(rule) {
+            file.write_all(line.as_bytes())
+                .map_err(|error| format!("{line}: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// v1's `a` speaks of everything, whatever else stands beside it: a rule about less becomes one for each kind.
+fn lines(rule: &Rule) -> Vec<String> {
+    let kinds: &[char] = match rule.kind {
+        Some(Kind::Block) => &['b'],
+        Some(Kind::Character) => &['c'],
+        None if rule.is_about_everything() => &['a'],
+        None => &['b', 'c'],
+    };
+    let number = |part: Option<u32>| part.map_or("*".to_owned(), |number| number.to_string());
     let (major, minor) = (number(rule.major), number(rule.minor));
-    let access = rule.access.permissions();
-    kinds.iter().try_for_each(|kind| match rule.allow {
-        true => controller.allow_device(*kind, major, minor, &access),
-        false => controller.deny_device(*kind, major, minor, &access),
-    })
+    let access = rule.access.letters();
+    let line = |kind| format!("{kind} {major}:{minor} {access}");
+    kinds.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -215,6 +229,18 @@ mod tests {
         assert_eq!(all.len(), wanted.len() + DEFAULT.len());
         all.truncate(wanted.len());
         Ok(all)
+    }
+
+    #[test]
+    fn v1_is_told_as_its_files_take_it() {
+        assert_eq!(lines(&NOTHING), ["a *:* mrw"]);
+        let some = Rule {
+            allow: true,
+            major: Some(8),
+            access: Access(2),
+            ..NOTHING
+        };
+        assert_eq!(lines(&some), ["b 8:* r", "c 8:* r"]);
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub(super) fn required<'a>(
         })
 }
 
-pub(super) fn refusal(
+fn refusal(
     what: &'static str,
     path: &Path,
 ) -> impl Fn(cgroups_rs::fs::error::Error) -> Error + use<> {

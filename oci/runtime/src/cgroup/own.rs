@@ -6,8 +6,8 @@ use std::{
 };
 
 use procfs::{
-    ProcessCGroup,
-    process::{MountInfo, Process},
+    FromRead, ProcessCGroup, ProcessCGroups,
+    process::{MountInfo, MountInfos},
 };
 
 use super::{Error, LEAF, is_in_use, make};
@@ -46,13 +46,24 @@ impl Base {
 /// `(controller, base directory)` for each v1 hierarchy, or `("", base directory)` on v2.
 /// `more` are v1 controllers that not every container is under.
 pub(super) fn find(base: Base, more: &[&str]) -> Result<Vec<(String, PathBuf)>, Error> {
-    let unknown = |error: procfs::ProcError| Error::NoHierarchy {
-        detail: error.to_string(),
+    let mounts = mounts()?;
+    // The kernel takes its time to say where a process is, and from the top nobody asks.
+    let memberships = match base {
+        Base::Own => ProcessCGroups::from_file("/proc/self/cgroup").map_err(unknown)?,
+        Base::Mount => ProcessCGroups(Vec::new()),
     };
-    let myself = Process::myself().map_err(unknown)?;
-    let mounts = myself.mountinfo().map_err(unknown)?;
-    let memberships = myself.cgroups().map_err(unknown)?;
-    locate(&mounts.0, &memberships.0, base, more, &|path| path.is_dir())
+    locate(&mounts, &memberships.0, base, more, &|path| path.is_dir())
+}
+
+fn mounts() -> Result<Vec<MountInfo>, Error> {
+    let mounts = MountInfos::from_file("/proc/self/mountinfo").map_err(unknown)?;
+    Ok(mounts.0)
+}
+
+fn unknown(error: procfs::ProcError) -> Error {
+    Error::NoHierarchy {
+        detail: error.to_string(),
+    }
 }
 
 /// On a hybrid host the controllers are those of v1, and its cgroup2 has none.
@@ -95,15 +106,10 @@ pub(super) fn same_place(
     known: &str,
     directory: &Path,
 ) -> Result<Option<PathBuf>, Error> {
-    let unknown = |error: procfs::ProcError| Error::NoHierarchy {
-        detail: error.to_string(),
-    };
-    let mounts = Process::myself()
-        .and_then(|myself| myself.mountinfo())
-        .map_err(unknown)?;
-    let below = hierarchies(&mounts.0, known)
+    let mounts = mounts()?;
+    let below = hierarchies(&mounts, known)
         .find_map(|mount| directory.strip_prefix(&mount.mount_point).ok());
-    let top = hierarchies(&mounts.0, wanted).next();
+    let top = hierarchies(&mounts, wanted).next();
     Ok(below
         .zip(top)
         .map(|(below, top)| top.mount_point.join(below)))
@@ -137,11 +143,13 @@ fn v1(
     base: Base,
     exists: &dyn Fn(&Path) -> bool,
 ) -> Option<PathBuf> {
-    let own = memberships
-        .iter()
-        .find(|entry| entry.controllers.iter().any(|name| name == controller))?;
+    let is_its = |entry: &&ProcessCGroup| entry.controllers.iter().any(|name| name == controller);
+    let own = match base {
+        Base::Own => &memberships.iter().find(is_its)?.pathname,
+        Base::Mount => "",
+    };
     hierarchies(mounts, controller)
-        .filter_map(|mount| visible(mount, &own.pathname, base))
+        .filter_map(|mount| visible(mount, own, base))
         .find(|path| exists(path))
 }
 
@@ -151,11 +159,19 @@ fn unified(
     base: Base,
     exists: &dyn Fn(&Path) -> bool,
 ) -> Option<PathBuf> {
-    let own = memberships.iter().find(|entry| entry.hierarchy == 0)?;
+    let own = match base {
+        Base::Own => {
+            &memberships
+                .iter()
+                .find(|entry| entry.hierarchy == 0)?
+                .pathname
+        }
+        Base::Mount => "",
+    };
     let directory = mounts
         .iter()
         .filter(|mount| mount.fs_type == "cgroup2")
-        .filter_map(|mount| visible(mount, &own.pathname, base))
+        .filter_map(|mount| visible(mount, own, base))
         .find(|path| exists(path))?;
     // A starter that moved into the leaf still owns what is above it.
     match directory.file_name() {
@@ -258,18 +274,13 @@ fn make_room(parent: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use procfs::FromRead;
 
     fn mounts(text: &str) -> Vec<MountInfo> {
-        procfs::process::MountInfos::from_read(text.as_bytes())
-            .unwrap()
-            .0
+        MountInfos::from_read(text.as_bytes()).unwrap().0
     }
 
     fn memberships(text: &str) -> Vec<ProcessCGroup> {
-        procfs::ProcessCGroups::from_read(text.as_bytes())
-            .unwrap()
-            .0
+        ProcessCGroups::from_read(text.as_bytes()).unwrap().0
     }
 
     const HYBRID: &str = "\
@@ -293,9 +304,9 @@ mod tests {
 
     #[test]
     fn absolute_paths_begin_at_the_mounts() {
-        let own = memberships("8:pids:/elsewhere\n4:memory:/a/b\n");
         let base = Base::of_specified("/x");
-        let found = locate(&mounts(HYBRID), &own, base, &[], &|_| true).unwrap();
+        let exists = |path: &Path| !path.ends_with("cpu,cpuacct");
+        let found = locate(&mounts(HYBRID), &[], base, &[], &exists).unwrap();
         let places: Vec<_> = found
             .iter()
             .map(|(_, path)| path.to_str().unwrap())

@@ -1,58 +1,77 @@
 //! `/dev`: the default devices and links (OCI runtime specification, "Default Devices"), and the specification's own.
 
-use std::path::Path;
+use std::{io, os::fd::OwnedFd, path::Path};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
-use rustix::fs::{AtFlags, FileType, Gid, OFlags, Uid, makedev};
+use rustix::{
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev},
+    io::Errno,
+};
 
 use super::{
-    inside::{Links, Root},
+    inside::{Links, Root, open_below},
     mounts::links,
     userns::Ids,
 };
 use crate::channel::{Failure, Step};
 
-/// Name, major and minor number: all stateless, none reaches the host.
+/// Name in `/dev`, major and minor number: all stateless, none reaches the host.
 const DEFAULT: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
 ];
 
 const LINKS: [(&str, &str); 5] = [
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
-    ("/dev/ptmx", "pts/ptmx"),
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
 ];
 
 /// Makes them all, owned by the container's root.
 pub(crate) fn make(root: &Root, ids: &Ids, own: &[LinuxDevice]) -> Result<(), Failure> {
-    for (path, major, minor) in DEFAULT {
+    let directory = root.directory(Path::new("/dev"), Links::Refused);
+    let directory = directory.step("making /dev")?;
+    for (name, major, minor) in DEFAULT {
         let device = Device {
-            path: Path::new(path),
+            name: Path::new(name),
             kind: FileType::CharacterDevice,
             mode: 0o666,
             number: makedev(major, minor),
             owner: ids.root(),
         };
-        device.make(root)?;
+        device
+            .make(&directory)
+            .step(&format!("making the device /dev/{name}"))?;
     }
     for device in own {
-        Device::of(device, ids)?.make(root)?;
+        make_own(root, ids, device)?;
     }
-    for (path, target) in LINKS {
-        link(root, Path::new(path), target, ids)?;
-    }
-    Ok(())
+    ids.as_root(|| {
+        LINKS.iter().try_for_each(|(name, target)| {
+            link(&directory, name, target).step(&format!("making the link /dev/{name}"))
+        })
+    })
 }
 
+fn make_own(root: &Root, ids: &Ids, wanted: &LinuxDevice) -> Result<(), Failure> {
+    let step = format!("making the device {}", wanted.path().display());
+    let (parent, name) = root
+        .parent(wanted.path(), links(wanted.path()))
+        .step(&step)?;
+    Device::of(wanted, name, ids)?.make(&parent).step(&step)
+}
+
+/// Whom this process's new files belong to.
+const OWN: (u32, u32) = (0, 0);
+
 struct Device<'a> {
-    path: &'a Path,
+    name: &'a Path,
     kind: FileType,
     mode: u32,
     number: u64,
@@ -60,7 +79,7 @@ struct Device<'a> {
 }
 
 impl<'a> Device<'a> {
-    fn of(wanted: &'a LinuxDevice, ids: &Ids) -> Result<Self, Failure> {
+    fn of(wanted: &LinuxDevice, name: &'a Path, ids: &Ids) -> Result<Self, Failure> {
         let kind = match wanted.typ() {
             LinuxDeviceType::B => FileType::BlockDevice,
             LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
@@ -78,7 +97,7 @@ impl<'a> Device<'a> {
             _ => u32::try_from(value).step("device number"),
         };
         Ok(Self {
-            path: wanted.path(),
+            name,
             kind,
             mode: wanted.file_mode().unwrap_or(0o666),
             number: makedev(number(wanted.major())?, number(wanted.minor())?),
@@ -86,34 +105,43 @@ impl<'a> Device<'a> {
         })
     }
 
-    fn make(&self, root: &Root) -> Result<(), Failure> {
-        let step = format!("making the device {}", self.path.display());
-        let links = links(self.path);
-        root.make_node(self.path, self.kind, self.mode, self.number, links)
-            .step(&step)?;
-        let made = root
-            .open(self.path, OFlags::PATH | OFlags::NOFOLLOW, links)
-            .step(&step)?;
-        let found = rustix::fs::fstat(&made).step(&step)?;
+    /// Makes it in this directory. One that is there already stays, if it is the same.
+    fn make(&self, parent: &OwnedFd) -> io::Result<()> {
+        let mode = Mode::from(self.mode);
+        match rustix::fs::mknodat(parent, self.name, self.kind, mode, self.number) {
+            Ok(()) if self.owner == OWN => Ok(()),
+            Ok(()) | Err(Errno::EXIST) => self.check_and_give_away(parent),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// By a descriptor: what has its name may be something else by now.
+    fn check_and_give_away(&self, parent: &OwnedFd) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let made = open_below(parent, self.name, flags, Links::Refused)?;
+        let found = rustix::fs::fstat(&made)?;
         if FileType::from_raw_mode(found.st_mode) != self.kind || found.st_rdev != self.number {
-            return Err(Failure::new(&step, "something else is there already"));
+            return Err(io::Error::other("something else is there already"));
         }
         let (uid, gid) = self.owner;
         if (found.st_uid, found.st_gid) == self.owner {
             return Ok(());
         }
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        rustix::fs::chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).step(&step)
+        let itself = AtFlags::EMPTY_PATH;
+        Ok(rustix::fs::chownat(
+            &made,
+            "",
+            Some(uid),
+            Some(gid),
+            itself,
+        )?)
     }
 }
 
-fn link(root: &Root, path: &Path, target: &str, ids: &Ids) -> Result<(), Failure> {
-    let step = format!("making the link {}", path.display());
-    ids.as_root(|| {
-        let (parent, name) = root.parent(path, Links::Refused).step(&step)?;
-        match rustix::fs::symlinkat(target, parent, name) {
-            Err(rustix::io::Errno::EXIST) => Ok(()),
-            other => other.step(&step),
-        }
-    })
+fn link(parent: &OwnedFd, name: &str, target: &str) -> io::Result<()> {
+    match rustix::fs::symlinkat(target, parent, name) {
+        Err(Errno::EXIST) => Ok(()),
+        other => Ok(other?),
+    }
 }

@@ -4,7 +4,7 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    path::{Component, Path, PathBuf},
+    path::{Component, Path},
 };
 
 use rustix::{
@@ -31,41 +31,28 @@ pub(crate) enum Links {
 impl Root {
     /// Opens what is at `path`.
     pub(crate) fn open(&self, path: &Path, flags: OFlags, links: Links) -> io::Result<OwnedFd> {
-        let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        if links == Links::Refused {
-            resolve |= ResolveFlags::NO_SYMLINKS;
-        }
-        for _ in 0..ATTEMPTS {
-            let flags = flags | OFlags::CLOEXEC;
-            match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
-                Err(Errno::AGAIN) => {}
-                other => return Ok(other?),
-            }
-        }
-        Err(Errno::AGAIN.into())
+        open_below(&self.0, path, flags, links)
     }
 
     /// Opens the directory at `path`; it and its parents are made where missing.
     pub(crate) fn directory(&self, path: &Path, links: Links) -> io::Result<OwnedFd> {
+        check_names(path)?;
+        self.made(&Path::new("/").join(path), links)
+    }
+
+    /// From the end: of most that are missing, the parent is there.
+    fn made(&self, path: &Path, links: Links) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let names = names(path)?;
-        match self.open(&Path::new("/").join(path), flags, links) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        let missing = match self.open(path, flags, links) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => error,
             other => return other,
-        }
-        let mut reached = PathBuf::from("/");
-        let mut parent = self.open(&reached, flags, links)?;
-        for name in names {
-            reached.push(name);
-            parent = match self.open(&reached, flags, links) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    allow_existing(rustix::fs::mkdirat(&parent, name, Mode::from(0o755)))?;
-                    self.open(&reached, flags, links)?
-                }
-                other => other?,
-            };
-        }
-        Ok(parent)
+        };
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(missing);
+        };
+        let parent = self.made(parent, links)?;
+        allow_existing(rustix::fs::mkdirat(&parent, name, Mode::from(0o755)))?;
+        self.open(path, flags, links)
     }
 
     /// Opens (as a path only) the file at `path`; it, empty, and its parents are made where missing. A symbolic link
@@ -74,11 +61,17 @@ impl Root {
         match self.open(path, OFlags::PATH, links) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.remove_link(path, links)?;
-                self.make_node(path, FileType::RegularFile, 0o644, 0, links)?;
+                self.make_file(path, links)?;
                 self.open(path, OFlags::PATH, links)
             }
             other => other,
         }
+    }
+
+    fn make_file(&self, path: &Path, links: Links) -> io::Result<()> {
+        let (parent, name) = self.parent(path, links)?;
+        let (kind, mode) = (FileType::RegularFile, Mode::from(0o644));
+        allow_existing(rustix::fs::mknodat(parent, name, kind, mode, 0))
     }
 
     fn remove_link(&self, path: &Path, links: Links) -> io::Result<()> {
@@ -87,25 +80,6 @@ impl Root {
             Ok(_) => Ok(rustix::fs::unlinkat(&parent, name, AtFlags::empty())?),
             Err(_) => Ok(()),
         }
-    }
-
-    /// Makes a node (an empty file, a device) at `path`, and its parents; an existing one stays.
-    pub(crate) fn make_node(
-        &self,
-        path: &Path,
-        kind: FileType,
-        mode: u32,
-        device: u64,
-        links: Links,
-    ) -> io::Result<()> {
-        let (parent, name) = self.parent(path, links)?;
-        allow_existing(rustix::fs::mknodat(
-            parent,
-            name,
-            kind,
-            Mode::from(mode),
-            device,
-        ))
     }
 
     /// The directory of `path`, made where missing, and the name in it.
@@ -127,17 +101,33 @@ impl AsFd for Root {
     }
 }
 
-fn names(path: &Path) -> io::Result<Vec<&std::ffi::OsStr>> {
-    path.components()
-        .filter(|part| !matches!(part, Component::RootDir | Component::CurDir))
-        .map(|part| match part {
-            Component::Normal(name) => Ok(name),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a path with `..`",
-            )),
-        })
-        .collect()
+/// Opens what is at `path` in this directory, which is the root of what the path can reach.
+pub(crate) fn open_below(
+    directory: &impl AsFd,
+    path: &Path,
+    flags: OFlags,
+    links: Links,
+) -> io::Result<OwnedFd> {
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    if links == Links::Refused {
+        resolve |= ResolveFlags::NO_SYMLINKS;
+    }
+    for _ in 0..ATTEMPTS {
+        let flags = flags | OFlags::CLOEXEC;
+        match rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(Errno::AGAIN.into())
+}
+
+fn check_names(path: &Path) -> io::Result<()> {
+    if path.components().any(|part| part == Component::ParentDir) {
+        let message = "a path with `..`";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    Ok(())
 }
 
 fn allow_existing(result: rustix::io::Result<()>) -> io::Result<()> {

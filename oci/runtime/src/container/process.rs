@@ -17,7 +17,7 @@ use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
 use rustix::{
     fs::{Gid, Uid},
     process::Signal,
-    thread::ThreadNameSpaceType,
+    thread::{CapabilitySet, ThreadNameSpaceType, remove_capability_from_bounding_set},
 };
 
 use super::{
@@ -269,13 +269,16 @@ pub(crate) fn missing_capabilities(process: &Process) -> Vec<String> {
     names.into_iter().collect()
 }
 
-fn drop_bounding(process: &Process) -> Result<(), caps::errors::CapsError> {
+fn drop_bounding(process: &Process) -> rustix::io::Result<()> {
     let keep = wanted(process, CapSet::Bounding);
-    let supported: Vec<Capability> = caps::runtime::thread_all_supported().into_iter().collect();
-    supported
-        .into_iter()
-        .filter(|capability| !keep.contains(capability))
-        .try_for_each(|capability| caps::drop(None, CapSet::Bounding, capability))
+    let all = caps::all().into_iter();
+    all.filter(|capability| !keep.contains(capability))
+        .map(|capability| CapabilitySet::from_bits_retain(capability.bitmask()))
+        .try_for_each(|bit| match remove_capability_from_bounding_set(bit) {
+            // One that this kernel does not know.
+            Err(rustix::io::Errno::INVAL) => Ok(()),
+            other => other,
+        })
 }
 
 /// Inheritable first, while there still is the capability to change it; effective is part of permitted at all times. One that

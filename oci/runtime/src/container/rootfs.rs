@@ -11,6 +11,7 @@ use std::{
 
 use nix::mount::{MsFlags, mount};
 use oci_spec::runtime::Spec;
+use procfs::{FromRead, process::MountInfos};
 use rustix::{
     fs::{CWD, Mode, OFlags},
     mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
@@ -177,9 +178,7 @@ pub(crate) fn enter(root: &Root) -> Result<(), Failure> {
 /// moved over the old one. What was mounted on the old one is unmounted, so that nothing but that itself remains beneath.
 pub(crate) fn enter_without_pivot(root: &Root, home: &Path) -> Result<(), Failure> {
     const STEP: &str = "--no-pivot";
-    let mounts = procfs::process::Process::myself()
-        .and_then(|myself| myself.mountinfo())
-        .step(STEP)?;
+    let mounts = MountInfos::from_file("/proc/self/mountinfo").step(STEP)?;
     // Later ones lie on earlier ones.
     let others = mounts.0.iter().rev().map(|mount| &mount.mount_point);
     for place in others.filter(|place| !home.starts_with(place) && !place.starts_with(home)) {

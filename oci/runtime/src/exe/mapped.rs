@@ -7,7 +7,10 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use procfs::process::{MMPermissions, MemoryMap, Process, Stat};
+use procfs::{
+    FromRead,
+    process::{MMPermissions, MemoryMap, MemoryMaps, Stat},
+};
 
 use crate::sys::{self, MemoryLayout};
 
@@ -17,9 +20,8 @@ use crate::sys::{self, MemoryLayout};
 pub(super) fn run_from(mount: &OwnedFd) -> io::Result<()> {
     // A descriptor of a mount alone can be neither mapped nor executed from.
     let file = File::open(format!("/proc/self/fd/{}", mount.as_raw_fd()))?;
-    let myself = Process::myself().map_err(io::Error::other)?;
-    let layout = layout(&myself.stat().map_err(io::Error::other)?)?;
-    let maps = myself.maps().map_err(io::Error::other)?.0;
+    let layout = layout(&Stat::from_file("/proc/self/stat").map_err(io::Error::other)?)?;
+    let maps = own_maps()?;
     let own = of_this_program(&maps)?;
     let in_file: BTreeSet<_> = as_in_file(&own).into_iter().collect();
     for map in &own {
@@ -32,6 +34,12 @@ pub(super) fn run_from(mount: &OwnedFd) -> io::Result<()> {
         }
     }
     sys::set_program(&file, &layout)
+}
+
+/// This process's mappings.
+pub(crate) fn own_maps() -> io::Result<Vec<MemoryMap>> {
+    let maps = MemoryMaps::from_file("/proc/self/maps").map_err(io::Error::other)?;
+    Ok(maps.0)
 }
 
 /// The mappings of the file that this code is from. (Its device and inode are not always what `stat` says.)
@@ -96,8 +104,7 @@ mod tests {
 
     #[test]
     fn only_what_is_as_in_the_file_is_given_back() {
-        use procfs::FromBufRead;
-        let maps = procfs::process::MemoryMaps::from_buf_read(MAPS.as_bytes()).unwrap();
+        let maps = MemoryMaps::from_read(MAPS.as_bytes()).unwrap();
         assert_eq!(as_in_file(&maps.0), [(0x1000, 0x3000), (0x3000, 0x5000)]);
     }
 }

@@ -1,15 +1,11 @@
 //! Mounts that lie over paths: nothing, or the same read-only.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-};
+use std::{io, os::fd::OwnedFd, path::Path};
 
 use super::{Made, attach, copy, detached, links};
 use crate::{
     channel::{Failure, Step},
-    container::inside::{Links, Root},
+    container::inside::{Links, Root, open_below},
     sys::{self, MountAttributes},
 };
 
@@ -23,6 +19,7 @@ impl Covers<'_> {
     /// Puts nothing over each path that exists: an empty directory, or what `/dev/null` gives.
     pub(crate) fn mask(&self, paths: &[String]) -> Result<(), Failure> {
         let mut nothing = Nothing::default();
+        let mut null = None;
         for path in paths {
             let step = format!("masking {path}");
             let Some(place) = self.existing(Path::new(path)).step(&step)? else {
@@ -32,7 +29,7 @@ impl Covers<'_> {
             let cover = if rustix::fs::FileType::from_raw_mode(mode).is_dir() {
                 nothing.directory()
             } else {
-                self.null()
+                self.null(&mut null)
             };
             attach(&cover.step(&step)?, &place).step(&step)?;
         }
@@ -83,22 +80,29 @@ impl Covers<'_> {
             (!below.as_os_str().is_empty()).then_some((tree, below))
         });
         match deepest {
-            Some((tree, below)) => Root(tree.try_clone()?).open(below, flags, links(path)),
+            Some((tree, below)) => open_below(tree, below, flags, links(path)),
             None => self.root.open(path, flags, links(path)),
         }
     }
 
-    fn null(&self) -> io::Result<OwnedFd> {
-        let path = PathBuf::from("/dev/null");
-        let null = self
-            .root
-            .open(&path, rustix::fs::OFlags::PATH, Links::Refused)?;
+    /// The null device, which is looked for once.
+    fn null(&self, found: &mut Option<OwnedFd>) -> io::Result<OwnedFd> {
+        if found.is_none() {
+            *found = Some(self.find_null()?);
+        }
+        let null = found.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        copy(null, false)
+    }
+
+    fn find_null(&self) -> io::Result<OwnedFd> {
+        let (path, flags) = (Path::new("/dev/null"), rustix::fs::OFlags::PATH);
+        let null = self.root.open(path, flags, Links::Refused)?;
         let found = rustix::fs::fstat(&null)?;
         // An image cannot have put something else there: `/dev` is ours. But what if a specification leaves it to the image?
         if found.st_rdev != rustix::fs::makedev(1, 3) {
             return Err(io::Error::other("/dev/null is not the null device"));
         }
-        copy(&null, false)
+        Ok(null)
     }
 }
 
