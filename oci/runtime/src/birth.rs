@@ -26,6 +26,17 @@ use crate::{
     sys::Cloned,
 };
 
+/// When the container's cgroup is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CgroupTime {
+    /// Before there is a process, which is then made in it: on v2, where a process is not moved without waiting.
+    Before,
+    /// While the process sets itself up, which joins it once it needs it.
+    Meanwhile,
+    /// For the process, which waits for it first of all: systemd wants to be told one.
+    After,
+}
+
 /// A process in new namespaces that is becoming a container.
 pub(crate) struct Birth {
     /// As this process's pid namespace numbers it.
@@ -34,27 +45,27 @@ pub(crate) struct Birth {
     pub(crate) process: OwnedFd,
     channel: Channel,
     patience: Duration,
-    /// It does nothing before its cgroup is made.
-    waits_for_cgroup: bool,
+    cgroup_time: CgroupTime,
 }
 
 impl Birth {
-    /// Makes the process, which joins its cgroup and sets itself up at once; each of its steps may take `patience`. Where the
-    /// cgroup is still to be made, as systemd does for a process that it is told, it waits for [`Self::wait_until_ready`].
+    /// Makes the process, which sets itself up at once; each of its steps may take `patience`. Where the cgroup is still to be
+    /// made, it waits to be told by [`Self::tell_of_cgroup`].
     pub(crate) fn give(
         launch: &Launch,
         cgroup: &Cgroup,
         namespace: Option<&UserNamespace>,
         manner: Manner,
         patience: Duration,
-        waits_for_cgroup: bool,
+        cgroup_time: CgroupTime,
     ) -> Result<Self, Failure> {
         let (here, there) = Channel::pair().step("channel")?;
         let joined = Joined::open(&launch.spec)?;
         let id_maps = UserNamespace::of_mounts(&launch.spec)?;
         let host_network = kernel::network_inode().step("network namespace")?;
         let flags = namespaces::clone_flags(&launch.spec)?;
-        let inside = (!waits_for_cgroup).then(|| cgroup.open_unified()).flatten();
+        let is_made = cgroup_time == CgroupTime::Before;
+        let inside = is_made.then(|| cgroup.open_unified()).flatten();
         // A kernel that cannot make a process in a cgroup (before 5.7, or where that has rules of its own) makes it here.
         let (cloned, is_in_cgroup) = match joined.clone_process(flags, inside.as_ref()) {
             Err(_) if inside.is_some() => (joined.clone_process(flags, None)?, false),
@@ -66,7 +77,7 @@ impl Birth {
                 process,
                 channel: here,
                 patience,
-                waits_for_cgroup,
+                cgroup_time,
             }),
             Cloned::Child => {
                 // The starter's end: while it were open here, its death would not be seen.
@@ -74,7 +85,7 @@ impl Birth {
                 let failure = Prepared {
                     launch,
                     cgroup,
-                    waits_for_cgroup,
+                    cgroup_time,
                     is_in_cgroup,
                     joined,
                     id_maps,
@@ -90,6 +101,13 @@ impl Birth {
         }
     }
 
+    /// Tells it that its cgroup is made. One that has failed by then has said why.
+    pub(crate) fn tell_of_cgroup(&self) {
+        if self.cgroup_time != CgroupTime::Before {
+            self.channel.go().ok();
+        }
+    }
+
     /// Lets it set itself up. `furnished` is called (with its pid) while its root file system is
     /// complete but not yet entered, if its specification has hooks for that moment.
     pub(crate) fn wait_until_ready(
@@ -98,9 +116,6 @@ impl Birth {
         spec: &Spec,
         furnished: &dyn Fn(i32) -> Result<(), Failure>,
     ) -> Result<User, Failure> {
-        if self.waits_for_cgroup {
-            self.channel.go().step("container")?;
-        }
         loop {
             match self.next()? {
                 Some(FromContainer::Furnished) => {

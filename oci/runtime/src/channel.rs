@@ -105,7 +105,12 @@ impl Channel {
     /// The next message, or none where the other end is closed.
     pub(crate) fn receive<T: for<'a> Deserialize<'a>>(&self) -> io::Result<Option<T>> {
         let mut buffer = [0; MESSAGE_LIMIT_BYTES];
-        let length = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut buffer))?;
+        let mut read = || rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut buffer));
+        let length = match read() {
+            // It was closed before it had read all: what it said itself comes behind this.
+            Err(rustix::io::Errno::CONNRESET) => read()?,
+            other => other?,
+        };
         if length == 0 {
             return Ok(None);
         }
@@ -144,6 +149,17 @@ impl AsFd for Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn last_words_are_heard_of_one_who_did_not_listen() {
+        let (here, there) = Channel::pair().unwrap();
+        here.go().unwrap();
+        there.send(&FromContainer::Waiting).unwrap();
+        drop(there);
+        let message = here.receive::<FromContainer>().unwrap();
+        assert!(matches!(message, Some(FromContainer::Waiting)));
+        assert!(here.receive::<FromContainer>().unwrap().is_none());
+    }
 
     #[test]
     fn messages_arrive_whole_and_the_end_is_told() {

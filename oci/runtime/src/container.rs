@@ -17,18 +17,19 @@ pub(crate) mod userns;
 
 use std::{os::fd::OwnedFd, path::Path};
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use rustix::fs::OFlags;
 
 use self::{
     inside::{Links, Root},
     manner::{Manner, Stdio},
     mounts::{Covers, Made, Mounter, Sources},
-    namespaces::Joined,
+    namespaces::{Joined, joined_path},
     user::User,
     userns::{Ids, UserNamespace},
 };
 use crate::{
+    birth::CgroupTime,
     cgroup::Cgroup,
     channel::{Channel, Failure, FromContainer, Step},
     hooks::{self, Hooks},
@@ -39,8 +40,7 @@ use crate::{
 pub(crate) struct Prepared<'a> {
     pub(crate) launch: &'a Launch,
     pub(crate) cgroup: &'a Cgroup,
-    /// Whether it is told when that is made.
-    pub(crate) waits_for_cgroup: bool,
+    pub(crate) cgroup_time: CgroupTime,
     /// Whether it was made there.
     pub(crate) is_in_cgroup: bool,
     /// Namespaces to join.
@@ -83,17 +83,12 @@ impl Prepared<'_> {
     }
 
     fn set_up(&self) -> Result<(User, [OwnedFd; 3]), Failure> {
-        if self.waits_for_cgroup {
-            self.channel.wait_to_go().step("supervisor")?;
-        }
-        if !self.is_in_cgroup {
-            // First of all: what it uses counts there.
-            self.cgroup.enter().step("cgroup")?;
+        let spec = &self.launch.spec;
+        if !self.joins_late() {
+            self.join_cgroup()?;
         }
         isolate()?;
-        let spec = &self.launch.spec;
         self.joined.enter()?;
-        self.joined.enter_cgroup(spec)?;
         namespaces::enter_time(spec)?;
         let process = process_of(spec)?;
         kernel::set_names(spec)?;
@@ -119,6 +114,23 @@ impl Prepared<'_> {
         rootfs::set_propagation(spec)?;
         let user = User::find(&root, self.launch.user.as_deref(), process).step("user")?;
         Ok((user, stdio))
+    }
+
+    /// Whether it can set itself up while its cgroup is made. Another mount namespace may not show where that is.
+    fn joins_late(&self) -> bool {
+        let joins_mounts = joined_path(&self.launch.spec, LinuxNamespaceType::Mount).is_some();
+        self.cgroup_time == CgroupTime::Meanwhile && !joins_mounts
+    }
+
+    /// What it uses from here on counts there.
+    fn join_cgroup(&self) -> Result<(), Failure> {
+        if self.cgroup_time != CgroupTime::Before {
+            self.channel.wait_to_go().step("supervisor")?;
+        }
+        if !self.is_in_cgroup {
+            self.cgroup.enter().step("cgroup")?;
+        }
+        self.joined.enter_cgroup(&self.launch.spec)
     }
 
     /// Those of the starter's namespaces, by the starter, and then the container's. While they run, the container can be
@@ -148,8 +160,16 @@ impl Prepared<'_> {
             taken,
             made: Made::new(),
         };
+        let mut is_outside = self.joins_late();
         for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+            if is_outside && mounts::needs_cgroup(mount) {
+                self.join_cgroup()?;
+                is_outside = false;
+            }
             mounter.mount(index, mount)?;
+        }
+        if is_outside {
+            self.join_cgroup()?;
         }
         let linux = spec.linux().as_ref();
         let own = linux.and_then(|linux| linux.devices().as_deref());

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use procfs::FromRead;
 use rustix::{
     fs::{FallocateFlags, FlockOperation},
     io::Errno,
@@ -18,6 +19,9 @@ use crate::{cgroup::Cgroup, container::user::User};
 
 /// Largest JSON file that is read: a specification with a thousand environment variables is far smaller.
 const FILE_LIMIT_BYTES: u64 = 4 << 20;
+
+/// What most of them are smaller than, so that they are read at once.
+const USUAL_FILE_BYTES: usize = 32 << 10;
 
 /// Space set aside for `exit.json` while there is some, so that a full disk cannot make the exit forgotten.
 const EXIT_RESERVED_BYTES: usize = 256;
@@ -100,11 +104,17 @@ impl Home<'_> {
     /// Writes a JSON file so that a reader sees all of it or the one before. Nobody waits for the disk: what is written here is
     /// about what runs, and after a power failure nothing does.
     pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
+        self.prepare(name, value)?.put()
+    }
+
+    /// Writes a JSON file beside its place.
+    pub(crate) fn prepare<T: Serialize>(&self, name: &str, value: &T) -> Result<Prepared, Error> {
         let path = self.path(name);
         let temporary = self.path(&format!("{name}.tmp"));
-        write_file(&temporary, value)
-            .and_then(|()| fs::rename(&temporary, &path))
-            .map_err(|source| Error::Write { path, source })
+        match write_file(&temporary, value) {
+            Ok(()) => Ok(Prepared { temporary, path }),
+            Err(source) => Err(Error::Write { path, source }),
+        }
     }
 
     /// Removes a file; absent is fine.
@@ -178,6 +188,22 @@ impl Home<'_> {
     }
 }
 
+/// A file that is written and not yet in its place.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Prepared {
+    /// Has it take the place of the one before.
+    pub(crate) fn put(self) -> Result<(), Error> {
+        let Self { temporary, path } = self;
+        fs::rename(&temporary, &path).map_err(|source| Error::Write { path, source })
+    }
+}
+
 impl ProcessId {
     /// This very process.
     pub(crate) fn own() -> io::Result<Self> {
@@ -210,9 +236,9 @@ impl ProcessId {
 
 /// The identity of this boot.
 pub(crate) fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-        .trim()
-        .to_owned())
+    let mut text = String::with_capacity(64);
+    File::open("/proc/sys/kernel/random/boot_id")?.read_to_string(&mut text)?;
+    Ok(text.trim().to_owned())
 }
 
 /// Whether the process of this pidfd has ended.
@@ -224,14 +250,12 @@ pub(crate) fn has_ended(process: &impl AsFd) -> bool {
 }
 
 fn stat(pid: i32) -> io::Result<procfs::process::Stat> {
-    procfs::process::Process::new(pid)
-        .and_then(|process| process.stat())
-        .map_err(io::Error::other)
+    procfs::process::Stat::from_file(format!("/proc/{pid}/stat")).map_err(io::Error::other)
 }
 
 /// A JSON file, of a home directory or a bundle, whole; one that is too large is an error.
 pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(USUAL_FILE_BYTES);
     File::open(path)?
         .take(FILE_LIMIT_BYTES + 1)
         .read_to_end(&mut text)?;

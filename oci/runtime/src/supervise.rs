@@ -28,7 +28,7 @@ use rustix::{
 
 use crate::{
     attach::{self, Door},
-    birth::Birth,
+    birth::{Birth, CgroupTime},
     cgroup::Cgroup,
     channel::{Failure, Report, Step},
     container::{
@@ -125,8 +125,7 @@ fn tell(report: OwnedFd, line: &Report) {
 
 /// There is one of these for each container: starting it took most of the memory that this process has, and waiting takes little.
 fn become_small() {
-    let maps = procfs::process::Process::myself().and_then(|myself| myself.maps());
-    let maps = maps.map(|maps| exe::as_in_file(&maps.0));
+    let maps = exe::own_maps().map(|maps| exe::as_in_file(&maps));
     sys::release_memory(&maps.unwrap_or_default());
 }
 
@@ -157,11 +156,16 @@ impl<'a> Supervisor<'a> {
         // Known before it exists: whoever finds a dead supervisor can clean up.
         let record = record(home, &cgroup)?;
         // One that is in use is somebody else's, and must not be cleaned up for the failure.
-        let created = cgroup.create(path, limits).step("cgroup");
-        let clean_up = created.is_ok();
-        let started = created.and_then(|()| Self::start_in(home, &launch, &cgroup, record));
+        let is_made = std::cell::Cell::new(false);
+        let make = || {
+            cgroup.create(path, limits).step("cgroup")?;
+            is_made.set(true);
+            // Half a service is worse than one that is started anew.
+            cgroup.end_as_one().step("cgroup")
+        };
+        let started = Self::start_in(home, &launch, &cgroup, &make, record);
         if started.is_err() {
-            forget(home, clean_up.then_some(&cgroup));
+            forget(home, is_made.get().then_some(&cgroup));
         }
         started
     }
@@ -170,11 +174,15 @@ impl<'a> Supervisor<'a> {
         home: Home<'a>,
         launch: &Launch,
         cgroup: &Cgroup,
+        make_cgroup: &dyn Fn() -> Result<(), Failure>,
         mut record: Record,
     ) -> Result<Self, Failure> {
-        let exit = home.reserve_exit().step("home directory")?;
-        // Half a service is worse than one that is started anew.
-        cgroup.end_as_one().step("cgroup")?;
+        let time = if cgroup.is_unified() {
+            make_cgroup()?;
+            CgroupTime::Before
+        } else {
+            CgroupTime::Meanwhile
+        };
         rootfs::prepare(home.0, &launch.rootfs)?;
         let namespace = UserNamespace::prepare(&launch.spec)?;
         let (stdout, stdout_inside) = pipe()?;
@@ -184,28 +192,13 @@ impl<'a> Supervisor<'a> {
             stderr: stderr_inside,
         });
         let namespace = namespace.as_ref();
-        let birth = Birth::give(launch, cgroup, namespace, manner, START_PATIENCE, false)?;
-        let born = birth
-            .wait_until_ready(cgroup, &launch.spec, &|_| Ok(()))
-            .and_then(|user| {
-                let container = ProcessId::of(birth.pid).step("container")?;
-                record.container = Some(container);
-                record.user = Some(user);
-                home.write("supervisor.json", &record)
-                    .step("home directory")?;
-                birth.wait_until_executed(&|_| {
-                    let message = "nobody here answers: only bundles can have a listenerPath";
-                    Err(Failure::new("seccomp notification", message))
-                })?;
-                Ok(container)
-            });
-        let container = match born {
-            Ok(container) => container,
-            Err(failure) => {
-                birth.abort();
-                return Err(failure);
-            }
+        let birth = Birth::give(launch, cgroup, namespace, manner, START_PATIENCE, time)?;
+        let late = match time {
+            CgroupTime::Meanwhile => make_cgroup(),
+            _ => Ok(()),
         };
+        let born = late.and_then(|()| come_up(&birth, home, launch, cgroup, &mut record));
+        let (container, exit) = born.inspect_err(|_| birth.abort())?;
         Ok(Self {
             home,
             record,
@@ -296,6 +289,29 @@ fn shown_at(door: &mut Option<Door>) -> impl FnMut(Source, &[u8]) {
             door.show(source, chunk);
         }
     }
+}
+
+/// Has a container-to-be go through its steps until its program is executed; gives the space for its exit, too.
+fn come_up(
+    birth: &Birth,
+    home: Home<'_>,
+    launch: &Launch,
+    cgroup: &Cgroup,
+    record: &mut Record,
+) -> Result<(ProcessId, File), Failure> {
+    birth.tell_of_cgroup();
+    let exit = home.reserve_exit().step("home directory")?;
+    let container = ProcessId::of(birth.pid).step("container")?;
+    let user = birth.wait_until_ready(cgroup, &launch.spec, &|_| Ok(()))?;
+    record.container = Some(container);
+    record.user = Some(user);
+    home.write("supervisor.json", record)
+        .step("home directory")?;
+    birth.wait_until_executed(&|_| {
+        let message = "nobody here answers: only bundles can have a listenerPath";
+        Err(Failure::new("seccomp notification", message))
+    })?;
+    Ok((container, exit))
 }
 
 /// A start that failed leaves no trace but `launch.json`.

@@ -86,6 +86,12 @@ pub(crate) fn take_shared(spec: &Spec) -> Result<Sources, Failure> {
     Ok(sources)
 }
 
+/// Whether who makes this mount is in the container's cgroup first: it shows that, or takes as much memory as it likes.
+pub(crate) fn needs_cgroup(mount: &Mount) -> bool {
+    let kind = mount.typ().as_deref();
+    matches!(kind, Some("cgroup" | "cgroup2")) || Options::parse(mount).copies_up
+}
+
 fn source(wanted: &Mount, options: &Options) -> Result<OwnedFd, Failure> {
     let source = wanted.source().as_ref().ok_or("it has no source");
     clone_tree(source.step("bind")?, options.recursive)
@@ -246,9 +252,8 @@ impl Mounter<'_> {
         attach(&hub, &place).step("attaching")?;
         for (controller, directory) in &self.cgroup.directories {
             rustix::fs::mkdirat(&hub, controller, 0o755.into()).step(controller)?;
-            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-            let point = rustix::fs::openat(&hub, controller, flags, 0.into()).step(controller)?;
-            attach(&single(directory)?, &point).step(controller)?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(&single(directory)?, "", &hub, controller, flags).step(controller)?;
         }
         change(&hub, options).step("attributes")
     }

@@ -15,7 +15,7 @@ use super::{
     store::{Container, Record, Store},
 };
 use crate::{
-    birth::Birth,
+    birth::{Birth, CgroupTime},
     bundle::Bundle,
     cgroup::Cgroup,
     channel::{Failure, Step},
@@ -122,62 +122,85 @@ fn bring_up(
     stdio: Stdio,
     waits: bool,
 ) -> Result<OwnedFd, Error> {
-    // Known before it exists: after a crash, `delete` can clean up.
-    container.write()?;
-    let cgroup = container.record.cgroup.clone();
-    let linux = container.record.spec.linux().as_ref();
-    // A failure to make it leaves nothing. One that is in use is somebody else's. systemd wants a process first.
-    if container.record.scope.is_none() {
-        cgroup.create(path, linux.and_then(|linux| linux.resources().as_ref()))?;
+    let time = cgroup_time(&container.record);
+    if time == CgroupTime::Before {
+        make_cgroup(container, path)?;
     }
-    let born = bear(container, wanted, stdio, waits);
-    if born.is_err() && container.record.scope.is_none() {
-        drop(cgroup.destroy());
-    }
-    born
-}
-
-fn bear(
-    container: &mut Container,
-    wanted: &Create,
-    stdio: Stdio,
-    waits: bool,
-) -> Result<OwnedFd, Error> {
-    let cgroup = container.record.cgroup.clone();
-    let launch = launch(container);
-    let namespace = UserNamespace::prepare(&launch.spec)?;
-    let manner = manner(container, wanted, stdio, waits)?;
-    let namespace = namespace.as_ref();
-    let by_systemd = container.record.scope.is_some();
-    let birth = Birth::give(
-        &launch,
-        &cgroup,
-        namespace,
-        manner,
-        START_PATIENCE,
-        by_systemd,
-    )?;
-    let scope = make_scope(container, birth.pid);
-    let is_made = by_systemd && scope.is_ok();
-    match scope.and_then(|()| come_up(&birth, container, wanted)) {
+    let born = bear(container, wanted, stdio, waits, time);
+    let made = born.and_then(|birth| match make_late(container, path, time, birth.pid) {
+        Ok(()) => Ok(birth),
+        Err(error) => {
+            birth.abort();
+            Err(error)
+        }
+    });
+    let birth = made.inspect_err(|_| {
+        if time == CgroupTime::Before {
+            drop(container.destroy_cgroup());
+        }
+    })?;
+    match come_up(&birth, container, wanted) {
         Ok(()) => Ok(birth.process),
         Err(error) => {
             birth.abort();
-            if is_made {
-                drop(container.destroy_cgroup());
-            }
+            drop(container.destroy_cgroup());
             Err(error)
         }
     }
 }
 
-fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<(), Error> {
-    let cgroup = container.record.cgroup.clone();
-    container.record.container = Some(ProcessId::of(birth.pid).step("container")?);
-    let spec = &container.record.spec;
-    let user = birth.wait_until_ready(&cgroup, spec, &|_| run_hooks(container))?;
-    container.record.user = Some(user);
+fn cgroup_time(record: &Record) -> CgroupTime {
+    match (&record.scope, record.cgroup.is_unified()) {
+        (Some(_), _) => CgroupTime::After,
+        (None, true) => CgroupTime::Before,
+        (None, false) => CgroupTime::Meanwhile,
+    }
+}
+
+/// A failure to make it leaves nothing. One that is in use is somebody else's.
+fn make_cgroup(container: &Container, path: &str) -> Result<(), Error> {
+    // Known before it exists: after a crash, `delete` can clean up.
     container.write()?;
+    let linux = container.record.spec.linux().as_ref();
+    let limits = linux.and_then(|linux| linux.resources().as_ref());
+    Ok(container.record.cgroup.create(path, limits)?)
+}
+
+/// Makes what is not made before there is a process.
+fn make_late(container: &Container, path: &str, time: CgroupTime, pid: i32) -> Result<(), Error> {
+    match time {
+        CgroupTime::Before => Ok(()),
+        CgroupTime::Meanwhile => make_cgroup(container, path),
+        CgroupTime::After => {
+            container.write()?;
+            make_scope(container, pid)
+        }
+    }
+}
+
+fn bear(
+    container: &Container,
+    wanted: &Create,
+    stdio: Stdio,
+    waits: bool,
+    time: CgroupTime,
+) -> Result<Birth, Error> {
+    let launch = launch(container);
+    let namespace = UserNamespace::prepare(&launch.spec)?;
+    let manner = manner(container, wanted, stdio, waits)?;
+    let (cgroup, namespace) = (&container.record.cgroup, namespace.as_ref());
+    let birth = Birth::give(&launch, cgroup, namespace, manner, START_PATIENCE, time);
+    Ok(birth?)
+}
+
+fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<(), Error> {
+    birth.tell_of_cgroup();
+    container.record.container = Some(ProcessId::of(birth.pid).step("container")?);
+    // While it sets itself up there is time for what has to be there as soon as it has.
+    let prepared = container.prepare()?;
+    let (cgroup, spec) = (&container.record.cgroup, &container.record.spec);
+    birth.wait_until_ready(cgroup, spec, &|_| run_hooks(container))?;
+    prepared.put()?;
     if let Some(path) = &wanted.pid_file {
         write_pid(path, birth.pid)
             .map_err(|error| format!("{}: {error}", path.display()))
@@ -348,7 +371,6 @@ fn record(
         container: None,
         cgroup,
         scope,
-        user: None,
     })
 }
 

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::{
     cgroup::Cgroup,
-    container::user::User,
     home::{self, Home, ProcessId},
     systemd::Scope,
 };
@@ -45,8 +44,6 @@ pub(crate) struct Record {
     /// The unit above it, where systemd made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) scope: Option<Scope>,
-    /// Who its program runs as.
-    pub(crate) user: Option<User>,
 }
 
 /// A container and where its state is.
@@ -213,6 +210,11 @@ impl Container {
 
     pub(crate) fn write(&self) -> Result<(), Error> {
         Ok(Home(&self.directory).write("state.json", &self.record)?)
+    }
+
+    /// The same, but that it takes the place of what was written before only when it is put there.
+    pub(crate) fn prepare(&self) -> Result<home::Prepared, Error> {
+        Ok(Home(&self.directory).prepare("state.json", &self.record)?)
     }
 
     /// Ends all that is in its cgroup, and removes that.
