@@ -168,13 +168,16 @@ impl Cgroup {
     /// anew, so that its counters do not pass on; one that holds processes is an error.
     pub(crate) fn create(&self, path: &str, limits: Option<&LinuxResources>) -> Result<(), Error> {
         let below = checked(path)?;
-        self.remove()?;
+        if self.is_unified() {
+            self.remove()?;
+        }
         let made = self
-            .make_directories(&below, &settings::controllers(limits))
+            .make_directories(&below, &settings::controllers(limits), make_anew)
             .and_then(|()| limits.map_or(Ok(()), |limits| limits::set_numbers(self, limits)));
         if made.is_err() {
             // Why it could not be made says more than why that could not be undone.
-            drop(self.remove());
+            let all = self.distinct().into_iter();
+            all.for_each(|directory| drop(remove_tree(directory)));
         }
         made
     }
@@ -191,7 +194,7 @@ impl Cgroup {
             self.add(pid)?;
         }
         let own = Path::new(crate::systemd::BELOW);
-        self.make_directories(own, &settings::controllers(limits))?;
+        self.make_directories(own, &settings::controllers(limits), make)?;
         limits.map_or(Ok(()), |limits| limits::set_numbers(self, limits))
     }
 
@@ -208,14 +211,24 @@ impl Cgroup {
         devices::set(self, rules.unwrap_or_default())
     }
 
-    fn make_directories(&self, below: &Path, more: &[&str]) -> Result<(), Error> {
+    /// `make` makes one of v1.
+    fn make_directories(
+        &self,
+        below: &Path,
+        more: &[&str],
+        make: fn(&Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut seen = BTreeSet::new();
         self.directories
             .iter()
             .try_for_each(|(controller, directory)| {
                 if controller.is_empty() {
                     return own::delegate(directory, below, more);
                 }
-                make(directory)?;
+                // Controllers may share one.
+                if seen.insert(directory) {
+                    make(directory)?;
+                }
                 match controller.as_str() {
                     "cpuset" => settings::inherit_cpuset(directory),
                     _ => Ok(()),
@@ -419,6 +432,18 @@ fn checked(path: &str) -> Result<PathBuf, Error> {
         return Err(Error::BadPath(path.to_owned()));
     }
     Ok(relative.to_owned())
+}
+
+/// Makes a directory of v1, and takes one that is there for what an earlier container left.
+fn make_anew(path: &Path) -> Result<(), Error> {
+    match fs::create_dir(path) {
+        Ok(()) => Ok(()),
+        Err(error) if is_absent(&error) => make(path),
+        Err(_) => {
+            remove_tree(path)?;
+            make(path)
+        }
+    }
 }
 
 /// Another container's cleaning up may remove a parent just made: then it is made again.

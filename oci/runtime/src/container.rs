@@ -57,29 +57,29 @@ pub(crate) struct Prepared<'a> {
 impl Prepared<'_> {
     /// Becomes the container's program: returns only a failure.
     pub(crate) fn run(self) -> Failure {
-        match self.set_up() {
-            Ok((user, stdio)) => self.plan(user, stdio),
+        match self.plan() {
+            Ok(plan) => plan.run(),
             Err(failure) => failure,
         }
     }
 
-    fn plan(&self, user: User, stdio: [OwnedFd; 3]) -> Failure {
+    fn plan(&self) -> Result<process::Plan<'_>, Failure> {
         let spec = &self.launch.spec;
-        let process = match process_of(spec) {
-            Ok(process) => process,
-            Err(failure) => return failure,
-        };
-        process::Plan {
+        // First, for that is when its cgroup is being made.
+        let filters = process::filters(spec)?;
+        let (user, stdio) = self.set_up()?;
+        let process = process_of(spec)?;
+        Ok(process::Plan {
             spec,
             process,
             arguments: process.args().as_deref().unwrap_or_default(),
             user,
             namespace: self.namespace,
+            filters,
             stdio,
             channel: self.channel,
             manner: &self.manner,
-        }
-        .run()
+        })
     }
 
     fn set_up(&self) -> Result<(User, [OwnedFd; 3]), Failure> {

@@ -25,7 +25,7 @@ use crate::{
         kernel,
         manner::{Manner, Stdio, copies, own_streams},
         namespaces::lists,
-        process::Plan,
+        process::{Plan, filters},
         process_of, scheduling, terminal,
         user::User,
         userns::UserNamespace,
@@ -197,20 +197,25 @@ impl Guest<'_> {
     }
 
     fn become_it(self, channel: &Channel) -> Failure {
-        match self.prepare(channel) {
-            Ok((user, stdio)) => Plan {
-                spec: self.spec,
-                process: self.process,
-                arguments: self.command,
-                user,
-                namespace: self.namespace.as_ref(),
-                stdio,
-                channel,
-                manner: &self.manner,
-            }
-            .run(),
+        match self.plan(channel) {
+            Ok(plan) => plan.run(),
             Err(failure) => failure,
         }
+    }
+
+    fn plan<'a>(&'a self, channel: &'a Channel) -> Result<Plan<'a>, Failure> {
+        let (user, stdio) = self.prepare(channel)?;
+        Ok(Plan {
+            spec: self.spec,
+            process: self.process,
+            arguments: self.command,
+            user,
+            namespace: self.namespace.as_ref(),
+            filters: filters(self.spec)?,
+            stdio,
+            channel,
+            manner: &self.manner,
+        })
     }
 
     fn prepare(&self, channel: &Channel) -> Result<(User, [OwnedFd; 3]), Failure> {

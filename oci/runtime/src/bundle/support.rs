@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use oci_spec::runtime::{
     LinuxIdMapping, LinuxNamespaceType as Kind, LinuxTimeOffset, Mount, Process, Spec,
 };
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::container::{
@@ -12,18 +13,6 @@ use crate::container::{
     namespaces::{joined_path, lists, namespaces},
     scheduling,
 };
-
-/// Places in the configuration (JSON pointers) that must be empty: absent, null, zero, false or without content.
-const UNSUPPORTED: [&str; 8] = [
-    "/solaris",
-    "/windows",
-    "/vm",
-    "/zos",
-    "/linux/intelRdt",
-    "/linux/mountLabel",
-    "/linux/netDevices",
-    "/linux/resources/blockIO/leafWeight",
-];
 
 /// Clocks that a time namespace can shift (time_namespaces(7)).
 const CLOCKS: [&str; 2] = ["monotonic", "boottime"];
@@ -34,12 +23,9 @@ pub(super) fn check(spec: &Spec, text: &[u8]) -> Result<(), String> {
     if !version.starts_with("1.") {
         return Err(format!("ociVersion {version:?} is not supported: 1.x is"));
     }
-    let whole: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    for pointer in UNSUPPORTED {
-        if whole.pointer(pointer).is_some_and(|value| !is_empty(value)) {
-            let name = pointer[1..].replace('/', ".");
-            return Err(format!("{name} is not supported by this runtime"));
-        }
+    let foreign: Foreign = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if let Some(name) = foreign.given() {
+        return Err(format!("{name} is not supported by this runtime"));
     }
     if spec.linux().is_none() {
         return Err("there is no `linux` section".into());
@@ -63,6 +49,60 @@ pub(super) fn check(spec: &Spec, text: &[u8]) -> Result<(), String> {
     mounts.try_for_each(|mount| check_mount(spec, mount))?;
     // Without one it can be created, and never started.
     spec.process().as_ref().map_or(Ok(()), check_process)
+}
+
+/// Places of the configuration that must be empty: absent, null, zero, false or without content.
+#[derive(Deserialize)]
+struct Foreign {
+    solaris: Option<Value>,
+    windows: Option<Value>,
+    vm: Option<Value>,
+    zos: Option<Value>,
+    linux: Option<ForeignLinux>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ForeignLinux {
+    intel_rdt: Option<Value>,
+    mount_label: Option<Value>,
+    net_devices: Option<Value>,
+    resources: Option<ForeignResources>,
+}
+
+#[derive(Deserialize)]
+struct ForeignResources {
+    #[serde(rename = "blockIO")]
+    block_io: Option<ForeignBlockIo>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ForeignBlockIo {
+    leaf_weight: Option<Value>,
+}
+
+impl Foreign {
+    /// The name of one that is not empty.
+    fn given(self) -> Option<&'static str> {
+        let linux = self.linux.unwrap_or_default();
+        let block_io = linux.resources.and_then(|resources| resources.block_io);
+        let places = [
+            ("solaris", self.solaris),
+            ("windows", self.windows),
+            ("vm", self.vm),
+            ("zos", self.zos),
+            ("linux.intelRdt", linux.intel_rdt),
+            ("linux.mountLabel", linux.mount_label),
+            ("linux.netDevices", linux.net_devices),
+            (
+                "linux.resources.blockIO.leafWeight",
+                block_io.and_then(|block_io| block_io.leaf_weight),
+            ),
+        ];
+        let given = |(name, value): (_, Option<Value>)| (!is_empty(&value?)).then_some(name);
+        places.into_iter().find_map(given)
+    }
 }
 
 /// Shared with `exec`, whose process has the same form.
@@ -280,6 +320,10 @@ mod tests {
         .unwrap();
         let error = checked("/linux/intelRdt", serde_json::json!({"closID": "cell"})).unwrap_err();
         assert!(error.contains("linux.intelRdt"), "{error}");
+        let leaf = serde_json::json!({"blockIO": {"leafWeight": 10}});
+        let error = checked("/linux/resources", leaf).unwrap_err();
+        assert!(error.contains("blockIO.leafWeight"), "{error}");
+        checked("/windows", serde_json::json!({"layerFolders": []})).unwrap();
         let error = checked("/process/apparmorProfile", "strict".into()).unwrap_err();
         assert!(error.contains("process.apparmorProfile"), "{error}");
     }

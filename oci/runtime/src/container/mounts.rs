@@ -149,13 +149,14 @@ impl Mounter<'_> {
             .map(|(name, value)| (name.as_str(), value.as_deref()))
             .collect();
         let source = wanted.source().as_deref().unwrap_or(Path::new(kind));
-        let tree = detached_from(source, kind, &data, 0).step("making it")?;
+        let (at_once, later) = options.of_new_mount();
+        let tree = detached_from(source, kind, &data, at_once).step("making it")?;
         if options.copies_up {
             let below = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
             let below = self.root.open(path, below, links(path)).step("tmpcopyup")?;
             copy_up::copy_up(&below, &tree).step("tmpcopyup")?;
         }
-        change(&tree, options).step("attributes")?;
+        change(&tree, &later).step("attributes")?;
         attach(&tree, &place).step("attaching")?;
         self.made.push((path.to_owned(), tree));
         Ok(())
@@ -281,9 +282,11 @@ impl Mounter<'_> {
             data.push((name.clone(), translated));
         }
         if kind == "tmpfs" {
+            // Nobody needs to say that it belongs to who makes it.
             let (uid, gid) = self.ids.root();
-            data.extend((!has_uid).then(|| ("uid".to_owned(), Some(uid.to_string()))));
-            data.extend((!has_gid).then(|| ("gid".to_owned(), Some(gid.to_string()))));
+            let given = [("uid", uid, has_uid), ("gid", gid, has_gid)];
+            let missing = given.iter().filter(|(_, id, has)| *id != 0 && !has);
+            data.extend(missing.map(|(name, id, _)| ((*name).to_owned(), Some(id.to_string()))));
         }
         Ok(data)
     }

@@ -13,7 +13,7 @@ use std::{
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 use rustix::{
     fs::{Gid, Uid},
     process::Signal,
@@ -46,6 +46,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) arguments: &'a [String],
     pub(crate) user: User,
     pub(crate) namespace: Option<&'a UserNamespace>,
+    /// Of [`filters`].
+    pub(crate) filters: Option<Filters>,
     /// stdin, stdout and stderr.
     pub(crate) stdio: [OwnedFd; 3],
     pub(crate) channel: &'a Channel,
@@ -64,10 +66,6 @@ impl Plan<'_> {
     fn try_run(self) -> Result<std::convert::Infallible, Failure> {
         let environment = environment(self.process, &self.user);
         let program = Program::new(self.arguments, &environment)?;
-        let filters = seccomp(self.spec)
-            .map(Filters::compile)
-            .transpose()
-            .step("seccomp")?;
         kernel::set_limits(self.process)?;
         scheduling::apply(self.spec, self.process)?;
         if self.manner.own_keyring {
@@ -89,7 +87,7 @@ impl Plan<'_> {
         self.channel.wait_to_go().step("supervisor")?;
         let starter = self.wait_for_start()?;
         let told = starter.as_ref().unwrap_or(self.channel);
-        let failure = match self.finish(filters.as_ref(), told) {
+        let failure = match self.finish(told) {
             Ok(()) => program.execute(&environment),
             Err(failure) => failure,
         };
@@ -111,7 +109,8 @@ impl Plan<'_> {
     }
 
     /// Gives up what the program shall not have. As little as can be comes after the filter, which need not allow it.
-    fn finish(&self, filters: Option<&Filters>, starter: &Channel) -> Result<(), Failure> {
+    fn finish(&self, starter: &Channel) -> Result<(), Failure> {
+        let filters = self.filters.as_ref();
         let hooks = self.manner.hooks.start_container().as_ref();
         hooks::run("startContainer", hooks, &self.manner.seen_inside())?;
         sys::reset_signals().step("signals")?;
@@ -211,8 +210,11 @@ fn mapped(ids: &Ids, user: &User) -> Result<(u32, u32), Failure> {
         })
 }
 
-fn seccomp(spec: &Spec) -> Option<&LinuxSeccomp> {
-    spec.linux().as_ref()?.seccomp().as_ref()
+/// The specification's filters, compiled.
+pub(crate) fn filters(spec: &Spec) -> Result<Option<Filters>, Failure> {
+    let linux = spec.linux().as_ref();
+    let section = linux.and_then(|linux| linux.seccomp().as_ref());
+    section.map(Filters::compile).transpose().step("seccomp")
 }
 
 fn die_with_parent() -> Result<(), Failure> {

@@ -5,7 +5,7 @@
 mod tree;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     os::fd::OwnedFd,
     str::FromStr,
 };
@@ -272,16 +272,14 @@ fn architecture() -> Result<BpfProgram, Error> {
 fn add(rules: &mut Rules, call: &LinuxSyscall) -> Result<(), Error> {
     let conditions = conditions(call.args().as_deref().unwrap_or_default())?;
     for number in call.names().iter().filter_map(|name| number(name)) {
-        match (rules.get_mut(&number), conditions.is_empty()) {
+        match rules.entry(number) {
+            Entry::Vacant(place) => {
+                place.insert(conditions.clone());
+            }
             // No condition: whatever else is said of it, it matches.
-            (_, true) => {
-                rules.insert(number, Vec::new());
-            }
-            (Some(others), false) if others.is_empty() => {}
-            (Some(others), false) => others.extend(conditions.clone()),
-            (None, false) => {
-                rules.insert(number, conditions.clone());
-            }
+            Entry::Occupied(mut others) if conditions.is_empty() => others.get_mut().clear(),
+            Entry::Occupied(others) if others.get().is_empty() => {}
+            Entry::Occupied(mut others) => others.get_mut().extend(conditions.iter().cloned()),
         }
     }
     Ok(())

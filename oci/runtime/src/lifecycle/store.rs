@@ -228,7 +228,10 @@ impl Container {
     }
 
     pub(crate) fn remove(&self) -> Result<(), Error> {
-        match fs::remove_dir_all(&self.directory) {
+        // Usually there is nothing else.
+        drop(fs::remove_file(self.directory.join("state.json")));
+        let removed = fs::remove_dir(&self.directory);
+        match removed.or_else(|_| fs::remove_dir_all(&self.directory)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::Store {
                 path: self.directory.clone(),
                 source: error,

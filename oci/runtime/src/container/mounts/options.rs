@@ -35,7 +35,7 @@ const PROPAGATION: [(&str, u64); 4] = [
 const NOTHING: [&str; 3] = ["defaults", "silent", "loud"];
 
 /// A mount's options.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     /// Of the mount itself.
     pub(crate) own: Change,
@@ -80,6 +80,15 @@ impl Options {
             options.take(option);
         }
         options
+    }
+
+    /// What a new mount is told when it is made, and what is left to be changed when it is there and has its content.
+    pub(crate) fn of_new_mount(&self) -> (u64, Self) {
+        let mut later = self.clone();
+        if self.copies_up {
+            return (0, later);
+        }
+        (std::mem::take(&mut later.own).set, later)
     }
 
     /// Whether its source has to be taken before this namespace's mounts become private.
