@@ -1,6 +1,8 @@
 //! The command line of `tucano_oci`.
 #![allow(missing_docs, reason = "the help texts are the documentation")]
 
+mod usual;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -10,6 +12,14 @@ use serde_json::Value;
 #[derive(Parser)]
 #[command(version)]
 pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args)]
+pub struct Global {
     /// Directory of the containers' state.
     #[arg(long, default_value = "/run/tucano_oci")]
     pub root: PathBuf,
@@ -28,8 +38,6 @@ pub struct Arguments {
     /// Go on where cgroups are out of reach: they never are for root, as whom alone this program runs.
     #[arg(long, value_enum, default_value_t)]
     pub rootless: Rootless,
-    #[command(subcommand)]
-    pub command: Command,
 }
 
 /// A log file's lines.
@@ -64,30 +72,14 @@ pub enum ListFormat {
 #[derive(Subcommand)]
 pub enum Command {
     /// Create a container, which waits to be started.
-    Create {
-        #[command(flatten)]
-        options: BundleOptions,
-        /// The container's id.
-        id: String,
-    },
+    Create(Create),
     /// Start a created container.
     Start {
         /// The container's id.
         id: String,
     },
     /// Create and start a container, and wait for its end.
-    Run {
-        #[command(flatten)]
-        options: BundleOptions,
-        /// Do not wait for its end.
-        #[arg(short, long)]
-        detach: bool,
-        /// Do not delete it at its end.
-        #[arg(long)]
-        keep: bool,
-        /// The container's id.
-        id: String,
-    },
+    Run(Run),
     /// Run a command in a container.
     Exec {
         #[command(flatten)]
@@ -184,6 +176,28 @@ pub enum Command {
     },
     #[command(flatten)]
     Own(Own),
+}
+
+#[derive(Args)]
+pub struct Create {
+    #[command(flatten)]
+    pub options: BundleOptions,
+    /// The container's id.
+    pub id: String,
+}
+
+#[derive(Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub options: BundleOptions,
+    /// Do not wait for its end.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Do not delete it at its end.
+    #[arg(long)]
+    pub keep: bool,
+    /// The container's id.
+    pub id: String,
 }
 
 /// What a container is made from, and with what.
@@ -377,31 +391,37 @@ fn bytes(text: &str) -> Result<i64, String> {
         .ok_or_else(|| format!("{text:?} is no amount of memory: such as 512, 64k or 1.5g"))
 }
 
+#[derive(Args)]
+pub struct Supervise {
+    /// The container's home directory.
+    pub home: PathBuf,
+}
+
+#[derive(Args)]
+pub struct ExecIn {
+    /// The container's home directory.
+    pub home: PathBuf,
+    /// Kill it after this time, in milliseconds.
+    #[arg(long)]
+    pub timeout_ms: Option<u64>,
+    /// Discard the command's output and tell the outcome as one JSON line on stdout.
+    #[arg(long)]
+    pub report: bool,
+    /// The program, by the container's PATH, and its arguments.
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
 /// Commands for the agent: containers with a supervisor and a home directory.
 #[derive(Subcommand)]
 pub enum Own {
     /// Start the container of a home directory (its launch.json) and stay with it, in the background; one JSON line on stdout
     /// tells how the start went.
     #[command(hide = true)]
-    Supervise {
-        /// The container's home directory.
-        home: PathBuf,
-    },
+    Supervise(Supervise),
     /// Run a command in a supervised container; its exit code is this program's (124: not ended in time).
     #[command(hide = true)]
-    ExecIn {
-        /// The container's home directory.
-        home: PathBuf,
-        /// Kill it after this time, in milliseconds.
-        #[arg(long)]
-        timeout_ms: Option<u64>,
-        /// Discard the command's output and tell the outcome as one JSON line on stdout.
-        #[arg(long)]
-        report: bool,
-        /// The program, by the container's PATH, and its arguments.
-        #[arg(last = true, required = true)]
-        command: Vec<String>,
-    },
+    ExecIn(ExecIn),
     /// Run what standard input asks for in a supervised container, with a terminal or without, until it ends or standard input
     /// does. Both streams are frames (see oci/session).
     #[command(hide = true)]

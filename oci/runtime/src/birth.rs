@@ -22,7 +22,7 @@ use crate::{
         user::User,
         userns::UserNamespace,
     },
-    launch::Launch,
+    launch::Parts,
     sys::Cloned,
 };
 
@@ -52,7 +52,7 @@ impl Birth {
     /// Makes the process, which sets itself up at once; each of its steps may take `patience`. Where the cgroup is still to be
     /// made, it waits to be told by [`Self::tell_of_cgroup`].
     pub(crate) fn give(
-        launch: &Launch,
+        launch: Parts<'_>,
         cgroup: &Cgroup,
         namespace: Option<&UserNamespace>,
         manner: Manner,
@@ -60,10 +60,10 @@ impl Birth {
         cgroup_time: CgroupTime,
     ) -> Result<Self, Failure> {
         let (here, there) = Channel::pair().step("channel")?;
-        let joined = Joined::open(&launch.spec)?;
-        let id_maps = UserNamespace::of_mounts(&launch.spec)?;
+        let joined = Joined::open(launch.spec)?;
+        let id_maps = UserNamespace::of_mounts(launch.spec)?;
         let host_network = kernel::network_inode().step("network namespace")?;
-        let flags = namespaces::clone_flags(&launch.spec)?;
+        let flags = namespaces::clone_flags(launch.spec)?;
         let is_made = cgroup_time == CgroupTime::Before;
         let inside = is_made.then(|| cgroup.open_unified()).flatten();
         // A kernel that cannot make a process in a cgroup (before 5.7, or where that has rules of its own) makes it here.

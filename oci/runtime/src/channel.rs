@@ -7,6 +7,7 @@ use std::{
 };
 
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
+use rustix::buffer::spare_capacity;
 use serde::{Deserialize, Serialize};
 
 use crate::{container::user::User, home::ProcessId};
@@ -104,8 +105,10 @@ impl Channel {
 
     /// The next message, or none where the other end is closed.
     pub(crate) fn receive<T: for<'a> Deserialize<'a>>(&self) -> io::Result<Option<T>> {
-        let mut buffer = [0; MESSAGE_LIMIT_BYTES];
-        let mut read = || rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut buffer));
+        // Memory is only taken for what comes.
+        let mut buffer = Vec::with_capacity(MESSAGE_LIMIT_BYTES);
+        let mut read =
+            || rustix::io::retry_on_intr(|| rustix::io::read(&self.0, spare_capacity(&mut buffer)));
         let length = match read() {
             // It was closed before it had read all: what it said itself comes behind this.
             Err(rustix::io::Errno::CONNRESET) => read()?,
@@ -114,7 +117,7 @@ impl Channel {
         if length == 0 {
             return Ok(None);
         }
-        Ok(Some(serde_json::from_slice(&buffer[..length])?))
+        Ok(Some(serde_json::from_slice(&buffer)?))
     }
 
     /// Tells the other end to go on.

@@ -33,12 +33,12 @@ use crate::{
     cgroup::Cgroup,
     channel::{Channel, Failure, FromContainer, Step},
     hooks::{self, Hooks},
-    launch::Launch,
+    launch::Parts,
 };
 
 /// What the supervisor prepared for the new process.
 pub(crate) struct Prepared<'a> {
-    pub(crate) launch: &'a Launch,
+    pub(crate) launch: Parts<'a>,
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) cgroup_time: CgroupTime,
     /// Whether it was made there.
@@ -64,7 +64,7 @@ impl Prepared<'_> {
     }
 
     fn plan(&self) -> Result<process::Plan<'_>, Failure> {
-        let spec = &self.launch.spec;
+        let spec = self.launch.spec;
         // First, for that is when its cgroup is being made.
         let filters = process::filters(spec)?;
         let (user, stdio) = self.set_up()?;
@@ -83,7 +83,7 @@ impl Prepared<'_> {
     }
 
     fn set_up(&self) -> Result<(User, [OwnedFd; 3]), Failure> {
-        let spec = &self.launch.spec;
+        let spec = self.launch.spec;
         if !self.joins_late() {
             self.join_cgroup()?;
         }
@@ -109,16 +109,16 @@ impl Prepared<'_> {
         if self.manner.pivots {
             rootfs::enter(&root)?;
         } else {
-            rootfs::enter_without_pivot(&root, &self.launch.home)?;
+            rootfs::enter_without_pivot(&root, self.launch.home)?;
         }
         rootfs::set_propagation(spec)?;
-        let user = User::find(&root, self.launch.user.as_deref(), process).step("user")?;
+        let user = User::find(&root, self.launch.user, process).step("user")?;
         Ok((user, stdio))
     }
 
     /// Whether it can set itself up while its cgroup is made. Another mount namespace may not show where that is.
     fn joins_late(&self) -> bool {
-        let joins_mounts = joined_path(&self.launch.spec, LinuxNamespaceType::Mount).is_some();
+        let joins_mounts = joined_path(self.launch.spec, LinuxNamespaceType::Mount).is_some();
         self.cgroup_time == CgroupTime::Meanwhile && !joins_mounts
     }
 
@@ -130,7 +130,7 @@ impl Prepared<'_> {
         if !self.is_in_cgroup {
             self.cgroup.enter().step("cgroup")?;
         }
-        self.joined.enter_cgroup(&self.launch.spec)
+        self.joined.enter_cgroup(self.launch.spec)
     }
 
     /// Those of the starter's namespaces, by the starter, and then the container's. While they run, the container can be
@@ -150,7 +150,7 @@ impl Prepared<'_> {
 
     /// Everything in the root file system that the specification asks for.
     fn furnish(&self, root: &Root, ids: &Ids, taken: Sources) -> Result<(), Failure> {
-        let spec = &self.launch.spec;
+        let spec = self.launch.spec;
         let mut mounter = Mounter {
             root,
             ids,
@@ -197,7 +197,7 @@ impl Prepared<'_> {
             ]),
             Stdio::Given(streams) => manner::copies(streams).step("stdio"),
             Stdio::Terminal { console } => {
-                let size = process_of(&self.launch.spec)?.console_size();
+                let size = process_of(self.launch.spec)?.console_size();
                 terminal::open(root, ids, size)?.hand_over(console)
             }
         }

@@ -1,6 +1,6 @@
 //! What to start, and how it ended.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,26 @@ pub struct Launch {
     pub user: Option<String>,
     /// Bounds of what is kept of stdout and stderr.
     pub logs: LogLimits,
+}
+
+/// What of a [`Launch`] a container is made from, wherever that is kept: a specification is too large to be copied for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) home: &'a Path,
+    pub(crate) rootfs: &'a Rootfs,
+    pub(crate) user: Option<&'a str>,
+}
+
+impl Launch {
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        Parts {
+            spec: &self.spec,
+            home: &self.home,
+            rootfs: &self.rootfs,
+            user: self.user.as_deref(),
+        }
+    }
 }
 
 /// Where the root file system comes from.

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     // Before anything else, which would have to be done again. What fails here fails again where it is needed, and is told.
     protect().ok();
     let arguments = arguments();
-    let log = Log::new(arguments.log.clone(), arguments.log_format);
+    let log = Log::new(arguments.global.log.clone(), arguments.global.log_format);
     let outcome = match &arguments.command {
         Command::Own(command) => own(command).map_err(|message| (message, OWN_FAILED)),
         command => checked(&arguments)
@@ -64,8 +64,13 @@ fn protect() -> Result<(), String> {
 }
 
 fn arguments() -> Arguments {
+    let words: Vec<_> = std::env::args_os().collect();
+    if let Some(usual) = Arguments::usual(&words) {
+        return usual;
+    }
     let command = Arguments::command().name("tucano_oci").version(VERSION);
-    Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    let given = command.get_matches_from(words);
+    Arguments::from_arg_matches(&given).unwrap_or_else(|error| error.exit())
 }
 
 fn failed(command: &Command) -> u8 {
@@ -78,17 +83,12 @@ fn failed(command: &Command) -> u8 {
 /// The commands that the agent uses.
 fn own(command: &Own) -> Result<i32, String> {
     match command {
-        Own::Supervise { home } => supervise::run(home).map(|()| 0),
-        Own::ExecIn {
-            home,
-            timeout_ms,
-            report,
-            command,
-        } => exec::run(&exec::Exec {
-            home,
-            command,
-            timeout: timeout_ms.map(std::time::Duration::from_millis),
-            report: *report,
+        Own::Supervise(supervise) => supervise::run(&supervise.home).map(|()| 0),
+        Own::ExecIn(given) => exec::run(&exec::Exec {
+            home: &given.home,
+            command: &given.command,
+            timeout: given.timeout_ms.map(std::time::Duration::from_millis),
+            report: given.report,
         }),
         Own::Session { home } => session::run(home),
         Own::Attach { home } => attach(home),
@@ -121,28 +121,23 @@ fn attach(home: &Path) -> Result<i32, String> {
 /// Refuses what would be done otherwise than it was asked for.
 fn checked(arguments: &Arguments) -> Result<Store, String> {
     // It would only mean to go on where cgroups are out of reach, which they never are for root.
-    if arguments.rootless == Rootless::True && !rustix::process::geteuid().is_root() {
+    if arguments.global.rootless == Rootless::True && !rustix::process::geteuid().is_root() {
         return Err("--rootless is not supported for other users than root: run as root".into());
     }
-    Ok(Store::at(arguments.root.clone()))
+    Ok(Store::at(arguments.global.root.clone()))
 }
 
 fn run(arguments: &Arguments, store: &Store, log: &Log) -> Result<i32, String> {
-    let by_systemd = arguments.systemd_cgroup;
+    let by_systemd = arguments.global.systemd_cgroup;
     match &arguments.command {
-        Command::Create { options, id } => {
-            let wanted = wanted(options, id, true, by_systemd)?;
+        Command::Create(create) => {
+            let wanted = wanted(&create.options, &create.id, true, by_systemd)?;
             let warnings = lifecycle::create(store, &wanted).map_err(text)?;
             warnings.iter().for_each(|warning| log.warning(warning));
         }
-        Command::Run {
-            options,
-            detach,
-            keep,
-            id,
-        } => {
-            let wanted = wanted(options, id, *detach, by_systemd)?;
-            let ended = lifecycle::run(store, &wanted, *detach, *keep).map_err(text)?;
+        Command::Run(run) => {
+            let wanted = wanted(&run.options, &run.id, run.detach, by_systemd)?;
+            let ended = lifecycle::run(store, &wanted, run.detach, run.keep).map_err(text)?;
             ended
                 .warnings
                 .iter()

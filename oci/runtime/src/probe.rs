@@ -65,7 +65,7 @@ fn try_it(home: &Path, layer: PathBuf) -> Result<(), Failure> {
     };
     rootfs::prepare(home, &launch.rootfs)?;
     let namespace = UserNamespace::trial().step("user namespace")?;
-    let root = rootfs::mount_root(&launch, Some(&namespace))?;
+    let root = rootfs::mount_root(launch.parts(), Some(&namespace))?;
     let made = namespace.ids.as_root(|| {
         root.file(Path::new("/file"), Links::StayInside)
             .step("making a file")

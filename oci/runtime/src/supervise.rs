@@ -192,7 +192,14 @@ impl<'a> Supervisor<'a> {
             stderr: stderr_inside,
         });
         let namespace = namespace.as_ref();
-        let birth = Birth::give(launch, cgroup, namespace, manner, START_PATIENCE, time)?;
+        let birth = Birth::give(
+            launch.parts(),
+            cgroup,
+            namespace,
+            manner,
+            START_PATIENCE,
+            time,
+        )?;
         let late = match time {
             CgroupTime::Meanwhile => make_cgroup(),
             _ => Ok(()),

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     channel::{Failure, Step},
-    launch::{Launch, Rootfs},
+    launch::{Parts, Rootfs},
     sys::{self, MountAttributes},
 };
 
@@ -58,14 +58,14 @@ pub(crate) fn prepare(home: &Path, rootfs: &Rootfs) -> Result<(), Failure> {
 
 /// Mounts the root file system in this mount namespace, which nobody else sees.
 pub(crate) fn mount_root(
-    launch: &Launch,
+    launch: Parts<'_>,
     namespace: Option<&UserNamespace>,
 ) -> Result<Root, Failure> {
     // Nothing of what follows may propagate to the host.
-    rustix::mount::mount_change("/", propagation(&launch.spec)).step(STEP)?;
-    match &launch.rootfs {
+    rustix::mount::mount_change("/", propagation(launch.spec)).step(STEP)?;
+    match launch.rootfs {
         Rootfs::Bundle => bundle(launch),
-        Rootfs::Overlay { layers } => overlay(&launch.home, layers, namespace),
+        Rootfs::Overlay { layers } => overlay(launch.home, layers, namespace),
     }
 }
 
@@ -83,7 +83,7 @@ fn propagation(spec: &Spec) -> MountPropagationFlags {
     MountPropagationFlags::REC | kind
 }
 
-fn bundle(launch: &Launch) -> Result<Root, Failure> {
+fn bundle(launch: Parts<'_>) -> Result<Root, Failure> {
     let path = launch
         .spec
         .root()
@@ -92,7 +92,7 @@ fn bundle(launch: &Launch) -> Result<Root, Failure> {
         .ok_or("the specification has no root.path")
         .step(STEP)?;
     let tree = clone_tree(&path, true)?;
-    attach(&tree, &open_directory(&launch.home)?).step(STEP)?;
+    attach(&tree, &open_directory(launch.home)?).step(STEP)?;
     Ok(Root(tree))
 }
 

@@ -1,6 +1,7 @@
 //! `create`: all of a container but its program's first instruction.
 
 use std::{
+    borrow::Cow,
     fs, io,
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
@@ -26,7 +27,7 @@ use crate::{
     },
     home::{self, ProcessId},
     hooks,
-    launch::{Launch, LogLimits, Rootfs},
+    launch::{Parts, Rootfs},
     listener::Listener,
     notification, sys,
     systemd::{self, Scope},
@@ -185,11 +186,17 @@ fn bear(
     waits: bool,
     time: CgroupTime,
 ) -> Result<Birth, Error> {
-    let launch = launch(container);
-    let namespace = UserNamespace::prepare(&launch.spec)?;
+    let spec = with_process(&container.record.spec);
+    let launch = Parts {
+        spec: &spec,
+        home: &container.directory,
+        rootfs: &Rootfs::Bundle,
+        user: None,
+    };
+    let namespace = UserNamespace::prepare(&spec)?;
     let manner = manner(container, wanted, stdio, waits)?;
     let (cgroup, namespace) = (&container.record.cgroup, namespace.as_ref());
-    let birth = Birth::give(&launch, cgroup, namespace, manner, START_PATIENCE, time);
+    let birth = Birth::give(launch, cgroup, namespace, manner, START_PATIENCE, time);
     Ok(birth?)
 }
 
@@ -239,19 +246,14 @@ fn run_hooks(container: &Container) -> Result<(), Failure> {
     hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
 }
 
-fn launch(container: &Container) -> Launch {
-    let mut spec = container.record.spec.clone();
-    if spec.process().is_none() {
-        spec.set_process(Some(nobody()));
+/// The specification of what is made: it always has a process.
+fn with_process(spec: &Spec) -> Cow<'_, Spec> {
+    if spec.process().is_some() {
+        return Cow::Borrowed(spec);
     }
-    Launch {
-        id: container.record.id.clone(),
-        home: container.directory.clone(),
-        spec,
-        rootfs: Rootfs::Bundle,
-        user: None,
-        logs: LogLimits::default(),
-    }
+    let mut spec = spec.clone();
+    spec.set_process(Some(nobody()));
+    Cow::Owned(spec)
 }
 
 /// What waits in a container without `process`, which [`super::start`] refuses: it may nothing, and is no program.

@@ -1,6 +1,9 @@
 //! `run`: create, start, wait and delete in one.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    mem::ManuallyDrop,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use nix::sys::{
     signal::{SigSet, Signal as Named},
@@ -41,14 +44,15 @@ pub fn run(store: &Store, wanted: &Create, detach: bool, keep: bool) -> Result<E
     };
     // Before there is a container: no signal shall end this process and leave it alone.
     let signals = if detach { None } else { Some(block()?) };
-    let begun = begin(store, wanted, false)?;
+    // This process ends soon after, and until then nothing of it is given back piece by piece.
+    let mut begun = ManuallyDrop::new(begin(store, wanted, false)?);
     ended.warnings = warnings(&begun.container);
     if let Err(error) = after_start(&begun.container) {
         drop(end::remove(&begun.container));
         return Err(error);
     }
     if let Some(signals) = signals {
-        let relay = begun.terminal.map(Relay::begin).transpose()?;
+        let relay = begun.terminal.take().map(Relay::begin).transpose()?;
         ended.code = wait_for(&begun.process, &signals, relay)?;
         if !keep {
             ended.warnings.extend(end::remove(&begun.container)?);
