@@ -179,6 +179,24 @@ fn memory_and_processes_are_counted_up_and_down() {
 }
 
 #[test]
+fn what_is_copied_for_a_container_before_it_runs_counts_too() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("echo up; exec sleep 1000");
+    case.resource("memory", json!({"limit": 128 * MIB}));
+    fs::create_dir(case.path("rootfs/data")).unwrap();
+    fs::write(case.path("rootfs/data/much"), vec![7; 32 << 20]).unwrap();
+    let copied = json!({"destination": "/data", "type": "tmpfs", "options": ["tmpcopyup"]});
+    // First of all, so that nothing else has it join its cgroup.
+    let mounts = case.config["mounts"].as_array_mut().unwrap();
+    mounts.insert(0, copied);
+    case.start();
+    let stats = case.stats();
+    assert!(stats.memory_current >= 32 * MIB, "{stats:?}");
+}
+
+#[test]
 fn what_is_read_and_written_is_counted() {
     if !needs(&NEEDS) || disk_of_cases().is_none() {
         return;
