@@ -1,6 +1,6 @@
 //! The specification's seccomp section, compiled to BPF. Answers that depend on the number alone are a search tree of ours; those
-//! that depend on arguments are seccompiler's, whose filters know one action each, so several are stacked: the kernel runs all
-//! and takes the strictest answer.
+//! that depend on arguments are seccompiler's, whose programs know one action each: the tree leads to them, and a call passes
+//! through all of them, the strictest first.
 
 mod tree;
 
@@ -64,6 +64,9 @@ const STAND_IN: SeccompAction = SeccompAction::Trace(u16::MAX as u32);
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+
+/// Instructions that a program may have (`BPF_MAXINSNS` of `<linux/bpf_common.h>`).
+const LENGTH_LIMIT: usize = 4096;
 
 /// The section's rules by what they answer.
 #[derive(Debug)]
@@ -177,30 +180,27 @@ impl Filters {
                 .filter(|(number, _)| of_them(number))
                 .collect()
         };
-        // The kernel asks the newest filter first, and on equal strictness its answer counts.
+        let mut others = Vec::new();
         if default != SeccompAction::Allow && !conditional.is_empty() {
             let program = program(only(sorted.allowed), default.clone(), SeccompAction::Allow)?;
-            let numbers: Vec<_> = conditional.iter().map(|one| unsigned(*one)).collect();
-            self.programs.push(tree::only(&numbers, ALLOW, program));
+            others.push((default.clone(), program));
         }
         for (wanted, rules) in sorted.restricted {
             match wanted {
                 Answer::Here(action) => {
                     let rules = only(rules);
                     if !rules.is_empty() {
-                        let program = program(rules, SeccompAction::Allow, action)?;
-                        self.programs.push(program);
+                        let program = program(rules, SeccompAction::Allow, action.clone())?;
+                        others.push((action, program));
                     }
                 }
                 Answer::Elsewhere => self.listened = Some(notifying(rules)?),
             }
         }
-        // The last one: it need not allow the installation of others. What those answer, it leaves to them.
-        if default != SeccompAction::Allow || answers.values().any(|one| *one != ALLOW) {
-            let mut program = architecture()?;
-            program.extend(tree::search(default.into(), &answers));
-            self.programs.push(program);
+        if others.is_empty() && default == SeccompAction::Allow && answers.values().all(is_allow) {
+            return Ok(());
         }
+        self.programs = put_together(default.into(), answers, &conditional, by_strictness(others))?;
         Ok(())
     }
 
@@ -214,6 +214,46 @@ impl Filters {
         let listener = listened.map(|program| sys::install_listener(program, flags));
         Ok(listener.transpose()?)
     }
+}
+
+fn is_allow(answer: &u32) -> bool {
+    *answer == ALLOW
+}
+
+/// As the kernel looks at filters of their own: the strictest answer counts, of several as strict the newest one's.
+fn by_strictness(mut programs: Vec<(SeccompAction, BpfProgram)>) -> Vec<BpfProgram> {
+    programs.reverse();
+    programs.sort_by_key(|(answer, _)| strictness(answer.clone().into()));
+    programs.into_iter().map(|(_, program)| program).collect()
+}
+
+/// One program of all, which the kernel prepares once and runs once for each call; or a stack of them, where it would be longer
+/// than the kernel takes.
+fn put_together(
+    default: u32,
+    mut answers: BTreeMap<u32, u32>,
+    conditional: &BTreeSet<i64>,
+    others: Vec<BpfProgram>,
+) -> Result<Vec<BpfProgram>, Error> {
+    let numbers: Vec<_> = conditional.iter().map(|one| unsigned(*one)).collect();
+    if !others.is_empty() {
+        answers.extend(numbers.iter().map(|number| (*number, tree::ELSEWHERE)));
+    }
+    let mut whole = architecture()?;
+    whole.extend(tree::search(default, &answers, &others));
+    if whole.len() <= LENGTH_LIMIT {
+        return Ok(vec![whole]);
+    }
+    answers.extend(numbers.iter().map(|number| (*number, ALLOW)));
+    let oldest_first = others.into_iter().rev();
+    let mut stack: Vec<_> = oldest_first
+        .map(|program| tree::only(&numbers, ALLOW, program))
+        .collect();
+    // The last one: it need not allow the installation of others. What those answer, it leaves to them.
+    let mut rest = architecture()?;
+    rest.extend(tree::search(default, &answers, &[]));
+    stack.push(rest);
+    Ok(stack)
 }
 
 /// Without anyone to notify, or where the runtime itself could not go on to tell whom, there is no notification.

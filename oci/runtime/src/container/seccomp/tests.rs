@@ -231,3 +231,34 @@ fn every_comparison_and_every_answer_is_as_said() {
     let section = serde_json::from_str(text).unwrap();
     assert_as_said(&section, &[0, 1, 4, 5, 6, 1 << 32, u64::MAX]);
 }
+
+#[test]
+fn a_section_of_great_length_is_several_filters_that_answer_as_said() {
+    let names: Vec<_> = (0..100)
+        .filter_map(|number| syscalls::Sysno::new(number).map(|call| call.name()))
+        .filter(|name| !["read", "write"].contains(name))
+        .collect();
+    let rule = |action: &str, value: u64| {
+        let arg = serde_json::json!({"index": 0, "value": value, "op": "SCMP_CMP_EQ"});
+        serde_json::json!({"names": names, "action": action, "args": [arg]})
+    };
+    let section = serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
+        rule("SCMP_ACT_ALLOW", 1), rule("SCMP_ACT_KILL_PROCESS", 2), rule("SCMP_ACT_TRAP", 2),
+        rule("SCMP_ACT_TRAP", 3)]});
+    let section: LinuxSeccomp = serde_json::from_value(section).unwrap();
+    let filters = Filters::compile(&section).unwrap();
+    assert_eq!(filters.programs.len(), 4);
+    assert_as_said(&section, &[0, 1, 2, 3]);
+}
+
+#[test]
+fn the_sandboxs_filter_is_one() {
+    let filters = Filters::compile(&crate::profile::seccomp(&[]).unwrap()).unwrap();
+    assert_eq!(filters.programs.len(), 1);
+    assert!(
+        filters.programs[0].len() < 300,
+        "{}",
+        filters.programs[0].len()
+    );
+}

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use seccompiler::sock_filter;
 
+use super::ALLOW;
+
 /// Classic BPF (`<linux/bpf_common.h>`): load a word, jump, jump if not less, return.
 const LOAD: u16 = 0x20;
 const JUMP: u16 = 0x05;
@@ -15,11 +17,38 @@ const RETURN: u16 = 0x06;
 /// Where `struct seccomp_data` has the number.
 const NUMBER: u32 = 0;
 
-/// Looks the number up, and answers.
-pub(super) fn search(default: u32, answers: &BTreeMap<u32, u32>) -> Vec<sock_filter> {
+/// Stands for an answer of other programs; the kernel has none that is this.
+pub(super) const ELSEWHERE: u32 = 1;
+
+/// Looks the number up, and answers. Numbers whose answer is [`ELSEWHERE`] pass through the other programs, of which the first
+/// that does not allow the call answers.
+pub(super) fn search(
+    default: u32,
+    answers: &BTreeMap<u32, u32>,
+    others: &[Vec<sock_filter>],
+) -> Vec<sock_filter> {
     let mut program = vec![instruction(LOAD, NUMBER)];
     program.extend(branch(&runs(default, answers)));
+    leap_to_end(&mut program, ELSEWHERE);
+    for (index, other) in others.iter().enumerate() {
+        let mut other = other.clone();
+        if index + 1 < others.len() {
+            leap_to_end(&mut other, ALLOW);
+        }
+        program.extend(other);
+    }
     program
+}
+
+/// Has what follows the program decide where it answers this.
+fn leap_to_end(program: &mut [sock_filter], answer: u32) {
+    let end = program.len();
+    let is_answer = |one: &sock_filter| one.code == RETURN && one.k == answer;
+    for (at, one) in program.iter_mut().enumerate() {
+        if is_answer(one) {
+            *one = instruction(JUMP, distance(at, end));
+        }
+    }
 }
 
 /// The program for these numbers alone; all others are answered `otherwise`.
@@ -127,7 +156,7 @@ mod tests {
     }
 
     fn check(answers: &BTreeMap<u32, u32>) {
-        let program = search(DEFAULT, answers);
+        let program = search(DEFAULT, answers, &[]);
         for number in 0..1000 {
             let expected = answers.get(&number).copied().unwrap_or(DEFAULT);
             assert_eq!(run(&program, number), expected, "{number}");
@@ -138,19 +167,31 @@ mod tests {
     #[test]
     fn every_number_has_its_answer() {
         check(&BTreeMap::new());
-        check(&[(0, 1)].into());
-        check(&[(0, 1), (1, 1), (2, 2), (3, DEFAULT), (5, 1), (6, 1)].into());
+        check(&[(0, 3)].into());
+        check(&[(0, 3), (1, 3), (2, 2), (3, DEFAULT), (5, 3), (6, 3)].into());
     }
 
     #[test]
     fn far_branches_are_reached_too() {
-        check(&(0..800).map(|number| (number, number % 3)).collect());
+        check(&(0..800).map(|number| (number, 2 + number % 3)).collect());
     }
 
     #[test]
     fn neighbours_take_no_comparisons() {
-        let program = search(DEFAULT, &(10..300).map(|number| (number, 1)).collect());
+        let answers = (10..300).map(|number| (number, 2)).collect();
+        let program = search(DEFAULT, &answers, &[]);
         assert_eq!(program.len(), 1 + 2 + 3);
+    }
+
+    #[test]
+    fn of_other_programs_the_first_that_does_not_allow_answers() {
+        let unless =
+            |number: u32, answer: u32| only(&[number], ALLOW, vec![instruction(RETURN, answer)]);
+        let others = [unless(4, 20), unless(5, 30), unless(4, 40)];
+        let answers = (3..7).map(|number| (number, ELSEWHERE)).collect();
+        let program = search(DEFAULT, &answers, &others);
+        let answered: Vec<_> = (2..8).map(|number| run(&program, number)).collect();
+        assert_eq!(answered, [DEFAULT, ALLOW, 20, 30, ALLOW, DEFAULT]);
     }
 
     #[test]
