@@ -63,6 +63,66 @@ fn clone_args(namespaces: nix::sched::CloneFlags, pidfd: &mut i32) -> libc::clon
     args
 }
 
+/// A process that waits to be killed, as which it is when this value goes. It shares this one's memory, of which nothing has to be
+/// copied for it.
+pub(crate) struct Holder {
+    pub(crate) pid: i32,
+    process: OwnedFd,
+    /// What it stands on.
+    stack: Option<Box<HolderStack>>,
+}
+
+#[repr(align(16))]
+struct HolderStack([u8; HOLDER_STACK_BYTES]);
+
+/// Two system calls take little, and the least that glibc has as a stack is ample.
+const HOLDER_STACK_BYTES: usize = 16 << 10;
+
+impl Holder {
+    /// Makes it, in new namespaces.
+    pub(crate) fn in_new(namespaces: nix::sched::CloneFlags) -> io::Result<Self> {
+        let mut stack = Box::new(HolderStack([0; HOLDER_STACK_BYTES]));
+        let mut pidfd: i32 = -1;
+        let flags = namespaces.bits() | libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
+        // SAFETY: it grows down from the end of memory that lives, and is not looked at, until the process is gone. What it does
+        // there are two system calls, and no signal handler returns to it: no other memory of this process is touched.
+        let pid = unsafe {
+            let top = stack.0.as_mut_ptr().add(HOLDER_STACK_BYTES).cast();
+            let nothing = std::ptr::null_mut();
+            libc::clone(wait_to_be_killed, top, flags, nothing, &raw mut pidfd)
+        };
+        if pid == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            pid,
+            // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
+            process: unsafe { OwnedFd::from_raw_fd(pidfd) },
+            stack: Some(stack),
+        })
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+        pidfd_send_signal(&self.process, Signal::KILL).ok();
+        let ended = || waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED);
+        if rustix::io::retry_on_intr(ended).is_err() {
+            // It may still stand there.
+            std::mem::forget(self.stack.take());
+        }
+    }
+}
+
+/// Ends with its parent, too.
+extern "C" fn wait_to_be_killed(_: *mut libc::c_void) -> libc::c_int {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).ok();
+    loop {
+        rustix::event::pause();
+    }
+}
+
 /// What `mount_setattr(2)` shall change of a mount.
 #[derive(Debug, Default)]
 pub(crate) struct MountAttributes<'a> {

@@ -21,7 +21,7 @@ use rustix::{
 use super::namespaces::{joined_path, lists};
 use crate::{
     channel::{Channel, Failure, Step},
-    sys::{self, Cloned},
+    sys::{self, Cloned, Holder},
 };
 
 const STEP: &str = "user namespace";
@@ -192,20 +192,12 @@ impl UserNamespace {
     }
 
     fn with(ids: Ids) -> io::Result<Self> {
-        let (holder, pidfd) = match sys::clone_process(CloneFlags::CLONE_NEWUSER)? {
-            Cloned::Child => hold(),
-            Cloned::Parent(pid, pidfd) => (pid, pidfd),
-        };
-        let made = (|| {
-            fs::write(format!("/proc/{holder}/uid_map"), text(&ids.users))?;
-            fs::write(format!("/proc/{holder}/gid_map"), text(&ids.groups))?;
-            File::open(format!("/proc/{holder}/ns/user"))
-        })();
-        end(&pidfd)?;
-        Ok(Self {
-            fd: made?.into(),
-            ids,
-        })
+        let holder = Holder::in_new(CloneFlags::CLONE_NEWUSER)?;
+        let file = |name: &str| format!("/proc/{}/{name}", holder.pid);
+        fs::write(file("uid_map"), text(&ids.users))?;
+        fs::write(file("gid_map"), text(&ids.groups))?;
+        let fd = File::open(file("ns/user"))?.into();
+        Ok(Self { fd, ids })
     }
 
     /// One of usual size, to find out whether it can be done.
