@@ -125,7 +125,7 @@ impl Runner {
         let executor = Arc::clone(&self.executor);
         let kept = tokio::task::spawn_blocking(move || {
             let directory = executor.data.process(&record.process.id);
-            directory.keep(&record, crate::files::Durability::Cached)
+            directory.keep(&record)
         });
         if let Ok(Err(error)) = kept.await {
             tracing::warn!(%id, %error, "cannot keep the process's state");

@@ -24,10 +24,10 @@ use tucano_oci_runtime::{
 use super::{
     container::{self, Identity},
     images::{Images, Unpacked},
-    network::{self, Network},
+    network::{self, Lease, Network},
     state::{DataDir, ProcessDir, Record},
 };
-use crate::files::{Durability, remove_if_there};
+use crate::files::remove_if_there;
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +108,7 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Starts a container and forwards its port. The record is on disk before anything runs.
+    /// Starts a container and forwards its port. The record is kept before anything runs.
     pub async fn start(
         &self,
         record: &Record,
@@ -118,16 +118,10 @@ impl Executor {
         let _slot = self.starts.acquire().await.map_err(|_| Error::Ending)?;
         let _starting = self.starting.read().await;
         let lease = record.lease.ok_or(Error::NoLease)?;
-        let directory = self.data.process(&record.process.id);
-        {
-            let (directory, record) = (directory.clone(), record.clone());
-            blocking(move || {
-                clear_last_run(&directory)?;
-                Ok(directory.keep(&record, Durability::Synced)?)
-            })
-            .await?;
-        }
-        let namespace = self.network.connect(lease).await?;
+        // Each to its end: of a start that has failed nothing is still being made.
+        let (namespace, written) =
+            tokio::join!(self.network.connect(lease), self.write(record, lease));
+        let (namespace, ()) = (namespace?, written?);
         let launch = self.launch(record, image, node, &namespace)?;
         let program = Arc::clone(&self.runtime);
         let started = blocking(move || {
@@ -151,6 +145,24 @@ impl Executor {
                 Err(error)
             }
         }
+    }
+
+    /// What is on disk of a process before its container is made. Nobody waits for the disk: see decision 70.
+    async fn write(&self, record: &Record, lease: Lease) -> Result<(), Error> {
+        let (directory, record) = (self.data.process(&record.process.id), record.clone());
+        blocking(move || {
+            clear_last_run(&directory)?;
+            directory.keep(&record)?;
+            let etc = directory.etc();
+            container::write_etc(&etc, record.process.id.as_str(), lease.ip).map_err(|source| {
+                Error::File {
+                    what: "write",
+                    path: etc.clone(),
+                    source,
+                }
+            })
+        })
+        .await
     }
 
     /// Waits for the container's end; then its port is no longer forwarded and its cgroup is gone.
@@ -234,13 +246,6 @@ impl Executor {
             return Err(Error::NoCommand);
         }
         let etc = directory.etc();
-        container::write_etc(&etc, process.id.as_str(), lease.ip).map_err(|source| {
-            Error::File {
-                what: "write",
-                path: etc.clone(),
-                source,
-            }
-        })?;
         let file = |name: &str| (etc.join(name), Path::new("/etc").join(name));
         let config = image.config.config().as_ref();
         let sandbox = Sandbox {

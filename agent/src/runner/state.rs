@@ -216,12 +216,12 @@ impl ProcessDir {
         read_json(&self.0.join("process.json"))
     }
 
-    /// Keeps the record.
-    pub fn keep(&self, record: &Record, durability: Durability) -> Result<(), Error> {
+    /// Keeps the record: it survives the agent, not the loss of power, after which nothing of what it tells of runs.
+    pub fn keep(&self, record: &Record) -> Result<(), Error> {
         fs::create_dir_all(&self.0).map_err(|source| io_error("create", &self.0, source))?;
         rustix::fs::chmod(&self.0, Mode::from_raw_mode(0o711))
             .map_err(|errno| io_error("protect", &self.0, errno.into()))?;
-        write_json(&self.0.join("process.json"), record, durability)
+        write_json(&self.0.join("process.json"), record, Durability::Cached)
     }
 
     /// Removes everything of it.
@@ -306,7 +306,7 @@ mod tests {
             ..Record::new(process())
         };
         let directory = data.process(&process().id);
-        directory.keep(&record, Durability::Synced).unwrap();
+        directory.keep(&record).unwrap();
         assert_eq!(directory.record().unwrap().unwrap(), record);
         assert_eq!(data.processes().unwrap(), [Ok(process().id)]);
         directory.remove().unwrap();
