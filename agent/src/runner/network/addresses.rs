@@ -65,12 +65,10 @@ impl Allocator {
         }
     }
 
-    /// Takes a free address, a free port and free user ids.
-    pub fn lease(&mut self) -> Result<Lease, Exhausted> {
-        let ip = self
-            .subnet
-            .hosts()
-            .find(|ip| !self.addresses.contains(ip))
+    /// Takes an address that is held, else a free one, a free port and free user ids.
+    pub fn lease(&mut self, held: Option<Ipv4Addr>) -> Result<Lease, Exhausted> {
+        let ip = held
+            .or_else(|| self.free_addresses().next())
             .ok_or(Exhausted::Addresses(self.subnet))?;
         let (node_port, reserved) = self.free_port().ok_or(Exhausted::Ports(self.range))?;
         let ids_base = (FIRST_ID..)
@@ -84,6 +82,24 @@ impl Allocator {
         };
         self.insert(lease, Some(reserved));
         Ok(lease)
+    }
+
+    /// Keeps a free address from everyone but who gets it from here, where so many more are free.
+    pub fn hold(&mut self, more: usize) -> Option<Ipv4Addr> {
+        let first = self.free_addresses().next()?;
+        self.free_addresses().nth(more)?;
+        self.addresses.insert(first);
+        Some(first)
+    }
+
+    /// Gives an address back that was held.
+    pub fn let_go(&mut self, ip: Ipv4Addr) {
+        self.addresses.remove(&ip);
+    }
+
+    fn free_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let all = self.subnet.hosts();
+        all.filter(|ip| !self.addresses.contains(ip))
     }
 
     /// Takes what an adopted process already has. Something else may have bound its port in between; forwarding comes first.
@@ -293,15 +309,15 @@ mod tests {
     #[test]
     fn nothing_is_given_twice_and_what_is_given_back_is_free() {
         let mut allocator = allocator("10.1.2.0/29", "41000-41400");
-        let leases: Vec<_> = (0..5).map(|_| allocator.lease().unwrap()).collect();
+        let leases: Vec<_> = (0..5).map(|_| allocator.lease(None).unwrap()).collect();
         for (a, b) in leases.iter().zip(&leases[1..]) {
             assert!(a.ip != b.ip && a.node_port != b.node_port);
             assert!(b.ids_base.abs_diff(a.ids_base) >= IDS_PER_PROCESS);
         }
-        let full = allocator.lease().unwrap_err();
+        let full = allocator.lease(None).unwrap_err();
         assert!(full.to_string().contains("10.1.2.0/29"), "{full}");
         allocator.release(leases[1]);
-        let again = allocator.lease().unwrap();
+        let again = allocator.lease(None).unwrap();
         assert_eq!(again.ip, leases[1].ip);
         assert_ne!(
             again.node_port, leases[1].node_port,
@@ -314,14 +330,14 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let mut allocator = allocator("10.1.2.0/24", &format!("{port}-{port}"));
-        let full = allocator.lease().unwrap_err();
+        let full = allocator.lease(None).unwrap_err();
         assert!(
             full.to_string()
                 .contains(&format!("no free port in {port}-{port}")),
             "{full}"
         );
         drop(taken);
-        assert_eq!(allocator.lease().unwrap().node_port, port);
+        assert_eq!(allocator.lease(None).unwrap().node_port, port);
         assert!(
             std::net::TcpListener::bind(("127.0.0.1", port)).is_err(),
             "it is reserved"
@@ -329,11 +345,23 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_is_held_is_leased_to_who_names_it_alone() {
+        let mut allocator = allocator("10.1.2.0/29", "41800-41900");
+        let held = allocator.hold(4).unwrap();
+        assert_eq!(allocator.hold(4), None, "not so many are free");
+        assert_ne!(allocator.lease(None).unwrap().ip, held);
+        assert_eq!(allocator.lease(Some(held)).unwrap().ip, held);
+        let other = allocator.hold(0).unwrap();
+        allocator.let_go(other);
+        assert_eq!(allocator.lease(None).unwrap().ip, other);
+    }
+
+    #[test]
     fn the_search_for_ports_starts_again_at_the_first() {
         let mut allocator = allocator("10.1.2.0/24", "41500-41509");
-        let first = allocator.lease().unwrap();
+        let first = allocator.lease(None).unwrap();
         for _ in 0..40 {
-            let lease = allocator.lease().unwrap();
+            let lease = allocator.lease(None).unwrap();
             allocator.release(lease);
         }
         assert!(allocator.conflicts(first));
@@ -350,7 +378,7 @@ mod tests {
         assert!(!allocator.conflicts(lease));
         allocator.adopt(lease);
         assert!(allocator.conflicts(lease));
-        let other = allocator.lease().unwrap();
+        let other = allocator.lease(None).unwrap();
         assert!(other.ip != lease.ip && other.ids_base != lease.ids_base);
         let outside = Lease {
             ip: Ipv4Addr::new(10, 9, 9, 9),

@@ -104,21 +104,24 @@ impl Links {
 
     /// The bridge's index; it is made where it is not there. The thread must be in the agent's network namespace, whose
     /// settings /proc/sys has then.
-    pub(super) fn ensure_bridge(&self) -> Result<u32, Error> {
+    fn ensure_bridge(&self) -> Result<u32, Error> {
         self.with(|node| node.ensure_bridge(&self.bridge, self.subnet))
     }
 
-    /// Connects a network namespace to the bridge under this address: the node's end of the pair is `name`, the process's
-    /// `eth0`.
-    pub(super) fn connect(
-        &self,
-        namespace: Namespace,
-        bridge: u32,
-        name: &str,
-        ip: Ipv4Addr,
-    ) -> Result<OwnedFd, Error> {
+    /// A new network namespace that is connected to the bridge under this address: the node's end of the pair is `name`, the
+    /// process's `eth0`. This thread, which must be one of its own, is in it from then on.
+    pub(super) fn connect(&self, name: &str, ip: Ipv4Addr) -> Result<OwnedFd, Error> {
+        let bridge = self.ensure_bridge()?;
+        let namespace = Namespace::make()?;
         let eth0 = self.with(|node| node.add_veth(name, bridge, namespace.as_fd(), ip))?;
         namespace.configure(eth0, ip, self.subnet)
+    }
+
+    /// Whether one that was connected still is.
+    pub(super) fn are_connected(&self, name: &str) -> Result<bool, Error> {
+        let bridge = self.ensure_bridge()?;
+        let port = self.with(|node| find(&mut node.netlink, name))?;
+        Ok(port.is_some_and(|port| port.bridge == Some(bridge)))
     }
 
     /// Removes an address's link, and what the node knows of the address: what is sent to it fails at once. Absent is fine.

@@ -19,14 +19,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::OwnedFd,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 pub use addresses::{Allocator, Exhausted, IDS_PER_PROCESS, Lease, PortRange, Subnet};
 use firewall::Firewall;
 use links::Links;
-use namespace::Namespace;
-use pool::Pool;
+use pool::{Filler, Pool};
 use rules::Rules;
 
 /// Why a process could not be connected or disconnected.
@@ -48,10 +47,10 @@ pub struct Network {
     /// The controller's API as this agent reaches it, where that is an IPv4 address.
     controller: Option<SocketAddrV4>,
     links: Links,
-    pool: Pool,
+    filler: Filler,
     /// Chosen when rules are first changed.
     firewall: tokio::sync::OnceCell<Firewall>,
-    book: Mutex<Book>,
+    book: Arc<Mutex<Book>>,
     /// How many connections the node is to have room for.
     tracked_connections: u64,
     /// Held while rules change; inside, those that are in force, if any are.
@@ -64,6 +63,7 @@ pub struct Network {
 #[derive(Debug)]
 struct Book {
     allocator: Allocator,
+    pool: Pool,
     leases: BTreeSet<Ipv4Addr>,
     forwards: BTreeMap<u16, SocketAddrV4>,
     /// Where other programs of the cluster take orders.
@@ -72,28 +72,35 @@ struct Book {
 
 impl Network {
     /// Of the network namespace that the agent runs in. Processes are kept from the controller and from `apis`. Once there is a
-    /// process, `ready_namespaces` more than are needed are kept. Changes nothing yet.
+    /// process, `ready` networks more than are needed are kept. Changes nothing yet.
     pub fn new(
         bridge: &str,
         subnet: Subnet,
         ports: PortRange,
         controller: Option<SocketAddrV4>,
         apis: BTreeSet<SocketAddrV4>,
-        ready_namespaces: usize,
+        ready: usize,
     ) -> Result<Self, Error> {
+        let links = Links::new(bridge, subnet)?;
+        let book = Arc::new(Mutex::new(Book {
+            allocator: Allocator::new(subnet, ports),
+            pool: Pool::new(ready),
+            leases: BTreeSet::new(),
+            forwards: BTreeMap::new(),
+            apis,
+        }));
         Ok(Self {
             bridge: bridge.to_owned(),
             subnet,
             controller,
-            links: Links::new(bridge, subnet)?,
-            pool: Pool::new(ready_namespaces),
+            filler: Filler {
+                book: Arc::clone(&book),
+                links: links.clone(),
+                alone: Arc::default(),
+            },
+            links,
             firewall: tokio::sync::OnceCell::new(),
-            book: Mutex::new(Book {
-                allocator: Allocator::new(subnet, ports),
-                leases: BTreeSet::new(),
-                forwards: BTreeMap::new(),
-                apis,
-            }),
+            book,
             tracked_connections: 0,
             in_force: tokio::sync::Mutex::new(None),
             kept: Mutex::default(),
@@ -111,8 +118,9 @@ impl Network {
 
     /// Reserves an address, a port and user ids for a process.
     pub fn lease(&self) -> Result<Lease, Exhausted> {
-        let mut book = self.book();
-        let lease = book.allocator.lease()?;
+        let book = &mut *self.book();
+        let lease = book.allocator.lease(book.pool.first())?;
+        book.pool.lease(lease.ip);
         book.leases.insert(lease.ip);
         Ok(lease)
     }
@@ -133,28 +141,28 @@ impl Network {
         true
     }
 
-    /// Makes a network namespace that is connected to the bridge under the lease's address.
+    /// A network namespace that is connected to the bridge under the lease's address: one that is ready, else a new one.
     pub async fn connect(&self, lease: Lease) -> Result<OwnedFd, Error> {
         // Before there is anybody whom they concern.
         if !self.kept().contains(&lease.ip) {
             self.enforce().await?;
         }
-        let (links, name) = (self.links.clone(), veth_name(lease.ip));
-        let connect = move |ready: Option<Namespace>| {
-            let bridge = links.ensure_bridge()?;
-            let namespace = ready.map_or_else(Namespace::make, Ok)?;
-            links.connect(namespace, bridge, &name, lease.ip)
-        };
-        let connected = match self.pool.take() {
-            Some(ready) => blocking(move || connect(Some(ready))).await,
-            None => namespace::on_own_thread(move || connect(None)).await,
-        };
-        Ok(connected?)
+        let name = veth_name(lease.ip);
+        let ready = self.book().pool.take(lease.ip);
+        if let Some(ready) = ready {
+            let (links, name) = (self.links.clone(), name.clone());
+            // Since it was made, something else on the node may have removed what it is connected to.
+            if blocking(move || links.are_connected(&name)).await? {
+                return Ok(ready);
+            }
+        }
+        let links = self.links.clone();
+        Ok(namespace::on_own_thread(move || links.connect(&name, lease.ip)).await?)
     }
 
-    /// Prepares for the next start; to be called when one is over.
+    /// Prepares for the next starts; to be called when one is over.
     pub fn prepare(&self) {
-        self.pool.fill();
+        tokio::spawn(self.filler.clone().fill());
     }
 
     /// The processes run without it, too.
@@ -182,6 +190,7 @@ impl Network {
     /// Removes the process's link and rules. The lease stays reserved.
     pub async fn disconnect(&self, lease: Lease) -> Result<(), Error> {
         self.stop_forwarding(lease).await?;
+        drop(self.book().pool.take(lease.ip));
         let (links, name) = (self.links.clone(), veth_name(lease.ip));
         Ok(blocking(move || links.disconnect(&name, lease.ip)).await?)
     }
@@ -198,7 +207,11 @@ impl Network {
 
     /// Removes links of the bridge that belong to no lease: what an agent that was killed left. Puts the rules in force.
     pub async fn tidy(&self) -> Result<(), Error> {
-        let known: BTreeSet<String> = self.book().leases.iter().copied().map(veth_name).collect();
+        let known: BTreeSet<String> = {
+            let book = self.book();
+            let leased = book.leases.iter().copied();
+            leased.chain(book.pool.addresses()).map(veth_name).collect()
+        };
         let links = self.links.clone();
         let is_of_use = move |name: &str| known.contains(name) || !name.starts_with(VETH_PREFIX);
         blocking(move || links.tidy(is_of_use)).await?;
@@ -278,7 +291,9 @@ impl Network {
             return Ok(());
         }
         *in_force = None;
-        self.pool.clear().await;
+        // Until the bridge is gone nothing is connected to it.
+        let _alone = self.filler.alone.lock().await;
+        self.filler.empty().await?;
         self.firewall().await?.remove(&self.bridge).await?;
         let links = self.links.clone();
         Ok(blocking(move || links.remove_bridge()).await?)
@@ -289,8 +304,12 @@ impl Network {
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.book)
     }
+}
+
+fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs what waits for the kernel.

@@ -35,11 +35,6 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// A new one, with loopback up in it.
-    pub(super) async fn new() -> Result<Self, Error> {
-        on_own_thread(Self::make).await
-    }
-
     /// A new one, with loopback up in it. This thread, which must be one of its own, is in it from then on.
     pub(super) fn make() -> Result<Self, Error> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Namespace(errno.into()))?;
