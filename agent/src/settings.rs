@@ -179,7 +179,7 @@ impl Default for Limits {
             processes: 1000,
             body_bytes: Bytes::mib(16),
             starts: 8,
-            ready_networks: 4,
+            ready_networks: 8,
             layer_pulls: 3,
             tracked_connections: 131_072,
             prefetches: 32,

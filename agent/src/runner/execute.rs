@@ -116,7 +116,7 @@ impl Executor {
         node: &NodeName,
     ) -> Result<Arc<Running>, Error> {
         let _slot = self.starts.acquire().await.map_err(|_| Error::Ending)?;
-        let _starting = self.starting.read().await;
+        let starting = self.starting.read().await;
         let lease = record.lease.ok_or(Error::NoLease)?;
         // Each to its end: of a start that has failed nothing is still being made.
         let (namespace, written) =
@@ -133,7 +133,11 @@ impl Executor {
         // Nobody knows of the port before the process is reported.
         let forwarded = self.network.forward(lease, record.process.config.port);
         let (started, forwarded) = tokio::join!(started, forwarded);
-        self.network.prepare();
+        drop(starting);
+        // Whoever starts meanwhile has his address already: what is made for others would only take time from him.
+        if self.starting.try_write().is_ok() {
+            self.network.prepare();
+        }
         match (started, forwarded) {
             (Ok(running), Ok(())) => Ok(running),
             (Ok(running), Err(error)) => {
