@@ -149,7 +149,8 @@ pub struct Limits {
     pub body_bytes: Bytes,
     /// Containers started at the same time.
     pub starts: usize,
-    /// Network namespaces that are kept ready for the next starts, while there are processes.
+    /// Networks of processes (each a namespace with its address and link) that are kept ready for the next starts, while there
+    /// are processes.
     pub ready_networks: usize,
     /// Layers fetched and unpacked at the same time.
     pub layer_pulls: usize,

@@ -2,11 +2,13 @@
 
 use std::{
     io,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{RwLock, Semaphore},
@@ -119,10 +121,13 @@ impl Executor {
         let starting = self.starting.read().await;
         let lease = record.lease.ok_or(Error::NoLease)?;
         // Each to its end: of a start that has failed nothing is still being made.
-        let (namespace, written) =
-            tokio::join!(self.network.connect(lease), self.write(record, lease));
-        let (namespace, ()) = (namespace?, written?);
-        let launch = self.launch(record, image, node, &namespace)?;
+        let (namespace, written, launch) = tokio::join!(
+            self.network.connect(lease),
+            self.write(record, lease),
+            async { self.launch(record, image, node) },
+        );
+        let (namespace, (), mut launch) = (namespace?, written?, launch?);
+        join(&mut launch.spec, &namespace);
         let program = Arc::clone(&self.runtime);
         let started = blocking(move || {
             // The namespace's descriptor lives until the container holds the namespace itself.
@@ -235,13 +240,7 @@ impl Executor {
         config.relaxed().into_iter().chain(shared_ids).collect()
     }
 
-    fn launch(
-        &self,
-        record: &Record,
-        image: &Unpacked,
-        node: &NodeName,
-        namespace: &impl std::os::fd::AsRawFd,
-    ) -> Result<Launch, Error> {
+    fn launch(&self, record: &Record, image: &Unpacked, node: &NodeName) -> Result<Launch, Error> {
         let process = &record.process;
         let directory = self.data.process(&process.id);
         let lease = record.lease.ok_or(Error::NoLease)?;
@@ -263,9 +262,8 @@ impl Executor {
             cpus: process.config.cpus,
             pids: process.config.pids,
             cgroup: format!("{}/{}", self.cgroup, process.id),
-            network: Some(
-                format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()).into(),
-            ),
+            // It is not known yet: see `join`.
+            network: None,
             user_namespace: self.user_namespaces.then_some(lease.ids_base),
             capabilities: capabilities(
                 &process.config,
@@ -292,6 +290,17 @@ impl Executor {
                 .filter(|user| !user.is_empty()),
             logs: self.logs,
         })
+    }
+}
+
+/// Has the container join this network namespace, a descriptor of this process.
+fn join(spec: &mut Spec, namespace: &impl AsRawFd) {
+    let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+    let linux = spec.linux_mut().iter_mut();
+    for namespace in linux.flat_map(|linux| linux.namespaces_mut().iter_mut().flatten()) {
+        if namespace.typ() == LinuxNamespaceType::Network {
+            namespace.set_path(Some(path.clone().into()));
+        }
     }
 }
 
@@ -375,9 +384,25 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use tucano_api::settings::parse;
 
     use super::*;
+
+    #[test]
+    fn a_container_joins_the_network_that_it_is_given() {
+        let mut spec = Sandbox::default().spec().unwrap();
+        let namespace = std::fs::File::open("/proc/self/ns/net").unwrap();
+        join(&mut spec, &namespace);
+        let all = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
+        let joined: Vec<_> = all
+            .iter()
+            .filter_map(|one| Some((one.typ(), one.path().as_ref()?.metadata().ok()?.ino())))
+            .collect();
+        let inode = namespace.metadata().unwrap().ino();
+        assert_eq!(joined, [(LinuxNamespaceType::Network, inode)]);
+    }
 
     #[test]
     fn capabilities_over_the_node_itself_are_not_given() {
