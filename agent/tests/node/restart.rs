@@ -145,6 +145,33 @@ fn a_second_agent_on_the_same_data_is_refused() {
 }
 
 #[test]
+fn networks_that_a_killed_agent_kept_ready_vanish_and_the_process_keeps_its_own() {
+    on_a_node("[limits]\nready_networks = 3", async |mut node| {
+        let ports = || {
+            let shown = crate::node::output("ip", &["-o", "link", "show", "master", "tucano0"]);
+            shown.lines().count()
+        };
+        let ready = || ports() == 4;
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        tucano_testkit::wait_until("three that are ready", crate::node::PATIENCE, ready);
+        node.kill_agent();
+        node.start_agent().await;
+        let adopted = node.wait_until_healthy("hello-1").await;
+        assert_eq!(ports(), 1);
+        let answer = node.get(&adopted, "/").await.unwrap();
+        assert!(answer.contains("process=hello-1 "), "{answer}");
+        // The next start leaves as many ready again, at other addresses than the one that runs.
+        node.desire(2, vec![process("hello", 1, ""), process("hello", 2, "")])
+            .await;
+        node.wait_until_healthy("hello-2").await;
+        let ready = || ports() == 5;
+        tucano_testkit::wait_until("three that are ready", crate::node::PATIENCE, ready);
+        node.remove_all(3).await;
+    });
+}
+
+#[test]
 fn leftovers_of_a_killed_agent_are_cleared_away() {
     on_a_node("", async |mut node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
