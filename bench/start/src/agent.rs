@@ -1,4 +1,4 @@
-//! The agent's own way, from a process that is to run to one that runs: its record synced, its network namespace connected, its
+//! The agent's own way, from a process that is to run to one that runs: its record kept, its network namespace connected, its
 //! container started by the supervisor that stays, its port forwarded. It happens in this process, by the agent's own code.
 
 use std::{fs, os::fd::AsRawFd, path::Path, sync::Arc, time::Instant};
