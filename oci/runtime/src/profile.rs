@@ -6,6 +6,7 @@ mod syscalls;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
@@ -123,9 +124,13 @@ impl Sandbox {
                 "rlimits": limits(),
             },
             "mounts": self.mounts(),
-            "linux": self.linux()?,
+            "linux": self.linux(),
         });
-        Ok(serde_json::from_value(spec)?)
+        let mut spec: Spec = serde_json::from_value(spec)?;
+        if let Some(linux) = spec.linux_mut() {
+            linux.set_seccomp(Some(seccomp(&self.capabilities)?));
+        }
+        Ok(spec)
     }
 
     /// Neither inheritable nor ambient: no program gets any by being executed (CVE-2022-29162).
@@ -138,7 +143,7 @@ impl Sandbox {
         json!({ "bounding": names, "effective": names, "permitted": names })
     }
 
-    fn linux(&self) -> Result<Value, Error> {
+    fn linux(&self) -> Value {
         let mut linux = json!({
             "cgroupsPath": self.cgroup,
             "namespaces": self.namespaces(),
@@ -147,7 +152,6 @@ impl Sandbox {
             "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0" },
             "maskedPaths": masked(Path::new(CPUS)),
             "readonlyPaths": READ_ONLY,
-            "seccomp": seccomp(&self.capabilities)?,
         });
         if let Some(base) = self.user_namespace {
             let mapping = json!([{
@@ -156,7 +160,7 @@ impl Sandbox {
             linux["uidMappings"] = mapping.clone();
             linux["gidMappings"] = mapping;
         }
-        Ok(linux)
+        linux
     }
 
     fn namespaces(&self) -> Value {
@@ -237,7 +241,17 @@ impl Sandbox {
 
 /// The system calls allowed to who has these capabilities, and the answers to some others.
 pub fn seccomp(capabilities: &[String]) -> Result<LinuxSeccomp, Error> {
-    Ok(serde_json::from_value(syscalls::section(capabilities))?)
+    // To make it anew takes longer than all else of a specification: that of most containers is made once.
+    static USUAL: OnceLock<LinuxSeccomp> = OnceLock::new();
+    let is_usual = capabilities.is_empty();
+    if let Some(known) = USUAL.get().filter(|_| is_usual) {
+        return Ok(known.clone());
+    }
+    let section: LinuxSeccomp = serde_json::from_value(syscalls::section(capabilities))?;
+    if is_usual {
+        USUAL.set(section.clone()).ok();
+    }
+    Ok(section)
 }
 
 /// What is hidden on this node.
