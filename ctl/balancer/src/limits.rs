@@ -64,6 +64,9 @@ pub struct Limits {
     /// Time that requests under way have to end after SIGTERM
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
+    /// Time that a client, who was let in and has asked for nothing yet, has for its request after SIGTERM
+    #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
+    pub first_request_timeout: Duration,
 }
 
 impl Limits {
@@ -99,6 +102,7 @@ impl Default for Limits {
             tunnel_idle_timeout: Duration::from_secs(3600),
             table_bytes: ByteSize::mib(16),
             drain_timeout: Duration::from_secs(10),
+            first_request_timeout: Duration::from_millis(500),
         }
     }
 }

@@ -6,8 +6,8 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::sleep,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
@@ -46,11 +46,10 @@ impl Acceptor {
 
     /// Takes clients from `listener` until told to stop.
     pub async fn run(self, listener: TcpListener) {
-        while let Some((stream, address)) = self.next(&listener).await {
-            // While all places are taken nothing is accepted: clients wait in the kernel's queue.
-            let place = tokio::select! {
-                place = self.places.clone().acquire_owned() => place,
-                () = self.stop.cancelled() => return,
+        // While all places are taken nothing is accepted: clients wait in the kernel's queue.
+        while let Some(place) = self.place().await {
+            let Some((stream, address)) = self.next(&listener).await else {
+                return;
             };
             let acceptor = self.clone();
             self.connections.spawn(async move {
@@ -64,6 +63,13 @@ impl Acceptor {
     pub async fn drained(&self) {
         self.connections.close();
         self.connections.wait().await;
+    }
+
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            place = self.places.clone().acquire_owned() => place.ok(),
+            () = self.stop.cancelled() => None,
+        }
     }
 
     async fn next(&self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
@@ -91,12 +97,12 @@ impl Acceptor {
             let (plane, client) = (self.plane.clone(), client.clone());
             async move { Ok::<_, Infallible>(proxy::answer(&plane, &client, request).await) }
         });
-        let io = ClientIo::new(stream, gate, &self.plane.limits);
+        let io = ClientIo::new(stream, gate.clone(), &self.plane.limits);
         let connection = self.http().serve_connection(TokioIo::new(io), service);
         let mut connection = std::pin::pin!(connection.with_upgrades());
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = self.stop.cancelled() => {
+            () = self.stopped(&gate) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -104,6 +110,14 @@ impl Acceptor {
         if let Err(error) = ended {
             debug!(client = %address, %error, "client connection ended");
         }
+    }
+
+    /// Waits until this connection is to take no more requests. One that was let in a moment ago takes its first, which may be on
+    /// its way: closed before it is read, the client would have no answer to it.
+    async fn stopped(&self, gate: &Gate) {
+        self.stop.cancelled().await;
+        let patience = self.plane.limits.first_request_timeout;
+        timeout(patience, gate.first_request()).await.ok();
     }
 
     fn http(&self) -> http1::Builder {

@@ -3,12 +3,13 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     task::Waker,
 };
 
 use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
 
 use super::framing::Malformed;
 
@@ -19,6 +20,8 @@ pub struct Gate {
     verdict: AtomicU8,
     malformed: Mutex<Option<Malformed>>,
     reader: AtomicWaker,
+    has_begun: AtomicBool,
+    first: Notify,
 }
 
 /// A request under way, until this is dropped.
@@ -42,7 +45,17 @@ impl Gate {
     /// A request begins: the connection is not idle.
     pub fn begin(self: &Arc<Self>) -> Active {
         self.active.fetch_add(1, Ordering::AcqRel);
+        if !self.has_begun.load(Ordering::Acquire) && !self.has_begun.swap(true, Ordering::AcqRel) {
+            self.first.notify_one();
+        }
         Active(self.clone())
+    }
+
+    /// Waits until the first request has begun. For one at a time.
+    pub async fn first_request(&self) {
+        if !self.has_begun.load(Ordering::Acquire) {
+            self.first.notified().await;
+        }
     }
 
     /// Whether a request is under way.

@@ -99,6 +99,31 @@ async fn serving(program: &Program) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_let_in_before_sigterm_is_answered() {
+    let origin = Origin::tagged("a").await;
+    let directory = tempfile::tempdir().unwrap();
+    let controller = Controller::start(directory.path().join("ctl.sock"));
+    controller.publish(hello(&[&origin]));
+    let mut program = Program::start(&directory, &["--first-request-timeout", "1h"]);
+    serving(&program).await;
+    let mut client = Client::connect(program.address).await;
+    // Clients are let in in their order.
+    get(program.address, "hello.localhost", "/").await;
+    program.terminate();
+    until("the port to be closed", || {
+        std::net::TcpStream::connect(program.address).is_err()
+    })
+    .await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n")
+        .await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, "a"));
+    assert_eq!(client.rest().await, b"", "it takes no second request");
+    assert!(program.ended().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_lets_requests_end_takes_no_new_ones_and_exits_0() {
     let go_on = Arc::new(Notify::new());
     let origin = patient(&go_on).await;
