@@ -13,7 +13,7 @@ use super::{
 };
 
 /// On a thread that has a network of its own, if there can be one here.
-fn in_own_network(test: impl FnOnce() + Send) {
+pub(super) fn in_own_network(test: impl FnOnce() + Send) {
     if !needs(&[ROOT, tool("nft")]) {
         return;
     }

@@ -122,38 +122,23 @@ impl Filler {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, os::unix::fs::MetadataExt, thread};
-
-    use nix::sched::{CloneFlags, unshare};
-    use tucano_testkit::{ROOT, needs, tool};
+    use std::{collections::BTreeSet, os::unix::fs::MetadataExt};
 
     use super::*;
-    use crate::runner::network::{Network, PortRange, Subnet};
+    use crate::runner::network::{
+        Lease, Network, PortRange, Subnet, elements_tests::in_own_network,
+    };
 
     /// With a node's network of its own, whose subnet is this.
-    fn on_a_node(
-        subnet: &'static str,
-        ready: usize,
-        test: impl AsyncFnOnce(Network) + Send + 'static,
-    ) {
-        if !needs(&[ROOT, tool("nft")]) {
-            return;
-        }
-        let thread = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    fn on_a_node(subnet: &str, ready: usize, test: impl AsyncFnOnce(Network) + Send) {
+        in_own_network(|| {
             let subnet: Subnet = subnet.parse().unwrap();
             let (ports, nobody) = (PortRange::default(), BTreeSet::new());
             let network = Network::new("pool0", subnet, ports, None, nobody, ready).unwrap();
             let mut runtime = tokio::runtime::Builder::new_current_thread();
-            runtime
-                .enable_all()
-                .build()
-                .unwrap()
-                .block_on(test(network));
+            let runtime = runtime.enable_all().build().unwrap();
+            runtime.block_on(test(network));
         });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
     }
 
     fn ready(network: &Network) -> Vec<Ipv4Addr> {
@@ -168,6 +153,14 @@ mod tests {
         // The task holds it until its end.
         drop(network.filler.alone.lock().await);
         assert_eq!(ready(network).len(), number);
+    }
+
+    /// The first process's network, and the lease of a second one's, which was ready.
+    async fn one_connected_and_one_ready(network: &Network) -> (OwnedFd, Lease) {
+        let first = network.lease().unwrap();
+        let connected = network.connect(first).await.unwrap();
+        filled(network, 1).await;
+        (connected, network.lease().unwrap())
     }
 
     fn inode(namespace: &OwnedFd) -> u64 {
@@ -212,10 +205,7 @@ mod tests {
     #[test]
     fn one_that_something_else_has_removed_is_made_anew() {
         on_a_node("172.31.0.0/16", 1, async |network| {
-            let first = network.lease().unwrap();
-            network.connect(first).await.unwrap();
-            filled(&network, 1).await;
-            let second = network.lease().unwrap();
+            let (_first, second) = one_connected_and_one_ready(&network).await;
             network
                 .links
                 .disconnect(&veth_name(second.ip), second.ip)
@@ -229,10 +219,7 @@ mod tests {
     #[test]
     fn one_that_was_leased_and_never_asked_for_goes_with_its_lease() {
         on_a_node("172.31.0.0/16", 1, async |network| {
-            let first = network.lease().unwrap();
-            let _connected = network.connect(first).await.unwrap();
-            filled(&network, 1).await;
-            let second = network.lease().unwrap();
+            let (_first, second) = one_connected_and_one_ready(&network).await;
             network.disconnect(second).await.unwrap();
             assert!(!is_attached(&network, second.ip));
             network.release(second).await.unwrap();

@@ -3,13 +3,13 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     task::Waker,
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::sync::Notify;
+use tokio::sync::SetOnce;
 
 use super::framing::Malformed;
 
@@ -20,8 +20,7 @@ pub struct Gate {
     verdict: AtomicU8,
     malformed: Mutex<Option<Malformed>>,
     reader: AtomicWaker,
-    has_begun: AtomicBool,
-    first: Notify,
+    first: SetOnce<()>,
 }
 
 /// A request under way, until this is dropped.
@@ -45,17 +44,16 @@ impl Gate {
     /// A request begins: the connection is not idle.
     pub fn begin(self: &Arc<Self>) -> Active {
         self.active.fetch_add(1, Ordering::AcqRel);
-        if !self.has_begun.load(Ordering::Acquire) && !self.has_begun.swap(true, Ordering::AcqRel) {
-            self.first.notify_one();
+        if !self.first.initialized() {
+            // Another one may have been the first meanwhile.
+            self.first.set(()).ok();
         }
         Active(self.clone())
     }
 
-    /// Waits until the first request has begun. For one at a time.
+    /// Waits until the first request has begun.
     pub async fn first_request(&self) {
-        if !self.has_begun.load(Ordering::Acquire) {
-            self.first.notified().await;
-        }
+        self.first.wait().await;
     }
 
     /// Whether a request is under way.

@@ -91,6 +91,21 @@ async fn patient(go_on: &Arc<Notify>) -> Origin {
     .await
 }
 
+/// A directory for the program, and a controller there that routes `hello` to this process.
+fn routed_to(origin: &Origin) -> (TempDir, Controller) {
+    let directory = tempfile::tempdir().unwrap();
+    let controller = Controller::start(directory.path().join("ctl.sock"));
+    controller.publish(hello(&[origin]));
+    (directory, controller)
+}
+
+async fn port_closed(program: &Program) {
+    until("the port to be closed", || {
+        std::net::TcpStream::connect(program.address).is_err()
+    })
+    .await;
+}
+
 async fn serving(program: &Program) {
     soon("routes", async {
         while get(program.address, "nobody.localhost", "/").await.status != 404 {}
@@ -101,19 +116,14 @@ async fn serving(program: &Program) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_let_in_before_sigterm_is_answered() {
     let origin = Origin::tagged("a").await;
-    let directory = tempfile::tempdir().unwrap();
-    let controller = Controller::start(directory.path().join("ctl.sock"));
-    controller.publish(hello(&[&origin]));
+    let (directory, _controller) = routed_to(&origin);
     let mut program = Program::start(&directory, &["--first-request-timeout", "1h"]);
     serving(&program).await;
     let mut client = Client::connect(program.address).await;
     // Clients are let in in their order.
     get(program.address, "hello.localhost", "/").await;
     program.terminate();
-    until("the port to be closed", || {
-        std::net::TcpStream::connect(program.address).is_err()
-    })
-    .await;
+    port_closed(&program).await;
     client
         .send("GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n")
         .await;
@@ -127,9 +137,7 @@ async fn who_was_let_in_before_sigterm_is_answered() {
 async fn sigterm_lets_requests_end_takes_no_new_ones_and_exits_0() {
     let go_on = Arc::new(Notify::new());
     let origin = patient(&go_on).await;
-    let directory = tempfile::tempdir().unwrap();
-    let controller = Controller::start(directory.path().join("ctl.sock"));
-    controller.publish(hello(&[&origin]));
+    let (directory, _controller) = routed_to(&origin);
     let mut program = Program::start(&directory, &[]);
     serving(&program).await;
     let mut idle = Client::connect(program.address).await;
@@ -140,10 +148,7 @@ async fn sigterm_lets_requests_end_takes_no_new_ones_and_exits_0() {
     until("the request to be under way", || origin.seen().len() == 1).await;
     program.terminate();
     assert_eq!(idle.rest().await, b"", "idle connections are closed");
-    until("the port to be closed", || {
-        std::net::TcpStream::connect(program.address).is_err()
-    })
-    .await;
+    port_closed(&program).await;
     assert!(
         program.child.try_wait().unwrap().is_none(),
         "it waits for the request"
@@ -157,9 +162,7 @@ async fn sigterm_lets_requests_end_takes_no_new_ones_and_exits_0() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_has_an_end() {
     let origin = patient(&Arc::new(Notify::new())).await;
-    let directory = tempfile::tempdir().unwrap();
-    let controller = Controller::start(directory.path().join("ctl.sock"));
-    controller.publish(hello(&[&origin]));
+    let (directory, _controller) = routed_to(&origin);
     let mut program = Program::start(&directory, &["--drain-timeout", "100ms"]);
     serving(&program).await;
     let mut client = Client::connect(program.address).await;
@@ -198,9 +201,7 @@ async fn the_lock_admits_one_and_outlives_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_started_again_without_controller_serves_at_once() {
     let origin = Origin::tagged("ok").await;
-    let directory = tempfile::tempdir().unwrap();
-    let controller = Controller::start(directory.path().join("ctl.sock"));
-    controller.publish(hello(&[&origin]));
+    let (directory, controller) = routed_to(&origin);
     let mut program = Program::start(&directory, &[]);
     until("the routes to be kept", || {
         directory.path().join("routes.json").exists()
@@ -219,9 +220,7 @@ async fn one_that_is_started_again_without_controller_serves_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listening_socket_may_be_inherited() {
     let origin = Origin::tagged("ok").await;
-    let directory = tempfile::tempdir().unwrap();
-    let controller = Controller::start(directory.path().join("ctl.sock"));
-    controller.publish(hello(&[&origin]));
+    let (directory, _controller) = routed_to(&origin);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut command = command(&directory, &["--listen", "stdin"]);
@@ -258,9 +257,7 @@ async fn the_admin_socket_tells_numbers_to_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let origin = Origin::tagged("ok").await;
-    let directory = tempfile::tempdir().unwrap();
-    let controller = Controller::start(directory.path().join("ctl.sock"));
-    controller.publish(hello(&[&origin]));
+    let (directory, _controller) = routed_to(&origin);
     let socket = directory.path().join("admin.sock");
     let program = Program::start(&directory, &["--admin", socket.to_str().unwrap()]);
     serving(&program).await;
@@ -290,9 +287,7 @@ async fn the_admin_socket_tells_numbers_to_its_owner_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_descriptors_it_says_so_blames_no_process_and_recovers() {
     let origin = Origin::tagged("ok").await;
-    let directory = tempfile::tempdir().unwrap();
-    let controller = Controller::start(directory.path().join("ctl.sock"));
-    controller.publish(hello(&[&origin]));
+    let (directory, _controller) = routed_to(&origin);
     let program = Program::of(limited(&command(&directory, &[])));
     serving(&program).await;
     let mut client = Client::connect(program.address).await;
