@@ -1,14 +1,13 @@
 //! A container that is coming up, as its starter sees it: cloned, set up, ready, executed.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
 use oci_spec::runtime::Spec;
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
     time::Timespec,
 };
 
@@ -23,7 +22,7 @@ use crate::{
         userns::UserNamespace,
     },
     launch::Parts,
-    sys::Cloned,
+    sys::{self, Cloned},
 };
 
 /// When the container's cgroup is made.
@@ -35,6 +34,16 @@ pub(crate) enum CgroupTime {
     Meanwhile,
     /// For the process, which waits for it first of all: systemd wants to be told one.
     After,
+}
+
+impl CgroupTime {
+    pub(crate) fn of(cgroup: &Cgroup, by_systemd: bool) -> Self {
+        match (by_systemd, cgroup.is_unified()) {
+            (true, _) => Self::After,
+            (false, true) => Self::Before,
+            (false, false) => Self::Meanwhile,
+        }
+    }
 }
 
 /// A process in new namespaces that is becoming a container.
@@ -161,8 +170,7 @@ impl Birth {
 
     /// Ends it, whatever it is doing.
     pub(crate) fn abort(&self) {
-        pidfd_send_signal(&self.process, Signal::KILL).ok();
-        waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED).ok();
+        sys::end_child(&self.process).ok();
     }
 
     fn next(&self) -> Result<Option<FromContainer>, Failure> {

@@ -243,15 +243,15 @@ impl Sandbox {
 pub fn seccomp(capabilities: &[String]) -> Result<LinuxSeccomp, Error> {
     // To make it anew takes longer than all else of a specification: that of most containers is made once.
     static USUAL: OnceLock<LinuxSeccomp> = OnceLock::new();
-    let is_usual = capabilities.is_empty();
-    if let Some(known) = USUAL.get().filter(|_| is_usual) {
+    let known = USUAL.get().filter(|_| capabilities.is_empty());
+    if let Some(known) = known {
         return Ok(known.clone());
     }
-    let section: LinuxSeccomp = serde_json::from_value(syscalls::section(capabilities))?;
-    if is_usual {
-        USUAL.set(section.clone()).ok();
+    let section = serde_json::from_value(syscalls::section(capabilities))?;
+    if !capabilities.is_empty() {
+        return Ok(section);
     }
-    Ok(section)
+    Ok(USUAL.get_or_init(|| section).clone())
 }
 
 /// What is hidden on this node.

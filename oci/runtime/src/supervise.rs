@@ -177,12 +177,10 @@ impl<'a> Supervisor<'a> {
         make_cgroup: &dyn Fn() -> Result<(), Failure>,
         mut record: Record,
     ) -> Result<Self, Failure> {
-        let time = if cgroup.is_unified() {
+        let time = CgroupTime::of(cgroup, false);
+        if time == CgroupTime::Before {
             make_cgroup()?;
-            CgroupTime::Before
-        } else {
-            CgroupTime::Meanwhile
-        };
+        }
         rootfs::prepare(home.0, &launch.rootfs)?;
         let namespace = UserNamespace::prepare(&launch.spec)?;
         let (stdout, stdout_inside) = pipe()?;
@@ -200,12 +198,13 @@ impl<'a> Supervisor<'a> {
             START_PATIENCE,
             time,
         )?;
-        let late = match time {
-            CgroupTime::Meanwhile => make_cgroup(),
-            _ => Ok(()),
+        let mut come_up = || {
+            if time != CgroupTime::Before {
+                make_cgroup()?;
+            }
+            come_up(&birth, home, launch, cgroup, &mut record)
         };
-        let born = late.and_then(|()| come_up(&birth, home, launch, cgroup, &mut record));
-        let (container, exit) = born.inspect_err(|_| birth.abort())?;
+        let (container, exit) = come_up().inspect_err(|_| birth.abort())?;
         Ok(Self {
             home,
             record,

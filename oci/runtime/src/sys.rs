@@ -105,22 +105,31 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-        pidfd_send_signal(&self.process, Signal::KILL).ok();
-        let ended = || waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED);
-        if rustix::io::retry_on_intr(ended).is_err() {
+        if end_child(&self.process).is_err() {
             // It may still stand there.
             std::mem::forget(self.stack.take());
         }
     }
 }
 
-/// Ends with its parent, too.
 extern "C" fn wait_to_be_killed(_: *mut libc::c_void) -> libc::c_int {
+    hold()
+}
+
+/// Waits to be killed; ends with its parent.
+pub(crate) fn hold() -> ! {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).ok();
     loop {
         rustix::event::pause();
     }
+}
+
+/// Kills a child of this process, whatever it is doing, and waits until it has ended.
+pub(crate) fn end_child(process: &OwnedFd) -> rustix::io::Result<()> {
+    use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+    pidfd_send_signal(process, Signal::KILL)?;
+    let wait = || waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);
+    rustix::io::retry_on_intr(wait).map(drop)
 }
 
 /// What `mount_setattr(2)` shall change of a mount.

@@ -127,21 +127,22 @@ pub(super) fn set(cgroup: &Cgroup, wanted: &[LinuxDeviceCgroup]) -> Result<(), E
     let Some(directory) = cgroup.directory("devices") else {
         return Ok(());
     };
-    let rules = complete(wanted).map_err(|reason| Error::Limit {
-        what: WHAT,
-        path: directory.to_owned(),
-        reason,
-    })?;
+    let refused = |reason| refusal(directory, reason);
+    let rules = complete(wanted).map_err(refused)?;
     if cgroup.is_unified() {
         return attach(directory, &rules, !wanted.is_empty());
     }
     // v1 begins with what the parent has.
     let all = iter::once(&NOTHING).chain(&rules);
-    write(directory, all).map_err(|reason| Error::Limit {
+    write(directory, all).map_err(refused)
+}
+
+fn refusal(directory: &Path, reason: String) -> Error {
+    Error::Limit {
         what: WHAT,
         path: directory.to_owned(),
         reason,
-    })
+    }
 }
 
 /// Whether this kernel keeps v2 cgroups to device rules; why not, otherwise.
@@ -164,11 +165,7 @@ fn complete(wanted: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>, String> {
 
 /// Rules of v2 are a program that the kernel asks; it lives as long as the cgroup.
 fn attach(directory: &Path, rules: &[Rule], is_asked_for: bool) -> Result<(), Error> {
-    let refused = |source: io::Error| Error::Limit {
-        what: WHAT,
-        path: directory.to_owned(),
-        reason: source.to_string(),
-    };
+    let refused = |source: io::Error| refusal(directory, source.to_string());
     let program = match sys::load_device_filter(&filter::program(rules)) {
         // Sandboxes have no CAP_MKNOD: without a filter, too, there is no device in them but the default ones.
         Err(error) if is_missing(&error) && !is_asked_for => return Ok(()),

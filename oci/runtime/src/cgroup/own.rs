@@ -143,11 +143,8 @@ fn v1(
     base: Base,
     exists: &dyn Fn(&Path) -> bool,
 ) -> Option<PathBuf> {
-    let is_its = |entry: &&ProcessCGroup| entry.controllers.iter().any(|name| name == controller);
-    let own = match base {
-        Base::Own => &memberships.iter().find(is_its)?.pathname,
-        Base::Mount => "",
-    };
+    let has_it = |entry: &ProcessCGroup| entry.controllers.iter().any(|name| name == controller);
+    let own = own_path(memberships, base, has_it)?;
     hierarchies(mounts, controller)
         .filter_map(|mount| visible(mount, own, base))
         .find(|path| exists(path))
@@ -159,15 +156,7 @@ fn unified(
     base: Base,
     exists: &dyn Fn(&Path) -> bool,
 ) -> Option<PathBuf> {
-    let own = match base {
-        Base::Own => {
-            &memberships
-                .iter()
-                .find(|entry| entry.hierarchy == 0)?
-                .pathname
-        }
-        Base::Mount => "",
-    };
+    let own = own_path(memberships, base, |entry| entry.hierarchy == 0)?;
     let directory = mounts
         .iter()
         .filter(|mount| mount.fs_type == "cgroup2")
@@ -177,6 +166,18 @@ fn unified(
     match directory.file_name() {
         Some(name) if base == Base::Own && name == LEAF => directory.parent().map(Path::to_owned),
         _ => Some(directory),
+    }
+}
+
+/// Where this process is in the hierarchy; what begins at the mount need not know.
+fn own_path(
+    memberships: &[ProcessCGroup],
+    base: Base,
+    is_its: impl Fn(&ProcessCGroup) -> bool,
+) -> Option<&str> {
+    match base {
+        Base::Own => Some(&memberships.iter().find(|entry| is_its(entry))?.pathname),
+        Base::Mount => Some(""),
     }
 }
 

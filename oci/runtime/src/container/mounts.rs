@@ -88,8 +88,11 @@ pub(crate) fn take_shared(spec: &Spec) -> Result<Sources, Failure> {
 
 /// Whether who makes this mount is in the container's cgroup first: it shows that, or takes as much memory as it likes.
 pub(crate) fn needs_cgroup(mount: &Mount) -> bool {
-    let kind = mount.typ().as_deref();
-    matches!(kind, Some("cgroup" | "cgroup2")) || Options::parse(mount).copies_up
+    mount.typ().as_deref().is_some_and(is_cgroup) || Options::parse(mount).copies_up
+}
+
+fn is_cgroup(kind: &str) -> bool {
+    matches!(kind, "cgroup" | "cgroup2")
 }
 
 fn source(wanted: &Mount, options: &Options) -> Result<OwnedFd, Failure> {
@@ -126,22 +129,22 @@ impl Mounter<'_> {
         if options.bind {
             return self.bind(index, wanted, &options).step(&step);
         }
-        if matches!(kind, "cgroup" | "cgroup2") {
+        if is_cgroup(kind) {
             return self.cgroups(path, &options).step(&step);
         }
-        self.file_system(kind, wanted, &options).step(&step)
+        self.file_system(kind, wanted, options).step(&step)
     }
 
     fn file_system(
         &mut self,
         kind: &str,
         wanted: &Mount,
-        options: &Options,
+        mut options: Options,
     ) -> Result<(), Failure> {
         let path = wanted.destination().as_path();
-        let mut data = self.data(kind, options)?;
+        let mut data = self.data(kind, &options)?;
         if kind == "tmpfs" {
-            data.extend(self.mode_of_place(path, options)?);
+            data.extend(self.mode_of_place(path, &options)?);
         }
         let place = self.directory(path)?;
         let data: Vec<_> = data
@@ -149,14 +152,14 @@ impl Mounter<'_> {
             .map(|(name, value)| (name.as_str(), value.as_deref()))
             .collect();
         let source = wanted.source().as_deref().unwrap_or(Path::new(kind));
-        let (at_once, later) = options.of_new_mount();
+        let at_once = options.take_at_once();
         let tree = detached_from(source, kind, &data, at_once).step("making it")?;
         if options.copies_up {
             let below = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
             let below = self.root.open(path, below, links(path)).step("tmpcopyup")?;
             copy_up::copy_up(&below, &tree).step("tmpcopyup")?;
         }
-        change(&tree, &later).step("attributes")?;
+        change(&tree, &options).step("attributes")?;
         attach(&tree, &place).step("attaching")?;
         self.made.push((path.to_owned(), tree));
         Ok(())

@@ -239,8 +239,7 @@ fn put_together(
     if !others.is_empty() {
         answers.extend(numbers.iter().map(|number| (*number, tree::ELSEWHERE)));
     }
-    let mut whole = architecture()?;
-    whole.extend(tree::search(default, &answers, &others));
+    let whole = searched(default, &answers, &others)?;
     if whole.len() <= LENGTH_LIMIT {
         return Ok(vec![whole]);
     }
@@ -250,10 +249,19 @@ fn put_together(
         .map(|program| tree::only(&numbers, ALLOW, program))
         .collect();
     // The last one: it need not allow the installation of others. What those answer, it leaves to them.
-    let mut rest = architecture()?;
-    rest.extend(tree::search(default, &answers, &[]));
-    stack.push(rest);
+    stack.push(searched(default, &answers, &[])?);
     Ok(stack)
+}
+
+/// A whole program of the search tree and what it leads to.
+fn searched(
+    default: u32,
+    answers: &BTreeMap<u32, u32>,
+    others: &[BpfProgram],
+) -> Result<BpfProgram, Error> {
+    let mut program = architecture()?;
+    program.extend(tree::search(default, answers, others));
+    Ok(program)
 }
 
 /// Without anyone to notify, or where the runtime itself could not go on to tell whom, there is no notification.

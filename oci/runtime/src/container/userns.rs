@@ -13,10 +13,7 @@ use nix::{
     unistd::{Gid, Uid, setfsgid, setfsuid},
 };
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
-use rustix::{
-    process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
-    thread::ThreadNameSpaceType,
-};
+use rustix::thread::ThreadNameSpaceType;
 
 use super::namespaces::{joined_path, lists};
 use crate::{
@@ -169,7 +166,7 @@ impl UserNamespace {
                 &format!("nobody entered it: {other:?}"),
             )),
         };
-        end(&pidfd).step(STEP)?;
+        sys::end_child(&pidfd).step(STEP)?;
         let (wanted, ids) = (Ids::listed(spec), ids?);
         let listed = !(wanted.users.is_empty() && wanted.groups.is_empty());
         if listed && (wanted.users != ids.users || wanted.groups != ids.groups) {
@@ -214,13 +211,7 @@ fn enter_and_hold(namespace: &OwnedFd, channel: &Channel) -> ! {
     let kind = ThreadNameSpaceType::USER;
     let entered = rustix::thread::move_into_thread_name_spaces(namespace.as_fd(), kind);
     drop(channel.send(&entered.map_err(|error| error.to_string())));
-    hold()
-}
-
-fn end(holder: &OwnedFd) -> io::Result<()> {
-    pidfd_send_signal(holder, Signal::KILL)?;
-    waitid(WaitId::PidFd(holder.as_fd()), WaitIdOptions::EXITED)?;
-    Ok(())
+    sys::hold()
 }
 
 /// A line of `/proc/<pid>/uid_map`.
@@ -239,14 +230,6 @@ fn mapping(line: &str) -> Result<LinuxIdMapping, Failure> {
         .size(size)
         .build()
         .step(STEP)
-}
-
-/// Waits to be killed; ends with its parent.
-fn hold() -> ! {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).ok();
-    loop {
-        nix::unistd::pause();
-    }
 }
 
 fn raise_capabilities() -> Result<(), caps::errors::CapsError> {

@@ -123,39 +123,27 @@ fn bring_up(
     stdio: Stdio,
     waits: bool,
 ) -> Result<OwnedFd, Error> {
-    let time = cgroup_time(&container.record);
-    if time == CgroupTime::Before {
+    let time = CgroupTime::of(&container.record.cgroup, container.record.scope.is_some());
+    let is_early = time == CgroupTime::Before;
+    if is_early {
         make_cgroup(container, path)?;
     }
-    let born = bear(container, wanted, stdio, waits, time);
-    let made = born.and_then(|birth| match make_late(container, path, time, birth.pid) {
-        Ok(()) => Ok(birth),
-        Err(error) => {
-            birth.abort();
-            Err(error)
+    let born = bear(container, wanted, stdio, waits, time).and_then(|birth| {
+        if !is_early {
+            make_late(container, path, birth.pid).inspect_err(|_| birth.abort())?;
         }
+        Ok(birth)
     });
-    let birth = made.inspect_err(|_| {
-        if time == CgroupTime::Before {
+    let birth = born.inspect_err(|_| {
+        if is_early {
             drop(container.destroy_cgroup());
         }
     })?;
-    match come_up(&birth, container, wanted) {
-        Ok(()) => Ok(birth.process),
-        Err(error) => {
-            birth.abort();
-            drop(container.destroy_cgroup());
-            Err(error)
-        }
-    }
-}
-
-fn cgroup_time(record: &Record) -> CgroupTime {
-    match (&record.scope, record.cgroup.is_unified()) {
-        (Some(_), _) => CgroupTime::After,
-        (None, true) => CgroupTime::Before,
-        (None, false) => CgroupTime::Meanwhile,
-    }
+    come_up(&birth, container, wanted).inspect_err(|_| {
+        birth.abort();
+        drop(container.destroy_cgroup());
+    })?;
+    Ok(birth.process)
 }
 
 /// A failure to make it leaves nothing. One that is in use is somebody else's.
@@ -167,15 +155,11 @@ fn make_cgroup(container: &Container, path: &str) -> Result<(), Error> {
     Ok(container.record.cgroup.create(path, limits)?)
 }
 
-/// Makes what is not made before there is a process.
-fn make_late(container: &Container, path: &str, time: CgroupTime, pid: i32) -> Result<(), Error> {
-    match time {
-        CgroupTime::Before => Ok(()),
-        CgroupTime::Meanwhile => make_cgroup(container, path),
-        CgroupTime::After => {
-            container.write()?;
-            make_scope(container, pid)
-        }
+/// The same when there is a process.
+fn make_late(container: &Container, path: &str, pid: i32) -> Result<(), Error> {
+    match &container.record.scope {
+        None => make_cgroup(container, path),
+        Some(scope) => make_scope(container, scope, pid),
     }
 }
 
@@ -220,11 +204,9 @@ fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<
 }
 
 /// Has systemd make the cgroup that the specification names, and makes the container's own below it.
-fn make_scope(container: &Container, pid: i32) -> Result<(), Error> {
+fn make_scope(container: &Container, scope: &Scope, pid: i32) -> Result<(), Error> {
+    container.write()?;
     let record = &container.record;
-    let Some(scope) = &record.scope else {
-        return Ok(());
-    };
     let linux = record.spec.linux().as_ref();
     let limits = linux.and_then(|linux| linux.resources().as_ref());
     // A unit of that name that is there already is somebody else's.

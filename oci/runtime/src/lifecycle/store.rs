@@ -21,6 +21,9 @@ use crate::{
 /// Longest id: as long as a file's name may be.
 const ID_LIMIT_BYTES: usize = 255;
 
+/// The file of a state directory with the [`Record`].
+const STATE: &str = "state.json";
+
 /// The root directory.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -78,7 +81,7 @@ impl Store {
     pub fn find(&self, id: &str) -> Result<Container, Error> {
         let directory = self.directory(id)?;
         let missing = || Error::Missing(id.to_owned());
-        let record = Home(&directory).read("state.json")?.ok_or_else(missing)?;
+        let record = Home(&directory).read(STATE)?.ok_or_else(missing)?;
         Ok(Container { directory, record })
     }
 
@@ -209,12 +212,12 @@ impl Container {
     }
 
     pub(crate) fn write(&self) -> Result<(), Error> {
-        Ok(Home(&self.directory).write("state.json", &self.record)?)
+        Ok(self.prepare()?.put()?)
     }
 
     /// The same, but that it takes the place of what was written before only when it is put there.
     pub(crate) fn prepare(&self) -> Result<home::Prepared, Error> {
-        Ok(Home(&self.directory).prepare("state.json", &self.record)?)
+        Ok(Home(&self.directory).prepare(STATE, &self.record)?)
     }
 
     /// Ends all that is in its cgroup, and removes that.
@@ -229,7 +232,7 @@ impl Container {
 
     pub(crate) fn remove(&self) -> Result<(), Error> {
         // Usually there is nothing else.
-        drop(fs::remove_file(self.directory.join("state.json")));
+        drop(fs::remove_file(self.directory.join(STATE)));
         let removed = fs::remove_dir(&self.directory);
         match removed.or_else(|_| fs::remove_dir_all(&self.directory)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::Store {

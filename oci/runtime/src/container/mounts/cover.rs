@@ -86,12 +86,12 @@ impl Covers<'_> {
     }
 
     /// The null device, which is looked for once.
-    fn null(&self, found: &mut Option<OwnedFd>) -> io::Result<OwnedFd> {
-        if found.is_none() {
-            *found = Some(self.find_null()?);
-        }
-        let null = found.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        copy(null, false)
+    fn null(&self, known: &mut Option<OwnedFd>) -> io::Result<OwnedFd> {
+        let null = match known.take() {
+            Some(null) => null,
+            None => self.find_null()?,
+        };
+        copy(known.insert(null), false)
     }
 
     fn find_null(&self) -> io::Result<OwnedFd> {

@@ -35,7 +35,7 @@ const PROPAGATION: [(&str, u64); 4] = [
 const NOTHING: [&str; 3] = ["defaults", "silent", "loud"];
 
 /// A mount's options.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     /// Of the mount itself.
     pub(crate) own: Change,
@@ -82,13 +82,12 @@ impl Options {
         options
     }
 
-    /// What a new mount is told when it is made, and what is left to be changed when it is there and has its content.
-    pub(crate) fn of_new_mount(&self) -> (u64, Self) {
-        let mut later = self.clone();
+    /// Takes out what a new mount is told when it is made: nothing, if its content is still to come.
+    pub(crate) fn take_at_once(&mut self) -> u64 {
         if self.copies_up {
-            return (0, later);
+            return 0;
         }
-        (std::mem::take(&mut later.own).set, later)
+        std::mem::take(&mut self.own).set
     }
 
     /// Whether its source has to be taken before this namespace's mounts become private.
