@@ -98,6 +98,7 @@ impl Prepared<'_> {
             .namespace
             .map(|space| space.ids.clone())
             .unwrap_or_default();
+        self.joined.enter_mounts()?;
         let taken = mounts::take_shared(spec)?;
         let root = rootfs::mount_root(self.launch, self.namespace)?;
         self.furnish(&root, &ids, taken)?;

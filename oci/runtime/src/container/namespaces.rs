@@ -70,7 +70,9 @@ pub(crate) struct Joined {
     pid: Option<OwnedFd>,
     /// Joined in the cgroup.
     cgroup: Option<OwnedFd>,
-    /// Joined at once; the mount namespace last.
+    /// Joined once `/proc` is needed no more: what another one shows there could be anything.
+    mounts: Option<OwnedFd>,
+    /// Joined at once.
     others: Vec<(ThreadNameSpaceType, OwnedFd)>,
 }
 
@@ -85,11 +87,11 @@ impl Joined {
                 ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
             ),
             (Kind::Time, ThreadNameSpaceType::TIME),
-            (Kind::Mount, ThreadNameSpaceType::MOUNT),
         ];
         let mut joined = Self {
             pid: open(spec, Kind::Pid)?,
             cgroup: open(spec, Kind::Cgroup)?,
+            mounts: open(spec, Kind::Mount)?,
             others: Vec::new(),
         };
         for (kind, flag) in others {
@@ -121,12 +123,16 @@ impl Joined {
         cloned
     }
 
-    /// Joins all but those of pids and of cgroups. A path that names a namespace of another kind is an error.
+    /// Joins all but those of pids, cgroups and mounts. A path that names a namespace of another kind is an error.
     pub(crate) fn enter(&self) -> Result<(), Failure> {
-        self.others.iter().try_for_each(|(flag, namespace)| {
-            move_into_thread_name_spaces(namespace.as_fd(), *flag)
-                .step(&format!("joining a namespace ({flag:?})"))
-        })
+        let mut all = self.others.iter();
+        all.try_for_each(|(flag, namespace)| join(namespace, *flag))
+    }
+
+    /// Joins the mount namespace, if one is to be joined.
+    pub(crate) fn enter_mounts(&self) -> Result<(), Failure> {
+        let join = |namespace| join(namespace, ThreadNameSpaceType::MOUNT);
+        self.mounts.as_ref().map_or(Ok(()), join)
     }
 
     /// Enters the cgroup namespace: a new one has this process's cgroup as the root of what it shows.
@@ -141,6 +147,11 @@ impl Joined {
         }
         Ok(())
     }
+}
+
+fn join(namespace: &OwnedFd, flag: ThreadNameSpaceType) -> Result<(), Failure> {
+    move_into_thread_name_spaces(namespace.as_fd(), flag)
+        .step(&format!("joining a namespace ({flag:?})"))
 }
 
 /// Makes the time namespace, if one is to be made, sets its clocks, and enters it (time_namespaces(7)). The clocks can only be

@@ -1,9 +1,14 @@
 //! What the runtime writes to procfs, and where it ends up.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::symlink,
+    process::{Child, Command, Stdio},
+};
 
 use serde_json::json;
-use tucano_testkit::needs;
+use tucano_testkit::{needs, tool};
 
 use crate::{
     harness::{Case, NEEDS},
@@ -55,4 +60,64 @@ fn writes_reach_the_kernel_and_nothing_else() {
     let score = case.must(&["exec", case.id(), "cat", "/real/self/oom_score_adj"]);
     assert_eq!(score, "321\n");
     outside.assert_untouched();
+}
+
+/// The same through a mount namespace that is joined, whose `/proc` is what its owner made of it. A naive runtime joins it first and
+/// writes afterwards.
+#[test]
+fn a_joined_mount_namespaces_procfs_is_written_to_by_nobody() {
+    if !needs(&[&NEEDS[..], &[tool("unshare"), tool("mount")]].concat()) {
+        return;
+    }
+    let mut case = Case::new("cat /proc/self/oom_score_adj; exec sleep 1000");
+    let outside = Outside::of(&case);
+    let fake = case.path("fake");
+    for file in [
+        "self/oom_score_adj",
+        "sys/net/ipv4/ip_unprivileged_port_start",
+    ] {
+        let file = fake.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        symlink(outside.file(), file).unwrap();
+    }
+    // Another network than the host's, for whoever asks here.
+    fs::create_dir(fake.join("self/ns")).unwrap();
+    fs::write(fake.join("self/ns/net"), "").unwrap();
+    let owner = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c"])
+        .arg(format!(
+            "mount --bind {} /proc && echo && exec sleep 1000",
+            fake.display()
+        ))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut owner = Owner(owner);
+    owner
+        .0
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut [0])
+        .unwrap();
+    let path = format!("/proc/{}/ns/mnt", owner.0.id());
+    for namespace in case.config["linux"]["namespaces"].as_array_mut().unwrap() {
+        if namespace["type"] == "mount" {
+            namespace["path"] = path.clone().into();
+        }
+    }
+    case.config["linux"]["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "77"});
+    case.config["process"]["oomScoreAdj"] = 321.into();
+    case.start();
+    assert_eq!(case.read("out"), "321\n");
+    outside.assert_untouched();
+}
+
+struct Owner(Child);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
