@@ -59,6 +59,11 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A unit that holds other units only.
+    #[error(
+        "{0:?} names a slice, which systemd keeps no processes in: end the name in linux.cgroupsPath otherwise, and it is that of a scope"
+    )]
+    Slice(String),
     /// It refused.
     #[error("systemd refused {method}: {message} ({name})")]
     Refused {
@@ -116,8 +121,11 @@ impl Scope {
             "" => format!("{name}.scope"),
             prefix => format!("{prefix}-{name}.scope"),
         };
-        // A name of that end is that of a slice to the drivers of others, which make no scope then.
-        if name.is_empty() || name.ends_with(".slice") || !is_plain(&unit) {
+        // To the drivers of others too, which make no scope then; theirs is for who puts scopes below it.
+        if name.ends_with(".slice") {
+            return Err(Error::Slice(name.to_owned()));
+        }
+        if name.is_empty() || !is_plain(&unit) {
             return Err(Error::BadName(unit, "scope"));
         }
         slice_path(slice)?;
@@ -307,5 +315,7 @@ mod tests {
             assert!(error.to_string().contains('"'), "{bad}: {error}");
         }
         assert!(Scope::specified(None, "a+b").is_err());
+        let slice = Scope::specified(Some("a.slice:p:c.slice"), "c1").unwrap_err();
+        assert!(matches!(slice, Error::Slice(_)), "{slice}");
     }
 }
