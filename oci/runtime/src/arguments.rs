@@ -244,6 +244,12 @@ pub struct ExecOptions {
     /// Capability, added to the container's own.
     #[arg(short, long)]
     pub cap: Vec<String>,
+    /// AppArmor's profile for it; the container's own where absent.
+    #[arg(long)]
+    pub apparmor: Option<String>,
+    /// SELinux's label for it; the container's own where absent.
+    #[arg(long)]
+    pub process_label: Option<String>,
     /// It can never gain privileges.
     #[arg(long)]
     pub no_new_privs: bool,

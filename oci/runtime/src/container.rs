@@ -3,6 +3,7 @@
 pub(crate) mod devices;
 pub(crate) mod inside;
 pub(crate) mod kernel;
+pub(crate) mod labels;
 pub(crate) mod landlock;
 pub(crate) mod manner;
 pub(crate) mod mounts;
@@ -22,6 +23,7 @@ use rustix::fs::OFlags;
 
 use self::{
     inside::{Links, Root},
+    labels::Labels,
     manner::{Manner, Stdio},
     mounts::{Covers, Made, Mounter, Sources},
     namespaces::{Joined, joined_path},
@@ -67,8 +69,9 @@ impl Prepared<'_> {
         let spec = self.launch.spec;
         // First, for that is when its cgroup is being made.
         let filters = process::filters(spec)?;
-        let (user, stdio) = self.set_up()?;
         let process = process_of(spec)?;
+        let labels = Labels::open(process, spec, self.manner.own_keyring)?;
+        let (user, stdio) = self.set_up()?;
         Ok(process::Plan {
             spec,
             process,
@@ -76,6 +79,7 @@ impl Prepared<'_> {
             user,
             namespace: self.namespace,
             filters,
+            labels,
             stdio,
             channel: self.channel,
             manner: &self.manner,
@@ -94,11 +98,11 @@ impl Prepared<'_> {
         kernel::set_names(spec)?;
         kernel::set_oom_score(process)?;
         kernel::set_sysctls(spec, self.host_network)?;
+        self.joined.enter_mounts()?;
         let ids = self
             .namespace
             .map(|space| space.ids.clone())
             .unwrap_or_default();
-        self.joined.enter_mounts()?;
         let taken = mounts::take_shared(spec)?;
         let root = rootfs::mount_root(self.launch, self.namespace)?;
         self.furnish(&root, &ids, taken)?;
@@ -158,6 +162,7 @@ impl Prepared<'_> {
             cgroup: self.cgroup,
             namespace: self.namespace,
             id_maps: &self.id_maps,
+            label: labels::of_mounts(spec),
             taken,
             made: Made::new(),
         };
@@ -176,7 +181,8 @@ impl Prepared<'_> {
         let own = linux.and_then(|linux| linux.devices().as_deref());
         devices::make(root, ids, own.unwrap_or_default())?;
         let made = &mounter.made;
-        let covers = Covers { root, made };
+        let label = mounter.label;
+        let covers = Covers { root, made, label };
         let masked = linux.and_then(|linux| linux.masked_paths().as_deref());
         covers.mask(masked.unwrap_or_default())?;
         let read_only = linux.and_then(|linux| linux.readonly_paths().as_deref());

@@ -23,6 +23,7 @@ use crate::{
         self,
         inside::Root,
         kernel,
+        labels::Labels,
         manner::{Manner, Stdio, copies, own_streams},
         namespaces::lists,
         process::{Plan, filters},
@@ -204,6 +205,8 @@ impl Guest<'_> {
     }
 
     fn plan<'a>(&'a self, channel: &'a Channel) -> Result<Plan<'a>, Failure> {
+        // Here /proc is the host's still.
+        let labels = Labels::open(self.process, self.spec, self.manner.own_keyring)?;
         let (user, stdio) = self.prepare(channel)?;
         Ok(Plan {
             spec: self.spec,
@@ -212,6 +215,7 @@ impl Guest<'_> {
             user,
             namespace: self.namespace.as_ref(),
             filters: filters(self.spec)?,
+            labels,
             stdio,
             channel,
             manner: &self.manner,

@@ -216,6 +216,8 @@ fn join(options: &ExecOptions, id: &str, command: &[String], store: &Store) -> R
         user: options.user.clone(),
         additional_gids: options.additional_gids.clone(),
         capabilities: options.cap.clone(),
+        apparmor_profile: options.apparmor.clone(),
+        selinux_label: options.process_label.clone(),
         no_new_privileges: options.no_new_privs,
         terminal: options.tty,
         console_socket: options.console_socket.clone(),

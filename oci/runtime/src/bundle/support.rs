@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::container::{
+    labels,
     mounts::options::{Options, Propagation},
     namespaces::{joined_path, lists, namespaces},
     scheduling,
@@ -37,6 +38,7 @@ pub(super) fn check(spec: &Spec, text: &[u8]) -> Result<(), String> {
     check_propagation(spec)?;
     scheduling::check_spec(spec)?;
     check_hooks(spec)?;
+    labels::check_mounts(spec)?;
     let seccomp = spec
         .linux()
         .as_ref()
@@ -65,7 +67,6 @@ struct Foreign {
 #[serde(rename_all = "camelCase")]
 struct ForeignLinux {
     intel_rdt: Option<Value>,
-    mount_label: Option<Value>,
     net_devices: Option<Value>,
     resources: Option<ForeignResources>,
 }
@@ -93,7 +94,6 @@ impl Foreign {
             ("vm", self.vm),
             ("zos", self.zos),
             ("linux.intelRdt", linux.intel_rdt),
-            ("linux.mountLabel", linux.mount_label),
             ("linux.netDevices", linux.net_devices),
             (
                 "linux.resources.blockIO.leafWeight",
@@ -116,25 +116,7 @@ pub(super) fn check_process(process: &Process) -> Result<(), String> {
             process.cwd()
         ));
     }
-    let unsupported = [
-        (
-            "apparmorProfile",
-            process
-                .apparmor_profile()
-                .as_deref()
-                .is_some_and(|name| !name.is_empty()),
-        ),
-        (
-            "selinuxLabel",
-            process
-                .selinux_label()
-                .as_deref()
-                .is_some_and(|name| !name.is_empty()),
-        ),
-    ];
-    if let Some((name, _)) = unsupported.iter().find(|(_, is_set)| *is_set) {
-        return Err(format!("process.{name} is not supported by this runtime"));
-    }
+    labels::check_process(process)?;
     scheduling::check(process)?;
     let mut kinds = BTreeSet::new();
     let limits = process.rlimits().iter().flatten();
@@ -324,8 +306,6 @@ mod tests {
         let error = checked("/linux/resources", leaf).unwrap_err();
         assert!(error.contains("blockIO.leafWeight"), "{error}");
         checked("/windows", serde_json::json!({"layerFolders": []})).unwrap();
-        let error = checked("/process/apparmorProfile", "strict".into()).unwrap_err();
-        assert!(error.contains("process.apparmorProfile"), "{error}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub(crate) use self::cover::Covers;
 use self::options::Options;
 use super::{
     inside::{Links, Root},
+    labels,
     rootfs::clone_tree,
     userns::{Ids, UserNamespace},
 };
@@ -113,6 +114,8 @@ pub(crate) struct Mounter<'a> {
     pub(crate) namespace: Option<&'a UserNamespace>,
     /// User namespaces of mounts that have mappings of their own.
     pub(crate) id_maps: &'a Sources,
+    /// What SELinux is to call the files of those that have no labels of their own; empty: as its policy does.
+    pub(crate) label: &'a str,
     /// Sources that were taken already.
     pub(crate) taken: Sources,
     /// The file systems made so far.
@@ -147,13 +150,20 @@ impl Mounter<'_> {
             data.extend(self.mode_of_place(path, &options)?);
         }
         let place = self.directory(path)?;
-        let data: Vec<_> = data
+        let mut data: Vec<_> = data
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_deref()))
             .collect();
+        let given = data.iter().map(|(name, _)| *name);
+        let label = labels::option(self.label, kind, given);
+        data.extend(label);
         let source = wanted.source().as_deref().unwrap_or(Path::new(kind));
         let at_once = options.take_at_once();
-        let tree = detached_from(source, kind, &data, at_once).step("making it")?;
+        let making = label.map_or("making it".to_owned(), |_| {
+            format!("making it with the label {:?}", self.label)
+        });
+        let tree = detached_from(source, kind, &data, at_once).step(&making)?;
+        labels::mark(&tree, self.label, kind).step("its label")?;
         if options.copies_up {
             let below = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
             let below = self.root.open(path, below, links(path)).step("tmpcopyup")?;
@@ -251,7 +261,9 @@ impl Mounter<'_> {
         if let [(_, directory)] = self.cgroup.directories.as_slice() {
             return attach(&single(directory)?, &place).step("attaching");
         }
-        let hub = detached("tmpfs", &[("mode", Some("0755"))], libc::MOUNT_ATTR_NOSUID)
+        let mut data = vec![("mode", Some("0755"))];
+        data.extend(labels::option(self.label, "tmpfs", []));
+        let hub = detached("tmpfs", &data, libc::MOUNT_ATTR_NOSUID)
             .step("the directory of the hierarchies")?;
         attach(&hub, &place).step("attaching")?;
         for (controller, directory) in &self.cgroup.directories {

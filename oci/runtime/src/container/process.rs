@@ -21,7 +21,9 @@ use rustix::{
 };
 
 use super::{
-    kernel, landlock,
+    kernel,
+    labels::Labels,
+    landlock,
     manner::{Manner, Stdio},
     scheduling,
     seccomp::Filters,
@@ -48,6 +50,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) namespace: Option<&'a UserNamespace>,
     /// Of [`filters`].
     pub(crate) filters: Option<Filters>,
+    pub(crate) labels: Labels,
     /// stdin, stdout and stderr.
     pub(crate) stdio: [OwnedFd; 3],
     pub(crate) channel: &'a Channel,
@@ -69,8 +72,10 @@ impl Plan<'_> {
         kernel::set_limits(self.process)?;
         scheduling::apply(self.spec, self.process)?;
         if self.manner.own_keyring {
-            sys::leave_session_keyring().step("session keyring")?;
+            let leave = || sys::leave_session_keyring().step("session keyring");
+            self.labels.of_keys(leave)?;
         }
+        self.labels.of_program()?;
         self.take_stdio()?;
         enter_working_directory(self.process.cwd())?;
         self.change_ids()?;

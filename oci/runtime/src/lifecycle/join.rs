@@ -41,6 +41,10 @@ pub struct Exec {
     pub additional_gids: Vec<u32>,
     /// Capabilities added to the container's own.
     pub capabilities: Vec<String>,
+    /// AppArmor's profile; the container's own where absent.
+    pub apparmor_profile: Option<String>,
+    /// SELinux's label; the container's own where absent.
+    pub selinux_label: Option<String>,
     /// Whether it can never gain privileges; the container's own choice is kept where that is so already.
     pub no_new_privileges: bool,
     /// Whether it has a terminal.
@@ -163,6 +167,12 @@ fn changed(spec: &Spec, wanted: &Exec) -> Result<Process, Failure> {
     if !wanted.additional_gids.is_empty() {
         let groups = Some(wanted.additional_gids.clone());
         process.user_mut().set_additional_gids(groups);
+    }
+    if let Some(profile) = &wanted.apparmor_profile {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &wanted.selinux_label {
+        process.set_selinux_label(Some(label.clone()));
     }
     if wanted.no_new_privileges {
         process.set_no_new_privileges(Some(true));

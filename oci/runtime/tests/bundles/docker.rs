@@ -188,6 +188,30 @@ fn docker_and_containerd_run_containers() {
     containerd_runs(&docker);
 }
 
+/// Docker loads a profile, names it in each configuration, and stops containers as its rules let it.
+#[test]
+#[ignore = "tests/guests runs it, on a kernel with AppArmor"]
+fn containers_have_dockers_profile() {
+    let active = Need::Exists("/sys/kernel/security/apparmor/profiles");
+    if !needs(&[&NEEDS[..], &[active, tool("apparmor_parser")]].concat()) {
+        return;
+    }
+    let docker = Docker::new();
+    let current = "/proc/self/attr/current";
+    let script = format!("cat {current}; trap 'exit 4' TERM; while :; do sleep 0.1; done");
+    let run = docker.run(&["--detach", "--name", "web", "box", "sh", "-c", &script]);
+    assert!(run.status.success(), "{run:?}");
+    let exec = docker.must(&["exec", "web", "cat", current]);
+    assert_eq!(exec, "docker-default (enforce)");
+    let none = ["--rm", "--security-opt", "apparmor=unconfined"];
+    let open = docker.run(&[&none[..], &["box", "cat", current]].concat());
+    assert_eq!(said(&open), "unconfined", "{open:?}");
+    docker.must(&["stop", "--time", "50", "web"]);
+    let code = docker.must(&["inspect", "--format", "{{.State.ExitCode}}", "web"]);
+    assert_eq!(code, "4");
+    assert_eq!(docker.must(&["logs", "web"]), "docker-default (enforce)");
+}
+
 /// `ctr` over the containerd that the daemon has started.
 fn containerd_runs(docker: &Docker) {
     docker.must(&["save", "--output", &docker.path("box.tar"), "box"]);

@@ -22,11 +22,8 @@ fn a_configuration_that_cannot_be_applied_leaves_nothing() {
     if !needs(&NEEDS) {
         return;
     }
-    let label = refusal(|config| config["linux"]["mountLabel"] = "cell".into());
-    assert!(
-        label.contains("linux.mountLabel is not supported"),
-        "{label}"
-    );
+    let rdt = refusal(|config| config["linux"]["intelRdt"] = json!({"closID": "cell"}));
+    assert!(rdt.contains("linux.intelRdt is not supported"), "{rdt}");
     let mount = refusal(|config| {
         let mount = json!({"destination": "/x", "type": "nosuchfs", "source": "x"});
         config["mounts"].as_array_mut().unwrap().push(mount);
@@ -42,6 +39,42 @@ fn a_configuration_that_cannot_be_applied_leaves_nothing() {
     assert!(sysctl.contains("kernel.panic"), "{sysctl}");
     let cgroup = refusal(|config| config["linux"]["cgroupsPath"] = "../../x".into());
     assert!(cgroup.contains(".."), "{cgroup}");
+}
+
+/// Neither has a host without AppArmor and SELinux, nor one whose policy does not know them.
+#[test]
+fn profiles_and_labels_that_the_host_cannot_give_are_named() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let place = |section: &'static str, field: &'static str| {
+        let said = refusal(|config| config[section][field] = "no-such-cell".into());
+        assert!(said.contains("no-such-cell"), "{said}");
+        said
+    };
+    let profile = place("process", "apparmorProfile");
+    assert!(profile.contains("AppArmor"), "{profile}");
+    let label = place("process", "selinuxLabel");
+    assert!(label.contains("SELinux"), "{label}");
+    place("linux", "mountLabel");
+}
+
+#[test]
+fn a_process_without_profile_runs_wherever_it_can_have_none() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("exec sleep 1000");
+    for field in ["apparmorProfile", "selinuxLabel"] {
+        case.config["process"][field] = "".into();
+    }
+    case.config["process"]["apparmorProfile"] = "unconfined".into();
+    case.create();
+    case.must(&["start", case.id()]);
+    case.must(&["exec", "--apparmor", "unconfined", case.id(), "true"]);
+    let exec = ["exec", "--apparmor", "no-such-cell", case.id(), "true"];
+    let said = case.must_fail(&exec);
+    assert!(said.contains("no-such-cell"), "{said}");
 }
 
 #[test]

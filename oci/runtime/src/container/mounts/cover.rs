@@ -5,7 +5,10 @@ use std::{io, os::fd::OwnedFd, path::Path};
 use super::{Made, attach, copy, detached, links};
 use crate::{
     channel::{Failure, Step},
-    container::inside::{Links, Root, open_below},
+    container::{
+        inside::{Links, Root, open_below},
+        labels,
+    },
     sys::{self, MountAttributes},
 };
 
@@ -13,12 +16,17 @@ use crate::{
 pub(crate) struct Covers<'a> {
     pub(crate) root: &'a Root,
     pub(crate) made: &'a Made,
+    /// As [`super::Mounter::label`].
+    pub(crate) label: &'a str,
 }
 
 impl Covers<'_> {
     /// Puts nothing over each path that exists: an empty directory, or what `/dev/null` gives.
     pub(crate) fn mask(&self, paths: &[String]) -> Result<(), Failure> {
-        let mut nothing = Nothing::default();
+        let mut nothing = Nothing {
+            label: self.label,
+            made: None,
+        };
         let mut null = None;
         for path in paths {
             let step = format!("masking {path}");
@@ -108,22 +116,25 @@ impl Covers<'_> {
 
 /// An empty read-only directory, one file system for all paths that it covers. Its mount is copied once it is attached: that
 /// of a detached one is refused by kernels before 6.15.
-#[derive(Default)]
-struct Nothing(Option<OwnedFd>);
+struct Nothing<'a> {
+    label: &'a str,
+    made: Option<OwnedFd>,
+}
 
-impl Nothing {
+impl Nothing<'_> {
     /// To be attached before the next is asked for.
     fn directory(&mut self) -> io::Result<OwnedFd> {
-        if let Some(attached) = &self.0 {
+        if let Some(attached) = &self.made {
             return copy(attached, false);
         }
         let attributes = libc::MOUNT_ATTR_RDONLY
             | libc::MOUNT_ATTR_NOSUID
             | libc::MOUNT_ATTR_NODEV
             | libc::MOUNT_ATTR_NOEXEC;
-        let options = [("mode", Some("0555")), ("size", Some("4k"))];
+        let mut options = vec![("mode", Some("0555")), ("size", Some("4k"))];
+        options.extend(labels::option(self.label, "tmpfs", []));
         let tree = detached("tmpfs", &options, attributes)?;
-        self.0 = Some(tree.try_clone()?);
+        self.made = Some(tree.try_clone()?);
         Ok(tree)
     }
 }
