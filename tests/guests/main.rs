@@ -4,6 +4,7 @@
 mod cluster;
 mod emulated;
 mod guest;
+mod labels;
 mod life;
 mod load;
 mod machines;

@@ -73,7 +73,7 @@ fn containers_have_their_own_processors_and_huge_pages_on_cgroup_v2() {
 
 /// The programs of the runtime's integration tests. With the whole workspace's features, so that they are those which
 /// `cargo test --workspace` has just built.
-fn tests_of_the_runtime<const N: usize>(names: [&str; N]) -> [PathBuf; N] {
+pub(crate) fn tests_of_the_runtime<const N: usize>(names: [&str; N]) -> [PathBuf; N] {
     let output = Command::new(env!("CARGO"))
         .current_dir(workspace())
         .args(["test", "--workspace", "--locked", "--no-run"])

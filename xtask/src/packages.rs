@@ -37,7 +37,7 @@ enum Evidence {
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 38] = [
+pub(crate) const PACKAGES: [Package; 40] = [
     program(
         "gcc",
         "gcc",
@@ -166,6 +166,18 @@ pub(crate) const PACKAGES: [Package; 38] = [
         "mkfs.ext4",
         Purpose::Test,
         "that kernel's disk is formatted",
+    ),
+    program(
+        "apparmor",
+        "apparmor_parser",
+        Purpose::Test,
+        "a kernel of the tests confines containers by profiles",
+    ),
+    program(
+        "secilc",
+        "secilc",
+        Purpose::Test,
+        "another one labels them, by a policy of the tests'",
     ),
     program(
         "shellcheck",
