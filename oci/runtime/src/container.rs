@@ -9,6 +9,7 @@ pub(crate) mod manner;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod process;
+pub(crate) mod procfs;
 pub(crate) mod rootfs;
 pub(crate) mod scheduling;
 pub(crate) mod seccomp;

@@ -5,13 +5,11 @@ use std::{fs, io, os::fd::OwnedFd, path::Path};
 
 use oci_spec::runtime::{Process, Spec};
 use rustix::{
-    fs::{
-        Mode, OFlags, ResolveFlags, XattrFlags, fsetxattr, fstat, fstatfs, open, openat, openat2,
-        statfs,
-    },
+    fs::{Mode, OFlags, XattrFlags, fsetxattr, openat, statfs},
     io::Errno,
 };
 
+use super::procfs::Proc;
 use crate::channel::{Failure, Step};
 
 const APPARMOR: &str = "AppArmor profile";
@@ -30,9 +28,6 @@ const UNCONFINED: &str = "unconfined";
 const OF_APPARMOR: [&str; 2] = ["thread-self/attr/apparmor/exec", "thread-self/attr/exec"];
 const OF_PROGRAM: [&str; 1] = ["thread-self/attr/exec"];
 const OF_KEYS: [&str; 1] = ["thread-self/attr/keycreate"];
-
-/// The number of a procfs's root, which nothing else in one has.
-const ROOT_OF_PROC: u64 = 1;
 
 /// File systems whose files the policy labels.
 const LABELLED_BY_POLICY: [&str; 2] = ["proc", "sysfs"];
@@ -262,28 +257,6 @@ impl Said {
     }
 }
 
-/// The host's procfs, and no look-alike of it.
-struct Proc(OwnedFd);
-
-impl Proc {
-    fn open() -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let proc = open("/proc", flags, Mode::empty())?;
-        let is_procfs = fstatfs(&proc)?.f_type == libc::PROC_SUPER_MAGIC;
-        if is_procfs && fstat(&proc)?.st_ino == ROOT_OF_PROC {
-            return Ok(Self(proc));
-        }
-        Err(io::Error::other("it is no procfs"))
-    }
-
-    /// Nothing is mounted over what this opens, and no link leads away from here.
-    fn open_to_write(&self, path: &Path) -> io::Result<OwnedFd> {
-        let within = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        Ok(openat2(&self.0, path, flags, Mode::empty(), within)?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,15 +314,5 @@ mod tests {
         assert_eq!(option("l", "proc", none), None);
         assert_eq!(option("l", "mqueue", none), None);
         assert_eq!(option("l", "tmpfs", ["size", "rootcontext"]), None);
-    }
-
-    #[test]
-    fn the_host_s_procfs_is_known_from_what_looks_like_it() {
-        let proc = Proc::open().unwrap();
-        proc.open_to_write(Path::new("thread-self/comm")).unwrap();
-        let up = proc.open_to_write(Path::new("../etc/hostname"));
-        assert_eq!(up.unwrap_err().raw_os_error(), Some(libc::EXDEV));
-        let magic = proc.open_to_write(Path::new("self/exe"));
-        assert_eq!(magic.unwrap_err().raw_os_error(), Some(libc::ELOOP));
     }
 }
