@@ -20,7 +20,7 @@ mkdir /tmp/bundle/rootfs/place
 chmod 777 /tmp/bundle/rootfs/place
 chown -R 1000000:1000000 /tmp/bundle/rootfs
 script="cat /proc/self/attr/current; echo; echo x >/place/file; echo x >/tmp/file && echo written
-    cat /proc/self/attr/keycreate; grep -c _ses /proc/keys; grep -o 'context=.*c1' /proc/self/mountinfo"
+    cat /proc/self/attr/keycreate; grep -c _ses /proc/keys; grep -o 'context=.*c1' /proc/self/mountinfo; true"
 tmp='.linux.maskedPaths -= ["/proc/keys"] | .mounts += [{ destination: "/tmp", type: "tmpfs", source: "tmpfs" }]'
 configure "$script" "$tmp | $labels"
 run >/tmp/last || failed "the container"
