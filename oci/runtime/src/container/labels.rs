@@ -5,7 +5,7 @@ use std::{fs, io, os::fd::OwnedFd, path::Path};
 
 use oci_spec::runtime::{Process, Spec};
 use rustix::{
-    fs::{Mode, OFlags, XattrFlags, fsetxattr, openat, statfs},
+    fs::{FsWord, Mode, OFlags, XattrFlags, fsetxattr, openat, statfs},
     io::Errno,
 };
 
@@ -20,6 +20,9 @@ const APPARMOR_STATE: &str = "/sys/module/apparmor/parameters/enabled";
 
 /// Where SELinux is told of, if it is active.
 const SELINUX_FS: &str = "/sys/fs/selinux";
+
+/// What that is known by (`SELINUX_MAGIC` of linux/magic.h).
+const SELINUX_MAGIC: FsWord = 0xf97c_ff8c;
 
 /// What AppArmor calls a process without a profile.
 const UNCONFINED: &str = "unconfined";
@@ -142,7 +145,7 @@ fn has_apparmor() -> bool {
 }
 
 fn has_selinux() -> bool {
-    statfs(SELINUX_FS).is_ok_and(|found| found.f_type == libc::SELINUX_MAGIC)
+    statfs(SELINUX_FS).is_ok_and(|found| found.f_type == SELINUX_MAGIC)
 }
 
 /// What is said of this thread, once it is time. Opened while `/proc` is the host's: what the container shows there could be

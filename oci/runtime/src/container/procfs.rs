@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::OwnedFd, path::Path};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, fstatfs, open, openat2};
+use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, open, openat2};
 
 /// The number of a procfs's root, which nothing else in one has.
 const ROOT: u64 = 1;
@@ -14,7 +14,7 @@ impl Proc {
     pub(crate) fn open() -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = open("/proc", flags, Mode::empty())?;
-        let is_procfs = fstatfs(&proc)?.f_type == libc::PROC_SUPER_MAGIC;
+        let is_procfs = fstatfs(&proc)?.f_type == PROC_SUPER_MAGIC;
         if is_procfs && fstat(&proc)?.st_ino == ROOT {
             return Ok(Self(proc));
         }
