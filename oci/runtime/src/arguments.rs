@@ -8,8 +8,11 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 
+/// Where containers' state is kept by default.
+const ROOT: &str = "/run/tucano_oci";
+
 /// Runs OCI containers.
-#[derive(Parser)]
+#[derive(Debug, PartialEq, Parser)]
 #[command(version)]
 pub struct Arguments {
     #[command(flatten)]
@@ -18,10 +21,10 @@ pub struct Arguments {
     pub command: Command,
 }
 
-#[derive(Args)]
+#[derive(Debug, PartialEq, Args)]
 pub struct Global {
     /// Directory of the containers' state.
-    #[arg(long, default_value = "/run/tucano_oci")]
+    #[arg(long, default_value = ROOT)]
     pub root: PathBuf,
     /// File that errors are written to, beside stderr.
     #[arg(long)]
@@ -69,7 +72,7 @@ pub enum ListFormat {
     Json,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, PartialEq, Subcommand)]
 pub enum Command {
     /// Create a container, which waits to be started.
     Create(Create),
@@ -178,7 +181,7 @@ pub enum Command {
     Own(Own),
 }
 
-#[derive(Args)]
+#[derive(Debug, PartialEq, Args)]
 pub struct Create {
     #[command(flatten)]
     pub options: BundleOptions,
@@ -186,7 +189,7 @@ pub struct Create {
     pub id: String,
 }
 
-#[derive(Args)]
+#[derive(Debug, PartialEq, Args)]
 pub struct Run {
     #[command(flatten)]
     pub options: BundleOptions,
@@ -201,7 +204,7 @@ pub struct Run {
 }
 
 /// What a container is made from, and with what.
-#[derive(Args)]
+#[derive(Debug, PartialEq, Args)]
 pub struct BundleOptions {
     /// The bundle's directory.
     #[arg(short, long, default_value = ".")]
@@ -224,7 +227,7 @@ pub struct BundleOptions {
 }
 
 /// What a command in a container is, and has.
-#[derive(Args)]
+#[derive(Debug, PartialEq, Args)]
 pub struct ExecOptions {
     /// File with the `process` to run, as in config.json.
     #[arg(short, long)]
@@ -274,7 +277,7 @@ pub struct ExecOptions {
 }
 
 /// Limits, each as in `linux.resources`. Memory is in bytes, or with one of the units b, k, m, g and t; -1 is no limit.
-#[derive(Args, Default)]
+#[derive(Debug, Default, PartialEq, Args)]
 pub struct Limits {
     /// File with `linux.resources` as JSON (`-`: stdin), which the other options come on top of.
     #[arg(short, long)]
@@ -397,13 +400,13 @@ fn bytes(text: &str) -> Result<i64, String> {
         .ok_or_else(|| format!("{text:?} is no amount of memory: such as 512, 64k or 1.5g"))
 }
 
-#[derive(Args)]
+#[derive(Debug, PartialEq, Args)]
 pub struct Supervise {
     /// The container's home directory.
     pub home: PathBuf,
 }
 
-#[derive(Args)]
+#[derive(Debug, PartialEq, Args)]
 pub struct ExecIn {
     /// The container's home directory.
     pub home: PathBuf,
@@ -419,7 +422,7 @@ pub struct ExecIn {
 }
 
 /// Commands for the agent: containers with a supervisor and a home directory.
-#[derive(Subcommand)]
+#[derive(Debug, PartialEq, Subcommand)]
 pub enum Own {
     /// Start the container of a home directory (its launch.json) and stay with it, in the background; one JSON line on stdout
     /// tells how the start went.
