@@ -21,6 +21,7 @@ use crate::{
         user::User,
         userns::UserNamespace,
     },
+    exe::Shield,
     launch::Parts,
     sys::{self, Cloned},
 };
@@ -55,6 +56,8 @@ pub(crate) struct Birth {
     channel: Channel,
     patience: Duration,
     cgroup_time: CgroupTime,
+    /// Whose mount the kernel takes time to give up, which nobody waits for when the container runs.
+    _shield: Option<Shield>,
 }
 
 impl Birth {
@@ -67,6 +70,7 @@ impl Birth {
         manner: Manner,
         patience: Duration,
         cgroup_time: CgroupTime,
+        shield: Option<Shield>,
     ) -> Result<Self, Failure> {
         let (here, there) = Channel::pair().step("channel")?;
         let joined = Joined::open(launch.spec)?;
@@ -87,11 +91,13 @@ impl Birth {
                 channel: here,
                 patience,
                 cgroup_time,
+                _shield: shield,
             }),
             Cloned::Child => {
                 // The starter's end: while it were open here, its death would not be seen.
                 drop(here);
-                let failure = Prepared {
+                let raised = shield.as_ref().map_or(Ok(()), Shield::raise);
+                let prepared = Prepared {
                     launch,
                     cgroup,
                     cgroup_time,
@@ -102,8 +108,11 @@ impl Birth {
                     manner,
                     channel: &there,
                     host_network,
-                }
-                .run();
+                };
+                let failure = match raised.step("program") {
+                    Ok(()) => prepared.run(),
+                    Err(failure) => failure,
+                };
                 drop(there.send(&FromContainer::Failed(failure)));
                 std::process::exit(1)
             }
@@ -117,54 +126,69 @@ impl Birth {
         }
     }
 
-    /// Lets it set itself up. `furnished` is called (with its pid) while its root file system is
-    /// complete but not yet entered, if its specification has hooks for that moment.
-    pub(crate) fn wait_until_ready(
+    /// Lets it set itself up until its devices are made, and forbids it to make others. `furnished` is called (with its pid) while
+    /// its root file system is complete but not yet entered, if its specification has hooks for that moment.
+    pub(crate) fn wait_until_equipped(
         &self,
         cgroup: &Cgroup,
         spec: &Spec,
         furnished: &dyn Fn(i32) -> Result<(), Failure>,
-    ) -> Result<User, Failure> {
+    ) -> Result<(), Failure> {
         loop {
             match self.next()? {
                 Some(FromContainer::Furnished) => {
                     furnished(self.pid)?;
-                    self.channel.go().step("container")?;
+                    self.go_on()?;
                 }
-                Some(FromContainer::Ready(user)) => {
+                Some(FromContainer::Equipped) => {
                     let linux = spec.linux().as_ref();
                     let limits = linux.and_then(|linux| linux.resources().as_ref());
-                    cgroup.restrict_devices(limits).step("cgroup")?;
-                    return Ok(user);
+                    return cgroup.restrict_devices(limits).step("cgroup");
                 }
-                Some(FromContainer::Failed(failure)) => return Err(failure),
-                Some(FromContainer::Waiting | FromContainer::Listener(_)) => {
-                    return Err(Failure::new("container", "it waits before it is ready"));
-                }
-                None => return Err(Failure::new("container", &self.silent_end())),
+                other => return Err(self.unexpected(other)),
             }
         }
     }
 
-    /// Lets it go on, until it is the program or waits for its start. Executing the program closes the channel. `listener` is
-    /// called with the number of the descriptor that tells of seccomp notifications, if there is one.
+    /// Waits until nothing is left to do for it but to give up what its program shall not have.
+    pub(crate) fn wait_until_ready(&self) -> Result<User, Failure> {
+        match self.next()? {
+            Some(FromContainer::Ready(user)) => Ok(user),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Lets it go on, once it waits for that.
+    pub(crate) fn go_on(&self) -> Result<(), Failure> {
+        self.channel.go().step("container")
+    }
+
+    /// Waits until it is the program or waits for its start, when it is ready and may go on. Executing the program closes the channel. `listener` is called with
+    /// the number of the descriptor that tells of seccomp notifications, if there is one.
     pub(crate) fn wait_until_executed(
         &self,
         listener: &dyn Fn(i32) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        self.channel.go().step("container")?;
         loop {
             match self.next()? {
-                Some(FromContainer::Failed(failure)) => return Err(failure),
                 Some(FromContainer::Listener(number)) => {
                     listener(number)?;
-                    self.channel.go().step("container")?;
+                    self.go_on()?;
                 }
                 Some(FromContainer::Waiting) => return Ok(()),
-                Some(_) => return Err(Failure::new("container", "it is ready twice")),
                 // A program that has ended already was executed; one that was killed on the way was not, and both say nothing.
                 None => return Ok(()),
+                other => return Err(self.unexpected(other)),
             }
+        }
+    }
+
+    /// What it failed with, or that this is not what is said now.
+    fn unexpected(&self, said: Option<FromContainer>) -> Failure {
+        match said {
+            Some(FromContainer::Failed(failure)) => failure,
+            Some(other) => Failure::new("container", &format!("it says out of turn: {other:?}")),
+            None => Failure::new("container", &self.silent_end()),
         }
     }
 

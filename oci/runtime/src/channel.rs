@@ -21,6 +21,8 @@ const MESSAGE_LIMIT_BYTES: usize = 16 << 10;
 pub(crate) enum FromContainer {
     /// The root file system is complete and not entered yet; it waits to be told to go on.
     Furnished,
+    /// It makes no device any more, and sets up the rest.
+    Equipped,
     /// All is set up; it waits to be told to go on.
     Ready(User),
     /// It waits to be started by someone else.

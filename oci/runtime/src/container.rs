@@ -109,6 +109,9 @@ impl Prepared<'_> {
         self.furnish(&root, &ids, taken)?;
         let stdio = self.stdio(&root, &ids)?;
         self.run_hooks()?;
+        self.channel
+            .send(&FromContainer::Equipped)
+            .step("supervisor")?;
         if is_read_only(spec) {
             rootfs::make_read_only(&root)?;
         }

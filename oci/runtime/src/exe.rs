@@ -9,7 +9,7 @@ mod mapped;
 use std::{
     collections::BTreeMap,
     ffi::CString,
-    fs,
+    fs::{self, File},
     io::{self, Read},
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -28,7 +28,8 @@ use rustix::{
     mount::OpenTreeFlags,
 };
 
-pub(crate) use self::mapped::{as_in_file, own_maps};
+use self::mapped::Way;
+pub(crate) use self::mapped::as_in_file;
 use crate::sys::{self, MountAttributes};
 
 /// What the program is called in lists of processes; by a descriptor, it would be by that one's number.
@@ -52,14 +53,48 @@ pub(crate) fn protect() -> Result<(), Error> {
 }
 
 fn make_protected() -> Result<(), Error> {
-    if is_protected()? {
-        // That it has another name then is no failure.
-        rustix::thread::set_name(NAME).ok();
-        return Ok(());
+    if let Some(shield) = Shield::for_children()? {
+        shield.raise()?;
     }
-    let program = read_only(Path::new(PROGRAM))?;
-    // To execute it again would take a tenth of a container's start.
-    mapped::run_from(&program).or_else(|_| execute(&program))
+    Ok(())
+}
+
+/// What a new process needs to run its program from a read-only mount before a container can see it. Its starter, which no container
+/// sees, need not.
+pub(crate) struct Shield {
+    program: File,
+    way: Way,
+    /// Giving it up takes the kernel time, which nobody has to wait for when the container runs.
+    _mount: OwnedFd,
+}
+
+impl Shield {
+    /// For processes that this one makes. None where it runs from such a mount itself; where they could not by themselves, it does
+    /// after this.
+    pub(crate) fn for_children() -> Result<Option<Self>, Error> {
+        if is_protected()? {
+            // That it has another name then is no failure.
+            rustix::thread::set_name(NAME).ok();
+            return Ok(None);
+        }
+        let mount = read_only(Path::new(PROGRAM))?;
+        // A descriptor of a mount alone can be neither mapped nor executed from.
+        let program = File::open(format!("/proc/self/fd/{}", mount.as_raw_fd()))?;
+        match Way::find(&program) {
+            // To execute it again would take a tenth of a container's start.
+            Some(way) => Ok(Some(Self {
+                program,
+                way,
+                _mount: mount,
+            })),
+            None => execute(&mount).map(|()| None),
+        }
+    }
+
+    /// Has this process run its program from the mount.
+    pub(crate) fn raise(&self) -> Result<(), Error> {
+        Ok(mapped::run_from(&self.program, &self.way)?)
+    }
 }
 
 fn is_protected() -> io::Result<bool> {
@@ -101,7 +136,7 @@ fn read_only(program: &Path) -> io::Result<OwnedFd> {
 /// Its interpreter would look for it by a descriptor that it does not have.
 fn is_script(path: &Path) -> bool {
     let mut beginning = [0; 2];
-    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut beginning));
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut beginning));
     read.is_ok() && beginning == *b"#!"
 }
 

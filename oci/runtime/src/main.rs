@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 /// Whatever else these words may mean on a command line: to run from a read-only mount needlessly does no harm.
 fn protect() -> Result<(), String> {
-    const MAKE_OR_ENTER: [&str; 6] = ["create", "run", "exec", "supervise", "exec-in", "session"];
+    const MAKE_OR_ENTER: [&str; 4] = ["exec", "supervise", "exec-in", "session"];
     let mut words = std::env::args_os().skip(1);
     if words.any(|word| MAKE_OR_ENTER.iter().any(|name| word == *name)) {
         return protect_program();
@@ -235,7 +235,6 @@ fn wanted(
     detach: bool,
     systemd_cgroup: bool,
 ) -> Result<Create, String> {
-    protect_program()?;
     Ok(Create {
         id: id.to_owned(),
         bundle: options.bundle.clone(),

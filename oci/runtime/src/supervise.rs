@@ -125,8 +125,7 @@ fn tell(report: OwnedFd, line: &Report) {
 
 /// There is one of these for each container: starting it took most of the memory that this process has, and waiting takes little.
 fn become_small() {
-    let maps = exe::own_maps().map(|maps| exe::as_in_file(&maps));
-    sys::release_memory(&maps.unwrap_or_default());
+    sys::release_memory(&exe::as_in_file());
 }
 
 struct Supervisor<'a> {
@@ -197,6 +196,8 @@ impl<'a> Supervisor<'a> {
             manner,
             START_PATIENCE,
             time,
+            // This process has run its program from such a mount since it began.
+            None,
         )?;
         let mut come_up = || {
             if time != CgroupTime::Before {
@@ -308,11 +309,13 @@ fn come_up(
     birth.tell_of_cgroup();
     let exit = home.reserve_exit().step("home directory")?;
     let container = ProcessId::of(birth.pid).step("container")?;
-    let user = birth.wait_until_ready(cgroup, &launch.spec, &|_| Ok(()))?;
+    birth.wait_until_equipped(cgroup, &launch.spec, &|_| Ok(()))?;
+    let user = birth.wait_until_ready()?;
     record.container = Some(container);
     record.user = Some(user);
     home.write("supervisor.json", record)
         .step("home directory")?;
+    birth.go_on()?;
     birth.wait_until_executed(&|_| {
         let message = "nobody here answers: only bundles can have a listenerPath";
         Err(Failure::new("seccomp notification", message))

@@ -513,6 +513,65 @@ fn is_mapped(address: *mut libc::c_void) -> io::Result<()> {
     Ok(())
 }
 
+/// What the kernel has loaded of this program's file.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    pub(crate) segments: Vec<Segment>,
+    /// Where addresses were relocated in what is only read from then on.
+    pub(crate) relocated: (u64, u64),
+}
+
+/// One of its segments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Segment {
+    /// Of the bytes that are in the file.
+    pub(crate) address: (u64, u64),
+    pub(crate) offset: u64,
+    pub(crate) is_executable: bool,
+    pub(crate) is_writable: bool,
+}
+
+/// By its own program headers (`elf(5)`).
+pub(crate) fn loaded() -> Loaded {
+    unsafe extern "C" {
+        /// Where the linker has put the file's beginning.
+        static __ehdr_start: libc::Elf64_Ehdr;
+    }
+    // SAFETY: linkers define it as the file's header, which is loaded with the program's headers behind it, and stays.
+    let (begin, headers) = unsafe {
+        let begin = &raw const __ehdr_start;
+        let first = begin.cast::<u8>().add((*begin).e_phoff as usize);
+        let count = (*begin).e_phnum.into();
+        let headers = std::slice::from_raw_parts(first.cast::<libc::Elf64_Phdr>(), count);
+        (begin as u64, headers)
+    };
+    let loads = || headers.iter().filter(|it| it.p_type == libc::PT_LOAD);
+    let first = loads().find(|it| it.p_offset == 0);
+    let base = begin - first.map_or(0, |it| it.p_vaddr);
+    let range = |begin: u64, length: u64| (base + begin, base + begin + length);
+    let relocated = headers.iter().find(|it| it.p_type == libc::PT_GNU_RELRO);
+    Loaded {
+        segments: loads()
+            .map(|it| Segment {
+                address: range(it.p_vaddr, it.p_filesz),
+                offset: it.p_offset,
+                is_executable: it.p_flags & libc::PF_X != 0,
+                is_writable: it.p_flags & libc::PF_W != 0,
+            })
+            .collect(),
+        relocated: relocated.map_or((0, 0), |it| range(it.p_vaddr, it.p_memsz)),
+    }
+}
+
+/// Has `/proc/self/exe` lead to a file (`PR_SET_MM_EXE_FILE` of `prctl(2)`), of whose predecessor nothing may be mapped any more:
+/// EBUSY, which is what is looked at last. CAP_SYS_RESOURCE.
+pub(crate) fn set_program(file: impl AsFd) -> io::Result<()> {
+    let file = file.as_fd().as_raw_fd();
+    // SAFETY: no memory is passed.
+    let result = unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_EXE_FILE, file, 0, 0) };
+    check(result.into())
+}
+
 /// Where the kernel takes the parts of a process's memory to be: the beginning of its `struct prctl_mm_map`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -531,14 +590,14 @@ pub(crate) struct MemoryLayout {
 }
 
 /// Where this process's heap ends.
-pub(crate) fn program_break() -> u64 {
+fn program_break() -> u64 {
     // SAFETY: no growth is asked for.
     unsafe { libc::sbrk(0) as u64 }
 }
 
-/// Has `/proc/self/exe` lead to a file (`PR_SET_MM_MAP` of `prctl(2)`), of whose predecessor nothing may be mapped any more.
-/// `layout` is what the kernel knows already.
-pub(crate) fn set_program(file: impl AsFd, layout: &MemoryLayout) -> io::Result<()> {
+/// The same (`PR_SET_MM_MAP`) with CAP_SYS_ADMIN alone, of kernels with `CONFIG_CHECKPOINT_RESTORE`. `layout` is what the kernel knows
+/// already, but for the heap's end, which is looked up.
+pub(crate) fn set_program_and_layout(file: impl AsFd, layout: &MemoryLayout) -> io::Result<()> {
     /// The kernel's `struct prctl_mm_map`.
     #[repr(C)]
     struct Map {
@@ -548,7 +607,10 @@ pub(crate) fn set_program(file: impl AsFd, layout: &MemoryLayout) -> io::Result<
         exe_fd: u32,
     }
     let map = Map {
-        layout: *layout,
+        layout: MemoryLayout {
+            brk: program_break(),
+            ..*layout
+        },
         auxv: 0,
         auxv_size: 0,
         exe_fd: file.as_fd().as_raw_fd() as u32,

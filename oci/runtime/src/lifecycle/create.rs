@@ -25,6 +25,7 @@ use crate::{
         process::missing_capabilities,
         userns::UserNamespace,
     },
+    exe::Shield,
     home::{self, ProcessId},
     hooks,
     launch::{Parts, Rootfs},
@@ -87,6 +88,8 @@ pub(super) struct Begun {
 /// Creates a container; if it shall not wait, its program has been executed when this returns.
 pub(super) fn begin(store: &Store, wanted: &Create, waits: bool) -> Result<Begun, Error> {
     keep_descriptors(wanted.preserve_fds)?;
+    // Before what would have to be done again if this program has to be executed again.
+    let shield = Shield::for_children().step("program")?;
     rustix::process::umask(0o022.into());
     let mut bundle = Bundle::load(&wanted.bundle)?;
     if !waits && bundle.spec.process().is_none() {
@@ -102,7 +105,7 @@ pub(super) fn begin(store: &Store, wanted: &Create, waits: bool) -> Result<Begun
     let record = record(wanted, bundle, cgroup, scope)?;
     let directory = store.reserve(&wanted.id)?;
     let mut container = Container { directory, record };
-    match bring_up(&mut container, wanted, &path, stdio, waits) {
+    match bring_up(&mut container, wanted, &path, stdio, waits, shield) {
         Ok(process) => Ok(Begun {
             container,
             process,
@@ -122,13 +125,14 @@ fn bring_up(
     path: &str,
     stdio: Stdio,
     waits: bool,
+    shield: Option<Shield>,
 ) -> Result<OwnedFd, Error> {
     let time = CgroupTime::of(&container.record.cgroup, container.record.scope.is_some());
     let is_early = time == CgroupTime::Before;
     if is_early {
         make_cgroup(container, path)?;
     }
-    let born = bear(container, wanted, stdio, waits, time).and_then(|birth| {
+    let born = bear(container, wanted, stdio, waits, time, shield).and_then(|birth| {
         if !is_early {
             make_late(container, path, birth.pid).inspect_err(|_| birth.abort())?;
         }
@@ -169,6 +173,7 @@ fn bear(
     stdio: Stdio,
     waits: bool,
     time: CgroupTime,
+    shield: Option<Shield>,
 ) -> Result<Birth, Error> {
     let spec = with_process(&container.record.spec);
     let launch = Parts {
@@ -180,8 +185,10 @@ fn bear(
     let namespace = UserNamespace::prepare(&spec)?;
     let manner = manner(container, wanted, stdio, waits)?;
     let (cgroup, namespace) = (&container.record.cgroup, namespace.as_ref());
-    let birth = Birth::give(launch, cgroup, namespace, manner, START_PATIENCE, time);
-    Ok(birth?)
+    let patience = START_PATIENCE;
+    Ok(Birth::give(
+        launch, cgroup, namespace, manner, patience, time, shield,
+    )?)
 }
 
 fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<(), Error> {
@@ -190,13 +197,16 @@ fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<
     // While it sets itself up there is time for what has to be there as soon as it has.
     let prepared = container.prepare()?;
     let (cgroup, spec) = (&container.record.cgroup, &container.record.spec);
-    birth.wait_until_ready(cgroup, spec, &|_| run_hooks(container))?;
+    birth.wait_until_equipped(cgroup, spec, &|_| run_hooks(container))?;
     prepared.put()?;
     if let Some(path) = &wanted.pid_file {
         write_pid(path, birth.pid)
             .map_err(|error| format!("{}: {error}", path.display()))
             .step("pid file")?;
     }
+    // Nothing is left to do for it: it need not wait for this process when it is ready.
+    birth.go_on()?;
+    birth.wait_until_ready()?;
     let state = container.state(ContainerState::Created);
     Ok(birth.wait_until_executed(&|number| {
         notification::hand_over(&container.record.spec, &state, &birth.process, number)
