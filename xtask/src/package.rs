@@ -27,6 +27,9 @@ const PROGRAMS: [&str; 5] = [
     "tucano",
 ];
 
+/// The one of them that is started for each container: it is linked with musl, which starts in less time (`docs/decisions/0077`).
+const RUNTIME: &str = "tucano_oci";
+
 /// Writes what packages have beside them.
 const MANUALS: &str = "tucano_manuals";
 
@@ -61,6 +64,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     for program in PROGRAMS {
         strip(&built.join(program), &stage.join(program))?;
     }
+    if let Some(runtime) = build_runtime(&options.profile)? {
+        strip(&runtime, &stage.join(RUNTIME))?;
+    }
     step(
         "writing manual pages and completions",
         Command::new(built.join(MANUALS)).arg(&stage),
@@ -83,23 +89,61 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
 /// Of the whole workspace, so that crates have the same features, and are shared with the usual builds.
 fn build(profile: &str) -> anyhow::Result<()> {
-    let mut build = cargo();
-    build
-        .args(["build", "--workspace", "--locked", "--profile", profile])
-        .env(
-            "RUSTC_WORKSPACE_WRAPPER",
-            workspace().join("dist/static-rustc"),
-        );
+    let mut build = static_build(profile);
+    build.arg("--workspace");
     for program in PROGRAMS.iter().chain([&MANUALS]) {
         build.args(["--bin", program]);
     }
     step("building static programs", &mut build)
 }
 
+/// With musl, unless Rust's library for it is neither there nor to be had: then the other, which does the same, is in the package.
+fn build_runtime(profile: &str) -> anyhow::Result<Option<PathBuf>> {
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    if !has_target(&target) {
+        let mut add = Command::new("rustup");
+        add.args(["target", "add", &target]);
+        if let Err(error) = step(&format!("installing Rust's {target}"), &mut add) {
+            eprintln!(
+                "xtask: {RUNTIME} is linked with the GNU C library, and starts slower: {error:#}"
+            );
+            return Ok(None);
+        }
+    }
+    let mut build = static_build(profile);
+    build.args(["--bin", RUNTIME, "--target", &target]);
+    build.args(["--package", "tucano_oci_runtime"]);
+    step(&format!("building {RUNTIME} with musl"), &mut build)?;
+    let directory = workspace().join("target").join(target);
+    Ok(Some(directory.join(directory_of(profile)).join(RUNTIME)))
+}
+
+fn has_target(target: &str) -> bool {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", target]);
+    let output = rustc.current_dir(workspace()).output();
+    output.is_ok_and(|output| {
+        let directory = String::from_utf8_lossy(&output.stdout);
+        output.status.success() && Path::new(directory.trim()).is_dir()
+    })
+}
+
+fn static_build(profile: &str) -> Command {
+    let wrapper = workspace().join("dist/static-rustc");
+    let mut build = cargo();
+    build
+        .args(["build", "--locked", "--profile", profile])
+        .env("RUSTC_WORKSPACE_WRAPPER", wrapper);
+    build
+}
+
 /// Where cargo puts the programs of a profile.
 fn built(profile: &str) -> PathBuf {
-    let directory = if profile == "dev" { "debug" } else { profile };
-    workspace().join("target").join(directory)
+    workspace().join("target").join(directory_of(profile))
+}
+
+fn directory_of(profile: &str) -> &str {
+    if profile == "dev" { "debug" } else { profile }
 }
 
 fn strip(program: &Path, stripped: &Path) -> anyhow::Result<()> {

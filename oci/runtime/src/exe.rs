@@ -42,6 +42,12 @@ pub(crate) struct Error(#[from] io::Error);
 
 const PROGRAM: &str = "/proc/self/exe";
 
+/// Has what is only read once the program is loaded be read-only. The GNU C library does so itself, musl's static start does not.
+pub(crate) fn seal() {
+    // One that is not is as most programs are.
+    mapped::seal().ok();
+}
+
 /// Has this process run its program from a read-only mount, unless that is what it does.
 pub(crate) fn protect() -> Result<(), Error> {
     static DONE: AtomicBool = AtomicBool::new(false);

@@ -41,6 +41,13 @@ pub mod supervisor;
 mod sys;
 mod systemd;
 
+/// Forbids this process to write to its program's tables of addresses. To be called first of all.
+pub fn seal_program() {
+    if cfg!(target_env = "musl") {
+        exe::seal();
+    }
+}
+
 /// Has this process run its program from where no container can write to it, if need be by executing it again. To be called
 /// first of all before a container is made or entered, and while there is one thread.
 pub fn protect_program() -> Result<(), String> {

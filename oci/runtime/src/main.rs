@@ -16,7 +16,7 @@ use tucano_oci_runtime::{
     attached::{self, Output},
     bundle, exec,
     lifecycle::{self, Create, Event, Exec, Store, Update},
-    probe, protect_program, session, supervise,
+    probe, protect_program, seal_program, session, supervise,
 };
 
 use crate::log::Log;
@@ -34,6 +34,7 @@ const EXEC_FAILED: u8 = 255;
 const OWN_FAILED: u8 = 125;
 
 fn main() -> ExitCode {
+    seal_program();
     // Before anything else, which would have to be done again. What fails here fails again where it is needed, and is told.
     protect().ok();
     let arguments = arguments();

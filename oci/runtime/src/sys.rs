@@ -453,6 +453,8 @@ pub(crate) fn release_memory(code: &[(u64, u64)]) {
     unsafe {
         libc::malloc_trim(0)
     };
+    #[cfg(target_env = "musl")]
+    heap::trim();
     for (begin, end) in code {
         let (address, length) = (*begin as *mut libc::c_void, end - begin);
         // SAFETY: callers name mappings of a file that are executable and not writable: what they hold is in the file, and
@@ -482,6 +484,14 @@ pub(crate) fn map_from(
         )
     };
     is_mapped(mapped)
+}
+
+/// Forbids this process to write to what it has relocated.
+pub(crate) fn make_read_only((begin, end): (u64, u64)) -> io::Result<()> {
+    let length = (end - begin) as usize;
+    // SAFETY: callers name a mapping that nothing writes to any more.
+    let result = unsafe { libc::mprotect(begin as *mut libc::c_void, length, libc::PROT_READ) };
+    check(result.into())
 }
 
 /// Puts a copy that is part of no file in place of a mapping. Nothing else may change what is in it meanwhile.
@@ -642,4 +652,61 @@ fn check(result: libc::c_long) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Memory of programs that are linked with musl, whose own allocator would take longer than all the rest of a container's start.
+#[cfg(target_env = "musl")]
+mod heap {
+    use std::{
+        alloc::{GlobalAlloc, Layout},
+        sync::{Mutex, MutexGuard, PoisonError},
+    };
+
+    use dlmalloc::Dlmalloc;
+
+    #[global_allocator]
+    static HEAP: Heap = Heap(Mutex::new(Owned(Dlmalloc::new())));
+
+    struct Heap(Mutex<Owned>);
+
+    struct Owned(Dlmalloc);
+
+    // SAFETY: what it points to is its own, whichever thread it is used by.
+    unsafe impl Send for Owned {}
+
+    impl Heap {
+        fn lock(&self) -> MutexGuard<'_, Owned> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    // SAFETY: `Dlmalloc` keeps this trait's promises; nobody else uses it meanwhile.
+    unsafe impl GlobalAlloc for Heap {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            // SAFETY: callers name a layout whose size is not zero.
+            unsafe { self.lock().0.malloc(layout.size(), layout.align()) }
+        }
+
+        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+            // SAFETY: the same.
+            unsafe { self.lock().0.calloc(layout.size(), layout.align()) }
+        }
+
+        unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+            // SAFETY: callers name memory that was allocated here with this layout.
+            unsafe { self.lock().0.free(memory, layout.size(), layout.align()) }
+        }
+
+        unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            let (old, align) = (layout.size(), layout.align());
+            // SAFETY: the same, and a size that is not zero.
+            unsafe { self.lock().0.realloc(memory, old, align, size) }
+        }
+    }
+
+    /// Gives free memory back to the kernel.
+    pub(super) fn trim() {
+        // SAFETY: whatever is allocated stays as it is.
+        unsafe { HEAP.lock().0.trim(0) };
+    }
 }

@@ -85,6 +85,14 @@ fn layout(stat: &Stat) -> Option<MemoryLayout> {
     })
 }
 
+/// Forbids writing to what is only read from now on.
+pub(super) fn seal() -> io::Result<()> {
+    let pieces = pieces(&sys::loaded(), rustix::param::page_size() as u64);
+    let is_sealed = |piece: &&Piece| piece.content == Content::Changed { is_writable: false };
+    let mut sealed = pieces.iter().filter(is_sealed);
+    sealed.try_for_each(|piece| sys::make_read_only(piece.address))
+}
+
 /// Where this program's code is, and what else is as in its file.
 pub(crate) fn as_in_file() -> Vec<(u64, u64)> {
     let pieces = pieces(&sys::loaded(), rustix::param::page_size() as u64);
