@@ -119,10 +119,10 @@ impl Birth {
         }
     }
 
-    /// Tells it that its cgroup is made. One that has failed by then has said why.
+    /// Tells it that its cgroup is made.
     pub(crate) fn tell_of_cgroup(&self) {
         if self.cgroup_time != CgroupTime::Before {
-            self.channel.go().ok();
+            self.go_on();
         }
     }
 
@@ -138,7 +138,7 @@ impl Birth {
             match self.next()? {
                 Some(FromContainer::Furnished) => {
                     furnished(self.pid)?;
-                    self.go_on()?;
+                    self.go_on();
                 }
                 Some(FromContainer::Equipped) => {
                     let linux = spec.linux().as_ref();
@@ -158,9 +158,9 @@ impl Birth {
         }
     }
 
-    /// Lets it go on, once it waits for that.
-    pub(crate) fn go_on(&self) -> Result<(), Failure> {
-        self.channel.go().step("container")
+    /// Lets it go on, once it waits for that. One that has failed by then has said why.
+    pub(crate) fn go_on(&self) {
+        self.channel.go().ok();
     }
 
     /// Waits until it is the program or waits for its start, when it is ready and may go on. Executing the program closes the channel. `listener` is called with
@@ -173,7 +173,7 @@ impl Birth {
             match self.next()? {
                 Some(FromContainer::Listener(number)) => {
                     listener(number)?;
-                    self.go_on()?;
+                    self.go_on();
                 }
                 Some(FromContainer::Waiting) => return Ok(()),
                 // A program that has ended already was executed; one that was killed on the way was not, and both say nothing.

@@ -315,7 +315,7 @@ fn come_up(
     record.user = Some(user);
     home.write("supervisor.json", record)
         .step("home directory")?;
-    birth.go_on()?;
+    birth.go_on();
     birth.wait_until_executed(&|_| {
         let message = "nobody here answers: only bundles can have a listenerPath";
         Err(Failure::new("seccomp notification", message))

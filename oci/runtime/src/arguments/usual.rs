@@ -98,7 +98,7 @@ fn bundle(
             }
             Long("no-pivot") => raise(&mut no_pivot)?,
             Long("no-new-keyring") => raise(&mut no_new_keyring)?,
-            Value(word) => set(&mut id, word.into_string().ok()?)?,
+            Value(word) => set(&mut id, given(word)?.into_string().ok()?)?,
             other => further(other)?,
         }
     }
@@ -114,12 +114,12 @@ fn bundle(
 }
 
 fn exec_in(parser: &mut Parser, command: &[OsString]) -> Option<ExecIn> {
-    let (mut home, mut timeout_ms, mut report) = (None, None, false);
+    let (mut home, mut timeout_ms, mut report) = (None::<PathBuf>, None, false);
     while let Some(argument) = parser.next().ok()? {
         match argument {
             Long("timeout-ms") => set(&mut timeout_ms, value(parser)?.to_str()?.parse().ok()?)?,
             Long("report") => raise(&mut report)?,
-            Value(word) => set(&mut home, PathBuf::from(word))?,
+            Value(word) => set(&mut home, given(word)?.into())?,
             _ => return None,
         }
     }
@@ -139,7 +139,7 @@ fn only_value(parser: &mut Parser) -> Option<OsString> {
         return None;
     };
     let is_last = parser.next().ok()?.is_none();
-    (is_last && !value.is_empty()).then_some(value)
+    given(value).filter(|_| is_last)
 }
 
 /// Given twice, it is a mistake.
@@ -153,9 +153,13 @@ fn raise(flag: &mut bool) -> Option<()> {
 
 /// One that looks like an option may be one whose value was forgotten.
 fn value(parser: &mut Parser) -> Option<OsString> {
-    let value = parser.value().ok()?;
-    let looks_like_none = value.is_empty() || value.as_encoded_bytes().starts_with(b"-");
-    (!looks_like_none).then_some(value)
+    let value = given(parser.value().ok()?)?;
+    let looks_like_option = value.as_encoded_bytes().starts_with(b"-");
+    (!looks_like_option).then_some(value)
+}
+
+fn given(word: OsString) -> Option<OsString> {
+    (!word.is_empty()).then_some(word)
 }
 
 fn path(parser: &mut Parser) -> Option<PathBuf> {
@@ -260,7 +264,7 @@ mod tests {
     ];
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(3000))]
+        #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn a_usual_one_means_what_the_description_of_all_says(

@@ -205,7 +205,7 @@ fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<
             .step("pid file")?;
     }
     // Nothing is left to do for it: it need not wait for this process when it is ready.
-    birth.go_on()?;
+    birth.go_on();
     birth.wait_until_ready()?;
     let state = container.state(ContainerState::Created);
     Ok(birth.wait_until_executed(&|number| {
