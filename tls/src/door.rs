@@ -1,0 +1,314 @@
+//! Per connection: TLS or plain HTTP, on the same port. The first byte tells which, and is looked at before anything is read.
+
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{Certificates, Error, Stream, provider};
+
+/// Of every TLS connection: the type of a record with a handshake message (RFC 8446, 5.1). No request begins so.
+const HANDSHAKE: u8 = 0x16;
+/// What is read, and for how long, of somebody who was refused, so that the refusal arrives.
+const REST_BYTES: u64 = 1 << 20;
+const REST_TIME: Duration = Duration::from_secs(2);
+
+/// Where plain HTTP is taken, beside TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plain {
+    /// On every local address.
+    Everywhere,
+    /// From programs of this machine.
+    OnLoopback,
+}
+
+impl Plain {
+    /// Whether a plain request that came to this local address is taken.
+    pub fn is_taken_on(self, local: IpAddr) -> bool {
+        self == Self::Everywhere || local.to_canonical().is_loopback()
+    }
+}
+
+/// What connections go through before any request.
+#[derive(Clone)]
+pub struct Door {
+    acceptor: TlsAcceptor,
+    certificates: Arc<Certificates>,
+    plain: Plain,
+    /// What plain requests are answered, where they are not taken.
+    refusal: Arc<str>,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Door({:?})", self.plain)
+    }
+}
+
+impl Door {
+    /// Presents these certificates; as long as there is none, nobody gets in by TLS. `setting` is where to change that
+    /// plain requests are not taken, such as `[api] tls = "off"` in ctl.toml.
+    ///
+    /// # Errors
+    /// None that is known of.
+    pub fn new(
+        certificates: Arc<Certificates>,
+        plain: Plain,
+        setting: &str,
+    ) -> Result<Self, Error> {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::Unusable(error.to_string()))?
+            .with_no_client_auth()
+            .with_cert_resolver(certificates.clone());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            certificates,
+            plain,
+            refusal: refusal(setting).into(),
+        })
+    }
+
+    /// Waits until it is known what a connection is, and for the handshake. Who is not let in is told, where that is
+    /// possible. The caller bounds the time.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    pub async fn enter(&self, mut stream: TcpStream) -> io::Result<Stream> {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if first == [HANDSHAKE] {
+            if self.certificates.presented().is_none() {
+                return Err(io::Error::other("there is no certificate yet"));
+            }
+            let stream = self.acceptor.accept(stream).await?;
+            return Ok(Stream::Tls(Box::new(stream)));
+        }
+        if self.plain.is_taken_on(stream.local_addr()?.ip()) {
+            return Ok(Stream::Plain(stream));
+        }
+        refuse(&mut stream, &self.refusal).await?;
+        Err(io::Error::other("plain HTTP is not taken on this address"))
+    }
+}
+
+/// A whole answer.
+fn refusal(setting: &str) -> String {
+    let body = format!(
+        "{{\"error\":\"this address speaks TLS: use https:// (see the guide, TLS), or, where something else protects the \
+         network, set {}\",\"code\":\"tls_required\"}}\n",
+        setting.replace('"', "\\\"")
+    );
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// The rest of what comes is read: closing before that would reset the connection, and the refusal might not arrive.
+async fn refuse(stream: &mut TcpStream, refusal: &str) -> io::Result<()> {
+    stream.write_all(refusal.as_bytes()).await?;
+    stream.shutdown().await?;
+    let mut rest = stream.take(REST_BYTES);
+    let mut sink = tokio::io::sink();
+    match timeout(REST_TIME, tokio::io::copy(&mut rest, &mut sink)).await {
+        Ok(read) => read.map(drop),
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use rustls::{ClientConfig, RootCertStore};
+    use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::{Authority, Validity, authority::Name};
+
+    fn authority() -> (tempfile::TempDir, Authority) {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path()).unwrap();
+        (directory, authority)
+    }
+
+    fn with_leaf(authority: &Authority) -> Arc<Certificates> {
+        let certificates = Arc::new(Certificates::default());
+        let names = [Name::parse("127.0.0.1").unwrap()];
+        let now = Validity::from(SystemTime::now());
+        certificates.present(authority.issue(&names, now).unwrap());
+        certificates
+    }
+
+    /// Both ends of what came of a connection, for which the client does `act` before anything else.
+    async fn connected(
+        door: &Door,
+        act: impl AsyncFnOnce(TcpStream) -> io::Result<Vec<u8>>,
+    ) -> (io::Result<Vec<u8>>, io::Result<Vec<u8>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let serve = async {
+            let mut stream = door.enter(server).await?;
+            let mut said = [0; 5];
+            stream.read_exact(&mut said).await?;
+            stream.write_all(b"world").await?;
+            stream.shutdown().await?;
+            io::Result::Ok(said.to_vec())
+        };
+        tokio::join!(serve, act(client))
+    }
+
+    async fn hello(
+        mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    ) -> io::Result<Vec<u8>> {
+        stream.write_all(b"hello").await?;
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).await?;
+        Ok(said)
+    }
+
+    fn connector(authority: &Authority) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap();
+        roots.add(root).unwrap();
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    async fn by_tls(connector: TlsConnector, stream: TcpStream) -> io::Result<Vec<u8>> {
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        hello(connector.connect(name, stream).await?).await
+    }
+
+    #[tokio::test]
+    async fn tls_and_plain_share_a_port() {
+        let (_directory, authority) = authority();
+        let door = Door::new(with_leaf(&authority), Plain::OnLoopback, "x").unwrap();
+        let tls = connected(&door, async |stream| {
+            by_tls(connector(&authority), stream).await
+        })
+        .await;
+        let plain = connected(&door, hello).await;
+        for (server, client) in [tls, plain] {
+            assert_eq!(
+                (server.unwrap(), client.unwrap()),
+                (b"hello".to_vec(), b"world".to_vec())
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_know_the_authority_goes_no_further() {
+        let (_directory, authority) = authority();
+        let (_other_directory, other) = super::tests::authority();
+        let door = Door::new(with_leaf(&authority), Plain::OnLoopback, "x").unwrap();
+        let (server, client) = connected(&door, async |stream| {
+            by_tls(connector(&other), stream).await
+        })
+        .await;
+        assert!(server.is_err());
+        let error = client.unwrap_err().to_string();
+        assert!(error.contains("UnknownIssuer"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn without_a_certificate_and_with_garbage_nobody_gets_in() {
+        let (_directory, authority) = authority();
+        let none = Door::new(Arc::default(), Plain::OnLoopback, "x").unwrap();
+        let (server, client) = connected(&none, async |stream| {
+            by_tls(connector(&authority), stream).await
+        })
+        .await;
+        assert!(
+            server
+                .unwrap_err()
+                .to_string()
+                .contains("no certificate yet")
+        );
+        assert!(client.is_err());
+        let door = Door::new(with_leaf(&authority), Plain::OnLoopback, "x").unwrap();
+        let garbage = async |mut stream: TcpStream| {
+            stream
+                .write_all(&[0x16, 0xff, 0xff, 0xff, 0xff, 0, 1, 2, 3])
+                .await?;
+            let mut said = Vec::new();
+            stream.read_to_end(&mut said).await.map(|_| said)
+        };
+        let (server, client) = connected(&door, garbage).await;
+        assert!(server.is_err());
+        // An alert at most.
+        assert!(client.unwrap_or_default().len() < 16);
+        let (server, _) = connected(&door, async |stream| {
+            drop(stream);
+            Ok(Vec::new())
+        })
+        .await;
+        assert!(server.is_err());
+    }
+
+    #[test]
+    fn plain_is_taken_where_it_does_not_leave_the_machine() {
+        for (local, is_loopback) in [
+            ("127.0.0.1", true),
+            ("127.8.8.8", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("fd00::1", false),
+            ("::ffff:10.0.0.1", false),
+        ] {
+            let local = local.parse().unwrap();
+            assert_eq!(Plain::OnLoopback.is_taken_on(local), is_loopback, "{local}");
+            assert!(Plain::Everywhere.is_taken_on(local));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_what_to_do_and_arrives_whatever_was_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await?;
+            // More than fits into any buffer on the way.
+            let (mut from, mut to) = stream.split();
+            let mut said = String::new();
+            let sent = to.write_all(&[b'x'; 900_000]);
+            let (_, read) = tokio::join!(sent, from.read_to_string(&mut said));
+            read.map(|_| said)
+        });
+        let (mut server, _) = listener.accept().await.unwrap();
+        refuse(&mut server, &refusal("[api] tls = \"off\" in ctl.toml"))
+            .await
+            .unwrap();
+        drop(server);
+        let said = client.await.unwrap().unwrap();
+        let (head, body) = said.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+        assert!(
+            head.contains(&format!("Content-Length: {}\r\n", body.len())),
+            "{head}"
+        );
+        assert!(
+            body.contains("https://") && body.contains(r#"tls = \"off\""#),
+            "{body}"
+        );
+    }
+}

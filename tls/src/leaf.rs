@@ -1,0 +1,188 @@
+//! A program's own key and its certificate, as long as the program runs ([`Certificates`]) and on disk ([`Files`]).
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::{
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use x509_parser::parse_x509_certificate;
+
+use crate::{Error, Validity, files, provider};
+
+const KEY: &str = "key.pem";
+const CERTIFICATE: &str = "certificate.pem";
+
+/// A key and its certificate.
+#[derive(Clone)]
+pub struct Leaf {
+    certified: Arc<CertifiedKey>,
+    pem: String,
+    validity: Validity,
+}
+
+impl fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leaf")
+            .field("validity", &self.validity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Leaf {
+    /// Of a certificate and its key, both in PEM.
+    pub(crate) fn new(certificate: &str, key: &str) -> Result<Self, Error> {
+        let parsed = Parsed::of(certificate).map_err(Error::Unusable)?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+            .map_err(|_| Error::Unusable("there is no key".to_owned()))?;
+        let certified = CertifiedKey::from_der(parsed.chain, key, &provider())
+            .map_err(|error| Error::Unusable(error.to_string()))?;
+        Ok(Self {
+            certified: Arc::new(certified),
+            pem: certificate.to_owned(),
+            validity: parsed.validity,
+        })
+    }
+
+    /// From when to when it is valid.
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+
+    /// The certificate.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+}
+
+/// What there is to know of a certificate, or of a chain's first one.
+pub(crate) struct Parsed {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) validity: Validity,
+    pub(crate) public_key: Vec<u8>,
+}
+
+impl Parsed {
+    pub(crate) fn of(pem: &str) -> Result<Self, String> {
+        let none = || "there is no certificate in it".to_owned();
+        let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|_| none())?;
+        let (_, first) = parse_x509_certificate(chain.first().ok_or_else(none)?)
+            .map_err(|_| "the certificate in it makes no sense".to_owned())?;
+        let validity = first.validity();
+        Ok(Self {
+            validity: Validity {
+                begins: time(validity.not_before.timestamp()),
+                ends: time(validity.not_after.timestamp()),
+            },
+            public_key: first.public_key().subject_public_key.data.to_vec(),
+            chain,
+        })
+    }
+}
+
+/// Nothing here is older than 1970.
+fn time(seconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0))
+}
+
+/// What a program presents to whoever connects; another one from any moment on.
+#[derive(Debug, Default)]
+pub struct Certificates(RwLock<Option<Leaf>>);
+
+impl Certificates {
+    /// From now on this one is presented.
+    pub fn present(&self, leaf: Leaf) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(leaf);
+    }
+
+    /// What is presented now.
+    pub fn presented(&self) -> Option<Leaf> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.presented()?.certified)
+    }
+}
+
+/// A key that never leaves this directory, and the certificate that somebody else issues for it.
+pub struct Files {
+    directory: PathBuf,
+    key: KeyPair,
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Files({})", self.directory.display())
+    }
+}
+
+impl Files {
+    /// Makes the directory and the key, where they are not there.
+    ///
+    /// # Errors
+    /// Files that cannot be used.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        files::directory(directory)?;
+        let path = directory.join(KEY);
+        let key = match files::read(&path)? {
+            Some(pem) => KeyPair::from_pem(&pem).map_err(|_| Error::Content {
+                path: path.clone(),
+                problem: "this is no key: remove it, and another is made".to_owned(),
+            })?,
+            None => {
+                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+                files::write(&path, &key.serialize_pem(), files::PRIVATE)?;
+                key
+            }
+        };
+        let directory = directory.to_owned();
+        Ok(Self { directory, key })
+    }
+
+    /// The certificate that was kept, if it is one of this key.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn leaf(&self) -> Result<Option<Leaf>, Error> {
+        let pem = files::read(&self.directory.join(CERTIFICATE))?;
+        Ok(pem.and_then(|pem| Leaf::new(&pem, &self.key.serialize_pem()).ok()))
+    }
+
+    /// Asks for a certificate, in PEM (PKCS #10); whoever issues it decides what it is for.
+    ///
+    /// # Errors
+    /// None that is known of.
+    pub fn request(&self) -> Result<String, Error> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        Ok(params.serialize_request(&self.key)?.pem()?)
+    }
+
+    /// Keeps a certificate that was issued.
+    ///
+    /// # Errors
+    /// One that is not of this key: then the one before stays.
+    pub fn keep(&self, pem: &str) -> Result<Leaf, Error> {
+        let leaf = Leaf::new(pem, &self.key.serialize_pem())?;
+        files::write(&self.directory.join(CERTIFICATE), pem, files::PRIVATE)?;
+        Ok(leaf)
+    }
+}

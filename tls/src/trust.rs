@@ -1,0 +1,137 @@
+//! Whom a program believes: the certificate of the cluster's authority, as it was copied to this machine.
+
+use std::{fmt::Write, path::Path, sync::Arc, time::SystemTime};
+
+use rustls::{
+    RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+};
+use rustls_pki_types::{ServerName, UnixTime};
+
+use crate::{Error, Leaf, files, leaf::Parsed, provider};
+
+/// Certificates of authorities.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    pem: String,
+    verifier: Arc<WebPkiServerVerifier>,
+}
+
+impl Trust {
+    /// Those in a text.
+    ///
+    /// # Errors
+    /// A text without any, or with one that makes no sense.
+    pub fn from_pem(text: &str) -> Result<Self, Error> {
+        let mut roots = RootCertStore::empty();
+        let mut pem = String::new();
+        for certificate in Parsed::of(text).map_err(Error::Unusable)?.chain {
+            let block = pem::Pem::new("CERTIFICATE", certificate.as_ref());
+            write!(pem, "{}", pem::encode_config(&block, unix_lines())).unwrap_or_default();
+            let added = roots.add(certificate);
+            added.map_err(|error| Error::Unusable(error.to_string()))?;
+        }
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| Error::Unusable(error.to_string()))?;
+        Ok(Self { pem, verifier })
+    }
+
+    /// Those in a file; nothing where it is not there.
+    ///
+    /// # Errors
+    /// As [`Trust::from_pem`], with the file's name.
+    pub fn read(path: &Path) -> Result<Option<Self>, Error> {
+        let Some(text) = files::read(path)? else {
+            return Ok(None);
+        };
+        let trust = Self::from_pem(&text).map_err(|error| Error::Content {
+            path: path.to_owned(),
+            problem: error.to_string(),
+        })?;
+        Ok(Some(trust))
+    }
+
+    /// Copies it for everybody to read. Only certificates are ever written, whatever else the text had.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        if files::read(path)?.as_deref() == Some(&self.pem) {
+            return Ok(());
+        }
+        files::write(path, &self.pem, files::PUBLIC)
+    }
+
+    /// The certificates.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Whether who connects to this address or host name at `now`, and finds this certificate, is content.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn vouches_for(&self, leaf: &Leaf, name: &str, now: SystemTime) -> Result<(), Error> {
+        let unusable = |reason: String| Error::Unusable(reason);
+        let name = ServerName::try_from(name).map_err(|error| unusable(error.to_string()))?;
+        let now = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let Some((own, intermediates)) = leaf.chain().split_first() else {
+            return Err(unusable("there is no certificate".to_owned()));
+        };
+        let now = UnixTime::since_unix_epoch(now);
+        let verified = self
+            .verifier
+            .verify_server_cert(own, intermediates, &name, &[], now);
+        verified
+            .map(drop)
+            .map_err(|error| unusable(error.to_string()))
+    }
+}
+
+fn unix_lines() -> pem::EncodeConfig {
+    pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::Authority;
+
+    #[test]
+    fn only_certificates_are_copied() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(&directory.path().join("tls")).unwrap();
+        let more = format!("secret\n{}secret\n", authority.pem());
+        let copy = directory.path().join("ca.pem");
+        let trust = Trust::from_pem(&more).unwrap();
+        trust.write(&copy).unwrap();
+        trust.write(&copy).unwrap();
+        let written = fs::read_to_string(&copy).unwrap();
+        assert!(!written.contains("secret"), "{written}");
+        assert_eq!(Trust::read(&copy).unwrap().unwrap().pem(), written);
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_refused_by_the_files_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        assert!(Trust::read(&path).unwrap().is_none());
+        for text in [
+            "",
+            "root:x:0:0",
+            "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n",
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = Trust::read(&path).unwrap_err().to_string();
+            assert!(
+                error.contains("ca.pem") && !error.contains("root:"),
+                "{error}"
+            );
+        }
+    }
+}
