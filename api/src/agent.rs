@@ -87,6 +87,26 @@ pub struct NodeReport {
     pub processes: Vec<ProcessReport>,
 }
 
+/// An agent asks for a certificate of its node's address: body of `POST /v1/certificates` on the controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CertificateRequest {
+    /// As in reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// As in reports.
+    #[schema(value_type = String)]
+    pub ip: IpAddr,
+    /// The agent's key, which signs this (PKCS #10, in PEM).
+    pub request: String,
+}
+
+/// Answer to that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Certificate {
+    /// Of the agent's key, by the cluster's authority, in PEM.
+    pub certificate: String,
+}
+
 /// Who answers at a node's address: body of `GET /v1/identity` on the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Identity {

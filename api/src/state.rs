@@ -204,6 +204,8 @@ pub enum AlertKind {
     NodeBack,
     /// Two agents claim to be it.
     NodeContested,
+    /// What goes between the machines is plain HTTP, and nobody has said that it is to be.
+    WireUnprotected,
     /// A process keeps crashing.
     ProcessCrashing,
     /// A process was killed for reaching its memory limit.

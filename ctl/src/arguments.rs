@@ -21,6 +21,9 @@ pub struct Arguments {
     /// Only validate the configuration.
     #[arg(long)]
     pub check: bool,
+    /// Only copy the certificate of the cluster's authority to this file, for everybody to read.
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub write_ca: Option<PathBuf>,
     /// How to write the log, which goes to stderr; RUST_LOG sets what is in it.
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,

@@ -23,6 +23,7 @@ use crate::{
         Store, StoreError,
         lock::{DataDirLock, LockError},
     },
+    tls::Tls,
 };
 
 /// Connections of the balancer, and of whoever else of our user looks at the routes.
@@ -58,6 +59,9 @@ pub enum StartError {
     /// A listener would be open to everyone.
     #[error("{0}")]
     Unprotected(String),
+    /// Keys and certificates cannot be had.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] tucano_tls::Error),
     /// No HTTP client can be made.
     #[error("cannot set up the HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -89,6 +93,7 @@ impl Controller {
         let routes_path = config.data_dir.join("ctl.sock");
         let routes_socket = server::bind_unix(&routes_path)?;
 
+        let tls = Arc::new(Tls::open(&config, Store::is_there(&config.data_dir))?);
         let (store, snapshot) = Store::open(&config.data_dir, config.limits.database_bytes.0)?;
         let images = Images::open(&config.data_dir.join("images"), &config.limits)?;
         let images = Arc::new(images);
@@ -106,7 +111,8 @@ impl Controller {
         let config = Arc::new(ConfigManager::new(config_path, config));
         config.listening_on(listeners.clone());
         let (brain, inbox) = Brain::channel();
-        let client = AgentClient::new(config.clone(), agent_client()?);
+        let client =
+            AgentClient::new(config.clone(), agent_client(tls.authority())?).with_tls(tls.mode());
         let agents = Arc::new(AgentManager::new(config.clone(), brain.clone(), client));
         let discovery = Arc::new(Discovery::new(uuid::Uuid::new_v4().simple().to_string()));
         let alerts = Arc::new(Alerts::new(config.clone(), webhook_client()?));
@@ -142,14 +148,24 @@ impl Controller {
             agents,
             discovery: discovery.clone(),
             alerts,
+            tls: tls.clone(),
             brain_metrics,
             started_at: clock.started_at(),
         });
-        let mut servers: Vec<JoinHandle<()>> = Vec::new();
+        let renewing = tls.begin(api.config.clone(), listeners.clone())?;
+        let renewing = stop.clone().run_until_cancelled_owned(renewing);
+        let mut servers: Vec<JoinHandle<()>> = vec![tokio::spawn(async move {
+            renewing.await.unwrap_or_default();
+        })];
+        if let Some(alert) = tls.alert(clock.started_at()) {
+            api.alerts.send(&alert);
+        }
+        let door = tls.door()?;
         for socket in sockets {
             let router = http::router(api.clone());
             servers.push(tokio::spawn(server::serve_tcp(
                 socket,
+                door.clone(),
                 router,
                 bounds,
                 stop.clone(),
@@ -251,9 +267,10 @@ impl Effects for Hands {
     }
 }
 
-/// Agents are in our own network and never elsewhere than they say.
-fn agent_client() -> reqwest::Result<reqwest::Client> {
+/// Agents are in our own network, never elsewhere than they say, and known to our own authority alone.
+fn agent_client(authority: &str) -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder()
+        .tls_certs_only(reqwest::Certificate::from_pem_bundle(authority.as_bytes())?)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(2))

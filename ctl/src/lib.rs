@@ -14,10 +14,10 @@
 //! - [`store`]: what is durable.
 //! - [`discovery`], [`balancer`]: the routes, and the process that follows them.
 //! - [`alerts`]: telling the sysadmin.
-//! - [`http`]: all of it as an API.
+//! - [`http`]: all of it as an API; [`tls`]: who may be sure of whom.
 //! - [`controller`]: the wiring.
 //!
-//! In the data directory: `lock`, `state.sqlite3` (with `-wal` and `-shm`), `images/`, `ctl.sock`, and the balancer's
+//! In the data directory: `lock`, `state.sqlite3` (with `-wal` and `-shm`), `images/`, `tls/`, `ctl.sock`, and the balancer's
 //! `balancer.lock` and `routes.json`.
 //!
 //! Deliberately absent: no decision about the cluster is taken here. Whatever happens becomes an event for the planner,
@@ -35,6 +35,7 @@ pub mod deployer;
 pub mod discovery;
 pub mod http;
 pub mod store;
+pub mod tls;
 
 pub use config_mgr::Config;
 pub use controller::{Controller, StartError};

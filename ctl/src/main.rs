@@ -6,7 +6,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tucano_ctl::{
     Config, Controller, StartError, arguments::Arguments, brain::Brain, http::server::ListenError,
-    store::lock::LockError,
+    store::lock::LockError, tls,
 };
 use tucano_daemon::{log, notify};
 use tucano_planner::Cluster;
@@ -24,15 +24,19 @@ fn main() -> ExitCode {
         println!("{}: valid", arguments.config.display());
         return ExitCode::SUCCESS;
     }
+    if let Some(path) = &arguments.write_ca {
+        return match tls::write_ca(&config, path) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("tucano_ctld: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     log::to_stderr(arguments.log_format);
     // What we make is for our own user alone: the state, the images, the balancer's socket.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    if rustls::crypto::ring::default_provider()
-        .install_default()
-        .is_err()
-    {
-        tracing::debug!("a TLS provider is installed already");
-    }
+    tucano_tls::install_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -8,7 +8,7 @@ use tucano_api::{
     ids::{Generation, NodeName},
 };
 
-use super::client::{AgentClient, AgentError};
+use super::client::{AgentAddress, AgentClient, AgentError};
 
 /// Pause after a failed try; a report of the agent ends it early.
 const RETRY: Duration = Duration::from_secs(1);
@@ -27,14 +27,14 @@ pub(super) struct Runner {
 #[derive(Debug, Clone, Default)]
 struct Wanted {
     set: Option<Arc<DesiredSet>>,
-    address: Option<SocketAddr>,
+    address: Option<AgentAddress>,
     /// Generation that the agent reports to have.
     seen: Generation,
 }
 
 impl Wanted {
     /// What is to be sent now, and where.
-    fn due(&self) -> Option<(SocketAddr, Arc<DesiredSet>)> {
+    fn due(&self) -> Option<(AgentAddress, Arc<DesiredSet>)> {
         let set = self.set.as_ref()?;
         (set.generation > self.seen).then_some((self.address?, set.clone()))
     }
@@ -68,13 +68,14 @@ impl Runner {
         });
     }
 
-    /// Whether this agent is known to be the one at this address.
-    pub(super) fn reaches(&self, agent: &str, address: SocketAddr) -> bool {
-        self.agent.as_deref() == Some(agent) && self.address() == Some(address)
+    /// How this agent is reached, if it is known to be the one at this address.
+    pub(super) fn reaches(&self, agent: &str, address: SocketAddr) -> Option<AgentAddress> {
+        let known = self.address().filter(|known| known.socket == address)?;
+        (self.agent.as_deref() == Some(agent)).then_some(known)
     }
 
     /// This agent was asked there, and answered.
-    pub(super) fn is_reached_at(&mut self, agent: String, address: SocketAddr) {
+    pub(super) fn is_reached_at(&mut self, agent: String, address: AgentAddress) {
         self.agent = Some(agent);
         self.wanted.send_if_modified(|wanted| {
             let moved = wanted.address != Some(address);
@@ -91,7 +92,7 @@ impl Runner {
         });
     }
 
-    pub(super) fn address(&self) -> Option<SocketAddr> {
+    pub(super) fn address(&self) -> Option<AgentAddress> {
         self.wanted.borrow().address
     }
 
@@ -106,7 +107,7 @@ async fn push_all(node: NodeName, mut wanted: watch::Receiver<Wanted>, client: A
     loop {
         let due = wanted.borrow_and_update().due();
         let is_given_up = failures > FAREWELLS && !client.knows(&node);
-        let is_new = |(at, set): &(SocketAddr, Arc<DesiredSet>)| {
+        let is_new = |(at, set): &(AgentAddress, Arc<DesiredSet>)| {
             taken != Some((*at, set.generation)) && !is_given_up
         };
         let Some((address, set)) = due.filter(is_new) else {
@@ -158,7 +159,10 @@ mod tests {
 
     #[test]
     fn something_is_due_only_where_the_agent_is_known_and_behind() {
-        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let address = AgentAddress {
+            socket: "127.0.0.1:1".parse().unwrap(),
+            tls: false,
+        };
         let mut wanted = Wanted {
             set: Some(Arc::new(set(2))),
             ..Wanted::default()

@@ -1,6 +1,6 @@
 //! Requests to an agent.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tucano_api::{
@@ -9,14 +9,38 @@ use tucano_api::{
     ids::{NodeName, ProcessId},
 };
 use tucano_oci_session::UPGRADE;
+use tucano_tls::Mode;
 
 use crate::config_mgr::ConfigManager;
+
+/// Where an agent is, and how it is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentAddress {
+    /// Where it listens.
+    pub socket: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+impl AgentAddress {
+    fn base(self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.socket)
+    }
+}
+
+impl fmt::Display for AgentAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.base())
+    }
+}
 
 /// Presents the agents' token, and does not wait for long.
 #[derive(Debug, Clone)]
 pub struct AgentClient {
     config: Arc<ConfigManager>,
     client: Client,
+    tls: Mode,
 }
 
 /// Why an agent did not do what it was asked.
@@ -26,7 +50,7 @@ pub enum AgentError {
     #[error("the agent at {address} cannot be reached: {source}")]
     Unreachable {
         /// Where it should be.
-        address: SocketAddr,
+        address: AgentAddress,
         /// What went wrong.
         source: reqwest::Error,
     },
@@ -34,13 +58,13 @@ pub enum AgentError {
     #[error("the agent at {address} did not answer in time")]
     Timeout {
         /// Where it is.
-        address: SocketAddr,
+        address: AgentAddress,
     },
     /// What it says makes no sense.
     #[error("the agent at {address} does not answer as one of this version does: {source}")]
     Malformed {
         /// Where it is.
-        address: SocketAddr,
+        address: AgentAddress,
         /// What is wrong with it.
         source: serde_json::Error,
     },
@@ -48,7 +72,7 @@ pub enum AgentError {
     #[error("the agent at {address} refused ({status}): {}", body.error)]
     Refused {
         /// Where it is.
-        address: SocketAddr,
+        address: AgentAddress,
         /// Its status.
         status: StatusCode,
         /// What it said.
@@ -59,7 +83,32 @@ pub enum AgentError {
 impl AgentClient {
     /// Uses the token and the limits of the configuration in force at the time.
     pub fn new(config: Arc<ConfigManager>, client: Client) -> Self {
-        Self { config, client }
+        Self {
+            config,
+            client,
+            tls: Mode::On,
+        }
+    }
+
+    /// With agents on other machines spoken to so.
+    pub fn with_tls(self, tls: Mode) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Asks who answers there, and finds out how that one is to be spoken to.
+    ///
+    /// # Errors
+    /// Why nobody of ours does.
+    pub async fn find(&self, socket: SocketAddr) -> Result<(AgentAddress, Identity), AgentError> {
+        let (first, more) = ways(self.tls, socket);
+        match (self.identity(first).await, more) {
+            (Ok(identity), _) => Ok((first, identity)),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(other)) => match self.identity(other).await {
+                Ok(identity) => Ok((other, identity)),
+                Err(_) => Err(error),
+            },
+        }
     }
 
     /// Whether the topology has this node.
@@ -76,10 +125,10 @@ impl AgentClient {
     ///
     /// # Errors
     /// Why the agent has not taken it.
-    pub async fn assign(&self, address: SocketAddr, set: &DesiredSet) -> Result<(), AgentError> {
+    pub async fn assign(&self, address: AgentAddress, set: &DesiredSet) -> Result<(), AgentError> {
         let request = self
             .client
-            .put(format!("http://{address}/v1/desired"))
+            .put(format!("{}/v1/desired", address.base()))
             .json(set);
         self.send(address, request).await.map(|_| ())
     }
@@ -90,12 +139,12 @@ impl AgentClient {
     /// Why the agent has not heard of them.
     pub async fn prefetch(
         &self,
-        address: SocketAddr,
+        address: AgentAddress,
         prefetch: &Prefetch,
     ) -> Result<(), AgentError> {
         let request = self
             .client
-            .post(format!("http://{address}/v1/prefetch"))
+            .post(format!("{}/v1/prefetch", address.base()))
             .json(prefetch);
         self.send(address, request).await.map(|_| ())
     }
@@ -104,8 +153,8 @@ impl AgentClient {
     ///
     /// # Errors
     /// Why nobody of ours does.
-    pub async fn identity(&self, address: SocketAddr) -> Result<Identity, AgentError> {
-        let request = self.client.get(format!("http://{address}/v1/identity"));
+    async fn identity(&self, address: AgentAddress) -> Result<Identity, AgentError> {
+        let request = self.client.get(format!("{}/v1/identity", address.base()));
         let mut answer = self.send(address, request).await?;
         let patience = self.config.current().limits.agent_timeout.0;
         let text = read_bounded(&mut answer, patience).await;
@@ -118,11 +167,11 @@ impl AgentClient {
     /// Why there is nothing to read.
     pub async fn logs(
         &self,
-        address: SocketAddr,
+        address: AgentAddress,
         process: &ProcessId,
         query: &[(&str, String)],
     ) -> Result<Response, AgentError> {
-        let url = format!("http://{address}/v1/processes/{process}/logs");
+        let url = format!("{}/v1/processes/{process}/logs", address.base());
         let query: Vec<String> = query
             .iter()
             .map(|(key, value)| format!("{key}={value}"))
@@ -137,12 +186,12 @@ impl AgentClient {
     /// Why there is none.
     pub async fn exec(
         &self,
-        address: SocketAddr,
+        address: AgentAddress,
         process: &ProcessId,
     ) -> Result<Response, AgentError> {
         let request = self
             .client
-            .post(format!("http://{address}/v1/processes/{process}/exec"))
+            .post(format!("{}/v1/processes/{process}/exec", address.base()))
             .header("Connection", "Upgrade")
             .header("Upgrade", UPGRADE);
         self.send(address, request).await
@@ -150,7 +199,7 @@ impl AgentClient {
 
     async fn send(
         &self,
-        address: SocketAddr,
+        address: AgentAddress,
         mut request: RequestBuilder,
     ) -> Result<Response, AgentError> {
         let config = self.config.current();
@@ -178,6 +227,16 @@ impl AgentClient {
     }
 }
 
+/// How an agent may be spoken to, the first of two first. Where TLS is not demanded, workers may change to it one by one.
+fn ways(tls: Mode, socket: SocketAddr) -> (AgentAddress, Option<AgentAddress>) {
+    let way = |tls| AgentAddress { socket, tls };
+    match tls {
+        _ if socket.ip().to_canonical().is_loopback() => (way(false), None),
+        Mode::On => (way(true), None),
+        Mode::Off => (way(false), Some(way(true))),
+    }
+}
+
 /// The agent's words, where it has any and they are not endless.
 async fn refusal(mut answer: Response, patience: Duration) -> ErrorBody {
     let text = read_bounded(&mut answer, patience).await;
@@ -201,4 +260,27 @@ async fn read_bounded(answer: &mut Response, patience: Duration) -> Vec<u8> {
         tracing::debug!("an agent's answer did not end in time");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_goes_to_other_machines_by_tls_alone_unless_the_sysadmin_says_otherwise() {
+        let ways = |tls, socket: &str| {
+            let (first, more) = ways(tls, socket.parse().unwrap());
+            [Some(first), more].map(|way| way.map_or_else(String::new, |way| way.to_string()))
+        };
+        let there = "10.0.0.11:7071";
+        assert_eq!(ways(Mode::On, there), ["https://10.0.0.11:7071", ""]);
+        assert_eq!(
+            ways(Mode::Off, there),
+            ["http://10.0.0.11:7071", "https://10.0.0.11:7071"]
+        );
+        for tls in [Mode::On, Mode::Off] {
+            assert_eq!(ways(tls, "127.0.0.11:7071"), ["http://127.0.0.11:7071", ""]);
+            assert_eq!(ways(tls, "[::1]:7071"), ["http://[::1]:7071", ""]);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod apis;
 mod assign;
+mod certify;
 mod client;
 mod restart;
 
@@ -18,7 +19,10 @@ use tucano_api::{
 use tucano_planner::{Cluster, Event};
 
 use self::assign::Runner;
-pub use self::client::{AgentClient, AgentError};
+pub use self::{
+    certify::NotEntitled,
+    client::{AgentAddress, AgentClient, AgentError},
+};
 use crate::{
     brain::{Brain, Refused},
     config_mgr::ConfigManager,
@@ -107,7 +111,7 @@ impl AgentManager {
         );
         let kept_from = report.apis.clone();
         let address = SocketAddr::new(worker.ip, report.agent_port);
-        self.confirm(&node, &agent, address).await?;
+        let address = self.confirm(&node, &agent, address).await?;
         self.brain
             .note(Event::NodeReported {
                 node: node.clone(),
@@ -124,7 +128,9 @@ impl AgentManager {
             node,
             generation: generation.unwrap_or(seen),
             lease: config.planner.lease,
-            apis: apis::unless_known(&config, kept_from.as_deref(), |worker| self.address(worker)),
+            apis: apis::unless_known(&config, kept_from.as_deref(), |worker| {
+                self.address(worker).map(|address| address.socket)
+            }),
         })
     }
 
@@ -136,19 +142,19 @@ impl AgentManager {
         node: &NodeName,
         agent: &str,
         address: SocketAddr,
-    ) -> Result<(), ReportError> {
-        if self.runner(node, |runner| runner.reaches(agent, address)) {
-            return Ok(());
+    ) -> Result<AgentAddress, ReportError> {
+        if let Some(known) = self.runner(node, |runner| runner.reaches(agent, address)) {
+            return Ok(known);
         }
         let unconfirmed = |why: String| ReportError::Unconfirmed {
             node: node.clone(),
             address,
             why,
         };
-        let answer = self.client.identity(address).await;
-        let identity = answer.map_err(|error| unconfirmed(error.to_string()))?;
+        let answer = self.client.find(address).await;
+        let (address, identity) = answer.map_err(|error| unconfirmed(error.to_string()))?;
         if identity.agent_id == agent {
-            return Ok(());
+            return Ok(address);
         }
         Err(unconfirmed("another agent answers there".to_owned()))
     }
@@ -170,12 +176,12 @@ impl AgentManager {
     }
 
     /// Where a node's agent listens, if it has reported since the controller started.
-    pub fn address(&self, node: &NodeName) -> Option<SocketAddr> {
+    pub fn address(&self, node: &NodeName) -> Option<AgentAddress> {
         self.lock().get(node)?.address()
     }
 
     /// Where agents listen, if there are no more of them than `most`.
-    pub fn addresses(&self, most: usize) -> Vec<SocketAddr> {
+    pub fn addresses(&self, most: usize) -> Vec<AgentAddress> {
         let addresses: Vec<_> = self.lock().values().filter_map(Runner::address).collect();
         if addresses.len() > most {
             return Vec::new();

@@ -8,6 +8,7 @@ use tucano_api::{
     settings::{Problem, Validate},
     units::Span,
 };
+use tucano_tls::Mode;
 use utoipa::ToSchema;
 
 use super::{limits::Limits, registries};
@@ -75,6 +76,8 @@ impl Default for File {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Api {
     pub(super) listen: Spanned<OneOrMany>,
+    pub(super) tls: Option<Mode>,
+    pub(super) names: Vec<Spanned<String>>,
 }
 
 impl Default for Api {
@@ -82,6 +85,8 @@ impl Default for Api {
         let address = format!("127.0.0.1:{}", tucano_api::API_PORT);
         Self {
             listen: Spanned::new(0..0, OneOrMany::One(address)),
+            tls: None,
+            names: Vec::new(),
         }
     }
 }

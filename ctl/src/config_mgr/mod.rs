@@ -29,6 +29,7 @@ use tucano_api::{
     settings::{MAX_SETTINGS_BYTES, SettingsError, parse},
     units::Span,
 };
+use tucano_tls::{Mode, authority::Name};
 
 pub use self::{
     file::RestartCommand, limits::Limits, registries::Registry, reload::ConfigManager,
@@ -50,6 +51,10 @@ pub struct Config {
     pub agent_token: Option<Token>,
     /// Where the API listens.
     pub listen: Vec<Listen>,
+    /// Whether other machines speak TLS to the API, and agents to the controller; nothing where that is not said.
+    pub tls: Option<Mode>,
+    /// Names and addresses that the API is reached by, beside those that are known.
+    pub names: Vec<Name>,
     /// The balancer.
     pub balancer: Balancer,
     /// Where alerts are sent.
@@ -158,6 +163,8 @@ impl Reader<'_> {
             token: self.token("token", file.token, file.token_file)?,
             agent_token: self.token("agent_token", file.agent_token, file.agent_token_file)?,
             listen: self.listen(&file.api.listen)?,
+            tls: file.api.tls,
+            names: self.names(&file.api.names)?,
             balancer: Balancer {
                 listen: self.addresses("balancer.listen", &file.balancer.listen)?,
                 spawn: file.balancer.spawn,
@@ -265,6 +272,19 @@ impl Reader<'_> {
             parsed.push(one);
         }
         Ok(parsed)
+    }
+
+    fn names(&self, names: &[Spanned<String>]) -> Result<Vec<Name>, SettingsError> {
+        let parse = |name: &Spanned<String>| {
+            Name::parse(name.get_ref()).ok_or_else(|| {
+                let message = format!(
+                    "api.names: {:?} is no host name and no address: write for example \"ctl.example.org\"",
+                    name.get_ref()
+                );
+                self.error(Some(name.span()), message)
+            })
+        };
+        names.iter().map(parse).collect()
     }
 
     fn addresses(

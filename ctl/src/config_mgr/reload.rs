@@ -107,6 +107,7 @@ fn fixed_at_start(old: &Config, new: &Config) -> Option<&'static str> {
     [
         ("data_dir", old.data_dir == new.data_dir),
         ("api.listen", old.listen == new.listen),
+        ("api.tls", old.tls == new.tls),
         ("[balancer]", old.balancer == new.balancer),
         (
             "limits.database_bytes",

@@ -44,7 +44,8 @@ fn every_key_reads() {
          restart_attempts = 4\nrestart_backoff = \"1s\"\nrestart_grace = \"5s\"\nrestart_timeout = \"7s\"\n\
          crash_alert_after = 2\nrecovered_after = \"8s\"\nrevisions_kept = 6\ntoken = \"0123456789abcdef\"\n\
          agent_token = \"fedcba9876543210\"\n\
-         [api]\nlisten = [\"127.0.0.1:1\", \"10.0.0.1:2\", \"stdin\"]\n\
+         [api]\nlisten = [\"127.0.0.1:1\", \"10.0.0.1:2\", \"stdin\"]\ntls = \"off\"\n\
+         names = [\"ctl.example.org\", \"10.0.0.2\"]\n\
          [balancer]\nlisten = \"0.0.0.0:80\"\nspawn = false\nprogram = \"bin/b\"\narguments = [\"--retries\", \"1\"]\n\
          [alerts]\nwebhooks = [\"https://alerts.example/x\"]\n\
          [limits]\nimage_bytes = \"1MiB\"\n\
@@ -59,6 +60,7 @@ fn every_key_reads() {
         Some(Path::new("/etc/tucano/bin/b"))
     );
     assert_eq!(config.listen.len(), 3);
+    assert_eq!((config.tls, config.names.len()), (Some(Mode::Off), 2));
     assert_eq!(config.planner.lease, Span::secs(2));
     assert_eq!(config.limits.image_bytes.0, 1 << 20);
     let argv = |n: usize| config.topology.workers[n].restart.as_ref().unwrap().argv();

@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::{Json, body::Body, extract::State};
+use axum::{Extension, Json, body::Body, extract::State};
+use bytes::Bytes;
 use tucano_api::{
-    agent::{NodeReport, ReportAccepted},
+    agent::{Certificate, CertificateRequest, NodeReport, ReportAccepted},
     error::ErrorBody,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, errors::ApiError};
-use crate::body;
+use super::{Api, auth::Peer, errors::ApiError};
+use crate::body::{self, BodyError};
 
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(report))
+    OpenApiRouter::new()
+        .routes(routes!(report))
+        .routes(routes!(certify))
 }
 
 /// Takes an agent's report.
@@ -26,14 +29,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         (status = 409, description = "Not from the one agent at the worker's address", body = ErrorBody),
         (status = 413, body = ErrorBody)))]
 async fn report(State(api): State<Arc<Api>>, body: Body) -> Result<Json<ReportAccepted>, ApiError> {
-    let limits = api.config.current().limits.clone();
-    let text = body::read(
-        "the report",
-        body,
-        ("limits.report_bytes", limits.report_bytes),
-        limits.body_idle.0,
-    )
-    .await?;
+    let text = read(&api, "the report", body).await?;
     let report: NodeReport = serde_json::from_slice(&text).map_err(|error| {
         ApiError::bad_request(
             "invalid_report",
@@ -41,4 +37,35 @@ async fn report(State(api): State<Arc<Api>>, body: Body) -> Result<Json<ReportAc
         )
     })?;
     Ok(Json(api.agents.report(report).await?))
+}
+
+/// Issues a certificate of a worker's address to its agent, which has to ask from there.
+#[utoipa::path(post, path = "/v1/certificates", tag = "agents", request_body = CertificateRequest,
+    responses(
+        (status = 200, body = Certificate),
+        (status = 400, body = ErrorBody),
+        (status = 403, description = "Not a worker of the topology, or not at its address", body = ErrorBody),
+        (status = 413, body = ErrorBody)))]
+async fn certify(
+    State(api): State<Arc<Api>>,
+    Extension(Peer(from)): Extension<Peer>,
+    body: Body,
+) -> Result<Json<Certificate>, ApiError> {
+    let text = read(&api, "the request for a certificate", body).await?;
+    let invalid = |error: String| ApiError::bad_request("invalid_certificate_request", error);
+    let request: CertificateRequest =
+        serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
+    let worker = api.agents.entitled(&request, from.ip())?;
+    let certificate = api
+        .tls
+        .sign(&request.request, worker.ip)
+        .map_err(|error| invalid(error.to_string()))?;
+    tracing::info!(node = %worker.name, ip = %worker.ip, %from, "an agent has a new certificate");
+    Ok(Json(Certificate { certificate }))
+}
+
+async fn read(api: &Api, what: &'static str, body: Body) -> Result<Bytes, BodyError> {
+    let limits = api.config.current().limits.clone();
+    let most = ("limits.report_bytes", limits.report_bytes);
+    body::read(what, body, most, limits.body_idle.0).await
 }

@@ -3,7 +3,7 @@
 //! | route | with token configured | without, on a loopback listener |
 //! |---|---|---|
 //! | `/healthz` | open | open |
-//! | `/v1/reports` | the agents' token | open |
+//! | `/v1/reports`, `/v1/certificates` | the agents' token | open |
 //! | `/v2/…`, the registry | the sysadmin's token, also as the password of any user (Basic) | as below |
 //! | `GET` of `/v2/tucano/images/blobs/…` | the agents' token, or the sysadmin's | open |
 //! | everything else | the sysadmin's token | open to programs of this machine, not to web pages |
@@ -35,6 +35,10 @@ pub struct Listener {
     /// Its local address.
     pub local: SocketAddr,
 }
+
+/// Who sent a request: the other end of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
 
 /// Lets a request pass, or answers why not.
 pub async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
@@ -100,7 +104,7 @@ impl Audience {
                 Self::Blobs
             }
             "/healthz" => Self::Everyone,
-            "/v1/reports" => Self::Agents,
+            "/v1/reports" | "/v1/certificates" => Self::Agents,
             "/v2" => Self::Registry,
             _ if path.starts_with("/v2/") => Self::Registry,
             _ => Self::Sysadmin,
@@ -290,6 +294,7 @@ mod tests {
         let of = |path: &str| Audience::of(&Method::GET, path);
         assert_eq!(of("/healthz"), Audience::Everyone);
         assert_eq!(of("/v1/reports"), Audience::Agents);
+        assert_eq!(of("/v1/certificates"), Audience::Agents);
         let blob = "/v2/tucano/images/blobs/sha256:0";
         assert_eq!(of(blob), Audience::Blobs);
         for method in [Method::HEAD, Method::DELETE, Method::PUT] {

@@ -8,7 +8,7 @@ use axum::{
 use tucano_api::error::ErrorBody;
 
 use crate::{
-    agent_mgr::ReportError,
+    agent_mgr::{NotEntitled, ReportError},
     body::BodyError,
     brain::Refused,
     config_mgr::reload::ReloadError,
@@ -168,6 +168,17 @@ impl From<ReportError> for ApiError {
             }
             ReportError::Refused(refused) => refused.into(),
         }
+    }
+}
+
+impl From<NotEntitled> for ApiError {
+    fn from(error: NotEntitled) -> Self {
+        let code = match error {
+            NotEntitled::Unknown { .. } => "unknown_node",
+            NotEntitled::Loopback { .. } => "loopback_node",
+            NotEntitled::Elsewhere { .. } => "another_address",
+        };
+        Self::new(StatusCode::FORBIDDEN, code, error.to_string())
     }
 }
 

@@ -16,7 +16,7 @@ pub mod server;
 pub mod services;
 pub mod state;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -36,12 +36,13 @@ use tracing::Span;
 
 use self::errors::ApiError;
 use crate::{
-    agent_mgr::AgentManager,
+    agent_mgr::{AgentAddress, AgentManager},
     alerts::Alerts,
     brain::{Brain, metrics::BrainMetrics},
     config_mgr::ConfigManager,
     deployer::Deployer,
     discovery::Discovery,
+    tls::Tls,
 };
 use tucano_api::{
     ids::{NodeName, ProcessId, ServiceName},
@@ -64,6 +65,8 @@ pub struct Api {
     pub discovery: Arc<Discovery>,
     /// The alerts.
     pub alerts: Arc<Alerts>,
+    /// Certificates.
+    pub tls: Arc<Tls>,
     /// What the brain counts.
     pub brain_metrics: BrainMetrics,
     /// Places for commands in processes' containers.
@@ -94,7 +97,7 @@ impl Api {
     }
 
     /// Where a node's agent is, or why that is not known.
-    fn address_of(&self, node: &NodeName) -> Result<SocketAddr, String> {
+    fn address_of(&self, node: &NodeName) -> Result<AgentAddress, String> {
         self.agents.address(node).ok_or_else(|| {
             format!(
                 "node {node} has not reported since the controller started: try again when it is alive"

@@ -3,7 +3,9 @@
 mod crowd;
 
 use std::{
-    fs, io,
+    fs,
+    future::ready,
+    io,
     net::{SocketAddr, TcpListener as StdTcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -23,9 +25,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
+use tucano_tls::Door;
 
 use self::crowd::{Crowd, Place};
-use super::auth;
+use super::auth::{self, Peer};
 use crate::config_mgr::Listen;
 
 /// Pause when no connection can be accepted, such as for lack of file descriptors.
@@ -116,6 +119,7 @@ pub struct Bounds {
 /// Serves until `stop`, then lets requests under way end for a moment.
 pub async fn serve_tcp(
     listener: TcpListener,
+    door: Door,
     router: Router,
     bounds: Bounds,
     stop: CancellationToken,
@@ -130,7 +134,7 @@ pub async fn serve_tcp(
         tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, from)) => {
                     // Answers are small and awaited.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "no TCP_NODELAY");
@@ -141,7 +145,9 @@ pub async fn serve_tcp(
                     let Some(place) = server.place(&stop).await else {
                         break;
                     };
-                    server.serve(stream, place);
+                    let door = door.clone();
+                    let entering = async move { door.enter(stream).await };
+                    server.serve(entering, Some(Peer(from)), place);
                 }
                 Err(error) => pause(&error).await,
             },
@@ -179,7 +185,7 @@ pub async fn serve_unix(
                     let Some(place) = server.place(&stop).await else {
                         break;
                     };
-                    server.serve(stream, place);
+                    server.serve(ready(Ok(stream)), None, place);
                 }
                 Err(error) => pause(&error).await,
             },
@@ -220,15 +226,31 @@ impl Server {
         stop.run_until_cancelled(self.crowd.enter()).await
     }
 
-    fn serve<S>(&self, stream: S, place: Place)
-    where
+    /// `entering` is until the connection's requests can be read: it takes no longer than a request's head may, and
+    /// holds up nobody else.
+    fn serve<S>(
+        &self,
+        entering: impl Future<Output = io::Result<S>> + Send + 'static,
+        peer: Option<Peer>,
+        place: Place,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (router, timeout) = (self.router.clone(), self.header_timeout);
         let ending = self.ending.clone();
         self.connections.spawn(async move {
+            let served = async {
+                let entered = tokio::time::timeout(timeout, entering);
+                let Some(entered) = ending.run_until_cancelled(entered).await else {
+                    return Ok(());
+                };
+                let stream = entered.map_err(io::Error::from)??;
+                connection(stream, peer, router, timeout, ending.clone(), &place)
+                    .await
+                    .map_err(io::Error::other)
+            };
             tokio::select! {
-                ended = connection(stream, router, timeout, ending, &place) => if let Err(error) = ended {
+                ended = served => if let Err(error) = ended {
                     tracing::debug!(%error, "a connection broke");
                 },
                 () = place.evicted() => tracing::debug!("an idle connection made room"),
@@ -251,6 +273,7 @@ impl Server {
 
 async fn connection<S>(
     stream: S,
+    peer: Option<Peer>,
     router: Router,
     header_timeout: Duration,
     ending: CancellationToken,
@@ -260,7 +283,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let presence = place.presence();
-    let service = tower::service_fn(move |request: hyper::Request<Incoming>| {
+    let service = tower::service_fn(move |mut request: hyper::Request<Incoming>| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         let busy = presence.clone().busy();
         let answer = router.clone().oneshot(request.map(Body::new));
         async move {

@@ -13,6 +13,8 @@ use tucano_planner::{Record, Snapshot};
 
 use self::sqlite::Database;
 
+const FILE: &str = "state.sqlite3";
+
 /// Why records could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -88,12 +90,17 @@ pub struct Store {
 }
 
 impl Store {
+    /// Whether there is a database already.
+    pub fn is_there(data_dir: &Path) -> bool {
+        data_dir.join(FILE).exists()
+    }
+
     /// Opens or creates the database of at most `limit_bytes` in `data_dir`, and reads all of it.
     ///
     /// # Errors
     /// What is wrong with the file.
     pub fn open(data_dir: &Path, limit_bytes: u64) -> Result<(Self, Snapshot), StoreError> {
-        let mut database = Database::open(&data_dir.join("state.sqlite3"), limit_bytes)?;
+        let mut database = Database::open(&data_dir.join(FILE), limit_bytes)?;
         let snapshot = database.load()?;
         let (transactions, mut queue) = mpsc::channel::<Transaction>(1);
         thread::Builder::new()
