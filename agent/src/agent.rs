@@ -18,7 +18,7 @@ use tucano_oci_runtime::{launch::LogLimits, supervisor::user_namespaces_work};
 
 use crate::{
     clock::Stopwatch,
-    confined, crypto,
+    confined,
     http::Api,
     lacking,
     monitor::{Monitor, local_address},
@@ -30,6 +30,7 @@ use crate::{
         probe, state,
     },
     settings::{DEFAULT_CGROUP, Settings},
+    tls::{Entrance, Tls},
 };
 
 /// Why the agent cannot run.
@@ -56,6 +57,9 @@ pub enum Error {
     /// The agent does not know where it is itself.
     #[error("cannot tell where this program is: {0}; name the runtime by `runtime`")]
     OwnPath(#[source] std::io::Error),
+    /// Keys and certificates cannot be used.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] tucano_tls::Error),
     /// An HTTP client cannot be made.
     #[error("cannot make an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -73,7 +77,8 @@ pub enum Error {
 /// An agent that is ready to run.
 #[derive(Debug)]
 pub struct Agent {
-    listener: TcpListener,
+    entrance: Entrance,
+    tls: Arc<Tls>,
     runner: Runner,
     monitor: Monitor,
     api: Api,
@@ -87,10 +92,11 @@ impl Agent {
             return Err(Error::NotRoot);
         }
         raise_open_files()?;
-        crypto::install();
+        tucano_tls::install_provider();
         let clock = Stopwatch::start();
         let settings = Arc::new(settings);
         let executor = Arc::new(executor(&settings)?);
+        let tls = Arc::new(Tls::open(Arc::clone(&settings), &settings.data_dir)?);
         let listener = listen(settings.listen).await?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let (runner, handle) = runner(&settings, &executor, clock).await?;
@@ -98,6 +104,7 @@ impl Agent {
         let monitor = Monitor::new(
             Arc::clone(&settings),
             Arc::clone(&executor),
+            Arc::clone(&tls),
             handle.clone(),
             address,
             agent_id.clone(),
@@ -109,9 +116,12 @@ impl Agent {
             settings.limits.clone(),
             agent_id,
         );
+        let entrance = Entrance::open(listener, tls.door()?, &settings.limits);
+        let entrance = entrance.map_err(Error::Serve)?;
         tracing::info!(%address, controller = %settings.controller, "the agent is ready");
         Ok(Self {
-            listener,
+            entrance,
+            tls,
             runner,
             monitor,
             api,
@@ -121,12 +131,13 @@ impl Agent {
 
     /// Runs until `end`. The processes go on running; the next agent adopts them.
     pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), Error> {
-        let server = axum::serve(self.listener, self.api.router());
+        let server = axum::serve(self.entrance, self.api.router());
         let handle = self.handle;
         notify::ready();
         tokio::select! {
             served = async { server.await } => served.map_err(Error::Serve),
             () = self.runner.run() => Ok(()),
+            () = self.tls.keep() => Ok(()),
             () = self.monitor.run() => Ok(()),
             () = notify::beat(async || status(&handle).await) => Ok(()),
             () = end => Ok(()),
@@ -155,13 +166,14 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 
 /// What carries out the steps of a node's processes, by these settings; it holds the data directory's lock.
 pub fn executor(settings: &Settings) -> Result<Executor, Error> {
-    crypto::install();
+    tucano_tls::install_provider();
     let data = state::DataDir::open(&settings.data_dir)?;
     let images = Images::open(images::Options {
         store: &data.images(),
         layers: &data.layers(),
         controller: &settings.controller,
         token: settings.token.clone(),
+        trust: settings.trust.as_ref(),
         layer_bytes: settings.limits.layer_bytes.0,
         layer_pulls: settings.limits.layer_pulls,
         prefetches: settings.limits.prefetches,
@@ -235,7 +247,7 @@ async fn runner(
         fallback_name: fallback_name(settings, desired.as_ref().map(|set| &set.node))?,
         desired,
         controller_wait: settings.controller_wait.0,
-        notes: lacking::told(executor),
+        notes: lacking::told(executor, settings),
     };
     let client = probe::client()?;
     Ok(Runner::new(Arc::clone(executor), client, clock, beginning))

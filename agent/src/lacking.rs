@@ -5,10 +5,10 @@ use std::path::Path;
 
 use tucano_oci_runtime::cgroup;
 
-use crate::{controllers, runner::execute::Executor};
+use crate::{controllers, runner::execute::Executor, settings::Settings};
 
 /// A sentence for each; logs them.
-pub(crate) fn told(executor: &Executor) -> Vec<String> {
+pub(crate) fn told(executor: &Executor, settings: &Settings) -> Vec<String> {
     let notes: Vec<_> = user_namespaces(executor.user_namespaces)
         .into_iter()
         .chain(executor.network.lacking())
@@ -17,6 +17,7 @@ pub(crate) fn told(executor: &Executor) -> Vec<String> {
             controllers::is_unified(),
             cgroup::try_device_filter,
         ))
+        .chain(settings.plain_wire())
         .chain(pressure(Path::new("/proc/pressure")))
         .collect();
     for note in &notes {

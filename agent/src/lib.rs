@@ -5,6 +5,7 @@
 //!   listed in [`runner::state`].
 //! - [`monitor`]: metrics of the node and of each process, reported whole.
 //! - [`http`]: what the controller asks of the agent.
+//! - [`tls`]: the agent's certificate, and the door that connections come in by.
 //! - [`logs`]: the processes' kept output.
 //! - [`agent`]: all of it put together.
 
@@ -13,7 +14,6 @@ pub mod arguments;
 pub mod clock;
 pub mod confined;
 mod controllers;
-mod crypto;
 mod errors;
 pub mod files;
 pub mod http;
@@ -22,3 +22,4 @@ pub mod logs;
 pub mod monitor;
 pub mod runner;
 pub mod settings;
+pub mod tls;

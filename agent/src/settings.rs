@@ -15,6 +15,8 @@ use tucano_api::{
     units::{Bytes, Span},
 };
 
+use tucano_tls::{CA_FILE, Mode, Trust};
+
 use crate::runner::network::{PortRange, Subnet};
 
 /// Parent of the processes' cgroups, where neither the configuration nor the command line names one.
@@ -24,8 +26,17 @@ pub const DEFAULT_CGROUP: &str = "tucano";
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Address of the controller's API, such as `http://10.0.0.1:7070`.
+    /// Address of the controller's API, such as `https://10.0.0.1:7070`.
     pub controller: String,
+    /// Whether what goes to and from other machines is TLS; nothing where `controller` says it.
+    #[serde(default)]
+    pub tls: Option<Mode>,
+    /// The certificate of the cluster's authority.
+    #[serde(default = "default_ca_file")]
+    pub ca_file: PathBuf,
+    /// What that file has, where it is needed, or there.
+    #[serde(skip)]
+    pub trust: Option<Trust>,
     /// What the agent presents to the controller and expects from it.
     #[serde(default)]
     pub token: Option<Token>,
@@ -172,6 +183,10 @@ pub struct Limits {
     pub log_bytes: Bytes,
     /// Largest image, unpacked.
     pub layer_bytes: Bytes,
+    /// Connections that may be before their first request at the same time.
+    pub handshakes: usize,
+    /// Longest time until a connection is ready for one.
+    pub handshake_timeout: Span,
 }
 
 impl Default for Limits {
@@ -191,6 +206,8 @@ impl Default for Limits {
             log_lines: 10_000,
             log_bytes: Bytes::mib(4),
             layer_bytes: Bytes(32 << 30),
+            handshakes: 64,
+            handshake_timeout: Span::secs(10),
         }
     }
 }
@@ -243,6 +260,18 @@ pub enum LoadError {
         #[source]
         source: std::io::Error,
     },
+    /// The file with the authority's certificate is of no use.
+    #[error("ca_file: {0}")]
+    Ca(#[from] tucano_tls::Error),
+    /// It is not there.
+    #[error(
+        "ca_file {path} is not there: copy the controller's {CA_FILE} to it (or <data_dir>/tls/ca.pem, where the controller \
+         runs without packages), as you do with its agent-token"
+    )]
+    NoCa {
+        /// The file.
+        path: PathBuf,
+    },
     /// It holds no token.
     #[error("token_file {path} is empty: write the agent_token of the controller into it")]
     EmptyToken {
@@ -262,7 +291,41 @@ impl Settings {
         if let Some(file) = &settings.token_file {
             settings.token = Some(read_token(file)?);
         }
+        settings.trust = settings.read_trust()?;
         Ok(settings)
+    }
+
+    fn read_trust(&self) -> Result<Option<Trust>, LoadError> {
+        let trust = match self.wire() {
+            Mode::On => Trust::read(&self.ca_file)?,
+            Mode::Off => None,
+        };
+        let is_needed = self.controller.starts_with("https:");
+        match trust {
+            None if is_needed => Err(LoadError::NoCa {
+                path: self.ca_file.clone(),
+            }),
+            other => Ok(other),
+        }
+    }
+
+    /// Whether what goes to and from other machines is TLS.
+    pub fn wire(&self) -> Mode {
+        let is_plain = self.controller.starts_with("http:") && !is_loopback(&self.controller);
+        let default = if is_plain { Mode::Off } else { Mode::On };
+        self.tls.unwrap_or(default)
+    }
+
+    /// What there is to say of a wire that is plain HTTP, and nobody has said that it is to be.
+    pub fn plain_wire(&self) -> Option<String> {
+        let is_meant = self.tls.is_some() || self.wire() == Mode::On;
+        (!is_meant).then(|| {
+            format!(
+                "what goes between this node and the controller is plain HTTP: write controller = {:?} and a ca_file into \
+                 agent.toml, or tls = \"off\" where something else protects the network",
+                self.controller.replacen("http:", "https:", 1)
+            )
+        })
     }
 
     /// Longest time that one report may take.
@@ -274,6 +337,7 @@ impl Settings {
 impl Validate for Settings {
     fn validate(&self) -> Result<(), Problem> {
         check_controller(&self.controller)?;
+        self.check_tls()?;
         self.check_token()?;
         self.check_names()?;
         if !(Span::millis(50)..=Span::secs(3600)).contains(&self.publish_interval) {
@@ -305,6 +369,20 @@ impl Validate for Settings {
 }
 
 impl Settings {
+    fn check_tls(&self) -> Result<(), Problem> {
+        let is_tls = self.controller.starts_with("https:");
+        let message = match self.tls {
+            Some(Mode::On) if !is_tls && !is_loopback(&self.controller) => {
+                "is \"on\", and yet controller is an http:// address: write https:// there"
+            }
+            Some(Mode::Off) if is_tls => {
+                "is \"off\", and yet controller is an https:// address: write http:// there, or remove this"
+            }
+            _ => return Ok(()),
+        };
+        Err(Problem::new("tls", message))
+    }
+
     fn check_token(&self) -> Result<(), Problem> {
         match (&self.token, &self.token_file) {
             (Some(_), Some(_)) => Err(Problem::new(
@@ -358,6 +436,7 @@ impl Validate for Limits {
             ("followers", self.followers, 4096),
             ("sessions", self.sessions, 1024),
             ("log_lines", self.log_lines, 1_000_000),
+            ("handshakes", self.handshakes, 10_000),
         ] {
             if !(1..=most).contains(&value) {
                 return Err(Problem::new(
@@ -384,6 +463,12 @@ impl Validate for Limits {
                 "write a duration from 10ms to 1h",
             ));
         }
+        if !(Span::millis(100)..=Span::secs(600)).contains(&self.handshake_timeout) {
+            return Err(Problem::new(
+                "limits.handshake_timeout",
+                "write a duration from 100ms to 10m",
+            ));
+        }
         if !(Bytes(4096)..=Bytes::mib(256)).contains(&self.body_bytes) {
             return Err(Problem::new(
                 "limits.body_bytes",
@@ -395,12 +480,13 @@ impl Validate for Limits {
 }
 
 fn check_controller(url: &str) -> Result<(), Problem> {
-    let usable = reqwest::Url::parse(url)
-        .is_ok_and(|url| url.scheme() == "http" && url.has_host() && url.path() == "/");
+    let usable = reqwest::Url::parse(url).is_ok_and(|url| {
+        ["http", "https"].contains(&url.scheme()) && url.has_host() && url.path() == "/"
+    });
     if usable && !url.ends_with('/') {
         return Ok(());
     }
-    let message = format!("{url:?} is not usable: write for example \"http://10.0.0.1:7070\"");
+    let message = format!("{url:?} is not usable: write for example \"https://10.0.0.1:7070\"");
     Err(Problem::new("controller", message))
 }
 
@@ -418,7 +504,17 @@ fn read_token(path: &Path) -> Result<Token, LoadError> {
     Ok(Token::from(secret))
 }
 
-/// A file's text, not read further than a configuration may be long.
+/// Whether an address is this machine's own, whatever a name server says.
+pub(crate) fn is_loopback(url: &str) -> bool {
+    let url = reqwest::Url::parse(url).ok();
+    let host = url
+        .as_ref()
+        .and_then(reqwest::Url::host_str)
+        .unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
 /// Parents of cgroups are named as systemd names its units, and never lead upwards.
 pub(crate) fn check_cgroup(path: &str) -> Result<(), &'static str> {
     let plain = |part: &str| {
@@ -432,6 +528,7 @@ pub(crate) fn check_cgroup(path: &str) -> Result<(), &'static str> {
     Err("write a path such as \"tucano\" or \"/system.slice/tucano-processes.service\"")
 }
 
+/// A file's text, not read further than a configuration may be long.
 fn read_bounded(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
@@ -441,6 +538,9 @@ fn read_bounded(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
+fn default_ca_file() -> PathBuf {
+    tucano_tls::CA_FILE.into()
+}
 fn default_data_dir() -> PathBuf {
     "/var/lib/tucano/agent".into()
 }
@@ -506,6 +606,12 @@ mod tests {
                 "limits.processes: write a number from 1 to",
             ),
             ("[limits]\nready_networks = 257", "from 0 to 256"),
+            (
+                "[limits]\nhandshakes = 0",
+                "limits.handshakes: write a number",
+            ),
+            ("[limits]\nhandshake_timeout = \"1ms\"", "from 100ms"),
+            ("tls = \"on\"", "write https:// there"),
             ("[limits]\nbody_bytes = \"1KiB\"", "limits.body_bytes"),
             (
                 "[limits]\ntracked_connections = 100000000",
@@ -524,13 +630,73 @@ mod tests {
     fn a_controller_that_is_no_http_address_is_refused() {
         for url in [
             "10.0.0.1:7070",
-            "https://10.0.0.1",
+            "ftp://10.0.0.1",
             "http://a/b",
             "http://a:1/",
         ] {
             let message = read(&format!("controller = \"{url}\"\ntoken = \"s\"")).unwrap_err();
-            assert!(message.contains("http://10.0.0.1:7070"), "{url}: {message}");
+            assert!(
+                message.contains("https://10.0.0.1:7070"),
+                "{url}: {message}"
+            );
         }
+    }
+
+    #[test]
+    fn the_address_of_the_controller_says_what_goes_over_the_wire() {
+        for (controller, tls, expected, is_told) in [
+            ("https://10.0.0.1:7070", "", Mode::On, false),
+            ("https://ctl.example", "tls = \"on\"", Mode::On, false),
+            ("http://127.0.0.1:7070", "", Mode::On, false),
+            ("http://[::1]:7070", "tls = \"on\"", Mode::On, false),
+            ("http://localhost:7070", "tls = \"off\"", Mode::Off, false),
+            ("http://10.0.0.1:7070", "", Mode::Off, true),
+            ("http://10.0.0.1:7070", "tls = \"off\"", Mode::Off, false),
+        ] {
+            let settings = read(&format!(
+                "controller = \"{controller}\"\ntoken = \"s\"\n{tls}"
+            ));
+            let settings = settings.unwrap();
+            assert_eq!(settings.wire(), expected, "{controller} {tls}");
+            let told = settings.plain_wire();
+            assert_eq!(told.is_some(), is_told, "{controller} {tls}");
+            assert!(told.is_none_or(|told| told.contains("https://10.0.0.1:7070")));
+        }
+        let message = read("controller = \"https://a\"\ntoken = \"s\"\ntls = \"off\"").unwrap_err();
+        assert!(message.contains("write http:// there"), "{message}");
+    }
+
+    #[test]
+    fn without_the_authoritys_certificate_there_is_no_tls() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ca, file) = (
+            directory.path().join("ca.pem"),
+            directory.path().join("agent.toml"),
+        );
+        let load = |controller: &str| {
+            let text = format!("controller = \"{controller}\"\ntoken = \"s\"\nca_file = {ca:?}");
+            fs::write(&file, text).unwrap();
+            Settings::load(&file).map_err(|error| error.to_string())
+        };
+        let message = load("https://10.0.0.1:7070").unwrap_err();
+        assert!(
+            message.contains("copy the controller's /etc/tucano/ca.pem"),
+            "{message}"
+        );
+        for plain in ["http://10.0.0.1:7070", "http://127.0.0.1:7070"] {
+            assert!(load(plain).unwrap().trust.is_none());
+        }
+        let authority = tucano_tls::Authority::open(&directory.path().join("tls")).unwrap();
+        fs::write(&ca, authority.pem()).unwrap();
+        for tls in ["https://10.0.0.1:7070", "http://127.0.0.1:7070"] {
+            assert!(load(tls).unwrap().trust.is_some());
+        }
+        fs::write(&ca, "x").unwrap();
+        let message = load("https://10.0.0.1:7070").unwrap_err();
+        assert!(
+            message.contains("ca.pem: there is no certificate"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -43,6 +43,10 @@ pub struct Global {
     /// File that holds the token.
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
+    /// Certificate of the cluster's authority, which vouches for the controller of an https:// address. Otherwise that is
+    /// /etc/tucano/ca.pem, if there is one, or else the system's authorities.
+    #[arg(long, global = true, env = "TUCANO_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Print the API's JSON instead of a table.
     #[arg(long, global = true)]
     pub json: bool,

@@ -1,8 +1,8 @@
 //! Requests to the controller, and what its answers mean for the exit code.
 
-use std::{convert::Infallible, error::Error as _, fmt, str::FromStr, time::Duration};
+use std::{convert::Infallible, error::Error as _, fmt, path::Path, str::FromStr, time::Duration};
 
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, multipart::Form};
+use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, Url, multipart::Form};
 use serde::de::DeserializeOwned;
 use tucano_api::error::ErrorBody;
 use tucano_oci_distribution::{
@@ -10,6 +10,7 @@ use tucano_oci_distribution::{
     client::{Credentials, Options, Remote, Secret},
 };
 use tucano_oci_session::UPGRADE;
+use tucano_tls::{CA_FILE, Trust};
 
 use crate::{Error, args::Global};
 
@@ -43,6 +44,7 @@ pub struct Client {
     http: reqwest::Client,
     api: Url,
     token: Option<Token>,
+    trust: Option<Trust>,
 }
 
 impl Client {
@@ -60,10 +62,8 @@ impl Client {
             }
             None => global.token.clone(),
         };
-        // The provider of cryptography is a choice of the process; where it was made already, that one serves.
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
+        tucano_tls::install_provider();
+        let trust = trust(&api, global.ca_file.as_deref())?;
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .user_agent(concat!("tucano/", env!("CARGO_PKG_VERSION")));
@@ -71,10 +71,20 @@ impl Client {
             // A proxy of the environment cannot reach this machine's loopback interface.
             http = http.no_proxy();
         }
+        if let Some(trust) = &trust {
+            let authorities = Certificate::from_pem_bundle(trust.pem().as_bytes());
+            let authorities = authorities.map_err(|error| Error::Usage(describe(&error)))?;
+            http = http.tls_certs_only(authorities);
+        }
         let http = http
             .build()
             .map_err(|error| Error::Usage(describe(&error)))?;
-        Ok(Self { http, api, token })
+        Ok(Self {
+            http,
+            api,
+            token,
+            trust,
+        })
     }
 
     /// Where the controller is.
@@ -154,7 +164,11 @@ impl Client {
         let remote = Remote::new(Options {
             base: self.api().to_owned(),
             credentials,
-            authorities: None,
+            authorities: self
+                .trust
+                .as_ref()
+                .map(|trust| trust.pem().as_bytes().to_vec()),
+            only_those: true,
             silence: ANSWER,
             proxies: !is_loopback(&self.api),
         });
@@ -214,6 +228,12 @@ impl Client {
     }
 
     fn unsent(&self, error: reqwest::Error, step: &'static str) -> Error {
+        if is_about_certificates(&error) {
+            return Error::Unverified {
+                api: self.api().to_owned(),
+                reason: root_cause(&error),
+            };
+        }
         if error.is_connect() {
             return Error::Unreachable {
                 api: self.api().to_owned(),
@@ -267,6 +287,43 @@ fn parse_api(text: &str) -> Result<Url, Error> {
     let usable =
         ["http", "https"].contains(&url.scheme()) && url.has_host() && url.query().is_none();
     usable.then_some(url).ok_or_else(wrong)
+}
+
+/// Who may say that the controller is who it is; nobody where the address is plain HTTP, and nothing where the system knows.
+fn trust(api: &Url, file: Option<&Path>) -> Result<Option<Trust>, Error> {
+    if api.scheme() != "https" {
+        return Ok(None);
+    }
+    let path = file.unwrap_or(Path::new(CA_FILE));
+    let trust = Trust::read(path).map_err(|error| Error::Usage(error.to_string()))?;
+    match (&trust, file) {
+        (None, Some(named)) => {
+            let message = format!(
+                "--ca-file {} is not there: copy {CA_FILE} of the controller's machine to it",
+                named.display()
+            );
+            Err(Error::Usage(message))
+        }
+        _ => Ok(trust),
+    }
+}
+
+/// Whether a connection came to nothing because of who answered there.
+fn is_about_certificates(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let of_io = inner
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::InvalidCertificate(_)) =
+            of_io.or_else(|| inner.downcast_ref::<rustls::Error>())
+        {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 fn is_loopback(url: &Url) -> bool {

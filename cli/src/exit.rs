@@ -12,7 +12,7 @@ Exit codes:
   2  the command line makes no sense
   3  the configuration or the image was refused
   4  not all processes became healthy in time; what was configured stands
-  5  the controller cannot be reached
+  5  the controller cannot be reached, or be told to be it
   6  the token is missing or wrong
   7  there is no such service or process
 exec ends with its command's own, or with 125.";
@@ -44,6 +44,18 @@ pub enum Error {
         /// Where it was looked for.
         api: String,
         /// Why it cannot be reached.
+        reason: String,
+    },
+    /// Who answers is not known to be the controller.
+    #[error(
+        "what answers at {api} cannot be told to be the cluster's controller ({reason}): give the cluster's certificate with \
+         --ca-file or TUCANO_CA_FILE, a copy of the controller's /etc/tucano/ca.pem, and name the controller as its \
+         certificate does (`names` in [api] of ctl.toml adds names)"
+    )]
+    Unverified {
+        /// Where it was looked for.
+        api: String,
+        /// What is wrong with its certificate.
         reason: String,
     },
     /// The controller wants another token.
@@ -131,7 +143,7 @@ impl Error {
             Self::Usage(_) => 2,
             Self::Settings(_) | Self::Refused(_) => 3,
             Self::NotHealthy(_) => 4,
-            Self::Unreachable { .. } => 5,
+            Self::Unreachable { .. } | Self::Unverified { .. } => 5,
             Self::Unauthorized(_) => 6,
             Self::NotFound(_) => 7,
             Self::Command(code) => *code,

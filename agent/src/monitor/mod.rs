@@ -25,6 +25,7 @@ use crate::{
     errors::innermost,
     runner::{Handle, Snapshot, execute::Executor},
     settings::Settings,
+    tls::{Tls, client},
 };
 
 /// Changes that come within this time go into one report.
@@ -50,6 +51,7 @@ enum Failure {
 pub struct Monitor {
     settings: Arc<Settings>,
     executor: Arc<Executor>,
+    tls: Arc<Tls>,
     runner: Handle,
     client: reqwest::Client,
     node: NodeMonitor,
@@ -68,14 +70,13 @@ impl Monitor {
     pub fn new(
         settings: Arc<Settings>,
         executor: Arc<Executor>,
+        tls: Arc<Tls>,
         runner: Handle,
         listen: SocketAddr,
         agent_id: String,
     ) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
+        let client = client(settings.trust.as_ref())?
             .timeout(settings.report_timeout())
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             .build()?;
         Ok(Self {
             node: NodeMonitor::new(&settings),
@@ -86,6 +87,7 @@ impl Monitor {
             apis: None,
             settings,
             executor,
+            tls,
             runner,
             client,
             listen,
@@ -94,6 +96,7 @@ impl Monitor {
 
     /// Reports until the future is dropped.
     pub async fn run(mut self) {
+        self.tls.ready().await;
         let mut snapshots = self.runner.snapshots();
         loop {
             let started = Instant::now();

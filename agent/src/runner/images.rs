@@ -23,6 +23,7 @@ use prefetch::Prefetched;
 use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore, SemaphorePermit};
 use tucano_api::ids::Digest;
 use tucano_oci_image::{Form, Helper, Image, Layers, Limits, Platform, Store};
+use tucano_tls::Trust;
 
 use crate::settings::{Token, Unpack};
 
@@ -71,6 +72,8 @@ pub struct Options<'a> {
     pub controller: &'a str,
     /// What the agent presents to it.
     pub token: Option<Token>,
+    /// Who says that the controller is who it is.
+    pub trust: Option<&'a Trust>,
     /// Largest layer, unpacked, in bytes.
     pub layer_bytes: u64,
     /// Layers fetched and unpacked at once.
@@ -103,7 +106,12 @@ impl Images {
                 source: Box::new(source),
             }
         };
-        let fetcher = Fetcher::new(options.controller, options.token, options.stalled)?;
+        let fetcher = Fetcher::new(
+            options.controller,
+            options.token,
+            options.trust,
+            options.stalled,
+        )?;
         Ok(Self {
             store: Store::open(options.store, limits.clone()).map_err(open(options.store))?,
             layers: open_layers(options.layers, limits, options.unpack, options.helper)?,

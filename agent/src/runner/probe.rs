@@ -236,7 +236,7 @@ mod tests {
                 }
             }
         });
-        crate::crypto::install();
+        tucano_tls::install_provider();
         Prober {
             address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
             config: Config {

@@ -3,6 +3,7 @@
 //! - `<data_dir>/lock`: held by the running agent,
 //! - `<data_dir>/desired.json`: the last desired set,
 //! - `<data_dir>/apis.json`: what processes are kept from, as the controller said last,
+//! - `<data_dir>/tls/`: the agent's key and certificate, see [`crate::tls`],
 //! - `<data_dir>/processes/<id>/process.json`: [`Record`] of a process,
 //! - `<data_dir>/processes/<id>/home/`: the container's home directory, which belongs to the runtime,
 //! - `<data_dir>/processes/<id>/etc/`: its hosts, hostname and resolv.conf,

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -12,6 +12,7 @@ use std::{
 
 use tokio::task::JoinSet;
 use tucano_api::units::Bytes;
+use tucano_tls::Authority;
 use tucano_vhost::{Host, HostOptions, Network, NetworkOptions};
 
 use super::{
@@ -56,10 +57,21 @@ impl Cluster {
             programs: JoinSet::new(),
             controller_starts: Arc::default(),
         };
+        // Made before the controller starts, so that its agents have the certificate from the beginning.
+        let tls = data_of(&ctl).join("tls");
+        Authority::open(&tls).map_err(|error| Error::Dev(error.to_string()))?;
+        let ca_file = tls.join("ca.pem");
         cluster.start_controller(programs, directory, &ctl, &token, sockets)?;
         let memory = settings::memory_share(workers)?;
         for worker in cluster.workers.clone() {
-            cluster.start_agent(programs, directory, &ctl, &worker, &token, memory)?;
+            cluster.start_agent(
+                programs,
+                directory,
+                &ctl,
+                &worker,
+                (&ca_file, &token),
+                memory,
+            )?;
         }
         Ok(cluster)
     }
@@ -85,10 +97,10 @@ impl Cluster {
         programs: &Programs,
         directory: &Directory,
         ctl: &Host,
-        token: &std::path::Path,
+        token: &Path,
         (api, balancer): (TcpListener, TcpListener),
     ) -> Result<(), Error> {
-        let data_dir = ctl.directory().join("data");
+        let data_dir = data_of(ctl);
         let config = ctl.directory().join("ctl.toml");
         settings::write(
             &config,
@@ -128,14 +140,14 @@ impl Cluster {
         directory: &Directory,
         ctl: &Host,
         worker: &Host,
-        token: &std::path::Path,
+        secrets: (&Path, &Path),
         memory: Bytes,
     ) -> Result<(), Error> {
-        let data_dir = worker.directory().join("data");
+        let data_dir = data_of(worker);
         let config = worker.directory().join("agent.toml");
         settings::write(
             &config,
-            &settings::Agent::new(&data_dir, token, ctl, worker, memory),
+            &settings::Agent::new(&data_dir, secrets, ctl, worker, memory),
         )?;
         self.keep_running(Program {
             name: format!("tucano_agentd of {}", worker.name()),
@@ -153,6 +165,10 @@ impl Cluster {
         self.programs
             .spawn(keep_running(self.network.clone(), program));
     }
+}
+
+fn data_of(host: &Host) -> PathBuf {
+    host.directory().join("data")
 }
 
 /// The programs of the cluster; looked for before anything is made.

@@ -126,6 +126,7 @@ fn client_of(api: SocketAddr) -> Result<Client, Error> {
         api: format!("http://{api}"),
         token: None,
         token_file: None,
+        ca_file: None,
         json: false,
     })
 }

@@ -71,6 +71,7 @@ impl<'a> Controller<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct Agent<'a> {
     controller: String,
+    ca_file: &'a Path,
     token_file: &'a Path,
     data_dir: &'a Path,
     publish_interval: Span,
@@ -83,13 +84,14 @@ pub(super) struct Agent<'a> {
 impl<'a> Agent<'a> {
     pub(super) fn new(
         data_dir: &'a Path,
-        token: &'a Path,
+        (ca_file, token): (&'a Path, &'a Path),
         ctl: &Host,
         worker: &'a Host,
         memory: Bytes,
     ) -> Self {
         Self {
-            controller: format!("http://{}:{API_PORT}", ctl.ip()),
+            controller: format!("https://{}:{API_PORT}", ctl.ip()),
+            ca_file,
             token_file: token,
             data_dir,
             publish_interval: PUBLISH_INTERVAL,

@@ -44,6 +44,7 @@ impl Registry {
             base: format!("{scheme}://{}", self.address),
             credentials: self.credentials.clone(),
             authorities: self.authorities.clone(),
+            only_those: false,
             silence: limits.body_idle.0,
             proxies: true,
         })

@@ -82,6 +82,8 @@ pub struct Options {
     pub credentials: Credentials,
     /// More certificate authorities, in PEM, than the system's.
     pub authorities: Option<Vec<u8>>,
+    /// Whether the system's are not believed, then.
+    pub only_those: bool,
     /// Longest silence before a transfer counts as broken.
     pub silence: Duration,
     /// Whether the environment's proxies are used.
@@ -125,7 +127,10 @@ impl Remote {
         if let Some(pem) = &options.authorities {
             let authorities = Certificate::from_pem_bundle(pem)
                 .map_err(|error| unusable(format!("its certificate authorities: {error}")))?;
-            http = http.tls_certs_merge(authorities);
+            http = match options.only_those {
+                true => http.tls_certs_only(authorities),
+                false => http.tls_certs_merge(authorities),
+            };
         }
         if !options.proxies {
             http = http.no_proxy();

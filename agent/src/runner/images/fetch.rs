@@ -9,6 +9,7 @@ use tucano_oci_distribution::{
     client::{self, Credentials, Options, Remote, Secret},
 };
 use tucano_oci_image::{Error as ImageError, Store};
+use tucano_tls::Trust;
 
 use super::{Error, store_error};
 use crate::settings::Token;
@@ -25,6 +26,7 @@ impl Fetcher {
     pub(super) fn new(
         controller: &str,
         token: Option<Token>,
+        trust: Option<&Trust>,
         stalled: Duration,
     ) -> Result<Self, Error> {
         let credentials = token.map_or(Credentials::Anonymous, |token| {
@@ -33,7 +35,8 @@ impl Fetcher {
         let registry = Remote::new(Options {
             base: controller.to_owned(),
             credentials,
-            authorities: None,
+            authorities: trust.map(|trust| trust.pem().as_bytes().to_vec()),
+            only_those: true,
             silence: stalled,
             proxies: false,
         });

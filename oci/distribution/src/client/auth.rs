@@ -207,6 +207,7 @@ mod tests {
             base: base.to_owned(),
             credentials: Credentials::Anonymous,
             authorities: None,
+            only_those: false,
             silence: std::time::Duration::from_secs(1),
             proxies: false,
         })

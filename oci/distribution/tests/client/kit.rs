@@ -95,6 +95,7 @@ pub(crate) fn remote_at(
         base: base.to_owned(),
         credentials,
         authorities,
+        only_those: false,
         silence: Duration::from_secs(30),
         proxies: false,
     })
