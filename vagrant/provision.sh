@@ -5,8 +5,9 @@
 #   provision.sh controller --ip IP --worker NAME=IP [--worker NAME=IP]... [--lease TIME] --files DIRECTORY
 #   provision.sh worker --name NAME --ip IP --controller IP --files DIRECTORY
 #
-# DIRECTORY holds the packages (*.deb) and agent-token, which is removed once it is installed; for a controller also hello.tar
-# and service.toml, the image and the configuration of images/hello. A controller waits for its workers.
+# DIRECTORY holds the packages (*.deb); agent-token, which is removed once it is installed; ca.pem, the certificate of the cluster's
+# authority; for a controller also ca-key.pem, its key, which is removed too, and hello.tar and service.toml, the image and the
+# configuration of images/hello. A controller waits for its workers.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
@@ -55,6 +56,7 @@ make_controller() {
     install_tools
     install_packages tucano-ctl tucano-cli
     install_token root:tucano 0640 tucano-ctl.service
+    install_authority
     controller_settings >"$SETTINGS"
     tucano_ctld --config "$SETTINGS" --check
     put "$SETTINGS" /etc/tucano/ctl.toml tucano-ctl.service
@@ -72,6 +74,7 @@ make_worker() {
     [ -n "$controller" ] || fail "--controller is missing"
     install_packages tucano-agent
     install_token root:root 0600 tucano-agent.service
+    install_certificate root:root /etc/tucano/ca.pem tucano-agent.service
     worker_settings >"$SETTINGS"
     tucano_agentd --config "$SETTINGS" --check
     put "$SETTINGS" /etc/tucano/agent.toml tucano-agent.service
@@ -106,7 +109,7 @@ END
 worker_settings() {
     cat <<END
 # Written by provision.sh.
-controller = "http://$controller:7070"
+controller = "https://$controller:7070"
 token_file = "/etc/tucano/agent-token"
 listen = "$ip:7071"
 ip = "$ip"
@@ -199,6 +202,31 @@ install_token() {
         rm -f "$upload"
     fi
     [ -s "$token" ] || fail "$upload is missing"
+}
+
+# Owner, place and reader of the certificate of the cluster's authority.
+install_certificate() {
+    local upload=$files/ca.pem
+    if [ -e "$upload" ]; then
+        chown "$1" "$upload"
+        chmod 0644 "$upload"
+        put "$upload" "$2" "$3"
+    fi
+    [ -s "$2" ] || fail "$upload is missing"
+}
+
+# In place of the one that the package's controller made at its first start: workers have had its certificate before.
+install_authority() {
+    local tls=/var/lib/tucano/ctl/tls upload=$files/ca-key.pem
+    if [ -e "$upload" ]; then
+        install --directory --owner=tucano --group=tucano --mode=0700 "$tls"
+        chown tucano:tucano "$upload"
+        chmod 0600 "$upload"
+        put "$upload" "$tls/ca-key.pem" tucano-ctl.service
+        rm -f "$upload"
+    fi
+    [ -s "$tls/ca-key.pem" ] || fail "$upload is missing"
+    install_certificate tucano:tucano "$tls/ca.pem" tucano-ctl.service
 }
 
 # put FILE PATH UNIT: installs a file with its owner and mode, and notes that the unit is to read it, unless it is there already.

@@ -42,7 +42,8 @@ impl Shell {
 
     fn tucano(&self, arguments: &[&str]) -> Command {
         let mut command = self.0.on_network(programs().join("tucano"));
-        command.args(["--api", &format!("http://{}:7070", self.0.ctl().ip())]);
+        command.args(["--api", &self.0.api()]);
+        command.env("TUCANO_CA_FILE", self.0.ca_file());
         command.env("TUCANO_TOKEN", TOKEN).args(arguments);
         command
     }
@@ -120,9 +121,10 @@ fn who_sits_at_a_terminal_has_one_inside() {
     }
     let shell = Shell::start();
     let line = format!(
-        "{} --api http://{}:7070 exec hello -- /bin/busybox sh -c 'busybox tty; echo $TERM; exit 3'",
+        "{} --api {} --ca-file {} exec hello -- /bin/busybox sh -c 'busybox tty; echo $TERM; exit 3'",
         programs().join("tucano").display(),
-        shell.0.ctl().ip()
+        shell.0.api(),
+        shell.0.ca_file().display(),
     );
     // A terminal of its own.
     let said = shell

@@ -7,3 +7,4 @@ mod exec;
 mod limits;
 mod placement;
 mod remove;
+mod tls;

@@ -111,7 +111,13 @@ fn furnish(host: &Host, settings: &Path) -> PathBuf {
     let directory = host.directory().join("guest");
     let tree = directory.join("tree");
     fs::create_dir_all(&tree).unwrap();
-    fs::copy(settings, tree.join("agent.toml")).unwrap();
+    // A guest's own /tmp hides where the cluster's files are.
+    let text = fs::read_to_string(settings).unwrap();
+    let ca_file = settings.with_file_name("ca.pem");
+    let on_disk = text.replace(ca_file.to_str().unwrap(), "/mnt/disk/ca.pem");
+    assert_ne!(on_disk, text);
+    fs::write(tree.join("agent.toml"), on_disk).unwrap();
+    fs::copy(ca_file, tree.join("ca.pem")).unwrap();
     make_disk(&directory.join("disk"), Some(&tree));
     directory
 }

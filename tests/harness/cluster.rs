@@ -35,6 +35,8 @@ pub struct Options {
     pub workers: usize,
     /// Lines put at the top of ctl.toml.
     pub ctl_settings: String,
+    /// Lines put into `[api]` of ctl.toml.
+    pub api_settings: String,
     /// Lines put into each agent.toml.
     pub agent_settings: String,
     /// Size of a file system of its own for the controller's data, as tmpfs's `size` option has it.
@@ -58,6 +60,7 @@ impl Default for Options {
             workers: 3,
             ctl_settings: "lease = \"2s\"\ndrain = \"500ms\"\nrebalance_after = \"2s\"\n"
                 .to_owned(),
+            api_settings: String::new(),
             agent_settings: "publish_interval = \"300ms\"\nunused_images_kept = \"0s\"\n"
                 .to_owned(),
             ctl_disk: None,
@@ -133,6 +136,7 @@ impl Cluster {
             mount_disk(cluster.on_worker(0, "mount"), size, &cluster.agent_data(0));
         }
         cluster.start_ctld();
+        cluster.take_authority();
         for index in 0..options.workers {
             cluster.start_agent(index);
         }
@@ -140,13 +144,31 @@ impl Cluster {
         cluster
     }
 
+    /// Copies the certificate of the cluster's authority, as the controller's package does, for agents and users.
+    fn take_authority(&mut self) {
+        let ca = self.ca_file();
+        self.wait("the authority's certificate", || {
+            let copied = self
+                .on_ctl(programs().join("tucano_ctld"))
+                .arg("--config")
+                .arg(self.path("ctl.toml"))
+                .arg("--write-ca")
+                .arg(&ca)
+                .output()
+                .expect("the controller's program runs");
+            copied.status.success().then_some(())
+        });
+        self.user.trust(&fs::read(ca).expect("the certificate"));
+    }
+
     fn write_settings(&self, options: &Options) {
         fs::write(self.path("ctl.toml"), self.ctl_toml(options)).expect("ctl.toml");
         for index in 0..options.workers {
             let text = format!(
-                "controller = \"http://{}:7070\"\ntoken = \"{AGENT_TOKEN}\"\nip = \"{}\"\ndata_dir = \"{}\"\n\
+                "controller = \"{}\"\nca_file = \"{}\"\ntoken = \"{AGENT_TOKEN}\"\nip = \"{}\"\ndata_dir = \"{}\"\n\
                  cgroup = \"{}\"\n{}",
-                self.ctl.ip(),
+                self.api(),
+                self.ca_file().display(),
                 self.workers[index].ip(),
                 self.agent_data(index).display(),
                 self.cgroup(index),
@@ -160,12 +182,13 @@ impl Cluster {
     fn ctl_toml(&self, options: &Options) -> String {
         let mut text = format!(
             "{}data_dir = \"{}\"\ntoken = \"{TOKEN}\"\nagent_token = \"{AGENT_TOKEN}\"\n\
-             [api]\nlisten = [\"{}:7070\"]\n[balancer]\nlisten = [\"{}\"]\n\
+             [api]\nlisten = [\"{}:7070\"]\n{}\n[balancer]\nlisten = [\"{}\"]\n\
              [alerts]\nwebhooks = [\"http://{}:9000/\"]\n\
              [[topology]]\nkind = \"ctl\"\nip = \"{}\"\n",
             options.ctl_settings,
             self.path("ctl").display(),
             self.ctl.ip(),
+            options.api_settings,
             self.balancer(),
             self.network.ip_address(),
             self.ctl.ip(),
@@ -183,6 +206,16 @@ impl Cluster {
             );
         }
         text
+    }
+
+    /// Where the controller's API is.
+    pub fn api(&self) -> String {
+        format!("https://{}:7070", self.ctl.ip())
+    }
+
+    /// The certificate of the cluster's authority.
+    pub fn ca_file(&self) -> PathBuf {
+        self.path("ca.pem")
     }
 
     /// A path in the cluster's directory.
@@ -388,8 +421,10 @@ impl Cluster {
             .on_network("curl")
             .args(["-sS", "--max-time", "120", "-w", "\n%{http_code}"])
             .args(["-H", &format!("Authorization: Bearer {TOKEN}")])
+            .arg("--cacert")
+            .arg(self.ca_file())
             .args(arguments)
-            .arg(format!("http://{}:7070{path}", self.ctl.ip()))
+            .arg(format!("{}{path}", self.api()))
             .output()
             .expect("curl runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -438,7 +473,7 @@ impl Cluster {
 
     /// GET of a path of the API, as `T`; `None` when it cannot be had now.
     pub fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Option<T> {
-        let url = format!("http://{}:7070{path}", self.ctl.ip());
+        let url = format!("{}{path}", self.api());
         let request = self
             .user
             .client()

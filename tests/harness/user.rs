@@ -11,7 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::runtime::{self, Runtime};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use tokio::{
+    net::TcpStream,
+    runtime::{self, Runtime},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tucano_api::state::Alert;
 use tucano_vhost::Network;
 
@@ -37,8 +42,7 @@ impl User {
     /// # Panics
     /// If the network's namespace cannot be entered.
     pub fn on(network: &Network) -> Self {
-        // A second installation is refused, which is fine: the first one serves.
-        drop(rustls::crypto::ring::default_provider().install_default());
+        tucano_tls::install_provider();
         // The runtime's threads are children of the thread that makes it, and so in its namespace.
         let make = || {
             runtime::Builder::new_multi_thread()
@@ -50,14 +54,21 @@ impl User {
             .enter(make)
             .expect("the namespace can be entered")
             .expect("a runtime");
-        let client = reqwest::Client::builder()
-            .timeout(Duration::from_secs(10))
-            .build()
-            .expect("a client");
+        let client = client().build().expect("a client");
         Self {
             runtime: Some(runtime),
             client,
         }
+    }
+
+    /// From now on the client believes whom this certificate vouches for, and nobody else.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn trust(&mut self, pem: &[u8]) {
+        let authorities = reqwest::Certificate::from_pem_bundle(pem).expect("a certificate");
+        let client = client().tls_certs_only(authorities).build();
+        self.client = client.expect("a client");
     }
 
     fn runtime(&self) -> &Runtime {
@@ -126,6 +137,25 @@ impl Drop for User {
             runtime.shutdown_background();
         }
     }
+}
+
+fn client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().timeout(Duration::from_secs(10))
+}
+
+/// A connection of TLS on which nothing has been said, for those who are sure of whom this certificate vouches for.
+pub async fn connect(ca: &[u8], address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = rustls::RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(ca).map_err(std::io::Error::other)?;
+    roots.add(root).map_err(std::io::Error::other)?;
+    let config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::from(address.ip());
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
 }
 
 /// Sends a request and reads the whole answer.
@@ -218,7 +248,7 @@ impl Alerts {
 }
 
 /// Reads one HTTP request with a `Content-Length`, answers 204 and closes.
-async fn take_alert(mut stream: tokio::net::TcpStream) -> Option<Alert> {
+async fn take_alert(mut stream: TcpStream) -> Option<Alert> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut request = Vec::new();
     let body_at = loop {

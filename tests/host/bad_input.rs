@@ -1,11 +1,16 @@
 //! Bad input: each a clear error, and no trace of it left.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, net::SocketAddr, path::PathBuf, process::Command};
 
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::io::AsyncWriteExt;
 use tucano_image_builder::{Compression, Entry, ImageSpec, Layer, Layout};
 use tucano_testkit::{needs, programs};
-use tucano_tests::{CLUSTER, Cluster, Options, cluster::TOKEN, images, user::Answer};
+use tucano_tests::{
+    CLUSTER, Cluster, Options,
+    cluster::TOKEN,
+    images,
+    user::{Answer, connect},
+};
 
 const HELLO: &str = "name = \"hello\"\nconcurrency = 1\nport = 8080\nmemory = \"32MiB\"\n";
 
@@ -168,9 +173,10 @@ fn an_upload_cut_off_half_way_leaves_nothing() {
          --b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"i\"\r\n\r\n"
     );
     let request = [head.as_bytes(), &image[..image.len() / 2]].concat();
-    let address = (ctl.cluster.ctl().ip(), 7070);
+    let address = SocketAddr::new(ctl.cluster.ctl().ip().into(), 7070);
+    let ca = fs::read(ctl.cluster.ca_file()).unwrap();
     let sent = ctl.cluster.user().run(async move {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = connect(&ca, address).await?;
         stream.write_all(&request).await
     });
     sent.unwrap();

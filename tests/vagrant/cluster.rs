@@ -1,6 +1,6 @@
 //! What `vagrant up` does on Ubuntu, on machines of the test's own: the same script, twice, and the smoke script.
 
-use std::{collections::BTreeSet, thread};
+use std::{collections::BTreeSet, fs, path::Path, thread};
 
 use tucano_testkit::{needs, tool};
 use tucano_tests::{
@@ -22,19 +22,27 @@ fn one_script_makes_a_cluster_and_changes_nothing_when_it_runs_again() {
         return;
     }
     let machines = Machines::new();
+    let authority = tempfile::tempdir().unwrap();
+    tucano_tls::Authority::open(authority.path()).unwrap();
+    let authority = authority.path();
     let cluster = machines.boot(["ctl", "w1", "w2"]);
 
     what_cannot_be_is_refused(&cluster[0]);
 
     // The controller last, as `vagrant up` does it: workers wait for it.
     let [ctl, workers @ ..] = cluster.each_ref();
-    for output in [provision(&cluster, &workers), provision(&cluster, &[ctl])].concat() {
+    for output in [
+        provision(&cluster, authority, &workers),
+        provision(&cluster, authority, &[ctl]),
+    ]
+    .concat()
+    {
         assert!(!output.ends_with("changes: 0\n"), "{output}");
     }
     tokens_are_where_they_are_to_be(&cluster);
 
     let before = cluster.each_ref().map(traces);
-    for output in provision(&cluster, &cluster.each_ref()) {
+    for output in provision(&cluster, authority, &cluster.each_ref()) {
         assert!(output.ends_with("changes: 0\n"), "{output}");
     }
     for (machine, before) in cluster.iter().zip(&before) {
@@ -51,11 +59,11 @@ fn traces(machine: &Machine) -> BTreeSet<String> {
 }
 
 /// Uploads files and runs the script on some machines of the cluster, at once; what it wrote.
-fn provision(cluster: &[Machine; 3], machines: &[&Machine]) -> Vec<String> {
+fn provision(cluster: &[Machine; 3], authority: &Path, machines: &[&Machine]) -> Vec<String> {
     thread::scope(|scope| {
         let threads: Vec<_> = machines
             .iter()
-            .map(|machine| scope.spawn(move || provision_one(cluster, machine)))
+            .map(|machine| scope.spawn(move || provision_one(cluster, authority, machine)))
             .collect();
         threads
             .into_iter()
@@ -64,8 +72,8 @@ fn provision(cluster: &[Machine; 3], machines: &[&Machine]) -> Vec<String> {
     })
 }
 
-fn provision_one(cluster: &[Machine; 3], machine: &Machine) -> String {
-    upload(machine);
+fn provision_one(cluster: &[Machine; 3], authority: &Path, machine: &Machine) -> String {
+    upload(machine, authority);
     let [ctl, w1, w2] = cluster;
     let (name, ip) = (machine.name(), machine.ip());
     let role = if name == "ctl" {
@@ -105,12 +113,20 @@ fn what_cannot_be_is_refused(machine: &Machine) {
     machine.ok("! test -e /etc/tucano && ! test -e /var/lib/tucano-provision");
 }
 
-fn upload(machine: &Machine) {
+fn upload(machine: &Machine, authority: &Path) {
+    let read = |name: &str| fs::read_to_string(authority.join(name)).unwrap();
+    let (key, certificate) = (read("ca-key.pem"), read("ca.pem"));
+    // As Vagrant uploads it: the key to the controller alone.
+    let key = match machine.name() {
+        "ctl" => format!("printf %s '{key}' >ca-key.pem"),
+        _ => "true".to_owned(),
+    };
     let image = sample("hello");
     let image = image.strip_prefix(workspace()).unwrap().display();
     machine.ok(&format!(
         "umask 077; mkdir -p {UPLOADS} && cd {UPLOADS} && cp /workspace/target/packages/dev/*.deb . && \
-         cp /workspace/{image} /workspace/images/hello/service.toml . && printf %s {TOKEN} >agent-token"
+         cp /workspace/{image} /workspace/images/hello/service.toml . && printf %s {TOKEN} >agent-token && \
+         printf %s '{certificate}' >ca.pem && {key}"
     ));
 }
 
@@ -123,7 +139,9 @@ fn tokens_are_where_they_are_to_be(cluster: &[Machine; 3]) {
     );
     for machine in cluster {
         assert_eq!(machine.ok("cat /etc/tucano/agent-token"), TOKEN);
-        machine.ok(&format!("! test -e {UPLOADS}/agent-token"));
+        machine.ok(&format!(
+            "! test -e {UPLOADS}/agent-token && ! test -e {UPLOADS}/ca-key.pem"
+        ));
     }
     let sysadmins = ctl.ok("cat /etc/tucano/token");
     assert!(sysadmins.trim().len() >= 64, "{}", sysadmins.len());
@@ -131,7 +149,7 @@ fn tokens_are_where_they_are_to_be(cluster: &[Machine; 3]) {
         assert_eq!(worker.ok(list), "agent-token root:root 600\n");
         // What agents know opens nothing of the sysadmin's.
         let status = worker.ok(&format!(
-            "curl --silent --output /dev/null --write-out '%{{http_code}}' --oauth2-bearer {TOKEN} http://{}:7070/v1/services",
+            "curl --silent --output /dev/null --write-out '%{{http_code}}' --oauth2-bearer {TOKEN} --cacert /etc/tucano/ca.pem https://{}:7070/v1/services",
             ctl.ip()
         ));
         assert!(["401", "403"].contains(&status.as_str()), "{status}");

@@ -111,6 +111,27 @@ fn the_agents_token_is_random_and_its_owners_alone() {
     assert_ne!(one, other);
 }
 
+#[test]
+fn the_authority_is_one_that_the_controller_takes() {
+    if !needs(&[tool("ruby")]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    assert!(record_in(&directory, &[]).status.success());
+    let place = directory.path().join("tucano");
+    let certificate = std::fs::read_to_string(place.join("ca.pem")).unwrap();
+    let authority = tucano_tls::Authority::open(&place).unwrap();
+    assert_eq!(authority.pem(), certificate);
+    // What it issues is vouched for.
+    let names = [tucano_tls::authority::Name::parse("10.0.0.1").unwrap()];
+    let now = std::time::SystemTime::now();
+    let leaf = authority
+        .issue(&names, tucano_tls::Validity::from(now))
+        .unwrap();
+    let trust = tucano_tls::Trust::from_pem(&certificate).unwrap();
+    trust.vouches_for(&leaf, "10.0.0.1", now).unwrap();
+}
+
 fn record(settings: &[(&str, &str)]) -> Output {
     record_in(&tempfile::tempdir().unwrap(), settings)
 }

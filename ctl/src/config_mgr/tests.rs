@@ -363,6 +363,7 @@ fn what_the_packages_configuration_shows_in_comments_is_valid_and_the_default() 
     assert_eq!(config.planner, tucano_planner::Settings::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.topology.workers.len(), 1);
+    assert_eq!((config.tls, config.names.len()), (Some(Mode::On), 0));
 }
 
 #[test]
