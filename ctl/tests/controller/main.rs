@@ -23,3 +23,4 @@ mod prefetching;
 mod pulling;
 mod registry;
 mod service_manager;
+mod tls;

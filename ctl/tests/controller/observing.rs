@@ -195,6 +195,7 @@ async fn every_route_is_described() {
         "get /v1/services/{name}/revisions",
         "get /v1/state",
         "patch /v1/services/{name}",
+        "post /v1/certificates",
         "post /v1/config/reload",
         "post /v1/processes/{id}/exec",
         "post /v1/reports",

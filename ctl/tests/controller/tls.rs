@@ -1,0 +1,154 @@
+//! The cluster's authority, and TLS on the API's port. What goes on between machines is tested on virtual hosts (tests/cluster).
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use nix::sys::signal::Signal;
+
+use crate::ctl::{Ctl, config, program};
+
+fn client(pem: &[u8]) -> reqwest::Client {
+    let authority = reqwest::Certificate::from_pem_bundle(pem).unwrap();
+    reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only(authority)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_loopback_both_are_taken_by_one_port() {
+    let mut ctl = Ctl::start(&config(1, "", "")).await;
+    let pem = fs::read(ctl.path("data/tls/ca.pem")).unwrap();
+    let https = |path: &str| ctl.url(path).replace("http:", "https:");
+    for path in ["/healthz", "/v1/state", "/v2/"] {
+        let tls = client(&pem).get(https(path)).send().await.unwrap();
+        assert_eq!(
+            (tls.status().as_u16(), tls.version()),
+            (200, reqwest::Version::HTTP_11),
+            "{path}"
+        );
+        ctl.get(path).await.expect(200);
+    }
+    let by_name = https("/healthz").replace("127.0.0.1", "localhost");
+    assert!(client(&pem).get(by_name).send().await.is_ok());
+    // Who knows another authority, or none, goes no further.
+    let other = tempfile::tempdir().unwrap();
+    let other = tucano_tls::Authority::open(other.path()).unwrap();
+    let stranger = client(other.pem().as_bytes());
+    assert!(
+        stranger
+            .get(https("/healthz"))
+            .send()
+            .await
+            .unwrap_err()
+            .is_connect()
+    );
+    assert!(ctl.http().get(https("/healthz")).send().await.is_err());
+
+    // The next controller has the same authority, and a certificate of its own.
+    ctl.end(Signal::SIGTERM).await;
+    ctl.start_again().await;
+    let again = ctl.url("/healthz").replace("http:", "https:");
+    assert!(client(&pem).get(again).send().await.is_ok());
+    assert!(!ctl.log().contains("PRIVATE"), "{}", ctl.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_is_copied_for_everybody_and_nothing_else_is() {
+    let ctl = Ctl::prepare(&config(1, "", ""));
+    let copy = ctl.path("ca.pem");
+    let write = || {
+        let mut command = program(&ctl.path("ctl.toml"));
+        command.arg("--write-ca").arg(&copy).output().unwrap()
+    };
+    let too_early = write();
+    let said = String::from_utf8(too_early.stderr).unwrap();
+    assert!(
+        !too_early.status.success() && said.contains("at its first start"),
+        "{said}"
+    );
+    let tls = ctl.path("data/tls");
+    let authority = tucano_tls::Authority::open(&tls).unwrap();
+    assert!(write().status.success());
+    assert_eq!(fs::read_to_string(&copy).unwrap(), authority.pem());
+    assert_eq!(
+        fs::metadata(&copy).unwrap().permissions().mode() & 0o777,
+        0o644
+    );
+    // The controller's user cannot make root read something else for it.
+    fs::remove_file(tls.join("ca.pem")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", tls.join("ca.pem")).unwrap();
+    let refused = write();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && !said.contains("root"),
+        "{said}"
+    );
+    assert_eq!(fs::read_to_string(&copy).unwrap(), authority.pem());
+}
+
+/// What there is of the authority: each file that has its name.
+fn authority(tls: &Path) -> [Option<Vec<u8>>; 2] {
+    ["ca-key.pem", "ca.pem"].map(|name| fs::read(tls.join(name)).ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_while_the_authority_is_made_leaves_it_whole_or_not_there() {
+    for moment in ["", "ca-key.pem.new", "ca-key.pem", "ca.pem.new", "ca.pem"].repeat(3) {
+        let mut ctl = Ctl::prepare(&config(1, "", ""));
+        let tls: PathBuf = ctl.path("data/tls");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut child = program(&ctl.path("ctl.toml"))
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Some moments are over before they are seen: then it is killed a little later.
+        while !tls.join(moment).exists() && !tls.join("ca.pem").exists() {
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+        }
+        child.kill().ok();
+        child.wait().unwrap();
+        let left = authority(&tls);
+        ctl.start_again().await;
+        let made = authority(&tls);
+        for (left, made) in left.iter().zip(&made) {
+            assert!(made.is_some());
+            assert!(left.is_none() || left == made, "{moment}");
+        }
+        let pem = made[1].clone().unwrap();
+        let https = ctl.url("/healthz").replace("http:", "https:");
+        assert!(client(&pem).get(https).send().await.is_ok(), "{moment}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_from_before_tls_says_what_to_do_until_it_is_decided() {
+    const ALERT: &str = "this cluster was made before TLS";
+    let tokens = "agent_token = \"0123456789abcdef-agents\"";
+    let text = config(1, tokens, "").replace("127.0.0.11", "10.0.0.11");
+    let mut ctl = Ctl::start(&text).await;
+    assert!(!ctl.log().contains(ALERT));
+    ctl.end(Signal::SIGTERM).await;
+    // As it was then.
+    fs::remove_dir_all(ctl.path("data/tls")).unwrap();
+    ctl.start_again().await;
+    ctl.end(Signal::SIGTERM).await;
+    ctl.start_again().await;
+    assert_eq!(ctl.log().matches(ALERT).count(), 2, "{}", ctl.log());
+    ctl.end(Signal::SIGTERM).await;
+    ctl.write_config(&text.replace("[api]", "[api]\ntls = \"on\""));
+    ctl.start_again().await;
+    ctl.end(Signal::SIGTERM).await;
+    ctl.write_config(&text);
+    ctl.start_again().await;
+    assert_eq!(ctl.log().matches(ALERT).count(), 2, "{}", ctl.log());
+}
