@@ -1,6 +1,8 @@
 //! Requests to the controller, and what its answers mean for the exit code.
 
-use std::{convert::Infallible, error::Error as _, fmt, path::Path, str::FromStr, time::Duration};
+use std::{
+    convert::Infallible, error::Error as _, fmt, io, path::Path, str::FromStr, time::Duration,
+};
 
 use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, Url, multipart::Form};
 use serde::de::DeserializeOwned;
@@ -312,14 +314,13 @@ fn trust(api: &Url, file: Option<&Path>) -> Result<Option<Trust>, Error> {
 fn is_about_certificates(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(inner) = cause {
-        let of_io = inner
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::InvalidCertificate(_)) =
-            of_io.or_else(|| inner.downcast_ref::<rustls::Error>())
-        {
-            return true;
+        // What an IO error holds is no source of it, and there may be one within another.
+        let mut of_io = inner.downcast_ref::<io::Error>();
+        while let Some(within) = of_io.and_then(io::Error::get_ref) {
+            if let Some(rustls::Error::InvalidCertificate(_)) = within.downcast_ref() {
+                return true;
+            }
+            of_io = within.downcast_ref();
         }
         cause = inner.source();
     }
