@@ -8,7 +8,14 @@ pub(crate) fn innermost(error: &dyn Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    cause.to_string()
+    let text = cause.to_string();
+    if text.starts_with("invalid peer certificate") {
+        return format!(
+            "{text}; ca_file has to be a copy of this controller's ca.pem, and `controller` a name or address that its certificate \
+             is for (`names` in [api] of ctl.toml adds some)"
+        );
+    }
+    text
 }
 
 #[cfg(test)]
@@ -24,5 +31,7 @@ mod tests {
         let error = Outer(std::io::Error::other("the cause"));
         assert_eq!(innermost(&error), "the cause");
         assert_eq!(innermost(&std::io::Error::other("alone")), "alone");
+        let unknown = std::io::Error::other("invalid peer certificate: UnknownIssuer");
+        assert!(innermost(&unknown).contains("ca_file"));
     }
 }

@@ -161,6 +161,62 @@ fn the_command_line_says_what_to_do_about_who_it_does_not_know() {
     );
 }
 
+#[test]
+fn the_registry_takes_and_gives_images_by_tls() {
+    if !needs(&CLUSTER) || !needs(&[tool("skopeo")]) {
+        return;
+    }
+    let cluster = Cluster::start(&small());
+    let certificates = cluster.path("certificates");
+    fs::create_dir(&certificates).unwrap();
+    fs::copy(cluster.ca_file(), certificates.join("ca.crt")).unwrap();
+    let certificates = certificates.display().to_string();
+    let pushed = format!("docker://{}:7070/hello:1", cluster.ctl().ip());
+    let archive = format!("oci-archive:{}", images::sample("hello").display());
+    let credentials = format!("anybody:{TOKEN}");
+    let copy = |arguments: &[&str]| {
+        let mut skopeo = cluster.on_network("skopeo");
+        skopeo
+            .args(["copy", "--quiet"])
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let stranger = copy(&["--dest-creds", &credentials, &archive, &pushed]);
+    assert!(
+        text(&stranger.stderr).contains("certificate"),
+        "{stranger:?}"
+    );
+    let push = [
+        "--dest-creds",
+        &credentials,
+        "--dest-cert-dir",
+        &certificates,
+        &archive,
+        &pushed,
+    ];
+    let output = copy(&push);
+    assert!(output.status.success(), "{output:?}");
+    let back = format!("oci-archive:{}", cluster.path("back.tar").display());
+    let pull = [
+        "--src-creds",
+        &credentials,
+        "--src-cert-dir",
+        &certificates,
+        &pushed,
+        &back,
+    ];
+    let output = copy(&pull);
+    assert!(output.status.success(), "{output:?}");
+    // Agents fetch its blobs by TLS, too: they have no other way.
+    let body = "{\"name\": \"hello\", \"concurrency\": 2, \"port\": 8080, \"image\": \"hello:1\", \"memory\": \"32MiB\"}";
+    let answer = cluster.curl(
+        &["-H", "Content-Type: application/json", "-d", body],
+        "/v1/services?wait=true&timeout=60s",
+    );
+    assert_eq!(answer.status, 201, "{answer:?}");
+}
+
 /// A request for a certificate, as an agent on that worker would send it.
 fn ask(cluster: &Cluster, from: usize, body: &str) -> String {
     let url = format!("{}/v1/certificates", cluster.api());

@@ -36,6 +36,15 @@ pub enum Name {
     Host(String),
 }
 
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Host(host) => f.write_str(host),
+        }
+    }
+}
+
 impl Name {
     /// An address, or else a host name; nothing where it is neither.
     pub fn parse(text: &str) -> Option<Self> {

@@ -6,8 +6,9 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use axum::{
@@ -19,11 +20,12 @@ use axum::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tucano_api::{
-    agent::{NodeReport, ReportAccepted},
+    agent::{Certificate, CertificateRequest, NodeReport, ReportAccepted},
     ids::Generation,
     units::Span,
 };
 use tucano_image_builder::Layout;
+use tucano_tls::{Authority, Validity};
 
 /// What agents present to it, and it to them.
 pub(crate) const TOKEN: &str = "agents-only";
@@ -41,21 +43,32 @@ struct Known {
     last: Mutex<Option<NodeReport>>,
     generation: AtomicU64,
     blobs_given: AtomicU64,
+    authority: Authority,
+    /// The directory of its files.
+    _authority: tempfile::TempDir,
+    gives_certificates: AtomicBool,
+    certificates_given: AtomicU64,
 }
 
 impl Controller {
     pub(crate) async fn start(samples: PathBuf) -> Self {
+        let authority = tempfile::tempdir().unwrap();
         let known = Arc::new(Known {
             samples,
             published: Mutex::default(),
             last: Mutex::default(),
             generation: AtomicU64::new(0),
             blobs_given: AtomicU64::new(0),
+            authority: Authority::open(authority.path()).unwrap(),
+            _authority: authority,
+            gives_certificates: AtomicBool::new(true),
+            certificates_given: AtomicU64::new(0),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new()
             .route("/v1/reports", post(take_report))
+            .route("/v1/certificates", post(give_certificate))
             .route("/v2/tucano/images/blobs/{digest}", get(give_blob))
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(&known));
@@ -94,6 +107,22 @@ impl Controller {
         published.retain(|_, bytes| bytes != blob);
     }
 
+    /// Who vouches for certificates.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.known.authority
+    }
+
+    /// Whether it gives any, from now on.
+    pub(crate) fn give_certificates(&self, gives: bool) {
+        self.known
+            .gives_certificates
+            .store(gives, Ordering::Relaxed);
+    }
+
+    pub(crate) fn certificates_given(&self) -> u64 {
+        self.known.certificates_given.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn blobs_given(&self) -> u64 {
         self.known.blobs_given.load(Ordering::Relaxed)
     }
@@ -126,6 +155,21 @@ async fn take_report(
         lease: Span::secs(6),
         apis: None,
     }))
+}
+
+async fn give_certificate(
+    State(known): State<Arc<Known>>,
+    headers: HeaderMap,
+    Json(request): Json<CertificateRequest>,
+) -> Result<Json<Certificate>, StatusCode> {
+    if !authorized(&headers) || !known.gives_certificates.load(Ordering::Relaxed) {
+        return Err(StatusCode::FORBIDDEN);
+    }
+    known.certificates_given.fetch_add(1, Ordering::Relaxed);
+    let validity = Validity::from(SystemTime::now());
+    let signed = known.authority.sign(&request.request, request.ip, validity);
+    let certificate = signed.map_err(|_| StatusCode::BAD_REQUEST)?;
+    Ok(Json(Certificate { certificate }))
 }
 
 /// A blob of a published image, or of any of the sample images' layouts.

@@ -13,4 +13,5 @@ mod network;
 mod node;
 mod restart;
 mod spoofing;
+mod tls;
 mod trouble;

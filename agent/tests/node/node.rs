@@ -40,7 +40,7 @@ pub(crate) struct Node {
     pub(crate) client: reqwest::Client,
     pub(crate) root: tempfile::TempDir,
     pub(crate) agent_address: SocketAddr,
-    agent: Option<Child>,
+    pub(crate) agent: Option<Child>,
     cgroup: String,
 }
 
@@ -74,9 +74,7 @@ pub(crate) fn on_a_node(
 impl Node {
     async fn start(more_settings: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
+        tucano_tls::install_provider();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let cgroup = format!("tucano-agent-test-{}-{count}", std::process::id());
         let controller = Controller::start(samples().to_owned()).await;
@@ -107,6 +105,13 @@ impl Node {
         self.agent = Some(self.spawn_agent());
         self.wait_for("the agent's first report", |_| Some(()))
             .await;
+    }
+
+    /// Gives the next agent another configuration.
+    pub(crate) fn reconfigure(&self, change: impl FnOnce(String) -> String) {
+        let path = self.root.path().join("agent.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, change(text)).unwrap();
     }
 
     /// A second program of the same configuration.
@@ -396,7 +401,7 @@ fn samples() -> &'static Path {
     })
 }
 
-fn run(program: &str, arguments: &[&str]) {
+pub(crate) fn run(program: &str, arguments: &[&str]) {
     assert!(
         Command::new(program)
             .args(arguments)

@@ -1,6 +1,6 @@
 //! Requests to an agent.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tucano_api::{
@@ -47,7 +47,7 @@ pub struct AgentClient {
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// It cannot be reached, or does not answer in time.
-    #[error("the agent at {address} cannot be reached: {source}")]
+    #[error("the agent at {address} cannot be reached: {}", root(source))]
     Unreachable {
         /// Where it should be.
         address: AgentAddress,
@@ -225,6 +225,19 @@ impl AgentClient {
             body,
         })
     }
+}
+
+/// The first cause, with what to do where it is known.
+fn root(error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let text = cause.to_string();
+    if text.contains("UnknownIssuer") {
+        return format!("{text}; is its ca_file a copy of this controller's ca.pem?");
+    }
+    text
 }
 
 /// How an agent may be spoken to, the first of two first. Where TLS is not demanded, workers may change to it one by one.

@@ -6,6 +6,7 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 use tucano_api::{error::ErrorBody, units::Span};
 use tucano_oci_distribution::client::Credentials;
+use tucano_tls::Mode;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -44,7 +45,7 @@ struct ConfigView {
     token: bool,
     /// Whether there is one.
     agent_token: bool,
-    api: ListenView,
+    api: ApiView,
     balancer: BalancerView,
     /// Without path, query and password, which may be secret.
     webhooks: Vec<String>,
@@ -75,8 +76,12 @@ impl RegistryView {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct ListenView {
+struct ApiView {
     listen: Vec<String>,
+    /// Whether other machines have to speak TLS.
+    #[schema(value_type = String)]
+    tls: Mode,
+    names: Vec<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -98,7 +103,7 @@ struct NodeConfigView {
 }
 
 impl ConfigView {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, tls: Mode) -> Self {
         let planner = &config.planner;
         Self {
             platform: platform().to_string(),
@@ -116,8 +121,10 @@ impl ConfigView {
             revisions_kept: planner.revisions_kept,
             token: config.token.is_some(),
             agent_token: config.agent_token.is_some(),
-            api: ListenView {
+            api: ApiView {
                 listen: config.listen.iter().map(listen).collect(),
+                tls,
+                names: config.names.iter().map(ToString::to_string).collect(),
             },
             balancer: BalancerView {
                 listen: config
@@ -170,7 +177,7 @@ fn topology(config: &Config) -> Vec<NodeConfigView> {
 #[utoipa::path(get, path = "/v1/config", tag = "controller",
     responses((status = 200, body = ConfigView)))]
 async fn show(State(api): State<Arc<Api>>) -> Json<ConfigView> {
-    Json(ConfigView::of(&api.config.current()))
+    Json(ConfigView::of(&api.config.current(), api.tls.mode()))
 }
 
 /// Reads the configuration file again and puts it in force; a file with an error changes nothing.
@@ -191,5 +198,5 @@ async fn reload(State(api): State<Arc<Api>>) -> Result<Json<ConfigView>, ApiErro
     let config = reloaded.inspect_err(|error| {
         tracing::error!(%error, "the configuration was not reloaded; the old one stays in force");
     })?;
-    Ok(Json(ConfigView::of(&config)))
+    Ok(Json(ConfigView::of(&config, api.tls.mode())))
 }

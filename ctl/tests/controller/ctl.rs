@@ -116,9 +116,7 @@ impl Ctl {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("ctl.toml"), config).unwrap();
         // The clients of tests speak plain HTTP, and yet want a provider.
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
+        tucano_tls::install_provider();
         Self {
             directory,
             child: None,

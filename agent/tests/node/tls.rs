@@ -1,0 +1,126 @@
+//! The agent's certificate, on a node with an address that is not loopback.
+
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
+
+use tucano_tls::{Trust, Validity, leaf::Files};
+
+use crate::node::{Node, PATIENCE, on_a_node, run};
+
+const IP: &str = "10.99.0.1";
+
+/// Gives the node its address, and an agent that is reached there.
+fn prepare(node: &mut Node) {
+    node.kill_agent();
+    run("ip", &["address", "add", &format!("{IP}/32"), "dev", "lo"]);
+    let ca_file = node.root.path().join("ca.pem");
+    fs::write(&ca_file, node.controller.authority().pem()).unwrap();
+    node.reconfigure(|text| {
+        let listen = format!("listen = \"0.0.0.0:7071\"\nip = \"{IP}\"\nca_file = {ca_file:?}");
+        text.replace("listen = \"127.0.0.1:7071\"", &listen)
+    });
+}
+
+/// What a client that knows the authority, and no other, gets there.
+async fn healthz(node: &Node) -> reqwest::Result<u16> {
+    let pem = node.controller.authority().pem();
+    let authority = reqwest::Certificate::from_pem_bundle(pem.as_bytes())?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only(authority)
+        .build()?;
+    let answer = client.get(format!("https://{IP}:7071/healthz")).send();
+    Ok(answer.await?.status().as_u16())
+}
+
+async fn wait_until(node: &Node, what: &str, condition: impl Fn(&Node) -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition(node) {
+        let in_time = tokio::time::Instant::now() < deadline;
+        assert!(in_time, "waited in vain for {what}\n{}", node.logged());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn before_its_first_certificate_an_agent_waits_and_says_for_what() {
+    on_a_node("", async |mut node| {
+        prepare(&mut node);
+        node.controller.forget_reports();
+        node.controller.give_certificates(false);
+        node.agent = Some(node.spawn_agent());
+        wait_until(&node, "its word", |node| {
+            node.logged().contains("waiting for a certificate")
+        })
+        .await;
+        assert!(healthz(&node).await.unwrap_err().is_connect());
+        let own = node
+            .client
+            .get("http://127.0.0.1:7071/healthz")
+            .send()
+            .await;
+        assert_eq!(own.unwrap().status(), 200);
+        assert!(
+            node.controller.last_report().is_none(),
+            "it reports too early"
+        );
+
+        node.controller.give_certificates(true);
+        node.wait_for("the first report", |_| Some(())).await;
+        assert_eq!(healthz(&node).await.unwrap(), 200);
+        let plain = node.client.get(format!("http://{IP}:7071/healthz")).send();
+        let plain = plain.await.unwrap();
+        assert_eq!(plain.status(), 400);
+        assert!(plain.text().await.unwrap().contains("tls_required"));
+        assert!(!node.logged().contains("PRIVATE"), "{}", node.logged());
+    });
+}
+
+#[test]
+fn a_certificate_is_kept_and_replaced_where_it_is_of_no_use_any_more() {
+    on_a_node("", async |mut node| {
+        prepare(&mut node);
+        node.start_agent().await;
+        assert_eq!(node.controller.certificates_given(), 1);
+        // The next agent has it, even where the controller gives none.
+        node.kill_agent();
+        node.controller.give_certificates(false);
+        node.start_agent().await;
+        assert_eq!(healthz(&node).await.unwrap(), 200);
+        node.controller.give_certificates(true);
+
+        let files = Files::open(&node.data("tls")).unwrap();
+        let request = files.request().unwrap();
+        let now = SystemTime::now();
+        let day = Duration::from_secs(86_400);
+        let own: std::net::IpAddr = IP.parse().unwrap();
+        let others = "10.99.0.2".parse().unwrap();
+        let cases = [
+            ("over", own, now - day * 40),
+            ("soon over", own, now - day * 25),
+            ("for another address", others, now),
+        ];
+        for (given, (what, ip, issued)) in (2..).zip(cases) {
+            node.kill_agent();
+            let authority = node.controller.authority();
+            let bad = authority
+                .sign(&request, ip, Validity::from(issued))
+                .unwrap();
+            files.keep(&bad).unwrap();
+            node.start_agent().await;
+            wait_until(&node, what, |node| {
+                node.controller.certificates_given() == given
+            })
+            .await;
+            let trust = Trust::from_pem(node.controller.authority().pem()).unwrap();
+            wait_until(&node, what, |_| {
+                let leaf = files.leaf().unwrap().unwrap();
+                trust.vouches_for(&leaf, IP, now).is_ok() && !leaf.validity().is_due(now)
+            })
+            .await;
+            assert_eq!(healthz(&node).await.unwrap(), 200, "{what}");
+        }
+    });
+}
