@@ -74,6 +74,7 @@ impl Server {
                 "elsewhere than on loopback: 0",
                 "/etc/tucano/token root:tucano 640",
                 "/etc/tucano/agent-token root:tucano 640",
+                "/etc/tucano/ca.pem root:root 644",
                 "secrets: 128 bytes, 2 lines",
                 "users: tucano tucano root",
                 "capabilities: 0000000000000400 0000000000000000",
@@ -84,6 +85,10 @@ impl Server {
             &[
                 "on an address that came later: 404",
                 "StatusText=1 of 1 workers are alive",
+                "IP:7070: ok",
+                "IP:7070: 400",
+                "IP:7071: ok",
+                "IP:7071: 400",
             ],
         );
         self.step(

@@ -51,7 +51,7 @@ step_install() {
         systemctl --quiet is-enabled "$unit" || failed "$unit is not enabled"
     done
     echo "elsewhere than on loopback: $(ss --no-header --listening --tcp --numeric | grep -E ':(7070|7071|8080) ' | grep -vc 127.0.0.1 || true)"
-    stat --format='%n %U:%G %a' /etc/tucano/token /etc/tucano/agent-token
+    stat --format='%n %U:%G %a' /etc/tucano/token /etc/tucano/agent-token /etc/tucano/ca.pem
     echo "secrets: $(cat /etc/tucano/token /etc/tucano/agent-token | wc -c) bytes, $(sort -u /etc/tucano/*token | wc -l) lines"
     echo "users: $(for unit in ctl balancer agent; do stat --format=%U "/proc/$(pid_of tucano-$unit)"; done | xargs)"
     echo "capabilities: $(for unit in ctl balancer; do sed -n 's/^CapBnd:\s*//p' "/proc/$(pid_of tucano-$unit)/status"; done | xargs)"
@@ -93,10 +93,18 @@ END
         printf '[Service]\nWatchdogSec=20\nTimeoutAbortSec=1\n' >"/run/systemd/system/tucano-$unit.service.d/watchdog.conf"
     done
     balancer_listens_on "$IP"
+    # Both by the network, as on machines of their own.
+    sed -i "s/^listen = .*/listen = [\"127.0.0.1:7070\", \"$IP:7070\"]/" /etc/tucano/ctl.toml
+    sed -i "s|^controller = .*|controller = \"https://$IP:7070\"|" /etc/tucano/agent.toml
     systemctl restart tucano-ctl tucano-agent
     await alive
     await systemd_knows
     systemctl show --property=StatusText tucano-ctl
+    for place in "$IP:7070" "$IP:7071"; do
+        echo "$place: $(curl --cacert /etc/tucano/ca.pem --silent --show-error "https://$place/healthz")"
+        echo "$place: $(curl --silent --output /dev/null --write-out '%{http_code}' "http://$place/healthz")"
+    done | sed "s/^$IP/IP/"
+    command tucano --api "https://$IP:7070" --token-file /etc/tucano/token nodes
 }
 
 step_deploy() {
