@@ -145,7 +145,10 @@ impl Cluster {
     }
 
     /// Copies the certificate of the cluster's authority, as the controller's package does, for agents and users.
-    fn take_authority(&mut self) {
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn take_authority(&mut self) {
         let ca = self.ca_file();
         self.wait("the authority's certificate", || {
             let copied = self
