@@ -39,7 +39,7 @@ pub struct Tls {
     /// Nothing where the wire is plain.
     files: Option<Files>,
     certificates: Arc<Certificates>,
-    had: watch::Sender<bool>,
+    is_ready: watch::Sender<bool>,
 }
 
 impl Tls {
@@ -56,7 +56,7 @@ impl Tls {
             settings,
             files,
             certificates: Arc::default(),
-            had: watch::Sender::new(false),
+            is_ready: watch::Sender::new(false),
         };
         if let Some(leaf) = tls.kept()? {
             tls.present(leaf);
@@ -79,9 +79,12 @@ impl Tls {
 
     /// Returns once the controller can connect: before, it would only find that out.
     pub async fn ready(&self) {
-        let mut had = self.had.subscribe();
-        let is_ready = |had: &bool| *had || !self.is_needed();
-        if had.wait_for(is_ready).await.is_err() {
+        let mut is_ready = self.is_ready.subscribe();
+        if is_ready
+            .wait_for(|is| *is || !self.is_needed())
+            .await
+            .is_err()
+        {
             std::future::pending().await
         }
     }
@@ -109,8 +112,10 @@ impl Tls {
                 }
                 last_failure = failure;
             }
-            let is_served = self.certificates.presented().is_some() || !self.is_needed();
-            sleep(if is_served { LOOK } else { RETRY }).await;
+            let is_ready = self.certificates.presented().is_some() || !self.is_needed();
+            // Also where this node's address is only known by now, and needs none.
+            self.is_ready.send_replace(is_ready);
+            sleep(if is_ready { LOOK } else { RETRY }).await;
         }
     }
 
@@ -145,7 +150,7 @@ impl Tls {
 
     fn present(&self, leaf: Leaf) {
         self.certificates.present(leaf);
-        self.had.send_replace(true);
+        self.is_ready.send_replace(true);
     }
 
     async fn ask(&self, files: &Files) -> Result<(), String> {
