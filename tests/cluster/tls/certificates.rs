@@ -1,30 +1,35 @@
 //! Which worker gets which certificate, and what it is good for.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    process::{Command, Stdio},
+    time::{Duration, SystemTime},
+};
 
+use tucano_api::{
+    agent::{NodeMetrics, NodeReport},
+    ids::Generation,
+};
 use tucano_testkit::{needs, tool};
 use tucano_tests::{CLUSTER, Cluster};
+use tucano_tls::{Authority, Validity};
 
 use super::{presented, small, text};
 
-/// A request for a certificate, as an agent on that worker would send it.
-fn ask(cluster: &Cluster, from: usize, body: &str) -> String {
-    let url = format!("{}/v1/certificates", cluster.api());
+/// Sends what an agent on that worker may send.
+fn send(cluster: &Cluster, from: usize, path: &str, body: &str) -> String {
+    let url = format!("{}{path}", cluster.api());
     let ca_file = cluster.ca_file().display().to_string();
     let token = "Authorization: Bearer the-agents-token-of-a-test-cluster";
-    let arguments = [
-        "-sS",
-        "--max-time",
-        "20",
-        "--cacert",
-        &ca_file,
-        "-H",
-        token,
-        "-d",
-        body,
-        &url,
-    ];
-    cluster.output_on(from, "curl", &arguments)
+    let known = ["-sS", "--max-time", "20", "--cacert", &ca_file];
+    let said = ["-H", token, "-d", body, &url];
+    cluster.output_on(from, "curl", &[&known[..], &said].concat())
+}
+
+/// A request for a certificate.
+fn ask(cluster: &Cluster, from: usize, body: &str) -> String {
+    send(cluster, from, "/v1/certificates", body)
 }
 
 #[test]
@@ -85,4 +90,80 @@ fn a_worker_gets_no_certificate_but_its_own_and_cannot_answer_for_another() {
     cluster.wait_for_alive(2);
     let now = presented(&cluster, &format!("{w1}:7071"));
     assert!(now.contains(&format!("IP Address:{w1}\n")), "{now}");
+}
+
+/// An empty report of the worker at this address.
+fn report(ip: Ipv4Addr) -> String {
+    let report = NodeReport {
+        node: None,
+        ip: ip.into(),
+        agent_port: 7071,
+        agent_id: "an impostor".to_owned(),
+        sequence: 1,
+        version: "0".to_owned(),
+        architecture: "amd64".to_owned(),
+        generation: Generation(0),
+        metrics: NodeMetrics::default(),
+        notes: Vec::new(),
+        apis: None,
+        processes: Vec::new(),
+    };
+    serde_json::to_string(&report).unwrap()
+}
+
+#[test]
+fn the_controller_speaks_to_no_agent_whose_certificate_is_not_its_own_and_in_force() {
+    if !needs(&CLUSTER) || !needs(&[tool("openssl")]) {
+        return;
+    }
+    let mut cluster = Cluster::start(&small());
+    let [w1, w2] = [0, 1].map(|index| cluster.worker(index).ip());
+    let key = cluster.path("key.pem");
+    let made = Command::new("openssl")
+        .args(["req", "-new", "-newkey", "ec", "-nodes", "-subj", "/CN=w"])
+        .args(["-pkeyopt", "ec_paramgen_curve:P-256", "-keyout"])
+        .arg(&key)
+        .output()
+        .unwrap();
+    let request = text(&made.stdout);
+    let authority = Authority::open(&cluster.path("ctl/tls")).unwrap();
+    let stranger = Authority::open(&cluster.path("stranger")).unwrap();
+    let now = SystemTime::now();
+    let over = now - Duration::from_secs(40 * 86_400);
+    cluster.kill_agent(0);
+    for (authority, ip, issued, expected) in [
+        (&authority, w2, now, "not valid for name"),
+        (&stranger, w1, now, "UnknownIssuer"),
+        (&authority, w1, over, "expired"),
+        // What is vouched for is spoken to, and found to be something else.
+        (
+            &authority,
+            w1,
+            now,
+            "does not answer as one of this version does",
+        ),
+    ] {
+        let certificate = cluster.path("certificate.pem");
+        let signed = authority.sign(&request, ip.into(), Validity::from(issued));
+        fs::write(&certificate, signed.unwrap()).unwrap();
+        let mut impostor = cluster
+            .on_worker(0, "openssl")
+            .args([
+                "s_server", "-accept", "7071", "-naccept", "1", "-www", "-quiet",
+            ])
+            .arg("-cert")
+            .arg(&certificate)
+            .arg("-key")
+            .arg(&key)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        cluster.wait(expected, || {
+            let refused = send(&cluster, 0, "/v1/reports", &report(w1));
+            assert!(refused.contains("unconfirmed_agent"), "{refused}");
+            refused.contains(expected).then_some(())
+        });
+        impostor.wait().unwrap();
+    }
 }
