@@ -385,7 +385,8 @@ fn may_follow(before: Option<AlertKind>, kind: AlertKind) -> bool {
         NodeMissing => matches!(before, None | Some(NodeBack)),
         NodeDead => before == Some(NodeMissing),
         NodeBack => matches!(before, Some(NodeMissing | NodeDead)),
-        NodeContested => false,
+        // The planner knows no wire.
+        NodeContested | WireUnprotected => false,
         ProcessCrashing => before != Some(ProcessCrashing),
         ProcessOomKilled => before != Some(ProcessOomKilled),
         ProcessRecovered => matches!(before, Some(ProcessCrashing | ProcessOomKilled)),
