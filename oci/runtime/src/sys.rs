@@ -659,17 +659,27 @@ fn check(result: libc::c_long) -> io::Result<()> {
 mod heap {
     use std::{
         alloc::{GlobalAlloc, Layout},
+        ptr::null_mut,
         sync::{Mutex, MutexGuard, PoisonError},
     };
 
     use dlmalloc::Dlmalloc;
 
     #[global_allocator]
-    static HEAP: Heap = Heap(Mutex::new(Owned(Dlmalloc::new())));
+    static HEAP: Heap = Heap(Mutex::new(Owned {
+        heap: Dlmalloc::new(),
+        used: 0,
+        most: 0,
+    }));
 
     struct Heap(Mutex<Owned>);
 
-    struct Owned(Dlmalloc);
+    struct Owned {
+        heap: Dlmalloc,
+        /// Bytes that are allocated, and most that ever were.
+        used: usize,
+        most: usize,
+    }
 
     // SAFETY: what it points to is its own, whichever thread it is used by.
     unsafe impl Send for Owned {}
@@ -680,33 +690,88 @@ mod heap {
         }
     }
 
-    // SAFETY: `Dlmalloc` keeps this trait's promises; nobody else uses it meanwhile.
-    unsafe impl GlobalAlloc for Heap {
-        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            // SAFETY: callers name a layout whose size is not zero.
-            unsafe { self.lock().0.malloc(layout.size(), layout.align()) }
-        }
-
-        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-            // SAFETY: the same.
-            unsafe { self.lock().0.calloc(layout.size(), layout.align()) }
-        }
-
-        unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-            // SAFETY: callers name memory that was allocated here with this layout.
-            unsafe { self.lock().0.free(memory, layout.size(), layout.align()) }
-        }
-
-        unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-            let (old, align) = (layout.size(), layout.align());
-            // SAFETY: the same, and a size that is not zero.
-            unsafe { self.lock().0.realloc(memory, old, align, size) }
+    impl Owned {
+        fn count(&mut self, freed: usize, allocated: usize) {
+            self.used = self.used.wrapping_sub(freed).wrapping_add(allocated);
+            self.most = self.most.max(self.used);
         }
     }
 
-    /// Gives free memory back to the kernel.
+    // SAFETY: `Dlmalloc` keeps this trait's promises; nobody else uses it meanwhile.
+    unsafe impl GlobalAlloc for Heap {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            let mut owned = self.lock();
+            owned.count(0, layout.size());
+            // SAFETY: callers name a layout whose size is not zero.
+            unsafe { owned.heap.malloc(layout.size(), layout.align()) }
+        }
+
+        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+            let mut owned = self.lock();
+            owned.count(0, layout.size());
+            // SAFETY: the same.
+            unsafe { owned.heap.calloc(layout.size(), layout.align()) }
+        }
+
+        unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+            let mut owned = self.lock();
+            owned.count(layout.size(), 0);
+            // SAFETY: callers name memory that was allocated here with this layout.
+            unsafe { owned.heap.free(memory, layout.size(), layout.align()) }
+        }
+
+        unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            let mut owned = self.lock();
+            owned.count(layout.size(), size);
+            let (old, align) = (layout.size(), layout.align());
+            // SAFETY: the same, and a size that is not zero.
+            unsafe { owned.heap.realloc(memory, old, align, size) }
+        }
+    }
+
+    const PAGE: usize = 4096;
+    /// Free pieces that are looked for: of these sizes, and so many at most.
+    const LARGEST: usize = 1024 * PAGE;
+    const SMALLEST: usize = 16 * PAGE;
+    const PIECES: usize = 64;
+    /// What is worth the search.
+    const MUCH: usize = 512 << 10;
+
+    /// Gives free memory back to the kernel. The heap itself does so with its end alone. What is free between what is in use, whoever
+    /// has it can give back the pages of: so it is taken, largest piece first, and freed again.
     pub(super) fn trim() {
+        let mut owned = HEAP.lock();
+        let mut taken = [(null_mut(), 0); PIECES];
+        let mut count = 0;
+        let mut size = if owned.most < MUCH { 0 } else { LARGEST };
+        while size >= SMALLEST && count < PIECES {
+            // SAFETY: it is freed below, with the same size and alignment, and nothing is kept in it.
+            let piece = unsafe { owned.heap.malloc(size, PAGE) };
+            if piece.is_null() {
+                break;
+            }
+            taken[count] = (piece, size);
+            count += 1;
+            if is_resident(piece, size) {
+                // SAFETY: these are whole pages of what was allocated here.
+                unsafe { libc::madvise(piece.cast(), size, libc::MADV_DONTNEED) };
+            } else {
+                // It is new: there was none of that size.
+                size /= 2;
+            }
+        }
+        for (piece, size) in taken.into_iter().take(count) {
+            // SAFETY: as it was allocated.
+            unsafe { owned.heap.free(piece, size, PAGE) };
+        }
         // SAFETY: whatever is allocated stays as it is.
-        unsafe { HEAP.lock().0.trim(0) };
+        unsafe { owned.heap.trim(0) };
+    }
+
+    fn is_resident(piece: *mut u8, size: usize) -> bool {
+        let mut pages = [0; LARGEST / PAGE];
+        // SAFETY: the kernel writes a byte for each page of what was allocated.
+        let found = unsafe { libc::mincore(piece.cast(), size, pages.as_mut_ptr()) };
+        found == 0 && pages.iter().any(|page| page & 1 != 0)
     }
 }

@@ -5,10 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use procfs::{
-    FromRead, ProcessCGroup, ProcessCGroups,
-    process::{MountInfo, MountInfos},
-};
+use procfs::{FromRead, ProcessCGroup, ProcessCGroups, process::MountInfo};
 
 use super::{Error, LEAF, is_in_use, make};
 
@@ -56,8 +53,15 @@ pub(super) fn find(base: Base, more: &[&str]) -> Result<Vec<(String, PathBuf)>, 
 }
 
 fn mounts() -> Result<Vec<MountInfo>, Error> {
-    let mounts = MountInfos::from_file("/proc/self/mountinfo").map_err(unknown)?;
-    Ok(mounts.0)
+    let text = fs::read("/proc/self/mountinfo").map_err(|source| unknown(source.into()))?;
+    of_cgroups(&String::from_utf8_lossy(&text)).map_err(unknown)
+}
+
+/// A host with many containers has hundreds of other mounts. The type of a file system comes behind a hyphen
+/// (`proc_pid_mountinfo(5)`).
+fn of_cgroups(mounts: &str) -> procfs::ProcResult<Vec<MountInfo>> {
+    let lines = mounts.lines().filter(|line| line.contains(" - cgroup"));
+    lines.map(MountInfo::from_line).collect()
 }
 
 fn unknown(error: procfs::ProcError) -> Error {
@@ -277,7 +281,7 @@ mod tests {
     use super::*;
 
     fn mounts(text: &str) -> Vec<MountInfo> {
-        MountInfos::from_read(text.as_bytes()).unwrap().0
+        of_cgroups(text).unwrap()
     }
 
     fn memberships(text: &str) -> Vec<ProcessCGroup> {
