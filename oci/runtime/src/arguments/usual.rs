@@ -3,6 +3,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
+use clap::ValueEnum;
 use lexopt::{
     Arg::{Long, Short, Value},
     Parser,
@@ -47,7 +48,10 @@ fn global(parser: &mut Parser) -> Option<(Global, OsString)> {
         match parser.next().ok()?? {
             Long("root") => set(&mut root, path(parser)?)?,
             Long("log") => set(&mut log, path(parser)?)?,
-            Long("log-format") => set(&mut log_format, log_format_of(&value(parser)?)?)?,
+            Long("log-format") => {
+                let format = LogFormat::from_str(value(parser)?.to_str()?, false);
+                set(&mut log_format, format.ok()?)?;
+            }
             Long("debug") => raise(&mut debug)?,
             Long("systemd-cgroup") => raise(&mut systemd_cgroup)?,
             Value(name) => break name,
@@ -166,14 +170,6 @@ fn path(parser: &mut Parser) -> Option<PathBuf> {
     value(parser).map(PathBuf::from)
 }
 
-fn log_format_of(value: &OsString) -> Option<LogFormat> {
-    match value.to_str()? {
-        "text" => Some(LogFormat::Text),
-        "json" => Some(LogFormat::Json),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -184,6 +180,10 @@ mod tests {
     fn usual(words: &[&str]) -> Option<Arguments> {
         let words: Vec<_> = words.iter().map(OsString::from).collect();
         Arguments::usual(&words)
+    }
+
+    fn words(line: &str) -> Vec<&str> {
+        ["tucano_oci"].into_iter().chain(line.split(' ')).collect()
     }
 
     #[test]
@@ -197,8 +197,7 @@ mod tests {
             "supervise /var/lib/tucano/agent/processes/hello.1",
             "exec-in --timeout-ms 1000 --report /home -- sh -c true",
         ] {
-            let words: Vec<_> = ["tucano_oci"].into_iter().chain(line.split(' ')).collect();
-            assert!(usual(&words).is_some(), "{line}");
+            assert!(usual(&words(line)).is_some(), "{line}");
         }
     }
 
@@ -221,8 +220,7 @@ mod tests {
             "supervise",
             "state box",
         ] {
-            let words: Vec<_> = ["tucano_oci"].into_iter().chain(line.split(' ')).collect();
-            assert!(usual(&words).is_none(), "{line}");
+            assert!(usual(&words(line)).is_none(), "{line}");
         }
     }
 

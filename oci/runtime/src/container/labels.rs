@@ -186,9 +186,7 @@ impl Labels {
         let Some(keys) = &self.keys else {
             return make();
         };
-        keys.say()
-            .map_err(|error| why(keys, &error))
-            .step(SELINUX)?;
+        keys.say().step(SELINUX)?;
         make()?;
         // What the program makes is its own.
         keys.take_back().step(SELINUX)
@@ -198,30 +196,12 @@ impl Labels {
     /// profile what confines those who have not.
     pub(crate) fn of_program(&self) -> Result<(), Failure> {
         if let Some(profile) = &self.profile {
-            profile
-                .say()
-                .map_err(|error| why(profile, &error))
-                .step(APPARMOR)?;
+            profile.say().step(APPARMOR)?;
         }
         if let Some(program) = &self.program {
-            program
-                .say()
-                .map_err(|error| why(program, &error))
-                .step(SELINUX)?;
+            program.say().step(SELINUX)?;
         }
         Ok(())
-    }
-}
-
-/// The kernel's word of an error, and what it means here.
-fn why(said: &Said, error: &io::Error) -> String {
-    let name = said.text.trim_start_matches("exec ");
-    match error.raw_os_error() {
-        Some(libc::ENOENT) => format!(
-            "process.apparmorProfile {name:?} is not loaded: load it by apparmor_parser(8), or name one that is"
-        ),
-        Some(libc::EINVAL) => format!("{name:?} means nothing to the policy of this host"),
-        _ => format!("{name:?}: {error}"),
     }
 }
 
@@ -247,12 +227,24 @@ impl Said {
     }
 
     /// At once: the kernel takes what comes in a second write for another word.
-    fn say(&self) -> io::Result<()> {
-        let written = rustix::io::write(&self.file, self.text.as_bytes())?;
-        if written == self.text.len() {
-            return Ok(());
+    fn say(&self) -> Result<(), String> {
+        match rustix::io::write(&self.file, self.text.as_bytes()) {
+            Ok(written) if written == self.text.len() => Ok(()),
+            Ok(_) => Err(self.why(&io::ErrorKind::InvalidInput.into())),
+            Err(errno) => Err(self.why(&errno.into())),
         }
-        Err(io::ErrorKind::InvalidInput.into())
+    }
+
+    /// The kernel's word of an error, and what it means here.
+    fn why(&self, error: &io::Error) -> String {
+        let name = self.text.trim_start_matches("exec ");
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => format!(
+                "process.apparmorProfile {name:?} is not loaded: load it by apparmor_parser(8), or name one that is"
+            ),
+            Some(libc::EINVAL) => format!("{name:?} means nothing to the policy of this host"),
+            _ => format!("{name:?}: {error}"),
+        }
     }
 
     fn take_back(&self) -> io::Result<()> {

@@ -54,7 +54,7 @@ impl Way {
 /// Has this process be one that was executed from `program`, its own program's file by another mount: what is mapped of the file is
 /// mapped by that mount, and `/proc/<pid>/exe` leads there. A failure leaves it able to go on, as it was in all that matters.
 pub(super) fn run_from(program: &File, way: &Way) -> io::Result<()> {
-    for piece in pieces(&sys::loaded(), rustix::param::page_size() as u64) {
+    for piece in own_pieces() {
         match piece.content {
             Content::AsInFile {
                 offset,
@@ -87,7 +87,7 @@ fn layout(stat: &Stat) -> Option<MemoryLayout> {
 
 /// Forbids writing to what is only read from now on.
 pub(super) fn seal() -> io::Result<()> {
-    let pieces = pieces(&sys::loaded(), rustix::param::page_size() as u64);
+    let pieces = own_pieces();
     let is_sealed = |piece: &&Piece| piece.content == Content::Changed { is_writable: false };
     let mut sealed = pieces.iter().filter(is_sealed);
     sealed.try_for_each(|piece| sys::make_read_only(piece.address))
@@ -95,10 +95,14 @@ pub(super) fn seal() -> io::Result<()> {
 
 /// Where this program's code is, and what else is as in its file.
 pub(crate) fn as_in_file() -> Vec<(u64, u64)> {
-    let pieces = pieces(&sys::loaded(), rustix::param::page_size() as u64);
-    let is_as_in_file = |piece: &&Piece| matches!(piece.content, Content::AsInFile { .. });
-    let as_in_file = pieces.iter().filter(is_as_in_file);
-    as_in_file.map(|piece| piece.address).collect()
+    let mut pieces = own_pieces();
+    pieces.retain(|piece| matches!(piece.content, Content::AsInFile { .. }));
+    pieces.iter().map(|piece| piece.address).collect()
+}
+
+/// This program's.
+fn own_pieces() -> Vec<Piece> {
+    pieces(&sys::loaded(), rustix::param::page_size() as u64)
 }
 
 /// What is relocated at the start and only read from then on (`PT_GNU_RELRO`) ends at a page's beginning.
@@ -213,7 +217,7 @@ mod tests {
             .lines()
             .filter_map(|map| map.split('-').next())
             .collect();
-        let pieces = pieces(&sys::loaded(), rustix::param::page_size() as u64);
+        let pieces = own_pieces();
         assert!(pieces.len() >= 3, "{pieces:x?}");
         for piece in pieces {
             let begin = format!("{:x}", piece.address.0);
