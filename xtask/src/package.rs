@@ -59,13 +59,17 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let directory = workspace().join("target/packages");
     let stage = directory.join("stage");
     fs::create_dir_all(&stage).with_context(|| format!("cannot create {}", stage.display()))?;
-    build(&options.profile)?;
+    let runtime = build_runtime(&options.profile)?;
+    let is_built = runtime.is_some();
+    let others = PROGRAMS
+        .into_iter()
+        .filter(|program| *program != RUNTIME || !is_built);
+    build(&options.profile, others.clone().chain([MANUALS]))?;
     let built = built(&options.profile);
-    for program in PROGRAMS {
-        strip(&built.join(program), &stage.join(program))?;
-    }
-    if let Some(runtime) = build_runtime(&options.profile)? {
-        strip(&runtime, &stage.join(RUNTIME))?;
+    let others = others.map(|program| built.join(program));
+    for program in others.chain(runtime) {
+        let name = program.file_name().unwrap_or_default();
+        strip(&program, &stage.join(name))?;
     }
     step(
         "writing manual pages and completions",
@@ -88,10 +92,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Of the whole workspace, so that crates have the same features, and are shared with the usual builds.
-fn build(profile: &str) -> anyhow::Result<()> {
+fn build(profile: &str, programs: impl Iterator<Item = &'static str>) -> anyhow::Result<()> {
     let mut build = static_build(profile);
     build.arg("--workspace");
-    for program in PROGRAMS.iter().chain([&MANUALS]) {
+    for program in programs {
         build.args(["--bin", program]);
     }
     step("building static programs", &mut build)
