@@ -96,7 +96,7 @@ impl Agent {
         let clock = Stopwatch::start();
         let settings = Arc::new(settings);
         let executor = Arc::new(executor(&settings)?);
-        let tls = Arc::new(Tls::open(Arc::clone(&settings), &settings.data_dir)?);
+        let tls = Arc::new(Tls::open(Arc::clone(&settings))?);
         let listener = listen(settings.listen).await?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let (runner, handle) = runner(&settings, &executor, clock).await?;

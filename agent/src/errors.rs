@@ -2,13 +2,9 @@
 
 use std::error::Error;
 
-/// The first cause: what HTTP clients wrap in "error sending request for url".
-pub(crate) fn innermost(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let text = cause.to_string();
+/// The first cause, with what to do where it is known.
+pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
+    let text = tucano_api::error::innermost(error).to_string();
     if text.starts_with("invalid peer certificate") {
         return format!(
             "{text}; ca_file has to be a copy of this controller's ca.pem, and `controller` a name or address that its certificate \

@@ -14,7 +14,6 @@ use tucano_api::{
     settings::{MAX_SETTINGS_BYTES, Problem, SettingsError, Validate, parse},
     units::{Bytes, Span},
 };
-
 use tucano_tls::{CA_FILE, Mode, Trust};
 
 use crate::runner::network::{PortRange, Subnet};
@@ -539,7 +538,7 @@ fn read_bounded(path: &Path) -> std::io::Result<String> {
 }
 
 fn default_ca_file() -> PathBuf {
-    tucano_tls::CA_FILE.into()
+    CA_FILE.into()
 }
 fn default_data_dir() -> PathBuf {
     "/var/lib/tucano/agent".into()

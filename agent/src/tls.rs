@@ -4,7 +4,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
-    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,8 +15,7 @@ use tucano_api::{
     error::ErrorBody,
 };
 use tucano_tls::{
-    Certificates, Door, Error, Incoming, Leaf, Mode, Plain, Stream, Trust, incoming::Bounds,
-    leaf::Files,
+    Certificates, Door, Error, Incoming, Leaf, Mode, Stream, Trust, incoming::Bounds, leaf::Files,
 };
 
 use crate::{
@@ -47,9 +45,9 @@ impl Tls {
     ///
     /// # Errors
     /// Files that cannot be used.
-    pub fn open(settings: Arc<Settings>, data_dir: &Path) -> Result<Self, Error> {
+    pub fn open(settings: Arc<Settings>) -> Result<Self, Error> {
         let files = match settings.wire() {
-            Mode::On => Some(Files::open(&data_dir.join("tls"))?),
+            Mode::On => Some(Files::open(&settings.data_dir.join("tls"))?),
             Mode::Off => None,
         };
         let tls = Self {
@@ -69,11 +67,8 @@ impl Tls {
     /// # Errors
     /// None that is known of.
     pub fn door(&self) -> Result<Door, Error> {
-        let plain = match self.settings.wire() {
-            Mode::On => Plain::OnLoopback,
-            Mode::Off => Plain::Everywhere,
-        };
         let setting = "tls = \"off\" in agent.toml, and in [api] of ctl.toml";
+        let plain = self.settings.wire().into();
         Door::new(Arc::clone(&self.certificates), plain, setting)
     }
 
@@ -155,21 +150,20 @@ impl Tls {
 
     async fn ask(&self, files: &Files) -> Result<(), String> {
         let ip = self.ip().ok_or("this node's address is not known yet")?;
-        let words = |error: &dyn std::error::Error| innermost(error);
         let request = CertificateRequest {
             node: self.settings.name.clone(),
             ip,
             request: files.request().map_err(|error| error.to_string())?,
         };
-        let client = self.client_from(ip).map_err(|error| words(&error))?;
+        let client = self.client_from(ip).map_err(|error| innermost(&error))?;
         let url = format!("{}/v1/certificates", self.settings.controller);
         let mut request = client.post(url).json(&request);
         if let Some(token) = &self.settings.token {
             request = request.bearer_auth(token.reveal());
         }
-        let answer = request.send().await.map_err(|error| words(&error))?;
+        let answer = request.send().await.map_err(|error| innermost(&error))?;
         let status = answer.status();
-        let body = answer.bytes().await.map_err(|error| words(&error))?;
+        let body = answer.bytes().await.map_err(|error| innermost(&error))?;
         if !status.is_success() {
             let said = serde_json::from_slice::<ErrorBody>(&body).map(|body| body.error);
             let said = said.unwrap_or_else(|_| "is it a controller of this version?".to_owned());

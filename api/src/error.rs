@@ -1,4 +1,6 @@
-//! The error body of every API.
+//! The error body of every API, and telling people what went wrong.
+
+use std::error::Error;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,5 +21,31 @@ impl ErrorBody {
             error: error.into(),
             code: code.into(),
         }
+    }
+}
+
+/// The cause of all causes: what HTTP clients wrap in "error sending request for url".
+pub fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn the_innermost_cause_is_found() {
+        let error = Outer(std::io::Error::other("the cause"));
+        assert_eq!(innermost(&error).to_string(), "the cause");
+        let alone = std::io::Error::other("alone");
+        assert_eq!(innermost(&alone).to_string(), "alone");
     }
 }

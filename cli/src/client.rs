@@ -6,7 +6,7 @@ use std::{
 
 use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, Url, multipart::Form};
 use serde::de::DeserializeOwned;
-use tucano_api::error::ErrorBody;
+use tucano_api::error::{ErrorBody, innermost};
 use tucano_oci_distribution::{
     Name,
     client::{Credentials, Options, Remote, Secret},
@@ -233,13 +233,13 @@ impl Client {
         if is_about_certificates(&error) {
             return Error::Unverified {
                 api: self.api().to_owned(),
-                reason: root_cause(&error),
+                reason: innermost(&error).to_string(),
             };
         }
         if error.is_connect() {
             return Error::Unreachable {
                 api: self.api().to_owned(),
-                reason: root_cause(&error),
+                reason: innermost(&error).to_string(),
             };
         }
         self.broken(step)(error)
@@ -344,14 +344,6 @@ fn describe(error: &reqwest::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut last: &dyn std::error::Error = error;
-    while let Some(inner) = last.source() {
-        last = inner;
-    }
-    last.to_string()
 }
 
 #[cfg(test)]

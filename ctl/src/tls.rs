@@ -15,9 +15,7 @@ use tucano_api::{
     state::{Alert, AlertKind},
     units::Timestamp,
 };
-use tucano_tls::{
-    Authority, Certificates, Door, Error, Mode, Plain, Trust, Validity, authority::Name,
-};
+use tucano_tls::{Authority, Certificates, Door, Error, Mode, Trust, Validity, authority::Name};
 
 use crate::config_mgr::{Config, ConfigManager, Listen};
 
@@ -62,12 +60,8 @@ impl Tls {
     /// # Errors
     /// None that is known of.
     pub fn door(&self) -> Result<Door, Error> {
-        let plain = match self.mode {
-            Mode::On => Plain::OnLoopback,
-            Mode::Off => Plain::Everywhere,
-        };
         let setting = "tls = \"off\" in [api] of ctl.toml, and in every agent.toml";
-        Door::new(self.certificates.clone(), plain, setting)
+        Door::new(self.certificates.clone(), self.mode.into(), setting)
     }
 
     /// The certificate of the authority, in PEM.
@@ -146,7 +140,7 @@ impl Tls {
 /// # Errors
 /// What is missing, and files that cannot be used.
 pub fn write_ca(config: &Config, path: &Path) -> Result<(), Error> {
-    let own = directory(config).join("ca.pem");
+    let own = Authority::certificate_in(&directory(config));
     let trust = Trust::read(&own)?.ok_or_else(|| Error::Content {
         path: own,
         problem: "it is not there yet: the controller makes it at its first start".to_owned(),
@@ -197,7 +191,8 @@ fn is_undecided(directory: &Path, config: &Config, has_state: bool) -> Result<bo
             _ => Ok(false),
         };
     }
-    let is_older = has_state && concerns_others(config) && !directory.join("ca.pem").exists();
+    let is_older =
+        has_state && concerns_others(config) && !Authority::certificate_in(directory).exists();
     if is_older {
         fs::create_dir_all(directory).map_err(failed("create"))?;
         fs::write(&marker, "").map_err(failed("write"))?;

@@ -1,6 +1,11 @@
 //! The cluster's own certificate authority: made once, kept for ever after. Whoever has its key can be anybody of the cluster.
 
-use std::{fmt, net::IpAddr, path::Path, time::SystemTime};
+use std::{
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
@@ -10,7 +15,10 @@ use rcgen::{
 use rustls_pki_types::DnsName;
 use time::OffsetDateTime;
 
-use crate::{Error, Leaf, Validity, files, leaf::Parsed};
+use crate::{
+    Error, Leaf, Validity, files,
+    leaf::{self, Parsed},
+};
 
 const KEY: &str = "ca-key.pem";
 const CERTIFICATE: &str = "ca.pem";
@@ -65,6 +73,11 @@ impl Name {
 }
 
 impl Authority {
+    /// Where the certificate of the one in this directory is.
+    pub fn certificate_in(directory: &Path) -> PathBuf {
+        directory.join(CERTIFICATE)
+    }
+
     /// Opens the one in this directory, or makes it: first its key, then its certificate. One that was killed in between
     /// has told nobody of the key yet.
     ///
@@ -72,7 +85,7 @@ impl Authority {
     /// Files that cannot be used: then no other one takes its place, for all who trust it would have to be told.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         files::directory(directory)?;
-        let (key_path, certificate_path) = (directory.join(KEY), directory.join(CERTIFICATE));
+        let (key_path, certificate_path) = (directory.join(KEY), Self::certificate_in(directory));
         let key = files::read(&key_path)?;
         let certificate = files::read(&certificate_path)?;
         let unusable = |path: &Path, problem: &str| Error::Content {
@@ -86,11 +99,7 @@ impl Authority {
                     "this is no key: put a copy of the authority's key back",
                 )
             })?,
-            (None, None) => {
-                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-                files::write(&key_path, &key.serialize_pem(), files::PRIVATE)?;
-                key
-            }
+            (None, None) => leaf::make_key(&key_path)?,
             (None, Some(_)) => {
                 let problem = "the authority's key is missing: put it back; or, for a new authority, whose ca.pem \
                                all workers then need, remove ca.pem as well";
@@ -190,7 +199,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
     use super::*;
-    use crate::{Trust, leaf};
+    use crate::Trust;
 
     fn names() -> [Name; 2] {
         [

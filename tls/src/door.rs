@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{Certificates, Error, Stream, provider};
+use crate::{Certificates, Error, Mode, Stream, provider};
 
 /// Of every TLS connection: the type of a record with a handshake message (RFC 8446, 5.1). No request begins so.
 const HANDSHAKE: u8 = 0x16;
@@ -25,6 +25,15 @@ pub enum Plain {
     Everywhere,
     /// From programs of this machine.
     OnLoopback,
+}
+
+impl From<Mode> for Plain {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::On => Self::OnLoopback,
+            Mode::Off => Self::Everywhere,
+        }
+    }
 }
 
 impl Plain {

@@ -122,6 +122,13 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
+/// A new key, kept in this file for its owner alone.
+pub(crate) fn make_key(path: &Path) -> Result<KeyPair, Error> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    files::write(path, &key.serialize_pem(), files::PRIVATE)?;
+    Ok(key)
+}
+
 /// A key that never leaves this directory, and the certificate that somebody else issues for it.
 pub struct Files {
     directory: PathBuf,
@@ -147,11 +154,7 @@ impl Files {
                 path: path.clone(),
                 problem: "this is no key: remove it, and another is made".to_owned(),
             })?,
-            None => {
-                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-                files::write(&path, &key.serialize_pem(), files::PRIVATE)?;
-                key
-            }
+            None => make_key(&path)?,
         };
         let directory = directory.to_owned();
         Ok(Self { directory, key })

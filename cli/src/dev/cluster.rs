@@ -60,7 +60,7 @@ impl Cluster {
         // Made before the controller starts, so that its agents have the certificate from the beginning.
         let tls = data_of(&ctl).join("tls");
         Authority::open(&tls).map_err(|error| Error::Dev(error.to_string()))?;
-        let ca_file = tls.join("ca.pem");
+        let ca_file = Authority::certificate_in(&tls);
         cluster.start_controller(programs, directory, &ctl, &token, sockets)?;
         let memory = settings::memory_share(workers)?;
         for worker in cluster.workers.clone() {

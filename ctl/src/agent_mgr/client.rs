@@ -1,11 +1,11 @@
 //! Requests to an agent.
 
-use std::{error::Error, fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tucano_api::{
     agent::{DesiredSet, Identity, Prefetch},
-    error::ErrorBody,
+    error::{ErrorBody, innermost},
     ids::{NodeName, ProcessId},
 };
 use tucano_oci_session::UPGRADE;
@@ -229,11 +229,7 @@ impl AgentClient {
 
 /// The first cause, with what to do where it is known.
 fn root(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let text = cause.to_string();
+    let text = innermost(error).to_string();
     if text.contains("UnknownIssuer") {
         return format!("{text}; is its ca_file a copy of this controller's ca.pem?");
     }
