@@ -9,7 +9,7 @@ use std::{
 
 use procfs::FromRead;
 use rustix::{
-    fs::{FallocateFlags, FlockOperation},
+    fs::{CWD, FallocateFlags, FlockOperation, RenameFlags, renameat_with},
     io::Errno,
     process::{Pid, PidfdFlags},
 };
@@ -200,6 +200,12 @@ impl Prepared {
     /// Has it take the place of the one before.
     pub(crate) fn put(self) -> Result<(), Error> {
         let Self { temporary, path } = self;
+        // To rename it over another one would have ext4 write it to the disk first (its mount option `auto_da_alloc`).
+        if renameat_with(CWD, &temporary, CWD, &path, RenameFlags::EXCHANGE).is_ok() {
+            // The one before; the next that is written takes its place.
+            fs::remove_file(&temporary).ok();
+            return Ok(());
+        }
         fs::rename(&temporary, &path).map_err(|source| Error::Write { path, source })
     }
 }
