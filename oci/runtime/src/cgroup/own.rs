@@ -1,7 +1,8 @@
 //! Where this process's own cgroup is, as its mount and cgroup namespaces show it.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -19,6 +20,9 @@ const REQUIRED: [&str; 2] = ["memory", "pids"];
 
 /// The v2 controllers that containers are put under, where the host has them.
 const UNIFIED_CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
+
+/// What the list of mounts of most hosts takes.
+const MOUNTS_BYTES: usize = 16 << 10;
 
 /// What a path of a cgroup is relative to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,11 @@ pub(super) fn find(base: Base, more: &[&str]) -> Result<Vec<(String, PathBuf)>, 
 }
 
 fn mounts() -> Result<Vec<MountInfo>, Error> {
-    let text = fs::read("/proc/self/mountinfo").map_err(|source| unknown(source.into()))?;
+    // Read in pieces, it takes the kernel longer.
+    let mut text = Vec::with_capacity(MOUNTS_BYTES);
+    File::open("/proc/self/mountinfo")
+        .and_then(|mut file| file.read_to_end(&mut text))
+        .map_err(|source| unknown(source.into()))?;
     of_cgroups(&String::from_utf8_lossy(&text)).map_err(unknown)
 }
 
