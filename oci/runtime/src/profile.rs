@@ -150,7 +150,7 @@ impl Sandbox {
             "resources": self.resources(),
             // A service may listen on port 80 without a capability for it.
             "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0" },
-            "maskedPaths": masked(Path::new(CPUS)),
+            "maskedPaths": masked_here(),
             "readonlyPaths": READ_ONLY,
         });
         if let Some(base) = self.user_namespace {
@@ -255,6 +255,12 @@ pub fn seccomp(capabilities: &[String]) -> Result<LinuxSeccomp, Error> {
 }
 
 /// What is hidden on this node.
+/// Those of this node, which is asked once: of the CPUs that can be added to a machine that runs, none tells its heat.
+fn masked_here() -> &'static [String] {
+    static HERE: OnceLock<Vec<String>> = OnceLock::new();
+    HERE.get_or_init(|| masked(Path::new(CPUS)))
+}
+
 fn masked(cpus: &Path) -> Vec<String> {
     let heat = fs::read_dir(cpus)
         .into_iter()
