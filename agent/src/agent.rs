@@ -8,10 +8,7 @@ use std::{
 };
 
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::{
-    net::TcpListener,
-    sync::{RwLock, Semaphore},
-};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tucano_api::ids::NodeName;
 use tucano_daemon::notify;
 use tucano_oci_runtime::{launch::LogLimits, supervisor::user_namespaces_work};
@@ -28,6 +25,7 @@ use crate::{
         images::{self, Images},
         network::{self, Network},
         probe, state,
+        supervisors::Supervisors,
     },
     settings::{DEFAULT_CGROUP, Settings},
     tls::{Entrance, Tls},
@@ -192,14 +190,16 @@ pub fn executor(settings: &Settings) -> Result<Executor, Error> {
         settings.limits.ready_networks,
     )?
     .with_tracked_connections(settings.limits.tracked_connections);
-    let runtime = runtime_program(settings)?;
+    let runtime = Arc::new(runtime_program(settings)?);
+    let supervisors = Supervisors::new(Arc::clone(&runtime), settings.limits.ready_supervisors);
     Ok(Executor {
         user_namespaces: user_namespaces_work(&runtime, &settings.data_dir),
         caps_without_user_namespaces: settings.caps_without_user_namespaces,
         data,
         images,
         network,
-        runtime: Arc::new(runtime),
+        runtime,
+        supervisors: Arc::new(supervisors),
         cgroup: settings
             .cgroup
             .clone()
@@ -210,7 +210,7 @@ pub fn executor(settings: &Settings) -> Result<Executor, Error> {
             files: settings.logs.files,
         },
         starts: Semaphore::new(settings.limits.starts),
-        starting: RwLock::default(),
+        starting: Arc::default(),
     })
 }
 

@@ -162,6 +162,8 @@ pub struct Limits {
     /// Networks of processes (each a namespace with its address and link) that are kept ready for the next starts, while there
     /// are processes.
     pub ready_networks: usize,
+    /// Supervisors of containers that are kept ready for the next starts, while there are processes.
+    pub ready_supervisors: usize,
     /// Layers fetched and unpacked at the same time.
     pub layer_pulls: usize,
     /// Connections that the kernel is to have room for, at the least (`nf_conntrack_max`).
@@ -195,6 +197,7 @@ impl Default for Limits {
             body_bytes: Bytes::mib(16),
             starts: 8,
             ready_networks: 8,
+            ready_supervisors: 8,
             layer_pulls: 3,
             tracked_connections: 131_072,
             prefetches: 32,
@@ -422,8 +425,8 @@ impl Settings {
     }
 }
 
-/// Each takes some memory of the kernel's.
-const MOST_READY_NETWORKS: usize = 256;
+/// Each takes some memory, or some of the kernel's.
+const MOST_READY: usize = 256;
 
 impl Validate for Limits {
     fn validate(&self) -> Result<(), Problem> {
@@ -450,11 +453,16 @@ impl Validate for Limits {
                 "write a number up to 16777216, or 0 to leave it as the system has it",
             ));
         }
-        if self.ready_networks > MOST_READY_NETWORKS {
-            return Err(Problem::new(
-                "limits.ready_networks",
-                format!("write a number from 0 to {MOST_READY_NETWORKS}"),
-            ));
+        for (key, value) in [
+            ("ready_networks", self.ready_networks),
+            ("ready_supervisors", self.ready_supervisors),
+        ] {
+            if value > MOST_READY {
+                return Err(Problem::new(
+                    format!("limits.{key}"),
+                    format!("write a number from 0 to {MOST_READY}"),
+                ));
+            }
         }
         if !(Span::millis(10)..=Span::secs(3600)).contains(&self.disk_interval) {
             return Err(Problem::new(
@@ -605,6 +613,7 @@ mod tests {
                 "limits.processes: write a number from 1 to",
             ),
             ("[limits]\nready_networks = 257", "from 0 to 256"),
+            ("[limits]\nready_supervisors = 257", "from 0 to 256"),
             (
                 "[limits]\nhandshakes = 0",
                 "limits.handshakes: write a number",

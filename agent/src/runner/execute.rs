@@ -28,8 +28,12 @@ use super::{
     images::{Images, Unpacked},
     network::{self, Lease, Network},
     state::{DataDir, ProcessDir, Record},
+    supervisors::Supervisors,
 };
 use crate::files::remove_if_there;
+
+/// How long after a start it is made ready what the next one needs, unless somebody starts then.
+const PREPARING_AFTER: Duration = Duration::from_millis(10);
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +97,8 @@ pub struct Executor {
     pub network: Network,
     /// The program that starts containers.
     pub runtime: Arc<PathBuf>,
+    /// Who stays with them.
+    pub supervisors: Arc<Supervisors>,
     /// Parent of the processes' cgroups.
     pub cgroup: String,
     /// Shortest time between two measurements of what a process has written.
@@ -102,7 +108,7 @@ pub struct Executor {
     /// Containers that may be started at once.
     pub starts: Semaphore,
     /// Read while a container is being started, so that the parent of its cgroup is not removed meanwhile.
-    pub starting: RwLock<()>,
+    pub starting: Arc<RwLock<()>>,
     /// Whether each process gets user ids of its own.
     pub user_namespaces: bool,
     /// Whether capabilities are given without.
@@ -128,10 +134,10 @@ impl Executor {
         );
         let (namespace, (), mut launch) = (namespace?, written?, launch?);
         join(&mut launch.spec, &namespace);
-        let program = Arc::clone(&self.runtime);
+        let supervisors = Arc::clone(&self.supervisors);
         let started = blocking(move || {
             // The namespace's descriptor lives until the container holds the namespace itself.
-            let started = supervisor::start(&program, &launch);
+            let started = supervisors.start(&launch);
             drop(namespace);
             Ok(Arc::new(started?))
         });
@@ -139,10 +145,7 @@ impl Executor {
         let forwarded = self.network.forward(lease, record.process.config.port);
         let (started, forwarded) = tokio::join!(started, forwarded);
         drop(starting);
-        // Whoever starts meanwhile has his address already: what is made for others would only take time from him.
-        if self.starting.try_write().is_ok() {
-            self.network.prepare();
-        }
+        self.prepare();
         match (started, forwarded) {
             (Ok(running), Ok(())) => Ok(running),
             (Ok(running), Err(error)) => {
@@ -154,6 +157,20 @@ impl Executor {
                 Err(error)
             }
         }
+    }
+
+    /// Has ready what the next start needs, in a moment: it would only take time from whoever starts now, and has all he needs.
+    fn prepare(&self) {
+        self.supervisors.want();
+        let (networks, supervisors) = (self.network.prepare(), Arc::clone(&self.supervisors));
+        let starting = Arc::clone(&self.starting);
+        tokio::spawn(async move {
+            tokio::time::sleep(PREPARING_AFTER).await;
+            if starting.try_write().is_ok() {
+                tokio::task::spawn_blocking(move || supervisors.fill());
+                networks.await;
+            }
+        });
     }
 
     /// What is on disk of a process before its container is made. Nobody waits for the disk: see decision 70.
@@ -225,11 +242,12 @@ impl Executor {
         Ok(())
     }
 
-    /// Removes the parent of the processes' cgroups if it has none left and gets none at this moment.
-    pub async fn remove_cgroup_parent(&self) -> Result<(), Error> {
+    /// Removes what was kept for starts, and the parent of the processes' cgroups, if it has none left and gets none at this moment.
+    pub async fn remove_shared(&self) -> Result<(), Error> {
         let Ok(_alone) = self.starting.try_write() else {
             return Ok(());
         };
+        self.supervisors.dismiss();
         let parent = self.cgroup.clone();
         blocking(move || Ok(cgroup::remove_parent(&parent)?)).await
     }

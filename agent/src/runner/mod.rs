@@ -17,6 +17,7 @@ pub mod probe;
 mod process;
 pub mod state;
 mod steps;
+pub mod supervisors;
 mod task;
 
 pub use handle::{Handle, Refused, Snapshot};

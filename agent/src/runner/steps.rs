@@ -180,7 +180,7 @@ impl Runner {
         let unused = self.processes.is_empty();
         let in_use = self.images_in_use();
         tokio::spawn(async move {
-            if unused && let Err(error) = executor.remove_cgroup_parent().await {
+            if unused && let Err(error) = executor.remove_shared().await {
                 tracing::warn!(%error, "cannot remove the processes' parent cgroup");
             }
             if let Err(error) = executor.images.remove_unused(&in_use).await {

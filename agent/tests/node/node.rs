@@ -279,6 +279,8 @@ impl Node {
         let directories = fs::read_dir(self.data("processes")).unwrap();
         traces.extend(directories.map(|entry| entry.unwrap().path().display().to_string()));
         traces.extend(self.cgroups());
+        let ready = self.ready_supervisors().into_iter();
+        traces.extend(ready.map(|pid| format!("a supervisor that is ready: {pid}")));
         let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let root = self.root.path().display().to_string();
         traces.extend(
@@ -288,6 +290,27 @@ impl Node {
                 .map(str::to_owned),
         );
         traces
+    }
+
+    /// Pids of the supervisors of this node that wait for their containers: their arguments tell of none.
+    pub(crate) fn ready_supervisors(&self) -> Vec<i64> {
+        let network = fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let all = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| {
+                let command = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+                let mut words = command.split('\0').skip(1);
+                let waits = words.next()? == "supervise" && words.next()?.trim().is_empty();
+                let here = fs::read_link(entry.path().join("ns/net")).ok()? == network;
+                entry
+                    .file_name()
+                    .to_str()?
+                    .parse()
+                    .ok()
+                    .filter(|_| waits && here)
+            });
+        all.collect()
     }
 
     /// Every cgroup directory that carries the node's name, in any hierarchy.

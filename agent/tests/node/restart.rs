@@ -174,6 +174,37 @@ fn networks_that_a_killed_agent_kept_ready_vanish_and_the_process_keeps_its_own(
 }
 
 #[test]
+fn supervisors_that_a_killed_agent_kept_ready_end_and_the_next_ones_are_used() {
+    on_a_node("[limits]\nready_supervisors = 3", async |mut node| {
+        let until = |number: usize, node: &Node| {
+            let ready = || node.ready_supervisors().len() == number;
+            tucano_testkit::wait_until("those that are ready", crate::node::PATIENCE, ready);
+        };
+        node.desire(1, vec![process("hello", 1, "")]).await;
+        node.wait_until_healthy("hello-1").await;
+        until(3, &node);
+        node.kill_agent();
+        until(0, &node);
+        node.start_agent().await;
+        node.wait_until_healthy("hello-1").await;
+        node.desire(2, vec![process("hello", 1, ""), process("hello", 2, "")])
+            .await;
+        node.wait_until_healthy("hello-2").await;
+        until(3, &node);
+        let ready = node.ready_supervisors();
+        node.desire(
+            3,
+            (1..4).map(|number| process("hello", number, "")).collect(),
+        )
+        .await;
+        node.wait_until_healthy("hello-3").await;
+        assert!(ready.contains(&node.supervisor("hello-3")));
+        until(3, &node);
+        node.remove_all(4).await;
+    });
+}
+
+#[test]
 fn leftovers_of_a_killed_agent_are_cleared_away() {
     on_a_node("", async |mut node| {
         node.desire(1, vec![process("hello", 1, "")]).await;

@@ -3,7 +3,7 @@
 
 mod usual;
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
@@ -402,8 +402,8 @@ fn bytes(text: &str) -> Result<i64, String> {
 
 #[derive(Debug, PartialEq, Args)]
 pub struct Supervise {
-    /// The container's home directory.
-    pub home: PathBuf,
+    /// Written over with the container's home directory, for lists of processes.
+    pub room: OsString,
 }
 
 #[derive(Debug, PartialEq, Args)]
@@ -424,8 +424,8 @@ pub struct ExecIn {
 /// Commands for the agent: containers with a supervisor and a home directory.
 #[derive(Debug, PartialEq, Subcommand)]
 pub enum Own {
-    /// Start the container of a home directory (its launch.json) and stay with it, in the background; one JSON line on stdout
-    /// tells how the start went.
+    /// Start the container of the home directory (its launch.json) that standard input, a socket, tells of, and stay with it, in the
+    /// background.
     #[command(hide = true)]
     Supervise(Supervise),
     /// Run a command in a supervised container; its exit code is this program's (124: not ended in time).

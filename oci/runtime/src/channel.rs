@@ -1,13 +1,20 @@
-//! What the processes of one start tell each other: the supervisor and the container-to-be over a socket pair, and the
-//! supervisor's caller by one line of JSON.
+//! What the processes of one start tell each other over socket pairs: the caller and the supervisor, the supervisor and the
+//! container-to-be.
 
 use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::PathBuf,
 };
 
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
-use rustix::buffer::spare_capacity;
+use nix::sys::socket::{
+    self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr,
+};
+use rustix::{
+    buffer::spare_capacity,
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{container::user::User, home::ProcessId};
@@ -33,7 +40,14 @@ pub(crate) enum FromContainer {
     Failed(Failure),
 }
 
-/// The supervisor's line to its caller.
+/// The caller's word to a supervisor, which comes with the lock of the home directory.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    /// Where `launch.json` is.
+    pub(crate) home: PathBuf,
+}
+
+/// What a supervisor answers its caller; one line of the command in a container, where that is asked to tell.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
@@ -122,13 +136,37 @@ impl Channel {
         Ok(Some(serde_json::from_slice(&buffer)?))
     }
 
+    /// The same, and a descriptor with it.
+    pub(crate) fn send_with(
+        &self,
+        message: &impl Serialize,
+        descriptor: &impl AsFd,
+    ) -> io::Result<()> {
+        let text = serde_json::to_vec(message)?;
+        if text.len() > MESSAGE_LIMIT_BYTES {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        send_descriptor(&self.0, &text, descriptor).map(|_| ())
+    }
+
+    /// What [`Self::send_with`] sent, or none where the other end is closed.
+    pub(crate) fn receive_with<T: for<'a> Deserialize<'a>>(
+        &self,
+    ) -> io::Result<Option<(T, OwnedFd)>> {
+        let mut text = vec![0; MESSAGE_LIMIT_BYTES];
+        let (length, descriptor) = receive_descriptor(&self.0, &mut text)?;
+        match (length, descriptor) {
+            (0, _) => Ok(None),
+            (length, Some(descriptor)) => {
+                Ok(Some((serde_json::from_slice(&text[..length])?, descriptor)))
+            }
+            (_, None) => Err(io::Error::other("it came without a descriptor")),
+        }
+    }
+
     /// Tells the other end to go on.
     pub(crate) fn go(&self) -> io::Result<()> {
-        socket::send(
-            std::os::fd::AsRawFd::as_raw_fd(&self.0),
-            b"1",
-            MsgFlags::MSG_NOSIGNAL,
-        )?;
+        socket::send(self.0.as_raw_fd(), b"1", MsgFlags::MSG_NOSIGNAL)?;
         Ok(())
     }
 
@@ -151,9 +189,70 @@ impl AsFd for Channel {
     }
 }
 
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> Self {
+        channel.0
+    }
+}
+
+/// Sends a descriptor with these bytes, and tells how many of them were sent.
+pub(crate) fn send_descriptor(
+    socket: &impl AsFd,
+    text: &[u8],
+    descriptor: &impl AsFd,
+) -> io::Result<usize> {
+    let descriptors = [descriptor.as_fd().as_raw_fd()];
+    let sent = socket::sendmsg::<UnixAddr>(
+        socket.as_fd().as_raw_fd(),
+        &[IoSlice::new(text)],
+        &[ControlMessage::ScmRights(&descriptors)],
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    Ok(sent)
+}
+
+/// Takes bytes, how many is told, and the descriptor that came with them, if one did.
+pub(crate) fn receive_descriptor(
+    socket: &impl AsFd,
+    text: &mut [u8],
+) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let slices = &mut [IoSliceMut::new(text)];
+    let received = rustix::io::retry_on_intr(|| {
+        recvmsg(socket, slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let mut descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    Ok((received.bytes, descriptors.next()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_descriptor_comes_with_its_message_and_is_the_same_file() {
+        let (here, there) = Channel::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let home = PathBuf::from("/var/lib/a\u{301}/home");
+        here.send_with(&Order { home: home.clone() }, &file)
+            .unwrap();
+        let (order, given): (Order, _) = there.receive_with().unwrap().unwrap();
+        assert_eq!(order.home, home);
+        let inode = |fd: &dyn Fn() -> rustix::io::Result<rustix::fs::Stat>| fd().unwrap().st_ino;
+        assert_eq!(
+            inode(&|| rustix::fs::fstat(&file)),
+            inode(&|| rustix::fs::fstat(&given))
+        );
+        here.send(&Order { home }).unwrap();
+        assert!(there.receive_with::<Order>().is_err(), "it lacks one");
+        drop(here);
+        assert!(there.receive_with::<Order>().unwrap().is_none());
+    }
 
     #[test]
     fn last_words_are_heard_of_one_who_did_not_listen() {

@@ -153,17 +153,27 @@ pub(crate) struct Prepared {
 }
 
 struct Mounted {
-    /// Device and inode of the file.
-    file: (u64, u64),
+    file: FileId,
     mount: OwnedFd,
+}
+
+/// Device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId(u64, u64);
+
+impl FileId {
+    /// Of the file that is at this path now.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        Some(Self(found.dev(), found.ino()))
+    }
 }
 
 impl Prepared {
     /// Of the program that is at this path now. Where there can be no such mount, the program tells why.
     pub(crate) fn of(path: &Path) -> Self {
         static KNOWN: Mutex<BTreeMap<PathBuf, Arc<Mounted>>> = Mutex::new(BTreeMap::new());
-        let mount = fs::metadata(path).ok().and_then(|found| {
-            let file = (found.dev(), found.ino());
+        let mount = FileId::of(path).and_then(|file| {
             let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(mounted) = known.get(path).filter(|it| it.file == file) {
                 return Some(Arc::clone(mounted));

@@ -40,6 +40,7 @@ pub mod supervise;
 pub mod supervisor;
 mod sys;
 mod systemd;
+mod title;
 
 /// Forbids this process to write to its program's tables of addresses. To be called first of all.
 pub fn seal_program() {

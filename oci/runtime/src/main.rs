@@ -84,7 +84,7 @@ fn failed(command: &Command) -> u8 {
 /// The commands that the agent uses.
 fn own(command: &Own) -> Result<i32, String> {
     match command {
-        Own::Supervise(supervise) => supervise::run(&supervise.home).map(|()| 0),
+        Own::Supervise(_) => supervise::run().map(|()| 0),
         Own::ExecIn(given) => exec::run(&exec::Exec {
             home: &given.home,
             command: &given.command,

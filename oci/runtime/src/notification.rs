@@ -2,18 +2,14 @@
 //! specification names (OCI runtime specification, "The Container Process State").
 
 use std::{
-    io::{self, IoSlice},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream},
 };
 
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use oci_spec::runtime::{ContainerProcessState, SECCOMP_FD_NAME, Spec, State};
 use rustix::process::{ForeignRawFd, PidfdGetfdFlags, pidfd_getfd};
 
-use crate::channel::{Failure, Step};
+use crate::channel::{Failure, Step, send_descriptor};
 
 /// Takes the descriptor of this number from a container's process, which waits meanwhile, and sends it with the process's
 /// state (whose number the state holds).
@@ -46,14 +42,7 @@ pub(crate) fn hand_over(
 }
 
 fn send(agent: &UnixStream, text: &[u8], listener: &OwnedFd) -> io::Result<()> {
-    let descriptors = [listener.as_raw_fd()];
-    let sent = sendmsg::<UnixAddr>(
-        agent.as_raw_fd(),
-        &[IoSlice::new(text)],
-        &[ControlMessage::ScmRights(&descriptors)],
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?;
+    let sent = send_descriptor(agent, text, listener)?;
     // The descriptor came with the first byte; a long annotation may not have fitted.
     io::Write::write_all(&mut &*agent, &text[sent..])
 }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! caller ── tucano_oci supervise ──fork──> supervisor (own session) ──clone3──> container
-//!              │ ends at once                  │ one line: started | failed        │
-//!              └─ reaped by the caller         └─ later reaped by init             └─ dies with the supervisor
+//!              │ ends at once                  │ is told of a home directory       └─ dies with the supervisor
+//!              └─ reaped by the caller         │ answers: started | failed
+//!                                              └─ later reaped by init
 //! ```
 //!
 //! It is single-threaded, knows no async, and holds nothing but two pipes, a pidfd, the lock of the home directory, and a door for
@@ -11,9 +12,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -30,7 +29,7 @@ use crate::{
     attach::{self, Door},
     birth::{Birth, CgroupTime},
     cgroup::Cgroup,
-    channel::{Failure, Report, Step},
+    channel::{Channel, Failure, Order, Report, Step},
     container::{
         manner::{Manner, Stdio},
         rootfs,
@@ -41,6 +40,7 @@ use crate::{
     launch::{Exit, Launch, LogLimits},
     logs::{Source, Stream},
     sys::{self, Cloned},
+    title::Title,
 };
 
 /// How long a container may take to come up: milliseconds are usual; a mount that hangs must not hang its starter.
@@ -52,51 +52,38 @@ const FAIR_ROUNDS: usize = 64;
 /// Most chunks taken when the container is gone: more than a pipe can hold (`/proc/sys/fs/pipe-max-size`, 1 MiB).
 const LAST_ROUNDS: usize = 1024;
 
-/// `tucano_oci supervise <home>`: leaves the caller and supervises. The caller reads one JSON line from stdout.
-pub fn run(home: &Path) -> Result<(), String> {
+/// `tucano_oci supervise`: leaves the caller, waits to be told over stdin (a [`Channel`]) of a home directory, and supervises its
+/// container. Ends if the caller does before that.
+pub fn run() -> Result<(), String> {
     sys::close_from(3).map_err(|error| format!("closing descriptors: {error}"))?;
     crate::exe::protect().map_err(|error| error.to_string())?;
-    let lock = lock_of(home)?;
     match sys::clone_process(CloneFlags::empty()) {
         Ok(Cloned::Parent(..)) => return Ok(()),
         Ok(Cloned::Child) => {}
         Err(error) => return Err(format!("forking: {error}")),
     }
-    let mut report = sys::inherited(1);
-    let outcome = leave_caller(&mut report).and_then(|()| Supervisor::start(Home(home)));
-    match outcome {
+    let title = Title::find();
+    let caller = leave_caller().map_err(|failure| failure.to_string())?;
+    let told = caller.receive_with::<Order>();
+    let Some((Order { home }, lock)) = told.map_err(|error| format!("order: {error}"))? else {
+        return Ok(());
+    };
+    if let Some(title) = title {
+        title.set(&home);
+    }
+    match Supervisor::start(Home(&home)) {
         Ok(supervisor) => {
-            tell(report, &supervisor.report());
+            tell(caller, &supervisor.report());
             become_small();
             supervisor.supervise(&lock);
         }
-        Err(failure) => tell(report, &Report::Failed(failure)),
+        Err(failure) => tell(caller, &Report::Failed(failure)),
     }
     Ok(())
 }
 
-/// The caller's lock of the home directory comes as stdin; without one it is taken here.
-fn lock_of(home: &Path) -> Result<OwnedFd, String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", home.join("lock").display());
-    let given = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
-        .map_err(|error| failed(error.into()))?;
-    let same_file = || -> std::io::Result<bool> {
-        let here = rustix::fs::stat(home.join("lock"))?;
-        let there = rustix::fs::fstat(&given)?;
-        Ok((here.st_dev, here.st_ino) == (there.st_dev, there.st_ino))
-    };
-    if same_file().unwrap_or(false) {
-        return Ok(given);
-    }
-    match Home(home).lock() {
-        Ok(Some(lock)) => Ok(lock.into()),
-        Ok(None) => Err(format!("{} has a running container", home.display())),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Nothing of the caller's stays: not its session, directory, umask or descriptors, but for the pipe of the report.
-fn leave_caller(report: &mut OwnedFd) -> Result<(), Failure> {
+/// Nothing of the caller's stays: not its session, directory, umask or descriptors, but for the socket that it speaks over.
+fn leave_caller() -> Result<Channel, Failure> {
     const STEP: &str = "leaving the caller";
     rustix::process::setsid().step(STEP)?;
     rustix::process::chdir("/").step(STEP)?;
@@ -106,21 +93,16 @@ fn leave_caller(report: &mut OwnedFd) -> Result<(), Failure> {
         .write(true)
         .open("/dev/null")
         .step(STEP)?;
-    let kept = rustix::io::fcntl_dupfd_cloexec(&*report, 3).step(STEP)?;
+    let caller = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).step(STEP)?;
     dup2_stdin(&null).step(STEP)?;
     dup2_stdout(&null).step(STEP)?;
     dup2_stderr(&null).step(STEP)?;
-    // The number 1 now belongs to /dev/null, for good.
-    std::mem::forget(std::mem::replace(report, kept));
-    Ok(())
+    Ok(Channel::over(caller))
 }
 
 /// A caller that died meanwhile reads nothing, and finds the container by its home directory.
-fn tell(report: OwnedFd, line: &Report) {
-    if let Ok(mut text) = serde_json::to_vec(line) {
-        text.push(b'\n');
-        drop(File::from(report).write_all(&text));
-    }
+fn tell(caller: Channel, report: &Report) {
+    caller.send(report).ok();
 }
 
 /// There is one of these for each container: starting it took most of the memory that this process has, and waiting takes little.

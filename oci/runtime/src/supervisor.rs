@@ -1,8 +1,10 @@
 //! Starting and finding containers. Each has one supervisor, `tucano_oci supervise`, a small single-threaded program in a
 //! session of its own, that outlives its caller: it holds the container's stdio and waits for its end.
 //!
-//! A supervisor holds the lock of its home directory for all its life, from before its caller knows of it. So a home
-//! directory whose lock is free has no container, and one that is being started is never taken for lost.
+//! A supervisor holds the lock of its container's home directory for all its life, from before its caller knows of the container. So
+//! a home directory whose lock is free has no container, and one that is being started is never taken for lost.
+
+mod ready;
 
 use std::{
     fs::File,
@@ -22,18 +24,16 @@ use crate::{
     channel::{Failure, Report},
     exe::Prepared,
     home::{self, Home, ProcessId, Record},
-    launch::{Exit, Launch},
-    supervise,
+    launch::Exit,
 };
+
+pub use self::ready::{Ready, start};
 
 /// Longest report of a supervisor.
 const REPORT_LIMIT_BYTES: u64 = 64 << 10;
 
 /// How long `find` waits for a start that is under way: longer than a start may take.
 const FIND_PATIENCE: Duration = Duration::from_secs(40);
-
-/// How long `start` waits for a lock that nobody alive holds.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a container could not be started or reached: the step that failed, in words, and why.
 #[derive(Debug, thiserror::Error)]
@@ -119,34 +119,6 @@ pub enum Found {
     Nothing,
 }
 
-/// Starts a container: writes `launch.json`, runs `program supervise <home>` and waits until the container's program
-/// has been executed or a step has failed. Blocking; takes milliseconds.
-///
-/// The home directory is made where missing; what an earlier container of it left (its exit, its logs, its writable
-/// layer) is kept but for the exit. The supervisor forks itself away from the process that is run here, which is reaped
-/// before this returns: the caller has no child to wait for, and init reaps the supervisor.
-pub fn start(program: &Path, launch: &Launch) -> Result<Running, Error> {
-    let home = Home(&launch.home);
-    std::fs::create_dir_all(home.0).map_err(|source| Error::CreateHome {
-        path: home.0.to_owned(),
-        source,
-    })?;
-    let lock = lock(home)?;
-    supervise::clear(home)?;
-    home.write("launch.json", launch)?;
-    // The lock passes to the supervisor as its stdin, and so is held without interruption.
-    let prepared = Prepared::of(program);
-    let mut command = prepared.command();
-    command.arg("supervise").arg(home.0).stdin(lock);
-    match run(program, command)? {
-        Report::Started {
-            supervisor,
-            container,
-        } => running(supervisor, container),
-        other => Err(unexpected(program, other)),
-    }
-}
-
 /// What became of the container of this home directory. Never mistakes another process for it (pids are checked with
 /// their start times). Waits for a start that is under way.
 pub fn find(home: &Path) -> Result<Found, Error> {
@@ -225,49 +197,38 @@ pub fn user_namespaces_work(program: &Path, directory: &Path) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// The home directory's lock. Another thread's `fork` may hold a copy of it for a moment after it was given back.
-fn lock(home: Home<'_>) -> Result<File, Error> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        if let Some(lock) = home.lock()? {
-            return Ok(lock);
-        }
-        if Instant::now() > deadline || alive(home)?.is_some() {
-            return Err(Error::Running(home.0.to_owned()));
-        }
-        pause();
-    }
-}
-
 /// Runs the program, takes its line, and reaps it.
 fn run(program: &Path, mut command: Command) -> Result<Report, Error> {
-    let failed = |source| Error::Program {
-        program: program.to_owned(),
-        source,
-    };
+    let failed = failed(program);
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(failed)?;
-    // The supervisor holds neither pipe on: both end soon.
+        .map_err(&failed)?;
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
         let mut stdout = BufReader::new(stdout.take(REPORT_LIMIT_BYTES));
-        stdout.read_line(&mut line).map_err(failed)?;
+        stdout.read_line(&mut line).map_err(&failed)?;
     }
     let mut printed = String::new();
     if line.is_empty()
         && let Some(stderr) = child.stderr.take()
     {
         let mut stderr = stderr.take(REPORT_LIMIT_BYTES);
-        stderr.read_to_string(&mut printed).map_err(failed)?;
+        stderr.read_to_string(&mut printed).map_err(&failed)?;
     }
-    child.wait().map_err(failed)?;
+    child.wait().map_err(&failed)?;
     serde_json::from_str(&line).map_err(|_| Error::Silent {
         program: program.to_owned(),
         printed: printed.trim().to_owned(),
     })
+}
+
+fn failed(program: &Path) -> impl Fn(io::Error) -> Error {
+    |source| Error::Program {
+        program: program.to_owned(),
+        source,
+    }
 }
 
 fn unexpected(program: &Path, report: Report) -> Error {

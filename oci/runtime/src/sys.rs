@@ -65,6 +65,7 @@ fn clone_args(namespaces: nix::sched::CloneFlags, pidfd: &mut i32) -> libc::clon
 
 /// A process that waits to be killed, as which it is when this value goes. It shares this one's memory, of which nothing has to be
 /// copied for it.
+#[derive(Debug)]
 pub(crate) struct Holder {
     pub(crate) pid: i32,
     process: OwnedFd,
@@ -72,6 +73,7 @@ pub(crate) struct Holder {
     stack: Option<Box<HolderStack>>,
 }
 
+#[derive(Debug)]
 #[repr(align(16))]
 struct HolderStack([u8; HOLDER_STACK_BYTES]);
 
@@ -101,6 +103,11 @@ impl Holder {
             stack: Some(stack),
         })
     }
+
+    /// Has it end without waiting for that: where it is to run on a processor that sleeps, that takes a while.
+    pub(crate) fn end(&self) -> io::Result<()> {
+        Ok(kill(&self.process)?)
+    }
 }
 
 impl Drop for Holder {
@@ -126,10 +133,14 @@ pub(crate) fn hold() -> ! {
 
 /// Kills a child of this process, whatever it is doing, and waits until it has ended.
 pub(crate) fn end_child(process: &OwnedFd) -> rustix::io::Result<()> {
-    use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-    pidfd_send_signal(process, Signal::KILL)?;
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    kill(process)?;
     let wait = || waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);
     rustix::io::retry_on_intr(wait).map(drop)
+}
+
+fn kill(process: &OwnedFd) -> rustix::io::Result<()> {
+    rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL)
 }
 
 /// What `mount_setattr(2)` shall change of a mount.
@@ -637,14 +648,6 @@ pub(crate) fn set_program_and_layout(file: impl AsFd, layout: &MemoryLayout) -> 
         )
     };
     check(result.into())
-}
-
-/// Takes over a descriptor that this program was started with.
-///
-/// To be called at most once per number.
-pub(crate) fn inherited(fd: i32) -> OwnedFd {
-    // SAFETY: standard descriptors are open from the start (Rust's runtime opens missing ones) and have no other owner.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 fn check(result: libc::c_long) -> io::Result<()> {

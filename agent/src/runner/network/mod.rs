@@ -161,8 +161,8 @@ impl Network {
     }
 
     /// Prepares for the next starts; to be called when one is over.
-    pub fn prepare(&self) {
-        tokio::spawn(self.filler.clone().fill());
+    pub fn prepare(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.filler.clone().fill()
     }
 
     /// The processes run without it, too.

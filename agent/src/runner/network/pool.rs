@@ -146,7 +146,7 @@ mod tests {
     }
 
     async fn filled(network: &Network, number: usize) {
-        network.prepare();
+        tokio::spawn(network.prepare());
         while ready(network).len() < number {
             tokio::task::yield_now().await;
         }
@@ -196,7 +196,7 @@ mod tests {
             assert!(ready(&network).is_empty());
             // The bridge of this question is a new one.
             assert!(!left.into_iter().any(|ip| is_attached(&network, ip)));
-            network.prepare();
+            tokio::spawn(network.prepare());
             drop(network.filler.alone.lock().await);
             assert!(ready(&network).is_empty(), "there is no process");
         });

@@ -28,8 +28,8 @@ impl Arguments {
             }
             ("run", []) => Command::Run(run(&mut parser)?),
             ("supervise", []) => {
-                let home = only_value(&mut parser)?.into();
-                Command::Own(Own::Supervise(Supervise { home }))
+                let room = only_value(&mut parser)?;
+                Command::Own(Own::Supervise(Supervise { room }))
             }
             ("exec-in", [_, command @ ..]) => {
                 Command::Own(Own::ExecIn(exec_in(&mut parser, command)?))
@@ -194,7 +194,7 @@ mod tests {
             "create --bundle /run/b --pid-file /run/pidfile box",
             "--systemd-cgroup create --bundle=/run/b --pid-file=/run/pidfile --no-pivot --no-new-keyring --preserve-fds 2 box",
             "run -d -b /bundle box",
-            "supervise /var/lib/tucano/agent/processes/hello.1",
+            "supervise room",
             "exec-in --timeout-ms 1000 --report /home -- sh -c true",
         ] {
             assert!(usual(&words(line)).is_some(), "{line}");

@@ -1,12 +1,7 @@
 //! A container's terminal: a pair made in its own devpts, whose outer end goes to whoever listens on the console socket.
 
-use std::{
-    io::{self, IoSlice},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
-};
+use std::{os::fd::OwnedFd, path::Path};
 
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use oci_spec::runtime::Box as Size;
 use rustix::{
     fs::OFlags,
@@ -20,7 +15,7 @@ use super::{
     mounts::attach,
     userns::Ids,
 };
-use crate::channel::{Failure, Step};
+use crate::channel::{Failure, Step, send_descriptor};
 
 const STEP: &str = "terminal";
 
@@ -72,21 +67,9 @@ pub(crate) fn pair(root: &Root, size: Option<Size>) -> Result<Terminal, Failure>
 impl Terminal {
     /// Sends the outer end over the console socket and gives the inner one, which becomes this session's terminal.
     pub(crate) fn hand_over(self, console: &OwnedFd) -> Result<[OwnedFd; 3], Failure> {
-        send(console, &self.outer).step("console socket")?;
+        send_descriptor(console, b"/dev/ptmx", &self.outer).step("console socket")?;
         rustix::process::ioctl_tiocsctty(&self.inner).step(STEP)?;
         let copy = || self.inner.try_clone().step(STEP);
         Ok([copy()?, copy()?, copy()?])
     }
-}
-
-fn send(socket: &impl AsFd, terminal: &OwnedFd) -> io::Result<()> {
-    let descriptors = [terminal.as_raw_fd()];
-    sendmsg::<UnixAddr>(
-        socket.as_fd().as_raw_fd(),
-        &[IoSlice::new(b"/dev/ptmx")],
-        &[ControlMessage::ScmRights(&descriptors)],
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?;
-    Ok(())
 }

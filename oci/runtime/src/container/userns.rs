@@ -28,6 +28,8 @@ const STEP: &str = "user namespace";
 pub(crate) struct UserNamespace {
     pub(crate) fd: OwnedFd,
     pub(crate) ids: Ids,
+    /// Of no use any more, and waited for when this value goes.
+    _holder: Option<Holder>,
 }
 
 /// The mapping: container ids to host ids.
@@ -173,7 +175,7 @@ impl UserNamespace {
             let message = "its mappings are not uidMappings and gidMappings: leave those out";
             return Err(Failure::new(&step, message));
         }
-        Ok(Self { fd, ids })
+        Ok(Self::without_holder(fd, ids))
     }
 
     /// The one that a container of this specification runs in.
@@ -185,7 +187,7 @@ impl UserNamespace {
         let fd = File::open(format!("/proc/{pid}/ns/user"))
             .step(STEP)?
             .into();
-        Ok(Some(Self { fd, ids }))
+        Ok(Some(Self::without_holder(fd, ids)))
     }
 
     fn with(ids: Ids) -> io::Result<Self> {
@@ -194,7 +196,20 @@ impl UserNamespace {
         fs::write(file("uid_map"), text(&ids.users))?;
         fs::write(file("gid_map"), text(&ids.groups))?;
         let fd = File::open(file("ns/user"))?.into();
-        Ok(Self { fd, ids })
+        holder.end()?;
+        Ok(Self {
+            fd,
+            ids,
+            _holder: Some(holder),
+        })
+    }
+
+    fn without_holder(fd: OwnedFd, ids: Ids) -> Self {
+        Self {
+            fd,
+            ids,
+            _holder: None,
+        }
     }
 
     /// One of usual size, to find out whether it can be done.

@@ -1,8 +1,7 @@
 //! Between this process's terminal and that of a container in the foreground: bytes both ways, and the size.
 
 use std::{
-    io::{self, IoSliceMut},
-    mem::MaybeUninit,
+    io,
     os::fd::{BorrowedFd, OwnedFd},
 };
 
@@ -11,12 +10,11 @@ use rustix::{
     event::{PollFd, PollFlags},
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::{Errno, read, write},
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
     stdio::{stdin, stdout},
     termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize},
 };
 
-use crate::channel::{Failure, Step};
+use crate::channel::{Failure, Step, receive_descriptor};
 
 const STEP: &str = "terminal";
 
@@ -166,16 +164,7 @@ fn is_ready(fd: BorrowedFd<'_>) -> bool {
 
 /// Takes the outer end of a terminal from the socket that it comes over.
 pub(crate) fn receive(socket: &OwnedFd) -> io::Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut name = [0; 64];
-    let slices = &mut [IoSliceMut::new(&mut name)];
-    recvmsg(socket, slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    let mut descriptors = ancillary.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    descriptors
-        .next()
-        .ok_or_else(|| io::Error::other("it did not come"))
+    let (_, terminal) = receive_descriptor(socket, &mut name)?;
+    terminal.ok_or_else(|| io::Error::other("it did not come"))
 }

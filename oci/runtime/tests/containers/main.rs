@@ -8,6 +8,7 @@ mod hostile;
 mod isolation;
 mod life;
 mod limits;
+mod ready;
 mod sandbox;
 mod session;
 mod user_namespace;

@@ -1,0 +1,114 @@
+//! Supervisors that wait for their containers.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rustix::process::{Pid, Signal, getsid, kill_process};
+use tucano_oci_runtime::supervisor::{self, Error, Ready};
+use tucano_testkit::{ROOT, needs, tool, wait_until};
+
+use super::harness::{Case, PATIENCE, program};
+
+/// A program that no other test runs. By `cp`, for another test's child would hold it open for writing.
+fn copied(case: &Case, name: &str) -> PathBuf {
+    let copy = case.directory.path().join(name);
+    let mut copying = std::process::Command::new("cp");
+    copying.arg(program()).arg(&copy);
+    assert!(copying.status().unwrap().success());
+    copy
+}
+
+/// Pids of the supervisors that run this program, and of whom they tell in lists of processes.
+fn supervisors(program: &Path) -> Vec<(Pid, String)> {
+    let begin = format!("{}\0supervise\0", program.display());
+    let all = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+            let command = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            let whose = command.strip_prefix(&begin)?.trim_end_matches(['\0', ' ']);
+            Some((pid, whose.to_owned()))
+        });
+    all.collect()
+}
+
+#[test]
+fn one_becomes_the_supervisor_of_the_container_that_it_is_told_of() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let case = Case::new(&["wait-after", "up"]);
+    let program = copied(&case, "tucano_oci");
+    let ready = Ready::new(&program).unwrap();
+    assert!(ready.is_current());
+    let waiting = supervisors(&program);
+    let [(pid, whose)] = waiting.as_slice() else {
+        panic!("{waiting:?}");
+    };
+    assert_eq!((whose.as_str(), getsid(Some(*pid)).unwrap()), ("", *pid));
+    let running = ready.start(&case.launch()).unwrap();
+    let home = case.home().display().to_string();
+    assert_eq!(supervisors(&program), [(*pid, home)]);
+    let open = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap();
+    let open: Vec<_> = open.map(|entry| entry.unwrap().path()).collect();
+    let leads = |fd: &PathBuf| fs::read_link(fd).unwrap_or_default();
+    let sockets = open.iter().filter(|fd| leads(fd).starts_with("socket:"));
+    // The door alone: the caller's is closed when the start is told.
+    wait_until("what is kept to be all", PATIENCE, || {
+        sockets.clone().count() <= 1
+    });
+    supervisor::signal(&running, 9).unwrap();
+    assert_eq!(case.wait_for_exit().signal, Some(9));
+    wait_until("its end", PATIENCE, || supervisors(&program).is_empty());
+}
+
+#[test]
+fn one_that_nobody_can_tell_of_a_container_ends() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let case = Case::new(&["wait-after", "up"]);
+    let running = case.start();
+    let program = copied(&case, "tucano_oci");
+    let (unused, refused) = (Ready::new(&program).unwrap(), Ready::new(&program).unwrap());
+    assert_eq!(supervisors(&program).len(), 2);
+    let error = refused.start(&case.launch()).unwrap_err();
+    assert!(matches!(error, Error::Running(_)), "{error}");
+    drop(unused);
+    wait_until("the end of both", PATIENCE, || {
+        supervisors(&program).is_empty()
+    });
+    supervisor::signal(&running, 9).unwrap();
+    case.wait_for_exit();
+}
+
+#[test]
+fn one_is_of_no_use_once_it_is_killed_or_its_program_replaced() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let case = Case::new(&["wait-after", "up"]);
+    let program = copied(&case, "tucano_oci");
+    let killed = Ready::new(&program).unwrap();
+    let [(pid, _)] = supervisors(&program)[..] else {
+        panic!("there is one");
+    };
+    let replaced = Ready::new(&program).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    wait_until("its end to be known", PATIENCE, || !killed.is_current());
+    assert!(replaced.is_current());
+    fs::rename(copied(&case, "next"), &program).unwrap();
+    assert!(!replaced.is_current());
+    // Whoever takes it nevertheless gets what he asks for, or is told.
+    let error = killed.start(&case.launch()).unwrap_err();
+    assert!(
+        matches!(error, Error::Program { .. } | Error::Silent { .. }),
+        "{error}"
+    );
+    let running = replaced.start(&case.launch()).unwrap();
+    supervisor::signal(&running, 9).unwrap();
+    case.wait_for_exit();
+}
