@@ -126,16 +126,13 @@ impl Executor {
         let _slot = self.starts.acquire().await.map_err(|_| Error::Ending)?;
         let starting = self.starting.read().await;
         let lease = record.lease.ok_or(Error::NoLease)?;
-        // Each to its end: of a start that has failed nothing is still being made.
-        let (namespace, written, launch) = tokio::join!(
-            self.network.connect(lease),
-            self.write(record, lease),
-            async { self.launch(record, image, node) },
-        );
-        let (namespace, (), mut launch) = (namespace?, written?, launch?);
+        let mut launch = self.launch(record, image, node)?;
+        let namespace = self.network.connect(lease).await?;
         join(&mut launch.spec, &namespace);
-        let supervisors = Arc::clone(&self.supervisors);
+        let directory = self.data.process(&record.process.id);
+        let (record_kept, supervisors) = (record.clone(), Arc::clone(&self.supervisors));
         let started = blocking(move || {
+            keep(&directory, &record_kept, lease)?;
             // The namespace's descriptor lives until the container holds the namespace itself.
             let started = supervisors.start(&launch);
             drop(namespace);
@@ -171,24 +168,6 @@ impl Executor {
                 networks.await;
             }
         });
-    }
-
-    /// What is on disk of a process before its container is made. Nobody waits for the disk: see decision 70.
-    async fn write(&self, record: &Record, lease: Lease) -> Result<(), Error> {
-        let (directory, record) = (self.data.process(&record.process.id), record.clone());
-        blocking(move || {
-            clear_last_run(&directory)?;
-            directory.keep(&record)?;
-            let etc = directory.etc();
-            container::write_etc(&etc, record.process.id.as_str(), lease.ip).map_err(|source| {
-                Error::File {
-                    what: "write",
-                    path: etc.clone(),
-                    source,
-                }
-            })
-        })
-        .await
     }
 
     /// Waits for the container's end; then its port is no longer forwarded and its cgroup is gone.
@@ -309,6 +288,18 @@ impl Executor {
             logs: self.logs,
         })
     }
+}
+
+/// What is on disk of a process before its container is made. Nobody waits for the disk: see decision 70.
+fn keep(directory: &ProcessDir, record: &Record, lease: Lease) -> Result<(), Error> {
+    clear_last_run(directory)?;
+    directory.keep(record)?;
+    let etc = directory.etc();
+    container::write_etc(&etc, record.process.id.as_str(), lease.ip).map_err(|source| Error::File {
+        what: "write",
+        path: etc.clone(),
+        source,
+    })
 }
 
 /// Has the container join this network namespace, a descriptor of this process.

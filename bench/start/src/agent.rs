@@ -26,20 +26,22 @@ use tucano_oci_runtime::supervisor::Running;
 
 use crate::{
     bundle::CGROUPS,
-    contender::Taken,
+    contender::{Contender, Taken},
     place::{Place, compile},
 };
 
-/// Turns of each number of processes.
-const ROUNDS: usize = 5;
+/// Turns of `count` processes: of one alone, which is over soon and easily disturbed, more.
+fn rounds(count: usize) -> usize {
+    (100 / count.max(1)).clamp(5, 20)
+}
 
-/// Starts so many processes at once, again and again, and prints what that took and what keeping them takes.
-/// `floor` is what the floor takes for one, in seconds.
+/// Starts so many processes at once, again and again, and prints what that took and what keeping them takes. The floor has its
+/// turns in between.
 pub(crate) fn measure(
     place: &Place,
     runtime: &Path,
     counts: &[usize],
-    floor: Option<f64>,
+    floor: Option<&Contender<'_>>,
 ) -> Result<()> {
     // Supervisors outlive who starts them: here they are reaped.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -84,30 +86,36 @@ impl Node {
         })
     }
 
-    async fn measure(&self, counts: &[usize], floor: Option<f64>) -> Result<()> {
+    async fn measure(&self, counts: &[usize], floor: Option<&Contender<'_>>) -> Result<()> {
         println!(
-            "\n{:<24} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "agent", "wall ms", "each ms", "cpu each", "to floor", "starts/s"
+            "\n{:<24} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "agent", "wall ms", "each ms", "cpu each", "floor ms", "to floor", "starts/s"
         );
         for count in counts {
-            let mut turns = Vec::new();
+            let (mut turns, mut floors) = (Vec::new(), Vec::new());
+            let rounds = rounds(*count);
             // The first, before which nothing is in the page cache, does not count.
-            for round in 0..=ROUNDS {
-                let taken = self.turn(*count, round == ROUNDS).await?;
+            for round in 0..=rounds {
+                let taken = self.turn(*count, round == rounds).await?;
+                let floor = floor.map(|one| one.turn("floor")).transpose()?;
                 if round > 0 {
                     turns.push(taken);
+                    floors.extend(floor);
                 }
             }
             let (middle, each) = (Taken::median(&turns), 1e3 / *count as f64);
+            let floor = floor.map(|_| Taken::median(&floors).wall);
+            let or_none = |number: Option<f64>| {
+                number.map_or("-".to_owned(), |number| format!("{number:.2}"))
+            };
             println!(
-                "{:<24} {:>9.2} {:>9.2} {:>9.2} {:>9} {:>9.0}",
+                "{:<24} {:>9.2} {:>9.2} {:>9.2} {:>9} {:>9} {:>9.0}",
                 format!("{count} at once"),
                 middle.wall * 1e3,
                 middle.wall * each,
                 middle.cpu * each,
-                floor.map_or("-".to_owned(), |floor| {
-                    format!("{:.2}", middle.wall / *count as f64 / floor)
-                }),
+                or_none(floor.map(|floor| floor * 1e3)),
+                or_none(floor.map(|floor| middle.wall / *count as f64 / floor)),
                 *count as f64 / middle.wall
             );
         }

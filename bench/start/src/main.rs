@@ -87,16 +87,12 @@ fn measure(arguments: &Arguments) -> Result<()> {
         .into_iter()
         .filter(wanted)
         .collect();
-    let mut floor = None;
     if !contenders.is_empty() {
         let turns = interleaved(&contenders, arguments.rounds)?;
         let rates = rate::of_all(&contenders)?;
         print(&contenders, &turns, &rates);
-        let at = contenders
-            .iter()
-            .position(|one| one.name == contender::FLOOR);
-        floor = at.map(|at| Taken::median(&turns[at]).wall);
     }
+    let floor = contenders.iter().find(|one| one.name == contender::FLOOR);
     if arguments.only.is_empty() || arguments.only.iter().any(|it| "agent".contains(&**it)) {
         agent::measure(&place, &runtime, &arguments.processes, floor)?;
     }

@@ -4,7 +4,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
@@ -17,10 +17,13 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{container::user::User, home::ProcessId};
+use crate::container::user::User;
 
 /// Largest message: room for a path of the longest kind in an error.
 const MESSAGE_LIMIT_BYTES: usize = 16 << 10;
+
+/// Most descriptors that come with one.
+const DESCRIPTORS: usize = 2;
 
 /// From the container-to-be.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,10 +54,10 @@ pub(crate) struct Order {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
-    /// The container's program has been executed.
+    /// The container's program has been executed; descriptors of the supervisor and of the container's first process come with it.
     Started {
-        supervisor: ProcessId,
-        container: ProcessId,
+        /// The latter's.
+        pid: i32,
     },
     /// The command given to `exec` has ended.
     Ended { code: i32 },
@@ -136,32 +139,37 @@ impl Channel {
         Ok(Some(serde_json::from_slice(&buffer)?))
     }
 
-    /// The same, and a descriptor with it.
+    /// The same, and descriptors with it: [`DESCRIPTORS`] at most.
     pub(crate) fn send_with(
         &self,
         message: &impl Serialize,
-        descriptor: &impl AsFd,
+        descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
         let text = serde_json::to_vec(message)?;
         if text.len() > MESSAGE_LIMIT_BYTES {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        send_descriptor(&self.0, &text, descriptor).map(|_| ())
+        send_descriptors(&self.0, &text, descriptors).map(|_| ())
     }
 
-    /// What [`Self::send_with`] sent, or none where the other end is closed.
+    /// What [`Self::send`] or [`Self::send_with`] sent, or none where the other end is closed.
     pub(crate) fn receive_with<T: for<'a> Deserialize<'a>>(
         &self,
-    ) -> io::Result<Option<(T, OwnedFd)>> {
+    ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut text = vec![0; MESSAGE_LIMIT_BYTES];
-        let (length, descriptor) = receive_descriptor(&self.0, &mut text)?;
-        match (length, descriptor) {
-            (0, _) => Ok(None),
-            (length, Some(descriptor)) => {
-                Ok(Some((serde_json::from_slice(&text[..length])?, descriptor)))
-            }
-            (_, None) => Err(io::Error::other("it came without a descriptor")),
+        let mut receive = || receive_descriptors(&self.0, &mut text);
+        let (length, descriptors) = match receive() {
+            // As in [`Self::receive`].
+            Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => receive()?,
+            other => other?,
+        };
+        if length == 0 {
+            return Ok(None);
         }
+        Ok(Some((
+            serde_json::from_slice(&text[..length])?,
+            descriptors,
+        )))
     }
 
     /// Tells the other end to go on.
@@ -195,13 +203,13 @@ impl From<Channel> for OwnedFd {
     }
 }
 
-/// Sends a descriptor with these bytes, and tells how many of them were sent.
-pub(crate) fn send_descriptor(
+/// Sends descriptors with these bytes, and tells how many of them were sent.
+pub(crate) fn send_descriptors(
     socket: &impl AsFd,
     text: &[u8],
-    descriptor: &impl AsFd,
+    descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<usize> {
-    let descriptors = [descriptor.as_fd().as_raw_fd()];
+    let descriptors: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let sent = socket::sendmsg::<UnixAddr>(
         socket.as_fd().as_raw_fd(),
         &[IoSlice::new(text)],
@@ -212,22 +220,22 @@ pub(crate) fn send_descriptor(
     Ok(sent)
 }
 
-/// Takes bytes, how many is told, and the descriptor that came with them, if one did.
-pub(crate) fn receive_descriptor(
+/// Takes bytes, how many is told, and the descriptors that came with them.
+pub(crate) fn receive_descriptors(
     socket: &impl AsFd,
     text: &mut [u8],
-) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let slices = &mut [IoSliceMut::new(text)];
     let received = rustix::io::retry_on_intr(|| {
         recvmsg(socket, slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
     })?;
-    let mut descriptors = ancillary.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+    let descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
-    Ok((received.bytes, descriptors.next()))
+    Ok((received.bytes, descriptors.flatten().collect()))
 }
 
 #[cfg(test)]
@@ -235,21 +243,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_descriptor_comes_with_its_message_and_is_the_same_file() {
+    fn descriptors_come_with_their_message_and_are_the_same_files() {
         let (here, there) = Channel::pair().unwrap();
         let file = tempfile::tempfile().unwrap();
         let home = PathBuf::from("/var/lib/a\u{301}/home");
-        here.send_with(&Order { home: home.clone() }, &file)
+        here.send_with(&Order { home: home.clone() }, &[file.as_fd(), here.as_fd()])
             .unwrap();
         let (order, given): (Order, _) = there.receive_with().unwrap().unwrap();
+        let [given, _] = given.as_slice() else {
+            panic!("{given:?}");
+        };
         assert_eq!(order.home, home);
         let inode = |fd: &dyn Fn() -> rustix::io::Result<rustix::fs::Stat>| fd().unwrap().st_ino;
         assert_eq!(
             inode(&|| rustix::fs::fstat(&file)),
-            inode(&|| rustix::fs::fstat(&given))
+            inode(&|| rustix::fs::fstat(given))
         );
         here.send(&Order { home }).unwrap();
-        assert!(there.receive_with::<Order>().is_err(), "it lacks one");
+        let (_, none): (Order, _) = there.receive_with().unwrap().unwrap();
+        assert!(none.is_empty());
         drop(here);
         assert!(there.receive_with::<Order>().unwrap().is_none());
     }

@@ -107,6 +107,11 @@ impl Home<'_> {
         self.prepare(name, value)?.put()
     }
 
+    /// The same of one that was written already.
+    pub(crate) fn write_again<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
+        self.prepare(name, value)?.exchange()
+    }
+
     /// Writes a JSON file beside its place.
     pub(crate) fn prepare<T: Serialize>(&self, name: &str, value: &T) -> Result<Prepared, Error> {
         let path = self.path(name);
@@ -200,13 +205,22 @@ impl Prepared {
     /// Has it take the place of the one before.
     pub(crate) fn put(self) -> Result<(), Error> {
         let Self { temporary, path } = self;
-        // To rename it over another one would have ext4 write it to the disk first (its mount option `auto_da_alloc`).
-        if renameat_with(CWD, &temporary, CWD, &path, RenameFlags::EXCHANGE).is_ok() {
-            // The one before; the next that is written takes its place.
-            fs::remove_file(&temporary).ok();
-            return Ok(());
-        }
         fs::rename(&temporary, &path).map_err(|source| Error::Write { path, source })
+    }
+
+    /// The same where there is one before: to rename a file over another one, ext4 writes it to the disk first (its mount option
+    /// `auto_da_alloc`).
+    fn exchange(self) -> Result<(), Error> {
+        let exchange = RenameFlags::EXCHANGE;
+        match renameat_with(CWD, &self.temporary, CWD, &self.path, exchange) {
+            Ok(()) => {
+                // This is now the one before.
+                fs::remove_file(&self.temporary).ok();
+                Ok(())
+            }
+            // There is none, or the file system cannot.
+            Err(_) => self.put(),
+        }
     }
 }
 
@@ -294,6 +308,11 @@ mod tests {
         }
         home.write("n.json", &7).unwrap();
         assert_eq!(home.read::<u32>("n.json").unwrap(), Some(7));
+        for (name, value) in [("n.json", 8), ("other.json", 9)] {
+            home.write_again(name, &value).unwrap();
+            assert_eq!(home.read::<u32>(name).unwrap(), Some(value));
+            assert!(!home.path(&format!("{name}.tmp")).exists());
+        }
         home.remove("n.json").unwrap();
         home.remove("n.json").unwrap();
     }

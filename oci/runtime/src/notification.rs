@@ -3,13 +3,16 @@
 
 use std::{
     io,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
 };
 
 use oci_spec::runtime::{ContainerProcessState, SECCOMP_FD_NAME, Spec, State};
 use rustix::process::{ForeignRawFd, PidfdGetfdFlags, pidfd_getfd};
 
-use crate::channel::{Failure, Step, send_descriptor};
+use crate::channel::{Failure, Step, send_descriptors};
 
 /// Takes the descriptor of this number from a container's process, which waits meanwhile, and sends it with the process's
 /// state (whose number the state holds).
@@ -42,7 +45,7 @@ pub(crate) fn hand_over(
 }
 
 fn send(agent: &UnixStream, text: &[u8], listener: &OwnedFd) -> io::Result<()> {
-    let sent = send_descriptor(agent, text, listener)?;
+    let sent = send_descriptors(agent, text, &[listener.as_fd()])?;
     // The descriptor came with the first byte; a long annotation may not have fitted.
     io::Write::write_all(&mut &*agent, &text[sent..])
 }

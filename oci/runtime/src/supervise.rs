@@ -22,7 +22,7 @@ use nix::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    process::{WaitId, WaitIdOptions, waitid},
+    process::{PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, waitid},
 };
 
 use crate::{
@@ -65,19 +65,21 @@ pub fn run() -> Result<(), String> {
     let title = Title::find();
     let caller = leave_caller().map_err(|failure| failure.to_string())?;
     let told = caller.receive_with::<Order>();
-    let Some((Order { home }, lock)) = told.map_err(|error| format!("order: {error}"))? else {
+    let Some((Order { home }, given)) = told.map_err(|error| format!("order: {error}"))? else {
         return Ok(());
     };
+    let [lock] = <[_; 1]>::try_from(given).map_err(|_| "order: without the lock")?;
     if let Some(title) = title {
         title.set(&home);
     }
     match Supervisor::start(Home(&home)) {
         Ok(supervisor) => {
-            tell(caller, &supervisor.report());
+            supervisor.tell(caller);
             become_small();
             supervisor.supervise(&lock);
         }
-        Err(failure) => tell(caller, &Report::Failed(failure)),
+        // A caller that died meanwhile hears nothing, and will find that nothing runs.
+        Err(failure) => drop(caller.send(&Report::Failed(failure))),
     }
     Ok(())
 }
@@ -98,11 +100,6 @@ fn leave_caller() -> Result<Channel, Failure> {
     dup2_stdout(&null).step(STEP)?;
     dup2_stderr(&null).step(STEP)?;
     Ok(Channel::over(caller))
-}
-
-/// A caller that died meanwhile reads nothing, and finds the container by its home directory.
-fn tell(caller: Channel, report: &Report) {
-    caller.send(report).ok();
 }
 
 /// There is one of these for each container: starting it took most of the memory that this process has, and waiting takes little.
@@ -198,10 +195,15 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    fn report(&self) -> Report {
-        Report::Started {
-            supervisor: self.record.supervisor,
-            container: self.container,
+    /// A caller that died meanwhile hears nothing, and finds the container by its home directory.
+    fn tell(&self, caller: Channel) {
+        let report = Report::Started {
+            pid: self.container.pid,
+        };
+        // A process always has a descriptor of itself; without it the caller is told nothing.
+        if let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) {
+            let both = [own.as_fd(), self.process.as_fd()];
+            caller.send_with(&report, &both).ok();
         }
     }
 
@@ -295,7 +297,7 @@ fn come_up(
     let user = birth.wait_until_ready()?;
     record.container = Some(container);
     record.user = Some(user);
-    home.write("supervisor.json", record)
+    home.write_again("supervisor.json", record)
         .step("home directory")?;
     birth.go_on();
     birth.wait_until_executed(&|_| {

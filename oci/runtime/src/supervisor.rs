@@ -15,10 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{EventfdFlags, eventfd},
-    process::{Signal, pidfd_send_signal},
-};
+use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::{
     channel::{Failure, Report},
@@ -241,23 +238,6 @@ fn unexpected(program: &Path, report: Report) -> Error {
     }
 }
 
-/// A container that has been started. Where it and its supervisor have ended since, what stands in for the supervisor
-/// polls readable at once: the exit is on disk.
-fn running(supervisor: ProcessId, container: ProcessId) -> Result<Running, Error> {
-    if let Some(running) = open_both(supervisor, container)? {
-        return Ok(running);
-    }
-    let readable = eventfd(1, EventfdFlags::CLOEXEC).map_err(|error| Error::Reach {
-        pid: supervisor.pid,
-        source: error.into(),
-    })?;
-    Ok(Running {
-        pid: container.pid,
-        supervisor: readable,
-        container: None,
-    })
-}
-
 /// Descriptors of both processes, if both live. A container that has ended while its supervisor has not yet written down
 /// how counts as alive: its end is told by the supervisor's.
 fn open_both(supervisor: ProcessId, container: ProcessId) -> Result<Option<Running>, Error> {
@@ -305,21 +285,4 @@ pub(crate) fn pause() {
         tv_nsec: 2_000_000,
     };
     rustix::event::poll(&mut [], Some(&short)).ok();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_that_has_ended_before_it_could_be_opened_was_started_all_the_same() {
-        // No process is that old: this one has ended, and its number is another one's.
-        let gone = ProcessId {
-            start_time: 0,
-            ..ProcessId::own().unwrap()
-        };
-        let running = running(gone, gone).unwrap();
-        assert!(home::has_ended(&running.supervisor));
-        assert!(matches!(signal(&running, 15), Err(Error::Ended)));
-    }
 }

@@ -1,6 +1,9 @@
 //! A container's terminal: a pair made in its own devpts, whose outer end goes to whoever listens on the console socket.
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use oci_spec::runtime::Box as Size;
 use rustix::{
@@ -15,7 +18,7 @@ use super::{
     mounts::attach,
     userns::Ids,
 };
-use crate::channel::{Failure, Step, send_descriptor};
+use crate::channel::{Failure, Step, send_descriptors};
 
 const STEP: &str = "terminal";
 
@@ -67,7 +70,7 @@ pub(crate) fn pair(root: &Root, size: Option<Size>) -> Result<Terminal, Failure>
 impl Terminal {
     /// Sends the outer end over the console socket and gives the inner one, which becomes this session's terminal.
     pub(crate) fn hand_over(self, console: &OwnedFd) -> Result<[OwnedFd; 3], Failure> {
-        send_descriptor(console, b"/dev/ptmx", &self.outer).step("console socket")?;
+        send_descriptors(console, b"/dev/ptmx", &[self.outer.as_fd()]).step("console socket")?;
         rustix::process::ioctl_tiocsctty(&self.inner).step(STEP)?;
         let copy = || self.inner.try_clone().step(STEP);
         Ok([copy()?, copy()?, copy()?])

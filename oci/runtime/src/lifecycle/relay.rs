@@ -14,7 +14,7 @@ use rustix::{
     termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize},
 };
 
-use crate::channel::{Failure, Step, receive_descriptor};
+use crate::channel::{Failure, Step, receive_descriptors};
 
 const STEP: &str = "terminal";
 
@@ -165,6 +165,7 @@ fn is_ready(fd: BorrowedFd<'_>) -> bool {
 /// Takes the outer end of a terminal from the socket that it comes over.
 pub(crate) fn receive(socket: &OwnedFd) -> io::Result<OwnedFd> {
     let mut name = [0; 64];
-    let (_, terminal) = receive_descriptor(socket, &mut name)?;
+    let (_, terminal) = receive_descriptors(socket, &mut name)?;
+    let terminal = terminal.into_iter().next();
     terminal.ok_or_else(|| io::Error::other("it did not come"))
 }

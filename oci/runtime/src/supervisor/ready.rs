@@ -3,13 +3,13 @@
 use std::{
     fs::File,
     io::Read,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
-use super::{Error, REPORT_LIMIT_BYTES, Running, alive, failed, pause, running, unexpected};
+use super::{Error, REPORT_LIMIT_BYTES, Running, alive, failed, pause, unexpected};
 use crate::{
     channel::{Channel, Order, Report},
     exe::{FileId, Prepared},
@@ -113,6 +113,17 @@ impl Drop for Ready {
     }
 }
 
+fn running(report: Report, descriptors: Vec<OwnedFd>) -> Result<Running, Report> {
+    match (report, <[_; 2]>::try_from(descriptors)) {
+        (Report::Started { pid }, Ok([supervisor, container])) => Ok(Running {
+            pid,
+            supervisor,
+            container: Some(container),
+        }),
+        (report, _) => Err(report),
+    }
+}
+
 /// A home directory that is this caller's until its container has been started.
 struct Place<'a> {
     home: Home<'a>,
@@ -137,16 +148,14 @@ impl<'a> Place<'a> {
         let Self { home, lock } = self;
         let home = home.0.to_owned();
         // What cannot be sent is answered by nothing, as is what is sent to one that ends.
-        let sent = ready.supervisor.send_with(&Order { home }, &lock);
+        let sent = ready.supervisor.send_with(&Order { home }, &[lock.as_fd()]);
         drop(lock);
-        let answer = sent.and_then(|()| ready.supervisor.receive());
+        let answer = sent.and_then(|()| ready.supervisor.receive_with());
         let reaped = ready.reap();
         match answer {
-            Ok(Some(Report::Started {
-                supervisor,
-                container,
-            })) => running(supervisor, container),
-            Ok(Some(other)) => Err(unexpected(&ready.program, other)),
+            Ok(Some((report, descriptors))) => {
+                running(report, descriptors).map_err(|report| unexpected(&ready.program, report))
+            }
             // What it printed tells more.
             Ok(None) => Err(reaped.err().unwrap_or_else(|| ready.silent(""))),
             Err(error) => Err(reaped
