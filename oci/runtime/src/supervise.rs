@@ -75,7 +75,6 @@ pub fn run() -> Result<(), String> {
     match Supervisor::start(Home(&home)) {
         Ok(supervisor) => {
             supervisor.tell(caller);
-            become_small();
             supervisor.supervise(&lock);
         }
         // A caller that died meanwhile hears nothing, and will find that nothing runs.
@@ -211,6 +210,7 @@ impl<'a> Supervisor<'a> {
     fn supervise(mut self, _lock: &OwnedFd) {
         // Not before the start is reported, which nobody shall wait for.
         let mut door = Door::open(self.home.0).ok();
+        become_small();
         while !self.wait_for_something(&mut door) {}
         let status = waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED);
         // When the first process of a pid namespace has ended, so have all others: what they wrote is in the pipes.

@@ -456,8 +456,8 @@ pub(crate) fn landlock_restrict(ruleset: &OwnedFd) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) })
 }
 
-/// Gives back what this program has needed and needs no longer: free memory of the allocator, and the pages of its code, which
-/// the kernel reads again as they are executed. `code` is where that is mapped.
+/// Gives back what this program has needed and needs no longer: free memory of the allocator, what the stack no longer holds, and
+/// the pages of its code, which the kernel reads again as they are executed. `code` is where that is mapped.
 pub(crate) fn release_memory(code: &[(u64, u64)]) {
     #[cfg(target_env = "gnu")]
     // SAFETY: it gives free memory back to the kernel; whatever is allocated stays as it is.
@@ -472,7 +472,20 @@ pub(crate) fn release_memory(code: &[(u64, u64)]) {
         // comes from there again. Failing to give it back is no loss.
         unsafe { libc::madvise(address, length as usize, libc::MADV_DONTNEED) };
     }
+    let page = rustix::param::page_size();
+    let end = (std::ptr::from_ref(&code).addr() - STACK_KEPT_BYTES) / page * page;
+    let begin = (end - STACK_BYTES) as *mut libc::c_void;
+    // SAFETY: the stack grows down, and this is so far below where it is now that neither this function nor those that it calls
+    // stand there: nothing that lives is. What may lie further below than the stack has ever grown is mapped by nobody, for the
+    // kernel keeps a MiB free there (`stack_guard_gap`).
+    unsafe { libc::madvise(begin, STACK_BYTES, libc::MADV_DONTNEED) };
 }
+
+/// How much of the stack below the current function is left as it is: ample for all that it calls.
+const STACK_KEPT_BYTES: usize = 16 << 10;
+
+/// How much below that is given back: more than a start needs.
+const STACK_BYTES: usize = 256 << 10;
 
 /// Maps `file` anew in place of a mapping of the same file's same bytes.
 pub(crate) fn map_from(
