@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::home::{self, Home, Record};
 pub(crate) use limits::weight;
+pub(crate) use own::Hierarchies;
 pub use stats::Stats;
 
 /// The cgroup below their own (v2) that starters move into, for a cgroup with controlled children may hold no process.
@@ -154,10 +155,20 @@ impl Cgroup {
     /// The cgroup at a path as a specification means it: absolute from the top of what is mounted, else below this process's
     /// own one; under the controllers that these limits need. It is not made.
     pub(crate) fn specified(path: &str, limits: Option<&LinuxResources>) -> Result<Self, Error> {
+        Self::among(&Hierarchies::here()?, path, limits)
+    }
+
+    /// The same where it is known where the hierarchies are.
+    pub(crate) fn among(
+        hierarchies: &Hierarchies,
+        path: &str,
+        limits: Option<&LinuxResources>,
+    ) -> Result<Self, Error> {
         let base = own::Base::of_specified(path);
         let more = settings::controllers(limits);
         let path = checked(path)?;
-        let directories = own::find(base, &more)?
+        let directories = hierarchies
+            .find(base, &more)?
             .into_iter()
             .map(|(controller, base)| (controller, base.join(&path)))
             .collect();

@@ -247,7 +247,7 @@ mod tests {
         let (here, there) = Channel::pair().unwrap();
         let file = tempfile::tempfile().unwrap();
         let home = PathBuf::from("/var/lib/a\u{301}/home");
-        here.send_with(&Order { home: home.clone() }, &[file.as_fd(), here.as_fd()])
+        here.send_with(&Order { home: home.clone() }, &[file.as_fd(), file.as_fd()])
             .unwrap();
         let (order, given): (Order, _) = there.receive_with().unwrap().unwrap();
         let [given, _] = given.as_slice() else {

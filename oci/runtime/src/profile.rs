@@ -254,13 +254,13 @@ pub fn seccomp(capabilities: &[String]) -> Result<LinuxSeccomp, Error> {
     Ok(USUAL.get_or_init(|| section).clone())
 }
 
-/// What is hidden on this node.
-/// Those of this node, which is asked once: of the CPUs that can be added to a machine that runs, none tells its heat.
+/// What is hidden on this node, which is asked once: of the CPUs that can be added to a machine that runs, none tells its heat.
 fn masked_here() -> &'static [String] {
     static HERE: OnceLock<Vec<String>> = OnceLock::new();
     HERE.get_or_init(|| masked(Path::new(CPUS)))
 }
 
+/// What is hidden where the CPUs are described in this directory.
 fn masked(cpus: &Path) -> Vec<String> {
     let heat = fs::read_dir(cpus)
         .into_iter()

@@ -20,6 +20,7 @@ use nix::{
     sched::CloneFlags,
     unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
+use oci_spec::runtime::LinuxResources;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, waitid},
@@ -28,7 +29,7 @@ use rustix::{
 use crate::{
     attach::{self, Door},
     birth::{Birth, CgroupTime},
-    cgroup::Cgroup,
+    cgroup::{Cgroup, Hierarchies},
     channel::{Channel, Failure, Order, Report, Step},
     container::{
         manner::{Manner, Stdio},
@@ -64,6 +65,7 @@ pub fn run() -> Result<(), String> {
     }
     let title = Title::find();
     let caller = leave_caller().map_err(|failure| failure.to_string())?;
+    let known = Known::before();
     let told = caller.receive_with::<Order>();
     let Some((Order { home }, given)) = told.map_err(|error| format!("order: {error}"))? else {
         return Ok(());
@@ -72,7 +74,7 @@ pub fn run() -> Result<(), String> {
     if let Some(title) = title {
         title.set(&home);
     }
-    match Supervisor::start(Home(&home)) {
+    match known.and_then(|known| Supervisor::start(Home(&home), &known)) {
         Ok(supervisor) => {
             supervisor.tell(caller);
             supervisor.supervise(&lock);
@@ -106,6 +108,43 @@ fn become_small() {
     sys::release_memory(&exe::as_in_file());
 }
 
+/// What can be found out before there is a container.
+struct Known {
+    boot_id: String,
+    own: ProcessId,
+    hierarchies: Hierarchies,
+}
+
+impl Known {
+    fn before() -> Result<Self, Failure> {
+        Ok(Self {
+            boot_id: home::boot_id().step("boot id")?,
+            own: ProcessId::own().step("supervisor")?,
+            hierarchies: Hierarchies::here().step("cgroup")?,
+        })
+    }
+
+    /// The cgroup of a specification. Hierarchies that are not where they were are looked for again.
+    fn cgroup(&self, path: &str, limits: Option<&LinuxResources>) -> Result<Cgroup, Failure> {
+        Cgroup::among(&self.hierarchies, path, limits)
+            .or_else(|_| Cgroup::specified(path, limits))
+            .step("cgroup")
+    }
+
+    fn record(&self, home: Home<'_>, cgroup: &Cgroup) -> Result<Record, Failure> {
+        let record = Record {
+            boot_id: self.boot_id.clone(),
+            supervisor: self.own,
+            container: None,
+            cgroup: cgroup.clone(),
+            user: None,
+        };
+        home.write("supervisor.json", &record)
+            .step("home directory")?;
+        Ok(record)
+    }
+}
+
 struct Supervisor<'a> {
     home: Home<'a>,
     record: Record,
@@ -116,7 +155,7 @@ struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    fn start(home: Home<'a>) -> Result<Self, Failure> {
+    fn start(home: Home<'a>, known: &Known) -> Result<Self, Failure> {
         let launch: Launch = home
             .read("launch.json")
             .step("home directory")?
@@ -129,9 +168,9 @@ impl<'a> Supervisor<'a> {
             .ok_or("linux.cgroupsPath is missing")
             .step("specification")?;
         let limits = linux.and_then(|linux| linux.resources().as_ref());
-        let cgroup = Cgroup::specified(path, limits).step("cgroup")?;
-        // Known before it exists: whoever finds a dead supervisor can clean up.
-        let record = record(home, &cgroup)?;
+        let cgroup = known.cgroup(path, limits)?;
+        // Recorded before it exists: whoever finds a dead supervisor can clean up.
+        let record = known.record(home, &cgroup)?;
         // One that is in use is somebody else's, and must not be cleaned up for the failure.
         let is_made = std::cell::Cell::new(false);
         let make = || {
@@ -313,19 +352,6 @@ fn forget(home: Home<'_>, cgroup: Option<&Cgroup>) {
     for name in ["supervisor.json", "exit.json.tmp"] {
         drop(home.remove(name));
     }
-}
-
-fn record(home: Home<'_>, cgroup: &Cgroup) -> Result<Record, Failure> {
-    let record = Record {
-        boot_id: home::boot_id().step("boot id")?,
-        supervisor: ProcessId::own().step("supervisor")?,
-        container: None,
-        cgroup: cgroup.clone(),
-        user: None,
-    };
-    home.write("supervisor.json", &record)
-        .step("home directory")?;
-    Ok(record)
 }
 
 /// A stream of the container for each of its two outputs.

@@ -44,25 +44,32 @@ impl Base {
     }
 }
 
-/// `(controller, base directory)` for each v1 hierarchy, or `("", base directory)` on v2.
-/// `more` are v1 controllers that not every container is under.
-pub(super) fn find(base: Base, more: &[&str]) -> Result<Vec<(String, PathBuf)>, Error> {
-    let mounts = mounts()?;
-    // The kernel takes its time to say where a process is, and from the top nobody asks.
-    let memberships = match base {
-        Base::Own => ProcessCGroups::from_file("/proc/self/cgroup").map_err(unknown)?,
-        Base::Mount => ProcessCGroups(Vec::new()),
-    };
-    locate(&mounts, &memberships.0, base, more, &|path| path.is_dir())
-}
+/// Where the hierarchies are mounted.
+#[derive(Debug)]
+pub(crate) struct Hierarchies(Vec<MountInfo>);
 
-fn mounts() -> Result<Vec<MountInfo>, Error> {
-    // Read in pieces, it takes the kernel longer.
-    let mut text = Vec::with_capacity(MOUNTS_BYTES);
-    File::open("/proc/self/mountinfo")
-        .and_then(|mut file| file.read_to_end(&mut text))
-        .map_err(|source| unknown(source.into()))?;
-    of_cgroups(&String::from_utf8_lossy(&text)).map_err(unknown)
+impl Hierarchies {
+    /// As this process sees them now.
+    pub(crate) fn here() -> Result<Self, Error> {
+        // Read in pieces, it takes the kernel longer.
+        let mut text = Vec::with_capacity(MOUNTS_BYTES);
+        File::open("/proc/self/mountinfo")
+            .and_then(|mut file| file.read_to_end(&mut text))
+            .map_err(|source| unknown(source.into()))?;
+        let mounts = of_cgroups(&String::from_utf8_lossy(&text)).map_err(unknown)?;
+        Ok(Self(mounts))
+    }
+
+    /// `(controller, base directory)` for each v1 hierarchy, or `("", base directory)` on v2.
+    /// `more` are v1 controllers that not every container is under.
+    pub(super) fn find(&self, base: Base, more: &[&str]) -> Result<Vec<(String, PathBuf)>, Error> {
+        // The kernel takes its time to say where a process is, and from the top nobody asks.
+        let memberships = match base {
+            Base::Own => ProcessCGroups::from_file("/proc/self/cgroup").map_err(unknown)?,
+            Base::Mount => ProcessCGroups(Vec::new()),
+        };
+        locate(&self.0, &memberships.0, base, more, &|path| path.is_dir())
+    }
 }
 
 /// A host with many containers has hundreds of other mounts. The type of a file system comes behind a hyphen
@@ -118,7 +125,7 @@ pub(super) fn same_place(
     known: &str,
     directory: &Path,
 ) -> Result<Option<PathBuf>, Error> {
-    let mounts = mounts()?;
+    let Hierarchies(mounts) = Hierarchies::here()?;
     let below = hierarchies(&mounts, known)
         .find_map(|mount| directory.strip_prefix(&mount.mount_point).ok());
     let top = hierarchies(&mounts, wanted).next();
