@@ -42,7 +42,7 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Runs `program supervise` until it has left the caller. Blocking.
+    /// Runs `program supervise`, which leaves the caller and goes its own way. Blocking.
     pub fn new(program: &Path) -> Result<Self, Error> {
         let mut ready = Self::spawn(program)?;
         ready.reap()?;

@@ -48,7 +48,10 @@ fn one_becomes_the_supervisor_of_the_container_that_it_is_told_of() {
     let [(pid, whose)] = waiting.as_slice() else {
         panic!("{waiting:?}");
     };
-    assert_eq!((whose.as_str(), getsid(Some(*pid)).unwrap()), ("", *pid));
+    assert_eq!(whose, "");
+    wait_until("a session of its own", PATIENCE, || {
+        getsid(Some(*pid)).unwrap() == *pid
+    });
     let running = ready.start(&case.launch()).unwrap();
     let home = case.home().display().to_string();
     assert_eq!(supervisors(&program), [(*pid, home)]);
