@@ -195,7 +195,7 @@ fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<
     birth.tell_of_cgroup();
     container.record.container = Some(ProcessId::of(birth.pid).step("container")?);
     // While it sets itself up there is time for what has to be there as soon as it has.
-    let prepared = container.prepare()?;
+    let prepared = container.prepare_process()?;
     let (cgroup, spec) = (&container.record.cgroup, &container.record.spec);
     birth.wait_until_equipped(cgroup, spec, &|_| run_hooks(container))?;
     prepared.put()?;

@@ -24,6 +24,9 @@ const ID_LIMIT_BYTES: usize = 255;
 /// The file of a state directory with the [`Record`].
 const STATE: &str = "state.json";
 
+/// The file with its first process: written when all else is known, of which there is much more.
+const PROCESS: &str = "process.json";
+
 /// The root directory.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -41,7 +44,8 @@ pub(crate) struct Record {
     pub(crate) created: String,
     /// The boot in which the process's number means something.
     pub(crate) boot_id: String,
-    /// Its first process; absent while it is created.
+    /// Its first process; absent while it is created. In a file of its own, [`PROCESS`], but for containers of earlier versions.
+    #[serde(default, skip_serializing)]
     pub(crate) container: Option<ProcessId>,
     pub(crate) cgroup: Cgroup,
     /// The unit above it, where systemd made it.
@@ -81,7 +85,9 @@ impl Store {
     pub fn find(&self, id: &str) -> Result<Container, Error> {
         let directory = self.directory(id)?;
         let missing = || Error::Missing(id.to_owned());
-        let record = Home(&directory).read(STATE)?.ok_or_else(missing)?;
+        let home = Home(&directory);
+        let mut record: Record = home.read(STATE)?.ok_or_else(missing)?;
+        record.container = home.read(PROCESS)?.or(record.container);
         Ok(Container { directory, record })
     }
 
@@ -212,12 +218,12 @@ impl Container {
     }
 
     pub(crate) fn write(&self) -> Result<(), Error> {
-        Ok(self.prepare()?.put()?)
+        Ok(Home(&self.directory).write(STATE, &self.record)?)
     }
 
-    /// The same, but that it takes the place of what was written before only when it is put there.
-    pub(crate) fn prepare(&self) -> Result<home::Prepared, Error> {
-        Ok(Home(&self.directory).prepare(STATE, &self.record)?)
+    /// Writes down its first process, which is known as such when that is put in its place.
+    pub(crate) fn prepare_process(&self) -> Result<home::Prepared, Error> {
+        Ok(Home(&self.directory).prepare(PROCESS, &self.record.container)?)
     }
 
     /// Ends all that is in its cgroup, and removes that.
@@ -232,7 +238,9 @@ impl Container {
 
     pub(crate) fn remove(&self) -> Result<(), Error> {
         // Usually there is nothing else.
-        drop(fs::remove_file(self.directory.join(STATE)));
+        for name in [STATE, PROCESS] {
+            drop(fs::remove_file(self.directory.join(name)));
+        }
         let removed = fs::remove_dir(&self.directory);
         match removed.or_else(|_| fs::remove_dir_all(&self.directory)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::Store {
