@@ -74,9 +74,10 @@ pub fn run() -> Result<(), String> {
     if let Some(title) = title {
         title.set(&home);
     }
-    match known.and_then(|known| Supervisor::start(Home(&home), &known)) {
-        Ok(supervisor) => {
-            supervisor.tell(caller);
+    let start = |known: Known| Ok((Supervisor::start(Home(&home), &known)?, known));
+    match known.and_then(start) {
+        Ok((supervisor, known)) => {
+            supervisor.tell(caller, known);
             supervisor.supervise(&lock);
         }
         // A caller that died meanwhile hears nothing, and will find that nothing runs.
@@ -112,14 +113,18 @@ fn become_small() {
 struct Known {
     boot_id: String,
     own: ProcessId,
+    /// For the caller.
+    descriptor: OwnedFd,
     hierarchies: Hierarchies,
 }
 
 impl Known {
     fn before() -> Result<Self, Failure> {
+        let descriptor = pidfd_open(getpid(), PidfdFlags::empty());
         Ok(Self {
             boot_id: home::boot_id().step("boot id")?,
             own: ProcessId::own().step("supervisor")?,
+            descriptor: descriptor.step("supervisor")?,
             hierarchies: Hierarchies::here().step("cgroup")?,
         })
     }
@@ -234,15 +239,12 @@ impl<'a> Supervisor<'a> {
     }
 
     /// A caller that died meanwhile hears nothing, and finds the container by its home directory.
-    fn tell(&self, caller: Channel) {
+    fn tell(&self, caller: Channel, known: Known) {
         let report = Report::Started {
             pid: self.container.pid,
         };
-        // A process always has a descriptor of itself; without it the caller is told nothing.
-        if let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) {
-            let both = [own.as_fd(), self.process.as_fd()];
-            caller.send_with(&report, &both).ok();
-        }
+        let both = [known.descriptor.as_fd(), self.process.as_fd()];
+        caller.send_with(&report, &both).ok();
     }
 
     /// Until the container's end. The lock is given back by ending.
