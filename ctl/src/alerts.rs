@@ -1,11 +1,15 @@
 //! Telling the sysadmin: each alert goes to the log, and as JSON to each webhook.
 //!
 //! The planner sends one alert per change of state; here they are only delivered. Each webhook has its own queue and
-//! its own task, so that one that does not answer holds up no other.
+//! its own task, so that one that does not answer holds up no other. An alert is stored until each webhook has taken it, or
+//! was given up: what a controller that ends has not told, the next one does, to some perhaps again.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use backon::{ExponentialBuilder, Retryable};
@@ -14,12 +18,17 @@ use reqwest::Url;
 use tokio::{sync::Notify, task::JoinHandle};
 use tucano_api::state::Alert;
 
-use crate::config_mgr::{Config, ConfigManager};
+use crate::{
+    brain::Brain,
+    config_mgr::{Config, ConfigManager},
+    store::{AlertId, KeptAlert},
+};
 
 /// Delivers alerts.
 #[derive(Debug)]
 pub struct Alerts {
     config: Arc<ConfigManager>,
+    brain: Brain,
     client: reqwest::Client,
     webhooks: Mutex<BTreeMap<Url, Webhook>>,
     /// Alerts sent since the start.
@@ -43,8 +52,35 @@ impl Drop for Webhook {
 
 #[derive(Debug, Default)]
 struct Queue {
-    alerts: Mutex<VecDeque<Alert>>,
+    alerts: Mutex<VecDeque<Waiting>>,
     added: Notify,
+}
+
+/// An alert that waits for a webhook.
+#[derive(Debug, Clone)]
+struct Waiting {
+    alert: Arc<Alert>,
+    receipt: Arc<Receipt>,
+}
+
+/// For how many webhooks an alert waits.
+#[derive(Debug)]
+struct Receipt {
+    id: Option<AlertId>,
+    webhooks: AtomicUsize,
+    brain: Brain,
+}
+
+impl Receipt {
+    /// One fewer. After the last, the alert need not be kept.
+    fn settle(&self) {
+        let is_last = self.webhooks.fetch_sub(1, Ordering::AcqRel) == 1;
+        if let Some(id) = self.id.filter(|_| is_last) {
+            let brain = self.brain.clone();
+            // A controller that ends meanwhile leaves it to the next one.
+            tokio::spawn(async move { brain.told(id).await.ok() });
+        }
+    }
 }
 
 /// Why a webhook did not take an alert.
@@ -58,9 +94,10 @@ enum DeliveryError {
 
 impl Alerts {
     /// Delivers to the webhooks of the configuration in force at the time.
-    pub fn new(config: Arc<ConfigManager>, client: reqwest::Client) -> Self {
+    pub fn new(config: Arc<ConfigManager>, brain: Brain, client: reqwest::Client) -> Self {
         Self {
             config,
+            brain,
             client,
             webhooks: Mutex::default(),
             sent: Counter::default(),
@@ -69,24 +106,42 @@ impl Alerts {
     }
 
     /// Logs the alert and queues it for each webhook. Does not wait.
-    pub fn send(&self, alert: &Alert) {
+    pub fn send(&self, KeptAlert { id, alert }: KeptAlert) {
         tracing::warn!(kind = ?alert.kind, subject = alert.subject, "alert: {}", alert.message);
         self.sent.inc();
         let config = self.config.current();
         let mut webhooks = self.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
-        webhooks.retain(|url, _| config.webhooks.contains(url));
+        webhooks.retain(|url, webhook| {
+            let stays = config.webhooks.contains(url);
+            if !stays {
+                webhook.queue.settle_all();
+            }
+            stays
+        });
+        let receipt = Receipt {
+            id,
+            // One more, until it is in all queues.
+            webhooks: AtomicUsize::new(config.webhooks.len() + 1),
+            brain: self.brain.clone(),
+        };
+        let waiting = Waiting {
+            alert: Arc::new(alert),
+            receipt: Arc::new(receipt),
+        };
         for url in &config.webhooks {
             let webhook = webhooks
                 .entry(url.clone())
                 .or_insert_with(|| self.start(url.clone()));
-            if webhook
+            let dropped = webhook
                 .queue
-                .push(alert.clone(), config.limits.webhook_queue)
-            {
+                .push(waiting.clone(), config.limits.webhook_queue);
+            if let Some(dropped) = dropped {
+                dropped.receipt.settle();
                 self.lost.inc();
                 tracing::error!(webhook = %shown(url), "too many alerts wait for a webhook: dropped the oldest");
             }
         }
+        waiting.receipt.settle();
     }
 
     fn start(&self, url: Url) -> Webhook {
@@ -103,19 +158,25 @@ impl Alerts {
 }
 
 impl Queue {
-    /// Adds an alert; true if the oldest had to go for it.
-    fn push(&self, alert: Alert, limit: u64) -> bool {
+    /// Adds an alert; gives the oldest, if that had to go for it.
+    fn push(&self, waiting: Waiting, limit: u64) -> Option<Waiting> {
         let mut alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = alerts.len() as u64 >= limit;
-        if is_full {
-            alerts.pop_front();
-        }
-        alerts.push_back(alert);
+        let dropped = is_full.then(|| alerts.pop_front()).flatten();
+        alerts.push_back(waiting);
         self.added.notify_one();
-        is_full
+        dropped
     }
 
-    async fn pop(&self) -> Alert {
+    /// Nobody is told of those that wait.
+    fn settle_all(&self) {
+        let mut alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
+        alerts
+            .drain(..)
+            .for_each(|waiting| waiting.receipt.settle());
+    }
+
+    async fn pop(&self) -> Waiting {
         loop {
             let next = self
                 .alerts
@@ -123,7 +184,7 @@ impl Queue {
                 .unwrap_or_else(PoisonError::into_inner)
                 .pop_front();
             match next {
-                Some(alert) => return alert,
+                Some(waiting) => return waiting,
                 None => self.added.notified().await,
             }
         }
@@ -138,11 +199,12 @@ async fn deliver_all(
     lost: Counter,
 ) {
     loop {
-        let alert = queue.pop().await;
+        let Waiting { alert, receipt } = queue.pop().await;
         if let Err(error) = deliver(&client, &url, &alert, &config.current()).await {
             lost.inc();
             tracing::error!(webhook = %shown(&url), subject = alert.subject, %error, "an alert could not be delivered");
         }
+        receipt.settle();
     }
 }
 

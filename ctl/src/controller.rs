@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tucano_api::{agent::DesiredSet, ids::NodeName, routes::ServiceRoute, state::Alert};
+use tucano_api::{agent::DesiredSet, ids::NodeName, routes::ServiceRoute};
 use tucano_planner::{Cluster, Event};
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         server::{self, Bounds, ListenError},
     },
     store::{
-        Store, StoreError,
+        KeptAlert, Store, StoreError,
         lock::{DataDirLock, LockError},
     },
     tls::Tls,
@@ -94,12 +94,17 @@ impl Controller {
         let routes_socket = server::bind_unix(&routes_path)?;
 
         let tls = Arc::new(Tls::open(&config, Store::is_there(&config.data_dir))?);
-        let (store, snapshot) = Store::open(&config.data_dir, config.limits.database_bytes.0)?;
+        let (store, stored) = Store::open(&config.data_dir, config.limits.database_bytes.0)?;
         let images = Images::open(&config.data_dir.join("images"), &config.limits)?;
         let images = Arc::new(images);
         let clock = Clock::start();
         let (workers, settings) = (config.topology.for_planner(), config.planner.clone());
-        let cluster = Cluster::restore(snapshot, workers.clone(), settings.clone(), clock.now());
+        let cluster = Cluster::restore(
+            stored.snapshot,
+            workers.clone(),
+            settings.clone(),
+            clock.now(),
+        );
 
         // The picture: deployer and config_mgr on the sysadmin's side, agent_mgr on the workers', discovery and the
         // balancer on the users', and the brain in the middle.
@@ -115,7 +120,15 @@ impl Controller {
             AgentClient::new(config.clone(), agent_client(tls.authority())?).with_tls(tls.mode());
         let agents = Arc::new(AgentManager::new(config.clone(), brain.clone(), client));
         let discovery = Arc::new(Discovery::new(uuid::Uuid::new_v4().simple().to_string()));
-        let alerts = Arc::new(Alerts::new(config.clone(), webhook_client()?));
+        let alerts = Arc::new(Alerts::new(
+            config.clone(),
+            brain.clone(),
+            webhook_client()?,
+        ));
+        // What the controller before this one did not come to.
+        for alert in stored.alerts {
+            alerts.send(alert);
+        }
         let prefetcher = Prefetcher::new(config.clone(), agents.clone());
         let deployer = Deployer::new(config.clone(), brain.clone(), images.clone())
             .with_prefetcher(prefetcher);
@@ -158,7 +171,7 @@ impl Controller {
             renewing.await.unwrap_or_default();
         })];
         if let Some(alert) = tls.alert(clock.started_at()) {
-            api.alerts.send(&alert);
+            api.alerts.send(KeptAlert { id: None, alert });
         }
         let door = tls.door()?;
         for socket in sockets {
@@ -259,8 +272,8 @@ impl Effects for Hands {
     fn restart(&self, node: NodeName, attempt: u32) {
         self.agents.restart(node, attempt);
     }
-    fn alert(&self, alert: Alert) {
-        self.alerts.send(&alert);
+    fn alert(&self, alert: KeptAlert) {
+        self.alerts.send(alert);
     }
     fn images_released(&self) {
         self.images.released();

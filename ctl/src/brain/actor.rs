@@ -7,11 +7,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tucano_api::{agent::DesiredSet, ids::NodeName, routes::ServiceRoute, state::Alert};
+use tucano_api::{agent::DesiredSet, ids::NodeName, routes::ServiceRoute};
 use tucano_planner::{Action, Cluster, Event, Record};
 
 use super::{Inbox, Message, Refused, Transact, clock::Clock, held::Held, metrics::BrainMetrics};
-use crate::store::{Store, StoreError};
+use crate::store::{AlertId, KeptAlert, Store, StoreError};
 
 /// Time between two tries to store what is held back: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -26,8 +26,8 @@ pub trait Effects: Send + 'static {
     fn publish(&self, routes: Vec<ServiceRoute>);
     /// Runs a worker's restart command.
     fn restart(&self, node: NodeName, attempt: u32);
-    /// Tells the sysadmin.
-    fn alert(&self, alert: Alert);
+    /// Tells the sysadmin; then [`super::Brain::told`] is to be called.
+    fn alert(&self, alert: KeptAlert);
     /// Some image may be in use no more.
     fn images_released(&self);
 }
@@ -124,6 +124,11 @@ impl<E: Effects> Work<E> {
                 }
             }
             Message::Transact(transaction) => self.transact(transaction).await,
+            Message::Told(id) => {
+                if let Err(error) = self.actor.store.told(id).await {
+                    tracing::warn!(%error, "an alert that has been told is still kept, and is told again after the next start");
+                }
+            }
         }
     }
 
@@ -132,12 +137,15 @@ impl<E: Effects> Work<E> {
         let (records, actions) = self.step(event);
         if !self.held.is_empty() {
             self.held.push(records, actions);
-        } else if let Err(error) = self.persist(&records).await {
-            tracing::error!(%error, "cannot store what happened: nothing leaves the controller until it can");
-            self.held.push(records, actions);
-            self.retry_later();
         } else {
-            self.act(actions);
+            match self.persist(&records, &actions).await {
+                Ok(alerts) => self.act(actions, alerts),
+                Err(error) => {
+                    tracing::error!(%error, "cannot store what happened: nothing leaves the controller until it can");
+                    self.held.push(records, actions);
+                    self.retry_later();
+                }
+            }
         }
         self.bump();
     }
@@ -152,12 +160,15 @@ impl<E: Effects> Work<E> {
         };
         let before = self.actor.cluster.clone();
         let (records, actions) = self.step(event);
-        if let Err(error) = self.persist(&records).await {
-            tracing::error!(%error, "a change was refused");
-            self.actor.cluster = before;
-            return transaction.finish(Err(refusal(&error)));
-        }
-        self.act(actions);
+        let alerts = match self.persist(&records, &actions).await {
+            Ok(alerts) => alerts,
+            Err(error) => {
+                tracing::error!(%error, "a change was refused");
+                self.actor.cluster = before;
+                return transaction.finish(Err(refusal(&error)));
+            }
+        };
+        self.act(actions, alerts);
         self.bump();
         transaction.finish(Ok(&self.actor.cluster));
     }
@@ -176,12 +187,30 @@ impl<E: Effects> Work<E> {
         (records, actions)
     }
 
-    async fn persist(&mut self, records: &[Record]) -> Result<(), StoreError> {
-        if records.is_empty() {
-            return Ok(());
+    /// Stores the records, and the alerts among the actions; gives the alerts' ids.
+    async fn persist(
+        &mut self,
+        records: &[Record],
+        actions: &[Action],
+    ) -> Result<Vec<AlertId>, StoreError> {
+        let alerts = actions.iter().filter_map(|action| match action {
+            Action::Alert(alert) => Some(alert.clone()),
+            _ => None,
+        });
+        let alerts: Vec<_> = alerts.collect();
+        if records.is_empty() && alerts.is_empty() {
+            return Ok(Vec::new());
         }
         let started = Instant::now();
-        self.actor.store.persist(records.to_vec()).await?;
+        let stored = self.actor.store.persist(records.to_vec(), alerts).await;
+        let ids = match stored {
+            // There is nothing that must not be told before it is stored.
+            Err(error) if records.is_empty() => {
+                tracing::warn!(%error, "an alert cannot be stored: it is lost if the controller ends before it is told");
+                Vec::new()
+            }
+            other => other?,
+        };
         self.actor.metrics.persisted(started.elapsed());
         let releases = |record: &Record| {
             matches!(
@@ -192,7 +221,7 @@ impl<E: Effects> Work<E> {
         if records.iter().any(releases) {
             self.actor.effects.images_released();
         }
-        Ok(())
+        Ok(ids)
     }
 
     /// Stores what is held back, if anything is.
@@ -200,17 +229,23 @@ impl<E: Effects> Work<E> {
         if self.held.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.persist(&self.held.records()).await {
-            tracing::warn!(%error, "still cannot store what happened");
-            self.retry_later();
-            return Err(refusal(&error));
-        }
+        let stored = self
+            .persist(&self.held.records(), &self.held.actions())
+            .await;
+        let alerts = match stored {
+            Ok(alerts) => alerts,
+            Err(error) => {
+                tracing::warn!(%error, "still cannot store what happened");
+                self.retry_later();
+                return Err(refusal(&error));
+            }
+        };
         tracing::info!("what happened meanwhile is stored; going on");
         let actions = self.held.release();
         self.retry = None;
         self.delay = RETRY.0;
         self.actor.metrics.holding_back(false);
-        self.act(actions);
+        self.act(actions, alerts);
         self.bump();
         Ok(())
     }
@@ -221,14 +256,19 @@ impl<E: Effects> Work<E> {
         self.delay = (self.delay * 2).min(RETRY.1);
     }
 
-    fn act(&self, actions: Vec<Action>) {
+    /// The ids are those of the alerts, in their order, as far as they are stored.
+    fn act(&self, actions: Vec<Action>, alerts: Vec<AlertId>) {
         let effects = &self.actor.effects;
+        let mut ids = alerts.into_iter();
         for action in actions {
             match action {
                 Action::Assign(set) => effects.assign(set),
                 Action::Publish(routes) => effects.publish(routes),
                 Action::Restart { node, attempt } => effects.restart(node, attempt),
-                Action::Alert(alert) => effects.alert(alert),
+                Action::Alert(alert) => {
+                    let id = ids.next();
+                    effects.alert(KeptAlert { id, alert });
+                }
                 Action::Persist(_) => tracing::error!("records were not stored with their step"),
             }
         }

@@ -32,6 +32,11 @@ impl Held {
         self.records.values().cloned().collect()
     }
 
+    /// The actions, as long as the records are not.
+    pub(super) fn actions(&self) -> Vec<Action> {
+        self.actions.clone()
+    }
+
     /// The actions, once the records are stored.
     pub(super) fn release(&mut self) -> Vec<Action> {
         self.records.clear();

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tucano_planner::{Cluster, Event};
 
 pub use self::actor::{Actor, Effects};
+use crate::store::AlertId;
 
 /// Most messages waiting for the task; senders wait beyond that.
 const INBOX: usize = 1024;
@@ -148,6 +149,11 @@ impl Brain {
         answer.await.map_err(|_| Refused::Stopping)
     }
 
+    /// An alert has been told to everybody, and need not be kept. Does not wait for that.
+    pub async fn told(&self, id: AlertId) -> Result<(), Refused> {
+        self.send(Message::Told(id)).await
+    }
+
     /// Changes whenever the cluster may have.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
@@ -166,6 +172,7 @@ enum Message {
     Note(Box<Event>, oneshot::Sender<()>),
     Transact(Box<dyn Transact>),
     Query(Box<dyn FnOnce(&Cluster) + Send>),
+    Told(AlertId),
 }
 
 impl std::fmt::Debug for Message {
@@ -174,6 +181,7 @@ impl std::fmt::Debug for Message {
             Self::Note(..) => "Note",
             Self::Transact(_) => "Transact",
             Self::Query(_) => "Query",
+            Self::Told(_) => "Told",
         })
     }
 }

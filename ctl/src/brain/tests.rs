@@ -12,13 +12,12 @@ use tucano_api::{
     ids::{Generation, NodeName},
     routes::ServiceRoute,
     settings::parse,
-    state::Alert,
     units::Bytes,
 };
 use tucano_planner::{Cluster, Settings, Worker};
 
 use super::{clock::Clock, metrics::BrainMetrics, *};
-use crate::store::Store;
+use crate::store::{KeptAlert, Store};
 
 /// Writes down what it is to do.
 #[derive(Clone, Default)]
@@ -52,14 +51,14 @@ impl Effects for Recorder {
     fn restart(&self, node: NodeName, _attempt: u32) {
         self.note(format!("restart {node}"));
     }
-    fn alert(&self, alert: Alert) {
-        self.note(format!("alert {}", alert.subject));
+    fn alert(&self, kept: KeptAlert) {
+        self.note(format!("alert {}", kept.alert.subject));
     }
     fn images_released(&self) {}
 }
 
 fn start(data_dir: &Path) -> (Brain, Recorder) {
-    let (store, snapshot) = Store::open(data_dir, 1 << 30).unwrap();
+    let (store, stored) = Store::open(data_dir, 1 << 30).unwrap();
     let worker = Worker {
         name: "w1".parse().unwrap(),
         ip: [127, 0, 0, 11].into(),
@@ -69,7 +68,12 @@ fn start(data_dir: &Path) -> (Brain, Recorder) {
     let recorder = Recorder::default();
     let (brain, inbox) = Brain::channel();
     let actor = Actor {
-        cluster: Cluster::restore(snapshot, vec![worker], Settings::default(), clock.now()),
+        cluster: Cluster::restore(
+            stored.snapshot,
+            vec![worker],
+            Settings::default(),
+            clock.now(),
+        ),
         clock,
         store,
         effects: recorder.clone(),

@@ -1,4 +1,4 @@
-//! What is durable: the planner's records, in `<data_dir>/state.sqlite3`.
+//! What is durable: the planner's records, and alerts until they are told, in `<data_dir>/state.sqlite3`.
 //!
 //! One thread owns the database and takes transactions one after the other: [`Store::persist`] returns
 //! when its records are on disk, all of them, or with an error and none.
@@ -9,6 +9,7 @@ pub mod sqlite;
 use std::{path::Path, thread};
 
 use tokio::sync::{mpsc, oneshot};
+use tucano_api::state::Alert;
 use tucano_planner::{Record, Snapshot};
 
 use self::sqlite::Database;
@@ -81,12 +82,35 @@ impl StoreError {
     }
 }
 
-type Transaction = (Vec<Record>, oneshot::Sender<Result<(), StoreError>>);
+/// Which of the stored alerts it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AlertId(i64);
+
+/// An alert that is to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptAlert {
+    /// Absent where it could not be stored.
+    pub id: Option<AlertId>,
+    /// The alert.
+    pub alert: Alert,
+}
+
+/// What is to be done with the database.
+type Work = Box<dyn FnOnce(&mut Database) + Send>;
 
 /// The way to the thread that writes.
 #[derive(Debug)]
 pub struct Store {
-    transactions: mpsc::Sender<Transaction>,
+    work: mpsc::Sender<Work>,
+}
+
+/// What a database holds when it is opened.
+#[derive(Debug)]
+pub struct Stored {
+    /// The planner's.
+    pub snapshot: Snapshot,
+    /// The alerts that have not been told, oldest first.
+    pub alerts: Vec<KeptAlert>,
 }
 
 impl Store {
@@ -99,34 +123,60 @@ impl Store {
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn open(data_dir: &Path, limit_bytes: u64) -> Result<(Self, Snapshot), StoreError> {
+    pub fn open(data_dir: &Path, limit_bytes: u64) -> Result<(Self, Stored), StoreError> {
         let mut database = Database::open(&data_dir.join(FILE), limit_bytes)?;
-        let snapshot = database.load()?;
-        let (transactions, mut queue) = mpsc::channel::<Transaction>(1);
+        let stored = Stored {
+            snapshot: database.load()?,
+            alerts: database.alerts()?,
+        };
+        let (work, mut queue) = mpsc::channel::<Work>(1);
         thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || {
-                while let Some((records, done)) = queue.blocking_recv() {
-                    if done.send(database.persist(&records)).is_err() {
-                        tracing::debug!("nobody waits for a transaction any more");
-                    }
+                while let Some(work) = queue.blocking_recv() {
+                    work(&mut database);
                 }
             })
             .map_err(|source| StoreError::Io {
                 path: data_dir.display().to_string(),
                 source,
             })?;
-        Ok((Self { transactions }, snapshot))
+        Ok((Self { work }, stored))
     }
 
-    /// Writes the records in one transaction and syncs.
+    /// Writes the records and alerts in one transaction and syncs.
     ///
     /// # Errors
     /// Why nothing was written.
-    pub async fn persist(&self, records: Vec<Record>) -> Result<(), StoreError> {
+    pub async fn persist(
+        &self,
+        records: Vec<Record>,
+        alerts: Vec<Alert>,
+    ) -> Result<Vec<AlertId>, StoreError> {
+        self.with(move |database| database.persist(&records, &alerts))
+            .await
+    }
+
+    /// Forgets an alert, which has been told.
+    ///
+    /// # Errors
+    /// Why it was not.
+    pub async fn told(&self, id: AlertId) -> Result<(), StoreError> {
+        self.with(move |database| database.told(id)).await
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (done, result) = oneshot::channel();
-        self.transactions
-            .send((records, done))
+        let work = move |database: &mut Database| {
+            if done.send(work(database)).is_err() {
+                tracing::debug!("nobody waits for a transaction any more");
+            }
+        };
+        self.work
+            .send(Box::new(work))
             .await
             .map_err(|_| StoreError::Closed)?;
         result.await.map_err(|_| StoreError::Closed)?

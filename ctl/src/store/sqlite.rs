@@ -5,9 +5,10 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
+use tucano_api::state::Alert;
 use tucano_planner::{Record, Snapshot};
 
-use super::StoreError;
+use super::{AlertId, KeptAlert, StoreError};
 
 /// Version of the schema below, kept in `user_version`.
 const SCHEMA: i64 = 1;
@@ -16,12 +17,18 @@ const APPLICATION_ID: i64 = 0x5475_6361;
 /// The counters are one record.
 const COUNTERS: &str = "cluster";
 
+/// Which of the writes are waited for.
+const SYNC: &str = "synchronous";
+
 const CREATE: &str = "
     CREATE TABLE services  (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE processes (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE nodes     (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE counters  (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
+
+/// Alerts that are still to be told. Programs from before there was this table leave it alone.
+const CREATE_ALERTS: &str = "CREATE TABLE IF NOT EXISTS alerts (id INTEGER PRIMARY KEY AUTOINCREMENT, alert TEXT NOT NULL) STRICT;";
 
 /// An open database.
 #[derive(Debug)]
@@ -58,6 +65,7 @@ impl Database {
                 });
             }
         }
+        connection.execute_batch(CREATE_ALERTS).map_err(opening)?;
         Ok(Self { connection })
     }
 
@@ -74,16 +82,67 @@ impl Database {
         })
     }
 
-    /// Writes all records or none, and returns when they are on disk.
+    /// The alerts that are still to be told, oldest first.
+    ///
+    /// # Errors
+    /// The alert that cannot be read.
+    pub fn alerts(&mut self) -> Result<Vec<KeptAlert>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT id, alert FROM alerts ORDER BY id")
+            .map_err(refused)?;
+        let rows = statement
+            .query_map([], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+            })
+            .map_err(refused)?;
+        rows.map(|row| {
+            let (id, alert) = row.map_err(refused)?;
+            let alert = serde_json::from_str(&alert).map_err(|source| StoreError::Record {
+                table: "alerts",
+                key: id.to_string(),
+                source,
+            })?;
+            let id = Some(AlertId(id));
+            Ok(KeptAlert { id, alert })
+        })
+        .collect()
+    }
+
+    /// Writes all records and alerts or none, and returns when they are on disk.
     ///
     /// # Errors
     /// Why nothing was written.
-    pub fn persist(&mut self, records: &[Record]) -> Result<(), StoreError> {
+    pub fn persist(
+        &mut self,
+        records: &[Record],
+        alerts: &[Alert],
+    ) -> Result<Vec<AlertId>, StoreError> {
         let transaction = self.connection.transaction().map_err(refused)?;
         for record in records {
             write(&transaction, record)?;
         }
-        transaction.commit().map_err(refused)
+        let ids = alerts.iter().map(|alert| keep(&transaction, alert));
+        let ids = ids.collect::<Result<_, _>>()?;
+        transaction.commit().map_err(refused)?;
+        Ok(ids)
+    }
+
+    /// Forgets an alert, which has been told. Nobody waits for the disk: after a power failure it would be told again.
+    ///
+    /// # Errors
+    /// Why it was not.
+    pub fn told(&mut self, AlertId(id): AlertId) -> Result<(), StoreError> {
+        let forget = || {
+            self.connection.pragma_update(None, SYNC, "NORMAL")?;
+            self.connection
+                .execute("DELETE FROM alerts WHERE id = ?1", params![id])
+        };
+        let forgotten = forget();
+        self.connection
+            .pragma_update(None, SYNC, "FULL")
+            .map_err(refused)?;
+        forgotten.map(drop).map_err(refused)
     }
 
     fn table<T: DeserializeOwned>(&self, table: &'static str) -> Result<Vec<T>, StoreError> {
@@ -112,7 +171,7 @@ fn configure(connection: &Connection, limit_bytes: u64) -> rusqlite::Result<()> 
     connection.busy_timeout(Duration::from_secs(1))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // In WAL mode only FULL syncs at each commit: what is acknowledged survives power loss.
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, SYNC, "FULL")?;
     let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
     let limit_bytes = i64::try_from(limit_bytes).unwrap_or(i64::MAX);
     let pages = limit_bytes / page_bytes.max(1);
@@ -137,6 +196,13 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), StoreErro
         Record::NodeGone(name) => delete(transaction, "nodes", name.as_str()),
         Record::Counters(counters) => put(transaction, "counters", COUNTERS, counters),
     }
+}
+
+fn keep(transaction: &Transaction<'_>, alert: &Alert) -> Result<AlertId, StoreError> {
+    let json = serde_json::to_string(alert)?;
+    let inserted = transaction.execute("INSERT INTO alerts (alert) VALUES (?1)", params![json]);
+    inserted.map_err(refused)?;
+    Ok(AlertId(transaction.last_insert_rowid()))
 }
 
 fn put(
@@ -181,7 +247,7 @@ fn is_index_growth(error: &rusqlite::Error) -> bool {
 mod tests {
     use tucano_api::{
         ids::{Generation, ProcessId},
-        state::NodeCondition,
+        state::{AlertKind, NodeCondition},
         units::Timestamp,
     };
     use tucano_planner::{Counters, NodeRecord, ProcessRecord};
@@ -224,18 +290,24 @@ mod tests {
             ..Counters::default()
         };
         database
-            .persist(&[
-                node("w1", 3),
-                process(1),
-                process(2),
-                Record::Counters(counters.clone()),
-            ])
+            .persist(
+                &[
+                    node("w1", 3),
+                    process(1),
+                    process(2),
+                    Record::Counters(counters.clone()),
+                ],
+                &[],
+            )
             .unwrap();
         database
-            .persist(&[
-                node("w1", 4),
-                Record::ProcessGone("hello-1".parse().unwrap()),
-            ])
+            .persist(
+                &[
+                    node("w1", 4),
+                    Record::ProcessGone("hello-1".parse().unwrap()),
+                ],
+                &[],
+            )
             .unwrap();
         drop(database);
         let snapshot = Database::open(&path, LIMIT).unwrap().load().unwrap();
@@ -245,18 +317,72 @@ mod tests {
         assert_eq!(snapshot.counters, counters);
     }
 
+    fn alert(subject: &str) -> Alert {
+        Alert {
+            kind: AlertKind::NodeDead,
+            subject: subject.into(),
+            message: "it is".into(),
+            at: Timestamp(1),
+        }
+    }
+
+    #[test]
+    fn alerts_are_there_until_they_are_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.sqlite3");
+        let mut database = Database::open(&path, LIMIT).unwrap();
+        let ids = database
+            .persist(&[node("w1", 3)], &[alert("w1"), alert("w2"), alert("w3")])
+            .unwrap();
+        database.told(ids[1]).unwrap();
+        database.told(ids[1]).unwrap();
+        assert_eq!(pragma(&database, SYNC), "Integer(2)");
+        drop(database);
+        let mut database = Database::open(&path, LIMIT).unwrap();
+        let kept = database.alerts().unwrap();
+        let subjects: Vec<_> = kept
+            .iter()
+            .map(|kept| kept.alert.subject.as_str())
+            .collect();
+        assert_eq!(subjects, ["w1", "w3"]);
+        assert_eq!(kept[1].id, Some(ids[2]));
+        // An id is nobody else's later, whoever may still speak of it.
+        for kept in kept {
+            database.told(kept.id.unwrap()).unwrap();
+        }
+        let next = database.persist(&[], &[alert("w4")]).unwrap();
+        assert!(!ids.contains(&next[0]));
+    }
+
+    #[test]
+    fn a_database_from_before_alerts_were_kept_gets_their_table() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.sqlite3");
+        let mut database = Database::open(&path, LIMIT).unwrap();
+        database.persist(&[node("w1", 3)], &[]).unwrap();
+        database
+            .connection
+            .execute_batch("DROP TABLE alerts")
+            .unwrap();
+        drop(database);
+        let mut database = Database::open(&path, LIMIT).unwrap();
+        assert_eq!(database.load().unwrap().nodes[0].generation, Generation(3));
+        database.persist(&[], &[alert("w1")]).unwrap();
+        assert_eq!(database.alerts().unwrap().len(), 1);
+    }
+
     #[test]
     fn a_full_database_refuses_a_transaction_whole_and_works_on() {
         let directory = tempfile::tempdir().unwrap();
         let mut database =
             Database::open(&directory.path().join("state.sqlite3"), 64 << 10).unwrap();
-        database.persist(&[node("w1", 1)]).unwrap();
+        database.persist(&[node("w1", 1)], &[]).unwrap();
         let many: Vec<Record> = (0..5000).map(process).collect();
-        let error = database.persist(&many).unwrap_err();
+        let error = database.persist(&many, &[]).unwrap_err();
         assert!(error.is_full(), "{error}");
         assert!(error.to_string().contains("free some space"));
         assert!(database.load().unwrap().processes.is_empty());
-        database.persist(&[node("w1", 2)]).unwrap();
+        database.persist(&[node("w1", 2)], &[]).unwrap();
         assert_eq!(database.load().unwrap().nodes[0].generation, Generation(2));
     }
 
@@ -295,16 +421,16 @@ mod tests {
     fn commits_are_synced() {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::open(&directory.path().join("s"), LIMIT).unwrap();
-        let read = |pragma: &str| -> String {
-            database
-                .connection
-                .pragma_query_value(None, pragma, |row| {
-                    row.get::<_, rusqlite::types::Value>(0)
-                        .map(|v| format!("{v:?}"))
-                })
-                .unwrap()
-        };
-        assert_eq!(read("journal_mode"), "Text(\"wal\")");
-        assert_eq!(read("synchronous"), "Integer(2)");
+        assert_eq!(pragma(&database, "journal_mode"), "Text(\"wal\")");
+        assert_eq!(pragma(&database, SYNC), "Integer(2)");
+    }
+
+    fn pragma(database: &Database, name: &str) -> String {
+        let value = |row: &rusqlite::Row<'_>| row.get::<_, rusqlite::types::Value>(0);
+        let found = database
+            .connection
+            .pragma_query_value(None, name, value)
+            .unwrap();
+        format!("{found:?}")
     }
 }

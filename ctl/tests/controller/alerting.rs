@@ -109,3 +109,46 @@ async fn a_webhook_that_never_answers_costs_alerts_and_nothing_else() {
         ctl.log()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_controller_had_not_told_the_next_one_does() {
+    let (hook, url) = listen(usize::MAX).await;
+    let tables = format!("[alerts]\nwebhooks = [\"{url}\"]");
+    let patient = format!("[limits]\nwebhook_attempts = 100\n{tables}");
+    let mut ctl = Ctl::start(&config(1, "lease = \"200ms\"", &patient)).await;
+    ctl.eventually("a try", async |_| {
+        (hook.refusals.load(SeqCst) < usize::MAX).then_some(())
+    })
+    .await;
+    assert_eq!(ctl.get("/v1/dead_nodes/w1").await.status, 200);
+    ctl.kill_9().await;
+    hook.refusals.store(0, SeqCst);
+    ctl.start_again().await;
+    let dead = |hook: &Webhook| {
+        let kinds = kinds(hook);
+        kinds
+            .iter()
+            .filter(|kind| **kind == AlertKind::NodeDead)
+            .count()
+    };
+    ctl.eventually("the alert", async |_| (dead(&hook) > 0).then_some(()))
+        .await;
+    // It is told, and no longer kept.
+    let database = ctl.path("data/state.sqlite3");
+    ctl.eventually("nothing kept", async |_| {
+        let database = rusqlite::Connection::open(&database).unwrap();
+        let kept: i64 = database
+            .query_row("SELECT count(*) FROM alerts", [], |row| row.get(0))
+            .unwrap();
+        (kept == 0).then_some(())
+    })
+    .await;
+    let told = dead(&hook);
+    ctl.kill_9().await;
+    ctl.start_again().await;
+    ctl.eventually("the next life", async |ctl| {
+        (ctl.get("/v1/dead_nodes/w1").await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(dead(&hook), told);
+}
