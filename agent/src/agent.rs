@@ -11,7 +11,10 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tucano_api::ids::NodeName;
 use tucano_daemon::notify;
-use tucano_oci_runtime::{launch::LogLimits, supervisor::user_namespaces_work};
+use tucano_oci_runtime::{
+    launch::LogLimits,
+    supervisor::{read_ahead, user_namespaces_work},
+};
 
 use crate::{
     clock::Stopwatch,
@@ -191,6 +194,7 @@ pub fn executor(settings: &Settings) -> Result<Executor, Error> {
     )?
     .with_tracked_connections(settings.limits.tracked_connections);
     let runtime = Arc::new(runtime_program(settings)?);
+    read_ahead(&runtime);
     let supervisors = Supervisors::new(Arc::clone(&runtime), settings.limits.ready_supervisors);
     Ok(Executor {
         user_namespaces: user_namespaces_work(&runtime, &settings.data_dir),

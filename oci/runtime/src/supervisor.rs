@@ -32,6 +32,9 @@ const REPORT_LIMIT_BYTES: u64 = 64 << 10;
 /// How long `find` waits for a start that is under way: longer than a start may take.
 const FIND_PATIENCE: Duration = Duration::from_secs(40);
 
+/// Most of a program that is read ahead.
+const READ_AHEAD_BYTES: u64 = 128 << 20;
+
 /// Why a container could not be started or reached: the step that failed, in words, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -178,6 +181,15 @@ pub fn exec(
         Report::Ended { code } => Ok(code),
         Report::TimedOut => Err(Error::TimedOut(timeout)),
         other => Err(unexpected(program, other)),
+    }
+}
+
+/// Has the kernel read the program from its beginning to its end. As it is executed, it would be read in pieces, and be kept in pieces,
+/// which take longer to map for each process that runs it. One that cannot be read is told of when it is run. Blocking.
+pub fn read_ahead(program: &Path) {
+    if let Ok(program) = File::open(program) {
+        let mut program = program.take(READ_AHEAD_BYTES);
+        io::copy(&mut program, &mut io::sink()).ok();
     }
 }
 
