@@ -142,7 +142,8 @@ async fn heads_have_a_largest_size_and_number_of_lines() {
         (reply.status, reply.body.as_str()),
         (431, "the request's head is too large\n")
     );
-    assert_eq!(ask(lab.address, long(1024 * 1024)).await.status, 431);
+    // Much more than that is not read to its end, and then a client may find the connection cut off before it sees the answer.
+    assert_eq!(ask(lab.address, long(200 * 1024)).await.status, 431);
     assert_eq!(ask(lab.address, "x".repeat(100_000)).await.status, 431);
     assert_eq!(
         ask(lab.address, request(&"a: b\r\n".repeat(19)))
