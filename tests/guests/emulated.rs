@@ -80,7 +80,12 @@ pub(crate) fn add(command: &mut Command, directory: &Path, disk: &Path, words: &
             "socket,id=files,path={}/files.socket",
             directory.display()
         ))
-        .args(["-device", "vhost-user-fs-pci,chardev=files,tag=host"])
+        // Without MSI-X: the emulator of Debian 12 was once ended by a write to its table (`msix_table_mmio_write`).
+        .args([
+            "-device",
+            "vhost-user-fs-pci,chardev=files,tag=host,vectors=0",
+        ])
+        .args(["-global", "virtio-blk-pci.vectors=0"])
         .arg("-drive")
         .arg(format!(
             "file={},if=virtio,format=raw,cache=unsafe",
