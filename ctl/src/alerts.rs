@@ -52,26 +52,20 @@ impl Drop for Webhook {
 
 #[derive(Debug, Default)]
 struct Queue {
-    alerts: Mutex<VecDeque<Waiting>>,
+    alerts: Mutex<VecDeque<Arc<Waiting>>>,
     added: Notify,
 }
 
-/// An alert that waits for a webhook.
-#[derive(Debug, Clone)]
-struct Waiting {
-    alert: Arc<Alert>,
-    receipt: Arc<Receipt>,
-}
-
-/// For how many webhooks an alert waits.
+/// An alert that waits for so many webhooks.
 #[derive(Debug)]
-struct Receipt {
+struct Waiting {
     id: Option<AlertId>,
+    alert: Alert,
     webhooks: AtomicUsize,
     brain: Brain,
 }
 
-impl Receipt {
+impl Waiting {
     /// One fewer. After the last, the alert need not be kept.
     fn settle(&self) {
         let is_last = self.webhooks.fetch_sub(1, Ordering::AcqRel) == 1;
@@ -118,16 +112,13 @@ impl Alerts {
             }
             stays
         });
-        let receipt = Receipt {
+        let waiting = Arc::new(Waiting {
             id,
+            alert,
             // One more, until it is in all queues.
             webhooks: AtomicUsize::new(config.webhooks.len() + 1),
             brain: self.brain.clone(),
-        };
-        let waiting = Waiting {
-            alert: Arc::new(alert),
-            receipt: Arc::new(receipt),
-        };
+        });
         for url in &config.webhooks {
             let webhook = webhooks
                 .entry(url.clone())
@@ -136,12 +127,12 @@ impl Alerts {
                 .queue
                 .push(waiting.clone(), config.limits.webhook_queue);
             if let Some(dropped) = dropped {
-                dropped.receipt.settle();
+                dropped.settle();
                 self.lost.inc();
                 tracing::error!(webhook = %shown(url), "too many alerts wait for a webhook: dropped the oldest");
             }
         }
-        waiting.receipt.settle();
+        waiting.settle();
     }
 
     fn start(&self, url: Url) -> Webhook {
@@ -159,7 +150,7 @@ impl Alerts {
 
 impl Queue {
     /// Adds an alert; gives the oldest, if that had to go for it.
-    fn push(&self, waiting: Waiting, limit: u64) -> Option<Waiting> {
+    fn push(&self, waiting: Arc<Waiting>, limit: u64) -> Option<Arc<Waiting>> {
         let mut alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = alerts.len() as u64 >= limit;
         let dropped = is_full.then(|| alerts.pop_front()).flatten();
@@ -171,12 +162,10 @@ impl Queue {
     /// Nobody is told of those that wait.
     fn settle_all(&self) {
         let mut alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
-        alerts
-            .drain(..)
-            .for_each(|waiting| waiting.receipt.settle());
+        alerts.drain(..).for_each(|waiting| waiting.settle());
     }
 
-    async fn pop(&self) -> Waiting {
+    async fn pop(&self) -> Arc<Waiting> {
         loop {
             let next = self
                 .alerts
@@ -199,12 +188,12 @@ async fn deliver_all(
     lost: Counter,
 ) {
     loop {
-        let Waiting { alert, receipt } = queue.pop().await;
-        if let Err(error) = deliver(&client, &url, &alert, &config.current()).await {
+        let waiting = queue.pop().await;
+        if let Err(error) = deliver(&client, &url, &waiting.alert, &config.current()).await {
             lost.inc();
-            tracing::error!(webhook = %shown(&url), subject = alert.subject, %error, "an alert could not be delivered");
+            tracing::error!(webhook = %shown(&url), subject = waiting.alert.subject, %error, "an alert could not be delivered");
         }
-        receipt.settle();
+        waiting.settle();
     }
 }
 

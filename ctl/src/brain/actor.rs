@@ -189,7 +189,7 @@ impl<E: Effects> Work<E> {
 
     /// Stores the records, and the alerts among the actions; gives the alerts' ids.
     async fn persist(
-        &mut self,
+        &self,
         records: &[Record],
         actions: &[Action],
     ) -> Result<Vec<AlertId>, StoreError> {
@@ -230,7 +230,7 @@ impl<E: Effects> Work<E> {
             return Ok(());
         }
         let stored = self
-            .persist(&self.held.records(), &self.held.actions())
+            .persist(&self.held.records(), self.held.actions())
             .await;
         let alerts = match stored {
             Ok(alerts) => alerts,

@@ -33,8 +33,8 @@ impl Held {
     }
 
     /// The actions, as long as the records are not.
-    pub(super) fn actions(&self) -> Vec<Action> {
-        self.actions.clone()
+    pub(super) fn actions(&self) -> &[Action] {
+        &self.actions
     }
 
     /// The actions, once the records are stored.
