@@ -153,7 +153,7 @@ impl Known {
 struct Supervisor<'a> {
     home: Home<'a>,
     record: Record,
-    container: ProcessId,
+    pid: i32,
     process: OwnedFd,
     streams: Vec<Stream>,
     exit: File,
@@ -227,11 +227,11 @@ impl<'a> Supervisor<'a> {
             }
             come_up(&birth, home, launch, cgroup, &mut record)
         };
-        let (container, exit) = come_up().inspect_err(|_| birth.abort())?;
+        let exit = come_up().inspect_err(|_| birth.abort())?;
         Ok(Self {
             home,
             record,
-            container,
+            pid: birth.pid,
             streams: streams([stdout, stderr], home, launch.logs)?,
             process: birth.process,
             exit,
@@ -240,9 +240,7 @@ impl<'a> Supervisor<'a> {
 
     /// A caller that died meanwhile hears nothing, and finds the container by its home directory.
     fn tell(&self, caller: Channel, known: Known) {
-        let report = Report::Started {
-            pid: self.container.pid,
-        };
+        let report = Report::Started { pid: self.pid };
         let both = [known.descriptor.as_fd(), self.process.as_fd()];
         caller.send_with(&report, &both).ok();
     }
@@ -330,7 +328,7 @@ fn come_up(
     launch: &Launch,
     cgroup: &Cgroup,
     record: &mut Record,
-) -> Result<(ProcessId, File), Failure> {
+) -> Result<File, Failure> {
     birth.tell_of_cgroup();
     let exit = home.reserve_exit().step("home directory")?;
     let container = ProcessId::of(birth.pid).step("container")?;
@@ -345,7 +343,7 @@ fn come_up(
         let message = "nobody here answers: only bundles can have a listenerPath";
         Err(Failure::new("seccomp notification", message))
     })?;
-    Ok((container, exit))
+    Ok(exit)
 }
 
 /// A start that failed leaves no trace but `launch.json`.
