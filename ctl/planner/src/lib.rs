@@ -1,43 +1,47 @@
-//! The planner decides; it never acts. `step` takes an event and the time it happened and returns the
-//! actions to carry out, in order. It knows no clock, no socket, no file, no randomness: the same events
-//! give the same actions, so that a thousand nodes and every fault fit into a unit test.
+//! The planner decides and never acts. `step` takes an event and the time it happened, and returns the actions to carry
+//! out, in order. The planner has no clock, socket, file or randomness: the same events give the same actions, so that a
+//! thousand nodes and every fault fit into a unit test.
 //!
-//! - [`model`]: what is durable (records) and what is said to and by the planner (events, actions).
-//! - [`cluster`]: the state and `step`.
-//! - `restore`: the state from its records; `configure`: new topology or settings.
-//! - `nodes`: leases, restarts; `reports`: what agents say; `rivals`: two agents that claim to be the same
-//!   worker's; `weight`: what a node's load means for routing.
-//! - `services`: revisions; `rollout`: how many processes of which revision; `placement`: where;
-//!   `rebalance`: moving them; `victims`: which ones go first.
-//! - `processes`: the life of one process; `health`: what is told of its crashes.
-//! - `routes`: what the balancer is to know; `view`: what people are shown, `reasons` in their words.
-//! - `changes`: what a step has touched, and the actions that follow from it.
+//! Each layer uses the layers below it:
 //!
-//! Deliberately absent: any retry timer for desired sets (the next report shows whether one was lost), and
-//! any memory of commands sent (generations say what an agent holds).
+//! - [`cluster`]: `restore` and `step`; `queries`: what is shown of the cluster.
+//! - Events: `topology` (new static configuration), `services` (configured and removed), `reports` (of agents),
+//!   `duplicates` (two agents that report as one worker), `restarts` (of missing workers), `leases` and `health` (time
+//!   passes).
+//! - `reconcile`: brings services nearer to their configuration; `rollout`: how many processes of which revision;
+//!   `rebalance`: moving processes.
+//! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
+//! - `restore` (the state from its records), `routes` and `actions` (what follows from a step's changes), `messages`.
+//! - `state`: the data that a step works on.
+//! - [`model`]: durable records, events and actions.
+//!
+//! Deliberately absent: any retry timer for desired sets (the next report shows whether one was lost), and any memory of
+//! commands sent (generations say what an agent holds).
 
-mod changes;
+mod actions;
 pub mod cluster;
-mod configure;
+mod duplicates;
 mod health;
+mod leases;
+mod lifecycle;
+mod messages;
 pub mod model;
-mod nodes;
 mod placement;
-mod processes;
-mod reasons;
+mod queries;
 mod rebalance;
+mod reconcile;
+mod removal;
 mod reports;
+mod restarts;
 mod restore;
-mod rivals;
 mod rollout;
 mod routes;
 mod services;
-mod victims;
-mod view;
-mod weight;
+mod state;
+mod topology;
 
 pub use cluster::Cluster;
 pub use model::{
-    Action, Counters, Event, NodeRecord, ProcessRecord, Record, RevisionRecord, ServiceRecord,
-    Settings, Snapshot, Trouble, Worker,
+    Action, Counters, CrashHistory, Event, NodeRecord, ProcessRecord, Record, RevisionRecord,
+    ServiceRecord, Settings, Snapshot, Worker,
 };

@@ -1,24 +1,27 @@
-//! Where processes are placed: on the eligible worker that has the fewest of the service, and among those on
-//! the next one in a rotation that the whole cluster shares.
+//! Where processes are placed: on the eligible worker that has the fewest of the service, and among equals on the next
+//! one in a rotation that the whole cluster shares.
 
 use std::collections::BTreeMap;
 
 use tucano_api::ids::ServiceName;
 
-use crate::{cluster::Cluster, processes::Process};
+use crate::{
+    lifecycle,
+    state::{Process, State},
+};
 
 /// Numbers of processes that may be stopped without harm, by the index of their node.
-pub(crate) type Useless = BTreeMap<usize, Vec<u64>>;
+pub(crate) type Expendable = BTreeMap<usize, Vec<u64>>;
 
-/// What there is of a service.
+/// The processes of a service, by their part in its rollout.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Census {
-    /// Processes that count towards its concurrency: of the current revision (or one that is compatible), not
-    /// draining, and not on the way to take another's place.
+pub(crate) struct Inventory {
+    /// Processes that count towards its concurrency: of the current revision (or a compatible one), not draining, and
+    /// not started to replace another one.
     pub(crate) current: Vec<u64>,
     /// How many of those are healthy.
     pub(crate) healthy_current: usize,
-    /// Processes that are to take another's place once they are healthy.
+    /// Processes that replace another one as soon as they are healthy.
     pub(crate) moves: Vec<u64>,
     /// Processes of older, incompatible revisions that are not draining.
     pub(crate) old: Vec<u64>,
@@ -30,13 +33,14 @@ pub(crate) struct Census {
     pub(crate) spread: Vec<u32>,
 }
 
-impl Census {
-    /// Current processes that are not healthy (yet).
-    pub(crate) fn on_the_way(&self) -> usize {
+impl Inventory {
+    /// Current processes that are not healthy yet.
+    pub(crate) fn starting(&self) -> usize {
         self.current.len() - self.healthy_current
     }
 
-    fn count(&mut self, number: u64, process: &Process, current: bool) {
+    fn count(&mut self, process: &Process, current: bool) {
+        let number = process.record.id.number();
         let healthy = usize::from(process.is_healthy());
         if process.is_draining() {
             self.draining = true;
@@ -55,78 +59,84 @@ impl Census {
     }
 }
 
-impl Cluster {
-    /// Counts what there is of a service, each list ordered by age.
-    pub(crate) fn census(&self, name: &ServiceName) -> Census {
-        let mut census = Census {
-            spread: vec![0; self.nodes.len()],
-            ..Census::default()
+/// Lists the processes of a service, each list ordered by age.
+pub(crate) fn inventory(state: &State, name: &ServiceName) -> Inventory {
+    let mut inventory = Inventory {
+        spread: vec![0; state.nodes.len()],
+        ..Inventory::default()
+    };
+    let Some(service) = state.services.get(name) else {
+        return inventory;
+    };
+    for process in state.processes(&service.processes) {
+        inventory.count(process, service.is_current(process));
+    }
+    inventory
+}
+
+/// Places up to `wanted` more processes of a service, and removes old unhealthy ones where their memory is needed.
+/// Returns how many were placed.
+pub(crate) fn place(
+    state: &mut State,
+    name: &ServiceName,
+    inventory: &Inventory,
+    wanted: usize,
+) -> usize {
+    let Some(service) = state.services.get(name).filter(|_| wanted > 0) else {
+        return 0;
+    };
+    let memory = service.current().config.memory.0;
+    let mut counts = inventory.spread.clone();
+    let mut expendable = expendable(state, inventory);
+    for placed in 0..wanted {
+        let Some(node) = choose(state, &counts, memory, &expendable) else {
+            return placed;
         };
-        let Some(service) = self.services.get(name) else {
-            return census;
-        };
-        for number in &service.processes {
-            if let Some(process) = self.processes.get(number) {
-                census.count(*number, process, service.is_current(process));
-            }
+        while state.nodes[node].free() < memory
+            && let Some(number) = expendable.get_mut(&node).and_then(Vec::pop)
+        {
+            lifecycle::remove(state, number);
         }
-        census
+        counts[node] += 1;
+        lifecycle::start(state, name, node, None);
     }
+    wanted
+}
 
-    /// Places up to `wanted` more processes of a service. Old ones that serve nobody give way where they are in
-    /// the way. Returns how many found a place.
-    pub(crate) fn place(&mut self, name: &ServiceName, census: &Census, wanted: usize) -> usize {
-        let Some(service) = self.services.get(name).filter(|_| wanted > 0) else {
-            return 0;
-        };
-        let memory = service.current().config.memory.0;
-        let mut counts = census.spread.clone();
-        let mut useless = self.useless(census);
-        for placed in 0..wanted {
-            let Some(node) = self.choose(&counts, memory, &useless) else {
-                return placed;
-            };
-            while self.nodes[node].free() < memory
-                && let Some(number) = useless.get_mut(&node).and_then(Vec::pop)
-            {
-                self.forget(number);
-            }
-            counts[node] += 1;
-            self.start(name, node, None);
+/// The eligible worker with the lowest count, the next in rotation among equals. Memory that `expendable` processes
+/// reserve counts as free.
+pub(crate) fn choose(
+    state: &State,
+    counts: &[u32],
+    memory: u64,
+    expendable: &Expendable,
+) -> Option<usize> {
+    let all = state.nodes.len();
+    let last = state.counters.last_placed_on.as_ref();
+    let first = last
+        .and_then(|name| state.node_index.get(name))
+        .map_or(0, |last| last + 1);
+    (0..all)
+        .map(|distance| (first + distance) % all)
+        .filter(|index| is_eligible(state, *index, memory, expendable))
+        .min_by_key(|index| counts[*index])
+}
+
+fn is_eligible(state: &State, index: usize, memory: u64, expendable: &Expendable) -> bool {
+    let node = &state.nodes[index];
+    let numbers = expendable.get(&index).into_iter().flatten();
+    let freed = numbers.filter_map(|number| Some(state.processes.get(number)?.memory));
+    let reserved = freed.fold(node.reserved, u64::saturating_sub);
+    node.is_alive() && node.reservable().saturating_sub(reserved) >= memory
+}
+
+/// Old processes that are not healthy, by node.
+fn expendable(state: &State, inventory: &Inventory) -> Expendable {
+    let mut expendable = Expendable::new();
+    for number in &inventory.old {
+        if let Some(process) = state.processes.get(number).filter(|p| !p.is_healthy()) {
+            expendable.entry(process.node).or_default().push(*number);
         }
-        wanted
     }
-
-    /// The eligible worker with the lowest count, the next in rotation among equals. Memory that `useless`
-    /// processes reserve counts as free.
-    pub(crate) fn choose(&self, counts: &[u32], memory: u64, useless: &Useless) -> Option<usize> {
-        let all = self.nodes.len();
-        let last = self.counters.last_placed_on.as_ref();
-        let first = last
-            .and_then(|name| self.node_index.get(name))
-            .map_or(0, |last| last + 1);
-        (0..all)
-            .map(|distance| (first + distance) % all)
-            .filter(|index| self.is_eligible(*index, memory, useless))
-            .min_by_key(|index| counts[*index])
-    }
-
-    fn is_eligible(&self, index: usize, memory: u64, useless: &Useless) -> bool {
-        let node = &self.nodes[index];
-        let numbers = useless.get(&index).into_iter().flatten();
-        let given_up = numbers.filter_map(|number| Some(self.processes.get(number)?.memory));
-        let reserved = given_up.fold(node.reserved, u64::saturating_sub);
-        node.is_alive() && node.reservable().saturating_sub(reserved) >= memory
-    }
-
-    /// Old processes that are not healthy, by node.
-    fn useless(&self, census: &Census) -> Useless {
-        let mut useless = Useless::new();
-        for number in &census.old {
-            if let Some(process) = self.processes.get(number).filter(|p| !p.is_healthy()) {
-                useless.entry(process.node).or_default().push(*number);
-            }
-        }
-        useless
-    }
+    expendable
 }

@@ -1,5 +1,5 @@
-//! Moving processes when the workers have long been uneven: one more is started on the emptiest worker, and
-//! when it is healthy, one on the fullest drains. One at a time, and only while all is well.
+//! Rebalancing: when the workers have been uneven for long, one more process is started on the emptiest worker, and when
+//! it is healthy, one on the fullest drains. One at a time per service, and only while the service is healthy.
 
 use tucano_api::{
     ids::{ProcessId, ServiceName},
@@ -7,111 +7,112 @@ use tucano_api::{
 };
 
 use crate::{
-    cluster::Cluster,
-    placement::{Census, Useless},
+    lifecycle,
+    placement::{self, Expendable, Inventory},
+    state::State,
 };
 
-impl Cluster {
-    /// Goes on with processes that were placed to take over from another.
-    pub(crate) fn conclude_moves(&mut self, name: &ServiceName, census: Census) {
-        let concurrency = self.concurrency(name);
-        let mut count = census.current.len();
-        for number in census.moves {
-            let Some(process) = self.processes.get(&number) else {
-                continue;
-            };
-            let healthy = process.is_healthy();
-            let replaced = process
-                .record
-                .replaces
-                .as_ref()
-                .map_or(0, ProcessId::number);
-            let is_there = census.current.binary_search(&replaced).is_ok();
-            if !is_there || count < concurrency {
-                // What it was to replace is gone, or is needed: it is one like the others.
-                self.settle(number);
-                count += 1;
-            } else if count > concurrency {
-                self.retire(number);
-            } else if healthy {
-                self.settle(number);
-                self.retire(replaced);
-            }
-        }
-    }
-
-    /// Starts to move a process if the service is uneven, whole and undisturbed.
-    pub(crate) fn even_out(&mut self, name: &ServiceName, census: &Census) {
-        let concurrency = self.concurrency(name);
-        let uneven = self.is_uneven(&census.spread);
-        let Some(service) = self.services.get_mut(name) else {
-            return;
+/// Completes or gives up moves that are under way.
+pub(crate) fn advance_moves(state: &mut State, name: &ServiceName, inventory: Inventory) {
+    let concurrency = state.concurrency(name);
+    let mut count = inventory.current.len();
+    for number in inventory.moves {
+        let Some(process) = state.processes.get(&number) else {
+            continue;
         };
-        service.uneven = uneven;
-        let whole = census.current.len() == concurrency && census.on_the_way() == 0;
-        let undisturbed = census.old.is_empty() && census.moves.is_empty();
-        if !(uneven && whole && undisturbed && self.may_rebalance) {
-            return;
+        let healthy = process.is_healthy();
+        let replaced = process
+            .record
+            .replaces
+            .as_ref()
+            .map_or(0, ProcessId::number);
+        let is_there = inventory.current.binary_search(&replaced).is_ok();
+        if !is_there || count < concurrency {
+            // The process that it replaces is gone, or is needed as well.
+            complete_move(state, number);
+            count += 1;
+        } else if count > concurrency {
+            lifecycle::retire(state, number);
+        } else if healthy {
+            complete_move(state, number);
+            lifecycle::retire(state, replaced);
         }
-        let memory = service.current().config.memory.0;
-        if let Some((target, replaced)) = self.best_move(census, memory) {
-            self.start(name, target, Some(replaced));
-        }
     }
+}
 
-    /// Lets processes be moved once the set of alive workers has been stable for long enough.
-    pub(crate) fn open_rebalance(&mut self) {
-        if self.may_rebalance || self.rebalance_opens() > self.now {
-            return;
-        }
-        self.may_rebalance = true;
-        let uneven = self.services.iter().filter(|(_, service)| service.uneven);
-        let names: Vec<ServiceName> = uneven.map(|(name, _)| name.clone()).collect();
-        self.changes.reconcile.extend(names);
+/// Starts to move a process if the service is uneven and complete, and no rollout or move is under way.
+pub(crate) fn start_move(state: &mut State, name: &ServiceName, inventory: &Inventory) {
+    let concurrency = state.concurrency(name);
+    let uneven = is_uneven(state, &inventory.spread);
+    let Some(service) = state.services.get_mut(name) else {
+        return;
+    };
+    service.uneven = uneven;
+    let complete = inventory.current.len() == concurrency && inventory.starting() == 0;
+    let settled = inventory.old.is_empty() && inventory.moves.is_empty();
+    if !(uneven && complete && settled && state.may_rebalance) {
+        return;
     }
-
-    pub(crate) fn next_rebalance(&self) -> Option<Timestamp> {
-        let waiting = !self.may_rebalance && self.services.values().any(|service| service.uneven);
-        waiting.then(|| self.rebalance_opens())
+    let memory = service.current().config.memory.0;
+    if let Some((target, replaced)) = best_move(state, inventory, memory) {
+        lifecycle::start(state, name, target, Some(replaced));
     }
+}
 
-    fn rebalance_opens(&self) -> Timestamp {
-        self.alive_unchanged_since
-            .after(self.settings.rebalance_after)
+/// Allows moves once the set of alive workers has been stable for long enough.
+pub(crate) fn open(state: &mut State) {
+    if state.may_rebalance || opens_at(state) > state.now {
+        return;
     }
+    state.may_rebalance = true;
+    let uneven = state.services.iter().filter(|(_, service)| service.uneven);
+    let names: Vec<ServiceName> = uneven.map(|(name, _)| name.clone()).collect();
+    state.changes.reconcile.extend(names);
+}
 
-    /// The worker to start one more on, and the process that it is to replace.
-    fn best_move(&self, census: &Census, memory: u64) -> Option<(usize, ProcessId)> {
-        let counts = &census.spread;
-        let target = self.choose(counts, memory, &Useless::new())?;
-        let alive = (0..self.nodes.len()).filter(|index| self.nodes[*index].is_alive());
-        let source = alive.max_by_key(|index| counts[*index])?;
-        if counts[source] <= counts[target] + 1 {
-            return None;
-        }
-        let on_source = census
-            .current
-            .iter()
-            .rev()
-            .filter_map(|number| self.processes.get(number));
-        let newest = on_source
-            .into_iter()
-            .find(|process| process.node == source)?;
-        Some((target, newest.record.id.clone()))
+/// When moves are allowed, if a service is uneven.
+pub(crate) fn next_start(state: &State) -> Option<Timestamp> {
+    let waiting = !state.may_rebalance && state.services.values().any(|service| service.uneven);
+    waiting.then(|| opens_at(state))
+}
+
+fn opens_at(state: &State) -> Timestamp {
+    state
+        .alive_workers_since
+        .after(state.settings.rebalance_after)
+}
+
+/// The worker to start one more process on, and the process that it replaces.
+fn best_move(state: &State, inventory: &Inventory, memory: u64) -> Option<(usize, ProcessId)> {
+    let counts = &inventory.spread;
+    let target = placement::choose(state, counts, memory, &Expendable::new())?;
+    let alive = (0..state.nodes.len()).filter(|index| state.nodes[*index].is_alive());
+    let source = alive.max_by_key(|index| counts[*index])?;
+    if counts[source] <= counts[target] + 1 {
+        return None;
     }
+    let on_source = inventory
+        .current
+        .iter()
+        .rev()
+        .filter_map(|number| state.processes.get(number));
+    let newest = on_source
+        .into_iter()
+        .find(|process| process.node == source)?;
+    Some((target, newest.record.id.clone()))
+}
 
-    fn is_uneven(&self, counts: &[u32]) -> bool {
-        let alive = || (0..self.nodes.len()).filter(|index| self.nodes[*index].is_alive());
-        let most = alive().map(|index| counts[index]).max().unwrap_or(0);
-        let fewest = alive().map(|index| counts[index]).min().unwrap_or(0);
-        most > fewest + 1
-    }
+fn is_uneven(state: &State, counts: &[u32]) -> bool {
+    let alive = || (0..state.nodes.len()).filter(|index| state.nodes[*index].is_alive());
+    let most = alive().map(|index| counts[index]).max().unwrap_or(0);
+    let fewest = alive().map(|index| counts[index]).min().unwrap_or(0);
+    most > fewest + 1
+}
 
-    /// Makes a process that was to replace another one like the others.
-    fn settle(&mut self, number: u64) {
-        if let Some(process) = self.processes.get_mut(&number) {
-            process.record.replaces = None;
-            self.changes.processes.insert(process.record.id.clone());
-        }
+/// Makes a replacement an ordinary process.
+fn complete_move(state: &mut State, number: u64) {
+    if let Some(process) = state.processes.get_mut(&number) {
+        process.record.replaces = None;
+        state.changes.processes.insert(process.record.id.clone());
     }
 }

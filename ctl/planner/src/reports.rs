@@ -1,4 +1,4 @@
-//! What agents say: each report is the whole actual set of its node.
+//! Reports of agents: each one is the whole actual set of its node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,106 +8,102 @@ use tucano_api::{
     state::NodeCondition,
 };
 
-use crate::{cluster::Cluster, nodes::Node};
+use crate::{duplicates, health, leases, state::State};
 
-/// How far a controller that has lost its memory steps ahead of an agent.
-const LEAP: u64 = 1000;
+/// How far a controller with an older state moves its generation past the agent's.
+const GENERATION_MARGIN: u64 = 1000;
 
-impl Cluster {
-    pub(crate) fn take_report(&mut self, name: &NodeName, mut report: NodeReport) {
-        let Some(index) = self.node_index.get(name).copied() else {
-            return;
-        };
-        if self.nodes[index].is_late(&report) {
-            return;
-        }
-        if self.nodes[index].is_superseded(&report.agent_id) {
-            return self.contest(index, &report);
-        }
-        self.pause_forgiven = false;
-        let before = self.nodes[index].condition();
-        let generation = report.generation;
-        let processes = std::mem::take(&mut report.processes);
-        self.take_node(index, report);
-        if before != NodeCondition::Alive {
-            self.welcome(index, before);
-        }
-        self.take_processes(
-            index,
-            generation >= self.nodes[index].record.generation,
-            processes,
-        );
-        self.compare_generation(index, generation);
+/// Applies a report, unless it is late, of an unknown worker, or of a superseded agent.
+pub(crate) fn accept(state: &mut State, name: &NodeName, mut report: NodeReport) {
+    let Some(index) = state.node_index.get(name).copied() else {
+        return;
+    };
+    if state.nodes[index].is_late(&report) {
+        return;
     }
-
-    fn take_node(&mut self, index: usize, report: NodeReport) {
-        let node = &mut self.nodes[index];
-        let reservable = node.reservable();
-        node.leased_at = self.now;
-        node.succeed(&report.agent_id);
-        node.last_heard = Some((report.agent_id.clone(), report.sequence));
-        let reweighted = node.load.observe(&report.metrics);
-        node.report = Some(report);
-        if node.reservable() != reservable {
-            self.changes.capacity = true;
-        }
-        if reweighted {
-            self.reroute_services_on(index);
-        }
+    if state.nodes[index].is_superseded(&report.agent_id) {
+        return duplicates::reject(state, index, &report);
     }
-
-    /// `settled`: the agent holds the present desired set, so that what it does not name does not exist.
-    fn take_processes(&mut self, index: usize, settled: bool, reports: Vec<ProcessReport>) {
-        let mut desired = BTreeMap::new();
-        let mut strays = Vec::new();
-        for report in reports {
-            let number = report.id.number();
-            let process = self.process(&report.id);
-            if process.is_some_and(|process| process.node == index) {
-                desired.insert(number, report);
-            } else {
-                strays.push(report);
-            }
-        }
-        let node = &mut self.nodes[index];
-        if !settled {
-            let named: BTreeSet<ProcessId> = strays.iter().map(|stray| stray.id.clone()).collect();
-            let known = std::mem::take(&mut node.strays);
-            strays.extend(known.into_iter().filter(|stray| !named.contains(&stray.id)));
-        }
-        node.strays = strays;
-        let numbers: Vec<u64> = node.processes.iter().copied().collect();
-        for number in numbers {
-            self.observe(number, desired.remove(&number));
-        }
+    state.lease_extended = false;
+    let before = state.nodes[index].condition();
+    let generation = report.generation;
+    let processes = std::mem::take(&mut report.processes);
+    update_node(state, index, report);
+    if before != NodeCondition::Alive {
+        leases::mark_alive(state, index, before);
     }
+    let holds_present_set = generation >= state.nodes[index].record.generation;
+    update_processes(state, index, holds_present_set, processes);
+    compare_generation(state, index, generation);
+}
 
-    /// An agent that is behind is sent its set again. One that is ahead has got sets that this controller does
-    /// not remember: its own must be newer to be taken, also newer than what the agent may have got since.
-    fn compare_generation(&mut self, index: usize, held: Generation) {
-        let record = &mut self.nodes[index].record;
-        if held > record.generation {
-            record.generation = Generation(held.0.saturating_add(LEAP));
-            self.changes.reassign.insert(record.name.clone());
-        } else if held < record.generation {
-            self.changes.resend.insert(record.name.clone());
-        }
+fn update_node(state: &mut State, index: usize, report: NodeReport) {
+    let node = &mut state.nodes[index];
+    let reservable = node.reservable();
+    node.leased_at = state.now;
+    node.set_agent(&report.agent_id, report.sequence);
+    let reweighted = node.load.observe(&report.metrics);
+    node.report = Some(report);
+    if node.reservable() != reservable {
+        state.changes.capacity = true;
     }
-
-    pub(crate) fn reroute_services_on(&mut self, index: usize) {
-        let processes = self.nodes[index].processes.iter();
-        let names: Vec<ServiceName> = processes
-            .filter_map(|number| Some(self.processes.get(number)?.record.service.clone()))
-            .collect();
-        self.changes.reroute.extend(names);
+    if reweighted {
+        reroute_services_on(state, index);
     }
 }
 
-impl Node {
-    /// Whether the report was overtaken by a later one of the same agent, or came twice.
-    fn is_late(&self, report: &NodeReport) -> bool {
-        self.last_heard
-            .as_ref()
-            .is_some_and(|(agent, last)| *agent == report.agent_id && report.sequence <= *last)
+/// Where the agent holds the present desired set, a process that it does not report does not exist.
+fn update_processes(
+    state: &mut State,
+    index: usize,
+    holds_present_set: bool,
+    reports: Vec<ProcessReport>,
+) {
+    let mut desired = BTreeMap::new();
+    let mut undesired = Vec::new();
+    for report in reports {
+        let number = report.id.number();
+        let process = state.process(&report.id);
+        if process.is_some_and(|process| process.node == index) {
+            desired.insert(number, report);
+        } else {
+            undesired.push(report);
+        }
     }
+    let node = &mut state.nodes[index];
+    if !holds_present_set {
+        let named: BTreeSet<ProcessId> =
+            undesired.iter().map(|process| process.id.clone()).collect();
+        let known = std::mem::take(&mut node.undesired);
+        undesired.extend(
+            known
+                .into_iter()
+                .filter(|process| !named.contains(&process.id)),
+        );
+    }
+    node.undesired = undesired;
+    let numbers: Vec<u64> = node.processes.iter().copied().collect();
+    for number in numbers {
+        health::observe(state, number, desired.remove(&number));
+    }
+}
+
+/// An agent that is behind is sent its set again. An agent that is ahead holds a set that this controller does not
+/// remember: the controller's generation moves past it, and past what may still be under way.
+fn compare_generation(state: &mut State, index: usize, held: Generation) {
+    let record = &mut state.nodes[index].record;
+    if held > record.generation {
+        record.generation = Generation(held.0.saturating_add(GENERATION_MARGIN));
+        state.changes.reassign.insert(record.name.clone());
+    } else if held < record.generation {
+        state.changes.resend.insert(record.name.clone());
+    }
+}
+
+fn reroute_services_on(state: &mut State, index: usize) {
+    let processes = state.processes(&state.nodes[index].processes);
+    let names: Vec<ServiceName> = processes
+        .map(|process| process.record.service.clone())
+        .collect();
+    state.changes.reroute.extend(names);
 }

@@ -1,6 +1,6 @@
 use tucano_api::{state::AlertKind, units::Span};
 
-use crate::kit::{Sim, config, image, told, validator::of_kind};
+use tucano_simulator::{Sim, alerts, config, image, of_kind};
 
 /// Has the kernel kill the service's first process.
 fn oom_kill(sim: &mut Sim) {
@@ -12,12 +12,12 @@ fn oom_kill(sim: &mut Sim) {
 }
 
 #[test]
-fn a_process_that_keeps_crashing_is_reported_once() {
+fn a_crash_loop_is_alerted_once() {
     let mut sim = Sim::new(1);
-    sim.world.crashing.insert(image(1));
+    sim.workloads.crashing.insert(image(1));
     sim.deploy(config("hello", 1));
     sim.run(Span::secs(60));
-    assert_eq!(told(&sim), [(AlertKind::ProcessCrashing, "hello-1")]);
+    assert_eq!(alerts(&sim), [(AlertKind::ProcessCrashing, "hello-1")]);
     let message = &sim.alerts[0].message;
     assert!(
         message.contains("ended 3 times in a row; it last ended with exit code 1"),
@@ -26,23 +26,23 @@ fn a_process_that_keeps_crashing_is_reported_once() {
 }
 
 #[test]
-fn a_crash_or_two_are_not_reported() {
+fn two_crashes_send_no_alert() {
     let mut sim = Sim::new(1);
-    sim.world.crashing.insert(image(1));
+    sim.workloads.crashing.insert(image(1));
     sim.deploy(config("hello", 1));
     sim.run(Span::secs(2));
-    sim.world.crashing.clear();
+    sim.workloads.crashing.clear();
     sim.run(Span::secs(30));
     assert!(
         sim.agents
             .values()
             .all(|a| a.containers.values().all(|c| c.restarts > 0))
     );
-    assert_eq!(told(&sim), []);
+    assert_eq!(alerts(&sim), []);
 }
 
 #[test]
-fn crashes_far_apart_are_not_a_row() {
+fn crashes_far_apart_do_not_add_up() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 1));
     for _ in 0..5 {
@@ -57,10 +57,10 @@ fn crashes_far_apart_are_not_a_row() {
 #[test]
 fn a_process_that_crashed_and_is_healthy_for_a_while_has_recovered() {
     let mut sim = Sim::new(1);
-    sim.world.crashing.insert(image(1));
+    sim.workloads.crashing.insert(image(1));
     sim.deploy(config("hello", 1));
     sim.run(Span::secs(20));
-    sim.world.crashing.clear();
+    sim.workloads.crashing.clear();
     sim.run(Span::secs(3));
     assert_eq!(
         of_kind(&sim.alerts, AlertKind::ProcessRecovered),
@@ -69,7 +69,7 @@ fn a_process_that_crashed_and_is_healthy_for_a_while_has_recovered() {
     );
     sim.run(Span::secs(30));
     assert_eq!(
-        told(&sim),
+        alerts(&sim),
         [
             (AlertKind::ProcessCrashing, "hello-1"),
             (AlertKind::ProcessRecovered, "hello-1")
@@ -78,14 +78,14 @@ fn a_process_that_crashed_and_is_healthy_for_a_while_has_recovered() {
 }
 
 #[test]
-fn an_oom_kill_is_reported_as_such_and_once_until_the_process_has_recovered() {
+fn an_oom_kill_is_alerted_once_until_the_process_has_recovered() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 1));
     for _ in 0..2 {
         oom_kill(&mut sim);
         sim.run(Span::secs(2));
     }
-    assert_eq!(told(&sim), [(AlertKind::ProcessOomKilled, "hello-1")]);
+    assert_eq!(alerts(&sim), [(AlertKind::ProcessOomKilled, "hello-1")]);
     assert!(
         sim.alerts[0]
             .message
@@ -94,7 +94,7 @@ fn an_oom_kill_is_reported_as_such_and_once_until_the_process_has_recovered() {
     sim.run(Span::secs(20));
     oom_kill(&mut sim);
     sim.run(Span::secs(1));
-    let kinds: Vec<AlertKind> = told(&sim).into_iter().map(|(kind, _)| kind).collect();
+    let kinds: Vec<AlertKind> = alerts(&sim).into_iter().map(|(kind, _)| kind).collect();
     use AlertKind::{ProcessOomKilled, ProcessRecovered};
     assert_eq!(
         kinds,
@@ -105,26 +105,26 @@ fn an_oom_kill_is_reported_as_such_and_once_until_the_process_has_recovered() {
 #[test]
 fn a_restart_of_the_controller_repeats_no_alert() {
     let mut sim = Sim::new(1);
-    sim.world.crashing.insert(image(1));
+    sim.workloads.crashing.insert(image(1));
     sim.deploy(config("hello", 1));
     sim.run(Span::secs(20));
     oom_kill(&mut sim);
     sim.run(Span::secs(1));
-    let before = told(&sim).len();
+    let before = alerts(&sim).len();
     assert_eq!(before, 2);
     sim.restart_controller();
     sim.run(Span::secs(20));
-    assert_eq!(told(&sim).len(), before);
-    sim.world.crashing.clear();
+    assert_eq!(alerts(&sim).len(), before);
+    sim.workloads.crashing.clear();
     sim.run(Span::secs(20));
-    assert_eq!(told(&sim).last().unwrap().0, AlertKind::ProcessRecovered);
+    assert_eq!(alerts(&sim).last().unwrap().0, AlertKind::ProcessRecovered);
     sim.restart_controller();
     sim.run(Span::secs(20));
-    assert_eq!(told(&sim).len(), before + 1);
+    assert_eq!(alerts(&sim).len(), before + 1);
 }
 
 #[test]
-fn an_agent_that_lost_its_count_of_restarts_begins_anew() {
+fn a_lost_count_of_restarts_starts_again_from_zero() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 1));
     let id = sim.ids("hello")[0].clone();

@@ -5,7 +5,7 @@ use tucano_api::{
 };
 use tucano_planner::{Action, Cluster, Event, Settings, Snapshot};
 
-use crate::kit::{START, config, image, ip, name, node, workers};
+use tucano_simulator::{START, config, image, ip, name, node, workers};
 
 const WORKERS: usize = 1000;
 const SERVICES: usize = 50;

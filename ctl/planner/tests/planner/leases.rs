@@ -4,10 +4,10 @@ use tucano_api::{
 };
 use tucano_planner::{Action, Event};
 
-use crate::kit::{Sim, config, node, told};
+use tucano_simulator::{Sim, alerts, config, node};
 
 #[test]
-fn a_lost_worker_is_unrouted_replaced_and_reported_in_one_step() {
+fn a_lost_worker_is_unrouted_replaced_and_alerted_in_one_step() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 6));
     sim.network.cut_off.insert(node(2));
@@ -19,22 +19,22 @@ fn a_lost_worker_is_unrouted_replaced_and_reported_in_one_step() {
         "not those that are not healthy yet"
     );
     assert_eq!(
-        told(&sim),
+        alerts(&sim),
         [(AlertKind::NodeMissing, "w2"), (AlertKind::NodeDead, "w2")]
     );
     sim.until_settled("hello");
 }
 
 #[test]
-fn a_worker_keeps_its_lease_for_as_long_as_it_reports() {
+fn reports_renew_the_lease() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 2));
     sim.run(Span::secs(60));
-    assert_eq!(told(&sim), []);
+    assert_eq!(alerts(&sim), []);
 }
 
 #[test]
-fn a_worker_that_comes_back_stops_what_was_placed_elsewhere() {
+fn a_returning_worker_stops_processes_that_were_replaced() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 6));
     sim.network.cut_off.insert(node(2));
@@ -47,7 +47,7 @@ fn a_worker_that_comes_back_stops_what_was_placed_elsewhere() {
     );
     sim.network.cut_off.clear();
     sim.until_condition(2, NodeCondition::Alive);
-    assert_eq!(told(&sim).last(), Some(&(AlertKind::NodeBack, "w2")));
+    assert_eq!(alerts(&sim).last(), Some(&(AlertKind::NodeBack, "w2")));
     sim.until("they are stopped", |sim| {
         sim.agents[&node(2)].containers.is_empty()
     });
@@ -55,18 +55,18 @@ fn a_worker_that_comes_back_stops_what_was_placed_elsewhere() {
 }
 
 #[test]
-fn a_worker_whose_report_was_merely_late_for_a_moment_is_not_lost() {
+fn a_report_that_is_late_by_less_than_a_lease_is_tolerated() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 2));
     sim.network.cut_off.insert(node(1));
     sim.run(Span::millis(800));
     sim.network.cut_off.clear();
     sim.run(Span::secs(5));
-    assert_eq!(told(&sim), []);
+    assert_eq!(alerts(&sim), []);
 }
 
 #[test]
-fn a_late_report_from_before_the_loss_does_not_bring_a_worker_back() {
+fn a_report_from_before_the_loss_does_not_make_a_worker_alive() {
     let mut sim = Sim::new(2);
     sim.run(Span::secs(2));
     let now = sim.now;
@@ -87,20 +87,20 @@ fn a_late_report_from_before_the_loss_does_not_bring_a_worker_back() {
 
 #[test]
 fn a_worker_that_never_reported_is_missing_after_a_lease() {
-    let mut sim = Sim::silent(Default::default());
+    let mut sim = Sim::unreported(Default::default());
     sim.agent(2).cut_power();
     sim.run(Span::secs(1));
     assert_eq!(sim.condition(2), NodeCondition::Unknown);
-    assert_eq!(told(&sim), []);
+    assert_eq!(alerts(&sim), []);
     sim.run(Span::secs(2));
     assert_eq!(
-        told(&sim),
+        alerts(&sim),
         [(AlertKind::NodeMissing, "w2"), (AlertKind::NodeDead, "w2")]
     );
 }
 
 #[test]
-fn when_all_are_lost_all_are_pending_and_placed_again_when_they_return() {
+fn processes_are_placed_again_after_the_loss_of_all_workers() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 4));
     sim.network.cut_off.extend([node(1), node(2)]);
@@ -112,18 +112,18 @@ fn when_all_are_lost_all_are_pending_and_placed_again_when_they_return() {
 }
 
 #[test]
-fn a_controller_that_stood_still_itself_gives_everyone_one_more_lease() {
+fn leases_are_extended_after_a_pause_of_the_controller() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 3));
     sim.now = sim.now.after(Span::secs(60));
     assert_eq!(sim.event(Event::Tick), []);
     sim.run(Span::secs(10));
-    assert_eq!(told(&sim), []);
+    assert_eq!(alerts(&sim), []);
     assert_eq!(sim.routed("hello").len(), 3);
 }
 
 #[test]
-fn the_first_report_after_such_a_pause_does_not_condemn_the_others() {
+fn the_first_report_after_a_pause_does_not_expire_the_other_leases() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 3));
     sim.now = sim.now.after(Span::secs(60));
@@ -133,11 +133,11 @@ fn the_first_report_after_such_a_pause_does_not_condemn_the_others() {
         node: node(1),
         report: Box::new(report),
     });
-    assert_eq!(told(&sim), []);
+    assert_eq!(alerts(&sim), []);
 }
 
 #[test]
-fn one_more_lease_is_given_only_once() {
+fn leases_are_extended_only_once() {
     let mut sim = Sim::new(2);
     sim.now = sim.now.after(Span::secs(60));
     assert_eq!(sim.event(Event::Tick), []);
@@ -151,18 +151,18 @@ fn one_more_lease_is_given_only_once() {
 }
 
 #[test]
-fn a_second_pause_after_a_report_is_forgiven_too() {
+fn leases_are_extended_again_after_a_report() {
     let mut sim = Sim::new(2);
     for _ in 0..3 {
         sim.now = sim.now.after(Span::secs(60));
         sim.event(Event::Tick);
         sim.run(Span::secs(3));
     }
-    assert_eq!(told(&sim), []);
+    assert_eq!(alerts(&sim), []);
 }
 
 #[test]
-fn time_that_goes_back_counts_as_standing_still() {
+fn a_clock_that_goes_back_changes_nothing() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 2));
     let now = std::mem::replace(&mut sim.now, Timestamp(5));
@@ -170,5 +170,5 @@ fn time_that_goes_back_counts_as_standing_still() {
     assert_eq!(sim.routed("hello").len(), 2);
     sim.now = now;
     sim.run(Span::secs(10));
-    assert_eq!(told(&sim), []);
+    assert_eq!(alerts(&sim), []);
 }

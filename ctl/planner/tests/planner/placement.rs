@@ -1,17 +1,17 @@
 use tucano_api::units::{Bytes, Span};
 
-use crate::kit::{Sim, Start, config, node, with_memory, workers};
+use tucano_simulator::{Options, Sim, config, node, with_memory, workers};
 
 fn small(workers_count: usize, reservable: Bytes) -> Sim {
-    Sim::begin(Start {
+    Sim::with(Options {
         workers: workers(workers_count),
         reservable,
-        ..Start::default()
+        ..Options::default()
     })
 }
 
 #[test]
-fn seven_on_three_workers_are_three_two_two() {
+fn seven_processes_on_three_workers_are_spread_three_two_two() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 7));
     assert_eq!(sim.spread("hello"), [3, 2, 2]);
@@ -19,7 +19,7 @@ fn seven_on_three_workers_are_three_two_two() {
 }
 
 #[test]
-fn the_rotation_goes_on_where_it_stopped_so_that_services_interleave() {
+fn the_rotation_continues_across_services() {
     let mut sim = Sim::new(3);
     sim.serve(config("a", 1));
     sim.serve(config("b", 1));
@@ -49,7 +49,7 @@ fn scaling_up_fills_the_workers_with_the_fewest() {
 }
 
 #[test]
-fn memory_reservations_are_respected_and_what_does_not_fit_is_pending_with_the_reason() {
+fn a_process_that_does_not_fit_is_pending_with_the_reason() {
     let mut sim = small(2, Bytes::mib(600));
     sim.deploy(config("hello", 5));
     sim.run(Span::secs(3));
@@ -63,7 +63,7 @@ fn memory_reservations_are_respected_and_what_does_not_fit_is_pending_with_the_r
 }
 
 #[test]
-fn a_worker_without_room_is_left_out_of_the_even_spread() {
+fn a_full_worker_is_left_out_of_the_spread() {
     let mut sim = Sim::new(3);
     sim.agent(1).metrics.memory_reservable = Bytes::mib(300);
     sim.run(Span::secs(2));
@@ -72,7 +72,7 @@ fn a_worker_without_room_is_left_out_of_the_even_spread() {
 }
 
 #[test]
-fn what_is_pending_is_placed_when_memory_becomes_free() {
+fn pending_processes_are_placed_when_memory_becomes_free() {
     let mut sim = small(1, Bytes::mib(600));
     sim.serve(config("first", 2));
     sim.deploy(config("second", 2));
@@ -83,7 +83,7 @@ fn what_is_pending_is_placed_when_memory_becomes_free() {
 }
 
 #[test]
-fn what_is_pending_is_placed_when_a_worker_gets_more_memory() {
+fn pending_processes_are_placed_when_a_worker_gets_more_memory() {
     let mut sim = small(1, Bytes::mib(300));
     sim.deploy(config("hello", 3));
     sim.run(Span::secs(2));
@@ -93,7 +93,7 @@ fn what_is_pending_is_placed_when_a_worker_gets_more_memory() {
 }
 
 #[test]
-fn a_process_that_drains_keeps_its_memory_until_it_is_stopped() {
+fn a_draining_process_keeps_its_memory_until_it_is_stopped() {
     let mut sim = small(1, Bytes::mib(600));
     sim.serve(config("first", 2));
     sim.deploy(config("first", 1));
@@ -135,8 +135,8 @@ fn without_an_alive_worker_the_reason_says_so() {
 }
 
 #[test]
-fn nothing_is_placed_before_every_worker_had_time_to_report() {
-    let mut sim = Sim::silent(Start::default());
+fn nothing_is_placed_before_every_worker_had_a_lease_to_report() {
+    let mut sim = Sim::unreported(Options::default());
     sim.agent(3).cut_power();
     sim.deploy(config("hello", 4));
     sim.run(Span::secs(1));
@@ -163,5 +163,5 @@ fn a_desired_set_names_each_process_with_its_image_and_configuration() {
         .collect();
     assert_eq!(ids, ["hello-1", "hello-2"]);
     assert_eq!(set.processes[0].config, with_memory("hello", 2, 64));
-    assert_eq!(set.processes[0].image, crate::kit::image(1));
+    assert_eq!(set.processes[0].image, tucano_simulator::image(1));
 }

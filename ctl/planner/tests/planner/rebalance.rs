@@ -1,6 +1,6 @@
 use tucano_api::units::{Bytes, Span};
 
-use crate::kit::{Sim, config, image};
+use tucano_simulator::{Sim, config, image};
 
 /// Two workers with all the processes, and a third one that has just come back.
 fn uneven() -> Sim {
@@ -31,7 +31,7 @@ fn processes_move_to_a_new_worker_once_the_workers_have_been_stable() {
 }
 
 #[test]
-fn a_difference_of_one_is_even_enough() {
+fn a_difference_of_one_is_not_rebalanced() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 7));
     let before = sim.ids("hello");
@@ -42,7 +42,7 @@ fn a_difference_of_one_is_even_enough() {
 #[test]
 fn nothing_moves_while_a_process_is_not_healthy() {
     let mut sim = uneven();
-    sim.world.crashing.insert(image(1));
+    sim.workloads.crashing.insert(image(1));
     let id = sim.ids("hello")[0].clone();
     let now = sim.now;
     for agent in sim.agents.values_mut() {
@@ -63,9 +63,9 @@ fn nothing_moves_to_a_worker_without_memory_until_it_has_some() {
 }
 
 #[test]
-fn a_replacement_that_does_not_become_healthy_takes_nobodys_place() {
+fn an_unhealthy_replacement_replaces_nothing() {
     let mut sim = uneven();
-    sim.world.mute.insert(image(1));
+    sim.workloads.unresponsive.insert(image(1));
     sim.run(Span::secs(30));
     assert_eq!(sim.routed("hello").len(), 6);
     assert_eq!(sim.spread("hello"), [3, 3, 1]);
@@ -80,7 +80,7 @@ fn a_replacement_that_does_not_become_healthy_takes_nobodys_place() {
     sim.deploy(config("hello", 5));
     assert!(
         !sim.ids("hello").contains(&replacement),
-        "it is the first to go"
+        "it is removed first"
     );
     assert_eq!(sim.routed("hello").len(), 5);
 }
@@ -110,7 +110,7 @@ fn a_replacement_becomes_ordinary_when_the_process_it_was_to_replace_is_lost() {
 }
 
 #[test]
-fn a_move_goes_on_after_a_restart_of_the_controller() {
+fn a_move_continues_after_a_restart_of_the_controller() {
     let mut sim = uneven();
     sim.until("one moves", |sim| sim.ids("hello").len() == 7);
     sim.restart_controller();
@@ -119,7 +119,7 @@ fn a_move_goes_on_after_a_restart_of_the_controller() {
 }
 
 #[test]
-fn every_uneven_service_is_evened_out() {
+fn every_uneven_service_is_rebalanced() {
     let mut sim = Sim::new(2);
     sim.agent(2).cut_power();
     sim.run(Span::secs(3));

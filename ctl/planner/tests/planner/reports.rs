@@ -5,7 +5,7 @@ use tucano_api::{
 };
 use tucano_planner::{Action, Event};
 
-use crate::kit::{Sim, config, name, node, process};
+use tucano_simulator::{Sim, config, name, node, process};
 
 /// A report as the agent would send it now.
 fn report(sim: &mut Sim, number: usize) -> NodeReport {
@@ -72,7 +72,7 @@ fn a_late_or_doubled_report_changes_nothing() {
 }
 
 #[test]
-fn a_restarted_agent_counts_anew() {
+fn a_restarted_agent_numbers_its_reports_from_one() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 1));
     sim.run(Span::secs(20));
@@ -92,26 +92,26 @@ fn a_report_of_a_worker_outside_the_topology_is_ignored() {
 }
 
 #[test]
-fn processes_that_are_not_desired_are_never_routed_and_can_be_seen() {
+fn undesired_processes_are_shown_and_never_routed() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 1));
     let mut odd = report(&mut sim, 2);
-    let mut stray = report(&mut sim, 1).processes[0].clone();
-    odd.processes.push(stray.clone());
-    stray.id = process("hello-77");
-    odd.processes.push(stray);
+    let mut undesired = report(&mut sim, 1).processes[0].clone();
+    odd.processes.push(undesired.clone());
+    undesired.id = process("hello-77");
+    odd.processes.push(undesired);
     deliver(&mut sim, 2, odd);
     assert_eq!(sim.routed("hello").len(), 1);
     let seen = sim.cluster().existing(&name("hello"));
     assert!(seen.contains(&(node(2), process("hello-77"))), "{seen:?}");
     assert!(
         seen.contains(&(node(2), process("hello-1"))),
-        "a copy where it does not belong"
+        "a copy on the wrong worker"
     );
 }
 
 #[test]
-fn a_process_that_its_agent_no_longer_names_is_unrouted() {
+fn a_process_that_its_agent_no_longer_reports_is_unrouted() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 1));
     let mut empty = report(&mut sim, 1);
@@ -127,7 +127,7 @@ fn a_process_that_its_agent_no_longer_names_is_unrouted() {
 }
 
 #[test]
-fn a_report_that_changes_nothing_leads_to_nothing() {
+fn an_unchanged_report_causes_no_action() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 1));
     let usual = report(&mut sim, 1);
@@ -139,7 +139,7 @@ fn an_agent_that_lost_its_disk_gets_its_set_again() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 2));
     sim.agent(1).cut_power();
-    sim.agent(1).forget();
+    sim.agent(1).lose_disk();
     sim.agent(1).power_on();
     sim.run(Span::secs(3));
     sim.until_settled("hello");
@@ -151,7 +151,7 @@ fn an_agent_that_lost_its_disk_gets_its_set_again() {
 }
 
 #[test]
-fn a_new_worker_is_told_that_it_has_nothing_to_run() {
+fn a_new_worker_is_sent_an_empty_set() {
     let sim = Sim::new(1);
     assert_eq!(sim.agents[&node(1)].desired.generation, Generation(1));
 }

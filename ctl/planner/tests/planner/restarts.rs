@@ -4,17 +4,17 @@ use tucano_api::{
 };
 use tucano_planner::{Event, Settings, Worker};
 
-use crate::kit::{Sim, Start, config, node, settings, told, worker, workers};
+use tucano_simulator::{Options, Sim, alerts, config, node, settings, worker, workers};
 
 fn restartable(settings: Settings) -> Sim {
     let workers = workers(2).into_iter().map(|worker| Worker {
         can_restart: true,
         ..worker
     });
-    Sim::begin(Start {
+    Sim::with(Options {
         workers: workers.collect(),
         settings,
-        ..Start::default()
+        ..Options::default()
     })
 }
 
@@ -23,7 +23,7 @@ fn attempts(sim: &Sim) -> Vec<u32> {
 }
 
 #[test]
-fn a_restart_that_works_brings_the_worker_back() {
+fn a_successful_restart_makes_the_worker_alive() {
     let mut sim = restartable(settings());
     sim.serve(config("hello", 4));
     sim.agent(2).cut_power();
@@ -31,7 +31,7 @@ fn a_restart_that_works_brings_the_worker_back() {
     assert_eq!(sim.restarts, [(node(2), 1)]);
     sim.until_condition(2, NodeCondition::Alive);
     assert_eq!(
-        told(&sim),
+        alerts(&sim),
         [(AlertKind::NodeMissing, "w2"), (AlertKind::NodeBack, "w2")]
     );
     assert_eq!(sim.cluster().state().dead_nodes, []);
@@ -39,7 +39,7 @@ fn a_restart_that_works_brings_the_worker_back() {
 }
 
 #[test]
-fn a_restart_that_fails_is_tried_again_and_then_the_worker_is_dead() {
+fn a_failing_restart_is_tried_again_until_the_worker_is_dead() {
     let mut sim = restartable(settings());
     sim.unrestartable.insert(node(2));
     sim.agent(2).cut_power();
@@ -56,7 +56,7 @@ fn a_restart_that_fails_is_tried_again_and_then_the_worker_is_dead() {
         "3 restarts have failed; the last one: no route to host"
     );
     assert_eq!(
-        told(&sim),
+        alerts(&sim),
         [(AlertKind::NodeMissing, "w2"), (AlertKind::NodeDead, "w2")]
     );
     sim.run(Span::secs(60));
@@ -83,7 +83,7 @@ fn without_a_restart_command_a_lost_worker_is_dead_at_once() {
 }
 
 #[test]
-fn no_restart_is_tried_where_none_is_allowed() {
+fn zero_attempts_allow_no_restart() {
     let mut sim = restartable(Settings {
         restart_attempts: 0,
         ..settings()
@@ -94,21 +94,21 @@ fn no_restart_is_tried_where_none_is_allowed() {
 }
 
 #[test]
-fn a_dead_worker_that_reports_is_alive_and_counts_its_attempts_anew() {
+fn a_dead_worker_that_reports_is_alive_and_has_all_attempts_again() {
     let mut sim = restartable(settings());
     sim.unrestartable.insert(node(2));
     sim.agent(2).cut_power();
     sim.until_condition(2, NodeCondition::Dead);
     sim.agent(2).power_on();
     sim.until_condition(2, NodeCondition::Alive);
-    assert_eq!(told(&sim).last(), Some(&(AlertKind::NodeBack, "w2")));
+    assert_eq!(alerts(&sim).last(), Some(&(AlertKind::NodeBack, "w2")));
     sim.agent(2).cut_power();
     sim.until_condition(2, NodeCondition::Dead);
     assert_eq!(attempts(&sim), [1, 2, 3, 1, 2, 3]);
 }
 
 #[test]
-fn an_answer_of_a_restart_that_nobody_waits_for_is_ignored() {
+fn an_unexpected_restart_result_is_ignored() {
     let mut sim = restartable(settings());
     let finished = |number| Event::RestartFinished {
         node: node(number),
@@ -120,7 +120,7 @@ fn an_answer_of_a_restart_that_nobody_waits_for_is_ignored() {
 }
 
 #[test]
-fn restarts_go_on_after_a_restart_of_the_controller() {
+fn restart_attempts_continue_after_a_restart_of_the_controller() {
     let mut sim = restartable(settings());
     sim.unrestartable.insert(node(2));
     sim.agent(2).cut_power();
@@ -130,23 +130,23 @@ fn restarts_go_on_after_a_restart_of_the_controller() {
     sim.until_condition(2, NodeCondition::Dead);
     assert_eq!(attempts(&sim), [1, 2, 3]);
     assert_eq!(
-        told(&sim),
+        alerts(&sim),
         [(AlertKind::NodeMissing, "w2"), (AlertKind::NodeDead, "w2")]
     );
     sim.restart_controller();
     sim.run(Span::secs(10));
     assert_eq!(sim.condition(2), NodeCondition::Dead, "and stays so");
-    assert_eq!(told(&sim).len(), 2);
+    assert_eq!(alerts(&sim).len(), 2);
 }
 
 #[test]
 fn a_worker_that_was_down_when_the_controller_started_is_restarted() {
-    let mut sim = Sim::silent(Start {
+    let mut sim = Sim::unreported(Options {
         workers: vec![Worker {
             can_restart: true,
             ..worker(1)
         }],
-        ..Start::default()
+        ..Options::default()
     });
     sim.agent(1).cut_power();
     sim.until("it is restarted", |sim| sim.restarts == [(node(1), 1)]);

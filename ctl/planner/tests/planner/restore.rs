@@ -5,7 +5,7 @@ use tucano_api::{
 };
 use tucano_planner::{Action, Cluster, Counters, Event, Record, Settings, Snapshot};
 
-use crate::kit::{START, Sim, Start, config, disk, node, settings, told, workers};
+use tucano_simulator::{Options, START, Sim, alerts, config, disk, node, settings, workers};
 
 #[test]
 fn a_restart_of_the_controller_changes_nothing_that_runs() {
@@ -15,17 +15,17 @@ fn a_restart_of_the_controller_changes_nothing_that_runs() {
     sim.restart_controller();
     sim.run(Span::secs(20));
     assert_eq!((sim.ids("hello"), sim.published.clone()), (ids, table));
-    assert_eq!(told(&sim), []);
+    assert_eq!(alerts(&sim), []);
 }
 
 #[test]
 fn nothing_is_published_until_all_workers_that_were_alive_have_reported() {
-    let mut sim = Sim::begin(Start {
+    let mut sim = Sim::with(Options {
         settings: Settings {
             lease: Span::secs(5),
             ..settings()
         },
-        ..Start::default()
+        ..Options::default()
     });
     sim.serve(config("hello", 3));
     let table = sim.published.take();
@@ -41,18 +41,18 @@ fn nothing_is_published_until_all_workers_that_were_alive_have_reported() {
 }
 
 #[test]
-fn a_worker_that_died_with_the_controller_is_found_missing_a_lease_later() {
+fn a_worker_that_died_with_the_controller_is_missing_a_lease_later() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 6));
     sim.agent(3).cut_power();
     sim.restart_controller();
     sim.until_settled("hello");
     assert_eq!(sim.spread("hello"), [3, 3, 0]);
-    assert_eq!(told(&sim).len(), 2);
+    assert_eq!(alerts(&sim).len(), 2);
 }
 
 #[test]
-fn a_deploy_while_workers_are_awaited_is_kept_and_placed_afterwards() {
+fn a_deploy_while_workers_are_awaited_is_persisted_and_placed_afterwards() {
     let mut sim = Sim::new(3);
     sim.restart_controller();
     sim.deploy(config("hello", 6));
@@ -71,7 +71,7 @@ fn a_drain_that_was_under_way_is_finished() {
 }
 
 #[test]
-fn a_controller_that_dies_between_saving_and_sending_goes_on_where_it_was() {
+fn a_controller_that_dies_between_persisting_and_sending_resumes() {
     for carried_out in 0..4 {
         let mut sim = Sim::new(2);
         sim.serve(config("hello", 2));
@@ -108,7 +108,7 @@ fn a_controller_that_lost_its_disk_takes_its_workers_over() {
 }
 
 #[test]
-fn records_that_do_not_fit_together_are_deleted() {
+fn inconsistent_records_are_deleted() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 2));
     let mut broken = sim.disk.clone();
@@ -152,7 +152,7 @@ fn times_from_the_future_do_not_stop_a_drain() {
 }
 
 #[test]
-fn records_survive_being_written_as_text() {
+fn records_survive_a_json_round_trip() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 3));
     sim.deploy(config("hello", 2));

@@ -6,7 +6,7 @@ use tucano_api::{
 
 use tucano_planner::Event;
 
-use crate::kit::{Sim, Start, config, image, node, with_memory, workers};
+use tucano_simulator::{Options, Sim, config, image, node, with_memory, workers};
 
 /// Processes of the current revision.
 fn current(sim: &Sim) -> Vec<ProcessId> {
@@ -18,10 +18,10 @@ fn current(sim: &Sim) -> Vec<ProcessId> {
 }
 
 fn tight(workers_count: usize, mib: u64) -> Sim {
-    Sim::begin(Start {
+    Sim::with(Options {
         workers: workers(workers_count),
         reservable: Bytes::mib(mib),
-        ..Start::default()
+        ..Options::default()
     })
 }
 
@@ -44,7 +44,7 @@ fn a_new_image_replaces_all_processes_and_the_service_never_has_fewer_routed() {
 }
 
 #[test]
-fn at_most_half_of_the_processes_are_on_the_way_at_a_time() {
+fn at_most_half_of_the_processes_are_replaced_at_once() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 5));
     sim.deploy_image(config("hello", 5), 2);
@@ -59,7 +59,7 @@ fn at_most_half_of_the_processes_are_on_the_way_at_a_time() {
 }
 
 #[test]
-fn one_process_alone_is_replaced_too() {
+fn a_single_process_is_replaced() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 1));
     sim.deploy_image(config("hello", 1), 2);
@@ -73,7 +73,7 @@ fn one_process_alone_is_replaced_too() {
 #[test]
 fn all_are_replaced_at_once_where_no_old_one_is_healthy() {
     let mut sim = Sim::new(3);
-    sim.world.mute.insert(image(1));
+    sim.workloads.unresponsive.insert(image(1));
     sim.deploy(config("hello", 6));
     sim.run(Span::secs(3));
     sim.deploy_image(config("hello", 6), 2);
@@ -86,7 +86,7 @@ fn a_revision_that_never_becomes_healthy_leaves_the_old_ones_serving() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 4));
     let before = sim.routed("hello");
-    sim.world.crashing.insert(image(2));
+    sim.workloads.crashing.insert(image(2));
     sim.deploy_image(config("hello", 4), 2);
     sim.run(Span::secs(60));
     assert_eq!(sim.routed("hello"), before);
@@ -100,14 +100,14 @@ fn a_revision_that_never_becomes_healthy_leaves_the_old_ones_serving() {
 }
 
 #[test]
-fn a_half_way_broken_rollout_keeps_as_many_old_ones_as_are_needed() {
+fn a_partly_failed_rollout_keeps_the_old_processes_that_are_needed() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 4));
     sim.deploy_image(config("hello", 4), 2);
     sim.until("some new ones serve", |sim| {
         sim.service("hello").active.healthy > 0
     });
-    sim.world.mute.insert(image(2));
+    sim.workloads.unresponsive.insert(image(2));
     sim.run(Span::secs(30));
     assert_eq!(sim.routed("hello").len(), 4);
     assert_eq!(sim.service("hello").active.healthy, 2);
@@ -126,19 +126,19 @@ fn without_memory_for_both_the_old_one_is_stopped_first() {
 }
 
 #[test]
-fn a_broken_revision_costs_no_more_than_the_one_process_that_made_room_for_it() {
+fn a_failing_revision_costs_only_the_process_that_made_room_for_it() {
     let mut sim = tight(3, 300);
     sim.serve(config("hello", 3));
-    sim.world.crashing.insert(image(2));
+    sim.workloads.crashing.insert(image(2));
     sim.deploy_image(config("hello", 3), 2);
     sim.run(Span::secs(30));
     assert_eq!(sim.routed("hello").len(), 2);
-    sim.world.crashing.clear();
+    sim.workloads.crashing.clear();
     sim.until_settled("hello");
 }
 
 #[test]
-fn as_many_old_ones_stop_on_one_worker_as_a_bigger_new_one_needs() {
+fn enough_old_processes_stop_on_one_worker_for_a_bigger_new_one() {
     let mut sim = tight(1, 600);
     sim.serve(config("hello", 2));
     sim.deploy_image(with_memory("hello", 1, 500), 2);
@@ -146,7 +146,7 @@ fn as_many_old_ones_stop_on_one_worker_as_a_bigger_new_one_needs() {
 }
 
 #[test]
-fn nothing_is_stopped_for_a_revision_that_would_not_fit_anyway() {
+fn nothing_is_stopped_for_a_revision_that_fits_nowhere() {
     let mut sim = tight(2, 600);
     sim.serve(config("hello", 4));
     let before = sim.routed("hello");
@@ -157,9 +157,9 @@ fn nothing_is_stopped_for_a_revision_that_would_not_fit_anyway() {
 }
 
 #[test]
-fn old_ones_that_serve_nobody_make_room_at_once() {
+fn unhealthy_old_processes_make_room_at_once() {
     let mut sim = tight(2, 600);
-    sim.world.crashing.insert(image(1));
+    sim.workloads.crashing.insert(image(1));
     sim.deploy(config("hello", 4));
     sim.run(Span::secs(3));
     sim.deploy_image(config("hello", 4), 2);
@@ -168,7 +168,7 @@ fn old_ones_that_serve_nobody_make_room_at_once() {
 }
 
 #[test]
-fn room_that_a_service_makes_for_itself_is_not_taken_by_another() {
+fn memory_that_a_service_frees_for_itself_is_not_taken_by_another() {
     let mut sim = tight(1, 600);
     sim.serve(config("hello", 2));
     sim.deploy(config("eager", 2));
@@ -179,7 +179,7 @@ fn room_that_a_service_makes_for_itself_is_not_taken_by_another() {
 }
 
 #[test]
-fn nor_is_it_taken_by_one_that_something_happens_to_in_the_same_moment() {
+fn freed_memory_is_not_taken_by_a_service_that_is_reconciled_in_the_same_step() {
     let mut sim = tight(1, 900);
     sim.serve(config("hello", 2));
     sim.deploy(config("eager", 2));
@@ -202,10 +202,10 @@ fn nor_is_it_taken_by_one_that_something_happens_to_in_the_same_moment() {
 }
 
 #[test]
-fn the_way_back_is_a_rollout_like_any_other() {
+fn a_rollback_is_an_ordinary_rollout() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 2));
-    sim.world.crashing.insert(image(2));
+    sim.workloads.crashing.insert(image(2));
     sim.deploy_image(config("hello", 2), 2);
     sim.run(Span::secs(5));
     sim.deploy_image(config("hello", 2), 1);
@@ -214,10 +214,10 @@ fn the_way_back_is_a_rollout_like_any_other() {
 }
 
 #[test]
-fn old_processes_lost_with_their_worker_are_placed_again_as_current_ones() {
+fn old_processes_of_a_lost_worker_are_replaced_by_current_ones() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 4));
-    sim.world.mute.insert(image(2));
+    sim.workloads.unresponsive.insert(image(2));
     sim.deploy_image(config("hello", 4), 2);
     sim.run(Span::secs(2));
     sim.agent(1).cut_power();
@@ -227,7 +227,7 @@ fn old_processes_lost_with_their_worker_are_placed_again_as_current_ones() {
         2,
         "the old ones of the other worker"
     );
-    sim.world.mute.clear();
+    sim.workloads.unresponsive.clear();
     sim.agent(1).power_on();
     sim.deploy_image(config("hello", 4), 3);
     sim.until_settled("hello");

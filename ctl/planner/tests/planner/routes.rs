@@ -6,7 +6,7 @@ use tucano_api::{
 };
 use tucano_planner::Event;
 
-use crate::kit::{Sim, Start, config, image, node};
+use tucano_simulator::{Options, Sim, config, image, node};
 
 fn route(sim: &Sim) -> &ServiceRoute {
     &sim.published.as_ref().unwrap()[0]
@@ -48,11 +48,11 @@ fn an_endpoint_is_the_workers_address_and_the_forwarded_port() {
 #[test]
 fn a_process_gets_no_request_before_it_is_healthy_and_none_when_it_no_longer_is() {
     let mut sim = Sim::new(1);
-    sim.world.mute.insert(image(1));
+    sim.workloads.unresponsive.insert(image(1));
     sim.deploy(config("hello", 1));
     sim.run(Span::secs(5));
     assert_eq!(sim.routed("hello"), []);
-    sim.world.mute.clear();
+    sim.workloads.unresponsive.clear();
     sim.until_settled("hello");
     let id = sim.ids("hello")[0].clone();
     sim.agent(1).containers.get_mut(&id).unwrap().state = ProcessState::Unhealthy;
@@ -75,7 +75,7 @@ fn a_healthy_process_without_a_port_is_not_routed() {
 }
 
 #[test]
-fn a_loaded_worker_gets_less_and_the_table_does_not_change_with_each_report() {
+fn a_loaded_worker_gets_fewer_requests_and_the_table_is_stable() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 2));
     let weight = |sim: &Sim| route(sim).endpoints[0].weight;
@@ -95,7 +95,7 @@ fn a_loaded_worker_gets_less_and_the_table_does_not_change_with_each_report() {
 }
 
 #[test]
-fn whatever_a_worker_has_least_of_counts_as_its_load() {
+fn the_scarcest_resource_of_a_worker_is_its_load() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 3));
     sim.agent(1).metrics.load = [8.0, 0.0, 0.0];
@@ -122,8 +122,8 @@ fn every_service_has_a_route_ordered_by_name() {
 }
 
 #[test]
-fn nothing_is_published_before_every_worker_had_time_to_report() {
-    let mut sim = Sim::silent(Start::default());
+fn nothing_is_published_before_every_worker_had_a_lease_to_report() {
+    let mut sim = Sim::unreported(Options::default());
     sim.agent(2).cut_power();
     sim.run(Span::millis(1900));
     assert_eq!(sim.published, None);

@@ -5,7 +5,7 @@ use tucano_api::{
 };
 use tucano_planner::{Event, Settings};
 
-use crate::kit::{Sim, Start, config, image, name, node, settings, with_memory};
+use tucano_simulator::{Options, Sim, config, image, name, node, settings, with_memory};
 
 fn revision(sim: &Sim) -> Revision {
     sim.service("hello").configured.revision
@@ -23,7 +23,7 @@ fn the_same_configuration_again_changes_nothing() {
 }
 
 #[test]
-fn a_change_that_no_process_sees_is_a_new_revision_and_replaces_none() {
+fn a_change_that_does_not_concern_processes_is_a_revision_and_replaces_none() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 3));
     let before = sim.ids("hello");
@@ -51,12 +51,12 @@ fn a_process_keeps_the_configuration_of_the_revision_it_was_started_from() {
 
 #[test]
 fn only_the_last_revisions_are_kept_and_those_that_a_process_runs() {
-    let mut sim = Sim::begin(Start {
+    let mut sim = Sim::with(Options {
         settings: Settings {
             revisions_kept: 2,
             ..settings()
         },
-        ..Start::default()
+        ..Options::default()
     });
     for concurrency in 1..=5 {
         sim.serve(config("hello", concurrency));
@@ -132,11 +132,11 @@ fn a_lost_worker_does_not_keep_a_removed_service_in_existence() {
     sim.until("it is gone", |sim| {
         sim.cluster().existing(&name("hello")).is_empty()
     });
-    assert_eq!(sim.agents[&node(2)].containers.len(), 1, "nobody can know");
+    assert_eq!(sim.agents[&node(2)].containers.len(), 1, "the controller cannot know");
 }
 
 #[test]
-fn a_process_that_was_removed_before_its_agent_named_it_still_counts_as_existing() {
+fn a_process_that_is_removed_before_its_first_report_exists() {
     let mut sim = Sim::new(1);
     sim.deploy(config("hello", 1));
     sim.remove("hello");
@@ -147,7 +147,7 @@ fn a_process_that_was_removed_before_its_agent_named_it_still_counts_as_existing
 }
 
 #[test]
-fn process_numbers_are_never_given_out_twice_after_a_removal_either() {
+fn process_numbers_are_not_reused_after_a_removal() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 2));
     sim.remove("hello");
@@ -157,7 +157,7 @@ fn process_numbers_are_never_given_out_twice_after_a_removal_either() {
 }
 
 #[test]
-fn removing_what_is_not_there_changes_nothing() {
+fn removing_an_unknown_service_changes_nothing() {
     let mut sim = Sim::new(1);
     let name = name("nothing");
     assert_eq!(sim.event(Event::ServiceRemoved { name }), []);
@@ -184,7 +184,7 @@ fn scaling_down_takes_from_the_workers_with_the_most_the_newest_first() {
 fn scaling_down_takes_unhealthy_processes_first() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 2));
-    sim.world.mute.insert(image(1));
+    sim.workloads.unresponsive.insert(image(1));
     sim.deploy(config("hello", 4));
     sim.run(Span::secs(2));
     assert_eq!(sim.routed("hello").len(), 2);
@@ -193,7 +193,7 @@ fn scaling_down_takes_unhealthy_processes_first() {
     assert_eq!(
         sim.ids("hello").len(),
         2,
-        "those that serve nobody need not drain"
+        "unhealthy ones need not drain"
     );
 }
 
@@ -252,7 +252,7 @@ fn two_services_with_one_host_and_path_conflict() {
 }
 
 #[test]
-fn more_memory_for_a_service_is_a_new_process() {
+fn a_change_of_memory_replaces_the_processes() {
     let mut sim = Sim::new(2);
     sim.serve(with_memory("hello", 2, 64));
     let before = sim.ids("hello");

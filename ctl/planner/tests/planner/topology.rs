@@ -5,7 +5,7 @@ use tucano_api::{
 };
 use tucano_planner::{Settings, Worker};
 
-use crate::kit::{Sim, config, ip, node, settings, told, worker, workers};
+use tucano_simulator::{Sim, alerts, config, ip, node, settings, worker, workers};
 
 #[test]
 fn a_worker_that_is_added_gets_processes() {
@@ -14,11 +14,11 @@ fn a_worker_that_is_added_gets_processes() {
     sim.reconfigure(workers(2));
     assert_eq!(sim.condition(2), NodeCondition::Unknown);
     sim.until("it is even", |sim| sim.spread("hello") == [2, 2]);
-    assert_eq!(told(&sim), []);
+    assert_eq!(alerts(&sim), []);
 }
 
 #[test]
-fn a_worker_that_is_removed_loses_its_processes_to_the_others_and_ends_them() {
+fn a_removed_worker_ends_its_processes_which_are_placed_elsewhere() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 6));
     sim.reconfigure(workers(2));
@@ -29,11 +29,11 @@ fn a_worker_that_is_removed_loses_its_processes_to_the_others_and_ends_them() {
     });
     assert_eq!(sim.cluster().nodes().len(), 2);
     assert_eq!(sim.disk.nodes.len(), 2);
-    assert_eq!(told(&sim), []);
+    assert_eq!(alerts(&sim), []);
 }
 
 #[test]
-fn a_worker_that_is_removed_and_added_again_takes_part_again() {
+fn a_removed_worker_can_be_added_again() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 4));
     sim.reconfigure(workers(1));
@@ -44,7 +44,7 @@ fn a_worker_that_is_removed_and_added_again_takes_part_again() {
 }
 
 #[test]
-fn generations_are_not_used_again_when_a_worker_leaves_and_comes_back() {
+fn generations_are_not_reused_when_a_worker_is_removed_and_added_again() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 4));
     let before = sim.cluster().desired_set(&node(2)).unwrap().generation;
@@ -56,7 +56,7 @@ fn generations_are_not_used_again_when_a_worker_leaves_and_comes_back() {
 }
 
 #[test]
-fn a_worker_that_left_while_no_controller_ran_ends_what_it_had_although_it_was_missing_first() {
+fn a_worker_removed_while_no_controller_ran_is_sent_a_new_set_when_it_is_added_again() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 2));
     sim.network.cut_off.insert(node(2));
@@ -67,7 +67,7 @@ fn a_worker_that_left_while_no_controller_ran_ends_what_it_had_although_it_was_m
     let before = sim.agents[&node(2)].desired.clone();
     assert_eq!(before.processes.len(), 1);
     sim.network.cut_off.remove(&node(2));
-    sim.until("it is told", |sim| {
+    sim.until("it has the new set", |sim| {
         let desired = &sim.agents[&node(2)].desired;
         *desired != before && Some(desired) == sim.cluster().desired_set(&node(2)).as_ref()
     });
@@ -86,7 +86,7 @@ fn a_worker_that_moves_is_routed_at_its_new_address() {
 }
 
 #[test]
-fn the_order_of_the_topology_may_change_under_running_processes() {
+fn the_order_of_the_topology_may_change() {
     let mut sim = Sim::new(3);
     sim.serve(config("hello", 7));
     let on = |sim: &Sim, id: &ProcessId| sim.cluster().node_of(id).cloned();
@@ -139,7 +139,7 @@ fn a_longer_lease_is_in_force_at_once() {
 fn fewer_kept_revisions_are_dropped_at_once() {
     let mut sim = Sim::new(1);
     for memory in 1..=4 {
-        sim.serve(crate::kit::with_memory("hello", 1, 64 * memory));
+        sim.serve(tucano_simulator::with_memory("hello", 1, 64 * memory));
     }
     sim.settings = Settings {
         revisions_kept: 1,

@@ -9,7 +9,7 @@ use tucano_api::{
 };
 use tucano_planner::{Cluster, Event, Settings, Snapshot};
 
-use crate::kit::{config, image, ip, name, node, process, settings, worker, workers};
+use tucano_simulator::{config, image, ip, name, node, process, settings, worker, workers};
 
 fn report() -> impl Strategy<Value = Event> {
     let process = (
@@ -141,7 +141,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_event_at_any_time_is_too_much(
+    fn every_event_at_any_time_is_handled(
         steps in prop::collection::vec((prop_oneof![8 => 0..100_000_u64, 1 => any::<u64>()], event()), 1..60)
     ) {
         let mut cluster = Cluster::restore(Snapshot::default(), workers(3), settings(), Timestamp(0));
@@ -152,7 +152,7 @@ proptest! {
     }
 
     #[test]
-    fn no_snapshot_is_too_odd(
+    fn every_snapshot_can_be_restored(
         steps in prop::collection::vec((0..100_000_u64, event()), 1..30),
         lost in any::<u64>(),
         left in 0..4_usize,
@@ -175,7 +175,7 @@ proptest! {
     }
 }
 
-/// What holds even where the world makes no sense.
+/// What holds even where the workloads makes no sense.
 fn check(cluster: &Cluster) {
     cluster.next_deadline();
     cluster.nodes();

@@ -1,4 +1,4 @@
-//! A network that loses, doubles, delays and so reorders, driven by a seed.
+//! A network that loses, duplicates, delays and so reorders messages, driven by a seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +10,10 @@ use tucano_api::{
 
 /// A number generator (splitmix64): the same seed, the same numbers.
 #[derive(Debug, Clone)]
-pub struct Dice(pub u64);
+pub struct Rng(pub u64);
 
-impl Dice {
+impl Rng {
+    /// A number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -22,9 +23,12 @@ impl Dice {
     }
 }
 
+/// What is sent between the controller and the agents.
 #[derive(Debug, Clone)]
 pub enum Message {
+    /// A desired set for its node.
     Desired(DesiredSet),
+    /// A report of this node.
     Report(NodeName, Box<NodeReport>),
 }
 
@@ -37,22 +41,24 @@ impl Message {
     }
 }
 
+/// The network between the controller and the agents.
 #[derive(Debug, Clone)]
 pub struct Network {
-    /// Of 100 messages, how many are lost, and how many come twice.
+    /// Of 100 messages, how many are lost.
     pub lost: u64,
+    /// Of 100 messages, how many arrive twice.
     pub doubled: u64,
-    /// Longest delay in milliseconds; shorter ones overtake.
+    /// Longest delay in milliseconds; messages with a shorter one overtake others.
     pub delay_ms: u64,
-    /// Workers that are cut off.
+    /// Workers without a connection to the controller.
     pub cut_off: BTreeSet<NodeName>,
     under_way: BTreeMap<(Timestamp, u64), Message>,
     sent: u64,
-    dice: Dice,
+    rng: Rng,
 }
 
 impl Network {
-    /// One that does what it should.
+    /// A network without faults.
     pub fn reliable(seed: u64) -> Self {
         Self {
             lost: 0,
@@ -61,33 +67,35 @@ impl Network {
             cut_off: BTreeSet::new(),
             under_way: BTreeMap::new(),
             sent: 0,
-            dice: Dice(seed),
+            rng: Rng(seed),
         }
     }
 
+    /// Ends all faults.
     pub fn mend(&mut self) {
         (self.lost, self.doubled, self.delay_ms) = (0, 0, 0);
         self.cut_off.clear();
     }
 
+    /// Sends a message, which may be lost, duplicated or delayed.
     pub fn send(&mut self, now: Timestamp, message: Message) {
-        let copies = if self.dice.below(100) < self.doubled {
+        let copies = if self.rng.below(100) < self.doubled {
             2
         } else {
             1
         };
         for _ in 0..copies {
-            if self.cut_off.contains(message.node()) || self.dice.below(100) < self.lost {
+            if self.cut_off.contains(message.node()) || self.rng.below(100) < self.lost {
                 continue;
             }
-            let delay = Span::millis(self.dice.below(self.delay_ms + 1));
+            let delay = Span::millis(self.rng.below(self.delay_ms + 1));
             self.sent += 1;
             self.under_way
                 .insert((now.after(delay), self.sent), message.clone());
         }
     }
 
-    /// The next message that arrives by `now`.
+    /// The next message that has arrived by `now`.
     pub fn receive(&mut self, now: Timestamp) -> Option<Message> {
         loop {
             let first = self.under_way.first_entry()?;

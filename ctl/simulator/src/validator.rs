@@ -1,4 +1,4 @@
-//! Looks at every step, knowing only what went in and what came out: what must never happen.
+//! The rules that no step may break, judged by its input and output alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,14 +6,14 @@ use tucano_api::{
     agent::{NodeReport, ProcessState},
     ids::{Generation, NodeName, ProcessId},
     routes::ServiceRoute,
-    state::{Alert, AlertKind, NodeCondition, ProcessView, ServiceView},
+    state::{AlertKind, NodeCondition, ProcessView, ServiceView},
     units::Timestamp,
 };
 use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, Snapshot};
 
-use super::disk;
+use crate::disk;
 
-/// What it remembers from step to step.
+/// Checks every step, and what it has to know of the steps before.
 #[derive(Debug, Clone, Default)]
 pub struct Validator {
     /// The last report of each worker that was not late.
@@ -23,16 +23,15 @@ pub struct Validator {
     gone: BTreeSet<ProcessId>,
     /// What each generation of each node's desired set consisted of.
     assigned: BTreeMap<(NodeName, Generation), Vec<ProcessId>>,
-    /// What the sysadmin was last told of each node and process.
-    told: BTreeMap<String, AlertKind>,
+    /// The last alert about each node and process.
+    alerted: BTreeMap<String, AlertKind>,
     /// Workers that left the topology while no controller ran. One of the same name that is added later is another worker,
-    /// but for a controller that dies before it has noted that they left.
+    /// except for a controller that dies before it has recorded that they left.
     left: BTreeSet<String>,
 }
 
 impl Validator {
-    /// A restored cluster is what was persisted, but for workers that have left the topology meanwhile, and
-    /// knows of no worker's health.
+    /// Checks that a restored cluster is what was persisted, except for workers that have left the topology since.
     pub fn restored(&mut self, cluster: &Cluster, disk: &Snapshot) {
         self.reports.clear();
         let restored = disk::sorted(cluster.snapshot());
@@ -61,7 +60,7 @@ impl Validator {
         }
     }
 
-    /// `published`: what the balancer holds, if the step was carried out whole.
+    /// Checks a step. `published` are the balancer's routes, if all of the step's actions were carried out.
     pub fn check(
         &mut self,
         now: Timestamp,
@@ -70,7 +69,7 @@ impl Validator {
         cluster: &Cluster,
         published: Option<Option<&[ServiceRoute]>>,
     ) {
-        self.hear(event, cluster);
+        self.observe(event, cluster);
         check_order(actions);
         let started = self.check_records(actions);
         let freed = self.freed(actions);
@@ -92,7 +91,7 @@ impl Validator {
         }
     }
 
-    fn hear(&mut self, event: &Event, cluster: &Cluster) {
+    fn observe(&mut self, event: &Event, cluster: &Cluster) {
         if let Event::NodeReported { node, report } = event
             && cluster.node(node).is_some()
         {
@@ -126,7 +125,7 @@ impl Validator {
                     self.gone.insert(id.clone());
                 }
                 Record::NodeGone(name) => {
-                    self.told.remove(name.as_str());
+                    self.alerted.remove(name.as_str());
                     self.left.remove(name.as_str());
                 }
                 _ => {}
@@ -161,7 +160,7 @@ impl Validator {
             let alive = cluster
                 .node(&set.node)
                 .is_some_and(|node| node.alive.is_some());
-            assert!(alive, "only who can be reached is told");
+            assert!(alive, "only alive workers are sent a set");
             assert_eq!(cluster.desired_set(&set.node).as_ref(), Some(set));
             let ids: Vec<ProcessId> = set.processes.iter().map(|p| p.id.clone()).collect();
             let key = (set.node.clone(), set.generation);
@@ -174,17 +173,17 @@ impl Validator {
         }
     }
 
-    /// Each change of state is told once.
+    /// Each change of state is alerted once.
     fn check_alerts(&mut self, actions: &[Action]) {
         for action in actions {
             let Action::Alert(alert) = action else {
                 continue;
             };
-            // It says nothing of the node's condition; how often it is told is a rule of its own.
+            // This kind is independent of the node's condition; how often it is sent is a rule of its own.
             if alert.kind == AlertKind::NodeContested {
                 continue;
             }
-            let before = self.told.insert(alert.subject.clone(), alert.kind);
+            let before = self.alerted.insert(alert.subject.clone(), alert.kind);
             let is_another = self.left.remove(&alert.subject);
             assert!(
                 may_follow(before, alert.kind) || is_another && may_follow(None, alert.kind),
@@ -193,7 +192,7 @@ impl Validator {
         }
     }
 
-    /// Never more processes routed than configured; never one that is not to run or not healthy.
+    /// Never more processes are routed than configured, and never one that is not desired or not healthy.
     fn check_routes(&self, cluster: &Cluster) {
         let snapshot = cluster.snapshot();
         let records: BTreeMap<&ProcessId, &ProcessRecord> = snapshot
@@ -375,7 +374,7 @@ fn check_deadline(now: Timestamp, cluster: &Cluster) {
     }
     assert!(
         twin.next_deadline().is_none_or(|at| at > now),
-        "ticks do not repeat without end"
+        "ticks do not repeat forever"
     );
 }
 
@@ -385,7 +384,7 @@ fn may_follow(before: Option<AlertKind>, kind: AlertKind) -> bool {
         NodeMissing => matches!(before, None | Some(NodeBack)),
         NodeDead => before == Some(NodeMissing),
         NodeBack => matches!(before, Some(NodeMissing | NodeDead)),
-        // The planner knows no wire.
+        // The planner does not send it.
         NodeContested | WireUnprotected => false,
         ProcessCrashing => before != Some(ProcessCrashing),
         ProcessOomKilled => before != Some(ProcessOomKilled),
@@ -398,15 +397,10 @@ fn counted(service: &ServiceView) -> impl Iterator<Item = &ProcessView> {
     processes.filter(|process| process.current && !process.draining)
 }
 
-/// Whether no worker is still waited for.
+/// Whether no worker is awaited.
 fn all_known(cluster: &Cluster) -> bool {
     let nodes = cluster.nodes();
     nodes
         .iter()
         .all(|node| node.condition != NodeCondition::Unknown)
-}
-
-/// Alerts of one kind.
-pub fn of_kind(alerts: &[Alert], kind: AlertKind) -> usize {
-    alerts.iter().filter(|alert| alert.kind == kind).count()
 }

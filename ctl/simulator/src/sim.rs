@@ -1,4 +1,4 @@
-//! A simulated cluster: the planner, its disk, the network, the agents.
+//! The simulation: the controller's planner and disk, the network, and the agents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,57 +6,73 @@ use tucano_api::{
     ids::{NodeName, ProcessId},
     routes::ServiceRoute,
     service::ServiceConfig,
-    state::{Alert, NodeCondition, ServiceView},
+    state::{Alert, AlertKind, NodeCondition, ServiceView},
     units::{Bytes, Span, Timestamp},
 };
 use tucano_planner::{Action, Cluster, Event, Settings, Snapshot, Worker};
 
-use super::{
-    START,
-    agent::{Agent, World},
-    disk,
+use crate::{
+    agent::{Agent, Workloads},
+    disk, fixtures,
+    fixtures::node,
     network::{Message, Network},
-    node,
     validator::Validator,
 };
 
-/// The simulation goes on in steps of this.
+/// When every simulation begins.
+pub const START: Timestamp = Timestamp(1_000_000);
+
+/// The simulation advances in steps of this.
 pub const TICK: Span = Span::millis(100);
 /// How long a restart command takes.
 const COMMAND_TIME: Span = Span::millis(500);
 
-/// How a simulation begins.
-pub struct Start {
+/// What a simulation begins with.
+pub struct Options {
+    /// The topology.
     pub workers: Vec<Worker>,
+    /// The planner's settings.
     pub settings: Settings,
+    /// Memory that processes may reserve on each worker.
     pub reservable: Bytes,
+    /// Seed of the network's faults.
     pub seed: u64,
 }
 
-impl Default for Start {
+impl Default for Options {
     fn default() -> Self {
         Self {
-            workers: super::workers(3),
-            settings: super::settings(),
+            workers: fixtures::workers(3),
+            settings: fixtures::settings(),
             reservable: Bytes(8 << 30),
             seed: 1,
         }
     }
 }
 
+/// A simulation.
 pub struct Sim {
+    /// The present time.
     pub now: Timestamp,
     /// `None` while the controller is down.
     pub cluster: Option<Cluster>,
+    /// The controller's disk.
     pub disk: Snapshot,
+    /// The topology.
     pub workers: Vec<Worker>,
+    /// The planner's settings.
     pub settings: Settings,
+    /// The agents, also of workers that have left the topology.
     pub agents: BTreeMap<NodeName, Agent>,
+    /// The network.
     pub network: Network,
-    pub world: World,
-    /// What the balancer holds.
+    /// How programs behave.
+    pub workloads: Workloads,
+    /// The balancer's routes.
     pub published: Option<Vec<ServiceRoute>>,
+    /// All alerts that were sent.
     pub alerts: Vec<Alert>,
+    /// All restart commands that were run, with the number of the attempt.
     pub restarts: Vec<(NodeName, u32)>,
     /// Workers whose restart command fails.
     pub unrestartable: BTreeSet<NodeName>,
@@ -64,42 +80,43 @@ pub struct Sim {
     pub crash_after: Option<usize>,
     commands: Vec<(Timestamp, NodeName)>,
     reservable: Bytes,
+    /// Checks every step.
     pub validator: Validator,
 }
 
 impl Sim {
-    /// As many workers, all alive.
+    /// A cluster of so many workers, all alive.
     pub fn new(workers: usize) -> Self {
-        Self::begin(Start {
-            workers: super::workers(workers),
-            ..Start::default()
+        Self::with(Options {
+            workers: fixtures::workers(workers),
+            ..Options::default()
         })
     }
 
     /// A cluster whose workers have all reported.
-    pub fn begin(start: Start) -> Self {
-        let mut sim = Self::silent(start);
+    pub fn with(options: Options) -> Self {
+        let mut sim = Self::unreported(options);
         sim.run(Span::millis(300));
         sim
     }
 
     /// A cluster whose workers have not reported yet.
-    pub fn silent(start: Start) -> Self {
-        let Start {
+    pub fn unreported(options: Options) -> Self {
+        let Options {
             workers,
             settings,
             reservable,
             seed,
-        } = start;
+        } = options;
         let mut sim = Self {
             now: START,
             cluster: None,
             disk: Snapshot::default(),
             agents: BTreeMap::new(),
             network: Network::reliable(seed),
-            world: World {
+            workloads: Workloads {
                 crashing: BTreeSet::new(),
-                mute: BTreeSet::new(),
+                unresponsive: BTreeSet::new(),
                 start_time: Span::millis(300),
             },
             published: None,
@@ -113,19 +130,22 @@ impl Sim {
             settings,
             reservable,
         };
-        sim.employ_agents();
+        sim.create_agents();
         sim.start_controller();
         sim
     }
 
+    /// The agent of a worker.
     pub fn agent(&mut self, number: usize) -> &mut Agent {
         self.agents.get_mut(&node(number)).unwrap()
     }
 
+    /// The planner's cluster, while the controller is up.
     pub fn cluster(&self) -> &Cluster {
         self.cluster.as_ref().expect("the controller is down")
     }
 
+    /// Starts the controller from its disk.
     pub fn start_controller(&mut self) {
         let cluster = Cluster::restore(
             self.disk.clone(),
@@ -137,43 +157,48 @@ impl Sim {
         self.cluster = Some(cluster);
     }
 
+    /// Kills the controller and starts it.
     pub fn restart_controller(&mut self) {
         self.cluster = None;
         self.start_controller();
     }
 
+    /// Changes the topology.
     pub fn reconfigure(&mut self, workers: Vec<Worker>) {
         self.workers = workers;
-        self.employ_agents();
+        self.create_agents();
         self.event(Event::Configured {
             workers: self.workers.clone(),
             settings: self.settings.clone(),
         });
     }
 
+    /// Deploys a service with image 1.
     pub fn deploy(&mut self, config: ServiceConfig) {
         self.deploy_image(config, 1);
     }
 
+    /// Deploys a service.
     pub fn deploy_image(&mut self, config: ServiceConfig, image: u8) {
-        let image = super::image(image);
+        let image = fixtures::image(image);
         let config = Box::new(config);
         self.event(Event::ServiceConfigured { config, image });
     }
 
+    /// Removes a service.
     pub fn remove(&mut self, service: &str) {
-        let name = super::name(service);
+        let name = fixtures::name(service);
         self.event(Event::ServiceRemoved { name });
     }
 
-    /// Deploys and waits until all is well.
+    /// Deploys a service and waits until it is complete.
     pub fn serve(&mut self, config: ServiceConfig) {
         let service = config.name.to_string();
         self.deploy(config);
         self.until_settled(&service);
     }
 
-    /// Has the controller take an event, if it is up; validates and carries out what it says.
+    /// Takes a step of the controller, if it is up; checks its actions and carries them out.
     pub fn event(&mut self, event: Event) -> Vec<Action> {
         let Some(mut cluster) = self.cluster.take() else {
             return Vec::new();
@@ -221,24 +246,24 @@ impl Sim {
         let end = self.now.after(span);
         while self.now < end {
             self.now = self.now.after(TICK);
-            self.turn();
+            self.tick();
         }
     }
 
-    /// Lets time pass until something is so.
+    /// Lets time pass until a condition holds.
     pub fn until(&mut self, what: &str, condition: impl Fn(&Sim) -> bool) {
-        let patience = self.now.after(Span::secs(300));
+        let deadline = self.now.after(Span::secs(300));
         while !condition(self) {
             assert!(
-                self.now < patience,
-                "waited in vain until {what}: {:#?}",
+                self.now < deadline,
+                "timed out: {what}: {:#?}",
                 self.cluster().state()
             );
             self.run(TICK);
         }
     }
 
-    /// Lets time pass until a service is as it should be.
+    /// Lets time pass until a service has exactly its processes, all healthy and current.
     pub fn until_settled(&mut self, service: &str) {
         self.until("all processes are healthy and no other exists", |sim| {
             let view = sim.service(service);
@@ -248,18 +273,21 @@ impl Sim {
         });
     }
 
+    /// Lets time pass until a worker has this condition.
     pub fn until_condition(&mut self, number: usize, condition: NodeCondition) {
         self.until(&format!("w{number} is {condition:?}"), |sim| {
             sim.condition(number) == condition
         });
     }
 
+    /// The condition of a worker.
     pub fn condition(&self, number: usize) -> NodeCondition {
         self.cluster().node(&node(number)).unwrap().condition
     }
 
+    /// A service as the API shows it.
     pub fn service(&self, service: &str) -> ServiceView {
-        self.cluster().service(&super::name(service)).unwrap()
+        self.cluster().service(&fixtures::name(service)).unwrap()
     }
 
     /// How many processes of a service each worker has, in the topology's order; draining ones do not count.
@@ -293,7 +321,7 @@ impl Sim {
             .collect()
     }
 
-    fn employ_agents(&mut self) {
+    fn create_agents(&mut self) {
         for worker in &self.workers {
             let new = || Agent::new(worker.clone(), self.reservable);
             self.agents.entry(worker.name.clone()).or_insert_with(new);
@@ -314,12 +342,12 @@ impl Sim {
         }
     }
 
-    fn turn(&mut self) {
+    fn tick(&mut self) {
         while let Some(message) = self.network.receive(self.now) {
             self.deliver(message);
         }
         for agent in self.agents.values_mut() {
-            if let Some(report) = agent.act(self.now, &self.world) {
+            if let Some(report) = agent.poll(self.now, &self.workloads) {
                 let report = Message::Report(agent.name.clone(), Box::new(report));
                 self.network.send(self.now, report);
             }
@@ -335,7 +363,7 @@ impl Sim {
         match message {
             Message::Desired(set) => {
                 if let Some(agent) = self.agents.get_mut(&set.node) {
-                    agent.take(set);
+                    agent.receive(set);
                 }
             }
             Message::Report(node, report) => {
@@ -363,4 +391,17 @@ impl Sim {
             self.event(Event::RestartFinished { node, result });
         }
     }
+}
+
+/// Kinds and subjects of all alerts.
+pub fn alerts(sim: &Sim) -> Vec<(AlertKind, &str)> {
+    let alerts = sim.alerts.iter();
+    alerts
+        .map(|alert| (alert.kind, alert.subject.as_str()))
+        .collect()
+}
+
+/// How many alerts are of one kind.
+pub fn of_kind(alerts: &[Alert], kind: AlertKind) -> usize {
+    alerts.iter().filter(|alert| alert.kind == kind).count()
 }

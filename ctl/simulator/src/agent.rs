@@ -1,4 +1,4 @@
-//! A model of an agent: it follows its desired set, and reports what there is.
+//! A model of an agent: it starts and stops containers as its desired set says, and reports them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,35 +15,47 @@ const STOP_TIME: Span = Span::millis(500);
 const BACK_OFF: Span = Span::millis(700);
 const REPORT_INTERVAL: Span = Span::secs(1);
 
-/// What images do when they are started.
+/// How the programs in images behave.
 #[derive(Debug, Clone)]
-pub struct World {
-    /// Images whose programs end as soon as they run.
+pub struct Workloads {
+    /// Images whose programs end as soon as they are started.
     pub crashing: BTreeSet<Digest>,
     /// Images whose programs never answer a probe.
-    pub mute: BTreeSet<Digest>,
+    pub unresponsive: BTreeSet<Digest>,
+    /// From the start of a container to its program's first answer.
     pub start_time: Span,
 }
 
+/// A container of an agent.
 #[derive(Debug, Clone)]
 pub struct Container {
+    /// What it was started from.
     pub desired: DesiredProcess,
+    /// Its state.
     pub state: ProcessState,
+    /// The node's port that forwards to it.
     pub port: u16,
+    /// How often it was restarted.
     pub restarts: u32,
+    /// How it last ended.
     pub last_exit: Option<Exit>,
-    /// When it leaves its state.
+    /// When its state ends.
     until: Timestamp,
 }
 
+/// An agent and its node.
 #[derive(Debug, Clone)]
 pub struct Agent {
+    /// The node's name.
     pub name: NodeName,
     worker: Worker,
+    /// Whether the node is on.
     pub powered: bool,
-    /// On its disk: what it was last told.
+    /// On its disk: the last set that it accepted.
     pub desired: DesiredSet,
+    /// What runs, by process.
     pub containers: BTreeMap<ProcessId, Container>,
+    /// What it reports of its node.
     pub metrics: NodeMetrics,
     starts: u32,
     sequence: u64,
@@ -52,6 +64,7 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// An agent that has never received a set.
     pub fn new(worker: Worker, reservable: Bytes) -> Self {
         Self {
             name: worker.name.clone(),
@@ -76,30 +89,33 @@ impl Agent {
         }
     }
 
+    /// Cuts the power: all containers end.
     pub fn cut_power(&mut self) {
         self.powered = false;
         self.containers.clear();
     }
 
+    /// Boots the node.
     pub fn power_on(&mut self) {
         self.powered = true;
         self.restart();
     }
 
-    /// The agent dies and is started again; its containers run on.
+    /// The agent dies and is started again; its containers keep running.
     pub fn restart(&mut self) {
         self.starts += 1;
         self.sequence = 0;
         self.report_at = Timestamp(0);
     }
 
-    /// Loses what it had on its disk.
-    pub fn forget(&mut self) {
+    /// Loses its disk.
+    pub fn lose_disk(&mut self) {
         self.desired.generation = Generation(0);
         self.desired.processes.clear();
     }
 
-    pub fn take(&mut self, set: DesiredSet) {
+    /// Receives a desired set.
+    pub fn receive(&mut self, set: DesiredSet) {
         if self.powered && set.node == self.name && set.generation >= self.desired.generation {
             self.desired = set;
         }
@@ -113,6 +129,7 @@ impl Agent {
         }
     }
 
+    /// Processes that are healthy.
     pub fn healthy(&self) -> impl Iterator<Item = &ProcessId> {
         let healthy = |c: &Container| c.state == ProcessState::Healthy;
         self.containers
@@ -121,20 +138,20 @@ impl Agent {
             .map(|(id, _)| id)
     }
 
-    /// Does what is due. Returns a report if one is.
-    pub fn act(&mut self, now: Timestamp, world: &World) -> Option<NodeReport> {
+    /// Does what is due. Returns a report if one is due.
+    pub fn poll(&mut self, now: Timestamp, workloads: &Workloads) -> Option<NodeReport> {
         if !self.powered {
             return None;
         }
-        let changed = self.follow(now, world) | self.advance(now, world);
+        let changed = self.apply_desired(now, workloads) | self.advance(now, workloads);
         (changed || self.report_at <= now).then(|| self.report(now))
     }
 
-    fn follow(&mut self, now: Timestamp, world: &World) -> bool {
+    fn apply_desired(&mut self, now: Timestamp, workloads: &Workloads) -> bool {
         let mut changed = false;
-        let wanted: BTreeSet<&ProcessId> = self.desired.processes.iter().map(|p| &p.id).collect();
+        let desired: BTreeSet<&ProcessId> = self.desired.processes.iter().map(|p| &p.id).collect();
         for (id, container) in &mut self.containers {
-            if !wanted.contains(id) && container.state != ProcessState::Stopping {
+            if !desired.contains(id) && container.state != ProcessState::Stopping {
                 container.enter(ProcessState::Stopping, now.after(STOP_TIME));
                 changed = true;
             }
@@ -142,7 +159,7 @@ impl Agent {
         for process in &self.desired.processes {
             if !self.containers.contains_key(&process.id) {
                 self.next_port += 1;
-                let container = Container::new(process.clone(), self.next_port, now, world);
+                let container = Container::new(process.clone(), self.next_port, now, workloads);
                 self.containers.insert(process.id.clone(), container);
                 changed = true;
             }
@@ -150,17 +167,18 @@ impl Agent {
         changed
     }
 
-    fn advance(&mut self, now: Timestamp, world: &World) -> bool {
+    fn advance(&mut self, now: Timestamp, workloads: &Workloads) -> bool {
         let before = self.containers.len();
         self.containers
             .retain(|_, c| c.state != ProcessState::Stopping || c.until > now);
         let mut changed = self.containers.len() != before;
         for container in self.containers.values_mut().filter(|c| c.until <= now) {
-            changed |= container.advance(now, world);
+            changed |= container.advance(now, workloads);
         }
         changed
     }
 
+    /// A report of the present state.
     pub fn report(&mut self, now: Timestamp) -> NodeReport {
         self.sequence += 1;
         self.report_at = now.after(REPORT_INTERVAL);
@@ -182,14 +200,14 @@ impl Agent {
 }
 
 impl Container {
-    fn new(desired: DesiredProcess, port: u16, now: Timestamp, world: &World) -> Self {
+    fn new(desired: DesiredProcess, port: u16, now: Timestamp, workloads: &Workloads) -> Self {
         Self {
             desired,
             state: ProcessState::Starting,
             port,
             restarts: 0,
             last_exit: None,
-            until: now.after(world.start_time),
+            until: now.after(workloads.start_time),
         }
     }
 
@@ -209,15 +227,15 @@ impl Container {
         self.enter(ProcessState::BackOff, now.after(BACK_OFF));
     }
 
-    fn advance(&mut self, now: Timestamp, world: &World) -> bool {
+    fn advance(&mut self, now: Timestamp, workloads: &Workloads) -> bool {
         let image = &self.desired.image;
         match self.state {
             ProcessState::BackOff => {
                 self.restarts += 1;
-                self.enter(ProcessState::Starting, now.after(world.start_time));
+                self.enter(ProcessState::Starting, now.after(workloads.start_time));
             }
-            ProcessState::Starting if world.crashing.contains(image) => self.end(now, false),
-            ProcessState::Starting if !world.mute.contains(image) => {
+            ProcessState::Starting if workloads.crashing.contains(image) => self.end(now, false),
+            ProcessState::Starting if !workloads.unresponsive.contains(image) => {
                 self.enter(ProcessState::Healthy, Timestamp(u64::MAX));
             }
             _ => return false,

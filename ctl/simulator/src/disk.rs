@@ -1,4 +1,4 @@
-//! The durable state, as a store would hold it.
+//! The durable state, as a store holds it.
 
 use tucano_planner::{Record, Snapshot};
 

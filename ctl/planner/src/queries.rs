@@ -1,9 +1,12 @@
-//! What the controller shows of the cluster.
+//! Queries: what the controller shows of the cluster, and what its other parts ask.
 
 use std::collections::BTreeSet;
 
 use tucano_api::{
+    agent::DesiredSet,
     ids::{Digest, NodeName, ProcessId, ServiceName},
+    routes::ServiceRoute,
+    service::ServiceConfig,
     state::{
         ActiveService, AliveNode, ConfiguredService, DeadNode, NodeCondition, NodeView, Pending,
         ProcessView, ServiceView, State,
@@ -11,82 +14,124 @@ use tucano_api::{
 };
 
 use crate::{
+    actions,
     cluster::Cluster,
+    duplicates, messages,
     model::RevisionRecord,
-    nodes::Node,
-    processes::{Process, unreported},
-    reasons,
-    rollout::pending,
-    services::Service,
+    placement, routes, services,
+    state::{Node, Process, Service, pending, unreported},
 };
 
 impl Cluster {
+    /// All routes, by service. They are not complete, and not to be published, until every worker has reported after
+    /// the controller's start.
+    pub fn routes(&self) -> Vec<ServiceRoute> {
+        routes::all(&self.state)
+    }
+
+    /// Everything that is desired on a worker. `None` for a worker that is not in the topology.
+    pub fn desired_set(&self, name: &NodeName) -> Option<DesiredSet> {
+        actions::desired_set(&self.state, name)
+    }
+
+    /// Whether another agent than this one counts for its worker.
+    pub fn is_superseded(&self, node: &NodeName, agent: &str) -> bool {
+        duplicates::is_superseded(&self.state, node, agent)
+    }
+
+    /// Why this configuration cannot be accepted beside the others: another service has the same host and path prefix.
+    /// A message for the user.
+    pub fn conflict(&self, config: &ServiceConfig) -> Option<String> {
+        services::conflict(&self.state, config)
+    }
+
     /// The four resources.
     pub fn state(&self) -> State {
         // `node_index` is ordered by name.
-        let nodes = || self.node_index.values().map(|index| &self.nodes[*index]);
+        let nodes = || {
+            self.state
+                .node_index
+                .values()
+                .map(|index| &self.state.nodes[*index])
+        };
         State {
             alive_nodes: nodes().filter_map(alive_node).collect(),
             dead_nodes: nodes().filter_map(dead_node).collect(),
-            configured_services: self.services.values().map(configured).collect(),
-            active_services: self.services.values().map(|s| self.active(s)).collect(),
+            configured_services: self.state.services.values().map(configured).collect(),
+            active_services: self
+                .state
+                .services
+                .values()
+                .map(|s| self.active(s))
+                .collect(),
         }
     }
 
-    /// Every worker of the topology, in its order (the controller's own node is not among them).
+    /// Every worker of the topology, in its order, without the controller's own node.
     pub fn nodes(&self) -> Vec<NodeView> {
-        self.nodes.iter().map(node_view).collect()
+        self.state.nodes.iter().map(node_view).collect()
     }
 
-    /// One worker, or `None` if it is not in the topology.
+    /// A worker, or `None` if it is not in the topology.
     pub fn node(&self, name: &NodeName) -> Option<NodeView> {
-        Some(node_view(&self.nodes[*self.node_index.get(name)?]))
+        Some(node_view(
+            &self.state.nodes[*self.state.node_index.get(name)?],
+        ))
     }
 
     /// Every service, ordered by name.
     pub fn services(&self) -> Vec<ServiceView> {
-        self.services
+        self.state
+            .services
             .values()
             .map(|service| self.service_view(service))
             .collect()
     }
 
-    /// One service, or `None` if none of that name is configured.
+    /// A service, or `None` if none of this name is configured.
     pub fn service(&self, name: &ServiceName) -> Option<ServiceView> {
-        self.services
+        self.state
+            .services
             .get(name)
             .map(|service| self.service_view(service))
     }
 
-    /// A service's revisions that are kept, oldest first; none if no service of that name is configured.
+    /// The revisions of a service that are kept, oldest first; none if no service of this name is configured.
     pub fn revisions(&self, name: &ServiceName) -> Vec<ConfiguredService> {
-        let records = self.services.get(name).map(|it| &it.record.revisions);
+        let records = self.state.services.get(name).map(|it| &it.record.revisions);
         let records = records.into_iter().flatten();
         records.map(|record| of_revision(name, record)).collect()
     }
 
-    /// Where a process is placed, also one that is to stop and still exists there.
+    /// Where a process is placed, or where it still exists although it is no longer desired.
     pub fn node_of(&self, process: &ProcessId) -> Option<&NodeName> {
-        let desired = self.process(process).map(|process| &process.record.node);
+        let desired = self
+            .state
+            .process(process)
+            .map(|process| &process.record.node);
         desired.or_else(|| {
-            let is_it = |node: &&Node| node.strays.iter().any(|stray| stray.id == *process);
-            self.nodes.iter().find(is_it).map(|node| &node.record.name)
+            let exists = |node: &&Node| node.undesired.iter().any(|report| report.id == *process);
+            self.state
+                .nodes
+                .iter()
+                .find(exists)
+                .map(|node| &node.record.name)
         })
     }
 
-    /// Every process of a service that is to run or still exists somewhere, also after the service's removal,
-    /// with its node; ordered by id within a node.
+    /// Every process of a service that is desired or still exists, also after the service's removal, with its node;
+    /// ordered by id within a node.
     pub fn existing(&self, name: &ServiceName) -> Vec<(NodeName, ProcessId)> {
         let mut existing = BTreeSet::new();
-        for node in &self.nodes {
-            let desired = node
-                .processes
-                .iter()
-                .filter_map(|number| self.processes.get(number));
+        for node in &self.state.nodes {
+            let desired = self.state.processes(&node.processes);
             let desired = desired.map(|p| (&p.record.service, &p.record.id));
-            let strays = node.strays.iter().map(|stray| (&stray.service, &stray.id));
+            let undesired = node
+                .undesired
+                .iter()
+                .map(|report| (&report.service, &report.id));
             for (_, id) in desired
-                .chain(strays)
+                .chain(undesired)
                 .filter(|(service, _)| *service == name)
             {
                 existing.insert((node.record.name.clone(), id.clone()));
@@ -95,11 +140,11 @@ impl Cluster {
         existing.into_iter().collect()
     }
 
-    /// Digests of all images that some kept revision or some process refers to.
+    /// Digests of all images that a kept revision or a process refers to.
     pub fn images_in_use(&self) -> BTreeSet<Digest> {
         // A revision is kept for as long as one of its processes is.
-        let revisions = self
-            .services
+        let services = &self.state.services;
+        let revisions = services
             .values()
             .flat_map(|service| &service.record.revisions);
         revisions.map(|revision| revision.image.clone()).collect()
@@ -114,12 +159,7 @@ impl Cluster {
 
     fn active(&self, service: &Service) -> ActiveService {
         let name = &service.record.name;
-        let all = || {
-            service
-                .processes
-                .iter()
-                .filter_map(|number| self.processes.get(number))
-        };
+        let all = || self.state.processes(&service.processes);
         let counts = |process: &&Process| {
             process.is_healthy() && !process.is_draining() && service.is_current(process)
         };
@@ -139,15 +179,17 @@ impl Cluster {
         }
     }
 
-    /// While workers are awaited nothing is placed; whoever asks is told why.
+    /// While workers are awaited nothing is placed, for that reason.
     fn pending(&self, service: &Service) -> Vec<Pending> {
-        if self.awaited.is_empty() {
+        if self.state.awaited.is_empty() {
             return service.pending.clone();
         }
-        let current = self.census(&service.record.name).current.len();
+        let current = placement::inventory(&self.state, &service.record.name)
+            .current
+            .len();
         let missing = service.concurrency().saturating_sub(current);
-        let names = self.awaited.iter().map(ToString::to_string);
-        pending(missing, &reasons::still_awaited(names))
+        let names = self.state.awaited.iter().map(ToString::to_string);
+        pending(missing, &messages::still_awaited(names))
     }
 
     fn process_view(
@@ -160,7 +202,7 @@ impl Cluster {
             Some(report) => report.clone(),
             None => unreported(&process.record),
         };
-        if !self.nodes[process.node].is_alive() {
+        if !self.state.nodes[process.node].is_alive() {
             let node = &process.record.node;
             report.reason = Some(format!(
                 "{node} has not reported since the controller started"

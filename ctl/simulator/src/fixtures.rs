@@ -1,35 +1,28 @@
-//! What the tests are written in.
-
-pub mod agent;
-pub mod chaos;
-pub mod disk;
-pub mod network;
-pub mod sim;
-pub mod validator;
+//! Names, workers, settings and services for simulations.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use tucano_api::{
     ids::{Digest, NodeName, ProcessId, ServiceName},
     service::{Health, ServiceConfig},
-    state::AlertKind,
-    units::{Bytes, Span, Timestamp},
+    units::{Bytes, Span},
 };
 use tucano_planner::{Settings, Worker};
 
-pub use sim::{Sim, Start};
-
-/// When every simulation begins.
-pub const START: Timestamp = Timestamp(1_000_000);
-
+/// The name of a worker: `w1`, `w2`, …
 pub fn node(number: usize) -> NodeName {
     format!("w{number}").parse().unwrap()
 }
 
+/// A service name.
+///
+/// # Panics
+/// If `text` is not a valid one; so do the functions below.
 pub fn name(text: &str) -> ServiceName {
     text.parse().unwrap()
 }
 
+/// A process id.
 pub fn process(text: &str) -> ProcessId {
     text.parse().unwrap()
 }
@@ -39,11 +32,13 @@ pub fn image(digit: u8) -> Digest {
     Digest::sha256(&format!("{:x}", digit % 16).repeat(64)).unwrap()
 }
 
+/// The address of a worker, `10.0.0.NUMBER`.
 pub fn ip(number: usize) -> IpAddr {
     let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
     IpAddr::V4(Ipv4Addr::new(10, 0, high, low))
 }
 
+/// A worker without a restart command.
 pub fn worker(number: usize) -> Worker {
     Worker {
         name: node(number),
@@ -52,11 +47,12 @@ pub fn worker(number: usize) -> Worker {
     }
 }
 
+/// The workers from 1 to `count`.
 pub fn workers(count: usize) -> Vec<Worker> {
     (1..=count).map(worker).collect()
 }
 
-/// Short times, so that much happens in little simulated time.
+/// Settings with short times, so that much happens in little simulated time.
 pub fn settings() -> Settings {
     Settings {
         lease: Span::secs(2),
@@ -70,7 +66,7 @@ pub fn settings() -> Settings {
     }
 }
 
-/// A service with the defaults that a sysadmin gets who writes three lines.
+/// A service with the defaults of a configuration of three lines.
 pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
     ServiceConfig {
         name: name(service),
@@ -95,17 +91,10 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
     }
 }
 
+/// A service whose processes reserve `mib` MiB each.
 pub fn with_memory(service: &str, concurrency: u32, mib: u64) -> ServiceConfig {
     ServiceConfig {
         memory: Bytes::mib(mib),
         ..config(service, concurrency)
     }
-}
-
-/// Kinds and subjects of alerts, as one writes them down.
-pub fn told(sim: &Sim) -> Vec<(AlertKind, &str)> {
-    let alerts = sim.alerts.iter();
-    alerts
-        .map(|alert| (alert.kind, alert.subject.as_str()))
-        .collect()
 }

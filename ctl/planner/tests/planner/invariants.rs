@@ -2,16 +2,16 @@
 
 use proptest::prelude::*;
 
-use crate::kit::chaos::{chaos, fragile};
+use tucano_simulator::fault::{fault, unstable_cluster};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_rule_is_ever_broken(seed: u64, events in prop::collection::vec(chaos(), 1..60)) {
-        let mut sim = fragile(seed);
+    fn invariants_hold_under_any_faults(seed: u64, events in prop::collection::vec(fault(), 1..60)) {
+        let mut sim = unstable_cluster(seed);
         for event in events {
-            sim.suffer(event);
+            sim.inject(event);
         }
     }
 }

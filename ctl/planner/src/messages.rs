@@ -1,10 +1,10 @@
-//! Words for people.
+//! Messages for users.
 
 use tucano_api::units::{Bytes, Span};
 
-use crate::nodes::Node;
+use crate::state::Node;
 
-/// How many workers are named before the rest is only counted.
+/// Workers that a message names; further ones are counted.
 const MOST_NAMED: usize = 5;
 
 /// A number with its noun: `1 process`, `3 processes`.
@@ -12,13 +12,13 @@ pub(crate) fn plural(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// A size without needless digits: `256 MiB`, `1.5 GiB`.
+/// A size without a trailing zero: `256 MiB`, `1.5 GiB`.
 pub(crate) fn bytes(count: u64) -> String {
     Bytes(count).to_string().replace(".0 ", " ")
 }
 
-/// What becomes of the processes of a lost worker.
-pub(crate) fn what_is_lost(processes: usize) -> String {
+/// What happens to the processes of a lost worker.
+pub(crate) fn lost_processes(processes: usize) -> String {
     match processes {
         0 => "nothing ran on it".to_owned(),
         1 => "its process is placed again on another worker".to_owned(),
@@ -30,8 +30,8 @@ pub(crate) fn no_restart_command() -> String {
     "no restart command is configured for it".to_owned()
 }
 
-pub(crate) fn silent_restart(grace: Span) -> String {
-    format!("its restart command ended well, but no report came within {grace}")
+pub(crate) fn no_report_after_restart(grace: Span) -> String {
+    format!("its restart command succeeded, but no report came within {grace}")
 }
 
 /// Why no worker takes a process that needs `memory` bytes.
@@ -60,7 +60,7 @@ pub(crate) fn still_awaited(names: impl Iterator<Item = String>) -> String {
     format!("the controller has just started and waits for reports of {names}")
 }
 
-/// Why a new revision's processes are not all placed at once.
+/// Why the processes of a new revision are not all placed at once.
 pub(crate) fn rolling(at_once: usize) -> String {
     let at_once = plural(at_once, "process is", "processes are");
     format!("waits for its turn: at most {at_once} replaced at once")

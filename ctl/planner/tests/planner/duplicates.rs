@@ -5,7 +5,7 @@ use tucano_api::{
 };
 use tucano_planner::{Action, Event};
 
-use crate::kit::{Sim, config, node};
+use tucano_simulator::{Sim, config, node};
 
 /// Worker 1, whose agent another one has followed; and a report of the one before.
 fn superseded() -> (Sim, NodeReport) {
@@ -18,7 +18,7 @@ fn superseded() -> (Sim, NodeReport) {
     (sim, before)
 }
 
-fn hear(sim: &mut Sim, report: &mut NodeReport) -> Vec<Action> {
+fn observe(sim: &mut Sim, report: &mut NodeReport) -> Vec<Action> {
     report.sequence += 1;
     sim.event(Event::NodeReported {
         node: node(1),
@@ -32,51 +32,51 @@ fn contests(actions: &[Action]) -> usize {
 }
 
 #[test]
-fn the_agent_that_was_started_last_counts() {
-    let (mut sim, mut rival) = superseded();
+fn only_the_agent_that_was_started_last_counts() {
+    let (mut sim, mut superseded) = superseded();
     let now = sim.now;
     let current = sim.agent(1).report(now).agent_id;
-    rival.processes.clear();
-    hear(&mut sim, &mut rival);
-    assert!(sim.cluster().is_superseded(&node(1), &rival.agent_id));
+    superseded.processes.clear();
+    observe(&mut sim, &mut superseded);
+    assert!(sim.cluster().is_superseded(&node(1), &superseded.agent_id));
     assert!(!sim.cluster().is_superseded(&node(1), &current));
-    assert_eq!(sim.routed("hello").len(), 2, "what it says is not believed");
+    assert_eq!(sim.routed("hello").len(), 2, "its report is dropped");
 }
 
 #[test]
-fn the_last_words_of_an_ended_agent_are_no_news() {
+fn a_single_late_report_of_an_ended_agent_sends_no_alert() {
     let (mut sim, mut late) = superseded();
-    assert_eq!(hear(&mut sim, &mut late), []);
+    assert_eq!(observe(&mut sim, &mut late), []);
     late.sequence -= 1;
-    assert_eq!(hear(&mut sim, &mut late), [], "it came twice");
+    assert_eq!(observe(&mut sim, &mut late), [], "a duplicate");
 }
 
 #[test]
-fn two_living_agents_are_told_of_once_until_the_rival_has_been_quiet() {
-    let (mut sim, mut rival) = superseded();
-    let mut told = 0;
+fn two_running_agents_are_alerted_once_until_one_has_been_quiet() {
+    let (mut sim, mut superseded) = superseded();
+    let mut sent = 0;
     for _ in 0..20 {
-        told += contests(&hear(&mut sim, &mut rival));
+        sent += contests(&observe(&mut sim, &mut superseded));
         sim.run(Span::secs(1));
     }
-    assert_eq!(told, 1);
+    assert_eq!(sent, 1);
     sim.run(Span::secs(3600));
-    assert_eq!(contests(&hear(&mut sim, &mut rival)), 1);
+    assert_eq!(contests(&observe(&mut sim, &mut superseded)), 1);
 }
 
 #[test]
-fn a_rival_does_not_keep_a_lost_worker_alive_and_is_welcome_afterwards() {
-    let (mut sim, mut rival) = superseded();
+fn a_superseded_agent_does_not_keep_a_lost_worker_alive_and_is_accepted_afterwards() {
+    let (mut sim, mut superseded) = superseded();
     sim.network.cut_off.insert(node(1));
     for _ in 0..100 {
         sim.run(Span::millis(100));
         if sim.condition(1) != NodeCondition::Alive {
             break;
         }
-        hear(&mut sim, &mut rival);
+        observe(&mut sim, &mut superseded);
     }
     assert_ne!(sim.condition(1), NodeCondition::Alive);
-    hear(&mut sim, &mut rival);
+    observe(&mut sim, &mut superseded);
     assert_eq!(sim.condition(1), NodeCondition::Alive);
-    assert!(!sim.cluster().is_superseded(&node(1), &rival.agent_id));
+    assert!(!sim.cluster().is_superseded(&node(1), &superseded.agent_id));
 }

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use tucano_api::{ids::ProcessId, units::Span};
 
-use crate::kit::{
+use tucano_simulator::{
     Sim,
-    chaos::{chaos, fragile},
+    fault::{fault, unstable_cluster},
 };
 
 /// Long enough for restarts, back-offs, a rollout of everything and all moves.
@@ -16,10 +16,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 1000, ..ProptestConfig::default() })]
 
     #[test]
-    fn everything_is_as_configured(seed: u64, events in prop::collection::vec(chaos(), 1..40)) {
-        let mut sim = fragile(seed);
+    fn the_cluster_converges_when_the_faults_end(seed: u64, events in prop::collection::vec(fault(), 1..40)) {
+        let mut sim = unstable_cluster(seed);
         for event in events {
-            sim.suffer(event);
+            sim.inject(event);
         }
         sim.heal();
         sim.run(QUIET);

@@ -1,0 +1,136 @@
+//! The life of one process, as the controller sees it:
+//!
+//! ```text
+//! start ──> assigned ──(reports)──> healthy ──retire──> draining ──drain time──> removed
+//!              └────────── retire: no request is under way ───────────────────────^
+//! ```
+
+use tucano_api::{
+    ids::{ProcessId, ServiceName},
+    units::Timestamp,
+};
+
+use crate::{
+    model::{CrashHistory, ProcessRecord},
+    state::{Process, State, unreported},
+};
+
+/// Places a process of the service's current revision on a node.
+pub(crate) fn start(
+    state: &mut State,
+    name: &ServiceName,
+    node: usize,
+    replaces: Option<ProcessId>,
+) {
+    let Some(service) = state.services.get_mut(name) else {
+        return;
+    };
+    let current = service.current();
+    state.counters.last_process = state.counters.last_process.saturating_add(1);
+    let number = state.counters.last_process;
+    let worker = state.nodes[node].record.name.clone();
+    let process = Process {
+        record: ProcessRecord {
+            id: ProcessId::new(name, number),
+            service: name.clone(),
+            revision: current.revision,
+            node: worker.clone(),
+            replaces,
+            draining_since: None,
+            crashes: CrashHistory::default(),
+        },
+        node,
+        memory: current.config.memory.0,
+        report: None,
+        healthy_since: None,
+    };
+    service.processes.insert(number);
+    state.nodes[node].reserve(number, process.memory);
+    state.counters.last_placed_on = Some(worker.clone());
+    state.changes.counters = true;
+    state.changes.processes.insert(process.record.id.clone());
+    state.changes.reassign.insert(worker);
+    state.processes.insert(number, process);
+}
+
+/// Takes a process out of service. A healthy one drains first.
+pub(crate) fn retire(state: &mut State, number: u64) {
+    let now = state.now;
+    match state.processes.get_mut(&number) {
+        Some(process) if process.is_healthy() && !process.is_draining() => {
+            process.record.draining_since = Some(now);
+            process.record.replaces = None;
+            state.changes.processes.insert(process.record.id.clone());
+            state.changes.reroute.insert(process.record.service.clone());
+            state.draining.insert(number);
+        }
+        _ => remove(state, number),
+    }
+}
+
+/// Takes a process out of its node's desired set at once.
+pub(crate) fn remove(state: &mut State, number: u64) {
+    let Some(process) = state.processes.remove(&number) else {
+        return;
+    };
+    let node = &mut state.nodes[process.node];
+    node.release(number, process.memory);
+    // It exists until its agent no longer reports it.
+    let last_report = process
+        .report
+        .unwrap_or_else(|| unreported(&process.record));
+    node.undesired.push(last_report);
+    if let Some(service) = state.services.get_mut(&process.record.service) {
+        service.processes.remove(&number);
+        state
+            .changes
+            .reconcile
+            .insert(process.record.service.clone());
+        state.changes.reroute.insert(process.record.service.clone());
+    }
+    state.draining.remove(&number);
+    state.watched.remove(&number);
+    state.changes.capacity = true;
+    state.changes.reassign.insert(process.record.node);
+    state.changes.processes.insert(process.record.id);
+    state.changes.prune.insert(process.record.service);
+}
+
+/// Removes all processes of a lost worker. Its generation is incremented, so that its agent, if it comes back, stops
+/// the processes that were replaced.
+pub(crate) fn remove_all_on(state: &mut State, index: usize) {
+    let numbers = std::mem::take(&mut state.nodes[index].processes);
+    for number in numbers {
+        remove(state, number);
+    }
+    let node = &mut state.nodes[index];
+    node.reserved = 0;
+    node.undesired.clear();
+}
+
+/// Removes the processes whose drain time has passed.
+pub(crate) fn expire_drains(state: &mut State) {
+    let due: Vec<u64> = state
+        .draining
+        .iter()
+        .copied()
+        .filter(|number| drained_at(state, *number).is_some_and(|at| at <= state.now))
+        .collect();
+    for number in due {
+        remove(state, number);
+    }
+}
+
+/// When the next drain time ends.
+pub(crate) fn next_drain_deadline(state: &State) -> Option<Timestamp> {
+    state
+        .draining
+        .iter()
+        .filter_map(|number| drained_at(state, *number))
+        .min()
+}
+
+fn drained_at(state: &State, number: u64) -> Option<Timestamp> {
+    let since = state.processes.get(&number)?.record.draining_since?;
+    Some(since.after(state.settings.drain))
+}

@@ -1,0 +1,70 @@
+use tucano_api::{
+    agent::{DesiredSet, NodeReport},
+    ids::{Digest, NodeName, ServiceName},
+    routes::ServiceRoute,
+    service::ServiceConfig,
+    state::Alert,
+};
+
+use super::{Record, Settings, Worker};
+
+/// What can happen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The static configuration was read: all workers in the topology's order, and the settings.
+    Configured {
+        /// The workers.
+        workers: Vec<Worker>,
+        /// The settings.
+        settings: Settings,
+    },
+    /// A service was deployed or changed. A no-op where nothing differs from the current revision.
+    ServiceConfigured {
+        /// Its configuration.
+        config: Box<ServiceConfig>,
+        /// Digest of its image's manifest.
+        image: Digest,
+    },
+    /// A service was removed.
+    ServiceRemoved {
+        /// Its name.
+        name: ServiceName,
+    },
+    /// A worker reported. `node` is its canonical name.
+    NodeReported {
+        /// Its name.
+        node: NodeName,
+        /// The report.
+        report: Box<NodeReport>,
+    },
+    /// A restart command ended.
+    RestartFinished {
+        /// The worker it was for.
+        node: NodeName,
+        /// Its result; the error is a message for the user.
+        result: Result<(), String>,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What the planner can ask for. Actions are carried out in order; nothing that follows a `Persist` may leave the
+/// controller before the records are on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Write these records in one transaction, and sync.
+    Persist(Vec<Record>),
+    /// Send this desired set to its node's agent.
+    Assign(DesiredSet),
+    /// Publish the routes of all services.
+    Publish(Vec<ServiceRoute>),
+    /// Run this worker's restart command; its end is an [`Event::RestartFinished`].
+    Restart {
+        /// The worker.
+        node: NodeName,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+    },
+    /// Send an alert.
+    Alert(Alert),
+}

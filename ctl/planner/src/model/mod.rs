@@ -1,0 +1,12 @@
+//! The planner's input and output: settings, events, actions, and the durable records.
+
+mod event;
+mod record;
+mod settings;
+
+pub use event::{Action, Event};
+pub use record::{
+    Counters, CrashHistory, NodeRecord, ProcessRecord, Record, RevisionRecord, ServiceRecord,
+    Snapshot,
+};
+pub use settings::{Settings, Worker};

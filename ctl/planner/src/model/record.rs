@@ -1,0 +1,153 @@
+use serde::{Deserialize, Serialize};
+use tucano_api::{
+    ids::{Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
+    service::ServiceConfig,
+    state::NodeCondition,
+    units::Timestamp,
+};
+
+/// A durable piece of the cluster's state, to be written or deleted under its key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// A service.
+    Service(Box<ServiceRecord>),
+    /// A service was removed.
+    ServiceGone(ServiceName),
+    /// A process.
+    Process(ProcessRecord),
+    /// A process is no longer desired.
+    ProcessGone(ProcessId),
+    /// A worker.
+    Node(NodeRecord),
+    /// A worker has left the topology.
+    NodeGone(NodeName),
+    /// The cluster's counters.
+    Counters(Counters),
+}
+
+/// A service and its last revisions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its last revisions, oldest first, never empty; the last one is current.
+    pub revisions: Vec<RevisionRecord>,
+    /// Processes of this revision or a later one are not replaced: what has changed since then does not concern them
+    /// (`ServiceConfig::same_process`).
+    pub compatible_from: Revision,
+}
+
+/// One immutable pair of static configuration and image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RevisionRecord {
+    /// Its number.
+    pub revision: Revision,
+    /// The static configuration.
+    pub config: ServiceConfig,
+    /// Digest of the image's manifest.
+    pub image: Digest,
+    /// When it was configured.
+    pub configured_at: Timestamp,
+}
+
+/// A process that has been placed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    /// Its identity.
+    pub id: ProcessId,
+    /// Its service.
+    pub service: ServiceName,
+    /// The revision it was started from.
+    pub revision: Revision,
+    /// Where it runs.
+    pub node: NodeName,
+    /// The process that it replaces once it is healthy, where it was placed to rebalance the workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<ProcessId>,
+    /// Since when it gets no new requests; it is stopped at the end of the drain time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining_since: Option<Timestamp>,
+    /// Its crashes and the alerts that were sent about them, so that none is sent twice.
+    #[serde(
+        default,
+        rename = "trouble",
+        skip_serializing_if = "CrashHistory::is_empty"
+    )]
+    pub crashes: CrashHistory,
+}
+
+/// The crashes of a process and the alerts about them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashHistory {
+    /// Its count of restarts when it last recovered.
+    #[serde(default, rename = "forgiven_restarts")]
+    pub baseline_restarts: u32,
+    /// When the kernel last killed it for exceeding its memory limit, by its agent's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_killed_at: Option<Timestamp>,
+    /// Whether an alert about crashes was sent since it last recovered.
+    #[serde(default, rename = "crash_told")]
+    pub crash_alerted: bool,
+    /// Whether an alert about its memory limit was sent since it last recovered.
+    #[serde(default, rename = "oom_told")]
+    pub oom_alerted: bool,
+}
+
+impl CrashHistory {
+    /// Whether it has no crashes.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether an alert was sent that its recovery has to follow.
+    pub fn is_alerted(&self) -> bool {
+        self.crash_alerted || self.oom_alerted
+    }
+}
+
+/// A worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its name.
+    pub name: NodeName,
+    /// Generation of its desired set.
+    pub generation: Generation,
+    /// Its condition when the record was written. After the controller's restart an alive one has a lease to report.
+    pub condition: NodeCondition,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, as a message for the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Attempts to restart it since it was last alive.
+    #[serde(default)]
+    pub restart_attempts: u32,
+}
+
+/// The cluster's counters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Number of the last process that was placed; never decreases, so that no process id is used twice.
+    pub last_process: u64,
+    /// The worker that was last placed on: the rotation continues with the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_placed_on: Option<NodeName>,
+    /// Generation that workers new to the topology begin with: above that of any worker that has left it, so that one
+    /// that is added again does not take an old set for a new one.
+    #[serde(default)]
+    pub first_generation: Generation,
+}
+
+/// All durable state, as read at start-up.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The services.
+    pub services: Vec<ServiceRecord>,
+    /// The processes.
+    pub processes: Vec<ProcessRecord>,
+    /// The workers.
+    pub nodes: Vec<NodeRecord>,
+    /// The counters.
+    pub counters: Counters,
+}

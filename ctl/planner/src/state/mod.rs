@@ -1,0 +1,124 @@
+//! What the controller knows of its cluster: data and its bookkeeping. Decisions are in the modules above it.
+
+mod changes;
+mod duplicates;
+mod load;
+mod node;
+mod process;
+mod service;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tucano_api::{
+    ids::{Generation, NodeName, ProcessId, ServiceName},
+    state::{Alert, AlertKind},
+    units::Timestamp,
+};
+
+use crate::model::{Counters, Settings};
+
+pub(crate) use changes::Changes;
+pub(crate) use node::{Node, NodeRestart};
+pub(crate) use process::{Process, unreported};
+pub(crate) use service::{Service, hosts, path_prefix, pending};
+
+/// The state that a step works on.
+///
+/// Processes are kept under their number, which is unique in the cluster and grows with their age. Nodes are kept in
+/// the topology's order and found by `node_index`.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) settings: Settings,
+    /// When the last step was taken.
+    pub(crate) now: Timestamp,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) node_index: BTreeMap<NodeName, usize>,
+    pub(crate) services: BTreeMap<ServiceName, Service>,
+    pub(crate) processes: BTreeMap<u64, Process>,
+    pub(crate) counters: Counters,
+    /// Workers whose first report after the controller's start is outstanding. While there are any, nothing is
+    /// placed, replaced or published: what they run is not known yet.
+    pub(crate) awaited: BTreeSet<NodeName>,
+    /// Since when the set of alive workers has been the same.
+    pub(crate) alive_workers_since: Timestamp,
+    /// Whether that is long enough for processes to be moved.
+    pub(crate) may_rebalance: bool,
+    /// Whether all leases were extended because the controller itself seems to have been stopped.
+    pub(crate) lease_extended: bool,
+    /// Processes whose drain time has not passed.
+    pub(crate) draining: BTreeSet<u64>,
+    /// Processes whose recovery may have to be reported.
+    pub(crate) watched: BTreeSet<u64>,
+    pub(crate) changes: Changes,
+}
+
+impl State {
+    pub(crate) fn new(settings: Settings, now: Timestamp) -> Self {
+        Self {
+            settings,
+            now,
+            nodes: Vec::new(),
+            node_index: BTreeMap::new(),
+            services: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            counters: Counters::default(),
+            awaited: BTreeSet::new(),
+            alive_workers_since: now,
+            may_rebalance: false,
+            lease_extended: false,
+            draining: BTreeSet::new(),
+            watched: BTreeSet::new(),
+            changes: Changes::default(),
+        }
+    }
+
+    /// The process of this identity, if it is desired.
+    pub(crate) fn process(&self, id: &ProcessId) -> Option<&Process> {
+        let process = self.processes.get(&id.number())?;
+        (process.record.id == *id).then_some(process)
+    }
+
+    /// The processes with these numbers, in the same order.
+    pub(crate) fn processes<'a>(
+        &'a self,
+        numbers: impl IntoIterator<Item = &'a u64>,
+    ) -> impl Iterator<Item = &'a Process> {
+        numbers
+            .into_iter()
+            .filter_map(|number| self.processes.get(number))
+    }
+
+    pub(crate) fn concurrency(&self, name: &ServiceName) -> usize {
+        self.services.get(name).map_or(0, Service::concurrency)
+    }
+
+    pub(crate) fn alert(&mut self, kind: AlertKind, subject: impl ToString, message: String) {
+        self.changes.alerts.push(Alert {
+            kind,
+            subject: subject.to_string(),
+            message,
+            at: self.now,
+        });
+    }
+
+    /// Processes that could not be placed may fit now, and nothing is moved until the set is stable again.
+    pub(crate) fn alive_workers_changed(&mut self) {
+        self.alive_workers_since = self.now;
+        self.may_rebalance = false;
+        self.changes.reconcile.extend(self.services.keys().cloned());
+    }
+
+    /// After the last awaited worker every service is reconciled and the routes are published.
+    pub(crate) fn stop_awaiting(&mut self, name: &NodeName) {
+        if self.awaited.remove(name) && self.awaited.is_empty() {
+            self.changes.publish = true;
+            self.changes.reconcile.extend(self.services.keys().cloned());
+        }
+    }
+
+    /// Generations up to `last` are not used for workers that are added to the topology later.
+    pub(crate) fn reserve_generations(&mut self, last: Generation) {
+        self.counters.first_generation = self.counters.first_generation.max(last);
+        self.changes.counters = true;
+    }
+}

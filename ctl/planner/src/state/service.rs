@@ -1,0 +1,113 @@
+use std::collections::BTreeSet;
+
+use tucano_api::{
+    ids::{Digest, Revision},
+    routes::ServiceRoute,
+    service::ServiceConfig,
+    state::Pending,
+    units::Timestamp,
+};
+
+use super::process::Process;
+use crate::model::{RevisionRecord, ServiceRecord};
+
+/// A configured service.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    /// Never without a revision.
+    pub(crate) record: ServiceRecord,
+    /// Numbers of all its processes, draining ones too.
+    pub(crate) processes: BTreeSet<u64>,
+    /// Processes that are not placed, with the reason.
+    pub(crate) pending: Vec<Pending>,
+    /// Its part of the route table, once it was computed.
+    pub(crate) route: Option<ServiceRoute>,
+    /// Whether one worker has at least two processes more than another.
+    pub(crate) uneven: bool,
+    /// Whether a process was stopped to make room for one of the current revision.
+    pub(crate) making_room: bool,
+}
+
+impl Service {
+    pub(crate) fn new(record: ServiceRecord) -> Self {
+        Self {
+            record,
+            processes: BTreeSet::new(),
+            pending: Vec::new(),
+            route: None,
+            uneven: false,
+            making_room: false,
+        }
+    }
+
+    /// The current revision.
+    pub(crate) fn current(&self) -> &RevisionRecord {
+        let last = self.record.revisions.last();
+        last.expect("a service has at least one revision")
+    }
+
+    pub(crate) fn revision(&self, revision: Revision) -> Option<&RevisionRecord> {
+        let mut revisions = self.record.revisions.iter();
+        revisions.find(|record| record.revision == revision)
+    }
+
+    /// Whether a process runs what the current revision configures, in as far as it concerns processes.
+    pub(crate) fn is_current(&self, process: &Process) -> bool {
+        process.record.revision >= self.record.compatible_from
+    }
+
+    pub(crate) fn concurrency(&self) -> usize {
+        self.current().config.concurrency as usize
+    }
+
+    /// Adds a revision. False, and no revision, where nothing differs from the current one.
+    pub(crate) fn revise(&mut self, config: ServiceConfig, image: Digest, now: Timestamp) -> bool {
+        let current = self.current();
+        if current.config == config && current.image == image {
+            return false;
+        }
+        let revision = current.revision.next();
+        let compatible = current.image == image && current.config.same_process(&config);
+        if !compatible {
+            self.record.compatible_from = revision;
+        }
+        self.record.revisions.push(RevisionRecord {
+            revision,
+            config,
+            image,
+            configured_at: now,
+        });
+        true
+    }
+}
+
+/// Host names that a service answers to, in lower case. The first is its own one below the domain.
+pub(crate) fn hosts(config: &ServiceConfig, domain: &str) -> Vec<String> {
+    let own = match domain {
+        "" => config.name.to_string(),
+        domain => format!("{}.{domain}", config.name),
+    };
+    let mut hosts: Vec<String> = Vec::new();
+    for host in std::iter::once(&own).chain(&config.hosts) {
+        let host = host.to_ascii_lowercase();
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    hosts
+}
+
+/// The path prefix without a trailing `/`; `None` where it matches all paths.
+pub(crate) fn path_prefix(config: &ServiceConfig) -> Option<&str> {
+    let prefix = config.path_prefix.as_deref()?.trim_end_matches('/');
+    (!prefix.is_empty()).then_some(prefix)
+}
+
+/// An entry for `count` processes that cannot be placed, if there are any.
+pub(crate) fn pending(count: usize, reason: &str) -> Vec<Pending> {
+    let entry = Pending {
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        reason: reason.to_owned(),
+    };
+    if count == 0 { Vec::new() } else { vec![entry] }
+}

@@ -1,0 +1,229 @@
+//! What can happen to a cluster, as a list that replays and that proptest can shrink.
+
+#[cfg(feature = "proptest")]
+use proptest::prelude::*;
+use tucano_api::{
+    ids::NodeName,
+    units::{Bytes, Span},
+};
+use tucano_planner::{Event, Worker};
+
+use crate::{
+    Options, Sim,
+    fixtures::{image, name, node, with_memory, worker},
+};
+
+/// Workers of [`unstable_cluster`].
+pub const WORKERS: usize = 4;
+const SERVICES: [&str; 3] = ["a", "b", "c"];
+
+/// A fault, or something else that happens. Workers are numbered from 1, services from 0.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// Milliseconds pass.
+    Run(u64),
+    /// A service is deployed.
+    Deploy {
+        /// The service.
+        service: usize,
+        /// Its processes.
+        concurrency: u32,
+        /// Memory of each, in MiB.
+        mib: u64,
+        /// Its image.
+        image: u8,
+    },
+    /// A service is removed.
+    Remove(usize),
+    /// A worker loses its connection.
+    CutOff(usize),
+    /// A worker is connected again.
+    Reconnect(usize),
+    /// A worker loses power.
+    CutPower(usize),
+    /// A worker boots.
+    PowerOn(usize),
+    /// An agent is restarted.
+    RestartAgent(usize),
+    /// An agent loses its disk.
+    LoseAgentDisk(usize),
+    /// The kernel kills one of the processes.
+    OomKill(usize),
+    /// A worker gets this load, in tenths.
+    Load(usize, u8),
+    /// The network gets these faults.
+    Network {
+        /// Percentage of lost messages.
+        lost: u64,
+        /// Percentage of duplicated messages.
+        doubled: u64,
+        /// Longest delay.
+        delay_ms: u64,
+    },
+    /// The controller dies in its next step that has actions.
+    KillController {
+        /// Actions that are carried out before.
+        carried_out: usize,
+    },
+    /// The controller is started.
+    StartController,
+    /// Time goes by without the controller noticing.
+    Pause(u64),
+    /// Which of the workers are in the topology, as bits; the first one always is.
+    Topology(u8),
+    /// Programs of an image start to crash.
+    BreakImage(u8),
+    /// All programs work again.
+    RepairImages,
+    /// A worker's restart command fails from now on.
+    BreakRestart(usize),
+}
+
+/// Any fault.
+#[cfg(feature = "proptest")]
+pub fn fault() -> impl Strategy<Value = Fault> {
+    let worker = || 1..=WORKERS;
+    prop_oneof![
+        8 => (0..4000_u64).prop_map(Fault::Run),
+        6 => (0..3_usize, 1..8_u32, 1..5_u64, 0..3_u8).prop_map(|(service, concurrency, quarter, image)| {
+            Fault::Deploy { service, concurrency, mib: 256 * quarter, image }
+        }),
+        1 => (0..3_usize).prop_map(Fault::Remove),
+        2 => worker().prop_map(Fault::CutOff),
+        2 => worker().prop_map(Fault::Reconnect),
+        2 => worker().prop_map(Fault::CutPower),
+        2 => worker().prop_map(Fault::PowerOn),
+        1 => worker().prop_map(Fault::RestartAgent),
+        1 => worker().prop_map(Fault::LoseAgentDisk),
+        1 => (0..8_usize).prop_map(Fault::OomKill),
+        1 => (worker(), 0..=10_u8).prop_map(|(worker, tenths)| Fault::Load(worker, tenths)),
+        2 => (0..50_u64, 0..30_u64, 0..1500_u64)
+            .prop_map(|(lost, doubled, delay_ms)| Fault::Network { lost, doubled, delay_ms }),
+        2 => (0..4_usize).prop_map(|carried_out| Fault::KillController { carried_out }),
+        2 => Just(Fault::StartController),
+        1 => (0..20_000_u64).prop_map(Fault::Pause),
+        1 => any::<u8>().prop_map(Fault::Topology),
+        1 => (0..3_u8).prop_map(Fault::BreakImage),
+        1 => Just(Fault::RepairImages),
+        1 => worker().prop_map(Fault::BreakRestart),
+    ]
+}
+
+/// A cluster in which half of the workers have a restart command and memory is scarce.
+pub fn unstable_cluster(seed: u64) -> Sim {
+    Sim::with(Options {
+        workers: all_workers(),
+        reservable: Bytes::mib(4096),
+        seed,
+        ..Options::default()
+    })
+}
+
+fn all_workers() -> Vec<Worker> {
+    let with_restart = |number| Worker {
+        can_restart: number % 2 == 0,
+        ..worker(number)
+    };
+    (1..=WORKERS).map(with_restart).collect()
+}
+
+impl Sim {
+    /// Has a fault happen.
+    pub fn inject(&mut self, fault: Fault) {
+        match fault {
+            Fault::Run(ms) => self.run(Span::millis(ms)),
+            Fault::Deploy {
+                service,
+                concurrency,
+                mib,
+                image,
+            } => {
+                self.deploy_image(with_memory(SERVICES[service], concurrency, mib), image);
+            }
+            Fault::Remove(service) => {
+                self.event(Event::ServiceRemoved {
+                    name: name(SERVICES[service]),
+                });
+            }
+            Fault::KillController { carried_out } => self.crash_after = Some(carried_out),
+            Fault::StartController => self.restart_controller(),
+            Fault::Pause(ms) => self.now = self.now.after(Span::millis(ms)),
+            Fault::Topology(bits) => {
+                let workers = all_workers().into_iter().enumerate();
+                let chosen = workers.filter(|(index, _)| *index == 0 || bits & (1 << index) != 0);
+                self.reconfigure(chosen.map(|(_, worker)| worker).collect());
+            }
+            other => self.inject_outside(other),
+        }
+    }
+
+    /// Ends all faults and starts whatever is down; services stay as they are configured.
+    pub fn heal(&mut self) {
+        self.crash_after = None;
+        self.network.mend();
+        self.workloads.crashing.clear();
+        self.unrestartable.clear();
+        for agent in self.agents.values_mut() {
+            agent.metrics.cpu_used = 0.0;
+            if !agent.powered {
+                agent.power_on();
+            }
+        }
+        if self.cluster.is_none() {
+            self.start_controller();
+        }
+        self.reconfigure(all_workers());
+    }
+
+    fn inject_outside(&mut self, fault: Fault) {
+        match fault {
+            Fault::CutOff(number) => {
+                self.network.cut_off.insert(node(number));
+            }
+            Fault::Reconnect(number) => {
+                self.network.cut_off.remove(&node(number));
+            }
+            Fault::CutPower(number) => self.agent(number).cut_power(),
+            Fault::PowerOn(number) if !self.agent(number).powered => self.agent(number).power_on(),
+            Fault::RestartAgent(number) => self.agent(number).restart(),
+            Fault::LoseAgentDisk(number) => self.agent(number).lose_disk(),
+            Fault::OomKill(nth) => self.oom_kill_some(nth),
+            Fault::Load(number, tenths) => {
+                self.agent(number).metrics.cpu_used = f64::from(tenths) / 10.0;
+            }
+            Fault::Network {
+                lost,
+                doubled,
+                delay_ms,
+            } => {
+                self.network.lost = lost;
+                self.network.doubled = doubled;
+                self.network.delay_ms = delay_ms;
+            }
+            Fault::BreakImage(digit) => {
+                self.workloads.crashing.insert(image(digit));
+            }
+            Fault::RepairImages => self.workloads.crashing.clear(),
+            Fault::BreakRestart(number) => {
+                self.unrestartable.insert(node(number));
+            }
+            _ => {}
+        }
+    }
+
+    fn oom_kill_some(&mut self, nth: usize) {
+        let now = self.now;
+        let victim = |sim: &Self| -> Option<(NodeName, _)> {
+            let all = sim
+                .agents
+                .values()
+                .flat_map(|a| a.healthy().map(move |id| (&a.name, id)));
+            all.map(|(node, id)| (node.clone(), id.clone())).nth(nth)
+        };
+        if let Some((node, id)) = victim(self)
+            && let Some(agent) = self.agents.get_mut(&node)
+        {
+            agent.oom_kill(&id, now);
+        }
+    }
+}

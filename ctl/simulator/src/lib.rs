@@ -1,0 +1,26 @@
+//! A simulated cluster: the planner with model agents, a network that loses, duplicates, delays and reorders messages,
+//! and a disk. A validator checks every single step. Simulations are deterministic: a seed and a list of faults replay.
+//!
+//! - [`sim`]: the simulation; [`fixtures`]: what it is described with.
+//! - [`agent`]: the model of an agent; [`network`]; [`disk`].
+//! - [`fault`]: what can go wrong, as a list that replays (and, with the feature `proptest`, shrinks).
+//! - [`validator`]: the rules that no step may break. It panics where one is broken.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a simulation panics where a rule is broken or its description is not valid"
+)]
+
+pub mod agent;
+pub mod disk;
+pub mod fault;
+pub mod fixtures;
+pub mod network;
+pub mod sim;
+pub mod validator;
+
+pub use fixtures::{
+    config, image, ip, name, node, process, settings, with_memory, worker, workers,
+};
+pub use sim::{Options, START, Sim, alerts, of_kind};
