@@ -83,7 +83,7 @@ fn layers_come_out_as_they_do_unconfined() {
             layers.use_helper(helper()).unwrap();
         }
         let directory = layers
-            .unpack_coming(&mut &blob[..], &descriptor, &diff_id)
+            .unpack_stream(&mut &blob[..], &descriptor, &diff_id)
             .unwrap();
         assert!(directory.join("dir/through").is_file());
         layers.verify(&diff_id).unwrap();
@@ -103,7 +103,7 @@ fn what_is_wrong_with_a_layer_is_told_all_the_same() {
     let mut damaged = blob.clone();
     damaged[blob.len() / 2] ^= 1;
     let refused = |blob: &[u8], descriptor: &Descriptor, diff_id: &Digest| {
-        let error = layers.unpack_coming(&mut &blob[..], descriptor, diff_id);
+        let error = layers.unpack_stream(&mut &blob[..], descriptor, diff_id);
         let error: Error = error.unwrap_err();
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "{error}");
         error.code()
@@ -142,7 +142,7 @@ fn a_helper_that_does_not_work_is_not_used() {
     }
     let (blob, descriptor, diff_id) = all_kinds();
     layers
-        .unpack_coming(&mut &blob[..], &descriptor, &diff_id)
+        .unpack_stream(&mut &blob[..], &descriptor, &diff_id)
         .unwrap();
 }
 
@@ -195,7 +195,7 @@ fn the_process_that_reads_a_layer_is_confined() {
     thread::scope(|scope| {
         let unpacking = scope.spawn(|| {
             layers
-                .unpack_coming(&mut halting, &descriptor, &diff_id)
+                .unpack_stream(&mut halting, &descriptor, &diff_id)
                 .unwrap()
         });
         // The filter is the last that it puts on.

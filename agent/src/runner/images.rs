@@ -355,8 +355,8 @@ impl Images {
         let layers = self.layers.clone();
         let (wanted, diff_id) = (layer.clone(), diff_id.clone());
         let unpack = move |blob: &mut (dyn Read + Send)| match form {
-            None => layers.unpack_coming(blob, &wanted, &diff_id),
-            Some(form) => layers.unpack_coming_as(form, blob, &wanted, &diff_id),
+            None => layers.unpack_stream(blob, &wanted, &diff_id),
+            Some(form) => layers.unpack_stream_in_form(form, blob, &wanted, &diff_id),
         };
         self.fetcher
             .stream(layer.digest(), layer.size(), unpack)

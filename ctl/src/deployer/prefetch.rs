@@ -8,7 +8,7 @@ use tucano_api::{
     agent::{Prefetch, PrefetchedBlob},
     ids::Digest,
 };
-use tucano_oci_image::{Store, Told};
+use tucano_oci_image::{BlobListener, Store};
 
 use super::images::from_oci;
 use crate::{agent_mgr::AgentManager, config_mgr::ConfigManager};
@@ -47,7 +47,7 @@ impl Prefetcher {
     }
 
     /// What an import is to call for each blob that has come; agents hear of those that `store` does not have yet.
-    pub(super) fn listener(&self, store: Store) -> Told {
+    pub(super) fn listener(&self, store: Store) -> BlobListener {
         let (sender, blobs) = mpsc::channel(WAITING);
         tokio::spawn(self.telling.clone().tell(blobs));
         Box::new(move |digest, bytes| {

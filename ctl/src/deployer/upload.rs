@@ -348,7 +348,7 @@ impl Parts<'_> {
         let told = prefetcher.map(|it| it.listener(store.clone()));
         // Whoever is not interested in the result any more drops the hold with it, and the image is removed.
         let import = tokio::spawn(blocking(move || {
-            let image = store.import_archive_told(reader, &platform(), wanted.as_deref(), told);
+            let image = store.import_archive_with_listener(reader, &platform(), wanted.as_deref(), told);
             (image, hold, slot)
         }));
         let sent = self.send_image(&mut field, pipe).await;

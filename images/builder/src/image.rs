@@ -14,12 +14,12 @@ use crate::{
     layout::{Layout, blob_path, sha256},
 };
 
-/// The beginning of time: what an image says of its making must not change from build to build.
+/// A constant creation time, so that builds are reproducible.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
 type Edit = Box<dyn Fn(&mut Value)>;
 
-/// An image in the making.
+/// The specification of an image.
 pub struct ImageSpec {
     /// Its name in the layout's index (`org.opencontainers.image.ref.name`).
     pub reference: String,

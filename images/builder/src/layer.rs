@@ -9,14 +9,14 @@ use tar::{Builder, EntryType, Header};
 
 use crate::layout::sha256;
 
-/// How a layer is stored.
+/// The compression of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// None.
     None,
-    /// As nearly every image.
+    /// Used by nearly every image.
     Gzip,
-    /// As the newest images.
+    /// Used by some new images.
     Zstd,
 }
 
@@ -49,7 +49,7 @@ impl Compression {
     }
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file of this content.
@@ -58,7 +58,7 @@ pub enum Kind {
     Directory,
     /// A symbolic link to this target.
     Symlink(Vec<u8>),
-    /// Another name of the entry with this path.
+    /// A hard link to the entry with this path.
     Hardlink(Vec<u8>),
     /// A named pipe.
     Fifo,
@@ -78,12 +78,12 @@ pub enum Kind {
     },
 }
 
-/// One entry of a layer. Owner 0:0 and time 0 unless told otherwise.
+/// One entry of a layer. Owner 0:0 and time 0 by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// As it stands in the tar.
+    /// The raw path.
     pub path: Vec<u8>,
-    /// What it is.
+    /// The kind.
     pub kind: Kind,
     /// Permissions, with setuid, setgid and sticky bits.
     pub mode: u32,
@@ -128,7 +128,7 @@ impl Entry {
         Self::new(path, Kind::Symlink(target.into()))
     }
 
-    /// Another name of an earlier file.
+    /// A hard link to an earlier file.
     pub fn hardlink(path: &str, target: &str) -> Self {
         Self::new(path, Kind::Hardlink(target.into()))
     }

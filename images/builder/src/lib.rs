@@ -2,7 +2,7 @@
 //! the same bytes each time. Also makes images for tests, foreign and hostile ones too.
 //!
 //! - [`programs`]: compiles the static programs;
-//! - [`sample`]: what is in a sample service's image;
+//! - [`sample`]: the content of a sample service's image;
 //! - [`image`]: manifest and configuration around layers;
 //! - [`layer`]: a layer's tar from a list of entries;
 //! - [`layout`]: the finished image, as a directory or as an archive.
@@ -58,7 +58,7 @@ pub fn write_layout(layout: &Layout, out: &Path, name: &str) -> Result<PathBuf> 
     let (directory, archive) = (out.join(name), out.join(format!("{name}.tar")));
     let bytes = layout.archive()?;
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    // Two builds at once must not replace each other's half.
+    // Concurrent builds must not mix their files.
     let turn = File::open(out).with_context(|| format!("cannot open {}", out.display()))?;
     turn.lock()
         .with_context(|| format!("cannot lock {}", out.display()))?;

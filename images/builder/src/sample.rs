@@ -1,4 +1,4 @@
-//! What is in a sample service's image: a base layer that all of them share, and the program.
+//! The content of a sample service's image: a base layer that all of them share, and the program.
 
 use std::{fs, path::Path};
 

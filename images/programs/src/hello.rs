@@ -12,12 +12,12 @@ use crate::{
     settings::{dawdle, identity},
 };
 
-/// How a service that is asked to crash ends.
+/// Exit code of a requested crash.
 pub const CRASH_EXIT_CODE: i32 = 3;
 
 /// Answers one request:
 ///
-/// - `GET /`: who this process is;
+/// - `GET /`: the identity of this process;
 /// - `GET /healthz`: 200;
 /// - `GET /env`: the environment, sorted;
 /// - `GET /headers`: the client's address, the request line and its headers;
@@ -49,7 +49,7 @@ pub fn respond(exchange: &mut Exchange<'_>) -> io::Result<()> {
     }
 }
 
-/// Says who this process is.
+/// Answers with the identity of this process.
 ///
 /// # Errors
 /// The connection's.

@@ -104,14 +104,14 @@ impl Head {
     }
 }
 
-/// How much of the request's body is still to come.
+/// The unread rest of the request's body.
 #[derive(Debug, Clone, Copy)]
 enum Body {
     Sized { left: u64 },
     Chunk { left: u64 },
 }
 
-/// One request, and the way to answer it. Reads as the request's body.
+/// A request and its answer. Implements `Read` for the request's body.
 #[derive(Debug)]
 pub struct Exchange<'a> {
     /// The request's head.
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_taken_apart() {
+    fn a_head_is_parsed() {
         let head = head("GET /slow?x=1&ms=20 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nrest");
         let head = head.unwrap().unwrap();
         assert_eq!((head.method.as_str(), head.path.as_str()), ("GET", "/slow"));
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused() {
+    fn a_malformed_request_is_refused() {
         assert!(head("").unwrap().is_none());
         for bad in [
             "GET /\r\n\r\n",

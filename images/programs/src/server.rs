@@ -1,5 +1,5 @@
 //! Accepts connections, one thread each, and stops gracefully: on SIGTERM no connection is accepted
-//! any more, the requests at work are finished, and the program ends with 0.
+//! any more, running requests are finished, and the program ends with 0.
 
 use std::{
     io::{self, BufReader, Write},
@@ -40,7 +40,7 @@ pub fn run(respond: Respond) -> ExitCode {
     }
 }
 
-/// Listens on every address of the container, IPv6 too where there is it.
+/// Listens on every address of the container, including IPv6 if available.
 ///
 /// # Errors
 /// If the port is taken.
@@ -49,7 +49,7 @@ pub fn listen(port: u16) -> io::Result<TcpListener> {
         .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
 }
 
-/// Answers until SIGTERM or SIGINT, then finishes what is at work.
+/// Answers until SIGTERM or SIGINT, then finishes running requests.
 ///
 /// # Errors
 /// If the listening socket breaks or signals cannot be handled.
@@ -70,7 +70,7 @@ pub fn serve(listener: &TcpListener, respond: Respond) -> io::Result<()> {
     Ok(())
 }
 
-/// How many requests are at work, and whether new ones are welcome.
+/// The number of running requests, and whether new ones are accepted.
 #[derive(Debug, Default)]
 struct Work {
     requests: Mutex<usize>,
@@ -100,7 +100,7 @@ impl Work {
     }
 }
 
-/// One request at work.
+/// A running request.
 struct Request(Arc<Work>);
 
 impl Drop for Request {
@@ -136,7 +136,7 @@ fn loopback_of(own: SocketAddr) -> std::net::IpAddr {
     }
 }
 
-/// Connections that the kernel had already accepted when the signal came get their answer too.
+/// Answers connections that the kernel accepted before the signal.
 fn take_the_queued(listener: &TcpListener, respond: Respond, work: &Arc<Work>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     while let Ok((connection, _)) = listener.accept() {
@@ -156,7 +156,7 @@ fn begin(connection: TcpStream, respond: Respond, work: &Arc<Work>) {
     }
 }
 
-/// At the container's limit of threads: says so instead of leaving the client in the dark.
+/// Answers 503 at the container's limit of threads.
 fn refuse(connection: io::Result<TcpStream>) {
     let answer =
         b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -187,7 +187,7 @@ fn answer_one(
     let Some(head) = Head::read(reader)? else {
         return Ok(false);
     };
-    // An upgraded connection may live for ever: stopping does not wait for it.
+    // An upgraded connection may never end: stopping does not wait for it.
     let at_work = head.header("upgrade").is_none().then(|| work.begin());
     let mut exchange = Exchange::new(head, reader, work.is_stopping())?;
     respond(&mut exchange)?;

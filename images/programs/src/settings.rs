@@ -1,4 +1,4 @@
-//! What the environment says.
+//! Settings from the environment.
 
 use std::{env, str::FromStr, thread, time::Duration};
 
@@ -10,7 +10,7 @@ pub fn variable<T: FromStr>(name: &str, default: T) -> T {
         .unwrap_or(default)
 }
 
-/// Who this process is, as the runner told it.
+/// The identity of this process, as set by the runner.
 pub fn identity() -> String {
     let told = |name: &str| env::var(name).unwrap_or_else(|_| "-".to_owned());
     format!(
@@ -22,7 +22,7 @@ pub fn identity() -> String {
     )
 }
 
-/// Takes its time: being slow is what a sample service is asked to do here.
+/// Sleeps: slowness is the purpose of this sample service.
 #[allow(
     clippy::disallowed_methods,
     reason = "the delay itself is the service asked for"

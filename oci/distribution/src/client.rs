@@ -1,13 +1,13 @@
-//! The other side of the protocol: pulls images from a registry into a store, and pushes blobs to one.
+//! The client: pulls images from a registry into a store, and pushes blobs to a registry.
 //!
-//! - [`Remote`]: a registry, and how to speak to it.
+//! - [`Remote`]: a registry and its connection options.
 //! - `auth`: answers its challenges, Basic and Bearer with a token service.
-//! - `fetch`: one blob, going on where a broken transfer ended.
+//! - `fetch`: one blob, with resumption.
 //! - `pull`: an image for a platform.
-//! - `push`: which blobs are missing, and sending them in pieces.
+//! - `push`: missing blobs, sent in pieces.
 //!
-//! What comes is believed by its digest only. Secrets are sent over TLS, or to a registry that its user has said to
-//! speak plain HTTP; they are never part of an error.
+//! Content is trusted by its digest only. Secrets are sent over TLS, or to a registry that is configured for plain HTTP;
+//! they are never part of an error.
 
 mod auth;
 mod error;
@@ -32,15 +32,15 @@ pub use self::{error::Error, pull::Bounds, push::Blob};
 
 /// Most redirects of one request.
 const REDIRECTS: usize = 5;
-/// How long connecting may take.
+/// Time limit for connecting.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// What nobody may see.
+/// A text that is not printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides a text.
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -56,10 +56,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Who we are to a registry.
+/// The credentials for a registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Credentials {
-    /// Nobody.
+    /// None.
     #[default]
     Anonymous,
     /// A user with a password, for Basic authentication and for token services.
@@ -69,44 +69,44 @@ pub enum Credentials {
         /// The password.
         password: Secret,
     },
-    /// The bearer of this token.
+    /// A bearer token.
     Token(Secret),
 }
 
-/// Where a registry is, and how to speak to it.
+/// A registry's address and connection options.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Its address without `/v2/`, such as `https://registry.example:5000`. Plain HTTP only if it says so.
     pub base: String,
-    /// Who we are.
+    /// The credentials.
     pub credentials: Credentials,
-    /// More certificate authorities, in PEM, than the system's.
+    /// Additional certificate authorities, in PEM.
     pub authorities: Option<Vec<u8>>,
-    /// Whether the system's are not believed, then.
+    /// Whether the additional authorities replace the system's.
     pub only_those: bool,
     /// Longest silence before a transfer counts as broken.
     pub silence: Duration,
-    /// Whether the environment's proxies are used.
+    /// Whether to use the proxies of the environment.
     pub proxies: bool,
 }
 
-/// A registry, spoken to over HTTP.
+/// A registry's client.
 #[derive(Debug)]
 pub struct Remote {
     http: reqwest::Client,
     base: Url,
-    /// Its host and port, for people.
+    /// The host and port.
     host: String,
     credentials: Credentials,
-    /// What to present, by what it is for.
+    /// Tokens by scope.
     presented: Mutex<HashMap<String, HeaderValue>>,
 }
 
 impl Remote {
-    /// Speaks to nobody yet.
+    /// Does not connect yet.
     ///
     /// # Errors
-    /// An address or a certificate that is none.
+    /// If the address or a certificate is malformed.
     pub fn new(options: Options) -> Result<Self, Error> {
         let unusable = |reason: String| Error::Unusable {
             base: options.base.clone(),
@@ -117,7 +117,7 @@ impl Remote {
             .parse()
             .map_err(|error| unusable(format!("{error}")))?;
         if !["http", "https"].contains(&base.scheme()) || !base.has_host() {
-            return Err(unusable("it is no http or https address".to_owned()));
+            return Err(unusable("it is not an http or https address".to_owned()));
         }
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT)
@@ -150,7 +150,7 @@ impl Remote {
         })
     }
 
-    /// Its host and port, for people.
+    /// The host and port.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -159,7 +159,7 @@ impl Remote {
         format!("{}{path}", self.base.as_str().trim_end_matches('/'))
     }
 
-    /// Sends a request, once more if it is asked for credentials; `scope` is what they are for.
+    /// Sends a request, and repeats it once with credentials after a challenge; `scope` is that of the token.
     async fn send(
         &self,
         scope: &str,
@@ -200,7 +200,7 @@ impl Remote {
         self.http.request(method, self.url(path))
     }
 
-    /// What to present without being asked.
+    /// The credentials to send without a challenge.
     fn known(&self, scope: &str) -> Result<Option<HeaderValue>, Error> {
         if let Credentials::Token(token) = &self.credentials {
             return auth::bearer(self, token.expose()).map(Some);
@@ -216,15 +216,15 @@ impl Remote {
     }
 
     fn presented(&self) -> MutexGuard<'_, HashMap<String, HeaderValue>> {
-        // Every change is a single step: what a panic left is whole.
+        // Each change is a single step, so a panic leaves a consistent map.
         self.presented
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Follows some redirects, as to where a registry keeps its blobs, and none from TLS to plain HTTP. What was presented
-/// to the registry is not presented to another host.
+/// Follows a limited number of redirects, such as to blob storage, but none from TLS to plain HTTP. Credentials are not
+/// sent to another host.
 fn redirects(only_tls: bool) -> Policy {
     Policy::custom(move |attempt| {
         if attempt.previous().len() > REDIRECTS {

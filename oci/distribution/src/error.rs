@@ -1,4 +1,4 @@
-//! Why something was not done, as the OCI distribution specification words it ("Error Codes").
+//! Errors with the codes of the OCI distribution specification ("Error Codes").
 
 use axum::{
     Json,
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::name::{BadName, Name};
 
-/// Why something was not done.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The repository has no such blob.
@@ -21,41 +21,41 @@ pub enum Error {
         /// The blob.
         digest: Digest,
     },
-    /// An upload's request makes no sense.
+    /// A malformed upload request.
     #[error("the upload is invalid: {0}")]
     UploadInvalid(String),
-    /// An upload that was never begun, has ended, or rested for too long.
-    #[error("there is no upload {0}: it was never begun, has ended, or rested for too long")]
+    /// An upload that does not exist, has ended, or has expired.
+    #[error("there is no upload {0}: it does not exist, has ended, or has expired")]
     UploadUnknown(String),
     /// Another request writes to the upload.
     #[error("another request is writing to the upload {0}")]
     UploadBusy(String),
-    /// A piece of an upload does not follow what came before.
-    #[error("the piece should begin at byte {expected}, and begins at byte {found}")]
+    /// A piece of an upload does not follow the previous one.
+    #[error("the piece begins at byte {found}, but the upload continues at byte {expected}")]
     OutOfOrder {
-        /// Bytes that came before.
+        /// Bytes received before.
         expected: u64,
-        /// Where the piece says that it begins.
+        /// The first byte of the piece.
         found: u64,
     },
-    /// A part of a blob was asked for that it does not have.
+    /// The requested range is outside of the blob.
     #[error("the blob has {0} bytes: no such range")]
     NoSuchRange(u64),
-    /// Content that does not have its digest, or a digest that is none.
+    /// Content that does not match its digest, or a malformed digest.
     #[error("{0}")]
     DigestInvalid(String),
-    /// A length that is not what was announced.
+    /// The length differs from the announced one.
     #[error("{0}")]
     SizeInvalid(String),
-    /// A manifest refers to what the repository does not have.
+    /// A manifest refers to content that the repository does not have.
     #[error("the manifest refers to {digest}, which was not pushed to {name}")]
     ManifestBlobUnknown {
         /// The repository.
         name: Name,
-        /// What is missing.
+        /// The missing digest.
         digest: Digest,
     },
-    /// A manifest makes no sense.
+    /// A malformed manifest.
     #[error("the manifest is invalid: {0}")]
     ManifestInvalid(String),
     /// No such manifest or tag.
@@ -66,19 +66,19 @@ pub enum Error {
         /// A tag or digest.
         reference: String,
     },
-    /// Not a repository's name, or not a tag.
+    /// A malformed repository name or tag.
     #[error(transparent)]
     NameInvalid(#[from] BadName),
-    /// Nothing was ever pushed there.
+    /// The repository has no content.
     #[error("there is no repository {0}")]
     NameUnknown(Name),
-    /// A page's parameters make no sense.
+    /// Malformed page parameters.
     #[error("n={0:?} is not a number of results")]
     PageInvalid(String),
-    /// The method does not go with the path.
+    /// The path does not support the method.
     #[error("{0}")]
     Unsupported(String),
-    /// A bound of [`crate::Limits`] is exceeded.
+    /// A limit of [`crate::Limits`] is exceeded.
     #[error("{what} is larger than the limit of {limit} bytes")]
     TooLarge {
         /// What was measured.
@@ -86,27 +86,27 @@ pub enum Error {
         /// Bytes.
         limit: u64,
     },
-    /// As many as there may be.
+    /// The limit of their number is reached.
     #[error("there are {limit} {what} already, as many as the registry allows")]
     TooMany {
-        /// Of what.
+        /// What is limited.
         what: &'static str,
-        /// The bound.
+        /// The limit.
         limit: u64,
     },
-    /// Nothing was received for too long.
-    #[error("nothing was received for too long: the request was given up")]
+    /// The client was silent for too long.
+    #[error("the client was silent for too long")]
     Idle,
     /// The connection broke.
     #[error("the request was cut off half-way: {0}")]
     CutOff(String),
-    /// The store refused.
+    /// An error of the store.
     #[error(transparent)]
     Store(#[from] tucano_oci_image::Error),
-    /// The database of references refused.
-    #[error("the registry's database refused: {0}")]
+    /// An error of the database of references.
+    #[error("the registry's database failed: {0}")]
     Database(#[from] rusqlite::Error),
-    /// The database of references is of a newer program.
+    /// The database of references was written by a newer program.
     #[error("the registry's database has schema {found}, this program knows {known}")]
     Newer {
         /// The schema in the file.
@@ -114,13 +114,13 @@ pub enum Error {
         /// The newest schema that this program knows.
         known: i64,
     },
-    /// Work on a thread of its own failed.
+    /// Blocking work failed.
     #[error("the registry failed: {0}")]
     Failed(String),
 }
 
 impl Error {
-    /// The identifier of the specification, or one beside them where it has none.
+    /// The specification's error code, or one of our own if it has none.
     pub fn code(&self) -> &'static str {
         match self {
             Self::BlobUnknown { .. } => "BLOB_UNKNOWN",
@@ -173,7 +173,7 @@ impl Error {
         }
     }
 
-    /// Whether room on the disk would have helped.
+    /// Whether the disk or the database is full.
     pub fn is_full(&self) -> bool {
         match self {
             Self::Store(error) => error.code() == "disk_full",

@@ -1,5 +1,5 @@
-//! The protocol: OCI distribution specification 1.1, "Endpoints". A repository's name may have slashes, and may look
-//! like an endpoint itself, so paths are taken apart from their end.
+//! The protocol: OCI distribution specification 1.1, "Endpoints". A repository's name may contain slashes, and may look
+//! like an endpoint, so paths are parsed from their end.
 
 mod blobs;
 mod body;
@@ -23,7 +23,7 @@ use serde_json::json;
 use self::endpoint::Endpoint;
 use crate::{error::Error, name::Name, references::Page, registry::Registry};
 
-/// Says that this is a registry; older clients look for it.
+/// Identifies a registry to older clients.
 pub const API_VERSION: (HeaderName, HeaderValue) = (
     HeaderName::from_static("docker-distribution-api-version"),
     HeaderValue::from_static("registry/2.0"),
@@ -31,7 +31,7 @@ pub const API_VERSION: (HeaderName, HeaderValue) = (
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// The routes of a registry: all that begins with `/v2/`.
+/// The routes of a registry: all paths below `/v2/`.
 pub fn router<S: Clone + Send + Sync + 'static>(registry: Registry) -> Router<S> {
     let answer = any(answer);
     Router::new()
@@ -41,7 +41,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(registry: Registry) -> Router<S>
         .with_state(Arc::new(registry))
 }
 
-/// Everything that stands behind a question mark, in any request.
+/// The query parameters of all requests.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Asked {
@@ -134,7 +134,7 @@ impl Asked {
     }
 }
 
-/// Where the list goes on. Names and tags need no escapes in a query.
+/// The link to the next page. Names and tags need no escapes in a query.
 fn next_page(
     more: bool,
     path: &str,
@@ -151,7 +151,7 @@ fn unsupported(request: &Request) -> Error {
     Error::Unsupported(format!("{path} does not take {}", request.method()))
 }
 
-/// Runs what reads and writes files where it holds up nothing else.
+/// Runs blocking work on a blocking thread.
 async fn blocking<T: Send + 'static>(
     registry: &Registry,
     work: impl FnOnce(&Registry) -> Result<T, Error> + Send + 'static,

@@ -1,8 +1,8 @@
-//! Bounds on what a registry takes in.
+//! Limits of a registry.
 
 use std::time::Duration;
 
-/// Every bound, each with a default.
+/// The limits of a registry.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Largest blob.
@@ -11,7 +11,7 @@ pub struct Limits {
     pub manifest_bytes: u64,
     /// Most uploads at once.
     pub sessions: usize,
-    /// Longest time that an upload may rest before it is given up.
+    /// Longest idle time of an upload before it is removed.
     pub session_idle: Duration,
     /// Longest silence within a request's body.
     pub body_idle: Duration,
@@ -21,7 +21,7 @@ pub struct Limits {
     pub tags: u64,
     /// Most manifests of a repository.
     pub manifests: u64,
-    /// How long blobs and manifests are kept that no tag leads to.
+    /// How long blobs and manifests without a tag are kept.
     pub untagged_kept: Duration,
     /// Largest database of references.
     pub database_bytes: u64,

@@ -1,4 +1,4 @@
-//! Manifests and indexes, in OCI's and in Docker's words, checked for what a registry must know of them.
+//! Parses OCI's and Docker's manifests and indexes as far as a registry needs them.
 
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest, MediaType};
 use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
@@ -11,7 +11,7 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-/// Layers that are somebody else's to distribute, and so are not pushed.
+/// Layers that only their vendor may distribute, which are not pushed.
 const FOREIGN: [&str; 4] = [
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
@@ -19,32 +19,32 @@ const FOREIGN: [&str; 4] = [
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
 ];
 
-/// What a registry must know of a manifest or index.
+/// The parts of a manifest or index that a registry uses.
 #[derive(Debug)]
 pub(crate) struct Manifest {
-    /// Of its bytes.
+    /// The digest of its bytes.
     pub(crate) digest: Digest,
     pub(crate) media_type: String,
     pub(crate) bytes: u64,
-    /// The manifest that this one is about.
+    /// The subject of this manifest.
     pub(crate) subject: Option<Digest>,
-    /// By which a list of referrers may be filtered.
+    /// The type by which referrers are filtered.
     pub(crate) artifact_type: Option<String>,
     pub(crate) annotations: Option<Value>,
-    /// What it refers to and the repository must have.
+    /// The references that the repository must have.
     pub(crate) targets: Vec<Target>,
 }
 
-/// What a manifest refers to.
+/// A reference of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) digest: Digest,
     pub(crate) bytes: u64,
-    /// Or else a blob.
+    /// Whether it is a manifest, not a blob.
     pub(crate) is_manifest: bool,
 }
 
-/// What tells an index from a manifest, whatever the type it goes by.
+/// Distinguishes an index from a manifest independently of its type.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kind {
@@ -55,10 +55,10 @@ struct Kind {
 }
 
 impl Manifest {
-    /// Reads one that goes by `content_type`.
+    /// Parses a document of this `content_type`.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Why it is invalid.
     pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, Error> {
         let kind: Kind = parse(bytes)?;
         let media_type = media_type(&kind, content_type)?;
@@ -66,18 +66,18 @@ impl Manifest {
             OCI_INDEX | DOCKER_LIST => true,
             OCI_MANIFEST | DOCKER_MANIFEST => false,
             other => {
-                let expected = "manifests and indexes of OCI, and Docker's of schema 2, are taken";
+                let expected = "supported are OCI manifests and indexes, and Docker's of schema 2";
                 return Err(invalid(format!(
                     "its type {other:?} is unknown: {expected}"
                 )));
             }
         };
-        // Readers that go by the type and readers that go by the content must see the same.
+        // Readers that use the type and readers that use the content must agree.
         if is_index != kind.manifests.is_some()
             || is_index == (kind.config.is_some() || kind.layers.is_some())
         {
             return Err(invalid(format!(
-                "its content is not what {media_type} says"
+                "its content does not match the type {media_type}"
             )));
         }
         let manifest = match is_index {
@@ -137,7 +137,7 @@ impl Manifest {
     }
 }
 
-/// The type that it goes by and the one that it says itself must be the same; one of them is enough.
+/// The `Content-Type` and the `mediaType` must be equal; one of them is enough.
 fn media_type(kind: &Kind, content_type: Option<&str>) -> Result<String, Error> {
     let content_type = content_type.map(|it| it.split(';').next().unwrap_or(it).trim());
     match (content_type, kind.media_type.as_deref()) {
@@ -146,7 +146,7 @@ fn media_type(kind: &Kind, content_type: Option<&str>) -> Result<String, Error> 
         ))),
         (Some(media_type), _) | (None, Some(media_type)) => Ok(media_type.to_owned()),
         (None, None) => Err(invalid(
-            "neither Content-Type nor mediaType say what it is".to_owned(),
+            "it has neither Content-Type nor mediaType".to_owned(),
         )),
     }
 }
@@ -222,7 +222,7 @@ mod tests {
         manifest["subject"] = descriptor(OCI_MANIFEST, 9);
         let read_image = read(&manifest, Some(OCI_MANIFEST)).unwrap();
         let sizes: Vec<u64> = read_image.targets.iter().map(|it| it.bytes).collect();
-        assert_eq!(sizes, [2, 1], "what is foreign was not pushed");
+        assert_eq!(sizes, [2, 1], "foreign layers are not pushed");
         assert!(read_image.subject.is_some());
         assert_eq!(
             read_image.artifact_type.unwrap(),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn one_type_is_enough_and_two_must_agree() {
+    fn one_type_suffices_and_two_must_agree() {
         assert!(read(&image(), None).is_ok());
         let mut silent = image();
         silent.as_object_mut().unwrap().remove("mediaType");
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_readers_could_take_for_two_things_is_refused() {
+    fn an_ambiguous_document_is_refused() {
         let mut both = image();
         both["manifests"] = json!([]);
         assert!(read(&both, None).is_err());

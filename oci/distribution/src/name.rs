@@ -9,7 +9,7 @@ const NAME_BYTES: usize = 255;
 /// Most bytes of a tag.
 const TAG_BYTES: usize = 128;
 
-/// Why a text is no name, tag or reference.
+/// Why a name, tag or reference is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
     /// Not a repository's name.
@@ -18,15 +18,17 @@ pub enum BadName {
     )]
     Repository(String),
     /// Not a tag.
-    #[error("{0:?} is no tag: letters, digits, `_`, `.` and `-`, at most {TAG_BYTES} characters")]
+    #[error(
+        "{0:?} is not a tag: letters, digits, `_`, `.` and `-`, at most {TAG_BYTES} characters"
+    )]
     Tag(String),
     /// Not a digest that can be used.
     #[error(
         "{0:?} is no digest: sha256: and 64 hexadecimal digits, or sha512: and 128 hexadecimal digits"
     )]
     Digest(String),
-    /// Neither tag nor digest follows the name.
-    #[error("{0:?} names no image: write name:tag or name@sha256:…")]
+    /// The tag or digest is missing.
+    #[error("{0:?} is not a reference: write name:tag or name@sha256:…")]
     Reference(String),
 }
 
@@ -41,9 +43,9 @@ pub struct Tag(String);
 /// One image of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
-    /// The one that has this tag now.
+    /// By tag.
     Tag(Tag),
-    /// The one whose manifest or index has this digest.
+    /// By the digest of its manifest or index.
     Digest(Digest),
 }
 
@@ -52,7 +54,7 @@ pub enum Which {
 pub struct Reference {
     /// The repository.
     pub name: Name,
-    /// The image.
+    /// The tag or digest.
     pub which: Which,
 }
 
@@ -124,7 +126,7 @@ impl FromStr for Reference {
     }
 }
 
-/// A digest by one of the algorithms in use. Manifests go by SHA-256 only, which is found out when one is looked for.
+/// A digest of a supported algorithm.
 pub(crate) fn digest(text: &str) -> Result<Digest, BadName> {
     let is_known = text.starts_with("sha256:") || text.starts_with("sha512:");
     let digest = is_known.then(|| text.parse().ok()).flatten();
@@ -186,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_as_the_specification_has_them() {
+    fn names_follow_the_specification() {
         for good in ["a", "hello", "a/b/c", "a.b_c__d-e--f/0", "blobs/uploads"] {
             assert_eq!(good.parse::<Name>().unwrap().as_str(), good);
         }
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_as_the_specification_has_them() {
+    fn tags_follow_the_specification() {
         for good in ["1", "_x", "V1.0-rc.1", "latest", &"a".repeat(128)] {
             assert!(good.parse::<Tag>().is_ok(), "{good}");
         }
@@ -241,7 +243,7 @@ mod tests {
             let error = bad.parse::<Reference>().map(|it| it.to_string());
             match error {
                 Err(error) => assert!(error.to_string().contains(part), "{bad}: {error}"),
-                // A digest alone has the shape of a name with a tag: whoever takes both looks for a digest first.
+                // A digest alone looks like a name with a tag, so callers that accept both try a digest first.
                 Ok(text) => assert_eq!(text, digest),
             }
         }

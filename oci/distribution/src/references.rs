@@ -1,5 +1,4 @@
-//! Which repository has which blobs, manifests and tags: in SQLite, so that each change is whole and on disk when it is
-//! acknowledged.
+//! The blobs, manifests and tags of each repository, in SQLite: each change is atomic and on disk when it is acknowledged.
 
 use std::{
     collections::HashSet,
@@ -23,7 +22,7 @@ mod tests;
 
 pub(crate) use self::lists::{Page, Referrer};
 
-/// Version of the schema below, kept in `user_version`.
+/// Version of the schema below, stored in `user_version`.
 const SCHEMA: i64 = 1;
 
 /// `pushed_at` is in seconds since 1970.
@@ -48,7 +47,7 @@ const CREATE: &str = "
     CREATE INDEX tagged ON tags (repository, digest);
 ";
 
-/// Other digests than its own that a manifest was pushed by. It came later than the others, to databases that were there.
+/// Additional digests under which a manifest was pushed. This table was added later, to existing databases.
 const ALIASES: &str = "
     CREATE TABLE IF NOT EXISTS aliases (
         repository TEXT NOT NULL, alias TEXT NOT NULL, digest TEXT NOT NULL,
@@ -60,7 +59,7 @@ const ALIASES: &str = "
 /// A manifest's own digest, where `?2` may be an alias.
 const OWN: &str = "coalesce((SELECT digest FROM aliases WHERE repository = ?1 AND alias = ?2), ?2)";
 
-/// What tags and recent pushes (`?1`: since when) lead to, and what refers to that.
+/// What is reachable from tags and recent pushes (since `?1`), and the manifests that refer to it.
 const LIVE: &str = "
     WITH RECURSIVE live (repository, digest) AS (
         SELECT repository, digest FROM tags
@@ -77,7 +76,7 @@ pub(crate) struct References {
     connection: Connection,
 }
 
-/// A manifest as a repository has it.
+/// A manifest of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) digest: Digest,
@@ -85,7 +84,7 @@ pub(crate) struct Stored {
 }
 
 impl References {
-    /// Opens or creates the file; it grows to `limit_bytes` at most.
+    /// Opens or creates the file, which is limited to `limit_bytes`.
     pub(crate) fn open(path: &Path, limit_bytes: u64) -> Result<Self, Error> {
         let mut connection = Connection::open(path)?;
         configure(&connection, limit_bytes)?;
@@ -107,7 +106,7 @@ impl References {
         Ok(Self { connection })
     }
 
-    /// Adds a blob to a repository, or makes it new again.
+    /// Adds a blob to a repository, or renews its time of push.
     pub(crate) fn add_blob(
         &mut self,
         name: &Name,
@@ -131,14 +130,14 @@ impl References {
         )
     }
 
-    /// Makes a blob new again that was told to be there: whoever asked will not push it.
+    /// Renews the time of push of a blob whose existence was reported: the client will not push it.
     pub(crate) fn renew_blob(
         &self,
         name: &Name,
         digest: &Digest,
         kept: Duration,
     ) -> Result<(), Error> {
-        // Not each time: it takes a sync of the disk.
+        // Not each time, since it requires a sync.
         let half_way = now() - seconds(kept / 2);
         self.connection.execute(
             "UPDATE blobs SET pushed_at = ?3 WHERE repository = ?1 AND digest = ?2 AND pushed_at < ?4",
@@ -147,7 +146,7 @@ impl References {
         Ok(())
     }
 
-    /// Whether a manifest of the repository refers to it.
+    /// Whether a manifest of the repository refers to the blob.
     pub(crate) fn is_referred_to(&self, name: &Name, digest: &Digest) -> Result<bool, Error> {
         self.exists(
             "SELECT 1 FROM edges WHERE repository = ?1 AND target = ?2",
@@ -155,7 +154,7 @@ impl References {
         )
     }
 
-    /// Takes a blob from a repository; whether it had it.
+    /// Removes a blob from a repository; returns whether it existed.
     pub(crate) fn remove_blob(&self, name: &Name, digest: &Digest) -> Result<bool, Error> {
         let removed = self.connection.execute(
             "DELETE FROM blobs WHERE repository = ?1 AND digest = ?2",
@@ -183,7 +182,7 @@ impl References {
             )?;
             check_count(&transaction, "tags", name, limits.tags)?;
         }
-        // No more of them than manifests: one for each other algorithm.
+        // At most one for each other algorithm, so their number is limited by that of the manifests.
         if let Which::Digest(digest) = which
             && *digest != manifest.digest
         {
@@ -224,7 +223,7 @@ impl References {
         stored.transpose()
     }
 
-    /// Takes a tag, or a manifest and its tags, from a repository; whether it had it.
+    /// Removes a tag, or a manifest and its tags, from a repository; returns whether it existed.
     pub(crate) fn remove_manifest(&self, name: &Name, which: &Which) -> Result<bool, Error> {
         let (sql, key) = match which {
             Which::Tag(tag) => (
@@ -239,7 +238,7 @@ impl References {
         Ok(self.connection.execute(sql, [name.as_str(), key])? > 0)
     }
 
-    /// Forgets what no tag leads to and was not pushed within `kept`; gives what is left.
+    /// Removes what no tag reaches and was not pushed within `kept`; returns the remaining digests.
     pub(crate) fn forget(&mut self, kept: Duration) -> Result<HashSet<Digest>, Error> {
         let since = now() - seconds(kept);
         let transaction = self.connection.transaction()?;

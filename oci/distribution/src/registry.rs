@@ -1,4 +1,4 @@
-//! What is asked of a registry. Blocking: callers on an async runtime use its blocking threads.
+//! The operations of a registry. They block; an async caller runs them on blocking threads.
 
 use std::{
     collections::HashSet,
@@ -17,13 +17,13 @@ use crate::{
     manifest::{Manifest, Target},
     name::{Name, Reference, Which},
     references::{Page, References, Referrer, Stored},
-    sessions::{Session, Sessions, Turn},
+    sessions::{Session, SessionGuard, Sessions},
 };
 
 /// The database's file, in the directory of the blobs' store.
 const DATABASE: &str = "registry.sqlite3";
 
-/// The directory of unfinished uploads' second names, in that of the blobs' store.
+/// The directory of unfinished uploads' hard links, in that of the blobs' store.
 const UPLOADS: &str = "uploads";
 
 /// A registry over a store of blobs.
@@ -40,7 +40,7 @@ struct Inner {
     references: Mutex<References>,
     sessions: Sessions,
     limits: Limits,
-    /// Held for reading while blobs and what refers to them become one; for writing while both are removed.
+    /// Held for reading while blobs and their references are added, and for writing while both are removed.
     gate: RwLock<()>,
 }
 
@@ -48,7 +48,7 @@ impl Registry {
     /// Opens or creates the registry's database in `root`, for blobs in `store`.
     ///
     /// # Errors
-    /// What is wrong with the database.
+    /// If the database cannot be opened.
     pub fn open(root: &Path, store: Store, limits: Limits) -> Result<Self, Error> {
         let references = References::open(&root.join(DATABASE), limits.database_bytes)?;
         Ok(Self {
@@ -63,23 +63,23 @@ impl Registry {
         })
     }
 
-    /// Lets the repository `name` have every blob of the store, wherever it came from. Whoever asks it whether it has a
-    /// blob (`HEAD`) will not push it: it stays as if it had been pushed then.
+    /// Makes every blob of the store available in the repository `name`. A `HEAD` request there renews the blob's time of
+    /// push, since the client will not push it.
     #[must_use]
     pub fn with_pool(mut self, name: Name) -> Self {
         self.pool = Some(name);
         self
     }
 
-    /// The digest of the manifest or index that a reference means now.
+    /// The digest of the manifest or index of a reference.
     ///
     /// # Errors
-    /// [`Error::ManifestUnknown`] if it means none.
+    /// [`Error::ManifestUnknown`] if there is none.
     pub fn find(&self, reference: &Reference) -> Result<Digest, Error> {
         Ok(self.manifest(&reference.name, &reference.which)?.digest)
     }
 
-    /// Some of the tags that there are, as `name:tag`, for people; at most `most`.
+    /// At most `most` of the tags, as `name:tag`, for error messages.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -87,11 +87,11 @@ impl Registry {
         self.references().some_tags(most)
     }
 
-    /// Forgets what no tag leads to and was not pushed lately, and lets `remove` remove blobs while nothing is pushed:
-    /// all but those that it is given.
+    /// Removes references that no tag reaches and that were not pushed lately. Then calls `remove` with the digests to
+    /// keep, to remove all other blobs, while pushes are blocked.
     ///
     /// # Errors
-    /// If the database cannot be changed: then `remove` is not called.
+    /// If the database cannot be changed: `remove` is not called then.
     pub fn collect<T>(&self, remove: impl FnOnce(HashSet<Digest>) -> T) -> Result<T, Error> {
         let _alone = self
             .inner
@@ -102,15 +102,15 @@ impl Registry {
         Ok(remove(kept))
     }
 
-    /// Gives up uploads that have rested for too long. Never ends.
+    /// Removes idle uploads. Never ends.
     pub async fn give_up_uploads(&self) {
         let often = (self.inner.limits.session_idle / 4)
             .clamp(Duration::from_millis(10), Duration::from_secs(30));
         loop {
             tokio::time::sleep(often).await;
-            let given_up = self.inner.sessions.give_up(self.inner.limits.session_idle);
-            if given_up > 0 {
-                tracing::info!(given_up, "gave up uploads that rested for too long");
+            let expired = self.inner.sessions.expire(self.inner.limits.session_idle);
+            if expired > 0 {
+                tracing::info!(expired, "removed idle uploads");
             }
         }
     }
@@ -134,17 +134,22 @@ impl Registry {
             .begin(name, self.inner.limits.sessions, begin)
     }
 
-    /// Makes an upload a blob of the repository. Whatever comes of it, the upload has ended.
-    pub(crate) fn finish(&self, name: &Name, mut turn: Turn, digest: &Digest) -> Result<(), Error> {
-        let upload = turn.take(&self.inner.store);
-        self.inner.sessions.end(&turn.session);
+    /// Makes an upload a blob of the repository. The upload ends, also after an error.
+    pub(crate) fn finish(
+        &self,
+        name: &Name,
+        mut session: SessionGuard,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        let upload = session.take(&self.inner.store);
+        self.inner.sessions.end(&session.session);
         let upload = upload?;
         let _gate = self.enter();
         self.inner.store.finish_upload(upload, digest)?;
         self.references().add_blob(name, digest, &self.inner.limits)
     }
 
-    /// Gives the repository a blob that is stored already; whether it is.
+    /// Adds a blob that another repository has; returns whether it is stored.
     pub(crate) fn mount(
         &self,
         name: &Name,
@@ -164,7 +169,7 @@ impl Registry {
         Ok(true)
     }
 
-    /// A blob of the repository, open, and its size. It counts as new for a while; in the pool, if it is to be `held`.
+    /// Opens a blob of the repository; returns its size too. Renews its time of push; in the pool only if it is `held`.
     pub(crate) fn blob(
         &self,
         name: &Name,
@@ -176,7 +181,7 @@ impl Registry {
         if !references.has_blob(name, digest)? {
             if !self.is_pooled(name, digest) {
                 drop(references);
-                return self.open_coming(name, digest, held);
+                return self.open_pending(name, digest, held);
             }
             if held {
                 references.add_blob(name, digest, &self.inner.limits)?;
@@ -184,8 +189,8 @@ impl Registry {
         } else if let Err(error) =
             references.renew_blob(name, digest, self.inner.limits.untagged_kept)
         {
-            // It can be read all the same.
-            tracing::warn!(%error, %digest, "cannot note that a blob is in use");
+            // It can be read nevertheless.
+            tracing::warn!(%error, %digest, "cannot renew a blob's time of push");
         }
         drop(references);
         self.open_stored(name, digest)
@@ -205,7 +210,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes a manifest whose blobs are all there; gives what it is.
+    /// Stores a manifest whose blobs all exist; returns its parsed form.
     pub(crate) fn put_manifest(
         &self,
         name: &Name,
@@ -226,7 +231,7 @@ impl Registry {
             self.check_target(name, target)?;
         }
         self.inner.store.ingest_blob(&manifest.digest, bytes)?;
-        // By the digest that it was pushed by, indexes refer to it.
+        // Indexes refer to it by the digest under which it was pushed.
         if let Some(alias) = alias.filter(|alias| **alias != manifest.digest) {
             self.inner.store.ingest_blob(alias, bytes)?;
         }
@@ -246,7 +251,7 @@ impl Registry {
         })
     }
 
-    /// A manifest's file, open, and its size.
+    /// Opens a manifest's file; returns its size too.
     pub(crate) fn open_manifest(
         &self,
         name: &Name,
@@ -322,23 +327,23 @@ impl Registry {
         self.pool.as_ref() == Some(name) && self.inner.store.contains(digest)
     }
 
-    /// The pool also gives what an import under way has brought, and does not say that it has it.
-    fn open_coming(&self, name: &Name, digest: &Digest, held: bool) -> Result<(File, u64), Error> {
+    /// The pool also serves pending blobs of an import, but does not report their existence.
+    fn open_pending(&self, name: &Name, digest: &Digest, held: bool) -> Result<(File, u64), Error> {
         if held || self.pool.as_ref() != Some(name) {
             return Err(self.blob_unknown(name, digest));
         }
-        let coming = self.inner.store.open_coming(digest);
+        let coming = self.inner.store.open_pending(digest);
         coming.map_err(|error| match error.code() {
             "not_found" => self.blob_unknown(name, digest),
             _ => error.into(),
         })
     }
 
-    /// One that the disk has damaged is gone with this: whoever has it may send it again.
+    /// A blob that the disk has damaged is removed, so that it can be pushed again.
     fn open_stored(&self, name: &Name, digest: &Digest) -> Result<(File, u64), Error> {
         self.inner
             .store
-            .open_checked(digest)
+            .open_verified(digest)
             .map_err(|error| match error.code() {
                 "not_found" | "digest_mismatch" => self.blob_unknown(name, digest),
                 _ => error.into(),
@@ -360,7 +365,7 @@ impl Registry {
     }
 
     fn references(&self) -> MutexGuard<'_, References> {
-        // Changes are transactions: what a panic left is whole.
+        // Changes are transactions, so a panic leaves a consistent database.
         self.inner
             .references
             .lock()
@@ -374,6 +379,6 @@ fn check_digest(bytes: &[u8], expected: &Digest) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::DigestInvalid(format!(
-        "the manifest should have the digest {expected}, and has {actual}"
+        "the manifest's digest is {actual}, not {expected}"
     )))
 }

@@ -1,6 +1,6 @@
-//! Uploads under way. What has come of one is in a scratch file, and a second name of that file below `uploads/`, in a
-//! directory named after its repository, keeps it over a crash. The next program reads it into a new scratch file when the
-//! upload goes on: what a digest is made of is not on disk.
+//! Unfinished uploads. The received part of one is in a scratch file; a hard link below `uploads/`, in a directory named
+//! after the repository, preserves it over a crash. After a restart it is read into a new scratch file when the upload
+//! continues, since the hash state is not on disk.
 
 use std::{
     collections::HashMap,
@@ -20,20 +20,20 @@ use uuid::Uuid;
 
 use crate::{error::Error, name::Name};
 
-/// Before an identifier in a file's name; no part of a repository's name begins so.
+/// Prefix of an identifier in a file name; no part of a repository's name begins with it.
 const LEAF: char = '_';
-/// Bytes of an upload that was left that are read at once.
+/// Buffer size for reading an upload of an earlier run.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Uploads by their identifiers.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     all: Mutex<HashMap<Uuid, Arc<Session>>>,
-    /// Where second names are.
+    /// The directory of hard links.
     directory: PathBuf,
 }
 
-/// A blob on its way in.
+/// An unfinished upload.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: Uuid,
@@ -41,33 +41,33 @@ pub(crate) struct Session {
     upload: Arc<tokio::sync::Mutex<Option<Progress>>>,
     bytes: AtomicU64,
     used_at: Mutex<Instant>,
-    /// The second name of its file.
+    /// The hard link to its file.
     kept: PathBuf,
 }
 
 #[derive(Debug)]
 enum Progress {
     Live(Upload),
-    /// Of an earlier program.
+    /// Left by an earlier run.
     Left,
 }
 
-/// The right to write to an upload; nobody else does meanwhile.
+/// Exclusive access to an upload.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct SessionGuard {
     pub(crate) session: Arc<Session>,
     upload: OwnedMutexGuard<Option<Progress>>,
 }
 
 impl Sessions {
-    /// Finds what an earlier program left in `directory`, at most `limit` uploads.
+    /// Finds unfinished uploads of an earlier run in `directory`, at most `limit`.
     pub(crate) fn open(directory: PathBuf, limit: usize) -> Self {
         let sessions = Self {
             all: Mutex::default(),
             directory: directory.clone(),
         };
         if let Err(error) = sessions.find_left(&directory, limit) {
-            // They would only save their senders some time.
+            // Without them the clients upload again from the start.
             tracing::warn!(%error, directory = %directory.display(), "cannot look for unfinished uploads");
         }
         sessions
@@ -82,7 +82,7 @@ impl Sessions {
             let path = entry?.path();
             if path.is_dir() {
                 self.find_left(&path, limit)?;
-                // One that is not empty stays.
+                // Only an empty directory is removed.
                 fs::remove_dir(&path).ok();
                 continue;
             }
@@ -110,7 +110,7 @@ impl Sessions {
         Some(session)
     }
 
-    /// Begins one, unless there are `limit` already.
+    /// Starts an upload, unless there are `limit` already.
     pub(crate) fn begin(
         &self,
         name: &Name,
@@ -151,14 +151,14 @@ impl Sessions {
             .ok_or_else(|| Error::UploadUnknown(id.chars().take(80).collect()))
     }
 
-    /// Ends one. Its file vanishes with whoever still writes to it.
+    /// Removes an upload. Its file vanishes when the last request that uses it ends.
     pub(crate) fn end(&self, session: &Session) {
         self.all().remove(&session.id);
         session.forget();
     }
 
-    /// Gives up those that nobody has used for `idle`.
-    pub(crate) fn give_up(&self, idle: Duration) -> usize {
+    /// Removes uploads that were not used for `idle`; returns their number.
+    pub(crate) fn expire(&self, idle: Duration) -> usize {
         let mut all = self.all();
         let before = all.len();
         all.retain(|_, session| {
@@ -172,24 +172,24 @@ impl Sessions {
     }
 
     fn all(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Arc<Session>>> {
-        // Every change of the map is a single step: what a panic left is whole.
+        // Each change of the map is a single step, so a panic leaves a consistent map.
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Session {
-    /// Bytes so far.
+    /// The number of received bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
 
-    /// The right to write to it, unless somebody else has it.
-    pub(crate) fn turn(self: &Arc<Self>) -> Result<Turn, Error> {
+    /// Exclusive access, unless another request has it.
+    pub(crate) fn lock(self: &Arc<Self>) -> Result<SessionGuard, Error> {
         self.touch();
         let busy = |_| Error::UploadBusy(self.id.to_string());
         let upload = self.upload.clone().try_lock_owned().map_err(busy)?;
         match upload.is_some() {
-            true => Ok(Turn {
+            true => Ok(SessionGuard {
                 session: self.clone(),
                 upload,
             }),
@@ -197,20 +197,20 @@ impl Session {
         }
     }
 
-    /// Nobody is to find it after a crash.
+    /// Removes the hard link, so that a restart does not find the upload.
     fn forget(&self) {
         match fs::remove_file(&self.kept) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 let path = self.kept.display();
-                tracing::warn!(%error, %path, "cannot remove an upload's second name");
+                tracing::warn!(%error, %path, "cannot remove the hard link of an upload");
             }
             _ => {}
         }
     }
 
-    /// What is left of it in a new file.
+    /// Copies the upload of an earlier run into a new file.
     fn take_up(&self, store: &Store) -> Result<Upload, Error> {
-        let failed = |error: io::Error| Error::Failed(format!("cannot take up an upload: {error}"));
+        let failed = |error: io::Error| Error::Failed(format!("cannot resume an upload: {error}"));
         let mut left = File::open(&self.kept).map_err(failed)?;
         let mut upload = store.begin_upload()?;
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -235,8 +235,8 @@ impl Session {
     }
 }
 
-impl Turn {
-    /// Adds bytes to its end. Blocking. After an error it is of no use any more.
+impl SessionGuard {
+    /// Appends bytes. Blocks. The upload cannot be continued after an error.
     pub(crate) fn write(&mut self, store: &Store, bytes: &[u8]) -> Result<(), Error> {
         let mut upload = self.take(store)?;
         upload.write(bytes)?;
@@ -246,7 +246,7 @@ impl Turn {
         Ok(())
     }
 
-    /// The upload itself: it ends. Blocking.
+    /// Takes the upload out of the session, which ends it. Blocks.
     pub(crate) fn take(&mut self, store: &Store) -> Result<Upload, Error> {
         match self.upload.take() {
             Some(Progress::Live(upload)) => Ok(upload),
@@ -256,12 +256,12 @@ impl Turn {
     }
 }
 
-/// Gives its file a second name, which a crash leaves there.
+/// Creates the hard link that survives a crash.
 fn keep(upload: &Upload, kept: &Path) {
     let directory = kept.parent().unwrap_or(kept);
     let linked = fs::create_dir_all(directory).and_then(|()| fs::hard_link(upload.path(), kept));
     if let Err(error) = linked {
-        // It only has to be sent again if the program ends before it.
+        // The upload starts again only if the program ends first.
         tracing::warn!(%error, path = %kept.display(), "an upload will not survive a restart");
     }
 }
@@ -272,7 +272,7 @@ mod tests {
     use tucano_oci_image::{Limits, Store};
 
     #[test]
-    fn uploads_are_bounded_found_and_given_up() {
+    fn uploads_are_limited_found_and_expired() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path(), Limits::default()).unwrap();
         let (name, other): (Name, Name) = ("a".parse().unwrap(), "b".parse().unwrap());
@@ -290,14 +290,14 @@ mod tests {
             );
         }
 
-        let mut turn = session.turn().unwrap();
-        assert_eq!(session.turn().unwrap_err().status().as_u16(), 409);
-        turn.write(&store, b"abc").unwrap();
+        let mut guard = session.lock().unwrap();
+        assert_eq!(session.lock().unwrap_err().status().as_u16(), 409);
+        guard.write(&store, b"abc").unwrap();
         assert_eq!(session.bytes(), 3);
-        assert_eq!(sessions.give_up(Duration::ZERO), 0, "somebody writes to it");
-        drop(turn);
-        assert_eq!(sessions.give_up(Duration::from_secs(60)), 0);
-        assert_eq!(sessions.give_up(Duration::ZERO), 1);
+        assert_eq!(sessions.expire(Duration::ZERO), 0, "somebody writes to it");
+        drop(guard);
+        assert_eq!(sessions.expire(Duration::from_secs(60)), 0);
+        assert_eq!(sessions.expire(Duration::ZERO), 1);
         assert!(sessions.find(&name, &id).is_err());
         drop(session);
         let scratch = std::fs::read_dir(directory.path().join("ingest")).unwrap();
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_is_found_as_far_as_it_is_an_upload() {
+    fn uploads_of_an_earlier_run_are_found() {
         let directory = tempfile::tempdir().unwrap();
         let kept = directory.path().join("uploads");
         let id = Uuid::new_v4();
@@ -328,6 +328,6 @@ mod tests {
         assert_eq!((left(""), left("a"), left("a/b")), (1, 1, 1));
         drop(sessions);
         assert_eq!(Sessions::open(kept.clone(), 0).all().len(), 0);
-        assert_eq!(left(""), 0, "more than there may be are given up");
+        assert_eq!(left(""), 0, "uploads over the limit are removed");
     }
 }

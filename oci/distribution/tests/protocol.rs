@@ -158,7 +158,7 @@ impl Place {
 }
 
 #[tokio::test]
-async fn it_says_what_it_is_and_what_it_does_not_do() {
+async fn it_reports_its_version_and_unsupported_methods() {
     let place = Place::new();
     for path in ["/v2/", "/v2"] {
         let answer = place.get(path).await;
@@ -193,7 +193,7 @@ async fn it_says_what_it_is_and_what_it_does_not_do() {
 }
 
 #[tokio::test]
-async fn a_blob_is_pushed_at_once_and_read_whole_and_in_parts() {
+async fn a_blob_is_pushed_monolithically_and_read_whole_and_in_ranges() {
     let place = Place::new();
     let digest = place.blob("a/b", "0123456789").await;
     let path = format!("/v2/a/b/blobs/{digest}");
@@ -287,7 +287,7 @@ async fn a_blob_is_pushed_in_pieces_in_order() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_or_given_up_leaves_nothing() {
+async fn a_wrong_or_cancelled_upload_leaves_no_trace() {
     let place = Place::new();
     let digest = digest_of(b"right");
     let location = place.begin().await;
@@ -317,7 +317,7 @@ async fn what_is_wrong_or_given_up_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_broken_connection_keeps_what_came() {
+async fn a_broken_connection_keeps_the_received_part() {
     let place = Place::new();
     let location = place.begin().await;
     let came = stream::iter([Ok::<_, std::io::Error>("abc")]);
@@ -339,7 +339,7 @@ async fn a_broken_connection_keeps_what_came() {
 }
 
 #[tokio::test]
-async fn a_silent_client_is_given_up_and_so_is_an_upload_that_rests() {
+async fn silent_clients_and_idle_uploads_are_removed() {
     let place = Place::with(Limits {
         body_idle: Duration::from_millis(20),
         session_idle: Duration::from_millis(40),
@@ -368,7 +368,7 @@ async fn a_silent_client_is_given_up_and_so_is_an_upload_that_rests() {
 }
 
 #[tokio::test]
-async fn sizes_and_uploads_at_once_are_bounded() {
+async fn sizes_and_concurrent_uploads_are_limited() {
     let place = Place::with(Limits {
         blob_bytes: 4,
         manifest_bytes: 40,
@@ -429,7 +429,7 @@ async fn a_blob_is_mounted_from_another_repository() {
 }
 
 #[tokio::test]
-async fn an_image_is_pushed_pulled_moved_and_deleted() {
+async fn an_image_is_pushed_pulled_retagged_and_deleted() {
     let place = Place::new();
     let first = place.image("team/hello", "1", "layer").await;
     let by_tag = place.get("/v2/team/hello/manifests/1").await;
@@ -474,7 +474,7 @@ async fn an_image_is_pushed_pulled_moved_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_manifest_is_checked_before_it_is_taken() {
+async fn a_manifest_is_checked_before_it_is_stored() {
     let place = Place::new();
     let manifest = place.manifest("a", "layer").await;
     place
@@ -530,7 +530,7 @@ async fn a_manifest_is_checked_before_it_is_taken() {
 }
 
 #[tokio::test]
-async fn lists_come_in_pages() {
+async fn lists_are_paginated() {
     let place = Place::new();
     for tag in ["b", "A", "c"] {
         place.image("x", tag, "layer").await;
@@ -572,7 +572,7 @@ async fn lists_come_in_pages() {
 }
 
 #[tokio::test]
-async fn what_is_about_a_manifest_is_listed() {
+async fn referrers_of_a_manifest_are_listed() {
     let place = Place::new();
     let image = place.image("a", "1", "layer").await;
     let path = format!("/v2/a/referrers/{image}");
@@ -609,7 +609,7 @@ async fn what_is_about_a_manifest_is_listed() {
 }
 
 #[tokio::test]
-async fn what_is_tagged_or_new_is_not_collected() {
+async fn tagged_and_recent_content_is_not_collected() {
     let place = Place::with(Limits {
         untagged_kept: Duration::ZERO,
         ..Limits::default()
@@ -642,7 +642,7 @@ async fn what_is_tagged_or_new_is_not_collected() {
 }
 
 #[tokio::test]
-async fn pushes_at_once_beside_collecting_are_safe() {
+async fn concurrent_pushes_and_collection_are_safe() {
     let place = Place::new();
     let push = async || {
         for _ in 0..10 {
@@ -674,7 +674,7 @@ async fn pushes_at_once_beside_collecting_are_safe() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_a_restart_and_an_upload_goes_on() {
+async fn acknowledged_content_and_uploads_survive_a_restart() {
     let place = Place::new();
     place.image("a", "1", "layer").await;
     let location = place.begin().await;

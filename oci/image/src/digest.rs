@@ -1,4 +1,4 @@
-//! Digests of what streams by: SHA-256, and SHA-512 where a descriptor names it (OCI image specification, "Registered
+//! Digests of streams: SHA-256, and SHA-512 if a descriptor uses it (OCI image specification, "Registered
 //! Algorithms").
 
 use std::io::{self, Read};
@@ -8,14 +8,14 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::error::Error;
 
-/// The algorithms that are known, by the names of their directories, and the bytes of their hashes.
+/// The supported algorithms (also the names of their directories), and the sizes of their hashes in bytes.
 pub(crate) const ALGORITHMS: [(&str, usize); 2] = [("sha256", 32), ("sha512", 64)];
 
-/// A digest in the making, and how much went into it.
+/// Computes a digest and counts the bytes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hasher {
     state: State,
-    /// Bytes so far.
+    /// The number of bytes.
     pub(crate) bytes: u64,
 }
 
@@ -32,7 +32,7 @@ impl Default for State {
 }
 
 impl Hasher {
-    /// By the algorithm of the digest that is expected.
+    /// Uses the algorithm of the expected digest.
     pub(crate) fn like(digest: &Digest) -> Self {
         let state = match digest.algorithm() {
             DigestAlgorithm::Sha512 => State::Sha512(Box::default()),
@@ -57,7 +57,7 @@ impl Hasher {
     }
 }
 
-/// Hashes what is read through it.
+/// Hashes the bytes that are read through it.
 #[derive(Debug)]
 pub(crate) struct Hashing<R> {
     inner: R,
@@ -65,7 +65,7 @@ pub(crate) struct Hashing<R> {
 }
 
 impl<R> Hashing<R> {
-    /// By the algorithm of the digest that is expected.
+    /// Uses the algorithm of the expected digest.
     pub(crate) fn like(digest: &Digest, inner: R) -> Self {
         Self {
             inner,
@@ -87,7 +87,7 @@ pub fn digest_of(bytes: &[u8]) -> Digest {
     digest_of_hash("sha256", &Sha256::digest(bytes))
 }
 
-/// The digest of some bytes, by the algorithm of the one that is expected.
+/// The digest of some bytes by the algorithm of the expected digest.
 pub fn digest_like(expected: &Digest, bytes: &[u8]) -> Digest {
     let mut hasher = Hasher::like(expected);
     hasher.update(bytes);
@@ -117,14 +117,14 @@ pub(crate) fn algorithm(digest: &Digest) -> Result<&'static str, Error> {
     }
 }
 
-/// A digest from a blob's file name, whose length tells the algorithm.
+/// A digest from a blob's file name, whose length determines the algorithm.
 pub(crate) fn from_hex(hex: &str) -> Option<Digest> {
     let is_hash = |(_, bytes): &&(&str, usize)| hex.len() == 2 * bytes;
     let (name, _) = ALGORITHMS.iter().find(is_hash)?;
     format!("{name}:{hex}").parse().ok()
 }
 
-/// A digest from a blob's path in a layout, after `blobs/`; `None` if it is no blob by an algorithm that is known.
+/// A digest from a blob's path in a layout, after `blobs/`; `None` if the algorithm is unknown.
 pub(crate) fn from_blob_path(path: &str) -> Option<Result<Digest, &'static str>> {
     let (directory, hex) = path.split_once('/')?;
     let (name, _) = ALGORITHMS.iter().find(|(name, _)| *name == directory)?;
@@ -150,7 +150,7 @@ mod tests {
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     #[test]
-    fn what_is_read_is_hashed_and_counted() {
+    fn a_stream_is_hashed_and_counted() {
         assert_eq!(digest_of(b"").to_string(), EMPTY);
         let mut stream = Hashing::like(&digest_of(b""), &b"abc"[..]);
         io::copy(&mut stream, &mut io::sink()).unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn sha512_is_known_too() {
+    fn sha512_is_supported() {
         let expected: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
         let digest = digest_like(&expected, b"abc");
         // FIPS 180-4's own example.
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_name_files() {
+    fn digests_map_to_file_names() {
         let digest: Digest = EMPTY.parse().unwrap();
         assert_eq!(from_hex(hex(&digest).unwrap()), Some(digest.clone()));
         let long: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();

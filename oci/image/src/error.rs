@@ -1,4 +1,4 @@
-//! Why an image was not taken.
+//! Why an image was refused.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 use oci_spec::image::Digest;
 use rustix::io::Errno;
 
-/// The codes of what can be wrong with a single layer.
+/// The codes of errors with a single layer.
 const CODES: [&str; 7] = [
     "io",
     "disk_full",
@@ -19,36 +19,36 @@ const CODES: [&str; 7] = [
     "layer_path_escapes",
 ];
 
-/// Why an image was not taken. `code()` is short and stable, for programs.
+/// Why an image was refused. `code()` is short and stable, for programs.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file of the store could not be worked with.
+    /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// Such as `write`.
         action: &'static str,
-        /// What was worked with.
+        /// The file.
         path: PathBuf,
         /// The kernel's reason.
         source: io::Error,
     },
     /// The disk, or the quota on it, is full.
-    #[error("no space left on the disk to {action} {}: free some, or use a larger one", path.display())]
+    #[error("no space left on the disk to {action} {}: free some space, or use a larger disk", path.display())]
     DiskFull {
         /// Such as `write`.
         action: &'static str,
-        /// What was worked with.
+        /// The file.
         path: PathBuf,
         /// The kernel's reason.
         source: io::Error,
     },
-    /// The archive's stream broke.
+    /// Reading the archive's stream failed.
     #[error("the archive could not be received: {0}")]
     Receive(#[source] io::Error),
     /// The archive's stream ended too early.
-    #[error("the archive is truncated: it ends within {within}; send it again, whole")]
+    #[error("the archive is truncated: it ends within {within}; send it again")]
     ArchiveTruncated {
-        /// What was cut.
+        /// The truncated part.
         within: String,
     },
     /// Not a tar, or a broken one.
@@ -57,10 +57,10 @@ pub enum Error {
          `skopeo copy … oci-archive:FILE`"
     )]
     NotAnArchive {
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
-    /// Something well-formed that this implementation does not take.
+    /// Something valid that this implementation does not support.
     #[error("{what} is not supported{hint}")]
     Unsupported {
         /// What was found.
@@ -68,15 +68,15 @@ pub enum Error {
         /// What to use instead; begins with a separator, or is empty.
         hint: &'static str,
     },
-    /// A bound of [`crate::Limits`] is exceeded.
+    /// A limit of [`crate::Limits`] is exceeded.
     #[error("{what} is larger than the limit of {limit}")]
     TooLarge {
         /// What was measured.
         what: String,
-        /// The bound with its unit.
+        /// The limit with its unit.
         limit: String,
     },
-    /// A document is not what it should be.
+    /// A document cannot be parsed.
     #[error("{what} is malformed: {source}")]
     Document {
         /// Which document.
@@ -84,7 +84,7 @@ pub enum Error {
         /// Where and why.
         source: serde_json::Error,
     },
-    /// A document is well-formed and makes no sense.
+    /// A document is well-formed, but inconsistent.
     #[error("{what} is malformed: {reason}")]
     Malformed {
         /// Which part of the image.
@@ -92,18 +92,18 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// Content does not have the digest it goes by.
-    #[error("{what} does not have its digest: it should be {expected} and is {actual}")]
+    /// Content does not match its digest.
+    #[error("{what} does not match its digest: expected {expected}, found {actual}")]
     DigestMismatch {
         /// Which part of the image.
         what: String,
-        /// The digest it goes by.
+        /// The expected digest.
         expected: Digest,
-        /// The digest it has.
+        /// The actual digest.
         actual: Digest,
     },
-    /// A blob's length is not what its descriptor says.
-    #[error("{what} is {actual} bytes long, and should be {expected}")]
+    /// A blob's size differs from its descriptor's.
+    #[error("{what} has {actual} bytes, and its descriptor says {expected}")]
     SizeMismatch {
         /// Which part of the image.
         what: String,
@@ -120,29 +120,29 @@ pub enum Error {
         /// Its digest.
         digest: Digest,
     },
-    /// More than one image would do.
+    /// More than one image matches.
     #[error(
-        "the archive holds several images ({}); say which one by its name, or send one with a single image",
+        "the archive has several images ({}); select one by its name, or send an archive with a single image",
         names.join(", ")
     )]
     SeveralImages {
         /// Their names or digests.
         names: Vec<String>,
     },
-    /// The image asked for by name is not among those of the archive.
-    #[error("the archive holds no image {wanted:?}, only {}", names.join(", "))]
+    /// The archive has no image with the requested name.
+    #[error("the archive has no image {wanted:?}, only {}", names.join(", "))]
     NoSuchImage {
-        /// The name asked for.
+        /// The requested name.
         wanted: String,
-        /// The names or digests of those that are there.
+        /// The existing names or digests.
         names: Vec<String>,
     },
-    /// The image is for other machines.
-    #[error("the image is for {}, and the nodes need {wanted}", has.join(", "))]
+    /// The image is for other platforms.
+    #[error("the image is for {}, but the nodes need {wanted}", has.join(", "))]
     WrongArchitecture {
-        /// The platforms that it is for.
+        /// The image's platforms.
         has: Vec<String>,
-        /// The platform asked for.
+        /// The nodes' platform.
         wanted: String,
     },
     /// A path in a layer leads out of it.
@@ -153,7 +153,7 @@ pub enum Error {
         /// As the entry has it.
         path: String,
     },
-    /// A layer is not a tar as it should be.
+    /// A layer is not a valid tar, or has an invalid entry.
     #[error("layer {layer} is malformed: {reason}")]
     LayerMalformed {
         /// The layer's diff-id.
@@ -161,8 +161,8 @@ pub enum Error {
         /// Why, with the entry.
         reason: String,
     },
-    /// An entry of a layer could not be made.
-    #[error("cannot make {path:?} of layer {layer}: {source}")]
+    /// An entry of a layer could not be created.
+    #[error("cannot create {path:?} of layer {layer}: {source}")]
     LayerEntry {
         /// The layer's diff-id.
         layer: Digest,
@@ -171,14 +171,14 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// An unpacked layer is not what it was when it was unpacked.
+    /// An unpacked layer has changed since it was unpacked.
     #[error(
-        "layer {layer} was damaged on the disk ({reason}): it is set aside, and must be unpacked anew"
+        "layer {layer} was damaged on the disk ({reason}): it was moved away, and must be unpacked again"
     )]
     LayerDamaged {
         /// The layer's diff-id.
         layer: Digest,
-        /// What differs.
+        /// The difference.
         reason: String,
     },
     /// A layer's image cannot be mounted.
@@ -195,15 +195,15 @@ pub enum Error {
     /// A blob is not in the store.
     #[error("{0} is not in the store")]
     NotFound(Digest),
-    /// What the process that makes layers has told.
+    /// An error that the unpacking process reported.
     #[error("{message}")]
-    Told {
-        /// As [`Error::code`] there.
+    FromHelper {
+        /// Its code.
         code: &'static str,
-        /// For people.
+        /// Its text.
         message: String,
     },
-    /// The process that makes layers did not tell how it ended.
+    /// The unpacking process failed without a report.
     #[error("the process that unpacks layers failed: {0}")]
     Helper(String),
 }
@@ -233,26 +233,26 @@ impl Error {
             Self::WrongArchitecture { .. } => "wrong_architecture",
             Self::LayerPathEscapes { .. } => "layer_path_escapes",
             Self::NotFound(_) => "not_found",
-            Self::Told { code, .. } => code,
+            Self::FromHelper { code, .. } => code,
             Self::Helper(_) => "io",
         }
     }
 
-    /// What another process has told by its code.
-    pub(crate) fn told(code: &str, message: String) -> Self {
+    /// An error that the unpacking process reported.
+    pub(crate) fn from_helper(code: &str, message: String) -> Self {
         let known = CODES.into_iter().find(|known| *known == code);
-        Self::Told {
+        Self::FromHelper {
             code: known.unwrap_or("io"),
             message,
         }
     }
 
-    /// Whether it may come from bytes that are not what they should be.
+    /// Whether damaged bytes may be the cause.
     pub(crate) fn is_of_content(&self) -> bool {
         matches!(self, Self::LayerMalformed { .. })
     }
 
-    /// Tells a full disk from other trouble with a file.
+    /// An error with a file; a full disk has its own variant.
     pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         let (path, source) = (path.to_owned(), source.into());
         if is_disk_full(&source) {
@@ -285,7 +285,7 @@ pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     )
 }
 
-/// Tells what is wrong with the layer from what is wrong with the node.
+/// Distinguishes what is wrong with the layer from what is wrong with the node.
 pub(crate) fn entry_error(layer: &Digest, path: &[u8], errno: Errno) -> Error {
     let path = String::from_utf8_lossy(path).into_owned();
     let source = io::Error::from(errno);
@@ -297,10 +297,10 @@ pub(crate) fn entry_error(layer: &Digest, path: &[u8], errno: Errno) -> Error {
         };
     }
     let problem = match errno {
-        Errno::NOENT => "it depends on a file that the layer does not have",
-        Errno::LOOP | Errno::XDEV => "it depends on a file that only symbolic links lead to",
-        Errno::NOTDIR => "it lies beneath something that is no directory",
-        Errno::EXIST => "it is in its own way",
+        Errno::NOENT => "it refers to a file that the layer does not have",
+        Errno::LOOP | Errno::XDEV => "it refers to a file through symbolic links",
+        Errno::NOTDIR => "its parent is not a directory",
+        Errno::EXIST => "it already exists",
         Errno::NAMETOOLONG => "its path is too long",
         Errno::INVAL | Errno::RANGE => "the kernel refuses its values",
         Errno::TOOBIG => "an extended attribute is too large",
@@ -312,7 +312,7 @@ pub(crate) fn entry_error(layer: &Digest, path: &[u8], errno: Errno) -> Error {
             };
         }
     };
-    let reason = format!("entry {path:?} cannot be made: {problem} ({errno})");
+    let reason = format!("entry {path:?} cannot be created: {problem} ({errno})");
     Error::LayerMalformed {
         layer: layer.clone(),
         reason,

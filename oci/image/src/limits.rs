@@ -1,17 +1,17 @@
-//! Bounds on what is read.
+//! Limits of the input.
 
 use serde::{Deserialize, Serialize};
 
-/// Every bound on what is read, each with a default.
+/// The limits of the input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Limits {
-    /// Largest archive, as it is sent (and inflated, where it is compressed as a whole).
+    /// Largest archive, as sent and, if it is compressed as a whole, also decompressed.
     pub archive_bytes: u64,
     /// Largest manifest, index or image configuration.
     pub document_bytes: u64,
-    /// Largest layer once it is decompressed.
+    /// Largest decompressed layer.
     pub layer_bytes: u64,
-    /// Most entries of a layer, and most headers in it and in an archive.
+    /// Most headers of a layer or an archive, and so most entries.
     pub layer_entries: u64,
     /// Most layers of an image.
     pub layers: usize,
@@ -29,7 +29,7 @@ impl Default for Limits {
     }
 }
 
-/// Longest path of an entry: what the kernel takes (PATH_MAX), without the final NUL.
+/// Longest path of an entry: the kernel's PATH_MAX without the final NUL.
 pub(crate) const PATH_BYTES: usize = 4095;
 /// Longest name within a path (NAME_MAX).
 pub(crate) const NAME_BYTES: usize = 255;
@@ -39,15 +39,15 @@ pub(crate) const PATH_DEPTH: usize = 256;
 pub(crate) const EXTENSION_BYTES: u64 = 1 << 20;
 /// Largest value of an extended attribute (XATTR_SIZE_MAX).
 pub(crate) const XATTR_BYTES: usize = 64 << 10;
-/// Most entries of a layer that becomes one image: they are held in memory, about 200 bytes each.
+/// Most entries of a layer that becomes an EROFS image: they are in memory, about 200 bytes each.
 pub(crate) const INDEXED_ENTRIES: usize = 250_000;
 /// Most levels of indexes within indexes.
 pub(crate) const INDEX_DEPTH: usize = 4;
-/// Most entries of an index and of all indexes within it: each may make us read a document.
+/// Most entries of an index and its nested indexes: each may cause reading a document.
 pub(crate) const INDEX_ENTRIES: usize = 10_000;
-/// Most images that one Docker archive names.
+/// Most images of a Docker archive.
 pub(crate) const DOCKER_IMAGES: usize = 1_000;
-/// Most files of an archive outside of `blobs/` that are remembered by their paths.
+/// Most files of a Docker archive outside of `blobs/`.
 pub(crate) const DOCKER_FILES: usize = 10_000;
 /// Longest chain of links from a layer's name in a Docker archive to its file.
 pub(crate) const DOCKER_LINKS: usize = 8;

@@ -1,4 +1,4 @@
-//! Work on several layers at once.
+//! Processes several layers at once.
 
 use std::{
     num::NonZero,
@@ -9,11 +9,11 @@ use std::{
     thread,
 };
 
-/// Most layers at once: each takes threads and a few MiB of its own.
+/// Most layers at once: each needs several threads and a few MiB.
 const MOST: usize = 4;
 
-/// Does `work` on each item, several at once; the results in the items' order. After an error no more are begun, and
-/// that of the earliest item is returned.
+/// Runs `work` on each item, several at once; returns the results in the items' order. After an error no more items are
+/// started, and the error of the earliest item is returned.
 pub(crate) fn for_each<T: Sync, R: Send, E: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, E> + Sync,
@@ -25,7 +25,7 @@ pub(crate) fn for_each<T: Sync, R: Send, E: Send>(
     }
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let results = Mutex::new(Vec::with_capacity(items.len()));
-    let take_turns = || {
+    let run = || {
         while !failed.load(Relaxed) {
             let at = next.fetch_add(1, Relaxed);
             let Some(item) = items.get(at) else { return };
@@ -37,9 +37,9 @@ pub(crate) fn for_each<T: Sync, R: Send, E: Send>(
     };
     thread::scope(|scope| {
         for _ in 1..workers {
-            scope.spawn(take_turns);
+            scope.spawn(run);
         }
-        take_turns();
+        run();
     });
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(at, _)| *at);
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_order() {
+    fn results_keep_the_order_of_items() {
         let items: Vec<u32> = (0..100).collect();
         let doubled = for_each(&items, |item| Ok::<_, ()>(item * 2)).unwrap();
         assert_eq!(
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_error_ends_it() {
+    fn an_error_stops_further_work() {
         let done = AtomicUsize::new(0);
         let items: Vec<usize> = (0..10_000).collect();
         let error = for_each(&items, |item| {

@@ -1,8 +1,7 @@
-//! Directories for unfinished work: they vanish when they are dropped, and when the program that
-//! made them was killed, the next one finds and removes them.
+//! Directories for unfinished work. They are removed when they are dropped; after a crash, the next start sweeps them.
 //!
-//! A lock tells live ones from abandoned ones, so two programs may use one place at a time: who works in a
-//! scratch directory holds `flock` on it; and making one and sweeping are kept apart by a lock on the place.
+//! A `flock` on each scratch directory distinguishes those in use from abandoned ones, so several programs may share one
+//! parent directory. A lock on the parent keeps creating and sweeping apart.
 
 use std::{
     fs::{self, File},
@@ -13,32 +12,32 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-use crate::{erofs::mount, error::Error};
+use crate::{error::Error, mount};
 
 const PREFIX: &str = ".tmp-";
-/// A directory within one on which something may be mounted.
+/// A mount point within a scratch directory.
 pub(crate) const MOUNT: &str = "mount";
 
-/// A directory of mode 0700 that vanishes unless it is kept.
+/// A directory of mode 0700 that is removed on drop unless it is persisted.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     directory: TempDir,
-    /// Held for as long as the directory is in use.
+    /// Held while the directory is in use.
     lock: File,
 }
 
 impl Scratch {
-    /// Makes one in `place`.
-    pub(crate) fn create(place: &Path) -> Result<Self, Error> {
+    /// Creates one in `parent`.
+    pub(crate) fn create(parent: &Path) -> Result<Self, Error> {
         let make = || {
-            let guard = File::open(place)?;
+            let guard = File::open(parent)?;
             flock(&guard, FlockOperation::LockShared)?;
-            let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place)?;
+            let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
             let lock = File::open(directory.path())?;
             flock(&lock, FlockOperation::LockExclusive)?;
             Ok(Self { directory, lock })
         };
-        make().map_err(|source: io::Error| Error::io("make a directory in", place, source))
+        make().map_err(|source: io::Error| Error::io("create a directory in", parent, source))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -50,29 +49,28 @@ impl Scratch {
         &self.lock
     }
 
-    /// Gives the directory its final name, whole and at once. Whether it is the first of that name: if not,
-    /// this one vanishes.
-    pub(crate) fn keep_as(self, path: &Path) -> Result<bool, Error> {
+    /// Renames the directory to its final name atomically. Returns `false` and removes it if the name exists already.
+    pub(crate) fn persist(self, path: &Path) -> Result<bool, Error> {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         let renamed = renameat_with(CWD, self.path(), CWD, path, RenameFlags::NOREPLACE);
         match renamed {
             Ok(()) => {
-                // It is not where the guard would look for it any more.
+                // Its former path must not be removed on drop.
                 let _former_path: PathBuf = self.directory.keep();
                 Ok(true)
             }
             Err(rustix::io::Errno::EXIST) => Ok(false),
-            Err(error) => Err(Error::io("make", path, error)),
+            Err(error) => Err(Error::io("create", path, error)),
         }
     }
 }
 
-/// Removes what earlier runs left unfinished in `place`, and nothing that is in use.
-pub(crate) fn sweep(place: &Path) -> Result<(), Error> {
-    let failed = |source: io::Error| Error::io("clean up", place, source);
-    let guard = File::open(place).map_err(failed)?;
+/// Removes abandoned scratch directories in `parent`.
+pub(crate) fn sweep(parent: &Path) -> Result<(), Error> {
+    let failed = |source: io::Error| Error::io("clean up", parent, source);
+    let guard = File::open(parent).map_err(failed)?;
     flock(&guard, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
-    for entry in fs::read_dir(place).map_err(failed)? {
+    for entry in fs::read_dir(parent).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         if entry
             .file_name()
@@ -85,16 +83,16 @@ pub(crate) fn sweep(place: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes a directory out of sight at once and removes it then, so that nobody sees half of it.
-pub(crate) fn discard(place: &Path, directory: &Path) -> Result<(), Error> {
-    let grave = Scratch::create(place)?;
-    fs::rename(directory, grave.path().join("discarded"))
+/// Renames a directory away and then removes it, so that no reader sees a part of it.
+pub(crate) fn discard(parent: &Path, directory: &Path) -> Result<(), Error> {
+    let trash = Scratch::create(parent)?;
+    fs::rename(directory, trash.path().join("discarded"))
         .map_err(|source| Error::io("remove", directory, source))?;
     let Scratch {
-        directory: grave,
+        directory: trash,
         lock: _held,
-    } = grave;
-    grave
+    } = trash;
+    trash
         .close()
         .map_err(|source| Error::io("remove", directory, source))
 }
@@ -102,7 +100,7 @@ pub(crate) fn discard(place: &Path, directory: &Path) -> Result<(), Error> {
 fn remove_unless_locked(directory: &Path) -> io::Result<()> {
     let lock = match File::open(directory) {
         Ok(lock) => lock,
-        // Its owner finished it meanwhile.
+        // Its owner has persisted or removed it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -122,43 +120,43 @@ fn remove_unless_locked(directory: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn count(place: &Path) -> usize {
-        fs::read_dir(place).unwrap().count()
+    fn count(parent: &Path) -> usize {
+        fs::read_dir(parent).unwrap().count()
     }
 
     #[test]
-    fn dropped_it_vanishes_and_kept_it_stays() {
-        let place = tempfile::tempdir().unwrap();
-        drop(Scratch::create(place.path()).unwrap());
-        assert_eq!(count(place.path()), 0);
-        let name = place.path().join("name");
+    fn a_directory_is_removed_on_drop_unless_it_is_persisted() {
+        let parent = tempfile::tempdir().unwrap();
+        drop(Scratch::create(parent.path()).unwrap());
+        assert_eq!(count(parent.path()), 0);
+        let name = parent.path().join("name");
         assert!(
-            Scratch::create(place.path())
+            Scratch::create(parent.path())
                 .unwrap()
-                .keep_as(&name)
+                .persist(&name)
                 .unwrap()
         );
         assert!(
-            !Scratch::create(place.path())
+            !Scratch::create(parent.path())
                 .unwrap()
-                .keep_as(&name)
+                .persist(&name)
                 .unwrap()
         );
         assert!(name.is_dir());
-        assert_eq!(count(place.path()), 1);
-        discard(place.path(), &name).unwrap();
-        assert_eq!(count(place.path()), 0);
+        assert_eq!(count(parent.path()), 1);
+        discard(parent.path(), &name).unwrap();
+        assert_eq!(count(parent.path()), 0);
     }
 
     #[test]
-    fn sweeping_takes_what_nobody_uses() {
-        let place = tempfile::tempdir().unwrap();
-        fs::create_dir_all(place.path().join(".tmp-abandoned/deep")).unwrap();
-        fs::create_dir(place.path().join("finished")).unwrap();
-        let live = Scratch::create(place.path()).unwrap();
-        sweep(place.path()).unwrap();
+    fn sweeping_removes_abandoned_directories_only() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::create_dir_all(parent.path().join(".tmp-abandoned/deep")).unwrap();
+        fs::create_dir(parent.path().join("finished")).unwrap();
+        let live = Scratch::create(parent.path()).unwrap();
+        sweep(parent.path()).unwrap();
         assert!(live.path().is_dir());
-        assert!(!place.path().join(".tmp-abandoned").exists());
-        assert_eq!(count(place.path()), 2);
+        assert!(!parent.path().join(".tmp-abandoned").exists());
+        assert_eq!(count(parent.path()), 2);
     }
 }

@@ -1,9 +1,9 @@
-//! What an unpacked layer looked like when it was finished, so that what the disk does to it later is found. A seal is
-//! no protection from somebody who can write here, which is root alone: checksums are enough for it.
+//! Checksums of unpacked layers, which detect damage by the disk. They do not protect from deliberate changes, which
+//! only root can make.
 //!
-//! Beside the layer, in `<hex of diff-id>.seal`: `directory <entries> <sum>`, or `file <bytes> <head> <rest>`. A
-//! directory's sum is over its files' names, kinds, modes, owners, times, sizes, link targets and contents, in any order;
-//! their other attributes are the file system's own affair.
+//! Stored beside the layer in `<hex of diff-id>.seal`: `directory <entries> <sum>`, or `file <bytes> <head> <rest>`. A
+//! directory's sum covers its files' names, types, modes, owners, times, sizes, link targets and contents, in any order,
+//! but no extended attributes.
 
 use std::{
     collections::HashMap,
@@ -22,38 +22,38 @@ use rustix::{
 use sha2::{Digest as _, Sha256};
 
 const BUFFER_BYTES: usize = 256 << 10;
-/// Of an image's file: its first part is written last.
+/// The first part of an EROFS image, which is written last.
 const HEAD_BYTES: u64 = 4096;
 
-/// What a layer should look like.
+/// The checksums of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Seal {
     Directory(DirectorySeal),
     File(FileSeal),
 }
 
-/// Of a directory with everything in it.
+/// The checksum of a directory tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DirectorySeal {
     entries: u64,
     sum: u128,
 }
 
-/// Of an image's file.
+/// The checksums of an EROFS image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileSeal {
     pub(crate) bytes: u64,
     /// CRC-32 of the first 4 KiB.
     pub(crate) head_crc: u32,
-    /// Of what follows.
+    /// CRC-32 of the rest.
     pub(crate) rest_crc: u32,
 }
 
-/// What was known of regular files when they were finished, by the numbers of their inodes; see [`file_sum`].
-pub(crate) type Known = HashMap<u64, u64>;
+/// Checksums of regular files that were computed while they were written, by inode number; see [`file_sum`].
+pub(crate) type KnownSums = HashMap<u64, u64>;
 
 impl Seal {
-    /// Reads one; `None` if it is not there, or makes no sense.
+    /// Reads a seal; `None` if it is missing or malformed.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
         match fs::read_to_string(path) {
             Ok(text) => Ok(Self::parse(&text)),
@@ -79,7 +79,7 @@ impl Seal {
         }
     }
 
-    /// As it is written beside the layer.
+    /// The stored text.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Directory(DirectorySeal { entries, sum }) => {
@@ -95,7 +95,7 @@ impl Seal {
 }
 
 impl FileSeal {
-    /// Reads a whole file.
+    /// Reads a file and computes its seal.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let bytes = file.metadata()?.len();
@@ -108,25 +108,25 @@ impl FileSeal {
 }
 
 impl DirectorySeal {
-    /// Reads everything in a directory.
+    /// Reads a directory tree and computes its seal.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
-        Self::with_known(&File::open(path)?, &Known::new())
+        Self::with_known(&File::open(path)?, &KnownSums::new())
     }
 
-    /// Of a directory with files that are known. What is not known is read.
-    pub(crate) fn with_known(directory: &File, known: &Known) -> io::Result<Self> {
+    /// The seal of a directory tree; files without a known checksum are read.
+    pub(crate) fn with_known(directory: &File, known: &KnownSums) -> io::Result<Self> {
         let mut seal = Self::default();
         seal.add(b"", sum(&rustix::fs::fstat(directory)?, &[]));
         seal.add_directory(directory.try_clone()?.into(), &mut Vec::new(), known)?;
         Ok(seal)
     }
 
-    /// As deep as layers are, which is bounded.
+    /// Recursion is limited by the depth of layers.
     fn add_directory(
         &mut self,
         directory: OwnedFd,
         path: &mut Vec<u8>,
-        known: &Known,
+        known: &KnownSums,
     ) -> io::Result<()> {
         let mut known = InDirectory::new(known);
         for entry in Dir::read_from(&directory)? {
@@ -153,7 +153,7 @@ impl DirectorySeal {
         directory: BorrowedFd<'_>,
         name: &CStr,
         path: &mut Vec<u8>,
-        known: &Known,
+        known: &KnownSums,
     ) -> io::Result<()> {
         let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let open = |flags| {
@@ -188,43 +188,44 @@ impl DirectorySeal {
     }
 }
 
-/// Finds files that are known by what is read of their directory, without a look at each.
+/// Looks up known checksums by the inode numbers of directory entries, without a system call for each file.
 struct InDirectory<'a> {
-    all: &'a Known,
-    /// Whether the directory numbers inodes as the inodes themselves do: not all file systems do. Its first file tells.
-    is_true: Option<bool>,
+    all: &'a KnownSums,
+    /// Whether the inode numbers of directory entries match those of the inodes, which is not so on every file system.
+    /// The first file decides.
+    matches: Option<bool>,
 }
 
 impl<'a> InDirectory<'a> {
-    fn new(all: &'a Known) -> Self {
-        Self { all, is_true: None }
+    fn new(all: &'a KnownSums) -> Self {
+        Self { all, matches: None }
     }
 
     fn get(&mut self, directory: BorrowedFd<'_>, entry: &DirEntry) -> io::Result<Option<u64>> {
-        if entry.file_type() != FileType::RegularFile || self.is_true == Some(false) {
+        if entry.file_type() != FileType::RegularFile || self.matches == Some(false) {
             return Ok(None);
         }
         let Some(sum) = self.all.get(&entry.ino()) else {
             return Ok(None);
         };
-        if self.is_true.is_none() {
+        if self.matches.is_none() {
             let stat = statat(directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
-            self.is_true = Some(stat.st_ino == entry.ino());
+            self.matches = Some(stat.st_ino == entry.ino());
         }
-        Ok(self.is_true.unwrap_or_default().then_some(*sum))
+        Ok(self.matches.unwrap_or_default().then_some(*sum))
     }
 }
 
-/// The sum of a finished regular file whose content has this CRC-32.
+/// The checksum of a complete regular file whose content has this CRC-32.
 pub(crate) fn file_sum(stat: &Stat, crc: u32) -> u64 {
     sum(stat, &crc.to_le_bytes())
 }
 
-/// Of all that is sealed but the name.
+/// The checksum of a file without its name.
 fn sum(stat: &Stat, content: &[u8]) -> u64 {
     let kind = FileType::from_raw_mode(stat.st_mode);
     let is_whiteout = kind == FileType::CharacterDevice && stat.st_rdev == 0;
-    // Nobody sets the time of a whiteout.
+    // The time of a whiteout is not set.
     let mtime = match is_whiteout {
         true => (0, 0),
         false => (stat.st_mtime, stat.st_mtime_nsec),
@@ -248,10 +249,10 @@ fn sum(stat: &Stat, content: &[u8]) -> u64 {
     u64::from_le_bytes(first)
 }
 
-/// Whether reading failed because of what is on the disk, and not because of the machine's state.
+/// Whether reading failed because of damaged data, and not because of the machine's state.
 pub(crate) fn is_damage(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
-    // ext4 and XFS say UCLEAN of what makes no sense, and BADMSG of a wrong checksum.
+    // ext4 and XFS return UCLEAN for inconsistent metadata and BADMSG for a wrong checksum.
     let damage = [
         Errno::IO,
         Errno::UCLEAN,
@@ -341,9 +342,9 @@ mod tests {
         }
         let directory = File::open(place.path()).unwrap();
         let stat = |name: &str| statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).unwrap();
-        let seal = |known: &Known| DirectorySeal::with_known(&directory, known).unwrap();
+        let seal = |known: &KnownSums| DirectorySeal::with_known(&directory, known).unwrap();
         let read = DirectorySeal::of(place.path()).unwrap();
-        assert_eq!(seal(&Known::new()), read);
+        assert_eq!(seal(&KnownSums::new()), read);
         let mut crc = Crc::new();
         crc.update(b"content");
         for names in [&["f"][..], &["f", "g"]] {
@@ -351,7 +352,7 @@ mod tests {
                 let stat = stat(name);
                 (stat.st_ino, file_sum(&stat, crc.sum()))
             };
-            let mut known: Known = names.iter().map(of).collect();
+            let mut known: KnownSums = names.iter().map(of).collect();
             assert_eq!(seal(&known), read);
             known.values_mut().for_each(|sum| *sum ^= 1);
             assert_ne!(seal(&known), read);

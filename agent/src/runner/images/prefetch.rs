@@ -75,7 +75,7 @@ impl Images {
         }
         let (layers, bytes, own) = (self.layers.clone(), blob.bytes, digest.clone());
         let unpack = move |coming: &mut (dyn std::io::Read + Send)| {
-            layers.unpack_unknown(coming, &own, bytes)
+            layers.unpack_undescribed(coming, &own, bytes)
         };
         let diff_id = self.fetcher.stream(&digest, blob.bytes, unpack).await?;
         self.checked.set(&diff_id);

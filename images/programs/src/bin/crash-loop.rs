@@ -1,4 +1,4 @@
-//! Never lives long: says a line on stderr and exits with 1 after `$LIFE_MS` (50 when unset).
+//! Prints a line on stderr and exits with 1 after `$LIFE_MS` (50 when unset).
 
 use std::{process::ExitCode, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Writes more to its disk than it may: after `GET /hog`, or at once when `HOG=now`. It writes 1 MiB after the other to
+//! Writes more to its disk than allowed: after `GET /hog`, or at once when `HOG=now`. It writes 1 MiB after the other to
 //! `/hog`, up to `$HOG_MIB` (1024 when unset), so that it ends even where there is no limit. With `HOG_NAMELESS=1` the
 //! file loses its name first.
 
@@ -14,7 +14,7 @@ use tucano_image_programs::{hello, http::Exchange, server, settings::variable};
 const STEP_BYTES: usize = 1 << 20;
 const FILE: &str = "/hog";
 
-/// What was written stays open, and so takes room also without a name.
+/// The file stays open, and so uses space without a name too.
 static WRITTEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 fn main() -> ExitCode {
@@ -44,7 +44,7 @@ fn hog() -> io::Result<()> {
     for _ in 0..variable("HOG_MIB", 1024) {
         hog.write_all(&[1; STEP_BYTES])?;
     }
-    // A poisoned list is as good as any: it is never read.
+    // Poisoning does not matter, since the list is never read.
     WRITTEN
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)

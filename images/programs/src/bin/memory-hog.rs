@@ -1,4 +1,4 @@
-//! Takes more memory than it may have: after `GET /hog`, or at once when `HOG=now`. It touches 1 MiB
+//! Uses more memory than allowed: after `GET /hog`, or at once when `HOG=now`. It touches 1 MiB
 //! after the other, up to `$HOG_MIB` (1024 when unset), so that it ends even where there is no limit.
 
 use std::{hint::black_box, io, process::ExitCode};
@@ -23,7 +23,7 @@ fn respond(exchange: &mut Exchange<'_>) -> io::Result<()> {
     hello::respond(exchange)
 }
 
-/// Takes the memory; how much, in MiB, if the kernel allows it.
+/// Allocates the memory; returns how much, in MiB, if the kernel allows it.
 fn hog() -> usize {
     let mut taken: Vec<Vec<u8>> = Vec::new();
     for _ in 0..variable("HOG_MIB", 1024) {

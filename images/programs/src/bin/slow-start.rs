@@ -1,7 +1,7 @@
 //! Takes `$START_DELAY_MS` (3000 when unset) until it is ready.
 //!
 //! It listens only then; with `START=listening` it listens at once and answers 503 until it is ready.
-//! `GET /early` says how many requests other than `/healthz` came too early.
+//! `GET /early` returns how many requests other than `/healthz` came too early.
 
 use std::{
     io,

@@ -1,5 +1,4 @@
-//! Answers to a registry's challenges: Basic (RFC 7617), and Bearer (RFC 6750) by way of the token service that the
-//! challenge names, as Docker's token authentication has it.
+//! Answers a registry's challenges: Basic (RFC 7617), and Bearer (RFC 6750) with Docker's token authentication.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{
@@ -13,7 +12,7 @@ use super::{Credentials, Remote, error::Error};
 /// Largest answer of a token service, in bytes.
 const TOKEN_BYTES: usize = 256 << 10;
 
-/// One way in that a registry offers.
+/// An authentication scheme that a registry offers.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Challenge {
     scheme: String,
@@ -27,7 +26,7 @@ impl Challenge {
     }
 }
 
-/// What to present to a registry that answered with 401.
+/// The credentials for a registry that answered with 401.
 pub(super) async fn answer(
     remote: &Remote,
     scope: &str,
@@ -56,7 +55,7 @@ pub(super) async fn answer(
     }
 }
 
-/// Presents a token.
+/// A bearer token's header.
 pub(super) fn bearer(remote: &Remote, token: &str) -> Result<HeaderValue, Error> {
     secret(remote, &format!("Bearer {token}"))
 }
@@ -74,7 +73,7 @@ struct Token {
     access_token: Option<String>,
 }
 
-/// A token of the service that the challenge names.
+/// Requests a token from the challenge's token service.
 async fn token(remote: &Remote, scope: &str, challenge: &Challenge) -> Result<String, Error> {
     let realm = challenge.get("realm").unwrap_or_default();
     let mut url: Url = realm
@@ -101,7 +100,7 @@ async fn token(remote: &Remote, scope: &str, challenge: &Challenge) -> Result<St
     }
 }
 
-/// Whoever sits between us and a service without TLS would learn the password.
+/// Refuses to send a password without TLS.
 fn check_realm(remote: &Remote, realm: &Url) -> Result<(), Error> {
     let is_same_host = realm.host_str() == remote.base.host_str();
     let is_open = remote.base.scheme() == "http" && realm.scheme() == "http" && is_same_host;
@@ -157,7 +156,7 @@ fn parse(header: &str) -> Vec<Challenge> {
     found
 }
 
-/// The parts between commas that are not within quotes.
+/// Splits at commas outside of quotes.
 fn items(header: &str) -> Vec<&str> {
     let (mut items, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, byte) in header.bytes().enumerate() {
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn challenges_are_taken_apart() {
+    fn challenges_are_parsed() {
         let header =
             r#"Bearer realm="https://a/token",service="r, 1",scope="repository:x:pull,push""#;
         let challenges = parse(&format!("{header}, Basic realm=\"q\\\"q\""));
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn no_password_goes_to_a_service_without_tls() {
+    fn passwords_are_not_sent_without_tls() {
         let (tls, plain) = (remote("https://r.example"), remote("http://r.example:5000"));
         let url = |text: &str| -> Url { text.parse().unwrap() };
         assert!(check_realm(&tls, &url("https://auth.example/t")).is_ok());
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_do_not_show() {
+    fn secrets_are_not_printed() {
         let value = bearer(&remote("https://r.example"), "hush").unwrap();
         assert!(value.is_sensitive() && !format!("{value:?}").contains("hush"));
         let error = bearer(&remote("https://r.example"), "hush\n").unwrap_err();

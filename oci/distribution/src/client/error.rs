@@ -1,27 +1,27 @@
-//! Why an image cannot be had from a registry, or not be brought to it.
+//! Errors of pulls and pushes.
 
 use std::{error::Error as _, time::Duration};
 
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
-/// Most of an error's text that is shown.
+/// Longest text of an error, in bytes.
 const SHOWN: usize = 300;
-/// Most of an error's body that is read, in bytes.
+/// Largest error body that is read, in bytes.
 const BODY_BYTES: usize = 64 << 10;
 
-/// Why something did not come about.
+/// Why a pull or push failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address, or what belongs to it, cannot be used.
+    /// Invalid options.
     #[error("the registry {base} cannot be used: {reason}")]
     Unusable {
-        /// As it was given.
+        /// The address.
         base: String,
         /// Why.
         reason: String,
     },
-    /// No connection.
+    /// The connection failed.
     #[error("cannot reach the registry {host}: {reason}")]
     Unreachable {
         /// The registry.
@@ -29,9 +29,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// No secure connection.
+    /// The TLS handshake failed.
     #[error(
-        "cannot speak TLS with the registry {host}: {reason}: is it the right one, does it speak TLS at all, and is its certificate signed by an authority that is known here?"
+        "cannot speak TLS with the registry {host}: {reason}: check its address, that it uses TLS, and that its certificate authority is trusted here"
     )]
     Tls {
         /// The registry.
@@ -39,32 +39,32 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// The registry wants to know who we are.
-    #[error("the registry {host} refuses us: {reason}: check its credentials")]
+    /// The registry requires other credentials.
+    #[error("the registry {host} refuses access: {reason}: check the credentials")]
     Unauthorized {
         /// The registry.
         host: String,
         /// Why.
         reason: String,
     },
-    /// It is not there.
+    /// Not found.
     #[error("the registry {host} has no {what}")]
     NotFound {
         /// The registry.
         host: String,
-        /// What was looked for.
+        /// What was requested.
         what: String,
     },
-    /// Another answer than the one that was hoped for.
+    /// An unexpected status.
     #[error("the registry {host} answered with status {status} to {what}{message}")]
     Refused {
         /// The registry.
         host: String,
-        /// What was asked.
+        /// The request.
         what: String,
         /// The status.
         status: u16,
-        /// What it said, after a colon; empty where it said nothing.
+        /// The registry's message after a colon, or empty.
         message: String,
     },
     /// A transfer ended early.
@@ -72,62 +72,62 @@ pub enum Error {
     BrokeOff {
         /// The registry.
         host: String,
-        /// What was transferred.
+        /// The content.
         what: String,
         /// Why.
         reason: String,
     },
-    /// What came is not what was asked for.
-    #[error("{host} gave {what} with the digest {actual}, not {expected}")]
+    /// The content does not match the requested digest.
+    #[error("{host} sent {what} with the digest {actual}, not {expected}")]
     WrongDigest {
         /// The registry.
         host: String,
-        /// What it should have been.
+        /// The content.
         what: String,
-        /// What was asked for.
+        /// The requested digest.
         expected: String,
-        /// What came.
+        /// The actual digest.
         actual: String,
     },
-    /// An answer that makes no sense.
-    #[error("{host}: {what} makes no sense: {reason}")]
+    /// A malformed answer.
+    #[error("{host}: {what} is malformed: {reason}")]
     Malformed {
         /// The registry.
         host: String,
-        /// What was read.
+        /// The answer.
         what: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// More than there may be.
+    /// A limit is exceeded.
     #[error("{what} has more than {limit} bytes")]
     TooLarge {
         /// What was measured.
         what: String,
-        /// The bound.
+        /// The limit.
         limit: u64,
     },
-    /// More time than there is.
-    #[error("{what} did not come within {after:?}")]
+    /// The time limit is exceeded.
+    #[error("{what} was not received within {after:?}")]
     TooLong {
-        /// What was pulled.
+        /// The content.
         what: String,
-        /// The bound.
+        /// The limit.
         after: Duration,
     },
-    /// The store refused.
+    /// An error of the store.
     #[error(transparent)]
     Store(#[from] tucano_oci_image::Error),
-    /// What is to be sent cannot be read.
-    #[error("cannot read what is to be sent: {0}")]
+    /// The blob to push cannot be read.
+    #[error("cannot read the blob to push: {0}")]
     Read(#[source] std::io::Error),
-    /// Work on a thread of its own failed.
+    /// Blocking work failed.
     #[error("the transfer failed: {0}")]
     Failed(String),
 }
 
 impl Error {
-    /// Whether another try may help.
+    /// Whether a retry may help.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::BrokeOff { .. } => true,
@@ -136,7 +136,7 @@ impl Error {
         }
     }
 
-    /// Of a request that got no answer.
+    /// The error of a request without an answer.
     pub(super) fn unsent(host: &str, error: &reqwest::Error) -> Self {
         let (host, reason) = (host.to_owned(), innermost(error));
         match (is_tls(error), error.is_connect()) {
@@ -150,7 +150,7 @@ impl Error {
         }
     }
 
-    /// Of an answer that is none of the good ones; `what` was asked for.
+    /// The error of an answer with an unexpected status; `what` was requested.
     pub(super) async fn of(host: &str, what: &str, response: Response) -> Self {
         let (host, what) = (host.to_owned(), what.to_owned());
         let status = response.status();
@@ -183,7 +183,7 @@ struct Complaint {
     message: String,
 }
 
-/// What an error's body says, as the specification words it, after a colon.
+/// The message of a specified error body, after a colon.
 async fn said(mut response: Response) -> String {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -206,7 +206,7 @@ async fn said(mut response: Response) -> String {
     })
 }
 
-/// The cause of all causes: the outermost says little.
+/// The innermost cause, which says most.
 pub(super) fn innermost(error: &reqwest::Error) -> String {
     let mut last: &dyn std::error::Error = error;
     while let Some(inner) = last.source() {
@@ -221,7 +221,7 @@ fn is_tls(error: &reqwest::Error) -> bool {
         if inner.is::<rustls::Error>() {
             return true;
         }
-        // An `io::Error` hides what it was made of: its own source is that of its content.
+        // The source of an `io::Error` is that of its inner error, which would be skipped.
         let within = inner.downcast_ref::<std::io::Error>();
         cause = match within.and_then(std::io::Error::get_ref) {
             Some(content) => Some(content),

@@ -1,5 +1,5 @@
-//! One blob into the store. A transfer that breaks off goes on where it ended, by a request for the rest (RFC 9110,
-//! section 14.2); the digest of the whole is checked by the store.
+//! Fetches one blob into the store. A broken transfer continues with a range request for the rest (RFC 9110, section
+//! 14.2); the store checks the digest.
 
 use std::{
     io::{self, Read},
@@ -19,7 +19,7 @@ use tucano_oci_image::Store;
 use super::{Remote, error::Error, error::innermost};
 use crate::name::Name;
 
-/// Tries in a row that bring nothing, before the blob is given up.
+/// Consecutive attempts without any data before the fetch fails.
 const TRIES: usize = 5;
 /// Chunks between the network and the store.
 const PIPE: usize = 8;
@@ -28,7 +28,7 @@ impl Remote {
     /// Fetches a blob of at most `limit` bytes, unless it is stored already.
     ///
     /// # Errors
-    /// Why it is not there. What had come of it is gone.
+    /// Why the fetch failed. The received part is discarded.
     pub async fn fetch_blob(
         &self,
         store: &Store,
@@ -43,11 +43,11 @@ impl Remote {
         .await
     }
 
-    /// Gives a blob of at most `limit` bytes to `take` while it comes; `take` may block, and must find out itself
-    /// whether what came is whole. Dropping the future ends what it reads.
+    /// Streams a blob of at most `limit` bytes to `take`, which may block and must check the digest itself. Dropping the
+    /// future ends the stream.
     ///
     /// # Errors
-    /// That of the transfer, if `take` has failed too; else that of `take`.
+    /// The error of the transfer if `take` has failed too, otherwise that of `take`.
     pub async fn stream_blob<T: Send + 'static>(
         &self,
         name: &Name,
@@ -56,7 +56,7 @@ impl Remote {
         take: impl FnOnce(&mut (dyn Read + Send)) -> Result<T, tucano_oci_image::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (sender, receiver) = mpsc::channel(PIPE);
-        // One byte more than there may be tells that it is too much.
+        // One byte over the limit shows that the blob is too large.
         let mut body = Body::new(receiver).take(limit.saturating_add(1));
         let taking = tokio::task::spawn_blocking(move || take(&mut body));
         let mut transfer = Transfer {
@@ -69,21 +69,21 @@ impl Remote {
             limit,
         };
         let transferred = transfer.run().await;
-        // The taker sees the end, and says what it makes of it.
+        // `take` sees the end of the stream.
         drop(transfer);
         let taken = taking.await;
         let taken = taken.map_err(|error| Error::Failed(error.to_string()))?;
-        // That the digest does not match is only what follows from a transfer that was given up.
+        // After a failed transfer the digest mismatch is a consequence, not the reason.
         taken.map_err(|error| transferred.err().unwrap_or(Error::Store(error)))
     }
 }
 
-/// What a token for pulling is for.
+/// The scope of a token for pulling.
 pub(super) fn pull_scope(name: &Name) -> String {
     format!("repository:{name}:pull")
 }
 
-/// The pauses between tries.
+/// The pauses between attempts.
 pub(super) fn pauses() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
@@ -120,7 +120,7 @@ impl Transfer<'_> {
             let Some(pause) = left.next() else {
                 return Err(error);
             };
-            tracing::info!(%error, received = self.received, "a transfer is taken up again");
+            tracing::info!(%error, received = self.received, "resuming a transfer");
             tokio::time::sleep(pause).await;
         }
     }
@@ -139,14 +139,16 @@ impl Transfer<'_> {
             StatusCode::OK => from,
             StatusCode::PARTIAL_CONTENT if first_byte(&response) == Some(from) => 0,
             StatusCode::PARTIAL_CONTENT => {
-                return Err(self.broke_off("another part came than was asked for".to_owned()));
+                return Err(
+                    self.broke_off("the answer has another range than was requested".to_owned())
+                );
             }
             _ => return Err(Error::of(remote.host(), &self.what, response).await),
         };
         self.pump(response, skip).await
     }
 
-    /// Hands on what comes, without the first `skip` bytes, which came before.
+    /// Passes on the body without its first `skip` bytes, which were received before.
     async fn pump(&mut self, mut response: Response, mut skip: u64) -> Result<(), Error> {
         loop {
             let chunk = response.chunk().await;
@@ -156,7 +158,7 @@ impl Transfer<'_> {
             };
             let skipped = skip.min(chunk.len() as u64);
             skip -= skipped;
-            // No more than the chunk has.
+            // At most the chunk's length.
             chunk.advance(usize::try_from(skipped).unwrap_or_default());
             self.received += chunk.len() as u64;
             if self.received > self.limit {
@@ -164,7 +166,7 @@ impl Transfer<'_> {
                 return Err(Error::TooLarge { what, limit });
             }
             if !chunk.is_empty() && self.to.send(chunk).await.is_err() {
-                // The store has seen enough: it says why itself.
+                // The store has stopped reading, and returns the reason.
                 return Ok(());
             }
         }
@@ -179,7 +181,7 @@ impl Transfer<'_> {
     }
 }
 
-/// Where a part begins.
+/// The first byte of a range.
 fn first_byte(response: &Response) -> Option<u64> {
     let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     range
@@ -192,7 +194,7 @@ fn first_byte(response: &Response) -> Option<u64> {
         .ok()
 }
 
-/// The chunks of a body, read on a blocking thread. Ends when the sender is dropped, as when the fetch is given up.
+/// Reads the chunks of a body on a blocking thread. Ends when the sender is dropped.
 struct Body {
     chunks: mpsc::Receiver<Bytes>,
     current: Bytes,

@@ -1,4 +1,4 @@
-//! An image from a registry: its index, if it has one, leads to the manifest for a platform, and that to the blobs.
+//! Pulls an image: its index, if any, leads to the manifest for a platform, and that to the blobs.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -15,37 +15,37 @@ use super::{
 };
 use crate::name::{self, Name, Reference, Which};
 
-/// What a registry is asked for. Without Docker's types a registry would have to refuse, or convert, its images.
+/// The accepted types. Without Docker's types a registry must refuse or convert Docker images.
 const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 /// Most indexes within indexes.
 const DEPTH: usize = 4;
-/// Most entries of an index that are looked into because they do not say what they are for.
+/// Most entries of an index without a platform that are fetched.
 const LOOKS: usize = 16;
-/// Layers that are fetched at once.
+/// Concurrent fetches of layers.
 const AT_ONCE: usize = 3;
-/// Attestations go by a platform that no machine has.
+/// The platform of attestations, which no machine has.
 const ATTESTATION: &str = "unknown/unknown";
 
-/// How much may be pulled.
+/// The limits of a pull.
 #[derive(Debug, Clone)]
 pub struct Bounds {
     /// Largest image: the sum of its blobs.
     pub image_bytes: u64,
     /// Largest manifest, index or configuration.
     pub document_bytes: u64,
-    /// Longest time for all of it.
+    /// Longest time for the whole pull.
     pub time: Duration,
 }
 
 impl Remote {
-    /// Pulls an image for `platform` into the store, as far as it is not there yet; gives its manifest's digest.
-    /// Its layers are not looked into: see [`Store::verify`].
+    /// Pulls the missing blobs of an image for `platform` into the store; returns its manifest's digest. The layers are
+    /// not checked: see [`Store::verify`].
     ///
     /// # Errors
-    /// Why it is not there. Blobs that came before stay in the store.
+    /// Why the pull failed. Blobs that were received stay in the store.
     pub async fn pull(
         &self,
         store: &Store,
@@ -78,34 +78,34 @@ struct Pull<'a> {
     bounds: &'a Bounds,
 }
 
-/// What tells an index from a manifest.
+/// Distinguishes an index from a manifest.
 #[derive(Debug, Deserialize)]
 struct Kind {
     manifests: Option<IgnoredAny>,
     config: Option<IgnoredAny>,
 }
 
-/// What was found on the way through an index.
+/// The state of a search through an index.
 #[derive(Debug, Default)]
-struct Found {
+struct Search {
     others: Vec<String>,
     looks: usize,
 }
 
 impl Pull<'_> {
     async fn image(&self, which: &Which) -> Result<Digest, Error> {
-        let mut found = Found::default();
+        let mut found = Search::default();
         match self.document(which, &mut found, 0).await? {
             Some(manifest) => Ok(manifest),
-            None => Err(self.none_fits(found)),
+            None => Err(self.no_match(found)),
         }
     }
 
-    /// The manifest's digest if the document is, or leads to, an image for the platform.
+    /// The digest of the manifest for the platform, if the document is it or leads to it.
     async fn document(
         &self,
         which: &Which,
-        found: &mut Found,
+        found: &mut Search,
         depth: usize,
     ) -> Result<Option<Digest>, Error> {
         let (digest, bytes) = self.read(which).await?;
@@ -122,11 +122,11 @@ impl Pull<'_> {
         }
     }
 
-    /// The first entry that fits is meant (OCI image specification, "Image Index").
+    /// The first matching entry is used (OCI image specification, "Image Index").
     async fn index(
         &self,
         index: &ImageIndex,
-        found: &mut Found,
+        found: &mut Search,
         depth: usize,
     ) -> Result<Option<Digest>, Error> {
         for descriptor in index.manifests() {
@@ -145,7 +145,7 @@ impl Pull<'_> {
             if found.looks > LOOKS {
                 return Err(self.malformed(
                     descriptor.digest(),
-                    "too many entries of the index do not say what platform they are for",
+                    "too many entries of the index have no platform",
                 ));
             }
             let which = Which::Digest(self.known(descriptor)?);
@@ -160,7 +160,7 @@ impl Pull<'_> {
         &self,
         digest: &Digest,
         bytes: Vec<u8>,
-        found: &mut Found,
+        found: &mut Search,
     ) -> Result<Option<Digest>, Error> {
         let manifest: ImageManifest = self.parse(digest, &bytes)?;
         self.check_size(digest, &manifest)?;
@@ -207,7 +207,7 @@ impl Pull<'_> {
         fetched.await
     }
 
-    /// A document's digest and bytes, which go together.
+    /// A document's bytes and their digest.
     async fn read(&self, which: &Which) -> Result<(Digest, Vec<u8>), Error> {
         let what = match which {
             Which::Tag(tag) => format!("image {}:{}", self.name, tag.as_str()),
@@ -291,7 +291,7 @@ impl Pull<'_> {
         }
     }
 
-    fn none_fits(&self, mut found: Found) -> Error {
+    fn no_match(&self, mut found: Search) -> Error {
         found.others.retain(|other| other != ATTESTATION);
         found.others.sort();
         found.others.dedup();

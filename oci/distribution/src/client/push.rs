@@ -1,5 +1,5 @@
-//! Blobs to a registry, in pieces (OCI distribution specification, "Pushing a blob in chunks"): what a cut connection
-//! has left there is asked for, and only the rest sent.
+//! Pushes blobs in pieces (OCI distribution specification, "Pushing a blob in chunks"). After a broken connection the
+//! registry is asked how much it has received, and only the rest is sent.
 
 use std::{
     io,
@@ -16,16 +16,16 @@ use reqwest::{
 use super::{Remote, error::Error, fetch::pauses};
 use crate::name::Name;
 
-/// Bytes that are sent in one request, and lost at most when it breaks off.
+/// Bytes per request, which are lost at most when the connection breaks.
 const PIECE_BYTES: u64 = 8 << 20;
 
-/// A blob to be sent.
+/// A blob to push.
 pub trait Blob: Send + Sync {
     /// Its digest.
     fn digest(&self) -> &Digest;
     /// Its size.
     fn bytes(&self) -> u64;
-    /// A part of it.
+    /// Reads a part of it.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -36,7 +36,7 @@ impl Remote {
     /// Whether the repository has a blob.
     ///
     /// # Errors
-    /// If it does not say.
+    /// If the registry does not answer the question.
     pub async fn has_blob(&self, name: &Name, digest: &Digest) -> Result<bool, Error> {
         let path = format!("/v2/{name}/blobs/{digest}");
         let ask = || self.request(Method::HEAD, &path);
@@ -48,10 +48,10 @@ impl Remote {
         }
     }
 
-    /// Sends a blob, going on where a broken connection ended; `sent` follows what has arrived.
+    /// Pushes a blob, resuming after broken connections; `sent` is updated with the received bytes.
     ///
     /// # Errors
-    /// Why it did not arrive.
+    /// Why the push failed.
     pub async fn push_blob(
         &self,
         name: &Name,
@@ -81,15 +81,15 @@ impl Remote {
             let Some(pause) = left.next() else {
                 return Err(error);
             };
-            tracing::info!(%error, "an upload is taken up again");
+            tracing::info!(%error, "resuming an upload");
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// Puts a manifest whose blobs are all there, under its digest.
+    /// Pushes a manifest under its digest, after its blobs.
     ///
     /// # Errors
-    /// Why it was not taken.
+    /// Why it was refused.
     pub async fn push_manifest(
         &self,
         name: &Name,
@@ -124,7 +124,7 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
-    /// Takes an upload to its end: the one that is under way, if there still is one.
+    /// Completes an upload, and resumes the current one if it still exists.
     async fn go_on(&self, location: &mut Option<Url>) -> Result<(), Error> {
         let arrived = match location {
             Some(at) => self.status(at).await?,
@@ -156,7 +156,7 @@ impl Push<'_> {
         }
     }
 
-    /// How much of it has arrived; `None` if nobody knows of the upload any more, or there is nothing to go on with.
+    /// The number of received bytes; `None` if the upload does not exist, or has received nothing.
     async fn status(&self, location: &Url) -> Result<Option<u64>, Error> {
         let ask = || self.remote.http.get(location.clone());
         let response = self.send(ask).await?;
@@ -186,7 +186,7 @@ impl Push<'_> {
                 *location = Some(self.location(&response)?);
                 Ok(from + length)
             }
-            // Some of what was thought to be lost had arrived, or the upload has ended: that is found out first.
+            // The registry has received more than known, or the upload has ended: ask first.
             StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND | StatusCode::CONFLICT => {
                 Err(self.broke_off(format!("status {}", response.status().as_u16())))
             }
@@ -202,7 +202,7 @@ impl Push<'_> {
         let response = self.send(put).await?;
         match response.status() {
             StatusCode::CREATED => Ok(()),
-            // An answer that was lost: what it told may have come about.
+            // The answer was lost; the request may have succeeded.
             StatusCode::NOT_FOUND => {
                 match self.remote.has_blob(self.name, self.blob.digest()).await? {
                     true => Ok(()),
@@ -217,8 +217,7 @@ impl Push<'_> {
         self.remote.send(&push_scope(self.name), request).await
     }
 
-    /// Where the registry says that it goes on. It may say so without its own address, and must not lead elsewhere: the
-    /// credentials go with the request.
+    /// The upload's next address, which may be relative. Another server is refused, since the request has credentials.
     fn location(&self, response: &Response) -> Result<Url, Error> {
         let malformed = |reason: &str| Error::Malformed {
             host: self.remote.host.clone(),
@@ -231,7 +230,7 @@ impl Push<'_> {
             .and_then(|value| value.to_str().ok())
             .ok_or_else(|| malformed("it has no Location"))?;
         let url = self.remote.base.join(location);
-        let url = url.map_err(|_| malformed("its Location is no address"))?;
+        let url = url.map_err(|_| malformed("its Location is malformed"))?;
         match url.origin() == self.remote.base.origin() {
             true => Ok(url),
             false => Err(malformed("its Location leads to another server")),
@@ -262,7 +261,7 @@ impl Push<'_> {
     }
 }
 
-/// How much the answer says has arrived: `0-<last>`. Nothing and one byte look alike, and neither is worth going on with.
+/// The received bytes of an answer's `0-<last>`. An empty upload and one byte are the same, and neither is resumed.
 fn arrived(response: &Response) -> Option<u64> {
     let range = response.headers().get(RANGE)?.to_str().ok()?;
     let (_, last) = range.trim_start_matches("bytes=").split_once('-')?;

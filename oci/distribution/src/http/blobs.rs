@@ -1,4 +1,4 @@
-//! Pulling blobs, whole or in parts, and deleting them.
+//! Pulls blobs, whole or in ranges, and deletes them.
 
 use std::io::{Seek, SeekFrom};
 
@@ -17,7 +17,7 @@ use tokio_util::io::ReaderStream;
 use super::{CONTENT_DIGEST, blocking, range};
 use crate::{error::Error, name::Name, registry::Registry};
 
-/// Bytes that are read at once.
+/// Bytes per read.
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// `GET` and `HEAD …/blobs/<digest>`
@@ -71,7 +71,7 @@ pub(super) async fn delete(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// A file's bytes from `first` on.
+/// A stream of a file's bytes from `first`.
 async fn stream(
     registry: &Registry,
     mut file: std::fs::File,

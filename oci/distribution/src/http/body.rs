@@ -1,28 +1,28 @@
-//! Reading what a client sends.
+//! Reads request bodies.
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
-use crate::{error::Error, limits::Limits, registry::Registry, sessions::Turn};
+use crate::{error::Error, limits::Limits, registry::Registry, sessions::SessionGuard};
 
-/// Bytes that are gathered before they are written.
+/// Bytes that are collected before they are written.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Appends the body to an upload; `length` is how long it should be, where that is known. What came before the
-/// connection broke stays, so that the client can go on from there. Other errors end the upload.
+/// Appends the body to an upload; `length` is its announced length, if any. After a broken connection the received part
+/// stays, so that the client can continue. Other errors end the upload.
 pub(super) async fn append(
     registry: &Registry,
-    mut turn: Turn,
+    mut guard: SessionGuard,
     body: Body,
     length: Option<u64>,
-) -> Result<Turn, Error> {
-    let before = turn.session.bytes();
+) -> Result<SessionGuard, Error> {
+    let before = guard.session.bytes();
     let mut chunks = body.into_data_stream();
     loop {
         let (batch, end) = batch(&mut chunks, registry.limits()).await;
         if !batch.is_empty() {
-            turn = write(registry, turn, batch).await?;
+            guard = write(registry, guard, batch).await?;
         }
         match end {
             None => {}
@@ -30,16 +30,16 @@ pub(super) async fn append(
             Some(Ok(())) => break,
         }
     }
-    let received = turn.session.bytes() - before;
+    let received = guard.session.bytes() - before;
     match length {
         Some(length) if length != received => Err(Error::SizeInvalid(format!(
             "{length} bytes were announced, and {received} came"
         ))),
-        _ => Ok(turn),
+        _ => Ok(guard),
     }
 }
 
-/// The next bytes, and whether and how the body has ended with them.
+/// The next bytes, and the end of the body if it is reached.
 async fn batch(
     chunks: &mut axum::body::BodyDataStream,
     limits: &Limits,
@@ -65,23 +65,27 @@ async fn next(
         .map_err(|error| Error::CutOff(error.to_string()))
 }
 
-async fn write(registry: &Registry, mut turn: Turn, batch: Bytes) -> Result<Turn, Error> {
-    let session = turn.session.clone();
+async fn write(
+    registry: &Registry,
+    mut guard: SessionGuard,
+    batch: Bytes,
+) -> Result<SessionGuard, Error> {
+    let session = guard.session.clone();
     let limit = registry.limits().blob_bytes;
     let written = super::blocking(registry, move |it| {
-        if turn.session.bytes().saturating_add(batch.len() as u64) > limit {
+        if guard.session.bytes().saturating_add(batch.len() as u64) > limit {
             let what = "the blob";
             return Err(Error::TooLarge { what, limit });
         }
-        turn.write(it.store(), &batch)?;
-        Ok(turn)
+        guard.write(it.store(), &batch)?;
+        Ok(guard)
     });
     written
         .await
         .inspect_err(|_| registry.sessions().end(&session))
 }
 
-/// Reads a body that fits into memory.
+/// Reads a whole body into memory.
 pub(super) async fn document(body: Body, limits: &Limits) -> Result<Bytes, Error> {
     let mut chunks = body.into_data_stream();
     let mut document = BytesMut::new();

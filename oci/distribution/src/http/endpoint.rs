@@ -1,4 +1,4 @@
-//! What a path means.
+//! Parses request paths.
 
 use oci_spec::image::Digest;
 
@@ -7,7 +7,7 @@ use crate::{
     name::{self, Name, Which},
 };
 
-/// A path below `/v2`, taken apart.
+/// The endpoint of a path below `/v2`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Version,
@@ -21,9 +21,9 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
-    /// Takes apart what follows `/v2`.
+    /// Parses the path after `/v2`.
     pub(super) fn parse(path: &str) -> Result<Self, Error> {
-        // Some clients write the colon of a digest so.
+        // Some clients percent-encode the colon of a digest.
         let path = path.replace("%3A", ":").replace("%3a", ":");
         let path = path.strip_prefix('/').unwrap_or(&path);
         match path {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_taken_apart_from_their_end() {
+    fn paths_are_parsed_from_their_end() {
         let name = |text: &str| -> Name { text.parse().unwrap() };
         let text = format!("sha256:{}", "0".repeat(64));
         let digest: Digest = text.parse().unwrap();

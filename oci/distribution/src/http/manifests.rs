@@ -1,4 +1,4 @@
-//! Manifests: pushing, pulling, deleting, and which are about which.
+//! Manifests: push, pull, delete and list referrers.
 
 use std::io::Read;
 
@@ -23,7 +23,7 @@ use crate::{
 };
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// Tells the client that the list of its manifest's subject is kept here.
+/// Tells the client that this registry maintains the referrers of its manifest's subject.
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -86,7 +86,7 @@ pub(super) async fn put(
     Ok((StatusCode::CREATED, headers, subject, ()).into_response())
 }
 
-/// The digest that a client goes by: answers are by the same algorithm.
+/// The digest in the client's algorithm, which answers use too.
 fn asked_by(which: &Which) -> Option<Digest> {
     match which {
         Which::Digest(digest) => Some(digest.clone()),
@@ -104,7 +104,7 @@ pub(super) async fn delete(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// `GET …/referrers/<digest>`: an index, empty where nothing is about the manifest, be it here or not.
+/// `GET …/referrers/<digest>`: an index, empty without referrers, whether the manifest exists or not.
 pub(super) async fn referrers(
     registry: &Registry,
     name: Name,
@@ -133,7 +133,7 @@ pub(super) async fn referrers(
     Ok((filters, next, [(CONTENT_TYPE, INDEX)], Json(index)).into_response())
 }
 
-/// As it may stand in a query (RFC 3986).
+/// Percent-encodes text for a query (RFC 3986).
 fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     let escape = |byte: u8| match plain(byte) {

@@ -1,11 +1,11 @@
-//! Ranges of bytes: of a blob that is read (RFC 9110, section 14), and of a piece of one that is sent.
+//! Byte ranges: of a requested blob (RFC 9110, section 14), and of an uploaded piece.
 
 use axum::http::{HeaderMap, header};
 
 use crate::error::Error;
 
-/// The part of `bytes` bytes that a request asks for: its first byte and its length. `None`: all of them, also where the
-/// header is of a kind that is not known, as the standard has it.
+/// The requested range of a blob of `bytes`: its first byte and its length. `None` means the whole blob, also for an
+/// unknown range unit, as the standard requires.
 pub(super) fn requested(headers: &HeaderMap, bytes: u64) -> Result<Option<(u64, u64)>, Error> {
     let Some(spec) = headers
         .get(header::RANGE)
@@ -29,7 +29,7 @@ pub(super) fn requested(headers: &HeaderMap, bytes: u64) -> Result<Option<(u64, 
     }
 }
 
-/// Checks that a piece of an upload, where it says so at all, begins where the last one ended, and gives its length.
+/// Checks that a piece of an upload with a `Content-Range` begins where the last one ended; returns its length.
 pub(super) fn of_piece(headers: &HeaderMap, so_far: u64) -> Result<Option<u64>, Error> {
     let length = headers
         .get(header::CONTENT_LENGTH)
@@ -69,7 +69,7 @@ pub(super) fn of_piece(headers: &HeaderMap, so_far: u64) -> Result<Option<u64>, 
     }
 }
 
-/// Digits only: a sign is none of them.
+/// Parses digits without a sign.
 fn number(text: &str) -> Option<u64> {
     text.bytes()
         .all(|byte| byte.is_ascii_digit())
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_blob_is_within_it() {
+    fn a_range_is_within_the_blob() {
         let part = |spec: &str, bytes| requested(&headers(&[(header::RANGE, spec)]), bytes);
         for (spec, expected) in [
             ("bytes=0-0", Some((0, 1))),

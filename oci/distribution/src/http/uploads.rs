@@ -1,4 +1,4 @@
-//! Pushing blobs: at once, in pieces, or by mounting what another repository has.
+//! Pushes blobs: monolithic, in pieces, or mounted from another repository.
 
 use axum::{
     body::Body,
@@ -44,7 +44,7 @@ pub(super) async fn begin(
         Some(digest) => {
             let id = session.id.to_string();
             let done = complete(registry, name, &id, digest, request).await;
-            // Nobody knows its identifier: it cannot go on.
+            // The client does not know its identifier, so it cannot continue.
             done.inspect_err(|_| registry.sessions().end(&session))
         }
     }
@@ -102,7 +102,7 @@ async fn complete(
     digest: Digest,
     request: Request,
 ) -> Result<Response, Error> {
-    let turn = receive(
+    let guard = receive(
         registry,
         &name,
         id,
@@ -111,7 +111,7 @@ async fn complete(
     )
     .await?;
     let (owned, blob) = (name.clone(), digest.clone());
-    blocking(registry, move |it| it.finish(&owned, turn, &blob)).await?;
+    blocking(registry, move |it| it.finish(&owned, guard, &blob)).await?;
     Ok(created(&name, &digest))
 }
 
@@ -121,10 +121,10 @@ async fn receive(
     id: &str,
     headers: HeaderMap,
     body: Body,
-) -> Result<crate::sessions::Turn, Error> {
-    let turn = registry.sessions().find(name, id)?.turn()?;
-    let length = range::of_piece(&headers, turn.session.bytes())?;
-    body::append(registry, turn, body, length).await
+) -> Result<crate::sessions::SessionGuard, Error> {
+    let guard = registry.sessions().find(name, id)?.lock()?;
+    let length = range::of_piece(&headers, guard.session.bytes())?;
+    body::append(registry, guard, body, length).await
 }
 
 fn created(name: &Name, digest: &Digest) -> Response {
@@ -136,7 +136,7 @@ fn created(name: &Name, digest: &Digest) -> Response {
     (StatusCode::CREATED, headers).into_response()
 }
 
-/// How far an upload has come. An empty one is told as `0-0`: the header cannot say otherwise.
+/// The progress of an upload. `0-0` also means an empty one, since the header cannot express it.
 fn progress(status: StatusCode, name: &Name, session: &Session) -> Response {
     let id = session.id;
     let last = session.bytes().saturating_sub(1);

@@ -1,4 +1,4 @@
-//! Lists, a page at a time.
+//! Paginated lists.
 
 use oci_spec::image::Digest;
 use rusqlite::params;
@@ -12,12 +12,12 @@ use crate::{
     name::Name,
 };
 
-/// Which part of a list is wanted.
+/// A page of a list.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Page {
     /// Most entries.
     pub(crate) n: Option<u64>,
-    /// What the page before ended with.
+    /// The last entry of the previous page.
     pub(crate) last: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl Page {
     }
 }
 
-/// A manifest that is about another one: a descriptor, as the list of referrers has them.
+/// A manifest that refers to another one as its subject: a descriptor in the list of referrers.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Referrer {
@@ -58,7 +58,7 @@ impl References {
         self.names(sql, page, Some(name))
     }
 
-    /// Whether anything was pushed there that is not forgotten.
+    /// Whether the repository has any content.
     pub(crate) fn has_repository(&self, name: &Name) -> Result<bool, Error> {
         self.exists(
             "SELECT 1 FROM manifests WHERE repository = ?1 UNION ALL SELECT 1 FROM blobs WHERE repository = ?1",
@@ -66,7 +66,7 @@ impl References {
         )
     }
 
-    /// Some `name:tag`s, for people, at most `most`.
+    /// At most `most` examples of `name:tag`, for error messages.
     pub(crate) fn some_tags(&self, most: u64) -> Result<Vec<String>, Error> {
         let sql = "SELECT repository || ':' || name FROM tags ORDER BY repository, name LIMIT ?1";
         let mut statement = self.connection.prepare(sql)?;
@@ -75,7 +75,7 @@ impl References {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The manifests about `subject`, of this type where one is given, and whether more follow.
+    /// The manifests with this `subject` and, if given, this type; and whether more follow.
     pub(crate) fn referrers(
         &self,
         name: &Name,
@@ -118,7 +118,7 @@ impl References {
         page: &Page,
         name: Option<&Name>,
     ) -> Result<(Vec<String>, bool), Error> {
-        // One more than wanted tells whether that is all.
+        // One more than requested shows whether more follow.
         let most = i64::try_from(page.most()).unwrap_or(i64::MAX - 1) + 1;
         let mut statement = self.connection.prepare(sql)?;
         let text = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);

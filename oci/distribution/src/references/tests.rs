@@ -28,7 +28,7 @@ impl Place {
             .put_manifest(&name(), manifest, &which.parse().unwrap(), limits)
     }
 
-    /// As if everything had been pushed two hours ago.
+    /// Makes every push two hours old.
     fn age(&mut self) {
         for table in ["blobs", "manifests"] {
             let sql = format!("UPDATE {table} SET pushed_at = pushed_at - 7200");
@@ -75,7 +75,7 @@ fn manifest(text: &str, targets: &[&str], subject: Option<&str>) -> Manifest {
 }
 
 #[test]
-fn what_is_tagged_stays_with_all_it_leads_to_and_all_that_is_about_it() {
+fn tagged_manifests_keep_their_blobs_and_referrers() {
     let mut place = Place::new();
     for blob in ["layer", "config", "stray", "signature's layer"] {
         place
@@ -133,7 +133,7 @@ fn what_is_tagged_stays_with_all_it_leads_to_and_all_that_is_about_it() {
 }
 
 #[test]
-fn a_blob_that_was_asked_for_is_new_again() {
+fn a_requested_blob_is_renewed() {
     let mut place = Place::new();
     place
         .references
@@ -148,7 +148,7 @@ fn a_blob_that_was_asked_for_is_new_again() {
 }
 
 #[test]
-fn a_manifest_goes_with_its_tags_and_a_tag_alone() {
+fn deleting_a_manifest_deletes_its_tags_but_not_vice_versa() {
     let mut place = Place::new();
     for tag in ["1", "2"] {
         place.put(tag, &manifest("m", &["x"], None)).unwrap();
@@ -188,7 +188,7 @@ fn a_manifest_goes_with_its_tags_and_a_tag_alone() {
 }
 
 #[test]
-fn counts_are_bounded_and_nothing_changes_beyond() {
+fn counts_are_limited() {
     let mut place = Place::new();
     let limits = Limits {
         repositories: 1,
@@ -224,7 +224,7 @@ fn counts_are_bounded_and_nothing_changes_beyond() {
 }
 
 #[test]
-fn a_full_database_is_told_and_refuses_whole() {
+fn a_full_database_refuses_the_whole_change() {
     let directory = tempfile::tempdir().unwrap();
     let mut references = References::open(&directory.path().join("r"), 128 << 10).unwrap();
     let which = "1".parse().unwrap();
@@ -240,7 +240,7 @@ fn a_full_database_is_told_and_refuses_whole() {
 }
 
 #[test]
-fn a_database_of_a_newer_program_is_left_alone() {
+fn a_database_of_a_newer_program_is_not_changed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("r");
     let references = References::open(&path, 1 << 30).unwrap();

@@ -104,7 +104,7 @@ async fn refused(server: &crate::kit::Server, credentials: Credentials) -> Strin
 }
 
 #[tokio::test]
-async fn basic_authentication_is_answered_with_user_and_password() {
+async fn basic_challenges_are_answered() {
     let server = guarded(Guard::new(BASIC, "Basic realm=\"r\"")).await;
     try_pull(&server, user(PASSWORD)).await.unwrap();
     let error = refused(&server, user("wrong")).await;
@@ -116,7 +116,7 @@ async fn basic_authentication_is_answered_with_user_and_password() {
 }
 
 #[tokio::test]
-async fn a_token_service_is_asked_for_the_scope_that_is_wanted() {
+async fn a_token_is_requested_for_the_needed_scope() {
     let guard = Guard::new("Bearer issued-for-noise", "");
     let server = guarded(guard.clone()).await;
     let challenge = format!(
@@ -142,7 +142,7 @@ async fn a_token_service_is_asked_for_the_scope_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_challenge_that_cannot_be_met_is_told() {
+async fn an_unsupported_challenge_is_reported() {
     let guard = Guard::new("never", "Negotiate");
     let server = guarded(guard.clone()).await;
     let error = refused(&server, user(PASSWORD)).await;

@@ -13,7 +13,7 @@ use tucano_oci_distribution::client::{Credentials, Remote, Secret};
 use tucano_testkit::{needs, tool, wait_for};
 
 use crate::{
-    cut::{CuttingProxy, Direction},
+    broken_connection::{BreakingProxy, Direction},
     kit::{MANIFEST, parts, pull, remote_at, spec, store},
     pushing::Memory,
 };
@@ -126,7 +126,7 @@ async fn push(remote: &Remote, name: &str, bytes: usize) -> Digest {
 }
 
 #[tokio::test]
-async fn debians_registry_is_pushed_to_and_pulled_from_over_tls_and_cut_connections() {
+async fn debians_registry_works_over_tls_and_broken_connections() {
     if !needs(&[tool("docker-registry"), tool("openssl")]) {
         return;
     }
@@ -138,7 +138,7 @@ async fn debians_registry_is_pushed_to_and_pulled_from_over_tls_and_cut_connecti
     )
     .await;
     let address = ([127, 0, 0, 1], registry.port).into();
-    let proxy = CuttingProxy::start(address, 4, 400 << 10, Direction::Down).await;
+    let proxy = BreakingProxy::start(address, 4, 400 << 10, Direction::Down).await;
     let place = tempfile::tempdir().unwrap();
     let store = store(&place);
     let remote = registry.remote(proxy.address.port(), PASSWORD);

@@ -9,7 +9,7 @@ use tucano_oci_distribution::client::{Bounds, Credentials, Remote};
 use tucano_oci_image::{Platform, Store, digest_of};
 
 use crate::{
-    cut::{CuttingProxy, Direction},
+    broken_connection::{BreakingProxy, Direction},
     kit::{INDEX, MANIFEST, Origin, bounds, index, publish, pull, put, remote, serve, spec, store},
 };
 
@@ -79,12 +79,12 @@ async fn an_index_leads_to_the_image_for_the_platform() {
 }
 
 #[tokio::test]
-async fn a_transfer_that_is_cut_goes_on_where_it_ended() {
+async fn a_broken_transfer_is_resumed() {
     const BYTES: usize = 3 << 20;
     let origin = Origin::new().serve().await;
     let base = format!("http://{}", origin.address);
     publish(&base, &spec(BYTES), "noise", "1").await;
-    let proxy = CuttingProxy::start(origin.address, 9, 300 << 10, Direction::Down).await;
+    let proxy = BreakingProxy::start(origin.address, 9, 300 << 10, Direction::Down).await;
     let place = tempfile::tempdir().unwrap();
     let store = store(&place);
     let remote = remote(proxy.address, Credentials::Anonymous);
@@ -105,7 +105,7 @@ async fn a_server_without_ranges_is_read_from_the_beginning() {
     let served = content.clone();
     // Takes no notice of Range.
     let server = serve(Router::new().route(&path, get(async move || served))).await;
-    let proxy = CuttingProxy::start(server.address, 2, 50_000, Direction::Down).await;
+    let proxy = BreakingProxy::start(server.address, 2, 50_000, Direction::Down).await;
     let place = tempfile::tempdir().unwrap();
     let store = store(&place);
     let remote = remote(proxy.address, Credentials::Anonymous);
@@ -118,7 +118,7 @@ async fn a_server_without_ranges_is_read_from_the_beginning() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_cut_for_good_is_given_up_and_leaves_nothing() {
+async fn a_permanently_broken_registry_fails_without_a_trace() {
     let content = vec![7u8; 200_000];
     let digest = digest_of(&content);
     let path = format!("/v2/a/blobs/{digest}");
@@ -151,7 +151,7 @@ async fn refused(remote: &Remote, reference: &str, bounds: &Bounds) -> String {
 }
 
 #[tokio::test]
-async fn what_is_not_there_too_large_or_another_thing_is_told() {
+async fn missing_oversized_and_wrong_content_is_reported() {
     let origin = Origin::new().serve().await;
     let base = format!("http://{}", origin.address);
     let layout = publish(&base, &spec(10_000), "noise", "1").await;
@@ -177,7 +177,7 @@ async fn what_is_not_there_too_large_or_another_thing_is_told() {
 }
 
 #[tokio::test]
-async fn what_lies_is_not_believed() {
+async fn wrong_digests_and_sizes_are_detected() {
     let wrong = |body: &'static str| {
         get(async move || {
             Response::builder()
@@ -200,7 +200,7 @@ async fn what_lies_is_not_believed() {
     let remote = remote(server.address, Credentials::Anonymous);
     for (reference, part) in [
         (format!("a@{digest}"), "with the digest"),
-        ("a:text".to_owned(), "makes no sense"),
+        ("a:text".to_owned(), "is malformed"),
         ("a:neither".to_owned(), "neither"),
     ] {
         let error = refused(&remote, &reference, &bounds()).await;
@@ -211,7 +211,7 @@ async fn what_lies_is_not_believed() {
         ..bounds()
     };
     let error = refused(&remote, "a:silent", &short).await;
-    assert!(error.contains("did not come within"), "{error}");
+    assert!(error.contains("was not received within"), "{error}");
 
     let place = tempfile::tempdir().unwrap();
     let store = store(&place);
@@ -227,7 +227,7 @@ async fn what_lies_is_not_believed() {
 }
 
 #[tokio::test]
-async fn who_is_not_there_or_speaks_no_tls_is_told() {
+async fn unreachable_and_plain_http_registries_are_reported() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = free.local_addr().unwrap();
     drop(free);

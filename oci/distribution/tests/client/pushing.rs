@@ -7,7 +7,7 @@ use oci_spec::image::Digest;
 use tucano_oci_distribution::client::{Blob, Credentials};
 
 use crate::{
-    cut::{CuttingProxy, Direction},
+    broken_connection::{BreakingProxy, Direction},
     kit::{MANIFEST, Origin, parts, remote, serve, spec},
 };
 
@@ -43,11 +43,11 @@ impl Blob for Memory {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_cut_goes_on_where_it_ended() {
+async fn a_broken_upload_is_resumed() {
     const BYTES: usize = 20 << 20;
     let origin = Origin::new();
     let server = serve(origin.router.clone()).await;
-    let proxy = CuttingProxy::start(server.address, 5, 3 << 20, Direction::Up).await;
+    let proxy = BreakingProxy::start(server.address, 5, 3 << 20, Direction::Up).await;
     let remote = remote(proxy.address, Credentials::Anonymous);
     let name = "pool".parse().unwrap();
     let layout = spec(BYTES).build().unwrap();
@@ -74,7 +74,7 @@ async fn an_upload_that_is_cut_goes_on_where_it_ended() {
 }
 
 #[tokio::test]
-async fn a_blob_that_is_not_what_it_says_is_refused() {
+async fn a_blob_with_another_digest_is_refused() {
     let origin = Origin::new();
     let server = serve(origin.router.clone()).await;
     let remote = remote(server.address, Credentials::Anonymous);
@@ -91,7 +91,7 @@ async fn a_blob_that_is_not_what_it_says_is_refused() {
 }
 
 #[tokio::test]
-async fn the_pool_has_what_any_repository_has() {
+async fn the_pool_has_the_blobs_of_every_repository() {
     let origin = Origin::new();
     let server = serve(origin.router.clone()).await;
     let remote = remote(server.address, Credentials::Anonymous);

@@ -1,30 +1,30 @@
-//! EROFS as it is on the disk (Linux, `fs/erofs/erofs_fs.h`): superblock, extended inodes, extended attributes and
-//! directory blocks. All numbers are little-endian.
+//! EROFS's on-disk format (Linux, `fs/erofs/erofs_fs.h`): superblock, extended inodes, extended attributes and directory
+//! blocks. All numbers are little-endian.
 //!
-//! Blocks are of 512 bytes, the least that there is: small files waste little. Files, links and directories are flat:
-//! one run of blocks each.
+//! Blocks have 512 bytes, the minimum, so that small files waste little. Files, links and directories are flat: one run
+//! of blocks each.
 
-use crate::header::Time;
+use crate::tarball::header::Time;
 
-/// Of a block, as a power of two.
+/// The block size as a power of two.
 const BLOCK_BITS: u8 = 9;
-/// Of a block. The kernel takes blocks this small since 6.4.
+/// The block size. The kernel supports blocks this small since 6.4.
 pub(super) const BLOCK_BYTES: u64 = 1 << BLOCK_BITS;
-/// Inodes begin at multiples of this; their numbers count it.
+/// Inodes begin at multiples of this; their numbers count these slots.
 pub(super) const SLOT_BYTES: u64 = 32;
-/// Of an extended inode.
+/// Size of an extended inode.
 const INODE_BYTES: u64 = 64;
-/// The first part of a file, which has the superblock: data begins after it.
+/// Size of the head with the superblock; data begins after it.
 pub(super) const HEAD_BYTES: usize = 4096;
 const SUPERBLOCK_AT: usize = 1024;
 const MAGIC: u32 = 0xE0F5_E1E2;
-/// The first bit of an inode's format: it is an extended one. The layout beside it is 0: flat.
+/// An inode's format: bit 0 means extended, layout 0 means flat.
 const EXTENDED_FLAT: u16 = 1;
 const XATTR_HEADER_BYTES: usize = 12;
 const XATTR_ENTRY_BYTES: usize = 4;
 const DIRENT_BYTES: usize = 12;
 
-/// Kinds of files in modes (inode(7)).
+/// File types in modes (inode(7)).
 pub(super) const S_IFIFO: u16 = 0o010_000;
 pub(super) const S_IFCHR: u16 = 0o020_000;
 pub(super) const S_IFDIR: u16 = 0o040_000;
@@ -32,10 +32,10 @@ pub(super) const S_IFBLK: u16 = 0o060_000;
 pub(super) const S_IFREG: u16 = 0o100_000;
 pub(super) const S_IFLNK: u16 = 0o120_000;
 
-/// What an inode says.
+/// An inode.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Inode {
-    /// Kind and permissions.
+    /// File type and permissions.
     pub(super) mode: u16,
     pub(super) uid: u32,
     pub(super) gid: u32,
@@ -43,9 +43,9 @@ pub(super) struct Inode {
     pub(super) links: u32,
     /// Bytes of its data.
     pub(super) bytes: u64,
-    /// The first block of its data, or the number of its device.
+    /// The first block of its data, or its device number.
     pub(super) start_or_device: u32,
-    /// For programs that know inodes by 32 bits only.
+    /// A 32-bit inode number for old programs.
     pub(super) serial: u32,
 }
 
@@ -53,13 +53,13 @@ pub(super) struct Inode {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dirent<'a> {
     pub(super) name: &'a [u8],
-    /// The number of its inode.
+    /// Its inode number.
     pub(super) inode: u64,
     /// Its inode's mode.
     pub(super) mode: u16,
 }
 
-/// The first part of a file system of `blocks` blocks; its root's inode is within the first 2 MiB of the inodes.
+/// The head of a file system of `blocks` blocks; the root's inode is within the first 2 MiB of the inodes.
 pub(super) fn head(
     inodes: u64,
     root: u16,
@@ -80,12 +80,12 @@ pub(super) fn head(
     head
 }
 
-/// Bytes of an inode with these attributes, to the next place for one.
+/// Bytes of an inode with attributes of this size, up to the next slot.
 pub(super) fn inode_bytes(xattrs_bytes: usize) -> u64 {
     (INODE_BYTES + xattrs_bytes as u64).next_multiple_of(SLOT_BYTES)
 }
 
-/// An inode with its attributes as [`xattrs`] has them.
+/// Encodes an inode with its attributes, which [`xattrs`] has encoded.
 pub(super) fn inode(inode: &Inode, xattrs: &[u8], into: &mut Vec<u8>) {
     let begin = into.len();
     let count = match xattrs.len().checked_sub(XATTR_HEADER_BYTES) {
@@ -108,8 +108,8 @@ pub(super) fn inode(inode: &Inode, xattrs: &[u8], into: &mut Vec<u8>) {
     into.resize(begin + inode_bytes(xattrs.len()) as usize, 0);
 }
 
-/// Attributes beside an inode; nothing if there are none. `None` if one of them is of no kind that is known, or if they
-/// are too large together.
+/// Encodes the attributes of an inode; empty if there are none. `None` if a name has an unknown prefix, or if they are
+/// too large together.
 pub(super) fn xattrs<'a>(attributes: impl Iterator<Item = (&'a str, &'a [u8])>) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     for (name, value) in attributes {
@@ -127,15 +127,14 @@ pub(super) fn xattrs<'a>(attributes: impl Iterator<Item = (&'a str, &'a [u8])>) 
     (bytes.len() / 4 < usize::from(u16::MAX)).then_some(bytes)
 }
 
-/// The number of a name's prefix, and the rest.
+/// The number of a name's prefix, and the rest of the name.
 fn xattr_index(name: &str) -> Option<(u8, &str)> {
     [(1, "user."), (4, "trusted."), (6, "security.")]
         .into_iter()
         .find_map(|(index, prefix)| Some((index, name.strip_prefix(prefix)?)))
 }
 
-/// Splits a directory's entries, sorted by name with `.` and `..` among them, into those of each block; with the bytes
-/// that they take there.
+/// Splits a directory's entries, sorted by name and including `.` and `..`, into blocks, each with its size in bytes.
 pub(super) fn split_directory<'a, 'e>(
     entries: &'e [Dirent<'a>],
 ) -> impl Iterator<Item = (&'e [Dirent<'a>], usize)> {
@@ -153,14 +152,14 @@ pub(super) fn split_directory<'a, 'e>(
     })
 }
 
-/// A directory's size: its blocks are whole but for the last one.
+/// A directory's size: all blocks but the last are full.
 pub(super) fn directory_bytes(entries: &[Dirent<'_>]) -> u64 {
     let (blocks, last) =
         split_directory(entries).fold((0, 0), |(blocks, _), (_, bytes)| (blocks + 1, bytes));
     (blocks as u64).saturating_sub(1) * BLOCK_BYTES + last as u64
 }
 
-/// One block of a directory, without what fills it up.
+/// Encodes one block of a directory, without padding.
 pub(super) fn directory_block(entries: &[Dirent<'_>], into: &mut Vec<u8>) {
     let mut name_at = DIRENT_BYTES * entries.len();
     for entry in entries {
@@ -174,7 +173,7 @@ pub(super) fn directory_block(entries: &[Dirent<'_>], into: &mut Vec<u8>) {
     }
 }
 
-/// A kind of file as directories have it (`linux/fs_types.h`).
+/// The file type in directory entries (`linux/fs_types.h`).
 fn kind_number(mode: u16) -> u8 {
     match mode & 0o170_000 {
         S_IFREG => 1,
@@ -187,7 +186,7 @@ fn kind_number(mode: u16) -> u8 {
     }
 }
 
-/// A device's number as the kernel has it on disks (`new_encode_dev`).
+/// A device number in the kernel's on-disk encoding (`new_encode_dev`).
 pub(super) fn device_number((major, minor): (u32, u32)) -> u32 {
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_counted_in_words_with_their_header() {
+    fn attributes_are_encoded_with_a_header() {
         let one = xattrs([("user.ab", &b"xyz"[..])].into_iter()).unwrap();
         assert_eq!(one.len(), 12 + 12);
         assert_eq!(&one[12..], b"\x02\x01\x03\x00abxyz\0\0\0");
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_have_the_kernels_numbers() {
+    fn device_numbers_use_the_kernels_encoding() {
         assert_eq!(device_number((0, 0)), 0);
         assert_eq!(device_number((1, 3)), 0x103);
         assert_eq!(device_number((259, 0x1_2345)), 0x1230_0045 | 259 << 8);

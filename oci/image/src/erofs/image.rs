@@ -1,4 +1,4 @@
-//! Takes a layer's entries: the files' data goes to the image's file as it comes, all else into a tree.
+//! Receives a layer's entries: the files' data goes to the image at once, everything else into a tree.
 
 use std::{
     fs::{self, File},
@@ -11,60 +11,60 @@ use tar::EntryType;
 
 use super::{
     index,
-    mount::{self, Way},
     output::Output,
-    tree::{Data as Place, Tree},
+    tree::{FileData, Tree},
 };
 use crate::{
     digest::digest_of,
     error::{Error, entry_error},
-    header::Member,
     layer::{Change, Data, Entry, Sink},
+    mount::{self, MountMethod},
     scratch::{self, Scratch},
     seal::FileSeal,
+    tarball::header::Member,
 };
 
-/// Makes an image of a layer.
+/// Writes a layer as an EROFS image.
 #[derive(Debug)]
-pub(crate) struct Indexer<'a> {
+pub(crate) struct ImageWriter<'a> {
     tree: Tree,
     output: Output,
     path: PathBuf,
     layer: &'a Digest,
-    /// Most entries; they are held in memory.
+    /// Most entries, which are in memory.
     most: usize,
 }
 
-/// Makes a small image in a scratch directory, mounts it, and reads a file in it.
-pub(crate) fn try_it(scratch: &Scratch, way: Way) -> Result<(), Error> {
+/// Tests EROFS: writes a small image in a scratch directory, mounts it, and reads a file in it.
+pub(crate) fn probe(scratch: &Scratch, method: MountMethod) -> Result<(), Error> {
     const TEXT: &[u8] = b"text";
     let path = scratch.path().join("image");
-    let file = File::create_new(&path).map_err(|source| Error::io("make", &path, source))?;
+    let file = File::create_new(&path).map_err(|source| Error::io("create", &path, source))?;
     let layer = digest_of(b"");
-    let mut indexer = Indexer::new(file, &path, &layer, 2)?;
+    let mut writer = ImageWriter::new(file, &path, &layer, 2)?;
     let mut text = TEXT;
     let mut data = |buffer: &mut [u8]| {
         text.read(buffer)
             .map_err(|source| Error::io("read", Path::new("memory"), source))
     };
-    indexer.file(b"file", &Member::file(TEXT.len() as u64), &mut data)?;
-    indexer.finish()?;
+    writer.file(b"file", &Member::file(TEXT.len() as u64), &mut data)?;
+    writer.finish()?;
     let directory = scratch.path().join(scratch::MOUNT);
-    let tried = || -> io::Result<()> {
+    let probed = || -> io::Result<()> {
         fs::create_dir(&directory)?;
-        mount::mount(&path, &directory, way)?;
+        mount::mount(&path, &directory, method)?;
         let read = fs::read(directory.join("file"));
         mount::unmount(&directory)?;
         match read? == TEXT {
             true => Ok(()),
-            false => Err(io::Error::other("its file has another content")),
+            false => Err(io::Error::other("the content of its file differs")),
         }
     };
-    tried().map_err(|source| Error::Mount { path, source })
+    probed().map_err(|source| Error::Mount { path, source })
 }
 
-impl<'a> Indexer<'a> {
-    /// Of the layer with this diff-id, into an empty file. More than `most` entries are refused with
+impl<'a> ImageWriter<'a> {
+    /// Writes the layer with this diff-id into an empty file. More than `most` entries are refused with
     /// [`Error::TooManyToIndex`].
     pub(crate) fn new(
         file: File,
@@ -82,7 +82,7 @@ impl<'a> Indexer<'a> {
         })
     }
 
-    /// Writes what can only be written at the end; what a reader can check the file by.
+    /// Writes the tree and the superblock; returns the file's checksums.
     pub(crate) fn finish(self) -> Result<FileSeal, Error> {
         let path = self.path;
         index::write(&self.tree, self.output).map_err(|error| match error {
@@ -115,7 +115,7 @@ impl<'a> Indexer<'a> {
             }
         }
         let bytes = member.file_bytes();
-        self.tree.set_data(id, Place { block, bytes });
+        self.tree.set_data(id, FileData { block, bytes });
         Ok(())
     }
 
@@ -151,7 +151,7 @@ impl<'a> Indexer<'a> {
     }
 }
 
-impl Sink for Indexer<'_> {
+impl Sink for ImageWriter<'_> {
     fn entry(&mut self, entry: &Entry, data: &mut Data<'_>) -> Result<(), Error> {
         let path = &entry.path;
         if self.tree.len() >= self.most {
@@ -162,8 +162,8 @@ impl Sink for Indexer<'_> {
                 return self.file(path, member, data);
             }
             Change::Make(member) => self.tree.make(path, member),
-            Change::Hide => self.tree.hide(path),
-            Change::HideContent => self.tree.hide_content(path),
+            Change::Whiteout => self.tree.whiteout(path),
+            Change::Opaque => self.tree.set_opaque_at(path),
         };
         made.map_err(|errno| entry_error(self.layer, path, errno))
     }

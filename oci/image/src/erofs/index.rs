@@ -1,5 +1,5 @@
-//! Writes a tree behind the files' data: first all inodes, then what directories and symbolic links hold, in the same
-//! order.
+//! Writes a tree after the files' data: first all inodes, then the content of directories and symbolic links, in the
+//! same order.
 
 use std::io;
 
@@ -13,14 +13,14 @@ use super::{
 };
 use crate::seal::FileSeal;
 
-/// The root's inode: no inode has the number 0.
+/// The root's inode number; 0 is not a valid one.
 const ROOT_NUMBER: u16 = 1;
 
 /// Why a tree was not written.
 #[derive(Debug)]
 pub(super) enum Failure {
     Write(io::Error),
-    /// Those of one file take more than there is room for.
+    /// The attributes of one file exceed the format's limit.
     Attributes,
 }
 
@@ -30,7 +30,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Writes the tree, and with it the image's end.
+/// Writes the tree and finishes the image.
 pub(super) fn write(tree: &Tree, mut output: Output) -> Result<FileSeal, Failure> {
     output.fill_block()?;
     let first_block = output.block()?;
@@ -64,14 +64,14 @@ fn block_number(block: u64) -> io::Result<u32> {
     u32::try_from(block).map_err(|_| io::ErrorKind::FileTooLarge.into())
 }
 
-/// Where every inode goes.
+/// The position of every inode.
 struct Plan<'a> {
     tree: &'a Tree,
-    /// What the root leads to, each once, with the directory where it was first met.
+    /// The reachable nodes, each once, with the directory in which each was found first.
     order: Vec<(Id, Id)>,
-    /// By id; 0 for those that nothing leads to.
+    /// Inode numbers by id; 0 for removed nodes.
     numbers: Vec<u32>,
-    /// Of all inodes.
+    /// Bytes of all inodes.
     bytes: u64,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Plan<'a> {
         };
         let mut next = vec![(ROOT, ROOT)];
         while let Some((id, parent)) = next.pop() {
-            // A file of several names.
+            // A file with several names.
             if plan.numbers[id as usize] != 0 {
                 continue;
             }
@@ -109,7 +109,7 @@ impl<'a> Plan<'a> {
             _ => (0, 0),
         };
         let links = match &node.content {
-            // Its own name, `.`, and `..` of each directory in it.
+            // Its own name, `.`, and `..` of each subdirectory.
             Content::Directory { children, .. } => {
                 let is_directory =
                     |id: &&Id| matches!(self.tree.node(**id).content, Content::Directory { .. });
@@ -129,7 +129,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The entries of a directory, sorted, with `.` and `..` among them.
+    /// The sorted entries of a directory, including `.` and `..`.
     fn entries(
         &self,
         children: impl Iterator<Item = (&'a [u8], Id)>,
@@ -158,7 +158,7 @@ impl<'a> Plan<'a> {
         Some(self.entries(children, id, parent))
     }
 
-    /// Bytes of what is written for this node behind the inodes; `None` for what has its data elsewhere or nowhere.
+    /// Bytes of this node's content after the inodes; `None` if it has none there.
     fn own_bytes(&self, node: &'a Node, id: Id, parent: Id) -> Option<u64> {
         match &node.content {
             Content::Symlink(target) => Some(target.len() as u64),
@@ -194,7 +194,7 @@ fn mode(node: &Node) -> u16 {
         Content::BlockDevice(..) => S_IFBLK,
         Content::Fifo => S_IFIFO,
     };
-    // Permissions are of 12 bits.
+    // Permissions have 12 bits.
     kind | (node.mode & 0o7777) as u16
 }
 

@@ -1,19 +1,18 @@
-//! A layer as one file, an EROFS file system that the kernel mounts: no file is created for what the layer holds.
+//! Writes a layer as one file, an EROFS file system that the kernel mounts: no file is created for each entry.
 //!
-//! - `image`: takes a layer's entries: data goes to the file as it comes, all else into a `tree`;
-//! - `tree`: what the entries make of each other;
-//! - `index`: writes the tree behind the data;
-//! - `format`: EROFS on the disk;
-//! - `mount`: mounting and unmounting.
+//! - `image`: receives the entries: data goes to the file at once, everything else into a `tree`;
+//! - `tree`: the layer's tree in memory;
+//! - `index`: writes the tree after the data;
+//! - `format`: the on-disk format;
+//! - `output`: the buffered file with its checksum.
 //!
-//! The file: 4 KiB with the superblock, the files' data, the inodes with their attributes, and what directories and
-//! symbolic links hold.
+//! The file contains, in order: 4 KiB with the superblock, the files' data, the inodes with their attributes, and the
+//! content of directories and symbolic links.
 
 mod format;
 mod image;
 mod index;
-pub(crate) mod mount;
 mod output;
 mod tree;
 
-pub(crate) use image::{Indexer, try_it};
+pub(crate) use image::{ImageWriter, probe};

@@ -1,5 +1,5 @@
-//! A layer's tree in memory, as the entries of its archive make it one after the other. The rules are those of `unpack`
-//! and `directories`, which make the same tree of real files: tests compare the two.
+//! A layer's tree in memory, built entry by entry. Its rules equal those of `unpack::writer` and `unpack::directories`,
+//! which build the same tree from real files; tests compare the two.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +7,24 @@ use rustix::io::{Errno, Result};
 use tar::EntryType;
 
 use crate::{
-    attributes,
-    header::{Member, Time},
+    layer::{path::split, xattrs},
     limits::PATH_DEPTH,
-    path::split,
+    tarball::header::{Member, Time},
 };
 
-/// A node's place in the tree.
+/// A node's index in the tree.
 pub(super) type Id = u32;
-/// The layer's own directory.
+/// The layer's root directory.
 pub(super) const ROOT: Id = 0;
-/// What the kernel follows at most in one path (MAXSYMLINKS).
+/// Most symbolic links in one path, as in the kernel (MAXSYMLINKS).
 const LINKS: u32 = 40;
 const IMPLIED_MODE: u32 = 0o755;
 
-/// Everything that a layer holds. What was removed again keeps its place here, and nothing refers to it.
+/// A layer's files. Removed nodes keep their index, and no directory refers to them.
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
-    /// The directory of the entry before, by its path: most entries lie where the one before lay.
+    /// The directory of the previous entry, by its path: most entries lie in the same directory.
     latest: Option<(Vec<u8>, Id)>,
 }
 
@@ -38,29 +37,29 @@ pub(super) struct Node {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) mtime: Time,
-    /// Names that it has.
+    /// The number of its names.
     pub(super) links: u32,
     pub(super) xattrs: Vec<(String, Vec<u8>)>,
 }
 
-/// What a node is.
+/// A node's kind and content.
 #[derive(Debug)]
 pub(super) enum Content {
     Directory {
         children: BTreeMap<Box<[u8]>, Id>,
-        /// Whether it hides what lower layers have in it.
+        /// Whether it hides the content of the lower layers.
         is_opaque: bool,
     },
-    File(Data),
+    File(FileData),
     Symlink(Box<[u8]>),
     CharDevice(u32, u32),
     BlockDevice(u32, u32),
     Fifo,
 }
 
-/// Where a file's data is.
+/// The location of a file's data.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Data {
+pub(super) struct FileData {
     /// The first block.
     pub(super) block: u32,
     pub(super) bytes: u64,
@@ -79,7 +78,7 @@ impl Node {
         }
     }
 
-    /// What hides a name of the lower layers from overlayfs.
+    /// Overlayfs's whiteout, which hides a name of the lower layers.
     fn whiteout() -> Self {
         Self {
             content: Content::CharDevice(0, 0),
@@ -104,11 +103,11 @@ impl Node {
         matches!(self.content, Content::Directory { .. })
     }
 
-    /// Later values replace earlier ones; attributes that mean nothing in a container are left out.
+    /// Later values replace earlier ones; attributes without an effect in a container are skipped.
     fn set_xattrs(&mut self, member: &Member) -> Result<()> {
         let taken = member.xattrs.iter();
-        for (name, value) in taken.filter(|(name, _)| attributes::is_taken(name)) {
-            attributes::check(name, value)?;
+        for (name, value) in taken.filter(|(name, _)| xattrs::is_kept(name)) {
+            xattrs::check(name, value)?;
             self.xattrs.retain(|(known, _)| known != name);
             self.xattrs.push((name.clone(), value.clone()));
         }
@@ -133,17 +132,17 @@ impl Tree {
         }
     }
 
-    /// Of an id that this tree has given.
+    /// The node of an id of this tree.
     pub(super) fn node(&self, id: Id) -> &Node {
         &self.nodes[id as usize]
     }
 
-    /// How many places are taken.
+    /// The number of nodes, removed ones included.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Makes what an entry that has no data tells of.
+    /// Adds an entry without data.
     pub(super) fn make(&mut self, path: &[u8], member: &Member) -> Result<()> {
         let content = match member.kind {
             EntryType::Directory => return self.directory(path, member),
@@ -156,31 +155,31 @@ impl Tree {
         self.replace(path, Node::of(member, content)).map(drop)
     }
 
-    /// Makes a file; where its data is will be told by [`Tree::set_data`].
+    /// Adds a file; [`Tree::set_data`] sets its data.
     pub(super) fn file(&mut self, path: &[u8], member: &Member) -> Result<Id> {
-        let mut node = Node::of(member, Content::File(Data::default()));
+        let mut node = Node::of(member, Content::File(FileData::default()));
         node.set_xattrs(member)?;
         self.replace(path, node)
     }
 
-    /// Tells where a file's data is.
-    pub(super) fn set_data(&mut self, id: Id, data: Data) {
+    /// Sets the location of a file's data.
+    pub(super) fn set_data(&mut self, id: Id, data: FileData) {
         self.nodes[id as usize].content = Content::File(data);
     }
 
-    /// Hides what lower layers have by this name; what this one has stays.
-    pub(super) fn hide(&mut self, path: &[u8]) -> Result<()> {
+    /// Hides this name of the lower layers; an entry of this layer stays.
+    pub(super) fn whiteout(&mut self, path: &[u8]) -> Result<()> {
         let (parent, name) = split(path);
         let parent = self.directory_at(parent)?;
         match self.child(parent, name) {
-            Some(id) if self.node(id).is_directory() => self.hide_content(path),
+            Some(id) if self.node(id).is_directory() => self.set_opaque_at(path),
             Some(_) => Ok(()),
             None => self.add(parent, name, Node::whiteout()).map(drop),
         }
     }
 
-    /// Hides what lower layers have in this directory.
-    pub(super) fn hide_content(&mut self, path: &[u8]) -> Result<()> {
+    /// Hides the content of the lower layers in this directory.
+    pub(super) fn set_opaque_at(&mut self, path: &[u8]) -> Result<()> {
         let directory = self.directory_at(path)?;
         if let Content::Directory { is_opaque, .. } = &mut self.nodes[directory as usize].content {
             *is_opaque = true;
@@ -196,8 +195,8 @@ impl Tree {
             match self.child(parent, name) {
                 Some(known) if !self.node(known).is_directory() => {
                     self.remove(parent, name)?;
-                    // What stood here hid the lower layers' directory of this name; so must this one.
-                    self.hide_content(path)?;
+                    // The removed entry hid the lower layers' directory of this name; this directory must hide it too.
+                    self.set_opaque_at(path)?;
                 }
                 Some(_) => {}
                 None => drop(self.add(parent, name, Node::implied_directory())?),
@@ -213,7 +212,7 @@ impl Tree {
         node.set_xattrs(member)
     }
 
-    /// The link's target is looked for in the layer itself and not through symbolic links.
+    /// The link's target is looked up in this layer, without following symbolic links.
     fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
         if path == target {
             return Ok(());
@@ -224,7 +223,7 @@ impl Tree {
         if self.child(parent, name).is_some() {
             self.remove(parent, name)?;
         }
-        // It may have gone with what stood in its way.
+        // Removing an entry may have removed the target.
         let id = self.find_file(target)?;
         self.nodes[id as usize].links += 1;
         self.link(parent, name, id)
@@ -273,7 +272,7 @@ impl Tree {
         }
     }
 
-    /// Takes a name away, and with a directory everything in it.
+    /// Removes a name, and a directory's content with it.
     fn remove(&mut self, directory: Id, name: &[u8]) -> Result<()> {
         self.latest = None;
         let Content::Directory { children, .. } = &mut self.nodes[directory as usize].content
@@ -291,7 +290,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The directory at `path`; it and those above it are made where they are missing.
+    /// The directory at `path`; missing directories are created.
     fn directory_at(&mut self, path: &[u8]) -> Result<Id> {
         if path.is_empty() {
             return Ok(ROOT);
@@ -302,11 +301,11 @@ impl Tree {
         let id = match self.walk(path) {
             Ok(id) => id,
             Err(Errno::NOENT | Errno::NOTDIR) => self.make_directory(path)?,
-            // A link of this layer is followed, as tar programs do, as if the layer were the whole system.
+            // A symbolic link of this layer is followed within it, as tar does.
             Err(Errno::LOOP) => match self.follow(path) {
                 Ok((id, depth)) if depth <= PATH_DEPTH => id,
                 Ok(_) => return Err(Errno::NAMETOOLONG),
-                // The last name may be missing in a directory that a link leads to.
+                // The last name may be missing in the directory behind a link.
                 Err(Errno::NOENT) => self.make_directory(path)?,
                 Err(error) => return Err(error),
             },
@@ -348,7 +347,7 @@ impl Tree {
             })
     }
 
-    /// An existing directory, with links followed as if the layer were the whole system; and how deep it lies.
+    /// An existing directory, with symbolic links followed within the layer; and its depth.
     fn follow(&self, path: &[u8]) -> Result<(Id, usize)> {
         let mut above = vec![ROOT];
         let mut names = Vec::new();
@@ -380,7 +379,7 @@ impl Tree {
     }
 }
 
-/// Puts a path's names before those that are to be walked, which are in reverse order.
+/// Prepends a path's names to the names that are still to be walked, which are in reverse order.
 fn push_names<'a>(names: &mut Vec<&'a [u8]>, path: &'a [u8]) {
     let parts = path.split(|byte| *byte == b'/');
     let mut own: Vec<&[u8]> = parts.filter(|name| !matches!(*name, b"" | b".")).collect();

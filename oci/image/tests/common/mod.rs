@@ -1,4 +1,4 @@
-//! What the tests share: a place for a store and layers, and small images.
+//! Shared by the tests: a store, layers, and small images.
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
 use std::{fs, path::PathBuf};
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tucano_image_builder::{Compression, Entry, ImageSpec, Layer, Layout};
 use tucano_oci_image::{Error, Image, Layers, Limits, Platform, Store};
 
-/// A store and layers of a test's own.
+/// A test's own store and layers.
 pub(crate) struct Place {
     pub(crate) directory: TempDir,
     pub(crate) store: Store,
@@ -35,7 +35,7 @@ impl Place {
             .import_archive(&layout.archive().unwrap()[..], &platform())
     }
 
-    /// Unpacks every layer; their directories, lowest first.
+    /// Unpacks every layer; returns their directories, lowest first.
     pub(crate) fn unpack(&self, image: &Image) -> Result<Vec<PathBuf>, Error> {
         let layers = image.layers();
         layers
@@ -44,12 +44,12 @@ impl Place {
             .collect()
     }
 
-    /// How many blobs there are.
+    /// The number of blobs.
     pub(crate) fn blobs(&self) -> usize {
         count(self.directory.path().join("store/blobs/sha256"))
     }
 
-    /// How much there is of what is not whole.
+    /// The number of incomplete blobs and layers.
     pub(crate) fn unfinished(&self) -> usize {
         let layers = fs::read_dir(self.directory.path().join("layers")).unwrap();
         let unfinished = layers.filter(|layer| {

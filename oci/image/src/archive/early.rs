@@ -1,0 +1,240 @@
+//! Checks a layer during its transfer, before it is known which blobs are layers: the documents of an image often come
+//! last. Only a successful check counts; any other blob is checked again, and reported, when its image is known.
+
+use std::{collections::HashMap, io::Read, path::Path, thread};
+
+use oci_spec::image::{Descriptor, Digest};
+
+use crate::{
+    content::ingest::Ingest,
+    error::Error,
+    layer::{
+        CheckOnly, LayerSpec, STREAM,
+        stream::{Encoding, Feeder, feed},
+    },
+    limits::Limits,
+};
+
+/// The layers that were checked during the transfer.
+#[derive(Debug, Default)]
+pub(crate) struct EarlyChecks {
+    checked: HashMap<Digest, CheckedLayer>,
+}
+
+/// A blob that is a valid layer.
+#[derive(Debug)]
+struct CheckedLayer {
+    encoding: Encoding,
+    bytes: u64,
+    diff_id: Digest,
+}
+
+impl EarlyChecks {
+    /// Receives a blob of `bytes`, which may be a layer: a compressed one is checked as a layer during the transfer.
+    pub(crate) fn receive(
+        &mut self,
+        ingest: &mut Ingest,
+        digest: &Digest,
+        bytes: u64,
+        read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
+        limits: &Limits,
+    ) -> Result<(), Error> {
+        if self.checked.len() >= limits.layers {
+            return ingest.receive(digest, read);
+        }
+        let store = |read: &mut Reader<'_>| {
+            ingest.receive_flushing(digest, |buffer: &mut [u8]| read(buffer))
+        };
+        let (stored, checked) = check_while_receiving(digest, bytes, limits, read, store);
+        stored?;
+        if let Some(checked) = checked {
+            self.checked.insert(digest.clone(), checked);
+        }
+        Ok(())
+    }
+
+    /// Whether this layer passed its check during the transfer.
+    pub(crate) fn contain(&self, layer: &Descriptor, diff_id: &Digest) -> bool {
+        let checked = self.checked.get(layer.digest());
+        checked.is_some_and(|checked| checked.is(layer, diff_id))
+    }
+}
+
+impl CheckedLayer {
+    /// Whether it is this layer; their digests are equal.
+    fn is(&self, layer: &Descriptor, diff_id: &Digest) -> bool {
+        let encoding = Encoding::of(layer.media_type());
+        encoding == Some(self.encoding) && layer.size() == self.bytes && *diff_id == self.diff_id
+    }
+}
+
+type Reader<'a> = dyn FnMut(&mut [u8]) -> Result<usize, Error> + 'a;
+
+/// Runs `store` with a reader of the blob, while another thread checks the same bytes as a layer if they are compressed.
+/// Returns what `store` returned, and the layer if the check succeeded; the blob's own digest is checked by `store`.
+/// The transfer is no faster than the check.
+fn check_while_receiving<T>(
+    digest: &Digest,
+    bytes: u64,
+    limits: &Limits,
+    mut read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
+    store: impl FnOnce(&mut Reader<'_>) -> T,
+) -> (T, Option<CheckedLayer>) {
+    thread::scope(|scope| {
+        let mut check = None;
+        let mut feeder: Option<Feeder> = None;
+        let mut is_first = true;
+        let stored = store(&mut |buffer: &mut [u8]| {
+            let read = read(buffer)?;
+            let piece = &buffer[..read];
+            if std::mem::take(&mut is_first) {
+                let encoding = Encoding::of_magic(piece);
+                if encoding != Encoding::Plain {
+                    let (sender, stream) = feed();
+                    let work = move || check_layer(digest, bytes, limits, encoding, stream);
+                    let checker = thread::Builder::new().name("check".to_owned());
+                    check = checker.spawn_scoped(scope, work).ok();
+                    feeder = Some(sender);
+                }
+            }
+            // The check ends early for a blob that is no layer.
+            if !feeder.as_ref().is_none_or(|feeder| feeder.send(piece)) {
+                feeder = None;
+            }
+            Ok(read)
+        });
+        drop(feeder);
+        let checked = check.and_then(|check| check.join().ok().flatten());
+        (stored, checked)
+    })
+}
+
+fn check_layer(
+    digest: &Digest,
+    bytes: u64,
+    limits: &Limits,
+    encoding: Encoding,
+    stream: impl Read + Send,
+) -> Option<CheckedLayer> {
+    let descriptor = Descriptor::new(encoding.media_type(), bytes, digest.clone());
+    let layer = LayerSpec {
+        descriptor: &descriptor,
+        diff_id: None,
+        limits,
+    };
+    match layer.read_checked(stream, Path::new(STREAM), &mut CheckOnly) {
+        Ok(diff_id) => Some(CheckedLayer {
+            encoding,
+            bytes,
+            diff_id,
+        }),
+        Err(error) => {
+            tracing::debug!(%digest, %error, "the received blob is not a valid layer");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{content::ingest::Blobs, scratch::Scratch};
+    use crate::{digest::digest_of, layer::stream::MAGIC_BYTES};
+    use oci_spec::image::MediaType;
+    use tucano_image_builder::{Compression, Entry, Layer};
+
+    /// Receives a blob in pieces of so many bytes.
+    fn check(blob: &[u8], piece: usize, limits: &Limits) -> Option<CheckedLayer> {
+        let digest = digest_of(blob);
+        let mut left = blob;
+        let read = |buffer: &mut [u8]| {
+            let most = buffer.len().min(piece);
+            Ok(left.read(&mut buffer[..most]).unwrap())
+        };
+        let work = |read: &mut Reader<'_>| {
+            let mut taken = Vec::new();
+            let mut buffer = [0; 4096];
+            loop {
+                match read(&mut buffer).unwrap() {
+                    0 => return taken,
+                    bytes => taken.extend_from_slice(&buffer[..bytes]),
+                }
+            }
+        };
+        let (taken, checked) =
+            check_while_receiving(&digest, blob.len() as u64, limits, read, work);
+        assert!(taken == blob, "the stored bytes are unchanged");
+        checked
+    }
+
+    fn layer(compression: Compression) -> Layer {
+        let content: Vec<u8> = (0..3_000_000_u32)
+            .map(|at| (at.wrapping_mul(at) >> 7) as u8)
+            .collect();
+        Layer::new(&[Entry::file("f", content)], compression).unwrap()
+    }
+
+    #[test]
+    fn a_valid_layer_is_recognised_during_the_transfer() {
+        for (compression, media_type) in [
+            (Compression::Gzip, MediaType::ImageLayerGzip),
+            (Compression::Zstd, MediaType::ImageLayerZstd),
+        ] {
+            let layer = layer(compression);
+            for piece in [MAGIC_BYTES, 4096] {
+                let checked = check(&layer.blob, piece, &Limits::default()).unwrap();
+                let descriptor =
+                    |bytes| Descriptor::new(media_type.clone(), bytes, digest_of(&layer.blob));
+                let bytes = layer.blob.len() as u64;
+                assert!(checked.is(&descriptor(bytes), &layer.diff_id.parse().unwrap()));
+                assert!(!checked.is(&descriptor(bytes + 1), &layer.diff_id.parse().unwrap()));
+                assert!(!checked.is(&descriptor(bytes), &digest_of(b"other")));
+                let plain = Descriptor::new(MediaType::ImageLayer, bytes, digest_of(&layer.blob));
+                assert!(!checked.is(&plain, &layer.diff_id.parse().unwrap()));
+            }
+        }
+    }
+
+    #[test]
+    fn an_invalid_layer_is_left_for_the_later_check() {
+        let limits = Limits::default();
+        let mut gzip = layer(Compression::Gzip).blob;
+        let small = Limits {
+            layer_bytes: 1000,
+            ..Limits::default()
+        };
+        assert!(check(&gzip, 4096, &small).is_none());
+        gzip.truncate(gzip.len() / 2);
+        assert!(check(&gzip, 4096, &limits).is_none());
+        let no_tar = Compression::Gzip.compress(&[7; 100_000]).unwrap();
+        assert!(check(&no_tar, 4096, &limits).is_none());
+        let outside = Layer::new(&[Entry::file("../f", "")], Compression::Gzip).unwrap();
+        assert!(check(&outside.blob, 4096, &limits).is_none());
+        assert!(check(b"{}", 4096, &limits).is_none());
+        assert!(check(b"", 4096, &limits).is_none());
+    }
+
+    #[test]
+    fn at_most_as_many_layers_are_checked_as_an_image_may_have() {
+        let place = tempfile::tempdir().unwrap();
+        let mut ingest = Ingest::new(Scratch::create(place.path()).unwrap());
+        let mut checks = EarlyChecks::default();
+        let limits = Limits {
+            layers: 1,
+            ..Limits::default()
+        };
+        for (name, is_checked) in [("a", true), ("b", false)] {
+            let layer = Layer::new(&[Entry::file(name, "")], Compression::Gzip).unwrap();
+            let (digest, bytes) = (digest_of(&layer.blob), layer.blob.len() as u64);
+            let mut left = &layer.blob[..];
+            let read = |buffer: &mut [u8]| Ok(left.read(buffer).unwrap());
+            checks
+                .receive(&mut ingest, &digest, bytes, read, &limits)
+                .unwrap();
+            let descriptor = Descriptor::new(MediaType::ImageLayerGzip, bytes, digest.clone());
+            let diff_id = layer.diff_id.parse().unwrap();
+            assert_eq!(checks.contain(&descriptor, &diff_id), is_checked, "{name}");
+            assert!(ingest.find(&digest).unwrap().is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Decompresses a layer's blob: one thread inflates, another hashes the result, and the caller's thread reads it. They
+//! exchange a fixed number of buffers, so memory is bounded.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+};
+
+use flate2::bufread::MultiGzDecoder;
+use oci_spec::image::{Digest, MediaType};
+
+use crate::{digest::Hasher, error::Error, limits::ZSTD_WINDOW_LOG};
+
+/// The number of first bytes that identify a compression.
+pub(crate) const MAGIC_BYTES: usize = 6;
+
+const CHUNK_BYTES: usize = 256 << 10;
+/// Capacity of the queue to each thread, in chunks.
+const CHUNKS: usize = 3;
+
+/// The compression of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Encoding {
+    /// The encoding of a layer's media type, OCI's or Docker's; `None` if it is not a known layer type.
+    pub(crate) fn of(media_type: &MediaType) -> Option<Self> {
+        use MediaType as M;
+        Some(match media_type {
+            M::ImageLayer => Self::Plain,
+            M::ImageLayerGzip => Self::Gzip,
+            M::ImageLayerZstd => Self::Zstd,
+            M::Other(name) => match name.strip_prefix("application/vnd.docker.image.rootfs.")? {
+                "diff.tar" => Self::Plain,
+                "diff.tar.gzip" => Self::Gzip,
+                "diff.tar.zstd" => Self::Zstd,
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+
+    /// The encoding identified by the first bytes.
+    pub(crate) fn of_magic(bytes: &[u8]) -> Self {
+        match bytes {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+
+    /// The encoding identified by a file's first bytes.
+    pub(crate) fn sniff(path: &Path) -> Result<Self, Error> {
+        let mut magic = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(MAGIC_BYTES as u64).read_to_end(&mut magic))
+            .map_err(|source| Error::io("read", path, source))?;
+        Ok(Self::of_magic(&magic))
+    }
+
+    /// OCI's media type of a layer in this encoding.
+    pub(crate) fn media_type(self) -> MediaType {
+        match self {
+            Self::Plain => MediaType::ImageLayer,
+            Self::Gzip => MediaType::ImageLayerGzip,
+            Self::Zstd => MediaType::ImageLayerZstd,
+        }
+    }
+}
+
+/// Decompresses zstd with bounded memory.
+pub(crate) fn zstd_decoder<R: BufRead>(stream: R) -> io::Result<zstd::Decoder<'static, R>> {
+    let mut decoder = zstd::Decoder::with_buffer(stream)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+    Ok(decoder)
+}
+
+/// The expected digests of a blob.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected<'a> {
+    /// Of the stored blob; `None` if the caller checks it.
+    pub(crate) stored: Option<&'a Digest>,
+    /// Of the decompressed content.
+    pub(crate) inflated: &'a Digest,
+}
+
+/// The hashes computed by [`inflate`].
+#[derive(Debug)]
+pub(crate) struct Hashes {
+    /// Of the stored blob, if requested. It covers the whole blob even after another failure, unless reading failed.
+    pub(crate) stored: Option<Hasher>,
+    pub(crate) stored_bytes: u64,
+    /// Of the decompressed content, up to a failure.
+    pub(crate) inflated: Hasher,
+}
+
+/// A piece of the decompressed content, or why there is no more.
+type Chunk = io::Result<Vec<u8>>;
+
+/// Decompresses `blob` while `work` reads it, then reads the rest, so that both hashes (by the algorithms of `expected`)
+/// cover the whole blob. More than `limit` bytes are an error of kind `FileTooLarge`. An error of `work` is returned with
+/// the hashes, since a digest mismatch takes precedence over it.
+pub(crate) fn inflate<T, E: From<io::Error>>(
+    blob: impl Read + Send,
+    expected: &Expected<'_>,
+    encoding: Encoding,
+    limit: u64,
+    work: impl FnOnce(&mut Chunks) -> Result<T, E>,
+) -> Result<(Result<T, E>, Hashes), E> {
+    let (unhashed, to_hash) = sync_channel(CHUNKS);
+    let (hashed, filled) = sync_channel(CHUNKS);
+    let (spare, empty) = sync_channel(2 * CHUNKS + 3);
+    let blob = Stored {
+        blob,
+        bytes: 0,
+        hasher: expected.stored.map(Hasher::like),
+    };
+    let inflated = Hasher::like(expected.inflated);
+    thread::scope(|scope| {
+        let inflater = start(scope, "inflate", move || {
+            produce(blob, encoding, limit, &unhashed, &empty)
+        })?;
+        let hasher = start(scope, "hash", move || pass_on(inflated, &to_hash, &hashed))?;
+        let mut inflated = Chunks::new(filled, spare);
+        let done = work(&mut inflated).and_then(|done| {
+            io::copy(&mut inflated, &mut io::sink())?;
+            Ok(done)
+        });
+        // After a failure the other threads must not block on a full queue.
+        drop(inflated);
+        let died = |_| io::Error::other("a thread that reads the layer panicked");
+        let (stored, stored_bytes) = inflater.join().map_err(died)?;
+        let hashes = Hashes {
+            stored,
+            stored_bytes,
+            inflated: hasher.join().map_err(died)?,
+        };
+        Ok((done, hashes))
+    })
+}
+
+fn start<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<thread::ScopedJoinHandle<'scope, T>> {
+    let name = name.to_owned();
+    thread::Builder::new().name(name).spawn_scoped(scope, work)
+}
+
+/// A stream of bytes from another thread, such as a blob's decompressed content.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    filled: Receiver<Chunk>,
+    spare: SyncSender<Vec<u8>>,
+    chunk: Vec<u8>,
+    position: usize,
+}
+
+impl Chunks {
+    fn new(filled: Receiver<Chunk>, spare: SyncSender<Vec<u8>>) -> Self {
+        Self {
+            filled,
+            spare,
+            chunk: Vec::new(),
+            position: 0,
+        }
+    }
+}
+
+/// Sends bytes to the reader of [`Chunks`] on another thread.
+#[derive(Debug)]
+pub(crate) struct Feeder {
+    filled: SyncSender<Chunk>,
+    empty: Receiver<Vec<u8>>,
+}
+
+/// The two ends of a stream with a bounded queue.
+pub(crate) fn feed() -> (Feeder, Chunks) {
+    let (filled, to_read) = sync_channel(CHUNKS);
+    let (spare, empty) = sync_channel(CHUNKS + 2);
+    (Feeder { filled, empty }, Chunks::new(to_read, spare))
+}
+
+impl Feeder {
+    /// Blocks while the queue is full. Returns whether the reader still exists.
+    pub(crate) fn send(&self, bytes: &[u8]) -> bool {
+        let mut chunk = self.empty.try_recv().unwrap_or_default();
+        chunk.clear();
+        chunk.extend_from_slice(bytes);
+        self.filled.send(Ok(chunk)).is_ok()
+    }
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.position == self.chunk.len() {
+            let Ok(chunk) = self.filled.recv() else {
+                return Ok(0);
+            };
+            let used = std::mem::replace(&mut self.chunk, chunk?);
+            // At the end the other thread is gone, and the buffer is freed.
+            drop(self.spare.try_send(used));
+            self.position = 0;
+        }
+        let read = (&self.chunk[self.position..]).read(buffer)?;
+        self.position += read;
+        Ok(read)
+    }
+}
+
+/// The hashing thread: hashes each chunk and passes it on. Ends with the inflating thread.
+fn pass_on(mut hasher: Hasher, chunks: &Receiver<Chunk>, hashed: &SyncSender<Chunk>) -> Hasher {
+    for chunk in chunks {
+        if let Ok(chunk) = &chunk {
+            hasher.update(chunk);
+        }
+        if hashed.send(chunk).is_err() {
+            break;
+        }
+    }
+    hasher
+}
+
+/// The inflating thread: ends with the blob, with an error, or when the reader is gone.
+fn produce(
+    mut stored: Stored<impl Read>,
+    encoding: Encoding,
+    limit: u64,
+    chunks: &SyncSender<Chunk>,
+    empty: &Receiver<Vec<u8>>,
+) -> (Option<Hasher>, u64) {
+    let mut sent = 0;
+    let mut send = |decoder: &mut dyn Read| -> io::Result<()> {
+        loop {
+            let chunk = next_chunk(decoder, empty.try_recv().unwrap_or_default())?;
+            sent += chunk.len() as u64;
+            if sent > limit {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            if chunk.is_empty() || chunks.send(Ok(chunk)).is_err() {
+                return Ok(());
+            }
+        }
+    };
+    let buffered = BufReader::with_capacity(CHUNK_BYTES, &mut stored);
+    let result = match encoding {
+        Encoding::Plain => send(&mut { buffered }),
+        Encoding::Gzip => send(&mut MultiGzDecoder::new(buffered)),
+        Encoding::Zstd => zstd_decoder(buffered).and_then(|mut zstd| send(&mut zstd)),
+    };
+    // Bytes after the compressed stream belong to the blob's digest too. Only the whole blob tells damage from a
+    // malformed layer.
+    let rest = io::copy(&mut stored, &mut io::sink());
+    if let Err(error) = result.and(rest.map(drop)) {
+        // Without a reader the error does not matter.
+        drop(chunks.send(Err(error)));
+    }
+    (stored.hasher, stored.bytes)
+}
+
+/// Hashes a blob while it is read.
+struct Stored<R> {
+    blob: R,
+    bytes: u64,
+    hasher: Option<Hasher>,
+}
+
+impl<R: Read> Read for Stored<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.blob.read(buffer)?;
+        self.bytes += read as u64;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..read]);
+        }
+        Ok(read)
+    }
+}
+
+fn next_chunk(decoder: &mut dyn Read, mut chunk: Vec<u8>) -> io::Result<Vec<u8>> {
+    chunk.clear();
+    chunk.reserve(CHUNK_BYTES);
+    decoder.take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+    Ok(chunk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::digest_of;
+    use tucano_image_builder::Compression;
+
+    /// Uses arbitrary digests: only their algorithms matter.
+    fn inflate_it<T>(
+        blob: &[u8],
+        encoding: Encoding,
+        limit: u64,
+        work: impl FnOnce(&mut Chunks) -> io::Result<T>,
+    ) -> io::Result<(T, Hashes)> {
+        let any = digest_of(b"");
+        let expected = Expected {
+            stored: Some(&any),
+            inflated: &any,
+        };
+        let (done, hashes) = inflate(blob, &expected, encoding, limit, work)?;
+        Ok((done?, hashes))
+    }
+
+    fn read_all(blob: &[u8], encoding: Encoding, limit: u64) -> io::Result<(Vec<u8>, Hashes)> {
+        inflate_it(blob, encoding, limit, |stream| {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        })
+    }
+
+    const ENCODINGS: [(Encoding, Compression); 3] = [
+        (Encoding::Plain, Compression::None),
+        (Encoding::Gzip, Compression::Gzip),
+        (Encoding::Zstd, Compression::Zstd),
+    ];
+
+    #[test]
+    fn each_encoding_round_trips() {
+        let content: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 7) as u8).collect();
+        for (encoding, compression) in ENCODINGS {
+            let blob = compression.compress(&content).unwrap();
+            let (bytes, hashes) = read_all(&blob, encoding, 3_000_000).unwrap();
+            assert!(bytes == content, "{encoding:?}");
+            assert_eq!(hashes.stored.unwrap().finish(), digest_of(&blob));
+            assert_eq!(hashes.inflated.finish(), digest_of(&content));
+        }
+    }
+
+    #[test]
+    fn unread_content_is_hashed_too() {
+        for (encoding, compression) in ENCODINGS {
+            let blob = compression.compress(&[7; 3_000_000]).unwrap();
+            let read_nothing = |_: &mut Chunks| Ok(());
+            let ((), hashes) = inflate_it(&blob, encoding, 3_000_000, read_nothing).unwrap();
+            assert_eq!(hashes.inflated.bytes, 3_000_000);
+            assert_eq!(hashes.stored_bytes, blob.len() as u64);
+        }
+    }
+
+    #[test]
+    fn content_over_the_limit_is_an_error() {
+        for (encoding, compression) in ENCODINGS {
+            let blob = compression.compress(&[0; 3_000_000]).unwrap();
+            let error = read_all(&blob, encoding, 2_999_999).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn a_failing_reader_ends_the_threads() {
+        let blob = Compression::Gzip.compress(&vec![0; 30_000_000]).unwrap();
+        let fails = |_: &mut Chunks| Err::<(), _>(io::Error::other("enough"));
+        let error = inflate_it(&blob, Encoding::Gzip, u64::MAX, fails).unwrap_err();
+        assert_eq!(error.to_string(), "enough");
+    }
+
+    #[test]
+    fn the_whole_blob_is_hashed_after_any_failure() {
+        let any = digest_of(b"");
+        let expected = Expected {
+            stored: Some(&any),
+            inflated: &any,
+        };
+        let blob = Compression::Gzip.compress(&vec![0; 30_000_000]).unwrap();
+        let mut damaged = blob.clone();
+        damaged[20] ^= 1;
+        for (blob, limit) in [(&blob, u64::MAX), (&blob, 1000), (&damaged, u64::MAX)] {
+            let fails = |_: &mut Chunks| Err::<(), _>(io::Error::other("enough"));
+            let (done, hashes) =
+                inflate(&blob[..], &expected, Encoding::Gzip, limit, fails).unwrap();
+            assert!(done.is_err());
+            assert_eq!(hashes.stored.unwrap().finish(), digest_of(blob));
+        }
+    }
+
+    #[test]
+    fn a_blob_checked_by_the_caller_is_only_counted() {
+        let any = digest_of(b"");
+        let expected = Expected {
+            stored: None,
+            inflated: &any,
+        };
+        let blob = Compression::Gzip.compress(b"content").unwrap();
+        let read = |_: &mut Chunks| Ok::<_, io::Error>(());
+        let (done, hashes) = inflate(&blob[..], &expected, Encoding::Gzip, 100, read).unwrap();
+        done.unwrap();
+        assert!(hashes.stored.is_none());
+        assert_eq!(hashes.stored_bytes, blob.len() as u64);
+        assert_eq!(hashes.inflated.finish(), digest_of(b"content"));
+    }
+
+    #[test]
+    fn two_gzip_members_are_one_stream() {
+        let mut blob = Compression::Gzip.compress(b"a").unwrap();
+        blob.extend(Compression::Gzip.compress(b"b").unwrap());
+        assert_eq!(read_all(&blob, Encoding::Gzip, 9).unwrap().0, b"ab");
+        blob.truncate(blob.len() - 1);
+        assert!(read_all(&blob, Encoding::Gzip, 9).is_err());
+    }
+
+    #[test]
+    fn media_types_map_to_encodings() {
+        let of = |name: &str| Encoding::of(&MediaType::from(name));
+        assert_eq!(
+            of("application/vnd.docker.image.rootfs.diff.tar.gzip"),
+            Some(Encoding::Gzip)
+        );
+        assert_eq!(
+            of("application/vnd.oci.image.layer.v1.tar+zstd"),
+            Some(Encoding::Zstd)
+        );
+        assert_eq!(
+            of("application/vnd.oci.image.layer.v1.tar"),
+            Some(Encoding::Plain)
+        );
+        assert_eq!(
+            of("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"),
+            None
+        );
+        assert_eq!(of("application/vnd.oci.image.config.v1+json"), None);
+    }
+}
