@@ -8,4 +8,4 @@ cd "$(word directory)" || exit 1
 export TUCANO_TESTS_MUST_RUN=1
 "$(word test_containers)" --test-threads=2 --color=never || exit
 exec "$(word test_bundles)" --test-threads=2 --color=never limits:: \
-    life::what_it_uses_and_lacks_is_told_until_its_end life::containers_their_processes_and_what_they_use_are_listed
+    life::events_report_stats_and_oom_kills life::list_ps_and_stats

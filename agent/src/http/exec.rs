@@ -17,7 +17,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::timeout,
 };
-use tucano_oci_session::{UPGRADE, is_asked_for};
+use tucano_oci_session::{UPGRADE, is_upgrade_request};
 
 use super::{Api, Refusal, named};
 
@@ -32,7 +32,7 @@ pub(super) async fn post(
     let id = named(&id)?;
     let home = api.existing(&id)?.home();
     let headers = request.headers();
-    if !is_asked_for(|name| headers.get(name).map(HeaderValue::as_bytes)) {
+    if !is_upgrade_request(|name| headers.get(name).map(HeaderValue::as_bytes)) {
         let message = format!("write `Connection: Upgrade` and `Upgrade: {UPGRADE}`");
         let status = StatusCode::UPGRADE_REQUIRED;
         return Err(Refusal::new(status, "upgrade_required", message));

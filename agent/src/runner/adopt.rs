@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use tucano_api::{agent::Exit, ids::ProcessId};
-use tucano_oci_runtime::supervisor::{self, Found};
+use tucano_oci_runtime::supervisor::{self, Status};
 
 use super::{
     execute::{self, destroy_cgroup, exit_of},
@@ -52,7 +52,7 @@ fn adopt_one(
         Ok(found) => Some(take_over(record, found, &directory, network, now)),
         Err(error) => {
             tracing::warn!(%id, %error, "cannot tell what became of the process; starting it again");
-            let lost = Found::Lost;
+            let lost = Status::Lost;
             Some(take_over(record, lost, &directory, network, now))
         }
     }
@@ -61,16 +61,16 @@ fn adopt_one(
 /// The process as it stands now.
 fn take_over(
     mut record: Record,
-    found: Found,
+    found: Status,
     directory: &ProcessDir,
     network: &Network,
     now: Duration,
 ) -> Process {
     let id = &record.process.id;
-    let port = matches!(found, Found::Running(_)).then_some(record.process.config.port);
+    let port = matches!(found, Status::Running(_)).then_some(record.process.config.port);
     let reachable = record.lease.is_some_and(|lease| network.adopt(lease, port));
     match found {
-        Found::Running(running) if reachable => {
+        Status::Running(running) if reachable => {
             tracing::info!(%id, pid = running.pid, "adopted");
             let health = if record.healthy {
                 Health::Healthy
@@ -80,7 +80,7 @@ fn take_over(
             let phase = Phase::Running { health, since: now };
             Process::adopted(record, phase, Some(running))
         }
-        Found::Nothing => {
+        Status::NeverStarted => {
             if !reachable {
                 record.lease = None;
             }

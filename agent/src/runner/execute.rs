@@ -20,7 +20,7 @@ use tucano_oci_runtime::{
     cgroup::{self, Cgroup},
     launch::{Launch, LogLimits, Rootfs},
     profile::{self, Sandbox},
-    supervisor::{self, Found, Running},
+    supervisor::{self, Running, Status},
 };
 
 use super::{
@@ -274,7 +274,7 @@ impl Executor {
         let images_user = || config.and_then(|config| config.user().clone());
         Ok(Launch {
             id: process.id.to_string(),
-            home: directory.home(),
+            state_dir: directory.home(),
             spec: sandbox.spec()?,
             rootfs: Rootfs::Overlay {
                 layers: image.layers.clone(),
@@ -364,16 +364,16 @@ pub fn destroy_cgroup(home: &Path) -> Result<(), Error> {
 }
 
 /// How it ended, as far as that is known.
-pub fn exit_of(found: Found) -> Exit {
+pub fn exit_of(found: Status) -> Exit {
     match found {
-        Found::Exited(exit) => Exit {
+        Status::Exited(exit) => Exit {
             code: exit.code,
             signal: exit.signal,
             oom_killed: exit.oom_killed,
             disk_exceeded: false,
             at: Timestamp(exit.at_ms),
         },
-        Found::Running(_) | Found::Lost | Found::Nothing => Exit {
+        Status::Running(_) | Status::Lost | Status::NeverStarted => Exit {
             code: None,
             signal: None,
             oom_killed: false,

@@ -8,7 +8,7 @@ use std::{
 
 use tucano_oci_runtime::{
     launch::Launch,
-    supervisor::{self, Error, Ready, Running},
+    supervisor::{self, Error, Running, Standby},
 };
 
 /// Some of them.
@@ -23,7 +23,7 @@ pub struct Supervisors {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    ready: Vec<Ready>,
+    ready: Vec<Standby>,
     /// Whether there are to be any.
     wanted: bool,
 }
@@ -58,7 +58,7 @@ impl Supervisors {
             return;
         };
         while self.waiting().lacks(self.size) {
-            match Ready::new(&self.program) {
+            match Standby::new(&self.program) {
                 Ok(ready) => self.waiting().add(ready),
                 Err(error) => {
                     // Who starts a container tries it again, and tells.
@@ -74,10 +74,10 @@ impl Supervisors {
         let _ended = std::mem::take(&mut *self.waiting());
     }
 
-    fn take(&self) -> Option<Ready> {
+    fn take(&self) -> Option<Standby> {
         let mut all = self.waiting();
         // One that has ended, or is of a program that has been replaced, is of no use.
-        std::iter::from_fn(|| all.ready.pop()).find(Ready::is_current)
+        std::iter::from_fn(|| all.ready.pop()).find(Standby::is_current)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -90,7 +90,7 @@ impl Waiting {
         self.wanted && self.ready.len() < size
     }
 
-    fn add(&mut self, ready: Ready) {
+    fn add(&mut self, ready: Standby) {
         if self.wanted {
             self.ready.push(ready);
         }

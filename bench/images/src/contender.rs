@@ -1,5 +1,5 @@
-//! What is measured. Each turn is a process (or a shell with its children), whose use of CPU and memory the kernel counts;
-//! of what has a daemon, the daemon's work is not in these two figures.
+//! What is measured. Each run is a process (or a shell with its children), whose CPU time and memory the kernel
+//! counts. The work of daemons is not included in these two figures.
 
 use std::{
     fs::File,
@@ -13,42 +13,42 @@ use tucano_oci_image::{Form, Helper, Layers, Limits, Platform, Store};
 
 use crate::{daemon::Daemon, image::Image};
 
-/// A way from the archive to a tree of files.
+/// A tool that runs an archive into a tree of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
-    /// Import into the store (all digests and paths checked, synced) and unpack each layer (synced).
+    /// Import into the store (digests and paths checked, synced) and unpack each layer (synced).
     Ours,
     /// The same with layers as EROFS images, mounted.
     OursErofs,
-    /// The archive taken apart, each layer through `gzip -dc | tar -x`, one after the other.
+    /// Take the archive apart, then `gzip -dc | tar -x` for each layer in order.
     Floor,
-    /// Layers that need no decompressing through `tar -x`: creating the files and no more.
+    /// `tar -x` of uncompressed layers: creates the files and does nothing else.
     PlainTar,
-    /// `umoci unpack` of the archive taken apart.
+    /// `umoci unpack` of the archive's layout.
     Umoci,
-    /// `podman load` into a root of its own.
+    /// `podman load` into a private root.
     Podman,
-    /// `buildah pull` into a root of its own: podman's storage without podman.
+    /// `buildah pull` into a private root: podman's storage without podman.
     Buildah,
-    /// `docker load` into a daemon with a root of its own; its archive has the layers uncompressed.
+    /// `docker load` into a private daemon, from an archive with uncompressed layers.
     Docker,
-    /// `ctr image import` into a daemon with a root of its own, and unpacking.
+    /// `ctr image import` into a private daemon, including unpacking.
     Ctr,
 }
 
-/// What a turn took.
+/// Result of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Taken {
-    /// Seconds.
+pub(crate) struct Measurement {
+    /// Wall time in seconds.
     pub(crate) wall: f64,
-    /// Seconds, of the process and its children, user and system, without daemons.
+    /// CPU time in seconds of the process and its children, user and system, without daemons.
     pub(crate) cpu: f64,
-    /// Of the largest process, without daemons.
+    /// Peak memory of the largest process, without daemons.
     pub(crate) peak_mib: f64,
 }
 
 impl Contender {
-    /// Those whose programs are installed.
+    /// The contenders whose programs are installed.
     pub(crate) fn available() -> Vec<Self> {
         let all = [
             (Self::Ours, "tar"),
@@ -83,8 +83,8 @@ impl Contender {
         }
     }
 
-    /// One turn, into an empty directory. Daemons are started before its time begins.
-    pub(crate) fn run(self, image: &Image, into: &Path) -> Result<Taken> {
+    /// Runs once, into an empty directory. Daemons are started before the measurement.
+    pub(crate) fn run(self, image: &Image, into: &Path) -> Result<Measurement> {
         let archive = image.archive.display();
         let storage = "--root $PWD/root --runroot $PWD/run --storage-driver overlay";
         let script = match self {
@@ -130,7 +130,7 @@ impl Contender {
     }
 }
 
-/// One turn of ours, in this process.
+/// Runs this project's import once, in this process.
 pub(crate) fn run_ours(archive: &Path, into: &Path, form: Form) -> Result<()> {
     let store = Store::open(&into.join("store"), Limits::default())?;
     let layers = Layers::open_in_form(&into.join("layers"), Limits::default(), form)?;
@@ -143,7 +143,7 @@ pub(crate) fn run_ours(archive: &Path, into: &Path, form: Form) -> Result<()> {
     Ok(())
 }
 
-fn timed(script: &str, directory: &Path) -> Result<Taken> {
+fn timed(script: &str, directory: &Path) -> Result<Measurement> {
     let peak = directory.join("peak");
     let script = format!("set -e\n{script}");
     let begin = Instant::now();
@@ -170,7 +170,7 @@ fn timed(script: &str, directory: &Path) -> Result<Taken> {
     let [user, system, peak_kib] = figures[..] else {
         bail!("time wrote {text:?}");
     };
-    Ok(Taken {
+    Ok(Measurement {
         wall,
         cpu: user + system,
         peak_mib: peak_kib / 1024.0,

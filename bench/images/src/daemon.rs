@@ -1,4 +1,4 @@
-//! Other tools' daemons, each with a root, a state and a socket of its own, for one turn.
+//! Daemons of other tools, each with a private root, state and socket, for one run.
 
 use std::{
     fs::File,
@@ -9,16 +9,16 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running daemon; it ends with this value.
+/// A running daemon. It is stopped when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     child: Child,
 }
 
 impl Daemon {
-    /// Docker's, with its containerd, without networks.
+    /// Docker with its containerd, without networks.
     pub(crate) fn docker(place: &Path) -> Result<Self> {
         let socket = place.join("socket");
         let mut command = Command::new("dockerd");
@@ -59,8 +59,8 @@ impl Daemon {
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
         let mut daemon = Self { child };
-        let deadline = Instant::now() + PATIENCE;
-        // Docker makes its socket before it answers there.
+        let deadline = Instant::now() + TIMEOUT;
+        // Docker creates its socket before it answers.
         while !answers(socket) {
             if daemon.child.try_wait()?.is_some() || Instant::now() > deadline {
                 bail!(

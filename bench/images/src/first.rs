@@ -1,7 +1,7 @@
-//! From an image's archive to the first process that runs from it: `load` and `run` of other tools, and a deploy of ours to a
-//! controller and an agent, which are running before the time begins, as other tools' daemons are.
+//! From an image's archive to the first process that runs from it: `load` and `run` of other tools, and a deploy to a
+//! controller and an agent of this project, which run before the measurement begins, like the daemons of other tools.
 //!
-//! The time ends when a process of the image's program is seen, whatever the tool is still busy with.
+//! The measurement ends when a process of the image's program is seen, whatever the tool is still doing.
 
 use std::{
     fs::{self, File},
@@ -18,18 +18,18 @@ use crate::{
     place::run,
 };
 
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 const API: &str = "http://127.0.0.1:7070/v1";
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Podman's, of one turn.
+/// Options of podman for a private storage.
 const STORAGE: &str = "--root $PWD/root --runroot $PWD/run --storage-driver overlay";
 
-/// A way from the archive to a process.
+/// A tool that runs a process from an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Runner {
-    /// One request with the archive; the agent unpacks layers while others still come.
+    /// One request with the archive; the agent unpacks layers while others arrive.
     Ours,
-    /// The same where the agent begins when the image is whole.
+    /// The same without prefetching.
     OursAfterwards,
     /// `docker load`, `docker run`.
     Docker,
@@ -58,7 +58,8 @@ impl Runner {
         }
     }
 
-    /// One turn in an empty directory: the seconds until the process was seen. `rate` slows our upload down, as for curl.
+    /// Runs once in an empty directory and returns the seconds until the process was seen. `rate` limits the upload,
+    /// as for curl.
     pub(crate) fn run(self, image: &Image, into: &Path, rate: Option<&str>) -> Result<f64> {
         let archive = image.archive.display();
         let cluster = match self {
@@ -86,7 +87,7 @@ impl Runner {
                     archive.display()
                 )
             }
-            // crun refuses cgroups of both versions at once: the second one is hidden from it where it is beside the first.
+            // crun refuses hybrid cgroups, so the v2 hierarchy beside v1's is hidden from it.
             Self::Podman => format!(
                 "podman {STORAGE} load --quiet --input {archive} &&
                  unshare --mount sh -c 'umount /sys/fs/cgroup/unified 2> /dev/null
@@ -99,7 +100,10 @@ impl Runner {
                 unique()
             ),
         };
-        ensure!(seen().is_none(), "a process {PROGRAM:?} runs already");
+        ensure!(
+            find_process().is_none(),
+            "a process {PROGRAM:?} runs already"
+        );
         let wall = timed(&script, into).with_context(|| self.name());
         if let Some(cluster) = cluster {
             cluster.end()?;
@@ -109,7 +113,7 @@ impl Runner {
         wall
     }
 
-    /// What other tools have of their container outlives it, and some only then begin to clear up.
+    /// Removes containers of other tools, some of which clean up only then.
     fn forget(self, place: &Path) -> Result<()> {
         let script = match self {
             Self::Podman => format!("podman {STORAGE} rm --all --force"),
@@ -136,11 +140,11 @@ fn timed(script: &str, directory: &Path) -> Result<f64> {
         .spawn()
         .context("cannot start sh")?;
     let seen_after = loop {
-        if seen().is_some() {
+        if find_process().is_some() {
             break Ok(begin.elapsed().as_secs_f64());
         }
         let failed = child.try_wait()?.is_some_and(|status| !status.success());
-        if failed || begin.elapsed() > PATIENCE {
+        if failed || begin.elapsed() > TIMEOUT {
             break Err(anyhow::anyhow!("no process: {}", fs::read_to_string(&log)?));
         }
         std::thread::park_timeout(Duration::from_millis(1));
@@ -150,7 +154,7 @@ fn timed(script: &str, directory: &Path) -> Result<f64> {
 }
 
 /// A process of the image's program.
-fn seen() -> Option<i32> {
+fn find_process() -> Option<i32> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let mut pids = processes.filter_map(|it| it.file_name().to_str()?.parse().ok());
     pids.find(|pid: &i32| {
@@ -159,15 +163,15 @@ fn seen() -> Option<i32> {
     })
 }
 
-/// Ends the program, which is ours alone, however often it runs.
+/// Kills all processes of the program, which only this benchmark uses.
 fn end_all() -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while let Some(pid) = seen() {
+    let deadline = Instant::now() + TIMEOUT;
+    while let Some(pid) = find_process() {
         ensure!(Instant::now() < deadline, "process {pid} does not end");
         if let Some(pid) = rustix::process::Pid::from_raw(pid) {
             let ended = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             if ended.is_err() {
-                // It has ended by itself.
+                // It has exited already.
                 continue;
             }
         }
@@ -176,7 +180,7 @@ fn end_all() -> Result<()> {
     Ok(())
 }
 
-/// A controller and an agent, in this program's network namespace.
+/// A controller and an agent in this program's network namespace.
 struct Cluster {
     programs: Vec<Child>,
 }
@@ -226,7 +230,7 @@ impl Cluster {
     }
 
     fn wait_for(&self, what: &str, condition: impl Fn() -> bool) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !condition() {
             ensure!(Instant::now() < deadline, "waited in vain for {what}");
             std::thread::park_timeout(Duration::from_millis(20));
@@ -234,13 +238,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Takes back what was deployed, so that nothing of it stays with the kernel.
+    /// Removes the service, so that nothing of it remains in the kernel.
     fn end(self) -> Result<()> {
         if get("services")?.contains("\"bench\"") {
             run(Command::new("curl")
                 .args(["-sSf", "-X", "DELETE"])
                 .arg(format!("{API}/services/bench")))?;
-            self.wait_for("the process to end", || seen().is_none())?;
+            self.wait_for("the process to end", || find_process().is_none())?;
             self.wait_for("the agent to clear up", || {
                 get("nodes").is_ok_and(|nodes| !nodes.contains("bench-"))
             })?;
@@ -258,7 +262,7 @@ impl Drop for Cluster {
                 eprintln!("bench: cannot end a program: {error}");
             }
         }
-        // The agent leaves the parent of its cgroups to the next one: here there is none. Of v1 and v2, whichever there is.
+        // The agent leaves the parent of its cgroups to its successor, which does not exist here; v1 or v2.
         let mounts = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
         for mount in mounts.map(|entry| entry.path()).chain([CGROUPS.into()]) {
             drop(fs::remove_dir(mount.join(unique())));
@@ -266,7 +270,7 @@ impl Drop for Cluster {
     }
 }
 
-/// The parent of the agent's cgroups, and the name of containerd's container: this run's alone.
+/// Name of the agent's cgroup parent and of containerd's container, unique to this run.
 fn unique() -> String {
     format!("tucano-bench-{}", std::process::id())
 }

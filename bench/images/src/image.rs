@@ -1,4 +1,4 @@
-//! Images of about a size, made of what is installed here.
+//! Images of roughly a given size, result of files of this machine.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use tucano_image_builder::{Compression, ImageSpec, Layer, build_programs};
 
 use crate::place::run;
 
-/// What each layer of an image is made of.
+/// Directories of each layer.
 const SMALL: &[&[&str]] = &[&["/usr/share/zoneinfo"], &["/usr/share/mime"]];
 const MIDDLE: &[&[&str]] = &[
     &["/usr/share/zoneinfo"],
@@ -26,21 +26,21 @@ const LARGE: &[&[&str]] = &[
     &["/usr/include"],
     &["/usr/lib/python3", "/usr/lib/python3.11"],
 ];
-/// A large image has so many files, if need be with small ones that are made for it.
+/// A large image has at least this many files, if necessary generated small ones.
 const LARGE_FILES: usize = 100_000;
 const SMALL_FILE_BYTES: usize = 1500;
 
-/// What the image's program is called, as the kernel shows it.
+/// Name of the image's program, as the kernel shows it.
 pub(crate) const PROGRAM: &str = "bench-first";
 
-/// An image, ready for every contender.
+/// An image in the forms that the contenders need.
 #[derive(Debug)]
 pub(crate) struct Image {
-    /// OCI archive, its layers compressed with gzip.
+    /// OCI archive with gzip-compressed layers.
     pub(crate) archive: PathBuf,
-    /// The same layers as plain tars, lowest first.
+    /// The layers as uncompressed tars, lowest first.
     pub(crate) plain: Vec<PathBuf>,
-    /// The same as `docker save` writes it, its layers uncompressed; if there is `skopeo` to make it.
+    /// Archive of `docker save` with uncompressed layers, if `skopeo` is available.
     pub(crate) docker: Option<PathBuf>,
     pub(crate) layers: usize,
     pub(crate) files: usize,
@@ -48,14 +48,14 @@ pub(crate) struct Image {
     pub(crate) archive_bytes: u64,
 }
 
-/// One layer for each group of directories that are there.
+/// Creates an image with one layer per group of existing directories.
 pub(crate) fn make(megabytes: u32, directory: &Path, with_program: bool) -> Result<Image> {
     let sources = match megabytes {
         ..=20 => SMALL,
         21..=400 => MIDDLE,
         _ => LARGE,
     };
-    let mut made = Image {
+    let mut result = Image {
         archive: directory.join("image.tar"),
         plain: Vec::new(),
         docker: None,
@@ -69,33 +69,33 @@ pub(crate) fn make(megabytes: u32, directory: &Path, with_program: bool) -> Resu
         let here = group.iter().map(PathBuf::from).filter(|it| it.is_dir());
         let here: Vec<PathBuf> = here.collect();
         if !here.is_empty() {
-            image = image.layer(add_layer(&mut made, directory, &here)?);
+            image = image.layer(add_layer(&mut result, directory, &here)?);
         }
     }
-    ensure!(made.layers > 0, "none of {sources:?} is on this machine");
-    if megabytes > 400 && made.files < LARGE_FILES {
+    ensure!(result.layers > 0, "none of {sources:?} is on this machine");
+    if megabytes > 400 && result.files < LARGE_FILES {
         let more = directory.join("more");
-        make_files(&more, LARGE_FILES - made.files)?;
-        image = image.layer(add_layer(&mut made, directory, &[more])?);
+        make_files(&more, LARGE_FILES - result.files)?;
+        image = image.layer(add_layer(&mut result, directory, &[more])?);
     }
     if with_program {
         let program = program_layer(directory)?;
         image = image
             .layer(add_layer_from(
-                &mut made,
+                &mut result,
                 directory,
                 &program,
                 &[PathBuf::from("/").join(PROGRAM)],
             )?)
             .edit_config(|config| config["config"]["Entrypoint"] = json!([format!("/{PROGRAM}")]));
     }
-    fs::write(&made.archive, image.build()?.archive()?)?;
-    made.archive_bytes = fs::metadata(&made.archive)?.len();
-    made.docker = docker_archive(&made.archive, &directory.join("docker.tar"))?;
-    Ok(made)
+    fs::write(&result.archive, image.build()?.archive()?)?;
+    result.archive_bytes = fs::metadata(&result.archive)?.len();
+    result.docker = docker_archive(&result.archive, &directory.join("docker.tar"))?;
+    Ok(result)
 }
 
-/// A directory with a program that goes on running.
+/// A directory with a program that keeps running.
 fn program_layer(directory: &Path) -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     let programs = build_programs(workspace.context("there is no workspace")?)?;
@@ -105,31 +105,31 @@ fn program_layer(directory: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
-fn add_layer(made: &mut Image, directory: &Path, sources: &[PathBuf]) -> Result<Layer> {
-    add_layer_from(made, directory, Path::new("/"), sources)
+fn add_layer(result: &mut Image, directory: &Path, sources: &[PathBuf]) -> Result<Layer> {
+    add_layer_from(result, directory, Path::new("/"), sources)
 }
 
-/// Of these files, as if `root` were theirs.
+/// Adds a layer of these files, with paths relative to `root`.
 fn add_layer_from(
-    made: &mut Image,
+    result: &mut Image,
     directory: &Path,
     root: &Path,
     sources: &[PathBuf],
 ) -> Result<Layer> {
-    let plain = directory.join(format!("{}.tar", made.layers));
+    let plain = directory.join(format!("{}.tar", result.layers));
     let mut tar = Command::new("tar");
     tar.arg("-cf").arg(&plain).arg("-C").arg(root);
     for source in sources {
         let source = source.strip_prefix("/")?;
         tar.arg(source);
         let (files, bytes) = count(&root.join(source))?;
-        made.files += files;
-        made.bytes += bytes;
+        result.files += files;
+        result.bytes += bytes;
     }
     run(&mut tar)?;
     let layer = Layer::from_tar(&fs::read(&plain)?, Compression::Gzip)?;
-    made.plain.push(plain);
-    made.layers += 1;
+    result.plain.push(plain);
+    result.layers += 1;
     Ok(layer)
 }
 

@@ -1,11 +1,11 @@
-//! How long it takes from an image's archive to its unpacked layers: ours, other tools', and plain `tar`, interleaved in
-//! one run, each turn on a fresh file system, with the ratios between them.
+//! Measures the time from an image's archive to its unpacked layers: this project, other tools, and plain `tar`,
+//! interleaved in one run, each on a fresh file system, with ratios.
 //!
-//! - `daemon`: other tools' daemons;
+//! - `daemon`: daemons of other tools;
 //! - `contender`: what is measured, each in a process of its own;
 //! - `first`: until a process runs, with `--until-a-process-runs`;
-//! - `image`: the images, made of this machine's own files;
-//! - `place`: a fresh ext4 in a file, seen by this program and its children only.
+//! - `image`: images result of files of this machine;
+//! - `place`: a fresh ext4 in a file, in a private mount namespace.
 
 mod contender;
 mod daemon;
@@ -21,52 +21,52 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
-use contender::{Contender, Taken};
+use contender::{Contender, Measurement};
 use first::Runner;
-use place::Place;
+use place::Workspace;
 use tucano_oci_image::{Form, serve};
 use tucano_oci_runtime::confinement::enter_directory;
 
-/// Measures the way from an image's archive to unpacked layers. Needs root, umoci, tar and mkfs.ext4.
+/// Measures the kind from an image's archive to unpacked layers. Needs root, umoci, tar and mkfs.ext4.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
     step: Option<Step>,
-    /// Images to measure: about 5, 100 or 1000 MB.
+    /// Sizes of the images: about 5, 100 or 1000 MB.
     #[arg(long, value_delimiter = ',', default_value = "5,100")]
     sizes: Vec<u32>,
-    /// How often each contender has its turn.
+    /// Number of runs of each contender.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Where the file systems' files are made, and removed again: room for the images, and for one turn.
+    /// Directory for temporary file systems. Needs room for the images and one run.
     #[arg(long, default_value = "/var/tmp")]
     work: PathBuf,
-    /// Measure until the first process runs from the image, instead of until it could.
+    /// Measure until the first process runs from the image.
     #[arg(long)]
     until_a_process_runs: bool,
-    /// Speed of our upload then, as curl takes it (such as 20M); other tools read a file.
+    /// Upload rate of the deploy, as for curl (such as 20M). Other tools read a file.
     #[arg(long)]
     upload_rate: Option<String>,
-    /// Only contenders whose name has one of these in it.
+    /// Only contenders whose name contains one of these.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Step {
-    /// One turn of ours: imports an archive and unpacks all its layers.
+    /// Imports an archive and unpacks its layers once.
     #[command(hide = true)]
     Ours {
         archive: PathBuf,
         into: PathBuf,
-        /// Layers become images, which are mounted.
+        /// Make layers EROFS images and mount them.
         #[arg(long)]
         erofs: bool,
     },
-    /// Unpacks one layer, as the agent lets it be done.
+    /// Unpacks one layer, as the agent does.
     #[command(hide = true)]
     UnpackLayer { request: String },
-    /// The measuring itself, in a mount namespace of its own.
+    /// Measures, in a private mount namespace.
     #[command(hide = true)]
     Measure,
 }
@@ -112,7 +112,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
         contenders.retain(is_asked_for);
     }
     for size in &arguments.sizes {
-        let images = Place::mount(&arguments.work, "images")?;
+        let images = Workspace::mount(&arguments.work, "images")?;
         let image = image::make(*size, images.path(), false)
             .with_context(|| format!("cannot make the image of {size} MB"))?;
         println!(
@@ -123,14 +123,14 @@ fn measure(arguments: &Arguments) -> Result<()> {
             image.archive_bytes >> 20,
             arguments.rounds
         );
-        let mut turns: Vec<Vec<Taken>> = contenders.iter().map(|_| Vec::new()).collect();
+        let mut runs: Vec<Vec<Measurement>> = contenders.iter().map(|_| Vec::new()).collect();
         for _ in 0..arguments.rounds {
-            for (contender, turns) in contenders.iter().zip(&mut turns) {
-                let place = Place::mount(&arguments.work, "turn")?;
-                turns.push(contender.run(&image, place.path())?);
+            for (contender, runs) in contenders.iter().zip(&mut runs) {
+                let place = Workspace::mount(&arguments.work, "run")?;
+                runs.push(contender.run(&image, place.path())?);
             }
         }
-        print(&contenders, turns);
+        print(&contenders, runs);
     }
     Ok(())
 }
@@ -152,7 +152,7 @@ fn measure_first(arguments: &Arguments) -> Result<()> {
     });
     let runners: Vec<Runner> = runners.collect();
     for size in &arguments.sizes {
-        let images = Place::mount(&arguments.work, "images")?;
+        let images = Workspace::mount(&arguments.work, "images")?;
         let image = image::make(*size, images.path(), true)
             .with_context(|| format!("cannot make the image of {size} MB"))?;
         println!(
@@ -162,27 +162,27 @@ fn measure_first(arguments: &Arguments) -> Result<()> {
             image.archive_bytes >> 20,
             arguments.rounds
         );
-        let mut turns: Vec<Vec<f64>> = runners.iter().map(|_| Vec::new()).collect();
+        let mut runs: Vec<Vec<f64>> = runners.iter().map(|_| Vec::new()).collect();
         for _ in 0..arguments.rounds {
-            for (runner, turns) in runners.iter().zip(&mut turns) {
-                let place = Place::mount(&arguments.work, "turn")?;
+            for (runner, runs) in runners.iter().zip(&mut runs) {
+                let place = Workspace::mount(&arguments.work, "run")?;
                 match runner.run(&image, place.path(), arguments.upload_rate.as_deref()) {
-                    Ok(wall) => turns.push(wall),
-                    Err(error) => eprintln!("bench: a turn is left out: {error:#}"),
+                    Ok(wall) => runs.push(wall),
+                    Err(error) => eprintln!("bench: a run is left out: {error:#}"),
                 }
             }
         }
-        print_first(&runners, turns);
+        print_first(&runners, runs);
     }
     Ok(())
 }
 
-fn print_first(runners: &[Runner], turns: Vec<Vec<f64>>) {
-    let medians: Vec<Option<f64>> = turns
+fn print_first(runners: &[Runner], runs: Vec<Vec<f64>>) {
+    let medians: Vec<Option<f64>> = runs
         .into_iter()
-        .map(|mut turns| {
-            turns.sort_by(f64::total_cmp);
-            turns.get(turns.len() / 2).copied()
+        .map(|mut runs| {
+            runs.sort_by(f64::total_cmp);
+            runs.get(runs.len() / 2).copied()
         })
         .collect();
     println!("{:<26} {:>8} {:>9}", "", "wall s", "to ours");
@@ -194,8 +194,8 @@ fn print_first(runners: &[Runner], turns: Vec<Vec<f64>>) {
     }
 }
 
-fn print(contenders: &[Contender], turns: Vec<Vec<Taken>>) {
-    let medians: Vec<Taken> = turns.into_iter().map(median).collect();
+fn print(contenders: &[Contender], runs: Vec<Vec<Measurement>>) {
+    let medians: Vec<Measurement> = runs.into_iter().map(median).collect();
     let of = |wanted: Contender| {
         let at = contenders.iter().position(|it| *it == wanted)?;
         Some(medians[at].wall)
@@ -206,27 +206,27 @@ fn print(contenders: &[Contender], turns: Vec<Vec<Taken>>) {
     );
     let ratio =
         |wall: f64, to: Option<f64>| to.map_or("-".to_owned(), |to| format!("{:.2}", wall / to));
-    for (contender, taken) in contenders.iter().zip(&medians) {
+    for (contender, measured) in contenders.iter().zip(&medians) {
         println!(
             "{:<26} {:>8.3} {:>8.3} {:>9.0} {:>9} {:>9}",
             contender.name(),
-            taken.wall,
-            taken.cpu,
-            taken.peak_mib,
-            ratio(taken.wall, of(Contender::Ours)),
-            ratio(taken.wall, of(Contender::Floor)),
+            measured.wall,
+            measured.cpu,
+            measured.peak_mib,
+            ratio(measured.wall, of(Contender::Ours)),
+            ratio(measured.wall, of(Contender::Floor)),
         );
     }
 }
 
-/// Each figure's own median.
-fn median(turns: Vec<Taken>) -> Taken {
-    let middle = |of: fn(&Taken) -> f64| {
-        let mut values: Vec<f64> = turns.iter().map(of).collect();
+/// The median of each figure.
+fn median(runs: Vec<Measurement>) -> Measurement {
+    let middle = |of: fn(&Measurement) -> f64| {
+        let mut values: Vec<f64> = runs.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
-    Taken {
+    Measurement {
         wall: middle(|it| it.wall),
         cpu: middle(|it| it.cpu),
         peak_mib: middle(|it| it.peak_mib),
@@ -239,21 +239,21 @@ mod tests {
 
     #[test]
     fn each_figure_has_its_own_median() {
-        let taken = |wall, cpu, peak_mib| Taken {
+        let measured = |wall, cpu, peak_mib| Measurement {
             wall,
             cpu,
             peak_mib,
         };
-        let turns = vec![
-            taken(3.0, 1.0, 5.0),
-            taken(1.0, 2.0, 9.0),
-            taken(2.0, 9.0, 7.0),
+        let runs = vec![
+            measured(3.0, 1.0, 5.0),
+            measured(1.0, 2.0, 9.0),
+            measured(2.0, 9.0, 7.0),
         ];
-        assert_eq!(median(turns), taken(2.0, 2.0, 7.0));
+        assert_eq!(median(runs), measured(2.0, 2.0, 7.0));
     }
 
     #[test]
-    fn arguments_are_understood() {
+    fn arguments_are_parsed() {
         let arguments =
             Arguments::try_parse_from(["bench", "--sizes", "5,100", "--only", "ours,tar"]).unwrap();
         assert_eq!((arguments.sizes.len(), arguments.only.len()), (2, 2));

@@ -1,5 +1,5 @@
-//! A fresh ext4 in a file, for every turn. Creating files after many were removed is slow on some file systems: so nothing
-//! is ever removed but the whole file. The mounts are in a namespace of their own: they end with the program.
+//! A fresh ext4 in a file for every run. Creating files after many were removed is slow on some file systems, so only
+//! whole files are removed. The mounts are in a private namespace and vanish with the program.
 
 use std::{
     fs::{self, File},
@@ -10,19 +10,19 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Of the sparse file: room for a turn.
+/// Size of the sparse file: enough for one run.
 const BYTES: u64 = 16 << 30;
 
 /// A mounted file system.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Workspace {
     root: PathBuf,
-    /// What is removed in the end.
+    /// Removed at the end.
     file: PathBuf,
 }
 
-/// Starts this program again, with the same arguments, where nobody else sees its mounts, nor, if asked for, its
-/// network.
+/// Executes this program again with the same arguments in a private mount namespace and, if requested, a private
+/// network namespace.
 pub(crate) fn in_own_namespace(with_network: bool) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
@@ -38,8 +38,8 @@ pub(crate) fn in_own_namespace(with_network: bool) -> Result<()> {
     bail!("cannot start unshare: {error}")
 }
 
-impl Place {
-    /// Makes and mounts one; two of the same name are never there at once.
+impl Workspace {
+    /// Creates and mounts a file system. Names must be unique at any time.
     pub(crate) fn mount(work: &Path, name: &str) -> Result<Self> {
         let unique = format!("tucano-bench-{}-{name}", std::process::id());
         let place = Self {
@@ -51,12 +51,12 @@ impl Place {
             .with_context(|| format!("cannot make {}", place.file.display()))?;
         fs::create_dir(&place.root)
             .with_context(|| format!("cannot make {}", place.root.display()))?;
-        // -o loop frees its device by itself when the mount is gone.
+        // `-o loop` frees its device when the mount is gone.
         run(Command::new("mkfs.ext4").arg("-q").arg(&place.file))?;
         run(Command::new("mount")
             .args(["-o", "loop,noatime"])
             .args([&place.file, &place.root]))?;
-        // Nobody pays for what earlier turns have left.
+        // Flush the writes of earlier runs.
         rustix::fs::sync();
         Ok(place)
     }
@@ -66,8 +66,8 @@ impl Place {
     }
 }
 
-impl Drop for Place {
-    /// With whatever is mounted within.
+impl Drop for Workspace {
+    /// Including everything that is mounted inside.
     fn drop(&mut self) {
         let unmounted = run(Command::new("umount")
             .args(["--recursive", "--lazy"])
@@ -79,7 +79,7 @@ impl Drop for Place {
     }
 }
 
-/// Runs a command; its output is for when it fails.
+/// Runs a command; its output is part of the error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()

@@ -1,5 +1,6 @@
-//! The agent's own way, from a process that is to run to one that runs: its record kept, its network namespace connected, its
-//! container started by the supervisor that stays, its port forwarded. It happens in this process, by the agent's own code.
+//! The agent's own path from a desired process to a running one: its record is kept, its network namespace connected,
+//! its container started by the supervisor that stays, its port forwarded. It runs in this process, with the agent's
+//! own code.
 
 use std::{fs, os::fd::AsRawFd, path::Path, sync::Arc, time::Instant};
 
@@ -26,24 +27,24 @@ use tucano_oci_runtime::supervisor::Running;
 
 use crate::{
     bundle::CGROUPS,
-    contender::{Contender, Taken},
-    place::{Place, compile},
+    contender::{Contender, Measurement},
+    place::{Workspace, compile},
 };
 
-/// Turns of `count` processes: of one alone, which is over soon and easily disturbed, more.
+/// Number of rounds for `count` processes: more for small counts, which are easily disturbed.
 fn rounds(count: usize) -> usize {
     (100 / count.max(1)).clamp(5, 20)
 }
 
-/// Starts so many processes at once, again and again, and prints what that took and what keeping them takes. The floor has its
-/// turns in between.
+/// Starts processes concurrently in several rounds, and prints the cost of starting and keeping them. The floor runs
+/// in between.
 pub(crate) fn measure(
-    place: &Place,
+    place: &Workspace,
     runtime: &Path,
     counts: &[usize],
     floor: Option<&Contender<'_>>,
 ) -> Result<()> {
-    // Supervisors outlive who starts them: here they are reaped.
+    // Supervisors outlive their starter; here they are reaped.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let tokio = tokio::runtime::Runtime::new()?;
     tokio.block_on(async {
@@ -57,7 +58,7 @@ pub(crate) fn measure(
 
 struct Node {
     executor: Arc<Executor>,
-    /// Which runs all the while: with the last process of a node goes what all share.
+    /// Runs throughout, so that resources shared by a node's processes are neither created nor removed.
     resident: (Record, Arc<Running>),
     image: Arc<Unpacked>,
     digest: Digest,
@@ -65,7 +66,7 @@ struct Node {
 }
 
 impl Node {
-    async fn make(place: &Place, runtime: &Path) -> Result<Self> {
+    async fn make(place: &Workspace, runtime: &Path) -> Result<Self> {
         let directory = place.directory("agent")?;
         let text = format!(
             "controller = \"http://127.0.0.1:1\"\nlisten = \"127.0.0.1:1\"\ndata_dir = {directory:?}\nruntime = {runtime:?}\ncgroup = \"/{CGROUPS}\"\n"
@@ -92,19 +93,19 @@ impl Node {
             "agent", "wall ms", "each ms", "cpu each", "floor ms", "to floor", "starts/s"
         );
         for count in counts {
-            let (mut turns, mut floors) = (Vec::new(), Vec::new());
+            let (mut runs, mut floors) = (Vec::new(), Vec::new());
             let rounds = rounds(*count);
-            // The first, before which nothing is in the page cache, does not count.
+            // The first round warms the page cache and is not counted.
             for round in 0..=rounds {
-                let taken = self.turn(*count, round == rounds).await?;
-                let floor = floor.map(|one| one.turn("floor")).transpose()?;
+                let measured = self.run_once(*count, round == rounds).await?;
+                let floor = floor.map(|one| one.run_once("floor")).transpose()?;
                 if round > 0 {
-                    turns.push(taken);
+                    runs.push(measured);
                     floors.extend(floor);
                 }
             }
-            let (middle, each) = (Taken::median(&turns), 1e3 / *count as f64);
-            let floor = floor.map(|_| Taken::median(&floors).wall);
+            let (middle, each) = (Measurement::median(&runs), 1e3 / *count as f64);
+            let floor = floor.map(|_| Measurement::median(&floors).wall);
             let or_none = |number: Option<f64>| {
                 number.map_or("-".to_owned(), |number| format!("{number:.2}"))
             };
@@ -122,8 +123,8 @@ impl Node {
         Ok(())
     }
 
-    /// Processes started at once, and then removed, whose wall time is not counted.
-    async fn turn(&self, count: usize, tells_memory: bool) -> Result<Taken> {
+    /// Starts processes concurrently and removes them; only the start is measured.
+    async fn run_once(&self, count: usize, print_memory_usage: bool) -> Result<Measurement> {
         let names = (0..count).map(|number| format!("bench-{number}"));
         let records = names.map(|name| record(&self.executor, &self.digest, &name));
         let records: Vec<_> = records.collect::<Result<_>>()?;
@@ -149,17 +150,17 @@ impl Node {
         for (_, running) in &running {
             cpu += cpu_of(running.pid)? + cpu_of(pid_of(&running.supervisor)?)?;
         }
-        if tells_memory {
+        if print_memory_usage {
             print_memory(&running)?;
         }
         for (record, running) in &running {
             end(&self.executor, record, running).await?;
         }
-        Ok(Taken { wall, cpu })
+        Ok(Measurement { wall, cpu })
     }
 }
 
-/// Kills a process, and removes it once its supervisor has written down how it ended.
+/// Kills a process, and removes it once its supervisor has recorded the exit status.
 async fn end(executor: &Executor, record: &Record, running: &Arc<Running>) -> Result<()> {
     executor
         .kill(&record.process.id, Arc::clone(running))
@@ -170,7 +171,7 @@ async fn end(executor: &Executor, record: &Record, running: &Arc<Running>) -> Re
     Ok(())
 }
 
-/// A process that stays, with its lease.
+/// A process that keeps running, with its lease.
 fn record(executor: &Executor, digest: &Digest, name: &str) -> Result<Record> {
     let config =
         "name = \"bench\"\nconcurrency = 1\nport = 80\nargs = [\"stay\"]\nmemory = \"64MiB\"\n";
@@ -184,8 +185,8 @@ fn record(executor: &Executor, digest: &Digest, name: &str) -> Result<Record> {
     Ok(record)
 }
 
-/// An image of one program, which has the image's name, among the agent's images and layers.
-fn import(place: &Place, data: &Path) -> Result<Digest> {
+/// Imports an image of one program, named like the image, into the agent's store and layers.
+fn import(place: &Workspace, data: &Path) -> Result<Digest> {
     let program = place.directory("tools")?.join("true");
     compile(include_str!("true.c"), &program)?;
     let layer = Layer::new(
@@ -193,11 +194,11 @@ fn import(place: &Place, data: &Path) -> Result<Digest> {
         Compression::None,
     )?;
     let archive = ImageSpec::new("bench").layer(layer).build()?.archive()?;
-    // Its lock is free again before the agent opens it.
+    // The lock is released before the agent opens the directory.
     let data = DataDir::open(data)?;
     let store = Store::open(&data.images(), Limits::default())?;
     let image = store.import_archive(&*archive, &Platform::host())?;
-    // There is no controller that the agent could fetch them from.
+    // There is no controller from which the agent could fetch them.
     let open = |form| Layers::open_in_form(&data.layers(), Limits::default(), form);
     let mut layers = open(Form::Erofs)?;
     if layers.try_erofs().is_err() {
@@ -207,12 +208,12 @@ fn import(place: &Place, data: &Path) -> Result<Digest> {
     Ok(image.digest.to_string().parse()?)
 }
 
-/// What each supervisor takes: resident, its share of that, and what nobody shares with it.
+/// Memory of each supervisor: resident, proportional, and private.
 fn print_memory(running: &[(Record, Arc<Running>)]) -> Result<()> {
     let mut sums = [0; 3];
     for (_, one) in running {
         let pid = pid_of(&one.supervisor)?;
-        // Having told of the start, it gives back what that took, and then waits.
+        // After reporting the start it releases memory, and then sleeps.
         while !fs::read_to_string(format!("/proc/{pid}/stat"))?.contains(") S ") {
             std::thread::yield_now();
         }
@@ -251,14 +252,14 @@ fn memory(pid: i32) -> Result<[u64; 3]> {
     Ok([of("Rss:"), of("Pss:"), own])
 }
 
-/// What a process that runs has used so far, in seconds (`/proc/<pid>/schedstat`).
+/// CPU time of a running process in seconds (`/proc/<pid>/schedstat`).
 fn cpu_of(pid: i32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
     let nanoseconds = text.split_whitespace().next().context("no schedstat")?;
     Ok(nanoseconds.parse::<f64>()? / 1e9)
 }
 
-/// What this process and all children that were waited for have used, in seconds.
+/// CPU time of this process and its reaped children in seconds.
 fn cpu() -> Result<f64> {
     let own = getrusage(UsageWho::RUSAGE_SELF)?;
     let seconds =

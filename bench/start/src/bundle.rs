@@ -1,5 +1,5 @@
-//! What every contender is given: a bundle of this project's default sandbox (no capability, no_new_privs, a filter as long as
-//! Docker's, hidden and read-only paths, limits of memory, CPU and processes) around a static program that ends at once.
+//! The bundle of every contender: the default sandbox (no capabilities, no_new_privs, a filter as long as Docker's,
+//! masked and read-only paths, limits of memory, CPU and processes) around a static program that exits at once.
 
 use std::{
     fs,
@@ -12,10 +12,10 @@ use tucano_oci_runtime::{cgroup::Cgroup, profile::Sandbox};
 
 use crate::{
     filter,
-    place::{Place, compile},
+    place::{Workspace, compile},
 };
 
-/// Below which all contenders' cgroups are.
+/// Parent of every contender's cgroups.
 pub(crate) const CGROUPS: &str = "tucano-bench-start";
 pub(crate) const MEMORY_BYTES: u64 = 64 << 20;
 const PIDS: u32 = 100;
@@ -24,14 +24,14 @@ const PIDS: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct Bundle {
     pub(crate) directory: PathBuf,
-    /// Where runtimes keep their state.
+    /// State directories of runtimes.
     pub(crate) state: PathBuf,
     pub(crate) floor: PathBuf,
     pub(crate) spec: Spec,
 }
 
 impl Bundle {
-    pub(crate) fn make(place: &Place) -> Result<Self> {
+    pub(crate) fn make(place: &Workspace) -> Result<Self> {
         let directory = place.directory("bundle")?;
         make_root(&directory.join("rootfs"))?;
         let tools = place.directory("tools")?;
@@ -64,11 +64,11 @@ impl Bundle {
         self.floor.with_file_name(name)
     }
 
-    /// A bundle of its own for one container, which differs in its cgroup alone.
+    /// A bundle for one container, which differs only in its cgroup.
     pub(crate) fn of_container(&self, id: &str) -> Result<PathBuf> {
         let directory = self.directory.join(id);
         let mut spec = serde_json::to_value(&self.spec)?;
-        // The newest that every contender takes.
+        // The newest version that every contender accepts.
         spec["ociVersion"] = "1.0.2".into();
         spec["linux"]["cgroupsPath"] = format!("/{CGROUPS}/{id}").into();
         spec["root"]["path"] = self.root().display().to_string().into();
@@ -77,13 +77,13 @@ impl Bundle {
         Ok(directory)
     }
 
-    /// The root file system, which all share.
+    /// The shared root file system.
     pub(crate) fn root(&self) -> PathBuf {
         self.directory.join("rootfs")
     }
 }
 
-/// Ends what is left of all contenders' containers, and removes their cgroups.
+/// Kills remaining containers of every contender and removes their cgroups.
 pub(crate) fn remove_cgroups() -> Result<()> {
     let top = Path::new("/sys/fs/cgroup");
     let below = fs::read_dir(top).into_iter().flatten().flatten();
@@ -95,7 +95,7 @@ pub(crate) fn remove_cgroups() -> Result<()> {
     Ok(Cgroup { directories }.destroy()?)
 }
 
-/// With all places that something is mounted on: nobody has to make them.
+/// Contains every mount point, so that no contender has to create one.
 pub(crate) fn make_root(root: &Path) -> Result<()> {
     for name in ["proc", "dev", "sys", "tmp", "etc"] {
         fs::create_dir_all(root.join(name)).with_context(|| root.display().to_string())?;

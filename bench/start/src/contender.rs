@@ -1,4 +1,4 @@
-//! What is measured. Each turn is one process that creates, starts, awaits and removes a container.
+//! What is measured. Each run is one process that creates, starts, awaits and removes a container.
 
 use std::{
     fs::{self, File},
@@ -15,54 +15,54 @@ use crate::bundle::{Bundle, CGROUPS, MEMORY_BYTES};
 pub(crate) const OURS: &str = "tucano_oci";
 pub(crate) const FLOOR: &str = "floor";
 
-/// Somebody who runs the bundle.
+/// A program that runs the bundle.
 #[derive(Debug)]
 pub(crate) struct Contender<'a> {
     pub(crate) name: String,
-    way: Way,
+    kind: Kind,
     bundle: &'a Bundle,
 }
 
 #[derive(Debug)]
-enum Way {
-    /// By runc's command line.
+enum Kind {
+    /// A runtime with runc's command line.
     Runtime(PathBuf),
-    /// By the floor's program, with this filter.
+    /// The floor's program, with this filter.
     Floor(PathBuf),
 }
 
-/// What a turn took, in seconds.
+/// Result of a run, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Taken {
+pub(crate) struct Measurement {
     pub(crate) wall: f64,
-    /// Of the process and all that it waited for, user and system.
+    /// CPU time of the process and its reaped children, user and system.
     pub(crate) cpu: f64,
 }
 
 impl<'a> Contender<'a> {
-    /// Those whose programs are here.
+    /// The contenders whose programs are available.
     pub(crate) fn available(bundle: &'a Bundle, ours: &Path) -> Vec<Self> {
-        let one = |name: &str, way| Self {
+        let one = |name: &str, kind| Self {
             name: name.to_owned(),
-            way,
+            kind,
             bundle,
         };
         let mut all = vec![
-            one(FLOOR, Way::Floor(bundle.filter("list"))),
-            one("floor, tree filter", Way::Floor(bundle.filter("tree"))),
-            one(OURS, Way::Runtime(ours.to_owned())),
+            one(FLOOR, Kind::Floor(bundle.filter("list"))),
+            one("floor, tree filter", Kind::Floor(bundle.filter("tree"))),
+            one(OURS, Kind::Runtime(ours.to_owned())),
         ];
         for name in ["runc", "crun", "youki"] {
             match find(name) {
-                Some(program) => all.push(one(name, Way::Runtime(program))),
+                Some(program) => all.push(one(name, Kind::Runtime(program))),
                 None => eprintln!("bench: {name} is not installed: left out"),
             }
         }
         all
     }
 
-    /// One container of this name, from its making to its removal.
-    pub(crate) fn turn(&self, id: &str) -> Result<Taken> {
+    /// Runs one container, from its creation to its removal.
+    pub(crate) fn run_once(&self, id: &str) -> Result<Measurement> {
         let mut command = self.command(id)?;
         let said = self.bundle.state.join(format!("{id}.stderr"));
         command
@@ -71,26 +71,26 @@ impl<'a> Contender<'a> {
             .stderr(File::create(&said)?);
         let (begin, before) = (Instant::now(), cpu()?);
         let status = command.status()?;
-        let taken = Taken {
+        let measured = Measurement {
             wall: begin.elapsed().as_secs_f64(),
             cpu: cpu()? - before,
         };
         if !status.success() {
             bail!("it failed: {}", fs::read_to_string(&said)?.trim());
         }
-        Ok(taken)
+        Ok(measured)
     }
 
     fn command(&self, id: &str) -> Result<Command> {
-        match &self.way {
-            Way::Runtime(program) => {
+        match &self.kind {
+            Kind::Runtime(program) => {
                 let mut command = Command::new(program);
                 let root = self.bundle.state.join(&self.name);
                 command.arg("--root").arg(root).args(["run", "--bundle"]);
                 command.arg(self.bundle.of_container(id)?).arg(id);
                 Ok(command)
             }
-            Way::Floor(filter) => {
+            Kind::Floor(filter) => {
                 let mut command = Command::new(&self.bundle.floor);
                 command.arg(self.bundle.root()).arg(filter);
                 command.args(self.words(id)?);
@@ -99,7 +99,7 @@ impl<'a> Contender<'a> {
         }
     }
 
-    /// The floor is told what others read of the bundle.
+    /// The floor gets as arguments what others read from the bundle.
     fn words(&self, id: &str) -> Result<Vec<String>> {
         let mut words = cgroup_words(id)?;
         let linux = self.bundle.spec.linux().as_ref().context("no linux")?;
@@ -113,7 +113,7 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// The limits of the bundle, as files of the hierarchies that have them.
+/// The bundle's limits as files of the cgroup hierarchies.
 fn cgroup_words(id: &str) -> Result<Vec<String>> {
     let top = Path::new("/sys/fs/cgroup");
     let memory = MEMORY_BYTES.to_string();
@@ -164,11 +164,11 @@ fn cgroup_words(id: &str) -> Result<Vec<String>> {
     Ok(words)
 }
 
-impl Taken {
-    /// Each figure's own median.
-    pub(crate) fn median(turns: &[Self]) -> Self {
+impl Measurement {
+    /// The median of each figure.
+    pub(crate) fn median(runs: &[Self]) -> Self {
         let middle = |of: fn(&Self) -> f64| {
-            let mut values: Vec<f64> = turns.iter().map(of).collect();
+            let mut values: Vec<f64> = runs.iter().map(of).collect();
             values.sort_by(f64::total_cmp);
             values[values.len() / 2]
         };
@@ -179,7 +179,7 @@ impl Taken {
     }
 }
 
-/// What all children that were waited for have used, in seconds.
+/// CPU time of reaped children in seconds.
 pub(crate) fn cpu() -> Result<f64> {
     let used = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let seconds =
@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn each_figure_has_its_own_median() {
-        let taken = |wall, cpu| Taken { wall, cpu };
-        let turns = [taken(3.0, 1.0), taken(1.0, 2.0), taken(2.0, 9.0)];
-        assert_eq!(Taken::median(&turns), taken(2.0, 2.0));
+        let measured = |wall, cpu| Measurement { wall, cpu };
+        let runs = [measured(3.0, 1.0), measured(1.0, 2.0), measured(2.0, 9.0)];
+        assert_eq!(Measurement::median(&runs), measured(2.0, 2.0));
     }
 }

@@ -1,5 +1,5 @@
-//! The floor's filters: which system calls the bundle allows, whatever their arguments, as a list that is gone through call by
-//! call, and as a search tree.
+//! Filters of the floor, for the system calls that the bundle allows regardless of arguments: as a list of
+//! comparisons, and as a search tree.
 
 use std::{collections::BTreeSet, str::FromStr};
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use oci_spec::runtime::{LinuxSeccompAction, Spec};
 use syscalls::Sysno;
 
-/// Instructions of classic BPF (`<linux/bpf_common.h>`): load a word, jump if equal or if not less, return.
+/// Instructions of classic BPF (`<linux/bpf_common.h>`): load a word, jump if equal or not less, return.
 const LOAD: u16 = 0x20;
 const IF_EQUAL: u16 = 0x15;
 const IF_NOT_LESS: u16 = 0x35;
@@ -17,7 +17,7 @@ const RETURN: u16 = 0x06;
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO_EPERM: u32 = 0x0005_0001;
 
-/// Code, jumps and operand, as the kernel lays them out.
+/// Code, jumps and operand, in the kernel's layout.
 type Instruction = (u16, u8, u8, u32);
 
 /// Numbers of the system calls that the bundle allows.
@@ -37,7 +37,7 @@ pub(crate) fn listed(spec: &Spec) -> Result<BTreeSet<u32>> {
         .collect())
 }
 
-/// One comparison for each.
+/// One comparison for each number.
 pub(crate) fn list(allowed: &BTreeSet<u32>) -> Result<Vec<u8>> {
     let mut program = vec![(LOAD, 0, 0, 0)];
     for number in allowed {
@@ -48,9 +48,9 @@ pub(crate) fn list(allowed: &BTreeSet<u32>) -> Result<Vec<u8>> {
     Ok(bytes(&program))
 }
 
-/// Runs of neighbours, found by halving.
+/// Runs of neighbours, found by bisection.
 pub(crate) fn tree(allowed: &BTreeSet<u32>) -> Result<Vec<u8>> {
-    // Where the answer changes: the first number of each run, and the first behind it.
+    // First number of each run and the number after it.
     let mut changes = Vec::new();
     for number in allowed {
         if changes.last() == Some(number) {
@@ -65,7 +65,7 @@ pub(crate) fn tree(allowed: &BTreeSet<u32>) -> Result<Vec<u8>> {
     Ok(bytes(&program))
 }
 
-/// What is below the first of these changes has had `before` many changes.
+/// `before` is the number of changes below the first of these.
 fn branch(changes: &[u32], before: usize, program: &mut Vec<Instruction>) -> Result<()> {
     if changes.is_empty() {
         let answer = if before % 2 == 1 { ALLOW } else { ERRNO_EPERM };
@@ -94,7 +94,7 @@ fn bytes(program: &[Instruction]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// What a filter of these instructions answers to.
+    /// Interprets a filter.
     fn answer(program: &[u8], number: u32) -> u32 {
         let at = |index: usize| &program[index * 8..index * 8 + 8];
         let mut next = 0;

@@ -1,12 +1,12 @@
-//! How long it takes to start a container, and what it takes to keep one: this runtime, other runtimes and a floor, interleaved
-//! in one run, with the ratios between them.
+//! Measures how long it takes to start a container and what it costs to keep one: this runtime, other runtimes and a
+//! floor, interleaved in one run, with ratios.
 //!
-//! - `place`: namespaces of the benchmark's own, and where its files lie;
-//! - `bundle`: what every contender is given;
-//! - `contender`: who runs it, and what a turn takes;
-//! - `filter`: the floor's filters, ready to be installed; `floor.c`, `true.c`: programs that are compiled here;
+//! - `place`: private namespaces and a directory for the benchmark;
+//! - `bundle`: the bundle of every contender;
+//! - `contender`: the contenders, and the result of a run;
+//! - `filter`: compiled filters of the floor; `floor.c`, `true.c`: programs that are compiled here;
 //! - `rate`: starts per second on all cores;
-//! - `agent`: the agent's own way, and the memory of what it keeps.
+//! - `agent`: the agent's path, and the memory of its supervisors.
 
 mod agent;
 mod bundle;
@@ -22,42 +22,42 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     bundle::Bundle,
-    contender::{Contender, Taken},
-    place::Place,
+    contender::{Contender, Measurement},
+    place::Workspace,
 };
 
-/// Measures how containers are started. Needs root.
+/// Measures the start of containers. Needs root.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Turns of each contender.
+    /// Number of runs of each contender.
     #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// Starts at once by the agent.
+    /// Numbers of concurrent starts by the agent.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100])]
     processes: Vec<usize>,
-    /// Directory for all files.
+    /// Directory for temporary files.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     work: PathBuf,
     /// Only contenders whose names contain one of these.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// This runtime's program; the one built beside this one where absent.
+    /// Path of tucano_oci; the one beside this program by default.
     #[arg(long)]
     runtime: Option<PathBuf>,
     #[command(subcommand)]
     inner: Option<Inner>,
 }
 
-/// What this program starts itself for.
+/// Commands with which this program executes itself.
 #[derive(Debug, Subcommand)]
 enum Inner {
-    /// Once it is in namespaces of its own.
+    /// Measures, in private namespaces.
     #[command(hide = true)]
     Measure,
-    /// As the agent, whose layers are unpacked by processes of the program that it is.
+    /// Unpacks one layer, as the agent's program does.
     #[command(hide = true)]
     UnpackLayer {
-        /// What is to be made of it.
+        /// The request.
         request: String,
     },
 }
@@ -78,7 +78,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
         Some(given) => given.clone(),
         None => std::env::current_exe()?.with_file_name("tucano_oci"),
     };
-    let place = Place::make(&arguments.work)?;
+    let place = Workspace::make(&arguments.work)?;
     let bundle = Bundle::make(&place)?;
     let wanted = |one: &Contender| {
         arguments.only.is_empty() || arguments.only.iter().any(|it| one.name.contains(&**it))
@@ -88,9 +88,9 @@ fn measure(arguments: &Arguments) -> Result<()> {
         .filter(wanted)
         .collect();
     if !contenders.is_empty() {
-        let turns = interleaved(&contenders, arguments.rounds)?;
+        let runs = interleaved(&contenders, arguments.rounds)?;
         let rates = rate::of_all(&contenders)?;
-        print(&contenders, &turns, &rates);
+        print(&contenders, &runs, &rates);
     }
     let floor = contenders.iter().find(|one| one.name == contender::FLOOR);
     if arguments.only.is_empty() || arguments.only.iter().any(|it| "agent".contains(&**it)) {
@@ -99,24 +99,24 @@ fn measure(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// One turn of each, again and again; the first, before which nothing is in the page cache, does not count.
-fn interleaved(contenders: &[Contender], rounds: usize) -> Result<Vec<Vec<Taken>>> {
-    let mut turns = vec![Vec::new(); contenders.len()];
+/// Runs every contender in each round. The first round warms the page cache and is not counted.
+fn interleaved(contenders: &[Contender], rounds: usize) -> Result<Vec<Vec<Measurement>>> {
+    let mut runs = vec![Vec::new(); contenders.len()];
     for round in 0..=rounds {
-        for (contender, turns) in contenders.iter().zip(&mut turns) {
-            let taken = contender
-                .turn(&format!("bench-{round}"))
+        for (contender, runs) in contenders.iter().zip(&mut runs) {
+            let measured = contender
+                .run_once(&format!("bench-{round}"))
                 .with_context(|| contender.name.clone())?;
             if round > 0 {
-                turns.push(taken);
+                runs.push(measured);
             }
         }
     }
-    Ok(turns)
+    Ok(runs)
 }
 
-fn print(contenders: &[Contender], turns: &[Vec<Taken>], rates: &[f64]) {
-    let medians: Vec<Taken> = turns.iter().map(|turns| Taken::median(turns)).collect();
+fn print(contenders: &[Contender], runs: &[Vec<Measurement>], rates: &[f64]) {
+    let medians: Vec<Measurement> = runs.iter().map(|runs| Measurement::median(runs)).collect();
     let at = |name: &str| contenders.iter().position(|one| one.name == name);
     let ratio = |wall: f64, to: Option<usize>| {
         to.map_or("-".to_owned(), |to| {
@@ -128,18 +128,18 @@ fn print(contenders: &[Contender], turns: &[Vec<Taken>], rates: &[f64]) {
         "{:<24} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "", "wall ms", "best ms", "cpu ms", "to floor", "to ours", "starts/s"
     );
-    for ((contender, taken), (turns, rate)) in
-        contenders.iter().zip(&medians).zip(turns.iter().zip(rates))
+    for ((contender, measured), (runs, rate)) in
+        contenders.iter().zip(&medians).zip(runs.iter().zip(rates))
     {
-        let best = turns.iter().map(|one| one.wall).fold(f64::MAX, f64::min);
+        let best = runs.iter().map(|one| one.wall).fold(f64::MAX, f64::min);
         println!(
             "{:<24} {:>9.2} {:>9.2} {:>9.2} {:>9} {:>9} {:>9.0}",
             contender.name,
-            taken.wall * 1e3,
+            measured.wall * 1e3,
             best * 1e3,
-            taken.cpu * 1e3,
-            ratio(taken.wall, floor),
-            ratio(taken.wall, ours),
+            measured.cpu * 1e3,
+            ratio(measured.wall, floor),
+            ratio(measured.wall, ours),
             rate
         );
     }
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_are_understood() {
+    fn arguments_are_parsed() {
         let given = ["bench", "--rounds", "3", "--only", "runc,floor"];
         let arguments = Arguments::try_parse_from(given).unwrap();
         assert_eq!((arguments.rounds, arguments.only.len()), (3, 2));

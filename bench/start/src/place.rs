@@ -1,4 +1,4 @@
-//! Where the benchmark happens: mounts and a network of its own, which end with it, and a directory that is removed.
+//! Private mount and network namespaces of the benchmark, and a directory that is removed at the end.
 
 use std::{
     fs,
@@ -9,18 +9,19 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A directory for everything.
+/// A directory for the benchmark's files.
 #[derive(Debug)]
-pub(crate) struct Place(PathBuf);
+pub(crate) struct Workspace(PathBuf);
 
-/// Hides a cgroup2 without controllers, beside which crun does not run; the same for all. Loopback is set up.
+/// Hides a cgroup2 hierarchy without controllers, beside which crun does not run, from every contender. Brings up
+/// loopback.
 const PREPARE: &str = "if mountpoint -q /sys/fs/cgroup/unified; then\n\
                            umount -l /sys/fs/cgroup/unified; mount -t tmpfs tmpfs /sys/fs/cgroup/unified\n\
                        fi\n\
                        ip link set lo up\n\
                        exec \"$@\"";
 
-/// Starts this program again, with the same arguments, where nobody else sees its mounts and its network.
+/// Executes this program again with the same arguments in private mount and network namespaces.
 pub(crate) fn in_own_namespaces() -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
@@ -36,20 +37,20 @@ pub(crate) fn in_own_namespaces() -> Result<()> {
     bail!("cannot start unshare: {error}")
 }
 
-impl Place {
-    /// Makes it.
+impl Workspace {
+    /// Creates the directory.
     pub(crate) fn make(work: &Path) -> Result<Self> {
         let path = work.join(format!("tucano-bench-start-{}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let place = Self(path);
-        // A mount, so that all that is mounted below it can be unmounted at once.
+        // A mount point, so that everything mounted below it can be unmounted at once.
         run(Command::new("mount")
             .arg("--bind")
             .args([&place.0, &place.0]))?;
         Ok(place)
     }
 
-    /// A directory in memory, such as runtimes usually have their state in.
+    /// A tmpfs, as runtimes usually have for their state.
     pub(crate) fn in_memory(&self, name: &str) -> Result<PathBuf> {
         let path = self.directory(name)?;
         run(Command::new("mount")
@@ -58,7 +59,7 @@ impl Place {
         Ok(path)
     }
 
-    /// A directory in it, made where missing.
+    /// A subdirectory, created if missing.
     pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.0.join(name);
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
@@ -66,8 +67,8 @@ impl Place {
     }
 }
 
-impl Drop for Place {
-    /// With all that is mounted in it, and whatever still runs after a failure.
+impl Drop for Workspace {
+    /// Including everything that is mounted inside, and processes left by a failure.
     fn drop(&mut self) {
         let ended = crate::bundle::remove_cgroups();
         let mut unmount = Command::new("umount");
@@ -79,7 +80,7 @@ impl Drop for Place {
     }
 }
 
-/// Compiles one of the benchmark's C programs, statically.
+/// Compiles one of the benchmark's C programs statically.
 pub(crate) fn compile(source: &str, to: &Path) -> Result<()> {
     let written = to.with_extension("c");
     fs::write(&written, source)?;
@@ -89,7 +90,7 @@ pub(crate) fn compile(source: &str, to: &Path) -> Result<()> {
         .args([to, &written]))
 }
 
-/// Runs a command; its output is for when it fails.
+/// Runs a command; its output is part of the error.
 fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()

@@ -1,4 +1,4 @@
-//! Starts per second, with as many at once as there are cores.
+//! Starts per second, with one starter per core.
 
 use std::{thread, time::Instant};
 
@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use crate::contender::Contender;
 
-/// Containers of each core.
-const TURNS: usize = 25;
+/// Containers per core.
+const RUNS_PER_CORE: usize = 25;
 
-/// That of each contender.
+/// The rate of each contender.
 pub(crate) fn of_all(contenders: &[Contender]) -> Result<Vec<f64>> {
     contenders.iter().map(of).collect()
 }
@@ -21,8 +21,8 @@ fn of(contender: &Contender) -> Result<f64> {
         let workers: Vec<_> = (0..cores)
             .map(|core| {
                 scope.spawn(move || {
-                    (0..TURNS).try_for_each(|turn| {
-                        contender.turn(&format!("rate-{core}-{turn}")).map(drop)
+                    (0..RUNS_PER_CORE).try_for_each(|run| {
+                        contender.run_once(&format!("rate-{core}-{run}")).map(drop)
                     })
                 })
             })
@@ -32,5 +32,5 @@ fn of(contender: &Contender) -> Result<f64> {
             ended.unwrap_or_else(|_| anyhow::bail!("a worker panicked"))
         })
     })?;
-    Ok((cores * TURNS) as f64 / begin.elapsed().as_secs_f64())
+    Ok((cores * RUNS_PER_CORE) as f64 / begin.elapsed().as_secs_f64())
 }

@@ -17,7 +17,7 @@ use tucano_api::{
     ids::{NodeName, ProcessId, ServiceName},
     state::ProcessView,
 };
-use tucano_oci_session::{UPGRADE, is_asked_for};
+use tucano_oci_session::{UPGRADE, is_upgrade_request};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Api, errors::ApiError, extract::Named};
@@ -94,7 +94,7 @@ async fn pass_on(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let headers = request.headers();
-    if !is_asked_for(|name| headers.get(name).map(HeaderValue::as_bytes)) {
+    if !is_upgrade_request(|name| headers.get(name).map(HeaderValue::as_bytes)) {
         let message = format!("write `Connection: Upgrade` and `Upgrade: {UPGRADE}`");
         let status = StatusCode::UPGRADE_REQUIRED;
         return Err(ApiError::new(status, "upgrade_required", message));

@@ -1,13 +1,14 @@
-//! The supervisor's door: a socket in the home directory, which only root can reach. Whoever comes in sees what the container
-//! writes from then on, or has it sent a signal. A packet each way:
+//! The attach socket of a supervisor. It lies in the container's state directory, where only root reaches it. A client
+//! receives the container's output from the moment it connects, or sends a signal to the container. Each message is
+//! one packet:
 //!
 //! ```text
-//! guest ── {"output":null} | {"signal":15} ──> supervisor
-//! guest <── one byte that says what follows, then that ── supervisor
+//! client ── {"output":null} | {"signal":15} ──> supervisor
+//! client <── one byte for the kind, then the payload ── supervisor
 //! ```
 //!
-//! Nobody here can make the container wait: who does not read fast enough is let go, and the log files have it all. Containers of
-//! the agent have neither stdin nor a terminal, so there is nothing else to ask for.
+//! A client never blocks the container. A client that reads too slowly is disconnected; the log files hold the
+//! complete output. Containers of the agent have neither stdin nor a terminal.
 
 use std::{
     io,
@@ -26,33 +27,33 @@ use crate::{
     logs::{CHUNK_BYTES, Source},
 };
 
-/// The socket's name.
+/// File name of the socket.
 pub(crate) const NAME: &str = "attach";
 
-/// Most guests at a time.
-pub(crate) const GUESTS: usize = 8;
+/// Maximum number of clients at a time.
+pub(crate) const MAX_CLIENTS: usize = 8;
 
-/// Longest request.
+/// Maximum length of a request.
 const REQUEST_LIMIT_BYTES: usize = 128;
 
-/// What a guest asks for.
+/// A client's request.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// The container's output from now on.
+    /// Stream the container's output from now on.
     Output,
-    /// A signal for its first process.
+    /// Send a signal to the container's init process.
     Signal(i32),
 }
 
-/// What a packet for a guest begins with.
+/// The first byte of a packet to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The container has ended, and how is on disk.
+    /// The container has exited and its exit status is on disk.
     End = b'.' as isize,
-    /// What was asked for is done.
+    /// The request has been carried out.
     Done = b'+' as isize,
-    /// It is not, and this is why.
+    /// The request failed; the payload says why.
     Refused = b'-' as isize,
     Stdout = b'1' as isize,
     Stderr = b'2' as isize,
@@ -81,84 +82,84 @@ impl From<Source> for Kind {
     }
 }
 
-/// The door and who came in by it.
+/// The listening socket and its clients.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct AttachServer {
     socket: OwnedFd,
-    guests: Vec<Guest>,
+    clients: Vec<Client>,
 }
 
 #[derive(Debug)]
-struct Guest {
+struct Client {
     connection: OwnedFd,
     wants_output: bool,
 }
 
-impl Door {
-    /// Opens it in this directory.
-    pub(crate) fn open(home: &Path) -> io::Result<Self> {
+impl AttachServer {
+    /// Binds the socket in a state directory.
+    pub(crate) fn bind(state_dir: &Path) -> io::Result<Self> {
         let socket = socket()?;
         rustix::io::ioctl_fionbio(&socket, true)?;
-        with_address(home, NAME, |address| Ok(bind(&socket, address)?))?;
-        listen(&socket, GUESTS as i32)?;
+        with_address(state_dir, NAME, |address| Ok(bind(&socket, address)?))?;
+        listen(&socket, MAX_CLIENTS as i32)?;
         Ok(Self {
             socket,
-            guests: Vec::new(),
+            clients: Vec::new(),
         })
     }
 
-    /// What is to be polled, in the order that [`Self::serve`] takes.
+    /// The descriptors to poll, in the order that [`Self::serve`] expects.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let guests = self.guests.iter().map(|guest| guest.connection.as_fd());
-        std::iter::once(self.socket.as_fd()).chain(guests)
+        let clients = self.clients.iter().map(|client| client.connection.as_fd());
+        std::iter::once(self.socket.as_fd()).chain(clients)
     }
 
-    /// Serves those that are ready.
+    /// Serves the descriptors that are ready.
     pub(crate) fn serve(&mut self, ready: &[bool], process: &OwnedFd) {
-        let mut others = ready.iter().skip(1);
-        self.guests
-            .retain_mut(|guest| !others.next().unwrap_or(&false) || guest.serve(process));
+        let mut rest = ready.iter().skip(1);
+        self.clients
+            .retain_mut(|client| !rest.next().unwrap_or(&false) || client.serve(process));
         if ready.first() == Some(&true) {
-            self.let_in();
+            self.accept_all();
         }
     }
 
-    /// One too many is let go at once.
-    fn let_in(&mut self) {
+    /// Accepts pending connections. A client beyond the limit gets an error.
+    fn accept_all(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         while let Ok(connection) = accept_with(&self.socket, flags) {
-            let mut guest = Guest {
+            let mut client = Client {
                 connection,
                 wants_output: false,
             };
-            if self.guests.len() < GUESTS {
-                self.guests.push(guest);
+            if self.clients.len() < MAX_CLIENTS {
+                self.clients.push(client);
             } else {
-                let message = format!("{GUESTS} others are attached already");
-                guest.tell(Kind::Refused, message.as_bytes());
+                let message = format!("{MAX_CLIENTS} rest are attached already");
+                client.send(Kind::Refused, message.as_bytes());
             }
         }
     }
 
-    /// Shows the container's output.
-    pub(crate) fn show(&mut self, source: Source, chunk: &[u8]) {
-        self.guests
-            .retain_mut(|guest| !guest.wants_output || guest.tell(source.into(), chunk));
+    /// Sends output to every client that asked for it.
+    pub(crate) fn broadcast(&mut self, source: Source, chunk: &[u8]) {
+        self.clients
+            .retain_mut(|client| !client.wants_output || client.send(source.into(), chunk));
     }
 
-    /// The container has ended, which all are told that have come so far. What a guest has asked is read: a connection that is
-    /// closed with something unread loses what was said.
+    /// Notifies every client, including those that connected meanwhile, that the container has exited. Pending
+    /// requests are read first: closing a socket with unread data would discard what was sent.
     pub(crate) fn close(mut self, process: &OwnedFd) {
-        self.let_in();
-        for guest in &mut self.guests {
-            guest.serve(process);
-            guest.tell(Kind::End, &[]);
+        self.accept_all();
+        for client in &mut self.clients {
+            client.serve(process);
+            client.send(Kind::End, &[]);
         }
     }
 }
 
-impl Guest {
-    /// False where it has gone, or has to go.
+impl Client {
+    /// Returns false if the client is gone or has to be disconnected.
     fn serve(&mut self, process: &OwnedFd) -> bool {
         let mut buffer = [0; REQUEST_LIMIT_BYTES];
         let length = match recv(&self.connection, &mut buffer, RecvFlags::DONTWAIT) {
@@ -168,18 +169,18 @@ impl Guest {
         match serde_json::from_slice(&buffer[..length]) {
             Ok(Request::Output) => {
                 self.wants_output = true;
-                self.tell(Kind::Done, &[])
+                self.send(Kind::Done, &[])
             }
             Ok(Request::Signal(number)) => match signal(process, number) {
-                Ok(()) => self.tell(Kind::Done, &[]),
-                Err(error) => self.tell(Kind::Refused, error.to_string().as_bytes()),
+                Ok(()) => self.send(Kind::Done, &[]),
+                Err(error) => self.send(Kind::Refused, error.to_string().as_bytes()),
             },
-            Err(error) => self.tell(Kind::Refused, error.to_string().as_bytes()),
+            Err(error) => self.send(Kind::Refused, error.to_string().as_bytes()),
         }
     }
 
-    /// False where it does not read fast enough, or has gone.
-    fn tell(&mut self, kind: Kind, what: &[u8]) -> bool {
+    /// Returns false if the client does not read fast enough or is gone.
+    fn send(&mut self, kind: Kind, what: &[u8]) -> bool {
         let mut packet = [0; 1 + CHUNK_BYTES];
         let length = what.len().min(CHUNK_BYTES);
         packet[0] = kind as u8;
@@ -191,7 +192,7 @@ impl Guest {
 
 fn signal(process: &OwnedFd, number: i32) -> io::Result<()> {
     let signal = Signal::from_named_raw(number)
-        .ok_or_else(|| io::Error::other(format!("{number} is no signal's number")))?;
+        .ok_or_else(|| io::Error::other(format!("{number} is not a signal number")))?;
     Ok(pidfd_send_signal(process, signal)?)
 }
 
@@ -200,78 +201,85 @@ mod tests {
     use super::*;
     use rustix::net::connect;
 
-    fn visit(home: &Path) -> OwnedFd {
-        let guest = socket().unwrap();
-        with_address(home, NAME, |address| Ok(connect(&guest, address)?)).unwrap();
-        guest
+    fn connect_client(state_dir: &Path) -> OwnedFd {
+        let client = socket().unwrap();
+        with_address(state_dir, NAME, |address| Ok(connect(&client, address)?)).unwrap();
+        client
     }
 
-    fn next(guest: &OwnedFd) -> Option<(Kind, Vec<u8>)> {
+    fn next(client: &OwnedFd) -> Option<(Kind, Vec<u8>)> {
         let mut buffer = [0; 1 + CHUNK_BYTES];
-        let length = rustix::io::read(guest, &mut buffer).unwrap();
+        let length = rustix::io::read(client, &mut buffer).unwrap();
         Some((
             Kind::of(*buffer[..length].first()?)?,
             buffer[1..length].to_vec(),
         ))
     }
 
-    fn ask(guest: &OwnedFd, request: &Request) {
-        rustix::io::write(guest, &serde_json::to_vec(request).unwrap()).unwrap();
+    fn ask(client: &OwnedFd, request: &Request) {
+        rustix::io::write(client, &serde_json::to_vec(request).unwrap()).unwrap();
     }
 
-    fn serve_all(door: &mut Door) {
+    fn serve_all(server: &mut AttachServer) {
         let nobody = std::fs::File::open("/dev/null").unwrap().into();
-        // Once to let them in, once to hear them.
+        // The first round accepts the clients, the second reads their requests.
         for _ in 0..2 {
-            let count = door.descriptors().count();
-            door.serve(&vec![true; count], &nobody);
+            let count = server.descriptors().count();
+            server.serve(&vec![true; count], &nobody);
         }
     }
 
     #[test]
-    fn one_too_many_is_told_and_others_are_not_disturbed() {
-        let home = tempfile::tempdir().unwrap();
-        let mut door = Door::open(home.path()).unwrap();
-        let guests: Vec<_> = (0..GUESTS).map(|_| visit(home.path())).collect();
-        guests.iter().for_each(|guest| ask(guest, &Request::Output));
-        serve_all(&mut door);
-        let late = visit(home.path());
-        let count = door.descriptors().count();
+    fn excess_clients_are_refused() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let mut server = AttachServer::bind(state_dir.path()).unwrap();
+        let clients: Vec<_> = (0..MAX_CLIENTS)
+            .map(|_| connect_client(state_dir.path()))
+            .collect();
+        clients
+            .iter()
+            .for_each(|client| ask(client, &Request::Output));
+        serve_all(&mut server);
+        let late = connect_client(state_dir.path());
+        let count = server.descriptors().count();
         let mut ready = vec![false; count];
         ready[0] = true;
         let nobody = std::fs::File::open("/dev/null").unwrap().into();
-        door.serve(&ready, &nobody);
+        server.serve(&ready, &nobody);
         assert_eq!(next(&late).unwrap().0, Kind::Refused);
         assert_eq!(next(&late), None);
-        door.show(Source::Stderr, b"hi");
-        door.close(&nobody);
-        for guest in &guests {
-            assert_eq!(next(guest), Some((Kind::Done, vec![])));
-            assert_eq!(next(guest), Some((Kind::Stderr, b"hi".to_vec())));
-            assert_eq!(next(guest), Some((Kind::End, vec![])));
-            assert_eq!(next(guest), None);
+        server.broadcast(Source::Stderr, b"hi");
+        server.close(&nobody);
+        for client in &clients {
+            assert_eq!(next(client), Some((Kind::Done, vec![])));
+            assert_eq!(next(client), Some((Kind::Stderr, b"hi".to_vec())));
+            assert_eq!(next(client), Some((Kind::End, vec![])));
+            assert_eq!(next(client), None);
         }
     }
 
     #[test]
-    fn who_does_not_read_is_let_go_and_never_waited_for() {
-        let home = tempfile::tempdir().unwrap();
-        let mut door = Door::open(home.path()).unwrap();
-        let (slow, fast) = (visit(home.path()), visit(home.path()));
+    fn slow_clients_are_disconnected() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let mut server = AttachServer::bind(state_dir.path()).unwrap();
+        let (slow, fast) = (
+            connect_client(state_dir.path()),
+            connect_client(state_dir.path()),
+        );
         ask(&slow, &Request::Output);
         ask(&fast, &Request::Output);
-        serve_all(&mut door);
+        serve_all(&mut server);
         assert_eq!(next(&fast), Some((Kind::Done, vec![])));
-        // Far more than a socket holds.
+        // Far more than the socket buffer holds.
         for _ in 0..10_000 {
-            door.show(Source::Stdout, &[b'x'; CHUNK_BYTES]);
+            server.broadcast(Source::Stdout, &[b'x'; CHUNK_BYTES]);
             assert_eq!(next(&fast).unwrap().1.len(), CHUNK_BYTES);
         }
-        assert_eq!(door.guests.len(), 1);
-        // Who came last is told of the end, too.
-        let late = visit(home.path());
+        assert_eq!(server.clients.len(), 1);
+        // A client that connects late learns of the exit too.
+        let late = connect_client(state_dir.path());
         ask(&late, &Request::Output);
-        door.close(&std::fs::File::open("/dev/null").unwrap().into());
+        server.close(&std::fs::File::open("/dev/null").unwrap().into());
         assert_eq!(next(&late), Some((Kind::Done, vec![])));
         assert_eq!(next(&late), Some((Kind::End, vec![])));
         assert_eq!(next(&fast), Some((Kind::End, vec![])));
@@ -283,16 +291,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused() {
-        let home = tempfile::tempdir().unwrap();
-        let mut door = Door::open(home.path()).unwrap();
-        let guest = visit(home.path());
-        rustix::io::write(&guest, b"{}").unwrap();
-        serve_all(&mut door);
-        assert_eq!(next(&guest).unwrap().0, Kind::Refused);
-        ask(&guest, &Request::Signal(999));
-        serve_all(&mut door);
-        let (kind, why) = next(&guest).unwrap();
+    fn an_invalid_request_is_refused() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let mut server = AttachServer::bind(state_dir.path()).unwrap();
+        let client = connect_client(state_dir.path());
+        rustix::io::write(&client, b"{}").unwrap();
+        serve_all(&mut server);
+        assert_eq!(next(&client).unwrap().0, Kind::Refused);
+        ask(&client, &Request::Signal(999));
+        serve_all(&mut server);
+        let (kind, why) = next(&client).unwrap();
         assert_eq!(kind, Kind::Refused);
         assert!(String::from_utf8(why).unwrap().contains("999"));
     }

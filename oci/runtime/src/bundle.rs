@@ -1,4 +1,5 @@
-//! A bundle: a directory with `config.json` and, usually, the root file system (OCI runtime specification, "Filesystem Bundle").
+//! Bundles: a directory with `config.json` and usually the root file system (OCI runtime specification, "Filesystem
+//! Bundle").
 
 mod support;
 
@@ -12,12 +13,12 @@ use std::{
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 
-use crate::home::read_bounded;
+use crate::state_dir::read_bounded;
 
-/// Memory limit of the configuration to begin with.
+/// Memory limit of the default configuration.
 const DEFAULT_MEMORY_BYTES: u64 = 512 << 20;
 
-/// Its limit of processes.
+/// Process limit of the default configuration.
 const DEFAULT_PIDS: u32 = 512;
 
 /// Why a bundle cannot be used.
@@ -26,7 +27,7 @@ pub enum Error {
     /// A file or directory of it.
     #[error("cannot read {path}: {source}")]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -34,34 +35,34 @@ pub enum Error {
     /// A file that cannot be written.
     #[error("cannot write {path}: {source}")]
     Write {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// Not a specification.
-    #[error("{path} is no OCI runtime configuration: {source}")]
+    /// The file is not a runtime configuration.
+    #[error("{path} is not an OCI runtime configuration: {source}")]
     Config {
         /// The file.
         path: PathBuf,
         /// Why.
         source: serde_json::Error,
     },
-    /// Something in it is wrong, or is not supported.
+    /// A field is invalid or not supported.
     #[error("config.json: {0}")]
     Refused(String),
 }
 
-/// A bundle whose configuration can be applied as a whole, as far as can be told beforehand.
+/// A bundle whose configuration has been checked.
 #[derive(Debug, Clone)]
 pub struct Bundle {
-    /// Its directory, absolute.
+    /// Absolute path of the directory.
     pub directory: PathBuf,
-    /// Its configuration; paths of the host are absolute.
+    /// The configuration. Paths on the host are absolute.
     pub spec: Spec,
 }
 
-/// Writes a `config.json` to begin with into a directory: this runtime's default sandbox around a shell.
+/// Writes a default `config.json` into a directory: the default sandbox around a shell.
 pub fn write_default(directory: &Path) -> Result<(), Error> {
     let path = directory.join("config.json");
     let sandbox = crate::profile::Sandbox {
@@ -86,7 +87,7 @@ pub fn write_default(directory: &Path) -> Result<(), Error> {
 }
 
 impl Bundle {
-    /// Reads and checks it.
+    /// Reads and checks the bundle in a directory.
     pub fn load(directory: &Path) -> Result<Self, Error> {
         let directory = real(directory)?;
         let path = directory.join("config.json");
@@ -102,12 +103,12 @@ impl Bundle {
     }
 }
 
-/// Whether a process can be run; the configuration's, and those that join a container later.
+/// Checks a `process` object: the configuration's own, or that of an `exec`.
 pub(crate) fn check_process(process: &oci_spec::runtime::Process) -> Result<(), Error> {
     support::check_process(process).map_err(Error::Refused)
 }
 
-/// Without symbolic links: the kernel follows them in fewer calls than `realpath(3)`.
+/// Resolves symbolic links. The kernel does so in fewer calls than `realpath(3)`.
 fn real(path: &Path) -> Result<PathBuf, Error> {
     let read = |source| Error::Read {
         path: path.to_owned(),
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_bundle_is_told() {
+    fn an_invalid_bundle_is_an_error() {
         assert!(matches!(
             Bundle::load(Path::new("/nowhere")),
             Err(Error::Read { .. })

@@ -1,16 +1,18 @@
-//! cgroups on v2, v1 and hybrid hosts: one small module around cgroups-rs and the files it does not read.
+//! cgroups on v1, v2 and hybrid hosts: a wrapper around cgroups-rs and the files that it does not handle.
 //!
-//! A container's cgroup lies below the *own* cgroup of the process that starts it, which differs between the hierarchies
-//! of v1. On v2, a process that is not in the root and has children with controllers must move itself out of the way: it
-//! does so into [`LEAF`].
+//! A relative cgroup path starts at the *own* cgroup of the process that starts the container; on v1 each hierarchy
+//! has one. On v2 a cgroup whose controllers are enabled for its children may not hold processes itself, so the
+//! starter moves itself into the child [`LEAF`].
 
 mod block_io;
 mod devices;
+mod error;
 mod filter;
+mod hierarchy;
 mod limits;
-mod own;
 mod settings;
 mod stats;
+mod timing;
 mod update;
 
 use std::{
@@ -25,102 +27,20 @@ use oci_spec::runtime::LinuxResources;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::home::{self, Home, Record};
+pub use error::Error;
+pub(crate) use hierarchy::Hierarchies;
 pub(crate) use limits::weight;
-pub(crate) use own::Hierarchies;
 pub use stats::Stats;
+pub(crate) use timing::CgroupTiming;
 
-/// The cgroup below their own (v2) that starters move into, for a cgroup with controlled children may hold no process.
+/// The child of the own cgroup that starters move into on v2, because a cgroup with controlled children may not hold
+/// processes.
 pub const LEAF: &str = "agent.scope";
 
-/// How long the processes of a cgroup may take to be gone after SIGKILL.
-const DESTROY_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the processes of a cgroup may take to exit after SIGKILL.
+const DESTROY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a cgroup could not be made, read or removed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No usable cgroup hierarchy.
-    #[error(
-        "no cgroup hierarchy with the memory and pids controllers is mounted and shows this process's own cgroup ({detail}): \
-         mount /sys/fs/cgroup, or run on the host"
-    )]
-    NoHierarchy {
-        /// What was found instead.
-        detail: String,
-    },
-    /// A path that would lead out of the own cgroup.
-    #[error("the cgroup path {0:?} must be relative and without `..`")]
-    BadPath(String),
-    /// A directory cannot be made.
-    #[error("cannot create the cgroup {path}: {source}")]
-    Create {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A v2 controller cannot be delegated to children.
-    #[error("cannot enable the controllers {controllers} below the cgroup {path}: {source}")]
-    Enable {
-        /// The parent.
-        path: PathBuf,
-        /// `+name` each.
-        controllers: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// A limit is refused.
-    #[error("cannot set {what} of the cgroup {path}: {reason}")]
-    Limit {
-        /// The kind of limit.
-        what: &'static str,
-        /// The cgroup.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// A value that a file does not take.
-    #[error("cannot write {value:?} to {file}: {source}")]
-    Setting {
-        /// The file.
-        file: PathBuf,
-        /// The value.
-        value: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// A process cannot be moved in.
-    #[error("cannot move process {pid} into the cgroup {path}: {source}")]
-    Join {
-        /// The process.
-        pid: i32,
-        /// The cgroup.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It cannot be removed.
-    #[error("cannot remove the cgroup {path}: {source}")]
-    Remove {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The home directory cannot be read.
-    #[error(transparent)]
-    Home(#[from] home::Error),
-}
-
-/// One container's cgroup, in every hierarchy that has one; its paths are absolute, so it can be found again by another caller.
+/// A container's cgroup in every hierarchy. Its paths are absolute, so that other processes find it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
     /// `(controller, directory)` on v1; one entry `("", directory)` on v2.
@@ -128,20 +48,15 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// The cgroup of the container with this home directory, as its supervisor noted it.
-    pub fn of(home: &Path) -> Result<Option<Self>, Error> {
-        let record = Home(home).read::<Record>("supervisor.json")?;
-        Ok(record.map(|record| record.cgroup))
-    }
-
-    /// What it counts now.
+    /// Reads the current counters.
     pub fn stats(&self) -> Result<Stats, Error> {
         stats::read(self)
     }
 
-    /// Kills every process in it (and below) with SIGKILL and removes it, waiting for the processes to be gone; absent is fine.
+    /// Kills every process in the cgroup and its descendants, waits for them to exit, and removes the cgroup. A cgroup
+    /// that does not exist is fine.
     pub fn destroy(&self) -> Result<(), Error> {
-        let deadline = Instant::now() + DESTROY_PATIENCE;
+        let deadline = Instant::now() + DESTROY_TIMEOUT;
         loop {
             match self.remove() {
                 Ok(()) => return Ok(()),
@@ -152,19 +67,19 @@ impl Cgroup {
         }
     }
 
-    /// The cgroup at a path as a specification means it: absolute from the top of what is mounted, else below this process's
-    /// own one; under the controllers that these limits need. It is not made.
+    /// The cgroup at a path of a specification: absolute paths start at the mount point, relative ones at the own
+    /// cgroup. It covers the controllers that `limits` needs. It is not created.
     pub(crate) fn specified(path: &str, limits: Option<&LinuxResources>) -> Result<Self, Error> {
-        Self::among(&Hierarchies::here()?, path, limits)
+        Self::in_hierarchies(&Hierarchies::current()?, path, limits)
     }
 
-    /// The same where it is known where the hierarchies are.
-    pub(crate) fn among(
+    /// Like [`Self::specified`], with hierarchies that are known already.
+    pub(crate) fn in_hierarchies(
         hierarchies: &Hierarchies,
         path: &str,
         limits: Option<&LinuxResources>,
     ) -> Result<Self, Error> {
-        let base = own::Base::of_specified(path);
+        let base = hierarchy::Base::of_path(path);
         let more = settings::controllers(limits);
         let path = checked(path)?;
         let directories = hierarchies
@@ -175,26 +90,26 @@ impl Cgroup {
         Ok(Self { directories })
     }
 
-    /// Makes it, which is at `path` below its base, with these limits. One that an earlier container left is made
-    /// anew, so that its counters do not pass on; one that holds processes is an error.
+    /// Creates the cgroup, which is at `path` below its base, with these limits. A leftover empty cgroup is recreated,
+    /// so that its counters start at zero; one that holds processes is an error.
     pub(crate) fn create(&self, path: &str, limits: Option<&LinuxResources>) -> Result<(), Error> {
         let below = checked(path)?;
         if self.is_unified() {
             self.remove()?;
         }
         let made = self
-            .make_directories(&below, &settings::controllers(limits), make_anew)
-            .and_then(|()| limits.map_or(Ok(()), |limits| limits::set_numbers(self, limits)));
+            .make_directories(&below, &settings::controllers(limits), recreate)
+            .and_then(|()| limits.map_or(Ok(()), |limits| limits::set_all(self, limits)));
         if made.is_err() {
-            // Why it could not be made says more than why that could not be undone.
+            // Report the original failure, not one of the clean-up.
             let all = self.distinct().into_iter();
             all.for_each(|directory| drop(remove_tree(directory)));
         }
         made
     }
 
-    /// Makes it, which is directly below a scope that systemd has just made with this process in it, with these limits. The
-    /// process is moved first: on v2 a cgroup with controlled children may hold none.
+    /// Creates the cgroup, directly below a scope that systemd has just created for process `pid`, with these limits.
+    /// The process moves first: on v2 a cgroup with controlled children may not hold processes.
     pub(crate) fn create_below_scope(
         &self,
         pid: i32,
@@ -204,25 +119,25 @@ impl Cgroup {
             self.distinct().into_iter().try_for_each(make)?;
             self.add(pid)?;
         }
-        let own = Path::new(crate::systemd::BELOW);
+        let own = Path::new(crate::systemd::CHILD_CGROUP);
         self.make_directories(own, &settings::controllers(limits), make)?;
-        limits.map_or(Ok(()), |limits| limits::set_numbers(self, limits))
+        limits.map_or(Ok(()), |limits| limits::set_all(self, limits))
     }
 
-    /// Removes what is above it in hierarchies of v1 that systemd does not look after; what is in use stays.
+    /// Removes the parents in v1 hierarchies that systemd does not manage; parents in use stay.
     pub(crate) fn remove_scope(&self) {
         let above = self.distinct().into_iter().filter_map(Path::parent);
         above.for_each(|scope| drop(fs::remove_dir(scope)));
     }
 
-    /// Denies it devices but for the default ones and those that are asked for. To be called when its devices have been made,
-    /// which these rules would forbid, and before its program runs.
+    /// Installs the device rules. Called once the container's devices exist (the rules would forbid creating them) and
+    /// before its program runs.
     pub(crate) fn restrict_devices(&self, limits: Option<&LinuxResources>) -> Result<(), Error> {
         let rules = limits.and_then(|limits| limits.devices().as_deref());
         devices::set(self, rules.unwrap_or_default())
     }
 
-    /// `make` makes one of v1.
+    /// `make` creates a v1 directory.
     fn make_directories(
         &self,
         below: &Path,
@@ -234,9 +149,9 @@ impl Cgroup {
             .iter()
             .try_for_each(|(controller, directory)| {
                 if controller.is_empty() {
-                    return own::delegate(directory, below, more);
+                    return hierarchy::delegate(directory, below, more);
                 }
-                // Controllers may share one.
+                // Several controllers may share a directory.
                 if seen.insert(directory) {
                     make(directory)?;
                 }
@@ -247,13 +162,13 @@ impl Cgroup {
             })
     }
 
-    /// Lets the kernel, where memory lacks, end all of it instead of one process. v1 cannot.
-    pub(crate) fn end_as_one(&self) -> Result<(), Error> {
+    /// Makes the OOM killer kill the whole cgroup instead of one process. Not available on v1.
+    pub(crate) fn enable_oom_group(&self) -> Result<(), Error> {
         let Some(directory) = self.directory("memory").filter(|_| self.is_unified()) else {
             return Ok(());
         };
         fs::write(directory.join("memory.oom.group"), "1").map_err(|source| Error::Limit {
-            what: "the end for lack of memory",
+            what: "memory.oom.group",
             path: directory.to_owned(),
             reason: source.to_string(),
         })
@@ -270,8 +185,8 @@ impl Cgroup {
         })
     }
 
-    /// Moves this process, which has one thread, into it. As a thread of itself, it does so without waiting until no process is
-    /// being made anywhere on the host (cgroups of v1 have a file for threads).
+    /// Moves this process, which has one thread, into the cgroup. Moving a thread does not wait for a quiescent state
+    /// of all forks on the host, as moving a process does (v1 has a file for threads).
     pub(crate) fn enter(&self) -> Result<(), Error> {
         const SELF: &str = "0";
         let name = if self.is_unified() {
@@ -288,19 +203,19 @@ impl Cgroup {
         })
     }
 
-    /// Its directory on v2, where a process can be made in it.
+    /// Opens the v2 directory, for `CLONE_INTO_CGROUP`.
     pub(crate) fn open_unified(&self) -> Option<OwnedFd> {
         let directory = self.directory("").filter(|_| self.is_unified())?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(directory, flags, Mode::empty()).ok()
     }
 
-    /// The directory with its limit of memory, and whether that is v2's.
+    /// The directory of the memory controller, and whether it is v2.
     pub(crate) fn memory(&self) -> Option<(&Path, bool)> {
         Some((self.directory("memory")?, self.is_unified()))
     }
 
-    /// Whether it is one of v2.
+    /// Whether this is a v2 cgroup.
     pub(crate) fn is_unified(&self) -> bool {
         self.directories.iter().any(|(name, _)| name.is_empty())
     }
@@ -312,7 +227,7 @@ impl Cgroup {
             .map(|(_, directory)| directory.as_path())
     }
 
-    /// Each directory once: v1 controllers may share one.
+    /// Each directory once: v1 controllers may share a directory.
     fn distinct(&self) -> BTreeSet<&Path> {
         self.directories
             .iter()
@@ -326,7 +241,7 @@ impl Cgroup {
 
     fn kill(&self) {
         if self.is_unified() {
-            // Kernels before 5.14 lack the file, and the loop below serves them.
+            // Kernels before 5.14 lack this file and use the fallback below.
             let killed = self
                 .distinct()
                 .into_iter()
@@ -335,7 +250,7 @@ impl Cgroup {
                 return;
             }
         }
-        // Frozen, they can neither fork nor end, so that no number is given to another process between reading and killing.
+        // Frozen processes neither fork nor exit, so a pid cannot be reused between reading and killing.
         self.freeze(true);
         for path in self.distinct() {
             signal_tree(path, rustix::process::Signal::KILL);
@@ -343,7 +258,7 @@ impl Cgroup {
         self.freeze(false);
     }
 
-    /// Sends a signal to every process in it and below.
+    /// Sends a signal to every process of the cgroup and its descendants.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         self.freeze(true);
         if let Some(path) = self.directory("pids") {
@@ -352,7 +267,7 @@ impl Cgroup {
         self.freeze(false);
     }
 
-    /// The processes in it and below, as this process's pid namespace numbers them, in ascending order.
+    /// Pids of the cgroup and its descendants in this process's pid namespace, in ascending order.
     pub fn processes(&self) -> Vec<i32> {
         let mut pids = Vec::new();
         if let Some(path) = self.directory("pids") {
@@ -362,9 +277,9 @@ impl Cgroup {
         pids
     }
 
-    /// Freezes all in it, or lets it go on; waits until that is so.
+    /// Freezes or thaws the cgroup and waits until that has happened.
     pub(crate) fn set_frozen(&self, frozen: bool) -> Result<(), Error> {
-        let deadline = Instant::now() + DESTROY_PATIENCE;
+        let deadline = Instant::now() + DESTROY_TIMEOUT;
         loop {
             self.freeze(frozen);
             if self.is_frozen() == frozen {
@@ -377,14 +292,14 @@ impl Cgroup {
                         .directory("freezer")
                         .unwrap_or(Path::new(""))
                         .to_owned(),
-                    reason: "the kernel did not do it in time".into(),
+                    reason: "the kernel did not finish in time".into(),
                 });
             }
             pause();
         }
     }
 
-    /// Whether all in it stands still.
+    /// Whether the cgroup is frozen.
     pub(crate) fn is_frozen(&self) -> bool {
         let (name, frozen) = if self.is_unified() {
             ("cgroup.freeze", "1")
@@ -396,7 +311,7 @@ impl Cgroup {
             .is_some_and(|text| text.trim() == frozen)
     }
 
-    /// Failing to freeze only means another round.
+    /// An error is ignored: the caller retries.
     pub(crate) fn freeze(&self, frozen: bool) {
         let (name, value) = match (self.is_unified(), frozen) {
             (true, true) => ("cgroup.freeze", "1"),
@@ -410,13 +325,13 @@ impl Cgroup {
     }
 }
 
-/// Whether the kernel can keep containers of v2 cgroups to device rules (`BPF_PROG_TYPE_CGROUP_DEVICE`); why not, otherwise.
-/// v1 has a controller for that.
+/// Checks whether the kernel supports device rules on v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`). v1 has a controller for
+/// them.
 pub fn try_device_filter() -> io::Result<()> {
     devices::try_filter()
 }
 
-/// Removes the directory `path`, which is meant as for containers, in each hierarchy, if it is empty.
+/// Removes the directory at `path`, interpreted as for containers, from each hierarchy if it is empty.
 pub fn remove_parent(path: &str) -> Result<(), Error> {
     for directory in Cgroup::specified(path, None)?.distinct() {
         match fs::remove_dir(directory) {
@@ -432,7 +347,7 @@ pub fn remove_parent(path: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A path of plain names, below its base.
+/// Accepts a path of plain names only.
 fn checked(path: &str) -> Result<PathBuf, Error> {
     use std::path::Component;
     let relative = Path::new(path.trim_start_matches('/'));
@@ -445,8 +360,8 @@ fn checked(path: &str) -> Result<PathBuf, Error> {
     Ok(relative.to_owned())
 }
 
-/// Makes a directory of v1, and takes one that is there for what an earlier container left.
-fn make_anew(path: &Path) -> Result<(), Error> {
+/// Creates a v1 directory; one that exists is a leftover and is recreated.
+fn recreate(path: &Path) -> Result<(), Error> {
     match fs::create_dir(path) {
         Ok(()) => Ok(()),
         Err(error) if is_absent(&error) => make(path),
@@ -457,7 +372,7 @@ fn make_anew(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Another container's cleaning up may remove a parent just made: then it is made again.
+/// Retries when the clean-up of another container removes a parent that was just created.
 fn make(path: &Path) -> Result<(), Error> {
     const ATTEMPTS: usize = 20;
     let mut result = Ok(());
@@ -474,7 +389,7 @@ fn make(path: &Path) -> Result<(), Error> {
     })
 }
 
-/// Most have nothing below: that is looked at only where they cannot be removed.
+/// Most cgroups have no children: look for them only if removal fails.
 fn remove_tree(path: &Path) -> Result<(), Error> {
     let mut removed = fs::remove_dir(path);
     if removed.as_ref().is_err_and(is_in_use) {
@@ -495,7 +410,7 @@ fn remove_tree(path: &Path) -> Result<(), Error> {
 fn signal_tree(path: &Path, signal: rustix::process::Signal) {
     let mut pids = Vec::new();
     list_tree(path, &mut pids);
-    // 0 stands for a process outside of our pid namespace, which we cannot reach.
+    // 0 stands for a process outside of this pid namespace, which cannot be signalled.
     for pid in pids.into_iter().filter_map(rustix::process::Pid::from_raw) {
         rustix::process::kill_process(pid, signal).ok();
     }
@@ -531,7 +446,7 @@ fn is_in_use(error: &io::Error) -> bool {
     )
 }
 
-/// The kernel tells nobody when a cgroup becomes removable on v1: it has to be asked again.
+/// v1 does not notify when a cgroup becomes removable, so it is polled.
 fn pause() {
     let short = rustix::time::Timespec {
         tv_sec: 0,
@@ -545,7 +460,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_that_lead_elsewhere_are_refused() {
+    fn escaping_paths_are_refused() {
         for bad in ["", "/", "..", "a/../b", "../x", "./../x"] {
             assert!(checked(bad).is_err(), "{bad}");
         }

@@ -1,5 +1,5 @@
-//! What the processes of one start tell each other over socket pairs: the caller and the supervisor, the supervisor and the
-//! container-to-be.
+//! Messages between the processes of a container start, over socket pairs: between the caller and the supervisor, and
+//! between the starter and the container's process.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -17,57 +17,39 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::container::user::User;
-
-/// Largest message: room for a path of the longest kind in an error.
+/// Maximum size of a message: leaves room for the longest path in an error.
 const MESSAGE_LIMIT_BYTES: usize = 16 << 10;
 
-/// Most descriptors that come with one.
+/// Maximum number of descriptors in a message.
 const DESCRIPTORS: usize = 2;
 
-/// From the container-to-be.
+/// The caller's request to a supervisor; the lock of the state directory comes with it.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum FromContainer {
-    /// The root file system is complete and not entered yet; it waits to be told to go on.
-    Furnished,
-    /// It makes no device any more, and sets up the rest.
-    Equipped,
-    /// All is set up; it waits to be told to go on.
-    Ready(User),
-    /// It waits to be started by someone else.
-    Waiting,
-    /// The number of a descriptor of its own that tells of seccomp notifications; it waits to be told to go on.
-    Listener(i32),
-    /// A step failed, and it ends.
-    Failed(Failure),
+pub(crate) struct StartRequest {
+    /// The state directory with `launch.json`.
+    #[serde(rename = "home")]
+    pub(crate) state_dir: PathBuf,
 }
 
-/// The caller's word to a supervisor, which comes with the lock of the home directory.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Order {
-    /// Where `launch.json` is.
-    pub(crate) home: PathBuf,
-}
-
-/// What a supervisor answers its caller; one line of the command in a container, where that is asked to tell.
+/// The supervisor's reply to its caller. Also printed as one line by `exec-in --report`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
-    /// The container's program has been executed; descriptors of the supervisor and of the container's first process come with it.
+    /// The container's program has been executed. Pidfds of the supervisor and of the container's init process come
+    /// with the message.
     Started {
-        /// The latter's.
+        /// Pid of the container's init process.
         pid: i32,
     },
-    /// The command given to `exec` has ended.
+    /// The command of an `exec` has exited.
     Ended { code: i32 },
-    /// The command given to `exec` did not end in time and was killed.
+    /// The command of an `exec` exceeded its time limit and was killed.
     TimedOut,
-    /// A step failed; nothing remains.
+    /// A step failed; everything was cleaned up.
     Failed(Failure),
 }
 
-/// A step that failed, and why, in words.
+/// A failed step and its reason.
 #[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
 #[error("{step}: {message}")]
 pub(crate) struct Failure {
@@ -84,7 +66,7 @@ impl Failure {
     }
 }
 
-/// Names the step that an error belongs to.
+/// Adds the name of the failed step to an error.
 pub(crate) trait Step<T> {
     fn step(self, name: &str) -> Result<T, Failure>;
 }
@@ -95,7 +77,7 @@ impl<T, E: std::fmt::Display> Step<T> for Result<T, E> {
     }
 }
 
-/// One end of the socket pair. Closed at the other end, reading tells so.
+/// One end of a socket pair. Reading returns none once the other end is closed.
 #[derive(Debug)]
 pub(crate) struct Channel(OwnedFd);
 
@@ -110,7 +92,7 @@ impl Channel {
         Ok((Self(one), Self(other)))
     }
 
-    /// The same over a connection.
+    /// Wraps a connected socket.
     pub(crate) fn over(connection: OwnedFd) -> Self {
         Self(connection)
     }
@@ -122,14 +104,14 @@ impl Channel {
         Ok(())
     }
 
-    /// The next message, or none where the other end is closed.
+    /// The next message, or none if the other end is closed.
     pub(crate) fn receive<T: for<'a> Deserialize<'a>>(&self) -> io::Result<Option<T>> {
-        // Memory is only taken for what comes.
+        // Reserved pages are only used as far as the message reaches.
         let mut buffer = Vec::with_capacity(MESSAGE_LIMIT_BYTES);
         let mut read =
             || rustix::io::retry_on_intr(|| rustix::io::read(&self.0, spare_capacity(&mut buffer)));
         let length = match read() {
-            // It was closed before it had read all: what it said itself comes behind this.
+            // The peer closed its end with unread data; its own last message is still queued behind the error.
             Err(rustix::io::Errno::CONNRESET) => read()?,
             other => other?,
         };
@@ -139,7 +121,7 @@ impl Channel {
         Ok(Some(serde_json::from_slice(&buffer)?))
     }
 
-    /// The same, and descriptors with it: [`DESCRIPTORS`] at most.
+    /// Like [`Self::send`], with up to [`DESCRIPTORS`] descriptors.
     pub(crate) fn send_with(
         &self,
         message: &impl Serialize,
@@ -152,7 +134,7 @@ impl Channel {
         send_descriptors(&self.0, &text, descriptors).map(|_| ())
     }
 
-    /// What [`Self::send`] or [`Self::send_with`] sent, or none where the other end is closed.
+    /// Receives a message of [`Self::send`] or [`Self::send_with`]; none if the other end is closed.
     pub(crate) fn receive_with<T: for<'a> Deserialize<'a>>(
         &self,
     ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
@@ -172,14 +154,14 @@ impl Channel {
         )))
     }
 
-    /// Tells the other end to go on.
-    pub(crate) fn go(&self) -> io::Result<()> {
+    /// Lets the other end continue.
+    pub(crate) fn proceed(&self) -> io::Result<()> {
         socket::send(self.0.as_raw_fd(), b"1", MsgFlags::MSG_NOSIGNAL)?;
         Ok(())
     }
 
-    /// Waits to be told to go on. An error where the other end died.
-    pub(crate) fn wait_to_go(&self) -> io::Result<()> {
+    /// Waits for the other end's [`Self::proceed`]. Fails if the other end has exited.
+    pub(crate) fn wait_for_proceed(&self) -> io::Result<()> {
         let mut buffer = [0; 1];
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut buffer))? {
             0 => Err(io::Error::new(
@@ -203,7 +185,7 @@ impl From<Channel> for OwnedFd {
     }
 }
 
-/// Sends descriptors with these bytes, and tells how many of them were sent.
+/// Sends descriptors along with bytes; returns how many bytes were sent.
 pub(crate) fn send_descriptors(
     socket: &impl AsFd,
     text: &[u8],
@@ -220,7 +202,7 @@ pub(crate) fn send_descriptors(
     Ok(sent)
 }
 
-/// Takes bytes, how many is told, and the descriptors that came with them.
+/// Receives bytes, their number, and the descriptors that came with them.
 pub(crate) fn receive_descriptors(
     socket: &impl AsFd,
     text: &mut [u8],
@@ -243,51 +225,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_come_with_their_message_and_are_the_same_files() {
+    fn descriptors_are_passed_with_their_message() {
         let (here, there) = Channel::pair().unwrap();
         let file = tempfile::tempfile().unwrap();
-        let home = PathBuf::from("/var/lib/a\u{301}/home");
-        here.send_with(&Order { home: home.clone() }, &[file.as_fd(), file.as_fd()])
-            .unwrap();
-        let (order, given): (Order, _) = there.receive_with().unwrap().unwrap();
+        let state_dir = PathBuf::from("/var/lib/a\u{301}/home");
+        here.send_with(
+            &StartRequest {
+                state_dir: state_dir.clone(),
+            },
+            &[file.as_fd(), file.as_fd()],
+        )
+        .unwrap();
+        let (request, given): (StartRequest, _) = there.receive_with().unwrap().unwrap();
         let [given, _] = given.as_slice() else {
             panic!("{given:?}");
         };
-        assert_eq!(order.home, home);
+        assert_eq!(request.state_dir, state_dir);
         let inode = |fd: &dyn Fn() -> rustix::io::Result<rustix::fs::Stat>| fd().unwrap().st_ino;
         assert_eq!(
             inode(&|| rustix::fs::fstat(&file)),
             inode(&|| rustix::fs::fstat(given))
         );
-        here.send(&Order { home }).unwrap();
-        let (_, none): (Order, _) = there.receive_with().unwrap().unwrap();
+        here.send(&StartRequest { state_dir }).unwrap();
+        let (_, none): (StartRequest, _) = there.receive_with().unwrap().unwrap();
         assert!(none.is_empty());
         drop(here);
-        assert!(there.receive_with::<Order>().unwrap().is_none());
+        assert!(there.receive_with::<StartRequest>().unwrap().is_none());
     }
 
     #[test]
-    fn last_words_are_heard_of_one_who_did_not_listen() {
+    fn the_last_message_survives_a_reset() {
         let (here, there) = Channel::pair().unwrap();
-        here.go().unwrap();
-        there.send(&FromContainer::Waiting).unwrap();
+        here.proceed().unwrap();
+        there.send(&Report::TimedOut).unwrap();
         drop(there);
-        let message = here.receive::<FromContainer>().unwrap();
-        assert!(matches!(message, Some(FromContainer::Waiting)));
-        assert!(here.receive::<FromContainer>().unwrap().is_none());
+        let message = here.receive::<Report>().unwrap();
+        assert!(matches!(message, Some(Report::TimedOut)));
+        assert!(here.receive::<Report>().unwrap().is_none());
     }
 
     #[test]
-    fn messages_arrive_whole_and_the_end_is_told() {
+    fn messages_arrive_whole_and_closing_is_noticed() {
         let (here, there) = Channel::pair().unwrap();
-        here.send(&FromContainer::Failed(Failure::new("mounts", "no")))
+        here.send(&Report::Failed(Failure::new("mounts", "no")))
             .unwrap();
-        here.go().unwrap();
-        let message = there.receive::<FromContainer>().unwrap();
-        assert!(matches!(message, Some(FromContainer::Failed(why)) if why.step == "mounts"));
-        there.wait_to_go().unwrap();
+        here.proceed().unwrap();
+        let message = there.receive::<Report>().unwrap();
+        assert!(matches!(message, Some(Report::Failed(why)) if why.step == "mounts"));
+        there.wait_for_proceed().unwrap();
         drop(here);
-        assert!(there.receive::<FromContainer>().unwrap().is_none());
-        assert!(there.wait_to_go().is_err());
+        assert!(there.receive::<Report>().unwrap().is_none());
+        assert!(there.wait_for_proceed().is_err());
     }
 }

@@ -1,7 +1,7 @@
-//! Confines a program that reads what nobody trusts and writes what it makes of it below one directory: that directory is
-//! all it has left of the file system, and few system calls and capabilities are left to work on it with.
+//! Confines a program that parses untrusted input and writes the result below one directory. The program keeps that
+//! directory, a few system calls and a few capabilities.
 //!
-//! What is open stays open: its standard descriptors are how it hears and tells.
+//! Its standard descriptors stay open: it communicates through them.
 
 use std::{os::fd::AsFd, path::Path};
 
@@ -17,16 +17,16 @@ use serde_json::json;
 use crate::{
     channel::{Failure, Step},
     container::{
-        inside::Root,
         landlock,
         mounts::attach,
+        resolve::Root,
         rootfs::{clone_tree, enter},
         seccomp::Filters,
     },
     sys::{self, MountAttributes},
 };
 
-/// What it takes to make any file with any owner, mode and attribute.
+/// Needed to create files with any owner, mode and attribute.
 const CAPABILITIES: [Capability; 7] = [
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
@@ -34,14 +34,15 @@ const CAPABILITIES: [Capability; 7] = [
     Capability::CAP_FSETID,
     Capability::CAP_MKNOD,
     Capability::CAP_SETFCAP,
-    // Nothing else may mark a directory as opaque for overlayfs (`trusted.*`). What more it would allow, the filter does not.
+    // Needed for overlayfs's opaque marker (`trusted.*`). The seccomp filter forbids everything else that it would
+    // allow.
     Capability::CAP_SYS_ADMIN,
 ];
 
-/// Most descriptors: a tree is removed with one open on each of its levels.
+/// Maximum number of descriptors: removing a tree takes one per level.
 const OPEN_FILES: u64 = 1024;
 
-/// System calls without conditions.
+/// System calls without conditions on their arguments.
 const CALLS: &[&str] = &[
     // Reading and writing.
     "read",
@@ -113,12 +114,12 @@ const CALLS: &[&str] = &[
     "ppoll",
 ];
 
-/// Confines this program, which must not have started a thread yet, to `directory`, which becomes its root and its working
-/// directory; `memory_bytes` bounds its address space. It is killed when the thread that started it ends. What is told is
-/// what the kernel does not have.
+/// Confines this program to `directory`, which becomes its root and its working directory. The program must not have
+/// started a thread yet. `memory_bytes` limits its address space. It is killed when the thread that started it exits.
+/// Returns the protections that the kernel does not support.
 ///
 /// # Errors
-/// What could not be done: then the program must end, for it is confined by half.
+/// What could not be done. The program must exit then: it is only partly confined.
 pub fn enter_directory(directory: &Path, memory_bytes: u64) -> Result<Vec<String>, String> {
     let confine = || -> Result<Vec<String>, Failure> {
         let filters = Filters::compile(&calls().step("seccomp")?).step("seccomp")?;
@@ -159,8 +160,8 @@ fn limit_resources(memory_bytes: u64) -> Result<(), Failure> {
         .step("limits")
 }
 
-/// Into namespaces of its own, of which the directory is the root. No device of the node can be opened there, whoever made
-/// it, and nothing executed.
+/// Moves into new namespaces with the directory as the root, where devices cannot be opened and nothing can be
+/// executed.
 fn leave_host(directory: &Path) -> Result<(), Failure> {
     let own = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
@@ -198,21 +199,22 @@ fn calls() -> Result<LinuxSeccomp, serde_json::Error> {
     let equal =
         |index: u32, value: u64| json!({ "index": index, "value": value, "op": "SCMP_CMP_EQ" });
     let allow = |names: &[&str], args: &[serde_json::Value]| json!({ "names": names, "action": "SCMP_ACT_ALLOW", "args": args });
-    // Threads, and no processes.
+    // Allow threads, but no processes.
     let thread = libc::CLONE_THREAD as u64;
     let namespaces = (CloneFlags::all().bits() as u64) & !(libc::CLONE_VM as u64) & 0x7e02_0000;
     serde_json::from_value(json!({
         "defaultAction": "SCMP_ACT_ERRNO",
-        // As if the kernel did not have them: so the C library takes clone in place of clone3, whose arguments cannot be
-        // looked at. Another answer for that one alone would be a second filter, which the first would not let in.
+        // As if the kernel lacked the call: the C library then uses clone instead of clone3, whose arguments a filter
+        // cannot read. A different errno for clone3 alone would take a second filter, whose installation the first one
+        // forbids.
         "defaultErrnoRet": libc::ENOSYS,
         "syscalls": [
             allow(CALLS, &[]),
             allow(&["mmap", "mprotect"], &[masked(2, libc::PROT_EXEC as u64, 0)]),
             allow(&["clone"], &[masked(0, thread | namespaces, thread)]),
-            // Its name is all that a thread needs to set.
+            // A thread needs prctl only to set its name.
             allow(&["prctl"], &[equal(0, libc::PR_SET_NAME as u64)]),
-            // Reading limits, of itself: how large stacks are.
+            // Only to read the process's own limits, such as the stack size.
             allow(&["prlimit64"], &[equal(0, 0), equal(2, 0)]),
         ],
     }))
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_reaches_beyond_files_is_not_allowed() {
+    fn calls_beyond_files_are_not_allowed() {
         for name in [
             "execve", "socket", "mount", "ptrace", "kill", "tgkill", "bpf", "unshare", "ioctl",
             "chroot",

@@ -1,18 +1,19 @@
-//! The container's side of a start: a process in new namespaces sets them up from the inside and becomes the program.
+//! The container's side of a start: a process in new namespaces sets itself up and becomes the program.
 
 pub(crate) mod devices;
-pub(crate) mod inside;
 pub(crate) mod kernel;
 pub(crate) mod labels;
 pub(crate) mod landlock;
-pub(crate) mod manner;
+pub(crate) mod message;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod process;
 pub(crate) mod procfs;
+pub(crate) mod resolve;
 pub(crate) mod rootfs;
 pub(crate) mod scheduling;
 pub(crate) mod seccomp;
+pub(crate) mod start_options;
 pub(crate) mod terminal;
 pub(crate) mod user;
 pub(crate) mod userns;
@@ -23,42 +24,43 @@ use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use rustix::fs::OFlags;
 
 use self::{
-    inside::{Links, Root},
     labels::Labels,
-    manner::{Manner, Stdio},
-    mounts::{Covers, Made, Mounter, Sources},
+    message::FromContainer,
+    mounts::{Masks, MountedFileSystems, Mounter, Sources},
     namespaces::{Joined, joined_path},
+    resolve::{Root, Symlinks},
+    start_options::{StartOptions, Stdio},
     user::User,
-    userns::{Ids, UserNamespace},
+    userns::{IdMappings, UserNamespace},
 };
 use crate::{
-    birth::CgroupTime,
     cgroup::Cgroup,
-    channel::{Channel, Failure, FromContainer, Step},
+    cgroup::CgroupTiming,
+    channel::{Channel, Failure, Step},
     hooks::{self, Hooks},
     launch::Parts,
 };
 
-/// What the supervisor prepared for the new process.
-pub(crate) struct Prepared<'a> {
+/// State that the starter prepared for the new process.
+pub(crate) struct ContainerSetup<'a> {
     pub(crate) launch: Parts<'a>,
     pub(crate) cgroup: &'a Cgroup,
-    pub(crate) cgroup_time: CgroupTime,
-    /// Whether it was made there.
+    pub(crate) cgroup_timing: CgroupTiming,
+    /// Whether the process was cloned into the cgroup.
     pub(crate) is_in_cgroup: bool,
     /// Namespaces to join.
     pub(crate) joined: Joined,
-    /// User namespaces of mounts that have mappings of their own.
+    /// User namespaces of mounts with mappings of their own.
     pub(crate) id_maps: Sources,
     pub(crate) namespace: Option<&'a UserNamespace>,
-    pub(crate) manner: Manner,
+    pub(crate) options: StartOptions,
     pub(crate) channel: &'a Channel,
-    /// Inode of the supervisor's own network namespace.
+    /// Inode of the starter's network namespace.
     pub(crate) host_network: u64,
 }
 
-impl Prepared<'_> {
-    /// Becomes the container's program: returns only a failure.
+impl ContainerSetup<'_> {
+    /// Becomes the container's program. Returns only on failure.
     pub(crate) fn run(self) -> Failure {
         match self.plan() {
             Ok(plan) => plan.run(),
@@ -66,14 +68,14 @@ impl Prepared<'_> {
         }
     }
 
-    fn plan(&self) -> Result<process::Plan<'_>, Failure> {
+    fn plan(&self) -> Result<process::ExecPlan<'_>, Failure> {
         let spec = self.launch.spec;
-        // First, for that is when its cgroup is being made.
+        // Compile the filters first, while the starter creates the cgroup.
         let filters = process::filters(spec)?;
         let process = process_of(spec)?;
-        let labels = Labels::open(process, spec, self.manner.own_keyring)?;
+        let labels = Labels::open(process, spec, self.options.own_keyring)?;
         let (user, stdio) = self.set_up()?;
-        Ok(process::Plan {
+        Ok(process::ExecPlan {
             spec,
             process,
             arguments: process.args().as_deref().unwrap_or_default(),
@@ -83,13 +85,13 @@ impl Prepared<'_> {
             labels,
             stdio,
             channel: self.channel,
-            manner: &self.manner,
+            options: &self.options,
         })
     }
 
     fn set_up(&self) -> Result<(User, [OwnedFd; 3]), Failure> {
         let spec = self.launch.spec;
-        if !self.joins_late() {
+        if !self.joins_cgroup_late() {
             self.join_cgroup()?;
         }
         isolate()?;
@@ -104,37 +106,38 @@ impl Prepared<'_> {
             .namespace
             .map(|space| space.ids.clone())
             .unwrap_or_default();
-        let taken = mounts::take_shared(spec)?;
+        let shared_sources = mounts::clone_shared_sources(spec)?;
         let root = rootfs::mount_root(self.launch, self.namespace)?;
-        self.furnish(&root, &ids, taken)?;
+        self.populate(&root, &ids, shared_sources)?;
         let stdio = self.stdio(&root, &ids)?;
         self.run_hooks()?;
         self.channel
-            .send(&FromContainer::Equipped)
+            .send(&FromContainer::DevicesReady)
             .step("supervisor")?;
         if is_read_only(spec) {
             rootfs::make_read_only(&root)?;
         }
-        if self.manner.pivots {
+        if self.options.pivot_root {
             rootfs::enter(&root)?;
         } else {
-            rootfs::enter_without_pivot(&root, self.launch.home)?;
+            rootfs::enter_without_pivot(&root, self.launch.state_dir)?;
         }
         rootfs::set_propagation(spec)?;
         let user = User::find(&root, self.launch.user, process).step("user")?;
         Ok((user, stdio))
     }
 
-    /// Whether it can set itself up while its cgroup is made. Another mount namespace may not show where that is.
-    fn joins_late(&self) -> bool {
+    /// Whether the process sets itself up while its cgroup is created. A joined mount namespace may not show the
+    /// cgroup.
+    fn joins_cgroup_late(&self) -> bool {
         let joins_mounts = joined_path(self.launch.spec, LinuxNamespaceType::Mount).is_some();
-        self.cgroup_time == CgroupTime::Meanwhile && !joins_mounts
+        self.cgroup_timing == CgroupTiming::Meanwhile && !joins_mounts
     }
 
-    /// What it uses from here on counts there.
+    /// Joins the cgroup, which accounts for everything from here on.
     fn join_cgroup(&self) -> Result<(), Failure> {
-        if self.cgroup_time != CgroupTime::Before {
-            self.channel.wait_to_go().step("supervisor")?;
+        if self.cgroup_timing != CgroupTiming::Before {
+            self.channel.wait_for_proceed().step("supervisor")?;
         }
         if !self.is_in_cgroup {
             self.cgroup.enter().step("cgroup")?;
@@ -142,23 +145,28 @@ impl Prepared<'_> {
         self.joined.enter_cgroup(self.launch.spec)
     }
 
-    /// Those of the starter's namespaces, by the starter, and then the container's. While they run, the container can be
-    /// seen in its state before `pivot_root`.
+    /// Runs the hooks of the starter's namespaces (in the starter) and then those of the container's, before
+    /// `pivot_root`.
     fn run_hooks(&self) -> Result<(), Failure> {
-        let hooks = &self.manner.hooks;
-        if !wants_furnished(hooks) {
+        let hooks = &self.options.hooks;
+        if !has_root_hooks(hooks) {
             return Ok(());
         }
         self.channel
-            .send(&FromContainer::Furnished)
+            .send(&FromContainer::RootReady)
             .step("supervisor")?;
-        self.channel.wait_to_go().step("supervisor")?;
+        self.channel.wait_for_proceed().step("supervisor")?;
         let own = hooks.create_container().as_ref();
-        hooks::run("createContainer", own, &self.manner.seen_inside())
+        hooks::run("createContainer", own, &self.options.state_inside())
     }
 
-    /// Everything in the root file system that the specification asks for.
-    fn furnish(&self, root: &Root, ids: &Ids, taken: Sources) -> Result<(), Failure> {
+    /// Makes everything in the root file system that the specification asks for.
+    fn populate(
+        &self,
+        root: &Root,
+        ids: &IdMappings,
+        shared_sources: Sources,
+    ) -> Result<(), Failure> {
         let spec = self.launch.spec;
         let mut mounter = Mounter {
             root,
@@ -167,46 +175,50 @@ impl Prepared<'_> {
             namespace: self.namespace,
             id_maps: &self.id_maps,
             label: labels::of_mounts(spec),
-            taken,
-            made: Made::new(),
+            shared_sources,
+            mounted: MountedFileSystems::new(),
         };
-        let mut is_outside = self.joins_late();
+        let mut is_outside_cgroup = self.joins_cgroup_late();
         for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-            if is_outside && mounts::needs_cgroup(mount) {
+            if is_outside_cgroup && mounts::needs_cgroup(mount) {
                 self.join_cgroup()?;
-                is_outside = false;
+                is_outside_cgroup = false;
             }
             mounter.mount(index, mount)?;
         }
-        if is_outside {
+        if is_outside_cgroup {
             self.join_cgroup()?;
         }
         let linux = spec.linux().as_ref();
         let own = linux.and_then(|linux| linux.devices().as_deref());
         devices::make(root, ids, own.unwrap_or_default())?;
-        let made = &mounter.made;
+        let mounted = &mounter.mounted;
         let label = mounter.label;
-        let covers = Covers { root, made, label };
+        let masks = Masks {
+            root,
+            mounted,
+            label,
+        };
         let masked = linux.and_then(|linux| linux.masked_paths().as_deref());
-        covers.mask(masked.unwrap_or_default())?;
+        masks.mask(masked.unwrap_or_default())?;
         let read_only = linux.and_then(|linux| linux.readonly_paths().as_deref());
-        covers.make_read_only(read_only.unwrap_or_default())?;
+        masks.make_read_only(read_only.unwrap_or_default())?;
         let cwd = process_of(spec)?.cwd();
         ids.as_root(|| {
-            root.directory(cwd, Links::StayInside)
+            root.directory(cwd, Symlinks::InRoot)
                 .step("working directory")
         })?;
         Ok(())
     }
 
-    fn stdio(&self, root: &Root, ids: &Ids) -> Result<[OwnedFd; 3], Failure> {
-        match &self.manner.stdio {
+    fn stdio(&self, root: &Root, ids: &IdMappings) -> Result<[OwnedFd; 3], Failure> {
+        match &self.options.stdio {
             Stdio::Outputs { stdout, stderr } => Ok([
                 null(root)?,
                 stdout.try_clone().step("stdout")?,
                 stderr.try_clone().step("stderr")?,
             ]),
-            Stdio::Given(streams) => manner::copies(streams).step("stdio"),
+            Stdio::Streams(streams) => start_options::duplicate(streams).step("stdio"),
             Stdio::Terminal { console } => {
                 let size = process_of(self.launch.spec)?.console_size();
                 terminal::open(root, ids, size)?.hand_over(console)
@@ -217,7 +229,7 @@ impl Prepared<'_> {
 
 fn null(root: &Root) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    root.open(Path::new("/dev/null"), flags, Links::Refused)
+    root.open(Path::new("/dev/null"), flags, Symlinks::Refuse)
         .step("stdin")
 }
 
@@ -227,7 +239,7 @@ fn is_read_only(spec: &Spec) -> bool {
 }
 
 #[allow(deprecated, reason = "specifications still have them")]
-fn wants_furnished(hooks: &Hooks) -> bool {
+fn has_root_hooks(hooks: &Hooks) -> bool {
     [
         hooks.prestart(),
         hooks.create_runtime(),
@@ -237,18 +249,18 @@ fn wants_furnished(hooks: &Hooks) -> bool {
     .any(|list| list.iter().flatten().next().is_some())
 }
 
-/// Keeps the processes of the container (an `exec`'s neighbours) from looking into this one before it is one of them, and
-/// gives it a session without terminal.
+/// Hides this process from the container's other processes until it is one of them (as in `exec`), and gives it a
+/// session without a terminal.
 pub(crate) fn isolate() -> Result<(), Failure> {
     use rustix::process::DumpableBehavior;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("dumpable")?;
     rustix::process::setsid().step("session")?;
-    // What is made in the root file system gets the mode that it is made with; the program's is set before it is executed.
+    // Files are created with exact modes; the program's umask is set before `execve`.
     rustix::process::umask(0.into());
     Ok(())
 }
 
-/// The specification's process.
+/// The `process` object of a specification.
 pub(crate) fn process_of(spec: &Spec) -> Result<&Process, Failure> {
     spec.process()
         .as_ref()

@@ -1,8 +1,8 @@
-//! Keeps containers from writing to this program's file through `/proc/<pid>/exe` (the trick of CVE-2019-5736: have the
-//! runtime execute itself inside, and overwrite it when it has ended).
+//! Protects this program's file from containers, which could write to it through `/proc/<pid>/exe` (CVE-2019-5736:
+//! make the runtime execute itself inside, and overwrite the file when nobody executes it any more).
 //!
-//! The program runs from a read-only copy of its mount that is part of no namespace: no container can reach the mount to
-//! make it writable, and no copy of the file has to be kept in memory.
+//! The program runs from a read-only clone of its mount that is part of no namespace. Containers cannot reach the
+//! mount to make it writable, and no copy of the file has to be kept in memory.
 
 mod mapped;
 
@@ -28,78 +28,78 @@ use rustix::{
     mount::OpenTreeFlags,
 };
 
-use self::mapped::Way;
-pub(crate) use self::mapped::as_in_file;
+use self::mapped::ExeChange;
+pub(crate) use self::mapped::file_regions;
 use crate::sys::{self, MountAttributes};
 
-/// What the program is called in lists of processes; by a descriptor, it would be by that one's number.
+/// Process name; execution by descriptor would show the descriptor's number.
 const NAME: &std::ffi::CStr = c"tucano_oci";
 
-/// Why the program cannot be executed from a read-only mount.
+/// Why the program cannot run from a read-only mount.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot protect this program from its containers (Linux 5.12 and root are needed): {0}")]
 pub(crate) struct Error(#[from] io::Error);
 
 const PROGRAM: &str = "/proc/self/exe";
 
-/// Has what is only read once the program is loaded be read-only. The GNU C library does so itself, musl's static start does not.
+/// Makes relocated data read-only (RELRO). The GNU C library does so itself, a static musl start does not.
 pub(crate) fn seal() {
-    // One that is not is as most programs are.
+    // Failure leaves an unsealed program, which is the common case elsewhere.
     mapped::seal().ok();
 }
 
-/// Has this process run its program from a read-only mount, unless that is what it does.
+/// Makes this process run its program from a read-only mount, unless it already does.
 pub(crate) fn protect() -> Result<(), Error> {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if !DONE.load(Ordering::Relaxed) {
-        make_protected()?;
-        DONE.store(true, Ordering::Relaxed);
+    static PROTECTED: AtomicBool = AtomicBool::new(false);
+    if !PROTECTED.load(Ordering::Relaxed) {
+        switch_to_read_only()?;
+        PROTECTED.store(true, Ordering::Relaxed);
     }
     Ok(())
 }
 
-fn make_protected() -> Result<(), Error> {
-    if let Some(shield) = Shield::for_children()? {
-        shield.raise()?;
+fn switch_to_read_only() -> Result<(), Error> {
+    if let Some(shield) = ReadOnlyProgram::for_children()? {
+        shield.switch()?;
     }
     Ok(())
 }
 
-/// What a new process needs to run its program from a read-only mount before a container can see it. Its starter, which no container
-/// sees, need not.
-pub(crate) struct Shield {
+/// A read-only mount of this program for child processes, which switch to it before a container can see them. The
+/// starter itself is invisible to containers and need not switch.
+pub(crate) struct ReadOnlyProgram {
     program: File,
-    way: Way,
-    /// Giving it up takes the kernel time, which nobody has to wait for when the container runs.
+    change: ExeChange,
+    /// Unmounting takes a while and happens after the container has started.
     _mount: OwnedFd,
 }
 
-impl Shield {
-    /// For processes that this one makes. None where it runs from such a mount itself; where they could not by themselves, it does
-    /// after this.
+impl ReadOnlyProgram {
+    /// Prepares the mount. None if this process already runs from a read-only mount, or if the kernel does not let
+    /// children switch; then this process re-executes itself from the mount.
     pub(crate) fn for_children() -> Result<Option<Self>, Error> {
         if is_protected()? {
-            // That it has another name then is no failure.
+            // The process name is cosmetic.
             rustix::thread::set_name(NAME).ok();
             return Ok(None);
         }
         let mount = read_only(Path::new(PROGRAM))?;
-        // A descriptor of a mount alone can be neither mapped nor executed from.
+        // An O_PATH descriptor can be neither mapped nor executed.
         let program = File::open(format!("/proc/self/fd/{}", mount.as_raw_fd()))?;
-        match Way::find(&program) {
-            // To execute it again would take a tenth of a container's start.
-            Some(way) => Ok(Some(Self {
+        match ExeChange::find(&program) {
+            // Re-executing would take a tenth of the start of a container.
+            Some(change) => Ok(Some(Self {
                 program,
-                way,
+                change,
                 _mount: mount,
             })),
             None => execute(&mount).map(|()| None),
         }
     }
 
-    /// Has this process run its program from the mount.
-    pub(crate) fn raise(&self) -> Result<(), Error> {
-        Ok(mapped::run_from(&self.program, &self.way)?)
+    /// Switches this process to the mount.
+    pub(crate) fn switch(&self) -> Result<(), Error> {
+        Ok(mapped::run_from(&self.program, &self.change)?)
     }
 }
 
@@ -127,7 +127,7 @@ fn execute(program: &OwnedFd) -> Result<(), Error> {
     }
 }
 
-/// A copy of the mount of this program that is part of no namespace, and read-only.
+/// A detached, read-only clone of the program's mount.
 fn read_only(program: &Path) -> io::Result<OwnedFd> {
     let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mount = rustix::mount::open_tree(CWD, program, copy)?;
@@ -139,15 +139,15 @@ fn read_only(program: &Path) -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-/// Its interpreter would look for it by a descriptor that it does not have.
+/// A script's interpreter could not open it by a descriptor that it does not have.
 fn is_script(path: &Path) -> bool {
     let mut beginning = [0; 2];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut beginning));
     read.is_ok() && beginning == *b"#!"
 }
 
-/// A program for others to run again and again: from such a mount to begin with, so that it need not execute itself once more.
-pub(crate) struct Prepared {
+/// A program that is started repeatedly, from a read-only mount to begin with so that it need not re-execute itself.
+pub(crate) struct SharedProgram {
     mount: Option<Arc<Mounted>>,
     path: PathBuf,
 }
@@ -162,15 +162,15 @@ struct Mounted {
 pub(crate) struct FileId(u64, u64);
 
 impl FileId {
-    /// Of the file that is at this path now.
+    /// Of the file that the path refers to now.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let found = fs::metadata(path).ok()?;
         Some(Self(found.dev(), found.ino()))
     }
 }
 
-impl Prepared {
-    /// Of the program that is at this path now. Where there can be no such mount, the program tells why.
+impl SharedProgram {
+    /// Prepares the program at this path. If that fails, the program itself reports why when it runs.
     pub(crate) fn of(path: &Path) -> Self {
         static KNOWN: Mutex<BTreeMap<PathBuf, Arc<Mounted>>> = Mutex::new(BTreeMap::new());
         let mount = FileId::of(path).and_then(|file| {
@@ -189,7 +189,7 @@ impl Prepared {
         }
     }
 
-    /// To be run while this value lives: the descriptor is not the program's own.
+    /// A command for the program. Must be spawned while `self` lives, which holds the descriptor.
     pub(crate) fn command(&self) -> Command {
         let Some(mounted) = &self.mount else {
             return Command::new(&self.path);
@@ -205,14 +205,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_takes_anothers_place_is_the_one_that_is_run() {
+    fn a_replaced_program_file_is_noticed() {
         if !tucano_testkit::needs(&[tucano_testkit::ROOT]) {
             return;
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("program");
         let says = || {
-            let prepared = Prepared::of(&path);
+            let prepared = SharedProgram::of(&path);
             assert!(prepared.mount.is_some());
             let output = prepared.command().arg("x").output().unwrap();
             String::from_utf8(output.stdout).unwrap()
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(says(), "x\n");
         fs::copy("/bin/basename", directory.path().join("next")).unwrap();
         fs::rename(directory.path().join("next"), &path).unwrap();
-        let prepared = Prepared::of(&path);
+        let prepared = SharedProgram::of(&path);
         let output = prepared.command().arg("/a/b").output().unwrap();
         assert_eq!(output.stdout, b"b\n");
     }

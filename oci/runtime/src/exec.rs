@@ -1,4 +1,4 @@
-//! `tucano_oci exec-in`: one more process in a running container, under all of its restrictions.
+//! `tucano_oci exec-in`: runs another process in a container, with the container's restrictions.
 
 use std::{
     fs::File,
@@ -18,39 +18,42 @@ use rustix::{
 
 use crate::{
     cgroup::Cgroup,
-    channel::{Channel, Failure, FromContainer, Report, Step},
+    channel::{Channel, Failure, Report, Step},
     container::{
-        self,
-        inside::Root,
-        kernel,
+        self, kernel,
         labels::Labels,
-        manner::{Manner, Stdio, copies, own_streams},
+        message::FromContainer,
         namespaces::lists,
-        process::{Plan, filters},
-        process_of, scheduling, terminal,
+        process::{ExecPlan, filters},
+        process_of,
+        resolve::Root,
+        scheduling,
+        start_options::{StartOptions, Stdio, duplicate, duplicate_stdio},
+        terminal,
         user::User,
         userns::UserNamespace,
     },
-    home::{Home, ProcessId, Record},
     launch::Launch,
     notification,
+    record::Record,
+    state_dir::{ProcessId, StateDir},
     sys::{self, Cloned},
 };
 
-/// What to run, and how.
+/// An `exec` and its options.
 #[derive(Debug)]
 pub struct Exec<'a> {
-    /// The container's home directory.
-    pub home: &'a Path,
+    /// State directory of the container.
+    pub state_dir: &'a Path,
     /// Program and arguments.
     pub command: &'a [String],
-    /// After which it is killed; never without.
+    /// Time limit, after which the command is killed; none means unlimited.
     pub timeout: Option<Duration>,
-    /// Whether its output is discarded, and the outcome told as one line of JSON on stdout.
+    /// Discard the output and print the outcome as one line of JSON.
     pub report: bool,
 }
 
-/// Runs it; gives its exit code (124 where it did not end in time), or why it could not be run.
+/// Runs the command. Returns its exit code (124 after the time limit) or the reason why it could not run.
 pub fn run(exec: &Exec) -> Result<i32, String> {
     crate::exe::protect().map_err(|error| error.to_string())?;
     let outcome = exec.run().unwrap_or_else(Report::Failed);
@@ -69,9 +72,9 @@ pub fn run(exec: &Exec) -> Result<i32, String> {
 
 impl Exec<'_> {
     fn run(&self) -> Result<Report, Failure> {
-        let host = Host::open(self.home)?;
+        let host = TargetContainer::open(self.state_dir)?;
         let process = process_of(&host.launch.spec)?.clone();
-        let stdio = Stdio::Given(self.stdio().step("stdio")?);
+        let stdio = Stdio::Streams(self.stdio().step("stdio")?);
         host.start(&process, stdio, self.command)?
             .wait(self.timeout)
     }
@@ -81,12 +84,12 @@ impl Exec<'_> {
             let null = || File::options().read(true).write(true).open("/dev/null");
             return Ok([null()?.into(), null()?.into(), null()?.into()]);
         }
-        own_streams()
+        duplicate_stdio()
     }
 }
 
-/// A supervised container that runs.
-pub(crate) struct Host {
+/// A running supervised container.
+pub(crate) struct TargetContainer {
     pub(crate) launch: Launch,
     cgroup: Cgroup,
     user: User,
@@ -94,18 +97,18 @@ pub(crate) struct Host {
     target: OwnedFd,
 }
 
-impl Host {
-    /// The one of this home directory.
-    pub(crate) fn open(home: &Path) -> Result<Self, Failure> {
-        let home = Home(home);
+impl TargetContainer {
+    /// Opens the container of a state directory.
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, Failure> {
+        let state_dir = StateDir(state_dir);
         let gone = || Failure::new("container", "it does not run");
-        let launch: Launch = home
+        let launch: Launch = state_dir
             .read("launch.json")
-            .step("home directory")?
+            .step("state_dir directory")?
             .ok_or_else(gone)?;
-        let record: Record = home
+        let record: Record = state_dir
             .read("supervisor.json")
-            .step("home directory")?
+            .step("state_dir directory")?
             .ok_or_else(gone)?;
         let (Some(container), Some(user)) = (record.container, record.user) else {
             return Err(gone());
@@ -120,15 +123,15 @@ impl Host {
         })
     }
 
-    /// Starts a command in it, by its own user; `process` is what it is, but for its arguments.
+    /// Starts a command as the container's user. `process` provides everything but the arguments.
     pub(crate) fn start(
         self,
         process: &Process,
         stdio: Stdio,
         command: &[String],
     ) -> Result<Child, Failure> {
-        let guest = Guest {
-            manner: Manner::supervised(stdio),
+        let process_to_join = ExecProcess {
+            options: StartOptions::supervised(stdio),
             spec: &self.launch.spec,
             process,
             user: Some(self.user),
@@ -136,28 +139,28 @@ impl Host {
             target: self.target,
             command,
         };
-        guest.start(&self.cgroup)
+        process_to_join.start(&self.cgroup)
     }
 }
 
-/// The process that joins the container.
-pub(crate) struct Guest<'a> {
-    pub(crate) manner: Manner,
+/// A process that joins a container.
+pub(crate) struct ExecProcess<'a> {
+    pub(crate) options: StartOptions,
     pub(crate) spec: &'a Spec,
-    /// What it is, but for its arguments.
+    /// Process object; `command` replaces its arguments.
     pub(crate) process: &'a Process,
-    /// Who it is; the process's user where absent.
+    /// User; the process object's if absent.
     pub(crate) user: Option<User>,
     pub(crate) namespace: Option<UserNamespace>,
-    /// The container's first process.
+    /// Pidfd of the container's init process.
     pub(crate) target: OwnedFd,
     pub(crate) command: &'a [String],
 }
 
-impl Guest<'_> {
-    /// Starts it; when this returns, its program has been executed.
+impl ExecProcess<'_> {
+    /// Starts the process. Its program has been executed when this returns.
     pub(crate) fn start(self, cgroup: &Cgroup) -> Result<Child, Failure> {
-        // Joined by the children of this process only: none of the container's sees this one.
+        // Applies to children of this process only, so that the container never sees this process.
         rustix::thread::move_into_thread_name_spaces(
             self.target.as_fd(),
             ThreadNameSpaceType::PROCESS_ID,
@@ -171,7 +174,7 @@ impl Guest<'_> {
         match sys::clone_process(CloneFlags::empty()).step("fork")? {
             Cloned::Child => {
                 drop(here);
-                let failure = self.become_it(&there);
+                let failure = self.run_program(&there);
                 drop(there.send(&FromContainer::Failed(failure)));
                 std::process::exit(1)
             }
@@ -179,9 +182,9 @@ impl Guest<'_> {
                 drop(there);
                 let child = Child { pid, process };
                 let listener = |number| {
-                    let mut state = self.manner.state.clone();
+                    let mut state = self.options.state.clone();
                     state.set_pid(Some(pid));
-                    notification::hand_over(self.spec, &state, &child.process, number)
+                    notification::send_listener(self.spec, &state, &child.process, number)
                 };
                 let started = cgroup
                     .add(pid)
@@ -197,18 +200,18 @@ impl Guest<'_> {
         }
     }
 
-    fn become_it(self, channel: &Channel) -> Failure {
+    fn run_program(self, channel: &Channel) -> Failure {
         match self.plan(channel) {
             Ok(plan) => plan.run(),
             Err(failure) => failure,
         }
     }
 
-    fn plan<'a>(&'a self, channel: &'a Channel) -> Result<Plan<'a>, Failure> {
-        // Here /proc is the host's still.
-        let labels = Labels::open(self.process, self.spec, self.manner.own_keyring)?;
+    fn plan<'a>(&'a self, channel: &'a Channel) -> Result<ExecPlan<'a>, Failure> {
+        // /proc is still the host's here.
+        let labels = Labels::open(self.process, self.spec, self.options.own_keyring)?;
         let (user, stdio) = self.prepare(channel)?;
-        Ok(Plan {
+        Ok(ExecPlan {
             spec: self.spec,
             process: self.process,
             arguments: self.command,
@@ -218,14 +221,14 @@ impl Guest<'_> {
             labels,
             stdio,
             channel,
-            manner: &self.manner,
+            options: &self.options,
         })
     }
 
     fn prepare(&self, channel: &Channel) -> Result<(User, [OwnedFd; 3]), Failure> {
         container::isolate()?;
-        channel.wait_to_go().step("supervisor")?;
-        // Through the host's /proc: what the container shows as its own could be anything.
+        channel.wait_for_proceed().step("supervisor")?;
+        // Through the host's /proc: the container's could be anything.
         kernel::set_oom_score(self.process)?;
         let affinity = self.process.exec_cpu_affinity().as_ref();
         if let Some(cpus) = affinity.and_then(|all| all.cpu_affinity_final().as_deref()) {
@@ -237,12 +240,12 @@ impl Guest<'_> {
             Some(user) => user.clone(),
             None => User::find(&root, None, self.process).step("user")?,
         };
-        let stdio = match &self.manner.stdio {
-            Stdio::Given(streams) => copies(streams).step("stdio")?,
+        let stdio = match &self.options.stdio {
+            Stdio::Streams(streams) => duplicate(streams).step("stdio")?,
             Stdio::Terminal { console } => {
                 let size = self.process.console_size();
                 let pair = || terminal::pair(&root, size);
-                // The container's root owns it, as it owns those that are made inside.
+                // Owned by the container's root, like terminals that are opened inside.
                 let own = self.namespace.as_ref().map(|namespace| &namespace.ids);
                 own.map_or_else(pair, |ids| ids.as_root(pair))?
                     .hand_over(console)?
@@ -252,7 +255,7 @@ impl Guest<'_> {
         Ok((user, stdio))
     }
 
-    /// All at once; with the mount namespace, the container's root becomes this process's.
+    /// Joins the namespaces at once. The mount namespace brings the container's root.
     fn join(&self) -> Result<(), Failure> {
         use oci_spec::runtime::LinuxNamespaceType as Kind;
         let kinds = [
@@ -275,7 +278,7 @@ impl Guest<'_> {
     }
 }
 
-/// It runs.
+/// A running process of an `exec`.
 pub(crate) struct Child {
     pub(crate) pid: i32,
     pub(crate) process: OwnedFd,
@@ -287,19 +290,19 @@ impl Child {
         channel: &Channel,
         listener: &dyn Fn(i32) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        channel.go().step("container")?;
+        channel.proceed().step("container")?;
         match channel.receive().step("container")? {
             Some(FromContainer::Ready(_)) => {}
             Some(FromContainer::Failed(failure)) => return Err(failure),
             _ => return Err(Failure::new("container", "it ended meanwhile")),
         }
-        channel.go().step("container")?;
+        channel.proceed().step("container")?;
         loop {
             match channel.receive().step("container")? {
                 Some(FromContainer::Failed(failure)) => return Err(failure),
                 Some(FromContainer::Listener(number)) => {
                     listener(number)?;
-                    channel.go().step("container")?;
+                    channel.proceed().step("container")?;
                 }
                 _ => return Ok(()),
             }
@@ -326,7 +329,8 @@ impl Child {
         })
     }
 
-    /// With its process group, which is of its session and cannot be another's before it is reaped.
+    /// Kills the process and its process group. The group belongs to its session and cannot be reused before the
+    /// process is reaped.
     pub(crate) fn kill(&self) {
         if let Some(group) = Pid::from_raw(self.pid) {
             kill_process_group(group, Signal::KILL).ok();

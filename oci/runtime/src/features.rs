@@ -1,10 +1,10 @@
-//! What this runtime can do (OCI runtime specification, "Features Structure"), for programs that ask before they use it.
+//! Features of this runtime (OCI runtime specification, "Features Structure").
 
 use serde_json::{Value, json};
 
 use crate::container::{landlock, mounts};
 
-/// Whether Landlock confines supervised containers here.
+/// Whether Landlock confines supervised containers on this host.
 pub fn has_landlock() -> bool {
     landlock::is_active()
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_has_the_form_that_the_specification_gives_it() {
+    fn features_have_the_specified_form() {
         let features: oci_spec::runtime::Features = serde_json::from_value(describe()).unwrap();
         let linux = features.linux().as_ref().unwrap();
         assert!(linux.namespaces().as_ref().unwrap().len() >= 7);

@@ -1,5 +1,5 @@
-//! Hooks: programs that a specification has run at points of a container's life (OCI runtime specification, "POSIX-platform
-//! Hooks"). Each reads the container's state from its stdin.
+//! Hooks: programs that a specification runs at points of a container's life (OCI runtime specification,
+//! "POSIX-platform Hooks"). Each reads the container's state from stdin.
 
 use std::{
     io::{self, Write},
@@ -18,7 +18,7 @@ use rustix::{
 
 use crate::channel::{Failure, Step};
 
-/// Runs them in their order, until one fails.
+/// Runs hooks in order until one fails.
 pub(crate) fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &State) -> Result<(), Failure> {
     hooks
         .into_iter()
@@ -26,7 +26,7 @@ pub(crate) fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &State) -> Resul
         .try_for_each(|hook| run_named(kind, hook, state))
 }
 
-/// Runs all of them in their order; gives those that failed.
+/// Runs every hook in order; returns the failures.
 pub(crate) fn run_all(kind: &str, hooks: Option<&Vec<Hook>>, state: &State) -> Vec<Failure> {
     hooks
         .into_iter()
@@ -46,10 +46,10 @@ fn run_one(hook: &Hook, state: &State) -> Result<(), String> {
         .spawn()
         .map_err(|error| format!("it cannot be run: {error}"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that does not want to know may end without reading.
+        // A hook may exit without reading its stdin.
         match stdin.write_all(&text) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(format!("it cannot be told the state: {error}"));
+                return Err(format!("cannot write the state to its stdin: {error}"));
             }
             _ => {}
         }
@@ -76,14 +76,14 @@ fn command(hook: &Hook) -> Command {
     command
 }
 
-/// What it said to stderr is the caller's to see. The outer error is ours, the inner one the hook's.
+/// Waits for a hook, whose stderr is the caller's. The outer error is this runtime's, the inner one the hook's.
 fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<Result<(), String>> {
     if let Some(timeout) = timeout
         && !ends_within(child, timeout)?
     {
         child.kill()?;
         child.wait()?;
-        return Ok(Err(format!("it did not end within {timeout:?}")));
+        return Ok(Err(format!("it did not exit within {timeout:?}")));
     }
     let status = child.wait()?;
     Ok(if status.success() {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_reads_the_state_and_has_its_own_environment_only() {
+    fn a_hook_reads_the_state_and_has_its_own_environment() {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("out");
         let script = format!(
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn failing_and_endless_hooks_are_told() {
+    fn failing_and_hanging_hooks_are_errors() {
         let failed = try_run("exit 3", None).unwrap_err();
         assert!(
             failed.to_string().contains("prestart hook /bin/sh"),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_failed_one_the_others_are_run_only_at_the_end() {
+    fn a_failed_hook_stops_the_others_except_for_poststop() {
         let directory = tempfile::tempdir().unwrap();
         let mark = directory.path().join("mark");
         let mut all = hooks("exit 1", None);

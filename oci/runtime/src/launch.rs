@@ -1,35 +1,36 @@
-//! What to start, and how it ended.
+//! The request to start a container, and its exit status.
 
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-/// Everything that the supervisor needs to start one container.
+/// Everything that a supervisor needs to start a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Launch {
     /// The container's id: a file name.
     pub id: String,
-    /// The container's home directory, absolute.
-    pub home: PathBuf,
+    /// State directory of the container, absolute.
+    #[serde(rename = "home")]
+    pub state_dir: PathBuf,
     /// OCI runtime configuration. `linux.namespaces[network].path` names a network namespace to join, such as
-    /// `/proc/<pid>/fd/<n>` of the caller, which must live until the start is reported.
-    /// `linux.cgroupsPath` begins where cgroups are mounted if it has a leading slash, else at the caller's own cgroup.
+    /// `/proc/<pid>/fd/<n>` of the caller, which must stay alive until the start is reported. An absolute
+    /// `linux.cgroupsPath` starts at the cgroup mount point, a relative one at the caller's own cgroup.
     pub spec: Spec,
-    /// Where the root file system comes from.
+    /// Source of the root file system.
     pub rootfs: Rootfs,
-    /// `user`, `uid`, `user:group` or `uid:gid`, looked up in the root file system's own passwd and group files
-    /// (bounded in size); takes the place of `spec.process.user`'s uid, gid and additional groups.
+    /// `user`, `uid`, `user:group` or `uid:gid`, resolved in the root file system's passwd and group files. Replaces
+    /// uid, gid and additional groups of `spec.process.user`.
     pub user: Option<String>,
-    /// Bounds of what is kept of stdout and stderr.
+    /// Limits of the stdout and stderr log files.
     pub logs: LogLimits,
 }
 
-/// What of a [`Launch`] a container is made from, wherever that is kept: a specification is too large to be copied for it.
+/// Borrowed parts of a [`Launch`]: a specification is too large to be cloned.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parts<'a> {
     pub(crate) spec: &'a Spec,
-    pub(crate) home: &'a Path,
+    pub(crate) state_dir: &'a Path,
     pub(crate) rootfs: &'a Rootfs,
     pub(crate) user: Option<&'a str>,
 }
@@ -38,34 +39,34 @@ impl Launch {
     pub(crate) fn parts(&self) -> Parts<'_> {
         Parts {
             spec: &self.spec,
-            home: &self.home,
+            state_dir: &self.state_dir,
             rootfs: &self.rootfs,
             user: self.user.as_deref(),
         }
     }
 }
 
-/// Where the root file system comes from.
+/// Source of the root file system.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rootfs {
-    /// `spec.root.path`, as it is.
+    /// `spec.root.path`.
     Bundle,
-    /// An overlay of these directories, lowest first, beneath `upper/` and `work/` of the home directory. Mounted in the
-    /// container's own mount namespace, so that nothing of it remains. With a user namespace the layers are
-    /// id-mapped, never changed.
+    /// An overlay of these directories, lowest first, with `upper/` and `work/` of the state directory. It is mounted
+    /// in the container's mount namespace and vanishes with it. With a user namespace the layers are id-mapped, never
+    /// modified.
     Overlay {
-        /// The lower directories.
+        /// Lower directories.
         layers: Vec<PathBuf>,
     },
 }
 
-/// Bounds of what is kept of one stream.
+/// Limits of one stream's log files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLimits {
-    /// Largest file, in bytes; it is rotated when full.
+    /// Maximum size of a file in bytes, after which it is rotated.
     pub file_bytes: u64,
-    /// Number of files kept, the current one among them: at least 1.
+    /// Number of files to keep, including the current one: at least 1.
     pub files: u32,
 }
 
@@ -78,15 +79,15 @@ impl Default for LogLimits {
     }
 }
 
-/// How a container's first process ended.
+/// Exit status of a container's init process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
-    /// Exit code, where it ended by itself.
+    /// Exit code, if it exited.
     pub code: Option<i32>,
-    /// Signal number, where a signal ended it.
+    /// Signal number, if it was killed by a signal.
     pub signal: Option<i32>,
-    /// Whether the kernel killed in its cgroup for lack of memory.
+    /// Whether the OOM killer killed a process of its cgroup.
     pub oom_killed: bool,
-    /// When, in milliseconds since the Unix epoch.
+    /// Time of the exit in milliseconds since the Unix epoch.
     pub at_ms: u64,
 }

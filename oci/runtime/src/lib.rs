@@ -1,23 +1,24 @@
-//! OCI runtime: a bundle's configuration becomes a process in namespaces, mounts, cgroups, capabilities, seccomp.
-//! Knows nothing of clusters, images or networks. `unsafe` in `sys.rs` only.
+//! OCI runtime: turns a bundle's configuration into a process in namespaces, mounts, cgroups, capabilities and
+//! seccomp. It knows nothing of clusters, images or networks. `unsafe` is confined to `sys.rs`.
 //!
-//! For callers: [`profile`] makes a sandbox's specification, [`supervisor`] starts and finds containers, [`cgroup`] reads and
-//! removes what they leave, [`confinement`] keeps a program that reads untrusted files within one directory. For the program `tucano_oci`: [`supervise`], [`exec`], [`session`] and [`probe`]; beneath them `container` (what
-//! happens inside), `logs`, `channel` (what the processes of a start tell each other), `exe` and `home`.
+//! For callers: [`profile`] creates the specification of a sandbox, [`supervisor`] starts and finds containers,
+//! [`cgroup`] reads and removes cgroups, [`confinement`] restricts a program that parses untrusted files to one
+//! directory. For the program `tucano_oci`: [`supervise`], [`exec`], [`session`], [`probe`] and [`lifecycle`]. Beneath
+//! them: `container` (what happens inside), `start` (drives it from outside), `logs`, `channel` (messages between the
+//! processes of a start), `exe` and `state_dir`.
 //!
-//! A container's home directory (`Launch::home`) holds, all written atomically:
-//! - `launch.json`: what to start ([`launch::Launch`]),
-//! - `lock`: locked as long as there is a supervisor, from before the start is reported,
-//! - `supervisor.json`: pid and start time of the supervisor, and of the container's first process; its cgroup and user,
-//! - `attach`: the supervisor's socket for [`attached`], as long as the container runs,
-//! - `exit.json`: how it ended ([`launch::Exit`]); space for it is set aside as `exit.json.tmp`,
-//! - `stdout.log`, `stderr.log`, and their rotated predecessors `.1`, `.2`…
+//! A container's state directory (`Launch::state_dir`) holds these files, written atomically:
+//! - `launch.json`: the request ([`launch::Launch`]),
+//! - `lock`: locked while there is a supervisor, from before the start is reported,
+//! - `supervisor.json`: pid and start time of the supervisor and of the container's init process; cgroup and user,
+//! - `attach`: the supervisor's socket for [`attach_client`], while the container runs,
+//! - `exit.json`: the exit status ([`launch::Exit`]); its space is reserved as `exit.json.tmp`,
+//! - `stdout.log`, `stderr.log`, and rotated files `.1`, `.2`…,
 //! - `upper/`, `work/`: the writable layer.
 
 pub mod arguments;
 mod attach;
-pub mod attached;
-mod birth;
+pub mod attach_client;
 pub mod bundle;
 pub mod cgroup;
 mod channel;
@@ -26,7 +27,6 @@ mod container;
 mod exe;
 pub mod exec;
 pub mod features;
-mod home;
 mod hooks;
 pub mod launch;
 pub mod lifecycle;
@@ -35,22 +35,25 @@ mod logs;
 mod notification;
 pub mod probe;
 pub mod profile;
+mod record;
 pub mod session;
+mod start;
+mod state_dir;
 pub mod supervise;
 pub mod supervisor;
 mod sys;
 mod systemd;
 mod title;
 
-/// Forbids this process to write to its program's tables of addresses. To be called first of all.
+/// Makes this program's relocation tables read-only. Call it first.
 pub fn seal_program() {
     if cfg!(target_env = "musl") {
         exe::seal();
     }
 }
 
-/// Has this process run its program from where no container can write to it, if need be by executing it again. To be called
-/// first of all before a container is made or entered, and while there is one thread.
+/// Makes this process run its program from a read-only mount that no container can write to; re-executes the program
+/// if necessary. Call it before a container is created or entered, while there is one thread.
 pub fn protect_program() -> Result<(), String> {
     exe::protect().map_err(|error| error.to_string())
 }

@@ -1,5 +1,5 @@
-//! Containers by the OCI runtime specification's operations: created from a bundle, started, killed, deleted; nothing of
-//! this runtime stays with them. ([`crate::supervisor`] is the other way to have one.)
+//! Container operations of the OCI runtime specification: create from a bundle, start, kill, delete. No process of
+//! this runtime stays with a container. ([`crate::supervisor`] is the other way to run one.)
 
 mod create;
 mod end;
@@ -24,38 +24,39 @@ pub use self::{
 };
 use crate::{
     bundle, cgroup,
-    channel::{Failure, FromContainer, Step},
-    home, hooks, listener, notification, systemd,
+    channel::{Failure, Step},
+    container::message::FromContainer,
+    hooks, listener, notification, state_dir, systemd,
 };
 
 use oci_spec::runtime::ContainerState;
 
-/// Why an operation failed; what it began is undone.
+/// Why an operation failed. Its partial effects have been undone.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An id that is no file name.
+    /// An invalid id.
     #[error("invalid container ID format {0:?}: letters, digits, `_`, `+`, `-` and `.`")]
     BadId(String),
-    /// There is one already.
+    /// A container of this id exists.
     #[error("container with id exists: {0}")]
     Exists(String),
-    /// There is none.
+    /// No container of this id exists.
     #[error("container {0:?} does not exist")]
     Missing(String),
-    /// It does something that does not allow the operation.
+    /// The container's status does not allow the operation.
     #[error("cannot {operation} the container {id:?}: it is {status}")]
     Status {
-        /// What was asked for.
+        /// The operation.
         operation: &'static str,
         /// The container.
         id: String,
-        /// What it does.
+        /// The container's status.
         status: Status,
     },
-    /// Nothing of it runs.
+    /// The container does not run.
     #[error("container not running")]
     NotRunning,
-    /// The state directories.
+    /// A state directory.
     #[error("the state directory {path}: {source}")]
     Store {
         /// Which.
@@ -63,33 +64,33 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A file of the state.
+    /// A file of a state directory.
     #[error(transparent)]
-    Home(#[from] home::Error),
+    StateDir(#[from] state_dir::Error),
     /// The bundle.
     #[error(transparent)]
     Bundle(#[from] bundle::Error),
     /// The cgroup.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
-    /// The unit of its cgroup.
+    /// The systemd unit of the cgroup.
     #[error(transparent)]
     Systemd(#[from] systemd::Error),
-    /// Its configuration names no program.
+    /// The configuration has no process.
     #[error(
         "the container {0:?} cannot be started: its config.json had no `process` when it was created"
     )]
     NoProcess(String),
-    /// The streams of the container, as asked for, make no sense.
+    /// Contradicting options about streams or terminals.
     #[error("{0}")]
     Terminal(&'static str),
-    /// Not a signal.
+    /// Unknown signal.
     #[error("unknown signal {0:?}")]
     Signal(String),
     /// A step failed.
     #[error("{step}: {message}")]
     Step {
-        /// Which: such as "cgroup", "mounting proc on /proc", "program".
+        /// The step, such as "cgroup", "mounting proc on /proc", "program".
         step: String,
         /// Why.
         message: String,
@@ -103,7 +104,7 @@ impl From<Failure> for Error {
     }
 }
 
-/// Lets the program of a created container run.
+/// Starts the program of a created container.
 pub fn start(store: &Store, id: &str) -> Result<(), Error> {
     let container = store.find(id)?;
     let status = container.status();
@@ -121,47 +122,49 @@ pub fn start(store: &Store, id: &str) -> Result<(), Error> {
     let Ok(waiting) = listener::reach(&container.directory) else {
         return Err(refused);
     };
-    // Of two that start it at once, one removes the socket, and the other has none to go on with.
+    // Of two concurrent starts, only one can remove the socket.
     if listener::remove(&container.directory).is_err() {
         return Err(refused);
     }
-    waiting.go().step("container")?;
+    waiting.proceed().step("container")?;
     loop {
         match waiting.receive().step("container")? {
             Some(FromContainer::Failed(failure)) => return Err(failure.into()),
             Some(FromContainer::Listener(number)) => {
-                tell_of_listener(&container, number)?;
-                waiting.go().step("container")?;
+                send_listener(&container, number)?;
+                waiting.proceed().step("container")?;
             }
             _ => return after_start(&container),
         }
     }
 }
 
-fn tell_of_listener(container: &Container, number: i32) -> Result<(), Error> {
+fn send_listener(container: &Container, number: i32) -> Result<(), Error> {
     let process = container.record.container.ok_or(Error::NotRunning)?;
     let process = process.open().step("container")?.ok_or(Error::NotRunning)?;
     let state = container.state(ContainerState::Created);
-    notification::hand_over(&container.record.spec, &state, &process, number).map_err(|failure| {
-        // It waits for somebody to answer.
-        end::kill_first(container);
-        failure.into()
-    })
+    notification::send_listener(&container.record.spec, &state, &process, number).map_err(
+        |failure| {
+            // The process is blocked until the agent answers.
+            end::kill_init(container);
+            failure.into()
+        },
+    )
 }
 
-/// Runs the poststart hooks. A container of which one fails is stopped.
+/// Runs the poststart hooks. If one fails, the container is stopped.
 fn after_start(container: &Container) -> Result<(), Error> {
     let Some(hooks) = container.record.spec.hooks() else {
         return Ok(());
     };
     let state = container.state(ContainerState::Running);
     hooks::run("poststart", hooks.poststart().as_ref(), &state).map_err(|failure| {
-        end::kill_first(container);
+        end::kill_init(container);
         failure.into()
     })
 }
 
-/// Freezes all processes of a running container, or lets those of a paused one go on.
+/// Pauses a running container, or resumes a paused one.
 pub fn pause(store: &Store, id: &str, paused: bool) -> Result<(), Error> {
     let container = store.find(id)?;
     let status = container.status();
@@ -180,12 +183,12 @@ pub fn pause(store: &Store, id: &str, paused: bool) -> Result<(), Error> {
     Ok(container.record.cgroup.set_frozen(paused)?)
 }
 
-/// The numbers of a container's processes.
+/// Pids of a container's processes.
 pub fn processes(store: &Store, id: &str) -> Result<Vec<i32>, Error> {
     Ok(store.find(id)?.record.cgroup.processes())
 }
 
-/// What a container uses.
+/// Counters of a container's cgroup.
 pub fn stats(store: &Store, id: &str) -> Result<cgroup::Stats, Error> {
     let container = store.find(id)?;
     match container.status() {

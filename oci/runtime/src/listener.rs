@@ -1,4 +1,4 @@
-//! Where a created container waits to be started: a socket in its state directory, which only root can reach.
+//! The socket on which a created container waits for `start`, in its state directory, which only root reaches.
 
 use std::{
     fs::File,
@@ -14,15 +14,15 @@ use rustix::net::{
 
 use crate::channel::Channel;
 
-/// The socket's name.
+/// File name of the socket.
 const NAME: &str = "start";
 
-/// The container's end. Nobody can connect once it is closed, as it is by executing the program.
+/// The container's end. `execve` closes it.
 #[derive(Debug)]
 pub(crate) struct Listener(OwnedFd);
 
 impl Listener {
-    /// Makes it in this directory.
+    /// Binds the socket in a directory.
     pub(crate) fn bind(directory: &Path) -> io::Result<Self> {
         let socket = socket()?;
         with_address(directory, NAME, |address| Ok(bind(&socket, address)?))?;
@@ -30,7 +30,7 @@ impl Listener {
         Ok(Self(socket))
     }
 
-    /// Waits for someone who starts the container.
+    /// Waits for a starter.
     pub(crate) fn accept(&self) -> io::Result<Channel> {
         let flags = SocketFlags::CLOEXEC;
         let connection = rustix::io::retry_on_intr(|| accept_with(&self.0, flags))?;
@@ -38,24 +38,24 @@ impl Listener {
     }
 }
 
-/// Reaches the container that waits in this directory.
+/// Connects to the container that waits in a directory.
 pub(crate) fn reach(directory: &Path) -> io::Result<Channel> {
     let socket = socket()?;
     with_address(directory, NAME, |address| Ok(connect(&socket, address)?))?;
     Ok(Channel::over(socket))
 }
 
-/// Whether a container waits there that nobody has started.
+/// Whether a container waits in a directory.
 pub(crate) fn is_waiting(directory: &Path) -> bool {
     directory.join(NAME).exists()
 }
 
-/// Takes the socket away: nobody else can start the container then.
+/// Removes the socket, so that nobody else can start the container.
 pub(crate) fn remove(directory: &Path) -> io::Result<()> {
     std::fs::remove_file(directory.join(NAME))
 }
 
-/// One that keeps packets apart.
+/// Creates a socket that preserves message boundaries.
 pub(crate) fn socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
     Ok(socket_with(
@@ -66,7 +66,7 @@ pub(crate) fn socket() -> io::Result<OwnedFd> {
     )?)
 }
 
-/// An address may have 107 bytes, a path many more: so it goes by a descriptor's number.
+/// Addresses a socket through its directory's descriptor: an address is limited to 107 bytes, a path is not.
 pub(crate) fn with_address<T>(
     directory: &Path,
     name: &str,
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_starter_reaches_who_waits_however_long_the_path() {
+    fn the_start_socket_works_with_long_paths() {
         let outer = tempfile::tempdir().unwrap();
         let directory = outer.path().join("x".repeat(200));
         std::fs::create_dir(&directory).unwrap();
@@ -90,9 +90,9 @@ mod tests {
         let listener = Listener::bind(&directory).unwrap();
         assert!(is_waiting(&directory));
         let here = reach(&directory).unwrap();
-        here.go().unwrap();
+        here.proceed().unwrap();
         let there = listener.accept().unwrap();
-        there.wait_to_go().unwrap();
+        there.wait_for_proceed().unwrap();
         drop((there, listener));
         remove(&directory).unwrap();
         assert!(!is_waiting(&directory) && remove(&directory).is_err());

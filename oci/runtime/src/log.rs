@@ -1,10 +1,10 @@
-//! Messages as callers of runc read them: on stderr, and in the log file that they named.
+//! Error messages in runc's format, on stderr and in the log file.
 
 use std::{fs::OpenOptions, io::Write, path::PathBuf};
 
 use tucano_oci_runtime::arguments::LogFormat;
 
-/// Where messages go.
+/// Destination of messages.
 pub(crate) struct Log {
     file: Option<PathBuf>,
     format: LogFormat,
@@ -15,17 +15,17 @@ impl Log {
         Self { file, format }
     }
 
-    /// Why the command failed.
+    /// Logs the reason of a failure.
     pub(crate) fn error(&self, message: &str) {
         self.write("error", message);
     }
 
-    /// What went wrong without failing the command.
+    /// Logs a warning.
     pub(crate) fn warning(&self, message: &str) {
         self.write("warning", message);
     }
 
-    /// With a file, the message itself is enough for stderr.
+    /// With a log file, stderr gets the plain message.
     fn write(&self, level: &str, message: &str) {
         let Some(path) = &self.file else {
             eprintln!("{}", line(LogFormat::Text, level, message));
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_hold_the_message() {
+    fn both_formats_hold_the_message() {
         let text = line(LogFormat::Text, "error", "no \"such\" thing");
         assert!(
             text.contains(r#"level=error msg="no \"such\" thing""#),

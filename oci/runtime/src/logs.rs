@@ -1,5 +1,5 @@
-//! What the container writes to stdout and stderr, kept in files that are rotated: never more than the limits, and never a
-//! reason for the container to wait or to die. What cannot be written (a full disk) is dropped.
+//! Log files of a container's stdout and stderr, rotated and bounded. Logging never blocks or kills the container:
+//! what cannot be written (a full disk) is dropped.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,17 +15,17 @@ use rustix::io::Errno;
 
 use crate::launch::LogLimits;
 
-/// How much is read at once: a pipe's usual capacity is 16 of these.
+/// Number of bytes per read; a pipe holds 16 times as much by default.
 pub(crate) const CHUNK_BYTES: usize = 4096;
 
-/// Which of its outputs a container wrote to.
+/// Output stream of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Stdout,
     Stderr,
 }
 
-/// One stream of the container: the end of its pipe, and its file.
+/// The read end of a container's output pipe and its log file.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pipe: OwnedFd,
@@ -34,7 +34,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Does not block on the pipe.
+    /// Sets the pipe to non-blocking mode.
     pub(crate) fn new(
         pipe: OwnedFd,
         source: Source,
@@ -49,7 +49,7 @@ impl Stream {
         })
     }
 
-    /// Takes what is in the pipe now, at most `rounds` chunks, and shows each. False once nobody can write to it any more.
+    /// Reads at most `rounds` chunks, logs them and passes them to `show`. Returns false once the pipe is closed.
     pub(crate) fn take(&mut self, rounds: usize, show: &mut dyn FnMut(Source, &[u8])) -> bool {
         let mut chunk = [0; CHUNK_BYTES];
         for _ in 0..rounds {
@@ -74,7 +74,7 @@ impl AsFd for Stream {
     }
 }
 
-/// A file, and its predecessors `.1` (the youngest), `.2`…
+/// A log file and its predecessors `.1` (the newest), `.2`…
 #[derive(Debug)]
 struct Log {
     path: PathBuf,
@@ -93,7 +93,7 @@ impl Log {
         }
     }
 
-    /// Writes, across as many files as it takes. What fails is dropped; the next output tries again.
+    /// Appends bytes, rotating as needed. A failure drops them; the next output tries again.
     fn append(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match self.append_some(bytes) {
@@ -107,7 +107,7 @@ impl Log {
     }
 
     fn append_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A file smaller than a chunk would be rotated all the time.
+        // Smaller files would be rotated all the time.
         let limit = self.limits.file_bytes.max(CHUNK_BYTES as u64);
         if self.file.is_some() && self.length >= limit {
             self.file = None;
@@ -134,7 +134,7 @@ impl Log {
     }
 }
 
-/// A file of the log's own: where somebody has put a link in its place, nothing is written through it.
+/// Opens a log file without following a symbolic link in its place.
 fn own_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options
@@ -143,7 +143,7 @@ fn own_file() -> OpenOptions {
     options
 }
 
-/// Gives each file the next number, so that the oldest is replaced.
+/// Shifts each file to the next number; the oldest is replaced.
 fn rotate(path: &Path, files: u32) -> io::Result<()> {
     if files <= 1 {
         return own_file().write(true).truncate(true).open(path).map(drop);
@@ -230,7 +230,7 @@ mod tests {
         );
     }
 
-    /// A naive log is opened by its name after each rotation, and follows what somebody has put there.
+    /// A log is reopened by name after each rotation, and must not follow a link that was put there.
     #[test]
     fn a_link_in_place_of_a_log_is_not_followed() {
         for files in [1, 3] {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_dropped_and_later_output_is_not() {
+    fn a_failed_write_drops_only_its_output() {
         let (directory, mut log) = log(2);
         let path = directory.path().join("out.log");
         fs::create_dir(&path).unwrap();

@@ -1,5 +1,5 @@
-//! `tucano_oci`: starts containers and runs commands in them. It takes runc's command line, so that programs made for that run
-//! containers by it; and it has a few commands of its own, for the agent.
+//! `tucano_oci`: runs containers and commands in them. Its command line is compatible with runc's, plus a few commands
+//! for the agent.
 
 mod log;
 mod print;
@@ -12,8 +12,8 @@ use std::{
 
 use clap::{CommandFactory, FromArgMatches};
 use tucano_oci_runtime::{
-    arguments::{Arguments, BundleOptions, Command, ExecOptions, Own, Rootless},
-    attached::{self, Output},
+    arguments::{AgentCommand, Arguments, BundleOptions, Command, ExecOptions, Rootless},
+    attach_client::{self, Output},
     bundle, exec,
     lifecycle::{self, Create, Event, Exec, Store, Update},
     probe, protect_program, seal_program, session, supervise,
@@ -21,26 +21,29 @@ use tucano_oci_runtime::{
 
 use crate::log::Log;
 
-/// As Docker reads it, behind the program's name.
+/// Format that Docker parses, after the program's name.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0");
 
-/// What a command that failed ends with, as callers of runc expect it.
+/// Exit code of a failed command, as runc's.
 const FAILED: u8 = 1;
 
-/// The same of `exec`.
+/// Exit code of a failed `exec`.
 const EXEC_FAILED: u8 = 255;
 
-/// What a command for the agent that failed ends with: a command inside may well end with 1.
-const OWN_FAILED: u8 = 125;
+/// Exit code of a failed agent command; 1 is a common exit code of commands inside.
+const AGENT_COMMAND_FAILED: u8 = 125;
 
 fn main() -> ExitCode {
     seal_program();
-    // Before anything else, which would have to be done again. What fails here fails again where it is needed, and is told.
+    // First, because it may re-execute the program. If it fails here it fails again where it is needed, and is
+    // reported then.
     protect().ok();
     let arguments = arguments();
     let log = Log::new(arguments.global.log.clone(), arguments.global.log_format);
     let outcome = match &arguments.command {
-        Command::Own(command) => own(command).map_err(|message| (message, OWN_FAILED)),
+        Command::AgentCommand(command) => {
+            agent_command(command).map_err(|message| (message, AGENT_COMMAND_FAILED))
+        }
         command => checked(&arguments)
             .and_then(|store| run(&arguments, &store, &log))
             .map_err(|message| (message, failed(command))),
@@ -54,7 +57,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whatever else these words may mean on a command line: to run from a read-only mount needlessly does no harm.
+/// A false positive is harmless: it only runs the program from a read-only mount.
 fn protect() -> Result<(), String> {
     const MAKE_OR_ENTER: [&str; 4] = ["exec", "supervise", "exec-in", "session"];
     let mut words = std::env::args_os().skip(1);
@@ -66,8 +69,8 @@ fn protect() -> Result<(), String> {
 
 fn arguments() -> Arguments {
     let words: Vec<_> = std::env::args_os().collect();
-    if let Some(usual) = Arguments::usual(&words) {
-        return usual;
+    if let Some(arguments) = Arguments::parse_fast(&words) {
+        return arguments;
     }
     let command = Arguments::command().name("tucano_oci").version(VERSION);
     let given = command.get_matches_from(words);
@@ -81,29 +84,33 @@ fn failed(command: &Command) -> u8 {
     }
 }
 
-/// The commands that the agent uses.
-fn own(command: &Own) -> Result<i32, String> {
+/// Runs a command of the agent.
+fn agent_command(command: &AgentCommand) -> Result<i32, String> {
     match command {
-        Own::Supervise(_) => supervise::run().map(|()| 0),
-        Own::ExecIn(given) => exec::run(&exec::Exec {
-            home: &given.home,
+        AgentCommand::Supervise(_) => supervise::run().map(|()| 0),
+        AgentCommand::ExecIn(given) => exec::run(&exec::Exec {
+            state_dir: &given.state_dir,
             command: &given.command,
             timeout: given.timeout_ms.map(std::time::Duration::from_millis),
             report: given.report,
         }),
-        Own::Session { home } => session::run(home),
-        Own::Attach { home } => attach(home),
-        Own::Signal { home, signal } => {
+        AgentCommand::Session { state_dir } => session::run(state_dir),
+        AgentCommand::Attach { state_dir } => attach(state_dir),
+        AgentCommand::Signal { state_dir, signal } => {
             let number = lifecycle::signal_number(signal).map_err(text)?;
-            attached::signal(home, number).map(|()| 0).map_err(text)
+            attach_client::signal(state_dir, number)
+                .map(|()| 0)
+                .map_err(text)
         }
-        Own::ProbeUserNamespaces { directory } => probe::user_namespaces(directory).map(|()| 0),
+        AgentCommand::ProbeUserNamespaces { directory } => {
+            probe::user_namespaces(directory).map(|()| 0)
+        }
     }
 }
 
-/// Passes on what a container writes; what cannot be passed on any more ends it.
-fn attach(home: &Path) -> Result<i32, String> {
-    let mut attached = attached::attach(home).map_err(text)?;
+/// Copies a container's output; a failed write ends it.
+fn attach(state_dir: &Path) -> Result<i32, String> {
+    let mut attached = attach_client::attach(state_dir).map_err(text)?;
     while let Some(output) = attached.next_output().map_err(text)? {
         let passed_on = match output {
             Output::Stdout(bytes) => io::stdout()
@@ -113,15 +120,15 @@ fn attach(home: &Path) -> Result<i32, String> {
         };
         passed_on.map_err(text)?;
     }
-    let exit = attached::exit(home).map_err(text)?;
-    let exit = exit.ok_or("how the container ended is not known")?;
+    let exit = attach_client::exit(state_dir).map_err(text)?;
+    let exit = exit.ok_or("how the container ended is unknown")?;
     let signalled = exit.signal.map(|signal| 128 + signal);
     Ok(exit.code.or(signalled).unwrap_or_default())
 }
 
-/// Refuses what would be done otherwise than it was asked for.
+/// Refuses options that cannot be honoured.
 fn checked(arguments: &Arguments) -> Result<Store, String> {
-    // It would only mean to go on where cgroups are out of reach, which they never are for root.
+    // It means to continue without cgroups, which root always reaches.
     if arguments.global.rootless == Rootless::True && !rustix::process::geteuid().is_root() {
         return Err("--rootless is not supported for other users than root: run as root".into());
     }
@@ -201,7 +208,7 @@ fn run(arguments: &Arguments, store: &Store, log: &Log) -> Result<i32, String> {
         }
         Command::Features => print::features()?,
         Command::Spec { bundle } => bundle::write_default(bundle).map_err(text)?,
-        Command::Own(command) => return own(command),
+        Command::AgentCommand(command) => return agent_command(command),
     }
     Ok(0)
 }

@@ -1,5 +1,5 @@
-//! Seccomp notifications: the descriptor that tells of them goes to the agent that answers them, over the socket that the
-//! specification names (OCI runtime specification, "The Container Process State").
+//! Seccomp notifications: sends the notification descriptor to the agent that answers them, over the specification's
+//! listenerPath (OCI runtime specification, "The Container Process State").
 
 use std::{
     io,
@@ -14,9 +14,9 @@ use rustix::process::{ForeignRawFd, PidfdGetfdFlags, pidfd_getfd};
 
 use crate::channel::{Failure, Step, send_descriptors};
 
-/// Takes the descriptor of this number from a container's process, which waits meanwhile, and sends it with the process's
-/// state (whose number the state holds).
-pub(crate) fn hand_over(
+/// Takes the notification descriptor from a container's process, which waits meanwhile, and sends it with the
+/// process's state.
+pub(crate) fn send_listener(
     spec: &Spec,
     state: &State,
     process: &OwnedFd,
@@ -31,13 +31,14 @@ pub(crate) fn hand_over(
     let path = seccomp.listener_path().as_deref();
     let path = path.ok_or("there is no listenerPath").step(STEP)?;
     let listener = pidfd_getfd(process, number, PidfdGetfdFlags::empty()).step(STEP)?;
-    let mut told = ContainerProcessState::default();
-    told.set_version(spec.version().clone())
+    let mut process_state = ContainerProcessState::default();
+    process_state
+        .set_version(spec.version().clone())
         .set_fds(vec![SECCOMP_FD_NAME.to_owned()])
         .set_pid(state.pid().unwrap_or_default())
         .set_metadata(seccomp.listener_metadata().clone())
         .set_state(state.clone());
-    let text = serde_json::to_vec(&told).step(STEP)?;
+    let text = serde_json::to_vec(&process_state).step(STEP)?;
     UnixStream::connect(path)
         .and_then(|agent| send(&agent, &text, &listener))
         .map_err(|error| format!("{}: {error}", path.display()))
@@ -46,6 +47,6 @@ pub(crate) fn hand_over(
 
 fn send(agent: &UnixStream, text: &[u8], listener: &OwnedFd) -> io::Result<()> {
     let sent = send_descriptors(agent, text, &[listener.as_fd()])?;
-    // The descriptor came with the first byte; a long annotation may not have fitted.
+    // The descriptor goes with the first byte; long annotations may need further writes.
     io::Write::write_all(&mut &*agent, &text[sent..])
 }

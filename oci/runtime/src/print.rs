@@ -1,4 +1,4 @@
-//! What commands print.
+//! Output of commands.
 
 use std::{
     fmt::Display,
@@ -11,30 +11,32 @@ use tucano_oci_runtime::{cgroup::Stats, features, lifecycle::Container};
 
 use tucano_oci_runtime::arguments::ListFormat;
 
-/// A container's state: what the specification asks for, and when it was created.
+/// Prints a container's state.
 pub(crate) fn state(container: &Container) -> Result<(), String> {
-    print(&described(container))
+    print(&describe(container))
 }
 
-/// Containers, one in each line or element.
+/// Prints containers, one per line or element.
 pub(crate) fn list(all: &[Container], format: ListFormat, quiet: bool) -> Result<(), String> {
     if quiet {
-        return all.iter().try_for_each(|container| say(container.id()));
+        return all
+            .iter()
+            .try_for_each(|container| write_line(container.id()));
     }
     match format {
         ListFormat::Json => {
-            let all: Vec<Value> = all.iter().map(described).collect();
-            say(Value::from(all))
+            let all: Vec<Value> = all.iter().map(describe).collect();
+            write_line(Value::from(all))
         }
         ListFormat::Table => {
-            say(format_args!(
+            write_line(format_args!(
                 "{:24} {:10} {:10} {:30} CREATED",
                 "ID", "PID", "STATUS", "BUNDLE"
             ))?;
             all.iter().try_for_each(|container| {
                 let status = container.status();
                 let (pid, bundle) = (container.pid(status), container.bundle().display());
-                say(format_args!(
+                write_line(format_args!(
                     "{:24} {pid:<10} {status:10} {bundle:<30} {}",
                     container.id(),
                     container.created()
@@ -44,19 +46,19 @@ pub(crate) fn list(all: &[Container], format: ListFormat, quiet: bool) -> Result
     }
 }
 
-/// What this runtime can do.
+/// Prints the features structure.
 pub(crate) fn features() -> Result<(), String> {
     print(&features::describe())
 }
 
-/// Processes of a container: their numbers, or the lines of ps(1) that are of them.
+/// Prints a container's processes: their pids, or their lines of ps(1).
 pub(crate) fn processes(
     pids: &[i32],
     format: ListFormat,
     arguments: &[String],
 ) -> Result<(), String> {
     if format == ListFormat::Json {
-        return say(json!(pids));
+        return write_line(json!(pids));
     }
     let usual = ["-ef".to_owned()];
     let arguments = if arguments.is_empty() {
@@ -72,12 +74,12 @@ pub(crate) fn processes(
         return Err(String::from_utf8_lossy(&listed.stderr).trim().to_owned());
     }
     let listed = String::from_utf8_lossy(&listed.stdout);
-    let lines = of_these(&listed, pids).ok_or("what ps printed has no PID column")?;
-    lines.into_iter().try_for_each(say)
+    let lines = select_lines(&listed, pids).ok_or("what ps printed has no PID column")?;
+    lines.into_iter().try_for_each(write_line)
 }
 
-/// The heading, and the lines with one of the numbers in the column PID.
-fn of_these<'a>(listed: &'a str, pids: &[i32]) -> Option<Vec<&'a str>> {
+/// The heading, and the lines whose PID column has one of the pids.
+fn select_lines<'a>(listed: &'a str, pids: &[i32]) -> Option<Vec<&'a str>> {
     let mut lines = listed.lines();
     let heading = lines.next()?;
     let column = heading.split_whitespace().position(|name| name == "PID")?;
@@ -94,7 +96,7 @@ fn of_these<'a>(listed: &'a str, pids: &[i32]) -> Option<Vec<&'a str>> {
     )
 }
 
-/// What a container uses, in the form that callers of runc read; times in nanoseconds.
+/// Prints counters in runc's format; times in nanoseconds.
 pub(crate) fn stats(id: &str, stats: &Stats) -> Result<(), String> {
     let event = json!({
         "type": "stats",
@@ -118,15 +120,15 @@ pub(crate) fn stats(id: &str, stats: &Stats) -> Result<(), String> {
             "pids": { "current": stats.pids_current, "limit": stats.pids_limit },
         },
     });
-    say(event)
+    write_line(event)
 }
 
-/// That the kernel killed in a container for lack of memory.
+/// Prints an OOM event.
 pub(crate) fn out_of_memory(id: &str) -> Result<(), String> {
-    say(json!({ "type": "oom", "id": id }))
+    write_line(json!({ "type": "oom", "id": id }))
 }
 
-fn described(container: &Container) -> Value {
+fn describe(container: &Container) -> Value {
     let status = container.status();
     let mut state = json!({
         "ociVersion": container.version(),
@@ -144,11 +146,11 @@ fn described(container: &Container) -> Value {
 
 fn print(value: &Value) -> Result<(), String> {
     let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
-    say(text)
+    write_line(text)
 }
 
-/// A line on stdout. Whoever reads it may be gone, which is no reason to panic.
-fn say(line: impl Display) -> Result<(), String> {
+/// Writes a line to stdout. A closed pipe is an error, not a panic.
+fn write_line(line: impl Display) -> Result<(), String> {
     writeln!(io::stdout(), "{line}").map_err(|error| format!("stdout: {error}"))
 }
 
@@ -160,7 +162,7 @@ mod tests {
     fn lines_of_other_processes_are_left_out() {
         let listed = "UID  PID PPID CMD\nroot 1 0 init\nroot 12 1 sh 1\nroot 123 1 x\n";
         let expected = ["UID  PID PPID CMD", "root 12 1 sh 1"];
-        assert_eq!(of_these(listed, &[12, 7]).unwrap(), expected);
-        assert_eq!(of_these("nothing", &[1]), None);
+        assert_eq!(select_lines(listed, &[12, 7]).unwrap(), expected);
+        assert_eq!(select_lines("nothing", &[1]), None);
     }
 }

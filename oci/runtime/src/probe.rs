@@ -1,4 +1,5 @@
-//! Finds out whether containers can have a user namespace here, by doing what a start does, in a namespace of its own.
+//! Checks whether containers can have user namespaces, by performing the steps of a start in a mount namespace of its
+//! own.
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use crate::{
     channel::{Failure, Step},
     container::{
-        inside::Links,
+        resolve::Symlinks,
         rootfs::{self},
         userns::UserNamespace,
     },
@@ -21,21 +22,22 @@ use crate::{
     sys::{self, Cloned},
 };
 
-/// `tucano_oci probe-user-namespaces <directory>`: an overlay in `directory`, all id-mapped, a file made in it.
+/// `tucano_oci probe-user-namespaces <directory>`: mounts an id-mapped overlay in `directory` and creates a file in
+/// it.
 pub fn user_namespaces(directory: &Path) -> Result<(), String> {
-    let home = directory.join(format!(".probe-{}", std::process::id()));
-    let layer = home.join("layer");
+    let state_dir = directory.join(format!(".probe-{}", std::process::id()));
+    let layer = state_dir.join("layer");
     fs::create_dir_all(&layer).map_err(|error| format!("{}: {error}", layer.display()))?;
-    let outcome = in_a_process(&home, layer);
-    fs::remove_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
+    let outcome = in_a_process(&state_dir, layer);
+    fs::remove_dir_all(&state_dir).map_err(|error| format!("{}: {error}", state_dir.display()))?;
     outcome
 }
 
-fn in_a_process(home: &Path, layer: PathBuf) -> Result<(), String> {
+fn in_a_process(state_dir: &Path, layer: PathBuf) -> Result<(), String> {
     let flags = CloneFlags::CLONE_NEWNS;
     match sys::clone_process(flags).map_err(|error| error.to_string())? {
         Cloned::Child => {
-            let outcome = try_it(home, layer);
+            let outcome = try_it(state_dir, layer);
             if let Err(failure) = &outcome {
                 eprintln!("{failure}");
             }
@@ -52,10 +54,10 @@ fn in_a_process(home: &Path, layer: PathBuf) -> Result<(), String> {
     }
 }
 
-fn try_it(home: &Path, layer: PathBuf) -> Result<(), Failure> {
+fn try_it(state_dir: &Path, layer: PathBuf) -> Result<(), Failure> {
     let launch = Launch {
         id: "probe".into(),
-        home: home.to_owned(),
+        state_dir: state_dir.to_owned(),
         spec: Spec::default(),
         rootfs: Rootfs::Overlay {
             layers: vec![layer],
@@ -63,11 +65,11 @@ fn try_it(home: &Path, layer: PathBuf) -> Result<(), Failure> {
         user: None,
         logs: LogLimits::default(),
     };
-    rootfs::prepare(home, &launch.rootfs)?;
-    let namespace = UserNamespace::trial().step("user namespace")?;
+    rootfs::prepare(state_dir, &launch.rootfs)?;
+    let namespace = UserNamespace::probe().step("user namespace")?;
     let root = rootfs::mount_root(launch.parts(), Some(&namespace))?;
     let made = namespace.ids.as_root(|| {
-        root.file(Path::new("/file"), Links::StayInside)
+        root.file(Path::new("/file"), Symlinks::InRoot)
             .step("making a file")
     })?;
     let owner = rustix::fs::fstat(&made).step("looking at a file")?.st_uid;

@@ -1,5 +1,5 @@
-//! The sandbox that containers get unless someone asks for less: no capability, no new privileges, a list of allowed system
-//! calls, hidden and read-only paths, and a limit on everything that a node could run out of.
+//! The default sandbox of containers: no capabilities, no_new_privs, a list of allowed system calls, masked and
+//! read-only paths, and a limit for every resource that a node could run out of.
 
 mod syscalls;
 
@@ -13,28 +13,28 @@ use oci_spec::runtime::{LinuxSeccomp, Spec};
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
-/// Ids that a container with a user namespace has.
+/// Number of ids in a container's user namespace.
 pub const USER_NAMESPACE_IDS: u32 = 65_536;
 
-/// Size of `/dev/shm` where nobody asks for another, in bytes.
+/// Default size of `/dev/shm` in bytes.
 pub const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 
-/// Size of `/tmp` where the root is read-only and nobody asks for another, in bytes.
+/// Default size of `/tmp` on a read-only root, in bytes.
 pub const TMP_BYTES: u64 = 64 << 20;
 
-/// When memory is short, the kernel takes containers before the node's own programs (proc_pid_oom_score_adj(5)).
+/// The OOM killer prefers containers to the node's own programs (proc_pid_oom_score_adj(5)).
 const OOM_SCORE: i32 = 500;
 
-/// Most files that one process may have open, unless the node itself has fewer.
+/// Limit of open files per process, unless the node's own limit is lower.
 pub const OPEN_FILES: u64 = 65_536;
 
-/// Period in which a share of the CPU is counted, in microseconds.
+/// Period of the CPU quota in microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
 
-/// Smallest quota that the kernel takes, in microseconds.
+/// Smallest quota that the kernel accepts, in microseconds.
 const CPU_QUOTA_MIN_US: u64 = 1_000;
 
-/// Hidden: hardware, and what tells about the node or its neighbours.
+/// Masked paths: hardware, and information about the node or other containers.
 const MASKED: [&str; 13] = [
     "/proc/acpi",
     "/proc/asound",
@@ -51,11 +51,11 @@ const MASKED: [&str; 13] = [
     "/sys/firmware",
 ];
 
-/// Each CPU that tells its heat does so in a directory below its own.
+/// CPUs with a thermal sensor have a directory for its events.
 const CPUS: &str = "/sys/devices/system/cpu";
-const HEAT: &str = "thermal_throttle";
+const THERMAL: &str = "thermal_throttle";
 
-/// Readable: the kernel's settings.
+/// Read-only paths: kernel settings.
 const READ_ONLY: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",
@@ -64,49 +64,48 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// Why a sandbox cannot be described.
+/// Why a specification cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[error("the sandbox's specification cannot be made: {0}")]
 pub struct Error(#[from] serde_json::Error);
 
-/// What a sandbox is made for.
+/// Parameters of a sandbox.
 #[derive(Debug, Clone, Default)]
 pub struct Sandbox {
     /// Program and arguments.
     pub args: Vec<String>,
     /// `NAME=value` each.
     pub env: Vec<String>,
-    /// Working directory; made where missing. `/` where empty.
+    /// Working directory, created if missing; `/` if empty.
     pub cwd: String,
-    /// Host name inside.
+    /// Host name.
     pub hostname: String,
-    /// Most memory, in bytes; no swap beyond it.
+    /// Memory limit in bytes; swap is not available beyond it.
     pub memory_bytes: u64,
-    /// Most CPU time per time: 0.5 is half a CPU. No limit where absent.
+    /// CPU limit: 0.5 is half a CPU. Unlimited if absent.
     pub cpus: Option<f64>,
-    /// Most processes and threads.
+    /// Limit of processes and threads.
     pub pids: u32,
-    /// Its cgroup, relative to the starter's own.
+    /// Cgroup, relative to the starter's own.
     pub cgroup: String,
-    /// A network namespace to join, as a path; a new, empty one where absent.
+    /// Path of a network namespace to join; a new, empty one if absent.
     pub network: Option<PathBuf>,
-    /// First of the [`USER_NAMESPACE_IDS`] host ids that it gets as its own; no user namespace where absent.
+    /// First of the [`USER_NAMESPACE_IDS`] host ids of its user namespace; no user namespace if absent.
     pub user_namespace: Option<u32>,
-    /// Capabilities that its root has, by their names without `CAP_`; none where empty. A program that runs as anybody else
-    /// gets none of them.
+    /// Capabilities of its root user, without `CAP_`. Programs that run as other users get none.
     pub capabilities: Vec<String>,
-    /// Whether the root file system is read-only, with a tmpfs on `/tmp`.
+    /// Read-only root file system, with a tmpfs on `/tmp`.
     pub read_only: bool,
-    /// Size of that tmpfs, in bytes; [`TMP_BYTES`] where absent.
+    /// Size of that tmpfs in bytes; [`TMP_BYTES`] if absent.
     pub tmp_bytes: Option<u64>,
-    /// Size of `/dev/shm`, in bytes; [`SHARED_MEMORY_BYTES`] where absent.
+    /// Size of `/dev/shm` in bytes; [`SHARED_MEMORY_BYTES`] if absent.
     pub shared_memory_bytes: Option<u64>,
-    /// Files of the host shown inside, read-only: `(on the host, inside)`.
+    /// Files of the host to mount read-only: `(host path, container path)`.
     pub files: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Sandbox {
-    /// The OCI specification of it.
+    /// Builds the OCI specification.
     pub fn spec(&self) -> Result<Spec, Error> {
         let cwd = if self.cwd.is_empty() { "/" } else { &self.cwd };
         let spec = json!({
@@ -133,7 +132,7 @@ impl Sandbox {
         Ok(spec)
     }
 
-    /// Neither inheritable nor ambient: no program gets any by being executed (CVE-2022-29162).
+    /// Neither inheritable nor ambient: executing a file never grants capabilities (CVE-2022-29162).
     fn capabilities(&self) -> Value {
         if self.capabilities.is_empty() {
             return json!({});
@@ -148,9 +147,9 @@ impl Sandbox {
             "cgroupsPath": self.cgroup,
             "namespaces": self.namespaces(),
             "resources": self.resources(),
-            // A service may listen on port 80 without a capability for it.
+            // Services may listen on ports below 1024 without a capability.
             "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0" },
-            "maskedPaths": masked_here(),
+            "maskedPaths": masked_paths(),
             "readonlyPaths": READ_ONLY,
         });
         if let Some(base) = self.user_namespace {
@@ -239,11 +238,11 @@ impl Sandbox {
     }
 }
 
-/// The system calls allowed to who has these capabilities, and the answers to some others.
+/// The seccomp section for a process with these capabilities.
 pub fn seccomp(capabilities: &[String]) -> Result<LinuxSeccomp, Error> {
-    // To make it anew takes longer than all else of a specification: that of most containers is made once.
-    static USUAL: OnceLock<LinuxSeccomp> = OnceLock::new();
-    let known = USUAL.get().filter(|_| capabilities.is_empty());
+    // Building it takes longer than the rest of a specification, so the one without capabilities is cached.
+    static CACHED: OnceLock<LinuxSeccomp> = OnceLock::new();
+    let known = CACHED.get().filter(|_| capabilities.is_empty());
     if let Some(known) = known {
         return Ok(known.clone());
     }
@@ -251,31 +250,35 @@ pub fn seccomp(capabilities: &[String]) -> Result<LinuxSeccomp, Error> {
     if !capabilities.is_empty() {
         return Ok(section);
     }
-    Ok(USUAL.get_or_init(|| section).clone())
+    Ok(CACHED.get_or_init(|| section).clone())
 }
 
-/// What is hidden on this node, which is asked once: of the CPUs that can be added to a machine that runs, none tells its heat.
-fn masked_here() -> &'static [String] {
-    static HERE: OnceLock<Vec<String>> = OnceLock::new();
-    HERE.get_or_init(|| masked(Path::new(CPUS)))
+/// Masked paths of this node, determined once: CPUs that are added later have no thermal events.
+fn masked_paths() -> &'static [String] {
+    static CACHED: OnceLock<Vec<String>> = OnceLock::new();
+    CACHED.get_or_init(|| masked(Path::new(CPUS)))
 }
 
-/// What is hidden where the CPUs are described in this directory.
+/// Masked paths, for CPUs described in this directory.
 fn masked(cpus: &Path) -> Vec<String> {
-    let heat = fs::read_dir(cpus)
+    let thermal = fs::read_dir(cpus)
         .into_iter()
         .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path().join(HEAT)))
+        .filter_map(|entry| Some(entry.ok()?.path().join(THERMAL)))
         .filter(|path| path.is_dir())
         .map(|path| path.display().to_string());
-    MASKED.map(str::to_owned).into_iter().chain(heat).collect()
+    MASKED
+        .map(str::to_owned)
+        .into_iter()
+        .chain(thermal)
+        .collect()
 }
 
 fn mount(kind: &str, destination: &str, options: &[&str]) -> Value {
     json!({ "destination": destination, "type": kind, "source": kind, "options": options })
 }
 
-/// No core dumps, which would fill the node's disk; and not more files than this node could give.
+/// No core dumps, which would fill the node's disk, and no more open files than the node allows.
 fn limits() -> Value {
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let files = most.min(OPEN_FILES);
@@ -302,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_allowed_that_was_not_asked_for() {
+    fn the_default_sandbox_grants_no_capability() {
         let spec = sandbox().spec().unwrap();
         let process = spec.process().as_ref().unwrap();
         assert_eq!(process.no_new_privileges(), Some(true));
@@ -320,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_that_were_asked_for_do_not_pass_to_other_programs() {
+    fn capabilities_are_neither_inheritable_nor_ambient() {
         let asked = Sandbox {
             capabilities: vec!["CHOWN".into(), "SYS_CHROOT".into()],
             ..sandbox()
@@ -371,14 +374,14 @@ mod tests {
     }
 
     #[test]
-    fn each_cpus_heat_is_hidden() {
+    fn thermal_events_of_each_cpu_are_masked() {
         let cpus = tempfile::tempdir().unwrap();
         for directory in ["cpu0/thermal_throttle", "cpu1", "power"] {
             fs::create_dir_all(cpus.path().join(directory)).unwrap();
         }
         let hidden = masked(cpus.path());
-        let heat = cpus.path().join("cpu0/thermal_throttle");
-        assert_eq!(hidden[MASKED.len()..], [heat.display().to_string()]);
+        let thermal = cpus.path().join("cpu0/thermal_throttle");
+        assert_eq!(hidden[MASKED.len()..], [thermal.display().to_string()]);
         assert!(hidden.contains(&"/proc/kcore".to_owned()));
     }
 
@@ -398,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_too_small_for_the_kernel_is_the_smallest() {
+    fn a_tiny_cpu_share_is_rounded_up() {
         let tiny = Sandbox {
             cpus: Some(0.000_1),
             ..sandbox()

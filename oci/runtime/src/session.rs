@@ -1,8 +1,8 @@
-//! `tucano_oci session`: a command in a running container for somebody who is elsewhere. What it reads and writes comes and goes
-//! by this program's own standard streams, in frames (`tucano_oci_session`), with or without a terminal.
+//! `tucano_oci session`: runs a command in a container for a remote client. Its streams are relayed through this
+//! program's standard streams, in frames (`tucano_oci_session`), with or without a terminal.
 //!
-//! It is single-threaded and keeps nothing but one piece of input at a time: a command that does not read, or a client who does
-//! not, makes the other wait. When the client is gone, the command is killed.
+//! It is single-threaded and buffers one frame of input at a time, so a command or a client that does not read applies
+//! backpressure. When the client disconnects, the command is killed.
 
 use std::{
     io::{self, Write},
@@ -25,60 +25,63 @@ use tucano_oci_session::{Begin, Decoder, End, Frame, FromClient, Size, Terminal,
 
 use crate::{
     channel::{Failure, Step},
-    container::{manner::Stdio, process_of},
-    exec::{Child, Host},
+    container::{process_of, start_options::Stdio},
+    exec::{Child, TargetContainer},
     lifecycle::receive_terminal,
 };
 
-/// How long a client may take to say what it wants.
-const BEGIN_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may take to send its first frame.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Most that is read at once, in bytes.
+/// Maximum number of bytes per read.
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// Longest name of a terminal that is passed on, in bytes.
+/// Maximum length of a terminal's name (`TERM`) in bytes.
 const TERMINAL_NAME_BYTES: usize = 64;
 
-/// What a terminal's driver takes for the end of input (Ctrl-D).
+/// End of input in a terminal (Ctrl-D).
 const END_OF_TRANSMISSION: u8 = 4;
 
-/// Serves one session; the exit code is that of this program, not of the command.
+/// Serves a session. The returned code is this program's, not the command's.
 ///
 /// # Errors
-/// That the client is gone, in words; the command is dead then.
-pub fn run(home: &Path) -> Result<i32, String> {
+/// The client is gone; the command has been killed.
+pub fn run(state_dir: &Path) -> Result<i32, String> {
     crate::exe::protect().map_err(|error| error.to_string())?;
     let mut client = Client::default();
     let end = match client
         .begin()
-        .and_then(|begin| serve(home, &begin, &mut client))
+        .and_then(|begin| serve(state_dir, &begin, &mut client))
     {
         Ok(code) => End::Exited(code),
         Err(failure) => End::Failed(failure.to_string()),
     };
     client
-        .tell(&ToClient::End(end))
+        .send(&ToClient::End(end))
         .map_err(|error| format!("the client: {error}"))?;
     Ok(0)
 }
 
-fn serve(home: &Path, begin: &Begin, client: &mut Client) -> Result<i32, Failure> {
+fn serve(state_dir: &Path, begin: &Begin, client: &mut Client) -> Result<i32, Failure> {
     if begin.command.is_empty() {
-        return Err(Failure::new("command", "it is empty"));
+        return Err(Failure::new("command", "the command is empty"));
     }
-    let host = Host::open(home)?;
+    let host = TargetContainer::open(state_dir)?;
     let mut process = process_of(&host.launch.spec)?.clone();
-    let (stdio, ours) = match &begin.terminal {
+    let (stdio, local) = match &begin.terminal {
         None => pipes().step("stdio")?,
         Some(terminal) => {
             adapt(&mut process, terminal);
             let (here, there) = UnixStream::pair().step("terminal")?;
             let console = there.into();
-            (Stdio::Terminal { console }, Ours::Terminal(here.into()))
+            (
+                Stdio::Terminal { console },
+                LocalEnds::Terminal(here.into()),
+            )
         }
     };
     let child = host.start(&process, stdio, &begin.command)?;
-    let relayed = Session::new(&child, ours)
+    let relayed = Session::new(&child, local)
         .step("stdio")
         .and_then(|mut session| session.relay(client));
     if relayed.is_err() {
@@ -88,7 +91,7 @@ fn serve(home: &Path, begin: &Begin, client: &mut Client) -> Result<i32, Failure
     relayed.map(|()| code)
 }
 
-/// The command's environment and console suit the client's terminal.
+/// Adjusts the command's environment and console size to the client's terminal.
 fn adapt(process: &mut Process, terminal: &Terminal) {
     let is_plain = |name: &&str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte);
@@ -107,63 +110,63 @@ fn adapt(process: &mut Process, terminal: &Terminal) {
         .set_console_size(size.ok());
 }
 
-/// Our ends of the command's streams.
-enum Ours {
+/// The session's ends of the command's streams.
+enum LocalEnds {
     Pipes {
         input: OwnedFd,
         output: OwnedFd,
         error_output: OwnedFd,
     },
-    /// The socket over which the terminal comes.
+    /// The socket that delivers the terminal's master.
     Terminal(OwnedFd),
 }
 
-fn pipes() -> io::Result<(Stdio, Ours)> {
+fn pipes() -> io::Result<(Stdio, LocalEnds)> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC);
     let ((stdin, input), (output, stdout), (error_output, stderr)) = (pipe()?, pipe()?, pipe()?);
-    let ours = Ours::Pipes {
+    let local = LocalEnds::Pipes {
         input,
         output,
         error_output,
     };
-    Ok((Stdio::Given([stdin, stdout, stderr]), ours))
+    Ok((Stdio::Streams([stdin, stdout, stderr]), local))
 }
 
-/// Who asked for it, at this program's standard streams.
+/// The client, on this program's standard streams.
 #[derive(Default)]
 struct Client {
     decoder: Decoder,
 }
 
 impl Client {
-    /// What it wants.
+    /// Receives the first frame.
     fn begin(&mut self) -> Result<Begin, Failure> {
         const STEP: &str = "client";
-        let deadline = Instant::now() + BEGIN_PATIENCE;
+        let deadline = Instant::now() + BEGIN_TIMEOUT;
         loop {
             match self.next()? {
                 Some(FromClient::Begin(begin)) => return Ok(begin),
-                Some(_) => return Err(Failure::new(STEP, "its first frame is not what to run")),
+                Some(_) => return Err(Failure::new(STEP, "the first frame is not a command")),
                 None => {}
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let left = Timespec::try_from(left).unwrap_or_default();
-            let mut wanted = [PollFd::from_borrowed_fd(stdin(), PollFlags::IN)];
-            match poll(&mut wanted, Some(&left)) {
+            let mut poll_fds = [PollFd::from_borrowed_fd(stdin(), PollFlags::IN)];
+            match poll(&mut poll_fds, Some(&left)) {
                 Err(Errno::INTR) => continue,
-                Ok(0) => return Err(Failure::new(STEP, "it does not say what to run")),
+                Ok(0) => return Err(Failure::new(STEP, "no command received")),
                 other => other.step(STEP)?,
             };
-            self.hear()?;
+            self.receive()?;
         }
     }
 
-    /// Reads what has come.
-    fn hear(&mut self) -> Result<(), Failure> {
+    /// Reads available input.
+    fn receive(&mut self) -> Result<(), Failure> {
         let mut buffer = [0; CHUNK_BYTES];
         match read(stdin(), &mut buffer) {
             Err(Errno::AGAIN | Errno::INTR) => Ok(()),
-            Ok(0) | Err(_) => Err(Failure::new("client", "it has gone")),
+            Ok(0) | Err(_) => Err(Failure::new("client", "disconnected")),
             Ok(length) => {
                 self.decoder.push(&buffer[..length]);
                 Ok(())
@@ -175,33 +178,33 @@ impl Client {
         self.decoder.next_frame().step("client")
     }
 
-    fn tell(&self, frame: &ToClient) -> io::Result<()> {
+    fn send(&self, frame: &ToClient) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(&frame.encode())?;
         stdout.flush()
     }
 }
 
-/// Where the command writes, and what that is to the client.
+/// An output stream of the command and the frame it is sent in.
 type Output = (OwnedFd, fn(Vec<u8>) -> ToClient);
 
-/// A command that runs, and what is on its way to it.
+/// A running command and its relayed streams.
 struct Session<'a> {
     child: &'a Child,
     input: Option<OwnedFd>,
-    /// Has come, and was not taken yet.
+    /// Input that the command has not taken yet.
     pending: Vec<u8>,
-    /// No more will come.
-    is_last: bool,
+    /// No further input will come.
+    is_at_end: bool,
     outputs: Vec<Output>,
     is_terminal: bool,
 }
 
 impl<'a> Session<'a> {
-    fn new(child: &'a Child, ours: Ours) -> io::Result<Self> {
-        let is_terminal = matches!(ours, Ours::Terminal(_));
-        let (input, outputs) = match ours {
-            Ours::Pipes {
+    fn new(child: &'a Child, local: LocalEnds) -> io::Result<Self> {
+        let is_terminal = matches!(local, LocalEnds::Terminal(_));
+        let (input, outputs) = match local {
+            LocalEnds::Pipes {
                 input,
                 output,
                 error_output,
@@ -212,7 +215,7 @@ impl<'a> Session<'a> {
                 ];
                 (input, Vec::from(outputs))
             }
-            Ours::Terminal(socket) => {
+            LocalEnds::Terminal(socket) => {
                 let terminal = receive_terminal(&socket)?;
                 let output = terminal.try_clone()?;
                 let outputs: [Output; 1] = [(output, ToClient::Output)];
@@ -226,77 +229,77 @@ impl<'a> Session<'a> {
             child,
             input: Some(input),
             pending: Vec::new(),
-            is_last: false,
+            is_at_end: false,
             outputs,
             is_terminal,
         })
     }
 
-    /// Until it has ended; an error is that the client is gone, or makes no sense.
+    /// Relays until the command exits. An error means that the client is gone or violates the protocol.
     fn relay(&mut self, client: &mut Client) -> Result<(), Failure> {
         loop {
-            self.take_frames(client)?;
+            self.handle_frames(client)?;
             let (has_ended, has_come) = self.wait()?;
             while self.pass_output(client)? && has_ended {
-                // All that it has written; others who hold its streams are not waited for.
+                // Drain the output; other processes that hold the streams are not waited for.
             }
             if has_ended {
                 return Ok(());
             }
             if has_come {
-                client.hear()?;
+                client.receive()?;
             }
         }
     }
 
-    /// Waits for any of them; tells whether the command has ended, and whether something has come from the client.
+    /// Waits for an event. Returns whether the command has exited and whether the client has sent something.
     fn wait(&self) -> Result<(bool, bool), Failure> {
-        // A client who sends more than is taken waits; that it has gone is seen all the same.
+        // Do not read from a client that sends faster than the command reads, but notice its disconnection.
         let listens = if self.pending.is_empty() {
             PollFlags::IN
         } else {
             PollFlags::RDHUP
         };
-        let mut wanted = vec![
+        let mut poll_fds = vec![
             PollFd::new(&self.child.process, PollFlags::IN),
             PollFd::from_borrowed_fd(stdin(), listens),
         ];
         if let Some(input) = self.input.as_ref().filter(|_| !self.pending.is_empty()) {
-            wanted.push(PollFd::new(input, PollFlags::OUT));
+            poll_fds.push(PollFd::new(input, PollFlags::OUT));
         }
         let outputs = self.outputs.iter();
-        wanted.extend(outputs.map(|(fd, _)| PollFd::new(fd, PollFlags::IN)));
-        while let Err(error) = poll(&mut wanted, None) {
+        poll_fds.extend(outputs.map(|(fd, _)| PollFd::new(fd, PollFlags::IN)));
+        while let Err(error) = poll(&mut poll_fds, None) {
             if error != Errno::INTR {
                 return Err(error).step("waiting");
             }
         }
         Ok((
-            !wanted[0].revents().is_empty(),
-            !wanted[1].revents().is_empty(),
+            !poll_fds[0].revents().is_empty(),
+            !poll_fds[1].revents().is_empty(),
         ))
     }
 
-    /// As many frames as there are, until one has something that the command must take first.
-    fn take_frames(&mut self, client: &mut Client) -> Result<(), Failure> {
+    /// Handles frames until one has input that the command must take first.
+    fn handle_frames(&mut self, client: &mut Client) -> Result<(), Failure> {
         loop {
-            self.give_input();
+            self.write_input();
             if !self.pending.is_empty() {
                 return Ok(());
             }
             match client.next()? {
                 None => return Ok(()),
                 Some(FromClient::Input(bytes)) if bytes.is_empty() => {
-                    self.is_last = true;
+                    self.is_at_end = true;
                     if self.is_terminal {
                         self.pending.push(END_OF_TRANSMISSION);
                     }
                 }
-                Some(FromClient::Input(bytes)) if !self.is_last => self.pending = bytes,
+                Some(FromClient::Input(bytes)) if !self.is_at_end => self.pending = bytes,
                 Some(FromClient::Input(_)) => {}
                 Some(FromClient::Resize(size)) => self.resize(size),
                 Some(FromClient::Begin(_)) => {
-                    return Err(Failure::new("client", "it says twice what to run"));
+                    return Err(Failure::new("client", "a second command"));
                 }
             }
         }
@@ -310,12 +313,12 @@ impl<'a> Session<'a> {
             ws_ypixel: 0,
         };
         if let Some(terminal) = self.input.as_ref().filter(|_| self.is_terminal) {
-            // A terminal whose other end is gone has no size.
+            // A terminal whose other end is closed has no size.
             tcsetwinsize(terminal, size).ok();
         }
     }
 
-    fn give_input(&mut self) {
+    fn write_input(&mut self) {
         let Some(input) = &self.input else {
             return self.pending.clear();
         };
@@ -323,28 +326,28 @@ impl<'a> Session<'a> {
             match write(input, &self.pending) {
                 Ok(length) => drop(self.pending.drain(..length)),
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                // Nobody is there to take it any more.
+                // The command has closed its input.
                 Err(_) => self.pending.clear(),
             }
         }
-        // A terminal's end is the same descriptor that its output comes by.
-        if self.is_last && self.pending.is_empty() && !self.is_terminal {
+        // A terminal's input and output share a descriptor.
+        if self.is_at_end && self.pending.is_empty() && !self.is_terminal {
             self.input = None;
         }
     }
 
-    /// What there is, and no more than a piece of each, so that all have their turns; whether there was any.
+    /// Relays one chunk of each output stream; returns whether there was any.
     fn pass_output(&mut self, client: &Client) -> Result<bool, Failure> {
         let mut buffer = [0; CHUNK_BYTES];
         let (mut ended, mut any) = (Vec::new(), false);
         for (index, (fd, frame)) in self.outputs.iter().enumerate() {
             match read(fd, &mut buffer) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                // All other ends are closed; a terminal says so by an error.
+                // Closed: a pipe returns 0, a terminal an error.
                 Ok(0) | Err(_) => ended.push(index),
                 Ok(length) => {
                     client
-                        .tell(&frame(buffer[..length].to_vec()))
+                        .send(&frame(buffer[..length].to_vec()))
                         .step("client")?;
                     any = true;
                 }

@@ -1,14 +1,14 @@
-//! The supervisor: starts one container, keeps its output, waits for its end and writes down how it ended.
+//! The supervisor: starts a container, keeps its output, waits for its exit and records the exit status.
 //!
 //! ```text
 //! caller ── tucano_oci supervise ──fork──> supervisor (own session) ──clone3──> container
-//!              │ ends at once                  │ is told of a home directory       └─ dies with the supervisor
-//!              └─ reaped by the caller         │ answers: started | failed
+//!              │ exits at once                 │ receives a state directory       └─ dies with the supervisor
+//!              └─ reaped by the caller         │ replies: started | failed
 //!                                              └─ later reaped by init
 //! ```
 //!
-//! It is single-threaded, knows no async, and holds nothing but two pipes, a pidfd, the lock of the home directory, and a door for
-//! a few guests ([`crate::attach`]).
+//! It is single-threaded and holds only two pipes, a pidfd, the lock of the state directory, and the attach socket
+//! with a few clients ([`crate::attach`]).
 
 use std::{
     fs::{self, File},
@@ -27,34 +27,35 @@ use rustix::{
 };
 
 use crate::{
-    attach::{self, Door},
-    birth::{Birth, CgroupTime},
-    cgroup::{Cgroup, Hierarchies},
-    channel::{Channel, Failure, Order, Report, Step},
+    attach::{self, AttachServer},
+    cgroup::{Cgroup, CgroupTiming, Hierarchies},
+    channel::{Channel, Failure, Report, StartRequest, Step},
     container::{
-        manner::{Manner, Stdio},
         rootfs,
+        start_options::{StartOptions, Stdio},
         userns::UserNamespace,
     },
     exe,
-    home::{self, Home, ProcessId, Record},
     launch::{Exit, Launch, LogLimits},
     logs::{Source, Stream},
+    record::Record,
+    start::ContainerStart,
+    state_dir::{self, ProcessId, StateDir},
     sys::{self, Cloned},
     title::Title,
 };
 
-/// How long a container may take to come up: milliseconds are usual; a mount that hangs must not hang its starter.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit of one step of a start: milliseconds are usual, but a mount may hang.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Chunks taken from one stream before the other has its turn.
+/// Maximum number of chunks read from one stream before the other.
 const FAIR_ROUNDS: usize = 64;
 
-/// Most chunks taken when the container is gone: more than a pipe can hold (`/proc/sys/fs/pipe-max-size`, 1 MiB).
+/// Maximum number of chunks read after the exit: more than a pipe can hold (`/proc/sys/fs/pipe-max-size`, 1 MiB).
 const LAST_ROUNDS: usize = 1024;
 
-/// `tucano_oci supervise`: leaves the caller, waits to be told over stdin (a [`Channel`]) of a home directory, and supervises its
-/// container. Ends if the caller does before that.
+/// `tucano_oci supervise`: daemonizes, waits on stdin (a [`Channel`]) for a state directory, and supervises its
+/// container. Exits if the caller exits before that.
 pub fn run() -> Result<(), String> {
     sys::close_from(3).map_err(|error| format!("closing descriptors: {error}"))?;
     crate::exe::protect().map_err(|error| error.to_string())?;
@@ -64,31 +65,33 @@ pub fn run() -> Result<(), String> {
         Err(error) => return Err(format!("forking: {error}")),
     }
     let title = Title::find();
-    let caller = leave_caller().map_err(|failure| failure.to_string())?;
-    let known = Known::before();
-    let told = caller.receive_with::<Order>();
-    let Some((Order { home }, given)) = told.map_err(|error| format!("order: {error}"))? else {
+    let caller = daemonize().map_err(|failure| failure.to_string())?;
+    let facts = HostFacts::before();
+    let request = caller.receive_with::<StartRequest>();
+    let Some((StartRequest { state_dir }, descriptors)) =
+        request.map_err(|error| format!("request: {error}"))?
+    else {
         return Ok(());
     };
-    let [lock] = <[_; 1]>::try_from(given).map_err(|_| "order: without the lock")?;
+    let [lock] = <[_; 1]>::try_from(descriptors).map_err(|_| "request: the lock is missing")?;
     if let Some(title) = title {
-        title.set(&home);
+        title.set(&state_dir);
     }
-    let start = |known: Known| Ok((Supervisor::start(Home(&home), &known)?, known));
-    match known.and_then(start) {
-        Ok((supervisor, known)) => {
-            supervisor.tell(caller, known);
+    let start = |facts: HostFacts| Ok((Supervisor::start(StateDir(&state_dir), &facts)?, facts));
+    match facts.and_then(start) {
+        Ok((supervisor, facts)) => {
+            supervisor.report_started(caller, facts);
             supervisor.supervise(&lock);
         }
-        // A caller that died meanwhile hears nothing, and will find that nothing runs.
+        // A caller that exited finds that the container does not run.
         Err(failure) => drop(caller.send(&Report::Failed(failure))),
     }
     Ok(())
 }
 
-/// Nothing of the caller's stays: not its session, directory, umask or descriptors, but for the socket that it speaks over.
-fn leave_caller() -> Result<Channel, Failure> {
-    const STEP: &str = "leaving the caller";
+/// Detaches from the caller's session, directory, umask and descriptors. Returns the socket to the caller.
+fn daemonize() -> Result<Channel, Failure> {
+    const STEP: &str = "daemonizing";
     rustix::process::setsid().step(STEP)?;
     rustix::process::chdir("/").step(STEP)?;
     rustix::process::umask(0o022.into());
@@ -104,39 +107,39 @@ fn leave_caller() -> Result<Channel, Failure> {
     Ok(Channel::over(caller))
 }
 
-/// There is one of these for each container: starting it took most of the memory that this process has, and waiting takes little.
-fn become_small() {
-    sys::release_memory(&exe::as_in_file());
+/// There is one supervisor per container: starting takes most of its memory, waiting needs little.
+fn release_memory() {
+    sys::release_memory(&exe::file_regions());
 }
 
-/// What can be found out before there is a container.
-struct Known {
+/// Facts that are gathered before there is a container.
+struct HostFacts {
     boot_id: String,
     own: ProcessId,
-    /// For the caller.
+    /// Pidfd of this process, for the caller.
     descriptor: OwnedFd,
     hierarchies: Hierarchies,
 }
 
-impl Known {
+impl HostFacts {
     fn before() -> Result<Self, Failure> {
         let descriptor = pidfd_open(getpid(), PidfdFlags::empty());
         Ok(Self {
-            boot_id: home::boot_id().step("boot id")?,
+            boot_id: state_dir::boot_id().step("boot id")?,
             own: ProcessId::own().step("supervisor")?,
             descriptor: descriptor.step("supervisor")?,
-            hierarchies: Hierarchies::here().step("cgroup")?,
+            hierarchies: Hierarchies::current().step("cgroup")?,
         })
     }
 
-    /// The cgroup of a specification. Hierarchies that are not where they were are looked for again.
+    /// The cgroup of a specification. Locates the hierarchies again if they have moved.
     fn cgroup(&self, path: &str, limits: Option<&LinuxResources>) -> Result<Cgroup, Failure> {
-        Cgroup::among(&self.hierarchies, path, limits)
+        Cgroup::in_hierarchies(&self.hierarchies, path, limits)
             .or_else(|_| Cgroup::specified(path, limits))
             .step("cgroup")
     }
 
-    fn record(&self, home: Home<'_>, cgroup: &Cgroup) -> Result<Record, Failure> {
+    fn record(&self, state_dir: StateDir<'_>, cgroup: &Cgroup) -> Result<Record, Failure> {
         let record = Record {
             boot_id: self.boot_id.clone(),
             supervisor: self.own,
@@ -144,14 +147,15 @@ impl Known {
             cgroup: cgroup.clone(),
             user: None,
         };
-        home.write("supervisor.json", &record)
-            .step("home directory")?;
+        state_dir
+            .write("supervisor.json", &record)
+            .step("state_dir directory")?;
         Ok(record)
     }
 }
 
 struct Supervisor<'a> {
-    home: Home<'a>,
+    state_dir: StateDir<'a>,
     record: Record,
     pid: i32,
     process: OwnedFd,
@@ -160,12 +164,12 @@ struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    fn start(home: Home<'a>, known: &Known) -> Result<Self, Failure> {
-        let launch: Launch = home
+    fn start(state_dir: StateDir<'a>, facts: &HostFacts) -> Result<Self, Failure> {
+        let launch: Launch = state_dir
             .read("launch.json")
-            .step("home directory")?
+            .step("state_dir directory")?
             .ok_or("there is no launch.json")
-            .step("home directory")?;
+            .step("state_dir directory")?;
         let linux = launch.spec.linux().as_ref();
         let path = linux
             .and_then(|linux| linux.cgroups_path().as_ref())
@@ -173,88 +177,88 @@ impl<'a> Supervisor<'a> {
             .ok_or("linux.cgroupsPath is missing")
             .step("specification")?;
         let limits = linux.and_then(|linux| linux.resources().as_ref());
-        let cgroup = known.cgroup(path, limits)?;
-        // Recorded before it exists: whoever finds a dead supervisor can clean up.
-        let record = known.record(home, &cgroup)?;
-        // One that is in use is somebody else's, and must not be cleaned up for the failure.
-        let is_made = std::cell::Cell::new(false);
-        let make = || {
+        let cgroup = facts.cgroup(path, limits)?;
+        // Recorded before it exists, so that the agent can clean up after a crash.
+        let record = facts.record(state_dir, &cgroup)?;
+        // A cgroup in use belongs to somebody else and must not be removed.
+        let is_created = std::cell::Cell::new(false);
+        let create = || {
             cgroup.create(path, limits).step("cgroup")?;
-            is_made.set(true);
-            // Half a service is worse than one that is started anew.
-            cgroup.end_as_one().step("cgroup")
+            is_created.set(true);
+            // A container that lost one process to the OOM killer should be restarted as a whole.
+            cgroup.enable_oom_group().step("cgroup")
         };
-        let started = Self::start_in(home, &launch, &cgroup, &make, record);
+        let started = Self::start_in(state_dir, &launch, &cgroup, &create, record);
         if started.is_err() {
-            forget(home, is_made.get().then_some(&cgroup));
+            clean_up(state_dir, is_created.get().then_some(&cgroup));
         }
         started
     }
 
     fn start_in(
-        home: Home<'a>,
+        state_dir: StateDir<'a>,
         launch: &Launch,
         cgroup: &Cgroup,
-        make_cgroup: &dyn Fn() -> Result<(), Failure>,
+        create_cgroup: &dyn Fn() -> Result<(), Failure>,
         mut record: Record,
     ) -> Result<Self, Failure> {
-        let time = CgroupTime::of(cgroup, false);
-        if time == CgroupTime::Before {
-            make_cgroup()?;
+        let time = CgroupTiming::of(cgroup, false);
+        if time == CgroupTiming::Before {
+            create_cgroup()?;
         }
-        rootfs::prepare(home.0, &launch.rootfs)?;
+        rootfs::prepare(state_dir.0, &launch.rootfs)?;
         let namespace = UserNamespace::prepare(&launch.spec)?;
         let (stdout, stdout_inside) = pipe()?;
         let (stderr, stderr_inside) = pipe()?;
-        let manner = Manner::supervised(Stdio::Outputs {
+        let options = StartOptions::supervised(Stdio::Outputs {
             stdout: stdout_inside,
             stderr: stderr_inside,
         });
         let namespace = namespace.as_ref();
-        let birth = Birth::give(
+        let start = ContainerStart::spawn(
             launch.parts(),
             cgroup,
             namespace,
-            manner,
-            START_PATIENCE,
+            options,
+            START_TIMEOUT,
             time,
-            // This process has run its program from such a mount since it began.
+            // This process has run from a read-only mount since it began.
             None,
         )?;
-        let mut come_up = || {
-            if time != CgroupTime::Before {
-                make_cgroup()?;
+        let mut drive = || {
+            if time != CgroupTiming::Before {
+                create_cgroup()?;
             }
-            come_up(&birth, home, launch, cgroup, &mut record)
+            drive(&start, state_dir, launch, cgroup, &mut record)
         };
-        let exit = come_up().inspect_err(|_| birth.abort())?;
+        let exit = drive().inspect_err(|_| start.abort())?;
         Ok(Self {
-            home,
+            state_dir,
             record,
-            pid: birth.pid,
-            streams: streams([stdout, stderr], home, launch.logs)?,
-            process: birth.process,
+            pid: start.pid,
+            streams: streams([stdout, stderr], state_dir, launch.logs)?,
+            process: start.process,
             exit,
         })
     }
 
-    /// A caller that died meanwhile hears nothing, and finds the container by its home directory.
-    fn tell(&self, caller: Channel, known: Known) {
+    /// A caller that exited finds the container by its state directory.
+    fn report_started(&self, caller: Channel, facts: HostFacts) {
         let report = Report::Started { pid: self.pid };
-        let both = [known.descriptor.as_fd(), self.process.as_fd()];
+        let both = [facts.descriptor.as_fd(), self.process.as_fd()];
         caller.send_with(&report, &both).ok();
     }
 
-    /// Until the container's end. The lock is given back by ending.
+    /// Waits for the container's exit. The lock is released when this process exits.
     fn supervise(mut self, _lock: &OwnedFd) {
-        // Not before the start is reported, which nobody shall wait for.
-        let mut door = Door::open(self.home.0).ok();
-        become_small();
-        while !self.wait_for_something(&mut door) {}
+        // After the start has been reported, so as not to delay it.
+        let mut server = AttachServer::bind(self.state_dir.0).ok();
+        release_memory();
+        while !self.poll_once(&mut server) {}
         let status = waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED);
-        // When the first process of a pid namespace has ended, so have all others: what they wrote is in the pipes.
+        // A pid namespace ends with its init process, so all output is in the pipes by now.
         for stream in &mut self.streams {
-            stream.take(LAST_ROUNDS, &mut shown_at(&mut door));
+            stream.take(LAST_ROUNDS, &mut broadcast_to(&mut server));
         }
         let oom_killed = self
             .record
@@ -271,15 +275,15 @@ impl<'a> Supervisor<'a> {
             at_ms: now_ms(),
         };
         drop(self.record.cgroup.destroy());
-        drop(self.home.write_exit(&self.exit, &exit));
-        if let Some(door) = door {
-            door.close(&self.process);
+        drop(self.state_dir.write_exit(&self.exit, &exit));
+        if let Some(server) = server {
+            server.close(&self.process);
         }
-        drop(self.home.remove(attach::NAME));
+        drop(self.state_dir.remove(attach::NAME));
     }
 
-    /// Takes output, and serves guests; true once the container has ended.
-    fn wait_for_something(&mut self, door: &mut Option<Door>) -> bool {
+    /// Handles output and attach clients. Returns true once the container has exited.
+    fn poll_once(&mut self, server: &mut Option<AttachServer>) -> bool {
         let mut wanted: Vec<_> = std::iter::once(PollFd::new(&self.process, PollFlags::IN))
             .chain(
                 self.streams
@@ -287,8 +291,9 @@ impl<'a> Supervisor<'a> {
                     .map(|stream| PollFd::new(stream, PollFlags::IN)),
             )
             .chain(
-                door.iter()
-                    .flat_map(Door::descriptors)
+                server
+                    .iter()
+                    .flat_map(AttachServer::descriptors)
                     .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
             )
             .collect();
@@ -300,64 +305,66 @@ impl<'a> Supervisor<'a> {
             .iter()
             .map(|fd| !fd.revents().is_empty())
             .collect();
-        let (of_streams, of_door) = ready.split_at(self.streams.len());
-        let mut of_streams = of_streams.iter();
+        let (stream_ready, server_ready) = ready.split_at(self.streams.len());
+        let mut stream_ready = stream_ready.iter();
         self.streams.retain_mut(|stream| {
-            !of_streams.next().unwrap_or(&false) || stream.take(FAIR_ROUNDS, &mut shown_at(door))
+            !stream_ready.next().unwrap_or(&false)
+                || stream.take(FAIR_ROUNDS, &mut broadcast_to(server))
         });
-        // Behind the output: who comes in now sees what is written from now on.
-        if let Some(door) = door {
-            door.serve(of_door, &self.process);
+        // After the output: a client that connects now receives what is written from now on.
+        if let Some(server) = server {
+            server.serve(server_ready, &self.process);
         }
         ended
     }
 }
 
-fn shown_at(door: &mut Option<Door>) -> impl FnMut(Source, &[u8]) {
+fn broadcast_to(server: &mut Option<AttachServer>) -> impl FnMut(Source, &[u8]) {
     move |source, chunk| {
-        if let Some(door) = door {
-            door.show(source, chunk);
+        if let Some(server) = server {
+            server.broadcast(source, chunk);
         }
     }
 }
 
-/// Has a container-to-be go through its steps until its program is executed; gives the space for its exit, too.
-fn come_up(
-    birth: &Birth,
-    home: Home<'_>,
+/// Drives a container through its set-up until its program is executed. Returns the reserved file for its exit status.
+fn drive(
+    start: &ContainerStart,
+    state_dir: StateDir<'_>,
     launch: &Launch,
     cgroup: &Cgroup,
     record: &mut Record,
 ) -> Result<File, Failure> {
-    birth.tell_of_cgroup();
-    let exit = home.reserve_exit().step("home directory")?;
-    let container = ProcessId::of(birth.pid).step("container")?;
-    birth.wait_until_equipped(cgroup, &launch.spec, &|_| Ok(()))?;
-    let user = birth.wait_until_ready()?;
+    start.signal_cgroup_ready();
+    let exit = state_dir.reserve_exit().step("state_dir directory")?;
+    let container = ProcessId::of(start.pid).step("container")?;
+    start.wait_for_devices(cgroup, &launch.spec, &|_| Ok(()))?;
+    let user = start.wait_until_ready()?;
     record.container = Some(container);
     record.user = Some(user);
-    home.write_again("supervisor.json", record)
-        .step("home directory")?;
-    birth.go_on();
-    birth.wait_until_executed(&|_| {
-        let message = "nobody here answers: only bundles can have a listenerPath";
+    state_dir
+        .write_again("supervisor.json", record)
+        .step("state_dir directory")?;
+    start.proceed();
+    start.wait_until_executed(&|_| {
+        let message = "there is no agent to answer: only bundles can have a listenerPath";
         Err(Failure::new("seccomp notification", message))
     })?;
     Ok(exit)
 }
 
-/// A start that failed leaves no trace but `launch.json`.
-fn forget(home: Home<'_>, cgroup: Option<&Cgroup>) {
+/// Cleans up after a failed start, except for `launch.json`.
+fn clean_up(state_dir: StateDir<'_>, cgroup: Option<&Cgroup>) {
     drop(cgroup.map(Cgroup::destroy));
     for name in ["supervisor.json", "exit.json.tmp"] {
-        drop(home.remove(name));
+        drop(state_dir.remove(name));
     }
 }
 
-/// A stream of the container for each of its two outputs.
+/// The log streams of a container's outputs.
 fn streams(
     [stdout, stderr]: [OwnedFd; 2],
-    home: Home<'_>,
+    state_dir: StateDir<'_>,
     limits: LogLimits,
 ) -> Result<Vec<Stream>, Failure> {
     [
@@ -365,7 +372,7 @@ fn streams(
         (stderr, Source::Stderr, "stderr.log"),
     ]
     .into_iter()
-    .map(|(end, source, name)| Stream::new(end, source, home.path(name), limits).step(name))
+    .map(|(end, source, name)| Stream::new(end, source, state_dir.path(name), limits).step(name))
     .collect()
 }
 
@@ -379,16 +386,16 @@ fn now_ms() -> u64 {
         .map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Removes what an earlier start in the same home directory left, under its lock.
-pub(crate) fn clear(home: Home<'_>) -> Result<(), home::Error> {
+/// Removes the files of an earlier start. The caller holds the lock.
+pub(crate) fn clear(state_dir: StateDir<'_>) -> Result<(), state_dir::Error> {
     for name in [
         "exit.json",
         "supervisor.json",
         "exit.json.tmp",
         attach::NAME,
     ] {
-        home.remove(name)?;
+        state_dir.remove(name)?;
     }
-    drop(fs::remove_file(home.path("supervisor.json.tmp")));
+    drop(fs::remove_file(state_dir.path("supervisor.json.tmp")));
     Ok(())
 }

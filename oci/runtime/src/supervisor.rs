@@ -1,10 +1,11 @@
-//! Starting and finding containers. Each has one supervisor, `tucano_oci supervise`, a small single-threaded program in a
-//! session of its own, that outlives its caller: it holds the container's stdio and waits for its end.
+//! Starts and finds containers. Each has a supervisor, `tucano_oci supervise`, a small single-threaded process in its
+//! own session that outlives its caller, holds the container's stdio and waits for its exit.
 //!
-//! A supervisor holds the lock of its container's home directory for all its life, from before its caller knows of the container. So
-//! a home directory whose lock is free has no container, and one that is being started is never taken for lost.
+//! A supervisor holds the lock of the state directory for its whole life, from before its caller knows of the
+//! container. So a free lock means that there is no container, and a container that is being started is never
+//! considered lost.
 
-mod ready;
+mod standby;
 
 use std::{
     fs::File,
@@ -19,40 +20,41 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::{
     channel::{Failure, Report},
-    exe::Prepared,
-    home::{self, Home, ProcessId, Record},
+    exe::SharedProgram,
     launch::Exit,
+    record::Record,
+    state_dir::{self, ProcessId, StateDir},
 };
 
-pub use self::ready::{Ready, start};
+pub use self::standby::{Standby, start};
 
-/// Longest report of a supervisor.
+/// Maximum size of a supervisor's report.
 const REPORT_LIMIT_BYTES: u64 = 64 << 10;
 
-/// How long `find` waits for a start that is under way: longer than a start may take.
-const FIND_PATIENCE: Duration = Duration::from_secs(40);
+/// How long [`find`] waits for a start in progress: longer than a start may take.
+const FIND_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Most of a program that is read ahead.
+/// Maximum number of bytes of a program that are read ahead.
 const READ_AHEAD_BYTES: u64 = 128 << 20;
 
-/// Why a container could not be started or reached: the step that failed, in words, and why.
+/// Why a container could not be started or reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file of the home directory.
+    /// A file of the state directory.
     #[error(transparent)]
-    Home(#[from] home::Error),
-    /// The home directory itself.
-    #[error("cannot create the home directory {path}: {source}")]
+    StateDir(#[from] state_dir::Error),
+    /// The state directory cannot be created.
+    #[error("cannot create the state_dir directory {path}: {source}")]
     CreateHome {
         /// The directory.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// There is one already.
-    #[error("a container runs already in {0}")]
+    /// A container runs in this state directory.
+    #[error("a container is already running in {0}")]
     Running(PathBuf),
-    /// The supervisor's program.
+    /// The supervisor's program cannot be run.
     #[error("cannot run {program}: {source}")]
     Program {
         /// The program.
@@ -60,86 +62,86 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The supervisor ended without a word.
-    #[error("{program} ended without saying why; it printed: {printed}")]
+    /// The supervisor exited without a report.
+    #[error("{program} exited without a report; its stderr: {printed}")]
     Silent {
         /// The program.
         program: PathBuf,
         /// Its stderr.
         printed: String,
     },
-    /// A step of the start, or of an `exec`, failed; nothing of it remains.
+    /// A step of the start, or of an `exec`, failed and was cleaned up.
     #[error("{step}: {message}")]
     Step {
-        /// Which: such as "cgroup", "mounting proc on /proc", "program".
+        /// The step, such as "cgroup", "mounting proc on /proc", "program".
         step: String,
         /// Why.
         message: String,
     },
-    /// The container ended meanwhile.
-    #[error("the container has ended")]
+    /// The container has exited.
+    #[error("the container has exited")]
     Ended,
     /// A process cannot be reached.
     #[error("cannot reach process {pid}: {source}")]
     Reach {
-        /// Its number.
+        /// Its pid.
         pid: i32,
         /// Why.
         source: io::Error,
     },
-    /// Not a signal.
-    #[error("{0} is no signal's number")]
+    /// Not a signal number.
+    #[error("{0} is not a signal number")]
     BadSignal(i32),
-    /// A command did not end in time, and was killed.
-    #[error("the command did not end within {0:?} and was killed")]
+    /// A command exceeded its time limit and was killed.
+    #[error("the command did not exit within {0:?} and was killed")]
     TimedOut(Duration),
 }
 
-/// A container and its supervisor, both alive.
+/// A running container and its supervisor.
 #[derive(Debug)]
 pub struct Running {
-    /// The container's first process, as the caller's pid namespace numbers it.
+    /// Pid of the container's init process in the caller's pid namespace.
     pub pid: i32,
-    /// The supervisor; the descriptor polls readable when it has ended, and then the exit is on disk.
+    /// Pidfd of the supervisor. It becomes readable when the supervisor has exited; the exit status is on disk then.
     pub supervisor: OwnedFd,
-    /// None where it has ended and its supervisor is about to.
+    /// None if the container has exited and its supervisor is about to.
     container: Option<OwnedFd>,
 }
 
-/// What a home directory tells.
+/// Status of a container according to its state directory.
 #[derive(Debug)]
-pub enum Found {
-    /// It runs.
+pub enum Status {
+    /// Running.
     Running(Running),
-    /// It ended, and this is how.
+    /// Exited, with this status.
     Exited(Exit),
-    /// It does not run, and how it ended is not known (its supervisor was killed, or the node lost power).
+    /// Not running, exit status unknown: the supervisor was killed, or the node lost power.
     Lost,
-    /// It was never started.
-    Nothing,
+    /// Never started.
+    NeverStarted,
 }
 
-/// What became of the container of this home directory. Never mistakes another process for it (pids are checked with
-/// their start times). Waits for a start that is under way.
-pub fn find(home: &Path) -> Result<Found, Error> {
-    let home = Home(home);
-    if !home.0.is_dir() {
-        return Ok(Found::Nothing);
+/// Determines a container's status. Pids are verified by their start times, so a reused pid is never mistaken for the
+/// container. Waits for a start in progress.
+pub fn find(state_dir: &Path) -> Result<Status, Error> {
+    let state_dir = StateDir(state_dir);
+    if !state_dir.0.is_dir() {
+        return Ok(Status::NeverStarted);
     }
-    let deadline = Instant::now() + FIND_PATIENCE;
+    let deadline = Instant::now() + FIND_TIMEOUT;
     loop {
-        if let Some(lock) = home.lock()? {
-            return ended(home, lock);
+        if let Some(lock) = state_dir.lock()? {
+            return ended(state_dir, lock);
         }
-        if let Some(running) = alive(home)? {
-            return Ok(Found::Running(running));
+        if let Some(running) = alive(state_dir)? {
+            return Ok(Status::Running(running));
         }
         if Instant::now() > deadline {
             return Err(Error::Step {
                 step: "finding the container".into(),
                 message: format!(
-                    "{} is locked, but no supervisor tells its pid",
-                    home.0.display()
+                    "{} is locked, but no supervisor has recorded its pid",
+                    state_dir.0.display()
                 ),
             });
         }
@@ -147,7 +149,7 @@ pub fn find(home: &Path) -> Result<Found, Error> {
     }
 }
 
-/// Sends a signal to the container's first process.
+/// Sends a signal to the container's init process.
 pub fn signal(running: &Running, signal: i32) -> Result<(), Error> {
     let signal = Signal::from_named_raw(signal).ok_or(Error::BadSignal(signal))?;
     let container = running.container.as_ref().ok_or(Error::Ended)?;
@@ -160,20 +162,20 @@ pub fn signal(running: &Running, signal: i32) -> Result<(), Error> {
     }
 }
 
-/// Runs a command inside a container's namespaces, cgroup and restrictions, as `program exec <home> -- command`, and gives its exit
-/// code (128 and the signal's number where one ended it). Ended after `timeout`. Its output is not kept. Blocking.
+/// Runs a command in a container, with its namespaces, cgroup and restrictions, and returns its exit code (128 plus
+/// the signal number if a signal killed it). The command is killed after `timeout`; its output is discarded. Blocks.
 pub fn exec(
     program: &Path,
-    home: &Path,
+    state_dir: &Path,
     command: &[String],
     timeout: Duration,
 ) -> Result<i32, Error> {
-    let prepared = Prepared::of(program);
+    let prepared = SharedProgram::of(program);
     let mut run_it = prepared.command();
     run_it
         .args(["exec-in", "--report", "--timeout-ms"])
         .arg(timeout.as_millis().to_string())
-        .arg(home)
+        .arg(state_dir)
         .arg("--")
         .args(command)
         .stdin(Stdio::null());
@@ -184,8 +186,8 @@ pub fn exec(
     }
 }
 
-/// Has the kernel read the program from its beginning to its end. As it is executed, it would be read in pieces, and be kept in pieces,
-/// which take longer to map for each process that runs it. One that cannot be read is told of when it is run. Blocking.
+/// Reads a program from beginning to end. Page faults would read it in small folios instead, which are slower to map
+/// by every process that runs it. Errors are reported when the program is run. Blocks.
 pub fn read_ahead(program: &Path) {
     if let Ok(program) = File::open(program) {
         let mut program = program.take(READ_AHEAD_BYTES);
@@ -193,8 +195,7 @@ pub fn read_ahead(program: &Path) {
     }
 }
 
-/// Whether containers of this node can have a user namespace: whether the kernel makes them and shows `directory`'s file
-/// system through one. Blocking.
+/// Whether containers on this node can have user namespaces with layers on the file system of `directory`. Blocks.
 pub fn user_namespaces_work(program: &Path, directory: &Path) -> bool {
     Command::new(program)
         .arg("probe-user-namespaces")
@@ -206,7 +207,7 @@ pub fn user_namespaces_work(program: &Path, directory: &Path) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs the program, takes its line, and reaps it.
+/// Runs the program, reads its report, and reaps it.
 fn run(program: &Path, mut command: Command) -> Result<Report, Error> {
     let failed = failed(program);
     let mut child = command
@@ -250,8 +251,8 @@ fn unexpected(program: &Path, report: Report) -> Error {
     }
 }
 
-/// Descriptors of both processes, if both live. A container that has ended while its supervisor has not yet written down
-/// how counts as alive: its end is told by the supervisor's.
+/// Opens pidfds of both processes if the supervisor lives. A container that has exited while its supervisor is still
+/// recording that counts as running: the supervisor's exit signals its end.
 fn open_both(supervisor: ProcessId, container: ProcessId) -> Result<Option<Running>, Error> {
     let open = |process: ProcessId| {
         process.open().map_err(|source| Error::Reach {
@@ -269,25 +270,25 @@ fn open_both(supervisor: ProcessId, container: ProcessId) -> Result<Option<Runni
     }))
 }
 
-fn alive(home: Home<'_>) -> Result<Option<Running>, Error> {
-    let Some(record) = home.read::<Record>("supervisor.json")? else {
+fn alive(state_dir: StateDir<'_>) -> Result<Option<Running>, Error> {
+    let Some(record) = state_dir.read::<Record>("supervisor.json")? else {
         return Ok(None);
     };
-    let same_boot = home::boot_id().is_ok_and(|boot_id| boot_id == record.boot_id);
+    let same_boot = state_dir::boot_id().is_ok_and(|boot_id| boot_id == record.boot_id);
     match record.container.filter(|_| same_boot) {
         Some(container) => open_both(record.supervisor, container),
         None => Ok(None),
     }
 }
 
-/// With the lock held, nothing changes any more.
-fn ended(home: Home<'_>, _lock: File) -> Result<Found, Error> {
-    if let Some(exit) = home.read::<Exit>("exit.json")? {
-        return Ok(Found::Exited(exit));
+/// While the lock is held, nothing changes.
+fn ended(state_dir: StateDir<'_>, _lock: File) -> Result<Status, Error> {
+    if let Some(exit) = state_dir.read::<Exit>("exit.json")? {
+        return Ok(Status::Exited(exit));
     }
-    match home.read::<Record>("supervisor.json")? {
-        Some(_) => Ok(Found::Lost),
-        None => Ok(Found::Nothing),
+    match state_dir.read::<Record>("supervisor.json")? {
+        Some(_) => Ok(Status::Lost),
+        None => Ok(Status::NeverStarted),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every `unsafe` of the project: the system calls that neither nix nor rustix offer safely.
+//! All `unsafe` code of the project: system calls that neither nix nor rustix wrap safely.
 #![allow(unsafe_code)]
 
 use std::{
@@ -8,22 +8,20 @@ use std::{
 
 use seccompiler::sock_filter;
 
-use crate::container::scheduling::Scheduling;
-
-/// What [`clone_process`] returned in.
+/// Result of [`clone_process`].
 pub(crate) enum Cloned {
     /// The new process.
     Child,
-    /// The caller: the new process's pid, and a descriptor of it.
+    /// In the parent: the pid and a pidfd of the child.
     Parent(i32, OwnedFd),
 }
 
-/// `clone3(2)` like `fork`, with namespaces as flags: all of them at once is the cheapest way into them.
+/// `clone3(2)` like `fork`, with namespaces as flags. Creating them together is cheapest.
 pub(crate) fn clone_process(namespaces: nix::sched::CloneFlags) -> io::Result<Cloned> {
     clone_into(namespaces, None)
 }
 
-/// The same, in a cgroup of v2.
+/// The same, into a v2 cgroup.
 pub(crate) fn clone_into(
     namespaces: nix::sched::CloneFlags,
     cgroup: Option<&OwnedFd>,
@@ -63,13 +61,13 @@ fn clone_args(namespaces: nix::sched::CloneFlags, pidfd: &mut i32) -> libc::clon
     args
 }
 
-/// A process that waits to be killed, as which it is when this value goes. It shares this one's memory, of which nothing has to be
-/// copied for it.
+/// A child that waits to be killed, and is when this value is dropped. It shares this process's memory, so that
+/// nothing is copied for it.
 #[derive(Debug)]
-pub(crate) struct Holder {
+pub(crate) struct NamespaceHolder {
     pub(crate) pid: i32,
     process: OwnedFd,
-    /// What it stands on.
+    /// Its stack.
     stack: Option<Box<HolderStack>>,
 }
 
@@ -77,11 +75,11 @@ pub(crate) struct Holder {
 #[repr(align(16))]
 struct HolderStack([u8; HOLDER_STACK_BYTES]);
 
-/// Two system calls take little, and the least that glibc has as a stack is ample.
+/// Ample for two system calls; glibc's minimum.
 const HOLDER_STACK_BYTES: usize = 16 << 10;
 
-impl Holder {
-    /// Makes it, in new namespaces.
+impl NamespaceHolder {
+    /// Creates it in new namespaces.
     pub(crate) fn in_new(namespaces: nix::sched::CloneFlags) -> io::Result<Self> {
         let mut stack = Box::new(HolderStack([0; HOLDER_STACK_BYTES]));
         let mut pidfd: i32 = -1;
@@ -104,16 +102,16 @@ impl Holder {
         })
     }
 
-    /// Has it end without waiting for that: where it is to run on a processor that sleeps, that takes a while.
+    /// Kills it without waiting: waking an idle CPU to run it takes a while.
     pub(crate) fn end(&self) -> io::Result<()> {
         Ok(kill(&self.process)?)
     }
 }
 
-impl Drop for Holder {
+impl Drop for NamespaceHolder {
     fn drop(&mut self) {
         if end_child(&self.process).is_err() {
-            // It may still stand there.
+            // It may still use the stack.
             std::mem::forget(self.stack.take());
         }
     }
@@ -123,7 +121,7 @@ extern "C" fn wait_to_be_killed(_: *mut libc::c_void) -> libc::c_int {
     hold()
 }
 
-/// Waits to be killed; ends with its parent.
+/// Waits to be killed. Killed with its parent.
 pub(crate) fn hold() -> ! {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).ok();
     loop {
@@ -131,7 +129,7 @@ pub(crate) fn hold() -> ! {
     }
 }
 
-/// Kills a child of this process, whatever it is doing, and waits until it has ended.
+/// Kills a child and reaps it.
 pub(crate) fn end_child(process: &OwnedFd) -> rustix::io::Result<()> {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     kill(process)?;
@@ -143,22 +141,22 @@ fn kill(process: &OwnedFd) -> rustix::io::Result<()> {
     rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL)
 }
 
-/// What `mount_setattr(2)` shall change of a mount.
+/// Changes for `mount_setattr(2)`.
 #[derive(Debug, Default)]
 pub(crate) struct MountAttributes<'a> {
     /// `MOUNT_ATTR_*` flags to set.
     pub(crate) set: u64,
     /// `MOUNT_ATTR_*` flags to clear, before those are set.
     pub(crate) clear: u64,
-    /// `MS_SHARED` and the like; 0 leaves it.
+    /// `MS_SHARED` and the like; 0 keeps the propagation.
     pub(crate) propagation: u64,
-    /// User namespace whose mapping files are shown through.
+    /// User namespace whose mapping is applied to the files.
     pub(crate) id_map: Option<&'a OwnedFd>,
-    /// Whether to include the mounts below.
+    /// Whether to apply the changes recursively.
     pub(crate) recursive: bool,
 }
 
-/// `mount_setattr(2)` on the mount that `mount` refers to.
+/// `mount_setattr(2)` on a mount.
 pub(crate) fn set_mount_attributes(mount: impl AsFd, change: &MountAttributes) -> io::Result<()> {
     // SAFETY: the structure holds integers only; all zero changes nothing.
     let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
@@ -194,16 +192,30 @@ pub(crate) fn set_personality(domain: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_personality, domain) })
 }
 
-/// Sets the policy of memory nodes (`set_mempolicy(2)`); `nodes` has a bit for each.
+/// Sets the memory policy (`set_mempolicy(2)`); `nodes` is a bit mask.
 pub(crate) fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
     let bits = if nodes.is_empty() {
         0
     } else {
-        // The kernel takes one less than it is told.
+        // The kernel decrements the number of bits.
         nodes.len() * u64::BITS as usize + 1
     };
     // SAFETY: the kernel reads that many bits at most, which are there.
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) })
+}
+
+/// Argument of sched_setattr(2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Scheduling {
+    pub(crate) size: u32,
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
 }
 
 /// Sets the scheduling policy (`sched_setattr(2)`).
@@ -212,15 +224,14 @@ pub(crate) fn set_scheduler(wanted: &Scheduling) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(wanted), 0) })
 }
 
-/// Sets the I/O priority (`ioprio_set(2)`): class and priority as one number.
+/// Sets the I/O priority (`ioprio_set(2)`): class and priority combined.
 pub(crate) fn set_io_priority(priority: i32) -> io::Result<()> {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     // SAFETY: numbers are passed only.
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, priority) })
 }
 
-/// Installs a filter like [`install_filter`], and gives the descriptor on which the system calls that it answers
-/// `SECCOMP_RET_USER_NOTIF` to are told.
+/// Installs a filter like [`install_filter`] and returns its notification descriptor (`SECCOMP_RET_USER_NOTIF`).
 pub(crate) fn install_listener(
     program: &[sock_filter],
     flags: libc::c_ulong,
@@ -231,7 +242,7 @@ pub(crate) fn install_listener(
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Installs a seccomp filter (`seccomp(2)`) without touching no_new_privs, which is the caller's choice.
+/// Installs a seccomp filter (`seccomp(2)`) without setting no_new_privs.
 pub(crate) fn install_filter(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<()> {
     seccomp_filter(program, flags).map(drop)
 }
@@ -254,23 +265,23 @@ fn seccomp_filter(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<l
     Ok(result)
 }
 
-/// An instruction of eBPF, as the kernel lays it out (`struct bpf_insn`).
+/// An eBPF instruction (`struct bpf_insn`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Instruction {
-    /// Class, operation and source of the operand.
+    /// Class, operation and operand type.
     pub(crate) code: u8,
-    /// Target in the lower half, source in the upper.
+    /// Target in the lower half, source in the upper half.
     pub(crate) registers: u8,
-    /// Of a jump (beyond the next instruction) or an address.
+    /// Offset of a jump (from the next instruction) or an address.
     pub(crate) offset: i16,
-    /// The operand, where it is no register.
+    /// Immediate operand.
     pub(crate) immediate: i32,
 }
 
 /// `bpf(2)`, `BPF_PROG_LOAD` of a `BPF_PROG_TYPE_CGROUP_DEVICE`.
 pub(crate) fn load_device_filter(program: &[Instruction]) -> io::Result<OwnedFd> {
-    /// The beginning of the kernel's `union bpf_attr` for this command; what follows counts as zero.
+    /// The beginning of `union bpf_attr` for this command; the kernel treats the rest as zero.
     #[repr(C)]
     struct Load {
         kind: u32,
@@ -311,12 +322,12 @@ pub(crate) fn load_device_filter(program: &[Instruction]) -> io::Result<OwnedFd>
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// `bpf(2)`, `BPF_PROG_ATTACH` of a device filter to a v2 cgroup, beside those that it and its parents have.
+/// `bpf(2)`, `BPF_PROG_ATTACH` of a device filter to a v2 cgroup, in addition to those of the cgroup and its parents.
 pub(crate) fn attach_device_filter(cgroup: impl AsFd, program: impl AsFd) -> io::Result<()> {
     const BPF_PROG_ATTACH: libc::c_int = 8;
     const BPF_CGROUP_DEVICE: u32 = 6;
     const BPF_F_ALLOW_MULTI: u32 = 2;
-    // Target, program, kind of attachment, flags.
+    // Target, program, attach type, flags.
     let attributes: [u32; 4] = [
         cgroup.as_fd().as_raw_fd() as u32,
         program.as_fd().as_raw_fd() as u32,
@@ -339,7 +350,7 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     close_range(first, libc::CLOSE_RANGE_CLOEXEC)
 }
 
-/// Closes every descriptor from `first` on. For the start of a program, before anything owns one.
+/// Closes every descriptor from `first` on. For the start of a program, before anything owns a descriptor.
 pub(crate) fn close_from(first: u32) -> io::Result<()> {
     close_range(first, 0)
 }
@@ -349,15 +360,15 @@ fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) })
 }
 
-/// Gives every signal its default action and unblocks all: what Rust's runtime ignores (SIGPIPE) and what the caller
-/// ignored or blocked would pass through `execve` to the container's program.
+/// Resets every signal to its default action and unblocks all. Ignored signals (Rust's runtime ignores SIGPIPE) and
+/// blocked ones would survive `execve`.
 pub(crate) fn reset_signals() -> io::Result<()> {
     use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
     /// The kernel's `struct sigaction`: default handler, no flags, no restorer, empty mask.
     const DEFAULT: [u64; 4] = [0; 4];
     const SIGNAL_SET_BYTES: usize = 8;
     for signal in 1..=libc::SIGRTMAX() {
-        // By number, for the C library does not touch those that it uses itself (32 and 33).
+        // By number: the C library refuses its internal signals (32 and 33).
         // SAFETY: the kernel reads 32 bytes, which are there; a default action runs no code of ours. That SIGKILL's and
         // SIGSTOP's cannot be set is no loss.
         unsafe {
@@ -373,8 +384,8 @@ pub(crate) fn reset_signals() -> io::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(Into::into)
 }
 
-/// Gives this process an anonymous session keyring of its own (`keyctl(2)`), so that it reaches none of its starter's keys.
-/// A kernel without keyrings has none to leave.
+/// Joins a new anonymous session keyring (`keyctl(2)`), so that the starter's keys are out of reach. A kernel without
+/// keyrings has none to leave.
 pub(crate) fn leave_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
@@ -390,7 +401,7 @@ pub(crate) fn leave_session_keyring() -> io::Result<()> {
     }
 }
 
-/// Which version of Landlock the kernel has (`landlock_create_ruleset(2)`); none where it has not, or it is not active.
+/// The kernel's Landlock ABI version (`landlock_create_ruleset(2)`); none if it is missing or not active.
 pub(crate) fn landlock_version() -> Option<i64> {
     const VERSION: libc::c_uint = 1;
     // SAFETY: with this flag the kernel reads no attributes, and none are passed.
@@ -405,7 +416,7 @@ pub(crate) fn landlock_version() -> Option<i64> {
     (version > 0).then_some(version)
 }
 
-/// A Landlock ruleset that decides about these accesses to files.
+/// Creates a Landlock ruleset that handles these file accesses.
 pub(crate) fn landlock_ruleset(handled: u64) -> io::Result<OwnedFd> {
     // SAFETY: the attributes' first field is all that is passed, by its size.
     let ruleset = unsafe {
@@ -450,14 +461,14 @@ pub(crate) fn landlock_allow(
     })
 }
 
-/// Puts a Landlock ruleset in force for this thread, the only one, and all that come from it.
+/// Applies a Landlock ruleset to this thread, the only one, and its descendants.
 pub(crate) fn landlock_restrict(ruleset: &OwnedFd) -> io::Result<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) })
 }
 
-/// Gives back what this program has needed and needs no longer: free memory of the allocator, what the stack no longer holds, and
-/// the pages of its code, which the kernel reads again as they are executed. `code` is where that is mapped.
+/// Returns memory to the kernel that only the start needed: free heap, unused stack, and code pages, which are read
+/// again when they are executed. `code` is where the code is mapped.
 pub(crate) fn release_memory(code: &[(u64, u64)]) {
     #[cfg(target_env = "gnu")]
     // SAFETY: it gives free memory back to the kernel; whatever is allocated stays as it is.
@@ -481,14 +492,14 @@ pub(crate) fn release_memory(code: &[(u64, u64)]) {
     unsafe { libc::madvise(begin, STACK_BYTES, libc::MADV_DONTNEED) };
 }
 
-/// How much of the stack below the current function is left as it is: ample for all that it calls.
+/// Bytes below the current stack frame that are kept: ample for the calls here.
 const STACK_KEPT_BYTES: usize = 16 << 10;
 
-/// How much below that is given back: more than a start needs.
+/// Bytes below that to return: more than a start needs.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Maps `file` anew in place of a mapping of the same file's same bytes.
-pub(crate) fn map_from(
+/// Maps `file` over a mapping of the same bytes of the same file.
+pub(crate) fn remap_file(
     file: impl AsFd,
     offset: u64,
     (begin, end): (u64, u64),
@@ -510,7 +521,7 @@ pub(crate) fn map_from(
     is_mapped(mapped)
 }
 
-/// Forbids this process to write to what it has relocated.
+/// Makes a mapping read-only.
 pub(crate) fn make_read_only((begin, end): (u64, u64)) -> io::Result<()> {
     let length = (end - begin) as usize;
     // SAFETY: callers name a mapping that nothing writes to any more.
@@ -518,8 +529,8 @@ pub(crate) fn make_read_only((begin, end): (u64, u64)) -> io::Result<()> {
     check(result.into())
 }
 
-/// Puts a copy that is part of no file in place of a mapping. Nothing else may change what is in it meanwhile.
-pub(crate) fn map_from_nowhere((begin, end): (u64, u64), is_writable: bool) -> io::Result<()> {
+/// Replaces a mapping by an anonymous copy. Nothing else may modify its content meanwhile.
+pub(crate) fn map_anonymous_copy((begin, end): (u64, u64), is_writable: bool) -> io::Result<()> {
     let length = (end - begin) as usize;
     let place = begin as *mut libc::c_void;
     let writable = libc::PROT_READ | libc::PROT_WRITE;
@@ -547,28 +558,28 @@ fn is_mapped(address: *mut libc::c_void) -> io::Result<()> {
     Ok(())
 }
 
-/// What the kernel has loaded of this program's file.
+/// Loaded segments of this program.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
     pub(crate) segments: Vec<Segment>,
-    /// Where addresses were relocated in what is only read from then on.
+    /// Address range of relocated read-only data.
     pub(crate) relocated: (u64, u64),
 }
 
-/// One of its segments.
+/// A loaded segment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Segment {
-    /// Of the bytes that are in the file.
+    /// Address range of the bytes that are in the file.
     pub(crate) address: (u64, u64),
     pub(crate) offset: u64,
     pub(crate) is_executable: bool,
     pub(crate) is_writable: bool,
 }
 
-/// By its own program headers (`elf(5)`).
+/// Reads this program's own program headers (`elf(5)`).
 pub(crate) fn loaded() -> Loaded {
     unsafe extern "C" {
-        /// Where the linker has put the file's beginning.
+        /// Start of the file, defined by the linker.
         static __ehdr_start: libc::Elf64_Ehdr;
     }
     // SAFETY: linkers define it as the file's header, which is loaded with the program's headers behind it, and stays.
@@ -597,16 +608,16 @@ pub(crate) fn loaded() -> Loaded {
     }
 }
 
-/// Has `/proc/self/exe` lead to a file (`PR_SET_MM_EXE_FILE` of `prctl(2)`), of whose predecessor nothing may be mapped any more:
-/// EBUSY, which is what is looked at last. CAP_SYS_RESOURCE.
-pub(crate) fn set_program(file: impl AsFd) -> io::Result<()> {
+/// Changes `/proc/self/exe` (`PR_SET_MM_EXE_FILE` of `prctl(2)`). Takes CAP_SYS_RESOURCE. The kernel checks last that
+/// nothing of the previous file is mapped (EBUSY).
+pub(crate) fn set_exe_file(file: impl AsFd) -> io::Result<()> {
     let file = file.as_fd().as_raw_fd();
     // SAFETY: no memory is passed.
     let result = unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_EXE_FILE, file, 0, 0) };
     check(result.into())
 }
 
-/// Where the kernel takes the parts of a process's memory to be: the beginning of its `struct prctl_mm_map`.
+/// Memory layout of a process: the beginning of `struct prctl_mm_map`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct MemoryLayout {
@@ -623,15 +634,16 @@ pub(crate) struct MemoryLayout {
     pub(crate) env_end: u64,
 }
 
-/// Where this process's heap ends.
+/// The current program break.
 fn program_break() -> u64 {
     // SAFETY: no growth is asked for.
     unsafe { libc::sbrk(0) as u64 }
 }
 
-/// The same (`PR_SET_MM_MAP`) with CAP_SYS_ADMIN alone, of kernels with `CONFIG_CHECKPOINT_RESTORE`. `layout` is what the kernel knows
-/// already, but for the heap's end, which is looked up.
-pub(crate) fn set_program_and_layout(file: impl AsFd, layout: &MemoryLayout) -> io::Result<()> {
+/// Like [`set_exe_file`] by `PR_SET_MM_MAP`, which takes only CAP_SYS_ADMIN but a kernel with
+/// `CONFIG_CHECKPOINT_RESTORE`. `layout` repeats what the kernel knows, except for the program break, which is
+/// queried.
+pub(crate) fn set_memory_map(file: impl AsFd, layout: &MemoryLayout) -> io::Result<()> {
     /// The kernel's `struct prctl_mm_map`.
     #[repr(C)]
     struct Map {
@@ -670,7 +682,7 @@ fn check(result: libc::c_long) -> io::Result<()> {
     Ok(())
 }
 
-/// Memory of programs that are linked with musl, whose own allocator would take longer than all the rest of a container's start.
+/// Allocator of programs that are linked with musl, whose own would dominate the start of a container.
 #[cfg(target_env = "musl")]
 mod heap {
     use std::{
@@ -692,7 +704,7 @@ mod heap {
 
     struct Owned {
         heap: Dlmalloc,
-        /// Bytes that are allocated, and most that ever were.
+        /// Bytes allocated now, and at most so far.
         used: usize,
         most: usize,
     }
@@ -746,15 +758,15 @@ mod heap {
     }
 
     const PAGE: usize = 4096;
-    /// Free pieces that are looked for: of these sizes, and so many at most.
+    /// Sizes and number of free pieces to look for.
     const LARGEST: usize = 1024 * PAGE;
     const SMALLEST: usize = 16 * PAGE;
     const PIECES: usize = 64;
-    /// What is worth the search.
+    /// Minimum peak for which the search is worthwhile.
     const MUCH: usize = 512 << 10;
 
-    /// Gives free memory back to the kernel. The heap itself does so with its end alone. What is free between what is in use, whoever
-    /// has it can give back the pages of: so it is taken, largest piece first, and freed again.
+    /// Returns free memory to the kernel. dlmalloc itself returns only the end of the heap. Free pieces in the middle
+    /// are allocated, the largest first, their pages released, and the pieces freed again.
     pub(super) fn trim() {
         let mut owned = HEAP.lock();
         let mut taken = [(null_mut(), 0); PIECES];
@@ -772,7 +784,7 @@ mod heap {
                 // SAFETY: these are whole pages of what was allocated here.
                 unsafe { libc::madvise(piece.cast(), size, libc::MADV_DONTNEED) };
             } else {
-                // It is new: there was none of that size.
+                // Freshly mapped: there was no free piece of this size.
                 size /= 2;
             }
         }

@@ -1,5 +1,5 @@
-//! Containers' cgroups by the systemd driver (`--systemd-cgroup`): systemd makes a transient scope for each, and all that it
-//! does not do itself happens in a cgroup of the container's own below it, which is delegated.
+//! The systemd cgroup driver (`--systemd-cgroup`): systemd creates a transient scope per container. The container's
+//! own cgroup lies below the scope, which is delegated; this runtime sets what systemd does not.
 
 mod bus;
 mod properties;
@@ -15,71 +15,71 @@ use self::{
     wire::Value,
 };
 
-/// The container's own cgroup below its scope. Its limits and device rules are ours: those of the scope systemd writes anew
-/// whenever it likes.
-pub(crate) const BELOW: &str = "container";
+/// The container's own cgroup below its scope. Its limits and device rules belong to this runtime; systemd rewrites
+/// those of the scope at any time.
+pub(crate) const CHILD_CGROUP: &str = "container";
 
-/// Where scopes are that name no slice.
+/// Default slice.
 const DEFAULT_SLICE: &str = "system.slice";
 
-/// The prefix of scopes of containers without a `cgroupsPath`.
+/// Prefix of the scope of a container without a `cgroupsPath`.
 const DEFAULT_PREFIX: &str = "tucano_oci";
 
-/// Longest name of a unit (systemd.unit(5)).
+/// Maximum length of a unit's name (systemd.unit(5)).
 const NAME_LIMIT_BYTES: usize = 255;
 
-/// What systemd answers where a unit is not there, and where one is already.
+/// systemd's errors for a missing and an existing unit.
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 
-/// Why systemd did not do it.
+/// Why systemd did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody to ask.
+    /// systemd is not available.
     #[error(
         "--systemd-cgroup needs systemd, which does not answer here ({detail}): use the cgroupfs driver, without that option"
     )]
     Absent {
-        /// Which sockets were tried.
+        /// The sockets that were tried.
         detail: String,
     },
-    /// Not of the form that the driver takes.
+    /// The path does not have the driver's form.
     #[error(
         "the cgroup path {0:?} is not of the form \"slice:prefix:name\", which --systemd-cgroup needs"
     )]
     BadPath(String),
-    /// A name that no unit can have.
+    /// Not a valid unit name.
     #[error("{0:?} cannot be the name of a {1} of systemd")]
     BadName(String, &'static str),
-    /// The conversation broke off.
+    /// Communication with systemd failed.
     #[error("talking to systemd at {socket}: {source}")]
     Talk {
-        /// Where.
+        /// The socket.
         socket: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// A unit that holds other units only.
+    /// The path names a slice.
     #[error(
         "{0:?} names a slice, which systemd keeps no processes in: end the name in linux.cgroupsPath otherwise, and it is that of a scope"
     )]
     Slice(String),
-    /// It refused.
+    /// systemd refused the request.
     #[error("systemd refused {method}: {message} ({name})")]
     Refused {
-        /// What was asked for.
+        /// The method.
         method: &'static str,
         /// The error's name.
         name: String,
         /// Its text.
         message: String,
     },
-    /// It tried and failed.
+    /// The job failed.
     #[error("systemd's job for {unit} ended with {result:?}: see `systemctl status {unit}`")]
     Job {
         /// The unit.
         unit: String,
-        /// How.
+        /// Its result.
         result: String,
     },
 }
@@ -90,7 +90,7 @@ impl Error {
     }
 }
 
-/// The transient unit that holds a container's cgroup.
+/// The transient scope of a container's cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Scope {
     /// Its name.
@@ -100,7 +100,7 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// The one that `linux.cgroupsPath` names; that of the container's id where it is absent.
+    /// The scope that `linux.cgroupsPath` names; by default named after the container's id.
     pub(crate) fn specified(path: Option<&str>, id: &str) -> Result<Self, Error> {
         let (slice, prefix, name) = match path {
             None | Some("") => (DEFAULT_SLICE, DEFAULT_PREFIX, id),
@@ -121,7 +121,7 @@ impl Scope {
             "" => format!("{name}.scope"),
             prefix => format!("{prefix}-{name}.scope"),
         };
-        // To the drivers of others too, which make no scope then; theirs is for who puts scopes below it.
+        // Other runtimes treat this as a slice without a scope, for callers that create scopes below it.
         if name.ends_with(".slice") {
             return Err(Error::Slice(name.to_owned()));
         }
@@ -138,13 +138,13 @@ impl Scope {
     /// The path of the container's own cgroup, from the top of the hierarchy.
     pub(crate) fn cgroup_path(&self) -> Result<String, Error> {
         Ok(format!(
-            "{}/{}/{BELOW}",
+            "{}/{}/{CHILD_CGROUP}",
             slice_path(&self.slice)?,
             self.unit
         ))
     }
 
-    /// Has systemd make it with this process in it, and waits until that is done.
+    /// Creates the scope with a process in it, and waits until that is done.
     pub(crate) fn start(
         &self,
         id: &str,
@@ -155,7 +155,7 @@ impl Scope {
         let mut bus = Bus::connect()?;
         let properties = self.properties(id, pid, limits, unified);
         match self.try_start(&mut bus, &properties) {
-            // One that failed is kept for people to look at.
+            // A failed scope is kept until it is reset.
             Err(error) if error.is(UNIT_EXISTS) => {
                 drop(bus.call(&Call::new("ResetFailedUnit", "s").text(&self.unit)));
                 self.try_start(&mut bus, &properties)
@@ -181,9 +181,9 @@ impl Scope {
             ("IOAccounting", Value::Flag(true)),
             ("MemoryAccounting", Value::Flag(true)),
             ("TasksAccounting", Value::Flag(true)),
-            // It ends with its container, in whatever order systemd shuts down the rest.
+            // The scope ends with its container, independent of the order of the shutdown.
             ("DefaultDependencies", Value::Flag(false)),
-            // However its last process ends, nothing is left of it.
+            // The scope is removed even if its last process failed.
             ("CollectMode", text("inactive-or-failed")),
         ];
         all.extend(properties::of(limits, unified));
@@ -195,11 +195,11 @@ impl Scope {
             .text(&self.unit)
             .text("replace")
             .properties(properties)
-            .nothing();
+            .empty_array();
         self.do_job(bus, &call)
     }
 
-    /// Tells it of all limits as they are by now.
+    /// Updates the limits of the scope.
     pub(crate) fn update(
         &self,
         limits: Option<&LinuxResources>,
@@ -216,7 +216,7 @@ impl Scope {
         Bus::connect()?.call(&call).map(drop)
     }
 
-    /// Ends it, with all that is in it; one that has ended already, or with its systemd, is fine.
+    /// Stops the scope and everything in it. A scope that has gone, or a systemd that has, is fine.
     pub(crate) fn stop(&self) -> Result<(), Error> {
         let mut bus = match Bus::connect() {
             Err(Error::Absent { .. }) => return Ok(()),
@@ -241,7 +241,7 @@ impl Scope {
     }
 }
 
-/// Whether there is a systemd to ask; why not, otherwise.
+/// Checks whether systemd is available.
 pub(crate) fn check() -> Result<(), Error> {
     Bus::connect().map(drop)
 }
@@ -263,7 +263,7 @@ fn slice_path(slice: &str) -> Result<String, Error> {
     Ok(path)
 }
 
-/// No name of a unit leads elsewhere in the hierarchy.
+/// Accepts names that cannot lead elsewhere in the hierarchy.
 fn is_plain(name: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_.\\-".contains(&byte);
     name.len() <= NAME_LIMIT_BYTES && !name.starts_with('.') && name.bytes().all(good)
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_scope_is_refused() {
+    fn invalid_scope_paths_are_refused() {
         for bad in [
             "/a/b",
             "a.slice:b",

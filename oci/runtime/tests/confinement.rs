@@ -55,7 +55,7 @@ fn outcomes(manner: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn only_its_directory_is_left() {
+fn only_its_directory_is_accessible() {
     if !needs(&[ROOT]) {
         return;
     }
@@ -70,7 +70,7 @@ fn only_its_directory_is_left() {
 }
 
 #[test]
-fn without_it_all_of_that_could_be_done() {
+fn the_unconfined_program_can_do_all_of_that() {
     if !needs(&[ROOT]) {
         return;
     }

@@ -1,7 +1,6 @@
-//! What the two ends of a session tell each other: who wants a command run in a container, and who runs it there. It passes through
-//! agents and controllers as it is.
+//! The protocol of a session: a client has a command run in a container. Controllers and agents forward it unchanged.
 //!
-//! Each frame is a byte that says what it is, the length of what follows as four bytes (the highest first), and that much of it:
+//! Each frame is a byte for its kind, the length of its content as four bytes (big-endian), and the content:
 //!
 //! | from the client | | to the client | |
 //! |---|---|---|---|
@@ -9,19 +8,19 @@
 //! | 4 | the terminal's new size, as JSON | 2 | error output |
 //! | 5 | what to run, as JSON: the first frame | 3 | how it ended, as JSON: the last frame |
 //!
-//! Over HTTP a session begins with `POST`, `Connection: Upgrade` and `Upgrade: tucano-exec`, and the answer 101. Whoever
-//! closes the connection before the end has the command killed.
+//! Over HTTP a session begins with `POST`, `Connection: Upgrade` and `Upgrade: tucano-exec`, and the answer 101. The
+//! command is killed if the client closes the connection before the end.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The protocol's name in `Upgrade`.
 pub const UPGRADE: &str = "tucano-exec";
 
-/// Longest that a frame may be, without its head; a longer one ends the session.
+/// Maximum length of a frame's content; a longer frame ends the session.
 pub const FRAME_BYTES: usize = 64 << 10;
 
-/// Whether a request asks for a session, by the values of its headers.
-pub fn is_asked_for<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> bool {
+/// Whether a request asks for a session, according to its headers.
+pub fn is_upgrade_request<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> bool {
     let says = |name: &str, wanted: &str| {
         let mut words = header(name).unwrap_or_default().split(|byte| *byte == b',');
         words.any(|word| word.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
@@ -32,101 +31,101 @@ pub fn is_asked_for<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> bool {
 /// Kind and length.
 const HEAD_BYTES: usize = 5;
 
-/// Why what came makes no sense.
+/// Why a frame cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A frame of no known kind.
+    /// Unknown kind.
     #[error("a frame of the unknown kind {0}")]
     Kind(u8),
-    /// A frame that is too long.
+    /// The frame is too long.
     #[error("a frame of {0} bytes: at most {FRAME_BYTES} are allowed")]
     Length(usize),
-    /// A frame whose JSON cannot be understood.
+    /// The frame's JSON is invalid.
     #[error("a frame of kind {kind}: {source}")]
     Json {
-        /// Which kind.
+        /// The kind.
         kind: u8,
-        /// What is wrong with it.
+        /// The error.
         source: serde_json::Error,
     },
 }
 
-/// What to run.
+/// The command to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Begin {
-    /// The program, by the container's PATH, and its arguments: at least one.
+    /// Program, resolved by the container's PATH, and arguments; not empty.
     pub command: Vec<String>,
-    /// Whether it gets a terminal, and which.
+    /// The client's terminal; the command runs without one if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Terminal>,
 }
 
-/// A terminal.
+/// The client's terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Terminal {
-    /// What kind of terminal the client has (`TERM`).
+    /// Type of the terminal (`TERM`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How large it is.
+    /// Size of the terminal.
     pub size: Size,
 }
 
-/// How large a terminal is, in characters.
+/// Size of a terminal in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Size {
-    /// Its width.
+    /// Width.
     pub columns: u16,
-    /// Its height.
+    /// Height.
     pub rows: u16,
 }
 
-/// How it ended.
+/// Outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// With this exit code; 128 and the signal's number where a signal ended it.
+    /// Its exit code; 128 plus the signal number if a signal killed it.
     Exited(i32),
     /// It could not be run, for this reason.
     Failed(String),
 }
 
-/// From the client.
+/// Frames of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromClient {
-    /// For its standard input; none: it is at its end.
+    /// Standard input; empty: end of input.
     Input(Vec<u8>),
-    /// The terminal has another size.
+    /// The terminal's new size.
     Resize(Size),
-    /// What to run.
+    /// The command to run.
     Begin(Begin),
 }
 
-/// To the client.
+/// Frames to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToClient {
-    /// From its standard output, or its terminal.
+    /// Standard output, or output of the terminal.
     Output(Vec<u8>),
-    /// From its standard error.
+    /// Standard error.
     ErrorOutput(Vec<u8>),
-    /// How it ended.
+    /// Outcome of the command.
     End(End),
 }
 
-/// Something that is one frame.
+/// A message that is encoded as one frame.
 pub trait Frame: Sized {
-    /// Its kind and what it holds; not longer than [`FRAME_BYTES`].
+    /// Kind and content; the content is not longer than [`FRAME_BYTES`].
     fn parts(&self) -> (u8, Vec<u8>);
 
-    /// Of these parts.
+    /// Decodes a frame.
     ///
     /// # Errors
-    /// An unknown kind, or JSON that cannot be understood.
+    /// An unknown kind, or invalid JSON.
     fn of(kind: u8, content: &[u8]) -> Result<Self, Error>;
 
-    /// As it is sent.
+    /// Encodes the frame.
     fn encode(&self) -> Vec<u8> {
         let (kind, content) = self.parts();
         let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
@@ -185,20 +184,20 @@ fn parse<T: DeserializeOwned>(kind: u8, content: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(content).map_err(|source| Error::Json { kind, source })
 }
 
-/// Finds the frames in what comes, however it is cut.
+/// Splits a byte stream into frames.
 #[derive(Debug, Default)]
 pub struct Decoder(Vec<u8>);
 
 impl Decoder {
-    /// Takes what has come.
+    /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
-    /// The next frame, if all of it has come.
+    /// The next complete frame.
     ///
     /// # Errors
-    /// What came is no frame; then nothing after it can be understood either.
+    /// The bytes are not a frame; the stream cannot be used any further.
     pub fn next_frame<T: Frame>(&mut self) -> Result<Option<T>, Error> {
         let Some((head, rest)) = self.0.split_first_chunk::<HEAD_BYTES>() else {
             return Ok(None);
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_found_however_they_are_cut() {
+    fn frames_are_decoded_from_any_fragmentation() {
         let sent = [
             FromClient::Begin(begin()),
             FromClient::Input(b"ls\n".to_vec()),
@@ -263,7 +262,7 @@ mod tests {
     #[test]
     fn both_headers_are_needed_as_proxies_may_write_them() {
         let asks = |connection: &'static [u8], upgrade: &'static [u8]| {
-            is_asked_for(|name| match name {
+            is_upgrade_request(|name| match name {
                 "connection" => Some(connection),
                 _ => Some(upgrade),
             })
@@ -273,7 +272,7 @@ mod tests {
         assert!(!asks(b"upgrade", b"websocket"));
         assert!(!asks(b"close", UPGRADE.as_bytes()));
         let only_upgrade = |name: &str| (name == "upgrade").then_some(UPGRADE.as_bytes());
-        assert!(!is_asked_for(only_upgrade));
+        assert!(!is_upgrade_request(only_upgrade));
     }
 
     #[test]
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_told() {
+    fn invalid_frames_are_errors() {
         let told = |bytes: &[u8]| {
             let mut decoder = Decoder::default();
             decoder.push(bytes);

@@ -1,4 +1,4 @@
-//! What of a specification this runtime cannot apply, found before anything is: a container never has half of what it asked for.
+//! Checks a configuration before anything is applied, so that a container never gets half of what it asks for.
 
 use std::collections::BTreeSet;
 
@@ -18,14 +18,15 @@ use crate::container::{
 /// Clocks that a time namespace can shift (time_namespaces(7)).
 const CLOCKS: [&str; 2] = ["monotonic", "boottime"];
 
-/// Why the configuration (`text` is its JSON) is not applied.
+/// Returns why the configuration cannot be applied. `text` is its JSON.
 pub(super) fn check(spec: &Spec, text: &[u8]) -> Result<(), String> {
     let version = spec.version();
     if !version.starts_with("1.") {
         return Err(format!("ociVersion {version:?} is not supported: 1.x is"));
     }
-    let foreign: Foreign = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    if let Some(name) = foreign.given() {
+    let unsupported: UnsupportedFields =
+        serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if let Some(name) = unsupported.first_present() {
         return Err(format!("{name} is not supported by this runtime"));
     }
     if spec.linux().is_none() {
@@ -49,43 +50,43 @@ pub(super) fn check(spec: &Spec, text: &[u8]) -> Result<(), String> {
     }
     let mut mounts = spec.mounts().iter().flatten();
     mounts.try_for_each(|mount| check_mount(spec, mount))?;
-    // Without one it can be created, and never started.
+    // A container without a process can be created but not started.
     spec.process().as_ref().map_or(Ok(()), check_process)
 }
 
-/// Places of the configuration that must be empty: absent, null, zero, false or without content.
+/// Fields that this runtime does not support. They must be absent, null, zero, false or empty.
 #[derive(Deserialize)]
-struct Foreign {
+struct UnsupportedFields {
     solaris: Option<Value>,
     windows: Option<Value>,
     vm: Option<Value>,
     zos: Option<Value>,
-    linux: Option<ForeignLinux>,
+    linux: Option<UnsupportedLinux>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ForeignLinux {
+struct UnsupportedLinux {
     intel_rdt: Option<Value>,
     net_devices: Option<Value>,
-    resources: Option<ForeignResources>,
+    resources: Option<UnsupportedResources>,
 }
 
 #[derive(Deserialize)]
-struct ForeignResources {
+struct UnsupportedResources {
     #[serde(rename = "blockIO")]
-    block_io: Option<ForeignBlockIo>,
+    block_io: Option<UnsupportedBlockIo>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ForeignBlockIo {
+struct UnsupportedBlockIo {
     leaf_weight: Option<Value>,
 }
 
-impl Foreign {
-    /// The name of one that is not empty.
-    fn given(self) -> Option<&'static str> {
+impl UnsupportedFields {
+    /// The name of the first field that is not empty.
+    fn first_present(self) -> Option<&'static str> {
         let linux = self.linux.unwrap_or_default();
         let block_io = linux.resources.and_then(|resources| resources.block_io);
         let places = [
@@ -100,12 +101,12 @@ impl Foreign {
                 block_io.and_then(|block_io| block_io.leaf_weight),
             ),
         ];
-        let given = |(name, value): (_, Option<Value>)| (!is_empty(&value?)).then_some(name);
-        places.into_iter().find_map(given)
+        let present = |(name, value): (_, Option<Value>)| (!is_empty(&value?)).then_some(name);
+        places.into_iter().find_map(present)
     }
 }
 
-/// Shared with `exec`, whose process has the same form.
+/// Checks a `process` object; also used by `exec`.
 pub(super) fn check_process(process: &Process) -> Result<(), String> {
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err("process.args is empty: it names the program".into());
@@ -132,7 +133,7 @@ pub(super) fn is_bind(mount: &Mount) -> bool {
     Options::parse(mount).bind
 }
 
-/// Objects of empty values are empty too: Docker writes every limit that it does not set.
+/// Docker writes every limit, unset ones as empty values, so an object of empty values is empty.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -223,7 +224,7 @@ fn check_hooks(spec: &Spec) -> Result<(), String> {
         let mut env = hook.env().iter().flatten();
         if let Some(entry) = env.find(|entry| !entry.contains('=')) {
             return Err(format!(
-                "the hook {path} has {entry:?} in env, which is no NAME=value"
+                "the hook {path} has {entry:?} in env, which is not of the form NAME=value"
             ));
         }
     }
@@ -258,7 +259,7 @@ fn check_mount(spec: &Spec, mount: &Mount) -> Result<(), String> {
     if let Some((name, _)) = options.data.iter().find(|(name, _)| name == "copy-symlink") {
         return refused(name, "");
     }
-    if options.copies_up && mount.typ().as_deref() != Some("tmpfs") {
+    if options.copy_up && mount.typ().as_deref() != Some("tmpfs") {
         return refused("tmpcopyup", ": it is of type tmpfs only");
     }
     if options.id_map.is_none() {
@@ -280,7 +281,7 @@ fn check_mount(spec: &Spec, mount: &Mount) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// A small valid configuration with one place of it replaced.
+    /// Checks a small valid configuration with one field replaced.
     fn checked(pointer: &str, value: Value) -> Result<(), String> {
         let mut config = serde_json::json!({
             "ociVersion": "1.0.2", "root": {"path": "rootfs"},
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_refused_by_name_and_empty_is_fine() {
+    fn unsupported_fields_are_refused_unless_empty() {
         checked(
             "/linux/resources",
             serde_json::json!({"blockIO": {"weight": 0}}),

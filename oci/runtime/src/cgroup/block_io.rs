@@ -1,4 +1,4 @@
-//! Limits of block devices (OCI runtime specification, "Block IO"): bytes and operations per second, and weights.
+//! Limits of block devices (OCI runtime specification, "Block IO"): bandwidth, operations per second, and weights.
 
 use std::{fs, path::Path};
 
@@ -6,19 +6,19 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 
 use super::{Cgroup, Error, limits::required};
 
-const WHAT: &str = "the limits of block devices";
+const LIMIT_NAME: &str = "the limits of block devices";
 
-/// A file of the cgroup and a line for it: the kernel takes one device a time.
+/// A file of the cgroup and a line to write. The kernel accepts one device per write.
 type Line = (&'static str, String);
 
-/// v1's file of a limit, v2's word for it in `io.max`, and where the specification has it.
+/// The v1 file of a limit, its key in v2's `io.max`, and the devices it applies to.
 struct Throttle<'a> {
     file: &'static str,
-    word: &'static str,
+    key: &'static str,
     devices: Option<&'a Vec<LinuxThrottleDevice>>,
 }
 
-/// Sets what is given.
+/// Sets the limits that are present.
 pub(super) fn set(cgroup: &Cgroup, io: &LinuxBlockIo) -> Result<(), Error> {
     let v2 = cgroup.is_unified();
     let directory = required(cgroup, "blkio")?;
@@ -35,11 +35,7 @@ pub(super) fn set(cgroup: &Cgroup, io: &LinuxBlockIo) -> Result<(), Error> {
 }
 
 fn throttles(io: &LinuxBlockIo) -> [Throttle<'_>; 4] {
-    let throttle = |file, word, devices| Throttle {
-        file,
-        word,
-        devices,
-    };
+    let throttle = |file, key, devices| Throttle { file, key, devices };
     [
         throttle(
             "blkio.throttle.read_bps_device",
@@ -65,19 +61,20 @@ fn throttles(io: &LinuxBlockIo) -> [Throttle<'_>; 4] {
 }
 
 impl Throttle<'_> {
-    /// A rate of 0 is none.
+    /// A rate of 0 means unlimited.
     fn line(&self, device: &LinuxThrottleDevice, v2: bool) -> Line {
         let (major, minor, rate) = (device.major(), device.minor(), device.rate());
         match (v2, rate) {
             (false, rate) => (self.file, format!("{major}:{minor} {rate}")),
-            (true, 0) => ("io.max", format!("{major}:{minor} {}=max", self.word)),
-            (true, rate) => ("io.max", format!("{major}:{minor} {}={rate}", self.word)),
+            (true, 0) => ("io.max", format!("{major}:{minor} {}=max", self.key)),
+            (true, rate) => ("io.max", format!("{major}:{minor} {}={rate}", self.key)),
         }
     }
 }
 
-/// The files for weights, in the order of preference: most kernels have none, for they come with a scheduler (BFQ) or a cost
-/// model. Whether a file's scale is v2's own (1..=10000), instead of the specification's (10..=1000).
+/// Files for weights, in order of preference. Most kernels have none: they come with the BFQ scheduler or a cost
+/// model. The last field tells whether the file uses v2's scale (1..=10000) instead of the specification's
+/// (10..=1000).
 const WEIGHTS: [(&str, &str, bool); 4] = [
     ("blkio.bfq.weight", "blkio.bfq.weight_device", false),
     ("blkio.weight", "blkio.weight_device", false),
@@ -96,7 +93,7 @@ fn weights(io: &LinuxBlockIo, directory: &Path) -> Result<Vec<Line>, Error> {
     }
     let there = |(file, _, _): &&(&str, _, _)| directory.join(file).exists();
     let (file, device_file, scaled) = WEIGHTS.iter().find(there).ok_or_else(|| Error::Limit {
-        what: WHAT,
+        what: LIMIT_NAME,
         path: directory.to_owned(),
         reason: "this kernel has no weights for block devices (no file io.weight, io.bfq.weight or blkio.weight)".into(),
     })?;
@@ -115,7 +112,7 @@ fn weights(io: &LinuxBlockIo, directory: &Path) -> Result<Vec<Line>, Error> {
     Ok(general.into_iter().chain(devices).collect())
 }
 
-/// The specification's weight (10..=1000) on v2's scale (1..=10000).
+/// Converts a weight of the specification (10..=1000) to v2's scale (1..=10000).
 fn scale(weight: u16) -> u32 {
     1 + (u32::from(weight).clamp(10, 1000) - 10) * 9999 / 990
 }
@@ -123,7 +120,7 @@ fn scale(weight: u16) -> u32 {
 fn write(directory: &Path, file: &str, line: &str) -> Result<(), Error> {
     let path = directory.join(file);
     fs::write(&path, line).map_err(|source| Error::Limit {
-        what: WHAT,
+        what: LIMIT_NAME,
         path,
         reason: format!("{line:?}: {source}"),
     })
@@ -191,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_go_where_the_kernel_has_them_on_its_scale() {
+    fn weights_use_the_files_and_scale_of_the_kernel() {
         let directory = tempfile::tempdir().unwrap();
         let error = weights(&section(), directory.path()).unwrap_err();
         assert!(error.to_string().contains("io.weight"), "{error}");

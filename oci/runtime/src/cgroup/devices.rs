@@ -1,5 +1,5 @@
-//! Which devices a container may use (OCI runtime specification, "Allowed Device list"): rules in their order, of which the
-//! last that speaks of a device and a kind of access decides on it; what no rule speaks of is denied.
+//! Device access rules (OCI runtime specification, "Allowed Device list"). The last rule that matches a device and an
+//! access type decides; without a match, access is denied.
 
 use std::{
     fs::File,
@@ -14,8 +14,8 @@ use rustix::fs::{Mode, OFlags, open};
 use super::{Cgroup, Error, filter};
 use crate::sys;
 
-/// Devices that every container may use: `(major, minor)`; none of them reaches the host.
-/// null, zero, full, random, urandom, tty, ptmx, and all of devpts.
+/// Devices that every container may use, as `(major, minor)`. None of them reaches the host: null, zero, full, random,
+/// urandom, tty, ptmx, and all of devpts.
 const DEFAULT: [(u32, Option<u32>); 8] = [
     (1, Some(3)),
     (1, Some(5)),
@@ -27,12 +27,12 @@ const DEFAULT: [(u32, Option<u32>); 8] = [
     (136, None),
 ];
 
-/// What the specification has as a wildcard, beside a number that is left out.
+/// The specification's wildcard; leaving a number out means the same.
 const ANY: i64 = -1;
 
-const WHAT: &str = "the device rules";
+const LIMIT_NAME: &str = "the device rules";
 
-/// One rule; a field without a value speaks of every one.
+/// A rule. A field without a value matches everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) allow: bool,
@@ -43,7 +43,7 @@ pub(super) struct Rule {
 }
 
 /// Denies everything.
-const NOTHING: Rule = Rule {
+const DENY_ALL: Rule = Rule {
     allow: false,
     kind: None,
     major: None,
@@ -51,14 +51,14 @@ const NOTHING: Rule = Rule {
     access: Access::ALL,
 };
 
-/// A kind of device, numbered as in `<linux/bpf.h>`, `BPF_DEVCG_DEV_*`.
+/// Device type, with the values of `BPF_DEVCG_DEV_*` in `<linux/bpf.h>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Block = 1,
     Character = 2,
 }
 
-/// Kinds of access, as bits of `<linux/bpf.h>`, `BPF_DEVCG_ACC_*`.
+/// Access types, with the bits of `BPF_DEVCG_ACC_*` in `<linux/bpf.h>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Access(pub(super) u32);
 
@@ -91,7 +91,7 @@ impl Rule {
             LinuxDeviceType::A => None,
             LinuxDeviceType::B => Some(Kind::Block),
             LinuxDeviceType::C | LinuxDeviceType::U => Some(Kind::Character),
-            LinuxDeviceType::P => return Err("a pipe (type p) is no device".into()),
+            LinuxDeviceType::P => return Err("type p is a pipe, not a device".into()),
         };
         Ok(Self {
             allow: wanted.allow(),
@@ -105,7 +105,7 @@ impl Rule {
         })
     }
 
-    fn is_about_everything(&self) -> bool {
+    fn matches_everything(&self) -> bool {
         self.kind.is_none()
             && self.major.is_none()
             && self.minor.is_none()
@@ -118,11 +118,11 @@ fn number(value: Option<i64>) -> Result<Option<u32>, String> {
         None | Some(ANY) => Ok(None),
         Some(value) => u32::try_from(value)
             .map(Some)
-            .map_err(|_| format!("{value} is no device number")),
+            .map_err(|_| format!("{value} is not a device number")),
     }
 }
 
-/// Puts the rules in force, and behind them those for the devices that every container has.
+/// Installs the rules, followed by those for the default devices.
 pub(super) fn set(cgroup: &Cgroup, wanted: &[LinuxDeviceCgroup]) -> Result<(), Error> {
     let Some(directory) = cgroup.directory("devices") else {
         return Ok(());
@@ -132,20 +132,20 @@ pub(super) fn set(cgroup: &Cgroup, wanted: &[LinuxDeviceCgroup]) -> Result<(), E
     if cgroup.is_unified() {
         return attach(directory, &rules, !wanted.is_empty());
     }
-    // v1 begins with what the parent has.
-    let all = iter::once(&NOTHING).chain(&rules);
+    // A v1 cgroup starts with its parent's rules.
+    let all = iter::once(&DENY_ALL).chain(&rules);
     write(directory, all).map_err(refused)
 }
 
 fn refusal(directory: &Path, reason: String) -> Error {
     Error::Limit {
-        what: WHAT,
+        what: LIMIT_NAME,
         path: directory.to_owned(),
         reason,
     }
 }
 
-/// Whether this kernel keeps v2 cgroups to device rules; why not, otherwise.
+/// Checks whether the kernel supports device rules on v2.
 pub(super) fn try_filter() -> io::Result<()> {
     sys::load_device_filter(&filter::program(&[])).map(drop)
 }
@@ -163,11 +163,11 @@ fn complete(wanted: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>, String> {
     Ok(rules)
 }
 
-/// Rules of v2 are a program that the kernel asks; it lives as long as the cgroup.
+/// On v2 the rules are a BPF program that is attached to the cgroup and lives as long as it.
 fn attach(directory: &Path, rules: &[Rule], is_asked_for: bool) -> Result<(), Error> {
     let refused = |source: io::Error| refusal(directory, source.to_string());
     let program = match sys::load_device_filter(&filter::program(rules)) {
-        // Sandboxes have no CAP_MKNOD: without a filter, too, there is no device in them but the default ones.
+        // Sandboxes have no CAP_MKNOD, so that they have only the default devices even without a filter.
         Err(error) if is_missing(&error) && !is_asked_for => return Ok(()),
         other => other.map_err(refused)?,
     };
@@ -176,7 +176,7 @@ fn attach(directory: &Path, rules: &[Rule], is_asked_for: bool) -> Result<(), Er
     sys::attach_device_filter(&cgroup, &program).map_err(refused)
 }
 
-/// How kernels without this kind of program, without programs, or with a guard before them say so (bpf(2)).
+/// Errors of kernels without this program type, without BPF, or with a policy against it (bpf(2)).
 fn is_missing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -184,7 +184,7 @@ fn is_missing(error: &io::Error) -> bool {
     )
 }
 
-/// Writes rules to v1's two files, one at a time, as the kernel takes them.
+/// Writes rules to the two v1 files, one per write as the kernel requires.
 fn write<'a>(directory: &Path, rules: impl Iterator<Item = &'a Rule>) -> Result<(), String> {
     let open = |name: &str| {
         let file = File::options().write(true).open(directory.join(name));
@@ -201,12 +201,12 @@ fn write<'a>(directory: &Path, rules: impl Iterator<Item = &'a Rule>) -> Result<
     Ok(())
 }
 
-/// v1's `a` speaks of everything, whatever else stands beside it: a rule about less becomes one for each kind.
+/// v1's type `a` ignores the other fields, so a narrower rule is written once per device type.
 fn lines(rule: &Rule) -> Vec<String> {
     let kinds: &[char] = match rule.kind {
         Some(Kind::Block) => &['b'],
         Some(Kind::Character) => &['c'],
-        None if rule.is_about_everything() => &['a'],
+        None if rule.matches_everything() => &['a'],
         None => &['b', 'c'],
     };
     let number = |part: Option<u32>| part.map_or("*".to_owned(), |number| number.to_string());
@@ -229,19 +229,19 @@ mod tests {
     }
 
     #[test]
-    fn v1_is_told_as_its_files_take_it() {
-        assert_eq!(lines(&NOTHING), ["a *:* mrw"]);
+    fn rules_are_written_in_v1s_format() {
+        assert_eq!(lines(&DENY_ALL), ["a *:* mrw"]);
         let some = Rule {
             allow: true,
             major: Some(8),
             access: Access(2),
-            ..NOTHING
+            ..DENY_ALL
         };
         assert_eq!(lines(&some), ["b 8:* r", "c 8:* r"]);
     }
 
     #[test]
-    fn a_rule_says_what_the_specification_says() {
+    fn rules_are_parsed_as_specified() {
         let found = rules(serde_json::json!([
             {"allow": false, "access": "rwm"},
             {"allow": true, "type": "b", "major": 8, "minor": -1, "access": "wr"},
@@ -253,12 +253,12 @@ mod tests {
             minor: None,
             access: Access(6),
         };
-        assert_eq!(found.unwrap(), [NOTHING, disks]);
-        assert!(NOTHING.is_about_everything() && !disks.is_about_everything());
+        assert_eq!(found.unwrap(), [DENY_ALL, disks]);
+        assert!(DENY_ALL.matches_everything() && !disks.matches_everything());
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_values_are_refused() {
         for (bad, reason) in [
             (serde_json::json!({"allow": true, "access": "rx"}), "\"rx\""),
             (serde_json::json!({"allow": true, "access": ""}), "\"\""),

@@ -1,13 +1,14 @@
-//! Device rules as a program of eBPF, which is how v2 has them: the kernel runs it for each access to a device by a process of
-//! the cgroup, and allows what it answers 1 to (kernel documentation, "cgroup-v2", "Device controller").
+//! Compiles device rules to an eBPF program, which is how v2 implements them: the kernel runs it for each device
+//! access of the cgroup's processes and allows the access if it returns 1 (kernel documentation, "cgroup-v2", "Device
+//! controller").
 //!
-//! The program goes through the rules from the last to the first with the kinds of access that are still undecided: a rule
-//! that allows takes its kinds away, until none is left; one that denies any of them is the end.
+//! The program evaluates the rules from the last to the first and tracks the access types that are still undecided. A
+//! rule that allows removes its types, until none is left; a rule that denies any of them ends the evaluation.
 
 use super::devices::{Kind, Rule};
 use crate::sys::Instruction;
 
-/// Registers: the answer; what the kernel passes; then what this program keeps there.
+/// Registers: the return value, the context, and the program's variables.
 const ANSWER: u8 = 0;
 const CONTEXT: u8 = 1;
 const KIND: u8 = 2;
@@ -15,13 +16,13 @@ const UNDECIDED: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
 
-/// `struct bpf_cgroup_dev_ctx`: the access in the upper half of a word and the kind in the lower, then major and minor number.
+/// `struct bpf_cgroup_dev_ctx`: access in the upper and type in the lower half of a word, then major and minor number.
 const ACCESS_AND_KIND_OFFSET: i16 = 0;
 const MAJOR_OFFSET: i16 = 4;
 const MINOR_OFFSET: i16 = 8;
 
-/// Codes of instructions (`<linux/bpf_common.h>`, `<linux/bpf.h>`): on 32 bits, but for the jumps, whose operands are then
-/// positive. A device number has at most 20.
+/// Opcodes (`<linux/bpf_common.h>`, `<linux/bpf.h>`), 32-bit except for the jumps, whose operands are positive then: a
+/// device number has at most 20 bits.
 const LOAD_WORD: u8 = 0x61;
 const MOVE: u8 = 0xb4;
 const AND: u8 = 0x54;
@@ -31,7 +32,7 @@ const JUMP_IF_ANY_BIT: u8 = 0x45;
 const JUMP: u8 = 0x05;
 const EXIT: u8 = 0x95;
 
-/// The program that decides as these rules do.
+/// Compiles the rules.
 pub(super) fn program(rules: &[Rule]) -> Vec<Instruction> {
     let mut program = vec![
         load(UNDECIDED, ACCESS_AND_KIND_OFFSET),
@@ -41,13 +42,13 @@ pub(super) fn program(rules: &[Rule]) -> Vec<Instruction> {
         load(MAJOR, MAJOR_OFFSET),
         load(MINOR, MINOR_OFFSET),
     ];
-    program.extend(rules.iter().rev().flat_map(consider));
+    program.extend(rules.iter().rev().flat_map(compile_rule));
     program.extend(answer(false));
     program
 }
 
-/// One rule: its conditions, each of which jumps behind it where it does not hold, and what it decides.
-fn consider(rule: &Rule) -> Vec<Instruction> {
+/// Compiles one rule: conditions that jump behind it if they do not hold, then its decision.
+fn compile_rule(rule: &Rule) -> Vec<Instruction> {
     let conditions: Vec<_> = [
         (KIND, rule.kind.map(|kind: Kind| kind as u32)),
         (MAJOR, rule.major),
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
     use crate::cgroup::devices::Access;
 
-    /// An access to a device.
+    /// A device access.
     #[derive(Debug, Clone, Copy)]
     struct Request {
         kind: u32,
@@ -131,7 +132,7 @@ mod tests {
         minor: u32,
     }
 
-    /// What the kernel's interpreter does with the instructions that are used here.
+    /// Interprets the instructions that are used here.
     fn run(program: &[Instruction], request: Request) -> u32 {
         let context = [
             request.access << 16 | request.kind,
@@ -182,7 +183,7 @@ mod tests {
         panic!("it does not end: {program:?}");
     }
 
-    /// What the rules mean, said otherwise: for each kind of access, the last rule about it.
+    /// Reference implementation: the last matching rule decides, for each access type.
     fn meaning(rules: &[Rule], request: Request) -> bool {
         let speaks = |rule: &Rule| {
             rule.kind.is_none_or(|kind| kind as u32 == request.kind)
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_decides_as_the_rules_mean() {
+    fn the_program_matches_the_reference() {
         let (rules, requests) = (every_rule(), every_request());
         for first in &rules {
             for second in &rules {
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_third_rule_takes_back_what_the_second_gave_of_the_first() {
+    fn later_rules_override_earlier_ones() {
         let rule = |allow, minor, access| Rule {
             allow,
             kind: Some(Kind::Character),

@@ -1,4 +1,4 @@
-//! Limits of a cgroup, set through cgroups-rs's controllers on directories that exist already.
+//! Sets limits through the controllers of cgroups-rs, on directories that exist.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::{Cgroup, Error, block_io, settings};
 
-/// Sets the limits that are given: all but the device rules.
-pub(super) fn set_numbers(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
+/// Sets every limit that is present, except for the device rules.
+pub(super) fn set_all(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
     if let Some(memory) = resources.memory() {
         set_memory(cgroup, memory)?;
     }
@@ -29,7 +29,7 @@ fn set_memory(cgroup: &Cgroup, memory: &LinuxMemory) -> Result<(), Error> {
     let v2 = cgroup.is_unified();
     let controller = MemController::new(directory.to_owned(), directory.to_owned(), v2);
     let refused = refusal("the memory limit", directory);
-    // Zero is what callers write that do not mean any.
+    // Callers write zero for a limit that they do not set.
     let given = |limit: Option<i64>| limit.filter(|limit| *limit != 0);
     if let Some(limit) = given(memory.limit()) {
         controller.set_limit(limit).map_err(&refused)?;
@@ -39,12 +39,12 @@ fn set_memory(cgroup: &Cgroup, memory: &LinuxMemory) -> Result<(), Error> {
     }
     let (name, swap) = match (v2, given(memory.swap()), given(memory.limit())) {
         (false, swap, _) => ("memory.memsw.limit_in_bytes", swap),
-        // The specification counts memory and swap together, as v1 does; v2 counts swap alone.
+        // The specification counts memory and swap together, like v1; v2 counts swap alone.
         (true, Some(both), Some(limit)) if both >= limit => ("memory.swap.max", Some(both - limit)),
         (true, swap, _) => ("memory.swap.max", swap.filter(|both| *both < 0)),
     };
     match swap {
-        // A kernel that does not account for swap cannot limit it.
+        // A kernel without swap accounting cannot limit swap.
         Some(swap) if directory.join(name).exists() => {
             controller.set_memswap_limit(swap).map_err(&refused)
         }
@@ -66,7 +66,7 @@ fn set_cpu(cgroup: &Cgroup, cpu: &LinuxCpu) -> Result<(), Error> {
         cpu.period().filter(|period| *period != 0),
     );
     if quota.is_some() || period.is_some() {
-        // The period first: a quota is checked against it.
+        // The period first: the kernel checks the quota against it.
         controller
             .set_cfs_quota_and_period(None, period)
             .and_then(|()| controller.set_cfs_quota_and_period(quota, period))
@@ -75,7 +75,7 @@ fn set_cpu(cgroup: &Cgroup, cpu: &LinuxCpu) -> Result<(), Error> {
     Ok(())
 }
 
-/// v1's shares (2..=262144, usually 1024) on v2's scale (1..=10000, usually 100).
+/// Converts v1 shares (2..=262144, default 1024) to a v2 weight (1..=10000, default 100).
 pub(crate) fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }

@@ -1,5 +1,5 @@
-//! Limits that are numbers in files: cpuset, huge pages, rdma, network classes, and what else of cpu and memory the libraries
-//! of the other limits do not write. Which file holds what is decided without touching any.
+//! Limits that are plain values in files: cpuset, huge pages, rdma, network classes, and the parts of cpu and memory
+//! that cgroups-rs does not cover. The mapping to files is pure.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxNetwork, LinuxRdma, LinuxRes
 
 use super::{Cgroup, Error};
 
-/// Controllers that the `unified` map may name files of: what begins with `cgroup.` moves processes and the like.
+/// Controllers whose files the `unified` map may name. Files of `cgroup.` itself move processes and the like.
 const UNIFIED: [&str; 8] = [
     "cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma",
 ];
@@ -20,13 +20,13 @@ struct Setting {
     value: String,
 }
 
-/// Controllers beyond those that every container is under, which these limits need.
+/// Controllers beyond the usual ones that these limits need.
 pub(super) fn controllers(resources: Option<&LinuxResources>) -> Vec<&'static str> {
     const USUAL: [&str; 5] = ["cpu", "io", "memory", "pids", ""];
     let Some(resources) = resources else {
         return Vec::new();
     };
-    // Those that v2 lacks have no file there, and are refused when it comes to that.
+    // A controller that v2 lacks has no file there and is refused when its limit is applied.
     let of_v1 = settings(resources, false).unwrap_or_default();
     let of_v2 = settings(resources, true).unwrap_or_default();
     let mut names: Vec<_> = of_v1
@@ -40,7 +40,7 @@ pub(super) fn controllers(resources: Option<&LinuxResources>) -> Vec<&'static st
     names
 }
 
-/// Writes them all. To be called before a process is in the cgroup: one of v1's cpuset takes none before it has CPUs.
+/// Writes every setting. Called before the cgroup has processes: a v1 cpuset accepts none until it has CPUs.
 pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
     let unified = cgroup.is_unified();
     let all = settings(resources, unified).map_err(|reason| Error::Limit {
@@ -61,7 +61,7 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
     Ok(())
 }
 
-/// Gives a new cpuset of v1, which begins without any, the CPUs and memory nodes of those above it.
+/// Copies the CPUs and memory nodes of the parent to a new v1 cpuset, which starts empty.
 pub(super) fn inherit_cpuset(directory: &Path) -> Result<(), Error> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
         inherit(directory, name)?;
@@ -113,7 +113,7 @@ fn settings(resources: &LinuxResources, unified: bool) -> Result<Vec<Setting>, S
             if unified { "max" } else { "limit_in_bytes" },
         );
         if size.contains('/') {
-            return Err(format!("{size:?} is no size of huge pages"));
+            return Err(format!("{size:?} is not a size of huge pages"));
         }
         let file = format!("hugetlb.{size}.{suffix}");
         add("hugetlb", file, limited(limit.limit(), unified));
@@ -134,7 +134,7 @@ fn settings(resources: &LinuxResources, unified: bool) -> Result<Vec<Setting>, S
 
 type Files = Vec<(&'static str, &'static str, String)>;
 
-/// What `cpu` holds beside shares, quota and period.
+/// Fields of `cpu` other than shares, quota and period.
 fn of_cpu(cpu: &LinuxCpu, unified: bool) -> Result<Files, String> {
     let mut files = Vec::new();
     let text = |list: &Option<String>| list.clone().filter(|list| !list.is_empty());
@@ -159,7 +159,7 @@ fn of_cpu(cpu: &LinuxCpu, unified: bool) -> Result<Files, String> {
     Ok(files)
 }
 
-/// What `memory` holds beside limit, reservation and swap. Zero is what callers write that do not mean any.
+/// Fields of `memory` other than limit, reservation and swap. Callers write zero for a limit that they do not set.
 #[allow(deprecated, reason = "specifications still have them")]
 fn of_memory(memory: &LinuxMemory, unified: bool) -> Result<Vec<(&'static str, String)>, String> {
     if memory.kernel().is_some_and(|limit| limit > 0) {
@@ -168,7 +168,7 @@ fn of_memory(memory: &LinuxMemory, unified: bool) -> Result<Vec<(&'static str, S
         );
     }
     let tcp = memory.kernel_tcp().filter(|limit| *limit != 0);
-    // All bits set is Docker's way to say that nothing is asked for.
+    // Docker writes all bits set for a value that is not set.
     let swappiness = memory.swappiness().filter(|value| *value != u64::MAX);
     let no_killer = memory.disable_oom_killer() == Some(true);
     let has_tcp = tcp.is_some_and(|limit| limit > 0);
@@ -226,7 +226,9 @@ fn of_unified(file: &str, unified: bool) -> Result<&'static str, String> {
     UNIFIED
         .into_iter()
         .find(|known| Some(*known) == controller && !file.contains('/'))
-        .ok_or_else(|| format!("`unified` names {file:?}, which is no file of a controller"))
+        .ok_or_else(|| {
+            format!("`unified` names {file:?}, which is not a file of a known controller")
+        })
 }
 
 #[cfg(test)]
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_v1_alone_has_is_refused_on_v2() {
+    fn v1_only_limits_are_refused_on_v2() {
         for (text, file) in [
             (r#"{"network":{"classID":7}}"#, "net_cls.classid=7"),
             (
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_cpuset_has_what_is_above_it() {
+    fn a_new_cpuset_inherits_from_its_parent() {
         let top = tempfile::tempdir().unwrap();
         let below = top.path().join("a/b");
         fs::create_dir_all(&below).unwrap();

@@ -1,34 +1,34 @@
-//! What a cgroup counts, read from its own files: cgroups-rs reads 0 for much of it on v2.
+//! Counters of a cgroup, read from its files: cgroups-rs returns 0 for many of them on v2.
 
 use std::{fs, path::Path};
 
 use super::{Cgroup, Error};
 
-/// From here on a v1 limit means none (the kernel rounds the largest number down to pages).
+/// v1 limits from here on mean unlimited (the kernel rounds the largest number down to pages).
 const UNLIMITED_BYTES: u64 = 1 << 62;
 
-/// What a cgroup counts; a number that the kernel does not tell, and a limit that is not set, is 0.
+/// Counters of a cgroup. A counter that the kernel does not have, and a limit that is not set, is 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// CPU time used, in microseconds.
+    /// CPU time in microseconds.
     pub cpu_usage_us: u64,
-    /// Scheduling periods in which it was throttled.
+    /// Periods in which the cgroup was throttled.
     pub throttled_periods: u64,
-    /// Time for which it was throttled, in microseconds.
+    /// Time for which the cgroup was throttled, in microseconds.
     pub throttled_us: u64,
-    /// Memory in use, in bytes.
+    /// Memory usage in bytes.
     pub memory_current: u64,
-    /// Most memory ever in use, in bytes.
+    /// Peak memory usage in bytes.
     pub memory_peak: u64,
-    /// Memory limit, in bytes.
+    /// Memory limit in bytes.
     pub memory_limit: u64,
-    /// How often the kernel killed in it for lack of memory.
+    /// Number of OOM kills.
     pub oom_kills: u64,
-    /// Processes and threads.
+    /// Number of processes and threads.
     pub pids_current: u64,
-    /// Most processes and threads that may exist.
+    /// Limit of processes and threads.
     pub pids_limit: u64,
-    /// How often a fork was refused because of that limit.
+    /// Number of forks that failed because of that limit.
     pub pids_refused: u64,
     /// Bytes read from block devices.
     pub io_read_bytes: u64,
@@ -36,7 +36,7 @@ pub struct Stats {
     pub io_write_bytes: u64,
 }
 
-/// Reads them. An error only where the cgroup is not there at all.
+/// Reads the counters. Fails only if the cgroup does not exist.
 pub(super) fn read(cgroup: &Cgroup) -> Result<Stats, Error> {
     let pids = Files(cgroup.directory("pids"));
     if let Some(directory) = pids.0 {

@@ -1,23 +1,24 @@
-//! Other limits for a cgroup that holds processes.
+//! Changes the limits of a cgroup that holds processes.
 
 use std::{fs, path::Path};
 
 use oci_spec::runtime::{LinuxMemory, LinuxResources};
 
-use super::{Cgroup, Error, limits, own, settings};
+use super::{Cgroup, Error, hierarchy, limits, settings};
 
 impl Cgroup {
-    /// Sets the limits that are given and leaves the others; device rules stay as they are. Its processes are moved under the
-    /// controllers that it was not under so far. [`Self::check_memory`] comes before it.
+    /// Sets the limits that are present and keeps the others; the device rules stay. Moves the processes under
+    /// controllers that were not in use so far. Call [`Self::check_memory`] first.
     pub(crate) fn update(&mut self, limits: &LinuxResources) -> Result<(), Error> {
         if let Some(memory) = limits.memory() {
-            self.make_room_for_swap(memory)?;
+            self.raise_swap_limit(memory)?;
         }
         self.add_controllers(&settings::controllers(Some(limits)))?;
-        limits::set_numbers(self, limits)
+        limits::set_all(self, limits)
     }
 
-    /// Where that is asked for, memory that is in use is not taken away: the kernel would kill for it.
+    /// With `checkBeforeUpdate`, refuses a memory limit below the current usage: the kernel would kill processes for
+    /// it.
     pub(crate) fn check_memory(&self, memory: &LinuxMemory) -> Result<(), Error> {
         let limit = memory.limit().and_then(|limit| u64::try_from(limit).ok());
         let limit = limit.filter(|limit| *limit > 0);
@@ -35,8 +36,8 @@ impl Cgroup {
         })
     }
 
-    /// v1 wants the limit of memory and swap together to be the larger one at each moment: it is raised first.
-    fn make_room_for_swap(&self, memory: &LinuxMemory) -> Result<(), Error> {
+    /// v1 requires the limit of memory and swap to be the larger one at all times, so it is raised first.
+    fn raise_swap_limit(&self, memory: &LinuxMemory) -> Result<(), Error> {
         const NAME: &str = "memory.memsw.limit_in_bytes";
         let directory = limits::required(self, "memory")?;
         let file = directory.join(NAME);
@@ -62,7 +63,7 @@ impl Cgroup {
         if self.is_unified() {
             let directory = limits::required(self, "")?.to_owned();
             return match directory.parent().filter(|_| !more.is_empty()) {
-                Some(parent) => own::enable_all(parent, more),
+                Some(parent) => hierarchy::enable_all(parent, more),
                 None => Ok(()),
             };
         }
@@ -76,7 +77,7 @@ impl Cgroup {
 
     fn add_controller(&mut self, controller: &str) -> Result<(), Error> {
         let like = limits::required(self, "pids")?;
-        let Some(directory) = own::same_place(controller, "pids", like)? else {
+        let Some(directory) = hierarchy::same_place(controller, "pids", like)? else {
             return Err(Error::NoHierarchy {
                 detail: format!("there is no {controller} controller for the limit asked for"),
             });
@@ -95,7 +96,7 @@ impl Cgroup {
 
 fn join(directory: &Path, pid: i32) -> Result<(), Error> {
     match fs::write(directory.join("cgroup.procs"), pid.to_string()) {
-        // It has ended meanwhile.
+        // The process has exited meanwhile.
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         other => other.map_err(|source| Error::Join {
             pid,

@@ -1,4 +1,5 @@
-//! `/dev`: the default devices and links (OCI runtime specification, "Default Devices"), and the specification's own.
+//! `/dev`: the default devices and links (OCI runtime specification, "Default Devices"), and those of the
+//! specification.
 
 use std::{io, os::fd::OwnedFd, path::Path};
 
@@ -9,13 +10,13 @@ use rustix::{
 };
 
 use super::{
-    inside::{Links, Root, open_below},
     mounts::links,
-    userns::Ids,
+    resolve::{Root, Symlinks, open_below},
+    userns::IdMappings,
 };
 use crate::channel::{Failure, Step};
 
-/// Name in `/dev`, major and minor number: all stateless, none reaches the host.
+/// Name in `/dev`, major and minor number. All are stateless and none reaches the host.
 const DEFAULT: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -33,9 +34,9 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Makes them all, owned by the container's root.
-pub(crate) fn make(root: &Root, ids: &Ids, own: &[LinuxDevice]) -> Result<(), Failure> {
-    let directory = root.directory(Path::new("/dev"), Links::Refused);
+/// Creates the devices and links, owned by the container's root.
+pub(crate) fn make(root: &Root, ids: &IdMappings, own: &[LinuxDevice]) -> Result<(), Failure> {
+    let directory = root.directory(Path::new("/dev"), Symlinks::Refuse);
     let directory = directory.step("making /dev")?;
     for (name, major, minor) in DEFAULT {
         let device = Device {
@@ -59,7 +60,7 @@ pub(crate) fn make(root: &Root, ids: &Ids, own: &[LinuxDevice]) -> Result<(), Fa
     })
 }
 
-fn make_own(root: &Root, ids: &Ids, wanted: &LinuxDevice) -> Result<(), Failure> {
+fn make_own(root: &Root, ids: &IdMappings, wanted: &LinuxDevice) -> Result<(), Failure> {
     let step = format!("making the device {}", wanted.path().display());
     let (parent, name) = root
         .parent(wanted.path(), links(wanted.path()))
@@ -67,7 +68,7 @@ fn make_own(root: &Root, ids: &Ids, wanted: &LinuxDevice) -> Result<(), Failure>
     Device::of(wanted, name, ids)?.make(&parent).step(&step)
 }
 
-/// Whom this process's new files belong to.
+/// Owner of files that this process creates.
 const OWN: (u32, u32) = (0, 0);
 
 struct Device<'a> {
@@ -79,12 +80,14 @@ struct Device<'a> {
 }
 
 impl<'a> Device<'a> {
-    fn of(wanted: &LinuxDevice, name: &'a Path, ids: &Ids) -> Result<Self, Failure> {
+    fn of(wanted: &LinuxDevice, name: &'a Path, ids: &IdMappings) -> Result<Self, Failure> {
         let kind = match wanted.typ() {
             LinuxDeviceType::B => FileType::BlockDevice,
             LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
             LinuxDeviceType::P => FileType::Fifo,
-            LinuxDeviceType::A => return Err(Failure::new("devices", "type `a` is no device")),
+            LinuxDeviceType::A => {
+                return Err(Failure::new("devices", "type `a` is not a device type"));
+            }
         };
         let owner = ids
             .host_uid(wanted.uid().unwrap_or(0))
@@ -92,7 +95,7 @@ impl<'a> Device<'a> {
             .ok_or("the owner is not mapped")
             .step("devices")?;
         let number = |value: i64| match kind {
-            // A pipe has none, whatever the specification says.
+            // A pipe has no device number.
             FileType::Fifo => Ok(0),
             _ => u32::try_from(value).step("device number"),
         };
@@ -105,7 +108,7 @@ impl<'a> Device<'a> {
         })
     }
 
-    /// Makes it in this directory. One that is there already stays, if it is the same.
+    /// Creates the device in a directory. An existing node stays if it is the same device.
     fn make(&self, parent: &OwnedFd) -> io::Result<()> {
         let mode = Mode::from(self.mode);
         match rustix::fs::mknodat(parent, self.name, self.kind, mode, self.number) {
@@ -115,10 +118,10 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// By a descriptor: what has its name may be something else by now.
+    /// Works on a descriptor: the name may refer to something else by now.
     fn check_and_give_away(&self, parent: &OwnedFd) -> io::Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
-        let made = open_below(parent, self.name, flags, Links::Refused)?;
+        let made = open_below(parent, self.name, flags, Symlinks::Refuse)?;
         let found = rustix::fs::fstat(&made)?;
         if FileType::from_raw_mode(found.st_mode) != self.kind || found.st_rdev != self.number {
             return Err(io::Error::other("something else is there already"));

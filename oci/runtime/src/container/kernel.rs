@@ -1,4 +1,4 @@
-//! What the kernel keeps for each namespace or process beside files: names, sysctls, resource limits, OOM score.
+//! Per-namespace and per-process kernel settings: host name, sysctls, resource limits, OOM score.
 
 use std::{fs, io, os::unix::fs::MetadataExt};
 
@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit};
 use super::namespaces::lists;
 use crate::channel::{Failure, Step};
 
-/// Sysctls outside of `net.` that belong to a namespace (ipc): all others would change the host.
+/// Sysctls other than `net.` that are per namespace (ipc). All others would change the host.
 const NAMESPACED: [&str; 9] = [
     "kernel.msgmax",
     "kernel.msgmnb",
@@ -21,7 +21,7 @@ const NAMESPACED: [&str; 9] = [
     "fs.mqueue.",
 ];
 
-/// Names of the UTS namespace. Only called in one of its own.
+/// Sets the names of the UTS namespace, if it is a new one.
 pub(crate) fn set_names(spec: &Spec) -> Result<(), Failure> {
     if !lists(spec, LinuxNamespaceType::Uts) {
         return Ok(());
@@ -35,8 +35,9 @@ pub(crate) fn set_names(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sysctls, written through the host's `/proc`, which the image cannot have touched: which namespace they are of is
-/// decided by who writes. Called before the root is changed. `host_network` is the inode of the supervisor's namespace.
+/// Writes sysctls through the host's `/proc`, which the image cannot have tampered with: the writer's namespaces
+/// decide which ones are changed. Called before the root is changed. `host_network` is the inode of the starter's
+/// network namespace.
 pub(crate) fn set_sysctls(spec: &Spec, host_network: u64) -> Result<(), Failure> {
     let sysctls = spec
         .linux()
@@ -76,12 +77,12 @@ fn check(spec: &Spec, name: &str, host_network: u64) -> Result<(), String> {
     Err("it would change the host: it is not of a namespace of the container's".into())
 }
 
-/// Identity of this process's network namespace.
+/// Inode of this process's network namespace.
 pub(crate) fn network_inode() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/net")?.ino())
 }
 
-/// How soon the kernel kills it for lack of memory. Lowering needs CAP_SYS_RESOURCE; a host that refuses is no reason not to run.
+/// Sets the OOM score. Lowering it takes CAP_SYS_RESOURCE; a host that forbids it does not fail the start.
 pub(crate) fn set_oom_score(process: &Process) -> Result<(), Failure> {
     let Some(score) = process.oom_score_adj() else {
         return Ok(());
@@ -92,7 +93,7 @@ pub(crate) fn set_oom_score(process: &Process) -> Result<(), Failure> {
     }
 }
 
-/// Resource limits.
+/// Sets the resource limits.
 pub(crate) fn set_limits(process: &Process) -> Result<(), Failure> {
     for limit in process.rlimits().iter().flatten() {
         let value = |number: u64| (number != u64::MAX).then_some(number);
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_lowering_of_the_oom_score_is_no_failure() {
+    fn a_refused_oom_score_does_not_fail_the_start() {
         let process: Process =
             serde_json::from_str(r#"{"cwd":"/","user":{"uid":0,"gid":0},"args":["x"]}"#).unwrap();
         set_oom_score(&process).unwrap();

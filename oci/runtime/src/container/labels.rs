@@ -1,5 +1,5 @@
-//! What a Linux security module knows a container by: AppArmor the profile of its process, SELinux the label of that and of its
-//! mounts. See `docs/decisions/0076-profiles-and-labels.md`.
+//! Labels of Linux security modules: AppArmor profiles of processes, SELinux labels of processes and mounts. See
+//! `docs/decisions/0076-profiles-and-labels.md`.
 
 use std::{fs, io, os::fd::OwnedFd, path::Path};
 
@@ -15,65 +15,65 @@ use crate::channel::{Failure, Step};
 const APPARMOR: &str = "AppArmor profile";
 const SELINUX: &str = "SELinux label";
 
-/// Says whether AppArmor is active.
+/// Whether AppArmor is active.
 const APPARMOR_STATE: &str = "/sys/module/apparmor/parameters/enabled";
 
-/// Where SELinux is told of, if it is active.
+/// Mount point of selinuxfs, if SELinux is active.
 const SELINUX_FS: &str = "/sys/fs/selinux";
 
-/// What that is known by (`SELINUX_MAGIC` of linux/magic.h).
+/// Magic number of selinuxfs (`SELINUX_MAGIC` in linux/magic.h).
 const SELINUX_MAGIC: FsWord = 0xf97c_ff8c;
 
-/// What AppArmor calls a process without a profile.
+/// The name of AppArmor's absence of a profile.
 const UNCONFINED: &str = "unconfined";
 
-/// What the kernel knows of a thread for security modules; those of AppArmor itself are newer than those of any module.
-const OF_APPARMOR: [&str; 2] = ["thread-self/attr/apparmor/exec", "thread-self/attr/exec"];
-const OF_PROGRAM: [&str; 1] = ["thread-self/attr/exec"];
-const OF_KEYS: [&str; 1] = ["thread-self/attr/keycreate"];
+/// Attribute files of a thread; AppArmor's own directory is newer than the shared one.
+const APPARMOR_EXEC: [&str; 2] = ["thread-self/attr/apparmor/exec", "thread-self/attr/exec"];
+const EXEC: [&str; 1] = ["thread-self/attr/exec"];
+const KEYCREATE: [&str; 1] = ["thread-self/attr/keycreate"];
 
-/// File systems whose files the policy labels.
+/// File systems whose files are labelled by the policy.
 const LABELLED_BY_POLICY: [&str; 2] = ["proc", "sysfs"];
 
-/// One of which there is one for each namespace, before anyone mounts it: nobody can say then how it is labelled.
-const MADE_BEFORE: &str = "mqueue";
+/// Exists once per IPC namespace, before it is mounted: mount options cannot label it.
+const PER_NAMESPACE: &str = "mqueue";
 
-/// What a mount's own options may say of labels.
+/// Mount options that set labels.
 const CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
 
-/// Whether this host can give a process what it asks for.
+/// Checks whether the host can apply the labels of a process.
 pub(crate) fn check_process(process: &Process) -> Result<(), String> {
-    let wanted = Wanted::by(process);
-    profile(wanted.profile, has_apparmor)?;
-    label("process.selinuxLabel", wanted.label, has_selinux).map(drop)
+    let requested = RequestedLabels::of(process);
+    profile(requested.profile, has_apparmor)?;
+    label("process.selinuxLabel", requested.label, has_selinux).map(drop)
 }
 
-/// Whether this host can give a container's mounts their label.
+/// Checks whether the host can apply the mount label.
 pub(crate) fn check_mounts(spec: &Spec) -> Result<(), String> {
     label("linux.mountLabel", of_mounts(spec), has_selinux).map(drop)
 }
 
-/// The label of a container's mounts; empty where there is none.
+/// The mount label of a specification; empty if there is none.
 pub(crate) fn of_mounts(spec: &Spec) -> &str {
     let linux = spec.linux().as_ref();
     let label = linux.and_then(|linux| linux.mount_label().as_deref());
     label.unwrap_or_default()
 }
 
-/// The option that gives a file system this label, if it takes one and none is among its options.
+/// The option that labels a file system, if it accepts one and its options do not set one already.
 pub(crate) fn option<'a>(
     label: &'a str,
     kind: &str,
     given: impl IntoIterator<Item = &'a str>,
 ) -> Option<(&'static str, Option<&'a str>)> {
-    let is_told = given.into_iter().any(|name| CONTEXTS.contains(&name));
-    let takes = kind != MADE_BEFORE && !LABELLED_BY_POLICY.contains(&kind);
-    (takes && !label.is_empty() && !is_told).then_some(("context", Some(label)))
+    let is_set = given.into_iter().any(|name| CONTEXTS.contains(&name));
+    let takes = kind != PER_NAMESPACE && !LABELLED_BY_POLICY.contains(&kind);
+    (takes && !label.is_empty() && !is_set).then_some(("context", Some(label)))
 }
 
-/// Labels the root of a file system that takes no option for it. A policy that labels it otherwise has the last word.
+/// Labels the root of a file system that accepts no label option. The policy may override it.
 pub(crate) fn mark(tree: &OwnedFd, label: &str, kind: &str) -> io::Result<()> {
-    if label.is_empty() || kind != MADE_BEFORE {
+    if label.is_empty() || kind != PER_NAMESPACE {
         return Ok(());
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -85,22 +85,22 @@ pub(crate) fn mark(tree: &OwnedFd, label: &str, kind: &str) -> io::Result<()> {
     }
 }
 
-/// What a process asks for.
+/// The labels that a process asks for.
 #[derive(Debug, Clone, Copy, Default)]
-struct Wanted<'a> {
+struct RequestedLabels<'a> {
     profile: &'a str,
     label: &'a str,
 }
 
-impl<'a> Wanted<'a> {
-    fn by(process: &'a Process) -> Self {
+impl<'a> RequestedLabels<'a> {
+    fn of(process: &'a Process) -> Self {
         Self {
             profile: process.apparmor_profile().as_deref().unwrap_or_default(),
             label: process.selinux_label().as_deref().unwrap_or_default(),
         }
     }
 
-    /// What it does not ask for, as another does.
+    /// Fills in missing labels from another process.
     fn or(self, other: Self) -> Self {
         let either = |own: &'a str, other| if own.is_empty() { other } else { own };
         Self {
@@ -110,13 +110,13 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// What AppArmor is told for a profile. Pure: `is_active` tells of the host, and is only asked where that matters.
+/// The value for AppArmor's exec attribute. Pure: `is_active` is only called if the result depends on it.
 fn profile(name: &str, is_active: impl FnOnce() -> bool) -> Result<Option<String>, String> {
     match name {
         "" => Ok(None),
-        _ if name.contains('\0') => Err(format!("process.apparmorProfile {name:?} is no name")),
+        _ if name.contains('\0') => Err(format!("process.apparmorProfile {name:?} is not a name")),
         _ if is_active() => Ok(Some(format!("exec {name}"))),
-        // So is every process where there is no AppArmor.
+        // Without AppArmor every process is unconfined.
         UNCONFINED => Ok(None),
         _ => Err(format!(
             "process.apparmorProfile is {name:?}, but AppArmor is not active on this host: leave it out, or boot with apparmor=1"
@@ -124,7 +124,7 @@ fn profile(name: &str, is_active: impl FnOnce() -> bool) -> Result<Option<String
     }
 }
 
-/// What SELinux is told for a label. Pure, as [`profile`] is.
+/// The value of an SELinux label. Pure, like [`profile`].
 fn label(
     field: &str,
     label: &str,
@@ -132,7 +132,7 @@ fn label(
 ) -> Result<Option<String>, String> {
     match label {
         "" => Ok(None),
-        _ if label.contains('\0') => Err(format!("{field} {label:?} is no label")),
+        _ if label.contains('\0') => Err(format!("{field} {label:?} is not a label")),
         _ if is_active() => Ok(Some(label.to_owned())),
         _ => Err(format!(
             "{field} is {label:?}, but SELinux is not active on this host: leave it out, or enable SELinux"
@@ -148,72 +148,74 @@ fn has_selinux() -> bool {
     statfs(SELINUX_FS).is_ok_and(|found| found.f_type == SELINUX_MAGIC)
 }
 
-/// What is said of this thread, once it is time. Opened while `/proc` is the host's: what the container shows there could be
-/// anything, and what is written to it could end up anywhere (CVE-2025-52881).
+/// Opened attribute files of this thread and the values to write. They are opened through the host's `/proc`: the
+/// container's could be anything, and a write to it could end up anywhere (CVE-2025-52881).
 #[derive(Debug, Default)]
 pub(crate) struct Labels {
-    profile: Option<Said>,
-    program: Option<Said>,
-    keys: Option<Said>,
+    profile: Option<AttributeWrite>,
+    program: Option<AttributeWrite>,
+    keys: Option<AttributeWrite>,
 }
 
 impl Labels {
-    /// Those that a process asks for, or else the container that it joins. Does nothing where none is asked for.
+    /// Opens the files for the labels of a process, or else those of the container that it joins. Does nothing without
+    /// labels.
     pub(crate) fn open(process: &Process, container: &Spec, keys: bool) -> Result<Self, Failure> {
-        let own = container.process().as_ref().map(Wanted::by);
-        let wanted = Wanted::by(process).or(own.unwrap_or_default());
-        let profile = profile(wanted.profile, has_apparmor).step(APPARMOR)?;
-        let label = label("process.selinuxLabel", wanted.label, has_selinux).step(SELINUX)?;
+        let own = container.process().as_ref().map(RequestedLabels::of);
+        let requested = RequestedLabels::of(process).or(own.unwrap_or_default());
+        let profile = profile(requested.profile, has_apparmor).step(APPARMOR)?;
+        let label = label("process.selinuxLabel", requested.label, has_selinux).step(SELINUX)?;
         if profile.is_none() && label.is_none() {
             return Ok(Self::default());
         }
         let proc = Proc::open().step("/proc")?;
         let opened = |paths: &[&str], text: Option<&String>| {
-            text.map(|text| Said::open(&proc, paths, text)).transpose()
+            text.map(|text| AttributeWrite::open(&proc, paths, text))
+                .transpose()
         };
         Ok(Self {
-            profile: opened(&OF_APPARMOR, profile.as_ref()).step(APPARMOR)?,
-            program: opened(&OF_PROGRAM, label.as_ref()).step(SELINUX)?,
-            keys: opened(&OF_KEYS, label.as_ref().filter(|_| keys)).step(SELINUX)?,
+            profile: opened(&APPARMOR_EXEC, profile.as_ref()).step(APPARMOR)?,
+            program: opened(&EXEC, label.as_ref()).step(SELINUX)?,
+            keys: opened(&KEYCREATE, label.as_ref().filter(|_| keys)).step(SELINUX)?,
         })
     }
 
-    /// Makes a key ring, which gets the label too.
-    pub(crate) fn of_keys(
+    /// Creates a keyring with the process's label.
+    pub(crate) fn create_keyring(
         &self,
         make: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let Some(keys) = &self.keys else {
             return make();
         };
-        keys.say().step(SELINUX)?;
+        keys.write().step(SELINUX)?;
         make()?;
-        // What the program makes is its own.
-        keys.take_back().step(SELINUX)
+        // Keys that the program creates are its own.
+        keys.reset().step(SELINUX)
     }
 
-    /// Has the next program be under them. While this process has all that it may do: without it, AppArmor may add to the
-    /// profile what confines those who have not.
-    pub(crate) fn of_program(&self) -> Result<(), Failure> {
+    /// Applies the labels to the next `execve`. Called while this process has all capabilities: AppArmor may otherwise
+    /// stack the profile onto that of a confined caller.
+    pub(crate) fn apply_to_exec(&self) -> Result<(), Failure> {
         if let Some(profile) = &self.profile {
-            profile.say().step(APPARMOR)?;
+            profile.write().step(APPARMOR)?;
         }
         if let Some(program) = &self.program {
-            program.say().step(SELINUX)?;
+            program.write().step(SELINUX)?;
         }
         Ok(())
     }
 }
 
-/// A file of the kernel's, and what is written to it.
+/// An attribute file and its value.
 #[derive(Debug)]
-struct Said {
+struct AttributeWrite {
     file: OwnedFd,
     text: String,
 }
 
-impl Said {
-    /// The first of these paths that is there.
+impl AttributeWrite {
+    /// Opens the first of these paths that exists.
     fn open(proc: &Proc, paths: &[&str], text: &str) -> io::Result<Self> {
         let mut opened = Err(Errno::NOENT.into());
         for path in paths {
@@ -226,28 +228,28 @@ impl Said {
         opened.map(|file| Self { file, text })
     }
 
-    /// At once: the kernel takes what comes in a second write for another word.
-    fn say(&self) -> Result<(), String> {
+    /// Writes the value at once: the kernel treats each write as a value of its own.
+    fn write(&self) -> Result<(), String> {
         match rustix::io::write(&self.file, self.text.as_bytes()) {
             Ok(written) if written == self.text.len() => Ok(()),
-            Ok(_) => Err(self.why(&io::ErrorKind::InvalidInput.into())),
-            Err(errno) => Err(self.why(&errno.into())),
+            Ok(_) => Err(self.explain(&io::ErrorKind::InvalidInput.into())),
+            Err(errno) => Err(self.explain(&errno.into())),
         }
     }
 
-    /// The kernel's word of an error, and what it means here.
-    fn why(&self, error: &io::Error) -> String {
+    /// Explains an error of the kernel.
+    fn explain(&self, error: &io::Error) -> String {
         let name = self.text.trim_start_matches("exec ");
         match error.raw_os_error() {
             Some(libc::ENOENT) => format!(
                 "process.apparmorProfile {name:?} is not loaded: load it by apparmor_parser(8), or name one that is"
             ),
-            Some(libc::EINVAL) => format!("{name:?} means nothing to the policy of this host"),
+            Some(libc::EINVAL) => format!("{name:?} is unknown to the policy of this host"),
             _ => format!("{name:?}: {error}"),
         }
     }
 
-    fn take_back(&self) -> io::Result<()> {
+    fn reset(&self) -> io::Result<()> {
         Ok(rustix::io::write(&self.file, b"\n").map(drop)?)
     }
 }
@@ -259,7 +261,7 @@ mod tests {
     const NEVER: fn() -> bool = || unreachable!("nothing depends on the host");
 
     #[test]
-    fn what_is_not_asked_for_costs_no_look_at_the_host() {
+    fn without_labels_the_host_is_not_inspected() {
         assert_eq!(profile("", NEVER), Ok(None));
         assert_eq!(label("x", "", NEVER), Ok(None));
     }
@@ -269,7 +271,7 @@ mod tests {
         let applied = |name: &str, active| profile(name, move || active);
         let exec = |name: &str| Ok(Some(format!("exec {name}")));
         assert_eq!(applied("docker-default", true), exec("docker-default"));
-        // Whoever starts it may be confined.
+        // The starter itself may be confined.
         assert_eq!(applied(UNCONFINED, true), exec(UNCONFINED));
         assert_eq!(applied(UNCONFINED, false), Ok(None));
         let refused = applied("docker-default", false).unwrap_err();
@@ -288,12 +290,12 @@ mod tests {
     }
 
     #[test]
-    fn a_process_without_its_own_has_the_containers() {
-        let own = Wanted {
+    fn an_exec_inherits_the_containers_labels() {
+        let own = RequestedLabels {
             profile: "a",
             label: "",
         };
-        let container = Wanted {
+        let container = RequestedLabels {
             profile: "b",
             label: "l",
         };
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn file_systems_with_labels_of_their_own_are_given_none() {
+    fn file_systems_with_their_own_labels_get_no_option() {
         let none: [&str; 0] = [];
         assert_eq!(option("l", "tmpfs", none), Some(("context", Some("l"))));
         assert_eq!(option("", "tmpfs", none), None);

@@ -1,6 +1,6 @@
-//! Landlock (landlock(7)), where the kernel has it: a second lock on what capabilities, mounts and the filter keep out already.
-//! Whatever becomes of those, a process of a sandbox makes no device node, changes no mount, and looks into no process that is
-//! not of its own start: not into one that an `exec` brings in, either.
+//! Landlock (landlock(7)), where the kernel has it, as a second line of defence behind capabilities, mounts and
+//! seccomp: a sandboxed process cannot create device nodes, change mounts, or inspect processes outside of its own
+//! domain, such as those of an `exec`.
 
 use std::{
     fs::{File, OpenOptions},
@@ -13,16 +13,16 @@ use crate::{
     sys,
 };
 
-/// Renaming between directories can be allowed since this version of the interface, and is denied by older ones.
+/// First ABI version that can allow renames between directories; older ones forbid them.
 const OLDEST: i64 = 2;
 
-/// LANDLOCK_ACCESS_FS_MAKE_CHAR and _MAKE_BLOCK, which are allowed nowhere.
+/// LANDLOCK_ACCESS_FS_MAKE_CHAR and _MAKE_BLOCK, allowed nowhere.
 const MAKE_DEVICES: u64 = 1 << 6 | 1 << 11;
 
-/// LANDLOCK_ACCESS_FS_REFER, which is denied unless it is allowed.
+/// LANDLOCK_ACCESS_FS_REFER, denied unless allowed.
 const REFER: u64 = 1 << 13;
 
-/// Confines this process and all that come from it. To be called with no_new_privs set.
+/// Confines this process and its descendants. Requires no_new_privs.
 pub(crate) fn confine() -> Result<(), Failure> {
     if is_active() {
         return restrict().step("landlock");
@@ -30,21 +30,20 @@ pub(crate) fn confine() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether the kernel has it, in a version that can be used.
+/// Whether the kernel supports Landlock in a usable version.
 pub(crate) fn is_active() -> bool {
     sys::landlock_version().is_some_and(|version| version >= OLDEST)
 }
 
-/// All accesses that this process may ever need beneath its root, which is a directory for it alone: everything but
-/// executing files. LANDLOCK_ACCESS_FS_WRITE_FILE to _REFER, and _TRUNCATE (1 << 14) and _IOCTL_DEV (1 << 15) where they
-/// are known.
+/// Every access that this process may need beneath its private root: everything but execution.
+/// LANDLOCK_ACCESS_FS_WRITE_FILE to _REFER, and _TRUNCATE (1 << 14) and _IOCTL_DEV (1 << 15) where they are known.
 const EXECUTE: u64 = 1;
 const UP_TO_REFER: u64 = (1 << 14) - 1;
 const TRUNCATE: (i64, u64) = (3, 1 << 14);
 const IOCTL_DEVICE: (i64, u64) = (5, 1 << 15);
 
-/// Confines this process, with no_new_privs set, to the files beneath its root, which it may change but neither execute nor
-/// control as devices; whether the kernel can.
+/// Confines this process to the files beneath its root, which it may change but neither execute nor control as
+/// devices. Requires no_new_privs. Returns whether the kernel supports it.
 pub(crate) fn confine_to_root() -> io::Result<bool> {
     let Some(version) = sys::landlock_version().filter(|version| *version >= OLDEST) else {
         return Ok(false);

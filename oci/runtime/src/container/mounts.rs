@@ -1,8 +1,8 @@
-//! The specification's mounts, each made detached and then put onto a descriptor of its target: no path of an untrusted
-//! image is ever followed by a mount.
+//! The specification's mounts. Each is created detached and then attached to a descriptor of its target, so that no
+//! path of an untrusted image is resolved by mount(2).
 
 mod copy_up;
-mod cover;
+mod masks;
 pub(crate) mod options;
 
 use std::{
@@ -18,13 +18,13 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
-pub(crate) use self::cover::Covers;
+pub(crate) use self::masks::Masks;
 use self::options::Options;
 use super::{
-    inside::{Links, Root},
     labels,
+    resolve::{Root, Symlinks},
     rootfs::clone_tree,
-    userns::{Ids, UserNamespace},
+    userns::{IdMappings, UserNamespace},
 };
 use crate::{
     cgroup::Cgroup,
@@ -32,7 +32,7 @@ use crate::{
     sys::{self, MountAttributes},
 };
 
-/// A new file system that is not mounted anywhere yet.
+/// Creates a file system that is not mounted anywhere yet.
 pub(crate) fn detached(
     kind: &str,
     options: &[(&str, Option<&str>)],
@@ -41,7 +41,7 @@ pub(crate) fn detached(
     detached_from(Path::new(kind), kind, options, attributes)
 }
 
-/// The same with a source: a device, or what it is called in the list of mounts.
+/// Like [`detached`], with a source: a device, or the name shown in the list of mounts.
 fn detached_from(
     source: &Path,
     kind: &str,
@@ -65,18 +65,18 @@ fn detached_from(
     )?)
 }
 
-/// Puts a detached mount onto what `target` refers to.
+/// Attaches a detached mount to the target.
 pub(crate) fn attach(tree: &impl AsFd, target: &impl AsFd) -> io::Result<()> {
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(tree.as_fd(), "", target.as_fd(), "", empty)?)
 }
 
-/// Sources of bind mounts, by the mount's place in the specification.
+/// Source mounts by the index of the mount in the specification.
 pub(crate) type Sources = BTreeMap<usize, OwnedFd>;
 
-/// Takes the sources of mounts that share their events with the host. To be called before this namespace's mounts are made
-/// private, after which no copy of them would be the host's peer.
-pub(crate) fn take_shared(spec: &Spec) -> Result<Sources, Failure> {
+/// Clones the sources of mounts with shared or slave propagation. Called before this namespace's mounts are mounted
+/// private: a later clone would not be a peer of the host's mount.
+pub(crate) fn clone_shared_sources(spec: &Spec) -> Result<Sources, Failure> {
     let mut sources = Sources::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let options = Options::parse(mount);
@@ -87,69 +87,70 @@ pub(crate) fn take_shared(spec: &Spec) -> Result<Sources, Failure> {
     Ok(sources)
 }
 
-/// Whether who makes this mount is in the container's cgroup first: it shows that, or takes as much memory as it likes.
+/// Whether the process must be in the container's cgroup before this mount: the mount shows the cgroup, or uses memory
+/// that must be accounted to it.
 pub(crate) fn needs_cgroup(mount: &Mount) -> bool {
-    mount.typ().as_deref().is_some_and(is_cgroup) || Options::parse(mount).copies_up
+    mount.typ().as_deref().is_some_and(is_cgroup) || Options::parse(mount).copy_up
 }
 
 fn is_cgroup(kind: &str) -> bool {
     matches!(kind, "cgroup" | "cgroup2")
 }
 
-fn source(wanted: &Mount, options: &Options) -> Result<OwnedFd, Failure> {
-    let source = wanted.source().as_ref().ok_or("it has no source");
+fn source(mount: &Mount, options: &Options) -> Result<OwnedFd, Failure> {
+    let source = mount.source().as_ref().ok_or("it has no source");
     clone_tree(source.step("bind")?, options.recursive)
 }
 
-/// File systems that are mounted, and where. Whoever wants something in one begins at the mount itself, not at its name, which
-/// somebody may since have given to something else.
-pub(crate) type Made = Vec<(PathBuf, OwnedFd)>;
+/// File systems that have been mounted and their targets. Later lookups start at the mount itself: its path may refer
+/// to something else by then.
+pub(crate) type MountedFileSystems = Vec<(PathBuf, OwnedFd)>;
 
-/// Where the specification's mounts go.
+/// Performs the specification's mounts.
 pub(crate) struct Mounter<'a> {
     pub(crate) root: &'a Root,
-    pub(crate) ids: &'a Ids,
+    pub(crate) ids: &'a IdMappings,
     pub(crate) cgroup: &'a Cgroup,
-    /// The container's user namespace, which an `idmap` without mappings of its own means.
+    /// The container's user namespace, used by `idmap` without mappings of its own.
     pub(crate) namespace: Option<&'a UserNamespace>,
     /// User namespaces of mounts that have mappings of their own.
     pub(crate) id_maps: &'a Sources,
-    /// What SELinux is to call the files of those that have no labels of their own; empty: as its policy does.
+    /// SELinux label for file systems without labels of their own; empty: the policy's default.
     pub(crate) label: &'a str,
-    /// Sources that were taken already.
-    pub(crate) taken: Sources,
-    /// The file systems made so far.
-    pub(crate) made: Made,
+    /// Sources that were cloned earlier.
+    pub(crate) shared_sources: Sources,
+    /// File systems mounted so far.
+    pub(crate) mounted: MountedFileSystems,
 }
 
 impl Mounter<'_> {
-    /// Makes one of them, the one at this place in the specification.
-    pub(crate) fn mount(&mut self, index: usize, wanted: &Mount) -> Result<(), Failure> {
-        let options = Options::parse(wanted);
-        let path = wanted.destination().as_path();
-        let kind = wanted.typ().as_deref().unwrap_or("none");
+    /// Performs the mount at this index of the specification.
+    pub(crate) fn mount(&mut self, index: usize, mount: &Mount) -> Result<(), Failure> {
+        let options = Options::parse(mount);
+        let path = mount.destination().as_path();
+        let kind = mount.typ().as_deref().unwrap_or("none");
         let step = format!("mounting {kind} on {}", path.display());
         if options.bind {
-            return self.bind(index, wanted, &options).step(&step);
+            return self.bind(index, mount, &options).step(&step);
         }
         if is_cgroup(kind) {
             return self.cgroups(path, &options).step(&step);
         }
-        self.file_system(kind, wanted, options).step(&step)
+        self.file_system(kind, mount, options).step(&step)
     }
 
     fn file_system(
         &mut self,
         kind: &str,
-        wanted: &Mount,
+        mount: &Mount,
         mut options: Options,
     ) -> Result<(), Failure> {
-        let path = wanted.destination().as_path();
+        let path = mount.destination().as_path();
         let mut data = self.data(kind, &options)?;
         if kind == "tmpfs" {
-            data.extend(self.mode_of_place(path, &options)?);
+            data.extend(self.mode_of_target(path, &options)?);
         }
-        let place = self.directory(path)?;
+        let target_fd = self.directory(path)?;
         let mut data: Vec<_> = data
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_deref()))
@@ -157,27 +158,26 @@ impl Mounter<'_> {
         let given = data.iter().map(|(name, _)| *name);
         let label = labels::option(self.label, kind, given);
         data.extend(label);
-        let source = wanted.source().as_deref().unwrap_or(Path::new(kind));
-        let at_once = options.take_at_once();
+        let source = mount.source().as_deref().unwrap_or(Path::new(kind));
+        let attributes = options.take_creation_attributes();
         let making = label.map_or("making it".to_owned(), |_| {
             format!("making it with the label {:?}", self.label)
         });
-        let tree = detached_from(source, kind, &data, at_once).step(&making)?;
+        let tree = detached_from(source, kind, &data, attributes).step(&making)?;
         labels::mark(&tree, self.label, kind).step("its label")?;
-        if options.copies_up {
+        if options.copy_up {
             let below = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
             let below = self.root.open(path, below, links(path)).step("tmpcopyup")?;
             copy_up::copy_up(&below, &tree).step("tmpcopyup")?;
         }
         change(&tree, &options).step("attributes")?;
-        attach(&tree, &place).step("attaching")?;
-        self.made.push((path.to_owned(), tree));
+        attach(&tree, &target_fd).step("attaching")?;
+        self.mounted.push((path.to_owned(), tree));
         Ok(())
     }
 
-    /// A tmpfs looks like what it hides, unless it is told otherwise: over a directory that not everyone may write to, none
-    /// that everyone may is put.
-    fn mode_of_place(
+    /// A tmpfs without a `mode` gets the mode of the directory that it covers, so that it is not more permissive.
+    fn mode_of_target(
         &self,
         path: &Path,
         options: &Options,
@@ -186,14 +186,14 @@ impl Mounter<'_> {
             return Ok(None);
         }
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
-        let Ok(place) = self.root.open(path, flags, links(path)) else {
+        let Ok(target_fd) = self.root.open(path, flags, links(path)) else {
             return Ok(None);
         };
-        let mode = rustix::fs::fstat(&place).step("target")?.st_mode & 0o7777;
+        let mode = rustix::fs::fstat(&target_fd).step("target")?.st_mode & 0o7777;
         Ok(Some(("mode".to_owned(), Some(format!("{mode:o}")))))
     }
 
-    /// The target directory, made where missing as the container's root.
+    /// The target directory. Missing directories are created as the container's root.
     fn directory(&self, path: &Path) -> Result<OwnedFd, Failure> {
         self.ids.as_root(|| {
             self.root
@@ -202,7 +202,7 @@ impl Mounter<'_> {
         })
     }
 
-    /// The target file, made where missing as the container's root.
+    /// The target file. A missing file is created as the container's root.
     fn file(&self, path: &Path) -> Result<OwnedFd, Failure> {
         let file = self.ids.as_root(|| {
             self.root
@@ -216,24 +216,24 @@ impl Mounter<'_> {
         Ok(file)
     }
 
-    fn bind(&mut self, index: usize, wanted: &Mount, options: &Options) -> Result<(), Failure> {
-        let tree = match self.taken.remove(&index) {
-            // Copied once more, it has its place in the order of mounts; kernels before 6.15 refuse that.
+    fn bind(&mut self, index: usize, mount: &Mount, options: &Options) -> Result<(), Failure> {
+        let tree = match self.shared_sources.remove(&index) {
+            // A second clone is placed in the order of mounts; kernels before 6.15 refuse it.
             Some(tree) => copy(&tree, options.recursive).unwrap_or(tree),
-            None => source(wanted, options)?,
+            None => source(mount, options)?,
         };
         if let Some(recursive) = options.id_map {
             self.map_ids(index, &tree, recursive)?;
         }
         change(&tree, options).step("attributes")?;
-        let path = wanted.destination();
+        let path = mount.destination();
         let kind = rustix::fs::fstat(&tree).step("source")?.st_mode;
-        let place = if rustix::fs::FileType::from_raw_mode(kind).is_dir() {
+        let target_fd = if rustix::fs::FileType::from_raw_mode(kind).is_dir() {
             self.directory(path)?
         } else {
             self.file(path)?
         };
-        attach(&tree, &place).step("attaching")
+        attach(&tree, &target_fd).step("attaching")
     }
 
     fn map_ids(&self, index: usize, tree: &OwnedFd, recursive: bool) -> Result<(), Failure> {
@@ -250,22 +250,22 @@ impl Mounter<'_> {
             .step(STEP)
     }
 
-    /// The container's own cgroup, and nothing above it: programs read their limits there.
+    /// Mounts the container's own cgroup, without its ancestors. Programs read their limits there.
     fn cgroups(&self, path: &Path, options: &Options) -> Result<(), Failure> {
         let single = |directory: &Path| -> Result<OwnedFd, Failure> {
             let tree = clone_tree(directory, false)?;
             change(&tree, options).step("attributes")?;
             Ok(tree)
         };
-        let place = self.directory(path)?;
+        let target_fd = self.directory(path)?;
         if let [(_, directory)] = self.cgroup.directories.as_slice() {
-            return attach(&single(directory)?, &place).step("attaching");
+            return attach(&single(directory)?, &target_fd).step("attaching");
         }
         let mut data = vec![("mode", Some("0755"))];
         data.extend(labels::option(self.label, "tmpfs", []));
         let hub = detached("tmpfs", &data, libc::MOUNT_ATTR_NOSUID)
             .step("the directory of the hierarchies")?;
-        attach(&hub, &place).step("attaching")?;
+        attach(&hub, &target_fd).step("attaching")?;
         for (controller, directory) in &self.cgroup.directories {
             rustix::fs::mkdirat(&hub, controller, 0o755.into()).step(controller)?;
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -274,7 +274,8 @@ impl Mounter<'_> {
         change(&hub, options).step("attributes")
     }
 
-    /// What the file system itself is told; ids become the host's, for they are read in the namespace of who mounts.
+    /// File system options. IdMappings are translated to the host's, because they are read in the mounting process's
+    /// namespace.
     fn data(
         &self,
         kind: &str,
@@ -297,7 +298,7 @@ impl Mounter<'_> {
             data.push((name.clone(), translated));
         }
         if kind == "tmpfs" {
-            // Nobody needs to say that it belongs to who makes it.
+            // The host's root is the default.
             let (uid, gid) = self.ids.root();
             let given = [("uid", uid, has_uid), ("gid", gid, has_gid)];
             let missing = given.iter().filter(|(_, id, has)| *id != 0 && !has);
@@ -307,14 +308,14 @@ impl Mounter<'_> {
     }
 }
 
-/// Applies what options say of the mount itself.
+/// Applies the attributes and the propagation of a mount.
 fn change(tree: &OwnedFd, options: &Options) -> io::Result<()> {
     for (attributes, recursive) in [(options.own, false), (options.all, true)] {
         let propagation = options
             .propagation
-            .filter(|wanted| wanted.recursive == recursive)
-            .map_or(0, |wanted| wanted.kind);
-        if attributes.is_nothing() && propagation == 0 {
+            .filter(|mount| mount.recursive == recursive)
+            .map_or(0, |mount| mount.kind);
+        if attributes.is_empty() && propagation == 0 {
             continue;
         }
         let change = MountAttributes {
@@ -337,13 +338,13 @@ fn host_id(id: &str, translate: impl Fn(u32) -> Option<u32>) -> Result<String, F
         .ok_or_else(|| Failure::new("mount option", &format!("the id {id} is not mapped")))
 }
 
-/// Where only the runtime puts things, an image's symbolic link is an attack.
-pub(crate) fn links(path: &Path) -> Links {
+/// Symbolic links are refused where only the runtime may create things.
+pub(crate) fn links(path: &Path) -> Symlinks {
     let reserved = ["/proc", "/sys", "/dev"];
-    if reserved.iter().any(|place| path.starts_with(place)) {
-        Links::Refused
+    if reserved.iter().any(|target_fd| path.starts_with(target_fd)) {
+        Symlinks::Refuse
     } else {
-        Links::StayInside
+        Symlinks::InRoot
     }
 }
 
@@ -357,7 +358,7 @@ fn target(path: &Path, error: &io::Error) -> Failure {
     Failure::new(&format!("the target {}", path.display()), &why)
 }
 
-/// A copy of the mount that `of` refers to.
+/// Clones the mount that a descriptor refers to.
 fn copy(of: &OwnedFd, recursive: bool) -> io::Result<OwnedFd> {
     use rustix::mount::OpenTreeFlags;
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -372,11 +373,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_refused_where_the_runtime_alone_puts_things() {
+    fn links_are_refused_below_reserved_directories() {
         for path in ["/proc", "/proc/sys", "/dev/pts", "/sys/fs/cgroup"] {
-            assert_eq!(links(Path::new(path)), Links::Refused, "{path}");
+            assert_eq!(links(Path::new(path)), Symlinks::Refuse, "{path}");
         }
-        assert_eq!(links(Path::new("/etc/hosts")), Links::StayInside);
-        assert_eq!(links(Path::new("/process")), Links::StayInside);
+        assert_eq!(links(Path::new("/etc/hosts")), Symlinks::InRoot);
+        assert_eq!(links(Path::new("/process")), Symlinks::InRoot);
     }
 }

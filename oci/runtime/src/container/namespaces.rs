@@ -1,5 +1,5 @@
-//! Which namespaces a specification asks for, and how they are had: most are made by `clone3(2)` at once, some are joined by
-//! path. The user namespace is entered last (see `userns`), the cgroup namespace once in the cgroup.
+//! The namespaces of a specification. Most are created at once by `clone3(2)`, some are joined by path. The user
+//! namespace is entered last (see `userns`), the cgroup namespace once the process is in its cgroup.
 
 use std::{
     fs::{self, File},
@@ -25,14 +25,14 @@ pub(crate) fn namespaces(spec: &Spec) -> &[LinuxNamespace] {
         .unwrap_or_default()
 }
 
-/// Whether it lists a namespace of this kind, new or joined; else it is the starter's.
+/// Whether a namespace of this kind is listed, new or joined. Otherwise the starter's is used.
 pub(crate) fn lists(spec: &Spec, kind: Kind) -> bool {
     namespaces(spec)
         .iter()
         .any(|namespace| namespace.typ() == kind)
 }
 
-/// Where the namespace of this kind is joined.
+/// The path at which a namespace of this kind is joined.
 pub(crate) fn joined_path(spec: &Spec, kind: Kind) -> Option<&Path> {
     namespaces(spec)
         .iter()
@@ -42,7 +42,7 @@ pub(crate) fn joined_path(spec: &Spec, kind: Kind) -> Option<&Path> {
         .filter(|path| !path.as_os_str().is_empty())
 }
 
-/// Those that are made by `clone3(2)`.
+/// Flags for the namespaces that `clone3(2)` creates.
 pub(crate) fn clone_flags(spec: &Spec) -> Result<CloneFlags, Failure> {
     let kinds = [
         (Kind::Pid, CloneFlags::CLONE_NEWPID),
@@ -55,7 +55,7 @@ pub(crate) fn clone_flags(spec: &Spec) -> Result<CloneFlags, Failure> {
         .into_iter()
         .filter(|(kind, _)| creates(spec, *kind))
         .fold(CloneFlags::empty(), |all, (_, flag)| all | flag);
-    // Without one, its mounts would be the host's.
+    // Without a mount namespace, mounts would be the host's.
     if lists(spec, Kind::Mount) {
         return Ok(flags);
     }
@@ -63,21 +63,21 @@ pub(crate) fn clone_flags(spec: &Spec) -> Result<CloneFlags, Failure> {
     Err(Failure::new("specification", message))
 }
 
-/// Namespaces to join, opened while their paths are the host's.
+/// Namespaces to join, opened while paths are the host's.
 #[derive(Debug, Default)]
 pub(crate) struct Joined {
-    /// Joined by the starter, for the next child that it has.
+    /// Joined by the starter, for its next child.
     pid: Option<OwnedFd>,
     /// Joined in the cgroup.
     cgroup: Option<OwnedFd>,
-    /// Joined once `/proc` is needed no more: what another one shows there could be anything.
+    /// Joined when `/proc` is no longer needed: another namespace's `/proc` is not trusted.
     mounts: Option<OwnedFd>,
-    /// Joined at once.
+    /// Joined first.
     others: Vec<(ThreadNameSpaceType, OwnedFd)>,
 }
 
 impl Joined {
-    /// Opens them all.
+    /// Opens every namespace that is to be joined.
     pub(crate) fn open(spec: &Spec) -> Result<Self, Failure> {
         let others = [
             (Kind::Network, ThreadNameSpaceType::NETWORK),
@@ -102,8 +102,8 @@ impl Joined {
         Ok(joined)
     }
 
-    /// Makes a process in new namespaces (`flags`), in a cgroup of v2, and in the pid namespace that is joined, if there is one.
-    /// This process stays where it is, and so does what it starts later.
+    /// Clones a process into new namespaces (`flags`), a v2 cgroup, and the joined pid namespace, if there is one.
+    /// This process returns to its own pid namespace for later children.
     pub(crate) fn clone_process(
         &self,
         flags: CloneFlags,
@@ -123,19 +123,19 @@ impl Joined {
         cloned
     }
 
-    /// Joins all but those of pids, cgroups and mounts. A path that names a namespace of another kind is an error.
+    /// Joins all but the pid, cgroup and mount namespaces. Fails if a path names a namespace of another kind.
     pub(crate) fn enter(&self) -> Result<(), Failure> {
         let mut all = self.others.iter();
         all.try_for_each(|(flag, namespace)| join(namespace, *flag))
     }
 
-    /// Joins the mount namespace, if one is to be joined.
+    /// Joins the mount namespace, if there is one to join.
     pub(crate) fn enter_mounts(&self) -> Result<(), Failure> {
         let join = |namespace| join(namespace, ThreadNameSpaceType::MOUNT);
         self.mounts.as_ref().map_or(Ok(()), join)
     }
 
-    /// Enters the cgroup namespace: a new one has this process's cgroup as the root of what it shows.
+    /// Enters the cgroup namespace. The root of a new one is this process's cgroup.
     pub(crate) fn enter_cgroup(&self, spec: &Spec) -> Result<(), Failure> {
         const STEP: &str = "cgroup namespace";
         if let Some(namespace) = &self.cgroup {
@@ -154,8 +154,8 @@ fn join(namespace: &OwnedFd, flag: ThreadNameSpaceType) -> Result<(), Failure> {
         .step(&format!("joining a namespace ({flag:?})"))
 }
 
-/// Makes the time namespace, if one is to be made, sets its clocks, and enters it (time_namespaces(7)). The clocks can only be
-/// set while it has no process: so it cannot be made by `clone3(2)`.
+/// Creates and enters the time namespace, if there is one to create (time_namespaces(7)). Its clocks can only be set
+/// while it has no process, so `clone3(2)` cannot create it.
 pub(crate) fn enter_time(spec: &Spec) -> Result<(), Failure> {
     if !creates(spec, Kind::Time) {
         return Ok(());
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_opened_by_path_and_a_missing_one_is_told() {
+    fn namespaces_are_opened_by_path_and_a_missing_one_is_an_error() {
         let own = r#"[{"type":"network","path":"/proc/self/ns/net"},{"type":"pid","path":"/proc/self/ns/pid"}]"#;
         let joined = Joined::open(&spec(own)).unwrap();
         assert_eq!(joined.others.len(), 1);

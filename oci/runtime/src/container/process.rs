@@ -1,8 +1,9 @@
-//! From a process in a container's namespaces to the container's program: who it is, what it may, and `execve`.
+//! Turns a process in a container's namespaces into the container's program: ids, privileges, and `execve`.
 //!
-//! The order matters. Ids change first (they need capabilities), then the parent-death signal is set (a change of ids clears
-//! it), then the supervisor is asked to go on (which shows that it still lives), then the rest of the privilege goes. The
-//! filter comes last, so that it need not allow any of this; without no_new_privs it must come before the capabilities go.
+//! The order matters. IdMappings change first (that takes capabilities), then the parent-death signal is set (a change of ids
+//! clears it), then the starter is asked to proceed (which shows that it is alive), then the remaining privileges are
+//! dropped. The seccomp filter comes last, so that it need not allow any of this. Without no_new_privs it comes before
+//! the capabilities are dropped.
 
 use std::{
     ffi::CString,
@@ -24,41 +25,42 @@ use super::{
     kernel,
     labels::Labels,
     landlock,
-    manner::{Manner, Stdio},
+    message::FromContainer,
     scheduling,
     seccomp::Filters,
+    start_options::{StartOptions, Stdio},
     user::User,
-    userns::{Ids, UserNamespace},
+    userns::{IdMappings, UserNamespace},
 };
 use crate::{
-    channel::{Channel, Failure, FromContainer, Step},
+    channel::{Channel, Failure, Step},
     hooks, sys,
 };
 
-/// Where programs are looked for when the environment has no PATH.
+/// Default PATH.
 pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const STEP: &str = "program";
 
-/// What to become.
-pub(crate) struct Plan<'a> {
+/// The program to execute and its context.
+pub(crate) struct ExecPlan<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) process: &'a Process,
     pub(crate) arguments: &'a [String],
     pub(crate) user: User,
     pub(crate) namespace: Option<&'a UserNamespace>,
-    /// Of [`filters`].
+    /// Result of [`filters`].
     pub(crate) filters: Option<Filters>,
     pub(crate) labels: Labels,
     /// stdin, stdout and stderr.
     pub(crate) stdio: [OwnedFd; 3],
     pub(crate) channel: &'a Channel,
-    pub(crate) manner: &'a Manner,
+    pub(crate) options: &'a StartOptions,
 }
 
-impl Plan<'_> {
-    /// Becomes it: returns only a failure.
+impl ExecPlan<'_> {
+    /// Executes the program. Returns only on failure.
     pub(crate) fn run(self) -> Failure {
         match self.try_run() {
             Ok(never) => match never {},
@@ -71,32 +73,32 @@ impl Plan<'_> {
         let program = Program::new(self.arguments, &environment)?;
         kernel::set_limits(self.process)?;
         scheduling::apply(self.spec, self.process)?;
-        if self.manner.own_keyring {
+        if self.options.own_keyring {
             let leave = || sys::leave_session_keyring().step("session keyring");
-            self.labels.of_keys(leave)?;
+            self.labels.create_keyring(leave)?;
         }
-        self.labels.of_program()?;
-        self.take_stdio()?;
+        self.labels.apply_to_exec()?;
+        self.install_stdio()?;
         enter_working_directory(self.process.cwd())?;
         self.change_ids()?;
-        if self.manner.dies_with_starter {
+        if self.options.dies_with_parent {
             die_with_parent()?;
         }
-        if self.manner.start.is_some() {
-            // Who creates it learns already that it could not be started.
+        if self.options.start_socket.is_some() {
+            // `create` already reports a missing program.
             program.check()?;
         }
         self.channel
             .send(&FromContainer::Ready(self.user.clone()))
             .step("supervisor")?;
-        self.channel.wait_to_go().step("supervisor")?;
+        self.channel.wait_for_proceed().step("supervisor")?;
         let starter = self.wait_for_start()?;
-        let told = starter.as_ref().unwrap_or(self.channel);
-        let failure = match self.finish(told) {
+        let report_to = starter.as_ref().unwrap_or(self.channel);
+        let failure = match self.drop_privileges(report_to) {
             Ok(()) => program.execute(&environment),
             Err(failure) => failure,
         };
-        // Whoever started it is still there to be told, its creator no longer is.
+        // The creator is gone by now, so the starter gets the error.
         if let Some(starter) = starter {
             drop(starter.send(&FromContainer::Failed(failure.clone())));
         }
@@ -104,43 +106,44 @@ impl Plan<'_> {
     }
 
     fn wait_for_start(&self) -> Result<Option<Channel>, Failure> {
-        if self.manner.start.is_none() {
+        if self.options.start_socket.is_none() {
             return Ok(None);
         }
         self.channel
             .send(&FromContainer::Waiting)
             .step("supervisor")?;
-        self.manner.wait_for_start()
+        self.options.wait_for_start()
     }
 
-    /// Gives up what the program shall not have. As little as can be comes after the filter, which need not allow it.
-    fn finish(&self, starter: &Channel) -> Result<(), Failure> {
+    /// Drops everything that the program shall not have. As little as possible follows the filter, which need not
+    /// allow it.
+    fn drop_privileges(&self, starter: &Channel) -> Result<(), Failure> {
         let filters = self.filters.as_ref();
-        let hooks = self.manner.hooks.start_container().as_ref();
-        hooks::run("startContainer", hooks, &self.manner.seen_inside())?;
+        let hooks = self.options.hooks.start_container().as_ref();
+        hooks::run("startContainer", hooks, &self.options.state_inside())?;
         sys::reset_signals().step("signals")?;
-        sys::close_on_exec_from(3 + self.manner.preserved).step("descriptors")?;
+        sys::close_on_exec_from(3 + self.options.preserve_fds).step("descriptors")?;
         rustix::process::umask(self.process.user().umask().unwrap_or(0o022).into());
         let install = || match filters.map(Filters::install).transpose().step("seccomp")? {
-            Some(Some(listener)) => hand_over(&listener, starter),
+            Some(Some(listener)) => send_listener(&listener, starter),
             _ => Ok(()),
         };
         if self.process.no_new_privileges().unwrap_or(false) {
             limit_capabilities(self.process, None).step("capabilities")?;
             rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
-            if self.manner.landlock {
+            if self.options.landlock {
                 landlock::confine()?;
             }
             return install();
         }
-        // Then a filter needs a capability, and may well not allow to give that up afterwards: executing the program does so.
+        // Installing a filter then takes a capability, and the filter may forbid dropping it; `execve` drops it.
         let needed = filters.map(|_| Capability::CAP_SYS_ADMIN);
         limit_capabilities(self.process, needed).step("capabilities")?;
         install()
     }
 
-    /// The pipes are made by the host's root: `/dev/stdout` could not be opened by anyone else inside.
-    fn take_stdio(&self) -> Result<(), Failure> {
+    /// Pipes belong to the host's root: without a new owner, other users could not open `/dev/stdout` inside.
+    fn install_stdio(&self) -> Result<(), Failure> {
         let ids = self
             .namespace
             .map(|space| space.ids.clone())
@@ -153,7 +156,7 @@ impl Plan<'_> {
                 rustix::fs::fchown(stream, Some(uid), Some(gid)).step("stdio")?;
             }
         }
-        if matches!(self.manner.stdio, Stdio::Terminal { .. }) {
+        if matches!(self.options.stdio, Stdio::Terminal { .. }) {
             let owner = Some(Uid::from_raw(uid));
             rustix::fs::fchown(&self.stdio[0], owner, None).step("terminal")?;
         }
@@ -162,7 +165,7 @@ impl Plan<'_> {
         rustix::stdio::dup2_stderr(&self.stdio[2]).step("stdio")
     }
 
-    /// Enters the user namespace, if there is one, and becomes the user there.
+    /// Enters the user namespace, if there is one, and changes to the user.
     fn change_ids(&self) -> Result<(), Failure> {
         if let Some(namespace) = self.namespace {
             let kind = ThreadNameSpaceType::USER;
@@ -170,15 +173,15 @@ impl Plan<'_> {
                 .step("user namespace")?;
         }
         let process = self.process;
-        // One that is inheritable but not in the bounding set can only be had before that.
-        let inheritable = wanted(process, CapSet::Inheritable);
-        if !inheritable.is_subset(&wanted(process, CapSet::Bounding)) {
+        // A capability that is inheritable but not in the bounding set must be raised before the bounding set shrinks.
+        let inheritable = requested(process, CapSet::Inheritable);
+        if !inheritable.is_subset(&requested(process, CapSet::Bounding)) {
             let has = caps::read(None, CapSet::Permitted).step("capabilities")?;
             let granted = inheritable.intersection(&has).copied().collect();
             caps::set(None, CapSet::Inheritable, &granted).step("capabilities")?;
         }
         drop_bounding(process).step("capabilities")?;
-        // With the uid, the kernel would take the capabilities that are wanted too.
+        // Keep the permitted capabilities across the change of uid.
         rustix::thread::set_keep_capabilities(true).step("capabilities")?;
         let groups: Vec<_> = self
             .user
@@ -194,16 +197,16 @@ impl Plan<'_> {
     }
 }
 
-/// Lets the starter take the descriptor that tells of notifications, and waits until whoever answers them has it.
-fn hand_over(listener: &OwnedFd, starter: &Channel) -> Result<(), Failure> {
+/// Sends the notification descriptor's number to the starter and waits until the agent has the descriptor.
+fn send_listener(listener: &OwnedFd, starter: &Channel) -> Result<(), Failure> {
     const STEP: &str = "seccomp notification";
     let number = std::os::fd::AsRawFd::as_raw_fd(listener);
     starter.send(&FromContainer::Listener(number)).step(STEP)?;
-    starter.wait_to_go().step(STEP)
+    starter.wait_for_proceed().step(STEP)
 }
 
 /// The user's ids on the host.
-fn mapped(ids: &Ids, user: &User) -> Result<(u32, u32), Failure> {
+fn mapped(ids: &IdMappings, user: &User) -> Result<(u32, u32), Failure> {
     let all_groups = user.groups.iter().all(|gid| ids.host_gid(*gid).is_some());
     ids.host_uid(user.uid)
         .zip(ids.host_gid(user.gid))
@@ -215,7 +218,7 @@ fn mapped(ids: &Ids, user: &User) -> Result<(u32, u32), Failure> {
         })
 }
 
-/// The specification's filters, compiled.
+/// Compiles the specification's filters.
 pub(crate) fn filters(spec: &Spec) -> Result<Option<Filters>, Failure> {
     let linux = spec.linux().as_ref();
     let section = linux.and_then(|linux| linux.seccomp().as_ref());
@@ -226,7 +229,7 @@ fn die_with_parent() -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("supervision")
 }
 
-/// A working directory outside of the root would be a way out: the kernel shows it as unreachable.
+/// Refuses a working directory outside of the root, which would be a way out: the kernel shows it as unreachable.
 fn enter_working_directory(path: &Path) -> Result<(), Failure> {
     let step = format!("working directory {}", path.display());
     rustix::process::chdir(path).step(&step)?;
@@ -237,7 +240,7 @@ fn enter_working_directory(path: &Path) -> Result<(), Failure> {
     Err(Failure::new(&step, "it is outside of the container"))
 }
 
-fn wanted(process: &Process, set: CapSet) -> CapsHashSet {
+fn requested(process: &Process, set: CapSet) -> CapsHashSet {
     let Some(all) = process.capabilities() else {
         return CapsHashSet::new();
     };
@@ -259,7 +262,7 @@ fn wanted(process: &Process, set: CapSet) -> CapsHashSet {
         .collect()
 }
 
-/// Capabilities that are asked for and that this process, which starts the container, does not have to give.
+/// Capabilities that are requested and that this process does not have.
 pub(crate) fn missing_capabilities(process: &Process) -> Vec<String> {
     let has = caps::read(None, CapSet::Permitted).unwrap_or_default();
     let sets = [
@@ -268,7 +271,7 @@ pub(crate) fn missing_capabilities(process: &Process) -> Vec<String> {
         CapSet::Inheritable,
         CapSet::Ambient,
     ];
-    let all = sets.into_iter().flat_map(|set| wanted(process, set));
+    let all = sets.into_iter().flat_map(|set| requested(process, set));
     let names: std::collections::BTreeSet<_> = all
         .filter(|one| !has.contains(one))
         .map(|one| one.to_string())
@@ -277,28 +280,28 @@ pub(crate) fn missing_capabilities(process: &Process) -> Vec<String> {
 }
 
 fn drop_bounding(process: &Process) -> rustix::io::Result<()> {
-    let keep = wanted(process, CapSet::Bounding);
+    let keep = requested(process, CapSet::Bounding);
     let all = caps::all().into_iter();
     all.filter(|capability| !keep.contains(capability))
         .map(|capability| CapabilitySet::from_bits_retain(capability.bitmask()))
         .try_for_each(|bit| match remove_capability_from_bounding_set(bit) {
-            // One that this kernel does not know.
+            // Unknown to this kernel.
             Err(rustix::io::Errno::INVAL) => Ok(()),
             other => other,
         })
 }
 
-/// Inheritable first, while there still is the capability to change it; effective is part of permitted at all times. One that
-/// is needed longer stays in these two, which the program has of the inheritable, bounding and ambient sets only
-/// (capabilities(7), "Transformation of capabilities during execve()").
+/// Inheritable comes first, while the capability to change it is still effective; effective is always a subset of
+/// permitted. `needed` stays in both: the program gets its capabilities from the inheritable, bounding and ambient
+/// sets only (capabilities(7), "Transformation of capabilities during execve()").
 fn limit_capabilities(
     process: &Process,
     needed: Option<Capability>,
 ) -> Result<(), caps::errors::CapsError> {
     let has = caps::read(None, CapSet::Permitted)?;
-    // What a host without all capabilities cannot grant is no failure (config.md, "capabilities"): the starter warns of it.
+    // A capability that the host cannot grant is not an error (config.md, "capabilities"); the starter logs a warning.
     let granted = |set| -> CapsHashSet {
-        let all = wanted(process, set);
+        let all = requested(process, set);
         all.intersection(&has).copied().collect()
     };
     let mut permitted = granted(CapSet::Permitted);
@@ -314,16 +317,16 @@ fn limit_capabilities(
     caps::set(None, CapSet::Effective, &effective)?;
     caps::set(None, CapSet::Permitted, &permitted)?;
     caps::clear(None, CapSet::Ambient)?;
-    // The kernel has no ambient capability that is not permitted and inheritable; specifications made by others list some,
-    // which mean nothing there.
+    // An ambient capability must be permitted and inheritable. Others list ambient capabilities that are not, which
+    // have no effect.
     let permitted = granted(CapSet::Permitted);
-    wanted(process, CapSet::Ambient)
+    requested(process, CapSet::Ambient)
         .into_iter()
         .filter(|one| permitted.contains(one) && inheritable.contains(one))
         .try_for_each(|capability| caps::raise(None, CapSet::Ambient, capability))
 }
 
-/// The specification's, and HOME where it does not say.
+/// The specification's environment, with HOME if it is missing.
 fn environment(process: &Process, user: &User) -> Vec<String> {
     let mut environment = process.env().clone().unwrap_or_default();
     if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
@@ -332,7 +335,7 @@ fn environment(process: &Process, user: &User) -> Vec<String> {
     environment
 }
 
-/// The program's possible places, and its arguments.
+/// Candidate paths of the program, and its arguments.
 struct Program {
     name: String,
     candidates: Vec<CString>,
@@ -354,7 +357,7 @@ impl Program {
         })
     }
 
-    /// Fails where there is no such program.
+    /// Fails if no candidate exists.
     fn check(&self) -> Result<(), Failure> {
         let exists = |path: &CString| rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok();
         if self.candidates.iter().any(exists) {
@@ -363,7 +366,8 @@ impl Program {
         Err(self.failure(Errno::ENOENT))
     }
 
-    /// Returns only a failure. Where no place has it, one that refused it says more than one that did not have it.
+    /// Executes the first candidate that works. Returns only on failure. A candidate that is not executable is
+    /// reported rather than the missing ones.
     fn execute(&self, environment: &[String]) -> Failure {
         let environment = match strings(environment) {
             Ok(environment) => environment,
@@ -389,7 +393,7 @@ impl Program {
             ),
             Errno::EACCES => format!("{name} is not executable for this user: permission denied"),
             Errno::ENOEXEC => format!(
-                "{name} is no program for this machine: wrong architecture, or a script without `#!` line"
+                "{name} is not executable on this machine: wrong architecture, or a script without `#!` line"
             ),
             other => format!("{name} cannot be executed: {}", io::Error::from(other)),
         };
@@ -428,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_looked_for_along_the_path() {
+    fn programs_are_searched_in_path() {
         let path = ["A=b".to_owned(), "PATH=/a/:/b::".to_owned()];
         assert_eq!(candidates("x", &path), ["/a/x", "/b/x", "./x", "./x"]);
         assert_eq!(candidates("/c/x", &path), ["/c/x"]);
@@ -458,12 +462,12 @@ mod tests {
     #[test]
     fn capabilities_are_none_unless_named() {
         let none = process(r#"{"cwd":"/","user":{"uid":0,"gid":0}}"#);
-        assert!(wanted(&none, CapSet::Bounding).is_empty());
+        assert!(requested(&none, CapSet::Bounding).is_empty());
         let some = process(
             r#"{"cwd":"/","user":{"uid":0,"gid":0},"capabilities":{"bounding":["CAP_CHOWN","CAP_SYS_PTRACE"]}}"#,
         );
         let expected: CapsHashSet = [Capability::CAP_CHOWN, Capability::CAP_SYS_PTRACE].into();
-        assert_eq!(wanted(&some, CapSet::Bounding), expected);
-        assert!(wanted(&some, CapSet::Effective).is_empty());
+        assert_eq!(requested(&some, CapSet::Bounding), expected);
+        assert!(requested(&some, CapSet::Effective).is_empty());
     }
 }

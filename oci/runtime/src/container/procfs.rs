@@ -1,13 +1,13 @@
-//! Files of the kernel's own, and nothing that somebody else has put in their place.
+//! Access to the host's procfs, verified to be procfs.
 
 use std::{io, os::fd::OwnedFd, path::Path};
 
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, open, openat2};
 
-/// The number of a procfs's root, which nothing else in one has.
+/// Inode of a procfs root, which no other file in it has.
 const ROOT: u64 = 1;
 
-/// The host's procfs, and no look-alike of it.
+/// The host's procfs.
 pub(crate) struct Proc(OwnedFd);
 
 impl Proc {
@@ -18,10 +18,10 @@ impl Proc {
         if is_procfs && fstat(&proc)?.st_ino == ROOT {
             return Ok(Self(proc));
         }
-        Err(io::Error::other("it is no procfs"))
+        Err(io::Error::other("not a procfs"))
     }
 
-    /// Nothing is mounted over what this opens, and no link leads away from here.
+    /// Opens a file for writing. Refuses files that something is mounted over, and links that leave procfs.
     pub(crate) fn open_to_write(&self, path: &Path) -> io::Result<OwnedFd> {
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hosts_procfs_is_known_from_what_looks_like_it() {
+    fn only_the_hosts_procfs_is_accepted() {
         let proc = Proc::open().unwrap();
         proc.open_to_write(Path::new("thread-self/comm")).unwrap();
         let up = proc.open_to_write(Path::new("../etc/hostname"));

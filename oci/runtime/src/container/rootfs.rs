@@ -1,4 +1,5 @@
-//! The root file system: an overlay put together in the container's own mount namespace, and the move into it.
+//! The root file system: an overlay assembled in the container's mount namespace, or the bundle's directory; and the
+//! switch of the root.
 
 use std::{
     fs, io,
@@ -18,9 +19,9 @@ use rustix::{
 };
 
 use super::{
-    inside::Root,
     mounts::{attach, detached, options::Propagation},
-    userns::{Ids, UserNamespace},
+    resolve::Root,
+    userns::{IdMappings, UserNamespace},
 };
 use crate::{
     channel::{Failure, Step},
@@ -30,11 +31,12 @@ use crate::{
 
 const STEP: &str = "root file system";
 
-/// More layers than the kernel's overlay takes.
+/// The kernel's overlay accepts no more.
 const LAYERS_LIMIT: usize = 500;
 
-/// Makes the writable layer's directories. Its root looks like the topmost layer's, for it is what the container sees.
-pub(crate) fn prepare(home: &Path, rootfs: &Rootfs) -> Result<(), Failure> {
+/// Creates the directories of the writable layer. Its root gets the owner and mode of the topmost layer, because the
+/// container sees it as `/`.
+pub(crate) fn prepare(state_dir: &Path, rootfs: &Rootfs) -> Result<(), Failure> {
     let Rootfs::Overlay { layers } = rootfs else {
         return Ok(());
     };
@@ -44,28 +46,28 @@ pub(crate) fn prepare(home: &Path, rootfs: &Rootfs) -> Result<(), Failure> {
         .step(STEP)
         .map(PathBuf::as_path)?;
     let make = || -> io::Result<()> {
-        let upper = home.join("upper");
+        let upper = state_dir.join("upper");
         fs::create_dir_all(&upper)?;
-        fs::create_dir_all(home.join("work"))?;
+        fs::create_dir_all(state_dir.join("work"))?;
         let like = fs::metadata(top)?;
         chown(&upper, Some(like.uid()), Some(like.gid()))?;
         fs::set_permissions(&upper, fs::Permissions::from_mode(like.mode() & 0o7777))
     };
     make()
-        .map_err(|error| format!("the writable layer in {}: {error}", home.display()))
+        .map_err(|error| format!("the writable layer in {}: {error}", state_dir.display()))
         .step(STEP)
 }
 
-/// Mounts the root file system in this mount namespace, which nobody else sees.
+/// Mounts the root file system in this mount namespace.
 pub(crate) fn mount_root(
     launch: Parts<'_>,
     namespace: Option<&UserNamespace>,
 ) -> Result<Root, Failure> {
-    // Nothing of what follows may propagate to the host.
+    // Stop propagation to the host.
     rustix::mount::mount_change("/", propagation(launch.spec)).step(STEP)?;
     match launch.rootfs {
         Rootfs::Bundle => bundle(launch),
-        Rootfs::Overlay { layers } => overlay(launch.home, layers, namespace),
+        Rootfs::Overlay { layers } => overlay(launch.state_dir, layers, namespace),
     }
 }
 
@@ -74,7 +76,7 @@ fn wanted_propagation(spec: &Spec) -> Option<&str> {
     linux.rootfs_propagation().as_deref()
 }
 
-/// Mounts of the host may come in later where that is asked for; none ever goes out.
+/// Propagation from the host is kept if requested; nothing ever propagates to the host.
 fn propagation(spec: &Spec) -> MountPropagationFlags {
     let kind = match wanted_propagation(spec) {
         Some("slave" | "rslave") => MountPropagationFlags::DOWNSTREAM,
@@ -92,12 +94,12 @@ fn bundle(launch: Parts<'_>) -> Result<Root, Failure> {
         .ok_or("the specification has no root.path")
         .step(STEP)?;
     let tree = clone_tree(&path, true)?;
-    attach(&tree, &open_directory(launch.home)?).step(STEP)?;
+    attach(&tree, &open_directory(launch.state_dir)?).step(STEP)?;
     Ok(Root(tree))
 }
 
 fn overlay(
-    home: &Path,
+    state_dir: &Path,
     layers: &[PathBuf],
     namespace: Option<&UserNamespace>,
 ) -> Result<Root, Failure> {
@@ -105,33 +107,36 @@ fn overlay(
         let message = format!("{} layers, {LAYERS_LIMIT} at most", layers.len());
         return Err(Failure::new(STEP, &message));
     }
-    // Before the stage hides the home directory, which layers may lie in.
+    // Clone the layers before the staging tmpfs covers the state directory, which they may be in.
     let trees: Vec<_> = layers
         .iter()
         .map(|layer| mapped_tree(layer, namespace))
         .collect::<Result<_, _>>()?;
-    let stage = Stage::new(home, namespace)?;
+    let stage = Stage::new(state_dir, namespace)?;
     for (index, tree) in trees.iter().enumerate() {
         stage.add(&index.to_string(), tree)?;
     }
-    stage.add("home", &stage.home)?;
+    stage.add("state", &stage.state_dir)?;
     let ids = namespace.map(|namespace| namespace.ids.clone());
     stage.mount_overlay(layers.len(), &ids.unwrap_or_default())
 }
 
-/// A small tmpfs that lies over the home directory in this namespace and holds the mounts that the overlay is made of:
-/// their names there are short and plain, whatever the real paths are.
+/// A small tmpfs over the state directory in this namespace. It holds the mounts of the overlay under short, plain
+/// names.
 struct Stage {
     directory: OwnedFd,
-    home: OwnedFd,
+    state_dir: OwnedFd,
 }
 
 impl Stage {
-    fn new(home_path: &Path, namespace: Option<&UserNamespace>) -> Result<Self, Failure> {
-        let home = mapped_tree(home_path, namespace)?;
+    fn new(state_dir_path: &Path, namespace: Option<&UserNamespace>) -> Result<Self, Failure> {
+        let state_dir = mapped_tree(state_dir_path, namespace)?;
         let directory = detached("tmpfs", &[("mode", Some("0700"))], 0).step(STEP)?;
-        attach(&directory, &open_directory(home_path)?).step(STEP)?;
-        Ok(Self { directory, home })
+        attach(&directory, &open_directory(state_dir_path)?).step(STEP)?;
+        Ok(Self {
+            directory,
+            state_dir,
+        })
     }
 
     fn add(&self, name: &str, tree: &OwnedFd) -> Result<(), Failure> {
@@ -140,11 +145,11 @@ impl Stage {
         rustix::mount::move_mount(tree, "", &self.directory, name, flags).step(STEP)
     }
 
-    fn mount_overlay(&self, layers: usize, ids: &Ids) -> Result<Root, Failure> {
+    fn mount_overlay(&self, layers: usize, ids: &IdMappings) -> Result<Root, Failure> {
         let lower: Vec<_> = (0..layers).rev().map(|index| index.to_string()).collect();
-        // The image's files cannot ask for redirection; nobody asks this file system for more than plain files.
+        // Layers cannot request redirection or other extensions of overlayfs.
         let options = format!(
-            "lowerdir={},upperdir=home/upper,workdir=home/work,redirect_dir=nofollow,metacopy=off",
+            "lowerdir={},upperdir=state/upper,workdir=state/work,redirect_dir=nofollow,metacopy=off",
             lower.join(":")
         );
         rustix::fs::mkdirat(&self.directory, "root", Mode::RWXU).step(STEP)?;
@@ -162,11 +167,11 @@ impl Stage {
     }
 }
 
-/// Makes the root file system this process's root, and leaves nothing of the host's within reach.
+/// Makes the root file system this process's root and detaches the host's.
 pub(crate) fn enter(root: &Root) -> Result<(), Failure> {
     let enter = || -> rustix::io::Result<()> {
         rustix::process::fchdir(root)?;
-        // Both the same: the old root comes to lie on top of the new one, and no directory for it is needed.
+        // With both arguments the same, the old root is stacked on the new one, and no directory for it is needed.
         rustix::process::pivot_root(".", ".")?;
         rustix::mount::unmount(".", UnmountFlags::DETACH)?;
         rustix::process::chdir("/")
@@ -174,15 +179,17 @@ pub(crate) fn enter(root: &Root) -> Result<(), Failure> {
     enter().step("pivot_root")
 }
 
-/// The same where the host's root is a ramdisk, which `pivot_root` does not put away: the new root, which lies at `home`, is
-/// moved over the old one. What was mounted on the old one is unmounted, so that nothing but that itself remains beneath.
-pub(crate) fn enter_without_pivot(root: &Root, home: &Path) -> Result<(), Failure> {
+/// The same for a host whose root is a ramdisk, where `pivot_root` fails: moves the root, mounted at `state_dir`, over
+/// the old one. Other mounts are unmounted first, so that nothing but the ramdisk remains beneath.
+pub(crate) fn enter_without_pivot(root: &Root, state_dir: &Path) -> Result<(), Failure> {
     const STEP: &str = "--no-pivot";
     let mounts = MountInfos::from_file("/proc/self/mountinfo").step(STEP)?;
-    // Later ones lie on earlier ones.
+    // Later mounts may be stacked on earlier ones.
     let others = mounts.0.iter().rev().map(|mount| &mount.mount_point);
-    for place in others.filter(|place| !home.starts_with(place) && !place.starts_with(home)) {
-        // Some are gone with what they lay on.
+    for place in
+        others.filter(|place| !state_dir.starts_with(place) && !place.starts_with(state_dir))
+    {
+        // Some have gone with their parent.
         rustix::mount::unmount(place, UnmountFlags::DETACH).ok();
     }
     let enter = || -> rustix::io::Result<()> {
@@ -194,13 +201,13 @@ pub(crate) fn enter_without_pivot(root: &Root, home: &Path) -> Result<(), Failur
     enter().step(STEP)
 }
 
-/// Gives the container's root the propagation that the specification names. Sharing begins here: its mounts are peers of those
-/// that are copied from them inside, never of the host's.
+/// Applies `rootfsPropagation` to the container's root. The peer group starts here: it never includes mounts of the
+/// host.
 pub(crate) fn set_propagation(spec: &Spec) -> Result<(), Failure> {
     let Some(wanted) = wanted_propagation(spec).and_then(Propagation::of) else {
         return Ok(());
     };
-    // Private and slave is what all were made to begin with.
+    // Private and slave are in effect already.
     if matches!(wanted.kind, libc::MS_PRIVATE | libc::MS_SLAVE) {
         return Ok(());
     }
@@ -214,7 +221,7 @@ pub(crate) fn set_propagation(spec: &Spec) -> Result<(), Failure> {
     rustix::mount::mount_change("/", flags).step("rootfsPropagation")
 }
 
-/// Makes the root's mount read-only.
+/// Makes the root mount read-only.
 pub(crate) fn make_read_only(root: &Root) -> Result<(), Failure> {
     let change = MountAttributes {
         set: libc::MOUNT_ATTR_RDONLY,
@@ -223,7 +230,7 @@ pub(crate) fn make_read_only(root: &Root) -> Result<(), Failure> {
     sys::set_mount_attributes(root, &change).step(STEP)
 }
 
-/// A copy of the mount of this path that nobody else has.
+/// Clones the mount at a path.
 pub(crate) fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Failure> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
@@ -245,7 +252,7 @@ fn mapped_tree(path: &Path, namespace: Option<&UserNamespace>) -> Result<OwnedFd
     Ok(tree)
 }
 
-/// Shows the files of a mount with the ids that the namespace maps theirs to.
+/// Maps the ids of a mount's files to the user namespace's.
 pub(crate) fn map(tree: &OwnedFd, namespace: &UserNamespace) -> io::Result<()> {
     let change = MountAttributes {
         id_map: Some(&namespace.fd),

@@ -1,5 +1,5 @@
-//! How the kernel treats a process beside others: its execution domain, scheduling policy, I/O priority, memory nodes, CPUs.
-//! None of it takes a system call where the specification does not ask for it.
+//! Scheduling of a process: execution domain, scheduling policy, I/O priority, memory policy, CPU affinity. Fields
+//! that the specification omits cost no system call.
 
 use std::collections::BTreeSet;
 
@@ -12,17 +12,17 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::{
     channel::{Failure, Step},
-    sys,
+    sys::{self, Scheduling},
 };
 
-/// Highest number of a CPU or memory node that can be named, plus one.
+/// Maximum number of a CPU or memory node, plus one.
 const NUMBER_LIMIT: usize = CpuSet::MAX_CPU;
 
 /// Execution domains (`sys/personality.h`).
 const PER_LINUX: i32 = 0;
 const PER_LINUX32: i32 = 8;
 
-/// What holds from here on, before the process changes its ids, which could forbid it.
+/// Applies the settings. Called before the process changes its ids, which could forbid it.
 pub(crate) fn apply(spec: &Spec, process: &Process) -> Result<(), Failure> {
     let linux = spec.linux().as_ref();
     if let Some(personality) = linux.and_then(|linux| linux.personality().as_ref()) {
@@ -47,7 +47,7 @@ pub(crate) fn apply(spec: &Spec, process: &Process) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Keeps this process to these CPUs, such as `0-2,5`.
+/// Restricts this process to a list of CPUs, such as `0-2,5`.
 pub(crate) fn pin(cpus: &str) -> Result<(), Failure> {
     const STEP: &str = "execCPUAffinity";
     let mut set = CpuSet::new();
@@ -59,7 +59,7 @@ pub(crate) fn pin(cpus: &str) -> Result<(), Failure> {
         .step(STEP)
 }
 
-/// What of it is wrong or not known.
+/// Checks the settings of a process.
 pub(crate) fn check(process: &Process) -> Result<(), String> {
     if let Some(wanted) = process.scheduler() {
         scheduling(wanted).map_err(|error| format!("process.scheduler: {error}"))?;
@@ -79,7 +79,7 @@ pub(crate) fn check(process: &Process) -> Result<(), String> {
         .map_err(|error| format!("process.execCPUAffinity: {error}"))
 }
 
-/// The same of the specification's own fields.
+/// Checks the settings of a specification.
 pub(crate) fn check_spec(spec: &Spec) -> Result<(), String> {
     let linux = spec.linux().as_ref();
     let personality = linux.and_then(|linux| linux.personality().as_ref());
@@ -91,20 +91,6 @@ pub(crate) fn check_spec(spec: &Spec) -> Result<(), String> {
         .and_then(|linux| linux.memory_policy().as_ref())
         .map_or(Ok(()), |policy| memory_policy(policy).map(drop))
         .map_err(|error| format!("linux.memoryPolicy: {error}"))
-}
-
-/// As sched_setattr(2) wants it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[repr(C)]
-pub(crate) struct Scheduling {
-    pub(crate) size: u32,
-    pub(crate) policy: u32,
-    pub(crate) flags: u64,
-    pub(crate) nice: i32,
-    pub(crate) priority: u32,
-    pub(crate) runtime: u64,
-    pub(crate) deadline: u64,
-    pub(crate) period: u64,
 }
 
 fn scheduling(wanted: &Scheduler) -> Result<Scheduling, String> {
@@ -125,7 +111,7 @@ fn scheduling(wanted: &Scheduler) -> Result<Scheduling, String> {
         LinuxSchedulerFlag::SchedFlagDLOverrun => Ok(0x04),
         LinuxSchedulerFlag::SchedFlagKeepPolicy => Ok(0x08),
         LinuxSchedulerFlag::SchedFlagKeepParams => Ok(0x10),
-        // They are about values that the specification has no fields for.
+        // The specification has no fields for their values.
         other => Err(format!("the flag {other} is not supported")),
     });
     let priority = wanted.priority().unwrap_or_default();
@@ -141,7 +127,7 @@ fn scheduling(wanted: &Scheduler) -> Result<Scheduling, String> {
     })
 }
 
-/// As ioprio_set(2) wants it.
+/// Argument of ioprio_set(2).
 fn io_priority(wanted: &LinuxIOPriority) -> i32 {
     const CLASS_SHIFT: i32 = 13;
     let class = match wanted.class() {
@@ -152,7 +138,7 @@ fn io_priority(wanted: &LinuxIOPriority) -> i32 {
     class << CLASS_SHIFT | i32::try_from(wanted.priority()).unwrap_or_default()
 }
 
-/// Mode with its flags, and the nodes as bits, as set_mempolicy(2) wants them.
+/// Mode with flags, and the node mask, for set_mempolicy(2).
 fn memory_policy(wanted: &LinuxMemoryPolicy) -> Result<(i32, Vec<u64>), String> {
     let mode = match wanted.mode() {
         MemoryPolicyModeType::MpolDefault => libc::MPOL_DEFAULT,
@@ -177,9 +163,9 @@ fn memory_policy(wanted: &LinuxMemoryPolicy) -> Result<(i32, Vec<u64>), String> 
     Ok((flags.fold(mode, |all, flag| all | flag), bits))
 }
 
-/// The numbers of a list such as `0-2,5`.
+/// Parses a list such as `0-2,5`.
 fn numbers(list: &str) -> Result<BTreeSet<usize>, String> {
-    let wrong = |part: &str| format!("{part:?} is no list of numbers below {NUMBER_LIMIT}");
+    let wrong = |part: &str| format!("{part:?} is not a list of numbers below {NUMBER_LIMIT}");
     let mut all = BTreeSet::new();
     for part in list.split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -206,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_are_told_as_the_kernel_wants_them() {
+    fn scheduling_policies_are_converted() {
         let wanted = r#"{"policy":"SCHED_DEADLINE","runtime":1,"deadline":2,"period":3,"flags":["SCHED_RESET_ON_FORK"]}"#;
         let told = scheduling(&serde_json::from_str(wanted).unwrap()).unwrap();
         assert_eq!((told.size, told.policy, told.flags), (48, 6, 1));

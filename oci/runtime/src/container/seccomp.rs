@@ -1,6 +1,6 @@
-//! The specification's seccomp section, compiled to BPF. Answers that depend on the number alone are a search tree of ours; those
-//! that depend on arguments are seccompiler's, whose programs know one action each: the tree leads to them, and a call passes
-//! through all of them, the strictest first.
+//! Compiles the specification's seccomp section to BPF. Verdicts that depend on the system call number alone form a
+//! search tree. Verdicts that depend on arguments come from seccompiler, whose programs have one action each; the tree
+//! leads to them, and a call passes through all of them, the strictest first.
 
 mod tree;
 
@@ -25,73 +25,73 @@ use crate::sys;
 /// Why a seccomp section cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Notification where it cannot work.
+    /// SCMP_ACT_NOTIFY where it cannot work.
     #[error("SCMP_ACT_NOTIFY {0}")]
     Notify(&'static str),
-    /// A filter that cannot be compiled.
+    /// The filter cannot be compiled.
     #[error("the filter cannot be compiled: {0}")]
     Compile(#[from] seccompiler::BackendError),
-    /// A filter that the kernel refuses.
+    /// The kernel refuses the filter.
     #[error("the kernel refuses the filter: {0}")]
     Install(#[from] std::io::Error),
 }
 
 const NO_DEFAULT: Error = Error::Notify("cannot be the default action");
 
-/// Filters ready to be installed.
+/// Compiled filters.
 #[derive(Debug)]
 pub(crate) struct Filters {
     programs: Vec<BpfProgram>,
-    /// The one that somebody listens to.
-    listened: Option<BpfProgram>,
+    /// The filter with notifications.
+    notifying: Option<BpfProgram>,
     flags: libc::c_ulong,
     listener_flags: libc::c_ulong,
 }
 
 /// What happens to a system call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Answer {
-    Here(SeccompAction),
-    /// Whoever listens decides.
-    Elsewhere,
+enum Verdict {
+    Static(SeccompAction),
+    /// The listener decides.
+    Notify,
 }
 
-/// Stands for a notification, which seccompiler does not know, until a program is compiled: of a filter for notifications alone,
-/// so that it is no other answer of it.
-const STAND_IN: SeccompAction = SeccompAction::Trace(u16::MAX as u32);
+/// Placeholder for a notification, which seccompiler does not support. It is replaced after compilation; no other
+/// verdict uses this value.
+const NOTIFY_PLACEHOLDER: SeccompAction = SeccompAction::Trace(u16::MAX as u32);
 
-/// Conditions by number: any of them; none where it has no condition.
+/// Conditions by number, of which any must hold; an empty list always matches.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 
-/// Instructions that a program may have (`BPF_MAXINSNS` of `<linux/bpf_common.h>`).
+/// Maximum length of a program (`BPF_MAXINSNS` of `<linux/bpf_common.h>`).
 const LENGTH_LIMIT: usize = 4096;
 
-/// The section's rules by what they answer.
+/// The rules of a section by verdict.
 #[derive(Debug)]
-struct Sorted {
+struct RuleSet {
     default: SeccompAction,
-    /// What does not get the default answer.
+    /// Rules that do not get the default verdict.
     allowed: Rules,
-    /// What gets this one instead of being allowed.
-    restricted: Vec<(Answer, Rules)>,
+    /// Rules whose verdict is neither the default nor `allow`.
+    restricted: Vec<(Verdict, Rules)>,
 }
 
-impl Sorted {
+impl RuleSet {
     fn of(section: &LinuxSeccomp) -> Result<Self, Error> {
-        let default = answer(section.default_action(), section.default_errno_ret());
-        let allow = Answer::Here(SeccompAction::Allow);
+        let default = verdict(section.default_action(), section.default_errno_ret());
+        let allow = Verdict::Static(SeccompAction::Allow);
         let mut allowed = Rules::new();
-        let mut restricted: Vec<(Answer, Rules)> = Vec::new();
+        let mut restricted: Vec<(Verdict, Rules)> = Vec::new();
         for call in section.syscalls().iter().flatten() {
-            let wanted = answer(call.action(), call.errno_ret());
+            let wanted = verdict(call.action(), call.errno_ret());
             let conditional = call.args().as_ref().is_some_and(|args| !args.is_empty());
-            // What has an answer of its own must pass the filter of the default answer.
+            // A call with its own verdict must pass the filter of the default verdict.
             if wanted != default {
                 add(&mut allowed, call)?;
             }
-            // The default answer, under conditions, is an exception from what is allowed otherwise.
+            // A conditional rule with the default verdict is an exception from what is allowed otherwise.
             if wanted != allow && (wanted != default || conditional) {
                 match restricted.iter_mut().find(|(other, _)| *other == wanted) {
                     Some((_, rules)) => add(rules, call)?,
@@ -104,16 +104,16 @@ impl Sorted {
             }
         }
         match default {
-            Answer::Here(default) => Ok(Self {
+            Verdict::Static(default) => Ok(Self {
                 default,
                 allowed,
                 restricted,
             }),
-            Answer::Elsewhere => Err(NO_DEFAULT),
+            Verdict::Notify => Err(NO_DEFAULT),
         }
     }
 
-    /// Numbers whose answer depends on arguments.
+    /// Numbers whose verdict depends on arguments.
     fn conditional(&self) -> BTreeSet<i64> {
         let all = self.restricted.iter().map(|(_, rules)| rules);
         all.chain([&self.allowed])
@@ -123,56 +123,56 @@ impl Sorted {
             .collect()
     }
 
-    /// The strictest answer to each number that has none of its own elsewhere; the later one of two that are as strict.
-    fn answers(&self, elsewhere: &BTreeSet<i64>) -> BTreeMap<u32, u32> {
-        let numbers = self.allowed.keys().chain(elsewhere);
-        let mut answers: BTreeMap<u32, u32> =
+    /// The strictest verdict for each number that does not depend on arguments; the later one of equally strict ones.
+    fn verdicts(&self, conditional: &BTreeSet<i64>) -> BTreeMap<u32, u32> {
+        let numbers = self.allowed.keys().chain(conditional);
+        let mut verdicts: BTreeMap<u32, u32> =
             numbers.map(|number| (unsigned(*number), ALLOW)).collect();
-        for (answer, rules) in &self.restricted {
-            let Answer::Here(action) = answer else {
+        for (verdict, rules) in &self.restricted {
+            let Verdict::Static(action) = verdict else {
                 continue;
             };
             let action = u32::from(action.clone());
-            for number in rules.keys().filter(|number| !elsewhere.contains(number)) {
-                let other = answers.entry(unsigned(*number)).or_insert(ALLOW);
+            for number in rules.keys().filter(|number| !conditional.contains(number)) {
+                let other = verdicts.entry(unsigned(*number)).or_insert(ALLOW);
                 if strictness(action) <= strictness(*other) {
                     *other = action;
                 }
             }
         }
-        answers
+        verdicts
     }
 }
 
-/// The kernel compares answers without their data, as signed numbers: the least is the strictest.
-fn strictness(answer: u32) -> i32 {
-    (answer & libc::SECCOMP_RET_ACTION_FULL).cast_signed()
+/// The kernel compares verdicts as signed numbers without their data; the smallest is the strictest.
+fn strictness(verdict: u32) -> i32 {
+    (verdict & libc::SECCOMP_RET_ACTION_FULL).cast_signed()
 }
 
-/// As the kernel compares it.
+/// As the kernel compares numbers.
 fn unsigned(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 impl Filters {
-    /// Compiles the section. System calls that this architecture does not have are skipped, as profiles name those of all.
+    /// Compiles a section. System calls of other architectures are skipped: profiles list those of every architecture.
     pub(crate) fn compile(section: &LinuxSeccomp) -> Result<Self, Error> {
         check_notification(section)?;
         let (flags, listener_flags) = flags(section);
         let mut filters = Self {
             programs: Vec::new(),
-            listened: None,
+            notifying: None,
             flags,
             listener_flags,
         };
-        filters.add(Sorted::of(section)?)?;
+        filters.add(RuleSet::of(section)?)?;
         Ok(filters)
     }
 
-    fn add(&mut self, sorted: Sorted) -> Result<(), Error> {
-        let conditional = sorted.conditional();
-        let answers = sorted.answers(&conditional);
-        let default = sorted.default;
+    fn add(&mut self, rules: RuleSet) -> Result<(), Error> {
+        let conditional = rules.conditional();
+        let verdicts = rules.verdicts(&conditional);
+        let default = rules.default;
         let only = |rules: Rules| -> Rules {
             let of_them = |number: &i64| conditional.contains(number);
             rules
@@ -182,89 +182,96 @@ impl Filters {
         };
         let mut others = Vec::new();
         if default != SeccompAction::Allow && !conditional.is_empty() {
-            let program = program(only(sorted.allowed), default.clone(), SeccompAction::Allow)?;
+            let program = program(only(rules.allowed), default.clone(), SeccompAction::Allow)?;
             others.push((default.clone(), program));
         }
-        for (wanted, rules) in sorted.restricted {
+        for (wanted, rules) in rules.restricted {
             match wanted {
-                Answer::Here(action) => {
+                Verdict::Static(action) => {
                     let rules = only(rules);
                     if !rules.is_empty() {
                         let program = program(rules, SeccompAction::Allow, action.clone())?;
                         others.push((action, program));
                     }
                 }
-                Answer::Elsewhere => self.listened = Some(notifying(rules)?),
+                Verdict::Notify => self.notifying = Some(notify_program(rules)?),
             }
         }
-        if others.is_empty() && default == SeccompAction::Allow && answers.values().all(is_allow) {
+        if others.is_empty() && default == SeccompAction::Allow && verdicts.values().all(is_allow) {
             return Ok(());
         }
-        self.programs = put_together(default.into(), answers, &conditional, by_strictness(others))?;
+        self.programs = assemble(
+            default.into(),
+            verdicts,
+            &conditional,
+            by_strictness(others),
+        )?;
         Ok(())
     }
 
-    /// Installs them, for this process and all that come from it; gives the descriptor that tells of notifications.
+    /// Installs the filters for this process and its descendants; returns the notification descriptor.
     pub(crate) fn install(&self) -> Result<Option<OwnedFd>, Error> {
         for program in &self.programs {
             sys::install_filter(program, self.flags)?;
         }
         let flags = self.flags | self.listener_flags;
-        let listened = self.listened.as_ref();
-        let listener = listened.map(|program| sys::install_listener(program, flags));
+        let notifying = self.notifying.as_ref();
+        let listener = notifying.map(|program| sys::install_listener(program, flags));
         Ok(listener.transpose()?)
     }
 }
 
-fn is_allow(answer: &u32) -> bool {
-    *answer == ALLOW
+fn is_allow(verdict: &u32) -> bool {
+    *verdict == ALLOW
 }
 
-/// As the kernel looks at filters of their own: the strictest answer counts, of several as strict the newest one's.
+/// The order of separate filters in the kernel: the strictest verdict wins, of equally strict ones that of the newest
+/// filter.
 fn by_strictness(mut programs: Vec<(SeccompAction, BpfProgram)>) -> Vec<BpfProgram> {
     programs.reverse();
-    programs.sort_by_key(|(answer, _)| strictness(answer.clone().into()));
+    programs.sort_by_key(|(verdict, _)| strictness(verdict.clone().into()));
     programs.into_iter().map(|(_, program)| program).collect()
 }
 
-/// One program of all, which the kernel prepares once and runs once for each call; or a stack of them, where it would be longer
-/// than the kernel takes.
-fn put_together(
+/// Assembles one program, which is cheaper for the kernel than several; a stack of programs if one would exceed the
+/// maximum length.
+fn assemble(
     default: u32,
-    mut answers: BTreeMap<u32, u32>,
+    mut verdicts: BTreeMap<u32, u32>,
     conditional: &BTreeSet<i64>,
     others: Vec<BpfProgram>,
 ) -> Result<Vec<BpfProgram>, Error> {
     let numbers: Vec<_> = conditional.iter().map(|one| unsigned(*one)).collect();
     if !others.is_empty() {
-        answers.extend(numbers.iter().map(|number| (*number, tree::ELSEWHERE)));
+        verdicts.extend(numbers.iter().map(|number| (*number, tree::FALL_THROUGH)));
     }
-    let whole = searched(default, &answers, &others)?;
+    let whole = searched(default, &verdicts, &others)?;
     if whole.len() <= LENGTH_LIMIT {
         return Ok(vec![whole]);
     }
-    answers.extend(numbers.iter().map(|number| (*number, ALLOW)));
+    verdicts.extend(numbers.iter().map(|number| (*number, ALLOW)));
     let oldest_first = others.into_iter().rev();
     let mut stack: Vec<_> = oldest_first
         .map(|program| tree::only(&numbers, ALLOW, program))
         .collect();
-    // The last one: it need not allow the installation of others. What those answer, it leaves to them.
-    stack.push(searched(default, &answers, &[])?);
+    // Installed last, because it need not allow the installation of others. It allows the numbers that the others
+    // decide.
+    stack.push(searched(default, &verdicts, &[])?);
     Ok(stack)
 }
 
-/// A whole program of the search tree and what it leads to.
+/// The search tree followed by the programs that it leads to.
 fn searched(
     default: u32,
-    answers: &BTreeMap<u32, u32>,
+    verdicts: &BTreeMap<u32, u32>,
     others: &[BpfProgram],
 ) -> Result<BpfProgram, Error> {
     let mut program = architecture()?;
-    program.extend(tree::search(default, answers, others));
+    program.extend(tree::search(default, verdicts, others));
     Ok(program)
 }
 
-/// Without anyone to notify, or where the runtime itself could not go on to tell whom, there is no notification.
+/// Refuses notifications without a listener, and on `write`, which the runtime needs to report the descriptor.
 fn check_notification(section: &LinuxSeccomp) -> Result<(), Error> {
     let is_notify = |action| action == LinuxSeccompAction::ScmpActNotify;
     if is_notify(section.default_action()) {
@@ -284,13 +291,13 @@ fn check_notification(section: &LinuxSeccomp) -> Result<(), Error> {
     Ok(())
 }
 
-/// A filter that tells of these calls.
-fn notifying(rules: Rules) -> Result<BpfProgram, Error> {
+/// A filter that notifies of these calls.
+fn notify_program(rules: Rules) -> Result<BpfProgram, Error> {
     const RETURN: u16 = 0x06;
-    let stand_in = u32::from(STAND_IN);
-    let mut program = program(rules, SeccompAction::Allow, STAND_IN)?;
+    let placeholder = u32::from(NOTIFY_PLACEHOLDER);
+    let mut program = program(rules, SeccompAction::Allow, NOTIFY_PLACEHOLDER)?;
     for instruction in &mut program {
-        if instruction.code == RETURN && instruction.k == stand_in {
+        if instruction.code == RETURN && instruction.k == placeholder {
             instruction.k = libc::SECCOMP_RET_USER_NOTIF;
         }
     }
@@ -306,7 +313,7 @@ fn program(
     Ok(SeccompFilter::new(rules, otherwise, matched, architecture)?.try_into()?)
 }
 
-/// What kills whoever calls as on another architecture: all of a filter without rules but its last instruction, an answer.
+/// The check of the architecture: an empty filter without its last instruction.
 fn architecture() -> Result<BpfProgram, Error> {
     let mut program = program(
         Rules::new(),
@@ -324,7 +331,7 @@ fn add(rules: &mut Rules, call: &LinuxSyscall) -> Result<(), Error> {
             Entry::Vacant(place) => {
                 place.insert(conditions.clone());
             }
-            // No condition: whatever else is said of it, it matches.
+            // An unconditional rule overrides conditions.
             Entry::Occupied(mut others) if conditions.is_empty() => others.get_mut().clear(),
             Entry::Occupied(others) if others.get().is_empty() => {}
             Entry::Occupied(mut others) => others.get_mut().extend(conditions.iter().cloned()),
@@ -337,7 +344,8 @@ fn number(name: &str) -> Option<i64> {
     Some(i64::from(Sysno::from_str(name).ok()?.id()))
 }
 
-/// Conditions on different arguments must all hold. On one and the same, any of them, as other runtimes have it.
+/// Conditions on different arguments must all hold; of conditions on one argument, any must hold, as in other
+/// runtimes.
 fn conditions(args: &[LinuxSeccompArg]) -> Result<Vec<SeccompRule>, Error> {
     let repeated = (0..args.len()).any(|index| {
         args[..index]
@@ -379,8 +387,8 @@ fn condition(arg: &LinuxSeccompArg) -> Result<SeccompCondition, Error> {
     )?)
 }
 
-fn answer(wanted: LinuxSeccompAction, errno: Option<u32>) -> Answer {
-    Answer::Here(match wanted {
+fn verdict(wanted: LinuxSeccompAction, errno: Option<u32>) -> Verdict {
+    Verdict::Static(match wanted {
         LinuxSeccompAction::ScmpActAllow => SeccompAction::Allow,
         LinuxSeccompAction::ScmpActErrno => {
             SeccompAction::Errno(errno.unwrap_or(libc::EPERM as u32))
@@ -392,11 +400,11 @@ fn answer(wanted: LinuxSeccompAction, errno: Option<u32>) -> Answer {
         LinuxSeccompAction::ScmpActTrap => SeccompAction::Trap,
         LinuxSeccompAction::ScmpActLog => SeccompAction::Log,
         LinuxSeccompAction::ScmpActTrace => SeccompAction::Trace(errno.unwrap_or_default()),
-        LinuxSeccompAction::ScmpActNotify => return Answer::Elsewhere,
+        LinuxSeccompAction::ScmpActNotify => return Verdict::Notify,
     })
 }
 
-/// Of all filters, and of the one that is listened to.
+/// Flags of every filter, and of the notifying one.
 fn flags(section: &LinuxSeccomp) -> (libc::c_ulong, libc::c_ulong) {
     let (mut all, mut listener) = (0, 0);
     for flag in section.flags().iter().flatten() {
@@ -408,7 +416,7 @@ fn flags(section: &LinuxSeccomp) -> (libc::c_ulong, libc::c_ulong) {
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
                 listener |= libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
             }
-            // One thread has nothing to synchronise.
+            // The process has one thread.
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => {}
         }
     }

@@ -1,4 +1,4 @@
-//! A container's terminal: a pair made in its own devpts, whose outer end goes to whoever listens on the console socket.
+//! A container's terminal: a pseudoterminal in its own devpts, whose master is sent over the console socket.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -14,25 +14,25 @@ use rustix::{
 };
 
 use super::{
-    inside::{Links, Root},
     mounts::attach,
-    userns::Ids,
+    resolve::{Root, Symlinks},
+    userns::IdMappings,
 };
 use crate::channel::{Failure, Step, send_descriptors};
 
 const STEP: &str = "terminal";
 
-/// Both ends.
+/// Both ends of a pseudoterminal.
 pub(crate) struct Terminal {
     outer: OwnedFd,
     inner: OwnedFd,
 }
 
-/// Makes one, and shows it as `/dev/console`.
-pub(crate) fn open(root: &Root, ids: &Ids, size: Option<Size>) -> Result<Terminal, Failure> {
+/// Creates a terminal and binds it to `/dev/console`.
+pub(crate) fn open(root: &Root, ids: &IdMappings, size: Option<Size>) -> Result<Terminal, Failure> {
     let terminal = pair(root, size)?;
     let console = Path::new("/dev/console");
-    let place = ids.as_root(|| root.file(console, Links::Refused).step(STEP))?;
+    let place = ids.as_root(|| root.file(console, Symlinks::Refuse).step(STEP))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
@@ -41,15 +41,15 @@ pub(crate) fn open(root: &Root, ids: &Ids, size: Option<Size>) -> Result<Termina
     Ok(terminal)
 }
 
-/// Makes one in the devpts of this root. The inner end is what the kernel gives for the outer one: no name is looked up that
-/// the container could have changed.
+/// Creates a terminal in the devpts of this root. The kernel opens the slave from the master (TIOCGPTPEER), so that no
+/// name is looked up that the container could have changed.
 pub(crate) fn pair(root: &Root, size: Option<Size>) -> Result<Terminal, Failure> {
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let outer = root
-        .open(Path::new("/dev/pts/ptmx"), flags, Links::Refused)
+        .open(Path::new("/dev/pts/ptmx"), flags, Symlinks::Refuse)
         .step("a terminal needs a devpts on /dev/pts")?;
     if rustix::fs::fstat(&outer).step(STEP)?.st_rdev != rustix::fs::makedev(5, 2) {
-        return Err(Failure::new(STEP, "/dev/pts/ptmx is no terminal device"));
+        return Err(Failure::new(STEP, "/dev/pts/ptmx is not a terminal device"));
     }
     unlockpt(&outer).step(STEP)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -68,7 +68,7 @@ pub(crate) fn pair(root: &Root, size: Option<Size>) -> Result<Terminal, Failure>
 }
 
 impl Terminal {
-    /// Sends the outer end over the console socket and gives the inner one, which becomes this session's terminal.
+    /// Sends the master over the console socket; the slave becomes the controlling terminal and the standard streams.
     pub(crate) fn hand_over(self, console: &OwnedFd) -> Result<[OwnedFd; 3], Failure> {
         send_descriptors(console, b"/dev/ptmx", &[self.outer.as_fd()]).step("console socket")?;
         rustix::process::ioctl_tiocsctty(&self.inner).step(STEP)?;

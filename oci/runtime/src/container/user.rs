@@ -1,4 +1,4 @@
-//! Who a container's program runs as, looked up in the image's own passwd and group files, which nobody trusts.
+//! Resolves a container's user in the image's passwd and group files, which are untrusted.
 
 use std::{
     fs::File,
@@ -10,46 +10,46 @@ use oci_spec::runtime::Process;
 use rustix::fs::{FileType, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::inside::{Links, Root};
+use super::resolve::{Root, Symlinks};
 
-/// Largest passwd or group file that is read.
+/// Maximum size of a passwd or group file.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
 
-/// Longest line of it.
+/// Maximum length of a line.
 const LINE_LIMIT_BYTES: usize = 64 << 10;
 
-/// Most supplementary groups.
+/// Maximum number of supplementary groups.
 const GROUPS_LIMIT: usize = 512;
 
-/// What the last number means to setuid(2) and its like: who is to become it stays who he is.
+/// setuid(2) and its relatives take this value for "no change".
 const NO_CHANGE: u32 = u32::MAX;
 
-/// Why a user cannot be found.
+/// Why a user cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// There is no such user.
-    #[error("the image has no user {0:?} in /etc/passwd: give a uid, or a user of the image")]
+    /// The user does not exist.
+    #[error("the image has no user {0:?} in /etc/passwd: use a uid, or a user of the image")]
     NoUser(String),
-    /// There is no such group.
-    #[error("the image has no group {0:?} in /etc/group: give a gid, or a group of the image")]
+    /// The group does not exist.
+    #[error("the image has no group {0:?} in /etc/group: use a gid, or a group of the image")]
     NoGroup(String),
-    /// A number out of range.
-    #[error("{0:?} is no valid id: 0 to 4294967294")]
+    /// An id out of range.
+    #[error("{0:?} is not a valid id: 0 to 4294967294")]
     BadId(String),
-    /// A user in too many groups.
+    /// The user is in too many groups.
     #[error("the user is in more than {GROUPS_LIMIT} groups")]
     TooManyGroups,
-    /// A file that cannot be, or is not worth being, read.
+    /// A file cannot be read or is too large.
     #[error("{path} of the image: {source}")]
     File {
-        /// Which.
+        /// The file.
         path: &'static str,
         /// Why.
         source: io::Error,
     },
 }
 
-/// Who a program runs as: ids inside of the container.
+/// The ids of a program inside the container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct User {
     /// User id.
@@ -58,12 +58,12 @@ pub(crate) struct User {
     pub gid: u32,
     /// Supplementary group ids.
     pub groups: Vec<u32>,
-    /// Home directory, where the image tells one.
+    /// StateDir directory, if the image has one.
     pub home: Option<String>,
 }
 
 impl User {
-    /// The user that a launch names, or else the one of the specification.
+    /// Resolves the user named by a launch, or else the one of the specification.
     pub(crate) fn find(root: &Root, name: Option<&str>, process: &Process) -> Result<Self, Error> {
         let passwd = read(root, "/etc/passwd")?;
         match name.filter(|name| !name.is_empty()) {
@@ -94,8 +94,8 @@ fn of_specification(process: &Process, passwd: &str) -> Result<User, Error> {
     })
 }
 
-/// `user`, `uid`, `user:group` or `uid:gid`. A uid that the image does not know is fine, with group 0. Who names the group
-/// gets that group alone, else those that list the user come along.
+/// Resolves `user`, `uid`, `user:group` or `uid:gid`. An unknown uid is fine and has group 0. A named group replaces
+/// the supplementary groups; otherwise they are those that list the user.
 fn look_up(name: &str, passwd: &str, group: &str) -> Result<User, Error> {
     let (user, wanted_group) = match name.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -180,7 +180,7 @@ fn entries(text: &str) -> impl Iterator<Item = Vec<&str>> {
         .map(|line| line.trim().split(':').collect())
 }
 
-/// The number that `text` is, or none where it is a name. A number that is no id is an error, never a name.
+/// Parses a number; none if `text` is a name. A number out of range is an error, never a name.
 fn id(text: &str) -> Result<Option<u32>, Error> {
     if text.is_empty() || text.bytes().any(|byte| !byte.is_ascii_digit()) {
         return Ok(None);
@@ -194,11 +194,11 @@ fn plain_id(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != NO_CHANGE)
 }
 
-/// The text of a regular file of the image; nothing where there is none. Never blocks on what is not a regular file.
+/// Reads a regular file of the image; empty if it does not exist. Never blocks on other file types.
 fn read(root: &Root, path: &'static str) -> Result<String, Error> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let failed = |source| Error::File { path, source };
-    let file = match root.open(Path::new(path), flags, Links::StayInside) {
+    let file = match root.open(Path::new(path), flags, Symlinks::InRoot) {
         Ok(file) => file,
         Err(error)
             if matches!(
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_group_comes_alone() {
+    fn a_named_group_replaces_supplementary_groups() {
         let user = look_up("web:logs", PASSWD, GROUP).unwrap();
         assert_eq!((user.gid, user.groups), (50, vec![]));
         assert_eq!(look_up("7:8", PASSWD, GROUP).unwrap().gid, 8);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_of_groups_is_refused() {
+    fn too_many_groups_are_refused() {
         let group: String = (0..=GROUPS_LIMIT)
             .map(|gid| format!("g{gid}:x:{gid}:web\n"))
             .collect();

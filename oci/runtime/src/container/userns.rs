@@ -18,29 +18,29 @@ use rustix::thread::ThreadNameSpaceType;
 use super::namespaces::{joined_path, lists};
 use crate::{
     channel::{Channel, Failure, Step},
-    sys::{self, Cloned, Holder},
+    sys::{self, Cloned, NamespaceHolder},
 };
 
 const STEP: &str = "user namespace";
 
-/// A prepared user namespace, and whose ids its mapping gives.
+/// A prepared user namespace and its mappings.
 #[derive(Debug)]
 pub(crate) struct UserNamespace {
     pub(crate) fd: OwnedFd,
-    pub(crate) ids: Ids,
-    /// Of no use any more, and waited for when this value goes.
-    _holder: Option<Holder>,
+    pub(crate) ids: IdMappings,
+    /// Killed already, and reaped when this value is dropped.
+    _holder: Option<NamespaceHolder>,
 }
 
-/// The mapping: container ids to host ids.
+/// Id mappings: container ids to host ids.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ids {
+pub(crate) struct IdMappings {
     users: Vec<LinuxIdMapping>,
     groups: Vec<LinuxIdMapping>,
 }
 
-impl Ids {
-    /// The specification's mappings, where it lists a user namespace.
+impl IdMappings {
+    /// The specification's mappings, if it lists a user namespace.
     fn of(spec: &Spec) -> Result<Option<Self>, Failure> {
         if !lists(spec, LinuxNamespaceType::User) {
             return Ok(None);
@@ -59,7 +59,7 @@ impl Ids {
         }
     }
 
-    /// Those of the user namespace that a process is in.
+    /// The mappings of a process's user namespace.
     fn of_process(pid: i32) -> Result<Self, Failure> {
         let read = |name: &str| -> Result<Vec<LinuxIdMapping>, Failure> {
             let text = fs::read_to_string(format!("/proc/{pid}/{name}")).step(STEP)?;
@@ -72,7 +72,7 @@ impl Ids {
         ids.checked()
     }
 
-    /// Without a root, a container could not be set up.
+    /// A container cannot be set up without a root.
     fn checked(self) -> Result<Self, Failure> {
         let maps_root = |list: &[LinuxIdMapping]| !list.is_empty() && translate(list, 0).is_some();
         if maps_root(&self.users) && maps_root(&self.groups) {
@@ -82,12 +82,13 @@ impl Ids {
         Err(Failure::new(STEP, message))
     }
 
-    /// The host's uid of a container's; the same where there is no user namespace, none where it is not mapped.
+    /// Translates a container's uid to the host's. Without a user namespace they are equal; an unmapped uid gives
+    /// none.
     pub(crate) fn host_uid(&self, uid: u32) -> Option<u32> {
         translate(&self.users, uid)
     }
 
-    /// The host's gid of a container's.
+    /// Translates a container's gid to the host's.
     pub(crate) fn host_gid(&self, gid: u32) -> Option<u32> {
         translate(&self.groups, gid)
     }
@@ -100,8 +101,8 @@ impl Ids {
         )
     }
 
-    /// Does something to files as the container's root. What the host's root makes on an id-mapped mount has an owner that
-    /// the mapping does not know, and is refused.
+    /// Runs file operations as the container's root: on an id-mapped mount, files of the host's root would have an
+    /// unmapped owner and are refused.
     pub(crate) fn as_root<T>(
         &self,
         work: impl FnOnce() -> Result<T, Failure>,
@@ -112,7 +113,7 @@ impl Ids {
         let (uid, gid) = self.root();
         setfsgid(Gid::from_raw(gid));
         setfsuid(Uid::from_raw(uid));
-        // Leaving uid 0 took the capabilities over files away, which the container's root shall have while it is set up.
+        // Leaving uid 0 dropped the capabilities over files, which are still needed.
         let result = raise_capabilities()
             .step("capabilities")
             .and_then(|()| work());
@@ -123,17 +124,17 @@ impl Ids {
 }
 
 impl UserNamespace {
-    /// Makes the one that the specification asks for, if it does: through a process that only lives while it is made.
+    /// Creates the user namespace of a specification, if it lists one, with the help of a short-lived process.
     pub(crate) fn prepare(spec: &Spec) -> Result<Option<Self>, Failure> {
         if let Some(path) = joined_path(spec, LinuxNamespaceType::User) {
             return Self::join(spec, path).map(Some);
         }
-        Ids::of(spec)?
+        IdMappings::of(spec)?
             .map(|ids| Self::with(ids).step(STEP))
             .transpose()
     }
 
-    /// Those of the mounts that have mappings of their own, by their place in the specification.
+    /// Creates the user namespaces of mounts with mappings of their own, by the index of the mount.
     pub(crate) fn of_mounts(spec: &Spec) -> Result<BTreeMap<usize, OwnedFd>, Failure> {
         let mut all = BTreeMap::new();
         for (index, mount) in spec.mounts().iter().flatten().enumerate() {
@@ -143,45 +144,46 @@ impl UserNamespace {
                     "the mappings of the mount on {}",
                     mount.destination().display()
                 );
-                let namespace = Self::with(Ids { users, groups }).step(&step)?;
+                let namespace = Self::with(IdMappings { users, groups }).step(&step)?;
                 all.insert(index, namespace.fd);
             }
         }
         Ok(all)
     }
 
-    /// The one at a path. Which ids it has, a process that enters it is asked.
+    /// Opens the user namespace at a path. A process that enters it is needed to read its mappings.
     fn join(spec: &Spec, path: &Path) -> Result<Self, Failure> {
         let step = format!("the user namespace {}", path.display());
         let fd = OwnedFd::from(File::open(path).step(&step)?);
         let (here, there) = Channel::pair().step(STEP)?;
         let (holder, pidfd) = match sys::clone_process(CloneFlags::empty()).step(STEP)? {
-            Cloned::Child => enter_and_hold(&fd, &there),
+            Cloned::Child => enter_and_wait(&fd, &there),
             Cloned::Parent(pid, pidfd) => (pid, pidfd),
         };
         drop(there);
         let ids = match here.receive::<Result<(), String>>() {
-            Ok(Some(Ok(()))) => Ids::of_process(holder),
+            Ok(Some(Ok(()))) => IdMappings::of_process(holder),
             Ok(Some(Err(error))) => Err(Failure::new(&step, &error)),
             other => Err(Failure::new(
                 &step,
-                &format!("nobody entered it: {other:?}"),
+                &format!("it could not be entered: {other:?}"),
             )),
         };
         sys::end_child(&pidfd).step(STEP)?;
-        let (wanted, ids) = (Ids::listed(spec), ids?);
+        let (wanted, ids) = (IdMappings::listed(spec), ids?);
         let listed = !(wanted.users.is_empty() && wanted.groups.is_empty());
         if listed && (wanted.users != ids.users || wanted.groups != ids.groups) {
-            let message = "its mappings are not uidMappings and gidMappings: leave those out";
+            let message = "its mappings are not uidMappings and gidMappings: omit those";
             return Err(Failure::new(&step, message));
         }
         Ok(Self::without_holder(fd, ids))
     }
 
-    /// The one that a container of this specification runs in.
+    /// The user namespace of a running container.
     pub(crate) fn of(spec: &Spec, pid: i32) -> Result<Option<Self>, Failure> {
-        let joined = joined_path(spec, LinuxNamespaceType::User).map(|_| Ids::of_process(pid));
-        let Some(ids) = joined.map_or_else(|| Ids::of(spec), |ids| ids.map(Some))? else {
+        let joined =
+            joined_path(spec, LinuxNamespaceType::User).map(|_| IdMappings::of_process(pid));
+        let Some(ids) = joined.map_or_else(|| IdMappings::of(spec), |ids| ids.map(Some))? else {
             return Ok(None);
         };
         let fd = File::open(format!("/proc/{pid}/ns/user"))
@@ -190,8 +192,8 @@ impl UserNamespace {
         Ok(Some(Self::without_holder(fd, ids)))
     }
 
-    fn with(ids: Ids) -> io::Result<Self> {
-        let holder = Holder::in_new(CloneFlags::CLONE_NEWUSER)?;
+    fn with(ids: IdMappings) -> io::Result<Self> {
+        let holder = NamespaceHolder::in_new(CloneFlags::CLONE_NEWUSER)?;
         let file = |name: &str| format!("/proc/{}/{name}", holder.pid);
         fs::write(file("uid_map"), text(&ids.users))?;
         fs::write(file("gid_map"), text(&ids.groups))?;
@@ -204,7 +206,7 @@ impl UserNamespace {
         })
     }
 
-    fn without_holder(fd: OwnedFd, ids: Ids) -> Self {
+    fn without_holder(fd: OwnedFd, ids: IdMappings) -> Self {
         Self {
             fd,
             ids,
@@ -212,24 +214,24 @@ impl UserNamespace {
         }
     }
 
-    /// One of usual size, to find out whether it can be done.
-    pub(crate) fn trial() -> io::Result<Self> {
+    /// A namespace of the usual size, to check whether the host supports them.
+    pub(crate) fn probe() -> io::Result<Self> {
         let mapping = serde_json::json!([{"containerID": 0, "hostID": 1 << 20, "size": 65536}]);
         let users: Vec<LinuxIdMapping> = serde_json::from_value(mapping)?;
         let groups = users.clone();
-        Self::with(Ids { users, groups })
+        Self::with(IdMappings { users, groups })
     }
 }
 
-/// Enters a user namespace, tells how that went, and waits to be killed.
-fn enter_and_hold(namespace: &OwnedFd, channel: &Channel) -> ! {
+/// Enters a user namespace, reports the result, and waits to be killed.
+fn enter_and_wait(namespace: &OwnedFd, channel: &Channel) -> ! {
     let kind = ThreadNameSpaceType::USER;
     let entered = rustix::thread::move_into_thread_name_spaces(namespace.as_fd(), kind);
     drop(channel.send(&entered.map_err(|error| error.to_string())));
     sys::hold()
 }
 
-/// A line of `/proc/<pid>/uid_map`.
+/// Parses a line of `/proc/<pid>/uid_map`.
 fn mapping(line: &str) -> Result<LinuxIdMapping, Failure> {
     let numbers: Vec<u32> = line
         .split_whitespace()
@@ -273,10 +275,10 @@ fn translate(mappings: &[LinuxIdMapping], id: u32) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn ids() -> Ids {
+    fn ids() -> IdMappings {
         let text = r#"[{"containerID":0,"hostID":100000,"size":10},{"containerID":50,"hostID":7,"size":1}]"#;
         let users: Vec<LinuxIdMapping> = serde_json::from_str(text).unwrap();
-        Ids {
+        IdMappings {
             groups: users.clone(),
             users,
         }
@@ -288,7 +290,7 @@ mod tests {
         assert_eq!(ids().host_uid(9), Some(100_009));
         assert_eq!(ids().host_uid(10), None);
         assert_eq!(ids().host_gid(50), Some(7));
-        assert_eq!(Ids::default().host_uid(1234), Some(1234));
+        assert_eq!(IdMappings::default().host_uid(1234), Some(1234));
     }
 
     #[test]

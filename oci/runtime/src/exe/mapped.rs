@@ -1,4 +1,4 @@
-//! Where this program is in memory, and how it comes to be there by another mount, without being executed again.
+//! Remaps this program's memory from another mount of its file, without executing it again.
 
 use std::{fs::File, io};
 
@@ -6,69 +6,68 @@ use procfs::{FromRead, process::Stat};
 
 use crate::sys::{self, Loaded, MemoryLayout, Segment};
 
-/// A piece of memory that is mapped from this program's file.
+/// A memory region that is mapped from this program's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Piece {
-    /// Its pages: the first byte, and the one behind the last.
+struct Region {
+    /// Page-aligned start and end.
     address: (u64, u64),
     content: Content,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// What the file has from `offset` on.
-    AsInFile { offset: u64, is_executable: bool },
-    /// Written to when the program was loaded, or since.
+    /// The content of the file from `offset` on.
+    File { offset: u64, is_executable: bool },
+    /// Modified by relocation or since.
     Changed { is_writable: bool },
 }
 
-/// How the kernel lets a process exchange its program.
-pub(super) enum Way {
-    Alone,
-    WithLayout(MemoryLayout),
+/// How the kernel lets a process change its `exe` link.
+pub(super) enum ExeChange {
+    ExeFile,
+    WholeMap(MemoryLayout),
 }
 
-impl Way {
-    /// The one that the kernel has, and allows this process and its children.
+impl ExeChange {
+    /// Finds the variant that the kernel supports and permits to this process and its children.
     pub(super) fn find(program: &File) -> Option<Self> {
-        // Whether anything of the file is still mapped is what the kernel looks at last.
+        // EBUSY means that only the last check failed: parts of the file are still mapped.
         let is_allowed = |result: io::Result<()>| {
             result.err().and_then(|error| error.raw_os_error()) == Some(libc::EBUSY)
         };
-        if is_allowed(sys::set_program(program)) {
-            return Some(Self::Alone);
+        if is_allowed(sys::set_exe_file(program)) {
+            return Some(Self::ExeFile);
         }
         let layout = layout(&Stat::from_file("/proc/self/stat").ok()?)?;
-        is_allowed(sys::set_program_and_layout(program, &layout))
-            .then_some(Self::WithLayout(layout))
+        is_allowed(sys::set_memory_map(program, &layout)).then_some(Self::WholeMap(layout))
     }
 
-    fn go(&self, program: &File) -> io::Result<()> {
+    fn apply(&self, program: &File) -> io::Result<()> {
         match self {
-            Self::Alone => sys::set_program(program),
-            Self::WithLayout(layout) => sys::set_program_and_layout(program, layout),
+            Self::ExeFile => sys::set_exe_file(program),
+            Self::WholeMap(layout) => sys::set_memory_map(program, layout),
         }
     }
 }
 
-/// Has this process be one that was executed from `program`, its own program's file by another mount: what is mapped of the file is
-/// mapped by that mount, and `/proc/<pid>/exe` leads there. A failure leaves it able to go on, as it was in all that matters.
-pub(super) fn run_from(program: &File, way: &Way) -> io::Result<()> {
-    for piece in own_pieces() {
-        match piece.content {
-            Content::AsInFile {
+/// Makes this process look as if it had been executed from `program`, another mount of its own file: remaps the file
+/// and changes `/proc/<pid>/exe`. After a failure the process still works.
+pub(super) fn run_from(program: &File, change: &ExeChange) -> io::Result<()> {
+    for region in own_regions() {
+        match region.content {
+            Content::File {
                 offset,
                 is_executable,
-            } => sys::map_from(program, offset, piece.address, is_executable)?,
+            } => sys::remap_file(program, offset, region.address, is_executable)?,
             Content::Changed { is_writable } => {
-                sys::map_from_nowhere(piece.address, is_writable)?;
+                sys::map_anonymous_copy(region.address, is_writable)?;
             }
         }
     }
-    way.go(program)
+    change.apply(program)
 }
 
-/// What the kernel knows of this process's memory, and is told again.
+/// The memory layout that the kernel reports, to be set again unchanged.
 fn layout(stat: &Stat) -> Option<MemoryLayout> {
     Some(MemoryLayout {
         start_code: stat.startcode,
@@ -85,37 +84,37 @@ fn layout(stat: &Stat) -> Option<MemoryLayout> {
     })
 }
 
-/// Forbids writing to what is only read from now on.
+/// Makes relocated data read-only.
 pub(super) fn seal() -> io::Result<()> {
-    let pieces = own_pieces();
-    let is_sealed = |piece: &&Piece| piece.content == Content::Changed { is_writable: false };
-    let mut sealed = pieces.iter().filter(is_sealed);
-    sealed.try_for_each(|piece| sys::make_read_only(piece.address))
+    let regions = own_regions();
+    let is_sealed = |region: &&Region| region.content == Content::Changed { is_writable: false };
+    let mut sealed = regions.iter().filter(is_sealed);
+    sealed.try_for_each(|region| sys::make_read_only(region.address))
 }
 
-/// Where this program's code is, and what else is as in its file.
-pub(crate) fn as_in_file() -> Vec<(u64, u64)> {
-    let mut pieces = own_pieces();
-    pieces.retain(|piece| matches!(piece.content, Content::AsInFile { .. }));
-    pieces.iter().map(|piece| piece.address).collect()
+/// Regions of code and constants.
+pub(crate) fn file_regions() -> Vec<(u64, u64)> {
+    let mut regions = own_regions();
+    regions.retain(|region| matches!(region.content, Content::File { .. }));
+    regions.iter().map(|region| region.address).collect()
 }
 
-/// This program's.
-fn own_pieces() -> Vec<Piece> {
-    pieces(&sys::loaded(), rustix::param::page_size() as u64)
+/// This program's regions.
+fn own_regions() -> Vec<Region> {
+    regions(&sys::loaded(), rustix::param::page_size() as u64)
 }
 
-/// What is relocated at the start and only read from then on (`PT_GNU_RELRO`) ends at a page's beginning.
-fn pieces(loaded: &Loaded, page: u64) -> Vec<Piece> {
+/// Relocated read-only data (`PT_GNU_RELRO`) ends at a page boundary.
+fn regions(loaded: &Loaded, page: u64) -> Vec<Region> {
     let read_only_end = loaded.relocated.1 / page * page;
-    let mut pieces = Vec::new();
+    let mut regions = Vec::new();
     for segment in &loaded.segments {
         let begin = segment.address.0 / page * page;
         let end = segment.address.1.next_multiple_of(page);
         if !segment.is_writable {
-            pieces.push(Piece {
+            regions.push(Region {
                 address: (begin, end),
-                content: as_file_has(segment, page),
+                content: file_content(segment, page),
             });
             continue;
         }
@@ -127,15 +126,15 @@ fn pieces(loaded: &Loaded, page: u64) -> Vec<Piece> {
         for (address, is_writable) in [((begin, writable), false), ((writable, end), true)] {
             if address.0 < address.1 {
                 let content = Content::Changed { is_writable };
-                pieces.push(Piece { address, content });
+                regions.push(Region { address, content });
             }
         }
     }
-    pieces
+    regions
 }
 
-fn as_file_has(segment: &Segment, page: u64) -> Content {
-    Content::AsInFile {
+fn file_content(segment: &Segment, page: u64) -> Content {
+    Content::File {
         offset: segment.offset / page * page,
         is_executable: segment.is_executable,
     }
@@ -154,22 +153,22 @@ mod tests {
         }
     }
 
-    fn as_in_file(address: (u64, u64), offset: u64, is_executable: bool) -> Piece {
-        let content = Content::AsInFile {
+    fn file_regions(address: (u64, u64), offset: u64, is_executable: bool) -> Region {
+        let content = Content::File {
             offset,
             is_executable,
         };
-        Piece { address, content }
+        Region { address, content }
     }
 
-    fn changed(address: (u64, u64), is_writable: bool) -> Piece {
+    fn changed(address: (u64, u64), is_writable: bool) -> Region {
         let content = Content::Changed { is_writable };
-        Piece { address, content }
+        Region { address, content }
     }
 
     #[test]
-    fn what_is_relocated_is_read_only_up_to_its_last_whole_page() {
-        // As GNU's linker does it: one writable segment, with the other constants behind the code.
+    fn relro_ends_at_a_page_boundary() {
+        // Layout of GNU ld: one writable segment, and constants behind the code.
         let loaded = Loaded {
             segments: vec![
                 segment((0x1000, 0x1800), 0, "r"),
@@ -180,18 +179,18 @@ mod tests {
             relocated: (0x8a50, 0xa800),
         };
         let expected = [
-            as_in_file((0x1000, 0x2000), 0, false),
-            as_in_file((0x2000, 0x5000), 0x1000, true),
-            as_in_file((0x5000, 0x7000), 0x4000, false),
+            file_regions((0x1000, 0x2000), 0, false),
+            file_regions((0x2000, 0x5000), 0x1000, true),
+            file_regions((0x5000, 0x7000), 0x4000, false),
             changed((0x8000, 0xa000), false),
             changed((0xa000, 0xc000), true),
         ];
-        assert_eq!(pieces(&loaded, 0x1000), expected);
+        assert_eq!(regions(&loaded, 0x1000), expected);
     }
 
     #[test]
-    fn what_is_relocated_may_be_a_segment_of_its_own() {
-        // As LLVM's linker does it.
+    fn relro_may_be_a_segment_of_its_own() {
+        // Layout of LLVM's lld.
         let loaded = Loaded {
             segments: vec![
                 segment((0x1000, 0x2100), 0, "r"),
@@ -202,28 +201,28 @@ mod tests {
             relocated: (0x5ee0, 0x7000),
         };
         let expected = [
-            as_in_file((0x1000, 0x3000), 0, false),
-            as_in_file((0x3000, 0x4000), 0x1000, true),
+            file_regions((0x1000, 0x3000), 0, false),
+            file_regions((0x3000, 0x4000), 0x1000, true),
             changed((0x5000, 0x7000), false),
             changed((0x7000, 0x9000), true),
         ];
-        assert_eq!(pieces(&loaded, 0x1000), expected);
+        assert_eq!(regions(&loaded, 0x1000), expected);
     }
 
     #[test]
-    fn what_is_loaded_is_mapped() {
+    fn loaded_segments_are_mapped() {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let begins: Vec<_> = maps
             .lines()
             .filter_map(|map| map.split('-').next())
             .collect();
-        let pieces = own_pieces();
-        assert!(pieces.len() >= 3, "{pieces:x?}");
-        for piece in pieces {
-            let begin = format!("{:x}", piece.address.0);
+        let regions = own_regions();
+        assert!(regions.len() >= 3, "{regions:x?}");
+        for region in regions {
+            let begin = format!("{:x}", region.address.0);
             assert!(
                 begins.iter().any(|it| it.trim_start_matches('0') == begin),
-                "{piece:x?}\n{maps}"
+                "{region:x?}\n{maps}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! `create`: all of a container but its program's first instruction.
+//! `create`: sets a container up, up to the first instruction of its program.
 
 use std::{
     borrow::Cow,
@@ -16,57 +16,58 @@ use super::{
     store::{Container, Record, Store},
 };
 use crate::{
-    birth::{Birth, CgroupTime},
     bundle::Bundle,
-    cgroup::Cgroup,
+    cgroup::{Cgroup, CgroupTiming},
     channel::{Failure, Step},
     container::{
-        manner::{Manner, Stdio, own_streams},
         process::missing_capabilities,
+        start_options::{StartOptions, Stdio, duplicate_stdio},
         userns::UserNamespace,
     },
-    exe::Shield,
-    home::{self, ProcessId},
+    exe::ReadOnlyProgram,
     hooks,
     launch::{Parts, Rootfs},
     listener::Listener,
-    notification, sys,
+    notification,
+    start::ContainerStart,
+    state_dir::{self, ProcessId},
+    sys,
     systemd::{self, Scope},
 };
 
-/// How long one step of coming up may take; hooks have time-outs of their own.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit of one step of the start. Hooks have their own time limits.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What to create.
+/// Parameters of a new container.
 #[derive(Debug, Clone, Default)]
 pub struct Create {
     /// The container's id.
     pub id: String,
     /// The bundle's directory.
     pub bundle: PathBuf,
-    /// Where the number of its first process is written.
+    /// File that receives the pid of its init process.
     pub pid_file: Option<PathBuf>,
-    /// A listening socket that its terminal is sent to.
+    /// Listening socket that receives its terminal.
     pub console_socket: Option<PathBuf>,
-    /// How many of the caller's descriptors, from 3 on, it has too.
+    /// Number of the caller's descriptors, from 3 on, to pass on.
     pub preserve_fds: u32,
-    /// Leaves it in the caller's session keyring.
+    /// Keep the caller's session keyring.
     pub keep_keyring: bool,
-    /// Enters its root without `pivot_root`, which does not work where the host's root is a ramdisk.
+    /// Enter the root without `pivot_root`, for hosts whose root is a ramdisk.
     pub no_pivot: bool,
-    /// Has systemd make its cgroup.
+    /// Let systemd create the cgroup.
     pub systemd_cgroup: bool,
-    /// This process does not stay with it, so that it cannot have this process's terminal.
+    /// This process does not stay, so the container cannot use its terminal.
     pub detach: bool,
 }
 
-/// Creates a container, which then waits for [`super::start`]. Its standard streams are the caller's, or a terminal. Gives
-/// warnings.
+/// Creates a container, which then waits for [`super::start`]. Its standard streams are the caller's, or a terminal.
+/// Returns warnings.
 pub fn create(store: &Store, wanted: &Create) -> Result<Vec<String>, Error> {
-    Ok(warnings(&begin(store, wanted, true)?.container))
+    Ok(warnings(&create_container(store, wanted, true)?.container))
 }
 
-/// What was asked for and could not be granted.
+/// Warnings about requested features that the host cannot grant.
 pub(super) fn warnings(container: &Container) -> Vec<String> {
     let process = container.record.spec.process().as_ref();
     let missing = process.map(missing_capabilities).unwrap_or_default();
@@ -77,22 +78,26 @@ pub(super) fn warnings(container: &Container) -> Vec<String> {
         .collect()
 }
 
-/// A container that came up.
-pub(super) struct Begun {
+/// A container that has been created.
+pub(super) struct Created {
     pub(super) container: Container,
     pub(super) process: OwnedFd,
-    /// Where the outer end of its terminal waits, if nobody else gets it.
+    /// Socket that receives the terminal's master, if no console socket was named.
     pub(super) terminal: Option<OwnedFd>,
 }
 
-/// Creates a container; if it shall not wait, its program has been executed when this returns.
-pub(super) fn begin(store: &Store, wanted: &Create, waits: bool) -> Result<Begun, Error> {
-    keep_descriptors(wanted.preserve_fds)?;
-    // Before what would have to be done again if this program has to be executed again.
-    let shield = Shield::for_children().step("program")?;
+/// Creates a container. Without `wait_for_start`, its program has been executed when this returns.
+pub(super) fn create_container(
+    store: &Store,
+    wanted: &Create,
+    wait_for_start: bool,
+) -> Result<Created, Error> {
+    hide_descriptors(wanted.preserve_fds)?;
+    // Comes first: this may re-execute the program.
+    let program = ReadOnlyProgram::for_children().step("program")?;
     rustix::process::umask(0o022.into());
     let mut bundle = Bundle::load(&wanted.bundle)?;
-    if !waits && bundle.spec.process().is_none() {
+    if !wait_for_start && bundle.spec.process().is_none() {
         return Err(Error::NoProcess(wanted.id.clone()));
     }
     let (stdio, terminal) = stdio(&bundle.spec, wanted)?;
@@ -105,14 +110,21 @@ pub(super) fn begin(store: &Store, wanted: &Create, waits: bool) -> Result<Begun
     let record = record(wanted, bundle, cgroup, scope)?;
     let directory = store.reserve(&wanted.id)?;
     let mut container = Container { directory, record };
-    match bring_up(&mut container, wanted, &path, stdio, waits, shield) {
-        Ok(process) => Ok(Begun {
+    match bring_up(
+        &mut container,
+        wanted,
+        &path,
+        stdio,
+        wait_for_start,
+        program,
+    ) {
+        Ok(process) => Ok(Created {
             container,
             process,
             terminal,
         }),
         Err(error) => {
-            // Why it failed says more than why that could not be undone.
+            // Report the original failure, not one of the clean-up.
             drop(container.remove());
             Err(error)
         }
@@ -124,102 +136,103 @@ fn bring_up(
     wanted: &Create,
     path: &str,
     stdio: Stdio,
-    waits: bool,
-    shield: Option<Shield>,
+    wait_for_start: bool,
+    program: Option<ReadOnlyProgram>,
 ) -> Result<OwnedFd, Error> {
-    let time = CgroupTime::of(&container.record.cgroup, container.record.scope.is_some());
-    let is_early = time == CgroupTime::Before;
+    let time = CgroupTiming::of(&container.record.cgroup, container.record.scope.is_some());
+    let is_early = time == CgroupTiming::Before;
     if is_early {
-        make_cgroup(container, path)?;
+        create_cgroup(container, path)?;
     }
-    let born = bear(container, wanted, stdio, waits, time, shield).and_then(|birth| {
-        if !is_early {
-            make_late(container, path, birth.pid).inspect_err(|_| birth.abort())?;
-        }
-        Ok(birth)
-    });
-    let birth = born.inspect_err(|_| {
+    let spawned =
+        spawn(container, wanted, stdio, wait_for_start, time, program).and_then(|start| {
+            if !is_early {
+                create_late_cgroup(container, path, start.pid).inspect_err(|_| start.abort())?;
+            }
+            Ok(start)
+        });
+    let start = spawned.inspect_err(|_| {
         if is_early {
             drop(container.destroy_cgroup());
         }
     })?;
-    come_up(&birth, container, wanted).inspect_err(|_| {
-        birth.abort();
+    drive(&start, container, wanted).inspect_err(|_| {
+        start.abort();
         drop(container.destroy_cgroup());
     })?;
-    Ok(birth.process)
+    Ok(start.process)
 }
 
-/// A failure to make it leaves nothing. One that is in use is somebody else's.
-fn make_cgroup(container: &Container, path: &str) -> Result<(), Error> {
-    // Known before it exists: after a crash, `delete` can clean up.
+/// Records the container and creates its cgroup. On failure nothing remains; a cgroup in use belongs to somebody else.
+fn create_cgroup(container: &Container, path: &str) -> Result<(), Error> {
+    // Recorded first, so that `delete` can clean up after a crash.
     container.write()?;
     let linux = container.record.spec.linux().as_ref();
     let limits = linux.and_then(|linux| linux.resources().as_ref());
     Ok(container.record.cgroup.create(path, limits)?)
 }
 
-/// The same when there is a process.
-fn make_late(container: &Container, path: &str, pid: i32) -> Result<(), Error> {
+/// Creates the cgroup once there is a process.
+fn create_late_cgroup(container: &Container, path: &str, pid: i32) -> Result<(), Error> {
     match &container.record.scope {
-        None => make_cgroup(container, path),
-        Some(scope) => make_scope(container, scope, pid),
+        None => create_cgroup(container, path),
+        Some(scope) => create_scope(container, scope, pid),
     }
 }
 
-fn bear(
+fn spawn(
     container: &Container,
     wanted: &Create,
     stdio: Stdio,
-    waits: bool,
-    time: CgroupTime,
-    shield: Option<Shield>,
-) -> Result<Birth, Error> {
+    wait_for_start: bool,
+    time: CgroupTiming,
+    program: Option<ReadOnlyProgram>,
+) -> Result<ContainerStart, Error> {
     let spec = with_process(&container.record.spec);
     let launch = Parts {
         spec: &spec,
-        home: &container.directory,
+        state_dir: &container.directory,
         rootfs: &Rootfs::Bundle,
         user: None,
     };
     let namespace = UserNamespace::prepare(&spec)?;
-    let manner = manner(container, wanted, stdio, waits)?;
+    let options = options(container, wanted, stdio, wait_for_start)?;
     let (cgroup, namespace) = (&container.record.cgroup, namespace.as_ref());
-    let patience = START_PATIENCE;
-    Ok(Birth::give(
-        launch, cgroup, namespace, manner, patience, time, shield,
+    let timeout = START_TIMEOUT;
+    Ok(ContainerStart::spawn(
+        launch, cgroup, namespace, options, timeout, time, program,
     )?)
 }
 
-fn come_up(birth: &Birth, container: &mut Container, wanted: &Create) -> Result<(), Error> {
-    birth.tell_of_cgroup();
-    container.record.container = Some(ProcessId::of(birth.pid).step("container")?);
-    // While it sets itself up there is time for what has to be there as soon as it has.
+fn drive(start: &ContainerStart, container: &mut Container, wanted: &Create) -> Result<(), Error> {
+    start.signal_cgroup_ready();
+    container.record.container = Some(ProcessId::of(start.pid).step("container")?);
+    // Prepare the record while the container sets itself up.
     let prepared = container.prepare_process()?;
     let (cgroup, spec) = (&container.record.cgroup, &container.record.spec);
-    birth.wait_until_equipped(cgroup, spec, &|_| run_hooks(container))?;
-    prepared.put()?;
+    start.wait_for_devices(cgroup, spec, &|_| run_hooks(container))?;
+    prepared.commit()?;
     if let Some(path) = &wanted.pid_file {
-        write_pid(path, birth.pid)
+        write_pid(path, start.pid)
             .map_err(|error| format!("{}: {error}", path.display()))
             .step("pid file")?;
     }
-    // Nothing is left to do for it: it need not wait for this process when it is ready.
-    birth.go_on();
-    birth.wait_until_ready()?;
+    // Only privileges are left to drop: the container need not wait for this process once it is ready.
+    start.proceed();
+    start.wait_until_ready()?;
     let state = container.state(ContainerState::Created);
-    Ok(birth.wait_until_executed(&|number| {
-        notification::hand_over(&container.record.spec, &state, &birth.process, number)
+    Ok(start.wait_until_executed(&|number| {
+        notification::send_listener(&container.record.spec, &state, &start.process, number)
     })?)
 }
 
-/// Has systemd make the cgroup that the specification names, and makes the container's own below it.
-fn make_scope(container: &Container, scope: &Scope, pid: i32) -> Result<(), Error> {
+/// Lets systemd create the scope that the specification names, and creates the container's own cgroup below it.
+fn create_scope(container: &Container, scope: &Scope, pid: i32) -> Result<(), Error> {
     container.write()?;
     let record = &container.record;
     let linux = record.spec.linux().as_ref();
     let limits = linux.and_then(|linux| linux.resources().as_ref());
-    // A unit of that name that is there already is somebody else's.
+    // An existing unit of that name belongs to somebody else.
     scope.start(&record.id, pid, limits, record.cgroup.is_unified())?;
     let made = record.cgroup.create_below_scope(pid, limits);
     made.inspect_err(|_| drop(scope.stop()))?;
@@ -231,69 +244,69 @@ fn run_hooks(container: &Container) -> Result<(), Failure> {
     let Some(all) = container.record.spec.hooks() else {
         return Ok(());
     };
-    // Those of the older kind were run between creation and start, and are told so still.
+    // `prestart` hooks were specified to run after creation and still see that status.
     let state = container.state(ContainerState::Created);
     hooks::run("prestart", all.prestart().as_ref(), &state)?;
     let state = container.state(ContainerState::Creating);
     hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
 }
 
-/// The specification of what is made: it always has a process.
+/// The specification with a process, which the container needs even if it can never be started.
 fn with_process(spec: &Spec) -> Cow<'_, Spec> {
     if spec.process().is_some() {
         return Cow::Borrowed(spec);
     }
     let mut spec = spec.clone();
-    spec.set_process(Some(nobody()));
+    spec.set_process(Some(placeholder_process()));
     Cow::Owned(spec)
 }
 
-/// What waits in a container without `process`, which [`super::start`] refuses: it may nothing, and is no program.
-fn nobody() -> Process {
-    let mut nobody = Process::default();
-    nobody
+/// Placeholder process of a container without `process`: no privileges, no program. [`super::start`] refuses it.
+fn placeholder_process() -> Process {
+    let mut process = Process::default();
+    process
         .set_args(Some(vec!["/".to_owned()]))
         .set_env(None)
         .set_cwd("/".into())
         .set_rlimits(None)
         .set_capabilities(None)
         .set_no_new_privileges(Some(true));
-    nobody
+    process
 }
 
-fn manner(
+fn options(
     container: &Container,
     wanted: &Create,
     stdio: Stdio,
-    waits: bool,
-) -> Result<Manner, Failure> {
-    let start = waits
+    wait_for_start: bool,
+) -> Result<StartOptions, Failure> {
+    let start_socket = wait_for_start
         .then(|| Listener::bind(&container.directory))
         .transpose()
         .step("start socket")?;
-    Ok(Manner {
+    Ok(StartOptions {
         stdio,
-        dies_with_starter: false,
+        dies_with_parent: false,
         landlock: false,
-        preserved: wanted.preserve_fds,
+        preserve_fds: wanted.preserve_fds,
         own_keyring: !wanted.keep_keyring,
-        pivots: !wanted.no_pivot,
-        start,
+        pivot_root: !wanted.no_pivot,
+        start_socket,
         hooks: container.record.spec.hooks().clone().unwrap_or_default(),
         state: container.state(ContainerState::Created),
     })
 }
 
-/// Descriptors that were not meant for it, the caller forgot to close.
-pub(super) fn keep_descriptors(preserved: u32) -> Result<(), Failure> {
+/// Marks descriptors beyond the preserved ones close-on-exec: the caller did not mean to pass them on.
+pub(super) fn hide_descriptors(preserve_fds: u32) -> Result<(), Failure> {
     const STEP: &str = "--preserve-fds";
-    for number in 3..preserved.saturating_add(3) {
+    for number in 3..preserve_fds.saturating_add(3) {
         if !Path::new(&format!("/proc/self/fd/{number}")).exists() {
             let message = format!("the descriptor {number} is not open");
             return Err(Failure::new(STEP, &message));
         }
     }
-    sys::close_on_exec_from(preserved.saturating_add(3)).step(STEP)
+    sys::close_on_exec_from(preserve_fds.saturating_add(3)).step(STEP)
 }
 
 fn stdio(spec: &Spec, wanted: &Create) -> Result<(Stdio, Option<OwnedFd>), Error> {
@@ -302,17 +315,17 @@ fn stdio(spec: &Spec, wanted: &Create) -> Result<(Stdio, Option<OwnedFd>), Error
     terminal_or_streams(terminal, wanted.console_socket.as_deref(), wanted.detach)
 }
 
-const NO_SOCKET: &str = "a terminal is asked for (process.terminal or --tty): give a --console-socket that it can be sent to";
+const NO_SOCKET: &str =
+    "process.terminal (or --tty) needs a --console-socket to send the terminal to";
 
-/// A terminal needs someone who takes its outer end: this process does, where it stays; it comes over the socket that is given
-/// back.
+/// The terminal's master is sent to the console socket, or to this process over the returned socket if it stays.
 pub(super) fn terminal_or_streams(
     terminal: bool,
     socket: Option<&Path>,
     detach: bool,
 ) -> Result<(Stdio, Option<OwnedFd>), Error> {
     match (terminal, socket) {
-        (false, None) => Ok((Stdio::Given(own_streams().step("stdio")?), None)),
+        (false, None) => Ok((Stdio::Streams(duplicate_stdio().step("stdio")?), None)),
         (false, Some(_)) => Err(Error::Terminal(
             "--console-socket is given, but config.json has no process.terminal",
         )),
@@ -332,14 +345,15 @@ pub(super) fn terminal_or_streams(
     }
 }
 
-/// The specification's, or one of the container's own below ours; and the unit above it, where systemd makes that.
+/// The cgroup path of the specification, or the container's id below the own cgroup; and the scope above it, if
+/// systemd creates one.
 fn cgroup_path(spec: &Spec, wanted: &Create) -> Result<(String, Option<Scope>), Error> {
     let linux = spec.linux().as_ref();
     let path = linux
         .and_then(|linux| linux.cgroups_path().as_ref())
         .filter(|path| !path.as_os_str().is_empty());
     let path = path
-        .map(|path| path.to_str().ok_or("linux.cgroupsPath is no text"))
+        .map(|path| path.to_str().ok_or("linux.cgroupsPath is not UTF-8"))
         .transpose()
         .step("cgroup")?;
     if wanted.systemd_cgroup {
@@ -361,14 +375,14 @@ fn record(
         bundle: bundle.directory,
         spec: bundle.spec,
         created: jiff::Timestamp::now().to_string(),
-        boot_id: home::boot_id().step("boot id")?,
+        boot_id: state_dir::boot_id().step("boot id")?,
         container: None,
         cgroup,
         scope,
     })
 }
 
-/// Whoever waits for the file sees all of it.
+/// Writes a pid file atomically.
 pub(super) fn write_pid(path: &Path, pid: i32) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut hidden = std::ffi::OsString::from(".");

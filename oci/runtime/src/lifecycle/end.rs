@@ -19,10 +19,10 @@ use crate::{
     hooks,
 };
 
-/// How long a killed process may take to end.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a killed process may take to exit.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends a signal (`TERM`, `SIGTERM` or `15`) to the container's first process, or to all of its processes.
+/// Sends a signal (`TERM`, `SIGTERM` or `15`) to the container's init process, or to all of its processes.
 pub fn kill(store: &Store, id: &str, signal: &str, all: bool) -> Result<(), Error> {
     let signal = parse(signal)?;
     let container = store.find(id)?;
@@ -40,19 +40,19 @@ pub fn kill(store: &Store, id: &str, signal: &str, all: bool) -> Result<(), Erro
     send(&container, signal)
 }
 
-/// Removes what is left of a container, and the container itself if `force`; gives warnings of its poststop hooks.
+/// Deletes a container that has exited, or kills it first with `force`. Returns warnings of its poststop hooks.
 pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>, Error> {
     let container = match store.find(id) {
         Err(Error::Missing(_)) if force => {
-            store.forget(id)?;
+            store.remove_reserved(id)?;
             return Ok(Vec::new());
         }
         other => other?,
     };
     match container.status() {
         Status::Stopped => {}
-        Status::Created => kill_first(&container),
-        _ if force => kill_first(&container),
+        Status::Created => kill_init(&container),
+        _ if force => kill_init(&container),
         status => {
             return Err(Error::Status {
                 operation: "delete",
@@ -64,7 +64,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>, Error
     remove(&container)
 }
 
-/// Removes a container that has ended.
+/// Deletes a container that has exited.
 pub(super) fn remove(container: &Container) -> Result<Vec<String>, Error> {
     container.destroy_cgroup()?;
     container.remove()?;
@@ -75,18 +75,18 @@ pub(super) fn remove(container: &Container) -> Result<Vec<String>, Error> {
     Ok(failed.iter().map(Failure::to_string).collect())
 }
 
-/// Kills its first process, with which all of a pid namespace ends, and waits for that.
-pub(super) fn kill_first(container: &Container) {
+/// Kills the init process, with which its pid namespace ends, and waits for its exit.
+pub(super) fn kill_init(container: &Container) {
     let process = container.record.container;
     let Some(Ok(Some(process))) = process.map(|process| process.open()) else {
         return;
     };
     pidfd_send_signal(&process, Signal::KILL).ok();
-    // On v1, what is frozen does not even die.
+    // A frozen v1 process does not even die.
     container.record.cgroup.freeze(false);
-    let patience = Timespec::try_from(KILL_PATIENCE).unwrap_or_default();
+    let timeout = Timespec::try_from(KILL_TIMEOUT).unwrap_or_default();
     let mut wanted = [PollFd::new(&process, PollFlags::IN)];
-    poll(&mut wanted, Some(&patience)).ok();
+    poll(&mut wanted, Some(&timeout)).ok();
 }
 
 fn send(container: &Container, signal: Signal) -> Result<(), Error> {
@@ -99,7 +99,7 @@ fn send(container: &Container, signal: Signal) -> Result<(), Error> {
     }
 }
 
-/// The number of a signal that is named as for [`kill`].
+/// Parses a signal name or number, as for [`kill`].
 pub fn signal_number(text: &str) -> Result<i32, Error> {
     Ok(parse(text)?.as_raw())
 }

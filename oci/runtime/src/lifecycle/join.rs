@@ -1,4 +1,4 @@
-//! `exec`: one more process in a container.
+//! `exec`: runs another process in a container.
 
 use std::{
     os::fd::AsFd,
@@ -10,7 +10,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{
     Error,
-    create::{keep_descriptors, terminal_or_streams, write_pid},
+    create::{hide_descriptors, terminal_or_streams, write_pid},
     relay::{self, Relay},
     run,
     store::{Status, Store},
@@ -18,52 +18,52 @@ use super::{
 use crate::{
     bundle,
     channel::{Failure, Step},
-    container::{manner::Manner, userns::UserNamespace},
-    exec::{Child, Guest},
+    container::{start_options::StartOptions, userns::UserNamespace},
+    exec::{Child, ExecProcess},
 };
 
-/// What to run in a container.
+/// Parameters of an `exec`.
 #[derive(Debug, Clone, Default)]
 pub struct Exec {
     /// The container's id.
     pub id: String,
-    /// Program and arguments; those of the process file where empty.
+    /// Program and arguments; empty: those of the process file.
     pub command: Vec<String>,
-    /// A file with a `process` of the form that the configuration has; takes the place of all that follows but the streams.
+    /// File with a `process` object. Replaces the options below, except for the streams.
     pub process_file: Option<PathBuf>,
-    /// `NAME=value` each, added to the container's own.
+    /// `NAME=value`; overrides the container's variable of that name.
     pub env: Vec<String>,
-    /// Working directory; the container's own where absent.
+    /// Working directory; the container's own by default.
     pub cwd: Option<PathBuf>,
-    /// `uid` or `uid:gid`; the container's own where absent.
+    /// `uid` or `uid:gid`; the container's own by default.
     pub user: Option<String>,
     /// Supplementary groups.
     pub additional_gids: Vec<u32>,
     /// Capabilities added to the container's own.
     pub capabilities: Vec<String>,
-    /// AppArmor's profile; the container's own where absent.
+    /// AppArmor profile; the container's own by default.
     pub apparmor_profile: Option<String>,
-    /// SELinux's label; the container's own where absent.
+    /// SELinux label; the container's own by default.
     pub selinux_label: Option<String>,
-    /// Whether it can never gain privileges; the container's own choice is kept where that is so already.
+    /// Set no_new_privs. It stays set if the container's process has it.
     pub no_new_privileges: bool,
-    /// Whether it has a terminal.
+    /// Allocate a terminal.
     pub terminal: bool,
-    /// Where that is sent to.
+    /// Listening socket that receives the terminal.
     pub console_socket: Option<PathBuf>,
-    /// Where its number is written.
+    /// File that receives the pid.
     pub pid_file: Option<PathBuf>,
-    /// How many of the caller's descriptors, from 3 on, it has too.
+    /// Number of the caller's descriptors, from 3 on, to pass on.
     pub preserve_fds: u32,
-    /// Does not wait for its end.
+    /// Do not wait for the exit.
     pub detach: bool,
-    /// Runs in a paused container too, where it waits.
+    /// Allow it in a paused container, where the process waits.
     pub ignore_paused: bool,
 }
 
-/// Runs it; gives its exit code, or 0 where it is not waited for.
+/// Runs the command. Returns its exit code, or 0 if detached.
 pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
-    keep_descriptors(wanted.preserve_fds)?;
+    hide_descriptors(wanted.preserve_fds)?;
     let container = store.find(&wanted.id)?;
     let status = container.status();
     let allowed = match status {
@@ -89,13 +89,13 @@ pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
         relay::size_like_own(&mut process);
     }
     let signals = (!wanted.detach).then(run::block).transpose()?;
-    let guest = Guest {
-        manner: Manner {
-            dies_with_starter: !wanted.detach,
+    let process_to_join = ExecProcess {
+        options: StartOptions {
+            dies_with_parent: !wanted.detach,
             landlock: false,
-            preserved: wanted.preserve_fds,
+            preserve_fds: wanted.preserve_fds,
             state: container.state(oci_spec::runtime::ContainerState::Running),
-            ..Manner::supervised(stdio)
+            ..StartOptions::supervised(stdio)
         },
         spec,
         process: &process,
@@ -104,9 +104,9 @@ pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
         namespace: UserNamespace::of(spec, first.pid)?,
         command: process.args().as_deref().unwrap_or_default(),
     };
-    let child = guest.start(&container.record.cgroup)?;
+    let child = process_to_join.start(&container.record.cgroup)?;
     if let Some(path) = &wanted.pid_file {
-        tell_pid(path, &child)?;
+        write_pid_file(path, &child)?;
     }
     match signals {
         Some(signals) => {
@@ -117,7 +117,7 @@ pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
     }
 }
 
-fn tell_pid(path: &Path, child: &Child) -> Result<(), Failure> {
+fn write_pid_file(path: &Path, child: &Child) -> Result<(), Failure> {
     write_pid(path, child.pid)
         .inspect_err(|_| {
             pidfd_send_signal(child.process.as_fd(), Signal::KILL).ok();
@@ -126,7 +126,7 @@ fn tell_pid(path: &Path, child: &Child) -> Result<(), Failure> {
         .step("pid file")
 }
 
-/// The container's own process, changed as it is asked for.
+/// The container's process with the requested changes.
 fn process(spec: &Spec, wanted: &Exec) -> Result<Process, Error> {
     let mut process = match &wanted.process_file {
         Some(path) => from_file(path)?,
@@ -140,7 +140,7 @@ fn process(spec: &Spec, wanted: &Exec) -> Result<Process, Error> {
 }
 
 fn from_file(path: &Path) -> Result<Process, Error> {
-    let text = crate::home::read_bounded(path).map_err(|source| bundle::Error::Read {
+    let text = crate::state_dir::read_bounded(path).map_err(|source| bundle::Error::Read {
         path: path.to_owned(),
         source,
     })?;
@@ -181,13 +181,13 @@ fn changed(spec: &Spec, wanted: &Exec) -> Result<Process, Failure> {
     Ok(process)
 }
 
-/// Never a name: which user an image's name is, the image decides.
+/// Names are not accepted: the image would decide which user they mean.
 fn set_user(process: &mut Process, text: &str) -> Result<(), String> {
     let number = |text: &str| {
         text.parse::<u32>()
             .ok()
             .filter(|id| *id != u32::MAX)
-            .ok_or_else(|| format!("{text:?} is no id: give `uid` or `uid:gid`"))
+            .ok_or_else(|| format!("{text:?} is not an id: use `uid` or `uid:gid`"))
     };
     let (uid, gid) = match text.split_once(':') {
         Some((uid, gid)) => (number(uid)?, Some(number(gid)?)),
@@ -200,7 +200,7 @@ fn set_user(process: &mut Process, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Not to the inheritable set, from which programs that were given a file capability would take it (CVE-2022-29162).
+/// Not to the inheritable set: programs with file capabilities would inherit them (CVE-2022-29162).
 fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), String> {
     for name in names {
         let plain = name.trim_start_matches("CAP_");
@@ -222,7 +222,7 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), Strin
     Ok(())
 }
 
-/// No capability in any set: the library's default has some.
+/// Empty sets: the library's default is not empty.
 fn none() -> LinuxCapabilities {
     let mut none = LinuxCapabilities::default();
     none.set_bounding(None)
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_containers_process_is_changed_as_asked_for() {
+    fn exec_options_change_the_containers_process() {
         let wanted = Exec {
             command: vec!["y".into()],
             env: vec!["B=2".into()],
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_values_are_refused() {
         let refused = |wanted: &Exec| process(&spec(), wanted).unwrap_err().to_string();
         let base = Exec {
             command: vec!["y".into()],

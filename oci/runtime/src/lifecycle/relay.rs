@@ -1,4 +1,4 @@
-//! Between this process's terminal and that of a container in the foreground: bytes both ways, and the size.
+//! Relays a container's terminal to this process's terminal, in the foreground: input, output and size.
 
 use std::{
     io,
@@ -18,14 +18,14 @@ use crate::channel::{Failure, Step, receive_descriptors};
 
 const STEP: &str = "terminal";
 
-/// Most that is taken from one side before the other has taken it.
+/// Maximum number of bytes read from one side before the other has taken them.
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// How often in a row the container may write before others have their turn.
+/// Maximum number of consecutive reads of output before input is served.
 const FAIR_ROUNDS: usize = 64;
 
-/// Has a process begin with a terminal as large as ours, unless it says how large: set only later, its program could see
-/// another one.
+/// Gives a process without a `consoleSize` the size of this process's terminal. Setting it later would be a race with
+/// the program.
 pub(super) fn size_like_own(process: &mut Process) {
     let own = tcgetwinsize(stdin()).or_else(|_| tcgetwinsize(stdout()));
     if let (Ok(own), None) = (own, process.console_size())
@@ -38,42 +38,42 @@ pub(super) fn size_like_own(process: &mut Process) {
     }
 }
 
-/// The outer end of a container's terminal, and how ours was before.
+/// Master of a container's terminal, and the original mode of this process's terminal.
 pub(super) struct Relay {
     terminal: OwnedFd,
-    /// Nobody but it interprets what is typed, until this ends.
-    before: Option<Termios>,
-    /// Typed, but not taken by the container yet.
-    typed: Vec<u8>,
+    /// Restored on drop; the terminal is in raw mode meanwhile.
+    saved_mode: Option<Termios>,
+    /// Input that the container has not taken yet.
+    pending_input: Vec<u8>,
     has_input: bool,
     has_output: bool,
 }
 
 impl Relay {
-    /// Takes the terminal from the socket that it comes over.
+    /// Receives the terminal's master from a socket.
     pub(super) fn begin(socket: OwnedFd) -> Result<Self, Failure> {
         let terminal = receive(&socket).step(STEP)?;
         let flags = fcntl_getfl(&terminal).step(STEP)? | OFlags::NONBLOCK;
         fcntl_setfl(&terminal, flags).step(STEP)?;
-        let before = tcgetattr(stdin()).ok();
-        if let Some(before) = &before {
-            let mut raw = before.clone();
+        let saved_mode = tcgetattr(stdin()).ok();
+        if let Some(saved_mode) = &saved_mode {
+            let mut raw = saved_mode.clone();
             raw.make_raw();
             tcsetattr(stdin(), OptionalActions::Now, &raw).step(STEP)?;
         }
         let relay = Self {
             terminal,
-            before,
-            typed: Vec::new(),
+            saved_mode,
+            pending_input: Vec::new(),
             has_input: true,
             has_output: true,
         };
-        // Ours may have changed since the other was made.
+        // The size may have changed since the terminal was created.
         relay.resize();
         Ok(relay)
     }
 
-    /// Gives the container's terminal the size of ours, if ours has one.
+    /// Copies the size of this process's terminal to the container's.
     pub(super) fn resize(&self) {
         let size = tcgetwinsize(stdin()).or_else(|_| tcgetwinsize(stdout()));
         if let Some(size) = size.ok().filter(|size| size.ws_col > 0) {
@@ -81,61 +81,61 @@ impl Relay {
         }
     }
 
-    /// What there is to wait for.
-    pub(super) fn wanted(&self) -> Vec<PollFd<'_>> {
-        let mut wanted = Vec::new();
+    /// The descriptors to poll.
+    pub(super) fn poll_fds(&self) -> Vec<PollFd<'_>> {
+        let mut poll_fds = Vec::new();
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, self.has_output);
-        flags.set(PollFlags::OUT, !self.typed.is_empty());
+        flags.set(PollFlags::OUT, !self.pending_input.is_empty());
         if !flags.is_empty() {
-            wanted.push(PollFd::new(&self.terminal, flags));
+            poll_fds.push(PollFd::new(&self.terminal, flags));
         }
-        if self.has_input && self.typed.is_empty() {
-            wanted.push(PollFd::from_borrowed_fd(stdin(), PollFlags::IN));
+        if self.has_input && self.pending_input.is_empty() {
+            poll_fds.push(PollFd::from_borrowed_fd(stdin(), PollFlags::IN));
         }
-        wanted
+        poll_fds
     }
 
-    /// Passes on what there is, without waiting for more.
-    pub(super) fn pass_on(&mut self) -> io::Result<()> {
-        self.pass_input()?;
+    /// Relays what is available without blocking.
+    pub(super) fn relay(&mut self) -> io::Result<()> {
+        self.relay_input()?;
         for _ in 0..FAIR_ROUNDS {
-            if !self.pass_output()? {
+            if !self.relay_output()? {
                 break;
             }
         }
         Ok(())
     }
 
-    fn pass_input(&mut self) -> io::Result<()> {
-        if self.typed.is_empty() && self.has_input && is_ready(stdin()) {
+    fn relay_input(&mut self) -> io::Result<()> {
+        if self.pending_input.is_empty() && self.has_input && is_ready(stdin()) {
             let mut buffer = [0; CHUNK_BYTES];
             let length = match read(stdin(), &mut buffer) {
                 Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
-                // The other side of our own terminal has hung up.
+                // This process's terminal has hung up.
                 Err(Errno::IO) => 0,
                 other => other?,
             };
             self.has_input = length > 0;
-            self.typed.extend(&buffer[..length]);
+            self.pending_input.extend(&buffer[..length]);
         }
-        if !self.typed.is_empty() {
-            match write(&self.terminal, &self.typed) {
+        if !self.pending_input.is_empty() {
+            match write(&self.terminal, &self.pending_input) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                // Nobody is there to take it any more.
-                Err(Errno::IO) => self.typed.clear(),
-                other => drop(self.typed.drain(..other?)),
+                // The container has closed the terminal.
+                Err(Errno::IO) => self.pending_input.clear(),
+                other => drop(self.pending_input.drain(..other?)),
             }
         }
         Ok(())
     }
 
-    /// Whether there may be more.
-    fn pass_output(&mut self) -> io::Result<bool> {
+    /// Returns whether there may be more.
+    fn relay_output(&mut self) -> io::Result<bool> {
         let mut buffer = [0; CHUNK_BYTES];
         let length = match read(&self.terminal, &mut buffer) {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
-            // All of the container's ends are closed.
+            // The container has closed all descriptors of the terminal.
             Err(Errno::IO) => 0,
             other => other?,
         };
@@ -150,22 +150,22 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        if let Some(before) = &self.before {
-            tcsetattr(stdin(), OptionalActions::Now, before).ok();
+        if let Some(saved_mode) = &self.saved_mode {
+            tcsetattr(stdin(), OptionalActions::Now, saved_mode).ok();
         }
     }
 }
 
 fn is_ready(fd: BorrowedFd<'_>) -> bool {
-    let mut wanted = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    let mut poll_fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     let now = rustix::time::Timespec::default();
-    matches!(rustix::event::poll(&mut wanted, Some(&now)), Ok(1..))
+    matches!(rustix::event::poll(&mut poll_fds, Some(&now)), Ok(1..))
 }
 
-/// Takes the outer end of a terminal from the socket that it comes over.
+/// Receives a terminal's master from a socket.
 pub(crate) fn receive(socket: &OwnedFd) -> io::Result<OwnedFd> {
     let mut name = [0; 64];
     let (_, terminal) = receive_descriptors(socket, &mut name)?;
     let terminal = terminal.into_iter().next();
-    terminal.ok_or_else(|| io::Error::other("it did not come"))
+    terminal.ok_or_else(|| io::Error::other("no descriptor received"))
 }

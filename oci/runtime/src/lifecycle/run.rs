@@ -16,46 +16,46 @@ use rustix::{
 
 use super::{
     Error, after_start,
-    create::{Create, begin, warnings},
+    create::{Create, create_container, warnings},
     end,
     relay::Relay,
     store::Store,
 };
 use crate::channel::Step;
 
-/// Exit code of a process that a signal ended: this plus its number.
+/// Offset of the exit code of a process that a signal killed.
 const SIGNALLED: i32 = 128;
 
-/// How a container ended that was waited for.
+/// Outcome of a container that was waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Its exit code; 128 and more where a signal ended it.
+    /// Exit code; 128 plus the signal number if a signal killed it.
     pub code: i32,
-    /// What its poststop hooks failed with.
+    /// Failures of poststop hooks, and other warnings.
     pub warnings: Vec<String>,
 }
 
-/// Runs a container. Detached, it is left running, and the code is 0. Else this process passes on the signals that it gets, and
-/// removes the container when it has ended, unless `keep`.
+/// Runs a container. Detached, it keeps running and the code is 0. Otherwise this process forwards signals to it and
+/// deletes it after its exit, unless `keep`.
 pub fn run(store: &Store, wanted: &Create, detach: bool, keep: bool) -> Result<Ended, Error> {
     let mut ended = Ended {
         code: 0,
         warnings: Vec::new(),
     };
-    // Before there is a container: no signal shall end this process and leave it alone.
+    // Block signals before the container exists, so that none kills this process and leaves the container behind.
     let signals = if detach { None } else { Some(block()?) };
-    // This process ends soon after, and until then nothing of it is given back piece by piece.
-    let mut begun = ManuallyDrop::new(begin(store, wanted, false)?);
-    ended.warnings = warnings(&begun.container);
-    if let Err(error) = after_start(&begun.container) {
-        drop(end::remove(&begun.container));
+    // This process exits soon; dropping the values one by one would delay it.
+    let mut created = ManuallyDrop::new(create_container(store, wanted, false)?);
+    ended.warnings = warnings(&created.container);
+    if let Err(error) = after_start(&created.container) {
+        drop(end::remove(&created.container));
         return Err(error);
     }
     if let Some(signals) = signals {
-        let relay = begun.terminal.take().map(Relay::begin).transpose()?;
-        ended.code = wait_for(&begun.process, &signals, relay)?;
+        let relay = created.terminal.take().map(Relay::begin).transpose()?;
+        ended.code = wait_for(&created.process, &signals, relay)?;
         if !keep {
-            ended.warnings.extend(end::remove(&begun.container)?);
+            ended.warnings.extend(end::remove(&created.container)?);
         }
     }
     Ok(ended)
@@ -64,7 +64,7 @@ pub fn run(store: &Store, wanted: &Create, detach: bool, keep: bool) -> Result<E
 pub(super) fn block() -> Result<SignalFd, Error> {
     const STEP: &str = "signals";
     let mut wanted = SigSet::all();
-    // Of our own doing: a fault of this program, a child's end.
+    // Raised by faults of this program and by its children.
     for own in [
         Named::SIGCHLD,
         Named::SIGSEGV,
@@ -78,7 +78,7 @@ pub(super) fn block() -> Result<SignalFd, Error> {
     Ok(SignalFd::with_flags(&wanted, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).step(STEP)?)
 }
 
-/// Waits for a child's end, passing on signals and what its terminal says and is told; gives its exit code.
+/// Waits for a child's exit, forwarding signals and relaying its terminal. Returns the exit code.
 pub(super) fn wait_for(
     process: &OwnedFd,
     signals: &SignalFd,
@@ -89,7 +89,7 @@ pub(super) fn wait_for(
             PollFd::new(process, PollFlags::IN),
             PollFd::new(signals, PollFlags::IN),
         ];
-        wanted.extend(relay.iter().flat_map(Relay::wanted));
+        wanted.extend(relay.iter().flat_map(Relay::poll_fds));
         match poll(&mut wanted, None) {
             Err(rustix::io::Errno::INTR) => continue,
             other => other.step("waiting")?,
@@ -100,13 +100,13 @@ pub(super) fn wait_for(
             let signal = Signal::from_named_raw(number);
             match (signal, &relay) {
                 (Some(Signal::WINCH), Some(relay)) => relay.resize(),
-                // It may have ended meanwhile.
+                // The child may have exited meanwhile.
                 (Some(signal), _) => drop(pidfd_send_signal(process, signal)),
                 (None, _) => {}
             }
         }
         if let Some(relay) = &mut relay {
-            relay.pass_on().step("terminal")?;
+            relay.relay().step("terminal")?;
         }
         if ended {
             let status = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);

@@ -1,4 +1,4 @@
-//! Containers' state directories, one for each below the root directory (`--root`).
+//! State directories of containers, one each below the root directory (`--root`).
 
 use std::{
     collections::HashMap,
@@ -14,17 +14,17 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::{
     cgroup::Cgroup,
-    home::{self, Home, ProcessId},
+    state_dir::{self, ProcessId, StateDir},
     systemd::Scope,
 };
 
-/// Longest id: as long as a file's name may be.
+/// Maximum length of an id: that of a file name.
 const ID_LIMIT_BYTES: usize = 255;
 
-/// The file of a state directory with the [`Record`].
+/// File with the [`Record`].
 const STATE: &str = "state.json";
 
-/// The file with its first process: written when all else is known, of which there is much more.
+/// File with the init process. Separate from the record, which is large and known earlier.
 const PROCESS: &str = "process.json";
 
 /// The root directory.
@@ -33,65 +33,65 @@ pub struct Store {
     root: PathBuf,
 }
 
-/// `state.json`: what is known of a container.
+/// `state.json`: the record of a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
-    /// The configuration as it was when the container was created.
+    /// The configuration at the time of creation.
     pub(crate) spec: Spec,
-    /// When it was created, by RFC 3339.
+    /// Creation time, RFC 3339.
     pub(crate) created: String,
-    /// The boot in which the process's number means something.
+    /// Boot id; pids are only meaningful within one boot.
     pub(crate) boot_id: String,
-    /// Its first process; absent while it is created. In a file of its own, [`PROCESS`], but for containers of earlier versions.
+    /// Init process; absent during creation. Stored in [`PROCESS`]; older versions stored it here.
     #[serde(default, skip_serializing)]
     pub(crate) container: Option<ProcessId>,
     pub(crate) cgroup: Cgroup,
-    /// The unit above it, where systemd made it.
+    /// The systemd scope of the cgroup, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) scope: Option<Scope>,
 }
 
-/// A container and where its state is.
+/// A container and its state directory.
 #[derive(Debug)]
 pub struct Container {
     pub(crate) directory: PathBuf,
     pub(crate) record: Record,
 }
 
-/// What a container does.
+/// Status of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// It is being created, or its creation was cut short.
+    /// Being created, or creation was interrupted.
     Creating,
-    /// It waits to be started.
+    /// Waiting for `start`.
     Created,
-    /// It runs.
+    /// Running.
     Running,
-    /// It is frozen.
+    /// Frozen.
     Paused,
-    /// It has ended.
+    /// Exited.
     Stopped,
 }
 
 impl Store {
-    /// The one in this directory, which is made when a container is.
+    /// The store in a root directory, which is created with the first container.
     pub fn at(root: PathBuf) -> Self {
         Self { root }
     }
 
-    /// A container by its id.
+    /// Finds a container by its id.
     pub fn find(&self, id: &str) -> Result<Container, Error> {
         let directory = self.directory(id)?;
         let missing = || Error::Missing(id.to_owned());
-        let home = Home(&directory);
-        let mut record: Record = home.read(STATE)?.ok_or_else(missing)?;
-        record.container = home.read(PROCESS)?.or(record.container);
+        let state_dir = StateDir(&directory);
+        let mut record: Record = state_dir.read(STATE)?.ok_or_else(missing)?;
+        record.container = state_dir.read(PROCESS)?.or(record.container);
         Ok(Container { directory, record })
     }
 
-    /// All containers, by id. One that another command is making or removing at this moment is left out.
+    /// All containers, sorted by id. Containers that are being created or deleted are skipped.
     pub fn list(&self) -> Result<Vec<Container>, Error> {
         let entries = match fs::read_dir(&self.root) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -108,7 +108,7 @@ impl Store {
             .collect())
     }
 
-    /// Makes the state directory of a new container: fails if there is one.
+    /// Creates the state directory of a new container. Fails if it exists.
     pub(crate) fn reserve(&self, id: &str) -> Result<PathBuf, Error> {
         let directory = self.directory(id)?;
         fs::DirBuilder::new()
@@ -128,8 +128,8 @@ impl Store {
         }
     }
 
-    /// Removes the state directory of a creation that ended before there was a state.
-    pub(crate) fn forget(&self, id: &str) -> Result<(), Error> {
+    /// Removes the state directory of a creation that was interrupted before there was a record.
+    pub(crate) fn remove_reserved(&self, id: &str) -> Result<(), Error> {
         let path = self.directory(id)?;
         match fs::remove_dir(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::Store {
@@ -158,12 +158,12 @@ impl Store {
 }
 
 impl Container {
-    /// What it does now.
+    /// The current status.
     pub fn status(&self) -> Status {
         let Some(container) = self.record.container else {
             return Status::Creating;
         };
-        let same_boot = home::boot_id().is_ok_and(|boot| boot == self.record.boot_id);
+        let same_boot = state_dir::boot_id().is_ok_and(|boot| boot == self.record.boot_id);
         let alive = same_boot && matches!(container.open(), Ok(Some(_)));
         match alive {
             false => Status::Stopped,
@@ -178,33 +178,33 @@ impl Container {
         &self.record.id
     }
 
-    /// The number of its first process; 0 where it has none any more.
+    /// Pid of its init process; 0 if it has exited.
     pub fn pid(&self, status: Status) -> i32 {
         let pid = self.record.container.map_or(0, |process| process.pid);
         if status == Status::Stopped { 0 } else { pid }
     }
 
-    /// Where its bundle is.
+    /// Its bundle.
     pub fn bundle(&self) -> &Path {
         &self.record.bundle
     }
 
-    /// The version of the specification that its configuration names.
+    /// The specification version of its configuration.
     pub fn version(&self) -> &str {
         self.record.spec.version()
     }
 
-    /// Its configuration's annotations.
+    /// Annotations of its configuration.
     pub fn annotations(&self) -> Option<&HashMap<String, String>> {
         self.record.spec.annotations().as_ref()
     }
 
-    /// When it was created, by RFC 3339.
+    /// Creation time, RFC 3339.
     pub fn created(&self) -> &str {
         &self.record.created
     }
 
-    /// Its state, as the specification words it.
+    /// Its state in the specification's terms.
     pub(crate) fn state(&self, status: ContainerState) -> State {
         let mut state = State::default();
         state
@@ -218,15 +218,15 @@ impl Container {
     }
 
     pub(crate) fn write(&self) -> Result<(), Error> {
-        Ok(Home(&self.directory).write(STATE, &self.record)?)
+        Ok(StateDir(&self.directory).write(STATE, &self.record)?)
     }
 
-    /// Writes down its first process, which is known as such when that is put in its place.
-    pub(crate) fn prepare_process(&self) -> Result<home::Prepared, Error> {
-        Ok(Home(&self.directory).prepare(PROCESS, &self.record.container)?)
+    /// Prepares the record of the init process, which takes effect when it is committed.
+    pub(crate) fn prepare_process(&self) -> Result<state_dir::Prepared, Error> {
+        Ok(StateDir(&self.directory).prepare(PROCESS, &self.record.container)?)
     }
 
-    /// Ends all that is in its cgroup, and removes that.
+    /// Kills the processes of its cgroup and removes the cgroup.
     pub(crate) fn destroy_cgroup(&self) -> Result<(), Error> {
         self.record.cgroup.destroy()?;
         if let Some(scope) = &self.record.scope {
@@ -237,7 +237,7 @@ impl Container {
     }
 
     pub(crate) fn remove(&self) -> Result<(), Error> {
-        // Usually there is nothing else.
+        // Usually there are no other files.
         for name in [STATE, PROCESS] {
             drop(fs::remove_file(self.directory.join(name)));
         }
@@ -285,7 +285,7 @@ mod tests {
         assert!(store.list().unwrap().is_empty());
         store.reserve("box").unwrap();
         assert!(matches!(store.reserve("box"), Err(Error::Exists(_))));
-        // It is not a container before its state is written.
+        // Without a record it is not a container yet.
         assert!(store.list().unwrap().is_empty());
     }
 }

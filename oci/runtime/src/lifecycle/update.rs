@@ -1,4 +1,4 @@
-//! `update`: other limits for a container.
+//! `update`: changes the resource limits of a container.
 
 use std::{
     io::Read,
@@ -14,19 +14,19 @@ use super::{
 };
 use crate::{bundle, channel::Step};
 
-/// Largest text of limits that is read.
+/// Maximum size of a file of limits.
 const TEXT_LIMIT_BYTES: u64 = 1 << 20;
 
-/// Limits to change; those that are not given stay.
+/// Limits to change; others stay.
 #[derive(Debug, Clone, Default)]
 pub struct Update {
-    /// A file with `linux.resources` as JSON, `-` for stdin; what follows comes on top of it.
+    /// File with `linux.resources` as JSON, `-` for stdin. `fields` override it.
     pub file: Option<PathBuf>,
-    /// Fields of it, by their section and name as in the specification.
+    /// Fields by section and name of the specification.
     pub fields: Vec<(&'static str, &'static str, Value)>,
 }
 
-/// Changes the limits of a container that has not ended, and notes them in its state.
+/// Changes the limits of a container and records them.
 pub fn update(store: &Store, id: &str, wanted: &Update) -> Result<(), Error> {
     let mut container = store.find(id)?;
     if matches!(container.status(), Status::Stopped | Status::Creating) {
@@ -39,22 +39,22 @@ pub fn update(store: &Store, id: &str, wanted: &Update) -> Result<(), Error> {
     if let Some(memory) = limits.memory() {
         container.record.cgroup.check_memory(memory)?;
     }
-    tell_systemd(&container.record, Some(&all))?;
+    update_scope(&container.record, Some(&all))?;
     let changed = container.record.cgroup.update(&limits);
     if changed.is_ok() {
         if !container.record.cgroup.is_unified() {
-            // On v1 nothing is limited to less than what is below it: now that is less, too.
-            tell_systemd(&container.record, Some(&all))?;
+            // On v1 a parent's limit cannot be less than its child's, so systemd's limits are set again.
+            update_scope(&container.record, Some(&all))?;
         }
         if let Some(linux) = container.record.spec.linux_mut() {
             linux.set_resources(Some(all));
         }
     } else {
-        // Why a limit was refused says more than why that could not be undone.
-        drop(tell_systemd(&container.record, before.as_ref()));
+        // Report the original failure, not one of the rollback.
+        drop(update_scope(&container.record, before.as_ref()));
         drop(container.record.cgroup.update(&before.unwrap_or_default()));
     }
-    // What it is under by now has to be known for its end, even if a limit was refused.
+    // Recorded even after a failure: the cgroup may be under new controllers, which `delete` must know.
     container.write()?;
     Ok(changed?)
 }
@@ -63,8 +63,8 @@ fn resources(spec: &Spec) -> Option<LinuxResources> {
     spec.linux().as_ref()?.resources().clone()
 }
 
-/// Where its cgroup is in a unit of systemd, that has the limits too.
-fn tell_systemd(record: &Record, limits: Option<&LinuxResources>) -> Result<(), Error> {
+/// Sets the limits of the systemd scope as well.
+fn update_scope(record: &Record, limits: Option<&LinuxResources>) -> Result<(), Error> {
     if let Some(scope) = &record.scope {
         scope.update(limits, record.cgroup.is_unified())?;
     }
@@ -97,7 +97,7 @@ fn object(path: &Path) -> Result<Map<String, Value>, Error> {
             .step("stdin")?;
         text
     } else {
-        crate::home::read_bounded(path).map_err(|source| bundle::Error::Read {
+        crate::state_dir::read_bounded(path).map_err(|source| bundle::Error::Read {
             path: path.to_owned(),
             source,
         })?
@@ -109,7 +109,7 @@ fn object(path: &Path) -> Result<Map<String, Value>, Error> {
     Ok(parsed)
 }
 
-/// What was given takes the place of what was there.
+/// Overrides limits by those that are present in `with`.
 fn merge(limits: &mut LinuxResources, with: LinuxResources) {
     if let Some(cpu) = with.cpu() {
         merge_cpu(limits.cpu_mut().get_or_insert_default(), cpu);
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_come_on_top_of_the_file_and_the_rest_stays() {
+    fn options_override_the_file_and_other_limits_stay() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("limits.json");
         std::fs::write(
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_list_of_limits_is_told() {
+    fn an_invalid_limits_file_is_refused() {
         let missing = Update {
             file: Some("/nowhere".into()),
             ..Update::default()

@@ -1,4 +1,4 @@
-//! `events`: what a container uses, again and again, and when the kernel kills in it for lack of memory.
+//! `events`: reports a container's counters periodically, and OOM kills.
 
 use std::{
     fs,
@@ -21,17 +21,17 @@ use crate::{
     channel::Step,
 };
 
-/// Something to tell of a container.
+/// An event of a container.
 #[derive(Debug)]
 pub enum Event {
-    /// What it uses.
+    /// Counters.
     Stats(Stats),
-    /// The kernel killed in it for lack of memory.
+    /// The OOM killer killed a process.
     OutOfMemory,
 }
 
-/// Tells what a container uses, at once and after each interval, and of each lack of memory, until it has ended
-/// or `tell` says that nobody listens any more.
+/// Reports counters at once and after each interval, and each OOM kill, until the container exits or `tell` returns
+/// false.
 pub fn watch(
     store: &Store,
     id: &str,
@@ -45,12 +45,12 @@ pub fn watch(
     let process = process
         .filter(|_| container.status() != Status::Stopped)
         .ok_or(Error::NotRunning)?;
-    let lacking = Lacking::of(cgroup).step("memory")?;
+    let notifier = OomNotifier::of(cgroup).step("memory")?;
     let mut killed = cgroup.stats()?.oom_kills;
     let mut next = Instant::now();
     loop {
         let Ok(stats) = cgroup.stats() else {
-            // It was deleted meanwhile.
+            // The container was deleted meanwhile.
             return Ok(());
         };
         let mut listens = (killed..stats.oom_kills).all(|_| tell(Event::OutOfMemory));
@@ -64,9 +64,9 @@ pub fn watch(
         }
         let mut wanted = vec![PollFd::new(&process, PollFlags::IN)];
         wanted.extend(
-            lacking
+            notifier
                 .iter()
-                .map(|lacking| PollFd::new(&lacking.tells, PollFlags::IN)),
+                .map(|notifier| PollFd::new(&notifier.fd, PollFlags::IN)),
         );
         let left = next.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).unwrap_or_default();
@@ -75,8 +75,8 @@ pub fn watch(
             other => drop(other.step("waiting")?),
         }
         let ended = !wanted[0].revents().is_empty();
-        if let Some(lacking) = &lacking {
-            lacking.hear();
+        if let Some(notifier) = &notifier {
+            notifier.drain();
         }
         if ended {
             let last = cgroup.stats().map_or(killed, |stats| stats.oom_kills);
@@ -86,42 +86,38 @@ pub fn watch(
     }
 }
 
-/// Where the kernel tells that memory lacks: the counters say whether it killed.
-struct Lacking {
-    tells: OwnedFd,
-    /// Watched as long as it is open.
+/// Kernel notification about memory pressure; the counters tell whether a process was killed.
+struct OomNotifier {
+    fd: OwnedFd,
+    /// Kept open for the notification.
     _watched: Option<OwnedFd>,
 }
 
-impl Lacking {
-    /// None where there is no memory controller.
+impl OomNotifier {
+    /// None without a memory controller.
     fn of(cgroup: &Cgroup) -> std::io::Result<Option<Self>> {
         let Some((directory, unified)) = cgroup.memory() else {
             return Ok(None);
         };
         if unified {
-            let tells =
-                inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+            let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
             let file = directory.join("memory.events");
-            inotify::add_watch(&tells, file, inotify::WatchFlags::MODIFY)?;
-            return Ok(Some(Self {
-                tells,
-                _watched: None,
-            }));
+            inotify::add_watch(&fd, file, inotify::WatchFlags::MODIFY)?;
+            return Ok(Some(Self { fd, _watched: None }));
         }
-        let tells = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let control = fs::File::open(directory.join("memory.oom_control"))?;
-        let line = format!("{} {}", tells.as_raw_fd(), control.as_raw_fd());
+        let line = format!("{} {}", fd.as_raw_fd(), control.as_raw_fd());
         fs::write(directory.join("cgroup.event_control"), line)?;
         Ok(Some(Self {
-            tells,
+            fd,
             _watched: Some(control.into()),
         }))
     }
 
-    /// Takes what was told, so that it is not told again.
-    fn hear(&self) {
+    /// Consumes pending notifications.
+    fn drain(&self) {
         let mut buffer = [0; 4096];
-        while rustix::io::read(self.tells.as_fd(), &mut buffer).is_ok_and(|length| length > 0) {}
+        while rustix::io::read(self.fd.as_fd(), &mut buffer).is_ok_and(|length| length > 0) {}
     }
 }

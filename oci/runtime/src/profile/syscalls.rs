@@ -1,5 +1,5 @@
-//! Which system calls a sandboxed program may use. What is not listed answers EPERM: namespaces, mounts, modules, keys,
-//! tracing, clocks, BPF, performance counters, raw handles, swapping, and all that is new to this list.
+//! System calls of the sandbox. Calls that are not listed fail with EPERM, among them those for namespaces, mounts,
+//! modules, keys, tracing, clocks, BPF, performance counters, raw handles and swap.
 
 use serde_json::{Value, json};
 
@@ -326,40 +326,40 @@ const NETWORK: &[&str] = &[
     "recvmmsg",
 ];
 
-/// Programs look whether the kernel has these, and go another way where it does not.
-const NOT_THERE: &[&str] = &[
-    // Its flags are in memory, where no filter can look: the C library then uses clone.
+/// Calls that fail with ENOSYS, so that programs use a fallback.
+const UNAVAILABLE: &[&str] = &[
+    // Its flags are in memory, which a filter cannot read; the C library falls back to clone.
     "clone3",
-    // Too large a surface, with operations past this filter.
+    // Large attack surface, and its operations bypass the filter.
     "io_uring_setup",
     "io_uring_enter",
     "io_uring_register",
 ];
 
-/// Flags of clone(2) that make namespaces: mount, cgroup, uts, ipc, user, pid, net.
+/// Flags of clone(2) that create namespaces: mount, cgroup, uts, ipc, user, pid, net.
 const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
 
-/// Address families of sockets (socket(2)): unix, inet, inet6. Not: AF_ALG, AF_VSOCK, AF_PACKET and whatever else the
-/// kernel has modules for.
+/// Allowed socket families (socket(2)): unix, inet, inet6. Others, such as AF_ALG, AF_VSOCK and AF_PACKET, are not.
 const FAMILIES: [u64; 3] = [1, 2, 10];
 
-/// netlink(7), for its routes and addresses alone, which programs read.
+/// netlink(7), for routes and addresses only, which programs read.
 const NETLINK: u64 = 16;
 const NETLINK_ROUTE: u64 = 0;
 
-/// personality(2) values that change nothing about protection: Linux, with 32 bits, with an old version number; and asking.
+/// Allowed values of personality(2), which do not weaken protections: Linux, 32 bits, an old version number, and the
+/// query.
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// ioctl(2) requests that put characters into a terminal: TIOCSTI, TIOCLINUX.
-const TYPING: [u64; 2] = [0x5412, 0x541c];
+/// ioctl(2) requests that inject input into a terminal: TIOCSTI, TIOCLINUX.
+const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
-/// The kernel looks at 32 bits of such arguments only, and so must the filter.
+/// The kernel reads only the lower 32 bits of these arguments.
 const LOW_HALF: u64 = 0xffff_ffff;
 
-/// unix(7), the one family whose socketpair(2) programs use; TIPC has one too.
+/// unix(7), the only family that programs use with socketpair(2); TIPC supports it too.
 const UNIX: u64 = 1;
 
-/// Calls that are allowed to who has a capability for them.
+/// Calls that are allowed with a capability.
 const WITH_CAPABILITY: [(&str, &str); 1] = [("SYS_CHROOT", "chroot")];
 
 pub(super) fn section(capabilities: &[String]) -> Value {
@@ -369,7 +369,7 @@ pub(super) fn section(capabilities: &[String]) -> Value {
     plain.extend(added.map(|(_, call)| *call));
     let mut rules = vec![
         json!({ "names": plain, "action": "SCMP_ACT_ALLOW" }),
-        refuse(NOT_THERE, libc::ENOSYS, &[]),
+        refuse(UNAVAILABLE, libc::ENOSYS, &[]),
         allow("clone", &[masked(0, NAMESPACE_FLAGS, 0)]),
         allow("socket", &[equal(0, NETLINK), equal(2, NETLINK_ROUTE)]),
         allow("socketpair", &[equal(0, UNIX)]),
@@ -377,7 +377,8 @@ pub(super) fn section(capabilities: &[String]) -> Value {
     rules.extend(FAMILIES.map(|family| allow("socket", &[equal(0, family)])));
     rules.extend(PERSONALITIES.map(|value| allow("personality", &[equal(0, value)])));
     rules.extend(
-        TYPING.map(|request| refuse(&["ioctl"], libc::EPERM, &[masked(1, LOW_HALF, request)])),
+        TERMINAL_INPUT
+            .map(|request| refuse(&["ioctl"], libc::EPERM, &[masked(1, LOW_HALF, request)])),
     );
     json!({
         "defaultAction": "SCMP_ACT_ERRNO",
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_reaches_beyond_the_container_is_not_listed() {
+    fn dangerous_calls_are_not_listed() {
         let text = super::section(&[]).to_string();
         for name in [
             "mount",
@@ -442,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn chroot_comes_with_its_capability_alone() {
+    fn chroot_needs_its_capability() {
         let has = |capabilities: &[&str]| {
             let capabilities: Vec<_> = capabilities.iter().map(ToString::to_string).collect();
             super::section(&capabilities)

@@ -1,5 +1,5 @@
-//! The conversation with systemd: over its own socket, which root may use, else over the system bus. Single-threaded and
-//! blocking, for this process clones itself; bounded in time.
+//! A connection to systemd's manager: over its private socket, which root may use, or else over the system bus.
+//! Blocking, because this process clones itself; every operation has a time limit.
 
 use std::{
     io::{self, Read, Write},
@@ -16,19 +16,19 @@ use super::{
     },
 };
 
-/// Where systemd answers without a bus between.
+/// systemd's private socket.
 const PRIVATE: &str = "/run/systemd/private";
-/// Where the system bus is.
+/// The system bus.
 const SYSTEM: &str = "/run/dbus/system_bus_socket";
 
-/// How long one answer, or one job, may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit of a reply or a job.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest line of the conversation before the first message.
+/// Maximum length of a line during authentication.
 const LINE_LIMIT_BYTES: usize = 1024;
 
-/// Most jobs' ends that are remembered while an answer is waited for: others' jobs end too.
-const REMEMBERED: usize = 256;
+/// Maximum number of finished jobs that are remembered while waiting for a reply.
+const MAX_REMEMBERED_JOBS: usize = 256;
 
 const MANAGER: [(u8, &str); 3] = [
     (DESTINATION, "org.freedesktop.systemd1"),
@@ -41,11 +41,11 @@ const BUS: [(u8, &str); 3] = [
     (INTERFACE, "org.freedesktop.DBus"),
 ];
 
-/// Ends of jobs, as a bus is asked for them; systemd's own socket tells of them unasked.
+/// Match rule for finished jobs on the bus; the private socket sends them without one.
 const WANTED: &str = "type='signal',sender='org.freedesktop.systemd1',\
     interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
 
-/// A call of a method of systemd's manager.
+/// A method call to systemd's manager.
 #[derive(Debug)]
 pub(super) struct Call {
     of: [(u8, &'static str); 3],
@@ -55,7 +55,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// With the arguments that follow, of these types.
+    /// A call whose arguments have these types.
     pub(super) fn new(method: &'static str, signature: &'static str) -> Self {
         Self {
             of: MANAGER,
@@ -87,8 +87,8 @@ impl Call {
         self
     }
 
-    /// An array of structures that is empty.
-    pub(super) fn nothing(mut self) -> Self {
+    /// An empty array of structures.
+    pub(super) fn empty_array(mut self) -> Self {
         self.body.array(8, |_| {});
         self
     }
@@ -100,7 +100,7 @@ pub(super) struct Bus {
     stream: UnixStream,
     socket: PathBuf,
     serial: u32,
-    /// Jobs that have ended, and how.
+    /// Finished jobs and their results.
     ended: Vec<(String, String)>,
 }
 
@@ -121,7 +121,7 @@ impl Bus {
         Ok(bus)
     }
 
-    /// Says who this process is, which the kernel confirms.
+    /// Authenticates with this process's uid, which the kernel confirms.
     fn begin(stream: UnixStream, socket: &str) -> Result<Self, Error> {
         let mut bus = Self {
             stream,
@@ -136,10 +136,10 @@ impl Bus {
     fn authenticate(&mut self) -> io::Result<()> {
         let uid = rustix::process::geteuid().as_raw().to_string();
         let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
-        let deadline = Instant::now() + PATIENCE;
-        self.stream.set_write_timeout(Some(PATIENCE))?;
-        // All at once: what systemd reads together with BEGIN, it forgets until there is more to read. By its answer it has
-        // read BEGIN, and the first message comes alone.
+        let deadline = Instant::now() + TIMEOUT;
+        self.stream.set_write_timeout(Some(TIMEOUT))?;
+        // Sent at once: systemd forgets what it reads together with BEGIN until more arrives. Its reply shows that it
+        // has read BEGIN, and the first message is sent after that.
         self.stream
             .write_all(format!("\0AUTH EXTERNAL {hex}\r\nBEGIN\r\n").as_bytes())?;
         let mut line = Vec::new();
@@ -153,18 +153,21 @@ impl Bus {
         }
         if !line.starts_with(b"OK ") {
             let line = String::from_utf8_lossy(&line);
-            return Err(io::Error::other(format!("not let in: {}", line.trim())));
+            return Err(io::Error::other(format!(
+                "authentication failed: {}",
+                line.trim()
+            )));
         }
         Ok(())
     }
 
-    /// Calls, and gives the answer's first value where it is a text: an empty one otherwise.
+    /// Calls a method. Returns the first value of the reply if it is a string, else an empty string.
     pub(super) fn call(&mut self, wanted: &Call) -> Result<String, Error> {
         self.serial += 1;
         let mut fields = wanted.of.to_vec();
         fields.push((MEMBER, wanted.method));
         let bytes = call(self.serial, &fields, wanted.signature, &wanted.body);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         self.stream
             .write_all(&bytes)
             .map_err(|source| self.failed(source))?;
@@ -185,9 +188,9 @@ impl Bus {
         }
     }
 
-    /// Waits for a job's end, and tells how it ended.
+    /// Waits for a job and returns its result.
     pub(super) fn wait_for_job(&mut self, job: &str) -> Result<String, Error> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some((_, result)) = self.ended.iter().find(|(ended, _)| ended == job) {
                 return Ok(result.clone());
@@ -202,7 +205,7 @@ impl Bus {
             return;
         }
         if let Ok(job) = message.removed_job() {
-            if self.ended.len() == REMEMBERED {
+            if self.ended.len() == MAX_REMEMBERED_JOBS {
                 self.ended.remove(0);
             }
             self.ended.push(job);
@@ -234,7 +237,7 @@ impl Bus {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => buffer = &mut buffer[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // So the kernel says that the time is over.
+                // How the kernel reports the read time-out.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }

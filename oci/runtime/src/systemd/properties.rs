@@ -1,26 +1,26 @@
-//! Limits as systemd's properties (systemd.resource-control(5)), so that its tools show them and its scope keeps to them too.
-//! What it has no property for is a limit of the container's own cgroup alone.
+//! Converts limits to systemd's properties (systemd.resource-control(5)), so that systemd's tools show them and the
+//! scope enforces them. Limits without a property apply to the container's own cgroup only.
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::wire::Value;
 use crate::cgroup::weight;
 
-/// systemd's way to say that there is no limit.
+/// systemd's value for unlimited.
 const INFINITY: u64 = u64::MAX;
 
-/// The kernel's default of a quota's period.
+/// The kernel's default quota period.
 const PERIOD_US: u64 = 100_000;
 
-/// systemd counts a quota in hundredths of a processor.
+/// systemd rounds quotas to hundredths of a CPU.
 const QUOTA_STEP_US: u64 = 10_000;
 
-/// Highest number of a processor or memory node that is passed on: as many as kernels are made for.
+/// Maximum CPU or memory node number: that of the kernel.
 const NUMBER_LIMIT: usize = 8192;
 
 type Properties = Vec<(&'static str, Value)>;
 
-/// Those of these limits.
+/// The properties of these limits.
 pub(super) fn of(limits: Option<&LinuxResources>, unified: bool) -> Properties {
     let Some(limits) = limits else {
         return Vec::new();
@@ -45,7 +45,7 @@ fn limit(value: i64) -> Value {
     Value::Number(u64::try_from(value).unwrap_or(INFINITY))
 }
 
-/// Zero is what callers write that do not mean any.
+/// Callers write zero for a limit that they do not set.
 fn of_memory(memory: &LinuxMemory, unified: bool) -> Properties {
     let given = |limit: Option<i64>| limit.filter(|limit| *limit != 0);
     let most = given(memory.limit());
@@ -100,7 +100,7 @@ fn of_cpu(cpu: &LinuxCpu, unified: bool) -> Properties {
     all
 }
 
-/// Rounded up: the container's own cgroup has the exact one.
+/// Rounded up; the container's own cgroup has the exact quota.
 fn quota_of(quota: i64, period: Option<u64>) -> Value {
     let Ok(quota) = u64::try_from(quota) else {
         return Value::Number(INFINITY);
@@ -109,7 +109,8 @@ fn quota_of(quota: i64, period: Option<u64>) -> Value {
     Value::Number(per_second.next_multiple_of(QUOTA_STEP_US))
 }
 
-/// A list such as `0-2,5` as bits, the lowest first. What is none is refused where it is written to the container's own cgroup.
+/// Converts a list such as `0-2,5` to a bit mask, lowest byte first. Invalid lists are reported when they are written
+/// to the container's own cgroup.
 fn bits(list: &str) -> Option<Value> {
     let mut bytes = Vec::new();
     for range in list.split(',').filter(|range| !range.trim().is_empty()) {
@@ -128,7 +129,7 @@ fn bits(list: &str) -> Option<Value> {
     (!bytes.is_empty()).then_some(Value::Bytes(bytes))
 }
 
-/// Of the specification's `unified` map.
+/// Entries of the `unified` map.
 fn of_file(file: &str, value: &str) -> Option<(&'static str, Value)> {
     let name = match file {
         "cpu.weight" => "CPUWeight",
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_have_systemds_names_and_units() {
+    fn limits_are_converted_to_systemd_properties() {
         let text = r#"{"memory":{"limit":1000,"swap":1500,"reservation":500},"pids":{"limit":7},
             "cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0-2,9"}}"#;
         let v2 = [
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_infinity_and_what_is_not_given_is_not_told() {
+    fn unlimited_is_infinity_and_absent_limits_are_omitted() {
         let text = r#"{"memory":{"limit":-1,"swap":-1},"cpu":{"quota":-1},"pids":{"limit":-1}}"#;
         let told = [
             "MemoryMax=infinity",
@@ -203,7 +204,7 @@ mod tests {
         let zeros = r#"{"memory":{"limit":0,"swap":0},"cpu":{"quota":0,"shares":0,"cpus":""},"pids":{"limit":0}}"#;
         assert!(from(zeros, true).is_empty());
         assert!(of(None, true).is_empty());
-        // A quota is never less than what was asked for.
+        // A quota is never less than requested.
         assert_eq!(
             from(r#"{"cpu":{"quota":12345}}"#, true),
             ["CPUQuotaPerSecUSec=130000"]
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unified_map_is_told_as_far_as_systemd_knows_it() {
+    fn known_entries_of_the_unified_map_become_properties() {
         let text = r#"{"unified":{"memory.high":"4096"}}"#;
         assert_eq!(from(text, true), ["MemoryHigh=4096"]);
         let text = r#"{"unified":{"pids.max":"max"}}"#;

@@ -1,22 +1,22 @@
-//! D-Bus messages (D-Bus specification, "Message Protocol"): as much of them as systemd's manager is asked by.
+//! D-Bus messages (D-Bus specification, "Message Protocol"), as far as calls to systemd's manager need them.
 //!
-//! What is read comes from systemd or from the bus, and is checked all the same: no length is believed.
+//! Messages come from systemd or the bus; lengths are checked all the same.
 
 use std::io;
 
-/// Longest message that is taken: answers and signals are of some hundred bytes.
+/// Maximum length of a message; usual ones have some hundred bytes.
 pub(super) const MESSAGE_LIMIT_BYTES: usize = 1 << 20;
 
-/// Of a message, before its header's fields.
+/// Length of the fixed part of a header.
 pub(super) const FIXED_BYTES: usize = 16;
 
-/// Kinds of messages.
+/// Message types.
 pub(super) const CALL: u8 = 1;
 pub(super) const RETURN: u8 = 2;
 pub(super) const ERROR: u8 = 3;
 pub(super) const SIGNAL: u8 = 4;
 
-/// Fields of a header.
+/// Header fields.
 pub(super) const PATH: u8 = 1;
 pub(super) const INTERFACE: u8 = 2;
 pub(super) const MEMBER: u8 = 3;
@@ -25,7 +25,7 @@ const REPLY_SERIAL: u8 = 5;
 pub(super) const DESTINATION: u8 = 6;
 const SIGNATURE: u8 = 8;
 
-/// A property's value.
+/// A value of a property.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
     Text(String),
@@ -47,7 +47,7 @@ impl Value {
     }
 }
 
-/// Writes values one behind the other, each where its alignment wants it; little-endian, which every reader takes.
+/// Serialises values with their alignment, in little-endian byte order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Writer(Vec<u8>);
 
@@ -61,7 +61,7 @@ impl Writer {
         self.u32(value.into());
     }
 
-    /// Of texts and of objects' paths.
+    /// A string or object path.
     pub(super) fn text(&mut self, text: &str) {
         self.u32(text.len() as u32);
         self.0.extend(text.as_bytes());
@@ -74,7 +74,7 @@ impl Writer {
         self.0.push(0);
     }
 
-    /// An array of elements that are aligned so.
+    /// An array whose elements have this alignment.
     pub(super) fn array(&mut self, alignment: usize, elements: impl FnOnce(&mut Self)) {
         self.u32(0);
         let length_at = self.0.len() - 4;
@@ -117,7 +117,7 @@ impl Writer {
     }
 }
 
-/// A method call.
+/// Serialises a method call.
 pub(super) fn call(serial: u32, fields: &[(u8, &str)], signature: &str, body: &Writer) -> Vec<u8> {
     let mut writer = Writer(vec![b'l', CALL, 0, 1]);
     writer.u32(body.0.len() as u32);
@@ -141,20 +141,20 @@ pub(super) fn call(serial: u32, fields: &[(u8, &str)], signature: &str, body: &W
     writer.0
 }
 
-/// What was received, as far as it matters here.
+/// A received message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Message {
     pub(super) kind: u8,
-    /// The call that it answers.
+    /// Serial of the call that it answers.
     pub(super) reply_to: u32,
-    /// A signal's name, or an error's.
+    /// Name of a signal or an error.
     pub(super) name: String,
     little: bool,
     body: Vec<u8>,
 }
 
 impl Message {
-    /// How long the whole message is that begins like this.
+    /// Total length of a message that begins with these bytes.
     pub(super) fn length(fixed: &[u8; FIXED_BYTES]) -> io::Result<usize> {
         let mut reader = Reader::new(fixed, is_little(fixed[0])?);
         reader.at = 4;
@@ -170,7 +170,7 @@ impl Message {
             .ok_or_else(|| broken("a message is too long"))
     }
 
-    /// A whole message.
+    /// Parses a complete message.
     pub(super) fn parse(bytes: &[u8]) -> io::Result<Self> {
         let little = is_little(*bytes.first().ok_or_else(|| broken("it is empty"))?)?;
         let mut message = Self {
@@ -211,12 +211,12 @@ impl Message {
         Ok(())
     }
 
-    /// Its body's first value, where that is a text or an object's path.
+    /// The first value of the body, if it is a string or object path.
     pub(super) fn text(&self) -> io::Result<String> {
         Reader::new(&self.body, self.little).text()
     }
 
-    /// The job and the result of the signal `JobRemoved(u id, o job, s unit, s result)`.
+    /// Job and result of the signal `JobRemoved(u id, o job, s unit, s result)`.
     pub(super) fn removed_job(&self) -> io::Result<(String, String)> {
         let mut reader = Reader::new(&self.body, self.little);
         reader.u32()?;
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_or_lies_about_lengths_is_refused() {
+    fn truncated_messages_and_wrong_lengths_are_refused() {
         let whole = b"l\x04\x01\x01\x0c\0\0\0\x01\0\0\0\x13\0\0\0\x03\x01s\0\x0a\0\0\0JobRemoved\0\0\0\0\0\0\x05\0\0\0";
         for length in 0..whole.len() {
             let parsed = Message::parse(&whole[..length]);

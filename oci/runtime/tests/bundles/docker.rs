@@ -1,4 +1,4 @@
-//! Docker and containerd on this runtime: a daemon of the test's own, in network and mount namespaces of its own.
+//! Docker and containerd on this runtime: a private daemon in private network and mount namespaces.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tucano_testkit::{Need, ROOT, needs, programs, tool, wait_until};
 
-use crate::harness::{PATIENCE, make_rootfs};
+use crate::harness::{TIMEOUT, make_rootfs};
 
 const NEEDS: [Need; 7] = [
     ROOT,
@@ -20,7 +20,7 @@ const NEEDS: [Need; 7] = [
     tool("script"),
 ];
 
-/// A daemon with everything of its own, and an image of busybox.
+/// A private daemon and a busybox image.
 struct Docker {
     directory: tempfile::TempDir,
     daemon: Child,
@@ -57,7 +57,7 @@ impl Docker {
             .spawn()
             .unwrap();
         let docker = Self { directory, daemon };
-        wait_until("the daemon", PATIENCE, || {
+        wait_until("the daemon", TIMEOUT, || {
             docker.docker(&["info"]).status.success()
         });
         let archive = docker.path("rootfs.tar");
@@ -91,7 +91,7 @@ impl Docker {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// `docker run` with limits that a machine without more open files takes too.
+    /// `docker run` with a limit of open files that every machine supports.
     fn run(&self, arguments: &[&str]) -> Output {
         let parent = format!("/{}", self.name());
         let mut all = vec!["run", "--network", "none", "--cgroup-parent", &parent];
@@ -114,7 +114,7 @@ impl Drop for Docker {
         let pid = Pid::from_raw(self.daemon.id().cast_signed()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
         self.daemon.wait().unwrap();
-        // The parent of the containers' cgroups is nobody's to remove.
+        // Docker does not remove the parent cgroup.
         for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
             fs::remove_dir(hierarchy.path().join(self.name())).ok();
         }
@@ -188,7 +188,7 @@ fn docker_and_containerd_run_containers() {
     containerd_runs(&docker);
 }
 
-/// Docker loads a profile, names it in each configuration, and stops containers as its rules let it.
+/// Docker loads a profile, names it in each configuration, and stops containers as the profile permits.
 #[test]
 #[ignore = "tests/guests runs it, on a kernel with AppArmor"]
 fn containers_have_dockers_profile() {
@@ -271,7 +271,7 @@ fn docker_lives_with_containers() {
         (Some(6), "b".into()),
         "{exec:?}"
     );
-    // A person's terminal, as `docker exec -it` wants one.
+    // An interactive terminal, which `docker exec -it` requires.
     let interactive = Command::new("script")
         .args([
             "--quiet",
@@ -286,7 +286,7 @@ fn docker_lives_with_containers() {
         .unwrap();
     assert!(said(&interactive).contains("/dev/pts/0"), "{interactive:?}");
     docker.must(&["exec", "web", "sh", "-c", ": > /healthy"]);
-    wait_until("health", PATIENCE, || {
+    wait_until("health", TIMEOUT, || {
         inspect("{{.State.Health.Status}}") == "healthy"
     });
     docker.must(&["pause", "web"]);

@@ -1,4 +1,4 @@
-//! Programs that are made for runc, on this runtime.
+//! Callers of runc, on this runtime.
 
 use std::{
     fs,
@@ -8,11 +8,11 @@ use std::{
 
 use tucano_testkit::{Need, ROOT, needs, programs, tool, wait_until};
 
-use crate::harness::{PATIENCE, make_rootfs};
+use crate::harness::{TIMEOUT, make_rootfs};
 
 const NEEDS: [Need; 4] = [ROOT, tool("busybox"), tool("podman"), tool("conmon")];
 
-/// Podman with everything of its own, and an image of busybox.
+/// Podman with private storage and a busybox image.
 struct Podman {
     directory: tempfile::TempDir,
 }
@@ -65,7 +65,7 @@ impl Podman {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// `podman run` with limits that a machine without more open files takes too.
+    /// `podman run` with a limit of open files that every machine supports.
     fn run(&self, arguments: &[&str]) -> Output {
         let parent = self.cgroup_parent();
         let mut all = vec!["run", "--network", "none", "--cgroup-parent", &parent];
@@ -83,9 +83,9 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         self.podman(&["rm", "--all", "--force", "--time", "0"]);
-        // Podman leaves the parent, and in it the cgroup of its monitors, of which the last may be about to end.
+        // Podman leaves the parent and the cgroup of its monitors, the last of which may still be exiting.
         let parent = self.cgroup_parent();
-        wait_until("podman's cgroups to be empty", PATIENCE, || {
+        wait_until("podman's cgroups to be empty", TIMEOUT, || {
             fs::read_dir("/sys/fs/cgroup")
                 .into_iter()
                 .flatten()

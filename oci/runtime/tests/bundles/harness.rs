@@ -1,4 +1,4 @@
-//! A bundle of busybox, and a container of it that is gone when the test is.
+//! A busybox bundle and its container, which is deleted when the test ends.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use std::{
 use serde_json::{Value, json};
 use tucano_testkit::{Need, ROOT, find_tool, programs, tool, wait_until};
 
-/// How long anything may take: only waited for where something is broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit; only reached if something is broken.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What every test here needs.
+/// Requirements of every test here.
 pub(crate) const NEEDS: [Need; 2] = [ROOT, tool("busybox")];
 
 /// Programs of busybox that tests use.
@@ -26,13 +26,13 @@ const APPLETS: [&str; 19] = [
 /// A bundle with a state directory of its own.
 pub(crate) struct Case {
     pub(crate) directory: tempfile::TempDir,
-    /// The configuration to be.
+    /// The configuration, written before the container is created.
     pub(crate) config: Value,
     id: String,
 }
 
 impl Case {
-    /// One that runs a shell script.
+    /// A bundle that runs a shell script.
     pub(crate) fn new(script: &str) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("tucano-bundle-")
@@ -49,7 +49,7 @@ impl Case {
         let output = case.tucano(&["spec", "--bundle", case.path("").to_str().unwrap()]);
         assert!(output.status.success(), "{output:?}");
         case.config = serde_json::from_slice(&fs::read(case.path("config.json")).unwrap()).unwrap();
-        // None: the container's own, by its id, below this process's.
+        // Empty: below this process's cgroup, named by the container's id.
         case.config["linux"]["cgroupsPath"] = "".into();
         case.config["process"]["args"] = json!(["sh", "-c", script]);
         case
@@ -81,14 +81,14 @@ impl Case {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs a command on the container; it must fail. Gives what it said.
+    /// Runs a command on the container; it must fail. Returns its stderr.
     pub(crate) fn must_fail(&self, arguments: &[&str]) -> String {
         let output = self.tucano(arguments);
         assert!(!output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stderr).unwrap()
     }
 
-    /// Writes the configuration down.
+    /// Writes the configuration.
     pub(crate) fn write(&self) -> &Self {
         fs::write(self.path("config.json"), self.config.to_string()).unwrap();
         self
@@ -104,7 +104,7 @@ impl Case {
             .unwrap()
     }
 
-    /// Creates it with its output in the file `out`; gives whether that worked, and what was said.
+    /// Creates the container with its output in the file `out`. Returns whether that succeeded, and stderr.
     pub(crate) fn create(&self) -> (bool, String) {
         self.write();
         let out = || fs::File::create(self.path("out")).unwrap();
@@ -128,7 +128,7 @@ impl Case {
         let created = self.create();
         assert!(created.0, "{created:?}");
         self.must(&["start", &self.id]);
-        wait_until("the program's output", PATIENCE, || {
+        wait_until("the program's output", TIMEOUT, || {
             !self.read("out").is_empty()
         });
     }
@@ -142,10 +142,10 @@ impl Case {
     }
 
     pub(crate) fn wait_for_status(&self, status: &str) {
-        wait_until(status, PATIENCE, || self.state()["status"] == status);
+        wait_until(status, TIMEOUT, || self.state()["status"] == status);
     }
 
-    /// Whether nothing is left of it: neither state nor cgroup.
+    /// Whether neither state nor cgroup remains.
     pub(crate) fn is_gone(&self) -> bool {
         !self.path("state").join(&self.id).exists() && self.cgroups().is_empty()
     }

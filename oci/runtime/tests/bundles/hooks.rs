@@ -1,11 +1,11 @@
-//! Hooks, in their order and where they belong.
+//! Hooks: order, namespaces and failures.
 
 use serde_json::{Value, json};
 use tucano_testkit::needs;
 
 use crate::harness::{Case, NEEDS};
 
-/// One that notes its name, the state's status, and whether it sees the host.
+/// A hook that checks its state and appends its name to a file of the host.
 fn noting(case: &Case, name: &str) -> Value {
     let file = case.path("notes");
     let file = file.display();
@@ -17,12 +17,12 @@ fn noting(case: &Case, name: &str) -> Value {
 }
 
 #[test]
-fn all_six_are_run_in_their_order() {
+fn all_six_kinds_run_in_order() {
     if !needs(&NEEDS) {
         return;
     }
     let mut case = Case::new("true");
-    // The container's own root file system is what this one sees: it notes its run there.
+    // This hook sees the container's root file system and writes there.
     let inside = json!([{ "path": "/bin/sh", "args": ["sh", "-c", "cat > /inside"] }]);
     case.config["hooks"] = json!({
         "prestart": noting(&case, "prestart"),
@@ -48,7 +48,7 @@ fn all_six_are_run_in_their_order() {
 }
 
 #[test]
-fn each_is_told_what_the_container_does() {
+fn hooks_receive_the_containers_status() {
     if !needs(&NEEDS) {
         return;
     }
@@ -68,7 +68,7 @@ fn each_is_told_what_the_container_does() {
 }
 
 #[test]
-fn one_that_fails_before_the_start_leaves_no_container() {
+fn a_failing_hook_before_start_leaves_no_container() {
     if !needs(&NEEDS) {
         return;
     }
@@ -83,7 +83,7 @@ fn one_that_fails_before_the_start_leaves_no_container() {
 }
 
 #[test]
-fn one_that_fails_at_the_end_is_only_told() {
+fn a_failing_poststop_hook_is_a_warning() {
     if !needs(&NEEDS) {
         return;
     }

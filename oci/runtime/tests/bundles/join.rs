@@ -1,12 +1,12 @@
-//! `exec`: more processes in a container.
+//! `exec`: additional processes in a container.
 
 use serde_json::json;
 use tucano_testkit::{needs, wait_until};
 
-use crate::harness::{Case, NEEDS, PATIENCE};
+use crate::harness::{Case, NEEDS, TIMEOUT};
 
 #[test]
-fn a_command_has_the_containers_place_and_what_was_asked_for() {
+fn exec_joins_the_container_and_applies_its_options() {
     if !needs(&NEEDS) {
         return;
     }
@@ -34,7 +34,7 @@ fn a_command_has_the_containers_place_and_what_was_asked_for() {
 }
 
 #[test]
-fn its_privileges_are_the_containers() {
+fn exec_has_the_containers_privileges() {
     if !needs(&NEEDS) {
         return;
     }
@@ -69,7 +69,7 @@ fn a_process_file_is_run_detached() {
     });
     std::fs::write(case.path("process.json"), process.to_string()).unwrap();
     let (process, pid) = (case.path("process.json"), case.path("second"));
-    // It has the streams of its starter, which are not to be waited for.
+    // It inherits the starter's streams, whose closing must not be waited for.
     let status = case
         .program()
         .args(["exec", "--detach", "--process"])
@@ -82,7 +82,7 @@ fn a_process_file_is_run_detached() {
         .status()
         .unwrap();
     assert!(status.success());
-    wait_until("the file", PATIENCE, || case.read("rootfs/made") == "me\n");
+    wait_until("the file", TIMEOUT, || case.read("rootfs/made") == "me\n");
     let pids: Vec<i32> =
         serde_json::from_str(&case.must(&["ps", "-f", "json", case.id()])).unwrap();
     assert!(

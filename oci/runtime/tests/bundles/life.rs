@@ -1,13 +1,13 @@
-//! The operations of the specification, one after the other.
+//! The operations of the specification.
 
 use std::process::Command;
 
 use tucano_testkit::{ROOT, needs, tool, wait_until};
 
-use crate::harness::{Case, NEEDS, PATIENCE};
+use crate::harness::{Case, NEEDS, TIMEOUT};
 
 #[test]
-fn run_gives_output_and_exit_code_and_leaves_nothing() {
+fn run_returns_output_and_exit_code_and_cleans_up() {
     if !needs(&NEEDS) {
         return;
     }
@@ -19,7 +19,7 @@ fn run_gives_output_and_exit_code_and_leaves_nothing() {
 }
 
 #[test]
-fn a_container_waits_runs_ends_and_is_deleted() {
+fn create_start_exit_and_delete() {
     if !needs(&NEEDS) {
         return;
     }
@@ -35,7 +35,7 @@ fn a_container_waits_runs_ends_and_is_deleted() {
     assert_eq!(state["pid"].to_string(), case.read("pid"));
     assert_eq!(case.read("out"), "");
     case.must(&["start", case.id()]);
-    wait_until("the program", PATIENCE, || case.read("out") == "up\n");
+    wait_until("the program", TIMEOUT, || case.read("out") == "up\n");
     assert_eq!(case.state()["status"], "running");
     assert!(
         case.must_fail(&["start", case.id()])
@@ -87,11 +87,11 @@ fn a_changed_configuration_does_not_change_a_container() {
     case.config["process"]["args"] = serde_json::json!(["echo", "after"]);
     case.write();
     case.must(&["start", case.id()]);
-    wait_until("output", PATIENCE, || case.read("out") == "before\n");
+    wait_until("output", TIMEOUT, || case.read("out") == "before\n");
 }
 
 #[test]
-fn the_signals_that_run_gets_reach_the_program() {
+fn run_forwards_signals() {
     if !needs(&NEEDS) {
         return;
     }
@@ -104,9 +104,7 @@ fn the_signals_that_run_gets_reach_the_program() {
         .arg(case.id())
         .spawn()
         .unwrap();
-    wait_until("the program", PATIENCE, || {
-        case.path("rootfs/mark").exists()
-    });
+    wait_until("the program", TIMEOUT, || case.path("rootfs/mark").exists());
     let pid = rustix::process::Pid::from_raw(run.id().cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(9));
@@ -114,7 +112,7 @@ fn the_signals_that_run_gets_reach_the_program() {
 }
 
 #[test]
-fn a_paused_container_stands_still() {
+fn a_paused_container_makes_no_progress() {
     if !needs(&NEEDS) {
         return;
     }
@@ -133,14 +131,14 @@ fn a_paused_container_stands_still() {
     case.must(&["resume", case.id()]);
     assert_eq!(case.state()["status"], "running");
     let before = case.read("out").len();
-    wait_until("more output", PATIENCE, || case.read("out").len() > before);
+    wait_until("more output", TIMEOUT, || case.read("out").len() > before);
     case.must(&["pause", case.id()]);
     case.must(&["delete", "--force", case.id()]);
     assert!(case.is_gone());
 }
 
 #[test]
-fn containers_their_processes_and_what_they_use_are_listed() {
+fn list_ps_and_stats() {
     if !needs(&NEEDS) {
         return;
     }
@@ -166,7 +164,7 @@ fn containers_their_processes_and_what_they_use_are_listed() {
 }
 
 #[test]
-fn what_it_uses_and_lacks_is_told_until_its_end() {
+fn events_report_stats_and_oom_kills() {
     if !needs(&NEEDS) {
         return;
     }
@@ -204,7 +202,7 @@ fn what_it_uses_and_lacks_is_told_until_its_end() {
 }
 
 #[test]
-fn a_root_is_entered_without_pivot_root_too() {
+fn no_pivot_enters_the_root() {
     if !needs(&NEEDS) {
         return;
     }
@@ -226,7 +224,7 @@ fn a_root_is_entered_without_pivot_root_too() {
         "{output:?}"
     );
     assert!(!said.contains("/sbin/init"), "{said}");
-    // Of the host's mounts only that of its root is left, beneath the new one.
+    // Only the mount of the host's root remains, beneath the new one.
     let places = |wanted: &str| {
         let all = said.lines().filter_map(|line| line.split(' ').nth(4));
         all.filter(|place| *place == wanted).count()
@@ -240,7 +238,7 @@ fn a_root_is_entered_without_pivot_root_too() {
 }
 
 #[test]
-fn its_version_is_told_as_callers_of_runc_read_it() {
+fn the_version_has_runcs_format() {
     if !needs(&NEEDS) {
         return;
     }
@@ -251,7 +249,7 @@ fn its_version_is_told_as_callers_of_runc_read_it() {
 }
 
 #[test]
-fn bundles_of_other_tools_run() {
+fn bundles_of_runc_spec_run() {
     if !needs(&[ROOT, tool("busybox"), tool("runc")]) {
         return;
     }
@@ -288,7 +286,7 @@ fn a_container_without_a_process_is_created_and_not_started() {
     let said = case.must_fail(&["start", case.id()]);
     assert!(said.contains("no `process`"), "{said}");
     assert_eq!(case.state()["status"], "created");
-    // What waits there may nothing.
+    // The waiting process has no privileges.
     let pid = case.state()["pid"].as_i64().unwrap();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let effective = status.lines().find(|line| line.starts_with("CapBnd:"));

@@ -1,4 +1,4 @@
-//! What a container may use is what its configuration says, and what it used is counted: on v1 and on v2.
+//! Limits and counters of containers, on v1 and v2.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use tucano_oci_runtime::{
 };
 use tucano_testkit::{needs, wait_for, wait_until};
 
-use crate::harness::{Case, NEEDS, PATIENCE};
+use crate::harness::{Case, NEEDS, TIMEOUT};
 
 const MIB: u64 = 1 << 20;
 
@@ -29,7 +29,7 @@ impl Case {
     }
 }
 
-/// A container that may make device nodes, with these rules.
+/// A container with CAP_MKNOD and these device rules.
 fn with_devices(rules: Value, script: &str) -> Case {
     let mut case = Case::new(script);
     let capabilities = json!(["CAP_MKNOD"]);
@@ -41,7 +41,7 @@ fn with_devices(rules: Value, script: &str) -> Case {
     case
 }
 
-/// A number for local use, which has no driver: who may open it learns that there is no such device.
+/// A device number without a driver: opening it fails with ENXIO if the rules permit it.
 #[test]
 fn devices_are_used_as_the_rules_say() {
     if !needs(&NEEDS) {
@@ -90,7 +90,7 @@ fn devices_are_used_as_the_rules_say() {
 }
 
 #[test]
-fn what_is_not_allowed_is_denied_without_a_rule_too() {
+fn devices_without_a_rule_are_denied() {
     if !needs(&NEEDS) {
         return;
     }
@@ -104,7 +104,7 @@ fn what_is_not_allowed_is_denied_without_a_rule_too() {
 }
 
 #[test]
-fn rules_that_make_no_sense_leave_nothing() {
+fn invalid_device_rules_leave_nothing_behind() {
     if !needs(&NEEDS) {
         return;
     }
@@ -122,7 +122,7 @@ fn a_busy_container_is_throttled_and_its_time_counted() {
     let mut case = Case::new("echo up; while :; do :; done");
     case.resource("cpu", json!({"quota": 10_000, "period": 100_000}));
     case.start();
-    let stats = wait_for("throttling", PATIENCE, || {
+    let stats = wait_for("throttling", TIMEOUT, || {
         let stats = case.stats();
         (stats.throttled_periods >= 5 && stats.cpu_usage_us >= 300_000).then_some(stats)
     });
@@ -130,7 +130,7 @@ fn a_busy_container_is_throttled_and_its_time_counted() {
     let pid = case.state()["pid"].as_i64().unwrap();
     let own_us = cpu_time_us(pid);
     let later = case.stats();
-    // A process counts in ticks, and has run before it was in the cgroup.
+    // Process times have tick resolution, and the process ran before it joined the cgroup.
     let slack_us = 200_000;
     assert!(later.cpu_usage_us + slack_us > own_us, "{own_us} {later:?}");
     assert!(stats.cpu_usage_us < own_us + slack_us, "{own_us} {stats:?}");
@@ -167,10 +167,10 @@ fn memory_and_processes_are_counted_up_and_down() {
     let full = case.stats();
     assert!(full.memory_current >= 32 * MIB, "{full:?}");
     assert_eq!((full.memory_limit, full.pids_limit), (128 * MIB, 40));
-    // The shell, what it started, and perhaps what it waits with.
+    // The shell, its child, and perhaps a helper.
     assert!((6..=7).contains(&full.pids_current), "{full:?}");
     fs::write(case.path("rootfs/go"), "").unwrap();
-    let freed = wait_for("the memory to be freed", PATIENCE, || {
+    let freed = wait_for("the memory to be freed", TIMEOUT, || {
         let stats = case.stats();
         (stats.memory_current + 24 * MIB < full.memory_current).then_some(stats)
     });
@@ -179,7 +179,7 @@ fn memory_and_processes_are_counted_up_and_down() {
 }
 
 #[test]
-fn what_is_copied_for_a_container_before_it_runs_counts_too() {
+fn tmpcopyup_is_accounted_to_the_container() {
     if !needs(&NEEDS) {
         return;
     }
@@ -188,7 +188,7 @@ fn what_is_copied_for_a_container_before_it_runs_counts_too() {
     fs::create_dir(case.path("rootfs/data")).unwrap();
     fs::write(case.path("rootfs/data/much"), vec![7; 32 << 20]).unwrap();
     let copied = json!({"destination": "/data", "type": "tmpfs", "options": ["tmpcopyup"]});
-    // First of all, so that nothing else has it join its cgroup.
+    // The first mount, so that nothing earlier makes the process join its cgroup.
     let mounts = case.config["mounts"].as_array_mut().unwrap();
     mounts.insert(0, copied);
     case.start();
@@ -197,7 +197,7 @@ fn what_is_copied_for_a_container_before_it_runs_counts_too() {
 }
 
 #[test]
-fn what_is_read_and_written_is_counted() {
+fn block_io_is_counted() {
     if !needs(&NEEDS) || disk_of_cases().is_none() {
         return;
     }
@@ -208,15 +208,13 @@ fn what_is_read_and_written_is_counted() {
         echo 1 >/read; exec sleep 1000";
     let case = Case::new(script);
     case.start();
-    wait_until("the writing", PATIENCE, || {
+    wait_until("the writing", TIMEOUT, || {
         case.path("rootfs/written").exists()
     });
     let written = case.stats();
     assert!(written.io_write_bytes >= 4 * MIB, "{written:?}");
     fs::write(case.path("rootfs/go"), "").unwrap();
-    wait_until("the reading", PATIENCE, || {
-        case.path("rootfs/read").exists()
-    });
+    wait_until("the reading", TIMEOUT, || case.path("rootfs/read").exists());
     let read = case.stats();
     assert!(
         read.io_read_bytes >= written.io_read_bytes + 4 * MIB,
@@ -248,13 +246,13 @@ fn a_container_with_limits_of_its_disk_is_slower_than_one_without() {
         let (mut slow, fast) = (Case::new(&script), Case::new(&script));
         slow.resource("blockIO", json!({ limit: rate }));
         for case in [&slow, &fast] {
-            // On the disk, where a read must go.
+            // On disk, so that a read must access it.
             let data = fs::File::create(case.path("rootfs/data")).unwrap();
             std::io::Write::write_all(&mut &data, &vec![1; 8 << 20]).unwrap();
             data.sync_all().unwrap();
             case.start();
         }
-        wait_until("the fast one's end", PATIENCE, || {
+        wait_until("the fast one's end", TIMEOUT, || {
             fast.path("rootfs/done").exists()
         });
         let (slow_stats, fast_stats) = (slow.stats(), fast.stats());
@@ -293,7 +291,7 @@ fn disk_of_cases() -> Option<(u32, u32)> {
 }
 
 #[test]
-fn what_is_paused_uses_nothing_until_it_goes_on() {
+fn a_paused_container_uses_no_cpu() {
     if !needs(&NEEDS) {
         return;
     }
@@ -305,14 +303,12 @@ fn what_is_paused_uses_nothing_until_it_goes_on() {
     assert_eq!(case.state()["status"], "paused");
     assert_eq!(case.stats().cpu_usage_us, first);
     case.must(&["resume", case.id()]);
-    wait_until("it to go on", PATIENCE, || {
-        case.stats().cpu_usage_us > first
-    });
+    wait_until("it to go on", TIMEOUT, || case.stats().cpu_usage_us > first);
 }
 
 /// Such as one that the end of its first process does not reach.
 #[test]
-fn whatever_is_in_its_cgroup_ends_with_a_container() {
+fn delete_kills_the_whole_cgroup() {
     if !needs(&NEEDS) {
         return;
     }

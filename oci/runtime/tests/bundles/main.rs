@@ -1,4 +1,4 @@
-//! The command as callers of runc use it: bundles in, containers by the OCI runtime specification's operations.
+//! The command line as callers of runc use it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod docker;

@@ -1,4 +1,4 @@
-//! Mounts as the specification's options ask for them.
+//! Mounts and their options.
 
 use std::{fs, path::Path, process::Command};
 
@@ -13,7 +13,7 @@ fn add(case: &mut Case, mount: Value) {
     case.config["mounts"].as_array_mut().unwrap().push(mount);
 }
 
-/// Runs the container in a mount namespace that a script has prepared; `$SOURCE` is a directory of the bundle.
+/// Runs the container in a mount namespace prepared by a script; `$SOURCE` is a directory of the bundle.
 fn run_after(case: &Case, script: &str) -> String {
     case.write();
     fs::create_dir_all(case.path("source")).unwrap();
@@ -34,7 +34,7 @@ fn run_after(case: &Case, script: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The line of `/proc/self/mountinfo` about a place.
+/// The line of `/proc/self/mountinfo` for a mount point.
 fn line<'a>(mounts: &'a str, place: &str) -> &'a str {
     mounts
         .lines()
@@ -49,7 +49,7 @@ fn options<'a>(mounts: &'a str, place: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn bind_mounts_get_what_is_set_and_lose_what_is_cleared() {
+fn bind_mount_options_set_and_clear_attributes() {
     if !needs(&WITH_UNSHARE) {
         return;
     }
@@ -75,7 +75,7 @@ fn bind_mounts_get_what_is_set_and_lose_what_is_cleared() {
 }
 
 #[test]
-fn options_with_an_r_reach_the_mounts_below() {
+fn recursive_options_apply_to_submounts() {
     if !needs(&WITH_UNSHARE) {
         return;
     }
@@ -96,7 +96,7 @@ fn options_with_an_r_reach_the_mounts_below() {
 }
 
 #[test]
-fn mounts_share_their_events_as_asked_and_the_others_with_nobody() {
+fn mount_propagation_is_applied() {
     if !needs(&WITH_UNSHARE) {
         return;
     }
@@ -129,7 +129,7 @@ fn mounts_share_their_events_as_asked_and_the_others_with_nobody() {
 }
 
 #[test]
-fn the_root_has_the_propagation_that_is_asked_for() {
+fn rootfs_propagation_is_applied() {
     if !needs(&NEEDS) {
         return;
     }
@@ -148,7 +148,7 @@ fn the_root_has_the_propagation_that_is_asked_for() {
 }
 
 #[test]
-fn a_mount_has_ids_of_its_own_or_the_containers() {
+fn idmapped_mounts_use_their_own_or_the_containers_mappings() {
     if !needs(&NEEDS) {
         return;
     }
@@ -188,7 +188,7 @@ fn give(place: &Path, id: u32) {
 }
 
 #[test]
-fn a_new_file_system_begins_with_what_it_hides() {
+fn tmpcopyup_copies_the_covered_directory() {
     if !needs(&NEEDS) {
         return;
     }

@@ -1,4 +1,4 @@
-//! Namespaces: joined by path, the host's, and clocks of their own.
+//! Namespaces: joined by path, shared with the host, and time namespaces.
 
 use std::{
     fs,
@@ -8,18 +8,18 @@ use std::{
 use serde_json::{Value, json};
 use tucano_testkit::{Need, ROOT, needs, tool, wait_until};
 
-use crate::harness::{Case, NEEDS, PATIENCE};
+use crate::harness::{Case, NEEDS, TIMEOUT};
 
 const WITH_UNSHARE: [Need; 3] = [ROOT, tool("busybox"), tool("unshare")];
 
-/// Puts a path into the namespace of this kind, which is added where it is missing.
+/// Sets the path of a namespace, which is added if missing.
 fn join(case: &mut Case, kind: &str, path: &str) {
     let all = case.config["linux"]["namespaces"].as_array_mut().unwrap();
     all.retain(|namespace| namespace["type"] != kind);
     all.push(json!({"type": kind, "path": path}));
 }
 
-/// What the container says after `readlink` of its own namespaces.
+/// A namespace link of a process.
 fn link_of(pid: u32, name: &str) -> String {
     let link = fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
     link.to_str().unwrap().to_owned()
@@ -50,7 +50,7 @@ fn the_namespaces_of_another_container_are_joined_by_path() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(said.lines().collect::<Vec<_>>(), expected, "{output:?}");
     assert!(second.is_gone());
-    // Its end did not end the other, whose pid namespace it was in.
+    // Its exit does not end the container whose pid namespace it joined.
     assert_eq!(first.state()["status"], "running");
 }
 
@@ -75,7 +75,7 @@ fn a_user_namespace_is_joined_with_its_mappings() {
     make_readable(&second);
     join(&mut second, "user", &path);
     second.start();
-    wait_until("output", PATIENCE, || second.read("out").ends_with("up\n"));
+    wait_until("output", TIMEOUT, || second.read("out").ends_with("up\n"));
     let said = second.read("out");
     let pid: u32 = first.read("pid").parse().unwrap();
     assert!(said.starts_with(&link_of(pid, "user")), "{said}");
@@ -91,7 +91,7 @@ fn a_user_namespace_is_joined_with_its_mappings() {
     assert!(!created && said.contains("uidMappings"), "{said}");
 }
 
-/// The root of a user namespace is nobody on the host.
+/// The root of a user namespace has no privileges on the host.
 fn make_readable(case: &Case) {
     use std::os::unix::fs::PermissionsExt;
     for name in ["", "rootfs"] {
@@ -99,7 +99,7 @@ fn make_readable(case: &Case) {
     }
 }
 
-/// A process in a mount namespace of its own, which ends with the test.
+/// A process in a private mount namespace, killed at the end of the test.
 struct Holder(Child);
 
 impl Holder {
@@ -144,7 +144,7 @@ fn a_mount_namespace_is_joined() {
 }
 
 #[test]
-fn a_path_of_another_kind_or_of_nothing_is_refused() {
+fn a_namespace_path_of_another_kind_is_refused() {
     if !needs(&NEEDS) {
         return;
     }
@@ -163,7 +163,7 @@ fn a_path_of_another_kind_or_of_nothing_is_refused() {
 }
 
 #[test]
-fn without_a_pid_namespace_it_is_among_the_hosts_processes() {
+fn without_a_pid_namespace_the_container_shares_the_hosts() {
     if !needs(&NEEDS) {
         return;
     }
@@ -178,11 +178,11 @@ fn without_a_pid_namespace_it_is_among_the_hosts_processes() {
     assert_eq!(all.len(), 2, "{all:?}");
     case.must(&["kill", case.id(), "KILL"]);
     case.wait_for_status("stopped");
-    // No pid namespace ends with its first process: deleting the container ends the second.
+    // No pid namespace ends with the init process: deleting the container kills the second process.
     case.must(&["delete", case.id()]);
     assert!(case.is_gone());
     for pid in all {
-        wait_until("its end", PATIENCE, || !is_alive(pid));
+        wait_until("its end", TIMEOUT, || !is_alive(pid));
     }
 }
 

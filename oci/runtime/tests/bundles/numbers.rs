@@ -1,4 +1,4 @@
-//! Limits of all kinds, when a container is made and later. The files are those of cgroup v1 or v2, as the host has them.
+//! Limits set by create and update, in the files of cgroup v1 or v2, whichever the host has.
 
 use std::{fs, io::Write, path::PathBuf, process::Stdio};
 
@@ -7,7 +7,7 @@ use tucano_testkit::needs;
 
 use crate::harness::{Case, NEEDS};
 
-/// What a file of the container's cgroup holds: its name on v1, below the controller's hierarchy, or on v2.
+/// Reads a file of the container's cgroup by its name on v1 (below the controller's hierarchy) or v2.
 fn value(case: &Case, controller: &str, v1: &str, v2: &str) -> String {
     let found = case.cgroups().into_iter().find_map(|place| {
         let name = if place.join("cgroup.controllers").exists() {
@@ -26,7 +26,7 @@ fn value(case: &Case, controller: &str, v1: &str, v2: &str) -> String {
 }
 
 #[test]
-fn numbers_of_the_specification_are_in_the_kernels_files() {
+fn limits_are_written_to_the_kernels_files() {
     if !needs(&NEEDS) {
         return;
     }
@@ -48,7 +48,7 @@ fn numbers_of_the_specification_are_in_the_kernels_files() {
 }
 
 #[test]
-fn a_limit_that_cannot_be_had_is_refused() {
+fn an_unsupported_limit_is_refused() {
     if !needs(&NEEDS) {
         return;
     }
@@ -70,7 +70,7 @@ fn a_limit_that_cannot_be_had_is_refused() {
 }
 
 #[test]
-fn limits_are_changed_while_it_runs_and_the_others_stay() {
+fn update_changes_the_named_limits_only() {
     if !needs(&NEEDS) {
         return;
     }
@@ -84,7 +84,7 @@ fn limits_are_changed_while_it_runs_and_the_others_stay() {
     assert_eq!(value(&case, "cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
     let memory = || value(&case, "memory", "memory.limit_in_bytes", "memory.max");
     assert_eq!(memory(), (64 << 20).to_string());
-    // Its processes are under the controller that was added, those to come too.
+    // Existing and later processes are under the added controller.
     assert_eq!(case.must(&["exec", id, "nproc"]), "1\n");
     let mut update = case
         .program()
@@ -103,7 +103,7 @@ fn limits_are_changed_while_it_runs_and_the_others_stay() {
     assert_eq!(memory(), (128 << 20).to_string());
     let quota = value(&case, "cpu", "cpu.cfs_quota_us", "cpu.max");
     assert!(quota.starts_with("20000"), "{quota}");
-    // What is in use is not taken away where that is asked for.
+    // checkBeforeUpdate refuses a limit below the current usage.
     fs::write(
         case.path("limits.json"),
         json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}}).to_string(),
@@ -113,7 +113,7 @@ fn limits_are_changed_while_it_runs_and_the_others_stay() {
     let refused = case.must_fail(&["update", "-r", file.to_str().unwrap(), id]);
     assert!(refused.contains("in use"), "{refused}");
     assert_eq!(memory(), (128 << 20).to_string());
-    // Of limits of which one is refused, none is changed.
+    // If one limit is refused, none is changed.
     case.must_fail(&["update", "--pids-limit", "9", "--cpuset-cpus", "4095", id]);
     assert_eq!(value(&case, "pids", "pids.max", "pids.max"), "44");
     case.must(&["kill", id, "KILL"]);

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use tucano_testkit::{Need, ROOT, needs, tool, wait_until};
 
 use crate::{
-    harness::{Case, NEEDS, PATIENCE},
+    harness::{Case, NEEDS, TIMEOUT},
     streams::received_with,
 };
 
 const WITH_CHRT: [Need; 4] = [ROOT, tool("busybox"), tool("chrt"), tool("ionice")];
 
 #[test]
-fn the_execution_domain_is_that_of_the_specification_in_commands_too() {
+fn personality_applies_to_exec_too() {
     if !needs(&NEEDS) {
         return;
     }
@@ -49,7 +49,7 @@ fn scheduling_and_io_priority_are_set() {
 }
 
 #[test]
-fn memory_comes_from_the_nodes_that_are_named() {
+fn memory_policy_is_applied() {
     if !needs(&NEEDS) {
         return;
     }
@@ -64,7 +64,7 @@ fn memory_comes_from_the_nodes_that_are_named() {
 }
 
 #[test]
-fn a_command_is_kept_to_the_cpus_that_are_named() {
+fn exec_cpu_affinity_is_applied() {
     if !needs(&NEEDS) {
         return;
     }
@@ -83,7 +83,7 @@ fn a_command_is_kept_to_the_cpus_that_are_named() {
     assert!(said.contains("execCPUAffinity"), "{said}");
 }
 
-/// The answer of a filter to `mkdir`, as the shell tells it.
+/// The result of `mkdir` under a filter, as the shell prints it.
 fn answer_of(action: &str, more: Value) -> String {
     let mut case = Case::new("mkdir /made; echo $?");
     let mut call = json!({"names": ["mkdir", "mkdirat"], "action": action});
@@ -117,7 +117,7 @@ fn every_action_of_a_filter_is_taken() {
 }
 
 #[test]
-fn rules_about_arguments_are_kept() {
+fn rules_with_arguments_are_applied() {
     if !needs(&NEEDS) {
         return;
     }
@@ -144,12 +144,12 @@ fn rules_about_arguments_are_kept() {
 }
 
 #[test]
-fn a_filter_need_not_allow_what_installs_it() {
+fn a_filter_need_not_allow_its_own_installation() {
     if !needs(&NEEDS) {
         return;
     }
     let mut case = Case::new("mkdir /made");
-    // One filter for what depends on arguments, and one for what does not.
+    // One filter for rules with arguments and one for rules without.
     case.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
         {"names": ["seccomp"], "action": "SCMP_ACT_ERRNO"},
         {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28,
@@ -163,7 +163,7 @@ fn a_filter_need_not_allow_what_installs_it() {
 }
 
 #[test]
-fn an_agent_is_told_of_system_calls_at_start_and_in_commands() {
+fn a_seccomp_agent_receives_listeners_of_create_and_exec() {
     if !needs(&NEEDS) {
         return;
     }
@@ -188,8 +188,8 @@ fn an_agent_is_told_of_system_calls_at_start_and_in_commands() {
     assert_eq!(first["metadata"], "cell");
     assert_eq!(first["fds"], json!(["seccompFd"]));
     assert_eq!(first["state"]["id"], case.id());
-    // Nobody answers any more, which the kernel takes for a system call that is not there.
-    wait_until("the answer", PATIENCE, || {
+    // Without a listener the kernel returns ENOSYS.
+    wait_until("the answer", TIMEOUT, || {
         case.read("out").contains("not implemented")
     });
     let said = std::thread::scope(|scope| {
@@ -204,7 +204,7 @@ fn an_agent_is_told_of_system_calls_at_start_and_in_commands() {
     );
 }
 
-/// The state that comes with a descriptor, which is closed.
+/// The state that comes with a descriptor; the descriptor is closed.
 fn told(agent: &UnixListener) -> Value {
     let (descriptor, mut text, mut connection) = received_with(agent);
     let link = format!(

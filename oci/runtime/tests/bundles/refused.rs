@@ -1,4 +1,4 @@
-//! What is not supported, or makes no sense, is refused as a whole.
+//! Unsupported and invalid configurations are refused as a whole.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use tucano_testkit::needs;
 
 use crate::harness::{Case, NEEDS};
 
-/// The message of a container that cannot be created; nothing is left of it.
+/// The error of a container that cannot be created; nothing remains.
 fn refusal(change: impl FnOnce(&mut serde_json::Value)) -> String {
     let mut case = Case::new("true");
     change(&mut case.config);
@@ -18,7 +18,7 @@ fn refusal(change: impl FnOnce(&mut serde_json::Value)) -> String {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_applied_leaves_nothing() {
+fn an_invalid_configuration_leaves_nothing_behind() {
     if !needs(&NEEDS) {
         return;
     }
@@ -41,9 +41,9 @@ fn a_configuration_that_cannot_be_applied_leaves_nothing() {
     assert!(cgroup.contains(".."), "{cgroup}");
 }
 
-/// Neither has a host without AppArmor and SELinux, nor one whose policy does not know them.
+/// On hosts without AppArmor and SELinux, and on hosts whose policy does not know these names.
 #[test]
-fn profiles_and_labels_that_the_host_cannot_give_are_named() {
+fn unsupported_profiles_and_labels_are_refused() {
     if !needs(&NEEDS) {
         return;
     }
@@ -60,7 +60,7 @@ fn profiles_and_labels_that_the_host_cannot_give_are_named() {
 }
 
 #[test]
-fn a_process_without_profile_runs_wherever_it_can_have_none() {
+fn an_unconfined_process_runs_without_apparmor() {
     if !needs(&NEEDS) {
         return;
     }
@@ -78,7 +78,7 @@ fn a_process_without_profile_runs_wherever_it_can_have_none() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_told() {
+fn a_missing_program_is_an_error() {
     if !needs(&NEEDS) {
         return;
     }
@@ -103,7 +103,7 @@ fn options_that_cannot_be_granted_are_refused() {
     let mut case = Case::new("true");
     let bundle = case.path("");
     let bundle = bundle.to_str().unwrap();
-    // Where there is a systemd, what it is asked for is no path of its own.
+    // With systemd, the path is not one of its own form.
     let systemd = if Path::new("/run/systemd/private").exists() {
         "slice:prefix:name"
     } else {

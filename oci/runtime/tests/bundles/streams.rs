@@ -18,7 +18,7 @@ use rustix::{
 };
 use tucano_testkit::{needs, wait_for};
 
-use crate::harness::{Case, NEEDS, PATIENCE};
+use crate::harness::{Case, NEEDS, TIMEOUT};
 
 /// The descriptor that comes over a console socket.
 fn received(listener: &UnixListener) -> OwnedFd {
@@ -48,7 +48,7 @@ pub(crate) fn received_with(listener: &UnixListener) -> (OwnedFd, Vec<u8>, UnixS
 fn read_until(terminal: OwnedFd, wanted: &str) -> String {
     let mut terminal = File::from(terminal);
     let mut text = String::new();
-    wait_for(wanted, PATIENCE, || {
+    wait_for(wanted, TIMEOUT, || {
         let mut buffer = [0; 256];
         let length = terminal.read(&mut buffer).unwrap_or_default();
         text.push_str(&String::from_utf8_lossy(&buffer[..length]));
@@ -148,7 +148,7 @@ const CONVERSATION: &str =
     "tty; stty size; read x; echo got $x; while ! stty size | grep 44; do sleep 0.1; done; exit 4";
 
 #[test]
-fn in_the_foreground_its_terminal_is_the_callers() {
+fn a_foreground_terminal_is_relayed_to_the_caller() {
     if !needs(&NEEDS) {
         return;
     }
@@ -171,7 +171,7 @@ fn in_the_foreground_its_terminal_is_the_callers() {
 }
 
 #[test]
-fn only_descriptors_that_are_asked_for_get_in() {
+fn only_preserved_descriptors_are_inherited() {
     if !needs(&NEEDS) {
         return;
     }
@@ -201,7 +201,7 @@ fn only_descriptors_that_are_asked_for_get_in() {
 }
 
 #[test]
-fn everyone_may_use_the_default_devices() {
+fn every_user_may_use_the_default_devices() {
     if !needs(&NEEDS) {
         return;
     }
@@ -235,7 +235,7 @@ fn devices_of_its_own_are_made_whatever_the_rules_say() {
 }
 
 #[test]
-fn a_reader_who_is_gone_is_told_of_and_is_no_panic() {
+fn a_closed_stdout_is_an_error_and_not_a_panic() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = Command::new(env!("CARGO_BIN_EXE_tucano_oci"))

@@ -1,4 +1,4 @@
-//! What goes through a container's supervisor: its output as it comes, and signals.
+//! The attach socket: output and signals.
 
 use std::{
     fs,
@@ -8,22 +8,22 @@ use std::{
 };
 
 use tucano_oci_runtime::{
-    attached::{self, Output},
+    attach_client::{self, Output},
     supervisor::Error,
 };
 use tucano_testkit::{ROOT, needs, tool, wait_until};
 
-use super::harness::{Case, PATIENCE, program};
+use super::harness::{Case, TIMEOUT, program};
 
 #[test]
-fn output_is_seen_as_it_comes_and_the_end_is_told() {
+fn output_and_exit_are_streamed() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
     let case = Case::new(&["count"]);
     case.start();
-    wait_until("its output", PATIENCE, || case.stdout().contains("9\n"));
-    let mut attached = attached::attach(&case.home()).unwrap();
+    wait_until("its output", TIMEOUT, || case.stdout().contains("9\n"));
+    let mut attached = attach_client::attach(&case.home()).unwrap();
     let mut seen = String::new();
     while seen.lines().count() < 20 {
         match attached.next_output().unwrap() {
@@ -31,20 +31,23 @@ fn output_is_seen_as_it_comes_and_the_end_is_told() {
             other => panic!("{other:?} after {seen:?}"),
         }
     }
-    // What it wrote before is in the log alone, and what is seen is there too.
+    // Earlier output is only in the log; later output is in both.
     let logged = case.stdout();
     let (before, _) = logged.split_once(&seen).unwrap();
     assert!(before.starts_with("1\n2\n"), "{before}");
-    attached::signal(&case.home(), 9).unwrap();
+    attach_client::signal(&case.home(), 9).unwrap();
     while attached.next_output().unwrap().is_some() {}
-    // By then it is on disk how it ended.
+    // The exit status is on disk by now.
     assert_eq!(case.wait_for_exit().signal, Some(9));
-    assert!(matches!(attached::attach(&case.home()), Err(Error::Ended)));
+    assert!(matches!(
+        attach_client::attach(&case.home()),
+        Err(Error::Ended)
+    ));
     assert!(!case.home().join("attach").exists());
 }
 
 #[test]
-fn the_command_shows_output_and_ends_as_the_container_does() {
+fn the_attach_command_exits_like_the_container() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -63,7 +66,7 @@ fn the_command_shows_output_and_ends_as_the_container_does() {
         .unwrap();
     assert!(line.trim().parse::<u64>().is_ok(), "{line}");
     let door = case.home().join("attach");
-    // Nobody but root comes in.
+    // Only root can connect.
     assert_eq!(fs::metadata(&door).unwrap().permissions().mode() & 0o022, 0);
     let status = Command::new(program())
         .arg("signal")
@@ -78,9 +81,9 @@ fn the_command_shows_output_and_ends_as_the_container_does() {
     assert_eq!(case.wait_for_exit().signal, Some(9));
 }
 
-/// A naive supervisor writes to who is attached until that has read.
+/// A naive supervisor blocks on a client that does not read.
 #[test]
-fn a_container_does_not_wait_for_who_is_attached() {
+fn a_slow_attach_client_does_not_block_the_container() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -88,7 +91,7 @@ fn a_container_does_not_wait_for_who_is_attached() {
     case.start();
     // They never read.
     let attached: Vec<_> = (0..8)
-        .filter_map(|_| attached::attach(&case.home()).ok())
+        .filter_map(|_| attach_client::attach(&case.home()).ok())
         .collect();
     assert_eq!(case.wait_for_exit().code, Some(0));
     drop(attached);

@@ -5,12 +5,12 @@ use std::time::Duration;
 use tucano_oci_runtime::supervisor::{self, Error};
 use tucano_testkit::{ROOT, needs, tool, wait_until};
 
-use super::harness::{Case, PATIENCE, field, program};
+use super::harness::{Case, TIMEOUT, field, program};
 
 fn started() -> Case {
     let case = Case::new(&["wait-after", "up"]);
     drop(case.start());
-    wait_until("its output", PATIENCE, || case.stdout().contains("up"));
+    wait_until("its output", TIMEOUT, || case.stdout().contains("up"));
     case
 }
 
@@ -78,13 +78,13 @@ fn it_ends_in_time() {
     let timeout = Duration::from_millis(100);
     let error = supervisor::exec(&program(), &case.home(), &command, timeout).unwrap_err();
     assert!(matches!(error, Error::TimedOut(_)), "{error}");
-    wait_until("its process to be gone", PATIENCE, || {
+    wait_until("its process to be gone", TIMEOUT, || {
         case.cgroup().stats().unwrap().pids_current == 1
     });
 }
 
 #[test]
-fn there_is_none_where_nothing_runs() {
+fn exec_needs_a_running_container() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }

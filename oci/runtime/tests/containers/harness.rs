@@ -1,4 +1,4 @@
-//! A rootfs of one program, and a container of it that is gone when the test is.
+//! A root file system with one program and its container, which is removed when the test ends.
 
 use std::{
     fs,
@@ -13,19 +13,19 @@ use tucano_oci_runtime::{
     cgroup::{self, Cgroup},
     launch::{Exit, Launch, LogLimits, Rootfs},
     profile::Sandbox,
-    supervisor::{self, Error, Found, Running},
+    supervisor::{self, Error, Running, Status},
 };
 use tucano_testkit::{programs, wait_for, wait_until};
 
-/// How long anything may take: only waited for where something is broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit; only reached if something is broken.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The runtime's program.
 pub(crate) fn program() -> PathBuf {
     programs().join("tucano_oci")
 }
 
-/// A container to be, with a directory of its own.
+/// A container with a private directory.
 pub(crate) struct Case {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) sandbox: Sandbox,
@@ -35,7 +35,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// One that runs the inmate with these arguments.
+    /// A container that runs the inmate with these arguments.
     pub(crate) fn new(arguments: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("tucano-runtime-")
@@ -76,7 +76,7 @@ impl Case {
     pub(crate) fn launch(&self) -> Launch {
         Launch {
             id: "box".into(),
-            home: self.home(),
+            state_dir: self.home(),
             spec: self.sandbox.spec().unwrap(),
             rootfs: Rootfs::Overlay {
                 layers: vec![self.layer()],
@@ -94,13 +94,13 @@ impl Case {
         self.try_start().unwrap()
     }
 
-    /// Starts it, waits for its end, and gives that and what it wrote to stdout.
+    /// Starts it, waits for its exit, and returns the exit status and its stdout.
     pub(crate) fn run(&self) -> (Exit, String) {
         self.start_to_end(&self.launch());
         (self.wait_for_exit(), self.stdout())
     }
 
-    /// Starts one that ends by itself, which it may have done before its starter looks.
+    /// Starts a container that exits by itself, perhaps before the start is reported.
     pub(crate) fn start_to_end(&self, launch: &Launch) {
         match supervisor::start(&program(), launch) {
             Ok(_) | Err(Error::Ended) => {}
@@ -111,10 +111,10 @@ impl Case {
     pub(crate) fn wait_for_exit(&self) -> Exit {
         wait_for(
             "the container's exit",
-            PATIENCE,
+            TIMEOUT,
             || match supervisor::find(&self.home()).unwrap() {
-                Found::Exited(exit) => Some(exit),
-                Found::Running(_) => None,
+                Status::Exited(exit) => Some(exit),
+                Status::Running(_) => None,
                 other => panic!("{other:?}"),
             },
         )
@@ -126,7 +126,7 @@ impl Case {
 
     pub(crate) fn exec(&self, command: &[&str]) -> Result<i32, Error> {
         let command: Vec<_> = command.iter().map(ToString::to_string).collect();
-        supervisor::exec(&program(), &self.home(), &command, PATIENCE)
+        supervisor::exec(&program(), &self.home(), &command, TIMEOUT)
     }
 
     pub(crate) fn cgroup(&self) -> Cgroup {
@@ -139,15 +139,15 @@ impl Drop for Case {
         if let Ok(Some(cgroup)) = Cgroup::of(&self.home()) {
             cgroup.destroy().unwrap();
         }
-        // Its supervisor writes into the directory that is about to be removed.
-        wait_until("the supervisor's end", PATIENCE, || {
-            !matches!(supervisor::find(&self.home()), Ok(Found::Running(_)))
+        // The supervisor still writes to the directory that is removed next.
+        wait_until("the supervisor's end", TIMEOUT, || {
+            !matches!(supervisor::find(&self.home()), Ok(Status::Running(_)))
         });
         cgroup::remove_parent(&self.parent).unwrap();
     }
 }
 
-/// Arguments of a value in `/proc/<pid>/status`, as the inmate printed it.
+/// A field of `/proc/<pid>/status`, as printed by the inmate.
 pub(crate) fn field<'a>(status: &'a str, name: &str) -> &'a str {
     status
         .lines()
@@ -156,7 +156,7 @@ pub(crate) fn field<'a>(status: &'a str, name: &str) -> &'a str {
         .trim()
 }
 
-/// A root file system of the inmate and the libraries that it is linked to, made once for each build of it.
+/// A root file system of the inmate and its libraries, created once per build.
 fn inmate_rootfs() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
@@ -167,7 +167,7 @@ fn inmate_rootfs() -> &'static Path {
         if !shared.exists() {
             let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
             make_rootfs(&inmate, place.path());
-            // Another test program may have been faster.
+            // Another test program may have created it meanwhile.
             if fs::rename(place.path(), &shared).is_ok() {
                 let _moved = place.keep();
             }
@@ -202,7 +202,7 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Links where it can: the program is large, and layers are never written to.
+/// Symlinks where it can: the program is large, and layers are never written to.
 fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();

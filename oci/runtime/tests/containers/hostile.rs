@@ -1,13 +1,13 @@
-//! Images made to reach the host by what their files are.
+//! Hostile images that try to reach the host.
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use tucano_oci_runtime::supervisor;
 use tucano_testkit::{ROOT, needs, tool, wait_until};
 
-use super::harness::{Case, PATIENCE, program};
+use super::harness::{Case, TIMEOUT, program};
 
-/// A directory of the host's that an image points at, and what is in it.
+/// A directory of the host that an image points at, and its content.
 fn outside(case: &Case) -> std::path::PathBuf {
     let place = case.directory.path().join("outside");
     fs::create_dir(&place).unwrap();
@@ -47,7 +47,7 @@ fn links_in_place_of_the_runtimes_directories_are_refused() {
 }
 
 #[test]
-fn a_file_in_place_of_a_directory_is_told() {
+fn a_file_in_place_of_a_directory_is_refused() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -74,7 +74,7 @@ fn targets_of_mounts_and_the_working_directory_stay_inside() {
     fs::write(&hosts, "shown").unwrap();
     case.sandbox.files = vec![(hosts, "/etc/conf/hosts".into())];
     case.sandbox.cwd = "/work/deep".into();
-    // The link leads nowhere inside, so the target cannot be made: an error, or contained; never outside.
+    // The link dangles inside, so creating the target fails or stays inside; it never leaves the root.
     assert!(case.try_start().is_err());
     assert_untouched(&outside);
 }
@@ -123,7 +123,7 @@ fn device_nodes_of_an_image_open_nothing() {
 /// CVE-2019-5736: who is executed by the runtime keeps a descriptor of the runtime's program, and writes to it once nobody
 /// executes it any more.
 #[test]
-fn the_runtimes_program_cannot_be_written_to() {
+fn the_runtimes_program_cannot_be_overwritten() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -141,7 +141,7 @@ fn the_runtimes_program_cannot_be_written_to() {
     let kept = fs::File::open(format!("/proc/{}/exe", record["supervisor"]["pid"])).unwrap();
     supervisor::signal(&running, 9).unwrap();
     case.wait_for_exit();
-    wait_until("the supervisor's end", PATIENCE, || {
+    wait_until("the supervisor's end", TIMEOUT, || {
         fs::OpenOptions::new().append(true).open(&copy).is_ok()
     });
     let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&kept));

@@ -1,4 +1,4 @@
-//! What a container sees and may do.
+//! What a container sees and can do.
 
 use std::fs;
 
@@ -59,7 +59,7 @@ fn it_sees_its_own_processes_files_and_descriptors_only() {
     let (_, root) = Case::new(&["ls", "/"]).run();
     assert!(!root.contains("home") && root.contains("inmate"), "{root}");
     let (_, descriptors) = Case::new(&["fds"]).run();
-    // The fourth is the listing's own.
+    // The fourth descriptor is that of the listing.
     assert_eq!(descriptors.trim(), "0 1 2 3");
     let (_, mounts) = Case::new(&["cat", "/proc/self/mounts"]).run();
     assert!(
@@ -69,7 +69,7 @@ fn it_sees_its_own_processes_files_and_descriptors_only() {
 }
 
 #[test]
-fn devices_are_the_harmless_ones() {
+fn only_default_devices_exist() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -85,11 +85,11 @@ fn devices_are_the_harmless_ones() {
 }
 
 #[test]
-fn what_would_tell_or_change_the_host_is_covered() {
+fn sensitive_paths_are_masked() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
-    // Which of these there are depends on the kernel; each that there is shows nothing.
+    // Which of these exist depends on the kernel; each existing one must be empty.
     let masked = [
         "/proc/kcore",
         "/proc/keys",
@@ -135,7 +135,7 @@ fn the_system_calls_of_an_attack_are_refused() {
 }
 
 #[test]
-fn it_is_set_up_as_told() {
+fn the_sandbox_parameters_are_applied() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }

@@ -1,4 +1,4 @@
-//! How containers end, who survives whom, and that nothing remains.
+//! How containers exit, what survives whom, and what remains.
 
 use std::{
     fs,
@@ -9,11 +9,11 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tucano_oci_runtime::{
     cgroup::Cgroup,
-    supervisor::{self, Error, Found, Running},
+    supervisor::{self, Error, Running, Status},
 };
 use tucano_testkit::{ROOT, needs, tool, wait_until};
 
-use super::harness::{Case, PATIENCE, program};
+use super::harness::{Case, TIMEOUT, program};
 
 fn supervisor_pid(home: &Path) -> i32 {
     let record = fs::read_to_string(home.join("supervisor.json")).unwrap();
@@ -32,7 +32,7 @@ fn is_gone(pid: i32) -> bool {
         || test_kill_process(Pid::from_raw(pid).unwrap()).is_err()
 }
 
-/// Memory that this process alone has written to.
+/// Private dirty memory of a process.
 fn dirty_kib(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let mut lines = text.lines();
@@ -43,7 +43,7 @@ fn dirty_kib(pid: i32) -> u64 {
 
 fn found_running(case: &Case) -> Running {
     match supervisor::find(&case.home()).unwrap() {
-        Found::Running(running) => running,
+        Status::Running(running) => running,
         other => panic!("{other:?}"),
     }
 }
@@ -56,7 +56,7 @@ fn assert_nothing_remains(cgroup: &Cgroup, directory: &Path) {
     assert!(!mounts.contains(directory.to_str().unwrap()), "{mounts}");
 }
 
-/// Of its own, for all supervisors share their code. A start with much to read takes far more, and that is given back.
+/// Private memory only: supervisors share their code. A large specification needs far more, which is released.
 #[test]
 fn a_supervisor_takes_less_than_a_mebibyte() {
     if !needs(&[ROOT, tool("ldd")]) {
@@ -67,9 +67,7 @@ fn a_supervisor_takes_less_than_a_mebibyte() {
     case.sandbox.env.extend((0..10_000).map(variable));
     let running = case.start();
     let pid = supervisor_pid(&case.home());
-    wait_until("the supervisor is small", PATIENCE, || {
-        dirty_kib(pid) < 1024
-    });
+    wait_until("the supervisor is small", TIMEOUT, || dirty_kib(pid) < 1024);
     supervisor::signal(&running, 9).unwrap();
     case.wait_for_exit();
 }
@@ -86,17 +84,17 @@ fn exit_codes_and_signals_are_kept() {
     }
     let case = Case::new(&["wait-after", "up"]);
     let running = case.start();
-    wait_until("its output", PATIENCE, || case.stdout().contains("up"));
+    wait_until("its output", TIMEOUT, || case.stdout().contains("up"));
     supervisor::signal(&running, 9).unwrap();
     let exit = case.wait_for_exit();
     assert_eq!((exit.code, exit.signal), (None, Some(9)));
-    wait_until("the end to be told", PATIENCE, || {
+    wait_until("the end to be told", TIMEOUT, || {
         matches!(supervisor::signal(&running, 9), Err(Error::Ended))
     });
 }
 
 #[test]
-fn the_supervisors_descriptor_tells_the_end_when_the_exit_is_on_disk() {
+fn the_supervisor_exits_after_recording_the_exit_status() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -110,7 +108,7 @@ fn the_supervisors_descriptor_tells_the_end_when_the_exit_is_on_disk() {
     rustix::event::poll(&mut ended, None).unwrap();
     assert!(matches!(
         supervisor::find(&case.home()).unwrap(),
-        Found::Exited(_)
+        Status::Exited(_)
     ));
     assert_nothing_remains(&case.cgroup(), case.directory.path());
 }
@@ -123,9 +121,9 @@ fn a_container_dies_with_its_supervisor_and_is_lost() {
     let case = Case::new(&["wait-after", "up"]);
     let running = case.start();
     kill(supervisor_pid(&case.home()));
-    wait_until("the container's death", PATIENCE, || is_gone(running.pid));
-    wait_until("the loss to be told", PATIENCE, || {
-        matches!(supervisor::find(&case.home()).unwrap(), Found::Lost)
+    wait_until("the container's death", TIMEOUT, || is_gone(running.pid));
+    wait_until("the loss to be told", TIMEOUT, || {
+        matches!(supervisor::find(&case.home()).unwrap(), Status::Lost)
     });
     let cgroup = case.cgroup();
     cgroup.destroy().unwrap();
@@ -133,7 +131,7 @@ fn a_container_dies_with_its_supervisor_and_is_lost() {
     assert_nothing_remains(&cgroup, case.directory.path());
 }
 
-/// Not a test of its own: what the next one runs in another process, which it kills.
+/// Helper of the next test, which runs it in another process and kills that.
 #[test]
 fn helper_that_starts_a_container_and_waits() {
     let Some(home) = std::env::var_os("TUCANO_RUNTIME_TEST_HOME") else {
@@ -161,7 +159,7 @@ fn a_container_outlives_its_starter_and_is_adopted() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    wait_until("the container", PATIENCE, || case.stdout().contains("up"));
+    wait_until("the container", TIMEOUT, || case.stdout().contains("up"));
     starter.kill().unwrap();
     starter.wait().unwrap();
     let running = found_running(&case);
@@ -183,14 +181,14 @@ fn children_end_with_the_first_process() {
 }
 
 #[test]
-fn a_home_directory_can_be_started_again() {
+fn a_state_directory_can_be_reused() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
     let case = Case::new(&["exit", "3"]);
     assert!(matches!(
         supervisor::find(&case.home()).unwrap(),
-        Found::Nothing
+        Status::NeverStarted
     ));
     assert_eq!(case.run().0.code, Some(3));
     let mut launch = case.launch();
@@ -200,8 +198,8 @@ fn a_home_directory_can_be_started_again() {
     case.start_to_end(&launch);
     wait_until(
         "the second exit",
-        PATIENCE,
-        || matches!(supervisor::find(&case.home()).unwrap(), Found::Exited(exit) if exit.code == Some(4)),
+        TIMEOUT,
+        || matches!(supervisor::find(&case.home()).unwrap(), Status::Exited(exit) if exit.code == Some(4)),
     );
 }
 
@@ -234,7 +232,7 @@ fn a_failed_start_says_why_and_leaves_nothing() {
         assert!(error.to_string().contains(expected), "{error}");
         assert!(matches!(
             supervisor::find(&case.home()).unwrap(),
-            Found::Nothing
+            Status::NeverStarted
         ));
         assert_eq!(Cgroup::of(&case.home()).unwrap(), None);
         tucano_oci_runtime::cgroup::remove_parent(&case.sandbox.cgroup).unwrap();
@@ -253,7 +251,7 @@ fn assert_no_cgroup(case: &Case) {
 }
 
 #[test]
-fn an_unknown_user_is_told() {
+fn an_unknown_user_is_an_error() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -264,7 +262,7 @@ fn an_unknown_user_is_told() {
 }
 
 #[test]
-fn a_network_namespace_that_is_gone_is_told() {
+fn a_missing_network_namespace_is_an_error() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }

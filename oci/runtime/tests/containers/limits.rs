@@ -1,14 +1,14 @@
-//! Limits hold, and what meets them is told.
+//! Limits are enforced and reported.
 
 use std::{fs, path::PathBuf};
 
 use tucano_oci_runtime::{
     launch::LogLimits,
-    supervisor::{self, Found},
+    supervisor::{self, Status},
 };
 use tucano_testkit::{ROOT, needs, tool, wait_for, wait_until};
 
-use super::harness::{Case, PATIENCE, program};
+use super::harness::{Case, TIMEOUT, program};
 
 #[test]
 fn its_cgroup_has_the_limits_and_counts() {
@@ -18,7 +18,7 @@ fn its_cgroup_has_the_limits_and_counts() {
     let mut case = Case::new(&["wait-after", "up"]);
     case.sandbox.cpus = Some(0.25);
     let running = case.start();
-    wait_until("its output", PATIENCE, || case.stdout().contains("up"));
+    wait_until("its output", TIMEOUT, || case.stdout().contains("up"));
     let cgroup = case.cgroup();
     let stats = cgroup.stats().unwrap();
     assert_eq!(stats.memory_limit, 64 << 20);
@@ -35,7 +35,7 @@ fn its_cgroup_has_the_limits_and_counts() {
 }
 
 #[test]
-fn a_memory_hog_is_killed_and_said_to_be() {
+fn an_oom_kill_is_reported() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -46,7 +46,7 @@ fn a_memory_hog_is_killed_and_said_to_be() {
 }
 
 #[test]
-fn a_container_without_memory_ends_as_a_whole_where_the_kernel_can() {
+fn an_oom_kill_ends_the_whole_container() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -76,7 +76,7 @@ fn a_fork_bomb_meets_its_limit() {
     let mut case = Case::new(&["fork-bomb"]);
     case.sandbox.pids = 12;
     let _running = case.start();
-    wait_until("the refused fork", PATIENCE, || {
+    wait_until("the refused fork", TIMEOUT, || {
         case.stdout().contains("then:")
     });
     assert!(
@@ -130,7 +130,7 @@ fn a_supervisor_stays_small() {
         .unwrap();
     assert!(own_kib < 1024, "{status}");
     assert_eq!(super::harness::field(&status, "Threads"), "1");
-    let open = wait_for("its descriptors", PATIENCE, || {
+    let open = wait_for("its descriptors", TIMEOUT, || {
         fs::read_dir(supervisor.join("fd"))
             .ok()
             .map(Iterator::count)
@@ -152,13 +152,13 @@ fn a_cgroup_in_use_is_not_taken_over() {
     drop(running);
     assert!(matches!(
         supervisor::find(&first.home()).unwrap(),
-        Found::Running(_)
+        Status::Running(_)
     ));
     assert_eq!(first.cgroup().stats().unwrap().pids_current, 1);
 }
 
 #[test]
-fn a_limit_that_the_kernel_refuses_is_told_and_leaves_no_cgroup() {
+fn a_limit_that_the_kernel_refuses_leaves_no_cgroup() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }

@@ -1,4 +1,4 @@
-//! Real containers: what they can and cannot do, how they end, and what remains of them.
+//! Supervised containers: isolation, exit and clean-up.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod attach;
@@ -8,7 +8,7 @@ mod hostile;
 mod isolation;
 mod life;
 mod limits;
-mod ready;
 mod sandbox;
 mod session;
+mod standby;
 mod user_namespace;

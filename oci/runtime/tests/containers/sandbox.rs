@@ -1,4 +1,4 @@
-//! What a service may ask for by name, and what it has where it does not, as seen from inside of its container.
+//! Optional privileges of a service, and the defaults, seen from inside its container.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use super::harness::{Case, field};
 
 const BASE: u32 = 800_000;
 
-/// What `caps = "web"` asks for.
+/// Capabilities of `caps = "web"`.
 const WEB: [&str; 6] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -18,7 +18,7 @@ const WEB: [&str; 6] = [
     "SETUID",
 ];
 
-/// Their bits (capability.h).
+/// Their bit mask (capability.h).
 const WEB_BITS: &str = "00000000000004cb";
 
 fn with(arguments: &[&str], capabilities: &[&str]) -> Case {
@@ -29,7 +29,7 @@ fn with(arguments: &[&str], capabilities: &[&str]) -> Case {
 }
 
 #[test]
-fn a_server_with_its_capabilities_becomes_somebody_else_and_without_it_cannot() {
+fn a_server_with_capabilities_can_change_its_user() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -43,7 +43,7 @@ fn a_server_with_its_capabilities_becomes_somebody_else_and_without_it_cannot() 
 }
 
 #[test]
-fn capabilities_are_those_that_were_asked_for_and_never_inheritable() {
+fn capabilities_are_granted_but_never_inheritable() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -63,7 +63,7 @@ fn capabilities_are_those_that_were_asked_for_and_never_inheritable() {
     }
 }
 
-/// The mount and network namespaces belong to the node: the container's capabilities are over neither.
+/// The mount and network namespaces belong to the node, so the container's capabilities do not apply to them.
 #[test]
 fn capabilities_reach_nothing_beyond_the_user_namespace() {
     if !needs(&[ROOT, tool("ldd")]) {
@@ -91,7 +91,7 @@ fn capabilities_reach_nothing_beyond_the_user_namespace() {
 }
 
 #[test]
-fn chroot_is_for_those_who_asked() {
+fn chroot_works_only_with_its_capability() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -136,7 +136,7 @@ fn shared_memory_is_bounded() {
 }
 
 #[test]
-fn it_dies_before_the_nodes_own_programs_and_leaves_no_core() {
+fn oom_score_and_core_limit_are_set() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
@@ -153,7 +153,7 @@ fn it_dies_before_the_nodes_own_programs_and_leaves_no_core() {
     assert_eq!(numbers, ["0", "0"], "{core}");
 }
 
-/// A container that has lost every other restraint: no filter, and each capability over the node itself.
+/// A container without any other protection: no filter, and every capability on the node.
 fn unrestrained(arguments: &[&str]) -> String {
     let case = Case::new(arguments);
     let mut launch = case.launch();
@@ -173,7 +173,7 @@ fn unrestrained(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn landlock_holds_where_nothing_else_does() {
+fn landlock_holds_without_other_protections() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }

@@ -1,4 +1,4 @@
-//! Commands in a running container for somebody who is elsewhere, as the agent has them run.
+//! Sessions in a running container, as the agent starts them.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 use tucano_oci_session::{Begin, Decoder, End, Frame, FromClient, Size, Terminal, ToClient};
 use tucano_testkit::{Need, ROOT, find_tool, needs, tool, wait_until};
 
-use super::harness::{Case, PATIENCE, program};
+use super::harness::{Case, TIMEOUT, program};
 
 const NEEDS: [Need; 3] = [ROOT, tool("ldd"), tool("busybox")];
 
@@ -22,11 +22,11 @@ fn started() -> Case {
     fs::copy(find_tool("busybox").unwrap(), &shell).unwrap();
     fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
     drop(case.start());
-    wait_until("its output", PATIENCE, || case.stdout().contains("up"));
+    wait_until("its output", TIMEOUT, || case.stdout().contains("up"));
     case
 }
 
-/// One end of a session; the other is the runtime's.
+/// The client's end of a session.
 struct Session {
     runtime: Child,
     input: Option<ChildStdin>,
@@ -70,7 +70,7 @@ impl Session {
         self.send(&FromClient::Input(text.into()));
     }
 
-    /// Reads until this is true, or it has ended.
+    /// Reads frames until a condition holds or the session ends.
     fn until(&mut self, is_true: impl Fn(&Self) -> bool) {
         while !is_true(self) {
             let mut buffer = [0; 4096];
@@ -116,7 +116,7 @@ fn terminal() -> Option<Terminal> {
 }
 
 #[test]
-fn both_outputs_and_the_exit_code_come_back() {
+fn outputs_and_exit_code_are_returned() {
     if !needs(&NEEDS) {
         return;
     }
@@ -129,7 +129,7 @@ fn both_outputs_and_the_exit_code_come_back() {
 }
 
 #[test]
-fn input_comes_in_until_its_end_and_much_output_goes_out() {
+fn input_and_bulk_output_are_relayed() {
     if !needs(&NEEDS) {
         return;
     }
@@ -152,7 +152,7 @@ fn a_terminal_is_the_containers_own_and_has_the_clients_size() {
     }
     let case = started();
     let mut session = Session::of(&case);
-    // The new size is a signal, whose trap ends the `read` that it meets.
+    // The trap of SIGWINCH interrupts `read`.
     let script = "busybox tty; echo $TERM; trap 'echo changed' WINCH; busybox stty size; \
                   busybox stat -c %u $(busybox tty); until read word; do :; done; \
                   busybox stty size; echo \"[$word]\"";
@@ -173,7 +173,7 @@ fn a_terminal_is_the_containers_own_and_has_the_clients_size() {
 }
 
 #[test]
-fn a_key_interrupts_what_runs_in_a_terminal() {
+fn ctrl_c_interrupts_the_command_in_a_terminal() {
     if !needs(&NEEDS) {
         return;
     }
@@ -187,7 +187,7 @@ fn a_key_interrupts_what_runs_in_a_terminal() {
 }
 
 #[test]
-fn when_the_client_is_gone_nothing_of_it_runs_on() {
+fn a_disconnected_clients_command_is_killed() {
     if !needs(&NEEDS) {
         return;
     }
@@ -197,10 +197,10 @@ fn when_the_client_is_gone_nothing_of_it_runs_on() {
         let mut session = Session::of(&case);
         session.send(&begin("echo ready; busybox sleep 1000; true", terminal));
         session.until(|session| session.output.contains("ready"));
-        // Nobody has taken this.
+        // Nobody has read this.
         session.type_in(&"x".repeat(1000));
         session.input = None;
-        wait_until("the end of what it ran", PATIENCE, || {
+        wait_until("the end of what it ran", TIMEOUT, || {
             case.cgroup().processes().len() == before
         });
         session.runtime.wait().unwrap();
@@ -208,7 +208,7 @@ fn when_the_client_is_gone_nothing_of_it_runs_on() {
 }
 
 #[test]
-fn who_makes_no_sense_is_told_so() {
+fn protocol_violations_are_reported() {
     if !needs(&NEEDS) {
         return;
     }
@@ -239,7 +239,7 @@ fn who_makes_no_sense_is_told_so() {
 }
 
 #[test]
-fn a_container_that_has_ended_is_told() {
+fn a_session_in_an_exited_container_fails() {
     if !needs(&NEEDS) {
         return;
     }

@@ -1,4 +1,4 @@
-//! Containers whose root is nobody on the host.
+//! Containers with user namespaces.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 use tucano_oci_runtime::supervisor::user_namespaces_work;
 use tucano_testkit::{Need, ROOT, needs, tool, wait_until};
 
-use super::harness::{Case, PATIENCE, field, program};
+use super::harness::{Case, TIMEOUT, field, program};
 
 const BASE: u32 = 700_000;
 
@@ -28,7 +28,7 @@ fn its_root_is_nobody_outside() {
         return;
     };
     let running = case.start();
-    wait_until("its output", PATIENCE, || case.stdout().contains("up"));
+    wait_until("its output", TIMEOUT, || case.stdout().contains("up"));
     let status = fs::read_to_string(format!("/proc/{}/status", running.pid)).unwrap();
     assert_eq!(
         field(&status, "Uid"),
@@ -58,7 +58,7 @@ fn files_belong_to_its_root_inside_and_to_the_hosts_outside() {
 }
 
 #[test]
-fn it_changes_its_images_files_without_changing_the_layer() {
+fn writes_go_to_the_upper_layer() {
     let Some(case) = case(&["write", "/srv/mine", "new"]) else {
         return;
     };
@@ -100,7 +100,7 @@ fn devices_and_shared_memory_work_in_it() {
 }
 
 #[test]
-fn it_has_no_say_over_its_namespaces() {
+fn it_cannot_administer_its_namespaces() {
     let Some(case) = case(&["calls"]) else {
         return;
     };
@@ -131,7 +131,7 @@ fn commands_join_its_user_namespace() {
 }
 
 #[test]
-fn a_user_outside_of_the_mapping_is_told() {
+fn an_unmapped_user_is_an_error() {
     let Some(mut case) = case(&["exit", "0"]) else {
         return;
     };
@@ -144,7 +144,7 @@ fn a_user_outside_of_the_mapping_is_told() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_cannot_be_mapped() {
+fn a_missing_directory_cannot_be_id_mapped() {
     if !needs(&[ROOT]) {
         return;
     }

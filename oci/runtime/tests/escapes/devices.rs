@@ -1,4 +1,4 @@
-//! Device nodes that an image has put in place of those that the runtime uses.
+//! Attacks by device nodes of the image.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::{
     outside::{Outside, refused, without_mounts_below},
 };
 
-/// One whose `/dev` is the image's.
+/// A container whose `/dev` belongs to the image.
 fn with_own_dev(script: &str) -> Case {
     let mut case = Case::new(script);
     without_mounts_below(&mut case, "/dev");
@@ -65,7 +65,7 @@ fn dev_null_cannot_be_something_else() {
 /// CVE-2025-52565: a naive runtime binds `/dev/pts/0` over `/dev/console`, both of which are links in the image; it opens and
 /// chowns what they name.
 #[test]
-fn the_terminal_is_nothing_that_the_image_names() {
+fn the_terminal_is_not_looked_up_in_the_image() {
     if !needs(&NEEDS) {
         return;
     }
@@ -106,7 +106,7 @@ fn the_terminal_is_nothing_that_the_image_names() {
 
 /// A naive runtime keeps a node that is there already, whatever device it is.
 #[test]
-fn a_device_of_the_images_does_not_pass_for_one_of_the_runtimes() {
+fn a_device_node_of_the_image_does_not_replace_a_default_device() {
     if !needs(&NEEDS) {
         return;
     }

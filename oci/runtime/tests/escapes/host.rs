@@ -1,4 +1,4 @@
-//! The host's own settings, reached through what a container or its configuration carries.
+//! Attacks on the host's settings.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::{
 /// CVE-2022-0492: whoever writes `release_agent` of a v1 hierarchy has the host's kernel execute a program as root. A naive
 /// runtime shows the hierarchy's root, writable; or a new user namespace, with which to mount it, is all it takes.
 #[test]
-fn no_release_agent_can_be_named() {
+fn no_release_agent_can_be_set() {
     if !needs(&NEEDS) {
         return;
     }

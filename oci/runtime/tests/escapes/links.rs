@@ -1,4 +1,4 @@
-//! Symbolic links of an image, in places where the runtime makes or mounts something.
+//! Attacks by symbolic links of the image.
 
 use std::{
     fs,
@@ -96,7 +96,7 @@ fn targets_of_mounts_are_made_inside_only() {
             json!({"destination": "/volume/a/directory", "type": "tmpfs", "source": "tmpfs"}),
         );
         case.config["process"]["cwd"] = "/volume/a/cwd".into();
-        // Refused, or made inside: both are fine.
+        // Either refused or created inside.
         case.create();
         outside.assert_untouched();
     }
@@ -104,7 +104,7 @@ fn targets_of_mounts_are_made_inside_only() {
 
 /// A naive runtime that hides a path by its name hides something else, or nothing.
 #[test]
-fn what_is_hidden_cannot_be_pointed_elsewhere() {
+fn masked_paths_cannot_be_redirected() {
     if !needs(&NEEDS) {
         return;
     }

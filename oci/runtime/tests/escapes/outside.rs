@@ -1,4 +1,4 @@
-//! What lies beyond the container, for tests to see that it stays as it is.
+//! Files outside the container that must stay untouched.
 
 use std::{fs, path::PathBuf};
 
@@ -40,7 +40,7 @@ pub(crate) fn bind(source: &std::path::Path, destination: &str) -> Value {
     json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rw"]})
 }
 
-/// Leaves a directory, and what is mounted below it, to the image.
+/// Removes the mounts on and below a directory, which leaves it to the image.
 pub(crate) fn without_mounts_below(case: &mut Case, place: &str) {
     let mounts = case.config["mounts"].as_array_mut().unwrap();
     mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with(place));

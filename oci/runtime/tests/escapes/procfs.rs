@@ -1,4 +1,4 @@
-//! What the runtime writes to procfs, and where it ends up.
+//! Attacks on the runtime's writes to procfs.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
 /// volume lies over `/proc` whose files are links to what the attacker wants written (`/proc/sys/kernel/core_pattern` of the
 /// host, say), or swallow what was meant to confine it.
 #[test]
-fn writes_reach_the_kernel_and_nothing_else() {
+fn procfs_writes_reach_the_kernel_only() {
     if !needs(&NEEDS) {
         return;
     }
@@ -65,7 +65,7 @@ fn writes_reach_the_kernel_and_nothing_else() {
 /// The same through a mount namespace that is joined, whose `/proc` is what its owner made of it. A naive runtime joins it first and
 /// writes afterwards.
 #[test]
-fn a_joined_mount_namespaces_procfs_is_written_to_by_nobody() {
+fn a_joined_mount_namespaces_procfs_is_never_written() {
     if !needs(&[&NEEDS[..], &[tool("unshare"), tool("mount")]].concat()) {
         return;
     }
@@ -80,7 +80,7 @@ fn a_joined_mount_namespaces_procfs_is_written_to_by_nobody() {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         symlink(outside.file(), file).unwrap();
     }
-    // Another network than the host's, for whoever asks here.
+    // A network namespace that differs from the host's.
     fs::create_dir(fake.join("self/ns")).unwrap();
     fs::write(fake.join("self/ns/net"), "").unwrap();
     let owner = Command::new("unshare")

@@ -21,7 +21,7 @@ use crate::{
 
 const USUAL: usize = 80;
 
-/// Names in the root file system that something is mounted on, made in or read from.
+/// Names in the root file system that are used during a start.
 const NAMES: [&str; 7] = [
     "proc",
     "sys",
@@ -48,7 +48,7 @@ fn starts() -> usize {
     asked.and_then(|text| text.parse().ok()).unwrap_or(USUAL)
 }
 
-/// A name and the link that it is swapped with.
+/// A name and the link that replaces it.
 struct Swap {
     name: PathBuf,
     link: PathBuf,
@@ -62,7 +62,7 @@ impl Swap {
         Self { name, link }
     }
 
-    /// With another directory instead of a link.
+    /// Swaps with another directory instead of a link.
     fn of_directories(root: &Path, name: &str) -> Self {
         let link = root.join(format!(".{name}-directory"));
         fs::create_dir(&link).unwrap();
@@ -110,7 +110,7 @@ fn prepared() -> (Case, Outside, Vec<Swap>) {
 }
 
 #[test]
-fn nothing_gets_out_while_names_are_swapped() {
+fn races_with_renames_do_not_escape() {
     if !needs(&NEEDS) {
         return;
     }
@@ -123,7 +123,7 @@ fn nothing_gets_out_while_names_are_swapped() {
             while !over.load(Ordering::Relaxed) {
                 let round = current.load(Ordering::Relaxed);
                 let swap = &swaps[round % swaps.len()];
-                // All the while, or for moments only, so that starts get to each of their steps.
+                // Continuously or briefly, so that starts reach each of their steps.
                 let (wrong, right) =
                     [(1, 1), (300, 3_000), (300, 100_000)][round / swaps.len() % 3];
                 for longest in [wrong, right] {
@@ -133,7 +133,7 @@ fn nothing_gets_out_while_names_are_swapped() {
                 }
             }
         });
-        // The adversary ends with the test, however that ends.
+        // The adversary stops when the test ends.
         let _ending = OnDrop(|| over.store(true, Ordering::Relaxed));
         for round in 0..starts() {
             current.store(round, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The runtime itself, as something to hold on to or to overwrite.
+//! Attacks on the runtime's own program and descriptors.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use serde_json::json;
 use tucano_testkit::{Need, ROOT, needs, programs, tool, wait_until};
 
 use crate::{
-    harness::{Case, NEEDS, PATIENCE},
+    harness::{Case, NEEDS, TIMEOUT},
     outside::Outside,
 };
 
@@ -47,7 +47,7 @@ fn the_runtimes_program_cannot_be_overwritten_through_proc_self_exe() {
 
 /// The same on a kernel that does not let a process say what its program is: the runtime executes itself again.
 #[test]
-fn nor_can_it_where_it_has_to_execute_itself_again() {
+fn the_program_is_protected_when_it_re_executes_itself() {
     if !needs(&WITH_LDD) {
         return;
     }
@@ -110,7 +110,7 @@ fn cannot_be_overwritten(run: impl Fn(&Case, &Path) -> Command) -> String {
             .unwrap()
             .success()
     );
-    wait_until("the captor", PATIENCE, || case.read("out").contains("up"));
+    wait_until("the captor", TIMEOUT, || case.read("out").contains("up"));
     // It waits to open the pipe, being executed, until the captor has a descriptor of it.
     let inside = ["/proc/self/exe", "--log", "/fifo", "state", "nobody"];
     let ended = of_copy()
@@ -119,7 +119,7 @@ fn cannot_be_overwritten(run: impl Fn(&Case, &Path) -> Command) -> String {
         .output()
         .unwrap();
     assert!(!ended.status.success());
-    wait_until("the attempt", PATIENCE, || {
+    wait_until("the attempt", TIMEOUT, || {
         case.read("out").contains("outcome")
     });
     assert!(
@@ -137,7 +137,7 @@ fn cannot_be_overwritten(run: impl Fn(&Case, &Path) -> Command) -> String {
             .open(&program)
             .is_ok()
     };
-    wait_until("its end", PATIENCE, nobody_executes_it);
+    wait_until("its end", TIMEOUT, nobody_executes_it);
     fs::read_to_string(case.path("trace")).unwrap_or_default()
 }
 
@@ -200,7 +200,7 @@ fn no_working_directory_of_an_exec_leads_out() {
 
 /// A naive runtime passes on what its caller, or it itself, had open: one directory of the host's among them is the host.
 #[test]
-fn no_descriptor_of_the_hosts_gets_in() {
+fn no_host_descriptor_is_inherited() {
     if !needs(&NEEDS) {
         return;
     }

@@ -1,4 +1,4 @@
-//! Who the container's program runs as, where numbers and files are made to deceive.
+//! Attacks on user lookup.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -73,7 +73,7 @@ fn a_giant_passwd_is_not_read() {
     symlink("/dev/zero", endless.path("rootfs/etc/passwd")).unwrap();
     let said = refused(&endless);
     assert!(said.contains("/etc/passwd"), "{said}");
-    // A container that runs already makes its own giant before someone is let in.
+    // A running container creates its own giant file before an exec.
     let running = Case::new("echo up; exec sleep 1000");
     running.start();
     giant(&running);
@@ -84,7 +84,7 @@ fn a_giant_passwd_is_not_read() {
 /// CVE-2022-29162: a naive runtime makes capabilities inheritable in what it executes, and a program with file capabilities
 /// takes them from there.
 #[test]
-fn nothing_that_is_executed_inherits_capabilities() {
+fn executed_programs_inherit_no_capabilities() {
     if !needs(&NEEDS) {
         return;
     }

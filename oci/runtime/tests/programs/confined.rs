@@ -1,4 +1,4 @@
-//! What a confined program can still do: tries all it is told of, once it is confined, and says how each went.
+//! Tries operations in a confined process and prints the result of each.
 
 use std::{
     env,
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What is mounted then is seen nowhere else.
+/// Mounts are private to this process.
 fn free_within(directory: &str) -> io::Result<()> {
     nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
     let nothing = None::<&str>;
@@ -47,7 +47,7 @@ fn free_within(directory: &str) -> io::Result<()> {
     env::set_current_dir(directory)
 }
 
-/// By the calls that work from an open directory: only those are allowed.
+/// Uses calls relative to an open directory: only those are allowed.
 fn what_is_needed() {
     let (uid, gid) = (Uid::from_raw(7), Gid::from_raw(8));
     let mark = |directory: File| {

@@ -1,4 +1,4 @@
-//! What runs inside of the tests' containers: looks around, or misbehaves, as its first argument says.
+//! The program inside the tests' containers. Its first argument selects what it inspects or does.
 
 use std::{
     env, fs,
@@ -68,7 +68,7 @@ fn wait() {
     }
 }
 
-/// Writes numbers, until it is ended.
+/// Writes numbers until it is killed.
 fn count() {
     let short = rustix::time::Timespec {
         tv_sec: 0,
@@ -136,7 +136,7 @@ fn die(signal: i32) {
     }
 }
 
-/// What a server does that begins as root: gives a file away, then becomes its owner.
+/// Behaves like a server that starts as root: changes a file's owner, then becomes that user.
 fn change_ids(id: u32) {
     use nix::unistd::{Gid, Uid, chown, setgroups, setresgid, setresuid};
     let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
@@ -170,7 +170,7 @@ fn fill(path: &str) -> std::io::Result<usize> {
         .count())
 }
 
-/// What a sandbox must refuse, one line each.
+/// Tries system calls that the sandbox must refuse; prints one line for each.
 fn calls() {
     use nix::{
         mount::{MsFlags, mount},

@@ -1,5 +1,5 @@
-//! What a directory holds, copied into a new file system that will lie over it (`tmpcopyup`). The directory is of an image
-//! that nobody trusts: it is walked by descriptors, and no symbolic link is followed.
+//! Copies a directory into the file system that will cover it (`tmpcopyup`). The directory belongs to an untrusted
+//! image, so it is walked by descriptors without following symbolic links.
 
 use std::{
     ffi::CStr,
@@ -17,13 +17,13 @@ use rustix::{
     io::Errno,
 };
 
-/// Deepest directory that is copied: each level takes two descriptors.
+/// Maximum depth; each level takes two descriptors.
 const DEPTH_LIMIT: usize = 64;
 
-/// Largest extended attribute, and list of their names, that the kernel has (xattr(7)).
+/// Maximum size of an extended attribute and of the list of names (xattr(7)).
 const ATTRIBUTE_LIMIT_BYTES: usize = 64 << 10;
 
-/// Copies all that is in `from`, with owners, modes, times and extended attributes.
+/// Copies the content of `from` with owners, modes, times and extended attributes.
 pub(crate) fn copy_up(from: &impl AsFd, to: &impl AsFd) -> io::Result<()> {
     copy_directory(from.as_fd(), to.as_fd(), DEPTH_LIMIT)
 }
@@ -45,7 +45,7 @@ fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io:
     Ok(())
 }
 
-/// A name in both directories.
+/// One entry, in the source and target directory.
 struct Pair<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
@@ -70,7 +70,7 @@ impl Pair<'_> {
                 let from = File::from(self.source(OFlags::RDONLY | OFlags::NONBLOCK)?);
                 let to = File::from(self.target(made)?);
                 io::copy(&mut &from, &mut &to)?;
-                // Writing to a file, and giving it away, take its capabilities.
+                // Writing to a file and changing its owner drop file capabilities, so they come last.
                 self.give_owner(&found, mode)?;
                 copy_attributes(&from, &to)?;
             }
@@ -97,7 +97,7 @@ impl Pair<'_> {
         Ok(openat(self.to, self.name, flags, Mode::RUSR | Mode::WUSR)?)
     }
 
-    /// The owner first: changing it takes set-user-ID bits away.
+    /// The owner first: changing it clears set-user-ID bits.
     fn give_owner(&self, like: &Stat, mode: Mode) -> io::Result<()> {
         let owner = Some(Uid::from_raw(like.st_uid));
         let group = Some(Gid::from_raw(like.st_gid));
@@ -129,7 +129,7 @@ fn time(seconds: i64, nanoseconds: u64) -> Timespec {
     }
 }
 
-/// Those that the new file system does not have it cannot have: a tmpfs has none of users before Linux 6.6.
+/// Skips attributes that the new file system does not support: tmpfs has no user attributes before Linux 6.6.
 fn copy_attributes(from: &impl AsFd, to: &impl AsFd) -> io::Result<()> {
     let mut names = vec![0; ATTRIBUTE_LIMIT_BYTES];
     let length = match flistxattr(from, &mut names) {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bottomless_directory_is_refused() {
+    fn a_too_deep_directory_is_refused() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::create_dir_all(from.path().join("d/".repeat(DEPTH_LIMIT))).unwrap();
         let open = |place: &tempfile::TempDir| File::open(place.path()).unwrap();

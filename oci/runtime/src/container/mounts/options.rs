@@ -1,9 +1,9 @@
-//! A mount's options, sorted into what the mount, its propagation, and its file system are told.
+//! Sorts mount options into mount attributes, propagation, and options of the file system.
 
 use oci_spec::runtime::Mount;
 
-/// Attributes of a mount: the option that sets one, the one that clears it, the kernel's flag. Each with an `r` before it is
-/// about the mounts below too.
+/// Mount attributes: the option that sets one, the option that clears it, and the flag. The prefix `r` applies it
+/// recursively.
 const FLAGS: [(&str, &str, u64); 6] = [
     ("ro", "rw", libc::MOUNT_ATTR_RDONLY),
     ("nosuid", "suid", libc::MOUNT_ATTR_NOSUID),
@@ -13,7 +13,7 @@ const FLAGS: [(&str, &str, u64); 6] = [
     ("nosymfollow", "symfollow", libc::MOUNT_ATTR_NOSYMFOLLOW),
 ];
 
-/// When times of access are written: one of three ways, of which `relatime` is the kernel's default.
+/// Access time modes, of which one applies; `relatime` is the kernel's default.
 const ACCESS_TIMES: [(&str, u64); 6] = [
     ("noatime", libc::MOUNT_ATTR_NOATIME),
     ("strictatime", libc::MOUNT_ATTR_STRICTATIME),
@@ -23,7 +23,7 @@ const ACCESS_TIMES: [(&str, u64); 6] = [
     ("nostrictatime", libc::MOUNT_ATTR_RELATIME),
 ];
 
-/// Where mounts that are made below it later are seen; each with an `r` before it is about the mounts below too.
+/// Propagation types. The prefix `r` applies one recursively.
 const PROPAGATION: [(&str, u64); 4] = [
     ("private", libc::MS_PRIVATE),
     ("slave", libc::MS_SLAVE),
@@ -31,31 +31,31 @@ const PROPAGATION: [(&str, u64); 4] = [
     ("unbindable", libc::MS_UNBINDABLE),
 ];
 
-/// What needs nothing done: the default, and how talkative the kernel is.
-const NOTHING: [&str; 3] = ["defaults", "silent", "loud"];
+/// Options without an effect: the default, and the kernel's verbosity.
+const NO_EFFECT: [&str; 3] = ["defaults", "silent", "loud"];
 
-/// A mount's options.
+/// Parsed options of a mount.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Of the mount itself.
-    pub(crate) own: Change,
-    /// Of the mount and those below.
-    pub(crate) all: Change,
+    /// Attributes of the mount itself.
+    pub(crate) own: AttributeChange,
+    /// Recursive attributes.
+    pub(crate) all: AttributeChange,
     pub(crate) propagation: Option<Propagation>,
     pub(crate) bind: bool,
-    /// Whether the mounts below the source come along.
+    /// Whether the source is cloned recursively.
     pub(crate) recursive: bool,
-    /// Whether ids are mapped, and if so, in the mounts below too.
+    /// Whether ids are mapped, and whether recursively.
     pub(crate) id_map: Option<bool>,
-    /// Whether a new file system begins with what its place holds.
-    pub(crate) copies_up: bool,
-    /// For the file system. A bind mount makes none: mount(2) has it ignore them, and so they mean nothing there.
+    /// Whether a new tmpfs starts with a copy of the directory that it covers.
+    pub(crate) copy_up: bool,
+    /// Options of the file system. As with mount(2), they have no effect on a bind mount.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
 
-/// Attributes to set and to clear: never the same, but for the way of access times, all bits of which are cleared first.
+/// Attributes to set and to clear. They are disjoint, except for access time modes, whose bits are cleared first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Change {
+pub(crate) struct AttributeChange {
     pub(crate) set: u64,
     pub(crate) clear: u64,
 }
@@ -68,7 +68,7 @@ pub(crate) struct Propagation {
 }
 
 impl Options {
-    /// Of two that contradict each other, the later one counts.
+    /// Parses the options of a mount. The later of two contradicting options wins.
     pub(crate) fn parse(mount: &Mount) -> Self {
         let mut options = Self {
             bind: mount.typ().as_deref() == Some("bind"),
@@ -82,15 +82,15 @@ impl Options {
         options
     }
 
-    /// Takes out what a new mount is told when it is made: nothing, if its content is still to come.
-    pub(crate) fn take_at_once(&mut self) -> u64 {
-        if self.copies_up {
+    /// Takes the attributes that a new mount is created with; none if content is still to be copied into it.
+    pub(crate) fn take_creation_attributes(&mut self) -> u64 {
+        if self.copy_up {
             return 0;
         }
         std::mem::take(&mut self.own).set
     }
 
-    /// Whether its source has to be taken before this namespace's mounts become private.
+    /// Whether the source must be cloned before this namespace's mounts become private.
     pub(crate) fn needs_peers(&self) -> bool {
         self.bind
             && self
@@ -104,8 +104,8 @@ impl Options {
             "rbind" => (self.bind, self.recursive) = (true, true),
             "idmap" => self.id_map = Some(false),
             "ridmap" => self.id_map = Some(true),
-            "tmpcopyup" => self.copies_up = true,
-            _ if NOTHING.contains(&option) => {}
+            "tmpcopyup" => self.copy_up = true,
+            _ if NO_EFFECT.contains(&option) => {}
             _ => {
                 let known = self.own.take(option)
                     || option
@@ -124,16 +124,16 @@ impl Options {
     }
 }
 
-impl Change {
-    pub(crate) fn is_nothing(&self) -> bool {
+impl AttributeChange {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether the option is about an attribute.
+    /// Parses an attribute option. Returns false for other options.
     fn take(&mut self, option: &str) -> bool {
-        if let Some((_, way)) = ACCESS_TIMES.iter().find(|(name, _)| *name == option) {
+        if let Some((_, mode)) = ACCESS_TIMES.iter().find(|(name, _)| *name == option) {
             self.clear |= libc::MOUNT_ATTR__ATIME;
-            self.set = self.set & !libc::MOUNT_ATTR__ATIME | way;
+            self.set = self.set & !libc::MOUNT_ATTR__ATIME | mode;
             return true;
         }
         for (sets, clears, flag) in FLAGS {
@@ -153,7 +153,7 @@ impl Change {
 }
 
 impl Propagation {
-    /// What an option or `linux.rootfsPropagation` means.
+    /// Parses an option or `linux.rootfsPropagation`.
     pub(crate) fn of(option: &str) -> Option<Self> {
         PROPAGATION.iter().find_map(|(name, kind)| {
             let recursive = option.strip_prefix('r') == Some(name);
@@ -165,16 +165,16 @@ impl Propagation {
     }
 }
 
-/// Every option that is not the file system's.
+/// Names of every option that is not passed to a file system.
 pub(crate) fn names() -> Vec<String> {
     let attributes = FLAGS.iter().flat_map(|(set, clear, _)| [*set, *clear]);
-    let twofold: Vec<&str> = attributes
+    let recursive_too: Vec<&str> = attributes
         .chain(ACCESS_TIMES.iter().map(|(name, _)| *name))
         .chain(PROPAGATION.iter().map(|(name, _)| *name))
         .chain(["bind", "idmap"])
         .collect();
-    let below = twofold.iter().map(|name| format!("r{name}"));
-    let plain = twofold.iter().chain(&NOTHING).chain(&["tmpcopyup"]);
+    let below = recursive_too.iter().map(|name| format!("r{name}"));
+    let plain = recursive_too.iter().chain(&NO_EFFECT).chain(&["tmpcopyup"]);
     let mut names: Vec<_> = plain.map(|name| (*name).to_owned()).chain(below).collect();
     names.sort();
     names
@@ -196,7 +196,7 @@ mod tests {
             &["nosuid", "ro", "rprivate", "mode=1777", "newinstance"],
         );
         let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_RDONLY;
-        assert_eq!(options.own, Change { set, clear: 0 });
+        assert_eq!(options.own, AttributeChange { set, clear: 0 });
         let expected = [
             ("mode".to_owned(), Some("1777".to_owned())),
             ("newinstance".to_owned(), None),
@@ -215,24 +215,30 @@ mod tests {
         let options = parsed("none", &["bind", "ro", "nodev", "rw", "suid"]);
         let set = libc::MOUNT_ATTR_NODEV;
         let clear = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
-        assert_eq!(options.own, Change { set, clear });
+        assert_eq!(options.own, AttributeChange { set, clear });
     }
 
     #[test]
-    fn there_is_one_way_of_access_times() {
-        let way = |options: &[&str]| parsed("none", options).own;
+    fn access_time_modes_exclude_each_other() {
+        let mode = |options: &[&str]| parsed("none", options).own;
         let clear = libc::MOUNT_ATTR__ATIME;
         let strict = libc::MOUNT_ATTR_STRICTATIME;
         assert_eq!(
-            way(&["noatime", "strictatime"]),
-            Change { set: strict, clear }
+            mode(&["noatime", "strictatime"]),
+            AttributeChange { set: strict, clear }
         );
-        assert_eq!(way(&["strictatime", "relatime"]), Change { set: 0, clear });
-        assert_eq!(way(&["noatime", "atime"]), Change { set: 0, clear });
+        assert_eq!(
+            mode(&["strictatime", "relatime"]),
+            AttributeChange { set: 0, clear }
+        );
+        assert_eq!(
+            mode(&["noatime", "atime"]),
+            AttributeChange { set: 0, clear }
+        );
     }
 
     #[test]
-    fn those_with_an_r_are_about_the_mounts_below_too() {
+    fn recursive_options_are_parsed() {
         let options = parsed("bind", &["rro", "rsuid", "nodev", "ridmap", "rshared"]);
         assert_eq!(options.all.set, libc::MOUNT_ATTR_RDONLY);
         assert_eq!(options.all.clear, libc::MOUNT_ATTR_NOSUID);
@@ -241,11 +247,11 @@ mod tests {
         assert!(options.needs_peers() && options.data.is_empty());
         // `relatime` and `rw` begin with an r of their own.
         let plain = parsed("bind", &["relatime", "rw"]);
-        assert!(plain.all.is_nothing() && plain.data.is_empty());
+        assert!(plain.all.is_empty() && plain.data.is_empty());
     }
 
     #[test]
-    fn no_option_that_is_told_of_goes_to_the_file_system() {
+    fn no_advertised_option_is_passed_to_the_file_system() {
         for name in names() {
             assert_eq!(parsed("bind", &[&name]).data, [], "{name}");
         }

@@ -9,7 +9,7 @@ fn compiled(text: &str) -> Result<Filters, Error> {
 }
 
 #[test]
-fn what_depends_on_no_argument_is_one_filter() {
+fn unconditional_rules_are_one_filter() {
     let filters = compiled(
         r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
             {"names":["read","no_such_call"],"action":"SCMP_ACT_ALLOW"},
@@ -21,7 +21,7 @@ fn what_depends_on_no_argument_is_one_filter() {
 }
 
 #[test]
-fn a_list_of_what_is_denied_needs_no_default_filter() {
+fn a_deny_list_needs_no_default_filter() {
     let filters = compiled(
         r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
             {"names":["reboot"],"action":"SCMP_ACT_ERRNO"}]}"#,
@@ -51,7 +51,7 @@ fn no_condition_wins_over_conditions() {
 }
 
 #[test]
-fn notification_has_a_filter_that_somebody_listens_to() {
+fn notifications_get_a_filter_of_their_own() {
     let filters = compiled(
         r#"{"defaultAction":"SCMP_ACT_ERRNO","listenerPath":"/run/agent","syscalls":[
             {"names":["read"],"action":"SCMP_ACT_ALLOW"},
@@ -59,10 +59,10 @@ fn notification_has_a_filter_that_somebody_listens_to() {
     )
     .unwrap();
     assert_eq!(filters.programs.len(), 1);
-    let program = filters.listened.unwrap();
-    let answers = |wanted: u32| program.iter().filter(|one| one.k == wanted).count();
-    assert_eq!(answers(libc::SECCOMP_RET_USER_NOTIF), 1);
-    assert_eq!(answers(u32::from(STAND_IN)), 0);
+    let program = filters.notifying.unwrap();
+    let verdicts = |wanted: u32| program.iter().filter(|one| one.k == wanted).count();
+    assert_eq!(verdicts(libc::SECCOMP_RET_USER_NOTIF), 1);
+    assert_eq!(verdicts(u32::from(NOTIFY_PLACEHOLDER)), 0);
 }
 
 #[test]
@@ -88,29 +88,28 @@ fn notification_that_cannot_work_is_refused() {
     }
 }
 
-/// What a filter of seccompiler's or ours answers to a call (`struct seccomp_data`: number, architecture, two words for the
-/// instruction's place, arguments).
+/// Interprets a filter (`struct seccomp_data`: number, architecture, instruction pointer, arguments).
 fn run(program: &[sock_filter], data: &[u32; 16]) -> u32 {
     let (mut at, mut word) = (0, 0);
     loop {
         let one = &program[at];
-        let leap = |holds| usize::from(if holds { one.jt } else { one.jf });
+        let jump = |holds| usize::from(if holds { one.jt } else { one.jf });
         at += 1;
         match one.code {
             0x20 => word = data[one.k as usize / 4],
             0x54 => word &= one.k,
             0x05 => at += one.k as usize,
-            0x15 => at += leap(word == one.k),
-            0x25 => at += leap(word > one.k),
-            0x35 => at += leap(word >= one.k),
+            0x15 => at += jump(word == one.k),
+            0x25 => at += jump(word > one.k),
+            0x35 => at += jump(word >= one.k),
             0x06 => return one.k,
             code => panic!("{code:#x}"),
         }
     }
 }
 
-/// What all of them answer: the strictest counts, the newest of those.
-fn answered(filters: &Filters, number: u32, arguments: [u64; 6]) -> u32 {
+/// The verdict of all filters: the strictest, of those the newest.
+fn evaluate(filters: &Filters, number: u32, arguments: [u64; 6]) -> u32 {
     const X86_64: u32 = 0xc000_003e;
     const AARCH64: u32 = 0xc000_00b7;
     let mut data = [0; 16];
@@ -124,12 +123,12 @@ fn answered(filters: &Filters, number: u32, arguments: [u64; 6]) -> u32 {
         data[4 + 2 * index] = *argument as u32;
         data[5 + 2 * index] = (argument >> 32) as u32;
     }
-    let answers = filters
+    let verdicts = filters
         .programs
         .iter()
         .rev()
         .map(|program| run(program, &data));
-    answers.fold(ALLOW, |all, one| {
+    verdicts.fold(ALLOW, |all, one| {
         if strictness(one) < strictness(all) {
             one
         } else {
@@ -138,11 +137,11 @@ fn answered(filters: &Filters, number: u32, arguments: [u64; 6]) -> u32 {
     })
 }
 
-/// What the section says, word by word.
+/// Reference implementation of a section.
 fn expected(section: &LinuxSeccomp, number: u32, arguments: [u64; 6]) -> u32 {
-    let code = |action, errno| match answer(action, errno) {
-        Answer::Here(action) => u32::from(action),
-        Answer::Elsewhere => libc::SECCOMP_RET_USER_NOTIF,
+    let code = |action, errno| match verdict(action, errno) {
+        Verdict::Static(action) => u32::from(action),
+        Verdict::Notify => libc::SECCOMP_RET_USER_NOTIF,
     };
     let default = code(section.default_action(), section.default_errno_ret());
     let holds = |arg: &LinuxSeccompArg| {
@@ -159,15 +158,15 @@ fn expected(section: &LinuxSeccomp, number: u32, arguments: [u64; 6]) -> u32 {
             }
         }
     };
-    let speaking = section.syscalls().iter().flatten().filter(|call| {
+    let matching = section.syscalls().iter().flatten().filter(|call| {
         let names = call.names().iter().filter_map(|name| self::number(name));
         names.into_iter().any(|one| one == i64::from(number))
             && call.args().iter().flatten().all(holds)
     });
-    let answers: Vec<_> = speaking
+    let verdicts: Vec<_> = matching
         .map(|call| code(call.action(), call.errno_ret()))
         .collect();
-    let strictest = answers.iter().copied().reduce(|all, one| {
+    let strictest = verdicts.iter().copied().reduce(|all, one| {
         if strictness(one) <= strictness(all) {
             one
         } else {
@@ -177,14 +176,14 @@ fn expected(section: &LinuxSeccomp, number: u32, arguments: [u64; 6]) -> u32 {
     strictest.unwrap_or(default)
 }
 
-fn assert_as_said(section: &LinuxSeccomp, values: &[u64]) {
+fn assert_matches_section(section: &LinuxSeccomp, values: &[u64]) {
     let filters = Filters::compile(section).unwrap();
     for number in 0..600 {
         for first in values {
             for second in values {
                 let arguments = [*first, *second, 0, 0, 0, 0];
                 assert_eq!(
-                    answered(&filters, number, arguments),
+                    evaluate(&filters, number, arguments),
                     expected(section, number, arguments),
                     "{number}({first:#x}, {second:#x})"
                 );
@@ -194,7 +193,7 @@ fn assert_as_said(section: &LinuxSeccomp, values: &[u64]) {
 }
 
 #[test]
-fn the_sandboxs_filter_answers_as_its_section_says() {
+fn the_sandbox_filter_matches_its_section() {
     let values = [
         0,
         1,
@@ -211,12 +210,12 @@ fn the_sandboxs_filter_answers_as_its_section_says() {
         0xffff_ffff,
     ];
     for capabilities in [vec![], vec!["SYS_CHROOT".to_owned()]] {
-        assert_as_said(&crate::profile::seccomp(&capabilities).unwrap(), &values);
+        assert_matches_section(&crate::profile::seccomp(&capabilities).unwrap(), &values);
     }
 }
 
 #[test]
-fn every_comparison_and_every_answer_is_as_said() {
+fn every_operator_and_action_matches_the_section() {
     let text = r#"{"defaultAction":"SCMP_ACT_LOG","syscalls":[
         {"names":["read","write","reboot"],"action":"SCMP_ACT_ALLOW"},
         {"names":["reboot","mount"],"action":"SCMP_ACT_KILL_PROCESS"},
@@ -229,11 +228,11 @@ fn every_comparison_and_every_answer_is_as_said() {
         {"names":["lseek"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":5,"op":"SCMP_CMP_LT"}]},
         {"names":["lseek"],"action":"SCMP_ACT_ERRNO","errnoRet":7}]}"#;
     let section = serde_json::from_str(text).unwrap();
-    assert_as_said(&section, &[0, 1, 4, 5, 6, 1 << 32, u64::MAX]);
+    assert_matches_section(&section, &[0, 1, 4, 5, 6, 1 << 32, u64::MAX]);
 }
 
 #[test]
-fn a_section_of_great_length_is_several_filters_that_answer_as_said() {
+fn a_long_section_becomes_several_filters() {
     let names: Vec<_> = (0..100)
         .filter_map(|number| syscalls::Sysno::new(number).map(|call| call.name()))
         .filter(|name| !["read", "write"].contains(name))
@@ -249,11 +248,11 @@ fn a_section_of_great_length_is_several_filters_that_answer_as_said() {
     let section: LinuxSeccomp = serde_json::from_value(section).unwrap();
     let filters = Filters::compile(&section).unwrap();
     assert_eq!(filters.programs.len(), 4);
-    assert_as_said(&section, &[0, 1, 2, 3]);
+    assert_matches_section(&section, &[0, 1, 2, 3]);
 }
 
 #[test]
-fn the_sandboxs_filter_is_one() {
+fn the_sandbox_filter_is_one_program() {
     let filters = Filters::compile(&crate::profile::seccomp(&[]).unwrap()).unwrap();
     assert_eq!(filters.programs.len(), 1);
     assert!(

@@ -1,5 +1,6 @@
-//! Answers that depend on the system call's number alone, as a search tree in BPF. When a filter is installed, the kernel runs it
-//! for every number there is, to know which are always allowed: a list of comparisons makes that the dearest step of a start.
+//! A search tree in BPF for verdicts that depend on the number alone. When a filter is installed, the kernel runs it
+//! for every number to find those that are always allowed; a list of comparisons would dominate the start of a
+//! container.
 
 use std::collections::BTreeMap;
 
@@ -14,36 +15,36 @@ const IF_EQUAL: u16 = 0x15;
 const IF_NOT_LESS: u16 = 0x35;
 const RETURN: u16 = 0x06;
 
-/// Where `struct seccomp_data` has the number.
+/// Offset of the number in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 
-/// Stands for an answer of other programs; the kernel has none that is this.
-pub(super) const ELSEWHERE: u32 = 1;
+/// Placeholder verdict for numbers that other programs decide; the kernel has no such verdict.
+pub(super) const FALL_THROUGH: u32 = 1;
 
-/// Looks the number up, and answers. Numbers whose answer is [`ELSEWHERE`] pass through the other programs, of which the first
-/// that does not allow the call answers.
+/// Looks up the number and returns its verdict. Numbers with [`FALL_THROUGH`] pass through the other programs; the
+/// first that does not allow the call decides.
 pub(super) fn search(
     default: u32,
-    answers: &BTreeMap<u32, u32>,
+    verdicts: &BTreeMap<u32, u32>,
     others: &[Vec<sock_filter>],
 ) -> Vec<sock_filter> {
     let mut program = vec![instruction(LOAD, NUMBER)];
-    program.extend(branch(&runs(default, answers)));
-    leap_to_end(&mut program, ELSEWHERE);
+    program.extend(branch(&runs(default, verdicts)));
+    redirect_to_end(&mut program, FALL_THROUGH);
     for (index, other) in others.iter().enumerate() {
         let mut other = other.clone();
         if index + 1 < others.len() {
-            leap_to_end(&mut other, ALLOW);
+            redirect_to_end(&mut other, ALLOW);
         }
         program.extend(other);
     }
     program
 }
 
-/// Has what follows the program decide where it answers this.
-fn leap_to_end(program: &mut [sock_filter], answer: u32) {
+/// Replaces returns of this verdict by jumps to the end of the program.
+fn redirect_to_end(program: &mut [sock_filter], verdict: u32) {
     let end = program.len();
-    let is_answer = |one: &sock_filter| one.code == RETURN && one.k == answer;
+    let is_answer = |one: &sock_filter| one.code == RETURN && one.k == verdict;
     for (at, one) in program.iter_mut().enumerate() {
         if is_answer(one) {
             *one = instruction(JUMP, distance(at, end));
@@ -51,11 +52,11 @@ fn leap_to_end(program: &mut [sock_filter], answer: u32) {
     }
 }
 
-/// The program for these numbers alone; all others are answered `otherwise`.
+/// Applies a program to these numbers alone; returns `otherwise` for others.
 pub(super) fn only(numbers: &[u32], otherwise: u32, program: Vec<sock_filter>) -> Vec<sock_filter> {
     let mut all = vec![instruction(LOAD, NUMBER)];
     for number in numbers {
-        // One of them leaps over the jump to the next comparison, and so do not the others.
+        // A match skips the jump to the next comparison.
         all.push(sock_filter {
             jf: 1,
             ..instruction(IF_EQUAL, *number)
@@ -75,21 +76,21 @@ pub(super) fn only(numbers: &[u32], otherwise: u32, program: Vec<sock_filter>) -
     all
 }
 
-/// First number and answer of each run of neighbours that are answered alike.
-fn runs(default: u32, answers: &BTreeMap<u32, u32>) -> Vec<(u32, u32)> {
+/// First number and verdict of each run of neighbours with the same verdict.
+fn runs(default: u32, verdicts: &BTreeMap<u32, u32>) -> Vec<(u32, u32)> {
     let mut runs = vec![(0, default)];
-    let mut begin = |number, answer| match runs.last_mut() {
-        Some(last) if last.1 == answer => {}
-        // One that would be empty.
-        Some(last) if last.0 == number => last.1 = answer,
-        _ => runs.push((number, answer)),
+    let mut begin = |number, verdict| match runs.last_mut() {
+        Some(last) if last.1 == verdict => {}
+        // The last run is empty.
+        Some(last) if last.0 == number => last.1 = verdict,
+        _ => runs.push((number, verdict)),
     };
     let mut next = 0;
-    for (number, answer) in answers {
+    for (number, verdict) in verdicts {
         if *number > next {
             begin(next, default);
         }
-        begin(*number, *answer);
+        begin(*number, *verdict);
         next = number + 1;
     }
     begin(next, default);
@@ -97,14 +98,14 @@ fn runs(default: u32, answers: &BTreeMap<u32, u32>) -> Vec<(u32, u32)> {
 }
 
 fn branch(runs: &[(u32, u32)]) -> Vec<sock_filter> {
-    if let [(_, answer)] = runs {
-        return vec![instruction(RETURN, *answer)];
+    if let [(_, verdict)] = runs {
+        return vec![instruction(RETURN, *verdict)];
     }
     let (below, above) = runs.split_at(runs.len() / 2);
     fork(above[0].0, branch(below), branch(above))
 }
 
-/// Where numbers from this one on are told apart from those below.
+/// Branches to numbers below and from `number` on.
 fn fork(number: u32, below: Vec<sock_filter>, above: Vec<sock_filter>) -> Vec<sock_filter> {
     let compare = instruction(IF_NOT_LESS, number);
     let mut program = match u8::try_from(below.len()) {
@@ -119,7 +120,7 @@ fn fork(number: u32, below: Vec<sock_filter>, above: Vec<sock_filter>) -> Vec<so
     program
 }
 
-/// From behind the instruction at `at`. Programs are far shorter than what a number holds.
+/// Jump offset. Programs are far shorter than u32.
 fn distance(at: usize, to: usize) -> u32 {
     u32::try_from(to - at - 1).unwrap_or(u32::MAX)
 }
@@ -139,26 +140,26 @@ mod tests {
 
     const DEFAULT: u32 = 7;
 
-    /// What the kernel makes of such a program for a system call of this number.
+    /// Interprets a program for a number.
     fn run(program: &[sock_filter], number: u32) -> u32 {
         let mut at = 0;
         loop {
             let one = &program[at];
-            let leap = |holds| usize::from(if holds { one.jt } else { one.jf });
+            let jump = |holds| usize::from(if holds { one.jt } else { one.jf });
             at += 1 + match one.code {
                 LOAD => 0,
                 JUMP => one.k as usize,
-                IF_EQUAL => leap(number == one.k),
-                IF_NOT_LESS => leap(number >= one.k),
+                IF_EQUAL => jump(number == one.k),
+                IF_NOT_LESS => jump(number >= one.k),
                 _ => return one.k,
             };
         }
     }
 
-    fn check(answers: &BTreeMap<u32, u32>) {
-        let program = search(DEFAULT, answers, &[]);
+    fn check(verdicts: &BTreeMap<u32, u32>) {
+        let program = search(DEFAULT, verdicts, &[]);
         for number in 0..1000 {
-            let expected = answers.get(&number).copied().unwrap_or(DEFAULT);
+            let expected = verdicts.get(&number).copied().unwrap_or(DEFAULT);
             assert_eq!(run(&program, number), expected, "{number}");
         }
         assert_eq!(run(&program, u32::MAX), DEFAULT);
@@ -178,24 +179,24 @@ mod tests {
 
     #[test]
     fn neighbours_take_no_comparisons() {
-        let answers = (10..300).map(|number| (number, 2)).collect();
-        let program = search(DEFAULT, &answers, &[]);
+        let verdicts = (10..300).map(|number| (number, 2)).collect();
+        let program = search(DEFAULT, &verdicts, &[]);
         assert_eq!(program.len(), 1 + 2 + 3);
     }
 
     #[test]
-    fn of_other_programs_the_first_that_does_not_allow_answers() {
+    fn the_first_program_that_does_not_allow_decides() {
         let unless =
-            |number: u32, answer: u32| only(&[number], ALLOW, vec![instruction(RETURN, answer)]);
+            |number: u32, verdict: u32| only(&[number], ALLOW, vec![instruction(RETURN, verdict)]);
         let others = [unless(4, 20), unless(5, 30), unless(4, 40)];
-        let answers = (3..7).map(|number| (number, ELSEWHERE)).collect();
-        let program = search(DEFAULT, &answers, &others);
-        let answered: Vec<_> = (2..8).map(|number| run(&program, number)).collect();
-        assert_eq!(answered, [DEFAULT, ALLOW, 20, 30, ALLOW, DEFAULT]);
+        let verdicts = (3..7).map(|number| (number, FALL_THROUGH)).collect();
+        let program = search(DEFAULT, &verdicts, &others);
+        let evaluate: Vec<_> = (2..8).map(|number| run(&program, number)).collect();
+        assert_eq!(evaluate, [DEFAULT, ALLOW, 20, 30, ALLOW, DEFAULT]);
     }
 
     #[test]
-    fn a_program_is_for_some_numbers_alone() {
+    fn a_program_is_restricted_to_its_numbers() {
         let inner = vec![instruction(RETURN, 1)];
         let program = only(&[3, 9, 40], 0, inner);
         for number in 0..50 {

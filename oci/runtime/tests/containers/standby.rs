@@ -6,10 +6,10 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tucano_oci_runtime::supervisor::{self, Error, Ready};
+use tucano_oci_runtime::supervisor::{self, Error, Standby};
 use tucano_testkit::{ROOT, needs, tool, wait_until};
 
-use super::harness::{Case, PATIENCE, program};
+use super::harness::{Case, TIMEOUT, program};
 
 /// A program that no other test runs. By `cp`, for another test's child would hold it open for writing.
 fn copied(case: &Case, name: &str) -> PathBuf {
@@ -20,7 +20,7 @@ fn copied(case: &Case, name: &str) -> PathBuf {
     copy
 }
 
-/// Pids of the supervisors that run this program, and of whom they tell in lists of processes.
+/// Pids and titles of the supervisors that run this program.
 fn supervisors(program: &Path) -> Vec<(Pid, String)> {
     let begin = format!("{}\0supervise\0", program.display());
     let all = fs::read_dir("/proc")
@@ -35,27 +35,27 @@ fn supervisors(program: &Path) -> Vec<(Pid, String)> {
     all.collect()
 }
 
-/// Of a process; 0 where its leader is in another pid namespace, as init's of a machine is.
+/// Session of a process; 0 if its leader is in another pid namespace.
 fn session(pid: Pid) -> i32 {
     let pid = nix::unistd::Pid::from_raw(pid.as_raw_nonzero().get());
     nix::unistd::getsid(Some(pid)).unwrap().as_raw()
 }
 
 #[test]
-fn one_becomes_the_supervisor_of_the_container_that_it_is_told_of() {
+fn a_standby_supervises_the_requested_container() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
     let case = Case::new(&["wait-after", "up"]);
     let program = copied(&case, "tucano_oci");
-    let ready = Ready::new(&program).unwrap();
+    let ready = Standby::new(&program).unwrap();
     assert!(ready.is_current());
     let waiting = supervisors(&program);
     let [(pid, whose)] = waiting.as_slice() else {
         panic!("{waiting:?}");
     };
     assert_eq!(whose, "");
-    wait_until("a session of its own", PATIENCE, || {
+    wait_until("a session of its own", TIMEOUT, || {
         session(*pid) == pid.as_raw_nonzero().get()
     });
     let running = ready.start(&case.launch()).unwrap();
@@ -65,29 +65,32 @@ fn one_becomes_the_supervisor_of_the_container_that_it_is_told_of() {
     let open: Vec<_> = open.map(|entry| entry.unwrap().path()).collect();
     let leads = |fd: &PathBuf| fs::read_link(fd).unwrap_or_default();
     let sockets = open.iter().filter(|fd| leads(fd).starts_with("socket:"));
-    // The door alone: the caller's is closed when the start is told.
-    wait_until("what is kept to be all", PATIENCE, || {
+    // Only the attach socket: the caller's connection is closed after the report.
+    wait_until("what is kept to be all", TIMEOUT, || {
         sockets.clone().count() <= 1
     });
     supervisor::signal(&running, 9).unwrap();
     assert_eq!(case.wait_for_exit().signal, Some(9));
-    wait_until("its end", PATIENCE, || supervisors(&program).is_empty());
+    wait_until("its end", TIMEOUT, || supervisors(&program).is_empty());
 }
 
 #[test]
-fn one_that_nobody_can_tell_of_a_container_ends() {
+fn a_standby_exits_with_its_caller() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
     let case = Case::new(&["wait-after", "up"]);
     let running = case.start();
     let program = copied(&case, "tucano_oci");
-    let (unused, refused) = (Ready::new(&program).unwrap(), Ready::new(&program).unwrap());
+    let (unused, refused) = (
+        Standby::new(&program).unwrap(),
+        Standby::new(&program).unwrap(),
+    );
     assert_eq!(supervisors(&program).len(), 2);
     let error = refused.start(&case.launch()).unwrap_err();
     assert!(matches!(error, Error::Running(_)), "{error}");
     drop(unused);
-    wait_until("the end of both", PATIENCE, || {
+    wait_until("the end of both", TIMEOUT, || {
         supervisors(&program).is_empty()
     });
     supervisor::signal(&running, 9).unwrap();
@@ -95,23 +98,23 @@ fn one_that_nobody_can_tell_of_a_container_ends() {
 }
 
 #[test]
-fn one_is_of_no_use_once_it_is_killed_or_its_program_replaced() {
+fn a_killed_or_outdated_standby_is_not_current() {
     if !needs(&[ROOT, tool("ldd")]) {
         return;
     }
     let case = Case::new(&["wait-after", "up"]);
     let program = copied(&case, "tucano_oci");
-    let killed = Ready::new(&program).unwrap();
+    let killed = Standby::new(&program).unwrap();
     let [(pid, _)] = supervisors(&program)[..] else {
         panic!("there is one");
     };
-    let replaced = Ready::new(&program).unwrap();
+    let replaced = Standby::new(&program).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
-    wait_until("its end to be known", PATIENCE, || !killed.is_current());
+    wait_until("its end to be known", TIMEOUT, || !killed.is_current());
     assert!(replaced.is_current());
     fs::rename(copied(&case, "next"), &program).unwrap();
     assert!(!replaced.is_current());
-    // Whoever takes it nevertheless gets what he asks for, or is told.
+    // Using it nevertheless either works or fails.
     let error = killed.start(&case.launch()).unwrap_err();
     assert!(
         matches!(error, Error::Program { .. } | Error::Silent { .. }),

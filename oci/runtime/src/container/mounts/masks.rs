@@ -1,64 +1,64 @@
-//! Mounts that lie over paths: nothing, or the same read-only.
+//! Masked and read-only paths (OCI runtime specification, "Masked Paths", "Readonly Paths").
 
 use std::{io, os::fd::OwnedFd, path::Path};
 
-use super::{Made, attach, copy, detached, links};
+use super::{MountedFileSystems, attach, copy, detached, links};
 use crate::{
     channel::{Failure, Step},
     container::{
-        inside::{Links, Root, open_below},
         labels,
+        resolve::{Root, Symlinks, open_below},
     },
     sys::{self, MountAttributes},
 };
 
-/// Mounts that hide paths or make them read-only.
-pub(crate) struct Covers<'a> {
+/// Masks paths and makes paths read-only.
+pub(crate) struct Masks<'a> {
     pub(crate) root: &'a Root,
-    pub(crate) made: &'a Made,
+    pub(crate) mounted: &'a MountedFileSystems,
     /// As [`super::Mounter::label`].
     pub(crate) label: &'a str,
 }
 
-impl Covers<'_> {
-    /// Puts nothing over each path that exists: an empty directory, or what `/dev/null` gives.
+impl Masks<'_> {
+    /// Masks each path that exists, with an empty directory or `/dev/null`.
     pub(crate) fn mask(&self, paths: &[String]) -> Result<(), Failure> {
-        let mut nothing = Nothing {
+        let mut empty = EmptyDirectory {
             label: self.label,
             made: None,
         };
         let mut null = None;
         for path in paths {
             let step = format!("masking {path}");
-            let Some(place) = self.existing(Path::new(path)).step(&step)? else {
+            let Some(target) = self.existing(Path::new(path)).step(&step)? else {
                 continue;
             };
-            let mode = rustix::fs::fstat(&place).step(&step)?.st_mode;
+            let mode = rustix::fs::fstat(&target).step(&step)?.st_mode;
             let cover = if rustix::fs::FileType::from_raw_mode(mode).is_dir() {
-                nothing.directory()
+                empty.directory()
             } else {
                 self.null(&mut null)
             };
-            attach(&cover.step(&step)?, &place).step(&step)?;
+            attach(&cover.step(&step)?, &target).step(&step)?;
         }
         Ok(())
     }
 
-    /// Puts each path that exists, with all below it, read-only over itself.
+    /// Makes each path that exists read-only, with everything below it.
     pub(crate) fn make_read_only(&self, paths: &[String]) -> Result<(), Failure> {
         for path in paths {
             let step = format!("making {path} read-only");
-            let Some(place) = self.existing(Path::new(path)).step(&step)? else {
+            let Some(target) = self.existing(Path::new(path)).step(&step)? else {
                 continue;
             };
-            let tree = copy(&place, true).step(&step)?;
+            let tree = copy(&target, true).step(&step)?;
             let change = MountAttributes {
                 set: libc::MOUNT_ATTR_RDONLY,
                 recursive: true,
                 ..Default::default()
             };
             sys::set_mount_attributes(&tree, &change).step(&step)?;
-            attach(&tree, &place).step(&step)?;
+            attach(&tree, &target).step(&step)?;
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ impl Covers<'_> {
     fn existing(&self, path: &Path) -> io::Result<Option<OwnedFd>> {
         let found = self.find(path);
         match found {
-            Ok(place) => Ok(Some(place)),
+            Ok(target) => Ok(Some(target)),
             Err(error)
                 if matches!(
                     error.kind(),
@@ -79,12 +79,12 @@ impl Covers<'_> {
         }
     }
 
-    /// Where it is in a mounted file system, that one's: if a name on the way to it meant something else for a moment, what
-    /// is to be covered would seem not to exist.
+    /// Looks a path up in the mounted file system that contains it. A lookup from the root could be redirected by a
+    /// rename, and the path would seem not to exist.
     fn find(&self, path: &Path) -> io::Result<OwnedFd> {
         let flags = rustix::fs::OFlags::PATH;
-        let deepest = self.made.iter().rev().find_map(|(place, tree)| {
-            let below = path.strip_prefix(place).ok()?;
+        let deepest = self.mounted.iter().rev().find_map(|(target, tree)| {
+            let below = path.strip_prefix(target).ok()?;
             (!below.as_os_str().is_empty()).then_some((tree, below))
         });
         match deepest {
@@ -93,7 +93,7 @@ impl Covers<'_> {
         }
     }
 
-    /// The null device, which is looked for once.
+    /// The null device, looked up once.
     fn null(&self, known: &mut Option<OwnedFd>) -> io::Result<OwnedFd> {
         let null = match known.take() {
             Some(null) => null,
@@ -104,9 +104,9 @@ impl Covers<'_> {
 
     fn find_null(&self) -> io::Result<OwnedFd> {
         let (path, flags) = (Path::new("/dev/null"), rustix::fs::OFlags::PATH);
-        let null = self.root.open(path, flags, Links::Refused)?;
+        let null = self.root.open(path, flags, Symlinks::Refuse)?;
         let found = rustix::fs::fstat(&null)?;
-        // An image cannot have put something else there: `/dev` is ours. But what if a specification leaves it to the image?
+        // The image can only interfere if the specification leaves `/dev` to it.
         if found.st_rdev != rustix::fs::makedev(1, 3) {
             return Err(io::Error::other("/dev/null is not the null device"));
         }
@@ -114,15 +114,15 @@ impl Covers<'_> {
     }
 }
 
-/// An empty read-only directory, one file system for all paths that it covers. Its mount is copied once it is attached: that
-/// of a detached one is refused by kernels before 6.15.
-struct Nothing<'a> {
+/// An empty read-only directory, one file system for all masked directories. The mount is cloned after it has been
+/// attached: kernels before 6.15 refuse to clone a detached one.
+struct EmptyDirectory<'a> {
     label: &'a str,
     made: Option<OwnedFd>,
 }
 
-impl Nothing<'_> {
-    /// To be attached before the next is asked for.
+impl EmptyDirectory<'_> {
+    /// The caller attaches the mount before it asks for the next.
     fn directory(&mut self) -> io::Result<OwnedFd> {
         if let Some(attached) = &self.made {
             return copy(attached, false);

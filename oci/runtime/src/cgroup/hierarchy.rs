@@ -1,4 +1,4 @@
-//! Where this process's own cgroup is, as its mount and cgroup namespaces show it.
+//! Locates the cgroup hierarchies and this process's own cgroup, as its mount and cgroup namespaces show them.
 
 use std::{
     fs::{self, File},
@@ -10,32 +10,32 @@ use procfs::{FromRead, ProcessCGroup, ProcessCGroups, process::MountInfo};
 
 use super::{Error, LEAF, is_in_use, make};
 
-/// The v1 controllers that containers are put under. blkio before memory: writeback accounting joins the two.
+/// v1 controllers of every container. blkio comes before memory, because writeback accounting joins the two.
 const CONTROLLERS: [&str; 7] = [
     "blkio", "memory", "cpu", "cpuacct", "pids", "devices", "freezer",
 ];
 
-/// Those without which a container has no limits at all.
+/// Controllers that are required for limits.
 const REQUIRED: [&str; 2] = ["memory", "pids"];
 
-/// The v2 controllers that containers are put under, where the host has them.
+/// v2 controllers of every container, where the host has them.
 const UNIFIED_CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
-/// What the list of mounts of most hosts takes.
+/// Typical size of /proc/self/mountinfo.
 const MOUNTS_BYTES: usize = 16 << 10;
 
-/// What a path of a cgroup is relative to.
+/// What a cgroup path is relative to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Base {
-    /// This process's own cgroup.
+    /// The own cgroup of this process.
     Own,
-    /// The top of what is mounted.
+    /// The mount point of the hierarchy.
     Mount,
 }
 
 impl Base {
-    /// Absolute paths begin at the top, where the specification says so; relative ones at the own cgroup.
-    pub(super) fn of_specified(path: &str) -> Self {
+    /// As specified, absolute paths start at the mount point and relative ones at the own cgroup.
+    pub(super) fn of_path(path: &str) -> Self {
         if path.starts_with('/') {
             Self::Mount
         } else {
@@ -44,26 +44,26 @@ impl Base {
     }
 }
 
-/// Where the hierarchies are mounted.
+/// Mount points of the hierarchies.
 #[derive(Debug)]
 pub(crate) struct Hierarchies(Vec<MountInfo>);
 
 impl Hierarchies {
-    /// As this process sees them now.
-    pub(crate) fn here() -> Result<Self, Error> {
-        // Read in pieces, it takes the kernel longer.
+    /// Reads them from this process's mount namespace.
+    pub(crate) fn current() -> Result<Self, Error> {
+        // The kernel generates the file anew for each read, so it is read at once.
         let mut text = Vec::with_capacity(MOUNTS_BYTES);
         File::open("/proc/self/mountinfo")
             .and_then(|mut file| file.read_to_end(&mut text))
             .map_err(|source| unknown(source.into()))?;
-        let mounts = of_cgroups(&String::from_utf8_lossy(&text)).map_err(unknown)?;
+        let mounts = cgroup_mounts(&String::from_utf8_lossy(&text)).map_err(unknown)?;
         Ok(Self(mounts))
     }
 
-    /// `(controller, base directory)` for each v1 hierarchy, or `("", base directory)` on v2.
-    /// `more` are v1 controllers that not every container is under.
+    /// Returns `(controller, base directory)` for each v1 hierarchy, or `("", base directory)` on v2. `more` names v1
+    /// controllers beyond the usual ones.
     pub(super) fn find(&self, base: Base, more: &[&str]) -> Result<Vec<(String, PathBuf)>, Error> {
-        // The kernel takes its time to say where a process is, and from the top nobody asks.
+        // Reading the own cgroup is slow, and absolute paths do not need it.
         let memberships = match base {
             Base::Own => ProcessCGroups::from_file("/proc/self/cgroup").map_err(unknown)?,
             Base::Mount => ProcessCGroups(Vec::new()),
@@ -72,9 +72,9 @@ impl Hierarchies {
     }
 }
 
-/// A host with many containers has hundreds of other mounts. The type of a file system comes behind a hyphen
-/// (`proc_pid_mountinfo(5)`).
-fn of_cgroups(mounts: &str) -> procfs::ProcResult<Vec<MountInfo>> {
+/// Keeps only the cgroup mounts: a host with many containers has hundreds of other mounts. The file system type
+/// follows a hyphen (`proc_pid_mountinfo(5)`).
+fn cgroup_mounts(mounts: &str) -> procfs::ProcResult<Vec<MountInfo>> {
     let lines = mounts.lines().filter(|line| line.contains(" - cgroup"));
     lines.map(MountInfo::from_line).collect()
 }
@@ -85,7 +85,7 @@ fn unknown(error: procfs::ProcError) -> Error {
     }
 }
 
-/// On a hybrid host the controllers are those of v1, and its cgroup2 has none.
+/// A hybrid host has its controllers on v1; its cgroup2 mount has none.
 fn locate(
     mounts: &[MountInfo],
     memberships: &[ProcessCGroup],
@@ -118,14 +118,14 @@ fn locate(
     })
 }
 
-/// Where `directory`, which lies in the v1 hierarchy of one controller, lies in that of another one; none where that is not
-/// mounted.
+/// Translates `directory`, which lies in the v1 hierarchy of controller `known`, to the hierarchy of `wanted`; none if
+/// that is not mounted.
 pub(super) fn same_place(
     wanted: &str,
     known: &str,
     directory: &Path,
 ) -> Result<Option<PathBuf>, Error> {
-    let Hierarchies(mounts) = Hierarchies::here()?;
+    let Hierarchies(mounts) = Hierarchies::current()?;
     let below = hierarchies(&mounts, known)
         .find_map(|mount| directory.strip_prefix(&mount.mount_point).ok());
     let top = hierarchies(&mounts, wanted).next();
@@ -143,7 +143,7 @@ fn hierarchies<'a>(
     })
 }
 
-/// Enables controllers (v2) below `parent` and below all above it that lack them.
+/// Enables v2 controllers in `parent` and all its ancestors that lack them.
 pub(super) fn enable_all(parent: &Path, more: &[&str]) -> Result<(), Error> {
     let mut parents: Vec<_> = parent
         .ancestors()
@@ -181,14 +181,14 @@ fn unified(
         .filter(|mount| mount.fs_type == "cgroup2")
         .filter_map(|mount| visible(mount, own, base))
         .find(|path| exists(path))?;
-    // A starter that moved into the leaf still owns what is above it.
+    // A starter that moved into the leaf still owns the parent.
     match directory.file_name() {
         Some(name) if base == Base::Own && name == LEAF => directory.parent().map(Path::to_owned),
         _ => Some(directory),
     }
 }
 
-/// Where this process is in the hierarchy; what begins at the mount need not know.
+/// This process's path in the hierarchy; not needed if the base is the mount point.
 fn own_path(
     memberships: &[ProcessCGroup],
     base: Base,
@@ -212,7 +212,8 @@ fn visible(mount: &MountInfo, own: &str, base: Base) -> Option<PathBuf> {
     plain.then(|| mount.mount_point.join(below))
 }
 
-/// Makes the v2 cgroup `directory`, which lies `below` the own one, with the controllers enabled all the way.
+/// Creates the v2 cgroup `directory`, which is `below` the base, and enables the controllers in all its ancestors down
+/// from the base.
 pub(super) fn delegate(directory: &Path, below: &Path, more: &[&str]) -> Result<(), Error> {
     make(directory)?;
     let depth = below.components().count();
@@ -221,12 +222,14 @@ pub(super) fn delegate(directory: &Path, below: &Path, more: &[&str]) -> Result<
     for parent in &parents {
         enable(parent, more)?;
     }
-    parents.last().map_or(Ok(()), |parent| settle(parent))
+    parents
+        .last()
+        .map_or(Ok(()), |parent| wait_for_controllers(parent))
 }
 
-/// Another starter may be enabling controllers at this moment: the kernel lists them before their files are there. To enable
-/// them once more changes nothing, and waits until they are.
-fn settle(parent: &Path) -> Result<(), Error> {
+/// Waits for another starter that is enabling controllers at the same time: the kernel lists them before their files
+/// exist. Enabling them again is a no-op that waits for it.
+fn wait_for_controllers(parent: &Path) -> Result<(), Error> {
     let control = parent.join("cgroup.subtree_control");
     let again = || {
         let enabled = fs::read_to_string(&control)?;
@@ -263,14 +266,14 @@ fn enable(parent: &Path, more: &[&str]) -> Result<(), Error> {
         .filter(|name| lists(&available, name) && !lists(&enabled, name))
         .map(|name| format!("+{name}"))
         .collect();
-    // What systemd has set up above a delegated cgroup is its own.
+    // systemd configures the cgroups above a delegated one.
     if wanted.is_empty() {
         return Ok(());
     }
     let wanted = wanted.join(" ");
     match fs::write(&control, &wanted) {
         Err(error) if is_in_use(&error) => {
-            make_room(parent).map_err(failed(&wanted))?;
+            move_into_leaf(parent).map_err(failed(&wanted))?;
             fs::write(&control, &wanted).map_err(failed(&wanted))
         }
         other => other.map_err(failed(&wanted)),
@@ -278,12 +281,12 @@ fn enable(parent: &Path, more: &[&str]) -> Result<(), Error> {
 }
 
 /// Moves the processes of `parent` into its leaf (cgroups(7), "no internal processes" rule).
-fn make_room(parent: &Path) -> io::Result<()> {
+fn move_into_leaf(parent: &Path) -> io::Result<()> {
     let leaf = parent.join(LEAF);
     fs::create_dir_all(&leaf)?;
     for pid in fs::read_to_string(parent.join("cgroup.procs"))?.lines() {
         match fs::write(leaf.join("cgroup.procs"), pid) {
-            // It has ended meanwhile.
+            // The process has exited meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
             other => other?,
         }
@@ -296,7 +299,7 @@ mod tests {
     use super::*;
 
     fn mounts(text: &str) -> Vec<MountInfo> {
-        of_cgroups(text).unwrap()
+        cgroup_mounts(text).unwrap()
     }
 
     fn memberships(text: &str) -> Vec<ProcessCGroup> {
@@ -324,7 +327,7 @@ mod tests {
 
     #[test]
     fn absolute_paths_begin_at_the_mounts() {
-        let base = Base::of_specified("/x");
+        let base = Base::of_path("/x");
         let exists = |path: &Path| !path.ends_with("cpu,cpuacct");
         let found = locate(&mounts(HYBRID), &[], base, &[], &exists).unwrap();
         let places: Vec<_> = found
@@ -332,7 +335,7 @@ mod tests {
             .map(|(_, path)| path.to_str().unwrap())
             .collect();
         assert_eq!(places, ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"]);
-        assert_eq!(Base::of_specified("x/y"), Base::Own);
+        assert_eq!(Base::of_path("x/y"), Base::Own);
     }
 
     #[test]
@@ -343,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_leaf_is_not_taken_for_the_own_cgroup() {
+    fn the_leaf_is_not_the_own_cgroup() {
         let unified = mounts("41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
         for (own, expected) in [
             ("0::/s/tucano.service\n", "/sys/fs/cgroup/s/tucano.service"),

@@ -1,4 +1,4 @@
-//! Through a container's supervisor: what it writes from now on, and signals for it. The other end is `attach`.
+//! Client of a supervisor's attach socket (`attach`): follows a container's output and sends signals to it.
 
 use std::{
     io,
@@ -14,17 +14,17 @@ use rustix::{
 
 use crate::{
     attach::{Kind, NAME, Request},
-    home::Home,
     launch::Exit,
     listener::{socket, with_address},
     logs::CHUNK_BYTES,
-    supervisor::{self, Error, Found},
+    state_dir::StateDir,
+    supervisor::{self, Error, Status},
 };
 
-/// How long a supervisor that has just reported its start may take to open its door.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a supervisor that has just reported a start may take to bind its socket.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a container wrote.
+/// Output of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// To stdout.
@@ -33,44 +33,45 @@ pub enum Output {
     Stderr(Vec<u8>),
 }
 
-/// Sees all that a container writes.
+/// A connection that receives everything that a container writes.
 #[derive(Debug)]
 pub struct Attached(OwnedFd);
 
-/// Attaches to the running container of this home directory. Blocking.
-pub fn attach(home: &Path) -> Result<Attached, Error> {
-    let attached = Attached(reach(home)?);
+/// Attaches to the running container of a state directory. Blocks.
+pub fn attach(state_dir: &Path) -> Result<Attached, Error> {
+    let attached = Attached(connect_to(state_dir)?);
     attached.ask(&Request::Output)?;
     Ok(attached)
 }
 
-/// Has the supervisor send a signal to the container's first process.
-pub fn signal(home: &Path, number: i32) -> Result<(), Error> {
-    Attached(reach(home)?).ask(&Request::Signal(number))
+/// Sends a signal to the container's init process through its supervisor.
+pub fn signal(state_dir: &Path, number: i32) -> Result<(), Error> {
+    Attached(connect_to(state_dir)?).ask(&Request::Signal(number))
 }
 
-/// How a container ended that has told so; none where that is not known. Waits for its supervisor, which is about to end.
-pub fn exit(home: &Path) -> Result<Option<Exit>, Error> {
+/// Waits for the supervisor of a container that has exited and returns the exit status; none if it is unknown.
+pub fn exit(state_dir: &Path) -> Result<Option<Exit>, Error> {
     loop {
-        match supervisor::find(home)? {
-            Found::Exited(exit) => return Ok(Some(exit)),
-            Found::Running(running) => {
-                let mut wanted = [PollFd::new(&running.supervisor, PollFlags::IN)];
-                poll(&mut wanted, None).ok();
+        match supervisor::find(state_dir)? {
+            Status::Exited(exit) => return Ok(Some(exit)),
+            Status::Running(running) => {
+                let mut poll_fds = [PollFd::new(&running.supervisor, PollFlags::IN)];
+                poll(&mut poll_fds, None).ok();
             }
-            Found::Lost | Found::Nothing => return Ok(None),
+            Status::Lost | Status::NeverStarted => return Ok(None),
         }
     }
 }
 
 impl Attached {
-    /// What it writes next; none where it has ended, and how can be found. Whoever takes too long is let go, which is an error.
+    /// The next output; none once the container has exited and its exit status is on disk. Reading too slowly is an
+    /// error.
     pub fn next_output(&mut self) -> Result<Option<Output>, Error> {
         match self.receive()? {
             (Kind::Stdout, bytes) => Ok(Some(Output::Stdout(bytes))),
             (Kind::Stderr, bytes) => Ok(Some(Output::Stderr(bytes))),
             (Kind::End, _) => Ok(None),
-            (Kind::Done | Kind::Refused, _) => Err(failed("it answers what was not asked")),
+            (Kind::Done | Kind::Refused, _) => Err(failed("unexpected reply")),
         }
     }
 
@@ -82,7 +83,7 @@ impl Attached {
             (_, Ok((Kind::Refused, why))) => Err(failed(String::from_utf8_lossy(&why))),
             (_, Ok((Kind::End, _))) => Err(Error::Ended),
             (Err(error), _) => Err(failed(error)),
-            (_, Ok(_)) => Err(failed("it answers what was not asked")),
+            (_, Ok(_)) => Err(failed("unexpected reply")),
             (_, Err(error)) => Err(error),
         }
     }
@@ -93,7 +94,7 @@ impl Attached {
         packet.truncate(length.map_err(failed)?);
         if packet.is_empty() {
             return Err(failed(
-                "its supervisor let go: output was not read fast enough (it is in the log files), or the supervisor has ended",
+                "disconnected: the output was not read fast enough (the log files have it), or the supervisor has exited",
             ));
         }
         let kind = Kind::of(packet.remove(0)).ok_or_else(|| failed("an unknown kind of packet"))?;
@@ -108,29 +109,29 @@ fn failed(why: impl std::fmt::Display) -> Error {
     }
 }
 
-fn reach(home: &Path) -> Result<OwnedFd, Error> {
-    let deadline = Instant::now() + PATIENCE;
+fn connect_to(state_dir: &Path) -> Result<OwnedFd, Error> {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let socket = socket().map_err(failed)?;
-        match with_address(home, NAME, |address| Ok(connect(&socket, address)?)) {
+        match with_address(state_dir, NAME, |address| Ok(connect(&socket, address)?)) {
             Ok(()) => return Ok(socket),
-            Err(error) if !is_closed(&error) || Instant::now() > deadline => {
+            Err(error) if !is_not_bound(&error) || Instant::now() > deadline => {
                 return Err(failed(error));
             }
-            Err(_) if !is_supervised(home)? => return Err(Error::Ended),
+            Err(_) if !is_supervised(state_dir)? => return Err(Error::Ended),
             Err(_) => supervisor::pause(),
         }
     }
 }
 
-/// Not open yet, or no longer.
-fn is_closed(error: &io::Error) -> bool {
+/// Whether the socket is not bound yet or no longer.
+fn is_not_bound(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
     )
 }
 
-fn is_supervised(home: &Path) -> Result<bool, Error> {
-    Ok(home.is_dir() && Home(home).lock()?.is_none())
+fn is_supervised(state_dir: &Path) -> Result<bool, Error> {
+    Ok(state_dir.is_dir() && StateDir(state_dir).lock()?.is_none())
 }

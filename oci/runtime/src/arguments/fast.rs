@@ -1,5 +1,6 @@
-//! Command lines that containers are started by, by the hundred. To describe all commands and options first takes longer than to
-//! read one of these; whatever is not clearly one of them is left to who knows them all.
+//! A fast parser for the command lines that start containers. Building clap's description of every command takes
+//! longer than starting a container needs for all its arguments. Anything that is not clearly one of these command
+//! lines is left to clap.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -10,13 +11,14 @@ use lexopt::{
 };
 
 use super::{
-    Arguments, BundleOptions, Command, Create, ExecIn, Global, LogFormat, Own, Rootless, Run,
-    Supervise,
+    AgentCommand, Arguments, BundleOptions, Command, Create, ExecIn, Global, LogFormat, Rootless,
+    Run, Supervise,
 };
 
 impl Arguments {
-    /// What this command line means, if it is one of the usual ones and nothing is wrong with it. The first word is the program.
-    pub fn usual(words: &[OsString]) -> Option<Self> {
+    /// Parses one of the common command lines; the first word is the program's name. Returns none for anything else,
+    /// including errors, so that clap parses it or reports the error.
+    pub fn parse_fast(words: &[OsString]) -> Option<Self> {
         let end = words.iter().position(|word| word == "--");
         let (before, behind) = words.split_at(end.unwrap_or(words.len()));
         let mut parser = Parser::from_iter(before);
@@ -28,11 +30,11 @@ impl Arguments {
             }
             ("run", []) => Command::Run(run(&mut parser)?),
             ("supervise", []) => {
-                let room = only_value(&mut parser)?;
-                Command::Own(Own::Supervise(Supervise { room }))
+                let title_space = single_value(&mut parser)?;
+                Command::AgentCommand(AgentCommand::Supervise(Supervise { title_space }))
             }
             ("exec-in", [_, command @ ..]) => {
-                Command::Own(Own::ExecIn(exec_in(&mut parser, command)?))
+                Command::AgentCommand(AgentCommand::ExecIn(exec_in(&mut parser, command)?))
             }
             _ => return None,
         };
@@ -40,20 +42,20 @@ impl Arguments {
     }
 }
 
-/// What comes before the command, and its name.
+/// Parses the global options and the name of the command.
 fn global(parser: &mut Parser) -> Option<(Global, OsString)> {
     let (mut root, mut log, mut log_format) = (None, None, None);
     let (mut debug, mut systemd_cgroup) = (false, false);
     let name = loop {
         match parser.next().ok()?? {
-            Long("root") => set(&mut root, path(parser)?)?,
-            Long("log") => set(&mut log, path(parser)?)?,
+            Long("root") => set_once(&mut root, path(parser)?)?,
+            Long("log") => set_once(&mut log, path(parser)?)?,
             Long("log-format") => {
                 let format = LogFormat::from_str(value(parser)?.to_str()?, false);
-                set(&mut log_format, format.ok()?)?;
+                set_once(&mut log_format, format.ok()?)?;
             }
-            Long("debug") => raise(&mut debug)?,
-            Long("systemd-cgroup") => raise(&mut systemd_cgroup)?,
+            Long("debug") => set_flag(&mut debug)?,
+            Long("systemd-cgroup") => set_flag(&mut systemd_cgroup)?,
             Value(name) => break name,
             _ => return None,
         }
@@ -72,8 +74,8 @@ fn global(parser: &mut Parser) -> Option<(Global, OsString)> {
 fn run(parser: &mut Parser) -> Option<Run> {
     let (mut detach, mut keep) = (false, false);
     let (options, id) = bundle(parser, &mut |option| match option {
-        Short('d') | Long("detach") => raise(&mut detach),
-        Long("keep") => raise(&mut keep),
+        Short('d') | Long("detach") => set_flag(&mut detach),
+        Long("keep") => set_flag(&mut keep),
         _ => None,
     })?;
     Some(Run {
@@ -84,7 +86,7 @@ fn run(parser: &mut Parser) -> Option<Run> {
     })
 }
 
-/// What a container is made from, and its id; `further` knows other options.
+/// Parses the options of a bundle and the id; `further` handles the remaining options.
 fn bundle(
     parser: &mut Parser,
     further: &mut dyn FnMut(lexopt::Arg<'_>) -> Option<()>,
@@ -94,15 +96,15 @@ fn bundle(
     let (mut no_pivot, mut no_new_keyring) = (false, false);
     while let Some(argument) = parser.next().ok()? {
         match argument {
-            Short('b') | Long("bundle") => set(&mut bundle, path(parser)?)?,
-            Long("pid-file") => set(&mut pid_file, path(parser)?)?,
-            Long("console-socket") => set(&mut console_socket, path(parser)?)?,
+            Short('b') | Long("bundle") => set_once(&mut bundle, path(parser)?)?,
+            Long("pid-file") => set_once(&mut pid_file, path(parser)?)?,
+            Long("console-socket") => set_once(&mut console_socket, path(parser)?)?,
             Long("preserve-fds") => {
-                set(&mut preserve_fds, value(parser)?.to_str()?.parse().ok()?)?;
+                set_once(&mut preserve_fds, value(parser)?.to_str()?.parse().ok()?)?;
             }
-            Long("no-pivot") => raise(&mut no_pivot)?,
-            Long("no-new-keyring") => raise(&mut no_new_keyring)?,
-            Value(word) => set(&mut id, given(word)?.into_string().ok()?)?,
+            Long("no-pivot") => set_flag(&mut no_pivot)?,
+            Long("no-new-keyring") => set_flag(&mut no_new_keyring)?,
+            Value(word) => set_once(&mut id, non_empty(word)?.into_string().ok()?)?,
             other => further(other)?,
         }
     }
@@ -118,12 +120,14 @@ fn bundle(
 }
 
 fn exec_in(parser: &mut Parser, command: &[OsString]) -> Option<ExecIn> {
-    let (mut home, mut timeout_ms, mut report) = (None::<PathBuf>, None, false);
+    let (mut state_dir, mut timeout_ms, mut report) = (None::<PathBuf>, None, false);
     while let Some(argument) = parser.next().ok()? {
         match argument {
-            Long("timeout-ms") => set(&mut timeout_ms, value(parser)?.to_str()?.parse().ok()?)?,
-            Long("report") => raise(&mut report)?,
-            Value(word) => set(&mut home, given(word)?.into())?,
+            Long("timeout-ms") => {
+                set_once(&mut timeout_ms, value(parser)?.to_str()?.parse().ok()?)?
+            }
+            Long("report") => set_flag(&mut report)?,
+            Value(word) => set_once(&mut state_dir, non_empty(word)?.into())?,
             _ => return None,
         }
     }
@@ -131,38 +135,38 @@ fn exec_in(parser: &mut Parser, command: &[OsString]) -> Option<ExecIn> {
     let command = words.collect::<Option<Vec<_>>>()?;
     (!command.is_empty()).then_some(())?;
     Some(ExecIn {
-        home: home?,
+        state_dir: state_dir?,
         timeout_ms,
         report,
         command,
     })
 }
 
-fn only_value(parser: &mut Parser) -> Option<OsString> {
+fn single_value(parser: &mut Parser) -> Option<OsString> {
     let Value(value) = parser.next().ok()?? else {
         return None;
     };
     let is_last = parser.next().ok()?.is_none();
-    given(value).filter(|_| is_last)
+    non_empty(value).filter(|_| is_last)
 }
 
-/// Given twice, it is a mistake.
-fn set<T>(option: &mut Option<T>, value: T) -> Option<()> {
+/// None if the option was already set.
+fn set_once<T>(option: &mut Option<T>, value: T) -> Option<()> {
     option.is_none().then(|| *option = Some(value))
 }
 
-fn raise(flag: &mut bool) -> Option<()> {
+fn set_flag(flag: &mut bool) -> Option<()> {
     (!*flag).then(|| *flag = true)
 }
 
-/// One that looks like an option may be one whose value was forgotten.
+/// None for a value that looks like an option: its value was probably forgotten.
 fn value(parser: &mut Parser) -> Option<OsString> {
-    let value = given(parser.value().ok()?)?;
+    let value = non_empty(parser.value().ok()?)?;
     let looks_like_option = value.as_encoded_bytes().starts_with(b"-");
     (!looks_like_option).then_some(value)
 }
 
-fn given(word: OsString) -> Option<OsString> {
+fn non_empty(word: OsString) -> Option<OsString> {
     (!word.is_empty()).then_some(word)
 }
 
@@ -177,9 +181,9 @@ mod tests {
 
     use super::*;
 
-    fn usual(words: &[&str]) -> Option<Arguments> {
+    fn parse_fast(words: &[&str]) -> Option<Arguments> {
         let words: Vec<_> = words.iter().map(OsString::from).collect();
-        Arguments::usual(&words)
+        Arguments::parse_fast(&words)
     }
 
     fn words(line: &str) -> Vec<&str> {
@@ -187,23 +191,24 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_docker_podman_containerd_and_the_agent_are_usual() {
+    fn command_lines_of_common_callers_take_the_fast_path() {
         for line in [
             "--root /run/docker/runtime-runc/moby --log /run/log.json --log-format json create --bundle /run/b --pid-file /run/b/init.pid box",
             "--root /run/docker/runtime-runc/moby --log=/run/log.json --log-format=json --systemd-cgroup create --bundle /run/b --pid-file /p --console-socket /run/pty.sock box",
             "create --bundle /run/b --pid-file /run/pidfile box",
             "--systemd-cgroup create --bundle=/run/b --pid-file=/run/pidfile --no-pivot --no-new-keyring --preserve-fds 2 box",
             "run -d -b /bundle box",
-            "supervise room",
+            "supervise title_space",
             "exec-in --timeout-ms 1000 --report /home -- sh -c true",
         ] {
-            assert!(usual(&words(line)).is_some(), "{line}");
+            assert!(parse_fast(&words(line)).is_some(), "{line}");
         }
     }
 
     #[test]
-    fn whatever_else_is_left() {
-        // The first is a container of that name, the second lacks one, and the others say more than this.
+    fn other_command_lines_are_left_to_clap() {
+        // The first names a container `run`, the second lacks an id, and the others have arguments that only clap
+        // knows.
         for line in [
             "kill run",
             "run",
@@ -220,7 +225,7 @@ mod tests {
             "supervise",
             "state box",
         ] {
-            assert!(usual(&words(line)).is_none(), "{line}");
+            assert!(parse_fast(&words(line)).is_none(), "{line}");
         }
     }
 
@@ -265,7 +270,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_usual_one_means_what_the_description_of_all_says(
+        fn the_fast_parser_agrees_with_clap(
             line in prop::collection::vec(prop::sample::select(&WORDS[..]), 1..9),
             command in prop::sample::select(&["create", "run", "supervise", "exec-in"][..]),
             place in 0..4_usize,
@@ -273,7 +278,7 @@ mod tests {
             let mut words = vec!["tucano_oci"];
             words.extend(line);
             words.insert(place.min(words.len() - 1) + 1, command);
-            if let Some(usual) = usual(&words) {
+            if let Some(usual) = parse_fast(&words) {
                 let described = Arguments::try_parse_from(&words).map_err(|error| error.to_string());
                 prop_assert_eq!(Ok(usual), described, "{:?}", words);
             }

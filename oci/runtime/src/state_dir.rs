@@ -1,4 +1,4 @@
-//! A container's home directory: what is in it, and who is alive.
+//! A container's state directory: its files, its lock, and the processes that they name.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,18 +15,16 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{cgroup::Cgroup, container::user::User};
-
-/// Largest JSON file that is read: a specification with a thousand environment variables is far smaller.
+/// Maximum size of a JSON file: a specification with a thousand environment variables is far smaller.
 const FILE_LIMIT_BYTES: u64 = 4 << 20;
 
-/// What most of them are smaller than, so that they are read at once.
+/// Typical files are smaller and are read at once.
 const USUAL_FILE_BYTES: usize = 32 << 10;
 
-/// Space set aside for `exit.json` while there is some, so that a full disk cannot make the exit forgotten.
+/// Space reserved for `exit.json`, so that the exit status can be written on a full disk.
 const EXIT_RESERVED_BYTES: usize = 256;
 
-/// Why a file of the home directory could not be used.
+/// Why a file of the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
@@ -37,7 +35,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// It is not what was written.
+    /// It is corrupt.
     #[error("{path} is damaged: {source}")]
     Damaged {
         /// The file.
@@ -55,39 +53,25 @@ pub enum Error {
     },
 }
 
-/// A process that is not mistaken for another one of the same number.
+/// A process, identified by pid and start time so that a reused pid is detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
-    /// Its number in the pid namespace that the supervisor was started in.
+    /// Pid in the pid namespace that the supervisor was started in.
     pub(crate) pid: i32,
-    /// When it was started, in clock ticks since boot (`/proc/<pid>/stat`, field 22).
+    /// Start time in clock ticks since boot (`/proc/<pid>/stat`, field 22).
     pub(crate) start_time: u64,
 }
 
-/// `supervisor.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Record {
-    /// The boot in which the processes' numbers mean something.
-    pub(crate) boot_id: String,
-    pub(crate) supervisor: ProcessId,
-    /// Absent until it is about to be executed.
-    pub(crate) container: Option<ProcessId>,
-    pub(crate) cgroup: Cgroup,
-    /// Who the container's program runs as.
-    pub(crate) user: Option<User>,
-}
-
-/// The home directory.
+/// A state directory.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Home<'a>(pub(crate) &'a Path);
+pub(crate) struct StateDir<'a>(pub(crate) &'a Path);
 
-impl Home<'_> {
+impl StateDir<'_> {
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    /// The content of a JSON file, or none where there is no such file, or one of nothing or zeros, as a power failure
-    /// leaves it.
+    /// Reads a JSON file; none if it does not exist, or is empty or zeroed as after a power failure.
     pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let path = self.path(name);
         let text = match read_bounded(&path) {
@@ -101,18 +85,18 @@ impl Home<'_> {
             .map_err(|source| Error::Damaged { path, source })
     }
 
-    /// Writes a JSON file so that a reader sees all of it or the one before. Nobody waits for the disk: what is written here is
-    /// about what runs, and after a power failure nothing does.
+    /// Writes a JSON file atomically. It is not synced: it describes running processes, which do not survive a power
+    /// failure.
     pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
-        self.prepare(name, value)?.put()
+        self.prepare(name, value)?.commit()
     }
 
-    /// The same of one that was written already.
+    /// Replaces an existing JSON file atomically.
     pub(crate) fn write_again<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
         self.prepare(name, value)?.exchange()
     }
 
-    /// Writes a JSON file beside its place.
+    /// Writes a JSON file under a temporary name.
     pub(crate) fn prepare<T: Serialize>(&self, name: &str, value: &T) -> Result<Prepared, Error> {
         let path = self.path(name);
         let temporary = self.path(&format!("{name}.tmp"));
@@ -122,7 +106,7 @@ impl Home<'_> {
         }
     }
 
-    /// Removes a file; absent is fine.
+    /// Removes a file. A missing file is fine.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
         let path = self.path(name);
         match fs::remove_file(&path) {
@@ -134,7 +118,7 @@ impl Home<'_> {
         }
     }
 
-    /// Sets the space of `exit.json` aside.
+    /// Reserves the space of `exit.json`.
     pub(crate) fn reserve_exit(&self) -> Result<File, Error> {
         let path = self.path("exit.json.tmp");
         let reserve = || {
@@ -144,7 +128,7 @@ impl Home<'_> {
             let allocated = rustix::fs::fallocate(&file, at_once, 0, bytes);
             file.write_all(&[b' '; EXIT_RESERVED_BYTES])?;
             match allocated {
-                // Where blocks cannot be asked for, they come with what is written to them.
+                // Without fallocate, writing allocates the blocks.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.sync_data()?,
                 other => other?,
             }
@@ -153,13 +137,13 @@ impl Home<'_> {
         reserve().map_err(|source| Error::Write { path, source })
     }
 
-    /// Puts the exit into the space set aside and gives it its name.
+    /// Writes the exit status into the reserved space and renames the file.
     pub(crate) fn write_exit<T: Serialize>(&self, reserved: &File, exit: &T) -> Result<(), Error> {
         use std::os::unix::fs::FileExt;
         let path = self.path("exit.json");
         let put = || {
             let text = serde_json::to_vec(exit)?;
-            // What follows it are spaces, which JSON allows.
+            // Trailing spaces are valid JSON.
             reserved.write_all_at(&text, 0)?;
             reserved.sync_data()?;
             fs::rename(self.path("exit.json.tmp"), &path)
@@ -170,8 +154,8 @@ impl Home<'_> {
         })
     }
 
-    /// Takes the lock that a living supervisor holds, or none where it is held. It is given back when the last copy of the
-    /// descriptor is closed: never by unlocking, which would take it from those that share it.
+    /// Takes the lock that a living supervisor holds; none if it is held. Closing the last copy of the descriptor
+    /// releases it. It must not be unlocked, which would release it for every copy.
     pub(crate) fn lock(&self) -> Result<Option<File>, Error> {
         let path = self.path("lock");
         let take = || {
@@ -193,7 +177,7 @@ impl Home<'_> {
     }
 }
 
-/// A file that is written and not yet in its place.
+/// A file that has been written and not renamed yet.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -202,35 +186,35 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Has it take the place of the one before.
-    pub(crate) fn put(self) -> Result<(), Error> {
+    /// Renames the file into place.
+    pub(crate) fn commit(self) -> Result<(), Error> {
         let Self { temporary, path } = self;
         fs::rename(&temporary, &path).map_err(|source| Error::Write { path, source })
     }
 
-    /// The same where there is one before: to rename a file over another one, ext4 writes it to the disk first (its mount option
-    /// `auto_da_alloc`).
+    /// Like [`Self::commit`] for an existing file. Exchanging avoids ext4's flush on replacing a file by rename (mount
+    /// option `auto_da_alloc`).
     fn exchange(self) -> Result<(), Error> {
         let exchange = RenameFlags::EXCHANGE;
         match renameat_with(CWD, &self.temporary, CWD, &self.path, exchange) {
             Ok(()) => {
-                // This is now the one before.
+                // The temporary name now holds the old file.
                 fs::remove_file(&self.temporary).ok();
                 Ok(())
             }
-            // There is none, or the file system cannot.
-            Err(_) => self.put(),
+            // The file does not exist, or the file system cannot exchange.
+            Err(_) => self.commit(),
         }
     }
 }
 
 impl ProcessId {
-    /// This very process.
+    /// This process.
     pub(crate) fn own() -> io::Result<Self> {
         Self::of(rustix::process::getpid().as_raw_nonzero().get())
     }
 
-    /// The process that has this number now.
+    /// The process with this pid.
     pub(crate) fn of(pid: i32) -> io::Result<Self> {
         Ok(Self {
             pid,
@@ -238,7 +222,7 @@ impl ProcessId {
         })
     }
 
-    /// A descriptor of it, or none where it has ended (be it not yet reaped).
+    /// Opens a pidfd; none if the process has exited, reaped or not.
     pub(crate) fn open(&self) -> io::Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.pid) else {
             return Ok(None);
@@ -248,20 +232,20 @@ impl ProcessId {
             Err(rustix::io::Errno::SRCH) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        // Only now: with the descriptor held, the number cannot be given to another process in between.
+        // Checked last: while the pidfd is open, the pid is not reused.
         let same = stat(self.pid).is_ok_and(|stat| stat.starttime == self.start_time);
         Ok((same && !has_ended(&descriptor)).then_some(descriptor))
     }
 }
 
-/// The identity of this boot.
+/// Boot id.
 pub(crate) fn boot_id() -> io::Result<String> {
     let mut text = String::with_capacity(64);
     File::open("/proc/sys/kernel/random/boot_id")?.read_to_string(&mut text)?;
     Ok(text.trim().to_owned())
 }
 
-/// Whether the process of this pidfd has ended.
+/// Whether the process of this pidfd has exited.
 pub(crate) fn has_ended(process: &impl AsFd) -> bool {
     use rustix::event::{PollFd, PollFlags, poll};
     let mut wanted = [PollFd::new(process, PollFlags::IN)];
@@ -273,7 +257,7 @@ fn stat(pid: i32) -> io::Result<procfs::process::Stat> {
     procfs::process::Stat::from_file(format!("/proc/{pid}/stat")).map_err(io::Error::other)
 }
 
-/// A JSON file, of a home directory or a bundle, whole; one that is too large is an error.
+/// Reads a JSON file of a state directory or bundle. A file that is too large is an error.
 pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(USUAL_FILE_BYTES);
     File::open(path)?
@@ -298,58 +282,63 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_as_written_and_absence_is_told() {
+    fn files_are_read_as_written() {
         let directory = tempfile::tempdir().unwrap();
-        let home = Home(directory.path());
-        assert_eq!(home.read::<u32>("n.json").unwrap(), None);
+        let state_dir = StateDir(directory.path());
+        assert_eq!(state_dir.read::<u32>("n.json").unwrap(), None);
         for lost in ["", "\0\0"] {
-            fs::write(home.path("n.json"), lost).unwrap();
-            assert_eq!(home.read::<u32>("n.json").unwrap(), None);
+            fs::write(state_dir.path("n.json"), lost).unwrap();
+            assert_eq!(state_dir.read::<u32>("n.json").unwrap(), None);
         }
-        home.write("n.json", &7).unwrap();
-        assert_eq!(home.read::<u32>("n.json").unwrap(), Some(7));
+        state_dir.write("n.json", &7).unwrap();
+        assert_eq!(state_dir.read::<u32>("n.json").unwrap(), Some(7));
         for (name, value) in [("n.json", 8), ("other.json", 9)] {
-            home.write_again(name, &value).unwrap();
-            assert_eq!(home.read::<u32>(name).unwrap(), Some(value));
-            assert!(!home.path(&format!("{name}.tmp")).exists());
+            state_dir.write_again(name, &value).unwrap();
+            assert_eq!(state_dir.read::<u32>(name).unwrap(), Some(value));
+            assert!(!state_dir.path(&format!("{name}.tmp")).exists());
         }
-        home.remove("n.json").unwrap();
-        home.remove("n.json").unwrap();
+        state_dir.remove("n.json").unwrap();
+        state_dir.remove("n.json").unwrap();
     }
 
     #[test]
-    fn an_endless_file_is_refused() {
+    fn an_oversized_file_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         File::create(directory.path().join("big.json"))
             .unwrap()
             .set_len(FILE_LIMIT_BYTES + 1)
             .unwrap();
-        let error = Home(directory.path()).read::<u32>("big.json").unwrap_err();
+        let error = StateDir(directory.path())
+            .read::<u32>("big.json")
+            .unwrap_err();
         assert!(matches!(error, Error::Read { .. }), "{error}");
     }
 
     #[test]
     fn the_reserved_exit_is_valid_json() {
         let directory = tempfile::tempdir().unwrap();
-        let home = Home(directory.path());
-        let reserved = home.reserve_exit().unwrap();
-        home.write_exit(&reserved, &[1, 2]).unwrap();
-        assert_eq!(home.read::<Vec<u8>>("exit.json").unwrap(), Some(vec![1, 2]));
+        let state_dir = StateDir(directory.path());
+        let reserved = state_dir.reserve_exit().unwrap();
+        state_dir.write_exit(&reserved, &[1, 2]).unwrap();
+        assert_eq!(
+            state_dir.read::<Vec<u8>>("exit.json").unwrap(),
+            Some(vec![1, 2])
+        );
     }
 
     #[test]
     fn only_one_holds_the_lock() {
         let directory = tempfile::tempdir().unwrap();
-        let home = Home(directory.path());
-        let held = home.lock().unwrap();
+        let state_dir = StateDir(directory.path());
+        let held = state_dir.lock().unwrap();
         assert!(held.is_some());
-        assert!(home.lock().unwrap().is_none());
+        assert!(state_dir.lock().unwrap().is_none());
         drop(held);
-        assert!(home.lock().unwrap().is_some());
+        assert!(state_dir.lock().unwrap().is_some());
     }
 
     #[test]
-    fn another_process_of_the_same_number_is_not_mistaken() {
+    fn a_reused_pid_is_detected() {
         let own = ProcessId::own().unwrap();
         assert!(own.open().unwrap().is_some());
         let earlier = ProcessId {

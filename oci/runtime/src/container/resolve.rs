@@ -1,5 +1,5 @@
-//! Paths inside a root file system that nobody trusts: resolved beneath its root by the kernel (`openat2(2)`), never
-//! through a magic link, and used as descriptors, so that what a symbolic link names cannot change in between.
+//! Path resolution inside an untrusted root file system. The kernel resolves paths beneath the root (`openat2(2)`) and
+//! never through magic links. Results are descriptors, so that a symbolic link cannot change between check and use.
 
 use std::{
     io,
@@ -12,36 +12,36 @@ use rustix::{
     io::Errno,
 };
 
-/// How often the kernel may ask to resolve a path again because something was renamed meanwhile.
+/// How often a lookup is repeated because something was renamed meanwhile.
 const ATTEMPTS: usize = 16;
 
 /// The root directory of a container's file system.
 #[derive(Debug)]
 pub(crate) struct Root(pub(crate) OwnedFd);
 
-/// What symbolic links on the way mean.
+/// How symbolic links are resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Links {
-    /// They lead to a place inside of the root.
-    StayInside,
-    /// They are an error: for places that only the runtime may fill (`/proc`, `/dev`, `/sys`).
-    Refused,
+pub(crate) enum Symlinks {
+    /// Relative to the root.
+    InRoot,
+    /// Refused. For directories that only the runtime may populate (`/proc`, `/dev`, `/sys`).
+    Refuse,
 }
 
 impl Root {
     /// Opens what is at `path`.
-    pub(crate) fn open(&self, path: &Path, flags: OFlags, links: Links) -> io::Result<OwnedFd> {
+    pub(crate) fn open(&self, path: &Path, flags: OFlags, links: Symlinks) -> io::Result<OwnedFd> {
         open_below(&self.0, path, flags, links)
     }
 
-    /// Opens the directory at `path`; it and its parents are made where missing.
-    pub(crate) fn directory(&self, path: &Path, links: Links) -> io::Result<OwnedFd> {
+    /// Opens the directory at `path`. Creates missing directories.
+    pub(crate) fn directory(&self, path: &Path, links: Symlinks) -> io::Result<OwnedFd> {
         check_names(path)?;
         self.made(&Path::new("/").join(path), links)
     }
 
-    /// From the end: of most that are missing, the parent is there.
-    fn made(&self, path: &Path, links: Links) -> io::Result<OwnedFd> {
+    /// Starts at the end of the path: usually only the last component is missing.
+    fn made(&self, path: &Path, links: Symlinks) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let missing = match self.open(path, flags, links) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => error,
@@ -55,9 +55,9 @@ impl Root {
         self.open(path, flags, links)
     }
 
-    /// Opens (as a path only) the file at `path`; it, empty, and its parents are made where missing. A symbolic link
-    /// that leads nowhere (images have `/etc/resolv.conf` as one into `/run`) makes way for it.
-    pub(crate) fn file(&self, path: &Path, links: Links) -> io::Result<OwnedFd> {
+    /// Opens the file at `path` with `O_PATH`. Creates a missing file and missing directories. A dangling symbolic
+    /// link (images have `/etc/resolv.conf` as a link into `/run`) is replaced by the file.
+    pub(crate) fn file(&self, path: &Path, links: Symlinks) -> io::Result<OwnedFd> {
         match self.open(path, OFlags::PATH, links) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.remove_link(path, links)?;
@@ -68,13 +68,13 @@ impl Root {
         }
     }
 
-    fn make_file(&self, path: &Path, links: Links) -> io::Result<()> {
+    fn make_file(&self, path: &Path, links: Symlinks) -> io::Result<()> {
         let (parent, name) = self.parent(path, links)?;
         let (kind, mode) = (FileType::RegularFile, Mode::from(0o644));
         allow_existing(rustix::fs::mknodat(parent, name, kind, mode, 0))
     }
 
-    fn remove_link(&self, path: &Path, links: Links) -> io::Result<()> {
+    fn remove_link(&self, path: &Path, links: Symlinks) -> io::Result<()> {
         let (parent, name) = self.parent(path, links)?;
         match rustix::fs::readlinkat(&parent, name, Vec::new()) {
             Ok(_) => Ok(rustix::fs::unlinkat(&parent, name, AtFlags::empty())?),
@@ -82,11 +82,11 @@ impl Root {
         }
     }
 
-    /// The directory of `path`, made where missing, and the name in it.
+    /// Opens the parent directory of `path`, created if missing, and returns it with the last component.
     pub(crate) fn parent<'a>(
         &self,
         path: &'a Path,
-        links: Links,
+        links: Symlinks,
     ) -> io::Result<(OwnedFd, &'a Path)> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -101,15 +101,15 @@ impl AsFd for Root {
     }
 }
 
-/// Opens what is at `path` in this directory, which is the root of what the path can reach.
+/// Opens `path` beneath a directory, which acts as the root.
 pub(crate) fn open_below(
     directory: &impl AsFd,
     path: &Path,
     flags: OFlags,
-    links: Links,
+    links: Symlinks,
 ) -> io::Result<OwnedFd> {
     let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    if links == Links::Refused {
+    if links == Symlinks::Refuse {
         resolve |= ResolveFlags::NO_SYMLINKS;
     }
     for _ in 0..ATTEMPTS {
@@ -149,21 +149,20 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_link_stays_inside() {
+    fn absolute_links_stay_inside() {
         let (directory, root) = root();
         symlink("/etc", directory.path().join("run")).unwrap();
         std::fs::create_dir(directory.path().join("etc")).unwrap();
-        root.file(Path::new("/run/made"), Links::StayInside)
-            .unwrap();
+        root.file(Path::new("/run/made"), Symlinks::InRoot).unwrap();
         assert!(directory.path().join("etc/made").is_file());
         assert!(!Path::new("/etc/made").exists());
     }
 
     #[test]
-    fn a_link_that_climbs_stays_inside() {
+    fn climbing_links_stay_inside() {
         let (directory, root) = root();
         symlink("../../../../..", directory.path().join("up")).unwrap();
-        root.directory(Path::new("/up/made/here"), Links::StayInside)
+        root.directory(Path::new("/up/made/here"), Symlinks::InRoot)
             .unwrap();
         assert!(directory.path().join("made/here").is_dir());
     }
@@ -173,17 +172,17 @@ mod tests {
         let (directory, root) = root();
         symlink("/elsewhere", directory.path().join("proc")).unwrap();
         let error = root
-            .directory(Path::new("/proc"), Links::Refused)
+            .directory(Path::new("/proc"), Symlinks::Refuse)
             .unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
     }
 
     #[test]
-    fn a_file_takes_the_place_of_a_link_that_leads_nowhere() {
+    fn a_dangling_link_is_replaced_by_a_file() {
         let (directory, root) = root();
         let link = directory.path().join("resolv.conf");
         symlink("../run/nowhere/resolv.conf", &link).unwrap();
-        root.file(Path::new("/resolv.conf"), Links::StayInside)
+        root.file(Path::new("/resolv.conf"), Symlinks::InRoot)
             .unwrap();
         assert!(link.symlink_metadata().unwrap().is_file());
         assert!(!directory.path().join("run").exists());
@@ -192,13 +191,13 @@ mod tests {
     #[test]
     fn parents_are_made_and_dots_refused() {
         let (directory, root) = root();
-        root.directory(Path::new("/a/b/c"), Links::StayInside)
+        root.directory(Path::new("/a/b/c"), Symlinks::InRoot)
             .unwrap();
-        root.directory(Path::new("/a/b/c"), Links::StayInside)
+        root.directory(Path::new("/a/b/c"), Symlinks::InRoot)
             .unwrap();
         assert!(directory.path().join("a/b/c").is_dir());
         assert!(
-            root.directory(Path::new("/a/../x"), Links::StayInside)
+            root.directory(Path::new("/a/../x"), Symlinks::InRoot)
                 .is_err()
         );
     }
