@@ -7,11 +7,10 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, bail};
-
 use crate::{
-    packages::{self, Package, Purpose},
-    run::{find_program, step},
+    error::{Context, Error, Result},
+    packages::Package,
+    run::{find_program, is_root, step},
 };
 
 /// Asked by packages before they start their services (Debian's policy-rc.d interface).
@@ -19,40 +18,41 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// "Action forbidden by policy".
 const DENY_ALL: &str = "#!/bin/sh\nexit 101\n";
 
-/// Installs what is missing for a purpose; says nothing when nothing is.
-pub(crate) fn install(purpose: Purpose) -> anyhow::Result<()> {
-    let missing = packages::missing(purpose);
+/// Installs these packages; prints nothing where there are none.
+///
+/// # Errors
+/// If they cannot be installed: without root or apt-get, the message is the command to run first.
+pub fn install(missing: &[Package]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    eprintln!("xtask: this needs packages that are not installed:");
-    for package in &missing {
+    eprintln!("xtask: these packages are missing:");
+    for package in missing {
         eprintln!("  {:<18} {}", package.name, package.reason);
     }
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
     if find_program("apt-get").is_none() {
-        bail!(
-            "install by hand what gives {}: there is no apt-get here",
+        return Err(Error::new(format!(
+            "there is no apt-get here: install the equivalents of {} by hand",
             names.join(", ")
-        );
+        )));
     }
-    if !rustix::process::geteuid().is_root() {
-        bail!(
-            "run it as root, or first: apt-get install {}",
+    if !is_root() {
+        return Err(Error::new(format!(
+            "only root can install them; run this as root, or first: apt-get install {}",
             names.join(" ")
-        );
+        )));
     }
-    let policy =
-        Policy::put(Path::new(POLICY)).context("cannot keep services from being started")?;
+    let policy = Policy::put(Path::new(POLICY)).context(|| format!("cannot write {POLICY}"))?;
     step("updating the lists of packages", apt().arg("update"))?;
     step(
-        "installing them",
+        "installing them (apt-get; a minute or more)",
         apt()
             .args(["install", "--yes", "--no-install-recommends"])
             .args(&names),
     )?;
-    policy.lift()?;
-    verify(&missing)
+    policy.remove()?;
+    verify(missing)
 }
 
 fn apt() -> Command {
@@ -64,17 +64,17 @@ fn apt() -> Command {
     command
 }
 
-fn verify(installed: &[Package]) -> anyhow::Result<()> {
+fn verify(installed: &[Package]) -> Result<()> {
     match installed.iter().find(|package| !package.is_there()) {
-        Some(package) => bail!(
-            "{} was installed, but what it is needed for is not there",
+        Some(package) => Err(Error::new(format!(
+            "{} was installed, but its program or file is not there",
             package.name
-        ),
+        ))),
         None => Ok(()),
     }
 }
 
-/// While it stands, packages that are installed start no service. One that stood before stays.
+/// While it exists, packages that are installed start no service. One that existed before stays.
 #[derive(Debug)]
 struct Policy(Option<PathBuf>);
 
@@ -89,10 +89,10 @@ impl Policy {
         Ok(policy)
     }
 
-    fn lift(mut self) -> anyhow::Result<()> {
+    fn remove(mut self) -> Result<()> {
         match self.0.take() {
             Some(path) => {
-                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+                fs::remove_file(&path).context(|| format!("cannot remove {}", path.display()))
             }
             None => Ok(()),
         }
@@ -100,7 +100,7 @@ impl Policy {
 }
 
 impl Drop for Policy {
-    /// When a step failed, that failure is what is told.
+    /// After a failed step: that failure is reported, not this one's.
     fn drop(&mut self) {
         self.0.take().and_then(|path| fs::remove_file(path).ok());
     }
@@ -111,17 +111,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_stands_only_meanwhile_and_a_foreign_one_stays() {
+    fn the_policy_is_removed_and_a_foreign_one_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("policy-rc.d");
         let policy = Policy::put(&path).unwrap();
         assert_eq!(Command::new(&path).status().unwrap().code(), Some(101));
-        policy.lift().unwrap();
+        policy.remove().unwrap();
         assert!(!path.exists());
         drop(Policy::put(&path).unwrap());
         assert!(!path.exists());
         fs::write(&path, "theirs").unwrap();
-        Policy::put(&path).unwrap().lift().unwrap();
+        Policy::put(&path).unwrap().remove().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
     }
 }

@@ -1,291 +1,76 @@
-//! A cluster on this machine, and a service whose processes all answer.
+//! What comes before the demo: everything that could stop it is looked at before the first program is compiled.
 
-use std::{
-    collections::BTreeMap,
-    env,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::{Path, PathBuf},
-    process::ExitStatus,
-    time::{Duration, Instant},
+use std::process::Command;
+
+use xtask::{
+    apt,
+    error::{Error, Result},
+    packages::{Purpose, missing},
+    ports,
+    run::{cargo, is_root, programs, step},
 };
 
-use anyhow::{Context, bail};
-use clap::Args;
-use tokio::{
-    process::{Child, Command},
-    signal::unix::{SignalKind, signal},
-};
+use crate::arguments::Demo;
 
-use crate::{http, leftovers::Traces, run::workspace};
-
-const WORKERS: &str = "3";
-/// As `images/hello/service.toml` has it.
-const PROCESSES: usize = 6;
 const API_PORT: u16 = 7070;
 const BALANCER_PORT: u16 = 8080;
-/// How long the cluster may take to come up, and all processes to answer.
-const PATIENCE: Duration = Duration::from_secs(120);
-const INTERVAL: Duration = Duration::from_millis(200);
+/// What the demo runs: nothing else is built.
+const PROGRAMS: [&str; 7] = [
+    "tucano",
+    "tucano_ctld",
+    "tucano_balancerd",
+    "tucano_agentd",
+    "tucano_oci",
+    "tucano_vhost",
+    "xtask_tasks",
+];
 
-/// Options of `demo`.
-#[derive(Debug, Args)]
-pub(crate) struct Demo {
-    /// End the cluster when all processes have answered, and check that nothing of it remains.
-    #[arg(long)]
-    once: bool,
-    /// Port of the API on the loopback interface [default: 7070].
-    #[arg(long)]
-    api_port: Option<u16>,
-    /// Port of the balancer on the loopback interface [default: 8080].
-    #[arg(long)]
-    balancer_port: Option<u16>,
-}
-
-pub(crate) fn run(demo: &Demo) -> anyhow::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("the demo makes namespaces and cgroups, which only root may: run it with sudo");
+pub(crate) fn run(demo: &Demo) -> Result<()> {
+    eprintln!(
+        "xtask: a cluster on this machine: 1 controller and 3 workers, with images/hello deployed six times\n\
+         xtask: 1/5 checking privileges, ports and packages"
+    );
+    if !is_root() {
+        return Err(Error::new(
+            "the demo makes namespaces and cgroups, which only root may: run it with sudo",
+        ));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(play(demo))
-}
-
-async fn play(demo: &Demo) -> anyhow::Result<()> {
-    let api = address(demo.api_port, API_PORT, "--api-port", demo.once)?;
-    let balancer = address(
+    let api = ports::free(demo.api_port, API_PORT, "--api-port", demo.once)?;
+    let balancer = ports::free(
         demo.balancer_port,
         BALANCER_PORT,
         "--balancer-port",
         demo.once,
     )?;
-    let mut traces = Traces::before(&data_directory(api.port()), [api, balancer])?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut cluster = start(api, balancer)?;
-    let result = tokio::select! {
-        result = show(demo, &mut traces, api, balancer) => result,
-        status = cluster.wait() => return Err(ended(status)),
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
-    };
-    stop(&mut cluster).await?;
-    result?;
-    traces.verify_gone()?;
-    eprintln!("xtask: the cluster has ended, and nothing of it remains");
-    Ok(())
-}
-
-/// Without `--once` it goes on for ever when all is shown.
-async fn show(
-    demo: &Demo,
-    traces: &mut Traces,
-    api: SocketAddr,
-    balancer: SocketAddr,
-) -> anyhow::Result<()> {
-    wait_for_workers(api).await?;
-    traces.note()?;
-    deploy(api).await?;
-    let answers = ask_until_all_answered(balancer).await?;
-    println!(
-        "\nAll {} processes of hello have answered through the balancer:",
-        answers.len()
-    );
-    for (process, answer) in &answers {
-        println!("  {process:<10} {answer}");
-    }
+    apt::install(&missing(Purpose::Run))?;
+    build()?;
+    let mut play = Command::new(programs().join("xtask_tasks"));
+    play.args(["demo", "--api", &api.to_string()]);
+    play.args(["--balancer", &balancer.to_string()]);
     if demo.once {
-        return Ok(());
+        play.arg("--once");
     }
-    println!("{}", guide(api, balancer));
-    std::future::pending().await
+    hand_over(&mut play)
 }
 
-fn address(
-    wanted: Option<u16>,
-    default: u16,
-    flag: &str,
-    may_choose: bool,
-) -> anyhow::Result<SocketAddr> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, wanted.unwrap_or(default)));
-    match TcpListener::bind(address) {
-        Ok(_) => Ok(address),
-        Err(_) if wanted.is_none() && may_choose => {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-            eprintln!("xtask: {address} is in use, so {free} is used");
-            Ok(free)
-        }
-        Err(error) => bail!("cannot listen on {address}: {error}; choose another with {flag}"),
+/// With the features of the whole workspace, so that tests share what is built.
+fn build() -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--locked", "--workspace"]);
+    for program in PROGRAMS {
+        build.args(["--bin", program]);
     }
-}
-
-fn start(api: SocketAddr, balancer: SocketAddr) -> anyhow::Result<Child> {
-    eprintln!("xtask: starting the cluster: tucano dev --workers {WORKERS}");
-    // In a process group of its own: an interrupt from the terminal reaches only this program, which ends it in order.
-    tucano(api)
-        .args([
-            "dev",
-            "--quiet",
-            "--workers",
-            WORKERS,
-            "--balancer",
-            &balancer.to_string(),
-        ])
-        .process_group(0)
-        .spawn()
-        .context("cannot start tucano dev")
-}
-
-async fn stop(cluster: &mut Child) -> anyhow::Result<()> {
-    let pid = cluster
-        .id()
-        .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
-    if let Some(pid) = pid {
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .context("cannot end tucano dev")?;
-    }
-    let status = cluster.wait().await?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(ended(Ok(status)))
-    }
-}
-
-fn ended(status: std::io::Result<ExitStatus>) -> anyhow::Error {
-    match status {
-        Ok(status) => anyhow::anyhow!("tucano dev ended with {status}"),
-        Err(error) => anyhow::Error::new(error).context("tucano dev cannot be waited for"),
-    }
-}
-
-async fn wait_for_workers(api: SocketAddr) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let output = tucano(api)
-            .arg("state")
-            .output()
-            .await
-            .context("cannot run tucano")?;
-        let state: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let alive = state["alive_nodes"].as_array().map_or(0, Vec::len);
-        if alive.to_string() == WORKERS {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            bail!(
-                "{alive} of {WORKERS} workers are alive after {PATIENCE:?}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
-        tokio::time::sleep(INTERVAL).await;
-    }
-}
-
-async fn deploy(api: SocketAddr) -> anyhow::Result<()> {
-    let root = workspace();
-    eprintln!("xtask: tucano deploy images/hello/service.toml");
-    let mut command = tucano(api);
-    command
-        .arg("deploy")
-        .arg(root.join("images/hello/service.toml"));
-    command
-        .arg("--image")
-        .arg(root.join("target/images/hello.tar"));
-    let status = command.status().await.context("cannot run tucano")?;
-    if status.success() {
-        Ok(())
-    } else {
-        bail!("tucano deploy ended with {status}")
-    }
-}
-
-/// Each process's answer, by the process's name.
-async fn ask_until_all_answered(balancer: SocketAddr) -> anyhow::Result<BTreeMap<String, String>> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut answers = BTreeMap::new();
-    while answers.len() < PROCESSES {
-        let (status, body) = http::get(balancer, "hello.localhost", "/")?;
-        let process = body
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("process="));
-        match process {
-            Some(process) if status == 200 => {
-                answers.insert(process.to_owned(), body.trim().to_owned())
-            }
-            _ => bail!("the balancer answered {status}: {}", body.trim()),
-        };
-        if Instant::now() >= deadline {
-            bail!(
-                "only {} of {PROCESSES} processes have answered after {PATIENCE:?}",
-                answers.len()
-            );
-        }
-        tokio::task::yield_now().await;
-    }
-    Ok(answers)
-}
-
-fn guide(api: SocketAddr, balancer: SocketAddr) -> String {
-    let program = program();
-    let program = program
-        .strip_prefix(env::current_dir().unwrap_or_default())
-        .unwrap_or(&program);
-    let mut tucano = program.display().to_string();
-    if api.port() != API_PORT {
-        tucano += &format!(" --api http://{api}");
-    }
-    format!(
-        "\nTry, in another terminal:\n  \
-         curl http://hello.localhost:{}/\n  \
-         {tucano} ps\n  \
-         {tucano} scale hello 2\n  \
-         {tucano} logs -f hello\n  \
-         {tucano} nodes\n  \
-         {tucano} rm hello\n\n\
-         Ctrl-C ends it, and everything in it.",
-        balancer.port()
+    step(
+        "2/5 building the programs (the first time a few minutes; cargo shows how far it is)",
+        &mut build,
     )
 }
 
-fn tucano(api: SocketAddr) -> Command {
-    let mut command = Command::new(program());
-    command
-        .args(["--api", &format!("http://{api}")])
-        .env_remove("TUCANO_TOKEN");
-    command.kill_on_drop(false);
-    command
-}
-
-fn program() -> PathBuf {
-    workspace().join("target/debug/tucano")
-}
-
-/// As `tucano dev` chooses it.
-fn data_directory(api_port: u16) -> PathBuf {
-    let state = env::var_os("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    let state = state.as_deref().unwrap_or(Path::new("/var/lib"));
-    state.join(format!("tucano/dev-{api_port}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_in_use_is_told_or_replaced() {
-        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = taken.local_addr().unwrap().port();
-        let error = address(None, port, "--api-port", false)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("choose another with --api-port"), "{error}");
-        assert!(address(Some(port), 1, "--api-port", true).is_err());
-        assert_ne!(
-            address(None, port, "--api-port", true).unwrap().port(),
-            port
-        );
-    }
+/// Signals of the terminal then reach one program only, which ends the cluster in order.
+fn hand_over(command: &mut Command) -> Result<()> {
+    let error = std::os::unix::process::CommandExt::exec(command);
+    Err(Error::new(format!(
+        "cannot run {}: {error}",
+        command.get_program().display()
+    )))
 }

@@ -1,12 +1,12 @@
-//! What the system must have, and why: the one place that lists packages.
+//! What the system must have, and why: the one place that lists packages. Essential packages of Debian are not listed.
 
 use std::{env::consts::ARCH, path::Path};
 
 use crate::run::find_program;
 
-/// What something is needed for; each includes those before it.
+/// What a package is needed for; each purpose includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Purpose {
+pub enum Purpose {
     /// To compile the workspace and the sample images.
     Build,
     /// To run a cluster.
@@ -19,17 +19,21 @@ pub(crate) enum Purpose {
 
 /// A Debian package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Package {
-    pub(crate) name: &'static str,
-    pub(crate) purpose: Purpose,
-    pub(crate) reason: &'static str,
+pub struct Package {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is needed for.
+    pub purpose: Purpose,
+    /// Why.
+    pub reason: &'static str,
     evidence: Evidence,
 }
 
 /// What shows that a package, or something as good, is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Evidence {
-    Program(&'static str),
+    /// The first of these programs; the others come with it.
+    Programs(&'static [&'static str]),
     /// A file in the directory of the architecture's libraries.
     Library(&'static str),
     /// A file or directory.
@@ -37,233 +41,99 @@ enum Evidence {
 }
 
 /// Every package, each with its reason.
-pub(crate) const PACKAGES: [Package; 40] = [
-    program(
-        "gcc",
-        "gcc",
-        Purpose::Build,
-        "links Rust programs, and compiles SQLite, which the controller's store is",
-    ),
-    Package {
-        name: "libc6-dev",
-        purpose: Purpose::Build,
-        reason: "the static C library, for the sample images' programs",
-        evidence: Evidence::Library("libc.a"),
-    },
-    program(
-        "binutils",
-        "strip",
-        Purpose::Build,
-        "packages have programs without symbols",
-    ),
-    program(
-        "iproute2",
-        "ip",
-        Purpose::Run,
-        "virtual hosts' links and addresses",
-    ),
-    program(
-        "nftables",
-        "nft",
-        Purpose::Run,
-        "forwards a node's ports to its processes",
-    ),
-    program(
-        "util-linux",
-        "nsenter",
-        Purpose::Test,
-        "tests look into namespaces",
-    ),
-    program(
-        "strace",
-        "strace",
-        Purpose::Test,
-        "system calls that fail as on other kernels",
-    ),
-    program(
-        "umoci",
-        "umoci",
-        Purpose::Test,
-        "tests deploy images that another tool made",
-    ),
-    program(
-        "skopeo",
-        "skopeo",
-        Purpose::Test,
-        "the same, with its archives",
-    ),
-    program("buildah", "buildah", Purpose::Test, "the same"),
-    program(
-        "podman",
-        "podman",
-        Purpose::Test,
-        "tests run containers by it on this runtime (it brings conmon)",
-    ),
-    program(
-        "docker.io",
-        "dockerd",
-        Purpose::Test,
-        "tests push to the controller's registry by it, and run containers by it and its containerd on this runtime",
-    ),
-    program(
-        "docker-registry",
-        "docker-registry",
-        Purpose::Test,
-        "tests pull from a registry that is not ours",
-    ),
-    program(
-        "openssl",
-        "openssl",
-        Purpose::Test,
-        "makes that registry's certificate",
-    ),
-    program(
-        "runc",
-        "runc",
-        Purpose::Test,
-        "tests run bundles that it wrote the configuration of",
-    ),
-    program(
-        "bsdutils",
-        "script",
-        Purpose::Test,
-        "tests give programs a terminal",
-    ),
-    program("curl", "curl", Purpose::Test, "tests deploy by curl alone"),
-    program("jq", "jq", Purpose::Test, "scripts read the API's JSON"),
-    program(
-        "busybox-static",
-        "busybox",
-        Purpose::Test,
-        "a shell for containers of tests",
-    ),
-    program(
-        "user-mode-linux",
-        "linux.uml",
-        Purpose::Test,
-        "tests boot a kernel with cgroup v2 alone",
-    ),
-    program(
-        "iptables",
-        "iptables-legacy",
-        Purpose::Test,
-        "forwards ports where there is no nftables, as in that kernel",
-    ),
-    program(
-        "kmod",
-        "modprobe",
-        Purpose::Test,
-        "that kernel loads its modules",
-    ),
-    program(
-        "qemu-system-x86",
-        "qemu-system-x86_64",
-        Purpose::Test,
-        "tests boot a kernel of Debian's, with all that it has",
-    ),
-    program(
-        "e2fsprogs",
-        "mkfs.ext4",
-        Purpose::Test,
-        "that kernel's disk is formatted",
-    ),
-    program(
-        "apparmor",
-        "apparmor_parser",
-        Purpose::Test,
-        "a kernel of the tests confines containers by profiles",
-    ),
-    program(
-        "secilc",
-        "secilc",
-        Purpose::Test,
-        "another one labels them, by a policy of the tests'",
-    ),
-    program(
-        "shellcheck",
-        "shellcheck",
-        Purpose::Test,
-        "tests look through every shell script",
-    ),
-    program("ruby", "ruby", Purpose::Test, "tests read the Vagrantfile"),
-    program(
-        "vagrant",
-        "vagrant",
-        Purpose::Test,
-        "tests validate the Vagrantfile",
-    ),
-    program(
-        "mmdebstrap",
-        "mmdebstrap",
-        Purpose::Test,
-        "tests boot machines with systemd from Debian's packages",
-    ),
-    Package {
-        name: "debian-archive-keyring",
-        purpose: Purpose::Test,
-        reason: "the keys of those packages",
-        evidence: Evidence::File("/usr/share/keyrings/debian-archive-keyring.gpg"),
-    },
-    program(
-        "lintian",
-        "lintian",
-        Purpose::Test,
-        "packages keep to Debian's policy",
-    ),
-    program(
-        "bash",
-        "bash",
-        Purpose::Test,
-        "tests open connections from shells",
-    ),
-    program(
-        "git",
-        "git",
-        Purpose::Test,
-        "cargo deny reads its advisories from a repository",
-    ),
-    program(
-        "ca-certificates",
-        "update-ca-certificates",
-        Purpose::Test,
-        "cargo and git fetch over TLS",
-    ),
-    program(
-        "golang-go",
-        "go",
-        Purpose::Conformance,
-        "the conformance suite is written in Go",
-    ),
-    Package {
-        name: "golang-github-opencontainers-runtime-tools-dev",
-        purpose: Purpose::Conformance,
-        reason: "the suite's libraries, and those that they need",
-        evidence: Evidence::File("/usr/share/gocode/src/github.com/opencontainers/runtime-tools"),
-    },
-    Package {
-        name: "golang-github-google-uuid-dev",
-        purpose: Purpose::Conformance,
-        reason: "the suite names its containers by it",
-        evidence: Evidence::File("/usr/share/gocode/src/github.com/google/uuid"),
-    },
-    program(
-        "crun",
-        "crun",
-        Purpose::Conformance,
-        "the suite runs for it beside ours",
-    ),
-    program(
-        "xz-utils",
-        "xz",
-        Purpose::Conformance,
-        "the suite's source is packed by it",
-    ),
+#[rustfmt::skip]
+pub const PACKAGES: [Package; 41] = [
+    package("gcc", Purpose::Build, Evidence::Programs(&["gcc", "cc"]),
+        "links Rust programs, and compiles the C of SQLite, zstd and ring"),
+    package("libc6-dev", Purpose::Build, Evidence::Library("libc.a"),
+        "the static C library, for the sample images' programs"),
+    package("ca-certificates", Purpose::Build, Evidence::File("/etc/ssl/certs/ca-certificates.crt"),
+        "cargo fetches the dependencies over TLS"),
+    package("iproute2", Purpose::Run, Evidence::Programs(&["ip", "ss"]),
+        "virtual hosts' links and addresses"),
+    package("nftables", Purpose::Run, Evidence::Programs(&["nft"]),
+        "forwards a node's ports to its processes"),
+    package("binutils", Purpose::Test, Evidence::Programs(&["strip", "readelf"]),
+        "packages contain programs without symbols"),
+    package("util-linux", Purpose::Test, Evidence::Programs(&["nsenter", "unshare", "chrt", "ionice"]),
+        "tests look into namespaces"),
+    package("mount", Purpose::Test, Evidence::Programs(&["mount", "umount"]),
+        "tests mount images"),
+    package("strace", Purpose::Test, Evidence::Programs(&["strace"]),
+        "makes system calls fail as they fail on other kernels"),
+    package("umoci", Purpose::Test, Evidence::Programs(&["umoci"]),
+        "makes images that tests deploy"),
+    package("skopeo", Purpose::Test, Evidence::Programs(&["skopeo"]),
+        "copies images that tests deploy"),
+    package("buildah", Purpose::Test, Evidence::Programs(&["buildah"]),
+        "makes images that tests deploy"),
+    package("podman", Purpose::Test, Evidence::Programs(&["podman", "conmon"]),
+        "tests run containers by it on this runtime (it brings conmon)"),
+    package("docker.io", Purpose::Test, Evidence::Programs(&["dockerd", "docker", "ctr"]),
+        "tests push to the controller's registry by it, and run containers by it and its containerd on this runtime"),
+    package("docker-registry", Purpose::Test, Evidence::Programs(&["docker-registry"]),
+        "tests pull from a registry of another make"),
+    package("openssl", Purpose::Test, Evidence::Programs(&["openssl"]),
+        "makes that registry's certificate"),
+    package("runc", Purpose::Test, Evidence::Programs(&["runc"]),
+        "tests run bundles whose configuration it wrote"),
+    package("bsdutils", Purpose::Test, Evidence::Programs(&["script"]),
+        "gives programs a terminal"),
+    package("curl", Purpose::Test, Evidence::Programs(&["curl"]),
+        "tests deploy by curl alone"),
+    package("jq", Purpose::Test, Evidence::Programs(&["jq"]),
+        "scripts read the API's JSON"),
+    package("busybox-static", Purpose::Test, Evidence::Programs(&["busybox"]),
+        "the shell of the tests' containers"),
+    package("user-mode-linux", Purpose::Test, Evidence::Programs(&["linux.uml"]),
+        "tests boot a kernel that has cgroup v2 alone"),
+    package("iptables", Purpose::Test, Evidence::Programs(&["iptables-legacy"]),
+        "forwards ports where there is no nftables, as on that kernel"),
+    package("kmod", Purpose::Test, Evidence::Programs(&["modprobe", "depmod"]),
+        "that kernel loads its modules"),
+    package("qemu-system-x86", Purpose::Test, Evidence::Programs(&["qemu-system-x86_64"]),
+        "tests boot Debian's kernel"),
+    package("e2fsprogs", Purpose::Test, Evidence::Programs(&["mkfs.ext4"]),
+        "that kernel's disk is formatted"),
+    package("apparmor", Purpose::Test, Evidence::Programs(&["apparmor_parser"]),
+        "a kernel of the tests confines containers by profiles"),
+    package("secilc", Purpose::Test, Evidence::Programs(&["secilc"]),
+        "another one labels them, by a policy of the tests'"),
+    package("shellcheck", Purpose::Test, Evidence::Programs(&["shellcheck"]),
+        "checks every shell script"),
+    package("ruby", Purpose::Test, Evidence::Programs(&["ruby"]),
+        "tests read the Vagrantfile"),
+    package("vagrant", Purpose::Test, Evidence::Programs(&["vagrant"]),
+        "tests validate the Vagrantfile"),
+    package("mmdebstrap", Purpose::Test, Evidence::Programs(&["mmdebstrap"]),
+        "tests boot machines with systemd from Debian's packages"),
+    package("debian-archive-keyring", Purpose::Test, Evidence::File("/usr/share/keyrings/debian-archive-keyring.gpg"),
+        "the keys of those packages"),
+    package("lintian", Purpose::Test, Evidence::Programs(&["lintian"]),
+        "packages keep to Debian's policy"),
+    package("bash", Purpose::Test, Evidence::Programs(&["bash"]),
+        "tests open connections from shells"),
+    package("git", Purpose::Test, Evidence::Programs(&["git"]),
+        "cargo deny reads its advisories from a repository"),
+    package("golang-go", Purpose::Conformance, Evidence::Programs(&["go"]),
+        "the conformance suite is written in Go"),
+    package("golang-github-opencontainers-runtime-tools-dev", Purpose::Conformance, Evidence::File("/usr/share/gocode/src/github.com/opencontainers/runtime-tools"),
+        "the suite's libraries, and those that they need"),
+    package("golang-github-google-uuid-dev", Purpose::Conformance, Evidence::File("/usr/share/gocode/src/github.com/google/uuid"),
+        "the suite names its containers by it"),
+    package("crun", Purpose::Conformance, Evidence::Programs(&["crun"]),
+        "the suite runs for it beside ours"),
+    package("xz-utils", Purpose::Conformance, Evidence::Programs(&["xz"]),
+        "the suite's source is packed by it"),
 ];
 
 impl Package {
-    pub(crate) fn is_there(&self) -> bool {
+    /// Whether it, or something as good, is installed.
+    pub fn is_there(&self) -> bool {
         match self.evidence {
-            Evidence::Program(name) => find_program(name).is_some(),
+            Evidence::Programs(programs) => programs
+                .first()
+                .is_some_and(|name| find_program(name).is_some()),
             Evidence::File(path) => Path::new(path).exists(),
             Evidence::Library(name) => {
                 let of_architecture = format!("/usr/lib/{ARCH}-linux-gnu");
@@ -273,28 +143,38 @@ impl Package {
             }
         }
     }
+
+    /// Whether it brings this program.
+    pub fn brings(&self, program: &str) -> bool {
+        matches!(self.evidence, Evidence::Programs(programs) if programs.contains(&program))
+    }
 }
 
-/// What is not there of what a purpose needs.
-pub(crate) fn missing(purpose: Purpose) -> Vec<Package> {
-    let needed = PACKAGES.iter().filter(|package| package.purpose <= purpose);
+/// The packages of a purpose that are not there.
+pub fn missing(purpose: Purpose) -> Vec<Package> {
+    missing_of(|package| package.purpose <= purpose)
+}
+
+/// The packages that are not there of those that `is_needed` selects.
+pub fn missing_of(is_needed: impl Fn(&Package) -> bool) -> Vec<Package> {
+    let needed = PACKAGES.iter().filter(|package| is_needed(package));
     needed
         .filter(|package| !package.is_there())
         .copied()
         .collect()
 }
 
-const fn program(
+const fn package(
     name: &'static str,
-    program: &'static str,
     purpose: Purpose,
+    evidence: Evidence,
     reason: &'static str,
 ) -> Package {
     Package {
         name,
         purpose,
         reason,
-        evidence: Evidence::Program(program),
+        evidence,
     }
 }
 
@@ -303,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_package_is_listed_once_and_for_a_reason() {
+    fn each_package_is_listed_once_with_a_reason() {
         let mut names: Vec<_> = PACKAGES.iter().map(|package| package.name).collect();
         names.sort_unstable();
         names.dedup();
@@ -312,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_purpose_includes_what_those_before_it_need() {
+    fn a_purpose_includes_the_ones_before_it() {
         let count = |purpose| {
             PACKAGES
                 .iter()
@@ -327,8 +207,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_found() {
-        assert!(program("sh", "sh", Purpose::Run, "").is_there());
-        assert!(!program("x", "no-such-program", Purpose::Run, "").is_there());
+    fn an_installed_program_is_found() {
+        let needs = |program| {
+            package(
+                "x",
+                Purpose::Run,
+                Evidence::Programs(program),
+                "for the test",
+            )
+        };
+        assert!(needs(&["sh"]).is_there());
+        assert!(!needs(&["no-such-program"]).is_there());
+        assert!(needs(&["sh", "ls"]).brings("ls"));
     }
 }

@@ -1,50 +1,100 @@
 //! Running programs, and saying which.
 
 use std::{
-    env,
+    env, fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, bail};
+use crate::error::{Context, Error, Result};
 
 /// The workspace's root directory.
-pub(crate) fn workspace() -> PathBuf {
+pub fn workspace() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().unwrap_or(own).to_owned()
 }
 
+/// Where cargo puts programs of the `dev` profile: this one is there too.
+pub fn programs() -> PathBuf {
+    let own = env::current_exe().unwrap_or_default();
+    let directory = own.parent().unwrap_or(Path::new("")).to_owned();
+    match directory.file_name() {
+        Some(name) if name == "deps" => directory.parent().unwrap_or(&directory).to_owned(),
+        Some(_) => directory,
+        None => workspace().join("target/debug"),
+    }
+}
+
 /// Cargo itself, in the workspace.
-pub(crate) fn cargo() -> Command {
+pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
+    forget_own_package(&mut command);
     command
 }
 
-/// Says what is done, does it, and fails as it fails.
-pub(crate) fn step(what: &str, command: &mut Command) -> anyhow::Result<()> {
+/// Removes what cargo tells a program that it runs about that program's package: ring's build script, for one, reads it too, and
+/// would be run again whenever `cargo build` and `cargo xtask` alternate.
+fn forget_own_package(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(is_about_own_package) {
+            command.env_remove(name);
+        }
+    }
+}
+
+fn is_about_own_package(variable: &str) -> bool {
+    [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+    ]
+    .iter()
+    .any(|prefix| variable.starts_with(prefix))
+}
+
+/// Prints what is done, does it, and fails if it fails.
+///
+/// # Errors
+/// If the program cannot be run, or does not end well.
+pub fn step(what: &str, command: &mut Command) -> Result<()> {
     eprintln!("xtask: {what}");
     let program = command.get_program().display().to_string();
     let status = command
         .status()
-        .with_context(|| format!("cannot run {program}"))?;
+        .context(|| format!("cannot run {program}"))?;
     if status.success() {
         return Ok(());
     }
-    bail!("{what} failed: {program} ended with {status}");
+    Err(Error::new(format!(
+        "{what} failed: {program} ended with {status}"
+    )))
+}
+
+/// Whether this program runs as root.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
 /// A program that cargo installs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tool {
-    pub(crate) name: &'static str,
-    /// The one that is installed where there is none.
-    pub(crate) version: &'static str,
+pub struct Tool {
+    /// Of the crate and of the program.
+    pub name: &'static str,
+    /// The version to install where the machine has none.
+    pub version: &'static str,
+    /// More arguments for `cargo install`.
+    pub arguments: &'static [&'static str],
 }
 
 impl Tool {
     /// The system's, or one of the workspace's own.
-    pub(crate) fn find_or_install(self) -> anyhow::Result<PathBuf> {
+    ///
+    /// # Errors
+    /// If cargo cannot install it.
+    pub fn find_or_install(self) -> Result<PathBuf> {
         let tools = workspace().join("target/tools");
         let own = tools.join("bin").join(self.name);
         if let Some(program) =
@@ -55,6 +105,7 @@ impl Tool {
         let mut install = cargo();
         install
             .args(["install", self.name, "--locked"])
+            .args(self.arguments)
             .args(["--version", self.version, "--root"])
             .arg(&tools);
         let what = format!("installing {} into target/tools", self.name);
@@ -64,11 +115,43 @@ impl Tool {
 }
 
 /// Where a program of the PATH, or of the system's usual directories, is.
-pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     let directories = env::split_paths(&path).chain(system);
     directories
         .map(|directory| directory.join(name))
         .find(|program| program.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_not_told_of_this_package() {
+        assert!(is_about_own_package("CARGO_PKG_NAME"));
+        assert!(is_about_own_package("CARGO_MANIFEST_DIR"));
+        assert!(!is_about_own_package("CARGO_HOME"));
+        assert!(!is_about_own_package("CARGO_TARGET_DIR"));
+        let cargo = cargo();
+        let removed: Vec<_> = cargo
+            .get_envs()
+            .filter(|(_, value)| value.is_none())
+            .filter_map(|(name, _)| name.to_str())
+            .collect();
+        assert!(removed.contains(&"CARGO_PKG_NAME"), "{removed:?}");
+        assert!(removed.contains(&"CARGO_MANIFEST_DIR"), "{removed:?}");
+    }
+
+    #[test]
+    fn a_failed_step_names_the_program() {
+        let error = step("trying", &mut Command::new("false")).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("trying failed: false ended with"),
+            "{error}"
+        );
+    }
 }

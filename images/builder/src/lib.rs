@@ -41,12 +41,20 @@ pub const SAMPLES: [&str; 6] = [
 /// # Errors
 /// If cargo fails, or a file cannot be written.
 pub fn build_all(workspace_root: &Path, out: &Path) -> Result<Vec<PathBuf>> {
-    let programs = build_programs(workspace_root)?;
+    build(workspace_root, out, &SAMPLES)
+}
+
+/// The same for some of the sample services.
+///
+/// # Errors
+/// If cargo fails, or a file cannot be written.
+pub fn build(workspace_root: &Path, out: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
+    let programs = programs::build(workspace_root, names)?;
     let write = |name: &&str| {
         let layout = sample::image(name, &programs.join(name))?;
         write_layout(&layout, out, name)
     };
-    SAMPLES.iter().map(write).collect()
+    names.iter().map(write).collect()
 }
 
 /// Writes an image as `<out>/<name>/` and `<out>/<name>.tar`; what is there already and the same stays

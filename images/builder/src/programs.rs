@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::SAMPLES;
+
 const PACKAGE: &str = "tucano_image_programs";
 const PROFILE: &str = "image";
 
@@ -18,12 +20,17 @@ const PROFILE: &str = "image";
 /// # Errors
 /// If rustc or cargo is missing or fails: cargo's own message is on stderr.
 pub fn build_programs(workspace_root: &Path) -> Result<PathBuf> {
+    build(workspace_root, &SAMPLES)
+}
+
+/// The same for some of the programs.
+pub(crate) fn build(workspace_root: &Path, names: &[&str]) -> Result<PathBuf> {
     let root = workspace_root
         .canonicalize()
         .with_context(|| format!("no workspace at {}", workspace_root.display()))?;
     let target = host_triple()?;
     let target_dir = root.join("target/images-build");
-    let build = |offline: bool| cargo_build(&root, &target, &target_dir, offline);
+    let build = |offline: bool| cargo_build(&root, &target, &target_dir, names, offline);
     // Only dependencies that are not in the local cache justify going online.
     if !build(true)? && !build(false)? {
         bail!("cargo could not build {PACKAGE}; its message is above");
@@ -31,17 +38,32 @@ pub fn build_programs(workspace_root: &Path) -> Result<PathBuf> {
     Ok(target_dir.join(target).join(PROFILE))
 }
 
-fn cargo_build(root: &Path, target: &str, target_dir: &Path, offline: bool) -> Result<bool> {
+fn cargo_build(
+    root: &Path,
+    target: &str,
+    target_dir: &Path,
+    names: &[&str],
+    offline: bool,
+) -> Result<bool> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(root)
-        .args(["build", "--quiet", "--package", PACKAGE, "--bins"])
+        .args(["build", "--quiet", "--package", PACKAGE])
+        .args(names.iter().flat_map(|name| ["--bin", name]))
         .args(["--profile", PROFILE, "--target", target])
         .arg("--target-dir")
         .arg(target_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(root))
         .env_remove("RUSTFLAGS")
         .stdin(Stdio::null());
+    // What cargo tells a program that it runs about that program's package is not for build scripts of others.
+    for (name, _) in env::vars_os() {
+        let is_about_caller =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(is_about_caller) {
+            cargo.env_remove(name);
+        }
+    }
     if offline {
         cargo.arg("--offline");
     }

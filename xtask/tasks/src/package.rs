@@ -10,12 +10,13 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use crate::run::{Tool, cargo, step, workspace};
+use xtask::run::{Tool, cargo, programs, step, workspace};
 
 /// What makes packages of the programs.
 const CARGO_DEB: Tool = Tool {
     name: "cargo-deb",
     version: "3.8.0",
+    arguments: &[],
 };
 
 /// The programs that are in packages.
@@ -42,15 +43,6 @@ pub(crate) struct Options {
     /// Cargo's profile: `dev` is quickly built, for tests.
     #[arg(long, default_value = "release")]
     pub(crate) profile: String,
-}
-
-impl Options {
-    /// For tests: built of what they have built anyway.
-    pub(crate) fn quick() -> Self {
-        Self {
-            profile: "dev".to_owned(),
-        }
-    }
 }
 
 /// Builds the packages into `target/packages/<profile>`, from where it is told of each.
@@ -118,7 +110,7 @@ fn build_runtime(profile: &str) -> anyhow::Result<Option<PathBuf>> {
     build.args(["--bin", RUNTIME, "--target", &target]);
     build.args(["--package", "tucano_oci_runtime"]);
     step(&format!("building {RUNTIME} with musl"), &mut build)?;
-    let directory = workspace().join("target").join(target);
+    let directory = programs().with_file_name(target);
     Ok(Some(directory.join(directory_of(profile)).join(RUNTIME)))
 }
 
@@ -143,7 +135,7 @@ fn static_build(profile: &str) -> Command {
 
 /// Where cargo puts the programs of a profile.
 fn built(profile: &str) -> PathBuf {
-    workspace().join("target").join(directory_of(profile))
+    programs().with_file_name(directory_of(profile))
 }
 
 fn directory_of(profile: &str) -> &str {
@@ -188,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_profiles_programs_are_where_cargo_puts_them() {
-        assert!(built("dev").ends_with("target/debug"));
-        assert!(built("release").ends_with("target/release"));
+        assert!(built("dev").ends_with("debug"));
+        assert!(built("release").ends_with("release"));
     }
 }

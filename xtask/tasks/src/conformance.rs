@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use self::{suite::Suite, tap::Outcome};
-use crate::run::{cargo, find_program, step, workspace};
+use xtask::run::{cargo, find_program, programs, step, workspace};
 
 /// Name of this project's runtime in the report.
 const OURS: &str = "tucano_oci";
@@ -47,7 +47,7 @@ pub(crate) fn run(wanted: &Conformance) -> anyhow::Result<()> {
     } else {
         wanted.tests.clone()
     };
-    let ours = workspace().join("target/debug/tucano_oci");
+    let ours = programs().join("tucano_oci");
     let mut runtimes = vec![(OURS.to_owned(), ours)];
     for name in &wanted.beside {
         runtimes.push(runtime(name)?);

@@ -8,12 +8,13 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::run::{Tool, step, workspace};
+use xtask::run::{Tool, step, workspace};
 
 /// What checks them.
 const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     version: "0.20.2",
+    arguments: &[],
 };
 /// Where cargo-deny looks for the advisories.
 const DATABASE_URL: &str = "https://github.com/RustSec/advisory-db";
