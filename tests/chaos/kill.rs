@@ -55,7 +55,7 @@ fn the_controller_dies_and_nothing_acknowledged_is_lost_nor_a_request() {
         return;
     }
     let (mut cluster, load) = under_load();
-    let (before, balancer) = (started(&cluster), cluster.balancer_pid());
+    let (before, balancer) = (started(&cluster), cluster.balancer());
     // Acknowledged, and killed at once.
     let second = HELLO
         .replace("\"hello\"", "\"second\"")
@@ -68,7 +68,7 @@ fn the_controller_dies_and_nothing_acknowledged_is_lost_nor_a_request() {
     cluster.wait_for_alive(3);
     cluster.wait_for_healthy("second", 3);
     assert_eq!(started(&cluster), before, "no container was restarted");
-    assert_eq!(cluster.balancer_pid(), balancer, "the balancer was adopted");
+    assert_eq!(cluster.balancer(), balancer, "the balancer was adopted");
     cluster.wait("the balancer to know the second service", || {
         cluster
             .request("second", "/")
@@ -86,11 +86,11 @@ fn the_balancer_dies_and_is_there_again() {
         return;
     }
     let (cluster, load) = under_load();
-    let before = cluster.balancer_pid();
+    let before = cluster.balancer();
     cluster.kill_balancer();
     cluster.wait("another balancer", || {
         cluster
-            .balancer_pid()
+            .balancer()
             .filter(|pid| Some(pid) != before.as_ref())
     });
     goes_on(&cluster, &load);
@@ -139,16 +139,9 @@ fn a_process_dies_and_is_started_again_without_a_failing_request() {
         return;
     }
     let (cluster, load) = under_load();
-    let line = cluster.output_on(0, "ps", &["ax", "-o", "pid,args"]);
-    let pid = line
-        .lines()
-        .find(|line| line.ends_with(" /hello"))
-        .expect("one runs")
-        .split_whitespace()
-        .next()
-        .unwrap()
-        .to_owned();
-    cluster.output_on(0, "kill", &["-KILL", &pid]);
+    let running = cluster.running_on(0);
+    let hello = running.iter().find(|process| process.arguments == "/hello");
+    hello.expect("one runs").kill();
     cluster.wait("the restart", || {
         cluster
             .processes("hello")

@@ -71,16 +71,7 @@ fn a_worker_cut_off_is_replaced_without_failing_requests_and_comes_back_without_
         let counts: Vec<usize> = cluster.placement("hello").into_values().collect();
         (counts == [2, 2, 2] && cluster.processes("hello").len() == 6).then_some(())
     });
-    let running: usize = (0..3)
-        .map(|index| {
-            cluster
-                .output_on(index, "ps", &["ax", "-o", "args"])
-                .lines()
-                .filter(|line| *line == "/hello")
-                .count()
-        })
-        .sum();
-    assert_eq!(running, 6, "each process runs once");
+    assert_eq!(cluster.count_running("/hello"), 6, "each process runs once");
     assert_eq!(alerted(&cluster, AlertKind::NodeMissing, "w1"), 1);
     assert_eq!(alerted(&cluster, AlertKind::NodeBack, "w1"), 1);
 }

@@ -67,25 +67,13 @@ fn wait_within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool 
     })
 }
 
-fn running(cluster: &Cluster) -> usize {
-    let lines = |index| cluster.output_on(index, "ps", &["ax", "-o", "args"]);
-    (0..WORKERS)
-        .map(|index| {
-            lines(index)
-                .lines()
-                .filter(|line| *line == "/hello")
-                .count()
-        })
-        .sum()
-}
-
 /// After a last deploy exactly its processes run; after its removal nothing is left anywhere.
 fn ends_well(cluster: &Cluster) {
     cluster.wait_for_alive(WORKERS);
     cluster.deploy_healthy(&hello(6, 1000), &images::sample("hello"));
     cluster.wait_for_healthy("hello", 6);
     cluster.wait("each process to run once", || {
-        (running(cluster) == 6).then_some(())
+        (cluster.count_running("/hello") == 6).then_some(())
     });
     assert_eq!(cluster.answering("hello", 60).len(), 6);
     let answer = cluster.curl(&["-X", "DELETE"], "/v1/services/hello?wait=true");

@@ -32,9 +32,10 @@ start_agent() {
 }
 
 # The node's address.
-ip link add dummy0 type dummy
-ip address add 10.77.0.2/24 dev dummy0
-ip link set dummy0 up
+# Of a name of its own: the kernel makes a dummy0 when it loads the module, unless the machine's modprobe.d says otherwise.
+ip link add node0 type dummy
+ip address add 10.77.0.2/24 dev node0
+ip link set node0 up
 
 cat >/tmp/ctl.toml <<END
 data_dir = "/var/lib/ctl"

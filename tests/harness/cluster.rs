@@ -20,7 +20,10 @@ use tucano_api::{
 use tucano_testkit::{programs, wait_for};
 use tucano_vhost::{Host, HostOptions, Network, NetworkOptions};
 
-use crate::user::{Alerts, Answer, User, answer};
+use crate::{
+    processes::{self, Process},
+    user::{Alerts, Answer, User, answer},
+};
 
 /// The sysadmin's token in every test cluster.
 pub const TOKEN: &str = "the-token-of-a-test-cluster";
@@ -355,28 +358,34 @@ impl Cluster {
     /// # Panics
     /// If none runs.
     pub fn kill_balancer(&self) {
-        let pid = self.balancer_pid().expect("a balancer runs");
-        let status = self
-            .on_ctl("kill")
-            .args(["-KILL", &pid])
-            .status()
-            .expect("kill");
-        assert!(status.success(), "kill -9 of the balancer, pid {pid}");
+        self.balancer().expect("a balancer runs").kill();
     }
 
-    /// The balancer's pid on its host.
-    pub fn balancer_pid(&self) -> Option<String> {
-        let pid = fs::read_to_string(self.path("ctl/balancer.lock"))
-            .ok()?
-            .trim()
-            .to_owned();
-        let alive = self
-            .on_ctl("kill")
-            .args(["-0", &pid])
-            .stderr(Stdio::null())
-            .status()
-            .ok()?;
-        alive.success().then_some(pid)
+    /// The balancer that holds the lock of its host, if it lives.
+    pub fn balancer(&self) -> Option<Process> {
+        let lock = fs::read_to_string(self.path("ctl/balancer.lock")).ok()?;
+        let pid: i32 = lock.trim().parse().ok()?;
+        let on_host = processes::of_host(self.ctl.pid().ok()?);
+        on_host
+            .into_iter()
+            .find(|process| process.pid_on_host == pid && !process.arguments.is_empty())
+    }
+
+    /// The processes of worker `index` (from 0), those of its containers too.
+    ///
+    /// # Panics
+    /// If the worker is down.
+    pub fn running_on(&self, index: usize) -> Vec<Process> {
+        processes::of_host(self.workers[index].pid().expect("the worker is up"))
+    }
+
+    /// How many processes with this command line run on all workers.
+    pub fn count_running(&self, arguments: &str) -> usize {
+        let of_worker = |index| {
+            let running = self.running_on(index).into_iter();
+            running.filter(|it| it.arguments == arguments).count()
+        };
+        (0..self.workers.len()).map(of_worker).sum()
     }
 
     /// Power cut on a worker: everything on it dies at once.

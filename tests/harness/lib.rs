@@ -4,11 +4,12 @@
 //! - [`user`]: sends requests and load, takes alerts.
 //! - [`images`]: OCI archives, of the sample services and as other people's tools make them.
 //! - [`machines`]: machines with a kernel and systemd of their own.
-//! - [`traces`]: what is left on a node.
+//! - [`processes`]: what runs on a host; [`traces`]: what is left on a node.
 
 pub mod cluster;
 pub mod images;
 pub mod machines;
+pub mod processes;
 pub mod traces;
 pub mod user;
 

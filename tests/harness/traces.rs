@@ -34,12 +34,11 @@ pub fn on_worker(cluster: &Cluster, index: usize) -> Vec<String> {
     );
     let mounts = cluster.output_on(index, "cat", &["/proc/self/mounts"]);
     note("mount", lines_with(&mounts, &["overlay", "/netns/"]));
+    let running = cluster.running_on(index).into_iter();
+    let running: Vec<String> = running.map(|process| process.arguments).collect();
     note(
         "process",
-        lines_with(
-            &cluster.output_on(index, "ps", &["ax", "-o", "args"]),
-            &["tucano_oci", "/hello"],
-        ),
+        lines_with(&running.join("\n"), &["tucano_oci", "/hello"]),
     );
     traces
 }

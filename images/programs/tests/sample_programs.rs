@@ -8,6 +8,8 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A running program, ended when the test ends.
 struct Sample {
     child: Child,
@@ -63,14 +65,8 @@ impl Sample {
     }
 
     fn terminate(&mut self) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let pid = i32::try_from(self.child.id()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
     }
 
     fn ended(&mut self) -> ExitStatus {

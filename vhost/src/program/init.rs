@@ -17,6 +17,10 @@ use nix::{
 };
 use tucano_vhost::settings::{READY, Settings};
 
+/// What to do where the kernel says EINVAL: `/` is then a plain directory, as in a chroot.
+const PRIVATE_MOUNTS: &str = "cannot make the mounts of / private; a root directory that is no mount point, as in a chroot, \
+    has to be one: mount --rbind it onto itself and use pivot_root, or run this outside of the chroot";
+
 /// `init <settings>`.
 pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     // If the parent dies alone, nobody would wait for this host any more.
@@ -44,8 +48,7 @@ pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
 fn furnish(settings: &Settings) -> anyhow::Result<()> {
     sethostname(&settings.name).context("cannot set the host name")?;
     let propagation = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, propagation, None::<&str>)
-        .context("cannot make mounts private")?;
+    mount(None::<&str>, "/", None::<&str>, propagation, None::<&str>).context(PRIVATE_MOUNTS)?;
     mount_new("proc", "/proc", None)?;
     mount_sys(&settings.directory)?;
     mount_new("tmpfs", "/run", Some("mode=755,size=64m"))?;

@@ -83,21 +83,36 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         self.podman(&["rm", "--all", "--force", "--time", "0"]);
-        // Podman leaves the parent and the cgroup of its monitors, the last of which may still be exiting.
+        // Podman leaves the parent and the cgroup of its monitors, the last of which may still be exiting. Only this test's
+        // own parent is looked at: its name is unique.
         let parent = self.cgroup_parent();
-        wait_until("podman's cgroups to be empty", TIMEOUT, || {
+        let hierarchies = || {
             fs::read_dir("/sys/fs/cgroup")
                 .into_iter()
                 .flatten()
                 .flatten()
-                .map(|hierarchy| hierarchy.path().join(parent.trim_start_matches('/')))
-                .all(|place| is_removed(&place.join("conmon")) && is_removed(&place))
-        });
+        };
+        let own = || {
+            hierarchies()
+                .map(|hierarchy| hierarchy.path())
+                .chain(["/sys/fs/cgroup".into()])
+                .map(|hierarchy| hierarchy.join(parent.trim_start_matches('/')))
+        };
+        wait_until(
+            &format!("the cgroup {parent} of podman's containers to be empty"),
+            TIMEOUT,
+            || own().all(|place| is_removed(&place)),
+        );
     }
 }
 
-fn is_removed(directory: &Path) -> bool {
-    fs::remove_dir(directory).is_ok() || !directory.exists()
+/// Removes a cgroup with those below it.
+fn is_removed(cgroup: &Path) -> bool {
+    let below = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        is_removed(&entry.path());
+    }
+    fs::remove_dir(cgroup).is_ok() || !cgroup.exists()
 }
 
 #[test]
