@@ -55,7 +55,7 @@ fn the_controller_dies_and_nothing_acknowledged_is_lost_nor_a_request() {
         return;
     }
     let (mut cluster, load) = under_load();
-    let (before, balancer) = (started(&cluster), cluster.balancer());
+    let (before, balancer) = (started(&cluster), cluster.balancer_process());
     // Acknowledged, and killed at once.
     let second = HELLO
         .replace("\"hello\"", "\"second\"")
@@ -68,7 +68,11 @@ fn the_controller_dies_and_nothing_acknowledged_is_lost_nor_a_request() {
     cluster.wait_for_alive(3);
     cluster.wait_for_healthy("second", 3);
     assert_eq!(started(&cluster), before, "no container was restarted");
-    assert_eq!(cluster.balancer(), balancer, "the balancer was adopted");
+    assert_eq!(
+        cluster.balancer_process(),
+        balancer,
+        "the balancer was adopted"
+    );
     cluster.wait("the balancer to know the second service", || {
         cluster
             .request("second", "/")
@@ -86,11 +90,11 @@ fn the_balancer_dies_and_is_there_again() {
         return;
     }
     let (cluster, load) = under_load();
-    let before = cluster.balancer();
+    let before = cluster.balancer_process();
     cluster.kill_balancer();
     cluster.wait("another balancer", || {
         cluster
-            .balancer()
+            .balancer_process()
             .filter(|pid| Some(pid) != before.as_ref())
     });
     goes_on(&cluster, &load);

@@ -358,11 +358,11 @@ impl Cluster {
     /// # Panics
     /// If none runs.
     pub fn kill_balancer(&self) {
-        self.balancer().expect("a balancer runs").kill();
+        self.balancer_process().expect("a balancer runs").kill();
     }
 
     /// The balancer that holds the lock of its host, if it lives.
-    pub fn balancer(&self) -> Option<Process> {
+    pub fn balancer_process(&self) -> Option<Process> {
         let lock = fs::read_to_string(self.path("ctl/balancer.lock")).ok()?;
         let pid: i32 = lock.trim().parse().ok()?;
         let on_host = processes::of_host(self.ctl.pid().ok()?);

@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use self::{suite::Suite, tap::Outcome};
-use xtask::run::{cargo, find_program, programs, step, workspace};
+use crate::run::{cargo, find_program, programs, step, workspace};
 
 /// Name of this project's runtime in the report.
 const OURS: &str = "tucano_oci";

@@ -16,7 +16,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use xtask::run::{programs, workspace};
+use crate::run::{programs, workspace};
 
 use crate::{http, leftovers::Traces};
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use xtask::run::{Tool, step, workspace};
+use crate::run::{Tool, step, workspace};
 
 /// What checks them.
 const CARGO_DENY: Tool = Tool {

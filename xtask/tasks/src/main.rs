@@ -10,13 +10,14 @@ mod deny;
 mod http;
 mod leftovers;
 mod package;
+mod run;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use xtask::run::workspace;
+use run::workspace;
 
 /// Tasks of the workspace.
 #[derive(Debug, Parser)]

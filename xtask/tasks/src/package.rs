@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use xtask::run::{Tool, cargo, programs, step, workspace};
+use crate::run::{Tool, cargo, programs, step, workspace};
 
 /// What makes packages of the programs.
 const CARGO_DEB: Tool = Tool {

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use xtask::run::step;
+use crate::run::step;
 
 const SOURCE: &str = "golang-github-opencontainers-runtime-tools";
 /// Releases of Debian to take the source from; the suite is the same on each machine, whatever that runs.
