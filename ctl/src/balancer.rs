@@ -1,11 +1,11 @@
-//! Keeps `tucano_balancerd` running. It is a process of its own, in its own process group, and outlives a
-//! controller that is killed; the next controller finds its lock taken and adopts it.
+//! Supervises `tucano_balancerd`, a process in its own process group. It survives a controller that is
+//! killed; the next controller finds its lock taken and adopts it.
 //!
 //! ```text
-//!           lock free                    lock taken by one with our arguments
+//!           lock free                   lock held by a balancer with the same arguments
 //!   start ────────────► spawn ──► watch ◄────────────────────────────────────── start
 //!                         ▲         │                                             │ other arguments
-//!                         └─────────┘ ends (back-off)          SIGTERM, wait ◄────┘
+//!                         └─────────┘ exit (back-off)          SIGTERM, wait ◄────┘
 //! ```
 
 use std::{
@@ -29,15 +29,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config_mgr::Config;
 
-/// Pause before it is started again: the first, and the longest.
+/// Pause before a restart: the first and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// One that ran for this long did not fail at its start.
-const STEADY: Duration = Duration::from_secs(10);
-/// How long it may take to end before it is left alone (at our end) or killed (to be replaced): a little more than it
-/// gives its requests to finish, so that one with a long tunnel still ends by itself.
-const END: Duration = Duration::from_secs(12);
-/// Pause between two looks at a balancer that is not our child.
-const LOOK: Duration = Duration::from_millis(100);
+/// A balancer that ran for this long resets the back-off.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// How long a balancer may take to exit before it is left alone (when the controller stops) or killed (when it is
+/// replaced). Slightly more than the balancer's own drain timeout.
+const STOP_TIMEOUT: Duration = Duration::from_secs(12);
+/// Interval at which a balancer that is not a child process is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Starts and watches the balancer.
 #[derive(Debug)]
@@ -47,14 +47,14 @@ pub struct Supervisor {
     lock: PathBuf,
 }
 
-/// A balancer that runs.
+/// A running balancer.
 #[derive(Debug)]
 struct Running {
     pid: Pid,
     process: OwnedFd,
 }
 
-/// Why the balancer cannot be started or watched.
+/// Why the balancer cannot be started or supervised.
 #[derive(Debug, thiserror::Error)]
 enum BalancerError {
     #[error("cannot start {}: {source}; install it beside tucano_ctld, or set balancer.program", program.display())]
@@ -63,12 +63,12 @@ enum BalancerError {
     Lock { lock: PathBuf, source: io::Error },
     #[error("cannot watch process {pid}: {source}")]
     Watch { pid: i32, source: io::Error },
-    #[error("the lock {} is held by somebody that is not a balancer of this data directory", .0.display())]
-    Stranger(PathBuf),
+    #[error("the lock {} is held by a process that is not a balancer of this data directory", .0.display())]
+    ForeignLock(PathBuf),
 }
 
 impl Supervisor {
-    /// For the balancer that this configuration describes; `None` if somebody else runs it.
+    /// For the balancer of this configuration; `None` if it is managed elsewhere (`balancer.spawn = false`).
     pub fn new(config: &Config) -> Option<Self> {
         if !config.balancer.spawn {
             return None;
@@ -88,13 +88,17 @@ impl Supervisor {
         }
         arguments.extend(config.balancer.arguments.iter().cloned());
         Some(Self {
-            program: config.balancer.program.clone().unwrap_or_else(beside_us),
+            program: config
+                .balancer
+                .program
+                .clone()
+                .unwrap_or_else(default_program),
             arguments,
             lock,
         })
     }
 
-    /// Keeps it running until `stop`, and ends it then.
+    /// Keeps the balancer running until `stop`, then stops it.
     pub async fn run(self, stop: CancellationToken) {
         let mut pause = BACKOFF.0;
         loop {
@@ -102,11 +106,11 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                result = self.keep() => if let Err(error) = result {
+                result = self.run_once() => if let Err(error) = result {
                     tracing::error!(%error, "no balancer");
                 },
             }
-            if started.elapsed() > STEADY {
+            if started.elapsed() > STABLE_AFTER {
                 pause = BACKOFF.0;
             }
             tokio::select! {
@@ -115,13 +119,13 @@ impl Supervisor {
             }
             pause = (pause * 2).min(BACKOFF.1);
         }
-        if let Err(error) = self.end().await {
-            tracing::error!(%error, "the balancer goes on without a controller");
+        if let Err(error) = self.stop().await {
+            tracing::error!(%error, "cannot stop the balancer");
         }
     }
 
-    /// Adopts or starts one, and watches it until it ends.
-    async fn keep(&self) -> Result<(), BalancerError> {
+    /// Adopts or starts a balancer and watches it until it exits.
+    async fn run_once(&self) -> Result<(), BalancerError> {
         if self.is_locked()? {
             return self.adopt().await;
         }
@@ -129,7 +133,7 @@ impl Supervisor {
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            // A signal to our group, such as Ctrl-C at a terminal, is ours alone.
+            // Signals to the controller's group, such as Ctrl-C, must not reach it.
             .process_group(0)
             .spawn()
             .map_err(|source| BalancerError::Spawn {
@@ -138,46 +142,44 @@ impl Supervisor {
             })?;
         tracing::info!(pid = child.id(), "started the balancer");
         match child.wait().await {
-            Ok(status) => tracing::warn!(%status, "the balancer ended"),
+            Ok(status) => tracing::warn!(%status, "the balancer exited"),
             Err(error) => tracing::error!(%error, "cannot wait for the balancer"),
         }
         Ok(())
     }
 
     async fn adopt(&self) -> Result<(), BalancerError> {
-        let Some((running, arguments)) = self.holder()? else {
-            // It may be about to write its id, or to end.
-            sleep(LOOK).await;
+        let Some((running, arguments)) = self.lock_holder()? else {
+            // It may be about to write its id, or to exit.
+            sleep(CHECK_INTERVAL).await;
             return if self.is_locked()? {
-                Err(BalancerError::Stranger(self.lock.clone()))
+                Err(BalancerError::ForeignLock(self.lock.clone()))
             } else {
                 Ok(())
             };
         };
         let pid = running.pid.as_raw_nonzero();
-        // A program given as a script has its interpreter's arguments before ours.
+        // If the program is a script, its interpreter's arguments come first.
         if arguments.ends_with(&self.arguments) {
             tracing::info!(%pid, "adopted the balancer that runs already");
-            running.ended().await;
-            tracing::warn!(%pid, "the balancer ended");
+            running.wait().await;
+            tracing::warn!(%pid, "the balancer exited");
         } else {
             tracing::info!(%pid, "replacing the balancer: its configuration has changed");
-            running.end().await;
+            running.stop().await;
         }
         Ok(())
     }
 
-    /// Ends whichever balancer has the lock.
-    async fn end(&self) -> Result<(), BalancerError> {
+    /// Stops the balancer that holds the lock.
+    async fn stop(&self) -> Result<(), BalancerError> {
         if !self.is_locked()? {
             return Ok(());
         }
-        if let Some((running, _)) = self.holder()? {
+        if let Some((running, _)) = self.lock_holder()? {
             running.signal(Signal::TERM);
-            if timeout(END, running.ended()).await.is_err() {
-                tracing::warn!(
-                    "the balancer still has requests under way; leaving it to end by itself"
-                );
+            if timeout(STOP_TIMEOUT, running.wait()).await.is_err() {
+                tracing::warn!("the balancer still has requests in flight; it exits when they end");
             }
         }
         Ok(())
@@ -200,9 +202,9 @@ impl Supervisor {
         }
     }
 
-    /// The process that holds the lock, with its arguments; `None` if the id in the file is not (or no more) one of a
-    /// balancer with this lock.
-    fn holder(&self) -> Result<Option<(Running, Vec<String>)>, BalancerError> {
+    /// The process that holds the lock, with its arguments; `None` if the id in the file is not that of a balancer
+    /// with this lock.
+    fn lock_holder(&self) -> Result<Option<(Running, Vec<String>)>, BalancerError> {
         let text = fs::read_to_string(&self.lock).map_err(|source| BalancerError::Lock {
             lock: self.lock.clone(),
             source,
@@ -210,13 +212,13 @@ impl Supervisor {
         let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) else {
             return Ok(None);
         };
-        // First the handle: what is read of the process afterwards is of this one, or of none.
+        // Open the pidfd first: the id cannot be reused for what is read afterwards.
         let Some(running) = Running::open(pid)? else {
             return Ok(None);
         };
         let arguments = arguments_of(pid);
-        let ours = self.lock.display().to_string();
-        Ok(arguments.contains(&ours).then_some((running, arguments)))
+        let lock = self.lock.display().to_string();
+        Ok(arguments.contains(&lock).then_some((running, arguments)))
     }
 }
 
@@ -234,14 +236,14 @@ impl Running {
         Ok(Some(Self { pid, process }))
     }
 
-    /// Waits for its end. It is not our child: looking is all that can be done without `unsafe`.
-    async fn ended(&self) {
-        while !self.has_ended() {
-            sleep(LOOK).await;
+    /// Waits for its exit by polling: it is not a child process, and waiting on a pidfd needs `unsafe`.
+    async fn wait(&self) {
+        while !self.has_exited() {
+            sleep(CHECK_INTERVAL).await;
         }
     }
 
-    fn has_ended(&self) -> bool {
+    fn has_exited(&self) -> bool {
         let mut end = [PollFd::new(&self.process, PollFlags::IN)];
         let now = Timespec::default();
         poll(&mut end, Some(&now)).is_ok_and(|ready| ready > 0)
@@ -249,21 +251,21 @@ impl Running {
 
     fn signal(&self, signal: Signal) {
         if let Err(error) = pidfd_send_signal(&self.process, signal) {
-            tracing::debug!(%error, "the balancer has ended already");
+            tracing::debug!(%error, "the balancer has exited already");
         }
     }
 
-    /// Ends it, by force if it takes too long.
-    async fn end(&self) {
+    /// Stops it, with SIGKILL after a timeout.
+    async fn stop(&self) {
         self.signal(Signal::TERM);
-        if timeout(END, self.ended()).await.is_err() {
+        if timeout(STOP_TIMEOUT, self.wait()).await.is_err() {
             self.signal(Signal::KILL);
-            self.ended().await;
+            self.wait().await;
         }
     }
 }
 
-/// Arguments of a process, without its program; empty when it is gone.
+/// Arguments of a process, without its program; empty if it is gone.
 fn arguments_of(pid: Pid) -> Vec<String> {
     let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
     let bytes = fs::read(path).unwrap_or_default();
@@ -275,10 +277,11 @@ fn arguments_of(pid: Pid) -> Vec<String> {
         .collect()
 }
 
-/// The balancer that was installed with this controller.
-fn beside_us() -> PathBuf {
-    let us = std::env::current_exe().unwrap_or_default();
-    us.parent()
+/// The balancer installed beside this controller.
+fn default_program() -> PathBuf {
+    let controller = std::env::current_exe().unwrap_or_default();
+    controller
+        .parent()
         .unwrap_or(Path::new(""))
         .join("tucano_balancerd")
 }

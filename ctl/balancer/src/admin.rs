@@ -1,4 +1,4 @@
-//! The admin socket: numbers and a sign of life, for the machine's owner only.
+//! The admin socket: metrics and a health check, for its owner only.
 
 use std::{
     convert::Infallible,
@@ -22,25 +22,25 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{debug, warn};
 
-use crate::{metrics, plane::Plane};
+use crate::{metrics, plane::DataPlane};
 
-/// Why there is no admin socket.
+/// Why the admin socket cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// What an earlier balancer left cannot be removed.
+    /// The socket of an earlier balancer cannot be removed.
     #[error("cannot remove the old admin socket {0}")]
     Remove(PathBuf, #[source] io::Error),
-    /// The socket cannot be made.
+    /// The socket cannot be bound.
     #[error(
         "cannot listen on the admin socket {0}; check that its directory exists and is writable"
     )]
     Bind(PathBuf, #[source] io::Error),
-    /// Its access cannot be limited.
-    #[error("cannot limit access to the admin socket {0}")]
+    /// Its permissions cannot be set.
+    #[error("cannot set the permissions of the admin socket {0}")]
     Protect(PathBuf, #[source] io::Error),
 }
 
-/// Makes the socket, which only its owner may use.
+/// Binds the socket, accessible to its owner only.
 pub fn bind(path: &Path) -> Result<UnixListener, AdminError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -55,8 +55,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, AdminError> {
     Ok(listener)
 }
 
-/// Serves one connection after the other, for ever: there is one who asks.
-pub async fn run(listener: UnixListener, plane: Arc<Plane>) {
+/// Serves one connection after another, forever.
+pub async fn run(listener: UnixListener, plane: Arc<DataPlane>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => serve(stream, &plane).await,
@@ -68,7 +68,7 @@ pub async fn run(listener: UnixListener, plane: Arc<Plane>) {
     }
 }
 
-async fn serve(stream: UnixStream, plane: &Arc<Plane>) {
+async fn serve(stream: UnixStream, plane: &Arc<DataPlane>) {
     let service = service_fn(|request: Request<Incoming>| async move {
         Ok::<_, Infallible>(answer(plane, &request))
     });
@@ -78,22 +78,22 @@ async fn serve(stream: UnixStream, plane: &Arc<Plane>) {
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        debug!(%error, "an admin connection broke");
+        debug!(%error, "an admin connection failed");
     }
 }
 
-fn answer(plane: &Arc<Plane>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(plane: &Arc<DataPlane>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => (StatusCode::OK, "ok\n".to_owned()),
         (&Method::GET, "/metrics") => match metrics::render(plane) {
             Ok(page) => (StatusCode::OK, page),
             Err(_) => {
-                let text = "the metrics cannot be written\n".to_owned();
+                let text = "cannot encode the metrics\n".to_owned();
                 (StatusCode::INTERNAL_SERVER_ERROR, text)
             }
         },
         _ => {
-            let text = "there are GET /metrics and GET /healthz\n".to_owned();
+            let text = "not found; try GET /metrics or GET /healthz\n".to_owned();
             (StatusCode::NOT_FOUND, text)
         }
     };

@@ -1,32 +1,33 @@
 //! Which endpoint takes the next request: smooth weighted round robin.
 //!
-//! Each endpoint earns its weight every turn; the richest one is chosen and pays what all have earned.
-//! So of every `sum(weights)` turns each gets exactly its weight, spread as evenly as may be, and an
-//! endpoint that is left out for a while neither loses nor hoards turns.
+//! At each choice every endpoint's credit grows by its weight; the highest credit is chosen and reduced
+//! by the sum of all weights. Of every `sum(weights)` choices each endpoint gets exactly its weight,
+//! spread as evenly as possible. An endpoint that is excluded for a while neither loses nor accumulates
+//! credit.
 
 use std::sync::{Mutex, PoisonError};
 
-/// The rotation of one service. A turn holds its lock for one pass over the endpoints, never across IO.
+/// The rotation of one service. A choice holds the lock for one pass over the endpoints, never across IO.
 #[derive(Debug, Default)]
 pub struct Rotation {
     credits: Mutex<Vec<i64>>,
 }
 
 impl Rotation {
-    /// A rotation that goes on with these credits, one per endpoint.
+    /// A rotation that continues with these credits, one per endpoint.
     pub fn with_credits(credits: Vec<i64>) -> Self {
         Self {
             credits: Mutex::new(credits),
         }
     }
 
-    /// What each endpoint has earned and not yet spent, to hand on to the next table's rotation.
+    /// Each endpoint's credit, to be carried over to the next table's rotation.
     pub fn credits(&self) -> Vec<i64> {
         self.lock().clone()
     }
 
-    /// The endpoint whose turn it is among those with a weight; `None` if none has one.
-    /// `weights` is asked once per endpoint, in order, and gives `None` for those to leave out.
+    /// The next endpoint; `None` if all are excluded. `weights` yields one item per endpoint, in order:
+    /// `None` excludes it.
     pub fn next(&self, weights: impl Iterator<Item = Option<u32>>) -> Option<usize> {
         let mut credits = self.lock();
         let mut total = 0;
@@ -38,7 +39,7 @@ impl Rotation {
             let Some(weight) = weight else { continue };
             total += i64::from(weight);
             credits[index] += i64::from(weight);
-            // Strictly more: among equals the first one in order goes first.
+            // Strictly greater: the first of equals wins.
             if best.is_none_or(|best| credits[index] > credits[best]) {
                 best = Some(index);
             }
@@ -48,7 +49,7 @@ impl Rotation {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<i64>> {
-        // The numbers are whole between any two statements: a panic elsewhere cannot have spoilt them.
+        // The credits are consistent after every statement, so a poisoned lock is harmless.
         self.credits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,26 +67,26 @@ mod tests {
     }
 
     #[test]
-    fn equal_weights_take_turns_in_order() {
+    fn equal_weights_alternate_in_order() {
         let weights = [Some(1); 3];
         assert_eq!(turns(&Rotation::default(), &weights, 6), [0, 1, 2, 0, 1, 2]);
     }
 
     #[test]
-    fn heavier_ones_come_more_often_but_not_in_a_row() {
+    fn heavier_endpoints_are_interleaved() {
         let weights = [Some(5), Some(1), Some(1)];
         let chosen = turns(&Rotation::default(), &weights, 7);
         assert_eq!(chosen, [0, 0, 1, 0, 2, 0, 0]);
     }
 
     #[test]
-    fn nothing_to_choose_from_is_none() {
+    fn no_candidate_is_none() {
         assert_eq!(Rotation::default().next(std::iter::empty()), None);
         assert_eq!(Rotation::default().next([None, None].into_iter()), None);
     }
 
     #[test]
-    fn the_rotation_goes_on_where_it_was_handed_over() {
+    fn a_rotation_continues_from_carried_credits() {
         let first = Rotation::default();
         let weights = [Some(3), Some(2)];
         let whole = turns(&Rotation::default(), &weights, 10);
@@ -100,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_round_gives_each_exactly_its_weight(weights in weights(), rounds in 1_usize..3) {
+        fn every_round_gives_each_endpoint_its_weight(weights in weights(), rounds in 1_usize..3) {
             let total: u32 = weights.iter().flatten().sum();
             let chosen = turns(&Rotation::default(), &weights, total as usize * rounds);
             for (index, weight) in weights.iter().enumerate() {
@@ -110,7 +111,7 @@ mod tests {
         }
 
         #[test]
-        fn at_no_moment_is_anyone_far_from_its_share(weights in weights()) {
+        fn no_endpoint_is_ever_far_from_its_share(weights in weights()) {
             let total: u32 = weights.iter().flatten().sum();
             let chosen = turns(&Rotation::default(), &weights, total as usize);
             let mut counts = vec![0_i64; weights.len()];

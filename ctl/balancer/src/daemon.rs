@@ -24,17 +24,17 @@ use crate::{
     client::accept::Acceptor,
     follow::{Follower, cache::Cache},
     lock::{Lock, LockError},
-    plane::Plane,
+    plane::DataPlane,
     settings::{Listen, Settings},
 };
 
-/// How often unused connections to processes are looked through.
+/// How often idle pooled connections are reaped.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A balancer with its listeners, ready to run.
 #[derive(Debug)]
 pub struct Balancer {
-    plane: Arc<Plane>,
+    plane: Arc<DataPlane>,
     follower: Follower,
     listeners: Vec<TcpListener>,
     admin: Option<UnixListener>,
@@ -47,19 +47,19 @@ pub enum StartError {
     /// The lock was not taken.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// An address cannot be listened on.
+    /// Listening on an address failed.
     #[error("cannot listen on {0}")]
     Bind(SocketAddr, #[source] io::Error),
-    /// Descriptor 0 is no listening TCP socket.
-    #[error("standard input is no listening TCP socket (--listen stdin)")]
+    /// Descriptor 0 is not a listening TCP socket.
+    #[error("standard input is not a listening TCP socket (--listen stdin)")]
     Stdin(#[source] io::Error),
-    /// The admin socket cannot be made.
+    /// The admin socket cannot be created.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
 }
 
 impl Balancer {
-    /// Takes the lock, listens, and puts the kept routes in force. Needs a tokio runtime around it.
+    /// Takes the lock, listens, and puts the cached routes in force. Must run within a tokio runtime.
     pub async fn build(settings: &Settings) -> Result<Self, StartError> {
         let lock = settings.lock.as_deref().map(Lock::take).transpose()?;
         let mut listeners = Vec::new();
@@ -67,7 +67,7 @@ impl Balancer {
             listeners.push(open(listen).await?);
         }
         let admin = settings.admin.as_deref().map(admin::bind).transpose()?;
-        let plane = Plane::new(settings.limits.clone(), settings.trust_forwarded);
+        let plane = DataPlane::new(settings.limits.clone(), settings.trust_forwarded);
         let plane = Arc::new(plane);
         let cache = settings.routes.as_deref().map(Cache::new);
         let follower = Follower::start(plane.clone(), settings.follow.clone(), cache);
@@ -80,21 +80,21 @@ impl Balancer {
         })
     }
 
-    /// The addresses that are listened on, in the settings' order.
+    /// The listening addresses, in the settings' order.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let listeners = self.listeners.iter();
         listeners.filter_map(|l| l.local_addr().ok()).collect()
     }
 
-    /// What requests share.
-    pub fn plane(&self) -> &Arc<Plane> {
+    /// State shared by all requests.
+    pub fn plane(&self) -> &Arc<DataPlane> {
         &self.plane
     }
 
-    /// Serves until `stop` is cancelled, then lets what is under way end, as long as it may take.
+    /// Serves until `stop` is cancelled, then drains for `--drain-timeout` at most.
     pub async fn run(self, stop: CancellationToken) {
         let plane = self.plane;
-        // Whatever else runs ends when this function does.
+        // Background tasks are aborted when this function returns.
         let _follower = background(self.follower.run());
         let _reaper = background(reap(plane.clone()));
         let _admin = self
@@ -111,7 +111,7 @@ impl Balancer {
     }
 }
 
-/// Raises the number of descriptors to what the system allows: two are needed per request under way.
+/// Raises the limit on open files to the hard limit: each request in flight needs two descriptors.
 pub fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -120,24 +120,24 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-async fn drain(plane: &Plane, acceptor: &Acceptor) {
-    info!("stopping: requests under way may end");
+async fn drain(plane: &DataPlane, acceptor: &Acceptor) {
+    info!("draining");
     let ended = async {
         acceptor.drained().await;
         plane.tunnels.close();
         plane.tunnels.wait().await;
     };
     match timeout(plane.limits.drain_timeout, ended).await {
-        Ok(()) => info!("all requests have ended"),
+        Ok(()) => info!("drained"),
         Err(_) => warn!(
             connections = plane.clients.connections(),
             tunnels = plane.tunnels.len(),
-            "some did not end in time and are cut off"
+            "the drain timeout has passed: closing what is still open"
         ),
     }
 }
 
-async fn reap(plane: Arc<Plane>) {
+async fn reap(plane: Arc<DataPlane>) {
     let mut ticks = interval(REAP_INTERVAL);
     loop {
         ticks.tick().await;
@@ -165,7 +165,7 @@ async fn open(listen: &Listen) -> Result<TcpListener, StartError> {
 fn inherited() -> io::Result<TcpListener> {
     let stdin = io::stdin();
     if !socket_acceptconn(stdin.as_fd())? {
-        return Err(io::Error::other("the socket does not listen"));
+        return Err(io::Error::other("the socket is not listening"));
     }
     let listener = net::TcpListener::from(stdin.as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;

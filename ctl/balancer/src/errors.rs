@@ -1,6 +1,6 @@
-//! Errors as text for the log.
+//! Error chains as text for the log.
 
-/// An error with what caused it, in one line.
+/// An error and its sources, in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! Sending one request until a process answers: choice, connection, waiting for the head, trying again.
+//! Forwards one request until a process answers: choice, connection, response head, retries.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use crate::{
     errors::chain,
-    plane::Plane,
+    plane::DataPlane,
     refusal::Refusal,
     request_body::{BodyFailure, RequestBody, SharedBody},
     table::Service,
@@ -16,50 +16,50 @@ use crate::{
     upstream::{Backend, Connection, connect, health::uptime},
 };
 
-/// A process's response, whose body is still to come over the connection.
+/// A process's response. Its body is still to be read from the connection.
 #[derive(Debug)]
 pub struct Answer {
-    /// The head, and the body to read.
+    /// The head, and the body to be read.
     pub response: Response<Incoming>,
-    /// The connection.
+    /// The connection that carries it.
     pub connection: Connection,
 }
 
-/// One request on its way to a process.
+/// One request that is being forwarded.
 #[derive(Debug)]
 pub struct Forwarder<'a> {
-    plane: &'a Plane,
+    plane: &'a DataPlane,
     service: Arc<Service>,
     target: Target,
     head: request::Parts,
     body: SharedBody,
-    /// Processes that failed this request.
+    /// Processes that have failed this request.
     tried: Vec<Arc<Backend>>,
     sent: usize,
     connect_deadline: Instant,
 }
 
-/// Why an attempt gave no response.
+/// Why an attempt produced no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failure {
-    /// The process has seen none of the request.
+    /// No byte of the request was sent.
     Unsent,
     /// The connection broke.
-    BrokenOff,
-    /// The response is no HTTP, or its head over the limits.
+    ConnectionBroken,
+    /// The response is not valid HTTP, or its head exceeds a limit.
     Invalid,
-    /// The process vanished from the routes.
+    /// The process was removed from the route table.
     Lost,
-    /// It took too long.
+    /// No response head in time.
     TimedOut,
-    /// The client's body did not come to its end.
+    /// The request's body was not received completely.
     Body(BodyFailure),
 }
 
 impl<'a> Forwarder<'a> {
-    /// A request for `service`, with the head that the process is to see.
+    /// A request for `service`, with the head that the process receives.
     pub fn new(
-        plane: &'a Plane,
+        plane: &'a DataPlane,
         service: Arc<Service>,
         target: Target,
         head: request::Parts,
@@ -77,7 +77,7 @@ impl<'a> Forwarder<'a> {
         }
     }
 
-    /// Sends the request to one process after the other until one answers, as far as it may be repeated.
+    /// Sends the request to one process after another until one answers, as long as a retry is permitted.
     pub async fn run(mut self) -> Result<Answer, Refusal> {
         let mut refusal = None;
         loop {
@@ -91,28 +91,27 @@ impl<'a> Forwarder<'a> {
                 }
                 Err(failure) => failure,
             };
-            self.note(failure, &connection);
+            self.record_failure(failure, &connection);
             let why = failure.refusal(&self.service);
             if !self.may_repeat(failure) {
                 return Err(why);
             }
             self.service.stats.retried();
-            self.look_again();
+            self.refresh_service();
             refusal = Some(why);
         }
     }
 
-    /// A connection to the process whose turn it is, or to the next that accepts one. `refusal` is what to
-    /// answer if none is left.
+    /// A connection to the next process in rotation that accepts one. `refusal` is the answer if none does.
     async fn connect(&mut self, refusal: Option<Refusal>) -> Result<Connection, Refusal> {
-        let mut refusal = refusal.unwrap_or_else(|| Refusal::Down(self.service.name.clone()));
+        let mut refusal = refusal.unwrap_or_else(|| Refusal::NoEndpoint(self.service.name.clone()));
         loop {
             let Some(backend) = self.service.choose(uptime(), &self.tried) else {
                 return Err(refusal);
             };
             if backend.is_lost() {
-                // The routes have just changed: the new ones no longer have it.
-                self.look_again();
+                // The route table has just changed and no longer contains it.
+                self.refresh_service();
                 self.tried.push(backend);
                 continue;
             }
@@ -127,20 +126,20 @@ impl<'a> Forwarder<'a> {
             if Instant::now() >= self.connect_deadline {
                 return Err(refusal);
             }
-            self.look_again();
+            self.refresh_service();
         }
     }
 
-    /// None if the process cannot be reached.
+    /// `None` if the process cannot be reached.
     async fn connect_to(&self, backend: &Arc<Backend>) -> Result<Option<Connection>, Refusal> {
         let connected = tokio::select! {
             connected = backend.connect(&self.plane.limits) => connected,
-            () = backend.until_lost() => return Ok(None),
+            () = backend.wait_lost() => return Ok(None),
         };
         let error = match connected {
             Ok(connection) => return Ok(Some(connection)),
             Err(error @ connect::Error::Exhausted(..)) => {
-                warn!(cause = %chain(&error), "at the limit of this machine");
+                warn!(cause = %chain(&error), "out of descriptors, ports or memory");
                 return Err(Refusal::Exhausted);
             }
             Err(error) => error,
@@ -152,7 +151,7 @@ impl<'a> Forwarder<'a> {
         Ok(None)
     }
 
-    /// Sends the request over one connection and waits for the response's head.
+    /// Sends the request over one connection and waits for the response head.
     async fn attempt(
         &mut self,
         connection: &mut Connection,
@@ -169,9 +168,9 @@ impl<'a> Forwarder<'a> {
                     debug!(process = %backend.process, error = %failure.error, "no response");
                     self.classify(&failure.error, failure.unsent)
                 }),
-                () = backend.until_lost() => return Err(Failure::Lost),
+                () = backend.wait_lost() => return Err(Failure::Lost),
                 () = &mut timer => {
-                    // The clock runs while the process is to act, not while the client is.
+                    // The timeout runs only while the process has all it needs to make progress.
                     let begun = match self.body.waits_for_client() {
                         true => Instant::now(),
                         false => self.body.last_progress(),
@@ -199,37 +198,38 @@ impl<'a> Forwarder<'a> {
             Some(failure) => Failure::Body(failure),
             None if unsent => Failure::Unsent,
             None if error.is_parse() => Failure::Invalid,
-            None => Failure::BrokenOff,
+            None => Failure::ConnectionBroken,
         }
     }
 
-    /// Draws conclusions for the next choice.
-    fn note(&mut self, failure: Failure, connection: &Connection) {
+    /// Records a failed attempt for the next choice.
+    fn record_failure(&mut self, failure: Failure, connection: &Connection) {
         let backend = connection.backend();
         if failure == Failure::Unsent {
             self.sent -= 1;
         }
-        if connection.is_reused() && matches!(failure, Failure::Unsent | Failure::BrokenOff) {
-            // The process may just have closed what was unused: it deserves a fresh connection.
+        if connection.is_reused() && matches!(failure, Failure::Unsent | Failure::ConnectionBroken)
+        {
+            // The process may just have closed an idle connection: try it again with a fresh one.
             backend.pool.clear();
         } else {
             self.tried.push(backend.clone());
         }
     }
 
-    /// A request may be repeated if no process can have acted on it, or if acting twice is the same as once
-    /// (RFC 9110, section 9.2.2), and as long as its body can still be sent from the beginning.
+    /// A retry is permitted if no process can have acted on the request, or if the method is idempotent
+    /// (RFC 9110, section 9.2.2), and only while the body can still be sent from its beginning.
     fn may_repeat(&self, failure: Failure) -> bool {
         let harmless = match failure {
             Failure::Unsent => true,
-            Failure::BrokenOff | Failure::Lost => is_idempotent(&self.head.method),
+            Failure::ConnectionBroken | Failure::Lost => is_idempotent(&self.head.method),
             Failure::Invalid | Failure::TimedOut | Failure::Body(_) => false,
         };
-        harmless && self.body.is_whole() && self.sent < self.plane.limits.tries
+        harmless && self.body.is_replayable() && self.sent < self.plane.limits.tries
     }
 
-    /// The routes may have changed meanwhile.
-    fn look_again(&mut self) {
+    /// Looks the service up again: the routes may have changed.
+    fn refresh_service(&mut self) {
         let table = self.plane.table();
         if let Some(service) = table.find(&self.target.host, self.target.path()) {
             self.service = service.clone();
@@ -241,8 +241,8 @@ impl Failure {
     fn refusal(self, service: &Service) -> Refusal {
         let name = service.name.clone();
         match self {
-            Self::Unsent | Self::BrokenOff => Refusal::BrokenOff(name),
-            Self::Invalid => Refusal::Invalid(name),
+            Self::Unsent | Self::ConnectionBroken => Refusal::ConnectionBroken(name),
+            Self::Invalid => Refusal::InvalidResponse(name),
             Self::Lost => Refusal::Lost(name),
             Self::TimedOut => Refusal::TimedOut(name),
             Self::Body(failure) => Refusal::Body(failure),

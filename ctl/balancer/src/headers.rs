@@ -1,4 +1,4 @@
-//! Which headers are passed on, in both directions (RFC 9110, section 7.6; RFC 9112, section 9).
+//! Which headers are forwarded, in both directions (RFC 9110, section 7.6; RFC 9112, section 9).
 
 use std::{fmt::Write, net::IpAddr};
 
@@ -23,7 +23,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Always about one connection only.
+/// Hop-by-hop headers: never forwarded.
 const HOP_BY_HOP: [HeaderName; 7] = [
     CONNECTION,
     KEEP_ALIVE,
@@ -34,39 +34,38 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
 ];
 
-/// A header that must not be passed on, nor the message with it.
+/// A header that makes the whole message unacceptable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadHeader {
-    /// `Connection` holds something else than header names.
+    /// `Connection` is not a list of header names.
     #[error("the Connection header is malformed")]
     Connection,
-    /// `Connection` would have a header removed that says where the message ends or goes.
-    #[error("the Connection header names {0}, which concerns more than one connection")]
+    /// `Connection` names a header that frames or routes the message.
+    #[error("the Connection header names {0}, which is not a hop-by-hop header")]
     ConnectionNames(HeaderName),
-    /// The message's length is stated in two ways, or in an unknown one.
+    /// The message's length is stated twice, or in an unknown way.
     #[error("the message's length is ambiguous")]
     Length,
 }
 
-/// Who a request came from, for `X-Forwarded-*`.
+/// The origin of a request, for `X-Forwarded-*`.
 #[derive(Debug, Clone, Copy)]
 pub struct Forwarded<'a> {
     /// The client's address.
     pub client: IpAddr,
-    /// The host that the client asked for.
+    /// The requested host.
     pub host: &'a HeaderValue,
-    /// Whether what the client says of those before it is believed.
+    /// Whether the client's own `X-Forwarded-*` headers are trusted.
     pub trust: bool,
 }
 
-/// Removes from a request what concerns only the client's connection. Gives the protocol that the client
-/// wants to change to.
+/// Removes a request's hop-by-hop headers. Returns the protocol that the client wants to upgrade to.
 pub fn strip_request(headers: &mut HeaderMap) -> Result<Option<HeaderValue>, BadHeader> {
     let upgrade = headers.get(UPGRADE).cloned();
     let wants_upgrade = connection_lists(headers, "upgrade");
     let takes_trailers = te_lists_trailers(headers);
     strip_hop_by_hop(headers)?;
-    // Its only expectation, 100-continue, is met by the balancer when the process reads the body.
+    // The balancer itself meets 100-continue, the only supported expectation, when the process reads the body.
     headers.remove(EXPECT);
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -74,16 +73,16 @@ pub fn strip_request(headers: &mut HeaderMap) -> Result<Option<HeaderValue>, Bad
     Ok(upgrade.filter(|_| wants_upgrade))
 }
 
-/// Removes from a response what concerns only the process's connection.
+/// Validates a response's length and removes its hop-by-hop headers.
 pub fn strip_response(headers: &mut HeaderMap) -> Result<(), BadHeader> {
     check_length(headers)?;
     strip_hop_by_hop(headers)
 }
 
-/// Says in the request's headers who sent it.
+/// Sets `X-Forwarded-*`.
 pub fn add_forwarded(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
     let chain = forwarded_for(headers, forwarded);
-    remove_claims(headers, forwarded.trust);
+    remove_untrusted(headers, forwarded.trust);
     headers.insert(X_FORWARDED_FOR, chain);
     headers
         .entry(X_FORWARDED_PROTO)
@@ -93,14 +92,14 @@ pub fn add_forwarded(headers: &mut HeaderMap, forwarded: Forwarded<'_>) {
         .or_insert_with(|| forwarded.host.clone());
 }
 
-/// Asks the process to change to another protocol, in a request or in a response to the client.
+/// Sets the headers of an upgrade, in a request or in a response.
 pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
 }
 
-/// Passes a frame of a body on. From trailers it removes those that would change how the message is framed,
-/// routed or authorised, were they merged into its headers (RFC 9110, section 6.5.1).
+/// Filters a body's frame: removes trailers that would change a message's framing, routing or
+/// authorisation if they were merged into its headers (RFC 9110, section 6.5.1).
 pub fn safe_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
@@ -130,7 +129,7 @@ fn drop_unsafe_trailers(trailers: &mut HeaderMap) {
     for name in unsafe_names.iter().chain(&HOP_BY_HOP) {
         trailers.remove(name);
     }
-    remove_where(trailers, claims_origin);
+    remove_where(trailers, is_forwarding_header);
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadHeader> {
@@ -140,7 +139,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), BadHeader> {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
-    // The body has its own framing on each side.
+    // Each side has its own framing.
     headers.remove(TRANSFER_ENCODING);
     Ok(())
 }
@@ -179,7 +178,7 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
 
-/// Either `Transfer-Encoding: chunked` or one length, which may be repeated, or neither. A repeated length is
+/// Accepts `Transfer-Encoding: chunked`, one length, or neither. A length repeated with the same value is
 /// reduced to one.
 fn check_length(headers: &mut HeaderMap) -> Result<(), BadHeader> {
     let is_chunked = is_chunked(headers)?;
@@ -215,7 +214,7 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, BadHeader> {
     Ok(length)
 }
 
-/// The client, after those before it if they are believed.
+/// The client's address, appended to the trusted chain if there is one.
 fn forwarded_for(headers: &HeaderMap, forwarded: Forwarded<'_>) -> HeaderValue {
     let mut chain = String::new();
     if forwarded.trust {
@@ -226,27 +225,29 @@ fn forwarded_for(headers: &HeaderMap, forwarded: Forwarded<'_>) -> HeaderValue {
         }
     }
     let client = forwarded.client.to_canonical();
-    // Writing to a String cannot fail, and all in it came out of header values.
+    // Writing to a String cannot fail, and its content consists of header values.
     if write!(chain, "{client}").is_err() {
         chain.clear();
     }
     HeaderValue::try_from(chain).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
-/// Removes what the client says of where it comes from.
-fn remove_claims(headers: &mut HeaderMap, trust: bool) {
+/// Removes forwarding headers that are not trusted.
+fn remove_untrusted(headers: &mut HeaderMap, trust: bool) {
     headers.remove(FORWARDED);
     if !trust {
         headers.remove(X_REAL_IP);
-        remove_where(headers, claims_origin);
+        remove_where(headers, is_forwarding_header);
     } else {
-        // CGI-like servers take `_` for `-`: such names could stand beside the true ones.
-        remove_where(headers, |name| name.contains('_') && claims_origin(name));
+        // CGI-like servers read `_` as `-`: such a name could shadow the trusted header.
+        remove_where(headers, |name| {
+            name.contains('_') && is_forwarding_header(name)
+        });
     }
 }
 
-/// Whether a process may take the header for one of ours: `X-Forwarded-*`, also written with `_`.
-fn claims_origin(name: &str) -> bool {
+/// Whether a process may read the header as a forwarding header: `X-Forwarded-*`, also written with `_`.
+fn is_forwarding_header(name: &str) -> bool {
     let name = name.replace('_', "-");
     name.starts_with("x-forwarded-") || name == "forwarded" || name == "x-real-ip"
 }

@@ -1,20 +1,20 @@
-//! Tucano's data plane: takes HTTP requests to the processes of services.
+//! Tucano's data plane: an HTTP load balancer in front of the processes of services.
 //!
-//! It knows routes, not services' life: the controller's discovery says which processes there are, in a
-//! table that is followed over a unix socket and swapped in whole. While the controller is down the last
-//! table stays in force; it is also kept in a file, so that it outlives the balancer.
+//! It knows routes and nothing of a service's life cycle. The controller's discovery publishes the route
+//! table; the balancer follows it over a unix socket and swaps it in as a whole. While the controller is
+//! down, the last table stays in force. A copy in a file survives restarts of the balancer.
 //!
-//! - [`settings`], [`limits`]: the command line; every bound has a default and a flag
-//! - [`follow`]: the route table, from the controller and from the file
-//! - [`plane`]: what requests share; [`table`] is the compiled routes, [`choose`] the round robin
-//! - [`client`]: connections of clients: accepted, judged strictly, timed
-//! - [`proxy`]: the way of a request; [`exchange`] sends it until a process answers; [`target`], [`headers`],
-//!   [`request_body`], [`response_body`], [`refusal`] are its parts, [`tunnel`] what follows an upgrade
-//! - [`upstream`]: processes: connections, pool, ejection
-//! - [`metrics`], [`admin`]: numbers, for those who ask
-//! - [`daemon`]: build, run, drain; [`lock`]: only one of them; [`errors`]: why not, as text
+//! - [`settings`], [`limits`]: the command line; every limit has a default and a flag
+//! - [`follow`]: the route table, from the controller and from the cached file
+//! - [`plane`]: state shared by all requests; [`table`]: the compiled routes; [`choose`]: round robin
+//! - [`client`]: client connections: accept, strict validation, timeouts
+//! - [`proxy`]: one request from head to response; [`exchange`]: attempts and retries; [`target`], [`headers`],
+//!   [`request_body`], [`response_body`], [`refusal`]: its parts; [`tunnel`]: after an upgrade
+//! - [`upstream`]: connections to processes: connect, pool, ejection
+//! - [`metrics`], [`admin`]: counters and the admin socket
+//! - [`daemon`]: build, run, drain; [`lock`]: single instance; [`errors`]: error chains as text
 //!
-//! On disk: the lock file (`--lock`), the last route table (`--routes`), the admin socket (`--admin`).
+//! On disk: the lock file (`--lock`), the cached route table (`--routes`), the admin socket (`--admin`).
 
 pub mod admin;
 pub mod choose;

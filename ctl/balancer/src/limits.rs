@@ -1,15 +1,15 @@
-//! Every bound of the data plane, with its default and its flag.
+//! Every limit of the data plane, with its default and its flag.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::Args;
 
-/// Bounds on what clients, processes and the controller may ask of the balancer.
+/// Limits on what clients, processes and the controller may demand of the balancer.
 #[derive(Debug, Clone, PartialEq, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
-    /// Client connections at once; further ones wait in the kernel's queue
+    /// Concurrent client connections; further ones wait in the kernel's accept queue
     #[arg(long, default_value = "10000", value_parser = at_least_one)]
     pub max_connections: usize,
     /// Longest request or response head, request line and headers together (at least 8 KiB)
@@ -18,53 +18,53 @@ pub struct Limits {
     /// Most headers in one request or response
     #[arg(long, default_value = "100", value_parser = at_least_one)]
     pub max_headers: usize,
-    /// Time for a request's head to arrive, from its first byte
+    /// Time for a request's head to arrive, counted from its first byte
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub head_timeout: Duration,
-    /// Time that a client may keep a connection without a request
+    /// Time that a client may keep an idle connection open
     #[arg(long, default_value = "75s", value_parser = humantime::parse_duration)]
     pub idle_timeout: Duration,
-    /// Time that a client may pause while it sends a request's body
+    /// Longest pause of a client while it sends a request's body
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     pub body_timeout: Duration,
-    /// Time that a client may leave a response unread
+    /// Longest time that a client may leave a response unread
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     pub write_timeout: Duration,
     /// Time for a process to accept a connection
     #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
     pub connect_timeout: Duration,
-    /// Time for finding a process that accepts a connection, over all that are tried
+    /// Time for finding a process that accepts a connection, over all attempts
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub connect_total_timeout: Duration,
-    /// Time for a process to begin its response, from the last byte of the request that it took
+    /// Time for a process to begin its response, counted from the last byte of the request it accepted
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     pub response_timeout: Duration,
-    /// Times that one request may be sent; connections that failed do not count
+    /// How often one request may be sent; failed connection attempts do not count
     #[arg(long, default_value = "3", value_parser = at_least_one)]
     pub tries: usize,
-    /// How long a process that refused a connection is left out, the first time
+    /// How long a process is ejected after it refused a connection, the first time
     #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
     pub eject_min: Duration,
-    /// How long a process that refuses every connection is left out at most
+    /// Longest ejection of a process that keeps refusing connections
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub eject_max: Duration,
-    /// Unused connections that are kept to each process
+    /// Idle connections that are pooled for each process
     #[arg(long, default_value = "64")]
     pub upstream_idle: usize,
-    /// How long an unused connection to a process is kept; less than servers' usual 5 s, so that none is
-    /// reused while the server is closing it
+    /// How long an idle connection to a process is pooled; less than the usual 5 s of servers, so that it is
+    /// not reused while the server is closing it
     #[arg(long, default_value = "4s", value_parser = humantime::parse_duration)]
     pub upstream_idle_timeout: Duration,
-    /// Time without a byte after which a tunnel (websocket) is closed
+    /// Time without a byte after which a tunnel (WebSocket) is closed
     #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
     pub tunnel_idle_timeout: Duration,
-    /// Largest route table that is taken from the controller
+    /// Largest route table accepted from the controller
     #[arg(long, default_value = "16MiB")]
     pub table_bytes: ByteSize,
-    /// Time that requests under way have to end after SIGTERM
+    /// Time for requests in flight to finish after SIGTERM
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
-    /// Time that a client, who was let in and has asked for nothing yet, has for its request after SIGTERM
+    /// Time after SIGTERM for the first request of a connection that was already accepted
     #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
     pub first_request_timeout: Duration,
 }
@@ -107,13 +107,13 @@ impl Default for Limits {
     }
 }
 
-/// What hyper needs at least for its read buffer.
+/// hyper's smallest read buffer.
 const HEAD_BYTES_MIN: u64 = 8 * 1024;
 
 fn head_bytes(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse()?;
     if size.as_u64() < HEAD_BYTES_MIN {
-        return Err("a head needs room for 8KiB at least".to_owned());
+        return Err("use 8KiB or more".to_owned());
     }
     Ok(size)
 }

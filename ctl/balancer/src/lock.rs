@@ -1,4 +1,4 @@
-//! One balancer per data directory: a locked file that holds its process id.
+//! Single instance: a lock file that holds the balancer's process id.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -6,16 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Exit status of a balancer that found the lock taken.
+/// Exit status if the lock is taken.
 pub const EXIT_LOCKED: u8 = 3;
 
-/// The lock, held until this is dropped or the program ends, however it ends.
+/// The lock, held until this is dropped or the program ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
-/// Why the lock was not taken.
+/// Why the lock could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another balancer holds it.
@@ -23,10 +23,10 @@ pub enum LockError {
     Taken {
         /// The lock file.
         path: PathBuf,
-        /// ` (process N)`, if the file says so.
+        /// ` (process N)`, if the file contains an id.
         holder: String,
     },
-    /// The file cannot be used.
+    /// The file cannot be opened, locked or written.
     #[error("cannot lock {0}; check that its directory exists and is writable")]
     Unusable(PathBuf, #[source] io::Error),
 }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_is_told_who_the_first_is() {
+    fn a_second_instance_names_the_first() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("balancer.lock");
         let first = Lock::take(&path).unwrap();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_cannot_be_is_named() {
+    fn an_unusable_path_is_named() {
         let error = Lock::take(Path::new("/nowhere/balancer.lock")).unwrap_err();
         assert!(error.to_string().contains("/nowhere/balancer.lock"));
     }

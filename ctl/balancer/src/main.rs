@@ -10,7 +10,7 @@ use tucano_balancer::{
     daemon::{Balancer, StartError, raise_descriptor_limit},
     errors::chain,
     lock::{EXIT_LOCKED, LockError},
-    plane::Plane,
+    plane::DataPlane,
     settings::Settings,
 };
 use tucano_daemon::{log, notify};
@@ -41,8 +41,8 @@ async fn main() -> ExitCode {
     }
 }
 
-/// For the service manager.
-fn status(plane: &Plane) -> String {
+/// The status line shown by the service manager.
+fn status(plane: &DataPlane) -> String {
     format!("{} connections", plane.clients.connections())
 }
 

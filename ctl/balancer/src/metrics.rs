@@ -1,4 +1,4 @@
-//! Counters of the data plane, kept in atomics beside what they count and read when somebody asks.
+//! Counters of the data plane: atomics, read when the metrics are scraped.
 
 use std::{
     fmt,
@@ -16,12 +16,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::plane::Plane;
+use crate::plane::DataPlane;
 
-/// What has become of one service's requests.
+/// Counters of one service.
 #[derive(Debug, Default)]
 pub struct ServiceStats {
-    /// Responses by class: 1xx to 5xx, whoever gave them.
+    /// Responses by class: 1xx to 5xx, the balancer's own included.
     responses: [AtomicU64; 5],
     retries: AtomicU64,
     ejections: AtomicU64,
@@ -29,7 +29,7 @@ pub struct ServiceStats {
     tunnels: AtomicI64,
 }
 
-/// Numbers that belong to no service.
+/// Counters that belong to no service.
 #[derive(Debug, Default)]
 pub struct ClientStats {
     connections: AtomicI64,
@@ -38,59 +38,59 @@ pub struct ClientStats {
 }
 
 impl ServiceStats {
-    /// The client got a response.
+    /// Counts a response to a client.
     pub fn answered(&self, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         self.responses[class].fetch_add(1, Relaxed);
     }
 
-    /// A request is sent once more.
+    /// Counts a retry.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);
     }
 
-    /// A process was left out because it refused a connection.
+    /// Counts an ejection.
     pub fn ejected(&self) {
         self.ejections.fetch_add(1, Relaxed);
     }
 
-    /// Counts a request until what is given back is dropped.
+    /// Counts a request until the result is dropped.
     pub fn begin_request(self: &Arc<Self>) -> InFlight {
         InFlight::count(self.clone(), |stats| &stats.in_flight)
     }
 
-    /// Counts a tunnel until what is given back is dropped.
+    /// Counts a tunnel until the result is dropped.
     pub fn begin_tunnel(self: &Arc<Self>) -> InFlight {
         InFlight::count(self.clone(), |stats| &stats.tunnels)
     }
 }
 
 impl ClientStats {
-    /// Counts a client's connection until what is given back is dropped.
+    /// Counts a client connection until the result is dropped.
     pub fn connected(self: &Arc<Self>) -> ConnectionCount {
         self.accepted.fetch_add(1, Relaxed);
         self.connections.fetch_add(1, Relaxed);
         ConnectionCount(self.clone())
     }
 
-    /// A request belonged to no service or was malformed.
+    /// Counts a request that was malformed or matched no service.
     pub fn refused(&self) {
         self.refused.fetch_add(1, Relaxed);
     }
 
-    /// Connections that are open now.
+    /// Open client connections.
     pub fn connections(&self) -> i64 {
         self.connections.load(Relaxed)
     }
 }
 
-/// One request or tunnel, counted as long as this lives.
+/// One request or tunnel, counted until this is dropped.
 pub struct InFlight {
     stats: Arc<ServiceStats>,
     gauge: fn(&ServiceStats) -> &AtomicI64,
 }
 
-/// One client's connection, counted as long as this lives.
+/// One client connection, counted until this is dropped.
 #[derive(Debug)]
 pub struct ConnectionCount(Arc<ClientStats>);
 
@@ -119,8 +119,8 @@ impl Drop for ConnectionCount {
     }
 }
 
-/// All numbers as Prometheus text.
-pub fn render(plane: &Arc<Plane>) -> Result<String, fmt::Error> {
+/// All metrics as Prometheus text.
+pub fn render(plane: &Arc<DataPlane>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("tucano_balancer");
     registry.register_collector(Box::new(Scrape(plane.clone())));
     let mut page = String::new();
@@ -128,7 +128,7 @@ pub fn render(plane: &Arc<Plane>) -> Result<String, fmt::Error> {
     Ok(page)
 }
 
-struct Scrape(Arc<Plane>);
+struct Scrape(Arc<DataPlane>);
 
 impl fmt::Debug for Scrape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,19 +142,19 @@ impl Collector for Scrape {
         counter(
             &mut encoder,
             "accepted",
-            "Client connections so far",
+            "Client connections accepted",
             &clients.accepted,
         )?;
         counter(
             &mut encoder,
             "refused",
-            "Requests that were malformed or named no service",
+            "Requests that were malformed or matched no service",
             &clients.refused,
         )?;
         let open = ConstGauge::new(clients.connections());
         let metric = encoder.encode_descriptor(
             "connections",
-            "Client connections now",
+            "Open client connections",
             None,
             open.metric_type(),
         )?;
@@ -185,28 +185,28 @@ impl Scrape {
         each(
             encoder,
             "responses",
-            "Responses to clients, by class of status",
+            "Responses to clients, by status class",
             &|stats, family| family.classes(&stats.responses),
             &count,
         )?;
         each(
             encoder,
             "retries",
-            "Requests that were sent once more",
+            "Retried requests",
             &|stats, family| family.counter(&stats.retries),
             &count,
         )?;
         each(
             encoder,
             "ejections",
-            "Times that a process was left out because it refused a connection",
+            "Ejections of processes that refused a connection",
             &|stats, family| family.counter(&stats.ejections),
             &count,
         )?;
         each(
             encoder,
             "in_flight",
-            "Requests under way",
+            "Requests in flight",
             &|stats, family| family.gauge(&stats.in_flight),
             &gauge,
         )?;

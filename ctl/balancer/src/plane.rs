@@ -1,4 +1,4 @@
-//! What requests share: the route table in force, the limits, the counters.
+//! State shared by all requests: the route table in force, the limits, the counters.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use crate::{limits::Limits, metrics::ClientStats, table::Table, upstream::health
 
 /// The data plane's shared state. Requests read the table without a lock.
 #[derive(Debug)]
-pub struct Plane {
-    /// Bounds.
+pub struct DataPlane {
+    /// Limits.
     pub limits: Limits,
-    /// Whether clients' `X-Forwarded-*` headers are believed.
+    /// Whether clients' `X-Forwarded-*` headers are trusted.
     pub trust_forwarded: bool,
-    /// Numbers that belong to no service.
+    /// Counters that belong to no service.
     pub clients: Arc<ClientStats>,
-    /// Tunnels under way, which outlive their client connections' HTTP part.
+    /// Open tunnels. A tunnel outlives the HTTP part of its client connection.
     pub tunnels: TaskTracker,
     table: ArcSwap<Table>,
 }
 
-impl Plane {
+impl DataPlane {
     /// A data plane without routes.
     pub fn new(limits: Limits, trust_forwarded: bool) -> Self {
         Self {
@@ -39,20 +39,20 @@ impl Plane {
         self.table.load()
     }
 
-    /// Puts new routes in force, then tells requests that wait for a lost process: they find the new
-    /// routes when they look for another one. To be called by one task only.
+    /// Puts new routes in force, then wakes requests that wait for a lost process: they look up the new
+    /// routes when they choose another one. Must be called from one task only.
     pub fn publish(&self, routes: RouteTable) {
         let previous = self.table.load_full();
         let next = Arc::new(Table::compile(routes, &previous));
         self.table.store(next.clone());
         for backend in previous.lost_in(&next) {
-            backend.lose();
+            backend.mark_lost();
         }
-        // Draining ones that are gone have their pools closed already.
-        next.settle_pools();
+        // The pools of draining processes are closed already when they leave the table.
+        next.update_pools();
     }
 
-    /// Closes connections to processes that have been unused for too long.
+    /// Closes pooled connections that have been idle for too long.
     pub fn reap(&self) {
         let now = uptime();
         for backend in self.table.load().backends() {

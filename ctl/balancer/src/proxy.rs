@@ -1,4 +1,4 @@
-//! The way of one request: find its service, send it to a process, pass the response back.
+//! Handles one request: finds its service, forwards it to a process, returns the response.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use hyper::{
 };
 
 use crate::{
-    client::{Client, gate::Verdict, io::STAND_IN},
+    client::{Client, io::PLACEHOLDER_METHOD, state::UpgradeOutcome},
     exchange::{Answer, Forwarder},
     headers::{self, Forwarded},
-    plane::Plane,
+    plane::DataPlane,
     refusal::Refusal,
     request_body::SharedBody,
     response_body::{Exchange, ResponseBody},
@@ -23,14 +23,14 @@ use crate::{
     tunnel,
 };
 
-/// Answers one request of `client`: with a process's response, or with the reason why there is none.
+/// Answers one request of `client` with a process's response, or with the reason why there is none.
 pub async fn answer(
-    plane: &Arc<Plane>,
+    plane: &Arc<DataPlane>,
     client: &Client,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let active = client.gate.begin();
-    let response = match Routed::find(plane, client, request) {
+    let active = client.state.begin();
+    let response = match RoutedRequest::find(plane, client, request) {
         Ok(routed) => routed.answer(plane, client).await,
         Err(refusal) => {
             plane.clients.refused();
@@ -38,13 +38,13 @@ pub async fn answer(
         }
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        client.gate.decide(Verdict::Http);
+        client.state.decide(UpgradeOutcome::Http);
     }
-    response.map(|body| body.keeping_active(active))
+    response.map(|body| body.with_active_request(active))
 }
 
-/// A request and the service that it goes to.
-struct Routed {
+/// A request and the service it is for.
+struct RoutedRequest {
     service: Arc<Service>,
     target: Target,
     head: request::Parts,
@@ -52,19 +52,19 @@ struct Routed {
     upgrade: Option<Upgrade>,
 }
 
-/// A request for another protocol.
+/// A requested change of protocol.
 struct Upgrade {
     protocol: HeaderValue,
     client: OnUpgrade,
 }
 
-impl Routed {
+impl RoutedRequest {
     fn find(
-        plane: &Plane,
+        plane: &DataPlane,
         client: &Client,
         mut request: Request<Incoming>,
     ) -> Result<Self, Refusal> {
-        check(client, &request)?;
+        check_request(client, &request)?;
         let target = Target::of(&request)?;
         let service = find_service(plane, &target)?;
         let on_upgrade = hyper::upgrade::on(&mut request);
@@ -83,12 +83,12 @@ impl Routed {
             body,
             upgrade,
         };
-        routed.address(plane, client);
+        routed.set_forwarding_headers(plane, client);
         Ok(routed)
     }
 
-    /// Sets the headers that the process is to see.
-    fn address(&mut self, plane: &Plane, client: &Client) {
+    /// Sets the headers that the process receives.
+    fn set_forwarding_headers(&mut self, plane: &DataPlane, client: &Client) {
         let headers = &mut self.head.headers;
         headers.insert(HOST, self.target.host_header.clone());
         let forwarded = Forwarded {
@@ -101,12 +101,12 @@ impl Routed {
             headers::set_upgrade(headers, upgrade.protocol.clone());
         }
         if self.body.is_chunked() {
-            // hyper would send GET and HEAD without their body, were it not for this.
+            // Without this, hyper sends GET and HEAD without their body.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
     }
 
-    async fn answer(self, plane: &Arc<Plane>, client: &Client) -> Response<ResponseBody> {
+    async fn answer(self, plane: &Arc<DataPlane>, client: &Client) -> Response<ResponseBody> {
         let stats = self.service.stats.clone();
         let counted = stats.begin_request();
         let response = match self.forward(plane, client).await {
@@ -114,12 +114,12 @@ impl Routed {
             Err(refusal) => refusal.into(),
         };
         stats.answered(response.status());
-        response.map(|body| body.holding(counted))
+        response.map(|body| body.with_in_flight(counted))
     }
 
     async fn forward(
         self,
-        plane: &Arc<Plane>,
+        plane: &Arc<DataPlane>,
         client: &Client,
     ) -> Result<Response<ResponseBody>, Refusal> {
         let (service, upgrade) = (self.service.clone(), self.upgrade);
@@ -134,16 +134,16 @@ impl Routed {
             mut response,
             connection,
         } = forwarder.run().await?;
-        let invalid = || Refusal::Invalid(service.name.clone());
+        let invalid = || Refusal::InvalidResponse(service.name.clone());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade.ok_or_else(invalid)?;
             let counted = service.stats.begin_tunnel();
             let process = hyper::upgrade::on(&mut response);
-            client.gate.decide(Verdict::Tunnel);
+            client.state.decide(UpgradeOutcome::Tunnel);
             tunnel::start(plane, upgrade.client, process, counted);
-            return switching(response, upgrade.protocol).map_err(|_| invalid());
+            return switching_response(response, upgrade.protocol).map_err(|_| invalid());
         }
-        tidy(&mut response).map_err(|_| invalid())?;
+        sanitize_response(&mut response).map_err(|_| invalid())?;
         let exchange = Exchange {
             connection,
             request: self.body,
@@ -153,10 +153,10 @@ impl Routed {
     }
 }
 
-/// What is refused whatever its target.
-fn check(client: &Client, request: &Request<Incoming>) -> Result<(), Refusal> {
-    if request.method().as_str() == STAND_IN
-        && let Some(malformed) = client.gate.refused()
+/// Refuses what no target accepts.
+fn check_request(client: &Client, request: &Request<Incoming>) -> Result<(), Refusal> {
+    if request.method().as_str() == PLACEHOLDER_METHOD
+        && let Some(malformed) = client.state.refused()
     {
         return Err(malformed.into());
     }
@@ -170,17 +170,17 @@ fn check(client: &Client, request: &Request<Incoming>) -> Result<(), Refusal> {
     }
 }
 
-fn find_service(plane: &Plane, target: &Target) -> Result<Arc<Service>, Refusal> {
+fn find_service(plane: &DataPlane, target: &Target) -> Result<Arc<Service>, Refusal> {
     let table = plane.table();
     match table.find(&target.host, target.path()) {
         Some(service) => Ok(service.clone()),
         None if table.version().is_none() => Err(Refusal::NoRoutes),
-        None => Err(Refusal::Unknown(target.host.clone())),
+        None => Err(Refusal::UnknownService(target.host.clone())),
     }
 }
 
-/// HTTP/2 is not offered: behind an unwatched `h2c` connection a client could ask for any host.
-/// Other requests for another protocol have no body, so that it is clear where the protocol changes.
+/// h2c is not forwarded: a tunnel is not inspected, so a client could reach any host through it.
+/// An upgrade request must have no body, so that the point where the protocol changes is unambiguous.
 fn may_upgrade(head: &request::Parts, protocol: &HeaderValue, body: &SharedBody) -> bool {
     let names_h2c = |protocol: &str| {
         let mut names = protocol.split(',').map(str::trim);
@@ -191,7 +191,7 @@ fn may_upgrade(head: &request::Parts, protocol: &HeaderValue, body: &SharedBody)
         && protocol.to_str().is_ok_and(|protocol| !names_h2c(protocol))
 }
 
-fn switching(
+fn switching_response(
     mut response: Response<Incoming>,
     asked: HeaderValue,
 ) -> Result<Response<ResponseBody>, headers::BadHeader> {
@@ -203,8 +203,8 @@ fn switching(
     Ok(response.map(|_| ResponseBody::text("")))
 }
 
-/// Makes a process's response one that can be passed on.
-fn tidy(response: &mut Response<Incoming>) -> Result<(), headers::BadHeader> {
+/// Validates a process's response and removes what must not be forwarded.
+fn sanitize_response(response: &mut Response<Incoming>) -> Result<(), headers::BadHeader> {
     let status = response.status();
     let wants_upgrade = response.headers().get(UPGRADE).cloned();
     headers::strip_response(response.headers_mut())?;
@@ -212,7 +212,7 @@ fn tidy(response: &mut Response<Incoming>) -> Result<(), headers::BadHeader> {
     if status == StatusCode::NO_CONTENT {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
-    // 426 has to say which protocol would do (RFC 9110, section 15.5.22).
+    // 426 must name the required protocol (RFC 9110, section 15.5.22).
     if let (StatusCode::UPGRADE_REQUIRED, Some(protocol)) = (status, wants_upgrade) {
         headers::set_upgrade(response.headers_mut(), protocol);
     }

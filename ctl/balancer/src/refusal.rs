@@ -1,4 +1,4 @@
-//! Answers of the balancer's own: a status and one line that says why, without anything internal.
+//! The balancer's own responses: a status and one line with the reason, without internal details.
 
 use hyper::{
     Response, StatusCode,
@@ -11,49 +11,49 @@ use crate::{
     response_body::ResponseBody, target::BadTarget,
 };
 
-/// Why a request got no answer from a process.
+/// Why a request got no response from a process.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It breaks the protocol.
+    /// It violates the protocol.
     #[error("{0}")]
     Malformed(#[from] Malformed),
-    /// It does not say where it goes.
+    /// Its target is invalid.
     #[error("{0}")]
     Target(#[from] BadTarget),
-    /// Its headers cannot be passed on.
+    /// Its headers cannot be forwarded.
     #[error("{0}")]
     Header(#[from] BadHeader),
     /// CONNECT.
-    #[error("this is no forward proxy: CONNECT is not possible")]
+    #[error("CONNECT is not supported: this is not a forward proxy")]
     Connect,
     /// An expectation other than 100-continue.
-    #[error("the only expectation that can be met is 100-continue")]
+    #[error("the only supported expectation is 100-continue")]
     Expectation,
-    /// Its body did not come to its end.
+    /// Its body is incomplete.
     #[error("{0}")]
     Body(BodyFailure),
-    /// The balancer has never seen a route table.
+    /// No route table has been received yet.
     #[error("the balancer has no routes yet")]
     NoRoutes,
     /// No service has this host and path.
     #[error("no service for host {0} and this path")]
-    Unknown(String),
-    /// The service has no process that may get requests.
+    UnknownService(String),
+    /// The service has no endpoint.
     #[error("service {0} has no healthy process")]
-    Down(ServiceName),
-    /// This machine is at its limit of open files or ports.
+    NoEndpoint(ServiceName),
+    /// This machine is out of descriptors or ports.
     #[error("the balancer has no connections left, try again later")]
     Exhausted,
     /// No process accepted a connection.
     #[error("no process of service {0} accepts connections")]
     Unreachable(ServiceName),
-    /// The connection broke.
+    /// The connection failed before a response.
     #[error("the process of service {0} closed the connection before it answered")]
-    BrokenOff(ServiceName),
-    /// What came back is not HTTP, or not safe to pass on.
-    #[error("the process of service {0} gave an invalid response")]
-    Invalid(ServiceName),
-    /// The process, or its node, was lost while the request waited for its answer.
+    ConnectionBroken(ServiceName),
+    /// The response is not valid HTTP, or not safe to forward.
+    #[error("the process of service {0} sent an invalid response")]
+    InvalidResponse(ServiceName),
+    /// The process or its node was lost while the request was in flight.
     #[error("the process of service {0} was lost before it answered")]
     Lost(ServiceName),
     /// No response head in time.
@@ -71,16 +71,19 @@ impl Refusal {
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Body(BodyFailure::Stalled) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(_) => StatusCode::BAD_REQUEST,
-            Self::Unknown(_) => StatusCode::NOT_FOUND,
-            Self::NoRoutes | Self::Down(_) | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unreachable(_) | Self::BrokenOff(_) | Self::Invalid(_) | Self::Lost(_) => {
-                StatusCode::BAD_GATEWAY
+            Self::UnknownService(_) => StatusCode::NOT_FOUND,
+            Self::NoRoutes | Self::NoEndpoint(_) | Self::Exhausted => {
+                StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unreachable(_)
+            | Self::ConnectionBroken(_)
+            | Self::InvalidResponse(_)
+            | Self::Lost(_) => StatusCode::BAD_GATEWAY,
         }
     }
 
-    /// Whether the client's connection may be in a state that the two sides see differently.
+    /// Whether client and balancer may disagree about the state of the connection.
     fn closes(&self) -> bool {
         matches!(
             self,

@@ -1,8 +1,8 @@
-//! The body of a request on its way to a process, which can be taken back until its first byte is passed on.
+//! A request's body, which can be replayed on another connection until its first byte has been forwarded.
 //!
-//! The client's body stays in a place that all attempts share. Each attempt gets a [`RequestBody`] that
-//! reads from there; a new attempt makes the earlier one's useless. Bytes go straight through: as much is
-//! read from the client as the process takes.
+//! All attempts share the client's body. Each attempt gets a [`RequestBody`] that reads from it; a new
+//! attempt invalidates the previous one's. Nothing is buffered: as much is read from the client as the
+//! process accepts.
 
 use std::{
     future::Future,
@@ -18,11 +18,11 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::headers::safe_trailers;
 
-/// The client's body and how far it has got.
+/// The client's body and its progress.
 #[derive(Debug, Clone)]
 pub struct SharedBody(Arc<Mutex<State>>);
 
-/// What one attempt sends.
+/// The body as sent by one attempt.
 #[derive(Debug)]
 pub struct RequestBody {
     shared: SharedBody,
@@ -31,16 +31,16 @@ pub struct RequestBody {
     stall: Option<Pin<Box<Sleep>>>,
 }
 
-/// Why a request's body did not come to its end.
+/// Why a request's body is incomplete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyFailure {
-    /// The client paused for longer than it may.
+    /// The client paused for longer than permitted.
     #[error("the client stopped sending the request's body")]
     Stalled,
     /// The client went away or sent a malformed body.
     #[error("the request's body is malformed or was cut off")]
     Broken,
-    /// Another attempt has taken the body over.
+    /// A newer attempt reads the body.
     #[error("the request is being sent to another process")]
     Superseded,
 }
@@ -58,7 +58,7 @@ struct State {
 }
 
 impl SharedBody {
-    /// Takes over the client's body; a pause between two pieces is a failure after `pause_allowed`.
+    /// Takes the client's body; a pause of more than `pause_allowed` between two pieces is a failure.
     pub fn new(body: Incoming, pause_allowed: Duration) -> Self {
         let ended = body.is_end_stream();
         Self(Arc::new(Mutex::new(State {
@@ -87,32 +87,32 @@ impl SharedBody {
         }
     }
 
-    /// Whether none of it has been passed on yet, so that it can be sent from its beginning again.
-    pub fn is_whole(&self) -> bool {
+    /// Whether none of it has been forwarded yet, so that it can be sent from its beginning.
+    pub fn is_replayable(&self) -> bool {
         !self.lock().started
     }
 
-    /// Whether all of it has been passed on.
+    /// Whether all of it has been forwarded.
     pub fn is_ended(&self) -> bool {
         self.lock().ended
     }
 
-    /// When a piece of it was passed on last, or the attempt began.
+    /// When the last piece was forwarded, or the attempt began.
     pub fn last_progress(&self) -> Instant {
         self.lock().last_progress
     }
 
-    /// Whether the process would take more of it than the client has sent.
+    /// Whether the process would accept more than the client has sent.
     pub fn waits_for_client(&self) -> bool {
         self.lock().waiting
     }
 
-    /// Why it did not come to its end, if it did not.
+    /// Why it is incomplete, if it has failed.
     pub fn failure(&self) -> Option<BodyFailure> {
         self.lock().failure
     }
 
-    /// Whether its length is not known beforehand.
+    /// Whether its length is not known in advance.
     pub fn is_chunked(&self) -> bool {
         let state = self.lock();
         !state.ended && state.body.size_hint().exact().is_none()

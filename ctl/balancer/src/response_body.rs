@@ -1,4 +1,4 @@
-//! The body of a response on its way to the client.
+//! A response's body on its way to the client.
 
 use std::{
     pin::Pin,
@@ -10,16 +10,16 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::{
-    client::gate::Active, headers::safe_trailers, metrics::InFlight, plane::Plane,
+    client::state::ActiveRequest, headers::safe_trailers, metrics::InFlight, plane::DataPlane,
     request_body::SharedBody, upstream::Connection,
 };
 
-/// A response's body: a text of the balancer's own, or what a process sends, passed on as it comes.
+/// A response's body: a text of the balancer's own, or a process's body, streamed.
 #[derive(Debug)]
 pub struct ResponseBody {
     content: Content,
     in_flight: Option<InFlight>,
-    active: Option<Active>,
+    active: Option<ActiveRequest>,
 }
 
 #[derive(Debug)]
@@ -31,15 +31,15 @@ enum Content {
     },
 }
 
-/// The connection that a response arrives on, to be given back at its end.
+/// The connection that carries a response; it returns to the pool at the response's end.
 #[derive(Debug)]
 pub struct Exchange {
-    /// The connection.
+    /// The connection to the process.
     pub connection: Connection,
-    /// The request's body, which may still be on its way.
+    /// The request's body, which may be incomplete.
     pub request: SharedBody,
-    /// For the limits of the pool.
-    pub plane: Arc<Plane>,
+    /// Holds the pool's limits.
+    pub plane: Arc<DataPlane>,
 }
 
 impl ResponseBody {
@@ -52,7 +52,7 @@ impl ResponseBody {
         }
     }
 
-    /// What a process sends; `exchange` ends with it.
+    /// A process's body; `exchange` ends with it.
     pub fn upstream(body: Incoming, exchange: Exchange) -> Self {
         let mut content = Self {
             content: Content::Upstream {
@@ -66,14 +66,14 @@ impl ResponseBody {
         content
     }
 
-    /// Has something counted as long as the body is on its way.
-    pub fn holding(mut self, counted: InFlight) -> Self {
+    /// Counts the request as in flight until the body has been sent.
+    pub fn with_in_flight(mut self, counted: InFlight) -> Self {
         self.in_flight = Some(counted);
         self
     }
 
-    /// Keeps the client's connection from being idle as long as the body is on its way.
-    pub fn keeping_active(mut self, active: Active) -> Self {
+    /// Keeps the client's connection from being idle until the body has been sent.
+    pub fn with_active_request(mut self, active: ActiveRequest) -> Self {
         self.active = Some(active);
         self
     }
@@ -89,8 +89,8 @@ impl ResponseBody {
 }
 
 impl Exchange {
-    /// The response is complete. Where the request is not, the process does not want the rest of it, and the
-    /// connection cannot be used again.
+    /// The response is complete. If the request is not, the process does not want the rest of it and the
+    /// connection cannot be reused.
     fn end(self) {
         if self.request.is_ended() {
             self.connection.keep(&self.plane.limits);

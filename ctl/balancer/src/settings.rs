@@ -7,39 +7,39 @@ use tucano_daemon::log::LogFormat;
 
 use crate::limits::Limits;
 
-/// Tucano's HTTP load balancer: takes requests to the processes of services.
+/// Tucano's HTTP load balancer: forwards requests to the processes of services.
 ///
-/// It follows the controller's route table and goes on with the last one while the controller is down.
+/// It follows the controller's route table and keeps serving the last one while the controller is down.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "tucano_balancerd", version)]
 pub struct Settings {
     /// The controller's unix socket, which serves the route table
     #[arg(long, value_name = "SOCKET")]
     pub follow: PathBuf,
-    /// Where to take requests: IP:PORT, or "stdin" for a listening socket inherited as descriptor 0
+    /// Where to listen: IP:PORT, or "stdin" for a listening socket inherited as descriptor 0
     #[arg(long, required = true, value_name = "ADDR|stdin")]
     pub listen: Vec<Listen>,
-    /// A file that is locked while this balancer runs and holds its process id; a second one ends at once
+    /// Lock file that holds this balancer's process id; a second balancer with the same lock exits at once
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
-    /// A file that keeps the last route table, for a start while the controller is down
+    /// File in which the last route table is cached, for starting while the controller is down
     #[arg(long, value_name = "FILE")]
     pub routes: Option<PathBuf>,
-    /// A unix socket that serves GET /metrics (Prometheus text) and GET /healthz
+    /// Unix socket that serves GET /metrics (Prometheus text) and GET /healthz
     #[arg(long, value_name = "SOCKET")]
     pub admin: Option<PathBuf>,
-    /// Keep the X-Forwarded-* headers that clients send: only behind another proxy that sets them
+    /// Trust the X-Forwarded-* headers that clients send; only behind another proxy that sets them
     #[arg(long)]
     pub trust_forwarded: bool,
-    /// How log lines are written, to stderr
+    /// Format of log lines, which go to stderr
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,
-    /// Bounds
+    /// Limits
     #[command(flatten)]
     pub limits: Limits,
 }
 
-/// Where requests are taken.
+/// A listening address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// An address to bind.
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_defaults_are_the_librarys() {
+    fn flag_defaults_match_the_library() {
         let settings = parse(&["--listen", "127.0.0.1:8080"]).unwrap();
         assert_eq!(settings.limits, Limits::default());
         assert!(!settings.trust_forwarded);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused() {
+    fn unusable_values_are_refused() {
         for bad in [
             &["--listen", "stdin", "--max-connections", "0"],
             &["--listen", "stdin", "--head-bytes", "1KiB"],

@@ -1,4 +1,4 @@
-//! The route table as requests use it: looked up by host and path, never changed, replaced as a whole.
+//! The compiled route table: immutable, looked up by host and path, replaced as a whole.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,11 +17,11 @@ use crate::{
     upstream::{Backend, health::Uptime},
 };
 
-/// All routes, compiled.
+/// All compiled routes.
 #[derive(Debug, Default)]
 pub struct Table {
     version: Option<String>,
-    /// Per host, the services on it: those with the longest path prefix first.
+    /// Services by host, longest path prefix first.
     hosts: HashMap<String, Vec<Arc<Service>>>,
     services: Vec<Arc<Service>>,
 }
@@ -31,7 +31,7 @@ pub struct Table {
 pub struct Service {
     /// Its name.
     pub name: ServiceName,
-    /// What has become of its requests.
+    /// Counters of its requests.
     pub stats: Arc<ServiceStats>,
     /// Without a `/` at the end; empty for all paths.
     prefix: String,
@@ -47,8 +47,8 @@ struct Member {
 }
 
 impl Table {
-    /// Compiles `routes`. What `previous` knows of the processes that stay (connections, ejections, whose
-    /// turn it is) is carried over.
+    /// Compiles `routes`. The state of processes that `previous` contains too (pools, ejections, rotation)
+    /// is carried over.
     pub fn compile(routes: RouteTable, previous: &Self) -> Self {
         let mut table = Self {
             version: Some(routes.version),
@@ -66,12 +66,12 @@ impl Table {
         table
     }
 
-    /// Version of the controller's table that this is; none before the first.
+    /// Version of the controller's table; `None` before the first one.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
-    /// The service that answers for `host` (lower case, without port) and `path`.
+    /// The service of `host` (lower case, without port) and `path`.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Service>> {
         let services = self.hosts.get(host)?;
         services.iter().find(|service| service.covers(path))
@@ -82,13 +82,13 @@ impl Table {
         &self.services
     }
 
-    /// All processes that are routed to, draining ones too.
+    /// All processes, including draining ones.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.services.iter().flat_map(|service| service.backends())
     }
 
-    /// The processes of this table that `next` has no more, without those that were draining: they leave as
-    /// planned, and what they still have to answer they may.
+    /// The processes of this table that `next` no longer contains, except those that were draining: they leave
+    /// as planned and may still finish their responses.
     pub fn lost_in<'a>(&'a self, next: &Self) -> impl Iterator<Item = &'a Arc<Backend>> {
         let kept: HashSet<*const Backend> = next.backends().map(Arc::as_ptr).collect();
         let members = self.services.iter().flat_map(|service| &service.members);
@@ -98,8 +98,8 @@ impl Table {
             .filter(move |backend| !kept.contains(&Arc::as_ptr(backend)))
     }
 
-    /// Connections are kept to processes that get new requests, and only to them.
-    pub fn settle_pools(&self) {
+    /// Opens the pools of processes that get new requests and closes those of draining ones.
+    pub fn update_pools(&self) {
         for member in self.services.iter().flat_map(|service| &service.members) {
             match member.draining {
                 true => member.backend.pool.close(),
@@ -127,8 +127,8 @@ impl Table {
 }
 
 impl Service {
-    /// The process whose turn it is; none if no one is left. `tried` have failed this request already:
-    /// their nodes come last, because a node that is lost has lost all of its processes.
+    /// The next process in rotation; `None` if none is left. `tried` have failed this request already, and
+    /// other nodes come first: a lost node has lost all of its processes.
     pub fn choose(&self, now: Uptime, tried: &[Arc<Backend>]) -> Option<Arc<Backend>> {
         let open = |member: &Member| {
             !member.draining && !tried.iter().any(|one| Arc::ptr_eq(one, &member.backend))
@@ -137,18 +137,18 @@ impl Service {
         let elsewhere = |member: &Member| !tried.iter().any(|one| one.node == member.backend.node);
         let mut chosen = None;
         if !tried.is_empty() {
-            chosen = self.turn(|member| healthy(member) && elsewhere(member));
+            chosen = self.next_member(|member| healthy(member) && elsewhere(member));
         }
         chosen
-            .or_else(|| self.turn(healthy))
-            .or_else(|| self.pardon(open))
+            .or_else(|| self.next_member(healthy))
+            .or_else(|| self.uneject(open))
     }
 
     fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.members.iter().map(|member| &member.backend)
     }
 
-    fn turn(&self, usable: impl Fn(&Member) -> bool) -> Option<Arc<Backend>> {
+    fn next_member(&self, usable: impl Fn(&Member) -> bool) -> Option<Arc<Backend>> {
         let weights = self
             .members
             .iter()
@@ -157,11 +157,11 @@ impl Service {
         Some(self.members[index].backend.clone())
     }
 
-    /// All that are left are ejected: better to try them than to refuse the request.
-    fn pardon(&self, open: impl Fn(&Member) -> bool) -> Option<Arc<Backend>> {
+    /// Every candidate is ejected: trying them is better than refusing the request.
+    fn uneject(&self, open: impl Fn(&Member) -> bool) -> Option<Arc<Backend>> {
         let members = self.members.iter().filter(|member| open(member));
-        members.for_each(|member| member.backend.health.pardon());
-        self.turn(open)
+        members.for_each(|member| member.backend.health.uneject());
+        self.next_member(open)
     }
 
     fn covers(&self, path: &str) -> bool {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_process_outlives_the_table() {
+    fn a_process_keeps_its_state_across_tables() {
         let first = table(vec![endpoint(1, "a"), endpoint(2, "b")], &Table::default());
         first
             .backends()
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_process_at_another_address_is_another_one() {
+    fn a_process_with_a_new_address_is_a_new_backend() {
         let first = table(vec![endpoint(1, "a")], &Table::default());
         let mut moved = endpoint(1, "a");
         moved.address.set_port(9);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_draining_is_not_lost_but_gone() {
+    fn a_draining_process_that_leaves_is_not_lost() {
         let mut draining = endpoint(1, "a");
         draining.draining = true;
         let first = table(vec![draining, endpoint(2, "b")], &Table::default());
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_failed_a_request_are_left_out_and_their_nodes_come_last() {
+    fn failed_processes_are_excluded_and_their_nodes_come_last() {
         let endpoints = vec![endpoint(1, "a"), endpoint(2, "a"), endpoint(3, "b")];
         let table = table(endpoints, &Table::default());
         let service = table.find("hello.localhost", "/").unwrap();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_are_ejected_all_are_pardoned() {
+    fn if_all_are_ejected_all_are_tried() {
         let table = table(vec![endpoint(1, "a"), endpoint(2, "b")], &Table::default());
         for backend in table.backends() {
             backend.health.eject(NOW, &Limits::default());
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_out_of_range_are_taken_into_it() {
+    fn weights_are_clamped() {
         let mut endpoints = vec![endpoint(1, "a"), endpoint(2, "b")];
         (endpoints[0].weight, endpoints[1].weight) = (0, 1_000_000);
         let chosen = choices(&table(endpoints, &Table::default()), 101);

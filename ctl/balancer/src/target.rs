@@ -1,4 +1,4 @@
-//! Where a request wants to go: its host and path, checked (RFC 9112, sections 3.2 and 3.3).
+//! A request's target: its host and path, validated (RFC 9112, sections 3.2 and 3.3).
 
 use hyper::{
     Method, Request, Uri,
@@ -9,24 +9,24 @@ use hyper::{
 /// The longest host name (RFC 1035).
 const HOST_BYTES_MAX: usize = 255;
 
-/// A request's checked target.
+/// A request's validated target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The host: lower case, without port and final dot.
     pub host: String,
-    /// What the process is to see as `Host`.
+    /// `Host` as forwarded to the process.
     pub host_header: HeaderValue,
-    /// What the process is to see as request target: in origin form, or `*`.
+    /// The request target as forwarded to the process: in origin form, or `*`.
     pub uri: Uri,
 }
 
-/// A request that does not say where it goes, or says it in two ways.
+/// A missing, ambiguous or malformed target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadTarget {
     /// No `Host`.
     #[error("the request has no Host header")]
     NoHost,
-    /// Several.
+    /// More than one `Host`.
     #[error("the request has several Host headers")]
     SeveralHosts,
     /// Not a host name or address with an optional port.
@@ -38,7 +38,7 @@ pub enum BadTarget {
 }
 
 impl Target {
-    /// Reads and checks the target of `request`.
+    /// Reads and validates the target of `request`.
     pub fn of<B>(request: &Request<B>) -> Result<Self, BadTarget> {
         let header = host_header(request)?;
         let uri = request.uri();
@@ -57,7 +57,7 @@ impl Target {
         })
     }
 
-    /// The path, for finding the service.
+    /// The path by which the service is chosen.
     pub fn path(&self) -> &str {
         self.uri.path()
     }
@@ -88,7 +88,7 @@ fn host_name(header: &HeaderValue) -> Result<String, BadTarget> {
     Ok(host.to_ascii_lowercase())
 }
 
-/// Host names, IPv4 addresses and IPv6 addresses in brackets; `_` is used by some names.
+/// Host names, IPv4 addresses and IPv6 addresses in brackets; some names contain `_`.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte)
 }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_normalised_for_finding_and_kept_for_the_process() {
+    fn hosts_are_normalised_for_lookup_and_forwarded_unchanged() {
         for (header, host) in [
             ("hello.localhost", "hello.localhost"),
             ("Hello.LOCALHOST:8080", "hello.localhost"),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ambiguous_or_malformed_is_refused() {
+    fn ambiguous_and_malformed_targets_are_refused() {
         for (uri, hosts, error) in [
             ("/", &[][..], BadTarget::NoHost),
             ("/", &["a", "a"], BadTarget::SeveralHosts),

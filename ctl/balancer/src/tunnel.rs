@@ -1,4 +1,4 @@
-//! What follows a change of protocol: bytes, passed on both ways until a side has closed.
+//! A tunnel after an upgrade: copies bytes in both directions until both sides have closed.
 
 use std::{
     io,
@@ -17,30 +17,30 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{metrics::InFlight, plane::Plane, upstream::health::uptime};
+use crate::{metrics::InFlight, plane::DataPlane, upstream::health::uptime};
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Passes bytes on between a client and a process, once both have changed the protocol.
-pub fn start(plane: &Arc<Plane>, client: OnUpgrade, process: OnUpgrade, counted: InFlight) {
+/// Copies bytes between a client and a process once both have switched protocols.
+pub fn start(plane: &Arc<DataPlane>, client: OnUpgrade, process: OnUpgrade, counted: InFlight) {
     let idle_timeout = plane.limits.tunnel_idle_timeout;
     plane.tunnels.spawn(async move {
         let _counted = counted;
         let (client, process) = match tokio::try_join!(client, process) {
             Ok(both) => both,
             Err(error) => {
-                debug!(%error, "a change of protocol did not come about");
+                debug!(%error, "an upgrade was not completed");
                 return;
             }
         };
-        if let Err(error) = join(TokioIo::new(client), TokioIo::new(process), idle_timeout).await {
+        if let Err(error) = relay(TokioIo::new(client), TokioIo::new(process), idle_timeout).await {
             debug!(%error, "a tunnel broke");
         }
     });
 }
 
-/// Ends when both directions have, when one breaks, or when neither has moved for `idle_timeout`.
-async fn join<A, B>(client: A, process: B, idle_timeout: Duration) -> io::Result<()>
+/// Returns when both directions have ended, when one fails, or after `idle_timeout` without a byte.
+async fn relay<A, B>(client: A, process: B, idle_timeout: Duration) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
@@ -66,7 +66,7 @@ async fn copy(
         let len = from.read(&mut buffer).await?;
         activity.note();
         if len == 0 {
-            // The other direction may go on: a half-closed connection is a whole one to some protocols.
+            // The other direction stays open: some protocols rely on half-closed connections.
             return to.shutdown().await;
         }
         to.write_all(&buffer[..len]).await?;
@@ -75,7 +75,7 @@ async fn copy(
     }
 }
 
-/// When a tunnel last moved.
+/// When a tunnel last carried a byte.
 #[derive(Debug)]
 struct Activity(AtomicU64);
 

@@ -1,4 +1,4 @@
-//! Accepting clients, within the bound on connections.
+//! Accepts client connections, up to the limit.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,42 +12,42 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::{Client, gate::Gate, io::ClientIo};
+use super::{Client, io::ClientIo, state::ConnectionState};
 use crate::{
-    plane::Plane,
+    plane::DataPlane,
     proxy,
     upstream::connect::{READ_BUFFER_MAX, tune},
 };
 
-/// Time to wait when the system has no descriptors left: some have to be closed first.
+/// Pause after a failed accept: descriptors must become free first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes clients, each in a task of its own.
+/// Accepts clients, each in a task of its own.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
-    plane: Arc<Plane>,
-    places: Arc<Semaphore>,
+    plane: Arc<DataPlane>,
+    slots: Arc<Semaphore>,
     connections: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Acceptor {
-    /// Stops taking clients, and requests of those it has, when `stop` is cancelled.
-    pub fn new(plane: Arc<Plane>, stop: CancellationToken) -> Self {
-        // The semaphore's own maximum is far above the number of ports.
-        let places = plane.limits.max_connections.min(Semaphore::MAX_PERMITS);
+    /// Accepts no more clients and requests once `stop` is cancelled.
+    pub fn new(plane: Arc<DataPlane>, stop: CancellationToken) -> Self {
+        // The semaphore's maximum is far above the number of ports.
+        let slots = plane.limits.max_connections.min(Semaphore::MAX_PERMITS);
         Self {
             plane,
-            places: Arc::new(Semaphore::new(places)),
+            slots: Arc::new(Semaphore::new(slots)),
             connections: TaskTracker::new(),
             stop,
         }
     }
 
-    /// Takes clients from `listener` until told to stop.
+    /// Accepts clients from `listener` until stopped.
     pub async fn run(self, listener: TcpListener) {
-        // While all places are taken nothing is accepted: clients wait in the kernel's queue.
-        while let Some(place) = self.place().await {
+        // While no slot is free nothing is accepted: clients wait in the kernel's accept queue.
+        while let Some(place) = self.slot().await {
             let Some((stream, address)) = self.next(&listener).await else {
                 return;
             };
@@ -59,15 +59,15 @@ impl Acceptor {
         }
     }
 
-    /// Ends when all connections have.
+    /// Returns when all connections have ended.
     pub async fn drained(&self) {
         self.connections.close();
         self.connections.wait().await;
     }
 
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         tokio::select! {
-            place = self.places.clone().acquire_owned() => place.ok(),
+            place = self.slots.clone().acquire_owned() => place.ok(),
             () = self.stop.cancelled() => None,
         }
     }
@@ -80,7 +80,7 @@ impl Acceptor {
             };
             match accepted {
                 Ok(connection) => return Some(connection),
-                Err(error) => survive(error).await,
+                Err(error) => handle_accept_error(error).await,
             }
         }
     }
@@ -88,21 +88,21 @@ impl Acceptor {
     async fn serve(&self, stream: TcpStream, address: SocketAddr) {
         let _counted = self.plane.clients.connected();
         tune(&stream);
-        let gate = Arc::new(Gate::default());
+        let state = Arc::new(ConnectionState::default());
         let client = Client {
             address,
-            gate: gate.clone(),
+            state: state.clone(),
         };
         let service = service_fn(|request: Request<Incoming>| {
             let (plane, client) = (self.plane.clone(), client.clone());
             async move { Ok::<_, Infallible>(proxy::answer(&plane, &client, request).await) }
         });
-        let io = ClientIo::new(stream, gate.clone(), &self.plane.limits);
+        let io = ClientIo::new(stream, state.clone(), &self.plane.limits);
         let connection = self.http().serve_connection(TokioIo::new(io), service);
         let mut connection = std::pin::pin!(connection.with_upgrades());
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = self.stopped(&gate) => {
+            () = self.stopped(&state) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -112,12 +112,12 @@ impl Acceptor {
         }
     }
 
-    /// Waits until this connection is to take no more requests. One that was let in a moment ago takes its first, which may be on
-    /// its way: closed before it is read, the client would have no answer to it.
-    async fn stopped(&self, gate: &Gate) {
+    /// Waits until this connection must accept no more requests. The first request of a connection is still
+    /// accepted for a while: it may be in flight already, and closing now would lose it.
+    async fn stopped(&self, state: &ConnectionState) {
         self.stop.cancelled().await;
         let patience = self.plane.limits.first_request_timeout;
-        timeout(patience, gate.first_request()).await.ok();
+        timeout(patience, state.first_request()).await.ok();
     }
 
     fn http(&self) -> http1::Builder {
@@ -125,17 +125,17 @@ impl Acceptor {
         let mut http = http1::Builder::new();
         http.max_headers(limits.max_headers)
             .max_buf_size(limits.head_len().max(READ_BUFFER_MAX))
-            // `ClientIo` has its own, which tell a slow head from an idle connection.
+            // `ClientIo` has its own timeouts, which distinguish a slow head from an idle connection.
             .header_read_timeout(None);
         http
     }
 }
 
-/// A failed accept concerns one client, or passes when descriptors are free again.
-async fn survive(error: io::Error) {
+/// A failed accept concerns one client, or resolves once descriptors are free again.
+async fn handle_accept_error(error: io::Error) {
     match error.kind() {
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {
-            debug!(%error, "a client was gone before it was accepted");
+            debug!(%error, "a client disconnected before it was accepted");
         }
         _ => {
             warn!(%error, "cannot accept connections, trying again");

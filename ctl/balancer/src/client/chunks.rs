@@ -1,26 +1,26 @@
-//! The chunks of a request's body (RFC 9112, section 7.1), followed byte by byte.
+//! Parser of a chunked request body (RFC 9112, section 7.1), byte by byte.
 
-/// Where in a chunked body the next byte stands.
+/// The position within a chunked body.
 #[derive(Debug)]
 pub struct Chunks {
     state: State,
     size: u64,
-    /// Digits of the size so far.
+    /// Number of size digits so far.
     digits: u8,
-    /// Bytes that extensions and trailers may still take.
+    /// Bytes left for extensions and trailers.
     extras_left: usize,
 }
 
-/// A body whose chunks two parsers could read differently.
+/// Chunks that two parsers could read differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedChunk {
-    /// No hexadecimal number, or one that is too large.
+    /// Not a hexadecimal number, or too large.
     #[error("a chunk's size is malformed")]
     Size,
-    /// Lines that do not end in CR LF, or hold control characters.
+    /// A line that does not end in CR LF or contains control characters.
     #[error("a chunk does not end in CR LF")]
     LineEnd,
-    /// Extensions and trailers over the limit.
+    /// Extensions and trailers exceed the limit.
     #[error("the chunks' extensions and trailers are too large")]
     TooLarge,
 }
@@ -33,7 +33,7 @@ enum State {
     Data,
     DataCr,
     DataLf,
-    /// At the beginning of a trailer line, or of the last line, which is empty.
+    /// At the beginning of a trailer line or of the final empty line.
     Line,
     Trailer,
     TrailerLf,
@@ -41,11 +41,11 @@ enum State {
     End,
 }
 
-/// A size of more digits than this is no honest one, and could overflow.
+/// A longer size could overflow.
 const SIZE_DIGITS_MAX: u8 = 15;
 
 impl Chunks {
-    /// A body of which nothing has come yet. All its extensions and trailers may take `extras_max` bytes.
+    /// At the beginning of a body. All extensions and trailers together may take `extras_max` bytes.
     pub fn new(extras_max: usize) -> Self {
         Self {
             state: State::Size,
@@ -60,7 +60,7 @@ impl Chunks {
         self.state == State::End
     }
 
-    /// Goes on over `bytes`. Gives how many of them belong to the body.
+    /// Continues with `bytes`. Returns how many of them belong to the body.
     pub fn scan(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
         let mut index = 0;
         while index < bytes.len() && !self.is_ended() {

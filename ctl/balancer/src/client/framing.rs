@@ -1,19 +1,19 @@
-//! Where each request begins and ends in a client's bytes, judged strictly before the HTTP parser sees them.
+//! Finds where each request begins and ends, and validates it strictly before the HTTP parser sees it.
 //!
-//! Parsers forgive; two that forgive differently can be made to see different requests in the same bytes
-//! (request smuggling). Here nothing is forgiven that leaves a doubt about a message's length: a bare line
-//! feed, a length stated twice, an unknown transfer coding, a malformed chunk. What passes is read the same
-//! way by every parser.
+//! Lenient parsers that differ from each other can be made to see different requests in the same bytes
+//! (request smuggling). This validation rejects everything that makes a message's length ambiguous: a bare
+//! line feed, a repeated length, an unknown transfer coding, a malformed chunk. All parsers agree on what
+//! remains.
 //!
 //! ```text
-//!          head without body                       101 or not
-//!   +----------------------------+       +--------- Verdict ---> Tunnel
-//!   v                            |       |             |
-//!  Head --------------------- (head complete)          |
-//!   ^ ^                          |       |             |
-//!   | +------- Sized <-----------+       v             |
-//!   |                                 Chunked          |
-//!   +------------------------------------+-------------+
+//!          head without body              upgrade request      101
+//!   +----------------------------+       +---------> Upgrade ------> Tunnel
+//!   v                            |       |              |
+//!  Head --------------------- (head complete)           | any other response
+//!   ^ ^                          |       |              |
+//!   | +------- Sized <-----------+       v              |
+//!   |                                 Chunked           |
+//!   +------------------------------------+--------------+
 //! ```
 
 use hyper::{StatusCode, Uri};
@@ -30,16 +30,16 @@ pub struct Framing {
     searched: usize,
 }
 
-/// What [`Framing::scan`] found.
+/// Result of [`Framing::scan`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Scan {
-    /// This many bytes from the beginning may be passed on; the rest is to be shown again with what follows.
-    pub cleared: usize,
-    /// What is wrong with the bytes after those.
+    /// Length of the valid prefix. The rest must be passed to the next scan again.
+    pub accepted: usize,
+    /// Why the bytes after the prefix are invalid.
     pub malformed: Option<Malformed>,
 }
 
-/// Bytes that are no request, or leave a doubt about where it ends.
+/// Bytes that are not a request, or leave its end ambiguous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// A line that does not end in CR LF.
@@ -52,24 +52,24 @@ pub enum Malformed {
     #[error("the request line is malformed")]
     RequestLine,
     /// Another version than 1.0 and 1.1.
-    #[error("only HTTP/1.1 and HTTP/1.0 are spoken here")]
+    #[error("only HTTP/1.1 and HTTP/1.0 are supported")]
     Version,
     /// Not `name: value`.
     #[error("a header line is malformed")]
     HeaderLine,
-    /// Both lengths, several lengths, or one that is no number.
+    /// Both lengths, several lengths, or not a number.
     #[error("the request states its length in more than one way, or not as a number")]
     Length,
-    /// A transfer coding in HTTP/1.0, several headers, or something else than `chunked`.
-    #[error("the only transfer coding that is taken is chunked, once, in HTTP/1.1")]
+    /// A transfer coding in HTTP/1.0, several of them, or another one than `chunked`.
+    #[error("the only supported transfer coding is chunked, once, in HTTP/1.1")]
     TransferCoding,
-    /// A head over the limit.
+    /// The head exceeds the limit.
     #[error("the request's head is too large")]
     TooLarge,
-    /// More headers than the limit.
+    /// The number of headers exceeds the limit.
     #[error("the request has too many headers")]
     TooManyHeaders,
-    /// The head took too long.
+    /// The head did not arrive in time.
     #[error("the request's head did not arrive in time")]
     TooSlow,
     /// The body's chunks are malformed.
@@ -82,8 +82,8 @@ enum State {
     Head,
     Sized(u64),
     Chunked(Chunks),
-    /// After a request for another protocol: whether HTTP goes on is for the process to say.
-    Verdict,
+    /// After an upgrade request: the process decides whether HTTP continues.
+    Upgrade,
     Tunnel,
 }
 
@@ -98,14 +98,14 @@ impl Malformed {
         }
     }
 
-    /// Whether it was found after the request's head had been passed on.
+    /// Whether the head has already been accepted.
     pub fn is_in_body(self) -> bool {
         matches!(self, Self::Chunk(_))
     }
 }
 
 impl Framing {
-    /// For a new connection, with the bounds of a head.
+    /// For a new connection, with the limits of a head.
     pub fn new(head_len_max: usize, max_headers: usize) -> Self {
         Self {
             state: State::Head,
@@ -115,23 +115,23 @@ impl Framing {
         }
     }
 
-    /// Looks at bytes that follow those cleared before.
+    /// Validates bytes that follow those accepted before.
     pub fn scan(&mut self, bytes: &[u8]) -> Scan {
-        let mut cleared = 0;
-        while cleared < bytes.len() {
-            match self.step(&bytes[cleared..]) {
+        let mut accepted = 0;
+        while accepted < bytes.len() {
+            match self.step(&bytes[accepted..]) {
                 Ok(0) => break,
-                Ok(len) => cleared += len,
+                Ok(len) => accepted += len,
                 Err(malformed) => {
                     return Scan {
-                        cleared,
+                        accepted,
                         malformed: Some(malformed),
                     };
                 }
             }
         }
         Scan {
-            cleared,
+            accepted,
             malformed: None,
         }
     }
@@ -141,17 +141,17 @@ impl Framing {
         matches!(self.state, State::Head)
     }
 
-    /// Whether nothing is cleared until [`Self::go_on`] or [`Self::tunnel`].
-    pub fn awaits_verdict(&self) -> bool {
-        matches!(self.state, State::Verdict)
+    /// Whether nothing is accepted until [`Self::continue_http`] or [`Self::tunnel`] is called.
+    pub fn awaits_upgrade(&self) -> bool {
+        matches!(self.state, State::Upgrade)
     }
 
-    /// HTTP goes on after a request for another protocol.
-    pub fn go_on(&mut self) {
+    /// HTTP continues after an upgrade request.
+    pub fn continue_http(&mut self) {
         self.state = State::Head;
     }
 
-    /// The protocol was changed: all that follows is passed on unseen.
+    /// The protocol was switched: all that follows is accepted as it is.
     pub fn tunnel(&mut self) {
         self.state = State::Tunnel;
     }
@@ -174,7 +174,7 @@ impl Framing {
                 }
                 Ok(len)
             }
-            State::Verdict => Ok(0),
+            State::Upgrade => Ok(0),
             State::Tunnel => Ok(bytes.len()),
         }
     }
@@ -191,12 +191,12 @@ impl Framing {
             Length::Sized(0) => State::Head,
             Length::Sized(len) => State::Sized(len),
             Length::Chunked => State::Chunked(Chunks::new(limits.1)),
-            Length::Upgrade => State::Verdict,
+            Length::Upgrade => State::Upgrade,
         };
         Ok(end)
     }
 
-    /// Length of the head with its empty line, once that is there.
+    /// Length of the head with its empty line, if it is complete.
     fn head_end(&self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
         let start = leading_line(bytes);
         if start == 2 && bytes[2..].starts_with(b"\r\n") {
@@ -220,7 +220,7 @@ impl Framing {
     }
 }
 
-/// One empty line before a request is to be ignored (RFC 9112, section 2.2).
+/// One empty line before a request is ignored (RFC 9112, section 2.2).
 fn leading_line(bytes: &[u8]) -> usize {
     if bytes.starts_with(b"\r\n") { 2 } else { 0 }
 }
@@ -234,11 +234,11 @@ fn line_feeds(bytes: &[u8], from: usize) -> impl Iterator<Item = (usize, u8)> {
         .map(move |(index, byte)| (from + index, *byte))
 }
 
-/// How long a request's body is.
+/// The length of a request's body.
 enum Length {
     Sized(u64),
     Chunked,
-    /// There is none, and the client wants to change the protocol.
+    /// No body; the client wants to switch protocols.
     Upgrade,
 }
 
@@ -250,7 +250,7 @@ struct Fields {
 }
 
 impl Length {
-    /// Reads a complete head.
+    /// Parses a complete head.
     fn of(head: &[u8], max_headers: usize) -> Result<Self, Malformed> {
         let mut lines = lines(head);
         let is_http_11 = request_line(lines.next().unwrap_or_default())?;
@@ -302,7 +302,7 @@ impl Fields {
     }
 }
 
-/// The lines of a head whose every line feed follows a carriage return, without the empty one at its end.
+/// The lines of a head in which every line feed follows a carriage return, without the final empty line.
 fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
     head.split(|byte| *byte == b'\n')
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
@@ -327,8 +327,8 @@ fn request_line(line: &[u8]) -> Result<bool, Malformed> {
     }
 }
 
-/// What hyper will parse, so that the client hears the reason if it cannot, and without a fragment, which
-/// it would cut off (RFC 9112, section 3.2).
+/// Accepts what hyper can parse, so that the client gets a reason otherwise, and no fragment, which hyper
+/// would cut off (RFC 9112, section 3.2).
 fn is_target(target: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#';
     target.iter().all(is_plain) && Uri::try_from(target).is_ok()
@@ -339,7 +339,7 @@ fn is_token(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
-/// What a header's value may hold (RFC 9110, section 5.5).
+/// RFC 9110, section 5.5.
 fn is_text(byte: &u8) -> bool {
     *byte == b'\t' || !byte.is_ascii_control()
 }
@@ -365,33 +365,33 @@ mod tests {
         Framing::new(HEAD_LEN_MAX, MAX_HEADERS)
     }
 
-    /// What is cleared of `bytes`, and what is wrong with the rest, when they come in pieces of these lengths.
-    fn judge(bytes: &[u8], lengths: impl Iterator<Item = usize>) -> (usize, Option<Malformed>) {
-        let (mut framing, mut cleared, mut come) = (framing(), 0, 0);
+    /// How much of `bytes` is accepted and what is wrong with the rest, if they arrive in pieces of these lengths.
+    fn scan_read(bytes: &[u8], lengths: impl Iterator<Item = usize>) -> (usize, Option<Malformed>) {
+        let (mut framing, mut accepted, mut come) = (framing(), 0, 0);
         for length in lengths.chain([bytes.len()]) {
             come = bytes.len().min(come + length.max(1));
-            let scan = framing.scan(&bytes[cleared..come]);
-            cleared += scan.cleared;
+            let scan = framing.scan(&bytes[accepted..come]);
+            accepted += scan.accepted;
             if scan.malformed.is_some() || come == bytes.len() {
-                return (cleared, scan.malformed);
+                return (accepted, scan.malformed);
             }
         }
-        (cleared, None)
+        (accepted, None)
     }
 
     fn at_once(text: &str) -> (usize, Option<Malformed>) {
-        judge(text.as_bytes(), std::iter::empty())
+        scan_read(text.as_bytes(), std::iter::empty())
     }
 
     #[test]
-    fn whole_requests_pass_and_the_beginning_of_the_next_is_held() {
+    fn complete_requests_are_accepted_and_an_incomplete_head_is_not() {
         let whole = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\n\r\n";
         let text = format!("{whole}GET /next HTTP/1.1\r\n");
         assert_eq!(at_once(&text), (whole.len(), None));
     }
 
     #[test]
-    fn a_body_passes_as_it_comes() {
+    fn a_body_is_accepted_as_it_arrives() {
         let text = "POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\nbegin";
         assert_eq!(at_once(text), (text.len(), None));
         let text = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1E\r\nbegin";
@@ -399,28 +399,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_found_behind_what_is_right() {
+    fn a_malformed_request_after_a_valid_one_is_found() {
         let good = "GET / HTTP/1.1\r\n\r\n";
         let text = format!("{good}GET / HTTP/1.1\n\n{good}");
         assert_eq!(at_once(&text), (good.len(), Some(Malformed::LineEnd)));
     }
 
     #[test]
-    fn nothing_passes_after_an_upgrade_before_the_verdict() {
+    fn nothing_is_accepted_after_an_upgrade_request_before_its_outcome() {
         let head = "GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n";
         let text = format!("{head}\0not http");
         let bytes = text.as_bytes();
         for is_tunnel in [true, false] {
             let mut framing = framing();
-            assert_eq!(framing.scan(bytes).cleared, head.len());
-            assert!(framing.awaits_verdict());
+            assert_eq!(framing.scan(bytes).accepted, head.len());
+            assert!(framing.awaits_upgrade());
             let rest = &bytes[head.len()..];
-            assert_eq!(framing.scan(rest).cleared, 0);
+            assert_eq!(framing.scan(rest).accepted, 0);
             if is_tunnel {
                 framing.tunnel();
-                assert_eq!(framing.scan(rest).cleared, rest.len());
+                assert_eq!(framing.scan(rest).accepted, rest.len());
             } else {
-                framing.go_on();
+                framing.continue_http();
                 assert_eq!(
                     framing.scan(b"\0\r\n\r\n").malformed,
                     Some(Malformed::RequestLine)
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_in_http_1_0_or_with_a_body_is_none() {
+    fn an_upgrade_in_http_1_0_or_with_a_body_is_ignored() {
         for text in [
             "GET / HTTP/1.0\r\nUpgrade: x\r\n\r\n",
             "GET / HTTP/1.1\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\na",
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_bounded_complete_or_not() {
+    fn complete_and_incomplete_heads_are_bounded() {
         let head = |len: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(len - 18));
         assert_eq!(at_once(&head(HEAD_LEN_MAX)), (HEAD_LEN_MAX, None));
         assert_eq!(
@@ -481,7 +481,7 @@ mod tests {
         }
     }
 
-    /// Pieces that requests, good and bad, are made of.
+    /// Fragments of valid and malformed requests.
     fn pieces() -> impl Strategy<Value = String> {
         let piece = prop::sample::select(vec![
             "GET / HTTP/1.1\r\n",
@@ -505,11 +505,11 @@ mod tests {
         prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
     }
 
-    /// How much passes of a body before its malformed chunk depends on what came with that.
-    fn comparable((cleared, malformed): (usize, Option<Malformed>)) -> (usize, Option<Malformed>) {
+    /// How much of a body is accepted before a malformed chunk depends on how the bytes arrive.
+    fn comparable((accepted, malformed): (usize, Option<Malformed>)) -> (usize, Option<Malformed>) {
         match malformed {
             Some(Malformed::Chunk(_)) => (0, malformed),
-            _ => (cleared, malformed),
+            _ => (accepted, malformed),
         }
     }
 
@@ -517,21 +517,21 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn the_judgement_does_not_depend_on_how_bytes_are_cut(
+        fn the_result_does_not_depend_on_how_bytes_are_split(
             text in pieces(),
             lengths in prop::collection::vec(1_usize..20, 0..30),
         ) {
             let whole = comparable(at_once(&text));
-            let in_pieces = judge(text.as_bytes(), lengths.into_iter());
+            let in_pieces = scan_read(text.as_bytes(), lengths.into_iter());
             prop_assert_eq!(comparable(in_pieces), whole);
-            let by_bytes = judge(text.as_bytes(), std::iter::repeat(1));
+            let by_bytes = scan_read(text.as_bytes(), std::iter::repeat(1));
             prop_assert_eq!(comparable(by_bytes), whole);
         }
 
         #[test]
-        fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let scan = framing().scan(&bytes);
-            prop_assert!(scan.cleared <= bytes.len());
+            prop_assert!(scan.accepted <= bytes.len());
         }
     }
 }

@@ -1,9 +1,9 @@
-//! A client's socket as hyper sees it: only bytes that are judged well-formed, and never for longer than allowed.
+//! A client's socket as hyper sees it: only validated bytes, with timeouts.
 //!
-//! A malformed request is withheld. A stand-in takes its place, which hyper hands to the request path in its
-//! turn, after the requests before it; there it is answered with the reason. The rest of what the client
-//! sends is thrown away, so that closing the socket does not reset the connection before the client has
-//! read that answer.
+//! A malformed request never reaches hyper. A placeholder request takes its place: hyper passes it to the
+//! request path after the requests before it, and there it is answered with the reason. What the client sends
+//! afterwards is discarded, because closing a socket with unread data resets the connection, and the client
+//! may then lose the response.
 
 use std::{
     io,
@@ -22,29 +22,29 @@ use tokio::{
 
 use super::{
     framing::{Framing, Malformed},
-    gate::{Gate, Verdict},
+    state::{ConnectionState, UpgradeOutcome},
 };
 use crate::limits::Limits;
 
-/// Method of the request that stands in for a malformed one.
-pub const STAND_IN: &str = "MALFORMED";
+/// Method of the placeholder for a malformed request.
+pub const PLACEHOLDER_METHOD: &str = "MALFORMED";
 
-const STAND_IN_REQUEST: &[u8] = b"MALFORMED / HTTP/1.1\r\nhost: -\r\n\r\n";
+const PLACEHOLDER_REQUEST: &[u8] = b"MALFORMED / HTTP/1.1\r\nhost: -\r\n\r\n";
 
-/// Bytes of a client that are thrown away after a malformed request.
+/// How much is discarded after a malformed request.
 const DISCARD_BYTES_MAX: usize = 256 * 1024;
 
 /// The socket of one client.
 #[derive(Debug)]
 pub struct ClientIo {
     stream: TcpStream,
-    gate: Arc<Gate>,
+    state: Arc<ConnectionState>,
     framing: Framing,
     timeouts: Timeouts,
-    /// Read, but not judged: the beginning of a head.
+    /// Received, but not validated yet: the beginning of a head.
     held: BytesMut,
-    /// Judged, but not yet taken by hyper.
-    cleared: BytesMut,
+    /// Validated, but not yet read by hyper.
+    accepted: BytesMut,
     failed: Option<Malformed>,
     discarded: usize,
     read_timer: Timer,
@@ -65,16 +65,16 @@ enum Wait {
     Write,
 }
 
-/// Runs while one thing is waited for.
+/// A timeout that restarts when another event is awaited.
 #[derive(Debug, Default)]
 struct Timer(Option<(Wait, Pin<Box<Sleep>>)>);
 
 impl ClientIo {
-    /// Guards `stream`.
-    pub fn new(stream: TcpStream, gate: Arc<Gate>, limits: &Limits) -> Self {
+    /// Wraps `stream`.
+    pub fn new(stream: TcpStream, state: Arc<ConnectionState>, limits: &Limits) -> Self {
         Self {
             stream,
-            gate,
+            state,
             framing: Framing::new(limits.head_len(), limits.max_headers),
             timeouts: Timeouts {
                 head: limits.head_timeout,
@@ -82,7 +82,7 @@ impl ClientIo {
                 write: limits.write_timeout,
             },
             held: BytesMut::new(),
-            cleared: BytesMut::new(),
+            accepted: BytesMut::new(),
             failed: None,
             discarded: 0,
             read_timer: Timer::default(),
@@ -92,63 +92,63 @@ impl ClientIo {
 
     fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            if !self.cleared.is_empty() {
-                let len = buf.remaining().min(self.cleared.len());
-                buf.put_slice(&self.cleared[..len]);
-                self.cleared.advance(len);
+            if !self.accepted.is_empty() {
+                let len = buf.remaining().min(self.accepted.len());
+                buf.put_slice(&self.accepted[..len]);
+                self.accepted.advance(len);
                 return Poll::Ready(Ok(()));
             }
             if let Some(malformed) = self.failed {
                 return self.read_failed(cx, malformed);
             }
-            if self.framing.awaits_verdict() {
-                ready!(self.poll_verdict(cx));
-                self.judge_held();
+            if self.framing.awaits_upgrade() {
+                ready!(self.poll_outcome(cx));
+                self.scan_held();
                 continue;
             }
             let before = buf.filled().len();
             if Pin::new(&mut self.stream).poll_read(cx, buf)?.is_pending() {
                 match ready!(self.poll_read_timer(cx)) {
-                    // To hyper it looks like the end, so that it closes.
+                    // hyper sees the end of the stream and closes.
                     Wait::Idle => return Poll::Ready(Ok(())),
                     Wait::Head | Wait::Write => self.refuse(Malformed::TooSlow),
                 }
                 continue;
             }
             let is_end = buf.filled().len() == before;
-            self.judge(buf, before);
+            self.scan_read(buf, before);
             if is_end || buf.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
         }
     }
 
-    /// Judges what was just read into `buf`, behind what is held. What may not pass is taken out of it.
-    fn judge(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+    /// Validates what was just read into `buf`. What is not valid or not complete is removed from `buf`.
+    fn scan_read(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
         let fresh = &buf.filled()[before..];
         if self.held.is_empty() {
-            // The usual case: whole requests, or parts of bodies, which pass without being copied.
+            // The common case: complete requests and parts of bodies are not copied.
             let scan = self.framing.scan(fresh);
-            self.held.extend_from_slice(&fresh[scan.cleared..]);
-            buf.set_filled(before + scan.cleared);
+            self.held.extend_from_slice(&fresh[scan.accepted..]);
+            buf.set_filled(before + scan.accepted);
             self.after_scan(scan.malformed);
         } else {
             self.held.extend_from_slice(fresh);
             buf.set_filled(before);
-            self.judge_held();
+            self.scan_held();
         }
     }
 
-    fn judge_held(&mut self) {
+    fn scan_held(&mut self) {
         let scan = self.framing.scan(&self.held);
-        let passing = self.held.split_to(scan.cleared);
-        self.cleared.unsplit(passing);
+        let passing = self.held.split_to(scan.accepted);
+        self.accepted.unsplit(passing);
         self.after_scan(scan.malformed);
     }
 
     fn after_scan(&mut self, malformed: Option<Malformed>) {
-        if self.framing.awaits_verdict() {
-            self.gate.ask();
+        if self.framing.awaits_upgrade() {
+            self.state.ask();
         }
         if let Some(malformed) = malformed {
             self.refuse(malformed);
@@ -157,14 +157,14 @@ impl ClientIo {
 
     fn refuse(&mut self, malformed: Malformed) {
         if !malformed.is_in_body() {
-            self.gate.refuse(malformed);
-            self.cleared.extend_from_slice(STAND_IN_REQUEST);
+            self.state.refuse(malformed);
+            self.accepted.extend_from_slice(PLACEHOLDER_REQUEST);
         }
         self.held.clear();
         self.failed = Some(malformed);
     }
 
-    /// The bytes of a malformed body end here; those after a malformed head are thrown away.
+    /// A malformed body is an error for hyper; bytes after a malformed head are discarded.
     fn read_failed(&mut self, cx: &mut Context<'_>, malformed: Malformed) -> Poll<io::Result<()>> {
         if malformed.is_in_body() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, malformed)));
@@ -181,21 +181,21 @@ impl ClientIo {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_verdict(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.gate.register(cx.waker());
-        match self.gate.verdict() {
+    fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.state.register(cx.waker());
+        match self.state.outcome() {
             None => return Poll::Pending,
-            Some(Verdict::Http) => self.framing.go_on(),
-            Some(Verdict::Tunnel) => self.framing.tunnel(),
+            Some(UpgradeOutcome::Http) => self.framing.continue_http(),
+            Some(UpgradeOutcome::Tunnel) => self.framing.tunnel(),
         }
         Poll::Ready(())
     }
 
-    /// Ends when the client has kept us waiting for too long.
+    /// Completes when the client has exceeded a timeout.
     fn poll_read_timer(&mut self, cx: &mut Context<'_>) -> Poll<Wait> {
-        // Registered before it is looked at: a request that ends in between wakes us.
-        self.gate.register(cx.waker());
-        let is_busy = self.gate.is_active() || self.write_timer.0.is_some();
+        // Register first: a request that ends in between must wake this task.
+        self.state.register(cx.waker());
+        let is_busy = self.state.is_active() || self.write_timer.0.is_some();
         if is_busy || !self.framing.is_in_head() {
             self.read_timer.stop();
             return Poll::Pending;
@@ -209,7 +209,7 @@ impl ClientIo {
         Poll::Ready(wait)
     }
 
-    /// Passes on what a write gave, unless the client has not read for too long.
+    /// Returns the result of a write, or an error if the client has not read for too long.
     fn watch_write<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,23 +1,23 @@
-//! The clients' side: accepting connections, judging their bytes, and the timeouts of a connection.
+//! Client connections: accept, validation of what clients send, timeouts.
 //!
-//! [`io::ClientIo`] stands between a client's socket and hyper. What it and the request path have to tell
-//! each other goes through the connection's [`gate::Gate`].
+//! [`io::ClientIo`] sits between a client's socket and hyper. It shares a [`state::ConnectionState`] with the
+//! request path.
 
 pub mod accept;
 pub mod chunks;
 pub mod framing;
-pub mod gate;
 pub mod io;
+pub mod state;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use gate::Gate;
+use state::ConnectionState;
 
 /// The client at the other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// Its address.
     pub address: SocketAddr,
-    /// Its connection's gate.
-    pub gate: Arc<Gate>,
+    /// The state of its connection.
+    pub state: Arc<ConnectionState>,
 }

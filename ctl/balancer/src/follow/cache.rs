@@ -1,4 +1,4 @@
-//! The last route table in a file, replaced as a whole.
+//! The last route table in a file, replaced atomically.
 
 use std::{
     fs::{self, File},
@@ -8,41 +8,41 @@ use std::{
 
 use tucano_api::routes::RouteTable;
 
-/// Where the table is kept.
+/// The cache file.
 #[derive(Debug, Clone)]
 pub struct Cache {
     path: PathBuf,
 }
 
-/// Why the table could not be kept or read.
+/// Why the cache could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// The file cannot be read.
     #[error("cannot read {0}")]
     Read(PathBuf, #[source] io::Error),
-    /// It is larger than a table may be.
+    /// The file exceeds the limit of a table.
     #[error("{0} is larger than a route table may be (--table-bytes)")]
     TooLarge(PathBuf),
-    /// It holds something else.
-    #[error("{0} holds no route table")]
+    /// The file is not a route table.
+    #[error("{0} does not contain a route table")]
     Parse(PathBuf, #[source] serde_json::Error),
     /// The new file cannot be written.
     #[error("cannot write {0}")]
     Write(PathBuf, #[source] io::Error),
-    /// The new file cannot take the old one's place.
+    /// The new file cannot replace the old one.
     #[error("cannot replace {0}")]
     Replace(PathBuf, #[source] io::Error),
 }
 
 impl Cache {
-    /// Keeps the table at `path`, and beside it while it is being written.
+    /// Caches the table at `path`; the new content is written to a file beside it.
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
         }
     }
 
-    /// The kept table; none if none was ever kept. Reads `limit` bytes at most.
+    /// The cached table; `None` if the file does not exist. Reads `limit` bytes at most.
     pub fn load(&self, limit: usize) -> Result<Option<RouteTable>, CacheError> {
         let failed = |error| CacheError::Read(self.path.clone(), error);
         let file = match File::open(&self.path) {
@@ -64,7 +64,7 @@ impl Cache {
             .map_err(|error| CacheError::Parse(self.path.clone(), error))
     }
 
-    /// Keeps `table`. Whatever happens meanwhile, the file is the old one or the new one.
+    /// Replaces the cached table atomically: after a crash the file is the old or the new one.
     pub fn store(&self, table: &RouteTable) -> Result<(), CacheError> {
         let new = self.path.with_extension("new");
         let failed = |error| CacheError::Write(new.clone(), error);
@@ -72,7 +72,7 @@ impl Cache {
             .map_err(|error| CacheError::Parse(self.path.clone(), error))?;
         let mut file = File::create(&new).map_err(failed)?;
         file.write_all(&text).map_err(failed)?;
-        // Without this a power loss may leave the new name with an empty file.
+        // Without this, a power loss may leave an empty file under the final name.
         file.sync_all().map_err(failed)?;
         fs::rename(&new, &self.path).map_err(|error| CacheError::Replace(self.path.clone(), error))
     }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_last_is_loaded() {
+    fn the_last_stored_table_is_loaded() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::new(&directory.path().join("routes.json"));
         assert_eq!(cache.load(1000).unwrap(), None);
@@ -98,11 +98,11 @@ mod tests {
         cache.store(&table("2")).unwrap();
         assert_eq!(cache.load(1000).unwrap(), Some(table("2")));
         let files = fs::read_dir(directory.path()).unwrap().count();
-        assert_eq!(files, 1, "nothing else is left behind");
+        assert_eq!(files, 1, "no temporary file remains");
     }
 
     #[test]
-    fn a_file_that_is_no_table_or_too_large_is_an_error_that_names_it() {
+    fn an_unreadable_or_too_large_file_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("routes.json");
         let cache = Cache::new(&path);

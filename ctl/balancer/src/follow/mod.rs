@@ -1,4 +1,4 @@
-//! The route table: followed on the controller's socket, kept in a file for when there is no controller.
+//! Follows the controller's route table and caches it in a file for starts without a controller.
 
 pub mod cache;
 pub mod poll;
@@ -9,26 +9,26 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 use tucano_api::routes::RouteTable;
 
-use crate::{errors::chain, plane::Plane};
+use crate::{errors::chain, plane::DataPlane};
 use cache::Cache;
 
 /// Pause after the first failed attempt; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Longest pause: a new controller is noticed soon, and the attempts cost next to nothing.
+/// Longest pause. Attempts are cheap, and a new controller is noticed quickly.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Follows the controller's routes.
 #[derive(Debug)]
 pub struct Follower {
-    plane: Arc<Plane>,
+    plane: Arc<DataPlane>,
     socket: PathBuf,
     cache: Option<Cache>,
     version: Option<String>,
 }
 
 impl Follower {
-    /// Puts the kept table in force, if there is one. `socket` is the controller's.
-    pub fn start(plane: Arc<Plane>, socket: PathBuf, cache: Option<Cache>) -> Self {
+    /// Puts the cached table in force, if there is one. `socket` is the controller's.
+    pub fn start(plane: Arc<DataPlane>, socket: PathBuf, cache: Option<Cache>) -> Self {
         let mut follower = Self {
             plane,
             socket,
@@ -39,7 +39,7 @@ impl Follower {
         follower
     }
 
-    /// Takes each new table from the controller, for ever. While it does not answer, the last one stays.
+    /// Polls the controller forever. While it does not answer, the last table stays in force.
     pub async fn run(mut self) {
         let mut pause = PAUSE_MIN;
         let limit = self.plane.limits.table_len();
@@ -51,13 +51,13 @@ impl Follower {
                     }
                     pause = PAUSE_MIN;
                     if let Some(table) = table {
-                        self.adopt(table).await;
+                        self.apply(table).await;
                     }
                 }
                 Err(error) => {
                     if pause == PAUSE_MIN {
                         let cause = chain(&error);
-                        warn!(%cause, "no routes from the controller, going on with the last ones");
+                        warn!(%cause, "the controller does not answer; the last routes stay in force");
                     }
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -66,18 +66,18 @@ impl Follower {
         }
     }
 
-    async fn adopt(&mut self, table: RouteTable) {
+    async fn apply(&mut self, table: RouteTable) {
         info!(version = %table.version, services = table.services.len(), "new routes");
         self.version = Some(table.version.clone());
         self.plane.publish(table.clone());
         let Some(cache) = self.cache.clone() else {
             return;
         };
-        // Only a restart without controller needs the file: to serve goes on without it.
+        // A failure only matters for a restart without a controller.
         match tokio::task::spawn_blocking(move || cache.store(&table)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(cause = %chain(&error), "the routes are not kept"),
-            Err(error) => warn!(%error, "the routes are not kept"),
+            Ok(Err(error)) => warn!(cause = %chain(&error), "cannot cache the routes"),
+            Err(error) => warn!(%error, "cannot cache the routes"),
         }
     }
 
@@ -85,12 +85,12 @@ impl Follower {
         let Some(cache) = &self.cache else { return };
         match cache.load(self.plane.limits.table_len()) {
             Ok(Some(table)) => {
-                info!(version = %table.version, "kept routes are in force until the controller answers");
+                info!(version = %table.version, "cached routes are in force until the controller answers");
                 self.version = Some(table.version.clone());
                 self.plane.publish(table);
             }
             Ok(None) => {}
-            Err(error) => warn!(cause = %chain(&error), "the kept routes are of no use"),
+            Err(error) => warn!(cause = %chain(&error), "ignoring the cached routes"),
         }
     }
 }

@@ -16,42 +16,42 @@ use tokio::{
 };
 use tucano_api::routes::RouteTable;
 
-/// The controller answers after 20 s at the latest; one that takes longer has died without a word.
+/// The controller answers within 20 s; a longer silence means that it is gone.
 const POLL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a poll gave no table.
+/// Why a poll failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PollError {
     /// The socket cannot be reached.
     #[error("cannot connect to the controller at {0}")]
     Connect(PathBuf, #[source] io::Error),
-    /// The exchange broke.
-    #[error("the controller broke off")]
+    /// The connection failed.
+    #[error("the connection to the controller failed")]
     Broken(#[from] hyper::Error),
-    /// It took too long.
+    /// No answer in time.
     #[error("the controller did not answer in time")]
     TimedOut(#[from] Elapsed),
-    /// It has something against it.
+    /// Unexpected status.
     #[error("the controller answered {0} instead of a route table")]
     Status(StatusCode),
-    /// The request cannot be made.
-    #[error("the version of the route table cannot be asked for")]
+    /// The request cannot be built.
+    #[error("cannot build the request for the route table")]
     Request(#[from] hyper::http::Error),
-    /// The table is over the limit, or was cut off.
-    #[error("the route table is larger than {limit} bytes (--table-bytes), or was cut off")]
+    /// The table exceeds the limit, or was truncated.
+    #[error("the route table is larger than {limit} bytes (--table-bytes), or was truncated")]
     Body {
-        /// The bound.
+        /// The limit in bytes.
         limit: usize,
-        /// What reading gave.
+        /// The error of the read.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It is no route table.
-    #[error("the controller's answer is no route table")]
+    /// Not a route table.
+    #[error("the controller's answer is not a route table")]
     Parse(#[from] serde_json::Error),
 }
 
-/// Asks the controller at `socket` for a table other than `version`. None if there was no change for a while.
+/// Asks the controller at `socket` for a table other than `version`; `None` if there was no change.
 pub async fn poll(
     socket: &Path,
     version: Option<&str>,
@@ -68,18 +68,18 @@ pub async fn poll(
         let response = sender.send_request(request).await?;
         read(response, limit).await
     };
-    // The connection ends with the exchange, whichever way that ends.
+    // The connection ends with the exchange.
     tokio::select! {
         table = timeout(POLL_TIMEOUT, exchange) => table?,
         broken = drive(connection) => Err(broken),
     }
 }
 
-/// Drives the connection; gives only what broke it.
+/// Drives the connection; returns only its error.
 async fn drive(connection: http1::Connection<TokioIo<UnixStream>, Empty<Bytes>>) -> PollError {
     match connection.await {
         Err(error) => error.into(),
-        // It ended well, so the exchange has all it needs.
+        // The exchange is complete.
         Ok(()) => std::future::pending().await,
     }
 }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_asked_for_whatever_its_letters() {
+    fn versions_are_percent_encoded() {
         assert_eq!(target(None), "/v1/routes");
         assert_eq!(target(Some("a-1.2_3~")), "/v1/routes?after=a-1.2_3~");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Opening a connection to a process.
+//! Opens connections to processes.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -14,29 +14,29 @@ use tracing::debug;
 use super::pool::Link;
 use crate::limits::Limits;
 
-/// Why a process could not be reached.
+/// Why a connection attempt failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It, or its node, refused.
+    /// The process or its node refused.
     #[error("cannot connect to {0}")]
     Refused(SocketAddr, #[source] io::Error),
-    /// This machine has no descriptor or port left for one more connection.
+    /// This machine is out of descriptors, ports or memory.
     #[error("this machine cannot open one more connection, to {0}")]
     Exhausted(SocketAddr, #[source] io::Error),
-    /// Nothing came back in time.
+    /// No answer in time.
     #[error("no answer from {0} to a connection attempt in time")]
     TimedOut(SocketAddr, #[source] Elapsed),
-    /// The connection could not be set up for HTTP.
+    /// hyper's handshake failed.
     #[error("cannot start HTTP on a connection to {0}")]
     Handshake(SocketAddr, #[source] hyper::Error),
 }
 
-/// Connects within the connect timeout and starts the task that drives the connection.
+/// Connects within the connect timeout and spawns the task that drives the connection.
 pub async fn connect(address: SocketAddr, limits: &Limits) -> Result<Link, Error> {
     let stream = timeout(limits.connect_timeout, TcpStream::connect(address))
         .await
         .map_err(|elapsed| Error::TimedOut(address, elapsed))?
-        .map_err(|error| match is_ours(&error) {
+        .map_err(|error| match is_local(&error) {
             true => Error::Exhausted(address, error),
             false => Error::Refused(address, error),
         })?;
@@ -58,8 +58,8 @@ pub async fn connect(address: SocketAddr, limits: &Limits) -> Result<Link, Error
     })
 }
 
-/// Whether the cause is on this side, so that the process is not to blame.
-fn is_ours(error: &io::Error) -> bool {
+/// Whether the cause is this machine, not the process.
+fn is_local(error: &io::Error) -> bool {
     let exhausted = [
         Errno::MFILE,
         Errno::NFILE,
@@ -70,15 +70,15 @@ fn is_ours(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
 }
 
-/// Up to this much is read at once from a fast peer: large responses cost fewer system calls.
+/// Largest read from a fast peer: large responses cost fewer system calls.
 pub const READ_BUFFER_MAX: usize = 256 * 1024;
 
-/// Bytes that the peer's machine does not acknowledge for so long end the connection: probes are not sent
-/// while such bytes are on their way.
+/// Unacknowledged data ends the connection after this time: keepalive probes are not sent while data is
+/// unacknowledged.
 const UNACKNOWLEDGED_MS_MAX: u32 = 60_000;
 
-/// Sets what every connection wants: no delay of small writes, and probes that find out when the peer's
-/// machine is gone, so that a stream without traffic does not outlive it for ever.
+/// Disables Nagle's algorithm and enables keepalive probes, which detect a peer whose machine is gone while
+/// a stream carries no traffic.
 pub fn tune(stream: &TcpStream) {
     let set = || -> rustix::io::Result<()> {
         sockopt::set_tcp_nodelay(stream, true)?;
@@ -88,7 +88,7 @@ pub fn tune(stream: &TcpStream) {
         sockopt::set_tcp_keepcnt(stream, 3)?;
         sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX)
     };
-    // It fails only when the peer has gone already, which the next read reports.
+    // This fails only if the peer is gone already; the next read reports that.
     if let Err(error) = set() {
         debug!(%error, "cannot set options of a connection");
     }

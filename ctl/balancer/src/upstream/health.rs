@@ -1,4 +1,4 @@
-//! Ejection: a process that refuses connections is left out for a while, longer each time in a row.
+//! Ejection: a process that refuses connections is excluded for a while, longer after each failure in a row.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use crate::limits::Limits;
 
-/// Time since the program's start; a plain number, so that it fits into an atomic.
+/// Time since the program's start, which fits into an atomic.
 pub type Uptime = Duration;
 
 /// Now.
@@ -19,7 +19,7 @@ pub fn uptime() -> Uptime {
     START.elapsed()
 }
 
-/// What the balancer has itself seen of one process. The controller's view comes by the route table.
+/// The balancer's own observations of one process. The controller's view arrives with the route table.
 #[derive(Debug, Default)]
 pub struct Health {
     ejected_until_ms: AtomicU64,
@@ -27,13 +27,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the process is to be left out now.
+    /// Whether the process is excluded at `now`.
     pub fn is_ejected(&self, now: Uptime) -> bool {
         millis(now) < self.ejected_until_ms.load(Relaxed)
     }
 
-    /// Leaves the process out from now on, for twice as long as the last time. Gives false if it was
-    /// out already: requests that fail together count as one failure.
+    /// Excludes the process from `now` on, for twice as long as the last time. Returns false if it was
+    /// excluded already: concurrent failures count once.
     pub fn eject(&self, now: Uptime, limits: &Limits) -> bool {
         let until = self.ejected_until_ms.load(Relaxed);
         if millis(now) < until {
@@ -51,14 +51,14 @@ impl Health {
         won
     }
 
-    /// Lets the process in again at once, because no other is left; how often it failed is kept.
-    pub fn pardon(&self) {
+    /// Ends the exclusion at once, because no other process is left. The failure count is kept.
+    pub fn uneject(&self) {
         self.ejected_until_ms.store(0, Relaxed);
     }
 
-    /// The process accepted a connection: it is whole again.
+    /// The process accepted a connection: resets the failure count.
     pub fn succeeded(&self) {
-        // Mostly there is nothing to reset, and then the cache line stays shared between the cores.
+        // Usually there is nothing to reset; not writing keeps the cache line shared between cores.
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
             self.ejected_until_ms.store(0, Relaxed);
@@ -85,7 +85,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn each_failure_in_a_row_doubles_the_pause_up_to_the_limit() {
+    fn each_failure_in_a_row_doubles_the_exclusion_up_to_the_limit() {
         let (health, limits) = (Health::default(), Limits::default());
         let mut now = SECOND;
         for pause_ms in [500, 1000, 2000, 4000, 8000, 10_000, 10_000] {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_that_come_together_count_once() {
+    fn concurrent_failures_count_once() {
         let (health, limits) = (Health::default(), Limits::default());
         assert!(health.eject(SECOND, &limits));
         assert!(!health.eject(SECOND, &limits));
@@ -106,21 +106,21 @@ mod tests {
     }
 
     #[test]
-    fn success_forgets_and_pardon_only_lets_in() {
+    fn success_resets_the_count_and_uneject_does_not() {
         let (health, limits) = (Health::default(), Limits::default());
         health.eject(SECOND, &limits);
-        health.pardon();
+        health.uneject();
         assert!(!health.is_ejected(SECOND));
         health.eject(SECOND, &limits);
         assert!(
             health.is_ejected(SECOND + limits.eject_min),
-            "the second pause is longer"
+            "the second exclusion is longer"
         );
         health.succeeded();
         health.eject(SECOND, &limits);
         assert!(
             !health.is_ejected(SECOND + limits.eject_min),
-            "the first pause again"
+            "the shortest exclusion again"
         );
     }
 }

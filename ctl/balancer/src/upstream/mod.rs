@@ -1,4 +1,4 @@
-//! The processes' side: one [`Backend`] per process, with its connections and what was seen of its health.
+//! Connections to processes: one [`Backend`] per process, with its pool and its observed health.
 
 pub mod connect;
 pub mod health;
@@ -14,23 +14,23 @@ use crate::{limits::Limits, request_body::RequestBody};
 use health::{Health, uptime};
 use pool::{Link, Pool};
 
-/// One process as the balancer knows it, for as long as the route table has it.
+/// One process, for as long as the route table contains it.
 #[derive(Debug)]
 pub struct Backend {
     /// The process.
     pub process: ProcessId,
     /// Its node.
     pub node: NodeName,
-    /// Where it answers.
+    /// Its address.
     pub address: SocketAddr,
-    /// Whether it takes connections, as seen by requests.
+    /// Whether it accepts connections, as observed by requests.
     pub health: Health,
-    /// Connections that wait for a request.
+    /// Idle connections.
     pub pool: Pool,
     lost: CancellationToken,
 }
 
-/// One connection to a process, held by the request that uses it.
+/// One connection to a process, owned by the request that uses it.
 #[derive(Debug)]
 pub struct Connection {
     backend: Arc<Backend>,
@@ -38,17 +38,17 @@ pub struct Connection {
     reused: bool,
 }
 
-/// A request that got no response head.
+/// A request without a response head.
 #[derive(Debug)]
 pub struct SendFailure {
     /// hyper's error.
     pub error: hyper::Error,
-    /// Whether the process cannot have seen any of the request.
+    /// Whether no byte of the request was sent.
     pub unsent: bool,
 }
 
 impl Backend {
-    /// A process that nothing is known of yet.
+    /// A process without history.
     pub fn new(process: ProcessId, node: NodeName, address: SocketAddr) -> Self {
         Self {
             process,
@@ -60,23 +60,23 @@ impl Backend {
         }
     }
 
-    /// The process is gone from the routes: requests that wait for its answer need not wait longer.
-    pub fn lose(&self) {
+    /// The route table no longer contains the process: requests stop waiting for its response.
+    pub fn mark_lost(&self) {
         self.pool.close();
         self.lost.cancel();
     }
 
-    /// Whether the process is gone from the routes.
+    /// Whether the route table no longer contains the process.
     pub fn is_lost(&self) -> bool {
         self.lost.is_cancelled()
     }
 
-    /// Ends when the process is gone from the routes.
-    pub async fn until_lost(&self) {
+    /// Returns when the route table no longer contains the process.
+    pub async fn wait_lost(&self) {
         self.lost.cancelled().await;
     }
 
-    /// A connection whose last exchange is over, if one waits.
+    /// An idle connection whose last exchange is complete, if there is one.
     pub async fn pooled(self: &Arc<Self>, limits: &Limits) -> Option<Connection> {
         while let Some(mut link) = self.pool.take(uptime(), limits.upstream_idle_timeout) {
             if link.sender.ready().await.is_ok() {
@@ -113,7 +113,7 @@ impl Connection {
         self.reused
     }
 
-    /// Sends the request and waits for the head of its response. Dropping the future closes the connection.
+    /// Sends the request and waits for the response head. Dropping the future closes the connection.
     pub async fn send(
         &mut self,
         request: Request<RequestBody>,
@@ -125,12 +125,12 @@ impl Connection {
         })
     }
 
-    /// Keeps it for the next request: its exchange is complete both ways.
+    /// Returns it to the pool: its exchange is complete in both directions.
     pub fn keep(self, limits: &Limits) {
         self.backend.pool.put(self.link, uptime(), limits);
     }
 
-    /// Closes it, even while the request's body is still on its way.
+    /// Closes it, even while the request's body is being sent.
     pub fn abort(self) {
         self.link.task.abort();
     }

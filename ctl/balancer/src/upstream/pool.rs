@@ -1,4 +1,4 @@
-//! Connections to one process that wait for their next request.
+//! Idle connections to one process.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -14,13 +14,13 @@ use crate::{limits::Limits, request_body::RequestBody};
 /// One open connection.
 #[derive(Debug)]
 pub struct Link {
-    /// Sends requests over it. Dropping this closes it once the exchange under way is complete.
+    /// Sends requests. Dropping it closes the connection after the exchange in progress.
     pub sender: SendRequest<RequestBody>,
     /// The task that drives it.
     pub task: AbortHandle,
 }
 
-/// Unused connections to one process, the most recently used on top.
+/// Idle connections to one process, the most recently used last.
 #[derive(Debug, Default)]
 pub struct Pool {
     state: Mutex<State>,
@@ -39,13 +39,13 @@ struct Idle {
 }
 
 impl Pool {
-    /// A connection that is open as far as is known, if there is one. It may need a moment to notice that
-    /// its last exchange has ended: wait for it to be ready.
+    /// An idle connection that is open as far as is known. Wait for it to be ready: the end of its last
+    /// exchange may not have been processed yet.
     pub fn take(&self, now: Uptime, timeout: Duration) -> Option<Link> {
         let mut state = self.lock();
         while let Some(Idle { link, since }) = state.idle.pop() {
             if now.saturating_sub(since) >= timeout {
-                // All below are older still.
+                // The ones below are older.
                 state.idle.clear();
                 return None;
             }
@@ -56,7 +56,7 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose exchange has ended.
+    /// Adds a connection whose exchange is complete.
     pub fn put(&self, link: Link, now: Uptime, limits: &Limits) {
         let mut state = self.lock();
         if state.closed || link.sender.is_closed() || state.idle.len() >= limits.upstream_idle {
@@ -65,26 +65,26 @@ impl Pool {
         state.idle.push(Idle { link, since: now });
     }
 
-    /// Closes those that have waited too long.
+    /// Closes connections that have been idle for `timeout`.
     pub fn reap(&self, now: Uptime, timeout: Duration) {
         self.lock().idle.retain(|idle| {
             now.saturating_sub(idle.since) < timeout && !idle.link.sender.is_closed()
         });
     }
 
-    /// Closes all unused connections; others may come later.
+    /// Closes all idle connections. The pool stays open.
     pub fn clear(&self) {
         self.lock().idle.clear();
     }
 
-    /// Closes all unused connections and keeps none from now on.
+    /// Closes all idle connections and accepts none until [`Self::open`].
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         state.idle.clear();
     }
 
-    /// Keeps connections again.
+    /// Accepts connections again.
     pub fn open(&self) {
         self.lock().closed = false;
     }

@@ -1,15 +1,15 @@
-//! The balancer over real sockets: a controller on a unix socket, processes on TCP ports, clients that
-//! write bytes.
+//! End-to-end tests over real sockets: a controller on a unix socket, processes on TCP ports, clients that
+//! write raw bytes.
 
-#![allow(clippy::unwrap_used, reason = "in a test, what is not there ends it")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 
-mod bad_requests_are_refused;
-mod clients_are_bounded;
-mod processes_that_fail_are_avoided;
-mod requests_are_routed;
-mod routes_are_followed;
-mod the_program_starts_and_ends;
-mod upgrades_are_tunnelled;
-mod what_passes_through;
+mod client_limits;
+mod failover;
+mod forwarding;
+mod malformed_requests;
+mod program;
+mod route_updates;
+mod routing;
+mod upgrades;

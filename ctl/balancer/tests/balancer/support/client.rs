@@ -1,4 +1,4 @@
-//! A client that writes bytes and reads them, so that nothing is prettified on the way.
+//! A client that writes and reads raw bytes.
 
 use std::net::SocketAddr;
 
@@ -55,12 +55,12 @@ impl Client {
 
     /// The next head, with its empty line.
     pub(crate) async fn head(&mut self) -> String {
-        let head = self.until(b"\r\n\r\n").await;
+        let head = self.read_until(b"\r\n\r\n").await;
         String::from_utf8(head).unwrap()
     }
 
-    /// All up to and with `end`.
-    pub(crate) async fn until(&mut self, end: &[u8]) -> Vec<u8> {
+    /// Everything up to and including `end`.
+    pub(crate) async fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
             let found = self.received.windows(end.len()).position(|w| w == end);
             if let Some(place) = found {
@@ -75,19 +75,19 @@ impl Client {
 
     pub(crate) async fn exactly(&mut self, length: usize) -> Vec<u8> {
         while self.received.len() < length {
-            assert!(soon("more of a body", self.read_more()).await, "cut off");
+            assert!(soon("more of a body", self.read_more()).await, "truncated");
         }
         let rest = self.received.split_off(length);
         std::mem::replace(&mut self.received, rest)
     }
 
-    /// All until the connection ends, by a close or a reset.
+    /// Everything until the connection ends, by a close or a reset.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while soon("the end of a connection", self.read_more()).await {}
         std::mem::take(&mut self.received)
     }
 
-    /// Forgets what has been read but not looked at; gives its length.
+    /// Discards what has been received but not consumed; returns its length.
     pub(crate) fn rest_of_buffer(&mut self) -> usize {
         std::mem::take(&mut self.received).len()
     }
@@ -95,14 +95,14 @@ impl Client {
     async fn chunks(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         loop {
-            let line = String::from_utf8(self.until(b"\r\n").await).unwrap();
+            let line = String::from_utf8(self.read_until(b"\r\n").await).unwrap();
             let size = usize::from_str_radix(line.trim(), 16).unwrap();
             if size == 0 {
-                self.until(b"\r\n").await;
+                self.read_until(b"\r\n").await;
                 return body;
             }
             body.extend(self.exactly(size).await);
-            self.until(b"\r\n").await;
+            self.read_until(b"\r\n").await;
         }
     }
 

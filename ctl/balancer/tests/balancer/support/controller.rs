@@ -60,7 +60,7 @@ impl Controller {
         }
     }
 
-    /// Publishes `services`; gives the new table's version, which is hard to quote.
+    /// Publishes `services`; returns the new table's version, which needs percent-encoding.
     pub(crate) fn publish(&self, services: Vec<ServiceRoute>) -> String {
         let count = self.published.fetch_add(1, Relaxed) + 1;
         let version = format!("v {count}é&");
@@ -71,17 +71,17 @@ impl Controller {
         version
     }
 
-    /// The queries that were asked.
+    /// The requests so far.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 
-    /// Dies, with all its connections, as by kill -9: the socket's file stays.
+    /// Ends with all its connections, as by kill -9: the socket's file stays.
     pub(crate) fn kill(&self) {
         self.task.abort();
     }
 
-    /// Comes back.
+    /// Starts again.
     pub(crate) fn restart(&mut self) {
         std::fs::remove_file(&self.socket).unwrap();
         let state = State {

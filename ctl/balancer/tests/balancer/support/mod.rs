@@ -1,4 +1,4 @@
-//! The vocabulary of these tests.
+//! Test bed: controller, balancer, processes and clients.
 
 mod client;
 mod controller;
@@ -21,19 +21,19 @@ pub(crate) use client::{Client, Reply, ask, get};
 pub(crate) use controller::Controller;
 pub(crate) use origin::{Origin, refusing_address, silent_address};
 
-/// How long is waited for something that is to happen.
+/// How long a test waits for an expected event.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A balancer in this process, with its controller.
-pub(crate) struct Lab {
+pub(crate) struct TestBed {
     pub(crate) controller: Controller,
     pub(crate) address: SocketAddr,
-    pub(crate) balancer: std::sync::Arc<tucano_balancer::plane::Plane>,
+    pub(crate) balancer: std::sync::Arc<tucano_balancer::plane::DataPlane>,
     pub(crate) directory: TempDir,
 }
 
-impl Lab {
-    /// A balancer that has these routes.
+impl TestBed {
+    /// A balancer with these routes.
     pub(crate) async fn new(services: Vec<ServiceRoute>) -> Self {
         Self::with_limits(services, Limits::default()).await
     }
@@ -53,20 +53,20 @@ impl Lab {
         let balancer = Balancer::build(&settings).await.unwrap();
         let (address, plane) = (balancer.addresses()[0], balancer.plane().clone());
         tokio::spawn(balancer.run(CancellationToken::new()));
-        let lab = Self {
+        let bed = Self {
             controller,
             address,
             balancer: plane,
             directory,
         };
-        lab.route(services).await;
-        lab
+        bed.route(services).await;
+        bed
     }
 
-    /// Has the controller publish these routes, and waits until they are in force.
+    /// Publishes these routes and waits until they are in force.
     pub(crate) async fn route(&self, services: Vec<ServiceRoute>) {
         let version = self.controller.publish(services);
-        until("the new routes to be in force", || {
+        wait_until("the new routes to be in force", || {
             self.balancer.table().version() == Some(version.as_str())
         })
         .await;
@@ -134,19 +134,19 @@ pub(crate) fn endpoint(number: usize, address: SocketAddr) -> Endpoint {
 }
 
 /// Waits until `condition` holds.
-pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     let mut ticks = interval(Duration::from_millis(5));
     while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
         ticks.tick().await;
     }
 }
 
-/// The value of `future`, which is to be ready some time soon.
+/// The value of `future`, which must be ready within [`PATIENCE`].
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match timeout(PATIENCE, future).await {
         Ok(value) => value,
-        Err(_) => panic!("waited in vain for {what}"),
+        Err(_) => panic!("timed out waiting for {what}"),
     }
 }

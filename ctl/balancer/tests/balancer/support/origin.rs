@@ -1,4 +1,4 @@
-//! Processes: servers on TCP ports, well-behaved and otherwise.
+//! Processes: servers on TCP ports, well-behaved or not.
 
 use std::{
     net::SocketAddr,
@@ -11,7 +11,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-/// A server on a port of its own. Ends, with its connections, when it is dropped.
+/// A server on its own port. Dropping it ends it and its connections.
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -47,7 +47,7 @@ impl Origin {
         .await
     }
 
-    /// Has every connection handled by `handle`; it closes when that ends.
+    /// Handles every connection with `handle`; the connection closes when that returns.
     pub(crate) async fn serving<F, H>(handle: F) -> Self
     where
         F: Fn(Peer) -> H + Send + 'static,
@@ -83,7 +83,7 @@ impl Origin {
         }
     }
 
-    /// The heads and bodies of all requests so far, each as it came.
+    /// All requests so far, heads and bodies, as received.
     pub(crate) fn seen(&self) -> Vec<String> {
         let seen = self.seen.lock().unwrap();
         let texts = seen.iter().map(|bytes| String::from_utf8_lossy(bytes));
@@ -112,10 +112,10 @@ impl Peer {
             }
             request.extend(self.buffer.drain(..length));
         } else if lower.contains("transfer-encoding: chunked") {
-            request.extend(self.until(b"0\r\n").await?);
+            request.extend(self.read_until(b"0\r\n").await?);
             // Trailers, if any, and the empty line.
             loop {
-                let line = self.until(b"\r\n").await?;
+                let line = self.read_until(b"\r\n").await?;
                 request.extend(&line);
                 if line == b"\r\n" {
                     break;
@@ -128,16 +128,16 @@ impl Peer {
 
     /// The next head only.
     pub(crate) async fn head(&mut self) -> Option<String> {
-        let head = self.until(b"\r\n\r\n").await?;
+        let head = self.read_until(b"\r\n\r\n").await?;
         Some(String::from_utf8(head).unwrap())
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // The balancer may have gone away: that is for the test to judge by what the client sees.
+        // The balancer may be gone; tests check what the client sees.
         self.stream.write_all(bytes.as_ref()).await.ok();
     }
 
-    /// Reads `total` bytes; gives how many came before the connection's end.
+    /// Reads `total` bytes; returns how many arrived before the connection's end.
     pub(crate) async fn count_body(&mut self, total: usize) -> usize {
         let mut count = self.buffer.len();
         self.buffer.clear();
@@ -155,7 +155,7 @@ impl Peer {
         }
     }
 
-    async fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+    async fn read_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         loop {
             let found = self.buffer.windows(end.len()).position(|w| w == end);
             if let Some(place) = found {
@@ -173,22 +173,21 @@ impl Peer {
     }
 }
 
-/// An address of this machine that refuses connections: a bound socket that does not listen keeps it free
-/// of others as long as it lives.
+/// An address that refuses connections: a bound socket that does not listen reserves it.
 pub(crate) fn refusing_address() -> (SocketAddr, tokio::net::TcpSocket) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     (socket.local_addr().unwrap(), socket)
 }
 
-/// An address that answers to nothing: its queue of connections is full, and nobody accepts.
+/// An address that does not answer: its accept queue is full.
 pub(crate) async fn silent_address() -> (SocketAddr, impl Send) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let listener = socket.listen(0).unwrap();
     let address = listener.local_addr().unwrap();
     let mut waiting = Vec::new();
-    // Connections that are not completed in time show that the queue is full.
+    // A connection that is not established in time shows that the queue is full.
     let patience = std::time::Duration::from_millis(200);
     while let Ok(connected) = tokio::time::timeout(patience, TcpStream::connect(address)).await {
         waiting.push(connected.unwrap());

@@ -3,23 +3,23 @@ use std::{sync::Arc, time::Duration};
 use tokio::{io::AsyncWriteExt, sync::Notify};
 use tucano_balancer::{limits::Limits, settings::Settings};
 
-use crate::support::{Client, Lab, Origin, ask, hello, soon, until};
+use crate::support::{Client, Origin, TestBed, ask, hello, soon, wait_until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
 const SHORT: Duration = Duration::from_millis(150);
 
-async fn lab(origin: &Origin, change: impl FnOnce(&mut Limits)) -> Lab {
-    Lab::with(hello(&[origin]), |settings: &mut Settings| {
+async fn bed(origin: &Origin, change: impl FnOnce(&mut Limits)) -> TestBed {
+    TestBed::with(hello(&[origin]), |settings: &mut Settings| {
         change(&mut settings.limits)
     })
     .await
 }
 
 #[tokio::test]
-async fn a_slow_head_is_408_however_busily_it_trickles() {
+async fn a_slow_head_is_408_even_if_it_trickles() {
     let origin = Origin::tagged("ok").await;
-    let lab = lab(&origin, |limits| limits.head_timeout = SHORT).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = bed(&origin, |limits| limits.head_timeout = SHORT).await;
+    let mut client = Client::connect(bed.address).await;
     client
         .send("GET / HTTP/1.1\r\nHost: hello.localhost\r\n")
         .await;
@@ -52,10 +52,10 @@ async fn a_slow_head_is_408_however_busily_it_trickles() {
 #[tokio::test]
 async fn an_idle_connection_is_closed_before_and_after_requests() {
     let origin = Origin::tagged("ok").await;
-    let lab = lab(&origin, |limits| limits.idle_timeout = SHORT).await;
-    let mut silent = Client::connect(lab.address).await;
+    let bed = bed(&origin, |limits| limits.idle_timeout = SHORT).await;
+    let mut silent = Client::connect(bed.address).await;
     assert_eq!(silent.rest().await, b"");
-    let mut client = Client::connect(lab.address).await;
+    let mut client = Client::connect(bed.address).await;
     client.send(GET).await;
     assert_eq!(client.reply().await.body, "ok");
     assert_eq!(client.rest().await, b"");
@@ -72,23 +72,23 @@ async fn a_connection_that_waits_for_its_response_is_not_idle() {
         peer.send("ow").await;
     })
     .await;
-    let lab = lab(&origin, |limits| {
+    let bed = bed(&origin, |limits| {
         (limits.idle_timeout, limits.head_timeout) = (SHORT, SHORT)
     })
     .await;
-    assert_eq!(lab.get("/").await.body, "slow");
+    assert_eq!(bed.get("/").await.body, "slow");
 }
 
 #[tokio::test]
 async fn a_body_that_stops_is_408() {
     let origin = Origin::tagged("ok").await;
-    let lab = lab(&origin, |limits| limits.body_timeout = SHORT).await;
+    let bed = bed(&origin, |limits| limits.body_timeout = SHORT).await;
     for framing in [
         "Content-Length: 9\r\n\r\nbegin",
         "Transfer-Encoding: chunked\r\n\r\n9\r\nbegin",
     ] {
         let reply = ask(
-            lab.address,
+            bed.address,
             format!("POST / HTTP/1.1\r\nHost: hello.localhost\r\n{framing}"),
         )
         .await;
@@ -102,7 +102,7 @@ async fn a_body_that_stops_is_408() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_cut_off() {
+async fn a_client_that_does_not_read_is_disconnected() {
     let closed = Arc::new(Notify::new());
     let tell = closed.clone();
     let origin = Origin::serving(move |mut peer| {
@@ -115,43 +115,47 @@ async fn a_client_that_does_not_read_is_cut_off() {
         }
     })
     .await;
-    let lab = lab(&origin, |limits| limits.write_timeout = SHORT).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = bed(&origin, |limits| limits.write_timeout = SHORT).await;
+    let mut client = Client::connect(bed.address).await;
     client.send(GET).await;
-    soon("the process to be rid of the response", closed.notified()).await;
-    until("the client's connection to be gone", || {
-        lab.balancer.clients.connections() == 0
+    soon(
+        "the process to see the end of its connection",
+        closed.notified(),
+    )
+    .await;
+    wait_until("the client's connection to be gone", || {
+        bed.balancer.clients.connections() == 0
     })
     .await;
     drop(client);
 }
 
 #[tokio::test]
-async fn heads_have_a_largest_size_and_number_of_lines() {
+async fn heads_are_limited_in_size_and_number_of_headers() {
     let origin = Origin::tagged("ok").await;
-    let lab = lab(&origin, |limits| {
+    let bed = bed(&origin, |limits| {
         limits.head_bytes = bytesize::ByteSize::kib(8);
         limits.max_headers = 20;
     })
     .await;
     let request = |lines: &str| format!("GET / HTTP/1.1\r\nHost: hello.localhost\r\n{lines}\r\n");
     let long = |len: usize| request(&format!("x: {}\r\n", "y".repeat(len)));
-    assert_eq!(ask(lab.address, long(8000)).await.status, 200);
-    let reply = ask(lab.address, long(8192)).await;
+    assert_eq!(ask(bed.address, long(8000)).await.status, 200);
+    let reply = ask(bed.address, long(8192)).await;
     assert_eq!(
         (reply.status, reply.body.as_str()),
         (431, "the request's head is too large\n")
     );
-    // Much more than that is not read to its end, and then a client may find the connection cut off before it sees the answer.
-    assert_eq!(ask(lab.address, long(200 * 1024)).await.status, 431);
-    assert_eq!(ask(lab.address, "x".repeat(100_000)).await.status, 431);
+    // Far beyond the limit, the rest is not read and the connection may be reset before the client reads the answer.
+    assert_eq!(ask(bed.address, long(200 * 1024)).await.status, 431);
+    assert_eq!(ask(bed.address, "x".repeat(100_000)).await.status, 431);
     assert_eq!(
-        ask(lab.address, request(&"a: b\r\n".repeat(19)))
+        ask(bed.address, request(&"a: b\r\n".repeat(19)))
             .await
             .status,
         200
     );
-    let reply = ask(lab.address, request(&"a: b\r\n".repeat(20))).await;
+    let reply = ask(bed.address, request(&"a: b\r\n".repeat(20))).await;
     assert_eq!(
         (reply.status, reply.body.as_str()),
         (431, "the request has too many headers\n")
@@ -162,7 +166,7 @@ async fn heads_have_a_largest_size_and_number_of_lines() {
 #[tokio::test]
 async fn chunk_extensions_and_trailers_are_bounded() {
     let origin = Origin::tagged("ok").await;
-    let lab = lab(&origin, |limits| {
+    let bed = bed(&origin, |limits| {
         limits.head_bytes = bytesize::ByteSize::kib(8)
     })
     .await;
@@ -172,7 +176,7 @@ async fn chunk_extensions_and_trailers_are_bounded() {
         format!("{}0\r\n\r\n", "1;xxxxxxxxxxxxxxx\r\na\r\n".repeat(600)),
         format!("0\r\n{}\r\n", "x: y\r\n".repeat(3000)),
     ] {
-        let mut client = Client::connect(lab.address).await;
+        let mut client = Client::connect(bed.address).await;
         client.send([head, &body].concat()).await;
         let answer = String::from_utf8(client.rest().await).unwrap();
         assert!(!answer.contains(" 200 "), "{answer}");
@@ -181,23 +185,23 @@ async fn chunk_extensions_and_trailers_are_bounded() {
 }
 
 #[tokio::test]
-async fn connections_over_the_bound_wait_for_a_place() {
+async fn connections_over_the_limit_wait_for_a_slot() {
     let origin = Origin::tagged("ok").await;
-    let lab = lab(&origin, |limits| limits.max_connections = 2).await;
+    let bed = bed(&origin, |limits| limits.max_connections = 2).await;
     let mut clients = [
-        Client::connect(lab.address).await,
-        Client::connect(lab.address).await,
+        Client::connect(bed.address).await,
+        Client::connect(bed.address).await,
     ];
     for client in &mut clients {
         client.send(GET).await;
         assert_eq!(client.reply().await.status, 200);
     }
-    let mut third = Client::connect(lab.address).await;
+    let mut third = Client::connect(bed.address).await;
     third.send(GET).await;
-    let mut fourth = Client::connect(lab.address).await;
+    let mut fourth = Client::connect(bed.address).await;
     fourth.send(GET).await;
     tokio::time::sleep(SHORT).await;
-    assert_eq!(lab.balancer.clients.connections(), 2);
+    assert_eq!(bed.balancer.clients.connections(), 2);
     assert_eq!(origin.seen().len(), 2);
     drop(clients);
     assert_eq!(third.reply().await.status, 200);
@@ -205,7 +209,7 @@ async fn connections_over_the_bound_wait_for_a_place() {
 }
 
 #[tokio::test]
-async fn connecting_has_a_limit_over_all_processes() {
+async fn connecting_is_limited_over_all_processes() {
     let refusing: Vec<_> = (0..5).map(|_| crate::support::refusing_address()).collect();
     let endpoints = refusing.iter().enumerate();
     let endpoints = endpoints
@@ -215,9 +219,9 @@ async fn connecting_has_a_limit_over_all_processes() {
         connect_total_timeout: Duration::ZERO,
         ..Limits::default()
     };
-    let lab = Lab::with_limits(vec![crate::support::service("hello", endpoints)], limits).await;
-    assert_eq!(lab.get("/").await.status, 502);
-    let metrics = tucano_balancer::metrics::render(&lab.balancer).unwrap();
+    let bed = TestBed::with_limits(vec![crate::support::service("hello", endpoints)], limits).await;
+    assert_eq!(bed.get("/").await.status, 502);
+    let metrics = tucano_balancer::metrics::render(&bed.balancer).unwrap();
     assert!(
         metrics.contains("ejections_total{service=\"hello\"} 1\n"),
         "{metrics}"

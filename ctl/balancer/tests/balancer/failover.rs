@@ -10,15 +10,15 @@ use tokio::{sync::Notify, task::JoinSet};
 use tucano_balancer::limits::Limits;
 
 use crate::support::{
-    Client, Lab, Origin, ask, endpoint, hello, refusing_address, service, silent_address, soon,
-    until,
+    Client, Origin, TestBed, ask, endpoint, hello, refusing_address, service, silent_address, soon,
+    wait_until,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: 4\r\n\r\nbody";
 const PUT: &str = "PUT / HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: 4\r\n\r\nbody";
 
-/// Reads one request and breaks off without a word.
+/// Reads one request and closes the connection without a response.
 async fn breaking() -> Origin {
     Origin::serving(|mut peer| async move {
         peer.request().await;
@@ -32,14 +32,14 @@ async fn hanging() -> Origin {
 }
 
 #[tokio::test]
-async fn no_client_notices_a_process_that_refuses_connections() {
+async fn a_process_that_refuses_connections_is_invisible_to_clients() {
     let good = Origin::tagged("good").await;
     let (refusing, _guard) = refusing_address();
     let endpoints = vec![endpoint(0, refusing), endpoint(1, good.address)];
-    let lab = Lab::new(vec![service("hello", endpoints)]).await;
+    let bed = TestBed::new(vec![service("hello", endpoints)]).await;
     for _ in 0..10 {
         for request in [GET, POST, PUT] {
-            let reply = ask(lab.address, request).await;
+            let reply = ask(bed.address, request).await;
             assert_eq!((reply.status, reply.body.as_str()), (200, "good"));
         }
     }
@@ -47,7 +47,7 @@ async fn no_client_notices_a_process_that_refuses_connections() {
 }
 
 #[tokio::test]
-async fn more_dead_processes_than_tries_are_no_reason_to_fail() {
+async fn more_dead_processes_than_tries_do_not_fail_a_request() {
     let good = Origin::tagged("good").await;
     let refusing: Vec<_> = (0..8).map(|_| refusing_address()).collect();
     let mut endpoints: Vec<_> = refusing
@@ -56,12 +56,12 @@ async fn more_dead_processes_than_tries_are_no_reason_to_fail() {
         .map(|(n, (address, _))| endpoint(n, *address))
         .collect();
     endpoints.push(endpoint(8, good.address));
-    let lab = Lab::new(vec![service("hello", endpoints)]).await;
-    assert_eq!(lab.get("/").await.body, "good");
+    let bed = TestBed::new(vec![service("hello", endpoints)]).await;
+    assert_eq!(bed.get("/").await.body, "good");
 }
 
 #[tokio::test]
-async fn a_process_that_does_not_accept_in_time_is_passed_over() {
+async fn a_process_that_does_not_accept_in_time_is_skipped() {
     let good = Origin::tagged("good").await;
     let (silent, _guard) = silent_address().await;
     let endpoints = vec![endpoint(0, silent), endpoint(1, good.address)];
@@ -69,8 +69,8 @@ async fn a_process_that_does_not_accept_in_time_is_passed_over() {
         connect_timeout: Duration::from_millis(50),
         ..Limits::default()
     };
-    let lab = Lab::with_limits(vec![service("hello", endpoints)], limits).await;
-    assert_eq!(lab.bodies(4).await.concat(), "goodgoodgoodgood");
+    let bed = TestBed::with_limits(vec![service("hello", endpoints)], limits).await;
+    assert_eq!(bed.bodies(4).await.concat(), "goodgoodgoodgood");
 }
 
 #[tokio::test]
@@ -84,14 +84,14 @@ async fn after_a_failed_process_another_node_comes_first() {
         endpoint(2, good.address),
     ];
     endpoints[1].node = endpoints[0].node.clone();
-    // Were the second one tried next, the time for connecting would be over.
+    // Trying the second process next would use up the time for connecting.
     let limits = Limits {
         connect_total_timeout: Duration::from_secs(20),
         ..Limits::default()
     };
-    let lab = Lab::with_limits(vec![service("hello", endpoints)], limits).await;
-    assert_eq!(lab.get("/").await.body, "other node");
-    let ejections = tucano_balancer::metrics::render(&lab.balancer).unwrap();
+    let bed = TestBed::with_limits(vec![service("hello", endpoints)], limits).await;
+    assert_eq!(bed.get("/").await.body, "other node");
+    let ejections = tucano_balancer::metrics::render(&bed.balancer).unwrap();
     assert!(
         ejections.contains("ejections_total{service=\"hello\"} 1"),
         "{ejections}"
@@ -99,7 +99,7 @@ async fn after_a_failed_process_another_node_comes_first() {
 }
 
 #[tokio::test]
-async fn a_process_that_is_back_gets_requests_again() {
+async fn a_recovered_process_gets_requests_again() {
     let good = Origin::tagged("a").await;
     let (address, socket) = refusing_address();
     let endpoints = vec![endpoint(0, address), endpoint(1, good.address)];
@@ -108,8 +108,8 @@ async fn a_process_that_is_back_gets_requests_again() {
         eject_max: Duration::from_millis(20),
         ..Limits::default()
     };
-    let lab = Lab::with_limits(vec![service("hello", endpoints)], limits).await;
-    assert_eq!(lab.bodies(2).await.concat(), "aa");
+    let bed = TestBed::with_limits(vec![service("hello", endpoints)], limits).await;
+    assert_eq!(bed.bodies(2).await.concat(), "aa");
     let _back = Origin::on(socket.listen(16).unwrap(), |mut peer| async move {
         while peer.request().await.is_some() {
             peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb")
@@ -117,55 +117,55 @@ async fn a_process_that_is_back_gets_requests_again() {
         }
     });
     soon("a request to the process that is back", async {
-        while lab.get("/").await.body != "b" {}
+        while bed.get("/").await.body != "b" {}
     })
     .await;
 }
 
 #[tokio::test]
-async fn when_all_are_ejected_they_are_tried_all_the_same() {
+async fn if_all_processes_are_ejected_all_are_tried() {
     let (address, socket) = refusing_address();
-    let lab = Lab::new(vec![service("hello", vec![endpoint(0, address)])]).await;
-    assert_eq!(lab.get("/").await.status, 502);
+    let bed = TestBed::new(vec![service("hello", vec![endpoint(0, address)])]).await;
+    assert_eq!(bed.get("/").await.status, 502);
     let _back = Origin::on(socket.listen(16).unwrap(), |mut peer| async move {
         peer.request().await;
         peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb")
             .await;
     });
     assert_eq!(
-        lab.get("/").await.body,
+        bed.get("/").await.body,
         "b",
         "although its pause is not over"
     );
 }
 
 #[tokio::test]
-async fn a_broken_connection_is_retried_for_what_may_be_repeated() {
+async fn idempotent_requests_are_retried_after_a_broken_connection() {
     let (breaking, good) = (breaking().await, Origin::tagged("good").await);
-    let lab = Lab::new(hello(&[&breaking, &good])).await;
-    let reply = lab.get("/").await;
+    let bed = TestBed::new(hello(&[&breaking, &good])).await;
+    let reply = bed.get("/").await;
     assert_eq!((reply.status, reply.body.as_str()), (200, "good"));
     assert_eq!(breaking.seen().len(), 1);
 }
 
 #[tokio::test]
-async fn a_broken_connection_is_502_for_what_may_not_be_repeated() {
+async fn other_requests_are_502_after_a_broken_connection() {
     let (breaking, good) = (breaking().await, Origin::tagged("good").await);
-    let lab = Lab::new(hello(&[&breaking, &good])).await;
-    let reply = ask(lab.address, POST).await;
+    let bed = TestBed::new(hello(&[&breaking, &good])).await;
+    let reply = ask(bed.address, POST).await;
     assert_eq!(reply.status, 502);
     assert_eq!(
         reply.body,
         "the process of service hello closed the connection before it answered\n"
     );
-    lab.get("/").await; // to the good one: whose turn it is goes on
-    let reply = ask(lab.address, PUT).await;
+    bed.get("/").await; // goes to the good one: the rotation continues
+    let reply = ask(bed.address, PUT).await;
     assert_eq!(reply.status, 502, "its body was sent already");
     assert_eq!(good.seen().len(), 1);
 }
 
 #[tokio::test]
-async fn a_request_is_sent_as_often_as_allowed_and_not_more() {
+async fn the_number_of_tries_is_limited() {
     let origins = [
         breaking().await,
         breaking().await,
@@ -176,30 +176,30 @@ async fn a_request_is_sent_as_often_as_allowed_and_not_more() {
         tries: 2,
         ..Limits::default()
     };
-    let lab = Lab::with_limits(hello(&origins.each_ref()), limits).await;
-    assert_eq!(lab.get("/").await.status, 502);
+    let bed = TestBed::with_limits(hello(&origins.each_ref()), limits).await;
+    assert_eq!(bed.get("/").await.status, 502);
     let sent: usize = origins.iter().map(|origin| origin.seen().len()).sum();
     assert_eq!(sent, 2);
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_the_process_closed_is_not_the_clients_trouble() {
-    // Closes every connection after one response, without having said so.
+async fn a_pooled_connection_closed_by_the_process_is_replaced() {
+    // Closes every connection after one response, without `Connection: close`.
     let origin = Origin::serving(|mut peer| async move {
         peer.request().await;
         peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
             .await;
     })
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
     for _ in 0..20 {
-        assert_eq!(lab.get("/").await.status, 200);
+        assert_eq!(bed.get("/").await.status, 200);
     }
     assert_eq!(origin.seen().len(), 20);
 }
 
 #[tokio::test]
-async fn garbage_is_502_and_not_asked_for_twice() {
+async fn an_invalid_response_is_502_and_not_retried() {
     let other = Origin::tagged("other").await;
     for garbage in [
         &b"SSH-2.0-OpenSSH\r\n\r\n"[..],
@@ -212,12 +212,12 @@ async fn garbage_is_502_and_not_asked_for_twice() {
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: surprise\r\nConnection: upgrade\r\n\r\n",
     ] {
         let origin = Origin::replying(garbage).await;
-        let lab = Lab::new(hello(&[&origin, &other])).await;
-        let reply = lab.get("/").await;
+        let bed = TestBed::new(hello(&[&origin, &other])).await;
+        let reply = bed.get("/").await;
         let shown = String::from_utf8_lossy(garbage);
         assert_eq!(reply.status, 502, "{shown}");
         assert_eq!(
-            reply.body, "the process of service hello gave an invalid response\n",
+            reply.body, "the process of service hello sent an invalid response\n",
             "{shown}"
         );
         assert_eq!(origin.seen().len(), 1, "{shown}");
@@ -226,13 +226,13 @@ async fn garbage_is_502_and_not_asked_for_twice() {
 }
 
 #[tokio::test]
-async fn too_large_a_response_head_is_502() {
+async fn a_response_head_over_the_limits_is_502() {
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
     let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(600 * 1024));
     for head in [many, long] {
         let origin = Origin::replying(head).await;
-        let lab = Lab::new(hello(&[&origin])).await;
-        assert_eq!(lab.get("/").await.status, 502);
+        let bed = TestBed::new(hello(&[&origin])).await;
+        assert_eq!(bed.get("/").await.status, 502);
     }
 }
 
@@ -243,8 +243,8 @@ async fn no_response_in_time_is_504() {
         response_timeout: Duration::from_millis(50),
         ..Limits::default()
     };
-    let lab = Lab::with_limits(hello(&[&hanging]), limits).await;
-    let reply = lab.get("/").await;
+    let bed = TestBed::with_limits(hello(&[&hanging]), limits).await;
+    let reply = bed.get("/").await;
     assert_eq!(reply.status, 504);
     assert_eq!(
         reply.body,
@@ -253,14 +253,14 @@ async fn no_response_in_time_is_504() {
 }
 
 #[tokio::test]
-async fn the_clock_for_a_response_stands_still_while_the_client_sends() {
+async fn the_response_timeout_pauses_while_the_client_sends() {
     let origin = Origin::tagged("good").await;
     let limits = Limits {
         response_timeout: Duration::from_secs(1),
         ..Limits::default()
     };
-    let lab = Lab::with_limits(hello(&[&origin]), limits).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::with_limits(hello(&[&origin]), limits).await;
+    let mut client = Client::connect(bed.address).await;
     client
         .send("POST / HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: 6\r\n\r\n")
         .await;
@@ -272,20 +272,20 @@ async fn the_clock_for_a_response_stands_still_while_the_client_sends() {
 }
 
 #[tokio::test]
-async fn a_lost_process_is_not_waited_for() {
+async fn requests_do_not_wait_for_a_lost_process() {
     let (hanging, good) = (hanging().await, Origin::tagged("good").await);
-    let lab = Lab::new(hello(&[&hanging])).await;
-    let mut waiting = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&hanging])).await;
+    let mut waiting = Client::connect(bed.address).await;
     waiting.send(GET).await;
-    let mut posting = Client::connect(lab.address).await;
+    let mut posting = Client::connect(bed.address).await;
     posting.send(POST).await;
-    until("both requests to be with the process", || {
+    wait_until("both requests to be with the process", || {
         hanging.seen().len() == 2
     })
     .await;
     let mut services = hello(&[&good]);
     services[0].endpoints[0].process = "hello-7".parse().unwrap();
-    lab.route(services).await;
+    bed.route(services).await;
     assert_eq!(waiting.reply().await.body, "good", "may be repeated");
     let reply = posting.reply().await;
     assert_eq!(reply.status, 502, "may not be repeated");
@@ -296,21 +296,21 @@ async fn a_lost_process_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_request_whose_only_process_is_lost_is_told_so_at_once() {
+async fn a_request_whose_only_process_is_lost_is_502() {
     let hanging = hanging().await;
-    let lab = Lab::new(hello(&[&hanging])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&hanging])).await;
+    let mut client = Client::connect(bed.address).await;
     client.send(GET).await;
-    until("the request to be with the process", || {
+    wait_until("the request to be with the process", || {
         hanging.seen().len() == 1
     })
     .await;
-    lab.route(hello(&[])).await;
+    bed.route(hello(&[])).await;
     assert_eq!(client.reply().await.status, 502);
 }
 
 #[tokio::test]
-async fn a_response_that_has_begun_outlives_its_process_in_the_table() {
+async fn a_response_in_progress_survives_the_removal_of_its_process() {
     let go_on = Arc::new(Notify::new());
     let wait = go_on.clone();
     let origin = Origin::serving(move |mut peer| {
@@ -324,17 +324,17 @@ async fn a_response_that_has_begun_outlives_its_process_in_the_table() {
         }
     })
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     client.send(GET).await;
-    client.until(b"beg").await;
-    lab.route(hello(&[])).await;
+    client.read_until(b"beg").await;
+    bed.route(hello(&[])).await;
     go_on.notify_one();
     assert_eq!(client.exactly(3).await, b"un!");
 }
 
 #[tokio::test]
-async fn a_draining_process_ends_what_it_has_and_gets_nothing_new() {
+async fn a_draining_process_finishes_its_requests_and_gets_no_new_ones() {
     let (go_on, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (wait, tell) = (go_on.clone(), begun.clone());
     let draining = Origin::serving(move |mut peer| {
@@ -350,21 +350,21 @@ async fn a_draining_process_ends_what_it_has_and_gets_nothing_new() {
     })
     .await;
     let fresh = Origin::tagged("new").await;
-    let lab = Lab::new(hello(&[&draining])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&draining])).await;
+    let mut client = Client::connect(bed.address).await;
     client.send(POST).await;
     soon("the request to begin", begun.notified()).await;
     let mut services = hello(&[&draining, &fresh]);
     services[0].endpoints[0].draining = true;
-    lab.route(services).await;
-    assert_eq!(lab.bodies(4).await.concat(), "newnewnewnew");
+    bed.route(services).await;
+    assert_eq!(bed.bodies(4).await.concat(), "newnewnewnew");
     go_on.notify_one();
     assert_eq!(client.reply().await.body, "old");
     assert_eq!(draining.seen().len(), 1);
 }
 
 #[tokio::test]
-async fn a_draining_process_that_leaves_the_table_may_still_answer() {
+async fn a_draining_process_that_leaves_the_table_still_answers() {
     let (go_on, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (wait, tell) = (go_on.clone(), begun.clone());
     let origin = Origin::serving(move |mut peer| {
@@ -378,41 +378,41 @@ async fn a_draining_process_that_leaves_the_table_may_still_answer() {
         }
     })
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     client.send(POST).await;
     soon("the request to begin", begun.notified()).await;
     let mut services = hello(&[&origin]);
     services[0].endpoints[0].draining = true;
-    lab.route(services).await;
-    lab.route(hello(&[])).await;
+    bed.route(services).await;
+    bed.route(hello(&[])).await;
     go_on.notify_one();
     assert_eq!(client.reply().await.body, "done");
 }
 
 #[tokio::test]
-async fn bytes_after_a_response_answer_nobodys_request() {
+async fn bytes_after_a_response_are_not_another_response() {
     let origin = Origin::replying(
         "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngoodHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
     )
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
     for _ in 0..20 {
-        assert_eq!(lab.get("/").await.body, "good");
+        assert_eq!(bed.get("/").await.body, "good");
     }
     assert_eq!(origin.seen().len(), 20);
 }
 
-/// Clients that ask for `/` until `stop`, over kept connections. Gives the number of their requests.
-async fn load(lab: &Arc<Lab>, clients: usize, stop: &Arc<AtomicBool>) -> usize {
+/// Clients that request `/` until `stop`, with keep-alive. Returns the number of requests.
+async fn load(bed: &Arc<TestBed>, clients: usize, stop: &Arc<AtomicBool>) -> usize {
     let mut tasks = JoinSet::new();
     for number in 0..clients {
-        let (address, stop) = (lab.address, stop.clone());
+        let (address, stop) = (bed.address, stop.clone());
         tasks.spawn(async move {
             let mut client = Client::connect(address).await;
             let mut count = 0;
             while !stop.load(Relaxed) {
-                // What may be repeated and what may not: neither may fail by a change of routes.
+                // Neither idempotent nor other requests may fail because routes change.
                 client.send(if number % 2 == 0 { GET } else { POST }).await;
                 let reply = client.reply().await;
                 assert_eq!((reply.status, reply.body.as_str()), (200, "ok"));
@@ -425,7 +425,7 @@ async fn load(lab: &Arc<Lab>, clients: usize, stop: &Arc<AtomicBool>) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_load_processes_come_drain_and_go_without_a_failed_request() {
+async fn rolling_updates_under_load_fail_no_request() {
     let origins = [
         Origin::tagged("ok").await,
         Origin::tagged("ok").await,
@@ -437,20 +437,20 @@ async fn under_load_processes_come_drain_and_go_without_a_failed_request() {
         services[0].endpoints.push(endpoint(3, dead));
         services
     };
-    let lab = Arc::new(Lab::new(all.clone()).await);
+    let bed = Arc::new(TestBed::new(all.clone()).await);
     let stop = Arc::new(AtomicBool::new(false));
     let loaded = tokio::spawn({
-        let (lab, stop) = (lab.clone(), stop.clone());
-        async move { load(&lab, 16, &stop).await }
+        let (bed, stop) = (bed.clone(), stop.clone());
+        async move { load(&bed, 16, &stop).await }
     });
     for round in 0..30 {
         let leaving = round % 3;
         let mut draining = all.clone();
         draining[0].endpoints[leaving].draining = true;
-        lab.route(draining.clone()).await;
+        bed.route(draining.clone()).await;
         draining[0].endpoints.remove(leaving);
-        lab.route(draining).await;
-        lab.route(all.clone()).await;
+        bed.route(draining).await;
+        bed.route(all.clone()).await;
     }
     stop.store(true, Relaxed);
     let count = loaded.await.unwrap();

@@ -5,14 +5,14 @@ use tokio_util::sync::CancellationToken;
 use tucano_api::routes::RouteTable;
 use tucano_balancer::{daemon::Balancer, settings::Settings};
 
-use crate::support::{Client, Lab, Origin, get, hello, soon, until};
+use crate::support::{Client, Origin, TestBed, get, hello, soon, wait_until};
 
 #[tokio::test]
-async fn changes_are_asked_for_by_version() {
+async fn changes_are_polled_by_version() {
     let a = Origin::tagged("a").await;
-    let lab = Lab::new(hello(&[&a])).await;
-    until("a poll without change, and one more", || {
-        let asked = lab.controller.asked();
+    let bed = TestBed::new(hello(&[&a])).await;
+    wait_until("a poll without change, and one more", || {
+        let asked = bed.controller.asked();
         asked
             .iter()
             .filter(|query| *query == "/v1/routes?after=v%201%C3%A9%26")
@@ -20,43 +20,43 @@ async fn changes_are_asked_for_by_version() {
             >= 2
     })
     .await;
-    assert_eq!(lab.get("/").await.body, "a");
+    assert_eq!(bed.get("/").await.body, "a");
 }
 
 #[tokio::test]
-async fn the_last_routes_serve_while_the_controller_is_down_and_new_ones_come_with_it() {
+async fn the_last_routes_stay_in_force_while_the_controller_is_down() {
     let (a, b) = (Origin::tagged("a").await, Origin::tagged("b").await);
-    let mut lab = Lab::new(hello(&[&a])).await;
-    lab.controller.kill();
-    assert_eq!(lab.bodies(3).await.concat(), "aaa");
-    lab.controller.restart();
+    let mut bed = TestBed::new(hello(&[&a])).await;
+    bed.controller.kill();
+    assert_eq!(bed.bodies(3).await.concat(), "aaa");
+    bed.controller.restart();
     let mut services = hello(&[&b]);
     services[0].endpoints[0].process = "hello-9".parse().unwrap();
-    lab.route(services).await;
-    assert_eq!(lab.get("/").await.body, "b");
+    bed.route(services).await;
+    assert_eq!(bed.get("/").await.body, "b");
 }
 
 #[tokio::test]
-async fn a_balancer_that_starts_without_controller_serves_the_kept_routes() {
+async fn a_balancer_started_without_a_controller_serves_the_cached_routes() {
     let a = Origin::tagged("a").await;
-    let mut lab = Lab::new(hello(&[&a])).await;
-    let kept = lab.directory.path().join("routes.json");
-    until("the routes to be kept", || kept.exists()).await;
-    lab.controller.kill();
-    let (second, stop) = start_again(&lab).await;
+    let mut bed = TestBed::new(hello(&[&a])).await;
+    let kept = bed.directory.path().join("routes.json");
+    wait_until("the routes to be kept", || kept.exists()).await;
+    bed.controller.kill();
+    let (second, stop) = start_again(&bed).await;
     assert_eq!(get(second, "hello.localhost", "/").await.body, "a");
     stop.cancel();
-    lab.controller.restart();
+    bed.controller.restart();
 }
 
 #[tokio::test]
-async fn kept_routes_that_are_spoilt_are_as_good_as_none() {
-    let lab = Lab::new(hello(&[])).await;
-    let kept = lab.directory.path().join("routes.json");
-    until("the routes to be kept", || kept.exists()).await;
-    lab.controller.kill();
+async fn damaged_cached_routes_are_ignored() {
+    let bed = TestBed::new(hello(&[])).await;
+    let kept = bed.directory.path().join("routes.json");
+    wait_until("the routes to be kept", || kept.exists()).await;
+    bed.controller.kill();
     std::fs::write(&kept, "{\"version\": 7").unwrap();
-    let (second, _stop) = start_again(&lab).await;
+    let (second, _stop) = start_again(&bed).await;
     let reply = get(second, "hello.localhost", "/").await;
     assert_eq!(
         (reply.status, reply.body.as_str()),
@@ -66,29 +66,29 @@ async fn kept_routes_that_are_spoilt_are_as_good_as_none() {
 }
 
 #[tokio::test]
-async fn a_table_over_the_limit_changes_nothing() {
+async fn a_table_over_the_limit_is_ignored() {
     let a = Origin::tagged("a").await;
-    let lab = Lab::with(hello(&[&a]), |settings| {
+    let bed = TestBed::with(hello(&[&a]), |settings| {
         settings.limits.table_bytes = bytesize::ByteSize::kib(2);
     })
     .await;
     let many: Vec<_> = (0..100).flat_map(|_| hello(&[])).collect();
-    let asked = lab.controller.asked().len();
-    lab.controller.publish(many);
-    until("the large table to be asked for again", || {
-        lab.controller.asked().len() > asked + 2
+    let asked = bed.controller.asked().len();
+    bed.controller.publish(many);
+    wait_until("the large table to be asked for again", || {
+        bed.controller.asked().len() > asked + 2
     })
     .await;
-    assert_eq!(lab.get("/").await.body, "a");
+    assert_eq!(bed.get("/").await.body, "a");
 }
 
 #[tokio::test]
-async fn a_controller_that_answers_nonsense_changes_nothing() {
+async fn invalid_answers_of_the_controller_are_ignored() {
     let a = Origin::tagged("a").await;
-    let lab = Lab::new(hello(&[&a])).await;
-    lab.controller.kill();
-    std::fs::remove_file(&lab.controller.socket).unwrap();
-    let nonsense = UnixListener::bind(&lab.controller.socket).unwrap();
+    let bed = TestBed::new(hello(&[&a])).await;
+    bed.controller.kill();
+    std::fs::remove_file(&bed.controller.socket).unwrap();
+    let nonsense = UnixListener::bind(&bed.controller.socket).unwrap();
     for answer in [
         "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"ver\":1}",
         "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n",
@@ -108,25 +108,25 @@ async fn a_controller_that_answers_nonsense_changes_nothing() {
         .await
         .unwrap();
     }
-    assert_eq!(lab.get("/").await.body, "a");
+    assert_eq!(bed.get("/").await.body, "a");
 }
 
 #[tokio::test]
-async fn open_connections_see_new_routes() {
+async fn open_connections_use_new_routes() {
     let (a, b) = (Origin::tagged("a").await, Origin::tagged("b").await);
-    let lab = Lab::new(hello(&[&a])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&a])).await;
+    let mut client = Client::connect(bed.address).await;
     let request = "GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
     client.send(request).await;
     assert_eq!(client.reply().await.body, "a");
-    lab.route(hello(&[&b])).await;
+    bed.route(hello(&[&b])).await;
     client.send(request).await;
     assert_eq!(client.reply().await.body, "b");
 }
 
-async fn start_again(lab: &Lab) -> (std::net::SocketAddr, CancellationToken) {
+async fn start_again(bed: &TestBed) -> (std::net::SocketAddr, CancellationToken) {
     use clap::Parser;
-    let file = |name: &str| lab.directory.path().join(name).display().to_string();
+    let file = |name: &str| bed.directory.path().join(name).display().to_string();
     let settings = Settings::parse_from([
         "tucano_balancerd",
         "--listen",
@@ -144,7 +144,7 @@ async fn start_again(lab: &Lab) -> (std::net::SocketAddr, CancellationToken) {
 }
 
 #[tokio::test]
-async fn connections_to_a_process_that_is_gone_are_closed() {
+async fn pooled_connections_to_a_removed_process_are_closed() {
     let closed = std::sync::Arc::new(tokio::sync::Notify::new());
     let tell = closed.clone();
     let origin = Origin::serving(move |mut peer| {
@@ -158,17 +158,17 @@ async fn connections_to_a_process_that_is_gone_are_closed() {
         }
     })
     .await;
-    let lab = Lab::with(hello(&[&origin]), |settings| {
+    let bed = TestBed::with(hello(&[&origin]), |settings| {
         settings.limits.upstream_idle_timeout = Duration::from_secs(600);
     })
     .await;
-    assert_eq!(lab.get("/").await.status, 200);
-    lab.route(hello(&[])).await;
+    assert_eq!(bed.get("/").await.status, 200);
+    bed.route(hello(&[])).await;
     soon("the kept connection to be closed", closed.notified()).await;
 }
 
 #[test]
-fn the_kept_file_is_the_controllers_table() {
+fn the_cached_file_is_the_controllers_table() {
     let text = r#"{"version":"7","services":[{"service":"hello","hosts":["hello.localhost"],"endpoints":[]}]}"#;
     let table: RouteTable = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_string(&table).unwrap(), text);

@@ -11,9 +11,9 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tucano_testkit::wait_for;
 
-use crate::support::{Client, Controller, Origin, PATIENCE, get, hello, soon, until};
+use crate::support::{Client, Controller, Origin, PATIENCE, get, hello, soon, wait_until};
 
-/// `tucano_balancerd` as a process, in a directory of its own.
+/// A running `tucano_balancerd` with its own directory.
 struct Program {
     child: Child,
     address: SocketAddr,
@@ -29,7 +29,7 @@ impl Program {
         let log = BufReader::new(child.stderr.take().unwrap());
         let mut lines = log.lines();
         let line = lines.find_map(|line| Some(line.ok()?.split_once("address\":\"")?.1.to_owned()));
-        // What else it says must not block it.
+        // Further log lines must not block it.
         std::thread::spawn(move || lines.for_each(drop));
         let address = line.unwrap().split('"').next().unwrap().parse().unwrap();
         Self { child, address }
@@ -75,8 +75,8 @@ fn command(directory: &TempDir, more: &[&str]) -> Command {
     command
 }
 
-/// A process that answers when it is told to.
-async fn patient(go_on: &Arc<Notify>) -> Origin {
+/// A process that answers each request after a notification.
+async fn on_demand(go_on: &Arc<Notify>) -> Origin {
     let go_on = go_on.clone();
     Origin::serving(move |mut peer| {
         let go_on = go_on.clone();
@@ -91,7 +91,7 @@ async fn patient(go_on: &Arc<Notify>) -> Origin {
     .await
 }
 
-/// A directory for the program, and a controller there that routes `hello` to this process.
+/// A directory for the program, with a controller that routes `hello` to this process.
 fn routed_to(origin: &Origin) -> (TempDir, Controller) {
     let directory = tempfile::tempdir().unwrap();
     let controller = Controller::start(directory.path().join("ctl.sock"));
@@ -100,7 +100,7 @@ fn routed_to(origin: &Origin) -> (TempDir, Controller) {
 }
 
 async fn port_closed(program: &Program) {
-    until("the port to be closed", || {
+    wait_until("the port to be closed", || {
         std::net::TcpStream::connect(program.address).is_err()
     })
     .await;
@@ -114,13 +114,13 @@ async fn serving(program: &Program) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_was_let_in_before_sigterm_is_answered() {
+async fn the_first_request_of_an_accepted_connection_is_answered_after_sigterm() {
     let origin = Origin::tagged("a").await;
     let (directory, _controller) = routed_to(&origin);
     let mut program = Program::start(&directory, &["--first-request-timeout", "1h"]);
     serving(&program).await;
     let mut client = Client::connect(program.address).await;
-    // Clients are let in in their order.
+    // Clients are accepted in order.
     get(program.address, "hello.localhost", "/").await;
     program.terminate();
     port_closed(&program).await;
@@ -134,9 +134,9 @@ async fn who_was_let_in_before_sigterm_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_lets_requests_end_takes_no_new_ones_and_exits_0() {
+async fn sigterm_drains_requests_and_exits_with_0() {
     let go_on = Arc::new(Notify::new());
-    let origin = patient(&go_on).await;
+    let origin = on_demand(&go_on).await;
     let (directory, _controller) = routed_to(&origin);
     let mut program = Program::start(&directory, &[]);
     serving(&program).await;
@@ -145,7 +145,7 @@ async fn sigterm_lets_requests_end_takes_no_new_ones_and_exits_0() {
     client
         .send("GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n")
         .await;
-    until("the request to be under way", || origin.seen().len() == 1).await;
+    wait_until("the request to be under way", || origin.seen().len() == 1).await;
     program.terminate();
     assert_eq!(idle.rest().await, b"", "idle connections are closed");
     port_closed(&program).await;
@@ -160,8 +160,8 @@ async fn sigterm_lets_requests_end_takes_no_new_ones_and_exits_0() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn draining_has_an_end() {
-    let origin = patient(&Arc::new(Notify::new())).await;
+async fn draining_has_a_timeout() {
+    let origin = on_demand(&Arc::new(Notify::new())).await;
     let (directory, _controller) = routed_to(&origin);
     let mut program = Program::start(&directory, &["--drain-timeout", "100ms"]);
     serving(&program).await;
@@ -169,14 +169,14 @@ async fn draining_has_an_end() {
     client
         .send("GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n")
         .await;
-    until("the request to be under way", || origin.seen().len() == 1).await;
+    wait_until("the request to be under way", || origin.seen().len() == 1).await;
     program.terminate();
     assert_eq!(program.ended().code(), Some(0));
     assert_eq!(client.rest().await, b"");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_lock_admits_one_and_outlives_nobody() {
+async fn the_lock_admits_one_instance_and_is_released_by_a_crash() {
     let directory = tempfile::tempdir().unwrap();
     let mut first = Program::start(&directory, &[]);
     let lock = directory.path().join("balancer.lock");
@@ -199,11 +199,11 @@ async fn the_lock_admits_one_and_outlives_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_is_started_again_without_controller_serves_at_once() {
+async fn a_restart_without_a_controller_serves_at_once() {
     let origin = Origin::tagged("ok").await;
     let (directory, controller) = routed_to(&origin);
     let mut program = Program::start(&directory, &[]);
-    until("the routes to be kept", || {
+    wait_until("the routes to be kept", || {
         directory.path().join("routes.json").exists()
     })
     .await;
@@ -218,7 +218,7 @@ async fn one_that_is_started_again_without_controller_serves_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_listening_socket_may_be_inherited() {
+async fn a_listening_socket_can_be_inherited() {
     let origin = Origin::tagged("ok").await;
     let (directory, _controller) = routed_to(&origin);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -237,13 +237,13 @@ async fn a_listening_socket_may_be_inherited() {
 }
 
 #[test]
-fn what_cannot_be_listened_on_is_named() {
+fn an_unusable_listener_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for (listen, reason) in [
         (address.as_str(), address.as_str()),
-        ("stdin", "no listening TCP socket"),
+        ("stdin", "not a listening TCP socket"),
     ] {
         let output = command(&directory, &["--listen", listen]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
@@ -253,7 +253,7 @@ fn what_cannot_be_listened_on_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_admin_socket_tells_numbers_to_its_owner_only() {
+async fn the_admin_socket_serves_metrics_to_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let origin = Origin::tagged("ok").await;
@@ -285,7 +285,7 @@ async fn the_admin_socket_tells_numbers_to_its_owner_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_descriptors_it_says_so_blames_no_process_and_recovers() {
+async fn running_out_of_descriptors_is_503_ejects_no_process_and_recovers() {
     let origin = Origin::tagged("ok").await;
     let (directory, _controller) = routed_to(&origin);
     let program = Program::of(limited(&command(&directory, &[])));
@@ -294,7 +294,7 @@ async fn without_descriptors_it_says_so_blames_no_process_and_recovers() {
     let request = "GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
     client.send(request.replace("hello", "nobody")).await;
     assert_eq!(client.reply().await.status, 404);
-    // More than there are descriptors: these wait, and take what is free.
+    // More connections than descriptors: these take all that are free.
     let mut others = Vec::new();
     for _ in 0..60 {
         others.push(Client::connect(program.address).await);
@@ -333,7 +333,7 @@ fn limited(command: &Command) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_outlives_the_reader_of_its_log() {
+async fn it_survives_a_closed_log_pipe() {
     let (a, b) = (Origin::tagged("a").await, Origin::tagged("b").await);
     let directory = tempfile::tempdir().unwrap();
     let controller = Controller::start(directory.path().join("ctl.sock"));
@@ -347,7 +347,7 @@ async fn it_outlives_the_reader_of_its_log() {
         .stderr(writer)
         .spawn()
         .unwrap();
-    // It keeps the pipe's other end as long as it lives.
+    // The command holds the pipe's other end.
     drop(command);
     let mut program = Program { child, address };
     drop(reader);

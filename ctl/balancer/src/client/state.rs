@@ -1,4 +1,4 @@
-//! What a connection's two halves tell each other: the bytes' side and the requests' side.
+//! State of one client connection, shared by its IO and its request path.
 
 use std::{
     sync::{
@@ -13,26 +13,26 @@ use tokio::sync::SetOnce;
 
 use super::framing::Malformed;
 
-/// Shared by the bytes' side and the requests' side of one connection.
+/// Shared by the IO and the request path of one connection.
 #[derive(Debug, Default)]
-pub struct Gate {
+pub struct ConnectionState {
     active: AtomicUsize,
-    verdict: AtomicU8,
+    outcome: AtomicU8,
     malformed: Mutex<Option<Malformed>>,
     reader: AtomicWaker,
     first: SetOnce<()>,
 }
 
-/// A request under way, until this is dropped.
+/// A request in flight, until this is dropped.
 #[derive(Debug)]
-pub struct Active(Arc<Gate>);
+pub struct ActiveRequest(Arc<ConnectionState>);
 
-/// What became of a request for another protocol.
+/// The outcome of an upgrade request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// HTTP goes on.
+pub enum UpgradeOutcome {
+    /// The connection continues with HTTP.
     Http,
-    /// The protocol was changed.
+    /// The protocol has been switched.
     Tunnel,
 }
 
@@ -40,15 +40,15 @@ const OPEN: u8 = 0;
 const HTTP: u8 = 1;
 const TUNNEL: u8 = 2;
 
-impl Gate {
-    /// A request begins: the connection is not idle.
-    pub fn begin(self: &Arc<Self>) -> Active {
+impl ConnectionState {
+    /// A request begins: the connection is no longer idle.
+    pub fn begin(self: &Arc<Self>) -> ActiveRequest {
         self.active.fetch_add(1, Ordering::AcqRel);
         if !self.first.initialized() {
-            // Another one may have been the first meanwhile.
+            // It may have been set concurrently.
             self.first.set(()).ok();
         }
-        Active(self.clone())
+        ActiveRequest(self.clone())
     }
 
     /// Waits until the first request has begun.
@@ -56,46 +56,46 @@ impl Gate {
         self.first.wait().await;
     }
 
-    /// Whether a request is under way.
+    /// Whether a request is in flight.
     pub fn is_active(&self) -> bool {
         self.active.load(Ordering::Acquire) > 0
     }
 
     /// A request for another protocol passes: what became of it is open.
     pub fn ask(&self) {
-        self.verdict.store(OPEN, Ordering::Release);
+        self.outcome.store(OPEN, Ordering::Release);
     }
 
     /// Tells what became of the request for another protocol.
-    pub fn decide(&self, verdict: Verdict) {
-        let verdict = match verdict {
-            Verdict::Http => HTTP,
-            Verdict::Tunnel => TUNNEL,
+    pub fn decide(&self, outcome: UpgradeOutcome) {
+        let outcome = match outcome {
+            UpgradeOutcome::Http => HTTP,
+            UpgradeOutcome::Tunnel => TUNNEL,
         };
-        self.verdict.store(verdict, Ordering::Release);
+        self.outcome.store(outcome, Ordering::Release);
         self.reader.wake();
     }
 
     /// What became of it, once that is known.
-    pub fn verdict(&self) -> Option<Verdict> {
-        match self.verdict.load(Ordering::Acquire) {
-            HTTP => Some(Verdict::Http),
-            TUNNEL => Some(Verdict::Tunnel),
+    pub fn outcome(&self) -> Option<UpgradeOutcome> {
+        match self.outcome.load(Ordering::Acquire) {
+            HTTP => Some(UpgradeOutcome::Http),
+            TUNNEL => Some(UpgradeOutcome::Tunnel),
             _ => None,
         }
     }
 
-    /// Has the reader woken when a request ends or a verdict falls.
+    /// Wakes `reader` when a request ends or an upgrade is decided.
     pub fn register(&self, reader: &Waker) {
         self.reader.register(reader);
     }
 
-    /// The next request is malformed and stands here in the place of its bytes.
+    /// Records why the next request is malformed.
     pub fn refuse(&self, malformed: Malformed) {
         *self.malformed() = Some(malformed);
     }
 
-    /// The malformed request, if there is one.
+    /// Why the request is malformed, if it is.
     pub fn refused(&self) -> Option<Malformed> {
         *self.malformed()
     }
@@ -107,7 +107,7 @@ impl Gate {
     }
 }
 
-impl Drop for Active {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::AcqRel);
         self.0.reader.wake();

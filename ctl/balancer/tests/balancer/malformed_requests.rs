@@ -2,10 +2,9 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Client, Lab, Origin, hello};
+use crate::support::{Client, Origin, TestBed, hello};
 
-/// Requests that two parsers could read differently, or that are none. Each is followed by one that must
-/// not be seen by the process either.
+/// Malformed and ambiguous requests. The request that follows each must not reach the process either.
 const BAD: &[(&str, &str, u16)] = &[
     (
         "both lengths",
@@ -331,11 +330,11 @@ const BAD_CHUNKS: &[(&str, &str)] = &[
 const SECOND: &str = "GET /second HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
 
 #[tokio::test]
-async fn what_is_ambiguous_never_reaches_a_process() {
+async fn malformed_requests_never_reach_a_process() {
     let origin = Origin::tagged("ok").await;
-    let lab = Lab::new(hello(&[&origin])).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
     for (name, request, status) in BAD {
-        let mut client = Client::connect(lab.address).await;
+        let mut client = Client::connect(bed.address).await;
         client.send([request, SECOND].concat()).await;
         let reply = client.reply().await;
         assert_eq!(reply.status, *status, "{name}: {}", reply.body);
@@ -347,17 +346,17 @@ async fn what_is_ambiguous_never_reaches_a_process() {
 }
 
 #[tokio::test]
-async fn it_makes_no_difference_how_the_bytes_are_cut() {
+async fn malformed_requests_are_refused_byte_by_byte_too() {
     let origin = Origin::tagged("ok").await;
-    let lab = Arc::new(Lab::new(hello(&[&origin])).await);
+    let bed = Arc::new(TestBed::new(hello(&[&origin])).await);
     let mut tasks = tokio::task::JoinSet::new();
     for (name, request, status) in BAD {
-        let lab = lab.clone();
+        let bed = bed.clone();
         tasks.spawn(async move {
-            let mut client = Client::connect(lab.address).await;
+            let mut client = Client::connect(bed.address).await;
             client.stream.set_nodelay(true).unwrap();
             for byte in [request, SECOND].concat().bytes() {
-                // The answer may come, and the connection end, before all is sent.
+                // The response may arrive, and the connection end, before everything is sent.
                 if client.stream.write_all(&[byte]).await.is_err() {
                     break;
                 }
@@ -371,10 +370,10 @@ async fn it_makes_no_difference_how_the_bytes_are_cut() {
 }
 
 #[tokio::test]
-async fn what_came_before_is_answered_first() {
+async fn requests_before_a_malformed_one_are_answered_first() {
     let origin = Origin::tagged("ok").await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     let (_, bad, _) = BAD[0];
     client.send([SECOND, bad, SECOND].concat()).await;
     assert_eq!(client.reply().await.body, "ok");
@@ -384,12 +383,12 @@ async fn what_came_before_is_answered_first() {
 }
 
 #[tokio::test]
-async fn malformed_chunks_end_the_request_and_its_connection() {
+async fn malformed_chunks_end_the_request_and_the_connection() {
     for (name, body) in BAD_CHUNKS {
         let origin = Origin::tagged("ok").await;
-        let lab = Lab::new(hello(&[&origin])).await;
+        let bed = TestBed::new(hello(&[&origin])).await;
         let head = "POST / HTTP/1.1\r\nHost: hello.localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let mut client = Client::connect(lab.address).await;
+        let mut client = Client::connect(bed.address).await;
         client.send([head, body, SECOND].concat()).await;
         let all = String::from_utf8(client.rest().await).unwrap();
         assert!(!all.contains(" 200 "), "{name}: {all}");
@@ -402,9 +401,9 @@ async fn malformed_chunks_end_the_request_and_its_connection() {
 }
 
 #[tokio::test]
-async fn what_only_looks_odd_is_let_through_clean() {
+async fn unusual_but_valid_requests_are_forwarded() {
     let origin = Origin::tagged("ok").await;
-    let lab = Lab::new(hello(&[&origin])).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
     for (request, clean) in [
         (
             "\r\nGET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n",
@@ -435,7 +434,7 @@ async fn what_only_looks_odd_is_let_through_clean() {
             "\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         ),
     ] {
-        let reply = crate::support::ask(lab.address, request).await;
+        let reply = crate::support::ask(bed.address, request).await;
         assert_eq!(reply.status, 200, "{request:?}: {}", reply.body);
         let seen = origin.seen().pop().unwrap();
         assert!(seen.contains(clean), "{clean:?} in {seen:?}");

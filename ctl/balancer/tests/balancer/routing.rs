@@ -1,47 +1,47 @@
-use crate::support::{Lab, Origin, ask, endpoint, get, hello, refusing_address, service};
+use crate::support::{Origin, TestBed, ask, endpoint, get, hello, refusing_address, service};
 
 #[tokio::test]
-async fn each_process_takes_its_turn() {
+async fn processes_alternate() {
     let (a, b, c) = (
         Origin::tagged("a").await,
         Origin::tagged("b").await,
         Origin::tagged("c").await,
     );
-    let lab = Lab::new(hello(&[&a, &b, &c])).await;
-    let bodies = lab.bodies(9).await;
+    let bed = TestBed::new(hello(&[&a, &b, &c])).await;
+    let bodies = bed.bodies(9).await;
     assert_eq!(bodies.concat(), "abcabcabc");
 }
 
 #[tokio::test]
-async fn weights_are_kept_exactly_also_over_changes_of_the_table() {
+async fn weights_are_exact_across_table_changes() {
     let (a, b) = (Origin::tagged("a").await, Origin::tagged("b").await);
     let mut services = hello(&[&a, &b]);
     services[0].endpoints[0].weight = 3;
-    let lab = Lab::new(services.clone()).await;
-    let mut bodies = lab.bodies(6).await;
-    lab.route(services).await;
-    bodies.extend(lab.bodies(6).await);
+    let bed = TestBed::new(services.clone()).await;
+    let mut bodies = bed.bodies(6).await;
+    bed.route(services).await;
+    bodies.extend(bed.bodies(6).await);
     assert_eq!(bodies.concat(), "aabaaabaaaba");
 }
 
 #[tokio::test]
-async fn the_host_decides_whatever_its_case_port_and_final_dot() {
+async fn hosts_match_regardless_of_case_port_and_final_dot() {
     let (a, b) = (Origin::tagged("a").await, Origin::tagged("b").await);
     let mut second = service("second", vec![endpoint(1, b.address)]);
     second.hosts.push("second.example".to_owned());
     let mut services = hello(&[&a]);
     services.push(second);
-    let lab = Lab::new(services).await;
+    let bed = TestBed::new(services).await;
     for (host, body) in [
         ("hello.localhost", "a"),
         ("HELLO.Localhost:8080", "a"),
         ("second.localhost.", "b"),
         ("second.example.:80", "b"),
     ] {
-        assert_eq!(get(lab.address, host, "/").await.body, body, "{host}");
+        assert_eq!(get(bed.address, host, "/").await.body, body, "{host}");
     }
     let absolute = "GET http://second.example/x HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
-    assert_eq!(ask(lab.address, absolute).await.body, "b");
+    assert_eq!(ask(bed.address, absolute).await.body, "b");
     assert!(
         b.seen()
             .last()
@@ -51,7 +51,7 @@ async fn the_host_decides_whatever_its_case_port_and_final_dot() {
 }
 
 #[tokio::test]
-async fn the_longest_path_prefix_wins_and_ends_at_a_slash() {
+async fn the_longest_path_prefix_on_a_segment_boundary_wins() {
     let (root, api, v2) = (
         Origin::tagged("root").await,
         Origin::tagged("api").await,
@@ -68,7 +68,7 @@ async fn the_longest_path_prefix_wins_and_ends_at_a_slash() {
         on("root", &root, None),
         on("v2", &v2, Some("/api/v2")),
     ];
-    let lab = Lab::new(services).await;
+    let bed = TestBed::new(services).await;
     for (path, body) in [
         ("/", "root"),
         ("/apis", "root"),
@@ -81,7 +81,7 @@ async fn the_longest_path_prefix_wins_and_ends_at_a_slash() {
         ("/API/v2", "root"),
     ] {
         assert_eq!(
-            get(lab.address, "site.localhost", path).await.body,
+            get(bed.address, "site.localhost", path).await.body,
             body,
             "{path}"
         );
@@ -92,9 +92,9 @@ async fn the_longest_path_prefix_wins_and_ends_at_a_slash() {
 async fn unknown_hosts_and_paths_are_404_with_a_reason() {
     let mut services = hello(&[]);
     services[0].path_prefix = Some("/only".to_owned());
-    let lab = Lab::new(services).await;
+    let bed = TestBed::new(services).await;
     for (host, path) in [("nobody.localhost", "/"), ("hello.localhost", "/other")] {
-        let reply = get(lab.address, host, path).await;
+        let reply = get(bed.address, host, path).await;
         assert_eq!(reply.status, 404);
         assert_eq!(
             reply.body,
@@ -108,14 +108,14 @@ async fn unknown_hosts_and_paths_are_404_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_service_without_processes_is_503_and_says_when_to_come_again() {
+async fn a_service_without_processes_is_503_with_retry_after() {
     let a = Origin::tagged("a").await;
-    let lab = Lab::new(hello(&[])).await;
+    let bed = TestBed::new(hello(&[])).await;
     let mut draining = hello(&[&a]);
     draining[0].endpoints[0].draining = true;
     for services in [hello(&[]), draining] {
-        lab.route(services).await;
-        let reply = lab.get("/").await;
+        bed.route(services).await;
+        let reply = bed.get("/").await;
         assert_eq!(reply.status, 503);
         assert_eq!(reply.header("retry-after"), Some("1"));
         assert_eq!(reply.body, "service hello has no healthy process\n");
@@ -123,10 +123,10 @@ async fn a_service_without_processes_is_503_and_says_when_to_come_again() {
 }
 
 #[tokio::test]
-async fn reasons_name_the_service_and_nothing_internal() {
+async fn responses_name_the_service_and_nothing_internal() {
     let (address, _guard) = refusing_address();
-    let lab = Lab::new(vec![service("hello", vec![endpoint(0, address)])]).await;
-    let reply = lab.get("/").await;
+    let bed = TestBed::new(vec![service("hello", vec![endpoint(0, address)])]).await;
+    let reply = bed.get("/").await;
     assert_eq!(reply.status, 502);
     assert_eq!(
         reply.body,
@@ -136,12 +136,12 @@ async fn reasons_name_the_service_and_nothing_internal() {
 }
 
 #[tokio::test]
-async fn a_connection_may_go_to_different_services_one_after_the_other() {
+async fn one_connection_may_reach_several_services() {
     let (a, b) = (Origin::tagged("a").await, Origin::tagged("b").await);
     let mut services = hello(&[&a]);
     services.push(service("second", vec![endpoint(1, b.address)]));
-    let lab = Lab::new(services).await;
-    let mut client = crate::support::Client::connect(lab.address).await;
+    let bed = TestBed::new(services).await;
+    let mut client = crate::support::Client::connect(bed.address).await;
     for (host, body) in [
         ("hello", "a"),
         ("second", "b"),

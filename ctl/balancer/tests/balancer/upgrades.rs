@@ -2,14 +2,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Client, Lab, Origin, ask, hello, until};
+use crate::support::{Client, Origin, TestBed, ask, hello, wait_until};
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: hello.localhost\r\nConnection: keep-alive, Upgrade\r\n\
      Upgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
      Sec-WebSocket-Accept: y\r\n\r\n";
 
-/// Changes the protocol and sends all bytes back.
+/// Switches protocols and echoes all bytes.
 async fn echo() -> Origin {
     Origin::serving(|mut peer| async move {
         peer.request().await;
@@ -26,8 +26,8 @@ async fn echo() -> Origin {
     .await
 }
 
-async fn upgraded(lab: &Lab) -> Client {
-    let mut client = Client::connect(lab.address).await;
+async fn upgraded(bed: &TestBed) -> Client {
+    let mut client = Client::connect(bed.address).await;
     client.send(UPGRADE).await;
     let head = client.head().await.to_ascii_lowercase();
     assert!(
@@ -44,15 +44,15 @@ async fn upgraded(lab: &Lab) -> Client {
     client
 }
 
-fn tunnels(lab: &Lab) -> usize {
-    lab.balancer.tunnels.len()
+fn tunnels(bed: &TestBed) -> usize {
+    bed.balancer.tunnels.len()
 }
 
 #[tokio::test]
-async fn bytes_pass_both_ways_until_a_side_closes() {
+async fn bytes_are_copied_in_both_directions_until_close() {
     let origin = echo().await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = upgraded(&lab).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = upgraded(&bed).await;
     let seen = origin.seen().remove(0);
     assert!(
         seen.contains("connection: upgrade\r\n") && seen.contains("upgrade: websocket\r\n"),
@@ -69,41 +69,41 @@ async fn bytes_pass_both_ways_until_a_side_closes() {
     written.unwrap();
     read.unwrap();
     assert_eq!(back, large);
-    assert_eq!(tunnels(&lab), 1);
+    assert_eq!(tunnels(&bed), 1);
     client.stream.shutdown().await.unwrap();
     assert_eq!(client.rest().await, b"bye", "the other direction may go on");
-    until("the tunnel to end", || tunnels(&lab) == 0).await;
+    wait_until("the tunnel to end", || tunnels(&bed) == 0).await;
 }
 
 #[tokio::test]
-async fn the_processs_close_closes_the_clients_connection() {
+async fn a_close_by_the_process_closes_the_client_connection() {
     let origin = Origin::serving(|mut peer| async move {
         peer.request().await;
         peer.send([SWITCH, "first words"].concat()).await;
     })
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = upgraded(&lab).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = upgraded(&bed).await;
     assert_eq!(client.rest().await, b"first words");
     drop(client);
-    until("the tunnel to end", || tunnels(&lab) == 0).await;
+    wait_until("the tunnel to end", || tunnels(&bed) == 0).await;
 }
 
 #[tokio::test]
-async fn bytes_that_come_before_the_change_are_not_lost() {
+async fn bytes_sent_before_the_switch_are_not_lost() {
     let origin = echo().await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     client.send([UPGRADE, "early bird\n"].concat()).await;
     client.head().await;
     assert_eq!(client.exactly(11).await, b"early bird\n");
 }
 
 #[tokio::test]
-async fn a_process_that_declines_answers_as_ever() {
+async fn a_declined_upgrade_continues_with_http() {
     let origin = Origin::tagged("no").await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     let plain = "GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
     client.send([UPGRADE, plain, UPGRADE].concat()).await;
     for _ in 0..3 {
@@ -116,20 +116,20 @@ async fn a_process_that_declines_answers_as_ever() {
 }
 
 #[tokio::test]
-async fn upgrade_required_says_to_what() {
+async fn upgrade_required_names_the_protocol() {
     let origin = Origin::replying(
         "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n",
     )
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let reply = lab.get("/").await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let reply = bed.get("/").await;
     assert_eq!(reply.header("upgrade"), Some("websocket"));
 }
 
 #[tokio::test]
-async fn http_2_and_requests_with_a_body_are_not_upgraded() {
+async fn h2c_and_requests_with_a_body_are_not_upgraded() {
     let origin = Origin::tagged("ok").await;
-    let lab = Lab::new(hello(&[&origin])).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
     for lines in [
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n",
         "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
@@ -137,37 +137,37 @@ async fn http_2_and_requests_with_a_body_are_not_upgraded() {
         "Upgrade: websocket\r\n\r\n",
     ] {
         let request = format!("GET / HTTP/1.1\r\nHost: hello.localhost\r\n{lines}");
-        assert_eq!(ask(lab.address, request).await.body, "ok");
+        assert_eq!(ask(bed.address, request).await.body, "ok");
         let seen = origin.seen().pop().unwrap();
         assert!(!seen.contains("upgrade"), "{seen}");
     }
 }
 
 #[tokio::test]
-async fn an_idle_tunnel_is_closed_and_a_busy_one_is_not() {
+async fn an_idle_tunnel_is_closed_and_an_active_one_is_not() {
     let origin = echo().await;
-    let lab = Lab::with(hello(&[&origin]), |settings| {
+    let bed = TestBed::with(hello(&[&origin]), |settings| {
         settings.limits.tunnel_idle_timeout = Duration::from_secs(1);
         settings.limits.idle_timeout = Duration::from_millis(100);
         settings.limits.head_timeout = Duration::from_millis(100);
     })
     .await;
-    let mut client = upgraded(&lab).await;
+    let mut client = upgraded(&bed).await;
     for _ in 0..6 {
         client.send("x").await;
         assert_eq!(client.exactly(1).await, b"x");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     assert_eq!(client.rest().await, b"");
-    until("the tunnel to end", || tunnels(&lab) == 0).await;
+    wait_until("the tunnel to end", || tunnels(&bed) == 0).await;
 }
 
 #[tokio::test]
-async fn a_tunnel_outlives_its_process_in_the_table() {
+async fn a_tunnel_survives_the_removal_of_its_process() {
     let origin = echo().await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = upgraded(&lab).await;
-    lab.route(hello(&[])).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = upgraded(&bed).await;
+    bed.route(hello(&[])).await;
     client.send("still there").await;
     assert_eq!(client.exactly(11).await, b"still there");
 }

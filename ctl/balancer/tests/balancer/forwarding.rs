@@ -8,29 +8,29 @@ use std::{
 
 use tokio::{io::AsyncReadExt, io::AsyncWriteExt, sync::Notify, time::timeout};
 
-use crate::support::{Client, Lab, Origin, ask, hello, soon, until};
+use crate::support::{Client, Origin, TestBed, ask, hello, soon, wait_until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// What the process saw of a request whose head has these lines more.
+/// What the process received of a request with these additional header lines.
 async fn seen_by_process(lines: &str) -> String {
     let origin = Origin::tagged("ok").await;
-    let lab = Lab::new(hello(&[&origin])).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
     let request = format!("GET /x?q=1 HTTP/1.1\r\nHost: hello.localhost:81\r\n{lines}\r\n");
-    assert_eq!(ask(lab.address, request).await.status, 200);
+    assert_eq!(ask(bed.address, request).await.status, 200);
     origin.seen().remove(0)
 }
 
-/// What the client saw of this response.
+/// The head that the client received of this response.
 async fn seen_by_client(response: &'static str) -> String {
     let origin = Origin::replying(response).await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    lab.get("/").await.head.to_ascii_lowercase()
+    let bed = TestBed::new(hello(&[&origin])).await;
+    bed.get("/").await.head.to_ascii_lowercase()
 }
 
 #[tokio::test]
-async fn the_process_learns_who_asked_and_for_what() {
+async fn forwarding_headers_are_set() {
     let head = seen_by_process("Accept: a\r\nAccept: b\r\nX-Own: 1\r\n").await;
     for line in [
         "GET /x?q=1 HTTP/1.1",
@@ -47,7 +47,7 @@ async fn the_process_learns_who_asked_and_for_what() {
 }
 
 #[tokio::test]
-async fn what_clients_claim_of_their_origin_is_dropped() {
+async fn forwarding_headers_of_clients_are_dropped() {
     let head = seen_by_process(
         "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
          X-Forwarded-Port: 666\r\nForwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\n\
@@ -61,16 +61,16 @@ async fn what_clients_claim_of_their_origin_is_dropped() {
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_its_claims_are_kept_and_extended() {
+async fn forwarding_headers_of_a_trusted_proxy_are_extended() {
     let origin = Origin::tagged("ok").await;
-    let lab = Lab::with(hello(&[&origin]), |settings| {
+    let bed = TestBed::with(hello(&[&origin]), |settings| {
         settings.trust_forwarded = true
     })
     .await;
     let request = "GET / HTTP/1.1\r\nHost: hello.localhost\r\nX-Forwarded-For: 1.1.1.1\r\n\
          X-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: https\r\nX_Forwarded_For: 3.3.3.3\r\n\
          Forwarded: for=4.4.4.4\r\n\r\n";
-    assert_eq!(ask(lab.address, request).await.status, 200);
+    assert_eq!(ask(bed.address, request).await.status, 200);
     let head = origin.seen().remove(0);
     assert!(
         head.contains("x-forwarded-for: 1.1.1.1, 2.2.2.2, 127.0.0.1\r\n"),
@@ -84,7 +84,7 @@ async fn behind_a_trusted_proxy_its_claims_are_kept_and_extended() {
 }
 
 #[tokio::test]
-async fn what_concerns_one_connection_only_stays_there() {
+async fn hop_by_hop_headers_are_not_forwarded() {
     let head = seen_by_process(
         "Connection: keep-alive, X-Hop\r\nConnection: x-other\r\nX-Hop: 1\r\nX-Other: 1\r\nKeep-Alive: 5\r\n\
          Proxy-Connection: keep-alive\r\nProxy-Authorization: secret\r\nTE: gzip\r\nUpgrade: h2c\r\nX-End: 1\r\n",
@@ -122,7 +122,7 @@ async fn what_concerns_one_connection_only_stays_there() {
 }
 
 #[tokio::test]
-async fn a_response_of_any_framing_arrives_whole() {
+async fn responses_of_any_framing_arrive_complete() {
     for (response, body) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", "abc"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\nabc", "abc"),
@@ -138,8 +138,8 @@ async fn a_response_of_any_framing_arrives_whole() {
         ),
     ] {
         let origin = Origin::replying(response).await;
-        let lab = Lab::new(hello(&[&origin])).await;
-        let mut client = Client::connect(lab.address).await;
+        let bed = TestBed::new(hello(&[&origin])).await;
+        let mut client = Client::connect(bed.address).await;
         for _ in 0..2 {
             client.send(GET).await;
             assert_eq!(client.reply().await.body, body, "{response}");
@@ -148,29 +148,29 @@ async fn a_response_of_any_framing_arrives_whole() {
 }
 
 #[tokio::test]
-async fn a_response_that_ends_with_its_connection_arrives_whole() {
+async fn a_response_delimited_by_close_arrives_complete() {
     for version in ["1.0", "1.1"] {
         let origin = Origin::serving(move |mut peer| async move {
             peer.request().await;
             peer.send(format!("HTTP/{version} 200 OK\r\n\r\nabc")).await;
         })
         .await;
-        let lab = Lab::new(hello(&[&origin])).await;
-        let reply = lab.get("/").await;
+        let bed = TestBed::new(hello(&[&origin])).await;
+        let reply = bed.get("/").await;
         assert_eq!((reply.status, reply.body.as_str()), (200, "abc"));
     }
 }
 
 #[tokio::test]
-async fn a_response_that_breaks_off_does_not_look_complete() {
+async fn a_truncated_response_does_not_look_complete() {
     let origin = Origin::serving(|mut peer| async move {
         peer.request().await;
         peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
             .await;
     })
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     client.send(GET).await;
     let all = client.rest().await;
     let text = String::from_utf8(all).unwrap();
@@ -178,15 +178,15 @@ async fn a_response_that_breaks_off_does_not_look_complete() {
 }
 
 #[tokio::test]
-async fn head_requests_get_the_head_of_the_response_alone() {
+async fn head_requests_get_a_head_only() {
     for head in [
         "HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n",
         "HTTP/1.1 304 Not Modified\r\nContent-Length: 300\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
     ] {
         let origin = Origin::replying(head).await;
-        let lab = Lab::new(hello(&[&origin])).await;
-        let mut client = Client::connect(lab.address).await;
+        let bed = TestBed::new(hello(&[&origin])).await;
+        let mut client = Client::connect(bed.address).await;
         for _ in 0..2 {
             client.send(GET.replace("GET", "HEAD")).await;
             let seen = client.head().await.to_ascii_lowercase();
@@ -201,7 +201,7 @@ async fn head_requests_get_the_head_of_the_response_alone() {
 #[tokio::test]
 async fn request_bodies_keep_their_framing() {
     let origin = Origin::tagged("ok").await;
-    let lab = Lab::new(hello(&[&origin])).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
     for (method, framing, body, arrives) in [
         ("POST", "Content-Length: 3\r\n", "abc", "\r\n\r\nabc"),
         ("POST", "Content-Length: 0\r\n", "", "content-length: 0\r\n"),
@@ -221,7 +221,7 @@ async fn request_bodies_keep_their_framing() {
         ),
     ] {
         let head = format!("{method} / HTTP/1.1\r\nHost: hello.localhost\r\n{framing}\r\n{body}");
-        assert_eq!(ask(lab.address, &head).await.status, 200, "{head}");
+        assert_eq!(ask(bed.address, &head).await.status, 200, "{head}");
         let seen = origin.seen().pop().unwrap();
         assert!(seen.contains(arrives), "{seen:?}");
         assert_eq!(
@@ -232,14 +232,14 @@ async fn request_bodies_keep_their_framing() {
 }
 
 #[tokio::test]
-async fn trailers_pass_both_ways_but_not_those_that_could_lie() {
+async fn trailers_are_forwarded_except_unsafe_ones() {
     let origin = Origin::replying(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum, content-length\r\n\r\n\
          1\r\na\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\n\r\n",
     )
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     client
         .send(
             "POST / HTTP/1.1\r\nHost: hello.localhost\r\nTE: trailers\r\nConnection: te\r\n\
@@ -248,7 +248,7 @@ async fn trailers_pass_both_ways_but_not_those_that_could_lie() {
         )
         .await;
     client.head().await;
-    let body = String::from_utf8(client.until(b"\r\n\r\n").await).unwrap();
+    let body = String::from_utf8(client.read_until(b"\r\n\r\n").await).unwrap();
     assert_eq!(body, "1\r\na\r\n0\r\nx-sum: 7\r\n\r\n");
     let seen = origin.seen().remove(0);
     assert!(seen.ends_with("0\r\nx-mine: 8\r\n\r\n"), "{seen}");
@@ -256,27 +256,27 @@ async fn trailers_pass_both_ways_but_not_those_that_could_lie() {
 }
 
 #[tokio::test]
-async fn the_client_is_asked_for_its_body_only_when_there_is_someone_to_take_it() {
+async fn continue_is_sent_only_if_a_process_wants_the_body() {
     let origin = Origin::tagged("ok").await;
-    let lab = Lab::new(hello(&[&origin])).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
     let head = |host: &str| {
         format!(
             "POST / HTTP/1.1\r\nHost: {host}.localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
         )
     };
-    let mut client = Client::connect(lab.address).await;
+    let mut client = Client::connect(bed.address).await;
     client.send(head("hello")).await;
     assert_eq!(client.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
     client.send("body").await;
     assert_eq!(client.reply().await.status, 200);
     assert!(origin.seen()[0].ends_with("body"));
-    assert_eq!(ask(lab.address, head("nobody")).await.status, 404);
+    assert_eq!(ask(bed.address, head("nobody")).await.status, 404);
     let other = head("hello").replace("100-continue", "tea");
-    assert_eq!(ask(lab.address, other).await.status, 417);
+    assert_eq!(ask(bed.address, other).await.status, 417);
 }
 
 #[tokio::test]
-async fn connections_are_kept_on_both_sides() {
+async fn connections_are_reused_on_both_sides() {
     let connections = Arc::new(AtomicUsize::new(0));
     let count = connections.clone();
     let origin = Origin::serving(move |mut peer| {
@@ -288,8 +288,8 @@ async fn connections_are_kept_on_both_sides() {
         }
     })
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     for _ in 0..50 {
         client.send(GET).await;
         assert_eq!(client.reply().await.body, "ok");
@@ -298,7 +298,7 @@ async fn connections_are_kept_on_both_sides() {
 }
 
 #[tokio::test]
-async fn unused_connections_are_kept_up_to_the_bound_and_for_a_while() {
+async fn idle_connections_are_limited_in_number_and_time() {
     let (open, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let (count, answer) = (open.clone(), all.clone());
     let origin = Origin::serving(move |mut peer| {
@@ -313,32 +313,32 @@ async fn unused_connections_are_kept_up_to_the_bound_and_for_a_while() {
         }
     })
     .await;
-    let lab = Lab::with(hello(&[&origin]), |settings| {
+    let bed = TestBed::with(hello(&[&origin]), |settings| {
         settings.limits.upstream_idle = 2;
         settings.limits.upstream_idle_timeout = Duration::from_secs(2);
     })
     .await;
     let mut clients = Vec::new();
     for _ in 0..5 {
-        let mut client = Client::connect(lab.address).await;
+        let mut client = Client::connect(bed.address).await;
         client.send(GET).await;
         clients.push(client);
     }
-    until("five connections", || open.load(SeqCst) == 5).await;
+    wait_until("five connections", || open.load(SeqCst) == 5).await;
     all.notify_waiters();
     for client in &mut clients {
         all.notify_one();
         assert_eq!(client.reply().await.status, 200);
     }
-    until("all but two to be closed", || open.load(SeqCst) <= 2).await;
-    until("those to be closed as well", || open.load(SeqCst) == 0).await;
+    wait_until("all but two to be closed", || open.load(SeqCst) <= 2).await;
+    wait_until("those to be closed as well", || open.load(SeqCst) == 0).await;
 }
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_their_order() {
     let (a, b) = (Origin::tagged("a").await, Origin::tagged("b").await);
-    let lab = Lab::new(hello(&[&a, &b])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&a, &b])).await;
+    let mut client = Client::connect(bed.address).await;
     let post = "POST / HTTP/1.1\r\nHost: hello.localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     client.send([GET, post, GET, GET].concat()).await;
     for body in ["a", "b", "a", "b"] {
@@ -352,8 +352,8 @@ async fn http_1_0_clients_are_served() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     )
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     client
         .send("GET / HTTP/1.0\r\nHost: hello.localhost\r\n\r\n")
         .await;
@@ -368,7 +368,7 @@ async fn http_1_0_clients_are_served() {
 const MIB: usize = 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_response_is_passed_on_as_it_comes_and_no_faster_than_it_is_read() {
+async fn a_large_response_is_streamed_with_backpressure() {
     const TOTAL: usize = 100 * MIB;
     let sent = Arc::new(AtomicUsize::new(0));
     let count = sent.clone();
@@ -388,8 +388,8 @@ async fn a_large_response_is_passed_on_as_it_comes_and_no_faster_than_it_is_read
         }
     })
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     client.send(GET).await;
     client.head().await;
     client.exactly(1).await;
@@ -397,7 +397,7 @@ async fn a_large_response_is_passed_on_as_it_comes_and_no_faster_than_it_is_read
     let ahead = sent.load(SeqCst);
     assert!(
         ahead < TOTAL / 2,
-        "{ahead} bytes were taken for a client that reads nothing"
+        "{ahead} bytes were read for a client that reads nothing"
     );
     let mut read = 1 + client.rest_of_buffer();
     let mut buffer = vec![0; 256 * 1024];
@@ -410,7 +410,7 @@ async fn a_large_response_is_passed_on_as_it_comes_and_no_faster_than_it_is_read
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_request_is_passed_on_as_it_comes_and_no_faster_than_it_is_taken() {
+async fn a_large_request_is_streamed_with_backpressure() {
     const TOTAL: usize = 100 * MIB;
     let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (tell, wait) = (begun.clone(), go_on.clone());
@@ -428,8 +428,8 @@ async fn a_large_request_is_passed_on_as_it_comes_and_no_faster_than_it_is_taken
         }
     })
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     let head =
         format!("PUT / HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: {TOTAL}\r\n\r\n");
     client.send(head).await;
@@ -441,12 +441,12 @@ async fn a_large_request_is_passed_on_as_it_comes_and_no_faster_than_it_is_taken
     )
     .await;
     let mut sent = piece.len();
-    // As long as the process takes nothing, there is an end to what can be sent.
+    // While the process reads nothing, only a bounded amount can be sent.
     while let Ok(written) = timeout(Duration::from_secs(1), client.stream.write(&piece)).await {
         sent += written.unwrap();
         assert!(
             sent < TOTAL / 2,
-            "{sent} bytes were taken for a process that reads nothing"
+            "{sent} bytes were read for a process that reads nothing"
         );
     }
     go_on.notify_one();
@@ -467,8 +467,8 @@ async fn an_early_response_reaches_the_client_and_ends_the_upload() {
         peer.until_closed().await;
     })
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     client
         .send("POST / HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: 99999999\r\n\r\nbegin")
         .await;
@@ -478,7 +478,7 @@ async fn an_early_response_reaches_the_client_and_ends_the_upload() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_takes_its_request_with_it() {
+async fn a_request_is_cancelled_when_its_client_disconnects() {
     let left = Arc::new(Notify::new());
     let tell = left.clone();
     let origin = Origin::serving(move |mut peer| {
@@ -490,15 +490,15 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
         }
     })
     .await;
-    let lab = Lab::new(hello(&[&origin])).await;
-    let mut client = Client::connect(lab.address).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
     client.send(GET).await;
-    until("the request to arrive", || !origin.seen().is_empty()).await;
+    wait_until("the request to arrive", || !origin.seen().is_empty()).await;
     drop(client);
     soon("the process to be told", left.notified()).await;
 }
 
-/// Waits until a counter has stood still for a while.
+/// Waits until a counter stops changing.
 async fn settled(counter: &AtomicUsize) {
     let mut last = usize::MAX;
     while last != counter.load(SeqCst) {
