@@ -626,7 +626,7 @@ mod tests {
                 "limits.tracked_connections: write a number up to",
             ),
             ("[logs]\nfiles = 0", "keep at least 1 file"),
-            ("[images]\nunpack = \"tar\"", "known are: auto, directories"),
+            ("[images]\nunpack = \"tar\"", "the values are auto, directories"),
             ("[images]\ncheck_again = \"1ms\"", "images.check_again"),
         ] {
             let message = read(&format!("{base}{more}")).unwrap_err();

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::{
     ids::{Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
     service::ServiceConfig,
+    signal,
     units::{Bytes, Span, Timestamp},
 };
 
@@ -37,8 +38,8 @@ pub struct DesiredProcess {
     pub config: ServiceConfig,
 }
 
-/// Blobs that an agent may soon need: body of `POST /v1/prefetch` on the agent. A hint, and no more: the agent may leave it,
-/// and what it fetches without need it removes again.
+/// Blobs that an agent may soon need: body of `POST /v1/prefetch` on the agent. A hint: the agent may ignore it, and it
+/// removes again what no process turns out to need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Prefetch {
     /// Most important first.
@@ -77,10 +78,10 @@ pub struct NodeReport {
     pub generation: Generation,
     /// The node as a whole.
     pub metrics: NodeMetrics,
-    /// What the node lacks that processes would profit from, such as pressure information.
+    /// Kernel features that the node lacks, such as pressure information, and what that means for its processes.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// [`Apis::tag`] of what the node keeps its processes from.
+    /// [`Apis::tag`] of the addresses that the node's firewall closes to its processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apis: Option<String>,
     /// Every process that exists on the node, wanted or not, ordered by id.
@@ -100,14 +101,14 @@ pub struct CertificateRequest {
     pub request: String,
 }
 
-/// Answer to that.
+/// Answer to a [`CertificateRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Certificate {
     /// Of the agent's key, by the cluster's authority, in PEM.
     pub certificate: String,
 }
 
-/// Who answers at a node's address: body of `GET /v1/identity` on the agent.
+/// Which agent answers at a node's address: body of `GET /v1/identity` on the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Identity {
     /// As in the agent's reports.
@@ -123,21 +124,21 @@ pub struct ReportAccepted {
     pub generation: Generation,
     /// How long the controller waits for the next report before it counts the node as not alive.
     pub lease: Span,
-    /// What the node is to keep its processes from, where that is another than it reported.
+    /// The addresses that the node must close to its processes, where they differ from those it reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apis: Option<Apis>,
 }
 
-/// Where the cluster's programs take orders: what processes may not reach, on whichever node they run.
+/// The addresses of the cluster's own APIs, which no process may reach, on whichever node it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Apis {
-    /// Another one for another list.
+    /// Differs whenever the list does.
     pub tag: String,
     /// All of them.
     pub addresses: Vec<ApiAddress>,
 }
 
-/// Where one program takes orders.
+/// The API of one program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct ApiAddress {
     /// Its node's address.
@@ -221,6 +222,9 @@ pub struct Exit {
     pub at: Timestamp,
 }
 
+/// A shell's exit code for a command that a signal ended is this and the signal's number.
+const SIGNALLED: i32 = 128;
+
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.oom_killed {
@@ -230,10 +234,29 @@ impl std::fmt::Display for Exit {
             return f.write_str("killed: it wrote more than its disk limit");
         }
         match (self.code, self.signal) {
-            (_, Some(signal)) => write!(f, "ended by signal {signal}"),
-            (Some(code), None) => write!(f, "ended with exit code {code}"),
-            (None, None) => f.write_str("ended; how is not known"),
+            (_, Some(signal)) => match signal::name(signal) {
+                Some(name) => write!(f, "ended by signal {signal} ({name})"),
+                None => write!(f, "ended by signal {signal}"),
+            },
+            (Some(code), None) => {
+                write!(f, "ended with exit code {code}")?;
+                match meaning(code) {
+                    Some(meaning) => write!(f, " ({meaning})"),
+                    None => Ok(()),
+                }
+            }
+            (None, None) => f.write_str("ended; its exit code is not known"),
         }
+    }
+}
+
+/// What shells and most programs mean by an exit code.
+fn meaning(code: i32) -> Option<String> {
+    match code {
+        126 => Some("a command cannot be executed".to_owned()),
+        127 => Some("a command was not found".to_owned()),
+        137 => Some("killed by SIGKILL; not for its memory limit".to_owned()),
+        _ => signal::name(code - SIGNALLED).map(|name| format!("ended by {name}")),
     }
 }
 
@@ -259,13 +282,15 @@ pub struct ProcessReport {
     pub started_at: Option<Timestamp>,
     /// How often it ended and was started again.
     pub restarts: u32,
-    /// What its file system held when it was last measured: a while ago where it is large, and never where it has just started.
+    /// The size of what its file system held at the last measurement. Large file systems are measured less often; absent before the
+    /// first measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_used: Option<Bytes>,
     /// How it last ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<Exit>,
-    /// In what it is less restricted than others, each as `key=value`: what its service asked for, and what its node lacks.
+    /// How it is less restricted than by default, each as `key=value`: by its service's configuration, or because its node lacks a
+    /// feature.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relaxed: Vec<String>,
     /// Read from its cgroup, while it runs.

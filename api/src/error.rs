@@ -1,4 +1,4 @@
-//! The error body of every API, and telling people what went wrong.
+//! The error body of every API, and the cause to show of a chain of errors.
 
 use std::error::Error;
 
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 /// Body of every answer with a status of 400 or above.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
-    /// What happened, where, and what to do: one line for a person.
+    /// What happened, where, and what to do: one line for people.
     pub error: String,
     /// Short and stable, for programs: such as `unknown_key`, `digest_mismatch`, `not_found`.
     pub code: String,
@@ -24,7 +24,7 @@ impl ErrorBody {
     }
 }
 
-/// The cause of all causes: what HTTP clients wrap in "error sending request for url".
+/// The innermost cause. HTTP clients wrap it in messages such as "error sending request for url".
 pub fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut cause = error;
     while let Some(source) = cause.source() {

@@ -4,20 +4,21 @@
 //! - [`ids`]: names and numbers that identify things; each parses once, strictly.
 //! - [`units`]: sizes and durations as people write them.
 //! - [`service`]: the static configuration of a service.
-//! - [`sandbox`]: what it may ask of its sandbox.
-//! - [`settings`]: reading any static configuration with line, column and a suggestion on error.
+//! - [`capabilities`]: the capabilities that it may ask for.
+//! - [`settings`]: reading any static configuration; every error with its line, column and a suggestion.
 //! - [`agent`]: controller → agent desired sets and agent → controller reports.
 //! - [`routes`]: the table that discovery gives to the balancer.
 //! - [`state`]: what the controller shows of the cluster.
 //! - [`error`]: the error body of every API.
 
 pub mod agent;
+pub mod capabilities;
 pub mod error;
 pub mod ids;
 pub mod routes;
-pub mod sandbox;
 pub mod service;
 pub mod settings;
+mod signal;
 pub mod state;
 pub mod units;
 

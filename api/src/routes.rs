@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 use crate::ids::{NodeName, ProcessId, ServiceName};
 
-/// All routes. Body of `GET /v1/routes?after=VERSION` on the controller, which answers when its table
-/// is another than VERSION, or with 204 after 20 s without a change.
+/// All routes. Body of `GET /v1/routes?after=VERSION` on the controller, which answers as soon as
+/// its table's version differs from VERSION, or with 204 after 20 s without a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RouteTable {
     /// Opaque; differs whenever the table does, across restarts of the controller too.
@@ -27,8 +27,8 @@ pub struct ServiceRoute {
     /// Only paths that begin with this, on a `/` boundary; the longest one that matches wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_prefix: Option<String>,
-    /// Where its processes answer, ordered by process. One that is gone from the table is lost at once:
-    /// requests that wait for its answer are tried elsewhere where they may be repeated.
+    /// Where its processes answer, ordered by process. An endpoint that leaves the table is
+    /// abandoned at once: requests that wait for its answer and may be repeated are sent to another.
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -44,7 +44,7 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Share of requests relative to the service's other endpoints: 1 to 100.
     pub weight: u32,
-    /// No new requests; those under way may end.
+    /// It gets no new requests; those in progress may finish.
     #[serde(default)]
     pub draining: bool,
 }

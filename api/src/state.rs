@@ -1,4 +1,4 @@
-//! What the controller shows of the cluster.
+//! The cluster as the controller's API shows it.
 
 use std::net::IpAddr;
 
@@ -45,7 +45,7 @@ pub struct AliveNode {
     pub processes: u32,
     /// Its resources.
     pub metrics: NodeMetrics,
-    /// What it lacks.
+    /// Kernel features that it lacks.
     pub notes: Vec<String>,
 }
 
@@ -140,7 +140,7 @@ pub struct ProcessView {
     pub routed: bool,
     /// Whether it is being replaced: it gets no new requests and will be stopped.
     pub draining: bool,
-    /// What its agent says; state `assigned` before the agent has said anything.
+    /// As its agent reports it; state `assigned` before its first report.
     #[serde(flatten)]
     pub report: ProcessReport,
 }
@@ -154,7 +154,7 @@ pub struct Pending {
     pub reason: String,
 }
 
-/// One service with all that is known of it: element of `GET /v1/services`.
+/// One service, as configured and as it runs: element of `GET /v1/services`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceView {
     /// As configured.
@@ -204,7 +204,7 @@ pub enum AlertKind {
     NodeBack,
     /// Two agents claim to be it.
     NodeContested,
-    /// What goes between the machines is plain HTTP, and nobody has said that it is to be.
+    /// Traffic between the machines is plain HTTP, and the configuration does not allow that explicitly.
     WireUnprotected,
     /// A process keeps crashing.
     ProcessCrashing,
@@ -214,14 +214,14 @@ pub enum AlertKind {
     ProcessRecovered,
 }
 
-/// One change of state that the sysadmin is told of: body of the webhook.
+/// One change of state that needs the sysadmin's attention, or no longer does: body of the webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Alert {
     /// What happened.
     pub kind: AlertKind,
     /// Name of the node or process.
     pub subject: String,
-    /// The same in words, and what is being done.
+    /// The same in words, with what the controller does about it.
     pub message: String,
     /// When.
     pub at: Timestamp,

@@ -1,4 +1,4 @@
-//! What a service may ask of its sandbox, by name, beyond what every service gets.
+//! The capabilities that a service may ask for.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -11,18 +11,9 @@ use utoipa::{
     },
 };
 
-use crate::{service::ServiceConfig, settings::closest, units::Bytes};
+use crate::settings::closest;
 
-/// Processes and threads of a container that does not ask for more.
-pub const DEFAULT_PIDS: u32 = 512;
-
-/// `/dev/shm` of a container that does not ask for more.
-pub const DEFAULT_SHM: Bytes = Bytes::mib(64);
-
-/// `/tmp` of a container whose root is read-only.
-pub const DEFAULT_TMP: Bytes = Bytes::mib(64);
-
-/// What `caps = "web"` stands for: what servers need that begin as root and then become somebody else.
+/// What `caps = "web"` stands for: the needs of servers that start as root and then change to another user.
 const WEB: [&str; 6] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -32,9 +23,9 @@ const WEB: [&str; 6] = [
     "SETUID",
 ];
 
-/// What services may be given: capabilities over what a user namespace of their own holds (capabilities(7),
-/// user_namespaces(7)), and over nothing else.
-const GIVEN: [&str; 11] = [
+/// Those that a service may be granted: each acts only on what the service's own user namespace owns (capabilities(7),
+/// user_namespaces(7)).
+const GRANTED: [&str; 11] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "FOWNER",
@@ -48,8 +39,8 @@ const GIVEN: [&str; 11] = [
     "SYS_CHROOT",
 ];
 
-/// Those that no service is given: they reach the node, or mean nothing in a user namespace.
-const WITHHELD: [&str; 30] = [
+/// Those that no service is granted: they act on the whole node, or have no effect in a user namespace.
+const REFUSED: [&str; 30] = [
     "AUDIT_CONTROL",
     "AUDIT_READ",
     "AUDIT_WRITE",
@@ -87,7 +78,7 @@ const WITHHELD: [&str; 30] = [
 pub struct Capabilities(BTreeSet<&'static str>);
 
 impl Capabilities {
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -132,7 +123,7 @@ impl<'de> Deserialize<'de> for Capabilities {
                 match value {
                     "web" => Ok(Capabilities::web()),
                     other => Err(E::custom(format!(
-                        "{other:?} is no set of capabilities: write \"web\", or a list such as [\"CHOWN\", \"SETUID\"]"
+                        "{other:?} is not a set of capabilities: write \"web\", or a list such as [\"CHOWN\", \"SETUID\"]"
                     ))),
                 }
             }
@@ -160,14 +151,14 @@ impl PartialSchema for Capabilities {
         };
         OneOfBuilder::new()
             .item(text(&["web"]))
-            .item(ArrayBuilder::new().items(text(&GIVEN)))
+            .item(ArrayBuilder::new().items(text(&GRANTED)))
             .into()
     }
 }
 
 impl ToSchema for Capabilities {}
 
-/// One that a service may be given.
+/// One that a service may be granted.
 struct Capability(&'static str);
 
 impl FromStr for Capability {
@@ -175,23 +166,28 @@ impl FromStr for Capability {
     fn from_str(text: &str) -> Result<Self, String> {
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        if let Some(known) = GIVEN.iter().find(|known| **known == name) {
+        if let Some(known) = GRANTED.iter().find(|known| **known == name) {
             return Ok(Self(known));
         }
-        let given = GIVEN.join(", ");
-        if WITHHELD.contains(&name) {
+        let granted = GRANTED.join(", ");
+        if REFUSED.contains(&name) {
             return Err(format!(
-                "{text:?} is given to no service: it reaches beyond a container, or means nothing inside; given are {given}"
+                "{text:?} is granted to no service: it acts on the whole node, or has no effect in a container; the choice is {granted}"
             ));
         }
         let similar = closest(
             &name.to_lowercase(),
-            &GIVEN.map(str::to_lowercase).each_ref().map(String::as_str),
+            &GRANTED
+                .map(str::to_lowercase)
+                .each_ref()
+                .map(String::as_str),
         )
         .map(str::to_ascii_uppercase);
         Err(match similar {
-            Some(similar) => format!("{text:?} is no capability: did you mean {similar:?}?"),
-            None => format!("{text:?} is no capability; given are {given}"),
+            Some(similar) => format!("{text:?} is not a capability: did you mean {similar:?}?"),
+            None => {
+                format!("{text:?} is not a capability that can be granted; the choice is {granted}")
+            }
         })
     }
 }
@@ -204,44 +200,14 @@ impl<'de> Deserialize<'de> for Capability {
     }
 }
 
-impl ServiceConfig {
-    /// In what its processes are less restricted than others, each as `key=value`.
-    pub fn relaxed(&self) -> Vec<String> {
-        let caps = (!self.caps.is_empty()).then(|| format!("caps={}", self.caps));
-        let pids = (self.pids > DEFAULT_PIDS).then(|| format!("pids={}", self.pids));
-        let larger = |size: &Bytes| *size > DEFAULT_SHM;
-        let shm = self.shm_size.filter(larger);
-        let shm = shm.map(|size| format!("shm_size={}", size.to_string().replace(' ', "")));
-        [caps, pids, shm].into_iter().flatten().collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::parse;
+    use crate::{service::ServiceConfig, settings::parse};
 
     fn read(more: &str) -> Result<ServiceConfig, String> {
         let text = format!("name = \"hello\"\nconcurrency = 6\nport = 8080\n{more}");
         parse("hello.toml", &text).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn nothing_is_relaxed_that_was_not_asked_for() {
-        let config = read("").unwrap();
-        assert!(config.caps.is_empty() && !config.read_only);
-        assert!(config.relaxed().is_empty());
-        let stricter = "read_only = true\ntmp_size = \"1MiB\"\nshm_size = \"1MiB\"\npids = 5";
-        assert!(read(stricter).unwrap().relaxed().is_empty());
-    }
-
-    #[test]
-    fn what_is_asked_for_is_told_by_name() {
-        let config = read("caps = \"web\"\npids = 600\nshm_size = \"128MiB\"").unwrap();
-        let relaxed = config.relaxed();
-        assert_eq!(relaxed, ["caps=web", "pids=600", "shm_size=128.0MiB"]);
-        let config = read("caps = [\"cap_kill\", \"CHOWN\"]").unwrap();
-        assert_eq!(config.relaxed(), ["caps=CHOWN,KILL"]);
     }
 
     #[test]
@@ -264,16 +230,22 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_given_is_refused_where_it_stands() {
+    fn a_capability_that_cannot_be_granted_is_refused() {
         for (more, part) in [
-            ("caps = \"wbe\"", "hello.toml:4:8: caps: \"wbe\" is no set"),
+            (
+                "caps = \"wbe\"",
+                "hello.toml:4:8: caps: \"wbe\" is not a set",
+            ),
             ("caps = [\"CHWON\"]", "did you mean \"CHOWN\"?"),
             (
                 "caps = [\"SYS_ADMIN\"]",
-                "\"SYS_ADMIN\" is given to no service",
+                "\"SYS_ADMIN\" is granted to no service",
             ),
-            ("caps = [\"net_raw\"]", "\"net_raw\" is given to no service"),
-            ("caps = [\"XYZZY\"]", "given are CHOWN, "),
+            (
+                "caps = [\"net_raw\"]",
+                "\"net_raw\" is granted to no service",
+            ),
+            ("caps = [\"XYZZY\"]", "the choice is CHOWN, "),
             ("caps = 7", "\"web\" or a list"),
         ] {
             let message = read(more).unwrap_err();
@@ -283,12 +255,12 @@ mod tests {
     }
 
     #[test]
-    fn every_capability_of_the_kernel_is_either_given_or_withheld() {
+    fn every_capability_of_the_kernel_is_either_granted_or_refused() {
         assert_eq!(
-            GIVEN.len() + WITHHELD.len(),
+            GRANTED.len() + REFUSED.len(),
             41,
             "capability.h of Linux 6.18"
         );
-        assert!(WEB.iter().all(|name| GIVEN.contains(name)));
+        assert!(WEB.iter().all(|name| GRANTED.contains(name)));
     }
 }

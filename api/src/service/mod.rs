@@ -1,0 +1,137 @@
+//! The static configuration of a service.
+//!
+//! - [`Health`]: how its processes are probed;
+//! - `validate`: which values are accepted, and which make sense together.
+
+mod health;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use health::{Health, Probe};
+
+use crate::{
+    capabilities::Capabilities,
+    ids::{Digest, ServiceName},
+    units::{Bytes, Span},
+};
+
+/// Most processes that one service may have.
+pub const MAX_CONCURRENCY: u32 = 10_000;
+
+/// Processes and threads of a container, unless `pids` says otherwise.
+pub const DEFAULT_PIDS: u32 = 512;
+
+/// Size of a container's `/dev/shm`, unless `shm_size` says otherwise.
+pub const DEFAULT_SHM: Bytes = Bytes::mib(64);
+
+/// Size of `/tmp` of a container whose root is read-only, unless `tmp_size` says otherwise.
+pub const DEFAULT_TMP: Bytes = Bytes::mib(64);
+
+/// What the sysadmin writes to run a service. Immutable once it is part of a revision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// Unique name; also its host name below the balancer's domain.
+    pub name: ServiceName,
+    /// How many processes are kept alive: 1 to 10,000.
+    pub concurrency: u32,
+    /// `sha256:…`, `name:tag` or `name@sha256:…` of an image that the controller already stores, `host[:port]/name:tag` or
+    /// `…@sha256:…` of one in another registry that it knows, or, for the command line and for requests that carry the image
+    /// themselves, the archive's file name, or the name of an image within it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// TCP port on which each process listens, inside its own network namespace: 1 to 65535.
+    pub port: u16,
+    /// Host names that the balancer routes to this service, beside `<name>.<domain>`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// Only requests whose path begins with this (on a `/` boundary) are routed to this service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<String>,
+    /// Environment of each process, beside the image's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Arguments in place of the image's `Cmd`; its `Entrypoint` stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// `user`, `uid`, `user:group` or `uid:gid` in place of the image's `User`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Memory limit of each process; also what it reserves on its node.
+    #[serde(default = "default_memory")]
+    pub memory: Bytes,
+    /// How much each process may write to its own file system.
+    #[serde(default = "default_disk")]
+    pub disk: Bytes,
+    /// How many CPUs' time each process may use, such as `0.5`; unlimited when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
+    /// How many processes and threads may exist in each container.
+    #[serde(default = "default_pids")]
+    pub pids: u32,
+    /// Capabilities of programs that run as the container's root: `"web"` (CHOWN, DAC_OVERRIDE, FOWNER, NET_BIND_SERVICE,
+    /// SETGID, SETUID) or a list of names. None where absent.
+    #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
+    pub caps: Capabilities,
+    /// Whether the root file system is read-only, with a tmpfs on `/tmp`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Size of that tmpfs, which counts as memory: 64 MiB where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tmp_size: Option<Bytes>,
+    /// Size of `/dev/shm`, which counts as memory: 64 MiB where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<Bytes>,
+    /// How a process is found healthy; a TCP connect to `port` when absent.
+    #[serde(default)]
+    pub health: Health,
+    /// How long a process may take to end after SIGTERM before SIGKILL.
+    #[serde(default = "default_stop_timeout")]
+    pub stop_timeout: Span,
+}
+
+impl ServiceConfig {
+    /// The stored image that `image` names, where it is a digest.
+    pub fn image_digest(&self) -> Option<Digest> {
+        self.image.as_deref()?.parse().ok()
+    }
+
+    /// Whether processes of `self` need no replacement under `other`: the two differ in `concurrency` and routing alone.
+    pub fn same_process(&self, other: &Self) -> bool {
+        let routing_of = |config: &Self| Self {
+            concurrency: 0,
+            hosts: Vec::new(),
+            path_prefix: None,
+            ..config.clone()
+        };
+        routing_of(self) == routing_of(other)
+    }
+
+    /// In what its processes are less restricted than by default, each as `key=value`.
+    pub fn relaxed(&self) -> Vec<String> {
+        let caps = (!self.caps.is_empty()).then(|| format!("caps={}", self.caps));
+        let pids = (self.pids > DEFAULT_PIDS).then(|| format!("pids={}", self.pids));
+        let shm = self.shm_size.filter(|size| *size > DEFAULT_SHM);
+        let shm = shm.map(|size| format!("shm_size={}", size.to_string().replace(' ', "")));
+        [caps, pids, shm].into_iter().flatten().collect()
+    }
+}
+
+fn default_memory() -> Bytes {
+    Bytes::mib(256)
+}
+fn default_disk() -> Bytes {
+    Bytes::mib(2048)
+}
+fn default_pids() -> u32 {
+    DEFAULT_PIDS
+}
+fn default_stop_timeout() -> Span {
+    Span::secs(10)
+}
