@@ -31,7 +31,7 @@ use crate::{
         supervisors::Supervisors,
     },
     settings::{DEFAULT_CGROUP, Settings},
-    tls::{Entrance, Tls},
+    tls::{SniffingListener, Tls},
 };
 
 /// Why the agent cannot run.
@@ -78,7 +78,7 @@ pub enum Error {
 /// An agent that is ready to run.
 #[derive(Debug)]
 pub struct Agent {
-    entrance: Entrance,
+    entrance: SniffingListener,
     tls: Arc<Tls>,
     runner: Runner,
     monitor: Monitor,
@@ -117,7 +117,7 @@ impl Agent {
             settings.limits.clone(),
             agent_id,
         );
-        let entrance = Entrance::open(listener, tls.door()?, &settings.limits);
+        let entrance = SniffingListener::open(listener, tls.sniffer()?, &settings.limits);
         let entrance = entrance.map_err(Error::Serve)?;
         tracing::info!(%address, controller = %settings.controller, "the agent is ready");
         Ok(Self {
@@ -140,7 +140,7 @@ impl Agent {
             () = self.runner.run() => Ok(()),
             () = self.tls.keep() => Ok(()),
             () = self.monitor.run() => Ok(()),
-            () = notify::beat(async || status(&handle).await) => Ok(()),
+            () = notify::run_watchdog(async || status(&handle).await) => Ok(()),
             () = end => Ok(()),
         }
     }

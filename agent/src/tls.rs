@@ -15,7 +15,8 @@ use tucano_api::{
     error::ErrorBody,
 };
 use tucano_tls::{
-    Certificates, Door, Error, Incoming, Leaf, Mode, Stream, Trust, incoming::Bounds, leaf::Files,
+    Certificates, Error, Incoming, Leaf, Mode, ProtocolSniffer, Stream, Trust, incoming::Bounds,
+    leaf::Files,
 };
 
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
 
 /// Pause after a failed try while there is no certificate, and between looks at the one there is.
 const RETRY: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -57,7 +58,7 @@ impl Tls {
             is_ready: watch::Sender::new(false),
         };
         if let Some(leaf) = tls.kept()? {
-            tls.present(leaf);
+            tls.set(leaf);
         }
         Ok(tls)
     }
@@ -66,10 +67,10 @@ impl Tls {
     ///
     /// # Errors
     /// None that is known of.
-    pub fn door(&self) -> Result<Door, Error> {
+    pub fn sniffer(&self) -> Result<ProtocolSniffer, Error> {
         let setting = "tls = \"off\" in agent.toml, and in [api] of ctl.toml";
         let plain = self.settings.wire().into();
-        Door::new(Arc::clone(&self.certificates), plain, setting)
+        ProtocolSniffer::new(Arc::clone(&self.certificates), plain, setting)
     }
 
     /// Returns once the controller can connect: before, it would only find that out.
@@ -107,10 +108,10 @@ impl Tls {
                 }
                 last_failure = failure;
             }
-            let is_ready = self.certificates.presented().is_some() || !self.is_needed();
+            let is_ready = self.certificates.current().is_some() || !self.is_needed();
             // Also where this node's address is only known by now, and needs none.
             self.is_ready.send_replace(is_ready);
-            sleep(if is_ready { LOOK } else { RETRY }).await;
+            sleep(if is_ready { POLL_INTERVAL } else { RETRY }).await;
         }
     }
 
@@ -126,7 +127,7 @@ impl Tls {
     }
 
     fn is_good(&self) -> bool {
-        let presented = self.certificates.presented();
+        let presented = self.certificates.current();
         presented.is_some_and(|leaf| !leaf.validity().is_due(SystemTime::now()))
     }
 
@@ -137,14 +138,14 @@ impl Tls {
         };
         let now = SystemTime::now();
         let will_do = match (&self.settings.trust, self.ip()) {
-            (Some(trust), Some(ip)) => trust.vouches_for(&leaf, &ip.to_string(), now).is_ok(),
+            (Some(trust), Some(ip)) => trust.verify(&leaf, &ip.to_string(), now).is_ok(),
             _ => leaf.validity().ends > now,
         };
         Ok(will_do.then_some(leaf))
     }
 
     fn present(&self, leaf: Leaf) {
-        self.certificates.present(leaf);
+        self.certificates.set(leaf);
         self.is_ready.send_replace(true);
     }
 
@@ -172,10 +173,10 @@ impl Tls {
         let Certificate { certificate } =
             serde_json::from_slice(&body).map_err(|error| error.to_string())?;
         let leaf = files
-            .keep(&certificate)
+            .store(&certificate)
             .map_err(|error| error.to_string())?;
         tracing::info!(%ip, "this node has a new certificate");
-        self.present(leaf);
+        self.set(leaf);
         Ok(())
     }
 
@@ -208,28 +209,32 @@ pub fn client(trust: Option<&Trust>) -> reqwest::Result<reqwest::ClientBuilder> 
 
 /// Where the controller connects to.
 #[derive(Debug)]
-pub struct Entrance {
+pub struct SniffingListener {
     incoming: Incoming,
     local: SocketAddr,
 }
 
-impl Entrance {
+impl SniffingListener {
     /// Begins to accept.
     ///
     /// # Errors
     /// None that is known of.
-    pub fn open(listener: TcpListener, door: Door, limits: &Limits) -> std::io::Result<Self> {
+    pub fn open(
+        listener: TcpListener,
+        sniffer: ProtocolSniffer,
+        limits: &Limits,
+    ) -> std::io::Result<Self> {
         let local = listener.local_addr()?;
         let bounds = Bounds {
-            waiting: limits.handshakes,
-            patience: limits.handshake_timeout.0,
+            pending: limits.handshakes,
+            handshake_timeout: limits.handshake_timeout.0,
         };
-        let incoming = Incoming::new(listener, door, bounds);
+        let incoming = Incoming::new(listener, sniffer, bounds);
         Ok(Self { incoming, local })
     }
 }
 
-impl Listener for Entrance {
+impl Listener for SniffingListener {
     type Io = Stream;
     type Addr = SocketAddr;
 

@@ -1,8 +1,8 @@
-//! Telling the sysadmin: each alert goes to the log, and as JSON to each webhook.
+//! Alert delivery: each alert goes to the log and, as JSON, to each webhook.
 //!
-//! The planner sends one alert per change of state; here they are only delivered. Each webhook has its own queue and
-//! its own task, so that one that does not answer holds up no other. An alert is stored until each webhook has taken it, or
-//! was given up: what a controller that ends has not told, the next one does, to some perhaps again.
+//! The planner emits one alert per change of state. Each webhook has its own queue and task, so that an unresponsive one
+//! does not delay others. An alert is stored until every webhook has accepted it or was given up: after a crash the next
+//! controller delivers it, possibly a second time.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,25 +19,25 @@ use tokio::{sync::Notify, task::JoinHandle};
 use tucano_api::state::Alert;
 
 use crate::{
-    brain::Brain,
     config_mgr::{Config, ConfigManager},
-    store::{AlertId, KeptAlert},
+    state_loop::StateHandle,
+    store::{AlertId, StoredAlert},
 };
 
 /// Delivers alerts.
 #[derive(Debug)]
 pub struct Alerts {
     config: Arc<ConfigManager>,
-    brain: Brain,
+    state: StateHandle,
     client: reqwest::Client,
     webhooks: Mutex<BTreeMap<Url, Webhook>>,
     /// Alerts sent since the start.
     pub sent: Counter,
-    /// Alerts that some webhook never took.
+    /// Alerts that a webhook never accepted.
     pub lost: Counter,
 }
 
-/// One webhook's queue and task; the task ends with it.
+/// One webhook's queue and task; dropping it aborts the task.
 #[derive(Debug)]
 struct Webhook {
     queue: Arc<Queue>,
@@ -56,28 +56,28 @@ struct Queue {
     added: Notify,
 }
 
-/// An alert that waits for so many webhooks.
+/// An alert that still has to reach some webhooks.
 #[derive(Debug)]
 struct Waiting {
     id: Option<AlertId>,
     alert: Alert,
     webhooks: AtomicUsize,
-    brain: Brain,
+    state: StateHandle,
 }
 
 impl Waiting {
-    /// One fewer. After the last, the alert need not be kept.
+    /// One webhook is done. After the last one the stored alert is removed.
     fn settle(&self) {
         let is_last = self.webhooks.fetch_sub(1, Ordering::AcqRel) == 1;
         if let Some(id) = self.id.filter(|_| is_last) {
-            let brain = self.brain.clone();
-            // A controller that ends meanwhile leaves it to the next one.
-            tokio::spawn(async move { brain.told(id).await.ok() });
+            let state = self.state.clone();
+            // If the controller stops first, the next one delivers the alert again.
+            tokio::spawn(async move { state.alert_delivered(id).await.ok() });
         }
     }
 }
 
-/// Why a webhook did not take an alert.
+/// Why a webhook did not accept an alert.
 #[derive(Debug, thiserror::Error)]
 enum DeliveryError {
     #[error("cannot reach it: {0}")]
@@ -88,10 +88,10 @@ enum DeliveryError {
 
 impl Alerts {
     /// Delivers to the webhooks of the configuration in force at the time.
-    pub fn new(config: Arc<ConfigManager>, brain: Brain, client: reqwest::Client) -> Self {
+    pub fn new(config: Arc<ConfigManager>, state: StateHandle, client: reqwest::Client) -> Self {
         Self {
             config,
-            brain,
+            state,
             client,
             webhooks: Mutex::default(),
             sent: Counter::default(),
@@ -99,8 +99,8 @@ impl Alerts {
         }
     }
 
-    /// Logs the alert and queues it for each webhook. Does not wait.
-    pub fn send(&self, KeptAlert { id, alert }: KeptAlert) {
+    /// Logs the alert and queues it for each webhook. Does not block.
+    pub fn send(&self, StoredAlert { id, alert }: StoredAlert) {
         tracing::warn!(kind = ?alert.kind, subject = alert.subject, "alert: {}", alert.message);
         self.sent.inc();
         let config = self.config.current();
@@ -115,9 +115,9 @@ impl Alerts {
         let waiting = Arc::new(Waiting {
             id,
             alert,
-            // One more, until it is in all queues.
+            // One extra until it is in all queues.
             webhooks: AtomicUsize::new(config.webhooks.len() + 1),
-            brain: self.brain.clone(),
+            state: self.state.clone(),
         });
         for url in &config.webhooks {
             let webhook = webhooks
@@ -129,7 +129,7 @@ impl Alerts {
             if let Some(dropped) = dropped {
                 dropped.settle();
                 self.lost.inc();
-                tracing::error!(webhook = %shown(url), "too many alerts wait for a webhook: dropped the oldest");
+                tracing::error!(webhook = %shown(url), "a webhook's queue is full (limits.webhook_queue): dropped the oldest alert");
             }
         }
         waiting.settle();
@@ -149,7 +149,7 @@ impl Alerts {
 }
 
 impl Queue {
-    /// Adds an alert; gives the oldest, if that had to go for it.
+    /// Adds an alert; returns the oldest one if it was dropped for lack of room.
     fn push(&self, waiting: Arc<Waiting>, limit: u64) -> Option<Arc<Waiting>> {
         let mut alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = alerts.len() as u64 >= limit;
@@ -159,7 +159,7 @@ impl Queue {
         dropped
     }
 
-    /// Nobody is told of those that wait.
+    /// Drops all waiting alerts.
     fn settle_all(&self) {
         let mut alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
         alerts.drain(..).for_each(|waiting| waiting.settle());
@@ -210,7 +210,7 @@ async fn deliver(
             .json(alert)
             .send()
             .await
-            // The URL may hold a secret: it is shown without its path.
+            // The URL may hold a secret: the error must not contain it.
             .map_err(|error| DeliveryError::Unreachable(error.without_url()))?;
         if answer.status().is_success() {
             Ok(())
@@ -226,7 +226,7 @@ async fn deliver(
     attempt.retry(pauses).await
 }
 
-/// A webhook's URL without what may be secret in it.
+/// A webhook's URL without path, query and credentials, which may be secret.
 pub(crate) fn shown(url: &Url) -> String {
     url.origin().ascii_serialization()
 }

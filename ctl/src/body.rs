@@ -1,4 +1,4 @@
-//! Reading a request's body that fits into memory.
+//! Reads a request's body into memory, bounded in size and time.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tucano_api::units::{Bytes as Size, Span};
 
-/// Why a body was not read to its end.
+/// Why a body was not read completely.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// It is longer than it may be.
+    /// It exceeds a limit.
     #[error("{what} is larger than {limit}: {setting} in ctl.toml sets this limit")]
     TooLarge {
-        /// What was read.
+        /// What the body is.
         what: &'static str,
-        /// The bound.
+        /// The limit.
         limit: Size,
         /// The key that sets it.
         setting: &'static str,
     },
-    /// Nothing came for too long.
-    #[error("nothing was received for {0}: the request was given up")]
+    /// No data arrived for too long.
+    #[error("nothing was received for {0}: the request was aborted")]
     Idle(Span),
     /// The connection broke.
     #[error("the request was cut off half-way: {0}")]
@@ -31,7 +31,7 @@ pub enum BodyError {
 /// Reads all of `body`: at most `limit` bytes, with no silence longer than `idle`.
 ///
 /// # Errors
-/// Which bound was passed, or that the connection broke.
+/// The limit that was exceeded, or that the connection broke.
 pub async fn read(
     what: &'static str,
     body: Body,
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_stalls_or_breaks_is_given_up() {
+    async fn a_body_that_stalls_or_breaks_is_refused() {
         let silent =
             Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
         let error = read(

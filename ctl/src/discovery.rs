@@ -1,7 +1,7 @@
 //! Service → endpoints: the table that the balancer follows.
 //!
-//! Until the planner publishes for the first time there is no table at all: a controller that has just started
-//! and has not heard of its workers must not take the balancer's routes away.
+//! Until the planner publishes for the first time there is no table: a controller that has just started and has no
+//! reports yet must not remove the balancer's routes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ pub struct Discovery {
     start: String,
     table: watch::Sender<Option<Arc<RouteTable>>>,
     count: std::sync::atomic::AtomicU64,
-    /// Number of the newest table that a follower has said it has; 0 before the first.
+    /// Number of the newest table that a follower has acknowledged; 0 before the first.
     followed: watch::Sender<u64>,
 }
 
@@ -29,7 +29,7 @@ impl Discovery {
         }
     }
 
-    /// These are all the routes now. A table that says the same as the last keeps its version.
+    /// Replaces the table. An equal table keeps its version.
     pub fn publish(&self, services: Vec<ServiceRoute>) {
         use std::sync::atomic::Ordering::Relaxed;
         self.table.send_if_modified(|table| {
@@ -43,8 +43,8 @@ impl Discovery {
         });
     }
 
-    /// The table, as soon as there is one of another version than `after`; `None` after `patience`.
-    pub async fn next(&self, after: Option<&str>, patience: Duration) -> Option<Arc<RouteTable>> {
+    /// Waits for a table of another version than `after`; `None` after `max_wait`.
+    pub async fn next(&self, after: Option<&str>, max_wait: Duration) -> Option<Arc<RouteTable>> {
         self.note_follower(after);
         let mut table = self.table.subscribe();
         let differs = |table: &Option<Arc<RouteTable>>| {
@@ -52,14 +52,14 @@ impl Discovery {
                 .as_ref()
                 .is_some_and(|table| Some(table.version.as_str()) != after)
         };
-        match tokio::time::timeout(patience, table.wait_for(differs)).await {
+        match tokio::time::timeout(max_wait, table.wait_for(differs)).await {
             Ok(Ok(table)) => table.clone(),
             Ok(Err(_)) | Err(_) => None,
         }
     }
 
-    /// Waits until the balancer has the table of now, at most for `patience`; not at all where no balancer follows.
-    pub async fn until_followed(&self, patience: Duration) {
+    /// Waits until the balancer has the current table, at most `max_wait`; returns at once if no balancer follows.
+    pub async fn until_followed(&self, max_wait: Duration) {
         let newest = self
             .current()
             .and_then(|table| self.number_of(&table.version));
@@ -67,15 +67,15 @@ impl Discovery {
             return;
         };
         let has_it = |followed: &u64| *followed == 0 || *followed >= newest;
-        if tokio::time::timeout(patience, followed.wait_for(has_it))
+        if tokio::time::timeout(max_wait, followed.wait_for(has_it))
             .await
             .is_err()
         {
-            tracing::warn!("the balancer has not taken the newest routes");
+            tracing::warn!("the balancer has not fetched the newest routes");
         }
     }
 
-    /// Whoever asks for what comes after a table has that table.
+    /// A follower that asks for the successor of a table has that table.
     fn note_follower(&self, after: Option<&str>) {
         let Some(number) = after.and_then(|version| self.number_of(version)) else {
             return;
@@ -87,13 +87,13 @@ impl Discovery {
         });
     }
 
-    /// The number in a version of ours; none in one of an earlier start.
+    /// The number in a version of this start; `None` for an earlier start's.
     fn number_of(&self, version: &str) -> Option<u64> {
         let (start, number) = version.rsplit_once('-')?;
         number.parse().ok().filter(|_| start == self.start)
     }
 
-    /// The table now.
+    /// The current table.
     pub fn current(&self) -> Option<Arc<RouteTable>> {
         self.table.borrow().clone()
     }
@@ -140,13 +140,13 @@ mod tests {
             async move { discovery.until_followed(LONG).await }
         });
         assert!(discovery.next(Some("a-1"), LONG).await.is_some());
-        assert!(!waiting.is_finished(), "asked for, and not yet taken");
+        assert!(!waiting.is_finished(), "requested, not yet acknowledged");
         assert_eq!(discovery.next(Some("a-2"), SOON).await, None);
         waiting.await.unwrap();
     }
 
     #[tokio::test]
-    async fn a_follower_hears_of_changes_only() {
+    async fn a_follower_gets_changes_only() {
         let discovery = Arc::new(Discovery::new("a".into()));
         discovery.publish(vec![route("hello")]);
         discovery.publish(vec![route("hello")]);

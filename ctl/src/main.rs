@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tucano_ctl::{
-    Config, Controller, StartError, arguments::Arguments, brain::Brain, http::server::ListenError,
-    store::lock::LockError, tls,
+    Config, Controller, StartError, arguments::Arguments, http::server::ListenError,
+    state_loop::StateHandle, store::lock::LockError, tls,
 };
 use tucano_daemon::{log, notify};
 use tucano_planner::Cluster;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         };
     }
     log::to_stderr(arguments.log_format);
-    // What we make is for our own user alone: the state, the images, the balancer's socket.
+    // State, images and the balancer's socket are for our own user only.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     tucano_tls::install_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(run(config, &arguments));
-    // An import that is under way on a blocking thread is not waited for: it was never acknowledged.
+    // An active import on a blocking thread is not awaited: it was never acknowledged.
     runtime.shutdown_background();
     code
 }
@@ -71,19 +71,19 @@ async fn run(config: Config, arguments: &Arguments) -> ExitCode {
         }
     };
     notify::ready();
-    let brain = controller.api().brain.clone();
-    let heart = notify::beat(async || status(&brain).await);
-    tokio::pin!(heart);
+    let state = controller.api().state.clone();
+    let watchdog = notify::run_watchdog(async || status(&state).await);
+    tokio::pin!(watchdog);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => reload(&controller).await,
             () = controller.failed() => return ExitCode::FAILURE,
-            () = &mut heart => {}
+            () = &mut watchdog => {}
         }
     }
-    tracing::info!("ending");
+    tracing::info!("shutting down");
     notify::stopping();
     controller.stop().await;
     ExitCode::SUCCESS
@@ -92,15 +92,15 @@ async fn run(config: Config, arguments: &Arguments) -> ExitCode {
 async fn reload(controller: &Controller) {
     notify::reloading();
     let api = controller.api();
-    if let Err(error) = api.config.reload(&api.brain).await {
+    if let Err(error) = api.config.reload(&api.state).await {
         tracing::error!(%error, "the configuration was not reloaded; the old one stays in force");
     }
     notify::ready();
 }
 
-/// For the service manager. Asked of the brain: a controller whose brain does not answer is dead.
-async fn status(brain: &Brain) -> Option<String> {
-    let nodes = brain.query(Cluster::nodes).await.ok()?;
+/// Status for the service manager. It comes from the state loop: a controller whose state loop hangs is dead.
+async fn status(state: &StateHandle) -> Option<String> {
+    let nodes = state.query(Cluster::nodes).await.ok()?;
     let alive = nodes.iter().filter(|node| node.alive.is_some()).count();
     Some(format!("{alive} of {} workers are alive", nodes.len()))
 }

@@ -1,6 +1,6 @@
-//! The controller's side of TLS: the cluster's authority, the controller's own certificate, and where plain HTTP is taken.
+//! The controller's side of TLS: the cluster's authority, the controller's certificate, and where plain HTTP is accepted.
 //!
-//! In `<data_dir>/tls/`: `ca-key.pem`, `ca.pem`, and [`MARKER`] where the cluster was made before it had any of this.
+//! In `<data_dir>/tls/`: `ca-key.pem`, `ca.pem`, and [`MARKER`] if the cluster is older than its TLS support.
 
 use std::{
     collections::BTreeSet,
@@ -15,16 +15,18 @@ use tucano_api::{
     state::{Alert, AlertKind},
     units::Timestamp,
 };
-use tucano_tls::{Authority, Certificates, Door, Error, Mode, Trust, Validity, authority::Name};
+use tucano_tls::{
+    Authority, Certificates, Error, Mode, ProtocolSniffer, Trust, Validity, authority::Name,
+};
 
 use crate::config_mgr::{Config, ConfigManager, Listen};
 
-/// Says that nobody has decided yet whether this cluster, whose programs spoke plain HTTP, is to speak TLS.
+/// Marks a cluster that used plain HTTP before TLS existed and whose `api.tls` is not set yet.
 const MARKER: &str = "plain-until-set";
-/// Between two looks at what the own certificate should be.
-const LOOK: Duration = Duration::from_secs(60);
+/// Interval of checks whether the controller's certificate is current.
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the controller has of TLS.
+/// The controller's TLS state.
 #[derive(Debug)]
 pub struct Tls {
     authority: Authority,
@@ -33,16 +35,16 @@ pub struct Tls {
     is_undecided: bool,
 }
 
-/// Where it is, below the data directory.
+/// The directory of its files.
 pub fn directory(config: &Config) -> PathBuf {
     config.data_dir.join("tls")
 }
 
 impl Tls {
-    /// Opens the authority, or makes it; `has_state` is whether there was a cluster before this start.
+    /// Opens the authority, or creates it; `has_state` is whether a cluster existed before this start.
     ///
     /// # Errors
-    /// What is wrong with its files.
+    /// Its files are not usable.
     pub fn open(config: &Config, has_state: bool) -> Result<Self, Error> {
         let directory = directory(config);
         let is_undecided = is_undecided(&directory, config, has_state)?;
@@ -55,78 +57,78 @@ impl Tls {
         })
     }
 
-    /// What connections to the API go through.
+    /// Accepts connections to the API.
     ///
     /// # Errors
-    /// None that is known of.
-    pub fn door(&self) -> Result<Door, Error> {
+    /// As [`ProtocolSniffer::new`].
+    pub fn sniffer(&self) -> Result<ProtocolSniffer, Error> {
         let setting = "tls = \"off\" in [api] of ctl.toml, and in every agent.toml";
-        Door::new(self.certificates.clone(), self.mode.into(), setting)
+        ProtocolSniffer::new(self.certificates.clone(), self.mode.into(), setting)
     }
 
-    /// The certificate of the authority, in PEM.
+    /// The authority's certificate, in PEM.
     pub fn authority(&self) -> &str {
         self.authority.pem()
     }
 
-    /// Whether agents on other machines have to speak TLS.
+    /// Whether agents on other machines must use TLS.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// What the sysadmin is to hear of the choice that is missing.
+    /// The alert about an undecided `api.tls`.
     pub fn alert(&self, now: Timestamp) -> Option<Alert> {
         self.is_undecided.then(|| Alert {
             kind: AlertKind::WireUnprotected,
             subject: "api.tls".to_owned(),
-            message: "this cluster was made before TLS: its programs go on speaking plain HTTP. Bring ca.pem and \
-                      https:// to the workers (see the guide, TLS), then write tls = \"on\" into [api] of ctl.toml; or \
-                      tls = \"off\", where something else protects the network"
+            message: "this cluster is older than TLS: its programs still use plain HTTP. Copy ca.pem and configure \
+                      https:// on the workers (see the guide, TLS), then set tls = \"on\" in [api] of ctl.toml; or \
+                      tls = \"off\" if something else protects the network"
                 .to_owned(),
             at: now,
         })
     }
 
-    /// A certificate for a worker's address, in PEM.
+    /// Issues a certificate for a worker's address, in PEM.
     ///
     /// # Errors
-    /// A request that is none.
+    /// The signing request is malformed.
     pub fn sign(&self, request: &str, ip: IpAddr) -> Result<String, Error> {
         self.authority
             .sign(request, ip, Validity::from(SystemTime::now()))
     }
 
-    /// Has a certificate for these names, unless it has one that will do.
-    fn have(&self, names: &Names, had: &mut Names) -> Result<(), Error> {
+    /// Issues a certificate for these names, unless the current one is for `issued`, the same names, and not due.
+    fn ensure(&self, names: &Names, issued: &mut Names) -> Result<(), Error> {
         let now = SystemTime::now();
         let is_due = |leaf: tucano_tls::Leaf| leaf.validity().is_due(now);
-        if names == had && !self.certificates.presented().is_none_or(is_due) {
+        if names == issued && !self.certificates.current().is_none_or(is_due) {
             return Ok(());
         }
         let list: Vec<Name> = names.iter().cloned().collect();
         let leaf = self.authority.issue(&list, Validity::from(now))?;
-        self.certificates.present(leaf);
+        self.certificates.set(leaf);
         tracing::info!(?names, "the controller has a new certificate");
-        had.clone_from(names);
+        issued.clone_from(names);
         Ok(())
     }
 
-    /// Has a certificate, and another one whenever it is time, or the configuration has other names.
+    /// Issues the first certificate. The returned future renews it when it is due or the names change.
     ///
     /// # Errors
-    /// Why there is no first one.
-    pub fn begin(
+    /// The first certificate cannot be issued.
+    pub fn issue_and_renew(
         self: &Arc<Self>,
         config: Arc<ConfigManager>,
         listeners: Vec<SocketAddr>,
     ) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
-        let mut had = Names::new();
-        self.have(&names(&config.current(), &listeners), &mut had)?;
+        let mut issued = Names::new();
+        self.ensure(&names(&config.current(), &listeners), &mut issued)?;
         let tls = self.clone();
         Ok(async move {
             loop {
-                tokio::time::sleep(LOOK).await;
-                if let Err(error) = tls.have(&names(&config.current(), &listeners), &mut had) {
+                tokio::time::sleep(POLL_INTERVAL).await;
+                if let Err(error) = tls.ensure(&names(&config.current(), &listeners), &mut issued) {
                     tracing::error!(%error, "the controller's certificate cannot be renewed");
                 }
             }
@@ -134,23 +136,23 @@ impl Tls {
     }
 }
 
-/// Copies the authority's certificate for everybody to read, as the package's unit has it done. Whoever runs this may be
-/// root, and what it reads another user's: nothing but certificates is copied.
+/// Copies the authority's certificate to a world-readable file, as the package's unit does. The caller may be root and
+/// the source another user's: nothing but certificates is copied.
 ///
 /// # Errors
-/// What is missing, and files that cannot be used.
+/// The certificate is missing, or a file is not usable.
 pub fn write_ca(config: &Config, path: &Path) -> Result<(), Error> {
     let own = Authority::certificate_in(&directory(config));
     let trust = Trust::read(&own)?.ok_or_else(|| Error::Content {
         path: own,
-        problem: "it is not there yet: the controller makes it at its first start".to_owned(),
+        problem: "it does not exist yet: the controller creates it when it first starts".to_owned(),
     })?;
     trust.write(path)
 }
 
 type Names = BTreeSet<Name>;
 
-/// All names that the controller is known to be reached by.
+/// All names and addresses that clients may use for the controller.
 fn names(config: &Config, listeners: &[SocketAddr]) -> Names {
     let listening = config.listen.iter().filter_map(|listen| match listen {
         Listen::Address(address) => Some(address.ip()),
@@ -174,7 +176,7 @@ fn names(config: &Config, listeners: &[SocketAddr]) -> Names {
         .collect()
 }
 
-/// Whether the cluster is older than its TLS, and nobody has said what is to be.
+/// Whether the cluster is older than TLS and `api.tls` is not set.
 fn is_undecided(directory: &Path, config: &Config, has_state: bool) -> Result<bool, Error> {
     let marker = directory.join(MARKER);
     let failed = |action| {
@@ -192,7 +194,7 @@ fn is_undecided(directory: &Path, config: &Config, has_state: bool) -> Result<bo
         };
     }
     let is_older =
-        has_state && concerns_others(config) && !Authority::certificate_in(directory).exists();
+        has_state && uses_network(config) && !Authority::certificate_in(directory).exists();
     if is_older {
         fs::create_dir_all(directory).map_err(failed("create"))?;
         fs::write(&marker, "").map_err(failed("write"))?;
@@ -200,8 +202,8 @@ fn is_undecided(directory: &Path, config: &Config, has_state: bool) -> Result<bo
     Ok(marker.exists())
 }
 
-/// Whether anything goes to another machine, or may.
-fn concerns_others(config: &Config) -> bool {
+/// Whether the configuration involves another machine.
+fn uses_network(config: &Config) -> bool {
     let listens = config.listen.iter().any(|listen| match listen {
         Listen::Address(address) => !address.ip().to_canonical().is_loopback(),
         Listen::Stdin => false,
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_from_before_tls_stays_as_it_was_until_somebody_decides() {
+    fn a_cluster_older_than_tls_stays_plain_until_the_setting_is_made() {
         let directory = tempfile::tempdir().unwrap();
         let open = |tls, has_state| {
             Tls::open(&config(tls, "10.0.0.11", directory.path()), has_state).unwrap()
@@ -239,13 +241,13 @@ mod tests {
             let tls = open(Some(mode), true);
             assert_eq!((tls.mode(), tls.alert(now)), (mode, None));
         }
-        // From then on it is one as any other.
+        // The decision is remembered.
         let tls = open(None, true);
         assert_eq!((tls.mode(), tls.alert(now)), (Mode::On, None));
     }
 
     #[test]
-    fn a_new_cluster_and_one_of_a_single_machine_speak_tls_from_the_beginning() {
+    fn new_and_single_machine_clusters_use_tls_from_the_start() {
         for (worker, has_state) in [("10.0.0.11", false), ("127.0.0.11", true)] {
             let directory = tempfile::tempdir().unwrap();
             let tls = Tls::open(&config(None, worker, directory.path()), has_state).unwrap();
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_for_all_names_and_made_anew_for_others_alone() {
+    fn a_certificate_covers_all_names_and_is_reissued_when_they_change() {
         let directory = tempfile::tempdir().unwrap();
         let mut config = config(None, "10.0.0.11", directory.path());
         config.topology.ctl.ip = "10.0.0.1".parse().unwrap();
@@ -265,9 +267,9 @@ mod tests {
             .push(Listen::Address("0.0.0.0:1".parse().unwrap()));
         let tls = Tls::open(&config, false).unwrap();
         let all = names(&config, &["10.1.0.1:7070".parse().unwrap()]);
-        let mut had = Names::new();
-        tls.have(&all, &mut had).unwrap();
-        let first = tls.certificates.presented().unwrap();
+        let mut issued = Names::new();
+        tls.ensure(&all, &mut issued).unwrap();
+        let first = tls.certificates.current().unwrap();
         let trust = Trust::from_pem(tls.authority()).unwrap();
         for name in [
             "10.0.0.1",
@@ -277,18 +279,18 @@ mod tests {
             "localhost",
             "ctl.example",
         ] {
-            trust.vouches_for(&first, name, SystemTime::now()).unwrap();
+            trust.verify(&first, name, SystemTime::now()).unwrap();
         }
-        tls.have(&all, &mut had).unwrap();
-        assert_eq!(tls.certificates.presented().unwrap().pem(), first.pem());
-        tls.have(&names(&config, &[]), &mut had).unwrap();
-        assert_ne!(tls.certificates.presented().unwrap().pem(), first.pem());
-        // So is one that is soon over.
+        tls.ensure(&all, &mut issued).unwrap();
+        assert_eq!(tls.certificates.current().unwrap().pem(), first.pem());
+        tls.ensure(&names(&config, &[]), &mut issued).unwrap();
+        assert_ne!(tls.certificates.current().unwrap().pem(), first.pem());
+        // An expiring certificate is replaced.
         let over = SystemTime::now() - Duration::from_secs(25 * 86_400);
-        let list: Vec<Name> = had.iter().cloned().collect();
+        let list: Vec<Name> = issued.iter().cloned().collect();
         let old = tls.authority.issue(&list, Validity::from(over)).unwrap();
-        tls.certificates.present(old.clone());
-        tls.have(&names(&config, &[]), &mut had).unwrap();
-        assert_ne!(tls.certificates.presented().unwrap().pem(), old.pem());
+        tls.certificates.set(old.clone());
+        tls.ensure(&names(&config, &[]), &mut issued).unwrap();
+        assert_ne!(tls.certificates.current().unwrap().pem(), old.pem());
     }
 }

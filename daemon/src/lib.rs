@@ -1,5 +1,4 @@
-//! What the programs that run for ever have in common: how they write their log ([`log`]), and what they tell the service
-//! manager ([`notify`]).
+//! Common to the daemons: logging ([`log`]) and service manager notifications ([`notify`]).
 
 pub mod log;
 pub mod notify;

@@ -1,62 +1,62 @@
-//! What the programs tell the service manager (sd_notify(3)): that they are ready, what they do, that they are alive.
+//! Service manager notifications (sd_notify(3)): ready, status, watchdog, stopping.
 //!
-//! Without a service manager that listens (`NOTIFY_SOCKET`), nothing happens.
+//! Without `NOTIFY_SOCKET` they do nothing.
 
 use std::{fmt::Display, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Beats within the time that the service manager waits for one: it advises two; a third allows for a late one.
-const BEATS: u32 = 3;
-/// Pause between two looks at the status where nobody waits for beats.
+/// Watchdog pings per `WatchdogSec=`: sd_watchdog_enabled(3) advises two; a third tolerates a late one.
+const WATCHDOG_PINGS: u32 = 3;
+/// Interval of status updates without a watchdog.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The program has started, or has taken its new configuration.
+/// The daemon has started, or has finished reloading.
 pub fn ready() {
-    tell(&[NotifyState::Ready]);
+    send(&[NotifyState::Ready]);
 }
 
-/// The program reads its configuration anew; [`ready`] tells when it is done.
+/// The daemon reloads its configuration; [`ready`] ends the reload.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::debug!(%error, "the service manager is not told of the reload"),
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!(%error, "cannot notify the service manager of the reload"),
     }
 }
 
-/// The program ends.
+/// The daemon shuts down.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    send(&[NotifyState::Stopping]);
 }
 
-/// Tells again and again that the program is alive, and its status, until the future is dropped. `look` must go through
-/// whatever the program would be dead without: as long as it does not return, nothing is told, and the service manager
-/// restarts the program (`WatchdogSec=`). Once it returns `None`, that is so for good.
-pub async fn beat<S: Display>(mut look: impl AsyncFnMut() -> Option<S>) {
+/// Sends watchdog pings and the status until the future is dropped. `health` must exercise what the daemon cannot work
+/// without: while it does not return, no ping is sent, and the service manager restarts the daemon (`WatchdogSec=`). Once
+/// it returns `None`, pings stop for good.
+pub async fn run_watchdog<S: Display>(mut health: impl AsyncFnMut() -> Option<S>) {
     let watchdog = sd_notify::watchdog_enabled();
-    let period = watchdog.map_or(STATUS_INTERVAL, |patience| patience / BEATS);
+    let period = watchdog.map_or(STATUS_INTERVAL, |timeout| timeout / WATCHDOG_PINGS);
     let mut ticks = interval(period.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = String::new();
+    let mut sent = String::new();
     loop {
         ticks.tick().await;
-        let Some(status) = look().await else {
+        let Some(status) = health().await else {
             return std::future::pending().await;
         };
         let status = status.to_string();
-        if status != told {
-            tell(&[NotifyState::Status(&status)]);
-            told = status;
+        if status != sent {
+            send(&[NotifyState::Status(&status)]);
+            sent = status;
         }
         if watchdog.is_some() {
-            tell(&[NotifyState::Watchdog]);
+            send(&[NotifyState::Watchdog]);
         }
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager cannot be told");
+        tracing::debug!(%error, "cannot notify the service manager");
     }
 }

@@ -129,7 +129,7 @@ fn the_authority_is_one_that_the_controller_takes() {
         .issue(&names, tucano_tls::Validity::from(now))
         .unwrap();
     let trust = tucano_tls::Trust::from_pem(&certificate).unwrap();
-    trust.vouches_for(&leaf, "10.0.0.1", now).unwrap();
+    trust.verify(&leaf, "10.0.0.1", now).unwrap();
 }
 
 fn record(settings: &[(&str, &str)]) -> Output {

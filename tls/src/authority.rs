@@ -1,4 +1,4 @@
-//! The cluster's own certificate authority: made once, kept for ever after. Whoever has its key can be anybody of the cluster.
+//! The cluster's certificate authority, created once. Its key can impersonate every program of the cluster.
 
 use std::{
     fmt,
@@ -23,7 +23,7 @@ use crate::{
 const KEY: &str = "ca-key.pem";
 const CERTIFICATE: &str = "ca.pem";
 
-/// The authority.
+/// The certificate authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -35,7 +35,7 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// What a certificate is for.
+/// An address or host name that a certificate is valid for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
     /// An address.
@@ -54,7 +54,7 @@ impl fmt::Display for Name {
 }
 
 impl Name {
-    /// An address, or else a host name; nothing where it is neither.
+    /// Parses an address, else a host name; `None` if it is neither.
     pub fn parse(text: &str) -> Option<Self> {
         let ip = text.trim_matches(['[', ']']).parse::<IpAddr>();
         if let Ok(ip) = ip {
@@ -73,16 +73,17 @@ impl Name {
 }
 
 impl Authority {
-    /// Where the certificate of the one in this directory is.
+    /// Path of the authority's certificate in this directory.
     pub fn certificate_in(directory: &Path) -> PathBuf {
         directory.join(CERTIFICATE)
     }
 
-    /// Opens the one in this directory, or makes it: first its key, then its certificate. One that was killed in between
-    /// has told nobody of the key yet.
+    /// Opens the authority in this directory, or creates it: first the key, then the certificate. A crash in between
+    /// leaves a key that nothing relies on yet.
     ///
     /// # Errors
-    /// Files that cannot be used: then no other one takes its place, for all who trust it would have to be told.
+    /// Files that are not usable. They are never replaced: every program that trusts the authority would have to be
+    /// reconfigured.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         files::directory(directory)?;
         let (key_path, certificate_path) = (directory.join(KEY), Self::certificate_in(directory));
@@ -96,13 +97,13 @@ impl Authority {
             (Some(key), _) => KeyPair::from_pem(&key).map_err(|_| {
                 unusable(
                     &key_path,
-                    "this is no key: put a copy of the authority's key back",
+                    "not a private key: restore the authority's key from a copy",
                 )
             })?,
             (None, None) => leaf::make_key(&key_path)?,
             (None, Some(_)) => {
-                let problem = "the authority's key is missing: put it back; or, for a new authority, whose ca.pem \
-                               all workers then need, remove ca.pem as well";
+                let problem = "the authority's key is missing: restore it; or remove ca.pem as well to create a new \
+                               authority, whose ca.pem all workers then need";
                 return Err(unusable(&key_path, problem));
             }
         };
@@ -116,7 +117,7 @@ impl Authority {
         };
         let parsed = Parsed::of(&pem).map_err(|problem| unusable(&certificate_path, &problem))?;
         if parsed.public_key != key.der_bytes() {
-            let problem = "this certificate is not of the key beside it: put the right one back, or remove it to have it made anew";
+            let problem = "this certificate does not match the key beside it: restore the right one, or remove it to have it recreated";
             return Err(unusable(&certificate_path, problem));
         }
         let issuer = Issuer::from_ca_cert_pem(&pem, key)
@@ -124,26 +125,26 @@ impl Authority {
         Ok(Self { issuer, pem })
     }
 
-    /// Its certificate: what others copy.
+    /// The authority's certificate, in PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// A new key and a certificate for these names.
+    /// Generates a key and issues a certificate for these names.
     ///
     /// # Errors
-    /// Names that no certificate can have.
+    /// A name that a certificate cannot hold.
     pub fn issue(&self, names: &[Name], validity: Validity) -> Result<Leaf, Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = leaf_params(names, validity)?.signed_by(&key, &self.issuer)?;
         Leaf::new(&certificate.pem(), &key.serialize_pem())
     }
 
-    /// A certificate, in PEM, of the key that a request comes with, for this address: all else that the request asks
-    /// for does not count.
+    /// Issues a certificate, in PEM, for the key of a signing request and for this address. Everything else in the
+    /// request is ignored.
     ///
     /// # Errors
-    /// A request that is none, or not signed by its own key.
+    /// The request is malformed, or not signed by its own key.
     pub fn sign(&self, request: &str, ip: IpAddr, validity: Validity) -> Result<String, Error> {
         let request = CertificateSigningRequestParams::from_pem(request)
             .map_err(|error| Error::Request(error.to_string()))?;
@@ -155,7 +156,7 @@ impl Authority {
     }
 }
 
-/// The name is the key's: a certificate that was lost, and is made again, is worth the same to all who have the old one.
+/// The name is derived from the key: a recreated certificate is equivalent to the lost one.
 fn own_params(key: &impl SigningKey) -> CertificateParams {
     let mut params = CertificateParams::default();
     let digest: String = params
@@ -169,7 +170,7 @@ fn own_params(key: &impl SigningKey) -> CertificateParams {
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    // Of no fixed end (RFC 5280, 4.1.2.5).
+    // No well-defined expiration date (RFC 5280, 4.1.2.5).
     params.not_before = date_time_ymd(2000, 1, 1);
     params.not_after = date_time_ymd(9999, 12, 31) + time::Duration::seconds(86_399);
     params
@@ -188,7 +189,7 @@ fn leaf_params(names: &[Name], validity: Validity) -> Result<CertificateParams, 
     Ok(params)
 }
 
-/// To the second, as certificates have it.
+/// Certificates have a resolution of one second.
 fn date(time: SystemTime) -> OffsetDateTime {
     let date = OffsetDateTime::from(time);
     date.replace_nanosecond(0).unwrap_or(date)
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_made_once_and_its_key_is_private() {
+    fn an_authority_is_created_once_and_its_key_is_private() {
         let directory = tempfile::tempdir().unwrap();
         let tls = directory.path().join("tls");
         let first = Authority::open(&tls).unwrap();
@@ -217,19 +218,19 @@ mod tests {
         assert_eq!(first.pem(), again.pem());
         let mode = |name: &str| fs::metadata(tls.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(KEY), mode(CERTIFICATE)), (0o600, 0o644));
-        // What one issues, the other's certificate vouches for.
+        // Both instances are the same authority.
         let now = SystemTime::now();
         let leaf = first.issue(&names(), Validity::from(now)).unwrap();
         let trust = Trust::from_pem(again.pem()).unwrap();
         for name in ["10.0.0.1", "ctl.example"] {
-            trust.vouches_for(&leaf, name, now).unwrap();
+            trust.verify(&leaf, name, now).unwrap();
         }
-        assert!(trust.vouches_for(&leaf, "10.0.0.2", now).is_err());
+        assert!(trust.verify(&leaf, "10.0.0.2", now).is_err());
         assert!(!format!("{first:?} {leaf:?}").contains("PRIVATE"));
     }
 
     #[test]
-    fn what_was_interrupted_is_made_whole_and_a_certificate_made_again_is_worth_the_same() {
+    fn an_interrupted_creation_is_completed_and_a_recreated_certificate_is_equivalent() {
         let directory = tempfile::tempdir().unwrap();
         let first = Authority::open(directory.path()).unwrap();
         let now = SystemTime::now();
@@ -238,15 +239,15 @@ mod tests {
         fs::write(directory.path().join("ca.pem.new"), "half of a cert").unwrap();
         let again = Authority::open(directory.path()).unwrap();
         let trust = Trust::from_pem(again.pem()).unwrap();
-        trust.vouches_for(&leaf, "10.0.0.1", now).unwrap();
+        trust.verify(&leaf, "10.0.0.1", now).unwrap();
     }
 
     #[test]
-    fn an_authority_that_is_damaged_is_not_replaced() {
+    fn a_damaged_authority_is_not_replaced() {
         for (remove, write, part) in [
             (Some(KEY), None, "the authority's key is missing"),
-            (None, Some((KEY, "x")), "this is no key"),
-            (None, Some((CERTIFICATE, "x")), "no certificate"),
+            (None, Some((KEY, "x")), "not a private key"),
+            (None, Some((CERTIFICATE, "x")), "holds no certificate"),
         ] {
             let directory = tempfile::tempdir().unwrap();
             Authority::open(directory.path()).unwrap();
@@ -264,11 +265,11 @@ mod tests {
         Authority::open(other.path()).unwrap();
         fs::copy(one.path().join(CERTIFICATE), other.path().join(CERTIFICATE)).unwrap();
         let error = Authority::open(other.path()).unwrap_err().to_string();
-        assert!(error.contains("not of the key beside it"), "{error}");
+        assert!(error.contains("does not match the key"), "{error}");
     }
 
     #[test]
-    fn a_request_gets_the_address_that_is_decided_and_nothing_it_asks_for() {
+    fn a_signing_request_does_not_decide_what_the_certificate_is_for() {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::open(directory.path()).unwrap();
         let now = SystemTime::now();
@@ -282,16 +283,16 @@ mod tests {
             .unwrap();
         let leaf = Leaf::new(&pem, &key.serialize_pem()).unwrap();
         let trust = Trust::from_pem(authority.pem()).unwrap();
-        trust.vouches_for(&leaf, "10.0.0.11", now).unwrap();
-        assert!(trust.vouches_for(&leaf, "10.0.0.1", now).is_err());
-        // Nor can it vouch for others.
+        trust.verify(&leaf, "10.0.0.11", now).unwrap();
+        assert!(trust.verify(&leaf, "10.0.0.1", now).is_err());
+        // Nor is the leaf accepted as an authority.
         let own = Issuer::from_ca_cert_pem(&pem, key).unwrap();
         let forged_key = KeyPair::generate().unwrap();
         let forged = leaf_params(&names(), Validity::from(now)).unwrap();
         let forged = forged.signed_by(&forged_key, &own).unwrap().pem();
         let chain = format!("{forged}{pem}");
         let forged = Leaf::new(&chain, &forged_key.serialize_pem()).unwrap();
-        assert!(trust.vouches_for(&forged, "10.0.0.1", now).is_err());
+        assert!(trust.verify(&forged, "10.0.0.1", now).is_err());
         for nonsense in ["", "x", authority.pem()] {
             let refused = authority.sign(nonsense, worker, Validity::from(now));
             assert!(matches!(refused, Err(Error::Request(_))), "{refused:?}");
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_or_of_another_authority_is_not_vouched_for() {
+    fn an_expired_or_foreign_certificate_is_refused() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let authority = Authority::open(one.path()).unwrap();
         let stranger = Authority::open(other.path()).unwrap();
@@ -314,15 +315,15 @@ mod tests {
         let day = Duration::from_secs(86_400);
         let over = Validity::from(now - day * 31);
         let leaf = authority.issue(&names(), over).unwrap();
-        let error = trust.vouches_for(&leaf, "10.0.0.1", now).unwrap_err();
+        let error = trust.verify(&leaf, "10.0.0.1", now).unwrap_err();
         assert!(error.to_string().contains("xpired"), "{error}");
         assert!(leaf.validity().is_due(now));
         let leaf = stranger.issue(&names(), Validity::from(now)).unwrap();
-        assert!(trust.vouches_for(&leaf, "10.0.0.1", now).is_err());
+        assert!(trust.verify(&leaf, "10.0.0.1", now).is_err());
     }
 
     #[test]
-    fn an_agents_request_is_one() {
+    fn an_agents_signing_request_is_accepted() {
         let (ca, agent) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let authority = Authority::open(ca.path()).unwrap();
         let files = leaf::Files::open(&agent.path().join("tls")).unwrap();
@@ -332,14 +333,14 @@ mod tests {
         let pem = authority
             .sign(&files.request().unwrap(), worker, Validity::from(now))
             .unwrap();
-        let leaf = files.keep(&pem).unwrap();
-        // The next agent has it, and the same key.
+        let leaf = files.store(&pem).unwrap();
+        // It survives a restart, with the same key.
         let again = leaf::Files::open(&agent.path().join("tls")).unwrap();
         let kept = again.leaf().unwrap().unwrap();
         assert_eq!(kept.validity(), leaf.validity());
-        // Another's is refused.
+        // A certificate of another key is refused.
         let foreign = authority.issue(&names(), Validity::from(now)).unwrap();
-        assert!(again.keep(foreign.pem()).is_err());
+        assert!(again.store(foreign.pem()).is_err());
         assert!(again.leaf().unwrap().is_some());
     }
 }

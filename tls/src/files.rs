@@ -1,4 +1,4 @@
-//! Files that are whole or not there, on the disk before anybody relies on them.
+//! Atomic files: complete or absent, and synced before they are used.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -9,15 +9,15 @@ use std::{
 
 use crate::Error;
 
-/// No certificate or key is longer.
-const MOST_BYTES: u64 = 1 << 20;
+/// Longest certificate or key file.
+const MAX_BYTES: u64 = 1 << 20;
 
-/// For its owner alone.
+/// Mode of files for their owner only.
 pub(crate) const PRIVATE: u32 = 0o600;
-/// For everybody to read.
+/// Mode of world-readable files.
 pub(crate) const PUBLIC: u32 = 0o644;
 
-/// The directory, for its owner alone; made where it is not there.
+/// Creates the directory if it is missing, for its owner only.
 pub(crate) fn directory(path: &Path) -> Result<(), Error> {
     let made = fs::DirBuilder::new()
         .recursive(true)
@@ -27,7 +27,7 @@ pub(crate) fn directory(path: &Path) -> Result<(), Error> {
     sync(path.parent().unwrap_or(path)).map_err(|source| failed("write", path, source))
 }
 
-/// The file's text; nothing where it is not there.
+/// The file's text; `None` if it does not exist.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -35,12 +35,12 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
         Err(source) => return Err(failed("read", path, source)),
     };
     let mut text = String::new();
-    let read = file.take(MOST_BYTES).read_to_string(&mut text);
+    let read = file.take(MAX_BYTES).read_to_string(&mut text);
     read.map_err(|source| failed("read", path, source))?;
     Ok(Some(text))
 }
 
-/// Puts a text in place of the file: also after a loss of power there is the old or the new one.
+/// Replaces the file atomically: after a power loss it has the old or the new text.
 pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     replace(path, text, mode).map_err(|source| failed("write", path, source))
 }
@@ -59,7 +59,7 @@ fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
         .create_new(true)
         .mode(PRIVATE)
         .open(&unfinished)?;
-    // Whatever the umask says.
+    // Independent of the umask.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
@@ -67,7 +67,7 @@ fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     sync(directory)
 }
 
-/// Makes the names in a directory survive the loss of power.
+/// Makes the directory's entries durable.
 fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
@@ -85,10 +85,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_with_its_mode() {
+    fn a_file_is_replaced_atomically_with_its_mode() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key.pem");
-        // What a killed one left.
+        // Left over by a killed process.
         fs::write(directory.path().join("key.pem.new"), "half").unwrap();
         for (text, mode) in [("one", PRIVATE), ("two", PUBLIC)] {
             write(&path, text, mode).unwrap();

@@ -1,4 +1,4 @@
-//! A listener whose connections go through a [`Door`], side by side: one that says nothing holds nobody else up.
+//! A listener whose connections pass a [`ProtocolSniffer`] concurrently: a silent client does not delay others.
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
@@ -9,45 +9,45 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Door, Stream};
+use crate::{ProtocolSniffer, Stream};
 
-/// Pause when no connection can be accepted, such as for lack of file descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a failed accept, such as for lack of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Bounds on those who have not said anything yet.
+/// Bounds on connections before their first request.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Most of them; then whoever has been silent for the longest time makes room.
-    pub waiting: usize,
-    /// Longest time until a handshake is done, or a plain request begins.
-    pub patience: Duration,
+    /// Most pending handshakes; beyond, the oldest is closed.
+    pub pending: usize,
+    /// Longest time until a handshake is complete, or a plain request begins.
+    pub handshake_timeout: Duration,
 }
 
-/// Connections that were let in.
+/// Accepted connections.
 #[derive(Debug)]
 pub struct Incoming {
     entered: mpsc::Receiver<(Stream, SocketAddr)>,
-    /// Ends what waits at the door, with this.
+    /// Aborts pending handshakes when dropped.
     _accepting: JoinSet<()>,
 }
 
 impl Incoming {
-    /// Begins to accept.
-    pub fn new(listener: TcpListener, door: Door, bounds: Bounds) -> Self {
+    /// Starts to accept connections.
+    pub fn new(listener: TcpListener, sniffer: ProtocolSniffer, bounds: Bounds) -> Self {
         let (enter, entered) = mpsc::channel(1);
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept_all(listener, door, bounds, enter));
+        accepting.spawn(accept_all(listener, sniffer, bounds, enter));
         Self {
             entered,
             _accepting: accepting,
         }
     }
 
-    /// The next one.
+    /// The next accepted connection.
     pub async fn next(&mut self) -> (Stream, SocketAddr) {
         match self.entered.recv().await {
             Some(entered) => entered,
-            // Only while everything ends.
+            // Only during shutdown.
             None => std::future::pending().await,
         }
     }
@@ -55,48 +55,48 @@ impl Incoming {
 
 async fn accept_all(
     listener: TcpListener,
-    door: Door,
+    sniffer: ProtocolSniffer,
     bounds: Bounds,
     enter: mpsc::Sender<(Stream, SocketAddr)>,
 ) {
-    let mut at_the_door = JoinSet::new();
+    let mut handshakes = JoinSet::new();
     let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
                     oldest_first.retain(|one| !one.is_finished());
-                    if oldest_first.len() >= bounds.waiting && let Some(oldest) = oldest_first.pop_front() {
+                    if oldest_first.len() >= bounds.pending && let Some(oldest) = oldest_first.pop_front() {
                         oldest.abort();
                     }
-                    let pass = pass(door.clone(), stream, from, bounds.patience, enter.clone());
-                    oldest_first.push_back(at_the_door.spawn(pass));
+                    let handshake = handshake(sniffer.clone(), stream, from, bounds.handshake_timeout, enter.clone());
+                    oldest_first.push_back(handshakes.spawn(handshake));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    sleep(PAUSE).await;
+                    sleep(ACCEPT_RETRY).await;
                 }
             },
-            Some(_) = at_the_door.join_next() => {}
+            Some(_) = handshakes.join_next() => {}
         }
     }
 }
 
-async fn pass(
-    door: Door,
+async fn handshake(
+    sniffer: ProtocolSniffer,
     stream: TcpStream,
     from: SocketAddr,
-    patience: Duration,
+    max_wait: Duration,
     enter: mpsc::Sender<(Stream, SocketAddr)>,
 ) {
-    // Answers are small and awaited.
+    // Answers are small and latency matters.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    match timeout(patience, door.enter(stream)).await {
+    match timeout(max_wait, sniffer.accept(stream)).await {
         Ok(Ok(stream)) => drop(enter.send((stream, from)).await),
-        Ok(Err(error)) => tracing::debug!(%from, %error, "a connection was not let in"),
-        Err(_) => tracing::debug!(%from, "a connection said nothing in time"),
+        Ok(Err(error)) => tracing::debug!(%from, %error, "a connection was refused"),
+        Err(_) => tracing::debug!(%from, "a connection sent nothing in time"),
     }
 }
 
@@ -107,20 +107,20 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::Plain;
+    use crate::PlainHttp;
 
     async fn incoming(bounds: Bounds) -> (Incoming, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let door = Door::new(Arc::default(), Plain::OnLoopback, "x").unwrap();
-        (Incoming::new(listener, door, bounds), address)
+        let sniffer = ProtocolSniffer::new(Arc::default(), PlainHttp::LoopbackOnly, "x").unwrap();
+        (Incoming::new(listener, sniffer, bounds), address)
     }
 
     #[tokio::test]
-    async fn the_silent_hold_nobody_up_and_the_longest_silent_makes_room() {
+    async fn silent_connections_do_not_delay_others_and_the_oldest_is_evicted() {
         let bounds = Bounds {
-            waiting: 4,
-            patience: Duration::from_secs(600),
+            pending: 4,
+            handshake_timeout: Duration::from_secs(600),
         };
         let (mut incoming, address) = incoming(bounds).await;
         let mut silent = Vec::new();
@@ -132,17 +132,17 @@ mod tests {
         let (mut stream, from) = incoming.next().await;
         assert_eq!(from, good.local_addr().unwrap());
         assert_eq!(stream.read_u8().await.unwrap(), b'G');
-        // The first was let go.
+        // The oldest was closed.
         let mut nothing = Vec::new();
         let ended = silent[0].read_to_end(&mut nothing).await;
         assert!(ended.is_err() || nothing.is_empty());
     }
 
     #[tokio::test]
-    async fn silence_ends() {
+    async fn a_silent_connection_is_closed() {
         let bounds = Bounds {
-            waiting: 4,
-            patience: Duration::from_millis(50),
+            pending: 4,
+            handshake_timeout: Duration::from_millis(50),
         };
         let (_incoming, address) = incoming(bounds).await;
         let mut silent = TcpStream::connect(address).await.unwrap();

@@ -1,4 +1,4 @@
-//! A program's own key and its certificate, as long as the program runs ([`Certificates`]) and on disk ([`Files`]).
+//! A program's key and certificate: in memory ([`Certificates`]) and on disk ([`Files`]).
 
 use std::{
     fmt,
@@ -37,11 +37,11 @@ impl fmt::Debug for Leaf {
 }
 
 impl Leaf {
-    /// Of a certificate and its key, both in PEM.
+    /// From a certificate and its key, both PEM.
     pub(crate) fn new(certificate: &str, key: &str) -> Result<Self, Error> {
         let parsed = Parsed::of(certificate).map_err(Error::Unusable)?;
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-            .map_err(|_| Error::Unusable("there is no key".to_owned()))?;
+            .map_err(|_| Error::Unusable("there is no private key".to_owned()))?;
         let certified = CertifiedKey::from_der(parsed.chain, key, &provider())
             .map_err(|error| Error::Unusable(error.to_string()))?;
         Ok(Self {
@@ -51,12 +51,12 @@ impl Leaf {
         })
     }
 
-    /// From when to when it is valid.
+    /// The validity period.
     pub fn validity(&self) -> Validity {
         self.validity
     }
 
-    /// The certificate.
+    /// The certificate, in PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
@@ -66,7 +66,7 @@ impl Leaf {
     }
 }
 
-/// What there is to know of a certificate, or of a chain's first one.
+/// The parsed fields of a certificate, or of the first one of a chain.
 pub(crate) struct Parsed {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) validity: Validity,
@@ -75,11 +75,11 @@ pub(crate) struct Parsed {
 
 impl Parsed {
     pub(crate) fn of(pem: &str) -> Result<Self, String> {
-        let none = || "there is no certificate in it".to_owned();
+        let none = || "it holds no certificate".to_owned();
         let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|_| none())?;
         let (_, first) = parse_x509_certificate(chain.first().ok_or_else(none)?)
-            .map_err(|_| "the certificate in it makes no sense".to_owned())?;
+            .map_err(|_| "its certificate is malformed".to_owned())?;
         let validity = first.validity();
         Ok(Self {
             validity: Validity {
@@ -92,23 +92,23 @@ impl Parsed {
     }
 }
 
-/// Nothing here is older than 1970.
+/// Times before 1970 become 1970.
 fn time(seconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0))
 }
 
-/// What a program presents to whoever connects; another one from any moment on.
+/// The certificate that a server presents; it can be replaced at any time.
 #[derive(Debug, Default)]
 pub struct Certificates(RwLock<Option<Leaf>>);
 
 impl Certificates {
-    /// From now on this one is presented.
-    pub fn present(&self, leaf: Leaf) {
+    /// Presents this certificate from now on.
+    pub fn set(&self, leaf: Leaf) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(leaf);
     }
 
-    /// What is presented now.
-    pub fn presented(&self) -> Option<Leaf> {
+    /// The certificate that is presented now.
+    pub fn current(&self) -> Option<Leaf> {
         self.0
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -118,18 +118,18 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.presented()?.certified)
+        Some(self.current()?.certified)
     }
 }
 
-/// A new key, kept in this file for its owner alone.
+/// Generates a key and stores it in this file, for its owner only.
 pub(crate) fn make_key(path: &Path) -> Result<KeyPair, Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     files::write(path, &key.serialize_pem(), files::PRIVATE)?;
     Ok(key)
 }
 
-/// A key that never leaves this directory, and the certificate that somebody else issues for it.
+/// A key that never leaves this directory, and the certificate that the authority issues for it.
 pub struct Files {
     directory: PathBuf,
     key: KeyPair,
@@ -142,17 +142,18 @@ impl fmt::Debug for Files {
 }
 
 impl Files {
-    /// Makes the directory and the key, where they are not there.
+    /// Creates the directory and the key if they are missing.
     ///
     /// # Errors
-    /// Files that cannot be used.
+    /// Files that are not usable.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         files::directory(directory)?;
         let path = directory.join(KEY);
         let key = match files::read(&path)? {
             Some(pem) => KeyPair::from_pem(&pem).map_err(|_| Error::Content {
                 path: path.clone(),
-                problem: "this is no key: remove it, and another is made".to_owned(),
+                problem: "not a private key: remove the file, and a new key is generated"
+                    .to_owned(),
             })?,
             None => make_key(&path)?,
         };
@@ -160,7 +161,7 @@ impl Files {
         Ok(Self { directory, key })
     }
 
-    /// The certificate that was kept, if it is one of this key.
+    /// The stored certificate, if it belongs to this key.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -169,21 +170,21 @@ impl Files {
         Ok(pem.and_then(|pem| Leaf::new(&pem, &self.key.serialize_pem()).ok()))
     }
 
-    /// Asks for a certificate, in PEM (PKCS #10); whoever issues it decides what it is for.
+    /// A certificate signing request, in PEM (PKCS #10). The authority decides what the certificate is for.
     ///
     /// # Errors
-    /// None that is known of.
+    /// The key cannot sign.
     pub fn request(&self) -> Result<String, Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         Ok(params.serialize_request(&self.key)?.pem()?)
     }
 
-    /// Keeps a certificate that was issued.
+    /// Stores an issued certificate.
     ///
     /// # Errors
-    /// One that is not of this key: then the one before stays.
-    pub fn keep(&self, pem: &str) -> Result<Leaf, Error> {
+    /// It does not belong to this key; the previous one stays.
+    pub fn store(&self, pem: &str) -> Result<Leaf, Error> {
         let leaf = Leaf::new(pem, &self.key.serialize_pem())?;
         files::write(&self.directory.join(CERTIFICATE), pem, files::PRIVATE)?;
         Ok(leaf)

@@ -1,21 +1,21 @@
-//! TLS between the programs of a cluster: who vouches for whom, and which connections have to be TLS.
+//! TLS between the programs of a cluster: authority, certificates, and which connections must be TLS.
 //!
-//! - [`authority`]: the cluster's own certificate authority, which the controller has.
+//! - [`authority`]: the cluster's certificate authority, on the controller.
 //! - [`leaf`]: a program's key and its certificate.
-//! - [`validity`]: PURE: for how long, and when to renew.
-//! - [`trust`]: the certificate of the authority as others have it, and what it vouches for.
-//! - [`door`]: per connection, TLS or plain HTTP; [`incoming`]: a listener behind one. [`stream`] is either.
-//! - [`files`]: what is kept on disk: whole or not there.
+//! - [`validity`]: PURE: validity periods and renewal.
+//! - [`trust`]: the authority's certificate as other programs have it, and verification with it.
+//! - [`sniff`]: TLS or plain HTTP on one port; [`incoming`]: a listener with it. [`stream`] is either.
+//! - [`files`]: atomic files.
 //!
 //! The controller keeps `ca-key.pem` and `ca.pem` (in `<data_dir>/tls/`), an agent `key.pem` and `certificate.pem`.
 //!
-//! Deliberately absent: client certificates. Who asks shows a token; who answers shows a certificate.
+//! Deliberately absent: client certificates. Clients present a token, servers a certificate.
 
 pub mod authority;
-pub mod door;
 pub mod files;
 pub mod incoming;
 pub mod leaf;
+pub mod sniff;
 pub mod stream;
 pub mod trust;
 pub mod validity;
@@ -27,42 +27,42 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     authority::Authority,
-    door::{Door, Plain},
     incoming::Incoming,
     leaf::{Certificates, Leaf},
+    sniff::{PlainHttp, ProtocolSniffer},
     stream::Stream,
     trust::Trust,
     validity::Validity,
 };
 
-/// Where packages have the certificate of the cluster's authority.
+/// Where packages expect the certificate of the cluster's authority.
 pub const CA_FILE: &str = "/etc/tucano/ca.pem";
 
 /// Whether connections to other machines are TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// They are.
+    /// They must be.
     On,
-    /// They are plain HTTP: something else protects them, such as a VPN.
+    /// Plain HTTP: something else protects the network, such as a VPN.
     Off,
 }
 
-/// What cannot be done about keys and certificates.
+/// Failed operations on keys and certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file.
+    /// A file operation.
     #[error("cannot {action} {path}: {source}")]
     File {
-        /// What was to be done.
+        /// The operation.
         action: &'static str,
         /// The file.
         path: std::path::PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// What a file holds.
+    /// A file's content.
     #[error("{path}: {problem}")]
     Content {
         /// The file.
@@ -70,21 +70,21 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         problem: String,
     },
-    /// A certificate cannot be made.
-    #[error("cannot make a certificate: {0}")]
+    /// A certificate cannot be issued.
+    #[error("cannot issue a certificate: {0}")]
     Make(#[from] rcgen::Error),
-    /// A request for a certificate that makes no sense.
-    #[error("not a request for a certificate: {0}")]
+    /// A malformed certificate signing request.
+    #[error("not a certificate signing request: {0}")]
     Request(String),
-    /// A certificate or key is of no use here.
+    /// A certificate or key is not usable here.
     #[error("{0}")]
     Unusable(String),
 }
 
-/// The one place that chooses the cryptography of all programs: ring. Again is fine.
+/// Installs the cryptography provider of all programs, ring. Idempotent.
 pub fn install_provider() {
     if CryptoProvider::get_default().is_none() {
-        // Another thread may have been first, with the same choice.
+        // Another thread may have installed the same provider.
         drop(ring::default_provider().install_default());
     }
 }

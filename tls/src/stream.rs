@@ -1,4 +1,4 @@
-//! A connection that was let in: TLS, or plain.
+//! An accepted connection: TLS or plain.
 
 use std::{
     io,
@@ -12,12 +12,12 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// Either of the two.
+/// An accepted connection.
 #[derive(Debug)]
 pub enum Stream {
-    /// As the bytes come.
+    /// Without TLS.
     Plain(TcpStream),
-    /// After its handshake.
+    /// After the handshake.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

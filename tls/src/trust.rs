@@ -1,4 +1,4 @@
-//! Whom a program believes: the certificate of the cluster's authority, as it was copied to this machine.
+//! Trust anchors: the certificate of the cluster's authority, as copied to this machine.
 
 use std::{fmt::Write, path::Path, sync::Arc, time::SystemTime};
 
@@ -10,7 +10,7 @@ use rustls_pki_types::{ServerName, UnixTime};
 
 use crate::{Error, Leaf, files, leaf::Parsed, provider};
 
-/// Certificates of authorities.
+/// The certificates of trusted authorities.
 #[derive(Debug, Clone)]
 pub struct Trust {
     pem: String,
@@ -18,10 +18,10 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Those in a text.
+    /// The certificates in a PEM text.
     ///
     /// # Errors
-    /// A text without any, or with one that makes no sense.
+    /// There is none, or one is malformed.
     pub fn from_pem(text: &str) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         let mut pem = String::new();
@@ -37,7 +37,7 @@ impl Trust {
         Ok(Self { pem, verifier })
     }
 
-    /// Those in a file; nothing where it is not there.
+    /// The certificates in a file; `None` if it does not exist.
     ///
     /// # Errors
     /// As [`Trust::from_pem`], with the file's name.
@@ -52,10 +52,10 @@ impl Trust {
         Ok(Some(trust))
     }
 
-    /// Copies it for everybody to read. Only certificates are ever written, whatever else the text had.
+    /// Writes the certificates to a world-readable file, and nothing else that the source text had.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         if files::read(path)?.as_deref() == Some(&self.pem) {
             return Ok(());
@@ -63,16 +63,16 @@ impl Trust {
         files::write(path, &self.pem, files::PUBLIC)
     }
 
-    /// The certificates.
+    /// The certificates, in PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// Whether who connects to this address or host name at `now`, and finds this certificate, is content.
+    /// Verifies a server's certificate as a client does that connects to this address or host name at `now`.
     ///
     /// # Errors
-    /// Why not.
-    pub fn vouches_for(&self, leaf: &Leaf, name: &str, now: SystemTime) -> Result<(), Error> {
+    /// Why the client would refuse it.
+    pub fn verify(&self, leaf: &Leaf, name: &str, now: SystemTime) -> Result<(), Error> {
         let unusable = |reason: String| Error::Unusable(reason);
         let name = ServerName::try_from(name).map_err(|error| unusable(error.to_string()))?;
         let now = now
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_refused_by_the_files_name() {
+    fn a_file_without_certificates_is_refused_by_name() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
         assert!(Trust::read(&path).unwrap().is_none());

@@ -1,14 +1,14 @@
-//! For how long certificates are valid, and when they are to be renewed. Pure: no clock here.
+//! How long certificates are valid and when they are renewed. Pure: `now` is passed in.
 
 use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Of a program's certificate. It is renewed long before, so a controller may be away for some days.
+/// Validity of a program's certificate. Renewal starts after two thirds, so that the controller may be down for days.
 const LIFETIME: Duration = DAY.saturating_mul(30);
-/// Clocks differ: what is issued now is valid since then.
+/// Tolerance for clock skew: validity begins this long before issuance.
 const BACKDATED: Duration = DAY;
 
-/// From when to when a certificate is valid.
+/// A certificate's validity period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     /// Its first moment.
@@ -18,7 +18,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Of a certificate that is issued at `now`.
+    /// Of a certificate issued at `now`.
     pub fn from(now: SystemTime) -> Self {
         Self {
             begins: now.checked_sub(BACKDATED).unwrap_or(now),
@@ -26,7 +26,7 @@ impl Validity {
         }
     }
 
-    /// Whether it is to be renewed at `now`: after two thirds of its time, or where the clock says that it has not begun.
+    /// Whether renewal is due at `now`: after two thirds of the period, or before its begin.
     pub fn is_due(&self, now: SystemTime) -> bool {
         let (Ok(whole), Ok(passed)) = (
             self.ends.duration_since(self.begins),
@@ -49,13 +49,13 @@ mod tests {
         for (days, is_due) in [(0, false), (15, false), (21, true), (29, true), (400, true)] {
             assert_eq!(validity.is_due(issued + DAY * days), is_due, "{days}");
             let at = issued + DAY * days;
-            // Whenever it is not due, there is time left to do it.
+            // While it is not due, enough time is left for retries.
             assert!(is_due || at + DAY * 8 < validity.ends);
         }
     }
 
     #[test]
-    fn a_clock_that_went_back_is_no_reason_to_wait() {
+    fn a_certificate_that_is_not_valid_yet_is_due() {
         let issued = SystemTime::UNIX_EPOCH + DAY * 20_000;
         let validity = Validity::from(issued);
         assert!(!validity.is_due(issued - BACKDATED));

@@ -22,7 +22,7 @@ use tucano_oci_session::{UPGRADE, is_upgrade_request};
 use super::{Api, Refusal, named};
 
 /// How long a session may take to end once nobody listens.
-const END_PATIENCE: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
@@ -101,7 +101,7 @@ async fn pass_on(
         passed = outwards => passed,
     };
     // By now both of its streams are closed: it ends what it ran, and then itself.
-    if timeout(END_PATIENCE, session.wait()).await.is_err() {
+    if timeout(END_TIMEOUT, session.wait()).await.is_err() {
         session.kill().await?;
     }
     passed

@@ -18,7 +18,7 @@ use crate::logs::{Bounds, Follower, Selection, tail};
 /// Lines that are given when the request does not say how many.
 const DEFAULT_LINES: usize = 100;
 /// Time between two looks for new output.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,7 +115,7 @@ async fn pump(
         if quiet {
             tokio::select! {
                 () = to.closed() => return Ok(()),
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
         let over;

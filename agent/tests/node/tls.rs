@@ -108,7 +108,7 @@ fn a_certificate_is_kept_and_replaced_where_it_is_of_no_use_any_more() {
             let bad = authority
                 .sign(&request, ip, Validity::from(issued))
                 .unwrap();
-            files.keep(&bad).unwrap();
+            files.store(&bad).unwrap();
             node.start_agent().await;
             wait_until(&node, what, |node| {
                 node.controller.certificates_given() == given
@@ -117,7 +117,7 @@ fn a_certificate_is_kept_and_replaced_where_it_is_of_no_use_any_more() {
             let trust = Trust::from_pem(node.controller.authority().pem()).unwrap();
             wait_until(&node, what, |_| {
                 let leaf = files.leaf().unwrap().unwrap();
-                trust.vouches_for(&leaf, IP, now).is_ok() && !leaf.validity().is_due(now)
+                trust.verify(&leaf, IP, now).is_ok() && !leaf.validity().is_due(now)
             })
             .await;
             assert_eq!(healthz(&node).await.unwrap(), 200, "{what}");

@@ -31,7 +31,7 @@ async fn main() -> ExitCode {
             let plane = balancer.plane().clone();
             tokio::select! {
                 () = balancer.run(stop) => ExitCode::SUCCESS,
-                () = notify::beat(async || Some(status(&plane))) => ExitCode::FAILURE,
+                () = notify::run_watchdog(async || Some(status(&plane))) => ExitCode::FAILURE,
             }
         }
         Err(cause) => {

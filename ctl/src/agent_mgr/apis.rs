@@ -1,4 +1,4 @@
-//! What processes are kept from on every node: where the controller and the agents take orders. Their tokens guard them too.
+//! The control APIs' addresses, which every node firewalls off from its processes, in addition to authentication.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -12,13 +12,13 @@ use tucano_api::{
 
 use crate::config_mgr::{Config, Listen, topology::Topology};
 
-/// All of them, unless these are what the node knows. `agent` tells where a worker's agent listens, as far as is known.
-pub(super) fn unless_known(
+/// All addresses, unless the node's tag shows that it has them. `agent` resolves a worker's agent address, if known.
+pub(super) fn if_changed(
     config: &Config,
     known: Option<&str>,
     agent: impl Fn(&NodeName) -> Option<SocketAddr>,
 ) -> Option<Apis> {
-    // Of an inherited socket, the agents know by their own setting where it is.
+    // Agents know the address of an inherited socket by their own configuration.
     let listening: Vec<SocketAddr> = config
         .listen
         .iter()
@@ -38,7 +38,7 @@ fn all(
     agent: impl Fn(&NodeName) -> Option<SocketAddr>,
 ) -> Vec<ApiAddress> {
     let ctl = topology.ctl.ip;
-    // What listens on all addresses, or is reached through another port's forwarding, is at the node's.
+    // Wildcard listeners, and ones behind port forwarding, are reached at the node's address.
     let own = listening.iter().flat_map(|address| {
         let elsewhere = !address.ip().is_unspecified() && !address.ip().is_loopback();
         let named = elsewhere.then_some(address.ip()).filter(|ip| *ip != ctl);
@@ -67,7 +67,7 @@ mod tests {
     use crate::config_mgr::topology::{CtlNode, WorkerNode};
 
     #[test]
-    fn the_controllers_and_every_agents_api_are_named() {
+    fn the_apis_of_the_controller_and_every_agent_are_listed() {
         let worker = |name: &str, ip: &str| WorkerNode {
             name: name.parse().unwrap(),
             ip: ip.parse().unwrap(),

@@ -1,4 +1,4 @@
-//! One task per node, which gets the node's newest desired set to its agent.
+//! One task per node that sends the node's newest desired set to its agent.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,14 +10,14 @@ use tucano_api::{
 
 use super::client::{AgentAddress, AgentClient, AgentError};
 
-/// Pause after a failed try; a report of the agent ends it early.
+/// Pause after a failed attempt; a report of the agent ends it early.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often a node that has left the topology is told to stop everything before it is given up.
-const FAREWELLS: u32 = 30;
+/// Attempts to send the empty set to a node that has left the topology.
+const REMOVED_NODE_ATTEMPTS: u32 = 30;
 
-/// What a node is to run, and how far it has heard of it. The task ends with it.
+/// A node's desired set and what its agent has of it. Dropping it aborts the task.
 #[derive(Debug)]
-pub(super) struct Runner {
+pub(super) struct AssignmentTask {
     wanted: watch::Sender<Wanted>,
     task: JoinHandle<()>,
     /// The agent that answers at the node's address.
@@ -28,25 +28,25 @@ pub(super) struct Runner {
 struct Wanted {
     set: Option<Arc<DesiredSet>>,
     address: Option<AgentAddress>,
-    /// Generation that the agent reports to have.
+    /// Generation that the agent reports.
     seen: Generation,
 }
 
 impl Wanted {
-    /// What is to be sent now, and where.
+    /// The set to send now, and its destination.
     fn due(&self) -> Option<(AgentAddress, Arc<DesiredSet>)> {
         let set = self.set.as_ref()?;
         (set.generation > self.seen).then_some((self.address?, set.clone()))
     }
 }
 
-impl Drop for Runner {
+impl Drop for AssignmentTask {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Runner {
+impl AssignmentTask {
     pub(super) fn start(node: NodeName, client: AgentClient) -> Self {
         let wanted = watch::Sender::new(Wanted::default());
         let task = tokio::spawn(push_all(node, wanted.subscribe(), client));
@@ -59,7 +59,7 @@ impl Runner {
 
     pub(super) fn assign(&self, set: DesiredSet) {
         self.wanted.send_if_modified(|wanted| {
-            // What this says is newer than all the agent can have, whatever it reported before.
+            // This set is newer than anything the agent has, whatever it reported before.
             wanted.seen = wanted
                 .seen
                 .min(Generation(set.generation.0.saturating_sub(1)));
@@ -68,14 +68,14 @@ impl Runner {
         });
     }
 
-    /// How this agent is reached, if it is known to be the one at this address.
+    /// The agent's confirmed address, if it is this one.
     pub(super) fn reaches(&self, agent: &str, address: SocketAddr) -> Option<AgentAddress> {
         let known = self.address().filter(|known| known.socket == address)?;
         (self.agent.as_deref() == Some(agent)).then_some(known)
     }
 
-    /// This agent was asked there, and answered.
-    pub(super) fn is_reached_at(&mut self, agent: String, address: AgentAddress) {
+    /// Records that this agent answered at this address.
+    pub(super) fn confirmed_at(&mut self, agent: String, address: AgentAddress) {
         self.agent = Some(agent);
         self.wanted.send_if_modified(|wanted| {
             let moved = wanted.address != Some(address);
@@ -84,8 +84,8 @@ impl Runner {
         });
     }
 
-    /// The agent has just reported, so it can be reached.
-    pub(super) fn has_seen(&self, generation: Generation) {
+    /// Records a report's generation and wakes the task: the agent is reachable.
+    pub(super) fn reported_generation(&self, generation: Generation) {
         self.wanted.send_if_modified(|wanted| {
             wanted.seen = generation;
             wanted.due().is_some()
@@ -102,11 +102,11 @@ impl Runner {
 }
 
 async fn push_all(node: NodeName, mut wanted: watch::Receiver<Wanted>, client: AgentClient) {
-    // What was taken is not sent again before the agent had the time to report it.
+    // A set that was accepted is not sent again before the agent had time to report it.
     let (mut taken, mut failures) = (None, 0);
     loop {
         let due = wanted.borrow_and_update().due();
-        let is_given_up = failures > FAREWELLS && !client.knows(&node);
+        let is_given_up = failures > REMOVED_NODE_ATTEMPTS && !client.knows(&node);
         let is_new = |(at, set): &(AgentAddress, Arc<DesiredSet>)| {
             taken != Some((*at, set.generation)) && !is_given_up
         };
@@ -121,7 +121,7 @@ async fn push_all(node: NodeName, mut wanted: watch::Receiver<Wanted>, client: A
             Ok(()) => (taken, failures) = (Some((address, set.generation)), 0),
             Err(error) => {
                 failures += 1;
-                // A node that is lost is told of elsewhere: once is enough here.
+                // Lost nodes have their own alert: one log line suffices here.
                 if failures == 1 {
                     report_failure(&node, &set, &error);
                 }
@@ -137,7 +137,7 @@ async fn push_all(node: NodeName, mut wanted: watch::Receiver<Wanted>, client: A
 fn report_failure(node: &NodeName, set: &DesiredSet, error: &AgentError) {
     match error {
         AgentError::Unreachable { .. } | AgentError::Timeout { .. } => {
-            tracing::info!(%node, generation = %set.generation, %error, "a desired set could not be sent; trying again");
+            tracing::info!(%node, generation = %set.generation, %error, "a desired set could not be sent; retrying");
         }
         AgentError::Refused { .. } | AgentError::Malformed { .. } => {
             tracing::warn!(%node, generation = %set.generation, %error, "a desired set was refused");
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn something_is_due_only_where_the_agent_is_known_and_behind() {
+    fn a_set_is_due_only_for_a_known_agent_that_is_behind() {
         let address = AgentAddress {
             socket: "127.0.0.1:1".parse().unwrap(),
             tls: false,

@@ -13,12 +13,12 @@ use tucano_tls::Mode;
 
 use crate::config_mgr::ConfigManager;
 
-/// Where an agent is, and how it is spoken to.
+/// An agent's address and protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgentAddress {
-    /// Where it listens.
+    /// The address that it listens on.
     pub socket: SocketAddr,
-    /// Whether it speaks TLS.
+    /// Whether it uses TLS.
     pub tls: bool,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for AgentAddress {
     }
 }
 
-/// Presents the agents' token, and does not wait for long.
+/// Sends requests to agents with their token, bounded in time.
 #[derive(Debug, Clone)]
 pub struct AgentClient {
     config: Arc<ConfigManager>,
@@ -43,39 +43,39 @@ pub struct AgentClient {
     tls: Mode,
 }
 
-/// Why an agent did not do what it was asked.
+/// Why a request to an agent failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// It cannot be reached, or does not answer in time.
     #[error("the agent at {address} cannot be reached: {}", root(source))]
     Unreachable {
-        /// Where it should be.
+        /// Its expected address.
         address: AgentAddress,
-        /// What went wrong.
+        /// The cause.
         source: reqwest::Error,
     },
     /// It did not begin its answer in time.
     #[error("the agent at {address} did not answer in time")]
     Timeout {
-        /// Where it is.
+        /// Its address.
         address: AgentAddress,
     },
-    /// What it says makes no sense.
-    #[error("the agent at {address} does not answer as one of this version does: {source}")]
+    /// Its answer is malformed.
+    #[error("the agent at {address} sent a malformed answer (is it of another version?): {source}")]
     Malformed {
-        /// Where it is.
+        /// Its address.
         address: AgentAddress,
-        /// What is wrong with it.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// It refused.
     #[error("the agent at {address} refused ({status}): {}", body.error)]
     Refused {
-        /// Where it is.
+        /// Its address.
         address: AgentAddress,
         /// Its status.
         status: StatusCode,
-        /// What it said.
+        /// Its error message.
         body: ErrorBody,
     },
 }
@@ -90,18 +90,19 @@ impl AgentClient {
         }
     }
 
-    /// With agents on other machines spoken to so.
+    /// Sets the protocol for agents on other machines.
+    #[must_use]
     pub fn with_tls(self, tls: Mode) -> Self {
         Self { tls, ..self }
     }
 
-    /// Asks who answers there, and finds out how that one is to be spoken to.
+    /// Asks for the identity of the agent at this address, and determines its protocol.
     ///
     /// # Errors
-    /// Why nobody of ours does.
-    pub async fn find(&self, socket: SocketAddr) -> Result<(AgentAddress, Identity), AgentError> {
-        let (first, more) = ways(self.tls, socket);
-        match (self.identity(first).await, more) {
+    /// No agent of this cluster answers there.
+    pub async fn probe(&self, socket: SocketAddr) -> Result<(AgentAddress, Identity), AgentError> {
+        let (first, fallback) = addresses(self.tls, socket);
+        match (self.identity(first).await, fallback) {
             (Ok(identity), _) => Ok((first, identity)),
             (Err(error), None) => Err(error),
             (Err(error), Some(other)) => match self.identity(other).await {
@@ -124,7 +125,7 @@ impl AgentClient {
     /// Sends a desired set.
     ///
     /// # Errors
-    /// Why the agent has not taken it.
+    /// The agent did not accept it.
     pub async fn assign(&self, address: AgentAddress, set: &DesiredSet) -> Result<(), AgentError> {
         let request = self
             .client
@@ -133,10 +134,10 @@ impl AgentClient {
         self.send(address, request).await.map(|_| ())
     }
 
-    /// Tells of blobs that may soon be needed.
+    /// Announces blobs that may be needed soon.
     ///
     /// # Errors
-    /// Why the agent has not heard of them.
+    /// The agent did not accept it.
     pub async fn prefetch(
         &self,
         address: AgentAddress,
@@ -149,22 +150,19 @@ impl AgentClient {
         self.send(address, request).await.map(|_| ())
     }
 
-    /// Asks who answers there.
-    ///
-    /// # Errors
-    /// Why nobody of ours does.
+    /// Asks for the agent's identity.
     async fn identity(&self, address: AgentAddress) -> Result<Identity, AgentError> {
         let request = self.client.get(format!("{}/v1/identity", address.base()));
         let mut answer = self.send(address, request).await?;
-        let patience = self.config.current().limits.agent_timeout.0;
-        let text = read_bounded(&mut answer, patience).await;
+        let max_wait = self.config.current().limits.agent_timeout.0;
+        let text = read_bounded(&mut answer, max_wait).await;
         serde_json::from_slice(&text).map_err(|source| AgentError::Malformed { address, source })
     }
 
-    /// Begins to read a process's logs; the response's body goes on for as long as they do.
+    /// Requests a process's logs; the response's body is the stream.
     ///
     /// # Errors
-    /// Why there is nothing to read.
+    /// The agent did not accept it.
     pub async fn logs(
         &self,
         address: AgentAddress,
@@ -180,10 +178,10 @@ impl AgentClient {
         self.send(address, request).await
     }
 
-    /// Begins to run something in a process's container: the answer's connection is one of frames.
+    /// Requests a session in a process's container; the response upgrades to frames.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The agent did not accept it.
     pub async fn exec(
         &self,
         address: AgentAddress,
@@ -206,7 +204,7 @@ impl AgentClient {
         if let Some(token) = &config.agent_token {
             request = request.bearer_auth(token.expose());
         }
-        // Only until the answer begins: the logs that follow may go on for days.
+        // Bounds the response's head only: a log stream may last for days.
         let answer = tokio::time::timeout(config.limits.agent_timeout.0, request.send())
             .await
             .map_err(|_| AgentError::Timeout { address })?
@@ -227,7 +225,7 @@ impl AgentClient {
     }
 }
 
-/// The first cause, with what to do where it is known.
+/// The root cause, with advice where the cause is known.
 fn root(error: &reqwest::Error) -> String {
     let text = innermost(error).to_string();
     if text.contains("UnknownIssuer") {
@@ -236,25 +234,25 @@ fn root(error: &reqwest::Error) -> String {
     text
 }
 
-/// How an agent may be spoken to, the first of two first. Where TLS is not demanded, workers may change to it one by one.
-fn ways(tls: Mode, socket: SocketAddr) -> (AgentAddress, Option<AgentAddress>) {
-    let way = |tls| AgentAddress { socket, tls };
+/// The protocols to try, in order. While TLS is not required, workers migrate to it one by one.
+fn addresses(tls: Mode, socket: SocketAddr) -> (AgentAddress, Option<AgentAddress>) {
+    let address = |tls| AgentAddress { socket, tls };
     match tls {
-        _ if socket.ip().to_canonical().is_loopback() => (way(false), None),
-        Mode::On => (way(true), None),
-        Mode::Off => (way(false), Some(way(true))),
+        _ if socket.ip().to_canonical().is_loopback() => (address(false), None),
+        Mode::On => (address(true), None),
+        Mode::Off => (address(false), Some(address(true))),
     }
 }
 
-/// The agent's words, where it has any and they are not endless.
-async fn refusal(mut answer: Response, patience: Duration) -> ErrorBody {
-    let text = read_bounded(&mut answer, patience).await;
+/// The agent's error body, if it is well-formed and short.
+async fn refusal(mut answer: Response, max_wait: Duration) -> ErrorBody {
+    let text = read_bounded(&mut answer, max_wait).await;
     serde_json::from_slice(&text)
-        .unwrap_or_else(|_| ErrorBody::new("agent_refused", "it did not say why"))
+        .unwrap_or_else(|_| ErrorBody::new("agent_refused", "without a reason"))
 }
 
-/// As much of a short answer as came in time, and some bytes more than one may have where it is too long.
-async fn read_bounded(answer: &mut Response, patience: Duration) -> Vec<u8> {
+/// The part of a short answer that arrives in time; more than the limit if it is too long.
+async fn read_bounded(answer: &mut Response, max_wait: Duration) -> Vec<u8> {
     const MOST: usize = 16 << 10;
     let mut text = Vec::new();
     let read = async {
@@ -265,7 +263,7 @@ async fn read_bounded(answer: &mut Response, patience: Duration) -> Vec<u8> {
             }
         }
     };
-    if tokio::time::timeout(patience, read).await.is_err() {
+    if tokio::time::timeout(max_wait, read).await.is_err() {
         tracing::debug!("an agent's answer did not end in time");
     }
     text
@@ -276,20 +274,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_token_goes_to_other_machines_by_tls_alone_unless_the_sysadmin_says_otherwise() {
-        let ways = |tls, socket: &str| {
-            let (first, more) = ways(tls, socket.parse().unwrap());
-            [Some(first), more].map(|way| way.map_or_else(String::new, |way| way.to_string()))
+    fn the_token_is_sent_to_other_machines_over_tls_only_unless_configured_otherwise() {
+        let tried = |tls, socket: &str| {
+            let (first, fallback) = addresses(tls, socket.parse().unwrap());
+            [Some(first), fallback].map(|one| one.map_or_else(String::new, |one| one.to_string()))
         };
         let there = "10.0.0.11:7071";
-        assert_eq!(ways(Mode::On, there), ["https://10.0.0.11:7071", ""]);
+        assert_eq!(tried(Mode::On, there), ["https://10.0.0.11:7071", ""]);
         assert_eq!(
-            ways(Mode::Off, there),
+            tried(Mode::Off, there),
             ["http://10.0.0.11:7071", "https://10.0.0.11:7071"]
         );
         for tls in [Mode::On, Mode::Off] {
-            assert_eq!(ways(tls, "127.0.0.11:7071"), ["http://127.0.0.11:7071", ""]);
-            assert_eq!(ways(tls, "[::1]:7071"), ["http://[::1]:7071", ""]);
+            assert_eq!(
+                tried(tls, "127.0.0.11:7071"),
+                ["http://127.0.0.11:7071", ""]
+            );
+            assert_eq!(tried(tls, "[::1]:7071"), ["http://[::1]:7071", ""]);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The controller's side of the agents: takes their reports, sends them their desired sets, restarts their nodes.
+//! The agents' counterpart: accepts reports, sends desired sets, restarts nodes.
 
 mod apis;
 mod assign;
@@ -18,27 +18,27 @@ use tucano_api::{
 };
 use tucano_planner::{Cluster, Event};
 
-use self::assign::Runner;
+use self::assign::AssignmentTask;
 pub use self::{
-    certify::NotEntitled,
+    certify::CertificateDenied,
     client::{AgentAddress, AgentClient, AgentError},
 };
 use crate::{
-    brain::{Brain, Refused},
     config_mgr::ConfigManager,
+    state_loop::{Refused, StateHandle},
 };
 
-/// Knows where each agent is and what it was last told.
+/// Tracks each agent's address and desired set.
 #[derive(Debug)]
 pub struct AgentManager {
     config: Arc<ConfigManager>,
-    brain: Brain,
+    state: StateHandle,
     client: AgentClient,
-    runners: Mutex<BTreeMap<NodeName, Runner>>,
+    assignments: Mutex<BTreeMap<NodeName, AssignmentTask>>,
     restarting: Mutex<BTreeSet<NodeName>>,
 }
 
-/// Why a report was not taken.
+/// Why a report was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The topology has no such worker.
@@ -46,52 +46,52 @@ pub enum ReportError {
         "{node} is not a worker of the topology: add it to ctl.toml ([[topology]] with kind = \"worker\" and ip = \"{ip}\") and reload, or set name or ip in agent.toml to one that is there"
     )]
     UnknownNode {
-        /// What it calls itself.
+        /// The name or address that it claims.
         node: String,
         /// Its address.
         ip: std::net::IpAddr,
     },
-    /// Whoever sent it is not found where its node is.
+    /// The sender does not answer at its node's address.
     #[error(
-        "the report for {node} was refused, for it is not from the agent at {address}: {why}. The controller must be able to connect to the agent there: mind firewalls, and that each machine has a name and ip of its own in agent.toml"
+        "the report for {node} was refused: it is not from the agent at {address}: {why}. The controller must be able to connect to the agent there: check firewalls, and that each machine has its own name and ip in agent.toml"
     )]
     Unconfirmed {
         /// The worker.
         node: NodeName,
-        /// Where its agent should be.
+        /// The expected address of its agent.
         address: SocketAddr,
-        /// What happened there.
+        /// The outcome of the connection attempt.
         why: String,
     },
-    /// Another agent of this node was started later, and is alive.
+    /// Another agent of this node has started later and is alive.
     #[error(
-        "another agent reports for {node}, and was started later than this one: stop one of them, or give it another name and ip in its agent.toml"
+        "another agent reports for {node} and has started later than this one: stop one of them, or give it another name and ip in its agent.toml"
     )]
     Superseded {
         /// The worker.
         node: NodeName,
     },
-    /// The controller is about to end.
+    /// The controller is shutting down.
     #[error(transparent)]
     Refused(#[from] Refused),
 }
 
 impl AgentManager {
-    /// Knows no agent yet.
-    pub fn new(config: Arc<ConfigManager>, brain: Brain, client: AgentClient) -> Self {
+    /// Without any agent.
+    pub fn new(config: Arc<ConfigManager>, state: StateHandle, client: AgentClient) -> Self {
         Self {
             config,
-            brain,
+            state,
             client,
-            runners: Mutex::default(),
+            assignments: Mutex::default(),
             restarting: Mutex::default(),
         }
     }
 
-    /// Takes a report into the cluster's state.
+    /// Feeds a report into the cluster's state.
     ///
     /// # Errors
-    /// When it is from nobody we know, or not from the one agent of its node.
+    /// It is from an unknown node, or not from its node's current agent.
     pub async fn report(&self, report: NodeReport) -> Result<ReportAccepted, ReportError> {
         let config = self.config.current();
         let worker = config
@@ -112,38 +112,39 @@ impl AgentManager {
         let kept_from = report.apis.clone();
         let address = SocketAddr::new(worker.ip, report.agent_port);
         let address = self.confirm(&node, &agent, address).await?;
-        self.brain
-            .note(Event::NodeReported {
+        self.state
+            .observe(Event::NodeReported {
                 node: node.clone(),
                 report: Box::new(report),
             })
             .await?;
-        self.admitted(&node, &agent).await?;
-        let generation = self.runner(&node, |runner| {
-            runner.is_reached_at(agent, address);
-            runner.has_seen(seen);
-            runner.generation()
+        self.check_not_superseded(&node, &agent).await?;
+        let generation = self.with_assignment(&node, |assignment| {
+            assignment.confirmed_at(agent, address);
+            assignment.reported_generation(seen);
+            assignment.generation()
         });
         Ok(ReportAccepted {
             node,
             generation: generation.unwrap_or(seen),
             lease: config.planner.lease,
-            apis: apis::unless_known(&config, kept_from.as_deref(), |worker| {
+            apis: apis::if_changed(&config, kept_from.as_deref(), |worker| {
                 self.address(worker).map(|address| address.socket)
             }),
         })
     }
 
-    /// Asks at the node's address, once for each agent, whether it is there that this report comes from: whoever has
-    /// a copy of an agent's configuration must not speak for its node, and a node that cannot be told what to run
-    /// is not alive.
+    /// Connects to the node's address, once per agent, to confirm that this report comes from there: a copy of an agent's
+    /// configuration must not suffice to report for its node, and a node that cannot receive desired sets is not alive.
     async fn confirm(
         &self,
         node: &NodeName,
         agent: &str,
         address: SocketAddr,
     ) -> Result<AgentAddress, ReportError> {
-        if let Some(known) = self.runner(node, |runner| runner.reaches(agent, address)) {
+        if let Some(known) =
+            self.with_assignment(node, |assignment| assignment.reaches(agent, address))
+        {
             return Ok(known);
         }
         let unconfirmed = |why: String| ReportError::Unconfirmed {
@@ -151,7 +152,7 @@ impl AgentManager {
             address,
             why,
         };
-        let answer = self.client.find(address).await;
+        let answer = self.client.probe(address).await;
         let (address, identity) = answer.map_err(|error| unconfirmed(error.to_string()))?;
         if identity.agent_id == agent {
             return Ok(address);
@@ -159,55 +160,61 @@ impl AgentManager {
         Err(unconfirmed("another agent answers there".to_owned()))
     }
 
-    /// Whether the planner took the report for one of the node's present agent.
-    async fn admitted(&self, node: &NodeName, agent: &str) -> Result<(), ReportError> {
+    /// Checks that the planner attributed the report to the node's current agent.
+    async fn check_not_superseded(&self, node: &NodeName, agent: &str) -> Result<(), ReportError> {
         let (name, agent) = (node.clone(), agent.to_owned());
         let is_superseded = move |cluster: &Cluster| cluster.is_superseded(&name, &agent);
-        if self.brain.query(is_superseded).await? {
+        if self.state.query(is_superseded).await? {
             return Err(ReportError::Superseded { node: node.clone() });
         }
         Ok(())
     }
 
-    /// Sends a desired set to its node, as soon as it is known where that is. Does not wait.
+    /// Sends a desired set to its node, as soon as the node's address is known. Does not block.
     pub fn assign(&self, set: DesiredSet) {
         let node = set.node.clone();
-        self.runner(&node, |runner| runner.assign(set));
+        self.with_assignment(&node, |assignment| assignment.assign(set));
     }
 
-    /// Where a node's agent listens, if it has reported since the controller started.
+    /// Address of a node's agent, if it has reported since the controller started.
     pub fn address(&self, node: &NodeName) -> Option<AgentAddress> {
         self.lock().get(node)?.address()
     }
 
-    /// Where agents listen, if there are no more of them than `most`.
+    /// Addresses of all agents; empty if there are more than `most`.
     pub fn addresses(&self, most: usize) -> Vec<AgentAddress> {
-        let addresses: Vec<_> = self.lock().values().filter_map(Runner::address).collect();
+        let addresses: Vec<_> = self
+            .lock()
+            .values()
+            .filter_map(AssignmentTask::address)
+            .collect();
         if addresses.len() > most {
             return Vec::new();
         }
         addresses
     }
 
-    /// The newest generation a node was assigned since the controller started.
+    /// The newest generation assigned to a node since the controller started.
     pub fn assigned(&self, node: &NodeName) -> Option<Generation> {
         self.lock().get(node)?.generation()
     }
 
-    /// Requests to agents.
+    /// The client for requests to agents.
     pub fn client(&self) -> &AgentClient {
         &self.client
     }
 
-    fn runner<T>(&self, node: &NodeName, act: impl FnOnce(&mut Runner) -> T) -> T {
-        let mut runners = self.lock();
-        let runner = runners
+    fn with_assignment<T>(&self, node: &NodeName, act: impl FnOnce(&mut AssignmentTask) -> T) -> T {
+        let mut assignments = self.lock();
+        let assignment = assignments
             .entry(node.clone())
-            .or_insert_with(|| Runner::start(node.clone(), self.client.clone()));
-        act(runner)
+            .or_insert_with(|| AssignmentTask::start(node.clone(), self.client.clone()));
+        act(assignment)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Runner>> {
-        self.runners.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, AssignmentTask>> {
+        self.assignments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Running a worker's `restart` command: one at a time per worker, bounded in time and output.
+//! Runs a worker's `restart` command: one at a time per worker, bounded in time and output.
 
 use std::{collections::VecDeque, process::Stdio, sync::Arc, time::Duration};
 
@@ -14,12 +14,12 @@ use tucano_planner::Event;
 use super::AgentManager;
 use crate::config_mgr::{Config, topology::WorkerNode};
 
-/// How long output may still come after the command has ended: what it left running may hold the pipe open forever.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+/// How long output is read after the command has exited: its background children may keep the pipe open forever.
+const OUTPUT_GRACE: Duration = Duration::from_millis(300);
 
 impl AgentManager {
-    /// Runs the command that the topology has for this worker, and tells the planner how it ended. Does not wait. A command
-    /// that is still running is not started a second time.
+    /// Runs the topology's command for this worker and reports the result to the planner. Does not block. A command that
+    /// is still running is not started again.
     pub fn restart(self: &Arc<Self>, node: NodeName, attempt: u32) {
         let is_first = self
             .restarting
@@ -47,8 +47,8 @@ impl AgentManager {
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .remove(&node);
             let event = Event::RestartFinished { node, result };
-            if let Err(error) = manager.brain.note(event).await {
-                tracing::info!(%error, "how a restart ended could not be told");
+            if let Err(error) = manager.state.observe(event).await {
+                tracing::info!(%error, "the result of a restart command was dropped");
             }
         });
     }
@@ -82,17 +82,17 @@ async fn run(worker: &WorkerNode, config: &Config) -> Result<(), String> {
         let after = config.restart_timeout;
         return Err(format!(
             "killed: it did not end within {after}{}",
-            tail.said()
+            tail.suffix()
         ));
     };
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{status}{}", tail.said())),
+        Ok(status) => Err(format!("{status}{}", tail.suffix())),
         Err(error) => Err(format!("cannot wait for it: {error}")),
     }
 }
 
-/// Waits for the command's end while reading what it says.
+/// Waits for the command's exit while reading its output.
 async fn end(child: &mut Child, tail: &mut Tail) -> std::io::Result<std::process::ExitStatus> {
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let (mut status, mut until) = (None, None);
@@ -103,7 +103,7 @@ async fn end(child: &mut Child, tail: &mut Tail) -> std::io::Result<std::process
             read = read_some(&mut stderr, &mut from_err) => tail.push(&from_err[..read]),
             ended = child.wait(), if status.is_none() => {
                 status = Some(ended?);
-                until = Some(Instant::now() + LAST_WORDS);
+                until = Some(Instant::now() + OUTPUT_GRACE);
             }
             () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => break,
         }
@@ -114,7 +114,7 @@ async fn end(child: &mut Child, tail: &mut Tail) -> std::io::Result<std::process
     status.map_or_else(|| Err(std::io::Error::other("it did not end")), Ok)
 }
 
-/// Reads once; at the end the pipe is dropped, and nothing is ever read again.
+/// Reads once; at end of file the pipe is dropped, and later calls are pending.
 async fn read_some<R: AsyncRead + Unpin>(pipe: &mut Option<R>, buffer: &mut [u8]) -> usize {
     let Some(open) = pipe else {
         return std::future::pending().await;
@@ -133,11 +133,11 @@ fn kill_group(group: Option<u32>) {
     if let Some(group) = group
         && let Err(error) = kill_process_group(group, Signal::KILL)
     {
-        tracing::warn!(%error, "cannot kill a restart command that takes too long");
+        tracing::warn!(%error, "cannot kill a restart command that timed out");
     }
 }
 
-/// The end of what a command said.
+/// The last bytes of a command's output.
 struct Tail {
     bytes: VecDeque<u8>,
     most: usize,
@@ -157,8 +157,8 @@ impl Tail {
         self.bytes.drain(..excess);
     }
 
-    /// `: <text>` on one line, or nothing.
-    fn said(&self) -> String {
+    /// `: <text>` on one line; empty without output.
+    fn suffix(&self) -> String {
         let bytes: Vec<u8> = self.bytes.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -184,13 +184,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_knows_its_node() {
+    async fn a_command_gets_its_node_in_the_environment() {
         let check = "test $TUCANO_NODE = w1 && test $TUCANO_NODE_IP = 127.0.0.11";
         assert_eq!(outcome(check, "").await, Ok(()));
     }
 
     #[tokio::test]
-    async fn a_failing_command_is_quoted_with_its_last_words() {
+    async fn a_failing_command_is_reported_with_the_end_of_its_output() {
         let error = outcome("seq 100000; echo no route >&2; exit 3", "")
             .await
             .unwrap_err();
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_command_leaves_running_does_not_hold_it_up() {
+    async fn background_children_do_not_delay_the_result() {
         assert_eq!(
             outcome("sleep 5 & exit 0", "restart_timeout = \"4s\"").await,
             Ok(())
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_is_not_there_is_named() {
+    async fn a_missing_program_is_named() {
         let config = minimal("");
         let worker = WorkerNode {
             restart: Some(RestartCommand::List(vec!["/no/such/program".into()])),

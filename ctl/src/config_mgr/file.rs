@@ -1,4 +1,4 @@
-//! `ctl.toml` as it is written: every key, its default and the values that make sense for it by itself.
+//! The syntax of `ctl.toml`: every key, its default and its range.
 
 use std::path::PathBuf;
 
@@ -71,7 +71,7 @@ impl Default for File {
     }
 }
 
-/// `[api]`: where the sysadmin and the agents reach the controller.
+/// `[api]`: the listeners for the sysadmin and the agents.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Api {
@@ -91,7 +91,7 @@ impl Default for Api {
     }
 }
 
-/// `[balancer]`: where users reach the services.
+/// `[balancer]`: the listeners for users of the services.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Balancer {
@@ -129,7 +129,7 @@ pub(super) struct Node {
     pub(super) restart: Option<RestartCommand>,
 }
 
-/// What a node of the topology is for.
+/// The kind of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum NodeKind {
@@ -160,7 +160,7 @@ impl RestartCommand {
     }
 }
 
-/// A list, where one element may stand for itself.
+/// A list; a single element may be written without brackets.
 #[derive(Debug, Deserialize)]
 #[serde(
     untagged,

@@ -1,4 +1,4 @@
-//! `[limits]`: every bound on what the controller takes in, with its default.
+//! `[limits]`: every bound on the controller's input, with its default.
 
 use serde::{Deserialize, Serialize};
 use tucano_api::{
@@ -9,11 +9,11 @@ use utoipa::ToSchema;
 
 use super::file::{check_range, check_span};
 
-/// Every bound on what the controller takes in.
+/// Every bound on the controller's input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Largest image archive, as it is sent.
+    /// Largest image archive, as uploaded.
     pub image_bytes: Bytes,
     /// Largest manifest, index or configuration of an image.
     pub image_document_bytes: Bytes,
@@ -25,15 +25,15 @@ pub struct Limits {
     pub image_layers: u64,
     /// Most uploads to the registry at once.
     pub registry_uploads: u64,
-    /// Longest time that an upload to the registry may rest.
+    /// Longest inactivity of an upload to the registry.
     pub registry_upload_idle: Span,
     /// Most repositories of the registry.
     pub registry_repositories: u64,
     /// Most tags of a repository, and most manifests.
     pub registry_tags: u64,
-    /// How long the registry keeps what no tag leads to.
+    /// How long the registry keeps untagged content.
     pub registry_untagged_kept: Span,
-    /// Longest time that pulling an image from another registry may take.
+    /// Longest duration of a pull from another registry.
     pub pull: Span,
     /// Largest static configuration of a service.
     pub config_bytes: Bytes,
@@ -41,33 +41,33 @@ pub struct Limits {
     pub services: u64,
     /// Most uploads at once.
     pub uploads: u64,
-    /// Where there are no more agents than this, they fetch and unpack an image's layers while it is still uploaded for a deploy.
+    /// Up to this number of agents prefetch an image's layers while it is uploaded for a deploy.
     pub prefetching_agents: u64,
-    /// Longest silence in a request's body.
+    /// Longest inactivity in a request's body.
     pub body_idle: Span,
-    /// Longest time that `wait=true` may be asked for.
+    /// Largest `timeout` of `wait=true`.
     pub wait: Span,
     /// Largest report of an agent.
     pub report_bytes: Bytes,
     /// Most connections to the API at once.
     pub connections: u64,
-    /// Longest time for a request's head to arrive, and for a connection to stay idle. Needs a restart.
+    /// Longest time to receive a request's head, and longest idle time of a connection. Needs a restart.
     pub header_timeout: Span,
-    /// Longest time for an agent to take a desired set, or to begin its answer.
+    /// Longest time for an agent's response head.
     pub agent_timeout: Span,
-    /// What is kept of a restart command's output.
+    /// Bytes that are kept of a restart command's output.
     pub restart_output_bytes: Bytes,
-    /// Longest time for a webhook to answer.
+    /// Longest time for a webhook's response.
     pub webhook_timeout: Span,
-    /// Most tries to deliver an alert.
+    /// Most attempts to deliver an alert.
     pub webhook_attempts: u64,
-    /// Most alerts waiting for one webhook; the oldest are dropped.
+    /// Most alerts queued for one webhook; beyond, the oldest are dropped.
     pub webhook_queue: u64,
-    /// Most lines of logs that can be asked for at once.
+    /// Most lines of logs per request.
     pub log_lines: u64,
-    /// Longest line of logs that is kept in one piece.
+    /// Longest line of logs; longer ones are split.
     pub log_line_bytes: Bytes,
-    /// Most commands that are run in processes' containers at once. Needs a restart.
+    /// Most concurrent commands in containers. Needs a restart.
     pub sessions: u64,
     /// Largest database. Needs a restart.
     pub database_bytes: Bytes,
@@ -110,10 +110,10 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The bounds that concern the image store.
+    /// The bounds of the image store.
     pub fn of_images(&self) -> tucano_oci_image::Limits {
         tucano_oci_image::Limits {
-            // The deployer counts `image_bytes` itself as they arrive, so that a reload can change it.
+            // The deployer enforces `image_bytes` during the upload, so that a reload can change it.
             archive_bytes: u64::MAX,
             document_bytes: self.image_document_bytes.0,
             layer_bytes: self.image_layer_bytes.0,
@@ -140,7 +140,7 @@ impl Limits {
         }
     }
 
-    /// The bounds of an image that is pulled from another registry.
+    /// The bounds of pulls from other registries.
     pub fn of_pulls(&self) -> tucano_oci_distribution::client::Bounds {
         tucano_oci_distribution::client::Bounds {
             image_bytes: self.image_bytes.0,
@@ -149,7 +149,7 @@ impl Limits {
         }
     }
 
-    /// Those of them that have no other key; the others that are changed count after a restart.
+    /// The bounds that only concern the registry and need a restart.
     pub(super) fn of_registry_key(&self) -> (u64, Span, u64, u64, Span) {
         (
             self.registry_uploads,
@@ -160,7 +160,7 @@ impl Limits {
         )
     }
 
-    /// The bounds that the image store is opened with; `image_bytes` counts while an upload passes.
+    /// The bounds that the image store is opened with.
     pub(super) fn of_images_key(&self) -> [u64; 4] {
         [
             self.image_document_bytes.0,

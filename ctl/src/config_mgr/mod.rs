@@ -1,11 +1,11 @@
-//! The static configuration: read from `ctl.toml`, checked as a whole, in force until a better one replaces it.
+//! The static configuration: read from `ctl.toml`, validated as a whole, in force until a valid one replaces it.
 //!
-//! - `file`: the keys, their defaults, and the range of each by itself.
-//! - [`limits`]: every bound on what is taken in.
+//! - `file`: the keys, their defaults and ranges.
+//! - [`limits`]: every bound on input.
 //! - [`topology`]: the nodes.
 //! - [`registries`]: where images may be pulled from.
-//! - [`token`] holds secrets.
-//! - [`reload`]: replacing the configuration while everything runs.
+//! - [`token`]: secrets.
+//! - [`reload`]: replaces the configuration at run time.
 
 mod file;
 pub mod limits;
@@ -36,30 +36,30 @@ pub use self::{
     token::Token, topology::Topology,
 };
 
-/// The static configuration, valid as a whole.
+/// The validated static configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where everything durable is.
+    /// Directory of all durable state.
     pub data_dir: PathBuf,
-    /// What the planner goes by.
+    /// The planner's settings.
     pub planner: tucano_planner::Settings,
-    /// Longest run of a restart command.
+    /// Longest duration of a restart command.
     pub restart_timeout: Span,
-    /// What the sysadmin presents.
+    /// The sysadmin's token.
     pub token: Option<Token>,
-    /// What agents present and are presented.
+    /// The token shared with the agents.
     pub agent_token: Option<Token>,
     /// Where the API listens.
     pub listen: Vec<Listen>,
-    /// Whether other machines speak TLS to the API, and agents to the controller; nothing where that is not said.
+    /// Whether API and agents use TLS between machines; `None` if not set.
     pub tls: Option<Mode>,
-    /// Names and addresses that the API is reached by, beside those that are known.
+    /// More names and addresses of the API, for its certificate.
     pub names: Vec<Name>,
-    /// The balancer.
+    /// How the balancer is run.
     pub balancer: Balancer,
-    /// Where alerts are sent.
+    /// Destinations of alerts.
     pub webhooks: Vec<Url>,
-    /// Every bound on what is taken in.
+    /// Every bound on input.
     pub limits: Limits,
     /// Registries that images may be pulled from.
     pub registries: Vec<Registry>,
@@ -79,21 +79,21 @@ pub enum Listen {
 /// How the balancer is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Balancer {
-    /// Where it listens.
+    /// Its listen addresses.
     pub listen: Vec<SocketAddr>,
     /// Whether the controller starts and supervises it.
     pub spawn: bool,
-    /// Its program, when it is not beside the controller's.
+    /// Its program, if it is not beside the controller's.
     pub program: Option<PathBuf>,
-    /// More arguments for it, such as its own limits.
+    /// Additional arguments, such as its limits.
     pub arguments: Vec<String>,
 }
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and validates a file.
     ///
     /// # Errors
-    /// The first thing that is wrong, with file, line and what to write instead.
+    /// The first problem, with file, line and advice.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
         let name = path.display().to_string();
         let text = read_bounded(path).map_err(|error| SettingsError {
@@ -106,7 +106,7 @@ impl Config {
         Self::parse(&name, directory, &text)
     }
 
-    /// Checks a text; relative paths in it start at `directory`.
+    /// Validates a text; relative paths in it are relative to `directory`.
     ///
     /// # Errors
     /// As [`Config::read`].
@@ -116,16 +116,19 @@ impl Config {
             directory,
             text,
         };
-        // A TOML document never begins with a brace, and JSON carries no positions for the checks below.
+        // A TOML document never starts with a brace, and JSON has no positions for the checks below.
         if text.trim_start().starts_with('{') {
             return Err(reader.error(None, "write TOML, not JSON".to_owned()));
         }
         reader.check(parse::<file::File>(name, text)?)
     }
 
-    /// Whether the API may listen on this local address: elsewhere than on loopback nobody gets in without a token.
+    /// Whether the API may listen on this local address: other addresses than loopback need a token.
+    ///
+    /// # Errors
+    /// Which token is missing.
     pub fn may_listen_on(&self, local: SocketAddr) -> Result<(), String> {
-        // With an agent_token alone, such a listener serves the agents, and refuses everything of the sysadmin's.
+        // With only an agent_token, such a listener serves the agents and refuses the sysadmin's routes.
         let has_token = self.token.is_some() || self.agent_token.is_some();
         if has_token || local.ip().to_canonical().is_loopback() {
             return Ok(());
@@ -139,14 +142,14 @@ impl Config {
 fn read_bounded(path: &Path) -> io::Result<String> {
     use io::Read;
     let mut text = String::new();
-    // One byte more than is allowed, so that the parser sees that it is too much.
+    // One byte over the limit, so that the parser detects the excess.
     fs::File::open(path)?
         .take(MAX_SETTINGS_BYTES as u64 + 1)
         .read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// A text being checked.
+/// A text being validated.
 struct Reader<'a> {
     name: &'a str,
     directory: &'a Path,
@@ -197,7 +200,7 @@ impl Reader<'_> {
         Ok(config)
     }
 
-    /// Whoever can reach the API or an agent from elsewhere must present a token.
+    /// The API and agents that are reachable from other machines need a token.
     fn check_tokens(
         &self,
         config: &Config,
@@ -278,7 +281,7 @@ impl Reader<'_> {
         let parse = |name: &Spanned<String>| {
             Name::parse(name.get_ref()).ok_or_else(|| {
                 let message = format!(
-                    "api.names: {:?} is no host name and no address: write for example \"ctl.example.org\"",
+                    "api.names: {:?} is neither a host name nor an address: write for example \"ctl.example.org\"",
                     name.get_ref()
                 );
                 self.error(Some(name.span()), message)
@@ -336,7 +339,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Line and column, from 1, of a byte offset.
+    /// Line and column, 1-based, of a byte offset.
     fn position(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..self.text.floor_char_boundary(offset)];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);

@@ -1,4 +1,4 @@
-//! `[[registry]]`: other people's registries that images may be pulled from.
+//! `[[registry]]`: external registries that images may be pulled from.
 
 use std::{fs, path::PathBuf};
 
@@ -18,23 +18,23 @@ const SECRET_BYTES: u64 = 64 << 10;
 /// A registry that images may be pulled from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registry {
-    /// Host and port, as references have it.
+    /// Host and port, as in image references.
     pub host: String,
-    /// Where it is, if not there: of a mirror, or of a registry that goes by another name.
+    /// Address to connect to, such as a mirror's; the host by default.
     pub address: String,
-    /// Who we are to it.
+    /// The credentials for it.
     pub credentials: Credentials,
-    /// More certificate authorities than the system's, in PEM.
+    /// Certificate authorities in addition to the system's, in PEM.
     pub authorities: Option<Vec<u8>>,
-    /// Whether it is spoken to without TLS.
+    /// Whether it is accessed without TLS.
     pub plain_http: bool,
 }
 
 impl Registry {
-    /// How to speak to it.
+    /// A client for it.
     ///
     /// # Errors
-    /// What is wrong with its address or certificates.
+    /// Its address or certificates are invalid.
     pub fn connect(
         &self,
         limits: &Limits,
@@ -51,30 +51,30 @@ impl Registry {
     }
 }
 
-/// One `[[registry]]` entry, as it is written.
+/// One `[[registry]]` entry.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Entry {
     host: Spanned<String>,
     address: Option<String>,
     user: Option<String>,
-    password: Option<Hidden>,
+    password: Option<RedactedString>,
     password_file: Option<PathBuf>,
-    token: Option<Hidden>,
+    token: Option<RedactedString>,
     token_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
     #[serde(default)]
     plain_http: bool,
 }
 
-/// A text that does not show itself.
+/// A secret that `Debug` does not show.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Hidden(String);
+struct RedactedString(String);
 
-impl std::fmt::Debug for Hidden {
+impl std::fmt::Debug for RedactedString {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hidden")
+        f.write_str("(redacted)")
     }
 }
 
@@ -98,47 +98,48 @@ impl Reader<'_> {
 
     fn registry(&self, entry: Entry) -> Result<Registry, String> {
         let host = entry.host.get_ref().clone();
-        let of_host = |message: String| format!("registry {host:?}: {message}");
+        let for_host = |message: String| format!("registry {host:?}: {message}");
         let address = entry.address.clone().unwrap_or_else(|| host.clone());
         for place in [&host, &address] {
             check_host(place)?;
         }
-        let credentials = self.credentials(&entry).map_err(of_host)?;
+        let credentials = self.credentials(&entry).map_err(for_host)?;
         let read = |path: &PathBuf| self.read_file("ca_file", path, AUTHORITIES_BYTES);
         let authorities = entry.ca_file.as_ref().map(read).transpose();
         let registry = Registry {
             credentials,
-            authorities: authorities.map_err(of_host)?,
+            authorities: authorities.map_err(for_host)?,
             plain_http: entry.plain_http,
             host: host.clone(),
             address,
         };
         if registry.plain_http && registry.authorities.is_some() {
-            let message = "ca_file is of no use with plain_http: keep one of them";
-            return Err(of_host(message.to_owned()));
+            let message = "ca_file has no effect with plain_http: keep one of them";
+            return Err(for_host(message.to_owned()));
         }
         Ok(registry)
     }
 
     fn credentials(&self, entry: &Entry) -> Result<Credentials, String> {
-        let secret = |key, inline: &Option<Hidden>, file: &Option<PathBuf>| match (inline, file) {
-            (Some(_), Some(_)) => Err(format!("{key} and {key}_file are both given: keep one")),
-            (Some(Hidden(text)), None) => Ok(Some(Secret::new(text.as_str()))),
-            (None, Some(path)) => {
-                let bytes = self.read_file(&format!("{key}_file"), path, SECRET_BYTES)?;
-                let text = String::from_utf8(bytes)
-                    .map_err(|_| format!("{key}_file: {} is not text", path.display()))?;
-                Ok(Some(Secret::new(text.trim())))
-            }
-            (None, None) => Ok(None),
-        };
+        let secret =
+            |key, inline: &Option<RedactedString>, file: &Option<PathBuf>| match (inline, file) {
+                (Some(_), Some(_)) => Err(format!("{key} and {key}_file are both given: keep one")),
+                (Some(RedactedString(text)), None) => Ok(Some(Secret::new(text.as_str()))),
+                (None, Some(path)) => {
+                    let bytes = self.read_file(&format!("{key}_file"), path, SECRET_BYTES)?;
+                    let text = String::from_utf8(bytes)
+                        .map_err(|_| format!("{key}_file: {} is not text", path.display()))?;
+                    Ok(Some(Secret::new(text.trim())))
+                }
+                (None, None) => Ok(None),
+            };
         let password = secret("password", &entry.password, &entry.password_file)?;
         let token = secret("token", &entry.token, &entry.token_file)?;
         match (&entry.user, password, token) {
             (None, None, None) => Ok(Credentials::Anonymous),
             (None, None, Some(token)) => Ok(Credentials::Token(token)),
             (Some(user), Some(_), None) if user.contains(':') => {
-                Err("a user's name has no colon".to_owned())
+                Err("a user name must not contain a colon".to_owned())
             }
             (Some(user), Some(password), None) => Ok(Credentials::User {
                 name: user.clone(),
@@ -162,7 +163,7 @@ impl Reader<'_> {
     }
 }
 
-/// `host` or `host:port`, as the first part of a reference.
+/// `host` or `host:port`, as the first component of a reference.
 fn check_host(host: &str) -> Result<(), String> {
     let (name, port) = host.rsplit_once(':').unwrap_or((host, "443"));
     let plain =
@@ -172,7 +173,7 @@ fn check_host(host: &str) -> Result<(), String> {
     match is_host && is_port {
         true => Ok(()),
         false => Err(format!(
-            "registry: {host:?} is no host: write it as references do, such as \"registry.example:5000\", in lower case and without https://"
+            "registry: {host:?} is not a host: write it as in image references, such as \"registry.example:5000\", in lower case and without https://"
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! Replacing the configuration while everything runs: on SIGHUP and through the API.
+//! Replaces the configuration at run time: on SIGHUP and through the API.
 
 use std::{
     net::SocketAddr,
@@ -12,54 +12,54 @@ use tucano_api::settings::SettingsError;
 use tucano_planner::Event;
 
 use super::Config;
-use crate::brain::{Brain, Refused};
+use crate::state_loop::{Refused, StateHandle};
 
-/// Holds the configuration that is in force.
+/// Holds the configuration in force.
 #[derive(Debug)]
 pub struct ConfigManager {
     path: PathBuf,
     current: ArcSwap<Config>,
     listeners: OnceLock<Vec<SocketAddr>>,
-    one_at_a_time: Mutex<()>,
+    reloading: Mutex<()>,
 }
 
-/// Why a new configuration was not taken; the old one stays in force.
+/// Why a new configuration was refused; the old one stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// The file is wrong.
+    /// The file is invalid.
     #[error(transparent)]
     Invalid(#[from] SettingsError),
-    /// The file changes what only a restart can change.
+    /// The file changes a key that needs a restart.
     #[error(
         "{path}: {key} cannot change while the controller runs: restart it, or put the old value back"
     )]
     NeedsRestart {
         /// The file.
         path: String,
-        /// What was changed.
+        /// The changed key.
         key: &'static str,
     },
-    /// The file takes a token away that a listener needs.
+    /// The file removes a token that a listener needs.
     #[error("{path}: {message}")]
     Unprotected {
         /// The file.
         path: String,
-        /// Which listener, and what to do.
+        /// The listener, and advice.
         message: String,
     },
-    /// What follows from it could not be stored.
-    #[error("the new configuration was not taken: {0}")]
+    /// Its consequences could not be stored.
+    #[error("the new configuration was refused: {0}")]
     Refused(#[from] Refused),
 }
 
 impl ConfigManager {
-    /// Begins with `config`, which was read from `path`.
+    /// Starts with `config`, which was read from `path`.
     pub fn new(path: &Path, config: Config) -> Self {
         Self {
             path: path.to_owned(),
             current: ArcSwap::from_pointee(config),
             listeners: OnceLock::new(),
-            one_at_a_time: Mutex::new(()),
+            reloading: Mutex::new(()),
         }
     }
 
@@ -68,20 +68,20 @@ impl ConfigManager {
         self.current.load_full()
     }
 
-    /// Remembers the local addresses that the API is served on: they decide whether a token may be dropped.
+    /// Sets the local addresses of the API's listeners: they decide whether a token may be removed.
     pub fn listening_on(&self, listeners: Vec<SocketAddr>) {
         self.listeners.get_or_init(|| listeners);
     }
 
-    /// Reads the file again and puts it in force, whole or not at all.
+    /// Reads the file and puts it in force, entirely or not at all.
     ///
     /// # Errors
-    /// Why the old configuration stays in force.
-    pub async fn reload(&self, brain: &Brain) -> Result<Arc<Config>, ReloadError> {
-        let _turn = self.one_at_a_time.lock().await;
+    /// Why the configuration was refused; the old one stays in force.
+    pub async fn reload(&self, state: &StateHandle) -> Result<Arc<Config>, ReloadError> {
+        let _exclusive = self.reloading.lock().await;
         let new = Config::read(&self.path)?;
         let path = self.path.display().to_string();
-        if let Some(key) = fixed_at_start(&self.current(), &new) {
+        if let Some(key) = restart_required_by(&self.current(), &new) {
             return Err(ReloadError::NeedsRestart { path, key });
         }
         for listener in self.listeners.get().into_iter().flatten() {
@@ -89,7 +89,7 @@ impl ConfigManager {
                 return Err(ReloadError::Unprotected { path, message });
             }
         }
-        brain
+        state
             .apply(Event::Configured {
                 workers: new.topology.for_planner(),
                 settings: new.planner.clone(),
@@ -102,8 +102,8 @@ impl ConfigManager {
     }
 }
 
-/// The first key whose change needs a restart.
-fn fixed_at_start(old: &Config, new: &Config) -> Option<&'static str> {
+/// The first changed key that needs a restart.
+fn restart_required_by(old: &Config, new: &Config) -> Option<&'static str> {
     [
         ("data_dir", old.data_dir == new.data_dir),
         ("api.listen", old.listen == new.listen),

@@ -1,4 +1,4 @@
-//! Every rule with the exact message that breaking it gives.
+//! Every rule, with the exact message of its violation.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ fn node(kind: &str, ip: &str, more: &str) -> String {
 }
 
 #[test]
-fn a_topology_is_enough_and_defaults_are_as_documented() {
+fn a_topology_suffices_and_defaults_are_as_documented() {
     let config = minimal("");
     assert_eq!(
         config.listen,
@@ -38,7 +38,7 @@ fn a_topology_is_enough_and_defaults_are_as_documented() {
 }
 
 #[test]
-fn every_key_reads() {
+fn every_key_is_read() {
     let config = read(
         "data_dir = \"state\"\ndomain = \"apps.example\"\nlease = \"2s\"\ndrain = \"1s\"\nrebalance_after = \"3s\"\n\
          restart_attempts = 4\nrestart_backoff = \"1s\"\nrestart_grace = \"5s\"\nrestart_timeout = \"7s\"\n\
@@ -98,14 +98,14 @@ fn a_wrong_topology_is_explained() {
         ),
         (
             format!("{CTL}{WORKER}{}", node("worker", "::ffff:127.0.0.11", "")),
-            "ctl.toml:10:6: ip 127.0.0.11 is already the one on line 6: every node of the topology has its own",
+            "ctl.toml:10:6: ip 127.0.0.11 is already used on line 6: every node of the topology needs its own",
         ),
         (
             format!(
                 "{CTL}{WORKER}{}",
                 node("worker", "127.0.0.12", "name = \"w1\"")
             ),
-            "ctl.toml:11:8: name \"w1\" is already the one on line 7: every node of the topology has its own",
+            "ctl.toml:11:8: name \"w1\" is already used on line 7: every node of the topology needs its own",
         ),
         (
             format!("{CTL}{}", node("worker", "127.0.0.12", "nmae = \"w1\"")),
@@ -250,7 +250,7 @@ fn every_limit_has_a_range() {
 }
 
 #[test]
-fn registries_are_read_with_their_secrets_and_hide_them() {
+fn registries_are_read_and_their_secrets_redacted() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("secret"), " from-a-file\n").unwrap();
     std::fs::write(directory.path().join("ca.pem"), "certificates").unwrap();
@@ -290,12 +290,15 @@ fn registries_are_read_with_their_secrets_and_hide_them() {
 #[test]
 fn a_wrong_registry_is_explained() {
     for (keys, part) in [
-        ("host = \"https://a\"", "is no host"),
-        ("host = \"A.example\"", "is no host"),
-        ("host = \"a:0\"", "is no host"),
-        ("host = \"a\"\naddress = \"a/b\"", "is no host"),
+        ("host = \"https://a\"", "is not a host"),
+        ("host = \"A.example\"", "is not a host"),
+        ("host = \"a:0\"", "is not a host"),
+        ("host = \"a\"\naddress = \"a/b\"", "is not a host"),
         ("host = \"a\"\nuser = \"me\"", "user and password"),
-        ("host = \"a\"\nuser = \"m:e\"\npassword = \"x\"", "no colon"),
+        (
+            "host = \"a\"\nuser = \"m:e\"\npassword = \"x\"",
+            "not contain a colon",
+        ),
         (
             "host = \"a\"\ntoken = \"s3cret\"\npassword = \"s3cret\"",
             "user and password",
@@ -318,7 +321,7 @@ fn a_wrong_registry_is_explained() {
 }
 
 #[test]
-fn a_worker_is_found_by_name_or_else_by_address() {
+fn a_worker_is_found_by_name_else_by_address() {
     let topology = minimal("").topology;
     let ip = |text: &str| text.parse().unwrap();
     let name = "w1".parse().unwrap();

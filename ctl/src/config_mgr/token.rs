@@ -1,12 +1,12 @@
-//! Bearer tokens: read, compared in constant time, never shown.
+//! Bearer tokens: compared in constant time, never shown.
 
 use std::{fmt, fs, io, path::Path};
 
 use subtle::ConstantTimeEq;
 
-/// Fewest bytes of a token; shorter ones could be guessed.
+/// Shortest token, in bytes; shorter ones could be guessed.
 pub const MIN_TOKEN_BYTES: usize = 16;
-/// Most bytes of a token, so that it fits into a request's head.
+/// Longest token, in bytes, so that it fits into a request's head.
 const MAX_TOKEN_BYTES: usize = 1024;
 
 /// A secret that a request must present.
@@ -14,8 +14,10 @@ const MAX_TOKEN_BYTES: usize = 1024;
 pub struct Token(String);
 
 impl Token {
-    /// A token as written by the sysadmin; white space around it does not count. The error says what is wrong with it
-    /// without showing it.
+    /// Validates a token; surrounding white space is trimmed. The error does not show it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
     pub fn new(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if text.len() < MIN_TOKEN_BYTES {
@@ -31,7 +33,10 @@ impl Token {
         Ok(Self(text.to_owned()))
     }
 
-    /// The token in a file.
+    /// Reads a token from a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the token is invalid.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = fs::read_to_string(path).map_err(|error| {
             let advice = match error.kind() {
@@ -43,12 +48,12 @@ impl Token {
         Self::new(&text).map_err(|problem| format!("{}: {problem}", path.display()))
     }
 
-    /// Whether a request that presents `candidate` may pass; takes as long whatever differs.
+    /// Compares in constant time.
     pub fn matches(&self, candidate: &str) -> bool {
         self.0.as_bytes().ct_eq(candidate.as_bytes()).into()
     }
 
-    /// The secret itself, to be presented to an agent.
+    /// The secret, for requests to agents.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
@@ -65,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_trimmed_and_must_be_long_and_sendable() {
+    fn a_token_is_trimmed_and_checked() {
         let token = Token::new("  0123456789abcdef\n").unwrap();
         assert!(token.matches("0123456789abcdef"));
         assert!(!token.matches("0123456789abcdeF"));
@@ -83,14 +88,14 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_show_itself() {
+    fn a_token_is_never_shown() {
         let token = Token::new("0123456789abcdef").unwrap();
         assert!(!format!("{token:?}").contains("0123"));
         assert!(!Token::new("secret").unwrap_err().contains("secret"));
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_named() {
+    fn a_missing_file_is_named() {
         let error = Token::read(Path::new("/no/such/token")).unwrap_err();
         assert!(
             error.contains("/no/such/token") && error.contains("create it"),

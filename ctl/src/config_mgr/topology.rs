@@ -1,4 +1,4 @@
-//! The nodes: exactly one controller, and workers whose names and addresses are their own.
+//! The nodes: exactly one controller, and workers with unique names and addresses.
 
 use std::{collections::BTreeMap, net::IpAddr, ops::Range};
 
@@ -31,12 +31,12 @@ pub struct WorkerNode {
     pub name: NodeName,
     /// Its address.
     pub ip: IpAddr,
-    /// How it is restarted.
+    /// The command that restarts it.
     pub restart: Option<RestartCommand>,
 }
 
 impl Topology {
-    /// The worker that calls itself `name`, or that has the address `ip` where it does not say.
+    /// The worker named `name`, or with the address `ip` if no name is given.
     pub fn worker(&self, name: Option<&NodeName>, ip: IpAddr) -> Option<&WorkerNode> {
         self.workers.iter().find(|worker| match name {
             Some(name) => worker.name == *name,
@@ -44,7 +44,7 @@ impl Topology {
         })
     }
 
-    /// The workers as the planner knows them.
+    /// The workers in the planner's terms.
     pub fn for_planner(&self) -> Vec<tucano_planner::Worker> {
         self.workers
             .iter()
@@ -57,17 +57,17 @@ impl Topology {
     }
 }
 
-/// Something wrong with the topology, and where in the file.
-pub(super) struct Misplaced {
+/// A problem in the topology, with its position.
+pub(super) struct TopologyError {
     pub(super) span: Option<Range<usize>>,
     pub(super) message: String,
 }
 
-/// Checks the entries together. `line_of` tells the line of a byte offset, for messages that name a second place.
+/// Validates the entries together. `line_of` is the line of a byte offset, for messages that refer to a second position.
 pub(super) fn check(
     nodes: &[Node],
     line_of: impl Fn(usize) -> usize,
-) -> Result<Topology, Misplaced> {
+) -> Result<Topology, TopologyError> {
     let ctl = only_ctl(nodes, &line_of)?;
     let mut ips = BTreeMap::new();
     let mut names = BTreeMap::new();
@@ -77,7 +77,7 @@ pub(super) fn check(
         if let Some(first) = ips.insert(ip, node.ip.span().start) {
             let line = line_of(first);
             let message = format!(
-                "ip {ip} is already the one on line {line}: every node of the topology has its own"
+                "ip {ip} is already used on line {line}: every node of the topology needs its own"
             );
             return Err(at(node.ip.span(), message));
         }
@@ -88,7 +88,7 @@ pub(super) fn check(
         if let Some(first) = names.insert(name.clone(), name_at.start) {
             let line = line_of(first);
             let message = format!(
-                "name {:?} is already the one on line {line}: every node of the topology has its own",
+                "name {:?} is already used on line {line}: every node of the topology needs its own",
                 name.as_str()
             );
             return Err(at(name_at, message));
@@ -109,8 +109,8 @@ pub(super) fn check(
     Ok(Topology { ctl, workers })
 }
 
-fn at(span: Range<usize>, message: String) -> Misplaced {
-    Misplaced {
+fn at(span: Range<usize>, message: String) -> TopologyError {
+    TopologyError {
         span: Some(span),
         message,
     }
@@ -119,14 +119,14 @@ fn at(span: Range<usize>, message: String) -> Misplaced {
 fn only_ctl<'a>(
     nodes: &'a [Node],
     line_of: &impl Fn(usize) -> usize,
-) -> Result<&'a Node, Misplaced> {
+) -> Result<&'a Node, TopologyError> {
     let ctls: Vec<&Node> = nodes
         .iter()
         .filter(|node| *node.kind.get_ref() == NodeKind::Ctl)
         .collect();
     match ctls.as_slice() {
         [one] => Ok(one),
-        [] => Err(Misplaced {
+        [] => Err(TopologyError {
             span: nodes.first().map(|node| node.kind.span()),
             message: "topology names no ctl: add [[topology]] with kind = \"ctl\" and the ip of the controller's node"
                 .to_owned(),
@@ -146,7 +146,7 @@ fn only_ctl<'a>(
     }
 }
 
-fn parse_ip(node: &Node) -> Result<IpAddr, Misplaced> {
+fn parse_ip(node: &Node) -> Result<IpAddr, TopologyError> {
     let text = node.ip.get_ref();
     let ip: IpAddr = text.parse().map_err(|_| {
         let message = format!("ip {text:?} is not an address: write for example \"10.0.0.11\"");
@@ -161,7 +161,7 @@ fn parse_ip(node: &Node) -> Result<IpAddr, Misplaced> {
     Ok(ip)
 }
 
-fn parse_name(node: &Node) -> Result<NodeName, Misplaced> {
+fn parse_name(node: &Node) -> Result<NodeName, TopologyError> {
     let Some(name) = &node.name else {
         let ip = parse_ip(node)?;
         return ip.to_string().parse().map_err(|_| {
@@ -174,7 +174,7 @@ fn parse_name(node: &Node) -> Result<NodeName, Misplaced> {
         .map_err(|error: tucano_api::ids::InvalidId| at(name.span(), error.to_string()))
 }
 
-fn check_restart(node: &Node) -> Result<(), Misplaced> {
+fn check_restart(node: &Node) -> Result<(), TopologyError> {
     let Some(command) = &node.restart else {
         return Ok(());
     };

@@ -1,4 +1,4 @@
-//! The image store and the registry over it, and which of their images must stay.
+//! The image store, the registry over it, and garbage collection.
 
 use std::{
     collections::HashSet,
@@ -16,10 +16,11 @@ use tucano_api::ids::Digest;
 use tucano_oci_distribution::{Reference, Registry};
 use tucano_oci_image::{Error, Platform, Store};
 
-use crate::{brain::Brain, config_mgr::Limits};
+use crate::{config_mgr::Limits, state_loop::StateHandle};
 
-/// Shortest and longest time between two looks for what the registry keeps no longer.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+/// Shortest and longest interval of garbage collection.
+const COLLECT_INTERVAL: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(60));
 /// Most names of images that an error lists.
 const SHOWN: u64 = 20;
 
@@ -28,25 +29,25 @@ const SHOWN: u64 = 20;
 pub struct Images {
     store: Store,
     registry: Registry,
-    look_every: Duration,
-    /// Images whose layers were read and checked since the program started.
+    collect_every: Duration,
+    /// Images whose layers have been verified since the start.
     verified: Mutex<HashSet<oci_spec::image::Digest>>,
-    /// Held for reading by whoever has an image that no service refers to yet; for writing while images are removed.
-    in_hand: Arc<RwLock<()>>,
+    /// Read-locked while an image is not referenced by a service yet; write-locked while images are removed.
+    in_use: Arc<RwLock<()>>,
     released: Notify,
     root: std::path::PathBuf,
 }
 
-/// While it exists, no image is removed.
+/// Prevents the removal of images until it is dropped.
 #[derive(Debug)]
-pub struct Hold {
+pub struct ImageGuard {
     guard: Option<OwnedRwLockReadGuard<()>>,
     images: Arc<Images>,
 }
 
-impl Drop for Hold {
+impl Drop for ImageGuard {
     fn drop(&mut self) {
-        // First the guard, so that the one who is woken finds the lock free.
+        // The lock is released before the collector wakes.
         drop(self.guard.take());
         self.images.released.notify_one();
     }
@@ -56,24 +57,24 @@ impl Images {
     /// Opens the store and the registry in `root`.
     ///
     /// # Errors
-    /// What is wrong with the directory.
+    /// The directory is not usable.
     pub fn open(root: &Path, limits: &Limits) -> Result<Self, tucano_oci_distribution::Error> {
         let store = Store::open(root, limits.of_images())?;
         let registry = Registry::open(root, store.clone(), limits.of_registry())?
             .with_pool(tucano_api::IMAGES_REPOSITORY.parse()?);
-        let (shortest, longest) = LOOKS;
+        let (shortest, longest) = COLLECT_INTERVAL;
         Ok(Self {
             store,
             registry,
-            look_every: (limits.registry_untagged_kept.0 / 2).clamp(shortest, longest),
+            collect_every: (limits.registry_untagged_kept.0 / 2).clamp(shortest, longest),
             verified: Mutex::default(),
-            in_hand: Arc::default(),
+            in_use: Arc::default(),
             released: Notify::new(),
             root: root.to_owned(),
         })
     }
 
-    /// The store itself.
+    /// The image store.
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -83,27 +84,27 @@ impl Images {
         &self.registry
     }
 
-    /// Keeps every image until the result is dropped.
-    pub async fn hold(self: &Arc<Self>) -> Hold {
-        Hold {
-            guard: Some(self.in_hand.clone().read_owned().await),
+    /// Prevents the removal of images until the result is dropped.
+    pub async fn guard(self: &Arc<Self>) -> ImageGuard {
+        ImageGuard {
+            guard: Some(self.in_use.clone().read_owned().await),
             images: self.clone(),
         }
     }
 
-    /// The image for the workers that a stored manifest or index means. Blobs that were pushed one by one have not been
-    /// looked into yet: its layers are checked now, once.
+    /// Resolves a stored manifest or index to the image for the workers' platform. Layers that were pushed as blobs have
+    /// not been verified yet: that happens here, once.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The image is invalid.
     pub async fn check(&self, digest: Digest) -> Result<Digest, Error> {
         self.check_any(to_oci(&digest)).await
     }
 
-    /// The same of a digest by any algorithm; the image's is SHA-256's.
+    /// As [`Images::check`], for a digest of any algorithm; the result is a SHA-256 digest.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Images::check`].
     pub async fn check_any(&self, wanted: oci_spec::image::Digest) -> Result<Digest, Error> {
         let store = self.store.clone();
         let image = blocking(move || store.resolve(&wanted, &platform())).await?;
@@ -117,10 +118,10 @@ impl Images {
         from_oci(&blocking(move || store.by_sha256(&found)).await?)
     }
 
-    /// The manifest or index that a name means in the registry now.
+    /// Resolves a reference in the cluster's registry to a manifest or index.
     ///
     /// # Errors
-    /// That it means none, or that the registry does not work.
+    /// It does not exist, or the registry failed.
     pub async fn find(
         &self,
         reference: Reference,
@@ -130,7 +131,7 @@ impl Images {
         Ok(from_oci(&found)?)
     }
 
-    /// Some of the names that there are, for people.
+    /// Some of the existing names, for error messages.
     pub async fn some_names(&self) -> Vec<String> {
         let registry = self.registry.clone();
         let names = blocking(move || registry.some_tags(SHOWN)).await;
@@ -140,22 +141,22 @@ impl Images {
         })
     }
 
-    /// That some image may be in use no more.
+    /// Wakes garbage collection: some image may be unused now.
     pub fn released(&self) {
         self.released.notify_one();
     }
 
-    /// Removes images that nothing refers to, each time some may have become so. Never ends.
-    pub async fn collect_garbage(&self, brain: &Brain) {
+    /// Removes unreferenced images whenever some may be. Runs until the state loop stops.
+    pub async fn collect_garbage(&self, state: &StateHandle) {
         loop {
-            // What the registry keeps for a while ends by itself.
-            let look = tokio::time::timeout(self.look_every, self.released.notified());
-            let _released_or_due = look.await;
-            // An upload under way: its end comes back here.
-            let Ok(_alone) = self.in_hand.try_write() else {
+            // The registry's retention of untagged content expires without a notification.
+            let woken = tokio::time::timeout(self.collect_every, self.released.notified());
+            let _released_or_due = woken.await;
+            // During an upload: dropping its guard wakes this loop again.
+            let Ok(_alone) = self.in_use.try_write() else {
                 continue;
             };
-            let Ok(in_use) = brain.query(|cluster| cluster.images_in_use()).await else {
+            let Ok(in_use) = state.query(|cluster| cluster.images_in_use()).await else {
                 return;
             };
             match self
@@ -165,14 +166,14 @@ impl Images {
                 Ok(0) => {}
                 Ok(freed_bytes) => {
                     self.verified().clear();
-                    tracing::info!(freed_bytes, "removed images that nothing refers to");
+                    tracing::info!(freed_bytes, "removed unreferenced images");
                 }
                 Err(error) => tracing::error!(%error, "cannot remove unused images"),
             }
         }
     }
 
-    /// Removes what is neither one of these images nor kept by the registry, while nothing is pushed to it.
+    /// Removes everything except these images and what the registry retains, while no push is active.
     async fn remove_all_but(
         &self,
         in_use: Vec<oci_spec::image::Digest>,
@@ -184,11 +185,11 @@ impl Images {
     }
 
     fn verified(&self) -> std::sync::MutexGuard<'_, HashSet<oci_spec::image::Digest>> {
-        // Inserting and clearing are single steps: what a panic left is whole.
+        // Insert and clear are atomic: a panic leaves no partial state.
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that the store's blobs take, as last measured.
+    /// Size of the store's blobs, in bytes.
     pub async fn stored_bytes(&self) -> u64 {
         let blobs = self.root.join("blobs");
         let algorithms = ["sha256", "sha512"];
@@ -212,13 +213,13 @@ fn directory_bytes(directory: &Path) -> u64 {
         .sum()
 }
 
-/// A digest as the image crate has it.
+/// Converts to the image crate's type.
 pub fn to_oci(digest: &Digest) -> oci_spec::image::Digest {
-    // Ours is the narrower type: whatever it holds, the other takes.
+    // `Digest` is the narrower type.
     oci_spec::image::Digest::from_str(digest.as_str()).expect("a SHA-256 digest")
 }
 
-/// A digest as everybody else has it.
+/// Converts from the image crate's type.
 pub(super) fn from_oci(digest: &oci_spec::image::Digest) -> Result<Digest, Error> {
     digest.to_string().parse().map_err(|_| Error::Unsupported {
         what: format!("the digest {digest}"),
@@ -226,7 +227,7 @@ pub(super) fn from_oci(digest: &oci_spec::image::Digest) -> Result<Digest, Error
     })
 }
 
-/// Runs what reads and writes files where it holds up nothing else.
+/// Runs blocking file operations on their own thread.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await {
         Ok(done) => done,
@@ -234,7 +235,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     }
 }
 
-/// The machine that images must be for: the controller's own kind, which its workers share.
+/// The platform that images must support: the controller's, which its workers share.
 pub(crate) fn platform() -> Platform {
     Platform::host()
 }

@@ -1,15 +1,14 @@
-//! Takes what the sysadmin wants to have running: a static configuration and an image, checked as a whole before
-//! anything of it can be seen.
+//! Deploys services: a static configuration and an image, validated as a whole before anything becomes visible.
 //!
-//! - [`upload`]: the parts of a request, and the image's way into the store.
-//! - [`images`]: which images are in use; removal of the others.
-//! - `elsewhere`: images that are pulled from other registries.
-//! - [`Prefetcher`]: what agents hear of an image before it is whole.
-//! - [`wait`]: when a deploy has come to its end.
+//! - [`upload`]: a request's parts, and the image's import into the store.
+//! - [`images`]: the images in use, and removal of the others.
+//! - `remote_image`: images pulled from other registries.
+//! - [`Prefetcher`]: announces an image's blobs to agents during its upload.
+//! - [`wait`]: the progress of a deploy.
 
-pub(crate) mod elsewhere;
 pub mod images;
 mod prefetch;
+pub(crate) mod remote_image;
 pub mod upload;
 pub mod wait;
 
@@ -26,17 +25,17 @@ use tucano_oci_distribution::Reference;
 use tucano_planner::{Cluster, Event};
 
 pub use self::prefetch::Prefetcher;
-use self::{elsewhere::Elsewhere, images::Images, upload::Uploaded};
+use self::{images::Images, remote_image::RemoteImage, upload::Uploaded};
 use crate::{
-    brain::{Brain, Refused, TransactError},
     config_mgr::ConfigManager,
+    state_loop::{Refused, StateHandle, TransactError},
 };
 
 /// Turns requests into revisions.
 #[derive(Debug)]
 pub struct Deployer {
     config: Arc<ConfigManager>,
-    brain: Brain,
+    state: StateHandle,
     images: Arc<Images>,
     uploads: Arc<AtomicU64>,
     prefetcher: Option<Prefetcher>,
@@ -45,114 +44,116 @@ pub struct Deployer {
 /// Why a service was not deployed, changed or removed; nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
-    /// The static configuration is wrong.
+    /// The static configuration is invalid.
     #[error(transparent)]
     Config(#[from] SettingsError),
-    /// The configuration names no image that the controller has.
+    /// The configuration names no available image.
     #[error("{config}: image: {advice}")]
     NoImage {
-        /// Name of the text.
+        /// Name of the configuration's text.
         config: String,
-        /// What to do.
+        /// Advice.
         advice: String,
     },
     /// The registry has no such image.
     #[error("{config}: image: the registry has no {wanted}: {}", shown(names))]
     NoSuchImage {
-        /// Name of the text.
+        /// Name of the configuration's text.
         config: String,
-        /// As the configuration has it.
+        /// The reference in the configuration.
         wanted: Reference,
-        /// Some of those that there are.
+        /// Some of the existing names.
         names: Vec<String>,
     },
-    /// The registry does not work.
+    /// The registry failed.
     #[error(transparent)]
     Registry(#[from] tucano_oci_distribution::Error),
-    /// A name that is none.
+    /// A malformed reference.
     #[error("image: {0}")]
     BadName(#[from] tucano_oci_distribution::BadName),
-    /// A registry that nobody has listed.
+    /// A registry that is not listed.
     #[error(
         "image: the registry {host} is not listed in ctl.toml, which {}: add [[registry]] with host = {host:?}, or push the image to this controller",
         listing(listed)
     )]
     UnknownRegistry {
-        /// Its host, as the configuration has it.
+        /// Its host in the reference.
         host: String,
-        /// Those that are listed.
+        /// The listed registries.
         listed: Vec<String>,
     },
-    /// Another registry does not give the image.
+    /// A pull from another registry failed.
     #[error("the image cannot be pulled: {0}")]
     Pull(#[from] tucano_oci_distribution::client::Error),
-    /// Enough others come in.
-    #[error("{0} images are coming in already, as many as limits.uploads allows: try again later")]
+    /// All upload slots are in use.
+    #[error(
+        "{0} images are already being received, as many as limits.uploads allows: try again later"
+    )]
     TooManyUploads(u64),
-    /// The image was not taken.
+    /// The image was refused.
     #[error("the image was refused: {0}")]
     Image(#[from] tucano_oci_image::Error),
-    /// Another service has the host and path.
+    /// Another service uses the host and path.
     #[error("{0}")]
     HostTaken(String),
-    /// The revision to go back to is not kept.
-    #[error("{name} has no revision {} to go back to: {}", wanted.map_or_else(|| "before this one".to_owned(), |it| it.to_string()), kept(revisions))]
+    /// The revision to roll back to is not kept.
+    #[error("{name} has no revision {} to roll back to: {}", wanted.map_or_else(|| "before this one".to_owned(), |it| it.to_string()), kept(revisions))]
     NoSuchRevision {
         /// The service.
         name: ServiceName,
-        /// Which was asked for; the one before the current one if none.
+        /// The requested revision; the previous one if `None`.
         wanted: Option<Revision>,
-        /// Those that are kept.
+        /// The revisions that are kept.
         revisions: Vec<Revision>,
     },
     /// No service of that name.
-    #[error("there is no service {0}: `GET /v1/services` lists those there are")]
+    #[error("there is no service {0}: `GET /v1/services` lists all services")]
     NotFound(ServiceName),
-    /// As many services as there may be.
+    /// The limit on services is reached.
     #[error("there are {0} services, as many as limits.services allows: remove one, or raise it")]
     TooManyServices(u64),
-    /// It could not be stored, or the controller ends.
+    /// It could not be stored, or the controller is shutting down.
     #[error(transparent)]
     Refused(#[from] Refused),
 }
 
-/// What a deploy or a change came to.
+/// The result of a deploy or a change.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Whether there was no service of that name before.
+    /// Whether the service is new.
     pub is_new: bool,
-    /// For the sysadmin.
+    /// The answer for the sysadmin.
     pub deployed: Deployed,
 }
 
 impl Deployer {
-    /// Deploys through `brain` what it stores in `images`.
-    pub fn new(config: Arc<ConfigManager>, brain: Brain, images: Arc<Images>) -> Self {
+    /// Stores images in `images` and changes services through `state`.
+    pub fn new(config: Arc<ConfigManager>, state: StateHandle, images: Arc<Images>) -> Self {
         Self {
             config,
-            brain,
+            state,
             images,
             uploads: Arc::default(),
             prefetcher: None,
         }
     }
 
-    /// Agents hear of what is coming.
+    /// Announces incoming blobs to the agents.
     #[must_use]
     pub fn with_prefetcher(mut self, prefetcher: Prefetcher) -> Self {
         self.prefetcher = Some(prefetcher);
         self
     }
 
-    /// A blob was pushed to the images' own repository: nobody does that but to deploy what it belongs to.
-    pub async fn was_pushed(&self, blob: Digest) {
+    /// A blob was pushed to the repository of deployed images: a deploy of its image follows.
+    pub async fn blob_pushed(&self, blob: Digest) {
         let Some(prefetcher) = &self.prefetcher else {
             return;
         };
         let (store, digest) = (self.images.store().clone(), images::to_oci(&blob));
         match images::blocking(move || store.open_blob(&digest)).await {
             Ok((_, bytes)) => prefetcher.pushed(blob, bytes),
-            Err(error) => tracing::debug!(%error, "a pushed blob is gone"),
+            Err(error) => tracing::debug!(%error, "a pushed blob has been removed"),
         }
     }
 
@@ -161,17 +162,17 @@ impl Deployer {
         &self.images
     }
 
-    /// Configures a service with the image that was uploaded with it, or else with the stored one that it names.
+    /// Configures a service with the uploaded image, or with the stored one that it names.
     ///
     /// # Errors
-    /// Why nothing was changed.
+    /// Why nothing has changed.
     pub async fn deploy(&self, uploaded: Uploaded) -> Result<Outcome, DeployError> {
         let Uploaded {
             mut config,
             image,
             stored_image,
             config_name,
-            hold: _hold,
+            guard: _guard,
         } = uploaded;
         config.image = stored_image.or(config.image);
         let digest = match image {
@@ -192,16 +193,16 @@ impl Deployer {
         .await
     }
 
-    /// Changes some keys of a service.
+    /// Changes keys of a service's configuration.
     ///
     /// # Errors
-    /// Why nothing was changed.
+    /// Why nothing has changed.
     pub async fn patch(
         &self,
         name: ServiceName,
         patch: ServicePatch,
     ) -> Result<Outcome, DeployError> {
-        let _hold = self.images.hold().await;
+        let _guard = self.images.guard().await;
         let new_image = match patch.get("image") {
             None => None,
             Some(image) => Some(self.patched_image(image).await?),
@@ -218,27 +219,27 @@ impl Deployer {
         .await
     }
 
-    /// Configures a service as it was in a revision that is kept, or else in the one before the current one.
+    /// Configures a service as in an earlier revision, by default the previous one.
     ///
     /// # Errors
-    /// Why nothing was changed.
+    /// Why nothing has changed.
     pub async fn roll_back(
         &self,
         name: ServiceName,
         wanted: Option<Revision>,
     ) -> Result<Outcome, DeployError> {
-        let _hold = self.images.hold().await;
+        let _guard = self.images.guard().await;
         self.change(move |cluster| {
             let revisions = cluster.revisions(&name);
             let Some(current) = revisions.last() else {
                 return Err(DeployError::NotFound(name));
             };
-            let is_it = |it: &&ConfiguredService| match wanted {
+            let is_target = |it: &&ConfiguredService| match wanted {
                 Some(wanted) => it.revision == wanted,
-                // Going back twice in a row would otherwise lead nowhere.
+                // A rollback creates an equal revision: a second rollback must skip it.
                 None => (&it.config, &it.image) != (&current.config, &current.image),
             };
-            let found = revisions.iter().rev().find(is_it).cloned();
+            let found = revisions.iter().rev().find(is_target).cloned();
             let revisions = revisions.iter().map(|it| it.revision).collect();
             match found {
                 Some(found) => Ok((found.config, found.image)),
@@ -255,19 +256,19 @@ impl Deployer {
     /// Removes a service.
     ///
     /// # Errors
-    /// Why it is still there.
+    /// Why it was not removed.
     pub async fn remove(&self, name: ServiceName) -> Result<(), DeployError> {
         let decide = move |cluster: &Cluster| match cluster.service(&name) {
             Some(_) => Ok((Event::ServiceRemoved { name }, ())),
             None => Err(DeployError::NotFound(name)),
         };
-        self.brain
+        self.state
             .transact(decide, |_, ()| ())
             .await
             .map_err(deploy_error)
     }
 
-    /// Configures what `decide` makes of the cluster, unless its hosts are taken.
+    /// Applies the configuration that `decide` derives from the cluster, unless another service uses its hosts.
     async fn change(
         &self,
         decide: impl FnOnce(&Cluster) -> Result<(ServiceConfig, Digest), DeployError> + Send + 'static,
@@ -285,7 +286,7 @@ impl Deployer {
             Ok((Event::ServiceConfigured { config, image }, (name, before)))
         };
         let outcome = self
-            .brain
+            .state
             .transact(decide, |cluster, (name, before)| {
                 let configured = cluster.service(&name)?.configured;
                 Some(Outcome {
@@ -304,8 +305,7 @@ impl Deployer {
             })
             .await
             .map_err(deploy_error)?;
-        outcome
-            .ok_or_else(|| Refused::Store("the planner did not take the service".to_owned()).into())
+        outcome.ok_or_else(|| Refused::Store("the planner refused the service".to_owned()).into())
     }
 
     async fn stored_image(
@@ -325,7 +325,7 @@ impl Deployer {
                     .to_owned()
             }
             (Some(name), None) => format!(
-                "{name:?} was not sent with the request: add `-F image=@{name}`, or name a stored image by name:tag, name@sha256:... or its digest (sha256:...)"
+                "{name:?} is not part of the request: add `-F image=@{name}`, or name a stored image by name:tag, name@sha256:... or its digest (sha256:...)"
             ),
         };
         Err(DeployError::NoImage {
@@ -334,20 +334,20 @@ impl Deployer {
         })
     }
 
-    /// The image that a name means, if it is one: in another registry, or in our own.
+    /// Resolves a reference in another registry or in the cluster's own; `None` if the text is not a reference.
     async fn by_name(&self, file: &str, image: &str) -> Result<Option<Digest>, DeployError> {
         let ours = reference(image);
         let config = self.config.current();
-        if let Some(elsewhere) = Elsewhere::parse(image, &config.registries) {
-            let is_listed = config.registries.iter().any(|it| it.host == elsewhere.host);
-            // A repository of ours may have a dot in the first part of its name.
+        if let Some(remote) = RemoteImage::parse(image, &config.registries) {
+            let is_listed = config.registries.iter().any(|it| it.host == remote.host);
+            // The first component of a repository in the cluster's registry may contain a dot.
             let found = match &ours {
                 Some(ours) if !is_listed => self.images.find(ours.clone()).await.ok(),
                 _ => None,
             };
             return match found {
                 Some(digest) => Ok(Some(self.images.check(digest).await?)),
-                None => self.pull(&elsewhere).await.map(Some),
+                None => self.pull(&remote).await.map(Some),
             };
         }
         match ours {
@@ -384,8 +384,7 @@ impl Deployer {
     }
 }
 
-/// The image of the registry that a configuration's `image` names; a digest alone, which has the shape of a name with a
-/// tag, is none.
+/// A configuration's `image` as a reference. A bare digest is not one, although it looks like a name with a tag.
 fn reference(image: &str) -> Option<Reference> {
     match image.parse::<Digest>() {
         Ok(_) => None,
@@ -410,12 +409,12 @@ fn listing(hosts: &[String]) -> String {
 
 fn shown(names: &[String]) -> String {
     match names {
-        [] => "nothing was pushed to it yet; `docker push` or `skopeo copy` the image".to_owned(),
+        [] => "it is empty; `docker push` or `skopeo copy` the image".to_owned(),
         names => format!("it has {}", names.join(", ")),
     }
 }
 
-/// The configuration with the patch's keys put in, `null` putting a key back to its default.
+/// Merges a patch into the configuration; `null` resets a key to its default.
 fn patched(config: &ServiceConfig, patch: ServicePatch) -> Result<ServiceConfig, DeployError> {
     let wrong = |message: String| SettingsError {
         file: "patch".to_owned(),
@@ -424,15 +423,16 @@ fn patched(config: &ServiceConfig, patch: ServicePatch) -> Result<ServiceConfig,
         message,
     };
     let Ok(Value::Object(mut merged)) = serde_json::to_value(config) else {
-        return Err(wrong("the present configuration cannot be written as JSON".to_owned()).into());
+        return Err(wrong("the current configuration cannot be encoded as JSON".to_owned()).into());
     };
     for (key, value) in patch {
         if key == "name" && value.as_str() != Some(config.name.as_str()) {
-            let message = "name: a service keeps its name: deploy another one and remove this one";
+            let message =
+                "name: a service cannot be renamed: deploy another one and remove this one";
             return Err(wrong(message.to_owned()).into());
         }
         if value.is_null() {
-            // An unknown key is as wrong with `null` as with a value.
+            // An unknown key is an error with `null` as well.
             if merged.remove(&key).is_none() {
                 check_known(&key).map_err(DeployError::Config)?;
             }
@@ -442,11 +442,11 @@ fn patched(config: &ServiceConfig, patch: ServicePatch) -> Result<ServiceConfig,
     }
     let text = Value::Object(merged).to_string();
     let parsed = parse::<ServiceConfig>("patch", &text);
-    // The merged text is ours: its lines would tell the user nothing.
+    // The merged text is generated: its positions mean nothing to the user.
     parsed.map_err(|error| wrong(error.message).into())
 }
 
-/// Parses a minimal configuration with `key` in it, for the parser's own suggestion.
+/// Parses a minimal configuration with `key`, to get the parser's suggestion.
 fn check_known(key: &str) -> Result<(), SettingsError> {
     let mut probe = serde_json::Map::new();
     for (known, value) in [
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_changes_its_keys_only() {
+    fn a_patch_changes_only_its_keys() {
         let changed = patch(r#"{"concurrency": 5, "hosts": ["a.example"]}"#).unwrap();
         assert_eq!(changed.concurrency, 5);
         assert_eq!(changed.hosts, ["a.example"]);
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn null_puts_back_the_default() {
+    fn null_resets_a_key_to_its_default() {
         let changed = patch(r#"{"memory": null, "user": null}"#).unwrap();
         assert_eq!(changed.memory, tucano_api::units::Bytes::mib(256));
         let error = patch(r#"{"port": null}"#).unwrap_err();
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_patch_is_explained() {
+    fn an_invalid_patch_is_explained() {
         for (json, message) in [
             (
                 r#"{"concurency": 5}"#,
@@ -523,7 +523,7 @@ mod tests {
             ),
             (
                 r#"{"name": "other"}"#,
-                "patch: name: a service keeps its name: deploy another one and remove this one",
+                "patch: name: a service cannot be renamed: deploy another one and remove this one",
             ),
         ] {
             assert_eq!(patch(json).unwrap_err(), message);

@@ -1,5 +1,5 @@
-//! While an image is still uploaded, in an archive or blob by blob, agents hear of each blob of it that is whole: they fetch
-//! and unpack layers meanwhile, and the processes start sooner. Nothing depends on it: an agent that did not hear fetches them when it must.
+//! Announces each complete blob of an image to the agents during its upload, so that they fetch and unpack layers early.
+//! Announcements are hints: an agent that misses one fetches the blob when it is needed.
 
 use std::sync::Arc;
 
@@ -13,79 +13,79 @@ use tucano_oci_image::{BlobListener, Store};
 use super::images::from_oci;
 use crate::{agent_mgr::AgentManager, config_mgr::ConfigManager};
 
-/// Smaller blobs are fetched as soon as they are needed.
-const LEAST_BYTES: u64 = 64 << 10;
-/// Blobs that wait to be told of; of more nobody is told.
-const WAITING: usize = 64;
+/// Smallest blob that is announced.
+const MIN_BYTES: u64 = 64 << 10;
+/// Blobs that wait to be announced; beyond, they are skipped.
+const QUEUE: usize = 64;
 
-/// Tells agents of blobs.
+/// Announces blobs to agents.
 #[derive(Debug, Clone)]
 pub struct Prefetcher {
-    telling: Telling,
-    /// Those that are pushed one by one wait here.
+    announcer: Announcer,
+    /// Blobs that were pushed to the registry.
     pushed: mpsc::Sender<PrefetchedBlob>,
 }
 
 #[derive(Debug, Clone)]
-struct Telling {
+struct Announcer {
     config: Arc<ConfigManager>,
     agents: Arc<AgentManager>,
 }
 
 impl Prefetcher {
-    /// Tells the agents of `agents`, where they are few enough. Called within the runtime that does it.
+    /// Announces to `agents`, up to `limits.prefetching_agents` of them. Must be called within a runtime.
     pub fn new(config: Arc<ConfigManager>, agents: Arc<AgentManager>) -> Self {
-        let (pushed, blobs) = mpsc::channel(WAITING);
-        let telling = Telling { config, agents };
-        tokio::spawn(telling.clone().tell(blobs));
-        Self { telling, pushed }
+        let (pushed, blobs) = mpsc::channel(QUEUE);
+        let announcer = Announcer { config, agents };
+        tokio::spawn(announcer.clone().announce(blobs));
+        Self { announcer, pushed }
     }
 
-    /// Agents hear of a blob that was pushed for a deploy, whose manifest comes last.
+    /// Announces a blob that was pushed for a deploy.
     pub(super) fn pushed(&self, digest: Digest, bytes: u64) {
-        wait(&self.pushed, digest, bytes);
+        enqueue(&self.pushed, digest, bytes);
     }
 
-    /// What an import is to call for each blob that has come; agents hear of those that `store` does not have yet.
-    pub(super) fn listener(&self, store: Store) -> BlobListener {
-        let (sender, blobs) = mpsc::channel(WAITING);
-        tokio::spawn(self.telling.clone().tell(blobs));
+    /// A callback for an import, called for each blob; blobs that `store` already has are not announced.
+    pub(super) fn observer(&self, store: Store) -> BlobListener {
+        let (sender, blobs) = mpsc::channel(QUEUE);
+        tokio::spawn(self.announcer.clone().announce(blobs));
         Box::new(move |digest, bytes| {
             if store.contains(digest) {
                 return;
             }
             if let Ok(digest) = from_oci(digest) {
-                wait(&sender, digest, bytes);
+                enqueue(&sender, digest, bytes);
             }
         })
     }
 }
 
-fn wait(waiting: &mpsc::Sender<PrefetchedBlob>, digest: Digest, bytes: u64) {
-    if bytes < LEAST_BYTES {
+fn enqueue(queue: &mpsc::Sender<PrefetchedBlob>, digest: Digest, bytes: u64) {
+    if bytes < MIN_BYTES {
         return;
     }
-    if waiting.try_send(PrefetchedBlob { digest, bytes }).is_err() {
-        tracing::debug!("agents are not told of a blob: too many wait");
+    if queue.try_send(PrefetchedBlob { digest, bytes }).is_err() {
+        tracing::debug!("a blob is not announced to agents: the queue is full");
     }
 }
 
-impl Telling {
-    /// Ends with the import, or with the controller.
-    async fn tell(self, mut blobs: mpsc::Receiver<PrefetchedBlob>) {
+impl Announcer {
+    /// Runs until the import or the controller ends.
+    async fn announce(self, mut blobs: mpsc::Receiver<PrefetchedBlob>) {
         while let Some(blob) = blobs.recv().await {
             let most = self.config.current().limits.prefetching_agents;
             let addresses = self
                 .agents
                 .addresses(usize::try_from(most).unwrap_or(usize::MAX));
             let hint = Prefetch { blobs: vec![blob] };
-            let told = addresses.into_iter().map(async |address| {
-                let told = self.agents.client().prefetch(address, &hint).await;
-                if let Err(error) = told {
+            let requests = addresses.into_iter().map(async |address| {
+                let answer = self.agents.client().prefetch(address, &hint).await;
+                if let Err(error) = answer {
                     tracing::debug!(%error, "an agent does not prefetch");
                 }
             });
-            futures_util::future::join_all(told).await;
+            futures_util::future::join_all(requests).await;
         }
     }
 }

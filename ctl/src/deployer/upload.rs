@@ -1,5 +1,5 @@
-//! The parts of a deploy's request. The image is not kept in memory or in a file of its own: its bytes go straight
-//! into the image store, on a thread that may block, and become visible there only as a whole.
+//! The parts of a deploy request. The image is not buffered in memory or in a temporary file: it is streamed into the image
+//! store on a blocking thread, and becomes visible there only when it is complete.
 
 use std::{
     ffi::OsStr,
@@ -30,77 +30,77 @@ use tucano_oci_image::Image;
 
 use super::{
     Deployer,
-    images::{Hold, blocking, from_oci, platform},
+    images::{ImageGuard, blocking, from_oci, platform},
 };
 use crate::{
     body::{self, BodyError},
     config_mgr::{Config, Limits},
 };
 
-/// Chunks of an image on their way from the network to the store.
+/// Chunks of an image that are buffered between network and store.
 const PIPE: usize = 16;
-/// What a client may have sent beyond what was looked at: the heads of parts, and what is between them.
+/// Longest run of bytes outside of part bodies: part headers and boundaries.
 const UNREAD_BYTES: u64 = 64 << 20;
-/// After an error, so much is still read, and for so long, that the client gets to see the answer.
-const DISCARD: (u64, Duration) = (256 << 20, Duration::from_secs(10));
+/// Lingering close: how much, and for how long, is read after an error so that the answer reaches the client.
+const LINGER: (u64, Duration) = (256 << 20, Duration::from_secs(10));
 
-/// A request's contents, all of it checked by itself.
+/// A request's parts, each validated.
 #[derive(Debug)]
 pub struct Uploaded {
     /// The static configuration.
     pub config: ServiceConfig,
-    /// What to call its text in errors.
+    /// Name of its text in errors.
     pub config_name: String,
-    /// The image that came with it.
+    /// The uploaded image.
     pub image: Option<Digest>,
-    /// Names a stored image, in place of the configuration's.
+    /// Overrides the configuration's image.
     pub stored_image: Option<String>,
-    /// Keeps the image until a service refers to it.
-    pub hold: Hold,
+    /// Protects the image until a service references it.
+    pub guard: ImageGuard,
 }
 
-/// Why a request's contents were not taken; nothing of them is left.
+/// Why a request was refused; nothing of it is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
-    /// The static configuration is wrong.
+    /// The static configuration is invalid.
     #[error(transparent)]
     Config(#[from] SettingsError),
-    /// There is none.
+    /// The configuration is missing.
     #[error("the part \"config\" is missing: send it with `-F config=@hello.toml`")]
     NoConfig,
-    /// A part that means nothing.
+    /// An unknown part.
     #[error("unknown part {0:?}: send \"config\", and \"image\" or \"stored_image\"")]
     UnknownPart(String),
-    /// A part that came before.
+    /// A duplicate part.
     #[error("the part {0:?} was sent twice: send it once")]
     Twice(&'static str),
-    /// Which of the archive's images is meant was told too late.
+    /// The configuration selects one of the archive's images, but came after it.
     #[error(
-        "the configuration's image {0:?} is to be chosen from the archive: send the part \"config\" before \"image\""
+        "the configuration's image {0:?} selects one image of the archive: send the part \"config\" before \"image\""
     )]
     NameTooLate(String),
-    /// An image is named twice over.
+    /// Both an image and a stored image are given.
     #[error("send \"image\" or \"stored_image\", not both")]
     TwoImages,
-    /// A bound was passed, or the connection broke.
+    /// A limit was exceeded, or the connection broke.
     #[error(transparent)]
     Body(#[from] BodyError),
-    /// The request is not well-formed.
+    /// The request is malformed.
     #[error(
         "the request was cut off half-way, or is not multipart/form-data as curl -F sends it: {0}"
     )]
     Multipart(String),
-    /// Enough others are uploading.
+    /// All upload slots are in use.
     #[error(
         "{0} images are being uploaded already, as many as limits.uploads allows: try again later"
     )]
     TooMany(u64),
-    /// The image is not acceptable.
+    /// The image is invalid.
     #[error("the image was refused: {0}")]
     Image(#[from] tucano_oci_image::Error),
 }
 
-/// One of the places for uploads at once.
+/// A permit for an upload.
 #[derive(Debug)]
 pub(super) struct Slot(Arc<AtomicU64>);
 
@@ -121,10 +121,10 @@ impl Drop for Slot {
 }
 
 impl Deployer {
-    /// Reads a deploy's request: multipart with its image, or a static configuration alone.
+    /// Reads a deploy request: multipart with an image, or only a static configuration.
     ///
     /// # Errors
-    /// What is wrong with it; nothing of it is left.
+    /// Why it was refused; nothing of it is stored.
     pub async fn receive(&self, request: Request) -> Result<Uploaded, UploadError> {
         let config = self.config.current();
         let is_multipart = request
@@ -144,7 +144,7 @@ impl Deployer {
             config_name: "config".to_owned(),
             image: None,
             stored_image: None,
-            hold: self.images.hold().await,
+            guard: self.images.guard().await,
         })
     }
 
@@ -184,7 +184,7 @@ impl Deployer {
     }
 }
 
-/// Ends the body when the client sends more and more that nobody has a use for.
+/// Aborts the body when too many bytes arrive outside of part bodies.
 fn bound_unread(request: Request, unread: Arc<AtomicU64>) -> Request {
     request.map(|body| {
         Body::from_stream(body.into_data_stream().map(move |chunk| {
@@ -198,10 +198,9 @@ fn bound_unread(request: Request, unread: Arc<AtomicU64>) -> Request {
     })
 }
 
-/// Reads on for a while: a client that is still sending would otherwise find the connection broken and never look for
-/// the answer.
+/// Reads on for a while: a client that is still sending would otherwise get a reset instead of the answer.
 async fn discard(mut multipart: Multipart, unread: &AtomicU64) {
-    let (most, patience) = DISCARD;
+    let (most, max_wait) = LINGER;
     let read = async {
         let mut left = most;
         while let Ok(Some(mut field)) = multipart.next_field().await {
@@ -214,8 +213,8 @@ async fn discard(mut multipart: Multipart, unread: &AtomicU64) {
             }
         }
     };
-    if tokio::time::timeout(patience, read).await.is_err() {
-        tracing::debug!("a refused upload went on for too long: the connection is closed");
+    if tokio::time::timeout(max_wait, read).await.is_err() {
+        tracing::debug!("a refused upload did not end in time: closing the connection");
     }
 }
 
@@ -229,12 +228,12 @@ struct Parts<'a> {
     stored_image: Option<String>,
 }
 
-/// An image that came in.
+/// An imported image.
 struct Received {
     image: Image,
-    hold: Hold,
+    guard: ImageGuard,
     file: String,
-    /// The name by which it was chosen.
+    /// The name that selected it within the archive.
     name: Option<String>,
 }
 
@@ -263,8 +262,8 @@ impl Parts<'_> {
         if self.image.is_some() && self.stored_image.is_some() {
             return Err(UploadError::TwoImages);
         }
-        let (image, hold) = match self.image {
-            None => (None, self.deployer.images.hold().await),
+        let (image, guard) = match self.image {
+            None => (None, self.deployer.images.guard().await),
             Some(received) => {
                 let wanted = name_within(&config, &received.file);
                 if let Some(name) = wanted.filter(|_| received.name.is_none()) {
@@ -273,7 +272,7 @@ impl Parts<'_> {
                 let store = self.deployer.images.store().clone();
                 let found = received.image.digest;
                 let ours = blocking(move || from_oci(&store.by_sha256(&found)?)).await?;
-                (Some(ours), received.hold)
+                (Some(ours), received.guard)
             }
         };
         Ok(Uploaded {
@@ -281,7 +280,7 @@ impl Parts<'_> {
             config_name,
             image,
             stored_image: self.stored_image,
-            hold,
+            guard,
         })
     }
 
@@ -342,25 +341,25 @@ impl Parts<'_> {
         let wanted = name.clone();
         let (pipe, reader) = pipe();
         let store = self.deployer.images.store().clone();
-        let hold = self.deployer.images.hold().await;
+        let guard = self.deployer.images.guard().await;
         let slot = self.slot.take();
         let prefetcher = self.deployer.prefetcher.as_ref();
-        let told = prefetcher.map(|it| it.listener(store.clone()));
-        // Whoever is not interested in the result any more drops the hold with it, and the image is removed.
+        let observer = prefetcher.map(|it| it.observer(store.clone()));
+        // If the request is aborted, its guard is dropped with the result, and the image is removed.
         let import = tokio::spawn(blocking(move || {
-            let image = store.import_archive_with_listener(reader, &platform(), wanted.as_deref(), told);
-            (image, hold, slot)
+            let image = store.import_archive_with_listener(reader, &platform(), wanted.as_deref(), observer);
+            (image, guard, slot)
         }));
         let sent = self.send_image(&mut field, pipe).await;
-        let (image, hold, slot) = import
+        let (image, guard, slot) = import
             .await
             .map_err(|error| UploadError::Multipart(error.to_string()))?;
         self.slot = slot;
-        // What went wrong with the stream explains what the store says of it.
+        // An error of the stream is the cause of the store's error.
         sent?;
         self.image = Some(Received {
             image: image?,
-            hold,
+            guard,
             file,
             name,
         });
@@ -378,12 +377,12 @@ impl Parts<'_> {
             let limit = ("limits.image_bytes", self.limits.image_bytes);
             check_size("the image", length, limit)?;
             if pipe.send(Piece::Bytes(chunk)).await.is_err() {
-                // The store has seen enough: it says why.
+                // The store has stopped reading: it reports why.
                 return Ok(());
             }
         }
         if pipe.send(Piece::End).await.is_err() {
-            tracing::debug!("the store did not read an image to its end");
+            tracing::debug!("the store did not read an image completely");
         }
         Ok(())
     }
@@ -393,8 +392,7 @@ fn file_name(field: &Field<'_>) -> Option<String> {
     Some(field.file_name()?.chars().take(200).collect())
 }
 
-/// The name of the image within an archive that came with its configuration: what the configuration's `image` says, if it
-/// is not the archive's file.
+/// The configuration's `image` if it selects an image within the archive instead of naming the archive's file.
 fn name_within(config: &ServiceConfig, file: &str) -> Option<String> {
     let image = config.image.as_deref()?;
     let is_file = Path::new(image).file_name() == Some(OsStr::new(file));
@@ -428,11 +426,11 @@ fn parse_config(file: &str, text: &[u8]) -> Result<ServiceConfig, SettingsError>
 
 enum Piece {
     Bytes(Bytes),
-    /// The sender has sent all; without it the upload was cut off.
+    /// End of the upload; without it the upload was cut off.
     End,
 }
 
-/// Reads what is sent into the other end.
+/// Reads the chunks of the other end.
 struct PipeReader {
     pieces: mpsc::Receiver<Piece>,
     current: Bytes,
@@ -472,7 +470,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_ends_only_when_told() {
+    fn a_pipe_ends_only_with_its_end_marker() {
         let (sender, mut reader) = pipe();
         for piece in [
             Piece::Bytes("ab".into()),
@@ -496,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archives_file_is_no_name_within_it() {
+    fn an_archives_file_name_does_not_select_an_image() {
         let named = |image: &str, file: &str| {
             let text = format!("name = \"a\"\nconcurrency = 1\nport = 80\nimage = {image:?}");
             name_within(&parse("x", &text).unwrap(), file)
@@ -510,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_run_out_and_come_back() {
+    fn slots_are_limited_and_released() {
         let taken = Arc::default();
         let first = Slot::take(&taken, 1);
         assert!(first.is_some() && Slot::take(&taken, 1).is_none());

@@ -1,4 +1,5 @@
-//! When a deploy has come to its end: every process of it healthy and routed, and no earlier one.
+//! The progress of a deploy. It is complete when all of its processes are healthy and routed, and none of an earlier
+//! revision is.
 
 use std::time::Duration;
 
@@ -9,39 +10,39 @@ use tucano_api::{
 };
 
 use super::Outcome;
-use crate::brain::{Brain, Refused};
+use crate::state_loop::{Refused, StateHandle};
 
-/// A process that was started this often and still fails will hardly get better by waiting.
-const HOPELESS_RESTARTS: u32 = 3;
+/// Restarts after which a process that is in back-off counts as failed.
+const FAILED_AFTER_RESTARTS: u32 = 3;
 
-/// How far a deploy has come.
+/// The progress of a deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// All is as wanted.
+    /// It is complete.
     Healthy,
-    /// Not yet, for these reasons.
+    /// It is not complete yet, for these reasons.
     Waiting(Vec<String>),
-    /// Waiting any longer makes no sense, for these reasons.
-    Hopeless(Vec<String>),
-    /// Something else is wanted by now.
+    /// It is not expected to complete, for these reasons.
+    Failed(Vec<String>),
+    /// The service was reconfigured or removed.
     Superseded(String),
 }
 
-/// Waits until all processes of a deploy are healthy, at most for `patience`, and notes in it how that ended.
+/// Waits until a deploy is complete, at most `max_wait`, and records the result in it.
 ///
 /// # Errors
-/// When the controller ends.
+/// The controller shuts down.
 pub async fn until_healthy(
-    brain: &Brain,
+    state: &StateHandle,
     mut outcome: Outcome,
-    patience: Duration,
+    max_wait: Duration,
 ) -> Result<Outcome, Refused> {
-    let deadline = tokio::time::Instant::now() + patience;
-    let mut changes = brain.changes();
+    let deadline = tokio::time::Instant::now() + max_wait;
+    let mut changes = state.changes();
     loop {
         changes.borrow_and_update();
         let (name, revision) = (outcome.deployed.name.clone(), outcome.deployed.revision);
-        let view = brain.query({
+        let view = state.query({
             let name = name.clone();
             move |cluster| cluster.service(&name)
         });
@@ -50,7 +51,7 @@ pub async fn until_healthy(
                 outcome.deployed.healthy = Some(true);
                 return Ok(outcome);
             }
-            Progress::Hopeless(why) => {
+            Progress::Failed(why) => {
                 fail(&mut outcome.deployed, why, "and keep failing");
                 return Ok(outcome);
             }
@@ -65,7 +66,7 @@ pub async fn until_healthy(
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(Refused::Stopping),
             Err(_) => {
-                let after = humantime::format_duration(patience).to_string();
+                let after = humantime::format_duration(max_wait).to_string();
                 fail(&mut outcome.deployed, why, &format!("after {after}"));
                 return Ok(outcome);
             }
@@ -73,21 +74,21 @@ pub async fn until_healthy(
     }
 }
 
-/// Waits until a service is removed and no node reports a process of it any more. False when `patience` ends first.
+/// Waits until no node reports a process of a removed service. False if `max_wait` elapses first.
 ///
 /// # Errors
-/// When the controller ends.
+/// The controller shuts down.
 pub async fn until_gone(
-    brain: &Brain,
+    state: &StateHandle,
     name: &ServiceName,
-    patience: Duration,
+    max_wait: Duration,
 ) -> Result<bool, Refused> {
-    let deadline = tokio::time::Instant::now() + patience;
-    let mut changes = brain.changes();
+    let deadline = tokio::time::Instant::now() + max_wait;
+    let mut changes = state.changes();
     loop {
         changes.borrow_and_update();
         let name = name.clone();
-        if brain
+        if state
             .query(move |cluster| cluster.existing(&name).is_empty())
             .await?
         {
@@ -123,7 +124,7 @@ fn supersede(deployed: &mut Deployed, by: String) {
     deployed.code = Some("not_healthy".to_owned());
 }
 
-/// How far `revision` has come, by what the cluster shows of its service.
+/// The progress of `revision`, derived from the service's state.
 pub fn progress(name: &ServiceName, view: Option<&ServiceView>, revision: Revision) -> Progress {
     let Some(view) = view else {
         return Progress::Superseded(format!("{name} was removed"));
@@ -171,13 +172,13 @@ pub fn progress(name: &ServiceName, view: Option<&ServiceView>, revision: Revisi
     if why.is_empty() {
         return Progress::Healthy;
     }
-    let is_hopeless = |process: &&ProcessView| {
-        process.report.restarts >= HOPELESS_RESTARTS
+    let has_failed = |process: &&ProcessView| {
+        process.report.restarts >= FAILED_AFTER_RESTARTS
             && process.report.state == ProcessState::BackOff
     };
     let may_change = !view.active.pending.is_empty() || current.len() < wanted;
-    if !may_change && !unhealthy.is_empty() && unhealthy.iter().all(is_hopeless) {
-        return Progress::Hopeless(why);
+    if !may_change && !unhealthy.is_empty() && unhealthy.iter().all(has_failed) {
+        return Progress::Failed(why);
     }
     Progress::Waiting(why)
 }
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn all_healthy_and_routed_is_the_end() {
+    fn a_deploy_is_complete_when_all_processes_are_healthy_and_routed() {
         let healthy = |n| process(n, ProcessState::Healthy);
         assert_eq!(
             progress_of(&view(vec![healthy(1), healthy(2)])),
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn each_process_says_why_it_is_not_healthy() {
+    fn each_unhealthy_process_has_a_reason() {
         let mut starting = process(1, ProcessState::Starting);
         starting.report.reason = Some("connection refused".into());
         let mut view = view(vec![starting, crashed(3, 1)]);
@@ -314,9 +315,9 @@ mod tests {
     }
 
     #[test]
-    fn crashing_over_and_over_ends_the_wait() {
+    fn repeated_crashes_end_the_wait() {
         let hopeless = view(vec![process(1, ProcessState::Healthy), crashed(2, 3)]);
-        assert!(matches!(progress_of(&hopeless), Progress::Hopeless(_)));
+        assert!(matches!(progress_of(&hopeless), Progress::Failed(_)));
         let hopeful = view(vec![process(1, ProcessState::Starting), crashed(2, 3)]);
         assert!(matches!(progress_of(&hopeful), Progress::Waiting(_)));
     }

@@ -1,4 +1,4 @@
-//! What agents ask for.
+//! Routes for agents.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(certify))
 }
 
-/// Takes an agent's report.
+/// Accepts an agent's report.
 #[utoipa::path(post, path = "/v1/reports", tag = "agents", request_body = NodeReport,
     responses(
         (status = 200, body = ReportAccepted),
         (status = 400, body = ErrorBody),
         (status = 403, description = "Not a worker of the topology", body = ErrorBody),
-        (status = 409, description = "Not from the one agent at the worker's address", body = ErrorBody),
+        (status = 409, description = "Not from the agent at the worker's address", body = ErrorBody),
         (status = 413, body = ErrorBody)))]
 async fn report(State(api): State<Arc<Api>>, body: Body) -> Result<Json<ReportAccepted>, ApiError> {
     let text = read(&api, "the report", body).await?;
@@ -39,7 +39,7 @@ async fn report(State(api): State<Arc<Api>>, body: Body) -> Result<Json<ReportAc
     Ok(Json(api.agents.report(report).await?))
 }
 
-/// Issues a certificate of a worker's address to its agent, which has to ask from there.
+/// Issues a certificate for a worker's address to its agent; the request must come from that address.
 #[utoipa::path(post, path = "/v1/certificates", tag = "agents", request_body = CertificateRequest,
     responses(
         (status = 200, body = Certificate),
@@ -55,7 +55,7 @@ async fn certify(
     let invalid = |error: String| ApiError::bad_request("invalid_certificate_request", error);
     let request: CertificateRequest =
         serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-    let worker = api.agents.entitled(&request, from.ip())?;
+    let worker = api.agents.authorize_certificate(&request, from.ip())?;
     let certificate = api
         .tls
         .sign(&request.request, worker.ip)

@@ -1,19 +1,18 @@
-//! Who may ask for what.
+//! Authorization of requests.
 //!
-//! | route | with token configured | without, on a loopback listener |
+//! | route | with a token configured | without, on a loopback listener |
 //! |---|---|---|
 //! | `/healthz` | open | open |
 //! | `/v1/reports`, `/v1/certificates` | the agents' token | open |
-//! | `/v2/…`, the registry | the sysadmin's token, also as the password of any user (Basic) | as below |
+//! | `/v2/…`, the registry | the sysadmin's token, also as any user's password (Basic) | as below |
 //! | `GET` of `/v2/tucano/images/blobs/…` | the agents' token, or the sysadmin's | open |
-//! | everything else | the sysadmin's token | open to programs of this machine, not to web pages |
+//! | everything else | the sysadmin's token | open to programs on this machine, not to web pages |
 //!
-//! On any other listener a route whose token is not configured is closed: with the agents' token alone, only agents are
+//! On other listeners a route whose token is not configured is closed: with the agents' token alone, only agents are
 //! served there.
 //!
-//! Without a token, a web page that the sysadmin looks at could send requests from the browser. Its requests betray
-//! themselves: by the page's `Origin`, by `Sec-Fetch-Site`, or, where the page's own name was made to point at us
-//! (DNS rebinding), by the `Host`.
+//! Without a token, a web page in the sysadmin's browser could send requests. They are recognized by `Origin`, by
+//! `Sec-Fetch-Site`, or, after DNS rebinding, by `Host`.
 
 use std::{net::IpAddr, net::SocketAddr, sync::Arc};
 
@@ -29,18 +28,18 @@ use crate::config_mgr::Token;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tucano_api::IMAGES_REPOSITORY;
 
-/// The listener that a request came in by.
+/// The listener that accepted the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
     /// Its local address.
     pub local: SocketAddr,
 }
 
-/// Who sent a request: the other end of its connection.
+/// The remote address of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// Lets a request pass, or answers why not.
+/// Middleware: passes a request on, or refuses it.
 pub async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let config = api.config.current();
     let (path, headers) = (request.uri().path(), request.headers());
@@ -81,14 +80,14 @@ pub async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next
     }
 }
 
-/// Whom a route is for.
+/// The clients that a route is for.
 #[derive(Debug, PartialEq, Eq)]
 enum Audience {
     Everyone,
     Agents,
     Sysadmin,
     Registry,
-    /// What agents read of the registry.
+    /// The registry's blobs that agents fetch.
     Blobs,
 }
 
@@ -99,7 +98,7 @@ impl Audience {
             .and_then(|path| path.strip_prefix(IMAGES_REPOSITORY))
             .and_then(|path| path.strip_prefix("/blobs/"));
         match path {
-            // A HEAD would keep the blob from being removed: agents have no need for it.
+            // HEAD would defer the blob's removal, and agents do not need it.
             _ if method == Method::GET && blob.is_some_and(|blob| !blob.contains('/')) => {
                 Self::Blobs
             }
@@ -132,9 +131,8 @@ fn check(
     }
 }
 
-/// The token that a request presents: as a bearer, or as the password of whatever user, which is how registries' clients
-/// log in.
-fn presented(headers: &HeaderMap) -> Option<String> {
+/// The token that a request presents: as a bearer token, or as any user's password, as registry clients do.
+fn current(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, secret) = value.split_once(' ')?;
     let secret = secret.trim();
@@ -162,7 +160,7 @@ fn check_without_token(
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let foreign = |what: &str, value: &str| {
         let message = format!(
-            "refused: {what} {value:?} is not of this machine, and no {key} is configured that would tell a web page from you"
+            "refused: {what} {value:?} is not of this machine, and without a configured {key} the request may come from a web page"
         );
         ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", message)
     };
@@ -170,7 +168,7 @@ fn check_without_token(
     if !is_local_authority(host) {
         return Err(foreign("Host", host));
     }
-    // Also another port of this machine is foreign: a deployed service may answer there.
+    // Another port of this machine is foreign as well: it may be a deployed service.
     if let Some(origin) = text("origin")
         && origin.split_once("://").map(|(_, authority)| authority) != Some(host)
     {
@@ -182,7 +180,7 @@ fn check_without_token(
     }
 }
 
-/// Whether `authority` (host with or without port) names this machine whatever a name server says.
+/// Whether `authority` (host with optional port) means this machine independent of name resolution.
 fn is_local_authority(authority: &str) -> bool {
     let Ok(uri) = format!("http://{authority}/").parse::<Uri>() else {
         return false;
@@ -225,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_token_only_the_token_counts() {
+    fn with_a_token_only_the_token_is_accepted() {
         let token = Some("0123456789abcdef");
         for (header, expected) in [
             ("Bearer 0123456789abcdef", "ok"),
@@ -250,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_only_this_machine_and_no_web_page() {
+    fn without_a_token_only_local_programs_are_accepted() {
         assert_eq!(
             code(None, "10.0.0.1", &[("host", "localhost")]),
             "unauthorized"

@@ -1,4 +1,4 @@
-//! The static configuration: what is in force, and taking a new one.
+//! The static configuration in force, and its reload.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -27,7 +27,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
 /// The configuration in force, without its secrets.
 #[derive(Debug, Serialize, ToSchema)]
 struct ConfigView {
-    /// What images must be for: operating system and architecture, such as `linux/amd64`.
+    /// Platform that images must support, such as `linux/amd64`.
     platform: String,
     data_dir: String,
     domain: String,
@@ -41,13 +41,13 @@ struct ConfigView {
     crash_alert_after: u32,
     recovered_after: Span,
     revisions_kept: usize,
-    /// Whether there is one.
+    /// Whether it is set.
     token: bool,
-    /// Whether there is one.
+    /// Whether it is set.
     agent_token: bool,
     api: ApiView,
     balancer: BalancerView,
-    /// Without path, query and password, which may be secret.
+    /// Without path, query and credentials, which may be secret.
     webhooks: Vec<String>,
     limits: Limits,
     registries: Vec<RegistryView>,
@@ -58,9 +58,9 @@ struct ConfigView {
 struct RegistryView {
     host: String,
     plain_http: bool,
-    /// Whether there are any.
+    /// Whether they are set.
     credentials: bool,
-    /// Whether it has certificate authorities of its own.
+    /// Whether it has its own certificate authorities.
     ca: bool,
 }
 
@@ -78,7 +78,7 @@ impl RegistryView {
 #[derive(Debug, Serialize, ToSchema)]
 struct ApiView {
     listen: Vec<String>,
-    /// Whether other machines have to speak TLS.
+    /// Whether other machines must use TLS.
     #[schema(value_type = String)]
     tls: Mode,
     names: Vec<String>,
@@ -173,23 +173,23 @@ fn topology(config: &Config) -> Vec<NodeConfigView> {
     std::iter::once(ctl).chain(workers).collect()
 }
 
-/// The configuration in force; secrets are left out.
+/// The configuration in force, without secrets.
 #[utoipa::path(get, path = "/v1/config", tag = "controller",
     responses((status = 200, body = ConfigView)))]
 async fn show(State(api): State<Arc<Api>>) -> Json<ConfigView> {
     Json(ConfigView::of(&api.config.current(), api.tls.mode()))
 }
 
-/// Reads the configuration file again and puts it in force; a file with an error changes nothing.
+/// Reloads the configuration file; a file with an error changes nothing.
 #[utoipa::path(post, path = "/v1/config/reload", tag = "controller",
     responses(
         (status = 200, body = ConfigView),
-        (status = 422, description = "The file is wrong, or needs a restart", body = ErrorBody)))]
+        (status = 422, description = "The file is invalid, or needs a restart", body = ErrorBody)))]
 async fn reload(State(api): State<Arc<Api>>) -> Result<Json<ConfigView>, ApiError> {
-    // In a task of its own: a client that goes away must not leave it half done.
+    // In its own task: a client that disconnects must not interrupt it.
     let reloading = tokio::spawn({
         let api = api.clone();
-        async move { api.config.reload(&api.brain).await }
+        async move { api.config.reload(&api.state).await }
     });
     let reloaded = reloading.await.map_err(|error| {
         let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;

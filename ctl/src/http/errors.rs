@@ -1,4 +1,4 @@
-//! Errors as the API answers them: a status, a code for programs, a line for people.
+//! The API's errors: a status, a code for programs, a message for people.
 
 use axum::{
     Json,
@@ -8,14 +8,14 @@ use axum::{
 use tucano_api::error::ErrorBody;
 
 use crate::{
-    agent_mgr::{NotEntitled, ReportError},
+    agent_mgr::{CertificateDenied, ReportError},
     body::BodyError,
-    brain::Refused,
     config_mgr::reload::ReloadError,
-    deployer::{DeployError, elsewhere::pull_failure, upload::UploadError},
+    deployer::{DeployError, remote_image::pull_failure, upload::UploadError},
+    state_loop::Refused,
 };
 
-/// What a handler answers when it cannot do what was asked.
+/// A handler's error response.
 #[derive(Debug)]
 pub struct ApiError {
     /// The status.
@@ -43,7 +43,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// 502: a process's node does not do what it was asked.
+    /// 502: a node's agent cannot be reached or refuses.
     pub fn agent_unreachable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, "agent_unreachable", message)
     }
@@ -77,7 +77,7 @@ impl From<BodyError> for ApiError {
     }
 }
 
-/// An image that is well-formed and yet cannot be taken is 422, one that breaks a rule of its format 400.
+/// A well-formed image that is not supported is 422, a malformed one 400.
 fn image_error(error: &tucano_oci_image::Error, message: String) -> ApiError {
     let status = match error.code() {
         "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
@@ -171,12 +171,12 @@ impl From<ReportError> for ApiError {
     }
 }
 
-impl From<NotEntitled> for ApiError {
-    fn from(error: NotEntitled) -> Self {
+impl From<CertificateDenied> for ApiError {
+    fn from(error: CertificateDenied) -> Self {
         let code = match error {
-            NotEntitled::Unknown { .. } => "unknown_node",
-            NotEntitled::Loopback { .. } => "loopback_node",
-            NotEntitled::Elsewhere { .. } => "another_address",
+            CertificateDenied::Unknown { .. } => "unknown_node",
+            CertificateDenied::Loopback { .. } => "loopback_node",
+            CertificateDenied::AddressMismatch { .. } => "another_address",
         };
         Self::new(StatusCode::FORBIDDEN, code, error.to_string())
     }

@@ -1,4 +1,4 @@
-//! Commands in processes' containers: the connection is passed on to the process's node, as it is.
+//! Commands in containers: the connection is proxied to the process's node.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use tucano_api::{
 use tucano_oci_session::{UPGRADE, is_upgrade_request};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, errors::ApiError, extract::Named};
+use super::{Api, errors::ApiError, extract::PathParam};
 use crate::agent_mgr::AgentError;
 
 /// The routes of this module.
@@ -30,58 +30,58 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(in_service))
 }
 
-/// Runs a command in a process's container. With `Connection: Upgrade` and `Upgrade: tucano-exec` the connection becomes one of
-/// frames, which the guide describes: what to run, its input, outputs and end.
+/// Runs a command in a process's container. `Connection: Upgrade` and `Upgrade: tucano-exec` switch the connection to
+/// frames, which the guide describes: the command, its input, output and exit.
 #[utoipa::path(post, path = "/v1/processes/{id}/exec", tag = "services",
     params(("id" = String, Path)),
     responses(
-        (status = 101, description = "The connection is one of frames from now on"),
+        (status = 101, description = "The connection carries frames from now on"),
         (status = 404, body = ErrorBody),
-        (status = 426, description = "The headers are missing", body = ErrorBody),
-        (status = 429, description = "Too many are run at once", body = ErrorBody),
+        (status = 426, description = "The upgrade headers are missing", body = ErrorBody),
+        (status = 429, description = "Too many sessions (limits.sessions)", body = ErrorBody),
         (status = 502, description = "Its node cannot be reached", body = ErrorBody)))]
 async fn in_process(
     State(api): State<Arc<Api>>,
-    Named(id): Named<ProcessId>,
+    PathParam(id): PathParam<ProcessId>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let node = api.node_of(&id).await?;
     pass_on(&api, &node, &id, request).await
 }
 
-/// The same in one of a service's processes: a healthy one of the current revision, where there is one.
+/// Runs a command in one of a service's processes, preferably a healthy one of the current revision.
 #[utoipa::path(post, path = "/v1/services/{name}/exec", tag = "services",
     params(("name" = String, Path)),
     responses(
-        (status = 101, description = "The connection is one of frames from now on"),
+        (status = 101, description = "The connection carries frames from now on"),
         (status = 404, body = ErrorBody),
-        (status = 409, description = "None of its processes runs", body = ErrorBody),
-        (status = 426, description = "The headers are missing", body = ErrorBody),
-        (status = 429, description = "Too many are run at once", body = ErrorBody),
+        (status = 409, description = "It has no running process", body = ErrorBody),
+        (status = 426, description = "The upgrade headers are missing", body = ErrorBody),
+        (status = 429, description = "Too many sessions (limits.sessions)", body = ErrorBody),
         (status = 502, description = "Its node cannot be reached", body = ErrorBody)))]
 async fn in_service(
     State(api): State<Arc<Api>>,
-    Named(name): Named<ServiceName>,
+    PathParam(name): PathParam<ServiceName>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let service = api.service(&name).await?;
     let process = choose(&service.active.processes).ok_or_else(|| {
-        let message = format!("no process of {name} runs: `tucano ps {name}` tells why");
+        let message = format!("{name} has no running process: `tucano ps {name}` shows why");
         ApiError::new(StatusCode::CONFLICT, "not_running", message)
     })?;
     pass_on(&api, &process.node, &process.report.id, request).await
 }
 
-/// The one that is most as it should be; of equals the first.
+/// Prefers current, then not draining, then healthy processes; the first of equals.
 fn choose(processes: &[ProcessView]) -> Option<&ProcessView> {
-    let runs = |process: &&ProcessView| {
+    let is_running = |process: &&ProcessView| {
         let state = process.report.state;
         matches!(
             state,
             ProcessState::Starting | ProcessState::Healthy | ProcessState::Unhealthy
         )
     };
-    processes.iter().filter(runs).min_by_key(|process| {
+    processes.iter().filter(is_running).min_by_key(|process| {
         let is_healthy = process.report.state == ProcessState::Healthy;
         (!process.current, process.draining, !is_healthy)
     })
@@ -94,13 +94,13 @@ async fn pass_on(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let headers = request.headers();
-    if !is_upgrade_request(|name| headers.get(name).map(HeaderValue::as_bytes)) {
-        let message = format!("write `Connection: Upgrade` and `Upgrade: {UPGRADE}`");
+    if !is_asked_for(|name| headers.get(name).map(HeaderValue::as_bytes)) {
+        let message = format!("send the headers `Connection: Upgrade` and `Upgrade: {UPGRADE}`");
         let status = StatusCode::UPGRADE_REQUIRED;
         return Err(ApiError::new(status, "upgrade_required", message));
     }
     let permit = Arc::clone(&api.sessions).try_acquire_owned().map_err(|_| {
-        let message = "too many commands are run at once (limits.sessions): try later";
+        let message = "too many commands run at once (limits.sessions): try again later";
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", message)
     })?;
     let address = api.address_of(node).map_err(ApiError::agent_unreachable)?;
@@ -110,7 +110,7 @@ async fn pass_on(
         .exec(address, id)
         .await
         .map_err(refusal)?;
-    tracing::info!(process = %id, %node, "a command is run");
+    tracing::info!(process = %id, %node, "running a command");
     let client = hyper::upgrade::on(&mut request);
     tokio::spawn(serve(client, answer, permit));
     Response::builder()
@@ -125,7 +125,7 @@ async fn pass_on(
         })
 }
 
-/// What the agent refuses is refused in its words.
+/// Passes the agent's refusal on.
 fn refusal(error: AgentError) -> ApiError {
     match error {
         AgentError::Refused { status, body, .. }
@@ -140,7 +140,7 @@ fn refusal(error: AgentError) -> ApiError {
     }
 }
 
-/// Until one of the two is gone; then the other is told.
+/// Copies in both directions until one side closes.
 async fn serve(client: OnUpgrade, agent: reqwest::Response, permit: OwnedSemaphorePermit) {
     let served = async {
         let mut agent = agent.upgrade().await.map_err(std::io::Error::other)?;
@@ -148,7 +148,7 @@ async fn serve(client: OnUpgrade, agent: reqwest::Response, permit: OwnedSemapho
         copy_bidirectional(&mut TokioIo::new(client), &mut agent).await
     };
     if let Err(error) = served.await {
-        tracing::info!(%error, "a session broke");
+        tracing::info!(%error, "a session failed");
     }
     drop(permit);
 }

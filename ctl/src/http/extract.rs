@@ -1,4 +1,4 @@
-//! Extractors whose refusals are the API's own errors.
+//! Extractors whose rejections are the API's errors.
 
 use axum::{
     extract::{FromRequestParts, Path, Query},
@@ -10,14 +10,14 @@ use utoipa::IntoParams;
 
 use super::errors::ApiError;
 
-/// Time that `wait=true` waits unless the request says otherwise.
-const WAIT: Span = Span::secs(120);
+/// Default `timeout` of `wait=true`.
+const DEFAULT_TIMEOUT: Span = Span::secs(120);
 
-/// A path's last part, parsed.
+/// The path's parameter, parsed.
 #[derive(Debug)]
-pub struct Named<T>(pub T);
+pub struct PathParam<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathParam<T> {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Path(value) = Path::from_request_parts(parts, state)
@@ -27,11 +27,11 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T
     }
 }
 
-/// A query string, parsed.
+/// The query string, parsed.
 #[derive(Debug)]
-pub struct Asked<T>(pub T);
+pub struct QueryParams<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Asked<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for QueryParams<T> {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Query(value) = Query::from_request_parts(parts, state)
@@ -41,20 +41,20 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Asked<T
     }
 }
 
-/// Whether to wait for what a request brings about.
+/// Whether to wait for the effect of a request.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct Wait {
-    /// Answer when it has come about.
+    /// Answer when the request has taken effect.
     wait: bool,
-    /// At most for so long; 120s when absent.
+    /// Longest wait; 120s by default.
     #[param(value_type = Option<String>)]
     timeout: Option<Span>,
 }
 
 impl Wait {
-    /// As a query with more in it has it.
+    /// For queries with more parameters.
     pub fn new(wait: bool, timeout: Option<Span>) -> Self {
         Self { wait, timeout }
     }
@@ -62,9 +62,9 @@ impl Wait {
     /// How long to wait, if at all.
     ///
     /// # Errors
-    /// When it is longer than `longest`.
-    pub fn patience(&self, longest: Span) -> Result<Option<std::time::Duration>, ApiError> {
-        let asked = self.timeout.unwrap_or(WAIT.min(longest));
+    /// It is longer than `longest`.
+    pub fn max_wait(&self, longest: Span) -> Result<Option<std::time::Duration>, ApiError> {
+        let asked = self.timeout.unwrap_or(DEFAULT_TIMEOUT.min(longest));
         if asked > longest {
             let message = format!("timeout={asked} is too long: at most {longest} (limits.wait)");
             return Err(ApiError::bad_request("invalid_query", message));
@@ -77,31 +77,31 @@ impl Wait {
 mod tests {
     use super::*;
 
-    fn patience(query: &str) -> Result<Option<u64>, String> {
+    fn max_wait(query: &str) -> Result<Option<u64>, String> {
         let uri = format!("http://x/?{query}").parse().unwrap();
         let wait = Query::<Wait>::try_from_uri(&uri).map_err(|error| error.body_text())?;
-        let patience = wait
-            .patience(Span::secs(600))
+        let max_wait = wait
+            .max_wait(Span::secs(600))
             .map_err(|error| error.body.error)?;
-        Ok(patience.map(|patience| patience.as_secs()))
+        Ok(max_wait.map(|max_wait| max_wait.as_secs()))
     }
 
     #[test]
-    fn waiting_is_asked_for_and_bounded() {
-        assert_eq!(patience(""), Ok(None));
-        assert_eq!(patience("wait=false&timeout=5s"), Ok(None));
-        assert_eq!(patience("wait=true"), Ok(Some(120)));
-        assert_eq!(patience("wait=true&timeout=5s"), Ok(Some(5)));
+    fn waiting_is_optional_and_bounded() {
+        assert_eq!(max_wait(""), Ok(None));
+        assert_eq!(max_wait("wait=false&timeout=5s"), Ok(None));
+        assert_eq!(max_wait("wait=true"), Ok(Some(120)));
+        assert_eq!(max_wait("wait=true&timeout=5s"), Ok(Some(5)));
         assert!(
-            patience("wait=true&timeout=1h")
+            max_wait("wait=true&timeout=1h")
                 .unwrap_err()
                 .contains("limits.wait")
         );
         assert!(
-            patience("wait=true&timeout=5")
+            max_wait("wait=true&timeout=5")
                 .unwrap_err()
                 .contains("duration")
         );
-        assert!(patience("waits=true").unwrap_err().contains("waits"));
+        assert!(max_wait("waits=true").unwrap_err().contains("waits"));
     }
 }

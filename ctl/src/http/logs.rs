@@ -1,4 +1,4 @@
-//! What processes say: passed on from their nodes as it comes.
+//! Processes' output, streamed from their nodes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,13 +28,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     errors::ApiError,
-    extract::{Asked, Named},
+    extract::{PathParam, QueryParams},
 };
 
-/// Lines on their way to a reader who is slower than the processes.
-const PIPE: usize = 256;
-/// How often a follower looks for processes that came since.
-const LOOK: Duration = Duration::from_secs(1);
+/// Lines that are buffered for a slow reader.
+const BUFFERED_LINES: usize = 256;
+/// How often a follower checks for new processes.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -43,17 +43,17 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(of_process))
 }
 
-/// What of the logs.
+/// Selects a part of the logs.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-struct Which {
+struct LogQuery {
     /// `stdout`, `stderr` or `both`.
     #[param(inline)]
     stream: Stream,
-    /// So many of the last lines of each process.
+    /// Number of last lines of each process.
     tail: Option<u64>,
-    /// Go on with what is said from now on.
+    /// Continue with new output.
     follow: bool,
 }
 
@@ -66,8 +66,8 @@ enum Stream {
     Both,
 }
 
-impl Which {
-    /// The query to an agent; `most` bounds the lines.
+impl LogQuery {
+    /// The query for an agent; `most` bounds the lines.
     fn query(&self, most: u64) -> Vec<(&'static str, String)> {
         let stream = match self.stream {
             Stream::Stdout => "stdout",
@@ -82,17 +82,17 @@ impl Which {
     }
 }
 
-/// Lines of one process, as they are.
+/// Output of one process, unchanged.
 #[utoipa::path(get, path = "/v1/processes/{id}/logs", tag = "logs",
-    params(("id" = String, Path), Which),
+    params(("id" = String, Path), LogQuery),
     responses(
         (status = 200, content_type = "text/plain", body = String),
         (status = 404, body = ErrorBody),
         (status = 502, description = "Its node cannot be reached", body = ErrorBody)))]
 async fn of_process(
     State(api): State<Arc<Api>>,
-    Named(id): Named<ProcessId>,
-    Asked(which): Asked<Which>,
+    PathParam(id): PathParam<ProcessId>,
+    QueryParams(which): QueryParams<LogQuery>,
 ) -> Result<Response, ApiError> {
     let node = api.node_of(&id).await?;
     let answer = begin(&api, &node, &id, &which)
@@ -101,29 +101,29 @@ async fn of_process(
     Ok(text(Body::from_stream(answer.bytes_stream())))
 }
 
-/// Lines of all processes of a service, each after `<process> | `.
+/// Output of all processes of a service, each line prefixed by `<process> | `.
 #[utoipa::path(get, path = "/v1/services/{name}/logs", tag = "logs",
-    params(("name" = String, Path), Which),
+    params(("name" = String, Path), LogQuery),
     responses(
         (status = 200, content_type = "text/plain", body = String),
         (status = 404, body = ErrorBody)))]
 async fn of_service(
     State(api): State<Arc<Api>>,
-    Named(name): Named<ServiceName>,
-    Asked(which): Asked<Which>,
+    PathParam(name): PathParam<ServiceName>,
+    QueryParams(which): QueryParams<LogQuery>,
 ) -> Result<Response, ApiError> {
     let processes = processes_of(&api, &name).await?;
     if processes.is_empty() {
         api.service(&name).await?;
     }
-    let (lines, receiver) = mpsc::channel(PIPE);
-    let source = Source { api, lines };
+    let (lines, receiver) = mpsc::channel(BUFFERED_LINES);
+    let merger = LogMerger { api, lines };
     tokio::spawn(async move {
         if which.follow {
-            source.follow(name, which).await;
+            merger.follow(name, which).await;
         } else {
             for (node, id) in processes {
-                source.copy(node, id, which.clone()).await;
+                merger.copy(node, id, which.clone()).await;
             }
         }
     });
@@ -141,19 +141,19 @@ async fn processes_of(
 ) -> Result<Vec<(NodeName, ProcessId)>, ApiError> {
     let name = name.clone();
     let mut processes = api
-        .brain
+        .state
         .query(move |cluster| cluster.existing(&name))
         .await?;
     processes.sort_by_key(|(_, id)| id.number());
     Ok(processes)
 }
 
-/// Begins to read from the process's node.
+/// Requests the logs from the process's node.
 async fn begin(
     api: &Api,
     node: &NodeName,
     id: &ProcessId,
-    which: &Which,
+    which: &LogQuery,
 ) -> Result<reqwest::Response, String> {
     let address = api.address_of(node)?;
     let query = which.query(api.config.current().limits.log_lines);
@@ -164,20 +164,20 @@ async fn begin(
         .map_err(|error| error.to_string())
 }
 
-/// Reads from processes and writes their lines, prefixed, to one reader.
+/// Merges the prefixed lines of several processes for one reader.
 #[derive(Clone)]
-struct Source {
+struct LogMerger {
     api: Arc<Api>,
     lines: mpsc::Sender<Bytes>,
 }
 
-impl Source {
-    /// All processes at once, also those that come later, until the reader goes away or the service does.
-    async fn follow(&self, name: ServiceName, which: Which) {
+impl LogMerger {
+    /// Follows all processes, including later ones, until the reader disconnects or the service is removed.
+    async fn follow(&self, name: ServiceName, which: LogQuery) {
         let mut reading = JoinSet::new();
         let mut open = BTreeSet::new();
         let mut seen = BTreeMap::new();
-        let mut look = tokio::time::interval(LOOK);
+        let mut look = tokio::time::interval(POLL_INTERVAL);
         loop {
             tokio::select! {
                 () = self.lines.closed() => return,
@@ -199,15 +199,15 @@ impl Source {
                             continue;
                         }
                         let mut which = which.clone();
-                        // One that came later is shown from its start; one that was lost, from now on.
+                        // A new process is shown from its start; a reconnected one, from now on.
                         match seen.insert(id.clone(), ()) {
                             Some(()) => which.tail = Some(0),
                             None if !is_first_look => which.tail = None,
                             None => {}
                         }
-                        let source = self.clone();
+                        let merger = self.clone();
                         reading.spawn(async move {
-                            source.copy(node, id.clone(), which).await;
+                            merger.copy(node, id.clone(), which).await;
                             id
                         });
                     }
@@ -220,22 +220,23 @@ impl Source {
         let name = name.clone();
         let service = self
             .api
-            .brain
+            .state
             .query(move |cluster| cluster.service(&name).is_none());
         service.await.unwrap_or(true)
     }
 
-    /// All lines of one process. Whatever goes wrong becomes a line too.
-    async fn copy(&self, node: NodeName, id: ProcessId, which: Which) {
+    /// Copies the lines of one process. An error becomes a line.
+    async fn copy(&self, node: NodeName, id: ProcessId, which: LogQuery) {
         let answer = match begin(&self.api, &node, &id, &which).await {
             Ok(answer) => answer,
             Err(error) => {
-                self.say(&id, &format!("[tucano] no logs: {error}")).await;
+                self.send_line(&id, &format!("[tucano] no logs: {error}"))
+                    .await;
                 return;
             }
         };
         let longest = usize::try_from(self.api.config.current().limits.log_line_bytes.0);
-        let mut splitter = Splitter::new(&id, longest.unwrap_or(usize::MAX));
+        let mut splitter = LineSplitter::new(&id, longest.unwrap_or(usize::MAX));
         let mut chunks = answer.bytes_stream();
         loop {
             tokio::select! {
@@ -255,26 +256,26 @@ impl Source {
         if let Some(rest) = splitter.rest()
             && self.lines.send(rest).await.is_err()
         {
-            tracing::debug!("a reader of logs has gone");
+            tracing::debug!("a reader of logs has disconnected");
         }
     }
 
-    async fn say(&self, id: &ProcessId, line: &str) {
+    async fn send_line(&self, id: &ProcessId, line: &str) {
         let line = Bytes::from(format!("{id} | {line}\n"));
         if self.lines.send(line).await.is_err() {
-            tracing::debug!("a reader of logs has gone");
+            tracing::debug!("a reader of logs has disconnected");
         }
     }
 }
 
-/// Cuts a stream into prefixed lines.
-struct Splitter {
+/// Splits a stream into prefixed lines.
+struct LineSplitter {
     prefix: String,
     longest: usize,
     line: BytesMut,
 }
 
-impl Splitter {
+impl LineSplitter {
     fn new(id: &ProcessId, longest: usize) -> Self {
         Self {
             prefix: format!("{id} | "),
@@ -283,7 +284,7 @@ impl Splitter {
         }
     }
 
-    /// The lines that this chunk ends.
+    /// The lines that this chunk completes.
     fn push(&mut self, chunk: &[u8]) -> Vec<Bytes> {
         let mut lines = Vec::new();
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
@@ -300,7 +301,7 @@ impl Splitter {
         lines
     }
 
-    /// What has not ended yet, as a line.
+    /// The incomplete last line.
     fn rest(&mut self) -> Option<Bytes> {
         if self.line.is_empty() {
             return None;
@@ -320,7 +321,7 @@ mod tests {
     use super::*;
 
     fn split(longest: usize, chunks: &[&str]) -> String {
-        let mut splitter = Splitter::new(&"a-1".parse().unwrap(), longest);
+        let mut splitter = LineSplitter::new(&"a-1".parse().unwrap(), longest);
         let mut lines: Vec<Bytes> = Vec::new();
         for chunk in chunks {
             lines.extend(splitter.push(chunk.as_bytes()));
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn each_line_is_prefixed_however_it_arrives() {
+    fn each_line_is_prefixed_however_it_is_chunked() {
         let expected = "a-1 | one\na-1 | \na-1 | two\n";
         assert_eq!(split(100, &["one\n\ntwo\n"]), expected);
         assert_eq!(split(100, &["o", "ne", "\n\ntw", "o"]), expected);
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_is_cut() {
+    fn a_long_line_is_split() {
         assert_eq!(split(4, &["abcdefgh"]), "a-1 | abcd\na-1 | efgh\n");
         assert_eq!(
             split(4, &["ab", "cdef\n"]),
@@ -348,11 +349,11 @@ mod tests {
 
     #[test]
     fn the_number_of_lines_is_bounded() {
-        let all = Which::default().query(50);
+        let all = LogQuery::default().query(50);
         assert_eq!(all[1], ("tail", "50".to_owned()));
-        let which = Which {
+        let which = LogQuery {
             tail: Some(1_000_000),
-            ..Which::default()
+            ..LogQuery::default()
         };
         assert_eq!(which.query(50)[1].1, "50");
     }

@@ -1,5 +1,4 @@
-//! `/metrics`: what Prometheus collects. The cluster is read when it is asked for, so that nothing here can be
-//! behind it.
+//! `/metrics` for Prometheus. Every scrape reads the cluster's state, so that the values are never stale.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -29,7 +28,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
     responses((status = 200, content_type = "application/openmetrics-text", body = String)))]
 async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiError> {
     let (nodes, services) = api
-        .brain
+        .state
         .query(|cluster| (cluster.nodes(), cluster.services()))
         .await?;
     let snapshot = Snapshot {
@@ -38,11 +37,11 @@ async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiEr
         image_bytes: api.deployer.images().stored_bytes().await,
     };
     let mut registry = Registry::with_prefix("tucano");
-    api.brain_metrics.register(&mut registry);
+    api.state_metrics.register(&mut registry);
     registry.register("alerts", "Alerts sent", api.alerts.sent.clone());
     registry.register(
         "alerts_lost",
-        "Alerts that some webhook never took",
+        "Alerts that a webhook never accepted",
         api.alerts.lost.clone(),
     );
     registry.register_collector(Box::new(snapshot));
@@ -55,7 +54,7 @@ async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiEr
     Ok(([(CONTENT_TYPE, format)], page))
 }
 
-/// The cluster at the time of asking.
+/// The cluster at the time of the scrape.
 #[derive(Debug)]
 struct Snapshot {
     nodes: Vec<NodeView>,
@@ -154,7 +153,7 @@ impl Snapshot {
         let readings: [(&str, &str, Read); 4] = [
             (
                 "service_configured",
-                "Processes that a service is to have",
+                "Configured processes of a service",
                 |service| u64::from(service.configured.config.concurrency),
             ),
             (
@@ -164,7 +163,7 @@ impl Snapshot {
             ),
             (
                 "service_pending",
-                "Processes of a service that wait for a place",
+                "Processes of a service that are not placed",
                 |service| {
                     service
                         .active
@@ -208,7 +207,7 @@ impl Snapshot {
             ),
             (
                 "process_oom_kills",
-                "Kills for lack of memory in a process",
+                "Out-of-memory kills in a process",
                 |_, m| m.oom_kills,
             ),
             ("process_restarts", "Restarts of a process", |report, _| {

@@ -1,5 +1,4 @@
-//! The controller's HTTP interface: a thin layer that turns requests into calls of the modules beside it, and their
-//! results and errors into answers.
+//! The controller's HTTP API: a thin layer that maps requests to calls of the other modules, and results to responses.
 
 pub mod agents;
 pub mod auth;
@@ -38,10 +37,10 @@ use self::errors::ApiError;
 use crate::{
     agent_mgr::{AgentAddress, AgentManager},
     alerts::Alerts,
-    brain::{Brain, metrics::BrainMetrics},
     config_mgr::ConfigManager,
     deployer::Deployer,
     discovery::Discovery,
+    state_loop::{StateHandle, metrics::StateLoopMetrics},
     tls::Tls,
 };
 use tucano_api::{
@@ -50,13 +49,13 @@ use tucano_api::{
     units::Timestamp,
 };
 
-/// Everything that handlers call.
+/// Everything that the handlers call.
 #[derive(Debug)]
 pub struct Api {
     /// The static configuration.
     pub config: Arc<ConfigManager>,
-    /// The cluster.
-    pub brain: Brain,
+    /// The cluster's state.
+    pub state: StateHandle,
     /// Deploys.
     pub deployer: Deployer,
     /// The agents.
@@ -67,36 +66,36 @@ pub struct Api {
     pub alerts: Arc<Alerts>,
     /// Certificates.
     pub tls: Arc<Tls>,
-    /// What the brain counts.
-    pub brain_metrics: BrainMetrics,
-    /// Places for commands in processes' containers.
+    /// The state loop's metrics.
+    pub state_metrics: StateLoopMetrics,
+    /// Permits for commands in containers.
     pub sessions: Arc<Semaphore>,
     /// When the controller started.
     pub started_at: Timestamp,
 }
 
 impl Api {
-    /// Where a process is, or is to be.
+    /// The node that a process is assigned to.
     async fn node_of(&self, id: &ProcessId) -> Result<NodeName, ApiError> {
         let wanted = id.clone();
         let node = self
-            .brain
+            .state
             .query(move |cluster| cluster.node_of(&wanted).cloned())
             .await?;
         node.ok_or_else(|| ApiError::not_found(format!("there is no process {id}")))
     }
 
-    /// A service, as it is configured and as it runs.
+    /// A service's configuration and state.
     async fn service(&self, name: &ServiceName) -> Result<ServiceView, ApiError> {
         let wanted = name.clone();
         let service = self
-            .brain
+            .state
             .query(move |cluster| cluster.service(&wanted))
             .await?;
         service.ok_or_else(|| ApiError::not_found(format!("there is no service {name}")))
     }
 
-    /// Where a node's agent is, or why that is not known.
+    /// The address of a node's agent, or why it is not known.
     fn address_of(&self, node: &NodeName) -> Result<AgentAddress, String> {
         self.agents.address(node).ok_or_else(|| {
             format!(
@@ -127,8 +126,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// That processes are not healthy in time, and that too much is asked for, is told to whoever asked; it is no failure of
-/// the controller's.
+/// 503 answers report unhealthy processes or overload to the client; they are no failure of the controller.
 fn note_failure(failure: ServerErrorsFailureClass, _latency: Duration, _span: &Span) {
     match failure {
         ServerErrorsFailureClass::StatusCode(StatusCode::SERVICE_UNAVAILABLE) => {
@@ -151,13 +149,13 @@ fn span(request: &Request) -> tracing::Span {
 async fn no_such_route(request: Request) -> impl IntoResponse {
     let path: String = request.uri().path().chars().take(200).collect();
     ApiError::not_found(format!(
-        "there is no {path}: /openapi.json lists what there is"
+        "there is no route {path}: /openapi.json lists all routes"
     ))
 }
 
 async fn wrong_method(request: Request) -> impl IntoResponse {
     let message = format!(
-        "{} does not take {}: /openapi.json lists what it takes",
+        "{} does not support {}: /openapi.json lists the methods",
         request.uri().path().chars().take(200).collect::<String>(),
         request.method()
     );

@@ -1,4 +1,4 @@
-//! The OpenAPI document: put together from the handlers themselves, so that no route can be left out.
+//! The OpenAPI document, generated from the handlers, so that no route is missing.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ use super::{Api, agents, config, exec, logs, metrics, services, state};
 #[openapi(
     info(
         title = "Tucano controller",
-        description = "Deploys services, and shows the state of the cluster. Every error's body has `error`, a line for people, and `code`, for programs."
+        description = "Deploys services and shows the cluster's state. Every error's body has `error`, a message for people, and `code`, for programs."
     ),
     modifiers(&BearerToken),
     security(("token" = [])),
     tags(
-        (name = "services", description = "What is to run"),
-        (name = "state", description = "What runs"),
-        (name = "logs", description = "What it says"),
+        (name = "services", description = "Services and their configuration"),
+        (name = "state", description = "The cluster's state"),
+        (name = "logs", description = "Output of processes"),
         (name = "controller", description = "The controller itself"),
-        (name = "agents", description = "For the agents of the workers, with a token of their own")
+        (name = "agents", description = "For the workers' agents")
     )
 )]
 struct Document;
@@ -54,7 +54,7 @@ pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .split_for_parts()
 }
 
-/// The route that shows the document.
+/// Serves the document.
 pub fn serve(document: Arc<utoipa::openapi::OpenApi>) -> MethodRouter<Arc<Api>> {
     get(move || {
         let document = document.clone();

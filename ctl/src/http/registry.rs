@@ -1,4 +1,4 @@
-//! The registry, `/v2/`: what `docker push`, `podman push` and `skopeo copy` speak to.
+//! The registry, `/v2/`, for `docker push`, `podman push` and `skopeo copy`.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use super::{Api, errors::ApiError};
 /// The routes of the registry.
 pub fn router(api: &Arc<Api>) -> Router<Arc<Api>> {
     tucano_oci_distribution::router(api.deployer.images().registry().clone())
-        .layer(from_fn_with_state(api.clone(), note_changes))
+        .layer(from_fn_with_state(api.clone(), observe_changes))
 }
 
-/// What is deleted may be in use no more. What a tag meant before stays for a while anyway. What is pushed for a deploy, the
-/// agents may fetch while the rest of its image comes.
-async fn note_changes(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+/// Middleware: a DELETE may release images; agents prefetch blobs that are pushed for a deploy. The former image of a moved
+/// tag is kept for a while anyway.
+async fn observe_changes(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let deletes = request.method() == Method::DELETE;
     let pushes = is_upload_for_deploy(request.uri().path());
     let response = next.run(request).await;
@@ -33,7 +33,7 @@ async fn note_changes(State(api): State<Arc<Api>>, request: Request, next: Next)
         && response.status() == StatusCode::CREATED
         && let Some(digest) = digest_of(&response)
     {
-        api.deployer.was_pushed(digest).await;
+        api.deployer.blob_pushed(digest).await;
     }
     response
 }
@@ -48,7 +48,7 @@ fn digest_of(response: &Response) -> Option<Digest> {
     digest.to_str().ok()?.parse().ok()
 }
 
-/// Why a request may not pass, as a registry's clients understand it.
+/// A refusal in the format of the registry protocol.
 pub(super) fn refusal(error: &ApiError) -> Response {
     let code = match error.status {
         StatusCode::UNAUTHORIZED => "UNAUTHORIZED",

@@ -1,4 +1,4 @@
-//! What the balancer asks for, on a unix socket that only our own user can open.
+//! The routes' feed for the balancer, on a unix socket for our own user only.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,11 +11,11 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::extract::Asked;
+use super::extract::QueryParams;
 use crate::discovery::Discovery;
 
-/// How long an answer waits for a change.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Duration of a long poll without a change.
+const LONG_POLL: Duration = Duration::from_secs(20);
 
 /// The routes of the unix socket.
 pub fn router(discovery: Arc<Discovery>) -> Router {
@@ -32,9 +32,9 @@ struct After {
 
 async fn routes(
     State(discovery): State<Arc<Discovery>>,
-    Asked(After { after }): Asked<After>,
+    QueryParams(After { after }): QueryParams<After>,
 ) -> Response {
-    match discovery.next(after.as_deref(), PATIENCE).await {
+    match discovery.next(after.as_deref(), LONG_POLL).await {
         Some(table) => Json(table.as_ref()).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }

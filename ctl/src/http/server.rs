@@ -1,6 +1,6 @@
-//! Accepting connections: bounded in number and in the time they may take to say what they want.
+//! Accepts and serves connections, bounded in number and time.
 
-mod crowd;
+mod connection_limiter;
 
 use std::{
     fs,
@@ -25,15 +25,15 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
-use tucano_tls::Door;
+use tucano_tls::ProtocolSniffer;
 
-use self::crowd::{Crowd, Place};
+use self::connection_limiter::{ConnectionLimiter, ConnectionSlot};
 use super::auth::{self, Peer};
 use crate::config_mgr::Listen;
 
-/// Pause when no connection can be accepted, such as for lack of file descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
-/// How long requests under way may take to end at the controller's end.
+/// Pause after a failed accept, such as for lack of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How long active requests may take to finish during shutdown.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Longest request head.
 const HEAD_BYTES: usize = 64 << 10;
@@ -41,13 +41,13 @@ const HEAD_BYTES: usize = 64 << 10;
 /// Why the controller cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody else has the address.
+    /// Another program uses the address.
     #[error("{address} is in use by another program: stop it, or set another address in ctl.toml")]
     InUse {
         /// The address.
         address: SocketAddr,
     },
-    /// Any other reason.
+    /// Another error.
     #[error("cannot listen on {place}: {source}")]
     Io {
         /// The address or path.
@@ -60,7 +60,7 @@ pub enum ListenError {
 /// Opens a listening socket.
 ///
 /// # Errors
-/// Why it cannot be had.
+/// Why the socket cannot be opened.
 pub async fn bind(listen: Listen) -> Result<TcpListener, ListenError> {
     match listen {
         Listen::Address(address) => TcpListener::bind(address).await.map_err(|source| {
@@ -79,7 +79,7 @@ pub async fn bind(listen: Listen) -> Result<TcpListener, ListenError> {
     }
 }
 
-/// The socket that whoever started us opened as file descriptor 0.
+/// The listening socket inherited as file descriptor 0.
 fn inherited() -> io::Result<TcpListener> {
     let socket = StdTcpListener::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
     if !sockopt::socket_acceptconn(&socket)? {
@@ -89,10 +89,10 @@ fn inherited() -> io::Result<TcpListener> {
     TcpListener::from_std(socket)
 }
 
-/// Opens the balancer's socket, for our own user alone.
+/// Opens the balancer's socket, for our own user only.
 ///
 /// # Errors
-/// Why it cannot be had.
+/// Why the socket cannot be opened.
 pub fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     let failed = |source| ListenError::Io {
         place: path.display().to_string(),
@@ -107,19 +107,19 @@ pub fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     Ok(listener)
 }
 
-/// Bounds that hold for every connection.
+/// Bounds on connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Most connections at once; then the one that is idle for the longest time makes room for the next.
+    /// Most concurrent connections; beyond, the longest idle one is evicted.
     pub connections: usize,
     /// Longest time for a request's head.
     pub header_timeout: Duration,
 }
 
-/// Serves until `stop`, then lets requests under way end for a moment.
+/// Serves until `stop`, then lets active requests finish for a moment.
 pub async fn serve_tcp(
     listener: TcpListener,
-    door: Door,
+    sniffer: ProtocolSniffer,
     router: Router,
     bounds: Bounds,
     stop: CancellationToken,
@@ -135,29 +135,29 @@ pub async fn serve_tcp(
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
-                    // Answers are small and awaited.
+                    // Answers are small and latency matters.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "no TCP_NODELAY");
                     }
                     if let Err(error) = keep_alive(&stream) {
                         tracing::debug!(%error, "no SO_KEEPALIVE");
                     }
-                    let Some(place) = server.place(&stop).await else {
+                    let Some(slot) = server.slot(&stop).await else {
                         break;
                     };
-                    let door = door.clone();
-                    let entering = async move { door.enter(stream).await };
-                    server.serve(entering, Some(Peer(from)), place);
+                    let sniffer = sniffer.clone();
+                    let handshake = async move { sniffer.accept(stream).await };
+                    server.serve(handshake, Some(Peer(from)), slot);
                 }
                 Err(error) => pause(&error).await,
             },
         }
     }
     drop(listener);
-    server.end().await;
+    server.drain().await;
 }
 
-/// A client that vanishes while it follows logs or runs a command would never be missed.
+/// Detects clients that vanish while they follow logs or run a command.
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     const IDLE: Duration = Duration::from_secs(60);
     const INTERVAL: Duration = Duration::from_secs(15);
@@ -168,7 +168,7 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// As [`serve_tcp`], on a unix socket, whose file is removed at the end.
+/// Like [`serve_tcp`], on a unix socket, whose file is removed at the end.
 pub async fn serve_unix(
     listener: UnixListener,
     path: PathBuf,
@@ -182,32 +182,32 @@ pub async fn serve_unix(
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let Some(place) = server.place(&stop).await else {
+                    let Some(slot) = server.slot(&stop).await else {
                         break;
                     };
-                    server.serve(ready(Ok(stream)), None, place);
+                    server.serve(ready(Ok(stream)), None, slot);
                 }
                 Err(error) => pause(&error).await,
             },
         }
     }
     if let Err(error) = fs::remove_file(&path) {
-        tracing::debug!(%error, "the balancer's socket was gone already");
+        tracing::debug!(%error, "the balancer's socket file is already gone");
     }
-    // Its long polls have nothing more to say.
+    // Long polls are not drained: no more changes will come.
 }
 
 async fn pause(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
-    tokio::time::sleep(PAUSE).await;
+    tokio::time::sleep(ACCEPT_RETRY).await;
 }
 
 struct Server {
     router: Router,
     header_timeout: Duration,
-    crowd: Crowd,
-    /// That no connection is to take another request.
-    ending: CancellationToken,
+    limiter: ConnectionLimiter,
+    /// Connections accept no further request.
+    draining: CancellationToken,
     connections: TaskTracker,
 }
 
@@ -216,57 +216,56 @@ impl Server {
         Self {
             router,
             header_timeout: bounds.header_timeout,
-            crowd: Crowd::new(bounds.connections),
-            ending: CancellationToken::new(),
+            limiter: ConnectionLimiter::new(bounds.connections),
+            draining: CancellationToken::new(),
             connections: TaskTracker::new(),
         }
     }
 
-    async fn place(&self, stop: &CancellationToken) -> Option<Place> {
-        stop.run_until_cancelled(self.crowd.enter()).await
+    async fn slot(&self, stop: &CancellationToken) -> Option<ConnectionSlot> {
+        stop.run_until_cancelled(self.limiter.acquire()).await
     }
 
-    /// `entering` is until the connection's requests can be read: it takes no longer than a request's head may, and
-    /// holds up nobody else.
+    /// Serves a connection once `handshake` is complete, which has the time limit of a request's head.
     fn serve<S>(
         &self,
-        entering: impl Future<Output = io::Result<S>> + Send + 'static,
+        handshake: impl Future<Output = io::Result<S>> + Send + 'static,
         peer: Option<Peer>,
-        place: Place,
+        slot: ConnectionSlot,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (router, timeout) = (self.router.clone(), self.header_timeout);
-        let ending = self.ending.clone();
+        let draining = self.draining.clone();
         self.connections.spawn(async move {
             let served = async {
-                let entered = tokio::time::timeout(timeout, entering);
-                let Some(entered) = ending.run_until_cancelled(entered).await else {
+                let handshake = tokio::time::timeout(timeout, handshake);
+                let Some(accepted) = draining.run_until_cancelled(handshake).await else {
                     return Ok(());
                 };
-                let stream = entered.map_err(io::Error::from)??;
-                connection(stream, peer, router, timeout, ending.clone(), &place)
+                let stream = accepted.map_err(io::Error::from)??;
+                connection(stream, peer, router, timeout, draining.clone(), &slot)
                     .await
                     .map_err(io::Error::other)
             };
             tokio::select! {
                 ended = served => if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection broke");
+                    tracing::debug!(%error, "a connection failed");
                 },
-                () = place.evicted() => tracing::debug!("an idle connection made room"),
+                () = slot.evicted() => tracing::debug!("evicted an idle connection"),
             }
-            drop(place);
+            drop(slot);
         });
     }
 
-    async fn end(self) {
-        self.ending.cancel();
+    async fn drain(self) {
+        self.draining.cancel();
         self.connections.close();
         if tokio::time::timeout(DRAIN, self.connections.wait())
             .await
             .is_err()
         {
-            tracing::info!("some requests were still under way");
+            tracing::info!("some requests were still active");
         }
     }
 }
@@ -276,23 +275,23 @@ async fn connection<S>(
     peer: Option<Peer>,
     router: Router,
     header_timeout: Duration,
-    ending: CancellationToken,
-    place: &Place,
+    draining: CancellationToken,
+    slot: &ConnectionSlot,
 ) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let presence = place.presence();
+    let activity = slot.activity();
     let service = tower::service_fn(move |mut request: hyper::Request<Incoming>| {
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
-        let busy = presence.clone().busy();
+        let active = activity.clone().begin_request();
         let answer = router.clone().oneshot(request.map(Body::new));
         async move {
             answer
                 .await
-                .map(|answer| answer.map(|body| busy.until_sent(body)))
+                .map(|answer| answer.map(|body| active.until_sent(body)))
         }
     });
     let connection = http1::Builder::new()
@@ -302,7 +301,7 @@ where
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    if let Some(ended) = ending.run_until_cancelled(connection.as_mut()).await {
+    if let Some(ended) = draining.run_until_cancelled(connection.as_mut()).await {
         return ended;
     }
     connection.as_mut().graceful_shutdown();

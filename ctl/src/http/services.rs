@@ -1,4 +1,4 @@
-//! Deploying, showing, changing and removing services.
+//! Deploys, shows, changes and removes services.
 
 use std::sync::Arc;
 
@@ -21,15 +21,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     errors::ApiError,
-    extract::{Asked, Named, Wait},
+    extract::{PathParam, QueryParams, Wait},
 };
 use crate::{
     body,
     deployer::{Outcome, wait},
 };
 
-/// How long a deploy that is healthy waits for the balancer to have its routes.
-const FOLLOW: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long a healthy deploy waits for the balancer to fetch the routes.
+const ROUTES_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -49,12 +49,12 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
 struct DeployForm {
     /// The static configuration, TOML or JSON.
     config: String,
-    /// Archive of images; may be left out where `config` names an image that is stored or can be pulled. Where it holds
-    /// several, `config` comes first, and its `image` is the name of one.
+    /// Image archive; optional if `config` names an image that is stored or can be pulled. If it holds several images,
+    /// `config` comes first, and its `image` names one of them.
     #[schema(format = Binary)]
     image: Option<String>,
-    /// `name:tag`, `name@sha256:…` or `sha256:…` of a stored image, or a reference to another registry's, in place of the
-    /// `image` of `config`.
+    /// Overrides the `image` of `config`: `name:tag`, `name@sha256:…` or `sha256:…` of a stored image, or a reference to
+    /// another registry.
     stored_image: Option<String>,
 }
 
@@ -62,36 +62,36 @@ struct DeployForm {
 #[utoipa::path(get, path = "/v1/services", tag = "services",
     responses((status = 200, body = Vec<ServiceView>)))]
 async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ServiceView>>, ApiError> {
-    Ok(Json(api.brain.query(|cluster| cluster.services()).await?))
+    Ok(Json(api.state.query(|cluster| cluster.services()).await?))
 }
 
-/// Deploys a service: a multipart body with the parts `config` and `image` in either order, or the configuration alone
-/// where it names an image that is stored, or that another registry has.
+/// Deploys a service: a multipart body with the parts `config` and `image` in either order, or only the configuration if
+/// it names a stored image or one of another registry.
 #[utoipa::path(post, path = "/v1/services", tag = "services", params(Wait),
     request_body(content = DeployForm, content_type = "multipart/form-data"),
     responses(
-        (status = 200, description = "Configured; of a service that was there", body = Deployed),
-        (status = 201, description = "Configured; a new service", body = Deployed),
-        (status = 400, description = "Configuration or image are wrong", body = ErrorBody),
+        (status = 200, description = "Configured an existing service", body = Deployed),
+        (status = 201, description = "Configured a new service", body = Deployed),
+        (status = 400, description = "Configuration or image are invalid", body = ErrorBody),
         (status = 408, body = ErrorBody),
-        (status = 409, description = "Another service has the host", body = ErrorBody),
+        (status = 409, description = "Another service uses the host", body = ErrorBody),
         (status = 413, description = "A part is too large", body = ErrorBody),
-        (status = 404, description = "No registry has such an image", body = ErrorBody),
-        (status = 422, description = "The image cannot run here, or its registry is not listed or refuses us", body = ErrorBody),
+        (status = 404, description = "No registry has the image", body = ErrorBody),
+        (status = 422, description = "The image cannot run here, or its registry is not listed or refuses access", body = ErrorBody),
         (status = 429, description = "Too many uploads at once", body = ErrorBody),
-        (status = 502, description = "The other registry cannot be reached or makes no sense", body = ErrorBody),
-        (status = 503, description = "Configured, and not healthy in time", body = Deployed),
+        (status = 502, description = "The other registry cannot be reached or sends malformed answers", body = ErrorBody),
+        (status = 503, description = "Configured, but not healthy in time", body = Deployed),
         (status = 504, description = "The other registry took longer than limits.pull", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn deploy(
     State(api): State<Arc<Api>>,
-    Asked(wait): Asked<Wait>,
+    QueryParams(wait): QueryParams<Wait>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let patience = wait.patience(api.config.current().limits.wait)?;
+    let max_wait = wait.max_wait(api.config.current().limits.wait)?;
     let uploaded = api.deployer.receive(request).await?;
     let outcome = api.deployer.deploy(uploaded).await?;
-    answer(&api, outcome, patience).await
+    answer(&api, outcome, max_wait).await
 }
 
 /// One service.
@@ -100,12 +100,12 @@ async fn deploy(
     responses((status = 200, body = ServiceView), (status = 404, body = ErrorBody)))]
 async fn show(
     State(api): State<Arc<Api>>,
-    Named(name): Named<ServiceName>,
+    PathParam(name): PathParam<ServiceName>,
 ) -> Result<Json<ServiceView>, ApiError> {
     api.service(&name).await.map(Json)
 }
 
-/// Changes some keys of a service's configuration, which makes a new revision; `null` puts a key back to its default.
+/// Changes keys of a service's configuration, which creates a new revision; `null` resets a key to its default.
 #[utoipa::path(patch, path = "/v1/services/{name}", tag = "services",
     params(("name" = String, Path), Wait),
     request_body(content = Object, description = "Keys of the static configuration"),
@@ -114,16 +114,16 @@ async fn show(
         (status = 400, body = ErrorBody),
         (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody),
-        (status = 503, description = "Changed, and not healthy in time", body = Deployed),
+        (status = 503, description = "Changed, but not healthy in time", body = Deployed),
         (status = 507, body = ErrorBody)))]
 async fn change(
     State(api): State<Arc<Api>>,
-    Named(name): Named<ServiceName>,
-    Asked(wait): Asked<Wait>,
+    PathParam(name): PathParam<ServiceName>,
+    QueryParams(wait): QueryParams<Wait>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let limits = api.config.current().limits.clone();
-    let patience = wait.patience(limits.wait)?;
+    let max_wait = wait.max_wait(limits.wait)?;
     let text = body::read(
         "the change",
         body,
@@ -137,7 +137,7 @@ async fn change(
         ApiError::bad_request("invalid_config", message)
     })?;
     let outcome = api.deployer.patch(name, patch).await?;
-    answer(&api, outcome, patience).await
+    answer(&api, outcome, max_wait).await
 }
 
 /// The revisions of a service that are kept, oldest first; the last one is current.
@@ -146,40 +146,39 @@ async fn change(
     responses((status = 200, body = Vec<ConfiguredService>), (status = 404, body = ErrorBody)))]
 async fn revisions(
     State(api): State<Arc<Api>>,
-    Named(name): Named<ServiceName>,
+    PathParam(name): PathParam<ServiceName>,
 ) -> Result<Json<Vec<ConfiguredService>>, ApiError> {
     let missing = ApiError::not_found(format!("there is no service {name}"));
     let query = move |cluster: &Cluster| cluster.revisions(&name);
-    let revisions = api.brain.query(query).await?;
+    let revisions = api.state.query(query).await?;
     match revisions.is_empty() {
         true => Err(missing),
         false => Ok(Json(revisions)),
     }
 }
 
-/// Makes a new revision of a service that is as a kept one was: `revision`, or else the last that differs from the
-/// current one.
+/// Creates a new revision equal to an earlier one: `revision`, or else the last that differs from the current one.
 #[utoipa::path(post, path = "/v1/services/{name}/rollback", tag = "services",
     params(("name" = String, Path), RollBack),
     responses(
         (status = 200, body = Deployed),
         (status = 404, description = "No such service, or revision of it", body = ErrorBody),
-        (status = 409, description = "Another service has the host by now", body = ErrorBody),
-        (status = 503, description = "Rolled back, and not healthy in time", body = Deployed),
+        (status = 409, description = "Another service uses the host now", body = ErrorBody),
+        (status = 503, description = "Rolled back, but not healthy in time", body = Deployed),
         (status = 507, body = ErrorBody)))]
 async fn roll_back(
     State(api): State<Arc<Api>>,
-    Named(name): Named<ServiceName>,
-    Asked(asked): Asked<RollBack>,
+    PathParam(name): PathParam<ServiceName>,
+    QueryParams(asked): QueryParams<RollBack>,
 ) -> Result<Response, ApiError> {
     let wait = Wait::new(asked.wait, asked.timeout);
-    let patience = wait.patience(api.config.current().limits.wait)?;
+    let max_wait = wait.max_wait(api.config.current().limits.wait)?;
     let revision = asked.revision.map(Revision);
     let outcome = api.deployer.roll_back(name, revision).await?;
-    answer(&api, outcome, patience).await
+    answer(&api, outcome, max_wait).await
 }
 
-/// Which revision to go back to, and whether to wait.
+/// The revision to roll back to, and whether to wait.
 #[derive(Debug, Default, serde::Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
@@ -193,26 +192,26 @@ struct RollBack {
     timeout: Option<Span>,
 }
 
-/// Removes a service; with `wait=true` answers when no node runs a process of it any more.
+/// Removes a service; `wait=true` waits until no node runs any of its processes.
 #[utoipa::path(delete, path = "/v1/services/{name}", tag = "services",
     params(("name" = String, Path), Wait),
     responses(
         (status = 200, description = "Removed"),
         (status = 404, body = ErrorBody),
-        (status = 503, description = "Removed, and some process still ends", body = ErrorBody)))]
+        (status = 503, description = "Removed, but some process still runs", body = ErrorBody)))]
 async fn remove(
     State(api): State<Arc<Api>>,
-    Named(name): Named<ServiceName>,
-    Asked(wait): Asked<Wait>,
+    PathParam(name): PathParam<ServiceName>,
+    QueryParams(wait): QueryParams<Wait>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
-    let patience = wait.patience(api.config.current().limits.wait)?;
+    let max_wait = wait.max_wait(api.config.current().limits.wait)?;
     api.deployer.remove(name.clone()).await?;
-    if let Some(patience) = patience
-        && !wait::until_gone(&api.brain, &name, patience).await?
+    if let Some(max_wait) = max_wait
+        && !wait::until_gone(&api.state, &name, max_wait).await?
     {
         let left = {
             let name = name.clone();
-            api.brain
+            api.state
                 .query(move |cluster| cluster.existing(&name))
                 .await?
         };
@@ -221,7 +220,7 @@ async fn remove(
             .map(|(node, process)| format!("{process} on {node}"))
             .collect();
         let message = format!(
-            "{name} is removed, but not all of its processes have ended: {}",
+            "{name} is removed, but some of its processes still run: {}",
             left.join("; ")
         );
         return Err(ApiError::new(
@@ -233,16 +232,18 @@ async fn remove(
     Ok(Json(serde_json::json!({})))
 }
 
-/// The answer to a deploy or a change, after waiting where that was asked for.
+/// Answers a deploy or a change, after waiting if requested.
 async fn answer(
     api: &Api,
     mut outcome: Outcome,
-    patience: Option<std::time::Duration>,
+    max_wait: Option<std::time::Duration>,
 ) -> Result<Response, ApiError> {
-    if let Some(patience) = patience {
-        outcome = wait::until_healthy(&api.brain, outcome, patience).await?;
-        // Whoever waited sends a request next.
-        api.discovery.until_followed(FOLLOW.min(patience)).await;
+    if let Some(max_wait) = max_wait {
+        outcome = wait::until_healthy(&api.state, outcome, max_wait).await?;
+        // A client that waited sends requests next.
+        api.discovery
+            .until_followed(ROUTES_TIMEOUT.min(max_wait))
+            .await;
     }
     let status = match (outcome.deployed.healthy, outcome.is_new) {
         (Some(false), _) => StatusCode::SERVICE_UNAVAILABLE,

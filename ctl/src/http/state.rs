@@ -1,4 +1,4 @@
-//! What the controller knows, to be read.
+//! The cluster's state, read-only.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tucano_api::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, errors::ApiError, extract::Named};
+use super::{Api, errors::ApiError, extract::PathParam};
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -32,10 +32,10 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(nodes))
 }
 
-/// Whether the controller works.
+/// Whether the state loop answers.
 #[utoipa::path(get, path = "/healthz", tag = "state", responses((status = 200, body = String)))]
 async fn healthz(FromState(api): FromState<Arc<Api>>) -> Result<&'static str, ApiError> {
-    api.brain.query(|_| ()).await?;
+    api.state.query(|_| ()).await?;
     Ok("ok\n")
 }
 
@@ -45,20 +45,20 @@ async fn state(FromState(api): FromState<Arc<Api>>) -> Answer<State> {
     read(&api, |state| state).await
 }
 
-/// Workers whose lease has not run out.
+/// Workers whose lease has not expired.
 #[utoipa::path(get, path = "/v1/alive_nodes", tag = "state",
     responses((status = 200, body = Vec<AliveNode>)))]
 async fn alive_nodes(FromState(api): FromState<Arc<Api>>) -> Answer<Vec<AliveNode>> {
     read(&api, |state| state.alive_nodes).await
 }
 
-/// One of them.
+/// One entry of the list.
 #[utoipa::path(get, path = "/v1/alive_nodes/{name}", tag = "state",
     params(("name" = String, Path)),
     responses((status = 200, body = AliveNode), (status = 404, body = ErrorBody)))]
 async fn alive_node(
     FromState(api): FromState<Arc<Api>>,
-    Named(name): Named<NodeName>,
+    PathParam(name): PathParam<NodeName>,
 ) -> Answer<AliveNode> {
     let missing = format!("node {name} is not alive");
     find(
@@ -77,13 +77,13 @@ async fn dead_nodes(FromState(api): FromState<Arc<Api>>) -> Answer<Vec<DeadNode>
     read(&api, |state| state.dead_nodes).await
 }
 
-/// One of them.
+/// One entry of the list.
 #[utoipa::path(get, path = "/v1/dead_nodes/{name}", tag = "state",
     params(("name" = String, Path)),
     responses((status = 200, body = DeadNode), (status = 404, body = ErrorBody)))]
 async fn dead_node(
     FromState(api): FromState<Arc<Api>>,
-    Named(name): Named<NodeName>,
+    PathParam(name): PathParam<NodeName>,
 ) -> Answer<DeadNode> {
     let missing = format!("node {name} is not dead");
     find(
@@ -104,13 +104,13 @@ async fn configured_services(
     read(&api, |state| state.configured_services).await
 }
 
-/// One of them.
+/// One entry of the list.
 #[utoipa::path(get, path = "/v1/configured_services/{name}", tag = "state",
     params(("name" = String, Path)),
     responses((status = 200, body = ConfiguredService), (status = 404, body = ErrorBody)))]
 async fn configured_service(
     FromState(api): FromState<Arc<Api>>,
-    Named(name): Named<ServiceName>,
+    PathParam(name): PathParam<ServiceName>,
 ) -> Answer<ConfiguredService> {
     let missing = format!("there is no service {name}");
     find(
@@ -122,20 +122,20 @@ async fn configured_service(
     .await
 }
 
-/// What runs of the configured services.
+/// The running processes of the configured services.
 #[utoipa::path(get, path = "/v1/active_services", tag = "state",
     responses((status = 200, body = Vec<ActiveService>)))]
 async fn active_services(FromState(api): FromState<Arc<Api>>) -> Answer<Vec<ActiveService>> {
     read(&api, |state| state.active_services).await
 }
 
-/// One of them.
+/// One entry of the list.
 #[utoipa::path(get, path = "/v1/active_services/{name}", tag = "state",
     params(("name" = String, Path)),
     responses((status = 200, body = ActiveService), (status = 404, body = ErrorBody)))]
 async fn active_service(
     FromState(api): FromState<Arc<Api>>,
-    Named(name): Named<ServiceName>,
+    PathParam(name): PathParam<ServiceName>,
 ) -> Answer<ActiveService> {
     let missing = format!("there is no service {name}");
     find(
@@ -147,7 +147,7 @@ async fn active_service(
     .await
 }
 
-/// Every node of the topology, the controller's own first.
+/// All nodes of the topology, the controller's first.
 #[utoipa::path(get, path = "/v1/nodes", tag = "state",
     responses((status = 200, body = Vec<NodeView>)))]
 async fn nodes(FromState(api): FromState<Arc<Api>>) -> Answer<Vec<NodeView>> {
@@ -160,7 +160,7 @@ async fn nodes(FromState(api): FromState<Arc<Api>>) -> Answer<Vec<NodeView>> {
         reason: None,
         alive: None,
     }];
-    nodes.extend(api.brain.query(|cluster| cluster.nodes()).await?);
+    nodes.extend(api.state.query(|cluster| cluster.nodes()).await?);
     Ok(Json(nodes))
 }
 
@@ -169,7 +169,7 @@ async fn read<T: Send + 'static>(
     pick: impl FnOnce(State) -> T + Send + 'static,
 ) -> Answer<T> {
     Ok(Json(
-        api.brain.query(|cluster| pick(cluster.state())).await?,
+        api.state.query(|cluster| pick(cluster.state())).await?,
     ))
 }
 
@@ -180,7 +180,7 @@ async fn find<T: Send + 'static>(
     is_it: impl Fn(&T) -> bool + Send + 'static,
 ) -> Answer<T> {
     let found = api
-        .brain
+        .state
         .query(move |cluster| pick(cluster.state()).into_iter().find(is_it))
         .await?;
     found.map(Json).ok_or_else(|| ApiError::not_found(missing))

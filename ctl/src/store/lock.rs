@@ -7,26 +7,26 @@ use std::{
     path::Path,
 };
 
-/// Holds the data directory for this process; given up when dropped, also by kill -9.
+/// Locks the data directory for this process; released when dropped and by any kind of process exit.
 #[derive(Debug)]
 pub struct DataDirLock {
     _file: File,
 }
 
-/// Why the data directory cannot be had.
+/// Why the data directory cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another controller has it.
+    /// Another controller holds it.
     #[error(
         "the data directory {path} is in use by another tucano_ctld (pid {pid}): stop it, or set another data_dir"
     )]
     Held {
         /// The directory.
         path: String,
-        /// The other's process id, as it wrote it.
+        /// The other process's id, as it recorded it.
         pid: String,
     },
-    /// It cannot be created or locked.
+    /// It cannot be created or locked for another reason.
     #[error("cannot use the data directory {path}: {source}")]
     Io {
         /// The directory.
@@ -37,10 +37,10 @@ pub enum LockError {
 }
 
 impl DataDirLock {
-    /// Creates the directory where needed (for its owner alone) and takes it.
+    /// Creates the directory if it is missing (for its owner only) and locks it.
     ///
     /// # Errors
-    /// Who has it, or why it cannot be had.
+    /// Which process holds it, or why it is not usable.
     pub fn take(data_dir: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Io {
             path: data_dir.display().to_string(),
@@ -69,12 +69,12 @@ impl DataDirLock {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        // The pid is for people only: a full disk must not keep the controller from starting.
+        // The pid is informational: a full disk must not prevent the start.
         let noted = file
             .set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()));
         if let Err(error) = noted {
-            tracing::warn!(%error, "cannot note the process id in the lock file");
+            tracing::warn!(%error, "cannot write the process id to the lock file");
         }
         Ok(Self { _file: file })
     }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_taken_once_and_given_up_when_dropped() {
+    fn a_directory_is_locked_once_and_released_when_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let data_dir = directory.path().join("a/b");
         let lock = DataDirLock::take(&data_dir).unwrap();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_is_named() {
+    fn an_unusable_directory_is_named() {
         let error = DataDirLock::take(Path::new("/proc/nope")).unwrap_err();
         assert!(matches!(error, LockError::Io { .. }), "{error}");
         assert!(error.to_string().contains("/proc/nope"));

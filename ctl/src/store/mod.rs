@@ -1,7 +1,7 @@
-//! What is durable: the planner's records, and alerts until they are told, in `<data_dir>/state.sqlite3`.
+//! Durable state: the planner's records and undelivered alerts, in `<data_dir>/state.sqlite3`.
 //!
-//! One thread owns the database and takes transactions one after the other: [`Store::persist`] returns
-//! when its records are on disk, all of them, or with an error and none.
+//! One thread owns the database and executes transactions in order: [`Store::persist`] returns when all of its records are
+//! on disk, or with an error and none of them.
 
 pub mod lock;
 pub mod sqlite;
@@ -51,7 +51,7 @@ pub enum StoreError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// There is no room for more.
+    /// The disk or the database is full.
     #[error(
         "the disk (or limits.database_bytes) is full: nothing was changed; free some space and try again"
     )]
@@ -76,29 +76,29 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether room on the disk would have helped.
+    /// Whether lack of disk space is the cause.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))
     }
 }
 
-/// Which of the stored alerts it is.
+/// Key of a stored alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AlertId(i64);
 
-/// An alert that is to be told.
+/// An alert to deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptAlert {
-    /// Absent where it could not be stored.
+pub struct StoredAlert {
+    /// Absent if it could not be stored.
     pub id: Option<AlertId>,
     /// The alert.
     pub alert: Alert,
 }
 
-/// What is to be done with the database.
+/// A job for the database thread.
 type Work = Box<dyn FnOnce(&mut Database) + Send>;
 
-/// The way to the thread that writes.
+/// Sends jobs to the database thread.
 #[derive(Debug)]
 pub struct Store {
     work: mpsc::Sender<Work>,
@@ -107,14 +107,14 @@ pub struct Store {
 /// What a database holds when it is opened.
 #[derive(Debug)]
 pub struct Stored {
-    /// The planner's.
+    /// The planner's records.
     pub snapshot: Snapshot,
-    /// The alerts that have not been told, oldest first.
-    pub alerts: Vec<KeptAlert>,
+    /// Undelivered alerts, oldest first.
+    pub alerts: Vec<StoredAlert>,
 }
 
 impl Store {
-    /// Whether there is a database already.
+    /// Whether a database exists.
     pub fn is_there(data_dir: &Path) -> bool {
         data_dir.join(FILE).exists()
     }
@@ -122,7 +122,7 @@ impl Store {
     /// Opens or creates the database of at most `limit_bytes` in `data_dir`, and reads all of it.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// The file is not usable.
     pub fn open(data_dir: &Path, limit_bytes: u64) -> Result<(Self, Stored), StoreError> {
         let mut database = Database::open(&data_dir.join(FILE), limit_bytes)?;
         let stored = Stored {
@@ -157,12 +157,12 @@ impl Store {
             .await
     }
 
-    /// Forgets an alert, which has been told.
+    /// Removes a delivered alert.
     ///
     /// # Errors
-    /// Why it was not.
-    pub async fn told(&self, id: AlertId) -> Result<(), StoreError> {
-        self.with(move |database| database.told(id)).await
+    /// The transaction failed.
+    pub async fn forget_alert(&self, id: AlertId) -> Result<(), StoreError> {
+        self.with(move |database| database.forget_alert(id)).await
     }
 
     async fn with<T: Send + 'static>(
@@ -172,7 +172,7 @@ impl Store {
         let (done, result) = oneshot::channel();
         let work = move |database: &mut Database| {
             if done.send(work(database)).is_err() {
-                tracing::debug!("nobody waits for a transaction any more");
+                tracing::debug!("the caller of a transaction is gone");
             }
         };
         self.work

@@ -1,5 +1,4 @@
-//! The schema: one table per kind of record, each row a key and its record as JSON, so that people can read it
-//! with any SQLite tool.
+//! The schema: one table per kind of record, each row a key and a JSON record, readable with any SQLite tool.
 
 use std::{path::Path, time::Duration};
 
@@ -8,16 +7,16 @@ use serde::{Serialize, de::DeserializeOwned};
 use tucano_api::state::Alert;
 use tucano_planner::{Record, Snapshot};
 
-use super::{AlertId, KeptAlert, StoreError};
+use super::{AlertId, StoreError, StoredAlert};
 
 /// Version of the schema below, kept in `user_version`.
 const SCHEMA: i64 = 1;
-/// Marks the file as ours for file(1): "Tuca".
+/// Identifies the file for file(1): "Tuca".
 const APPLICATION_ID: i64 = 0x5475_6361;
 /// The counters are one record.
 const COUNTERS: &str = "cluster";
 
-/// Which of the writes are waited for.
+/// Which writes are synced.
 const SYNC: &str = "synchronous";
 
 const CREATE: &str = "
@@ -27,7 +26,7 @@ const CREATE: &str = "
     CREATE TABLE counters  (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// Alerts that are still to be told. Programs from before there was this table leave it alone.
+/// Undelivered alerts. Versions without this table ignore it.
 const CREATE_ALERTS: &str = "CREATE TABLE IF NOT EXISTS alerts (id INTEGER PRIMARY KEY AUTOINCREMENT, alert TEXT NOT NULL) STRICT;";
 
 /// An open database.
@@ -40,7 +39,7 @@ impl Database {
     /// Opens or creates the file; it grows to `limit_bytes` at most.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// The file is not usable.
     pub fn open(path: &Path, limit_bytes: u64) -> Result<Self, StoreError> {
         let opening = |source: rusqlite::Error| match full(source) {
             Ok(full) => full,
@@ -82,12 +81,11 @@ impl Database {
         })
     }
 
-    /// The alerts that are still to be told, oldest first. One of a kind that a newer program has stored is left alone: it shall
-    /// not keep this one from its work.
+    /// Undelivered alerts, oldest first. An alert of an unknown kind, stored by a newer version, is skipped and kept.
     ///
     /// # Errors
-    /// Why they cannot be read.
-    pub fn alerts(&mut self) -> Result<Vec<KeptAlert>, StoreError> {
+    /// They cannot be read.
+    pub fn alerts(&mut self) -> Result<Vec<StoredAlert>, StoreError> {
         let mut statement = self
             .connection
             .prepare("SELECT id, alert FROM alerts ORDER BY id")
@@ -101,12 +99,12 @@ impl Database {
         for row in rows {
             let (id, text) = row.map_err(refused)?;
             match serde_json::from_str(&text) {
-                Ok(alert) => alerts.push(KeptAlert {
+                Ok(alert) => alerts.push(StoredAlert {
                     id: Some(AlertId(id)),
                     alert,
                 }),
                 Err(error) => {
-                    tracing::error!(%error, text, "an alert that is still to be told cannot be read")
+                    tracing::error!(%error, text, "an undelivered alert cannot be read")
                 }
             }
         }
@@ -132,11 +130,11 @@ impl Database {
         Ok(ids)
     }
 
-    /// Forgets an alert, which has been told. Nobody waits for the disk: after a power failure it would be told again.
+    /// Removes a delivered alert, without a sync: after a power failure it may be delivered again.
     ///
     /// # Errors
-    /// Why it was not.
-    pub fn told(&mut self, AlertId(id): AlertId) -> Result<(), StoreError> {
+    /// The transaction failed.
+    pub fn forget_alert(&mut self, AlertId(id): AlertId) -> Result<(), StoreError> {
         let forget = || {
             self.connection.pragma_update(None, SYNC, "NORMAL")?;
             self.connection
@@ -174,7 +172,7 @@ impl Database {
 fn configure(connection: &Connection, limit_bytes: u64) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(1))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // In WAL mode only FULL syncs at each commit: what is acknowledged survives power loss.
+    // In WAL mode only FULL syncs at each commit: acknowledged changes survive power loss.
     connection.pragma_update(None, SYNC, "FULL")?;
     let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
     let limit_bytes = i64::try_from(limit_bytes).unwrap_or(i64::MAX);
@@ -233,7 +231,7 @@ fn refused(error: rusqlite::Error) -> StoreError {
     full(error).unwrap_or_else(StoreError::Write)
 }
 
-/// A lack of room shows as `FULL` where a page is written, and as an error of its own where the log's index grows.
+/// A full disk is `FULL` when a page is written, and an error of its own when the WAL index grows.
 fn full(error: rusqlite::Error) -> Result<StoreError, rusqlite::Error> {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Ok(StoreError::Full(error)),
@@ -285,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_persisted_is_there_after_reopening() {
+    fn persisted_records_survive_reopening() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.sqlite3");
         let mut database = Database::open(&path, LIMIT).unwrap();
@@ -331,15 +329,15 @@ mod tests {
     }
 
     #[test]
-    fn alerts_are_there_until_they_are_told() {
+    fn alerts_are_stored_until_delivered() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.sqlite3");
         let mut database = Database::open(&path, LIMIT).unwrap();
         let ids = database
             .persist(&[node("w1", 3)], &[alert("w1"), alert("w2"), alert("w3")])
             .unwrap();
-        database.told(ids[1]).unwrap();
-        database.told(ids[1]).unwrap();
+        database.forget_alert(ids[1]).unwrap();
+        database.forget_alert(ids[1]).unwrap();
         assert_eq!(pragma(&database, SYNC), "Integer(2)");
         drop(database);
         let mut database = Database::open(&path, LIMIT).unwrap();
@@ -350,16 +348,16 @@ mod tests {
             .collect();
         assert_eq!(subjects, ["w1", "w3"]);
         assert_eq!(kept[1].id, Some(ids[2]));
-        // An id is nobody else's later, whoever may still speak of it.
+        // Ids are not reused: a late removal must not hit another alert.
         for kept in kept {
-            database.told(kept.id.unwrap()).unwrap();
+            database.forget_alert(kept.id.unwrap()).unwrap();
         }
         let next = database.persist(&[], &[alert("w4")]).unwrap();
         assert!(!ids.contains(&next[0]));
     }
 
     #[test]
-    fn a_database_from_before_or_behind_these_alerts_is_of_use() {
+    fn databases_of_versions_without_alerts_and_with_unknown_alerts_are_usable() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.sqlite3");
         let mut database = Database::open(&path, LIMIT).unwrap();
@@ -379,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_database_refuses_a_transaction_whole_and_works_on() {
+    fn a_full_database_refuses_a_transaction_entirely_and_stays_usable() {
         let directory = tempfile::tempdir().unwrap();
         let mut database =
             Database::open(&directory.path().join("state.sqlite3"), 64 << 10).unwrap();
@@ -394,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_of_a_newer_program_is_left_alone() {
+    fn a_database_of_a_newer_version_is_not_touched() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.sqlite3");
         drop(Database::open(&path, LIMIT).unwrap());
@@ -409,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_database_and_a_broken_record_are_named() {
+    fn a_file_that_is_not_a_database_and_a_corrupt_record_are_named() {
         let directory = tempfile::tempdir().unwrap();
         let garbage = directory.path().join("garbage");
         std::fs::write(&garbage, vec![b'x'; 8192]).unwrap();

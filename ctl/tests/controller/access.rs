@@ -1,4 +1,4 @@
-//! Who may ask for what.
+//! Authorization of requests.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -30,7 +30,7 @@ const OPERATIONS: [(Method, &str); 14] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_route_takes_its_own_token_only() {
+async fn each_route_accepts_its_own_token_only() {
     let tokens = format!("token = \"{TOKEN}\"\nagent_token = \"{AGENT_TOKEN}\"");
     let mut ctl = Ctl::start(&config(1, &tokens, "")).await;
     let agents = [(Method::POST, "/v1/reports")];
@@ -82,7 +82,7 @@ async fn each_route_takes_its_own_token_only() {
                 ),
         );
     ctl.send(deploy).await.expect(201);
-    assert_eq!(agent.presented(), Some(format!("Bearer {AGENT_TOKEN}")));
+    assert_eq!(agent.current(), Some(format!("Bearer {AGENT_TOKEN}")));
     let stranger = Agent::start_with_token(&ctl, 1, Some(TOKEN)).await;
     ctl.eventually("the refusal of a stranger", async |ctl| {
         ctl.log().contains("the token is wrong").then_some(())
@@ -93,7 +93,7 @@ async fn each_route_takes_its_own_token_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_agents_token_alone_only_agents_are_served_to_others() {
+async fn with_only_the_agents_token_other_machines_reach_only_the_agents_routes() {
     let tokens = format!("agent_token = \"{AGENT_TOKEN}\"");
     let mut ctl = Ctl::prepare(&config(1, &tokens, ""));
     let command = program(&ctl.path("ctl.toml"));
@@ -111,7 +111,7 @@ async fn with_the_agents_token_alone_only_agents_are_served_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_token_a_web_page_cannot_speak_for_the_sysadmin() {
+async fn without_a_token_web_pages_are_refused() {
     let ctl = Ctl::start(&config(1, "", "")).await;
     for (method, path) in OPERATIONS {
         for (name, value) in [
@@ -134,7 +134,7 @@ async fn without_token_a_web_page_cannot_speak_for_the_sysadmin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_there_is_said_so() {
+async fn unknown_routes_and_methods_are_refused() {
     let ctl = Ctl::start(&config(1, "", "")).await;
     ctl.get("/v1/no-such").await.refused(404, "not_found");
     ctl.delete("/v1/state")
@@ -160,11 +160,11 @@ async fn what_is_not_there_is_said_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_are_bounded_and_must_say_what_they_want() {
+async fn connections_are_bounded_and_silent_ones_time_out() {
     use std::io::Read;
     let limits = "[limits]\nconnections = 8\nheader_timeout = \"1s\"";
     let ctl = Ctl::start(&config(1, "", limits)).await;
-    // Eight that say nothing take all places, until their time is over.
+    // Eight silent connections take all slots until they time out.
     let silent: Vec<_> = (0..8)
         .map(|_| std::net::TcpStream::connect(ctl.address()).unwrap())
         .collect();
@@ -179,10 +179,10 @@ async fn connections_are_bounded_and_must_say_what_they_want() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_connections_make_room_for_who_has_something_to_say() {
+async fn silent_connections_are_evicted_for_requests() {
     use std::io::Write;
     let ctl = Ctl::start(&config(1, "", "[limits]\nconnections = 8")).await;
-    // Of 40 silent ones, without token and some half-way in a request's head, 8 find a place, for 30 s.
+    // Of 40 silent connections, some within a request's head, 8 get a slot, for 30 s.
     let silent: Vec<_> = (0..40)
         .map(|index| {
             let mut stream = std::net::TcpStream::connect(ctl.address()).unwrap();
@@ -192,7 +192,7 @@ async fn silent_connections_make_room_for_who_has_something_to_say() {
             stream
         })
         .collect();
-    // Each of these takes another connection, for the silent ones are closed instead.
+    // Each request opens another connection: silent ones are evicted for it.
     for _ in 0..20 {
         ctl.get("/healthz").await.expect(200);
     }

@@ -1,4 +1,4 @@
-//! An agent that runs nothing: it reports of each desired process what the test wants it to.
+//! A fake agent: it reports each desired process in the state that the test chooses.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -47,10 +47,10 @@ struct Shared {
     desired: Mutex<Option<DesiredSet>>,
     outcome: Mutex<Outcome>,
     is_cut_off: AtomicBool,
-    /// What the controller presented.
+    /// The token that the controller presented.
     presented: Mutex<Option<String>>,
     answered: Mutex<Option<StatusCode>>,
-    /// Blobs that it was told of.
+    /// Announced blobs.
     hints: Mutex<Vec<PrefetchedBlob>>,
 }
 
@@ -93,7 +93,7 @@ impl Agent {
         }
     }
 
-    /// From now on each process is reported healthy and then as `change` makes it.
+    /// Reports each process as healthy, modified by `change`, from now on.
     pub(crate) fn report_as(
         &self,
         change: impl Fn(&DesiredProcess, &mut ProcessReport) + Send + Sync + 'static,
@@ -101,35 +101,35 @@ impl Agent {
         *self.shared.outcome.lock().unwrap() = Box::new(change);
     }
 
-    /// Nothing of it is heard any more, or again.
+    /// Stops or resumes reporting.
     pub(crate) fn cut_off(&self, is_cut_off: bool) {
         self.shared.is_cut_off.store(is_cut_off, SeqCst);
     }
 
-    /// Ids of the processes that it is to run.
+    /// Ids of the desired processes.
     pub(crate) fn processes(&self) -> Vec<String> {
         let desired = self.shared.desired.lock().unwrap();
         let processes = desired.iter().flat_map(|set| &set.processes);
         processes.map(|process| process.id.to_string()).collect()
     }
 
-    /// As its reports have them: `agent_id` and `agent_port`.
+    /// `agent_id` and `agent_port` of its reports.
     pub(crate) fn id_and_port(&self) -> (String, u16) {
         (self.shared.id.clone(), self.shared.port)
     }
 
-    /// What the controller answered to its last report.
+    /// The answer to its last report.
     pub(crate) fn answered(&self) -> Option<StatusCode> {
         *self.shared.answered.lock().unwrap()
     }
 
-    /// Blobs that it was told of before they were needed.
+    /// Announced blobs.
     pub(crate) fn hints(&self) -> Vec<PrefetchedBlob> {
         self.shared.hints.lock().unwrap().clone()
     }
 
-    /// What the controller presented to it last.
-    pub(crate) fn presented(&self) -> Option<String> {
+    /// The token that the controller presented last.
+    pub(crate) fn current(&self) -> Option<String> {
         self.shared.presented.lock().unwrap().clone()
     }
 }
@@ -182,14 +182,14 @@ async fn logs(Path(id): Path<String>, Query(query): Query<Vec<(String, String)>>
     Body::from(format!("I am {id}\nasked for {}\n", query.join(" ")))
 }
 
-/// Says whose it is, and then what it hears.
+/// Sends the process id, then echoes its input.
 async fn echo(Path(id): Path<String>, mut request: Request) -> Response {
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let connection = TokioIo::new(upgrade.await.unwrap());
         let (mut from, mut to) = tokio::io::split(connection);
         let greeted = to.write_all(format!("{id}\n").as_bytes()).await;
-        // Who is gone hears nothing.
+        // The client may be gone.
         if greeted.is_ok() && tokio::io::copy(&mut from, &mut to).await.is_ok() {
             to.shutdown().await.ok();
         }
@@ -213,7 +213,7 @@ async fn report(agent: Arc<Shared>, url: String) {
         if let Some(token) = &agent.token {
             request = request.bearer_auth(token);
         }
-        // A controller that is down or refuses is what some tests are about.
+        // Some tests stop the controller or have it refuse.
         if let Ok(answer) = request.send().await {
             *agent.answered.lock().unwrap() = Some(answer.status());
         }

@@ -1,4 +1,4 @@
-//! The sysadmin is told, once per change of state, also by a webhook that is not always there.
+//! Alerts are delivered once per change of state, also to a webhook with outages.
 
 use std::sync::{
     Arc, Mutex,
@@ -13,7 +13,7 @@ use crate::{
     ctl::{Ctl, config},
 };
 
-/// Takes alerts, after it has refused some.
+/// Accepts alerts after a number of refusals.
 #[derive(Default)]
 struct Webhook {
     taken: Mutex<Vec<Alert>>,
@@ -55,7 +55,7 @@ fn kinds(hook: &Webhook) -> Vec<AlertKind> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_change_of_a_node_is_told_once_in_order() {
+async fn each_change_of_a_node_is_delivered_once_in_order() {
     let (hook, url) = listen(2).await;
     let nobody = "http://127.0.0.1:9/hook";
     let tables = format!("[alerts]\nwebhooks = [\"{nobody}\", \"{url}\"]");
@@ -90,7 +90,7 @@ async fn each_change_of_a_node_is_told_once_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_that_never_answers_costs_alerts_and_nothing_else() {
+async fn an_unresponsive_webhook_delays_nothing_else() {
     let limits = "[limits]\nwebhook_attempts = 1\nwebhook_timeout = \"100ms\"\n[alerts]\nwebhooks = [\"http://127.0.0.1:9/\"]";
     let mut ctl = Ctl::start(&config(1, "lease = \"200ms\"", limits)).await;
     ctl.eventually("the loss", async |ctl| {
@@ -111,7 +111,7 @@ async fn a_webhook_that_never_answers_costs_alerts_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_controller_had_not_told_the_next_one_does() {
+async fn undelivered_alerts_survive_kill_9() {
     let (hook, url) = listen(usize::MAX).await;
     let tables = format!("[alerts]\nwebhooks = [\"{url}\"]");
     let patient = format!("[limits]\nwebhook_attempts = 100\n{tables}");
@@ -133,7 +133,7 @@ async fn what_a_killed_controller_had_not_told_the_next_one_does() {
     };
     ctl.eventually("the alert", async |_| (dead(&hook) > 0).then_some(()))
         .await;
-    // It is told, and no longer kept.
+    // It is delivered and no longer stored.
     let database = ctl.path("data/state.sqlite3");
     ctl.eventually("nothing kept", async |_| {
         let database = rusqlite::Connection::open(&database).unwrap();

@@ -1,4 +1,4 @@
-//! Bad input gives a clear error, and leaves no trace.
+//! Invalid input gets a clear error and leaves no trace.
 
 use std::io::{Read, Write};
 
@@ -9,7 +9,7 @@ use crate::{
     image,
 };
 
-/// Deploys what must be refused, and checks that nothing is left of it.
+/// Sends a deploy that must be refused, and checks that it leaves no trace.
 async fn refused(ctl: &mut Ctl, config: &str, archive: Vec<u8>) -> Answer {
     let answer = ctl.deploy(config, archive).await;
     assert!(answer.status.is_client_error(), "{answer:?}");
@@ -33,7 +33,7 @@ async fn no_trace(ctl: &mut Ctl) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_configuration_is_explained() {
+async fn an_invalid_configuration_is_explained() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     for (text, message) in [
         (
@@ -55,7 +55,7 @@ async fn a_wrong_configuration_is_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_configuration_after_the_image_leaves_no_image() {
+async fn an_invalid_configuration_after_the_image_leaves_no_image() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let form = Form::new()
         .part("image", Part::bytes(image::archive("one")))
@@ -65,7 +65,7 @@ async fn a_wrong_configuration_after_the_image_leaves_no_image() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_image_is_explained() {
+async fn an_invalid_image_is_explained() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let whole = image::archive("one");
     let truncated = whole[..whole.len() / 2].to_vec();
@@ -162,7 +162,7 @@ async fn two_services_cannot_have_one_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_over_a_limit_is_refused() {
+async fn input_over_a_limit_is_refused() {
     let limits = "[limits]\nimage_bytes = \"32KiB\"\nconfig_bytes = 200\nservices = 1\nreport_bytes = \"1KiB\"";
     let mut ctl = Ctl::start(&config(1, "", limits)).await;
     let error = ctl
@@ -194,7 +194,7 @@ async fn what_is_over_a_limit_is_refused() {
         .refused(409, "too_many_services");
 }
 
-/// Begins an upload and sends only half of the image.
+/// Starts an upload and sends half of the image.
 fn begin_upload(ctl: &Ctl) -> std::net::TcpStream {
     let archive = image::archive("one");
     let head = format!(
@@ -224,7 +224,7 @@ async fn an_upload_that_is_cut_off_leaves_no_trace() {
             .deploy(&image::config(1, ""), image::archive("one"))
             .await;
         if answer.status == 201 {
-            // It came before the other, which may have been refused then: both once more.
+            // It may have arrived first and taken the slot: retry both.
             ctl.delete("/v1/services/hello").await.expect(200);
             upload = begin_upload(ctl);
             return None;
@@ -244,7 +244,7 @@ async fn an_upload_that_is_cut_off_leaves_no_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_falls_silent_is_given_up() {
+async fn a_stalled_upload_is_aborted() {
     let mut ctl = Ctl::start(&config(1, "", "[limits]\nbody_idle = \"200ms\"")).await;
     let upload = begin_upload(&ctl);
     let answer = tokio::task::spawn_blocking(move || answer(upload))
@@ -259,14 +259,14 @@ async fn an_upload_that_falls_silent_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_without_end_to_its_head_is_given_up() {
+async fn a_part_with_an_endless_header_is_refused() {
     let ctl = Ctl::start(&config(1, "", "")).await;
     let mut stream = std::net::TcpStream::connect(ctl.address()).unwrap();
     let sent = tokio::task::spawn_blocking(move || {
         let head = "POST /v1/services HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 9000000000\r\n\r\n--b\r\nX: ";
         stream.write_all(head.as_bytes()).unwrap();
         let piece = vec![b'x'; 1 << 20];
-        // 300 MiB are far more than may wait unread.
+        // 300 MiB are far above the bound.
         (0..300).find(|_| stream.write_all(&piece).is_err())
     });
     assert!(sent.await.unwrap().is_some());

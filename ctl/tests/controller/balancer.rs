@@ -1,4 +1,4 @@
-//! The balancer outlives a controller that is killed, is adopted by the next, and ends with one that ends cleanly.
+//! The balancer outlives a killed controller, is adopted by the next, and stops with a controller that stops cleanly.
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -40,7 +40,7 @@ fn runs(pid: i32) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_started_adopted_replaced_and_ended() {
+async fn the_balancer_is_started_adopted_replaced_and_stopped() {
     if !is_there() {
         return;
     }
@@ -50,7 +50,9 @@ async fn it_is_started_adopted_replaced_and_ended() {
     assert!(runs(first));
     ctl.start_again().await;
     ctl.eventually("its adoption", async |ctl| {
-        ctl.log().contains("adopted the balancer").then_some(())
+        ctl.log()
+            .contains("adopted the running balancer")
+            .then_some(())
     })
     .await;
     assert_eq!(balancer(&mut ctl).await, first);
@@ -77,7 +79,7 @@ async fn it_is_started_adopted_replaced_and_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_is_not_there_is_named_and_the_controller_works() {
+async fn a_missing_program_is_named_and_the_controller_works() {
     let missing = supervising("127.0.0.1:0").replace("tucano_balancerd", "no_such_balancerd");
     let mut ctl = Ctl::start(&missing).await;
     ctl.eventually("the error", async |ctl| {

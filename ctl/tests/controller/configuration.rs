@@ -1,4 +1,4 @@
-//! The program's own configuration: checked, refused with its exit code, reloaded.
+//! The controller's configuration: validated, refused with an exit code, reloaded.
 
 use std::net::TcpListener;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[test]
-fn check_says_valid_or_what_is_wrong() {
+fn check_prints_valid_or_the_error() {
     let output = run(&config(1, "", ""), &["--check"]);
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&output.stdout).contains("valid"));
@@ -30,14 +30,14 @@ fn check_says_valid_or_what_is_wrong() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn a_missing_file_is_named() {
     let output = program("/no/such/ctl.toml".as_ref()).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/no/such/ctl.toml: cannot be read"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_directory_and_an_address_are_had_by_one_only() {
+async fn data_directory_and_address_are_exclusive() {
     let ctl = Ctl::start(&config(1, "", "")).await;
     let again = program(&ctl.path("ctl.toml")).output().unwrap();
     assert_eq!(again.status.code(), Some(4));
@@ -56,7 +56,7 @@ async fn a_data_directory_and_an_address_are_had_by_one_only() {
 }
 
 #[test]
-fn a_socket_that_is_open_to_others_needs_a_token() {
+fn a_socket_open_to_other_machines_needs_a_token() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ctl.toml");
     std::fs::write(&path, config(1, "", "")).unwrap();
@@ -78,7 +78,7 @@ async fn node_names(ctl: &Ctl) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_topology_is_taken_at_once_by_request_and_by_signal() {
+async fn a_new_topology_is_reloaded_by_request_and_by_signal() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     assert_eq!(node_names(&ctl).await, ["127.0.0.1", "w1"]);
     ctl.write_config(&config(2, "lease = \"3s\"", ""));
@@ -102,7 +102,7 @@ async fn a_new_topology_is_taken_at_once_by_request_and_by_signal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_file_is_refused_and_the_old_one_stays_in_force() {
+async fn an_invalid_file_is_refused_and_the_old_one_stays_in_force() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let before = ctl.get("/v1/config").await.expect(200);
     let reload = async |ctl: &Ctl, text: &str| {
@@ -153,7 +153,7 @@ async fn a_bad_file_is_refused_and_the_old_one_stays_in_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_changes_at_once_and_is_never_shown() {
+async fn a_reloaded_token_is_in_force_at_once_and_never_shown() {
     let (old, new) = ("old-old-old-old-old", "new-new-new-new-new");
     let hook = "[alerts]\nwebhooks = [\"http://user:pass@127.0.0.1:1/hook-secret\"]";
     let mut ctl = Ctl::prepare(&config(1, "token_file = \"token\"", hook));

@@ -1,4 +1,4 @@
-//! A controller of a test's own.
+//! A controller for a test.
 
 use std::{
     fs,
@@ -20,8 +20,8 @@ use reqwest::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything may take on a machine that is busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Generous timeout for loaded machines.
+pub(crate) const LONG_POLL: Duration = Duration::from_secs(60);
 
 /// A running controller; killed when dropped.
 pub(crate) struct Ctl {
@@ -31,7 +31,7 @@ pub(crate) struct Ctl {
     http: reqwest::Client,
 }
 
-/// What a request was answered with.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -39,24 +39,24 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The error's code, or nothing.
+    /// The error's code, or an empty string.
     pub(crate) fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
     }
 
-    /// The error's text, or nothing.
+    /// The error's message, or an empty string.
     pub(crate) fn error(&self) -> &str {
         self.body["error"].as_str().unwrap_or_default()
     }
 
-    /// Fails the test unless this is the status.
+    /// Asserts the status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
         self.body
     }
 
-    /// Fails the test unless this is the status and the error's code.
+    /// Asserts the status and the error's code.
     #[track_caller]
     pub(crate) fn refused(self, status: u16, code: &str) -> String {
         assert_eq!(
@@ -69,7 +69,7 @@ impl Answer {
     }
 }
 
-/// A configuration with workers `w1`… at 127.0.0.11…; `top` stands before its tables, `tables` among them.
+/// A configuration with workers `w1`… at 127.0.0.11…; `top` precedes its tables, `tables` is among them.
 pub(crate) fn config(workers: usize, top: &str, tables: &str) -> String {
     let mut text = format!(
         "data_dir = \"data\"\n{top}\n[api]\nlisten = \"stdin\"\n[balancer]\nspawn = false\n{tables}\n\
@@ -91,7 +91,7 @@ pub(crate) fn program(config: &Path) -> Command {
     command
 }
 
-/// Runs the program on a configuration until it ends by itself.
+/// Runs the program with a configuration until it exits by itself.
 pub(crate) fn run(text: &str, arguments: &[&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ctl.toml");
@@ -111,18 +111,18 @@ impl Ctl {
         ctl
     }
 
-    /// One that is yet to be started.
+    /// A controller that is not started yet.
     pub(crate) fn prepare(config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("ctl.toml"), config).unwrap();
-        // The clients of tests speak plain HTTP, and yet want a provider.
+        // reqwest needs a provider even for plain HTTP.
         tucano_tls::install_provider();
         Self {
             directory,
             child: None,
             address: ([127, 0, 0, 1], 0).into(),
-            // A connection of its own for each request: one kept from before may be closed by the controller at the
-            // moment it is used again, to make room for others or because it ended.
+            // One connection per request: the controller may close a pooled one just as it is reused, by eviction or
+            // shutdown.
             http: reqwest::Client::builder()
                 .no_proxy()
                 .pool_max_idle_per_host(0)
@@ -136,12 +136,12 @@ impl Ctl {
         self.start_as(command).await;
     }
 
-    /// Starts it by another command, which ends in the program itself.
+    /// Starts it by a command that executes the program.
     pub(crate) async fn start_as(&mut self, command: Command) {
         self.start_on("127.0.0.1:0", command).await;
     }
 
-    /// Starts it with a listener on this address, and speaks to it by loopback.
+    /// Starts it with a listener on this address; requests use loopback.
     pub(crate) async fn start_on(&mut self, address: &str, mut command: Command) {
         let listener = TcpListener::bind(address).unwrap();
         self.address.set_port(listener.local_addr().unwrap().port());
@@ -166,7 +166,7 @@ impl Ctl {
         .await;
     }
 
-    /// Ends it by a signal, and says how it ended.
+    /// Stops it by a signal and returns its exit status.
     pub(crate) async fn end(&mut self, signal: Signal) -> std::process::ExitStatus {
         let mut child = self.child.take().unwrap();
         kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
@@ -236,7 +236,7 @@ impl Ctl {
         self.send(self.http.delete(self.url(path))).await
     }
 
-    /// As `curl -F config=@hello.toml -F image=@hello.tar` does.
+    /// Like `curl -F config=@hello.toml -F image=@hello.tar`.
     pub(crate) async fn deploy(&self, config: &str, image: Vec<u8>) -> Answer {
         self.deploy_and("", config, image).await
     }
@@ -256,13 +256,13 @@ impl Ctl {
         self.send(self.http.post(url).multipart(form)).await
     }
 
-    /// Looks again and again until there is something to see.
+    /// Polls until `look` returns a value.
     pub(crate) async fn eventually<T>(
         &mut self,
         what: &str,
         mut look: impl AsyncFnMut(&mut Self) -> Option<T>,
     ) -> T {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + LONG_POLL;
         loop {
             if let Some(seen) = look(self).await {
                 return seen;

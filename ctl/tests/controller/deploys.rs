@@ -1,4 +1,4 @@
-//! Services come, change and go.
+//! Deploying, changing and removing services.
 
 use reqwest::{
     Method,
@@ -53,7 +53,7 @@ async fn a_deploy_waits_until_all_processes_are_healthy_and_routed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parts_come_in_either_order_and_the_second_time_nothing_changes() {
+async fn parts_are_accepted_in_either_order_and_a_redeploy_changes_nothing() {
     let ctl = Ctl::start(&config(1, "", "")).await;
     let form = |image: Vec<u8>| {
         Form::new()
@@ -105,7 +105,7 @@ async fn a_stored_image_deploys_by_its_digest_as_toml_and_as_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_become_healthy_is_named_with_its_reason() {
+async fn unhealthy_processes_are_listed_with_their_reasons() {
     let ctl = Ctl::start(&config(1, "", "")).await;
     let agent = Agent::start(&ctl, 1).await;
     agent.report_as(|process, report| {
@@ -157,7 +157,7 @@ async fn waiting_ends_with_its_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_makes_a_revision_and_a_removal_leaves_nothing() {
+async fn a_change_creates_a_revision_and_a_removal_leaves_nothing() {
     let mut ctl = Ctl::start(&config(2, "drain = \"10ms\"", "")).await;
     let agents = [Agent::start(&ctl, 1).await, Agent::start(&ctl, 2).await];
     ctl.deploy_and("?wait=true", &image::config(2, ""), image::archive("one"))

@@ -1,4 +1,4 @@
-//! What was acknowledged is there again, however the controller ended.
+//! Acknowledged changes survive any end of the controller.
 
 use nix::sys::signal::Signal;
 use reqwest::Method;
@@ -11,7 +11,7 @@ use crate::{
     image,
 };
 
-/// What of a service must be the same again: all but what agents report.
+/// The durable part of the services: everything that agents do not report.
 async fn durable(ctl: &Ctl) -> Value {
     let services = ctl.get("/v1/services").await.expect(200);
     let services = services.as_array().unwrap().iter().map(|service| {
@@ -25,7 +25,7 @@ async fn durable(ctl: &Ctl) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_loses_nothing_that_was_acknowledged() {
+async fn kill_9_loses_no_acknowledged_change() {
     let mut ctl = Ctl::start(&config(2, "", "")).await;
     {
         let _agents = [Agent::start(&ctl, 1).await, Agent::start(&ctl, 2).await];
@@ -55,7 +55,7 @@ async fn kill_9_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clean_end_is_quick_and_keeps_everything() {
+async fn a_clean_shutdown_is_quick_and_keeps_everything() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     ctl.deploy(&image::config(1, ""), image::archive("one"))
         .await
@@ -70,7 +70,7 @@ async fn a_clean_end_is_quick_and_keeps_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_restart_processes_are_routed_again_without_being_moved() {
+async fn a_restart_of_the_controller_moves_no_process() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let agent = Agent::start(&ctl, 1).await;
     ctl.deploy_and("?wait=true", &image::config(2, ""), image::archive("one"))
@@ -92,7 +92,7 @@ async fn after_a_restart_processes_are_routed_again_without_being_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_database_refuses_a_change_whole() {
+async fn a_full_database_refuses_a_change_entirely() {
     let limits = "[limits]\ndatabase_bytes = \"256KiB\"";
     let ctl = Ctl::start(&config(1, "revisions_kept = 1", limits)).await;
     let first = ctl
@@ -126,14 +126,14 @@ async fn a_full_database_refuses_a_change_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_images_and_changes_and_the_controller_goes_on() {
+async fn a_full_disk_refuses_images_and_changes_and_the_controller_keeps_working() {
     if !needs(&[ROOT, tool("unshare"), tool("mount")]) {
         return;
     }
     let mut ctl = Ctl::prepare(&config(1, "", ""));
     std::fs::create_dir(ctl.path("data")).unwrap();
     let plain = program(&ctl.path("ctl.toml"));
-    // The file system is the program's own, and gone with it.
+    // The file system exists in the program's mount namespace only.
     let mut command = std::process::Command::new("unshare");
     command
         .args(["--mount", "--propagation", "private", "sh", "-c"])
@@ -147,7 +147,7 @@ async fn a_full_disk_refuses_images_and_changes_and_the_controller_goes_on() {
         .await;
     answer.refused(507, "disk_full");
     ctl.get("/v1/services").await.expect(200);
-    // What did not fit is gone, so that something smaller does.
+    // The refused image is removed, so that a smaller one fits.
     ctl.eventually("room for a small image", async |ctl| {
         let answer = ctl
             .deploy(&image::config(1, ""), image::archive("one"))
@@ -156,13 +156,13 @@ async fn a_full_disk_refuses_images_and_changes_and_the_controller_goes_on() {
     })
     .await;
 
-    // Seen through the program's own root, so that it is its disk that is full.
+    // Through the program's root, to fill its file system.
     let data = ctl.path("data");
     let inside = format!("/proc/{}/root{}", ctl.pid(), data.display());
     let filler = std::path::Path::new(&inside).join("filler");
     fill(&filler);
     let before = durable(&ctl).await;
-    // The log of the database has some room left over from earlier transactions.
+    // The WAL has some room left from earlier transactions.
     let mut refusal = None;
     for n in 0..500 {
         let patch = json!({"env": {"N": n.to_string(), "X": "x".repeat(8000)}});
@@ -186,7 +186,7 @@ async fn a_full_disk_refuses_images_and_changes_and_the_controller_goes_on() {
         .expect(200);
 }
 
-/// Writes until nothing more goes in.
+/// Writes until the disk is full.
 fn fill(path: &std::path::Path) {
     use std::io::Write;
     let mut file = std::fs::File::create(path).unwrap();

@@ -1,4 +1,4 @@
-//! Commands in processes' containers, as the controller passes them on.
+//! Commands in containers, proxied by the controller.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tucano_api::agent::ProcessState;
@@ -25,7 +25,7 @@ async fn refusal(answer: reqwest::Response) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
-/// What the agent of the tests says first: whose connection it is.
+/// The fake agent's first line: the process id.
 async fn greeting(connection: &mut reqwest::Upgraded) -> String {
     let mut greeting = Vec::new();
     while !greeting.ends_with(b"\n") {
@@ -35,7 +35,7 @@ async fn greeting(connection: &mut reqwest::Upgraded) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_said_passes_through_to_the_process_that_was_chosen() {
+async fn data_is_proxied_to_the_chosen_process() {
     let mut ctl = Ctl::start(&config(2, "", "")).await;
     let agents = [Agent::start(&ctl, 1).await, Agent::start(&ctl, 2).await];
     ctl.deploy_and("?wait=true", &image::config(2, ""), image::archive("one"))
@@ -56,7 +56,7 @@ async fn what_is_said_passes_through_to_the_process_that_was_chosen() {
     let (_, read) = tokio::join!(writing, from.read_to_end(&mut echoed));
     read.unwrap();
     assert!(echoed == sent, "{} bytes came back", echoed.len());
-    // Of a service's processes one that is healthy.
+    // A service's session goes to a healthy process.
     agents[0].report_as(|_, report| report.state = ProcessState::BackOff);
     ctl.eventually("the failure is known", async |ctl| {
         let mut connection = upgrade(ctl, HELLO).await.upgrade().await.unwrap();
@@ -72,7 +72,7 @@ async fn what_is_said_passes_through_to_the_process_that_was_chosen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn so_many_at_once_and_only_who_asks_for_it_rightly() {
+async fn sessions_are_limited_and_need_upgrade_headers() {
     let mut ctl = Ctl::start(&config(1, "", "[limits]\nsessions = 1")).await;
     let agent = Agent::start(&ctl, 1).await;
     ctl.deploy_and("?wait=true", &image::config(1, ""), image::archive("one"))

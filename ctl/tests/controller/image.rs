@@ -1,4 +1,4 @@
-//! Images of tests.
+//! Images for tests.
 
 use tucano_image_builder::{Compression, Entry, ImageSpec, Layer};
 
@@ -7,13 +7,13 @@ pub(crate) fn archive(content: &str) -> Vec<u8> {
     spec(content).build().unwrap().archive().unwrap()
 }
 
-/// The same, to be changed.
+/// The same, as a builder.
 pub(crate) fn spec(content: &str) -> ImageSpec {
     let file = Entry::file("hello", content).mode(0o755);
     ImageSpec::new("hello").layer(Layer::new(&[file], Compression::Gzip).unwrap())
 }
 
-/// An image of at least so many bytes that do not compress.
+/// An image of at least this many incompressible bytes.
 pub(crate) fn large_archive(bytes: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let noise: Vec<u8> = (0..bytes)
@@ -33,7 +33,7 @@ pub(crate) fn large_archive(bytes: usize) -> Vec<u8> {
         .unwrap()
 }
 
-/// A configuration of `hello`.
+/// A configuration for `hello`.
 pub(crate) fn config(concurrency: u32, more: &str) -> String {
     format!(
         "name = \"hello\"\nconcurrency = {concurrency}\nport = 8080\nimage = \"hello.tar\"\n{more}"

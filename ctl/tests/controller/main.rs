@@ -1,5 +1,4 @@
-//! The controller as a program: what it takes, what it refuses, and what it remembers. Its agents are played by
-//! the tests.
+//! The controller as a program, with fake agents.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Workers come, go missing, are restarted, and come back.
+//! Workers report, go missing, are restarted and return.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ async fn condition(ctl: &Ctl, name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_workers_processes_run_elsewhere_and_are_not_doubled_when_it_returns() {
+async fn a_lost_workers_processes_are_moved_and_not_duplicated_when_it_returns() {
     let mut ctl = Ctl::start(&with_restart(2, "[\"true\"]")).await;
     let (first, second) = (Agent::start(&ctl, 1).await, Agent::start(&ctl, 2).await);
     ctl.deploy_and("?wait=true", &image::config(4, ""), image::archive("one"))
@@ -130,7 +130,7 @@ fn report(node: &str, ip: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_is_told_what_to_do() {
+async fn an_unknown_node_gets_advice() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let known = Agent::start(&ctl, 1).await;
     ctl.eventually("the known one", async |ctl| {
@@ -155,7 +155,7 @@ async fn a_stranger_is_told_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_has_a_nodes_configuration_but_not_its_address_does_not_speak_for_it() {
+async fn a_copy_of_a_nodes_configuration_at_another_address_cannot_report_for_it() {
     let mut ctl = Ctl::start(&with_restart(1, "[\"true\"]")).await;
     let agent = Agent::start(&ctl, 1).await;
     ctl.eventually("the worker", async |ctl| {
@@ -174,7 +174,7 @@ async fn whoever_has_a_nodes_configuration_but_not_its_address_does_not_speak_fo
     let error = error.refused(409, "unconfirmed_agent");
     assert!(error.contains("another agent answers there"), "{error}");
 
-    // Nor does it make a lost node look alive.
+    // Nor does it keep a lost node alive.
     agent.cut_off(true);
     ctl.eventually("the loss", async |ctl| {
         (condition(ctl, "w1").await == "missing").then_some(())
@@ -185,7 +185,7 @@ async fn whoever_has_a_nodes_configuration_but_not_its_address_does_not_speak_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_agents_of_one_node_the_later_one_counts() {
+async fn of_two_agents_of_one_node_the_later_one_is_current() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let first = Agent::start(&ctl, 1).await;
     ctl.eventually("the first", async |_| {

@@ -1,4 +1,4 @@
-//! Routes, metrics, logs and the API's own description.
+//! Routes, metrics, logs and the OpenAPI document.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::{
     image,
 };
 
-/// Asks for the routes as the balancer does; waits for as long as the controller does.
+/// Long-polls the routes like the balancer.
 async fn routes(ctl: &Ctl, after: &str) -> Option<Value> {
     let mut stream = UnixStream::connect(ctl.path("data/ctl.sock"))
         .await
@@ -30,7 +30,7 @@ async fn routes(ctl: &Ctl, after: &str) -> Option<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_gets_each_table_and_none_before_the_workers_were_heard() {
+async fn a_follower_gets_each_table_and_none_before_the_first_report() {
     use std::os::unix::fs::PermissionsExt;
     let mut ctl = Ctl::start(&config(1, "lease = \"1h\"", "")).await;
     let mode = std::fs::metadata(ctl.path("data/ctl.sock"))
@@ -55,7 +55,7 @@ async fn a_follower_gets_each_table_and_none_before_the_workers_were_heard() {
     let next = next.unwrap();
     assert_ne!(next["version"], table["version"]);
 
-    // A new controller that has not heard its worker has no table to give: its first follows the first report.
+    // After a restart the first table follows the first report.
     ctl.deploy_and("?wait=true", &image::config(1, ""), image::archive("one"))
         .await
         .expect(201);
@@ -113,7 +113,7 @@ async fn metrics_show_the_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn logs_come_from_the_nodes_with_their_process_named() {
+async fn logs_are_streamed_from_the_nodes_with_the_process_as_prefix() {
     let ctl = Ctl::start(&config(2, "", "[limits]\nlog_lines = 50")).await;
     let _agents = [Agent::start(&ctl, 1).await, Agent::start(&ctl, 2).await];
     ctl.deploy_and("?wait=true", &image::config(2, ""), image::archive("one"))
@@ -144,7 +144,7 @@ async fn logs_come_from_the_nodes_with_their_process_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn following_goes_on_until_the_service_is_removed() {
+async fn following_ends_when_the_service_is_removed() {
     let ctl = Ctl::start(&config(1, "drain = \"1ms\"", "")).await;
     let _agent = Agent::start(&ctl, 1).await;
     ctl.deploy_and("?wait=true", &image::config(1, ""), image::archive("one"))
@@ -206,7 +206,7 @@ async fn every_route_is_described() {
     .map(str::to_owned)
     .into();
     assert_eq!(described, known);
-    // Whatever is referred to is there.
+    // Every reference resolves.
     let text = document.to_string();
     let schemas = document["components"]["schemas"].as_object().unwrap();
     for reference in text.split("#/components/schemas/").skip(1) {

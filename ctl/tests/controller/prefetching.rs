@@ -1,4 +1,4 @@
-//! Agents hear of an image's layers while it is still uploaded, and can fetch them. Those of an archive nobody else sees yet.
+//! Agents can fetch announced layers of an image during its upload; layers of an archive are not visible to others yet.
 
 use std::convert::Infallible;
 
@@ -17,11 +17,11 @@ use crate::{
     image,
 };
 
-/// What is sent only once the agent has heard: the end of the archive.
+/// The end of the archive, which is sent after the announcement.
 const LAST_BYTES: usize = 1024;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agents_fetch_layers_while_others_still_come() {
+async fn agents_fetch_layers_during_the_upload() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let agent = Agent::start(&ctl, 1).await;
     ctl.eventually("the agent to be known", async |_| agent.answered())
@@ -54,13 +54,13 @@ async fn agents_fetch_layers_while_others_still_come() {
     drop(pieces);
     assert_eq!(deploy.await.unwrap().unwrap().status(), 201);
     assert_eq!(agent.hints(), [hint]);
-    // The same again: the controller has it, and whoever needs it had it too.
+    // A second upload announces nothing: the store has the blobs.
     ctl.deploy(&image::config(1, ""), archive).await.expect(200);
     assert_eq!(agent.hints().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_agents_than_may_are_not_told() {
+async fn blobs_are_not_announced_to_more_agents_than_configured() {
     let mut ctl = Ctl::start(&config(1, "", "[limits]\nprefetching_agents = 0")).await;
     let agent = Agent::start(&ctl, 1).await;
     ctl.eventually("the agent to be known", async |_| agent.answered())
@@ -73,12 +73,12 @@ async fn more_agents_than_may_are_not_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agents_hear_of_blobs_that_are_pushed_for_a_deploy() {
+async fn blobs_pushed_for_a_deploy_are_announced() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let agent = Agent::start(&ctl, 1).await;
     ctl.eventually("the agent to be known", async |_| agent.answered())
         .await;
-    // Elsewhere it may be for anything; and what is small comes soon enough.
+    // Blobs of other repositories and small blobs are not announced.
     push(&ctl, "elsewhere", vec![1; 300_000]).await;
     push(&ctl, "tucano/images", vec![2; 100]).await;
     let layer = vec![3; 300_000];
@@ -94,7 +94,7 @@ async fn agents_hear_of_blobs_that_are_pushed_for_a_deploy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_pushed_blobs_no_more_agents_than_may_are_told() {
+async fn pushed_blobs_are_not_announced_to_more_agents_than_configured() {
     let text = config(1, "", "[limits]\nprefetching_agents = 0");
     let mut ctl = Ctl::start(&text).await;
     let agent = Agent::start(&ctl, 1).await;

@@ -1,4 +1,4 @@
-//! Images of other registries, and of archives with several: another controller plays the registry.
+//! Images of other registries (a second controller), and of archives with several images.
 
 use reqwest::{
     Method,
@@ -14,7 +14,7 @@ use crate::{
 
 const PASSWORD: &str = "0123456789abcdef-other";
 
-/// Puts an image into a controller's registry.
+/// Pushes an image to a controller's registry.
 async fn push(ctl: &Ctl, spec: &ImageSpec, name: &str, tag: &str) -> Layout {
     let layout = spec.build().unwrap();
     let put = async |request: reqwest::RequestBuilder| {
@@ -92,7 +92,7 @@ async fn an_image_of_a_listed_registry_is_pulled_by_tag_and_digest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_pulled_is_told_and_changes_nothing() {
+async fn a_failed_pull_is_explained_and_changes_nothing() {
     let other = other().await;
     push(
         &other,
@@ -161,8 +161,8 @@ async fn what_cannot_be_pulled_is_told_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_never_answers_is_given_up() {
-    // Connections are taken by the kernel, and by nobody else.
+async fn a_pull_from_an_unresponsive_registry_times_out() {
+    // The kernel accepts connections, no program reads them.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let host = silent.local_addr().unwrap();
     let tables =
@@ -207,7 +207,7 @@ fn form(parts: &[(&'static str, Vec<u8>)]) -> Form {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_an_archives_images_is_chosen_by_name() {
+async fn one_of_an_archives_images_is_selected_by_name() {
     let ctl = Ctl::start(&config(1, "", "")).await;
     let (archive, [one, two]) = two_images();
     let config = |image: &str| body(image).to_string().into_bytes();
@@ -255,7 +255,7 @@ async fn one_of_an_archives_images_is_chosen_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_goes_back_to_an_earlier_revision_with_its_image() {
+async fn a_rollback_restores_revision_and_image() {
     let ctl = Ctl::start(&config(1, "revisions_kept = 2", "")).await;
     for content in ["one", "two"] {
         let answer = ctl

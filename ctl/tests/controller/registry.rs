@@ -1,4 +1,4 @@
-//! The registry, as other tools speak to it, and deploys of what they push.
+//! The registry with other tools as clients, and deploys of pushed images.
 
 use std::{path::Path, process::Stdio};
 
@@ -17,7 +17,7 @@ use crate::{
 
 const TOKEN: &str = "0123456789abcdef0123";
 
-/// A layout directory of a small image.
+/// A layout directory with a small image.
 fn layout(spec: &ImageSpec) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     spec.build()
@@ -27,7 +27,7 @@ fn layout(spec: &ImageSpec) -> TempDir {
     directory
 }
 
-/// Runs a tool; what it says, or what it complains of.
+/// Runs a tool; its stdout, or its stderr.
 async fn run(tool: &str, arguments: &[&str]) -> Result<String, String> {
     let output = tokio::process::Command::new(tool)
         .args(arguments)
@@ -67,7 +67,7 @@ async fn deploy(ctl: &Ctl, image: &str) -> crate::ctl::Answer {
 }
 
 #[tokio::test]
-async fn skopeo_pushes_shows_and_pulls() {
+async fn skopeo_pushes_inspects_and_pulls() {
     if !needs(&[tool("skopeo")]) {
         return;
     }
@@ -132,7 +132,7 @@ async fn an_image_is_deployed_by_its_sha512_digest() {
 }
 
 #[tokio::test]
-async fn buildah_pushes_in_dockers_words() {
+async fn buildah_pushes_docker_media_types() {
     if !needs(&[tool("buildah"), tool("skopeo")]) {
         return;
     }
@@ -213,7 +213,7 @@ async fn podman_pulls_and_pushes() {
     assert_eq!(tags["tags"], json!(["docker", "podman"]));
 }
 
-/// Docker's daemon with directories of its own and no network; ended when dropped.
+/// A Docker daemon with its own directories and no network; stopped when dropped.
 struct Dockerd {
     directory: TempDir,
     child: std::process::Child,
@@ -246,7 +246,7 @@ impl Dockerd {
             .spawn()
             .unwrap();
         let dockerd = Self { directory, child };
-        let deadline = tokio::time::Instant::now() + crate::ctl::PATIENCE;
+        let deadline = tokio::time::Instant::now() + crate::ctl::LONG_POLL;
         while dockerd.docker(&["version"]).await.is_err() {
             let log = || std::fs::read_to_string(dockerd.directory.path().join("log"));
             assert!(tokio::time::Instant::now() < deadline, "{:?}", log());
@@ -266,7 +266,7 @@ impl Dockerd {
 
 impl Drop for Dockerd {
     fn drop(&mut self) {
-        // By SIGTERM it ends its containerd, too.
+        // On SIGTERM it stops its containerd, too.
         let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).ok();
         self.child.wait().ok();
@@ -303,7 +303,7 @@ async fn docker_pulls_pushes_and_logs_in() {
 }
 
 #[tokio::test]
-async fn what_was_pushed_is_deployed_by_name_and_survives_kill_9() {
+async fn a_pushed_image_is_deployed_by_name_and_survives_kill_9() {
     if !needs(&[tool("skopeo")]) {
         return;
     }
@@ -342,7 +342,7 @@ async fn what_was_pushed_is_deployed_by_name_and_survives_kill_9() {
 }
 
 #[tokio::test]
-async fn an_upload_goes_on_after_kill_9() {
+async fn an_upload_continues_after_kill_9() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let begun = ctl
         .http()
@@ -371,7 +371,7 @@ async fn an_upload_goes_on_after_kill_9() {
 }
 
 #[tokio::test]
-async fn an_image_that_was_pushed_is_checked_before_a_deploy_is_acknowledged() {
+async fn a_pushed_image_is_verified_before_a_deploy_is_acknowledged() {
     if !needs(&[tool("skopeo")]) {
         return;
     }
@@ -391,7 +391,7 @@ async fn an_image_that_was_pushed_is_checked_before_a_deploy_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn an_index_means_the_image_for_the_workers() {
+async fn an_index_resolves_to_the_workers_platform() {
     let ctl = Ctl::start(&config(1, "", "")).await;
     let mut manifests = Vec::new();
     let own = image::spec("x");
@@ -471,7 +471,7 @@ async fn clients_log_in_with_the_token_as_password() {
 }
 
 #[tokio::test]
-async fn what_no_tag_leads_to_is_removed_after_a_while() {
+async fn untagged_content_is_removed_after_its_retention() {
     let limits = "[limits]\nregistry_untagged_kept = \"100ms\"";
     let mut ctl = Ctl::start(&config(1, "", limits)).await;
     let digest = "sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";

@@ -1,13 +1,13 @@
-//! What the service manager is told (sd_notify(3)).
+//! Service manager notifications (sd_notify(3)).
 
 use std::os::unix::net::UnixDatagram;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::ctl::{Ctl, PATIENCE, config, program};
+use crate::ctl::{Ctl, LONG_POLL, config, program};
 
-/// One that listens.
+/// A service manager's notification socket.
 struct Manager {
     directory: TempDir,
     socket: UnixDatagram,
@@ -17,7 +17,7 @@ impl Manager {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(LONG_POLL)).unwrap();
         Self { directory, socket }
     }
 
@@ -29,7 +29,7 @@ impl Manager {
         ctl.start_as(command).await;
     }
 
-    /// Whatever else is told before it is skipped.
+    /// Skips other notifications before it.
     fn expect(&self, wanted: &str) {
         let mut message = [0; 4096];
         loop {
@@ -43,7 +43,7 @@ impl Manager {
 }
 
 #[tokio::test]
-async fn the_service_manager_is_told_of_start_life_reload_and_end() {
+async fn ready_watchdog_reloading_and_stopping_are_sent() {
     let manager = Manager::new();
     let mut ctl = Ctl::prepare(&config(1, "", ""));
     manager.start(&mut ctl).await;

@@ -1,4 +1,4 @@
-//! The cluster's authority, and TLS on the API's port. What goes on between machines is tested on virtual hosts (tests/cluster).
+//! The cluster's authority, and TLS on the API's port. Traffic between machines is tested on virtual hosts (tests/cluster).
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ fn client(pem: &[u8]) -> reqwest::Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_loopback_both_are_taken_by_one_port() {
+async fn tls_and_plain_http_share_the_port_on_loopback() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let pem = fs::read(ctl.path("data/tls/ca.pem")).unwrap();
     let https = |path: &str| ctl.url(path).replace("http:", "https:");
@@ -37,7 +37,7 @@ async fn on_loopback_both_are_taken_by_one_port() {
     }
     let by_name = https("/healthz").replace("127.0.0.1", "localhost");
     assert!(client(&pem).get(by_name).send().await.is_ok());
-    // Who knows another authority, or none, goes no further.
+    // Clients with another authority, or none, fail the handshake.
     let other = tempfile::tempdir().unwrap();
     let other = tucano_tls::Authority::open(other.path()).unwrap();
     let stranger = client(other.pem().as_bytes());
@@ -51,7 +51,7 @@ async fn on_loopback_both_are_taken_by_one_port() {
     );
     assert!(ctl.http().get(https("/healthz")).send().await.is_err());
 
-    // The next controller has the same authority, and a certificate of its own.
+    // After a restart the authority is the same, and the certificate a new one.
     ctl.end(Signal::SIGTERM).await;
     ctl.start_again().await;
     let again = ctl.url("/healthz").replace("http:", "https:");
@@ -60,7 +60,7 @@ async fn on_loopback_both_are_taken_by_one_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_certificate_is_copied_for_everybody_and_nothing_else_is() {
+async fn only_the_authoritys_certificate_is_copied() {
     let ctl = Ctl::prepare(&config(1, "", ""));
     let copy = ctl.path("ca.pem");
     let write = || {
@@ -81,7 +81,7 @@ async fn the_certificate_is_copied_for_everybody_and_nothing_else_is() {
         fs::metadata(&copy).unwrap().permissions().mode() & 0o777,
         0o644
     );
-    // The controller's user cannot make root read something else for it.
+    // The controller's user cannot make root disclose another file.
     fs::remove_file(tls.join("ca.pem")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", tls.join("ca.pem")).unwrap();
     let refused = write();
@@ -93,13 +93,13 @@ async fn the_certificate_is_copied_for_everybody_and_nothing_else_is() {
     assert_eq!(fs::read_to_string(&copy).unwrap(), authority.pem());
 }
 
-/// What there is of the authority: each file that has its name.
+/// The authority's files, as far as they exist.
 fn authority(tls: &Path) -> [Option<Vec<u8>>; 2] {
     ["ca-key.pem", "ca.pem"].map(|name| fs::read(tls.join(name)).ok())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_while_the_authority_is_made_leaves_it_whole_or_not_there() {
+async fn kill_9_during_creation_leaves_a_complete_authority_or_none() {
     for moment in ["", "ca-key.pem.new", "ca-key.pem", "ca.pem.new", "ca.pem"].repeat(3) {
         let mut ctl = Ctl::prepare(&config(1, "", ""));
         let tls: PathBuf = ctl.path("data/tls");
@@ -109,7 +109,7 @@ async fn kill_9_while_the_authority_is_made_leaves_it_whole_or_not_there() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // Some moments are over before they are seen: then it is killed a little later.
+        // Some states are too short to be observed: then it is killed a little later.
         while !tls.join(moment).exists() && !tls.join("ca.pem").exists() {
             if child.try_wait().unwrap().is_some() {
                 break;
@@ -131,14 +131,14 @@ async fn kill_9_while_the_authority_is_made_leaves_it_whole_or_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_from_before_tls_says_what_to_do_until_it_is_decided() {
-    const ALERT: &str = "this cluster was made before TLS";
+async fn a_cluster_older_than_tls_alerts_until_the_setting_is_made() {
+    const ALERT: &str = "this cluster is older than TLS";
     let tokens = "agent_token = \"0123456789abcdef-agents\"";
     let text = config(1, tokens, "").replace("127.0.0.11", "10.0.0.11");
     let mut ctl = Ctl::start(&text).await;
     assert!(!ctl.log().contains(ALERT));
     ctl.end(Signal::SIGTERM).await;
-    // As it was then.
+    // The state of such a cluster.
     fs::remove_dir_all(ctl.path("data/tls")).unwrap();
     ctl.start_again().await;
     ctl.end(Signal::SIGTERM).await;

@@ -90,7 +90,7 @@ fn a_cluster_from_before_tls_comes_to_it_by_the_guides_steps_without_a_request_l
     cluster.take_authority();
     cluster.wait_for_alive(2);
     let logs = cluster.logs();
-    assert!(logs.contains("this cluster was made before TLS"), "{logs}");
+    assert!(logs.contains("this cluster is older than TLS"), "{logs}");
     let told = |cluster: &Cluster| {
         let nodes = cluster.state()?.alive_nodes;
         let is_told = |note: &String| note.contains("is plain HTTP");

@@ -1,4 +1,4 @@
-//! Images of other registries: which texts mean one, and pulling it.
+//! Images of other registries: recognizes references to them and pulls them.
 
 use tucano_api::ids::Digest;
 use tucano_oci_distribution::{BadName, Reference, client};
@@ -6,22 +6,23 @@ use tucano_oci_distribution::{BadName, Reference, client};
 use super::{DeployError, Deployer, images::platform, upload::Slot};
 use crate::config_mgr::Registry;
 
-/// An image by the registry that it is in.
+/// A reference to an image in another registry.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Elsewhere<'a> {
+pub(super) struct RemoteImage<'a> {
     /// The registry's host, with its port.
     pub(super) host: &'a str,
-    /// The rest: a repository in it, and the tag or digest.
+    /// Repository and tag or digest.
     pub(super) rest: &'a str,
 }
 
-impl<'a> Elsewhere<'a> {
-    /// What a configuration's `image` means if its first part can only be, or is listed as, a registry's host.
+impl<'a> RemoteImage<'a> {
+    /// Parses a configuration's `image` if its first component looks like, or is listed as, a registry's host.
     pub(super) fn parse(image: &'a str, registries: &[Registry]) -> Option<Self> {
         let (host, rest) = image.split_once('/')?;
-        let looks_so = host.contains(['.', ':']) && !host.starts_with('.') || host == "localhost";
+        let looks_like_host =
+            host.contains(['.', ':']) && !host.starts_with('.') || host == "localhost";
         let is_listed = registries.iter().any(|registry| registry.host == host);
-        (looks_so || is_listed).then_some(Self { host, rest })
+        (looks_like_host || is_listed).then_some(Self { host, rest })
     }
 
     pub(super) fn reference(&self) -> Result<Reference, BadName> {
@@ -30,8 +31,8 @@ impl<'a> Elsewhere<'a> {
 }
 
 impl Deployer {
-    /// Pulls an image, as far as it is not stored yet. Whoever calls this holds the images.
-    pub(super) async fn pull(&self, image: &Elsewhere<'_>) -> Result<Digest, DeployError> {
+    /// Pulls an image's missing blobs. The caller holds an image guard.
+    pub(super) async fn pull(&self, image: &RemoteImage<'_>) -> Result<Digest, DeployError> {
         let config = self.config.current();
         let registry = config.registries.iter().find(|it| it.host == image.host);
         let registry = registry.ok_or_else(|| DeployError::UnknownRegistry {
@@ -56,7 +57,7 @@ impl Deployer {
     }
 }
 
-/// What a failed pull is to the one who asked for a deploy: a status, and a code.
+/// Status and code of a failed pull for the client of a deploy.
 pub(crate) fn pull_failure(error: &client::Error) -> (u16, &'static str) {
     use client::Error;
     match error {
@@ -75,7 +76,7 @@ mod tests {
     use tucano_oci_distribution::client::Credentials;
 
     #[test]
-    fn a_host_is_told_from_a_repository() {
+    fn hosts_and_repositories_are_distinguished() {
         let listed = [Registry {
             host: "mirror".to_owned(),
             address: "mirror".to_owned(),
@@ -83,7 +84,7 @@ mod tests {
             authorities: None,
             plain_http: false,
         }];
-        let host = |image: &'static str| Elsewhere::parse(image, &listed).map(|it| it.host);
+        let host = |image: &'static str| RemoteImage::parse(image, &listed).map(|it| it.host);
         for (image, expected) in [
             (
                 "registry.example:5000/team/app:1.2",

@@ -1,11 +1,11 @@
-//! The time that the planner is told.
+//! The planner's clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 use tucano_api::units::{Span, Timestamp};
 
-/// Wall clock at the start, and monotonic from there: someone who sets the machine's clock ends no lease.
+/// Wall clock at the start, monotonic from there: setting the system clock expires no lease.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     started_at: Timestamp,
@@ -13,7 +13,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that starts now.
+    /// Starts a clock.
     pub fn start() -> Self {
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -34,7 +34,7 @@ impl Clock {
         self.started_at.after(Span(self.started.elapsed()))
     }
 
-    /// The moment at which this clock will show `time`.
+    /// The instant at which this clock shows `time`.
     pub fn instant_of(&self, time: Timestamp) -> Instant {
         self.started + time.since(self.started_at).0
     }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_and_its_moment_agree() {
+    fn timestamps_and_instants_agree() {
         let clock = Clock::start();
         let later = clock.started_at().after(Span::secs(5));
         assert_eq!(clock.instant_of(later) - clock.started, Span::secs(5).0);

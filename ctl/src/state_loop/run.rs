@@ -1,4 +1,4 @@
-//! The task itself.
+//! The state loop itself.
 
 use std::time::Duration;
 
@@ -10,54 +10,57 @@ use tokio_util::sync::CancellationToken;
 use tucano_api::{agent::DesiredSet, ids::NodeName, routes::ServiceRoute};
 use tucano_planner::{Action, Cluster, Event, Record};
 
-use super::{Inbox, Message, Refused, Transact, clock::Clock, held::Held, metrics::BrainMetrics};
-use crate::store::{AlertId, KeptAlert, Store, StoreError};
+use super::{
+    Inbox, Message, Refused, Transact, clock::Clock, metrics::StateLoopMetrics,
+    pending_writes::PendingWrites,
+};
+use crate::store::{AlertId, Store, StoreError, StoredAlert};
 
-/// Time between two tries to store what is held back: the first, and the longest.
+/// Back-off of retries to store pending writes: initial and maximum.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Shortest time between two ticks, whatever deadline the planner names.
+/// Shortest interval between ticks, whatever deadline the planner sets.
 const TICK: Duration = Duration::from_millis(2);
 
-/// What the task does to the world. None of it may block.
-pub trait Effects: Send + 'static {
+/// Executes actions. No method may block.
+pub trait EffectSink: Send + 'static {
     /// Sends a desired set to its node.
     fn assign(&self, set: DesiredSet);
-    /// Gives these routes to the balancer.
+    /// Publishes these routes to the balancer.
     fn publish(&self, routes: Vec<ServiceRoute>);
     /// Runs a worker's restart command.
     fn restart(&self, node: NodeName, attempt: u32);
-    /// Tells the sysadmin; then [`super::Brain::told`] is to be called.
-    fn alert(&self, alert: KeptAlert);
-    /// Some image may be in use no more.
+    /// Sends an alert; [`super::StateHandle::alert_delivered`] follows.
+    fn alert(&self, alert: StoredAlert);
+    /// Some image may be unused now.
     fn images_released(&self);
 }
 
 /// The task that owns the cluster.
 #[derive(Debug)]
-pub struct Actor<E> {
+pub struct StateLoop<E> {
     /// The cluster, as restored.
     pub cluster: Cluster,
-    /// Its time.
+    /// The planner's time.
     pub clock: Clock,
-    /// Where it is stored.
+    /// The durable state.
     pub store: Store,
-    /// What it does to the world.
+    /// Executes actions.
     pub effects: E,
-    /// What it counts.
-    pub metrics: BrainMetrics,
+    /// The loop's metrics.
+    pub metrics: StateLoopMetrics,
 }
 
-impl<E: Effects> Actor<E> {
-    /// Works until `stop`.
+impl<E: EffectSink> StateLoop<E> {
+    /// Runs until `stop`.
     pub async fn run(self, inbox: Inbox, stop: CancellationToken) {
         let Inbox {
             mut messages,
             changed,
         } = inbox;
-        let mut work = Work {
-            actor: self,
+        let mut work = Worker {
+            task: self,
             changed,
-            held: Held::default(),
+            pending: PendingWrites::default(),
             retry: None,
             delay: RETRY.0,
         };
@@ -65,14 +68,14 @@ impl<E: Effects> Actor<E> {
         loop {
             let tick_at = work.next_tick().map(|at| at.max(ticked + TICK));
             if tick_at.is_some_and(|at| at <= Instant::now()) {
-                // Reports that came in while something took long are heard before anyone is missed.
+                // Reports that arrived during a slow transaction count before leases are checked.
                 for _ in 0..messages.len() {
                     if let Ok(message) = messages.try_recv() {
                         work.take(message).await;
                     }
                 }
                 ticked = Instant::now();
-                work.note(Event::Tick).await;
+                work.observe(Event::Tick).await;
                 continue;
             }
             tokio::select! {
@@ -85,9 +88,9 @@ impl<E: Effects> Actor<E> {
                 () = at(work.retry) => work.flush().await.unwrap_or_default(),
             }
         }
-        if !work.held.is_empty() {
+        if !work.pending.is_empty() {
             tracing::error!(
-                "ending with records that could not be stored; agents will report again"
+                "shutting down with records that could not be stored; agents will report again"
             );
         }
     }
@@ -100,49 +103,49 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-struct Work<E> {
-    actor: Actor<E>,
+struct Worker<E> {
+    task: StateLoop<E>,
     changed: watch::Sender<u64>,
-    held: Held,
+    pending: PendingWrites,
     retry: Option<Instant>,
     delay: Duration,
 }
 
-impl<E: Effects> Work<E> {
+impl<E: EffectSink> Worker<E> {
     fn next_tick(&self) -> Option<Instant> {
-        let deadline = self.actor.cluster.next_deadline()?;
-        Some(self.actor.clock.instant_of(deadline))
+        let deadline = self.task.cluster.next_deadline()?;
+        Some(self.task.clock.instant_of(deadline))
     }
 
     async fn take(&mut self, message: Message) {
         match message {
-            Message::Query(read) => read(&self.actor.cluster),
-            Message::Note(event, done) => {
-                self.note(*event).await;
+            Message::Query(read) => read(&self.task.cluster),
+            Message::Observe(event, done) => {
+                self.observe(*event).await;
                 if done.send(()).is_err() {
-                    tracing::trace!("nobody waits for an event any more");
+                    tracing::trace!("the sender of an event is gone");
                 }
             }
             Message::Transact(transaction) => self.transact(transaction).await,
-            Message::Told(id) => {
-                if let Err(error) = self.actor.store.told(id).await {
-                    tracing::warn!(%error, "an alert that has been told is still kept, and is told again after the next start");
+            Message::AlertDelivered(id) => {
+                if let Err(error) = self.task.store.forget_alert(id).await {
+                    tracing::warn!(%error, "a delivered alert could not be removed and is delivered again after the next start");
                 }
             }
         }
     }
 
-    /// Takes in what has happened anyway: what cannot be stored now is held back.
-    async fn note(&mut self, event: Event) {
+    /// Processes an event that cannot be refused: what cannot be stored now is pending.
+    async fn observe(&mut self, event: Event) {
         let (records, actions) = self.step(event);
-        if !self.held.is_empty() {
-            self.held.push(records, actions);
+        if !self.pending.is_empty() {
+            self.pending.push(records, actions);
         } else {
             match self.persist(&records, &actions).await {
                 Ok(alerts) => self.act(actions, alerts),
                 Err(error) => {
                     tracing::error!(%error, "cannot store what happened: nothing leaves the controller until it can");
-                    self.held.push(records, actions);
+                    self.pending.push(records, actions);
                     self.retry_later();
                 }
             }
@@ -150,35 +153,35 @@ impl<E: Effects> Work<E> {
         self.bump();
     }
 
-    /// Does what was asked for, or nothing.
+    /// Applies a requested change, or nothing of it.
     async fn transact(&mut self, mut transaction: Box<dyn Transact>) {
         if let Err(refused) = self.flush().await {
             return transaction.finish(Err(refused));
         }
-        let Some(event) = transaction.decide(&self.actor.cluster) else {
-            return transaction.finish(Ok(&self.actor.cluster));
+        let Some(event) = transaction.decide(&self.task.cluster) else {
+            return transaction.finish(Ok(&self.task.cluster));
         };
-        let before = self.actor.cluster.clone();
+        let before = self.task.cluster.clone();
         let (records, actions) = self.step(event);
         let alerts = match self.persist(&records, &actions).await {
             Ok(alerts) => alerts,
             Err(error) => {
                 tracing::error!(%error, "a change was refused");
-                self.actor.cluster = before;
+                self.task.cluster = before;
                 return transaction.finish(Err(refusal(&error)));
             }
         };
         self.act(actions, alerts);
         self.bump();
-        transaction.finish(Ok(&self.actor.cluster));
+        transaction.finish(Ok(&self.task.cluster));
     }
 
-    /// Lets the planner decide; the records of all its actions make one transaction, which comes first.
+    /// Runs the planner. The records of all actions form one transaction, which comes first.
     fn step(&mut self, event: Event) -> (Vec<Record>, Vec<Action>) {
-        self.actor.metrics.event(&event);
-        let now = self.actor.clock.now();
+        self.task.metrics.event(&event);
+        let now = self.task.clock.now();
         let (mut records, mut actions) = (Vec::new(), Vec::new());
-        for action in self.actor.cluster.step(now, event) {
+        for action in self.task.cluster.step(now, event) {
             match action {
                 Action::Persist(more) => records.extend(more),
                 other => actions.push(other),
@@ -187,7 +190,7 @@ impl<E: Effects> Work<E> {
         (records, actions)
     }
 
-    /// Stores the records, and the alerts among the actions; gives the alerts' ids.
+    /// Stores the records and the alerts among the actions; returns the alerts' ids.
     async fn persist(
         &self,
         records: &[Record],
@@ -202,16 +205,16 @@ impl<E: Effects> Work<E> {
             return Ok(Vec::new());
         }
         let started = Instant::now();
-        let stored = self.actor.store.persist(records.to_vec(), alerts).await;
+        let stored = self.task.store.persist(records.to_vec(), alerts).await;
         let ids = match stored {
-            // There is nothing that must not be told before it is stored.
+            // No record depends on it: the alert is sent although it is not stored.
             Err(error) if records.is_empty() => {
-                tracing::warn!(%error, "an alert cannot be stored: it is lost if the controller ends before it is told");
+                tracing::warn!(%error, "an alert cannot be stored: it is lost if the controller stops before it is delivered");
                 Vec::new()
             }
             other => other?,
         };
-        self.actor.metrics.persisted(started.elapsed());
+        self.task.metrics.persisted(started.elapsed());
         let releases = |record: &Record| {
             matches!(
                 record,
@@ -219,18 +222,18 @@ impl<E: Effects> Work<E> {
             )
         };
         if records.iter().any(releases) {
-            self.actor.effects.images_released();
+            self.task.effects.images_released();
         }
         Ok(ids)
     }
 
-    /// Stores what is held back, if anything is.
+    /// Stores the pending writes, if there are any.
     async fn flush(&mut self) -> Result<(), Refused> {
-        if self.held.is_empty() {
+        if self.pending.is_empty() {
             return Ok(());
         }
         let stored = self
-            .persist(&self.held.records(), self.held.actions())
+            .persist(&self.pending.records(), self.pending.actions())
             .await;
         let alerts = match stored {
             Ok(alerts) => alerts,
@@ -240,25 +243,25 @@ impl<E: Effects> Work<E> {
                 return Err(refusal(&error));
             }
         };
-        tracing::info!("what happened meanwhile is stored; going on");
-        let actions = self.held.release();
+        tracing::info!("the pending writes are stored");
+        let actions = self.pending.release();
         self.retry = None;
         self.delay = RETRY.0;
-        self.actor.metrics.holding_back(false);
+        self.task.metrics.holding_back(false);
         self.act(actions, alerts);
         self.bump();
         Ok(())
     }
 
     fn retry_later(&mut self) {
-        self.actor.metrics.holding_back(true);
+        self.task.metrics.holding_back(true);
         self.retry = Some(Instant::now() + self.delay);
         self.delay = (self.delay * 2).min(RETRY.1);
     }
 
-    /// The ids are those of the alerts, in their order, as far as they are stored.
+    /// `alerts` has the ids of the stored alerts among the actions, in order.
     fn act(&self, actions: Vec<Action>, alerts: Vec<AlertId>) {
-        let effects = &self.actor.effects;
+        let effects = &self.task.effects;
         let mut ids = alerts.into_iter();
         for action in actions {
             match action {
@@ -267,7 +270,7 @@ impl<E: Effects> Work<E> {
                 Action::Restart { node, attempt } => effects.restart(node, attempt),
                 Action::Alert(alert) => {
                     let id = ids.next();
-                    effects.alert(KeptAlert { id, alert });
+                    effects.alert(StoredAlert { id, alert });
                 }
                 Action::Persist(_) => tracing::error!("records were not stored with their step"),
             }

@@ -1,4 +1,4 @@
-//! Per connection: TLS or plain HTTP, on the same port. The first byte tells which, and is looked at before anything is read.
+//! Protocol sniffing: TLS and plain HTTP share a port. The first byte of a connection decides, and is peeked, not read.
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -12,62 +12,62 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{Certificates, Error, Mode, Stream, provider};
 
-/// Of every TLS connection: the type of a record with a handshake message (RFC 8446, 5.1). No request begins so.
+/// First byte of every TLS connection: the record type `handshake` (RFC 8446, 5.1). No HTTP request starts with it.
 const HANDSHAKE: u8 = 0x16;
-/// What is read, and for how long, of somebody who was refused, so that the refusal arrives.
-const REST_BYTES: u64 = 1 << 20;
-const REST_TIME: Duration = Duration::from_secs(2);
+/// Lingering close: how much, and for how long, is read from a refused client so that the answer reaches it.
+const LINGER_BYTES: u64 = 1 << 20;
+const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// Where plain HTTP is taken, beside TLS.
+/// Where plain HTTP is accepted beside TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plain {
+pub enum PlainHttp {
     /// On every local address.
     Everywhere,
-    /// From programs of this machine.
-    OnLoopback,
+    /// On loopback addresses: from programs on this machine.
+    LoopbackOnly,
 }
 
-impl From<Mode> for Plain {
+impl From<Mode> for PlainHttp {
     fn from(mode: Mode) -> Self {
         match mode {
-            Mode::On => Self::OnLoopback,
+            Mode::On => Self::LoopbackOnly,
             Mode::Off => Self::Everywhere,
         }
     }
 }
 
-impl Plain {
-    /// Whether a plain request that came to this local address is taken.
-    pub fn is_taken_on(self, local: IpAddr) -> bool {
+impl PlainHttp {
+    /// Whether a plain request to this local address is accepted.
+    pub fn is_accepted_on(self, local: IpAddr) -> bool {
         self == Self::Everywhere || local.to_canonical().is_loopback()
     }
 }
 
-/// What connections go through before any request.
+/// Accepts connections of either protocol.
 #[derive(Clone)]
-pub struct Door {
+pub struct ProtocolSniffer {
     acceptor: TlsAcceptor,
     certificates: Arc<Certificates>,
-    plain: Plain,
-    /// What plain requests are answered, where they are not taken.
+    plain: PlainHttp,
+    /// The answer to plain requests where they are not accepted.
     refusal: Arc<str>,
 }
 
-impl std::fmt::Debug for Door {
+impl std::fmt::Debug for ProtocolSniffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Door({:?})", self.plain)
+        write!(f, "ProtocolSniffer({:?})", self.plain)
     }
 }
 
-impl Door {
-    /// Presents these certificates; as long as there is none, nobody gets in by TLS. `setting` is where to change that
-    /// plain requests are not taken, such as `[api] tls = "off"` in ctl.toml.
+impl ProtocolSniffer {
+    /// Serves these certificates; handshakes fail while there is none. `setting` names the configuration that allows
+    /// plain HTTP, such as `[api] tls = "off"` in ctl.toml, and is part of the refusal.
     ///
     /// # Errors
-    /// None that is known of.
+    /// Only if the cryptography provider supports no protocol version.
     pub fn new(
         certificates: Arc<Certificates>,
-        plain: Plain,
+        plain: PlainHttp,
         setting: &str,
     ) -> Result<Self, Error> {
         let mut config = ServerConfig::builder_with_provider(provider())
@@ -84,32 +84,34 @@ impl Door {
         })
     }
 
-    /// Waits until it is known what a connection is, and for the handshake. Who is not let in is told, where that is
-    /// possible. The caller bounds the time.
+    /// Reads the first byte and completes the handshake. A refused plain client gets an answer that says why. The caller
+    /// bounds the time.
     ///
     /// # Errors
-    /// Why it is not let in.
-    pub async fn enter(&self, mut stream: TcpStream) -> io::Result<Stream> {
+    /// Why the connection is refused.
+    pub async fn accept(&self, mut stream: TcpStream) -> io::Result<Stream> {
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if first == [HANDSHAKE] {
-            if self.certificates.presented().is_none() {
+            if self.certificates.current().is_none() {
                 return Err(io::Error::other("there is no certificate yet"));
             }
             let stream = self.acceptor.accept(stream).await?;
             return Ok(Stream::Tls(Box::new(stream)));
         }
-        if self.plain.is_taken_on(stream.local_addr()?.ip()) {
+        if self.plain.is_accepted_on(stream.local_addr()?.ip()) {
             return Ok(Stream::Plain(stream));
         }
         refuse(&mut stream, &self.refusal).await?;
-        Err(io::Error::other("plain HTTP is not taken on this address"))
+        Err(io::Error::other(
+            "plain HTTP is not accepted on this address",
+        ))
     }
 }
 
-/// A whole answer.
+/// The complete HTTP response.
 fn refusal(setting: &str) -> String {
     let body = format!(
         "{{\"error\":\"this address speaks TLS: use https:// (see the guide, TLS), or, where something else protects the \
@@ -122,13 +124,13 @@ fn refusal(setting: &str) -> String {
     )
 }
 
-/// The rest of what comes is read: closing before that would reset the connection, and the refusal might not arrive.
+/// Reads on after the answer: closing with unread data resets the connection, and the answer could be lost.
 async fn refuse(stream: &mut TcpStream, refusal: &str) -> io::Result<()> {
     stream.write_all(refusal.as_bytes()).await?;
     stream.shutdown().await?;
-    let mut rest = stream.take(REST_BYTES);
+    let mut rest = stream.take(LINGER_BYTES);
     let mut sink = tokio::io::sink();
-    match timeout(REST_TIME, tokio::io::copy(&mut rest, &mut sink)).await {
+    match timeout(LINGER_TIME, tokio::io::copy(&mut rest, &mut sink)).await {
         Ok(read) => read.map(drop),
         Err(_) => Ok(()),
     }
@@ -156,13 +158,13 @@ mod tests {
         let certificates = Arc::new(Certificates::default());
         let names = [Name::parse("127.0.0.1").unwrap()];
         let now = Validity::from(SystemTime::now());
-        certificates.present(authority.issue(&names, now).unwrap());
+        certificates.set(authority.issue(&names, now).unwrap());
         certificates
     }
 
-    /// Both ends of what came of a connection, for which the client does `act` before anything else.
-    async fn connected(
-        door: &Door,
+    /// The outcome on both ends of a connection whose client runs `act`.
+    async fn connect(
+        sniffer: &ProtocolSniffer,
         act: impl AsyncFnOnce(TcpStream) -> io::Result<Vec<u8>>,
     ) -> (io::Result<Vec<u8>>, io::Result<Vec<u8>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -171,7 +173,7 @@ mod tests {
             .unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let serve = async {
-            let mut stream = door.enter(server).await?;
+            let mut stream = sniffer.accept(server).await?;
             let mut said = [0; 5];
             stream.read_exact(&mut said).await?;
             stream.write_all(b"world").await?;
@@ -210,12 +212,13 @@ mod tests {
     #[tokio::test]
     async fn tls_and_plain_share_a_port() {
         let (_directory, authority) = authority();
-        let door = Door::new(with_leaf(&authority), Plain::OnLoopback, "x").unwrap();
-        let tls = connected(&door, async |stream| {
+        let sniffer =
+            ProtocolSniffer::new(with_leaf(&authority), PlainHttp::LoopbackOnly, "x").unwrap();
+        let tls = connect(&sniffer, async |stream| {
             by_tls(connector(&authority), stream).await
         })
         .await;
-        let plain = connected(&door, hello).await;
+        let plain = connect(&sniffer, hello).await;
         for (server, client) in [tls, plain] {
             assert_eq!(
                 (server.unwrap(), client.unwrap()),
@@ -225,11 +228,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_know_the_authority_goes_no_further() {
+    async fn a_client_with_another_authority_fails_the_handshake() {
         let (_directory, authority) = authority();
         let (_other_directory, other) = super::tests::authority();
-        let door = Door::new(with_leaf(&authority), Plain::OnLoopback, "x").unwrap();
-        let (server, client) = connected(&door, async |stream| {
+        let sniffer =
+            ProtocolSniffer::new(with_leaf(&authority), PlainHttp::LoopbackOnly, "x").unwrap();
+        let (server, client) = connect(&sniffer, async |stream| {
             by_tls(connector(&other), stream).await
         })
         .await;
@@ -239,10 +243,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_certificate_and_with_garbage_nobody_gets_in() {
+    async fn connections_without_a_certificate_or_with_garbage_are_refused() {
         let (_directory, authority) = authority();
-        let none = Door::new(Arc::default(), Plain::OnLoopback, "x").unwrap();
-        let (server, client) = connected(&none, async |stream| {
+        let none = ProtocolSniffer::new(Arc::default(), PlainHttp::LoopbackOnly, "x").unwrap();
+        let (server, client) = connect(&none, async |stream| {
             by_tls(connector(&authority), stream).await
         })
         .await;
@@ -253,7 +257,8 @@ mod tests {
                 .contains("no certificate yet")
         );
         assert!(client.is_err());
-        let door = Door::new(with_leaf(&authority), Plain::OnLoopback, "x").unwrap();
+        let sniffer =
+            ProtocolSniffer::new(with_leaf(&authority), PlainHttp::LoopbackOnly, "x").unwrap();
         let garbage = async |mut stream: TcpStream| {
             stream
                 .write_all(&[0x16, 0xff, 0xff, 0xff, 0xff, 0, 1, 2, 3])
@@ -261,11 +266,11 @@ mod tests {
             let mut said = Vec::new();
             stream.read_to_end(&mut said).await.map(|_| said)
         };
-        let (server, client) = connected(&door, garbage).await;
+        let (server, client) = connect(&sniffer, garbage).await;
         assert!(server.is_err());
-        // An alert at most.
+        // At most a TLS alert.
         assert!(client.unwrap_or_default().len() < 16);
-        let (server, _) = connected(&door, async |stream| {
+        let (server, _) = connect(&sniffer, async |stream| {
             drop(stream);
             Ok(Vec::new())
         })
@@ -274,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_is_taken_where_it_does_not_leave_the_machine() {
+    fn plain_http_is_accepted_on_loopback_only() {
         for (local, is_loopback) in [
             ("127.0.0.1", true),
             ("127.8.8.8", true),
@@ -285,18 +290,22 @@ mod tests {
             ("::ffff:10.0.0.1", false),
         ] {
             let local = local.parse().unwrap();
-            assert_eq!(Plain::OnLoopback.is_taken_on(local), is_loopback, "{local}");
-            assert!(Plain::Everywhere.is_taken_on(local));
+            assert_eq!(
+                PlainHttp::LoopbackOnly.is_accepted_on(local),
+                is_loopback,
+                "{local}"
+            );
+            assert!(PlainHttp::Everywhere.is_accepted_on(local));
         }
     }
 
     #[tokio::test]
-    async fn a_refusal_says_what_to_do_and_arrives_whatever_was_sent() {
+    async fn a_refusal_reaches_a_client_that_is_still_sending() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let client = tokio::spawn(async move {
             let mut stream = TcpStream::connect(address).await?;
-            // More than fits into any buffer on the way.
+            // More than all buffers on the path hold.
             let (mut from, mut to) = stream.split();
             let mut said = String::new();
             let sent = to.write_all(&[b'x'; 900_000]);

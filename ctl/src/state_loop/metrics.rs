@@ -1,4 +1,4 @@
-//! What the task counts of itself.
+//! The state loop's metrics.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -13,15 +13,15 @@ pub struct EventLabels {
     kind: &'static str,
 }
 
-/// What the task counts of itself; clones count together.
+/// The state loop's metrics; clones share their values.
 #[derive(Debug, Clone)]
-pub struct BrainMetrics {
+pub struct StateLoopMetrics {
     events: Family<EventLabels, Counter>,
     persist_seconds: Histogram,
     held_back: Gauge,
 }
 
-impl Default for BrainMetrics {
+impl Default for StateLoopMetrics {
     fn default() -> Self {
         let buckets = [
             0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -34,12 +34,12 @@ impl Default for BrainMetrics {
     }
 }
 
-impl BrainMetrics {
-    /// Shows them in `registry`.
+impl StateLoopMetrics {
+    /// Registers them.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "events",
-            "Events that the planner was told of",
+            "Events processed by the planner",
             self.events.clone(),
         );
         registry.register_with_unit(

@@ -1,4 +1,4 @@
-//! Nothing leaves before it is stored.
+//! No action is executed before its records are stored.
 
 use std::{
     path::Path,
@@ -16,10 +16,10 @@ use tucano_api::{
 };
 use tucano_planner::{Cluster, Settings, Worker};
 
-use super::{clock::Clock, metrics::BrainMetrics, *};
-use crate::store::{KeptAlert, Store};
+use super::{clock::Clock, metrics::StateLoopMetrics, *};
+use crate::store::{Store, StoredAlert};
 
-/// Writes down what it is to do.
+/// Records the actions.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<Vec<String>>>);
 
@@ -37,7 +37,7 @@ impl Recorder {
     }
 }
 
-impl Effects for Recorder {
+impl EffectSink for Recorder {
     fn assign(&self, set: DesiredSet) {
         self.note(format!(
             "assign {} processes to {}",
@@ -51,13 +51,13 @@ impl Effects for Recorder {
     fn restart(&self, node: NodeName, _attempt: u32) {
         self.note(format!("restart {node}"));
     }
-    fn alert(&self, kept: KeptAlert) {
+    fn alert(&self, kept: StoredAlert) {
         self.note(format!("alert {}", kept.alert.subject));
     }
     fn images_released(&self) {}
 }
 
-fn start(data_dir: &Path) -> (Brain, Recorder) {
+fn start(data_dir: &Path) -> (StateHandle, Recorder) {
     let (store, stored) = Store::open(data_dir, 1 << 30).unwrap();
     let worker = Worker {
         name: "w1".parse().unwrap(),
@@ -66,8 +66,8 @@ fn start(data_dir: &Path) -> (Brain, Recorder) {
     };
     let clock = Clock::start();
     let recorder = Recorder::default();
-    let (brain, inbox) = Brain::channel();
-    let actor = Actor {
+    let (state, inbox) = StateHandle::channel();
+    let task = StateLoop {
         cluster: Cluster::restore(
             stored.snapshot,
             vec![worker],
@@ -77,10 +77,10 @@ fn start(data_dir: &Path) -> (Brain, Recorder) {
         clock,
         store,
         effects: recorder.clone(),
-        metrics: BrainMetrics::default(),
+        metrics: StateLoopMetrics::default(),
     };
-    tokio::spawn(actor.run(inbox, CancellationToken::new()));
-    (brain, recorder)
+    tokio::spawn(task.run(inbox, CancellationToken::new()));
+    (state, recorder)
 }
 
 fn deploy(concurrency: u32) -> Event {
@@ -114,9 +114,9 @@ fn report() -> Event {
     }
 }
 
-async fn concurrency(brain: &Brain) -> Option<u32> {
+async fn concurrency(state: &StateHandle) -> Option<u32> {
     let name = "hello".parse().unwrap();
-    let service = brain
+    let service = state
         .query(move |cluster| cluster.service(&name))
         .await
         .unwrap();
@@ -124,66 +124,66 @@ async fn concurrency(brain: &Brain) -> Option<u32> {
 }
 
 #[tokio::test]
-async fn a_change_that_cannot_be_stored_is_refused_whole() {
+async fn a_change_that_cannot_be_stored_is_refused_entirely() {
     let directory = tempfile::tempdir().unwrap();
-    let (brain, recorder) = start(directory.path());
-    brain.note(report()).await.unwrap();
-    brain.apply(deploy(1)).await.unwrap();
+    let (state, recorder) = start(directory.path());
+    state.observe(report()).await.unwrap();
+    state.apply(deploy(1)).await.unwrap();
     assert!(recorder.has("assign 1 processes to w1"));
 
-    // Somebody else writes, and does not end.
+    // Another connection holds the write lock.
     let other = Connection::open(directory.path().join("state.sqlite3")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let refused = brain.apply(deploy(3)).await.unwrap_err();
+    let refused = state.apply(deploy(3)).await.unwrap_err();
     assert!(matches!(refused, Refused::Store(_)), "{refused}");
-    assert_eq!(concurrency(&brain).await, Some(1));
+    assert_eq!(concurrency(&state).await, Some(1));
     assert!(!recorder.has("assign 3"));
 
     other.execute_batch("ROLLBACK").unwrap();
-    brain.apply(deploy(3)).await.unwrap();
-    assert_eq!(concurrency(&brain).await, Some(3));
+    state.apply(deploy(3)).await.unwrap();
+    assert_eq!(concurrency(&state).await, Some(3));
     assert!(recorder.has("assign 3 processes to w1"));
 }
 
 #[tokio::test]
-async fn what_happens_by_itself_is_held_back_until_it_can_be_stored() {
+async fn actions_of_observed_events_are_pending_until_stored() {
     let directory = tempfile::tempdir().unwrap();
-    let (brain, recorder) = start(directory.path());
-    brain.apply(deploy(2)).await.unwrap();
+    let (state, recorder) = start(directory.path());
+    state.apply(deploy(2)).await.unwrap();
     assert!(!recorder.has("assign"));
 
     let other = Connection::open(directory.path().join("state.sqlite3")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // The first report lets both processes be placed: nobody may hear of that before it is stored.
-    brain.note(report()).await.unwrap();
+    // The first report lets both processes be placed: no desired set may leave before that is stored.
+    state.observe(report()).await.unwrap();
     assert!(!recorder.has("assign"));
     assert!(matches!(
-        brain.apply(deploy(5)).await,
+        state.apply(deploy(5)).await,
         Err(Refused::Store(_))
     ));
-    assert_eq!(concurrency(&brain).await, Some(2));
+    assert_eq!(concurrency(&state).await, Some(2));
 
-    let mut changes = brain.changes();
+    let mut changes = state.changes();
     changes.borrow_and_update();
     other.execute_batch("ROLLBACK").unwrap();
     while !recorder.has("assign 2 processes to w1") {
         changes.changed().await.unwrap();
     }
-    brain.apply(deploy(5)).await.unwrap();
-    assert_eq!(concurrency(&brain).await, Some(5));
+    state.apply(deploy(5)).await.unwrap();
+    assert_eq!(concurrency(&state).await, Some(5));
 }
 
 #[tokio::test]
-async fn a_caller_that_decides_against_a_change_gets_its_own_answer() {
+async fn a_rejected_change_returns_the_callers_error() {
     let directory = tempfile::tempdir().unwrap();
-    let (brain, _) = start(directory.path());
-    let before = *brain.changes().borrow();
-    let rejected = brain
+    let (state, _) = start(directory.path());
+    let before = *state.changes().borrow();
+    let rejected = state
         .transact(|_| Err::<(Event, ()), _>("not today"), |_, ()| ())
         .await;
     assert!(matches!(
         rejected,
         Err(TransactError::Rejected("not today"))
     ));
-    assert_eq!(*brain.changes().borrow(), before);
+    assert_eq!(*state.changes().borrow(), before);
 }

@@ -1,73 +1,73 @@
-//! The one task that owns the planner's `Cluster`. Everything that happens is told to it; it lets the planner
-//! decide, stores what must be durable, and only then lets anything leave the controller.
+//! The task that owns the planner's `Cluster`. It feeds every event to the planner, stores the resulting records, and only
+//! then executes the actions.
 //!
 //! ```text
 //!            decide + step            persist (fsync)            act
 //! message ──────────────────► records ───────────────► assign, publish, restart, alert ──► reply, `changes`
-//!                                │ refused
-//!                                ├─ asked by the sysadmin: the cluster is as before, the request is refused
-//!                                └─ happened by itself: all actions are held back until storing works again
+//!                                │ fails
+//!                                ├─ request of the sysadmin: the cluster is rolled back, the request is refused
+//!                                └─ observed event: all actions are pending until storing works again
 //! ```
 
-mod actor;
 pub mod clock;
-mod held;
 pub mod metrics;
+mod pending_writes;
+mod run;
 #[cfg(test)]
 mod tests;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tucano_planner::{Cluster, Event};
 
-pub use self::actor::{Actor, Effects};
+pub use self::run::{EffectSink, StateLoop};
 use crate::store::AlertId;
 
-/// Most messages waiting for the task; senders wait beyond that.
+/// Capacity of the task's inbox; senders wait when it is full.
 const INBOX: usize = 1024;
 
-/// The way to the cluster's task.
+/// Sends messages to the state loop.
 #[derive(Debug, Clone)]
-pub struct Brain {
+pub struct StateHandle {
     messages: mpsc::Sender<Message>,
     changes: watch::Receiver<u64>,
 }
 
-/// The ends that the task itself needs.
+/// The state loop's ends of the channels.
 #[derive(Debug)]
 pub struct Inbox {
     messages: mpsc::Receiver<Message>,
     changed: watch::Sender<u64>,
 }
 
-/// Why something asked for was not done; nothing has changed.
+/// Why a request was not executed; nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// There is no room to store it.
+    /// The disk or the database is full.
     #[error("{0}")]
     Full(String),
     /// It could not be stored.
     #[error("{0}")]
     Store(String),
-    /// The controller is about to end.
+    /// The controller is shutting down.
     #[error("the controller is shutting down: try again in a moment")]
     Stopping,
 }
 
-/// Why a [`Brain::transact`] did nothing.
+/// Why a [`StateHandle::transact`] did nothing.
 #[derive(Debug)]
 pub enum TransactError<E> {
-    /// The caller's own decision.
+    /// The caller's `decide` returned an error.
     Rejected(E),
     /// It could not be stored.
     Refused(Refused),
 }
 
-impl Brain {
-    /// A way to a task that is yet to be started with the other end.
+impl StateHandle {
+    /// A handle, and the inbox to start the task with.
     pub fn channel() -> (Self, Inbox) {
         let (sender, receiver) = mpsc::channel(INBOX);
         let (changed, changes) = watch::channel(0);
-        let brain = Self {
+        let state = Self {
             messages: sender,
             changes,
         };
@@ -75,23 +75,23 @@ impl Brain {
             messages: receiver,
             changed,
         };
-        (brain, inbox)
+        (state, inbox)
     }
 
-    /// Tells of something that happened by itself. Returns when it has been taken in.
+    /// Reports an event that cannot be refused. Returns when the cluster has processed it.
     ///
     /// # Errors
     /// Only [`Refused::Stopping`].
-    pub async fn note(&self, event: Event) -> Result<(), Refused> {
+    pub async fn observe(&self, event: Event) -> Result<(), Refused> {
         let (done, noted) = oneshot::channel();
-        self.send(Message::Note(Box::new(event), done)).await?;
+        self.send(Message::Observe(Box::new(event), done)).await?;
         noted.await.map_err(|_| Refused::Stopping)
     }
 
-    /// Asks for a change, and returns when it is durable.
+    /// Requests a change; returns when it is durable.
     ///
     /// # Errors
-    /// Why nothing was changed.
+    /// Why nothing has changed.
     pub async fn apply(&self, event: Event) -> Result<(), Refused> {
         let decide = move |_: &Cluster| Ok::<_, std::convert::Infallible>((event, ()));
         match self.transact(decide, |_, ()| ()).await {
@@ -101,11 +101,11 @@ impl Brain {
         }
     }
 
-    /// Looks at the cluster, decides on a change, and reads what became of it, with nothing in between. What `decide`
-    /// returns beside the event is handed to `read`.
+    /// Atomically decides on a change by the cluster's state, applies it, and reads the result. `read` receives what
+    /// `decide` returns beside the event.
     ///
     /// # Errors
-    /// What `decide` says, or why the change could not be stored; nothing has changed then.
+    /// The error of `decide`, or why the change could not be stored; nothing has changed then.
     pub async fn transact<C, T, E>(
         &self,
         decide: impl FnOnce(&Cluster) -> Result<(Event, C), E> + Send + 'static,
@@ -131,7 +131,7 @@ impl Brain {
             .unwrap_or(Err(TransactError::Refused(Refused::Stopping)))
     }
 
-    /// Reads from the cluster; sees only what is durable.
+    /// Reads the cluster's durable state.
     ///
     /// # Errors
     /// Only [`Refused::Stopping`].
@@ -142,19 +142,19 @@ impl Brain {
         let (reply, answer) = oneshot::channel();
         let query = move |cluster: &Cluster| {
             if reply.send(read(cluster)).is_err() {
-                tracing::trace!("nobody waits for a query any more");
+                tracing::trace!("the caller of a query is gone");
             }
         };
         self.send(Message::Query(Box::new(query))).await?;
         answer.await.map_err(|_| Refused::Stopping)
     }
 
-    /// An alert has been told to everybody, and need not be kept. Does not wait for that.
-    pub async fn told(&self, id: AlertId) -> Result<(), Refused> {
-        self.send(Message::Told(id)).await
+    /// Every webhook is done with an alert: its record is removed. Does not wait for that.
+    pub async fn alert_delivered(&self, id: AlertId) -> Result<(), Refused> {
+        self.send(Message::AlertDelivered(id)).await
     }
 
-    /// Changes whenever the cluster may have.
+    /// Changes whenever the cluster may have changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }
@@ -167,28 +167,28 @@ impl Brain {
     }
 }
 
-/// What the task is told.
+/// Messages to the task.
 enum Message {
-    Note(Box<Event>, oneshot::Sender<()>),
+    Observe(Box<Event>, oneshot::Sender<()>),
     Transact(Box<dyn Transact>),
     Query(Box<dyn FnOnce(&Cluster) + Send>),
-    Told(AlertId),
+    AlertDelivered(AlertId),
 }
 
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Note(..) => "Note",
+            Self::Observe(..) => "Observe",
             Self::Transact(_) => "Transact",
             Self::Query(_) => "Query",
-            Self::Told(_) => "Told",
+            Self::AlertDelivered(_) => "AlertDelivered",
         })
     }
 }
 
 /// A [`Transaction`] of any type.
 trait Transact: Send {
-    /// The event, or `None` when the caller decided against one and has been answered.
+    /// The event, or `None` if the caller's `decide` rejected the change.
     fn decide(&mut self, cluster: &Cluster) -> Option<Event>;
     /// Answers the caller.
     fn finish(self: Box<Self>, outcome: Result<&Cluster, Refused>);
@@ -230,7 +230,7 @@ where
             (Ok(_), None) => return,
         };
         if self.reply.send(answer).is_err() {
-            tracing::debug!("nobody waits for a change any more; it stands");
+            tracing::debug!("the caller of a change is gone; the change is in force");
         }
     }
 }

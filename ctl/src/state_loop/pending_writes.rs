@@ -1,22 +1,22 @@
-//! Actions that wait until the records before them can be stored.
+//! Records that could not be stored yet, and the actions that depend on them.
 
 use std::collections::BTreeMap;
 
 use tucano_planner::{Action, Record};
 
-/// Everything held back, the newest level of each kind only, so that it does not grow with time.
+/// Pending records and actions. Only the newest level of each kind is kept, so that the size is bounded.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct PendingWrites {
     records: BTreeMap<(u8, String), Record>,
     actions: Vec<Action>,
 }
 
-impl Held {
+impl PendingWrites {
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty() && self.actions.is_empty()
     }
 
-    /// Adds what a later step asks for.
+    /// Adds the result of a later step.
     pub(super) fn push(&mut self, records: Vec<Record>, actions: Vec<Action>) {
         for record in records {
             self.records.insert(key(&record), record);
@@ -32,19 +32,19 @@ impl Held {
         self.records.values().cloned().collect()
     }
 
-    /// The actions, as long as the records are not.
+    /// The actions that wait for the records.
     pub(super) fn actions(&self) -> &[Action] {
         &self.actions
     }
 
-    /// The actions, once the records are stored.
+    /// Clears the records, which are stored, and returns the actions.
     pub(super) fn release(&mut self) -> Vec<Action> {
         self.records.clear();
         std::mem::take(&mut self.actions)
     }
 }
 
-/// A record and its removal have one key: the later one counts.
+/// A record and its removal share a key: the later one wins.
 fn key(record: &Record) -> (u8, String) {
     match record {
         Record::Service(service) => (0, service.name.to_string()),
@@ -57,7 +57,7 @@ fn key(record: &Record) -> (u8, String) {
     }
 }
 
-/// Desired sets and routes are levels: the newest says all.
+/// Desired sets and routes are levels: the newest replaces earlier ones.
 fn supersedes(later: &Action, earlier: &Action) -> bool {
     match (later, earlier) {
         (Action::Assign(later), Action::Assign(earlier)) => later.node == earlier.node,
@@ -89,20 +89,20 @@ mod tests {
 
     #[test]
     fn only_the_newest_level_is_kept() {
-        let mut held = Held::default();
+        let mut pending = PendingWrites::default();
         for n in 1..100 {
             let counters = Record::Counters(Counters {
                 last_process: n,
                 ..Counters::default()
             });
-            held.push(
+            pending.push(
                 vec![counters],
                 vec![assign("w1", n), Action::Publish(Vec::new())],
             );
         }
-        held.push(Vec::new(), vec![assign("w2", 1)]);
-        assert_eq!(held.records().len(), 1);
-        let actions = held.release();
+        pending.push(Vec::new(), vec![assign("w2", 1)]);
+        assert_eq!(pending.records().len(), 1);
+        let actions = pending.release();
         assert_eq!(
             actions,
             [
@@ -111,15 +111,15 @@ mod tests {
                 assign("w2", 1)
             ]
         );
-        assert!(held.is_empty());
+        assert!(pending.is_empty());
     }
 
     #[test]
     fn a_removal_takes_the_place_of_its_record() {
-        let mut held = Held::default();
+        let mut pending = PendingWrites::default();
         let gone = Record::ServiceGone("hello".parse().unwrap());
-        held.push(vec![gone.clone()], Vec::new());
-        held.push(vec![gone.clone()], Vec::new());
-        assert_eq!(held.records(), [gone]);
+        pending.push(vec![gone.clone()], Vec::new());
+        pending.push(vec![gone.clone()], Vec::new());
+        assert_eq!(pending.records(), [gone]);
     }
 }
