@@ -347,7 +347,12 @@ impl Parts<'_> {
         let observer = prefetcher.map(|it| it.observer(store.clone()));
         // If the request is aborted, its guard is dropped with the result, and the image is removed.
         let import = tokio::spawn(blocking(move || {
-            let image = store.import_archive_with_listener(reader, &platform(), wanted.as_deref(), observer);
+            let image = store.import_archive_with_listener(
+                reader,
+                &platform(),
+                wanted.as_deref(),
+                observer,
+            );
             (image, guard, slot)
         }));
         let sent = self.send_image(&mut field, pipe).await;

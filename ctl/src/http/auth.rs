@@ -132,7 +132,7 @@ fn check(
 }
 
 /// The token that a request presents: as a bearer token, or as any user's password, as registry clients do.
-fn current(headers: &HeaderMap) -> Option<String> {
+fn presented(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, secret) = value.split_once(' ')?;
     let secret = secret.trim();

@@ -29,7 +29,7 @@ use tucano_tls::ProtocolSniffer;
 
 use self::connection_limiter::{ConnectionLimiter, ConnectionSlot};
 use super::auth::{self, Peer};
-use crate::config_mgr::Listen;
+use crate::config_mgr::{Limits, Listen};
 
 /// Pause after a failed accept, such as for lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -114,6 +114,15 @@ pub struct Bounds {
     pub connections: usize,
     /// Longest time for a request's head.
     pub header_timeout: Duration,
+}
+
+impl From<&Limits> for Bounds {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            connections: usize::try_from(limits.connections).unwrap_or(usize::MAX),
+            header_timeout: limits.header_timeout.0,
+        }
+    }
 }
 
 /// Serves until `stop`, then lets active requests finish for a moment.

@@ -132,7 +132,11 @@ fn a_lost_worker_does_not_keep_a_removed_service_in_existence() {
     sim.until("it is gone", |sim| {
         sim.cluster().existing(&name("hello")).is_empty()
     });
-    assert_eq!(sim.agents[&node(2)].containers.len(), 1, "the controller cannot know");
+    assert_eq!(
+        sim.agents[&node(2)].containers.len(),
+        1,
+        "the controller cannot know"
+    );
 }
 
 #[test]
@@ -190,11 +194,7 @@ fn scaling_down_takes_unhealthy_processes_first() {
     assert_eq!(sim.routed("hello").len(), 2);
     sim.deploy(config("hello", 2));
     assert_eq!(sim.routed("hello").len(), 2);
-    assert_eq!(
-        sim.ids("hello").len(),
-        2,
-        "unhealthy ones need not drain"
-    );
+    assert_eq!(sim.ids("hello").len(), 2, "unhealthy ones need not drain");
 }
 
 #[test]
