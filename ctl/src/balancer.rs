@@ -161,7 +161,7 @@ impl Supervisor {
         let pid = running.pid.as_raw_nonzero();
         // If the program is a script, its interpreter's arguments come first.
         if arguments.ends_with(&self.arguments) {
-            tracing::info!(%pid, "adopted the balancer that runs already");
+            tracing::info!(%pid, "adopted the running balancer");
             running.wait().await;
             tracing::warn!(%pid, "the balancer exited");
         } else {

@@ -94,7 +94,7 @@ async fn pass_on(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let headers = request.headers();
-    if !is_asked_for(|name| headers.get(name).map(HeaderValue::as_bytes)) {
+    if !is_upgrade_request(|name| headers.get(name).map(HeaderValue::as_bytes)) {
         let message = format!("send the headers `Connection: Upgrade` and `Upgrade: {UPGRADE}`");
         let status = StatusCode::UPGRADE_REQUIRED;
         return Err(ApiError::new(status, "upgrade_required", message));

@@ -129,7 +129,7 @@ impl Agent {
     }
 
     /// The token that the controller presented last.
-    pub(crate) fn current(&self) -> Option<String> {
+    pub(crate) fn presented_token(&self) -> Option<String> {
         self.shared.presented.lock().unwrap().clone()
     }
 }
