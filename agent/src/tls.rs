@@ -144,7 +144,7 @@ impl Tls {
         Ok(will_do.then_some(leaf))
     }
 
-    fn present(&self, leaf: Leaf) {
+    fn set(&self, leaf: Leaf) {
         self.certificates.set(leaf);
         self.is_ready.send_replace(true);
     }
