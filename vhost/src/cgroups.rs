@@ -1,5 +1,5 @@
-//! The cgroups that agents on virtual hosts make. They are directories of the machine, so unlike everything else of a host
-//! they outlive it, as they would not outlive a machine's reboot: they are removed when a host's power is cut.
+//! Removes the cgroups of agents on virtual hosts when a host's power is cut. They belong to the machine, so unlike everything
+//! else of a host they do not vanish with its namespaces.
 
 use std::{
     fs,
@@ -10,16 +10,22 @@ use std::{
 
 use crate::Error;
 
-/// A killed process leaves its cgroup a moment after it is gone.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for a cgroup to become empty: a killed process leaves it asynchronously.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Removes each cgroup directly below the caller's own whose name begins with `prefix`, with all below it, in every
-/// hierarchy. Their processes must be gone.
+/// Removes each cgroup below the caller's own whose name begins with `prefix`, recursively and in every hierarchy. Their
+/// processes must have ended.
+///
+/// # Errors
+/// A cgroup cannot be removed.
 pub fn remove(prefix: &str) -> Result<(), Error> {
     remove_below(&own()?, prefix)
 }
 
 /// The directories of the caller's own cgroup, one for each mounted hierarchy (cgroups(7)).
+///
+/// # Errors
+/// A file below /proc cannot be read.
 pub fn own() -> Result<Vec<PathBuf>, Error> {
     let read = |path: &'static str| fs::read_to_string(path).map_err(Error::file("read", path));
     Ok(directories(
@@ -48,7 +54,7 @@ pub(crate) fn remove_below(parents: &[PathBuf], prefix: &str) -> Result<(), Erro
     Ok(())
 }
 
-/// Removes the cgroup of exactly this name below each parent; absent is fine.
+/// Removes the cgroup of exactly this name below each parent; a missing one is no error.
 pub(crate) fn remove_named(parents: &[PathBuf], name: &str) -> Result<(), Error> {
     let cgroups = parents.iter().map(|parent| parent.join(name));
     cgroups
@@ -56,7 +62,7 @@ pub(crate) fn remove_named(parents: &[PathBuf], name: &str) -> Result<(), Error>
         .try_for_each(|cgroup| remove_tree(&cgroup))
 }
 
-/// Deepest first; a cgroup's files cannot be removed and vanish with it.
+/// Removes a cgroup and its descendants, deepest first. A cgroup's files vanish with it.
 fn remove_tree(cgroup: &Path) -> Result<(), Error> {
     let children = fs::read_dir(cgroup).map_err(Error::file("list", cgroup))?;
     for child in children.flatten() {
@@ -68,7 +74,7 @@ fn remove_tree(cgroup: &Path) -> Result<(), Error> {
 }
 
 fn remove_when_empty(cgroup: &Path) -> io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + REMOVE_TIMEOUT;
     loop {
         match fs::remove_dir(cgroup) {
             Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
@@ -82,13 +88,13 @@ fn remove_when_empty(cgroup: &Path) -> io::Result<()> {
 
 #[allow(
     clippy::disallowed_methods,
-    reason = "paces the polling of a kernel's condition that has no event"
+    reason = "the kernel has no event for the condition that is polled"
 )]
 fn pause() {
     std::thread::sleep(Duration::from_millis(5));
 }
 
-/// Joins the own path in each hierarchy (`/proc/self/cgroup`) with where that hierarchy is mounted (mountinfo).
+/// Resolves the paths of `/proc/self/cgroup` against the mount points of their hierarchies.
 fn directories(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
     let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
     let mut found = Vec::new();
@@ -151,7 +157,7 @@ mod tests {
         33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
 
     #[test]
-    fn the_own_cgroup_is_found_in_every_hierarchy() {
+    fn the_callers_cgroup_is_found_in_every_hierarchy() {
         let own = "4:memory:/box/me\n2:cpu,cpuacct:/me\n1:name=x:/gone\n0::/user.slice\n";
         let expected = [
             "/sys/fs/cgroup/memory/me",
@@ -162,12 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn a_path_outside_of_the_mount_is_left_out() {
+    fn a_path_outside_of_the_mount_is_ignored() {
         assert!(directories("4:memory:/other", MOUNTS).is_empty());
     }
 
     #[test]
-    fn only_what_has_the_prefix_is_removed() {
+    fn only_cgroups_with_the_prefix_are_removed() {
         let parent = tempfile::tempdir().unwrap();
         for name in ["net-w1/process/deeper", "net-w2", "other"] {
             fs::create_dir_all(parent.path().join(name)).unwrap();

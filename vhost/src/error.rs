@@ -1,12 +1,12 @@
-//! What can go wrong, one variant per step.
+//! Errors, one variant per failed step.
 
 use std::{io, net::Ipv4Addr, path::PathBuf};
 
-/// Why a virtual host or its network could not be made, reached or removed.
+/// Why a virtual host or its network could not be created, reached or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The caller is not root.
-    #[error("virtual hosts need root: run it as root, for example with sudo")]
+    #[error("virtual hosts need root: run this command as root, for example with sudo")]
     NotRoot,
     /// A program of the system is missing.
     #[error("the program {tool} is not installed: install the package {package}")]
@@ -16,48 +16,48 @@ pub enum Error {
         /// The Debian package that has it.
         package: &'static str,
     },
-    /// This crate's own program is missing.
+    /// The program of this crate is missing.
     #[error("{} is missing: build it with `cargo build -p tucano_vhost`", .path.display())]
     MissingProgram {
-        /// Where it was looked for.
+        /// Its expected path.
         path: PathBuf,
     },
-    /// A name that cannot be part of a host name and of a cgroup's.
-    #[error("{0:?} cannot be a name here: use 1 to 40 lower-case letters, digits and '-'")]
+    /// A name that is not valid in a host name or a cgroup's name.
+    #[error("{0:?} is not a valid name: use 1 to 40 lower-case letters, digits and '-'")]
     InvalidName(String),
-    /// A subnet that cannot be used.
-    #[error("{0:?} is not a usable subnet: write for example 10.99.0.0/24")]
+    /// An invalid subnet.
+    #[error("{0:?} is not a valid subnet: write for example 10.99.0.0/24")]
     InvalidSubnet(String),
-    /// A host's address lies outside of the network, or is taken.
+    /// A host's address is outside of the network, or in use.
     #[error("{ip} cannot be the address of {name}: {reason}")]
     InvalidAddress {
         /// The host.
         name: String,
         /// Its address.
         ip: Ipv4Addr,
-        /// Why not.
+        /// The cause.
         reason: &'static str,
     },
-    /// A host of that name is up.
-    #[error("the host {0} is up already")]
+    /// A host of that name is running.
+    #[error("the host {0} is already running")]
     AlreadyUp(String),
-    /// No host of that name is up.
-    #[error("the host {0} is not up")]
+    /// No host of that name is running.
+    #[error("the host {0} is not running")]
     NotUp(String),
-    /// A directory below `/run`, which each host has for itself.
+    /// A directory below `/run`, which each host replaces by its own.
     #[error("{} cannot be used: virtual hosts do not see the machine's /run", .0.display())]
     Hidden(PathBuf),
-    /// The directory belongs to a network that lives.
+    /// The directory belongs to a running network.
     #[error("{} is in use by another running cluster: stop that one, or choose another directory", .0.display())]
     InUse(PathBuf),
     /// A file or directory could not be read or written.
     #[error("cannot {action} {}: {source}", .path.display())]
     File {
-        /// What was to be done.
+        /// The operation.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -66,41 +66,41 @@ pub enum Error {
     Spawn {
         /// The program.
         program: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The switch or a host did not come up.
-    #[error("{what} did not come up: {reason}")]
+    /// The switch or a host did not start.
+    #[error("{what} did not start: {reason}")]
     NotReady {
-        /// What.
+        /// The switch or the host.
         what: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// A program of the system answered with an error.
+    /// A program of the system failed.
     #[error("`{command}` failed: {output}")]
     Command {
         /// Its command line.
         command: String,
-        /// What it said.
+        /// Its error message.
         output: String,
     },
     /// A namespace could not be entered.
     #[error("cannot enter the network namespace of process {pid}: {source}")]
     Namespace {
-        /// The process that holds it.
+        /// A process in the namespace.
         pid: i32,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// A process could not be killed.
-    #[error("cannot end process {pid}: {source}")]
+    #[error("cannot kill process {pid}: {source}")]
     Kill {
         /// The process.
         pid: i32,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -109,14 +109,14 @@ pub enum Error {
     Listen {
         /// The address.
         address: std::net::SocketAddr,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl Error {
-    /// For `map_err`: a file's error with what was to be done.
+    /// Builds [`Error::File`], for `map_err`.
     pub(crate) fn file(
         action: &'static str,
         path: impl Into<PathBuf>,

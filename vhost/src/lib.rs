@@ -2,19 +2,19 @@
 //! address on a switch (a bridge in a private network namespace) and a directory; killing its init is a power cut, after which
 //! its namespaces, and all in them, are gone. Used by `tucano dev` and by the end-to-end tests.
 //!
-//! - [`network`]: the switch, and everything that hangs on it;
-//! - [`host`]: one machine: run programs in it, unplug it, cut its power;
+//! - [`network`]: the switch and its hosts;
+//! - [`host`]: one host: runs programs, disconnects it, cuts its power;
 //! - [`cgroups`]: the cgroups that agents on virtual hosts leave behind;
-//! - the program `tucano_vhost`: holder of the switch's namespace, init of each host, and the way into it.
+//! - the program `tucano_vhost`: holds the switch's namespace, is each host's init, and runs programs in hosts.
 //!
-//! What is deliberately absent: named network namespaces, and anything at all in the caller's own network namespace.
-//! Everything hangs on processes, so it vanishes with them, and they read a pipe that closes when their creator dies.
+//! Deliberately absent: named network namespaces, and any change of the caller's own network namespace. Processes keep all
+//! namespaces alive, and end when a pipe from their creator closes.
 //!
 //! A network's directory holds:
-//! - `lock`: held by the living creator;
-//! - `network.json`: processes and cgroups, for the next creator to clear away after a kill -9;
+//! - `lock`: locked by the running creator;
+//! - `network.json`: processes and cgroups, which the next creator removes if this one is killed;
 //! - `etc-hosts`: `/etc/hosts` of every host;
-//! - `hosts/<name>/`: a host's own directory, its disk: it survives power cuts.
+//! - `hosts/<name>/`: a host's disk, which survives power cuts.
 
 pub mod cgroups;
 mod error;

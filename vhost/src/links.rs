@@ -1,4 +1,4 @@
-//! Links, addresses and cuts, by ip(8) and nft(8) inside the private namespaces.
+//! Scripts for ip(8) and nft(8), which run in the network's private namespaces.
 
 use std::{
     io::Write,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{Error, Subnet};
 
-/// The bridge, up, with the switch's address.
+/// Creates the bridge with the switch's address.
 pub(crate) fn switch_script(subnet: Subnet) -> String {
     format!(
         "link set lo up\n\
@@ -20,9 +20,9 @@ pub(crate) fn switch_script(subnet: Subnet) -> String {
     )
 }
 
-/// The pair of links between the switch and a host whose init is `pid`. The hardware address follows from the ip, so that
-/// neighbours' tables stay right when a host comes back.
-pub(crate) fn plug_script(port: &str, ip: Ipv4Addr, pid: i32) -> String {
+/// Creates the veth pair between the switch and a host whose init is `pid`. The hardware address is derived from the IP address,
+/// so that neighbour entries stay valid when a host reboots.
+pub(crate) fn port_script(port: &str, ip: Ipv4Addr, pid: i32) -> String {
     let [a, b, c, d] = ip.octets();
     format!(
         "link add {port} type veth peer name eth0 address 02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x} netns {pid}\n\
@@ -30,7 +30,7 @@ pub(crate) fn plug_script(port: &str, ip: Ipv4Addr, pid: i32) -> String {
     )
 }
 
-/// The host's end of it.
+/// Configures the host's end of the pair.
 pub(crate) fn host_script(subnet: Subnet, ip: Ipv4Addr) -> String {
     format!(
         "link set lo up\n\
@@ -42,7 +42,7 @@ pub(crate) fn host_script(subnet: Subnet, ip: Ipv4Addr) -> String {
     )
 }
 
-/// Drops everything between two ports of the bridge, in both directions, connections that stand too.
+/// Drops all packets between two ports of the bridge, including those of established connections, or stops dropping them.
 pub(crate) fn cut_script(a: &str, b: &str, cut: bool) -> String {
     let verb = if cut { "add" } else { "delete" };
     format!(
@@ -57,7 +57,7 @@ pub(crate) fn cut_script(a: &str, b: &str, cut: bool) -> String {
 }
 
 /// Runs a command with a script on its standard input.
-pub(crate) fn feed(mut command: Command, script: &str) -> Result<(), Error> {
+pub(crate) fn run_script(mut command: Command, script: &str) -> Result<(), Error> {
     let line = describe(&command);
     let spawn = |source| Error::Spawn {
         program: line.clone(),
@@ -70,7 +70,7 @@ pub(crate) fn feed(mut command: Command, script: &str) -> Result<(), Error> {
         .spawn()
         .map_err(spawn)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that ends early says why on its standard error, which tells more than the broken pipe.
+        // A program that ends early reports the reason on its standard error, which is more useful than the broken pipe.
         stdin
             .write_all(script.as_bytes())
             .or_else(ignore_broken_pipe)
@@ -80,10 +80,10 @@ pub(crate) fn feed(mut command: Command, script: &str) -> Result<(), Error> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    let message = String::from_utf8_lossy(&output.stderr);
     Err(Error::Command {
         command: line,
-        output: format!("{} ({})", said.trim().replace('\n', "; "), output.status),
+        output: format!("{} ({})", message.trim().replace('\n', "; "), output.status),
     })
 }
 

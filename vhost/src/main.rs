@@ -1,5 +1,5 @@
-//! `tucano_vhost`: holder of a switch's namespace, init of a virtual host, and the way into either.
-//! Started by the library of the same name; of no use by itself.
+//! `tucano_vhost`: holds a switch's namespace, is the init of a virtual host, and runs programs in either.
+//! Only the library of the same name starts it.
 
 mod program;
 
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         "net" => program::run::in_network(rest),
         _ => {
             eprintln!(
-                "tucano_vhost is started by `tucano dev` and by tests; it has no use by itself"
+                "tucano_vhost is a helper of `tucano dev` and of tests; it cannot be run directly"
             );
             return ExitCode::from(2);
         }

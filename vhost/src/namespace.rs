@@ -1,4 +1,4 @@
-//! Doing something in the network namespace of another process, on a thread of its own.
+//! Runs code in the network namespace of another process, on a thread of its own.
 
 use std::{fs::File, io, thread};
 
@@ -6,7 +6,7 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::Error;
 
-/// Runs `work` on a new thread that has entered the network namespace of `pid`; threads that it starts are in it too.
+/// Runs `work` on a new thread in the network namespace of `pid`; threads that it starts inherit the namespace.
 pub(crate) fn enter<T: Send>(pid: i32, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
     let error = |source| Error::Namespace { pid, source };
     let namespace = File::open(format!("/proc/{pid}/ns/net")).map_err(error)?;

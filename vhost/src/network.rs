@@ -1,4 +1,4 @@
-//! A network of virtual hosts: the switch, and everything that hangs on it.
+//! A network of virtual hosts: the switch and its hosts.
 
 use std::{
     collections::BTreeMap,
@@ -20,22 +20,22 @@ use crate::{
     spawn::{self, Holder},
 };
 
-/// What a network is to be like.
+/// Options of [`Network::create`].
 #[derive(Debug, Clone)]
 pub struct NetworkOptions {
-    /// Begins the names of its hosts' cgroups, so it is unique on the machine: lower-case letters, digits, '-'.
+    /// Prefix of its hosts' cgroups, unique on the machine: lower-case letters, digits, '-'.
     pub name: String,
-    /// Holds its files and its hosts' directories; made if it is not there. Not below `/run`.
+    /// Directory of its files and of its hosts; created if it is missing. Not below `/run`.
     pub directory: PathBuf,
-    /// Its addresses. Networks do not see each other, so many may have the same.
+    /// Its subnet. Networks are isolated from each other, so several may have the same one.
     pub subnet: Subnet,
-    /// Whether everything in it dies when this process does, however it dies. If not, it lives until [`Network::destroy`]
-    /// or until the next network is made in the same directory.
+    /// Whether the network ends with this process, even if that is killed. Otherwise it runs until [`Network::destroy`], or until
+    /// the next network is created in the same directory.
     pub dies_with_creator: bool,
 }
 
 impl NetworkOptions {
-    /// A network in `directory` on the default subnet that dies with its creator.
+    /// Options for a network in `directory` on the default subnet that ends with its creator.
     pub fn new(name: impl Into<String>, directory: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -46,7 +46,7 @@ impl NetworkOptions {
     }
 }
 
-/// A switch and the hosts on it. Dropping it cuts the power of all.
+/// A switch and its hosts. Dropping it cuts the power of all.
 #[derive(Debug)]
 pub struct Network {
     pub(crate) inner: Arc<Inner>,
@@ -61,27 +61,27 @@ pub(crate) struct Inner {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Holds the switch's network namespace; none once the network is destroyed.
+    /// Holds the switch's network namespace; `None` once the network is destroyed.
     switch: Option<Holder>,
-    hosts: BTreeMap<String, Machine>,
-    /// Every host there ever was: `/etc/hosts` knows those whose power is cut too.
+    hosts: BTreeMap<String, RunningHost>,
+    /// Every host that was ever booted, for `/etc/hosts`.
     names: BTreeMap<String, Ipv4Addr>,
     cgroup_parents: Vec<PathBuf>,
-    /// Held for as long as the network lives.
+    /// Locked while the network runs.
     lock: Option<Flock<File>>,
 }
 
 #[derive(Debug)]
-struct Machine {
+struct RunningHost {
     holder: Holder,
     port: String,
 }
 
 impl Network {
-    /// Makes a switch without hosts, after removing what an earlier one in the same directory left behind.
+    /// Creates a switch without hosts, after removing the remains of an earlier network in the same directory.
     ///
     /// # Errors
-    /// Not root, a missing tool, a name or directory that cannot be used, or a step that failed.
+    /// The caller is not root, a tool is missing, the name or directory is invalid, or a step failed.
     pub fn create(mut options: NetworkOptions) -> Result<Self, Error> {
         check(&mut options)?;
         let program = spawn::program()?;
@@ -112,68 +112,88 @@ impl Network {
         Ok(network)
     }
 
-    /// Switches a host on and waits until its init runs. Its directory is kept from its earlier life, so booting a host
-    /// again after [`Host::power_off`] is a reboot.
+    /// Boots a host and waits until its init runs. Its directory is kept, so booting a host again after [`Host::power_off`] is a
+    /// reboot.
+    ///
+    /// # Errors
+    /// The name or address is invalid or in use, or a step failed.
     pub fn boot(&self, options: HostOptions) -> Result<Host, Error> {
         let HostOptions { name, ip } = options;
         self.inner.start(&name, ip)?;
-        if let Err(error) = self.inner.plug_in(&name, ip) {
+        if let Err(error) = self.inner.connect(&name, ip) {
             self.inner.power_off(&name)?;
             return Err(error);
         }
         Ok(Host::new(self.inner.clone(), name, ip))
     }
 
-    /// The switch's address, at which its namespace is reached from the hosts.
+    /// The switch's address, at which hosts reach its namespace.
     pub fn ip_address(&self) -> Ipv4Addr {
         self.inner.options.subnet.gateway()
     }
 
-    /// Its subnet.
+    /// The subnet.
     pub fn subnet(&self) -> Subnet {
         self.inner.options.subnet
     }
 
-    /// A command that runs `program` in the switch's network namespace, from which every host is reached; everything
-    /// but the network is the caller's own.
+    /// A command that runs `program` in the switch's network namespace, from which every host is reachable. All other namespaces
+    /// are the caller's own.
+    ///
+    /// # Errors
+    /// The network is destroyed.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command, Error> {
         Ok(self
             .inner
             .in_network_of(self.inner.state().switch()?, program))
     }
 
-    /// Runs `work` on a new thread in the switch's network namespace; threads that it starts, such as those of an
-    /// asynchronous runtime, are in it too.
+    /// Runs `work` on a new thread in the switch's network namespace; threads that it starts, such as those of an asynchronous
+    /// runtime, inherit the namespace.
+    ///
+    /// # Errors
+    /// The network is destroyed, or the namespace cannot be entered.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         let switch = self.inner.state().switch()?;
         namespace::enter(switch, work)
     }
 
-    /// Listens in the switch's network namespace: on [`Network::ip_address`] the hosts reach it. The listener may be used
-    /// from any thread.
+    /// Listens in the switch's network namespace; hosts reach it at [`Network::ip_address`]. Any thread may use the listener.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or the namespace cannot be entered.
     pub fn listen(&self, address: SocketAddr) -> Result<TcpListener, Error> {
         self.enter(|| TcpListener::bind(address))?
             .map_err(|source| Error::Listen { address, source })
     }
 
-    /// Lets nothing pass between two hosts any more, while both reach all others.
+    /// Drops all packets between two hosts. Both still reach all others.
+    ///
+    /// # Errors
+    /// A host is not running, or nft(8) is missing or failed.
     pub fn cut(&self, a: &Host, b: &Host) -> Result<(), Error> {
         self.set_cut(a, b, true)
     }
 
-    /// Takes back [`Network::cut`].
+    /// Reverts [`Network::cut`].
+    ///
+    /// # Errors
+    /// A host is not running, or nft(8) is missing or failed.
     pub fn heal(&self, a: &Host, b: &Host) -> Result<(), Error> {
         self.set_cut(a, b, false)
     }
 
-    /// Cuts the power of every host and removes everything but the hosts' directories.
+    /// Cuts the power of every host and removes everything except the hosts' directories.
+    ///
+    /// # Errors
+    /// A process or cgroup cannot be removed.
     pub fn destroy(self) -> Result<(), Error> {
         self.inner.destroy()
     }
 
     fn ip(&self, script: &str) -> Result<(), Error> {
         let switch = self.inner.state().switch()?;
-        links::feed(self.inner.ip_batch(switch), script)
+        links::run_script(self.inner.ip_batch(switch), script)
     }
 
     fn set_cut(&self, a: &Host, b: &Host, cut: bool) -> Result<(), Error> {
@@ -186,7 +206,7 @@ impl Network {
         );
         let mut command = self.inner.in_network_of(state.switch()?, "nft");
         command.args(["-f", "-"]);
-        links::feed(command, &script)
+        links::run_script(command, &script)
     }
 }
 
@@ -207,7 +227,7 @@ impl Inner {
         format!("{}-{host}", self.options.name)
     }
 
-    /// The pid of a host's init, as this process numbers it.
+    /// The pid of a host's init in this process's pid namespace.
     pub(crate) fn pid_of(&self, host: &str) -> Result<i32, Error> {
         Ok(self.state().host(host)?.holder.process.pid)
     }
@@ -215,27 +235,27 @@ impl Inner {
     pub(crate) fn is_up(&self, host: &str) -> bool {
         self.state()
             .host(host)
-            .is_ok_and(|machine| machine.holder.process.is_alive())
+            .is_ok_and(|running| running.holder.process.is_alive())
     }
 
     pub(crate) fn set_link(&self, host: &str, up: bool) -> Result<(), Error> {
         let state = self.state();
         let port = &state.host(host)?.port;
         let script = format!("link set {port} {}\n", if up { "up" } else { "down" });
-        links::feed(self.ip_batch(state.switch()?), &script)
+        links::run_script(self.ip_batch(state.switch()?), &script)
     }
 
     pub(crate) fn power_off(&self, host: &str) -> Result<(), Error> {
         let mut state = self.state();
-        let machine = state
+        let running = state
             .hosts
             .remove(host)
             .ok_or_else(|| Error::NotUp(host.to_owned()))?;
-        machine.holder.kill()?;
-        // The kernel takes its time to dissolve a dead namespace, and the port's name must be free for the next boot.
-        // It may have gone meanwhile, so the failure to delete it is no failure.
-        let script = format!("link delete {}\n", machine.port);
-        match links::feed(self.ip_batch(state.switch()?), &script) {
+        running.holder.kill()?;
+        // The kernel removes namespaces asynchronously, and the port's name must be free for the next boot. The port may already
+        // be gone, so a failure to delete it is ignored.
+        let script = format!("link delete {}\n", running.port);
+        match links::run_script(self.ip_batch(state.switch()?), &script) {
             Ok(()) | Err(Error::Command { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -244,7 +264,11 @@ impl Inner {
     }
 
     /// A command in the mount, pid, uts, ipc and network namespaces of a host.
-    pub(crate) fn in_host(&self, host: &str, program: impl AsRef<OsStr>) -> Result<Command, Error> {
+    pub(crate) fn host_command(
+        &self,
+        host: &str,
+        program: impl AsRef<OsStr>,
+    ) -> Result<Command, Error> {
         let mut command = Command::new(&self.program);
         command
             .args(["run", &self.pid_of(host)?.to_string()])
@@ -262,7 +286,7 @@ impl Inner {
         let port = format!("v{}", self.options.subnet.host_part(ip));
         state
             .hosts
-            .insert(name.to_owned(), Machine { holder, port });
+            .insert(name.to_owned(), RunningHost { holder, port });
         self.save(&state)
     }
 
@@ -289,14 +313,14 @@ impl Inner {
         )
     }
 
-    fn plug_in(&self, name: &str, ip: Ipv4Addr) -> Result<(), Error> {
+    fn connect(&self, name: &str, ip: Ipv4Addr) -> Result<(), Error> {
         let state = self.state();
-        let machine = state.host(name)?;
-        let pid = machine.holder.process.pid;
-        let switch_end = links::plug_script(&machine.port, ip, pid);
-        links::feed(self.ip_batch(state.switch()?), &switch_end)?;
-        let host_end = links::host_script(self.options.subnet, ip);
-        links::feed(self.ip_batch(pid), &host_end)
+        let running = state.host(name)?;
+        let pid = running.holder.process.pid;
+        let switch_side = links::port_script(&running.port, ip, pid);
+        links::run_script(self.ip_batch(state.switch()?), &switch_side)?;
+        let host_side = links::host_script(self.options.subnet, ip);
+        links::run_script(self.ip_batch(pid), &host_side)
     }
 
     fn in_network_of(&self, pid: i32, program: impl AsRef<OsStr>) -> Command {
@@ -312,7 +336,7 @@ impl Inner {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic in between leaves nothing half-done that the record does not know of.
+        // After a panic the state is still usable: the record lists every process.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -321,7 +345,7 @@ impl Inner {
     }
 
     fn record(&self, state: &State) -> Record {
-        let hosts = state.hosts.values().map(|machine| machine.holder.process);
+        let hosts = state.hosts.values().map(|running| running.holder.process);
         Record {
             processes: state
                 .switch
@@ -352,7 +376,7 @@ impl Inner {
         self.options.directory.join("etc-hosts")
     }
 
-    /// Written in place: it is mounted in every host that is up, and a new file in its stead would not be seen there.
+    /// Written in place: running hosts have the file mounted, and would not see a replacement.
     fn write_hosts(&self, names: &BTreeMap<String, Ipv4Addr>) -> Result<(), Error> {
         let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
         for (name, ip) in names {
@@ -390,7 +414,7 @@ impl Inner {
 }
 
 impl State {
-    fn host(&self, name: &str) -> Result<&Machine, Error> {
+    fn host(&self, name: &str) -> Result<&RunningHost, Error> {
         self.hosts
             .get(name)
             .ok_or_else(|| Error::NotUp(name.to_owned()))
@@ -405,7 +429,7 @@ impl State {
     }
 }
 
-/// Also makes the directory absolute: inits and records name it.
+/// Checks the options, and makes the directory absolute for inits and records.
 fn check(options: &mut NetworkOptions) -> Result<(), Error> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot);
@@ -441,7 +465,7 @@ fn check_tool(tool: &'static str, package: &'static str) -> Result<(), Error> {
     }
 }
 
-/// Two creators in one directory would take each other for leftovers.
+/// Locks the directory: two creators in it would remove each other's processes as leftovers.
 fn lock(directory: &Path) -> Result<Flock<File>, Error> {
     let path = directory.join("lock");
     let file = File::create(&path).map_err(Error::file("create", &path))?;

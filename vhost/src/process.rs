@@ -1,4 +1,4 @@
-//! Processes that are never mistaken for another of the same number: a pid counts only with its start time.
+//! Processes identified by pid and start time, so that a reused pid is never mistaken for the original process.
 
 use std::{fs, io, os::fd::OwnedFd};
 
@@ -19,18 +19,18 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The living process of this number.
+    /// The running process with this pid.
     pub(crate) fn of(pid: i32) -> io::Result<Self> {
         let started = start_time(pid)?;
         Ok(Self { pid, started })
     }
 
-    /// Whether it is still there, dying or not.
+    /// Whether it still exists, even as a zombie.
     pub(crate) fn is_alive(self) -> bool {
         start_time(self.pid).ok() == Some(self.started)
     }
 
-    /// Kills it and waits until it, and for an init all of its pid namespace, is gone; gone already is fine.
+    /// Kills it and waits for its end, for an init that of its whole pid namespace. One that has ended is no error.
     pub(crate) fn kill(self) -> Result<(), Error> {
         let error = |source: io::Error| Error::Kill {
             pid: self.pid,
@@ -46,8 +46,7 @@ impl Process {
         wait(&handle).map_err(error)
     }
 
-    /// A descriptor of it, or none when it is gone. The start time is compared after opening, so what the
-    /// descriptor refers to is certain.
+    /// A pidfd, or `None` if it has ended. The start time is compared after opening, so the pidfd refers to this process.
     fn handle(self) -> io::Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.pid) else {
             return Ok(None);
@@ -61,7 +60,7 @@ impl Process {
     }
 }
 
-/// Waits until the process has ended (a pid descriptor then polls readable, pidfd_open(2)).
+/// Waits until the process has ended, when its pidfd polls readable (pidfd_open(2)).
 fn wait(handle: &OwnedFd) -> io::Result<()> {
     loop {
         match poll(&mut [PollFd::new(handle, PollFlags::IN)], None) {
@@ -74,7 +73,7 @@ fn wait(handle: &OwnedFd) -> io::Result<()> {
 
 fn start_time(pid: i32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may hold anything, so fields are counted from its end: state is the third.
+    // The name in parentheses may contain spaces and parentheses, so fields are counted from its end: state is the third.
     stat.rsplit_once(')')
         .and_then(|(_, rest)| rest.split_whitespace().nth(22 - 3))
         .and_then(|field| field.parse().ok())
@@ -88,14 +87,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_killed_once_and_a_namesake_never() {
+    fn a_process_is_killed_and_a_reused_pid_is_not() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let process = Process::of(child.id() as i32).unwrap();
-        let namesake = Process {
+        let reused = Process {
             started: process.started + 1,
             ..process
         };
-        namesake.kill().unwrap();
+        reused.kill().unwrap();
         assert!(
             child.try_wait().unwrap().is_none(),
             "another process was killed"

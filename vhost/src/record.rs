@@ -1,4 +1,4 @@
-//! What a creator notes of its network, so that the next one can clear it away if this one is killed.
+//! The record of a network, by which the next creator removes what a killed one left behind.
 
 use std::{
     fs,
@@ -12,14 +12,14 @@ use crate::{Error, cgroups, process::Process};
 
 const FILE: &str = "network.json";
 
-/// Everything that could outlive a creator that is killed.
+/// Processes and cgroups that can outlive a killed creator.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The switch's holder and the hosts' inits.
     pub(crate) processes: Vec<Process>,
-    /// The creator's own cgroup in each hierarchy, below which the hosts' agents make theirs.
+    /// The creator's cgroup in each hierarchy, the parent of those of the hosts' agents.
     pub(crate) cgroup_parents: Vec<PathBuf>,
-    /// How the names of those cgroups begin.
+    /// Prefix of the names of those cgroups.
     pub(crate) cgroup_prefix: String,
 }
 
@@ -36,7 +36,7 @@ impl Record {
         fs::rename(&new, &path).map_err(Error::file("write", &path))
     }
 
-    /// Ends what an earlier creator left running in this directory, and removes its cgroups.
+    /// Kills the processes that an earlier creator left in this directory, and removes their cgroups.
     pub(crate) fn clear_leftovers(directory: &Path) -> Result<(), Error> {
         let path = directory.join(FILE);
         let text = match fs::read_to_string(&path) {
@@ -44,14 +44,14 @@ impl Record {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(Error::file("read", &path)(error)),
         };
-        // Renames make half-written records impossible; what cannot be read is not ours, and tells nothing.
+        // Records are replaced atomically, so one that cannot be parsed is not ours and is ignored.
         if let Ok(record) = serde_json::from_str::<Self>(&text) {
             record.clear()?;
         }
         fs::remove_file(&path).map_err(Error::file("remove", &path))
     }
 
-    /// Hosts first, the switch last; then the cgroups, which are empty by now.
+    /// Kills the hosts, then the switch, then removes the cgroups, which are empty by now.
     pub(crate) fn clear(&self) -> Result<(), Error> {
         for process in self.processes.iter().rev() {
             process.kill()?;

@@ -1,25 +1,25 @@
-//! What the library tells its program `tucano_vhost`, and hears from it.
+//! The messages between the library and its program `tucano_vhost`.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The line that says that a namespace stands.
+/// Line of a program whose namespaces are set up.
 pub const READY: &str = "ready";
-/// Begins the line that tells the pid of a host's init, as the creator numbers it.
+/// Prefix of the line with the pid of a host's init, in the creator's pid namespace.
 pub const PID: &str = "pid ";
-/// Begins the line that tells why something did not come up.
+/// Prefix of the line with the reason of a failed start.
 pub const FAILED: &str = "failed ";
 
-/// What a host's init needs to know.
+/// Settings of a host's init.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// The host's name.
     pub name: String,
-    /// Its directory; holds `hostname`, and during start-up a mount point.
+    /// The host's directory; has `hostname`, and during start-up a mount point.
     pub directory: PathBuf,
-    /// What becomes its `/etc/hosts`.
+    /// The file that is mounted as `/etc/hosts`.
     pub etc_hosts: PathBuf,
-    /// Whether it ends when its standard input does, which its creator holds.
+    /// Whether it ends when its creator closes its standard input.
     pub dies_with_creator: bool,
 }

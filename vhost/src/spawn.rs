@@ -1,4 +1,4 @@
-//! Starting `tucano_vhost`, and hearing from it that a namespace stands.
+//! Starts `tucano_vhost` and waits until its namespaces are set up.
 
 use std::{
     env,
@@ -14,17 +14,17 @@ use crate::{
     settings::{FAILED, PID, READY},
 };
 
-/// A holder of namespaces: killed and waited for when it is dropped.
+/// A process that holds namespaces; dropping it kills the process.
 #[derive(Debug)]
 pub(crate) struct Holder {
     child: Child,
-    /// The process whose namespaces are meant: the child itself, or the init below it.
+    /// The process in the namespaces: the child itself, or the init that it started.
     pub(crate) process: Process,
 }
 
 impl Holder {
-    /// Starts it and waits until it says that its namespaces stand. It reads a pipe that this process
-    /// holds, if it is to die with it.
+    /// Starts the process and waits until its namespaces are set up. With `dies_with_creator` it ends when this process closes
+    /// a pipe.
     pub(crate) fn start(
         what: &str,
         mut command: Command,
@@ -35,7 +35,7 @@ impl Holder {
         } else {
             Stdio::null()
         };
-        // Its own process group: an interrupt from the terminal is for the creator, who ends its hosts in order.
+        // A process group of its own: only the creator receives an interrupt from the terminal, and ends its hosts in order.
         let mut child = command
             .stdin(stdin)
             .stdout(Stdio::piped())
@@ -50,7 +50,8 @@ impl Holder {
             what: what.to_owned(),
             reason,
         };
-        match listen(&mut child).and_then(|pid| Process::of(pid).map_err(|error| error.to_string()))
+        match wait_until_ready(&mut child)
+            .and_then(|pid| Process::of(pid).map_err(|error| error.to_string()))
         {
             Ok(process) => Ok(Self { child, process }),
             Err(reason) => {
@@ -60,7 +61,7 @@ impl Holder {
         }
     }
 
-    /// Kills it, and waits until it and everything in its pid namespace is gone.
+    /// Kills it, and waits for the end of its whole pid namespace.
     pub(crate) fn kill(self) -> Result<(), Error> {
         self.process.kill()
     }
@@ -68,13 +69,13 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // What cannot be killed here is in the record, for the next creator.
+        // The next creator kills what survives, by the record.
         self.process.kill().ok();
         end(&mut self.child);
     }
 }
 
-/// Where `tucano_vhost` is: next to the running program, or one up from cargo's `deps`.
+/// The path of `tucano_vhost`: beside the running program, or in the parent of cargo's `deps`.
 pub(crate) fn program() -> Result<PathBuf, Error> {
     let own = env::current_exe().map_err(Error::file("find", "/proc/self/exe"))?;
     let mut directory = own.parent().unwrap_or(Path::new("/")).to_owned();
@@ -89,9 +90,9 @@ pub(crate) fn program() -> Result<PathBuf, Error> {
     }
 }
 
-/// Reads lines until the namespaces stand; gives the pid of the process that holds them. A host's init says that it is
-/// ready, and its parent, who alone knows it, which pid it has, in either order.
-fn listen(child: &mut Child) -> Result<i32, String> {
+/// Reads lines until the namespaces are set up; returns the pid of the process in them. A host's init reports that it is ready,
+/// and its parent reports the init's pid, in any order.
+fn wait_until_ready(child: &mut Child) -> Result<i32, String> {
     let stdout = child.stdout.take().ok_or("it has no standard output")?;
     let (mut pid, mut ready) = (None, false);
     for line in BufReader::new(stdout).lines() {
@@ -107,10 +108,10 @@ fn listen(child: &mut Child) -> Result<i32, String> {
             return Ok(pid);
         }
     }
-    Err("it ended without a word".to_owned())
+    Err("it ended without an error message".to_owned())
 }
 
-/// Killing fails only when it has ended, and then waiting only gives its status.
+/// Kills and reaps the child, unless it has ended.
 fn end(child: &mut Child) {
     if child.kill().is_ok() {
         child.wait().ok();

@@ -4,7 +4,7 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use crate::Error;
 
-/// Addresses of one virtual network, such as `10.99.0.0/24`. Its first address is the switch's own.
+/// The addresses of a virtual network, such as `10.99.0.0/24`. The switch has the first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subnet {
     network: Ipv4Addr,
@@ -12,7 +12,7 @@ pub struct Subnet {
 }
 
 impl Subnet {
-    /// The length of the prefix, in bits.
+    /// Prefix length in bits.
     pub fn prefix(self) -> u8 {
         self.prefix
     }
@@ -27,7 +27,7 @@ impl Subnet {
         Ipv4Addr::from_bits(self.network.to_bits() | (n & self.host_mask()))
     }
 
-    /// Whether a host may have this address: in the subnet, and not its network, broadcast or switch address.
+    /// Whether a host may have this address: it is in the subnet, and not the network, broadcast or switch address.
     pub fn has_host(self, ip: Ipv4Addr) -> bool {
         let host = ip.to_bits() & self.host_mask();
         ip.to_bits() & !self.host_mask() == self.network.to_bits()
@@ -35,7 +35,7 @@ impl Subnet {
             && host < self.host_mask()
     }
 
-    /// The part of an address that tells hosts of the subnet apart.
+    /// The host part of an address.
     pub(crate) fn host_part(self, ip: Ipv4Addr) -> u32 {
         ip.to_bits() & self.host_mask()
     }
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_lie_in_the_subnet() {
+    fn addresses_are_in_the_subnet() {
         let subnet: Subnet = "10.99.7.0/24".parse().unwrap();
         assert_eq!(subnet.to_string(), "10.99.7.0/24");
         assert_eq!(subnet.gateway(), Ipv4Addr::new(10, 99, 7, 1));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_subnet_is_refused() {
+    fn invalid_subnets_are_refused() {
         for text in [
             "",
             "10.99.0.0",

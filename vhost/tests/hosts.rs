@@ -1,4 +1,4 @@
-//! Virtual hosts as their users see them: they reach each other, lose each other, lose power, and leave nothing behind.
+//! Virtual hosts: reachability, isolation, power cuts, and removal without leftovers.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +31,7 @@ fn boot(network: &Network, count: u32) -> Vec<Host> {
         .collect()
 }
 
-/// What a shell on the host prints.
+/// Output of a shell script on the host.
 fn shell(host: &Host, script: &str) -> String {
     let output = host
         .command("sh")
@@ -43,7 +43,7 @@ fn shell(host: &Host, script: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Whether one host's TCP packets reach another: refused is an answer too.
+/// Whether TCP packets of one host reach another; a refused connection counts.
 fn reaches(from: &Host, to: &Host) -> bool {
     let script = format!("exec 3<>/dev/tcp/{}/9", to.ip());
     let mut bash = from.command("timeout").unwrap();
@@ -51,7 +51,7 @@ fn reaches(from: &Host, to: &Host) -> bool {
     String::from_utf8_lossy(&output.stderr).contains("refused")
 }
 
-/// It may take more than one try: a neighbour that was looked for in vain is not looked for again at once.
+/// Retries: after a failed ARP request the kernel delays the next one.
 fn assert_reaches(from: &Host, to: &Host) {
     let what = format!("{} to reach {}", from.name(), to.name());
     wait_until(&what, PATIENCE, || reaches(from, to));
@@ -94,7 +94,7 @@ fn shell_outside(script: &str) -> String {
 }
 
 #[test]
-fn the_root_network_namespace_sees_nothing_of_it() {
+fn the_root_network_namespace_is_not_changed() {
     if !needs(&[ROOT, tool("ip")]) {
         return;
     }
@@ -156,7 +156,7 @@ fn a_power_cut_kills_everything_inside_and_the_directory_survives() {
     let network = network("power", directory.path());
     let host = boot(&network, 1).remove(0);
     fs::write(host.directory().join("kept"), "data").unwrap();
-    // An orphan in a session of its own, as a container's supervisor is.
+    // An orphan in a session of its own, like a container's supervisor.
     shell(
         &host,
         "setsid sh -c 'cd / && exec sleep 1000' >/dev/null 2>&1 </dev/null &",
@@ -203,7 +203,7 @@ fn a_power_cut_kills_everything_inside_and_the_directory_survives() {
 }
 
 #[test]
-fn a_host_whose_init_someone_killed_is_found_down_and_boots_again() {
+fn a_host_whose_init_was_killed_is_down_and_boots_again() {
     if !needs(&[ROOT, tool("ip")]) {
         return;
     }
@@ -220,7 +220,7 @@ fn a_host_whose_init_someone_killed_is_found_down_and_boots_again() {
 }
 
 #[test]
-fn a_program_on_a_host_ends_as_its_caller_sees_and_gets_its_signals() {
+fn exit_status_and_signals_of_a_program_pass_through() {
     if !needs(&[ROOT, tool("ip")]) {
         return;
     }
@@ -260,7 +260,7 @@ fn a_program_on_a_host_ends_as_its_caller_sees_and_gets_its_signals() {
 }
 
 #[test]
-fn killing_the_guide_kills_the_program() {
+fn killing_the_command_kills_the_program() {
     if !needs(&[ROOT, tool("ip")]) {
         return;
     }
@@ -277,12 +277,12 @@ fn killing_the_guide_kills_the_program() {
     output.read_exact(&mut [0; 3]).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
-    // The pipe ends when the program, its last writer, has ended.
+    // The pipe closes when the program, its last writer, has ended.
     assert_eq!(output.read(&mut [0; 1]).unwrap(), 0);
 }
 
 #[test]
-fn observers_outside_reach_hosts_and_are_reached() {
+fn the_switch_and_the_hosts_reach_each_other() {
     if !needs(&[ROOT, tool("ip"), tool("bash")]) {
         return;
     }
@@ -318,7 +318,7 @@ fn observers_outside_reach_hosts_and_are_reached() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_the_reason() {
+fn invalid_options_are_refused_with_the_reason() {
     if !needs(&[ROOT, tool("ip")]) {
         return;
     }
@@ -332,10 +332,10 @@ fn what_cannot_be_is_refused_with_the_reason() {
             .unwrap_err()
             .to_string()
     };
-    assert!(refused("w1", 11).contains("up already"));
+    assert!(refused("w1", 11).contains("already running"));
     assert!(refused("w2", 11).contains("another host has it"));
     assert!(refused("w2", 1).contains("not an address for hosts"));
-    assert!(refused("W 2", 12).contains("cannot be a name"));
+    assert!(refused("W 2", 12).contains("not a valid name"));
     let second = Network::create(NetworkOptions::new("second", directory.path())).unwrap_err();
     assert!(
         second
@@ -348,7 +348,7 @@ fn what_cannot_be_is_refused_with_the_reason() {
 }
 
 #[test]
-#[ignore = "not a test: the process that others kill, started by them"]
+#[ignore = "helper process of the tests that kill a creator"]
 fn as_a_creator() {
     let Some(directory) = env::var_os("TUCANO_VHOST_TEST_DIRECTORY") else {
         return;
@@ -366,7 +366,7 @@ fn as_a_creator() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// Has a creator make a network in `directory`, kills it with SIGKILL, and gives the pid of the host's init and the host's cgroup.
+/// Starts a creator of a network in `directory` and kills it with SIGKILL; returns the pid of the host's init and the host's cgroup.
 fn create_and_kill(directory: &Path, outlive: bool) -> (i32, std::path::PathBuf) {
     let mut creator = Command::new(env::current_exe().unwrap());
     creator.args(["--exact", "as_a_creator", "--ignored", "--nocapture"]);
@@ -394,27 +394,27 @@ fn create_and_kill(directory: &Path, outlive: bool) -> (i32, std::path::PathBuf)
 }
 
 #[test]
-fn nothing_runs_on_when_the_creator_is_killed() {
+fn everything_ends_with_a_killed_creator() {
     if !needs(&[ROOT, tool("ip")]) {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
     let (init, cgroup) = create_and_kill(directory.path(), false);
-    wait_until("the host to die with its creator", PATIENCE, || {
+    wait_until("the host to end with its creator", PATIENCE, || {
         !alive(init)
     });
     let record = fs::read_to_string(directory.path().join("network.json")).unwrap();
     let record: serde_json::Value = serde_json::from_str(&record).unwrap();
     for process in record["processes"].as_array().unwrap() {
         let pid = process["pid"].as_i64().unwrap();
-        wait_until("the switch to die too", PATIENCE, || !alive(pid as i32));
+        wait_until("the switch to end too", PATIENCE, || !alive(pid as i32));
     }
     network("after", directory.path()).destroy().unwrap();
     assert!(!cgroup.exists(), "the next creator removes the cgroups");
 }
 
 #[test]
-fn what_was_to_outlive_its_creator_does_until_the_next_one() {
+fn a_network_may_outlive_its_creator_until_the_next_one() {
     if !needs(&[ROOT, tool("ip")]) {
         return;
     }
@@ -422,7 +422,10 @@ fn what_was_to_outlive_its_creator_does_until_the_next_one() {
     let (init, cgroup) = create_and_kill(directory.path(), true);
     assert!(alive(init));
     let network = network("next", directory.path());
-    assert!(!alive(init), "leftovers end before the new network stands");
+    assert!(
+        !alive(init),
+        "leftovers are killed before the new network starts"
+    );
     assert!(!cgroup.exists());
     boot(&network, 1);
     network.destroy().unwrap();

@@ -1,5 +1,5 @@
-//! The parent of a host's init: it makes the namespaces, because only a child can be the first process in a new pid
-//! namespace, and tells which pid that child has outside.
+//! The parent of a host's init. It creates the namespaces, because only a child can be the first process of a new pid namespace,
+//! and reports that child's pid outside.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,13 +19,13 @@ pub(crate) fn start(own_path: &OsStr, arguments: &[OsString]) -> anyhow::Result<
             | CloneFlags::CLONE_NEWIPC
             | CloneFlags::CLONE_NEWPID,
     )
-    .context("cannot make namespaces")?;
+    .context("cannot create namespaces")?;
     let mut init = Command::new(own_path)
         .arg("init")
         .args(arguments)
         .spawn()
         .context("cannot start the host's init")?;
-    super::say(&format!("{PID}{}", init.id()))?;
+    super::report(&format!("{PID}{}", init.id()))?;
     init.wait().context("cannot wait for the host's init")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,5 @@
-//! The first process of a host: gives it a view of its own of /proc, /sys, /run, its name and /etc/hosts, then reaps
-//! orphans until its creator is gone.
+//! The first process of a host: sets up its /proc, /sys, /run, host name and /etc/hosts, then reaps orphans until its creator has
+//! ended.
 
 use std::{ffi::OsString, fs, path::Path, process::ExitCode};
 
@@ -23,16 +23,16 @@ const PRIVATE_MOUNTS: &str = "cannot make the mounts of / private; a root direct
 
 /// `init <settings>`.
 pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
-    // If the parent dies alone, nobody would wait for this host any more.
-    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot be bound to the parent")?;
+    // Without its parent nothing would reap this process.
+    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot set the parent death signal")?;
     let text = arguments
         .first()
         .and_then(|text| text.to_str())
         .context("settings are missing")?;
     let settings: Settings = serde_json::from_str(text).context("cannot read the settings")?;
     let ended = block(Signal::SIGCHLD)?;
-    furnish(&settings)?;
-    super::say(READY)?;
+    set_up(&settings)?;
+    super::report(READY)?;
     while !super::wait_for_creator(settings.dies_with_creator, Some(&ended))? {
         while ended
             .read_signal()
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn furnish(settings: &Settings) -> anyhow::Result<()> {
+fn set_up(settings: &Settings) -> anyhow::Result<()> {
     sethostname(&settings.name).context("cannot set the host name")?;
     let propagation = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, propagation, None::<&str>).context(PRIVATE_MOUNTS)?;
@@ -59,24 +59,24 @@ fn furnish(settings: &Settings) -> anyhow::Result<()> {
     bind(&settings.etc_hosts, "/etc/hosts")
 }
 
-/// sysfs shows the network namespace in which it was mounted, so a host needs one of its own; the machine's cgroups are
-/// moved over into it.
+/// sysfs shows the network namespace in which it was mounted, so each host mounts its own. The machine's cgroup mounts are moved
+/// into it.
 fn mount_sys(directory: &Path) -> anyhow::Result<()> {
-    let aside = directory.join("cgroup");
-    fs::create_dir_all(&aside).with_context(|| format!("cannot create {}", aside.display()))?;
+    let saved = directory.join("cgroup");
+    fs::create_dir_all(&saved).with_context(|| format!("cannot create {}", saved.display()))?;
     let cgroups = "/sys/fs/cgroup";
     let recursive = MsFlags::MS_BIND | MsFlags::MS_REC;
-    mount(Some(cgroups), &aside, None::<&str>, recursive, None::<&str>)
-        .context("cannot put the cgroups aside")?;
+    mount(Some(cgroups), &saved, None::<&str>, recursive, None::<&str>)
+        .context("cannot bind-mount the cgroups")?;
     mount_new("sysfs", "/sys", None)?;
     mount(
-        Some(&aside),
+        Some(&saved),
         cgroups,
         None::<&str>,
         MsFlags::MS_MOVE,
         None::<&str>,
     )
-    .context("cannot put the cgroups back")
+    .context("cannot move the cgroups into the new /sys")
 }
 
 fn mount_new(kind: &str, target: &str, options: Option<&str>) -> anyhow::Result<()> {
@@ -85,7 +85,7 @@ fn mount_new(kind: &str, target: &str, options: Option<&str>) -> anyhow::Result<
         .with_context(|| format!("cannot mount {kind} on {target}"))
 }
 
-/// Mounts a file over another; a machine without the other does without.
+/// Mounts a file over another, if that exists.
 fn bind(file: &Path, target: &str) -> anyhow::Result<()> {
     if !Path::new(target).exists() {
         return Ok(());

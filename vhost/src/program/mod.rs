@@ -1,4 +1,4 @@
-//! The modes of the program. Each is single-threaded: namespaces of a process with threads cannot be entered or left.
+//! The modes of the program. Each is single-threaded, because a multi-threaded process cannot change some of its namespaces.
 
 pub(crate) mod host;
 pub(crate) mod init;
@@ -10,19 +10,19 @@ use std::{io, io::Write, os::fd::AsFd};
 use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// One line to the creator, who may be gone.
-fn say(line: &str) -> anyhow::Result<()> {
+/// Sends one line to the creator.
+fn report(line: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
         .context("cannot reach the creator")
 }
 
-/// Waits until the creator's end of the pipe on standard input is closed, or for ever if it is not to be heeded.
-fn wait_for_creator(heed: bool, other: Option<&dyn AsFd>) -> anyhow::Result<bool> {
+/// Waits until the creator closes the pipe on standard input (if `dies_with_creator`) or `other` is readable. True for the former.
+fn wait_for_creator(dies_with_creator: bool, other: Option<&dyn AsFd>) -> anyhow::Result<bool> {
     let stdin = io::stdin();
     let mut polled = Vec::new();
-    if heed {
+    if dies_with_creator {
         polled.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
     }
     polled.extend(other.map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
@@ -30,7 +30,7 @@ fn wait_for_creator(heed: bool, other: Option<&dyn AsFd>) -> anyhow::Result<bool
         match poll(&mut polled, PollTimeout::NONE) {
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("cannot wait"),
-            Ok(_) => return Ok(heed && polled[0].any().unwrap_or(true)),
+            Ok(_) => return Ok(dies_with_creator && polled[0].any().unwrap_or(true)),
         }
     }
 }

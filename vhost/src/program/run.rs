@@ -1,4 +1,4 @@
-//! The way in: a program on a host, or in a switch's network namespace.
+//! Runs a program on a host, or in a switch's network namespace.
 
 use std::{
     env,
@@ -21,7 +21,7 @@ use nix::{
 };
 use rustix::process::{PidfdFlags, pidfd_open};
 
-/// Signals that are meant for the program, not for its guide.
+/// Signals that are forwarded to the program.
 const FORWARDED: [Signal; 6] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -31,16 +31,17 @@ const FORWARDED: [Signal; 6] = [
     Signal::SIGUSR2,
 ];
 
-/// `net <pid> <program> <arguments>…`: becomes the program, in the network namespace of `pid`.
+/// `net <pid> <program> <arguments>…`: executes the program in the network namespace of `pid`.
 pub(crate) fn in_network(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let (pid, command) = split(arguments)?;
-    let namespace = File::open(format!("/proc/{pid}/ns/net")).context("the network is gone")?;
+    let namespace =
+        File::open(format!("/proc/{pid}/ns/net")).context("the network does not exist any more")?;
     setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the network")?;
-    become_program(command)
+    execute(command)
 }
 
-/// `run <pid> <program> <arguments>…`: runs the program in all namespaces of the init `pid`, passes signals on to it,
-/// and ends as it ends. A child is needed because a process cannot change its own pid namespace.
+/// `run <pid> <program> <arguments>…`: runs the program in all namespaces of the init `pid`, forwards signals to it, and exits
+/// with its status. The program is a child because a process cannot change its own pid namespace.
 pub(crate) fn in_host(own_path: &OsStr, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let (pid, command) = split(arguments)?;
     let mut signals = SigSet::empty();
@@ -56,21 +57,21 @@ pub(crate) fn in_host(own_path: &OsStr, arguments: &[OsString]) -> anyhow::Resul
         .args(command)
         .spawn()
         .context("cannot start a process on the host")?;
-    end_like(attend(child, &received)?, &signals)
+    exit_like(wait_and_forward(child, &received)?, &signals)
 }
 
-/// `exec <program> <arguments>…`: becomes the program, bound to the life of its parent.
+/// `exec <program> <arguments>…`: executes the program, which is killed when its parent ends.
 pub(crate) fn replace(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
-    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot be bound to the parent")?;
+    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot set the parent death signal")?;
     SigSet::all()
         .thread_unblock()
         .context("cannot unblock signals")?;
-    become_program(arguments)
+    execute(arguments)
 }
 
 fn split(arguments: &[OsString]) -> anyhow::Result<(i32, &[OsString])> {
     let [pid, command @ ..] = arguments else {
-        bail!("a pid is missing");
+        bail!("the pid is missing");
     };
     let pid = pid
         .to_str()
@@ -80,9 +81,9 @@ fn split(arguments: &[OsString]) -> anyhow::Result<(i32, &[OsString])> {
 }
 
 /// The exit codes are those of env(1): 127 when there is no such program, 126 when it cannot be executed.
-fn become_program(command: &[OsString]) -> anyhow::Result<ExitCode> {
+fn execute(command: &[OsString]) -> anyhow::Result<ExitCode> {
     let [program, arguments @ ..] = command else {
-        bail!("a program is missing");
+        bail!("the program is missing");
     };
     let error = Command::new(program).args(arguments).exec();
     eprintln!("tucano_vhost: cannot run {}: {error}", program.display());
@@ -94,7 +95,7 @@ fn become_program(command: &[OsString]) -> anyhow::Result<ExitCode> {
 
 fn enter(pid: i32) -> anyhow::Result<()> {
     let pid = rustix::process::Pid::from_raw(pid).context("0 is not a pid")?;
-    let host = pidfd_open(pid, PidfdFlags::empty()).context("the host is not up")?;
+    let host = pidfd_open(pid, PidfdFlags::empty()).context("the host is not running")?;
     let directory = env::current_dir();
     setns(
         host,
@@ -105,14 +106,14 @@ fn enter(pid: i32) -> anyhow::Result<()> {
             | CloneFlags::CLONE_NEWPID,
     )
     .context("cannot enter the host")?;
-    // Entering a mount namespace leads to its root. Where the directory is hidden from hosts, the root has to do.
+    // Entering a mount namespace changes the working directory to its root. A directory that hosts do not see is replaced by it.
     if let Ok(directory) = directory {
         env::set_current_dir(directory).or_else(|_| env::set_current_dir("/"))?;
     }
     Ok(())
 }
 
-fn attend(mut child: Child, received: &SignalFd) -> anyhow::Result<ExitStatus> {
+fn wait_and_forward(mut child: Child, received: &SignalFd) -> anyhow::Result<ExitStatus> {
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     loop {
         if let Some(status) = child.try_wait().context("cannot wait")? {
@@ -123,21 +124,22 @@ fn attend(mut child: Child, received: &SignalFd) -> anyhow::Result<ExitStatus> {
         };
         let signal = Signal::try_from(i32::try_from(info.ssi_signo)?)?;
         if signal != Signal::SIGCHLD {
-            kill(pid, signal).context("cannot pass a signal on")?;
+            kill(pid, signal).context("cannot forward a signal")?;
         }
     }
 }
 
-/// The caller sees the program's own end: its exit code, or the signal that ended it.
-fn end_like(status: ExitStatus, blocked: &SigSet) -> anyhow::Result<ExitCode> {
+/// Exits with the program's exit code, or by the signal that killed it.
+fn exit_like(status: ExitStatus, blocked: &SigSet) -> anyhow::Result<ExitCode> {
     let Some(signal) = status.signal() else {
         return Ok(ExitCode::from(u8::try_from(
             status.code().unwrap_or(0) & 0xff,
         )?));
     };
-    // The program has left its core dump already, if it was to leave one.
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("cannot forgo a core dump")?;
+    // The program has dumped core already, if it had to.
+
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("cannot disable core dumps")?;
     blocked.thread_unblock().context("cannot unblock signals")?;
-    raise(Signal::try_from(signal)?).context("cannot end by a signal")?;
+    raise(Signal::try_from(signal)?).context("cannot raise the signal")?;
     Ok(ExitCode::from(u8::try_from(128 + signal)?))
 }

@@ -1,4 +1,4 @@
-//! Holds the network namespace of a switch; the creator puts the bridge into it.
+//! Holds the network namespace of a switch, in which the creator sets the bridge up.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -9,9 +9,9 @@ use tucano_vhost::settings::{PID, READY};
 /// `switch <dies with creator>`.
 pub(crate) fn hold(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let dies_with_creator = arguments.first().is_none_or(|flag| flag != "false");
-    unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
-    super::say(&format!("{PID}{}", std::process::id()))?;
-    super::say(READY)?;
+    unshare(CloneFlags::CLONE_NEWNET).context("cannot create a network namespace")?;
+    super::report(&format!("{PID}{}", std::process::id()))?;
+    super::report(READY)?;
     while !super::wait_for_creator(dies_with_creator, None)? {}
     Ok(ExitCode::SUCCESS)
 }
