@@ -1,5 +1,7 @@
 //! How a process is found healthy.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,6 +14,15 @@ pub struct Health {
     /// Path of a GET request that must answer with a status below 400.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
+    /// `Host` of that request: the first of the service's `hosts` when absent, else the process's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Further headers of that request.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Port of the HTTP request or of the TCP connect: the service's `port` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// A TCP connect to `port` must succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<bool>,
@@ -34,6 +45,9 @@ impl Default for Health {
     fn default() -> Self {
         Self {
             http: None,
+            host: None,
+            headers: BTreeMap::new(),
+            port: None,
             tcp: None,
             exec: None,
             interval: default_interval(),

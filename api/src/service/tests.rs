@@ -25,7 +25,7 @@ fn every_key_is_read() {
         "image = \"hello.tar\"\nhosts = [\"a.example\"]\npath_prefix = \"/x\"\nenv = { A = \"1\" }\nargs = [\"-v\"]\n\
          user = \"1000:1000\"\nmemory = \"64MiB\"\ndisk = \"1GiB\"\ncpus = 0.5\npids = 10\n\
          caps = \"web\"\nread_only = true\ntmp_size = \"8MiB\"\nshm_size = \"16MiB\"\nstop_timeout = \"1s\"\n\
-         health = { http = \"/healthz\", interval = \"500ms\", timeout = \"2s\", grace = \"1m\" }",
+         health = { http = \"/healthz\", host = \"www.example.org:8080\", headers = { X-Forwarded-Proto = \"https\" }, port = 9000, interval = \"500ms\", timeout = \"2s\", grace = \"1m\" }",
     )
     .unwrap();
     assert_eq!(config.memory, Bytes::mib(64));
@@ -53,6 +53,27 @@ fn invalid_values_are_refused_with_advice() {
         ("health = { http = \"/\", exec = [\"x\"] }", "only one"),
         ("health = { exec = [] }", "name the program"),
         ("health = { interval = \"0s\" }", "10ms"),
+        ("health = { host = \"a\" }", "health.host: has no effect"),
+        ("health = { http = \"/\", host = \"a b\" }", "is not a host"),
+        (
+            "health = { http = \"/\", host = \"a\\r\\nX: y\" }",
+            "is not a host",
+        ),
+        ("health = { headers = { A = \"b\" } }", "has no effect"),
+        (
+            "health = { http = \"/\", headers = { \"A b\" = \"c\" } }",
+            "not the name of a header",
+        ),
+        (
+            "health = { http = \"/\", headers = { hOst = \"c\" } }",
+            "`host` sets Host",
+        ),
+        (
+            "health = { http = \"/\", headers = { A = \"b\\r\\nc: d\" } }",
+            "printable",
+        ),
+        ("health = { port = 0 }", "0 is not a port"),
+        ("health = { exec = [\"x\"], port = 1 }", "has no effect"),
         ("memry = 1", "did you mean \"memory\""),
         (
             "health = { intervall = \"1s\" }",

@@ -4,6 +4,8 @@
 //! later are in [`Validate::problems`] alone: they bind what is deployed from then on, and configurations that are stored
 //! already go on running.
 
+mod probe;
+
 use super::{Health, MAX_CONCURRENCY, ServiceConfig};
 use crate::{
     settings::{Problem, Validate},
@@ -62,6 +64,7 @@ impl Validate for Health {
         {
             problems.push(Problem::new("health.exec", "name the program to run"));
         }
+        problems.extend(probe::request_problems(self));
         for (key, span, most) in [
             ("health.interval", self.interval, 3600),
             ("health.timeout", self.timeout, 600),
