@@ -73,6 +73,14 @@ impl Cgroup {
         Self::in_hierarchies(&Hierarchies::current()?, path, limits)
     }
 
+    /// The cgroup at a path as in a specification, for a container whose record is damaged. It need not exist.
+    ///
+    /// # Errors
+    /// The path is invalid, or no cgroup hierarchy is mounted.
+    pub fn at(path: &str) -> Result<Self, Error> {
+        Self::specified(path, None)
+    }
+
     /// Like [`Self::specified`], with hierarchies that are known already.
     pub(crate) fn in_hierarchies(
         hierarchies: &Hierarchies,

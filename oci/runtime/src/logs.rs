@@ -139,6 +139,7 @@ fn own_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options
         .create(true)
+        .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options
 }

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -274,7 +277,14 @@ fn write_file<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     if text.len() as u64 > FILE_LIMIT_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    File::create(path)?.write_all(&text)
+    // Specifications hold environment variables, which may be secrets.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(&text)
 }
 
 #[cfg(test)]

@@ -34,6 +34,9 @@ const REPORT_LIMIT_BYTES: u64 = 64 << 10;
 /// How long [`find`] waits for a start in progress: longer than a start may take.
 const FIND_TIMEOUT: Duration = Duration::from_secs(40);
 
+/// How long `find` waits for the record of a locked state directory.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Maximum number of bytes of a program that are read ahead.
 const READ_AHEAD_BYTES: u64 = 128 << 20;
 
@@ -128,7 +131,7 @@ pub fn find(state_dir: &Path) -> Result<Status, Error> {
     if !state_dir.0.is_dir() {
         return Ok(Status::NeverStarted);
     }
-    let deadline = Instant::now() + FIND_TIMEOUT;
+    let begin = Instant::now();
     loop {
         if let Some(lock) = state_dir.lock()? {
             return ended(state_dir, lock);
@@ -136,7 +139,12 @@ pub fn find(state_dir: &Path) -> Result<Status, Error> {
         if let Some(running) = alive(state_dir)? {
             return Ok(Status::Running(running));
         }
-        if Instant::now() > deadline {
+        // The record is written at the beginning of a start; without it there is nothing to wait for.
+        let timeout = match state_dir.path("supervisor.json").exists() {
+            true => FIND_TIMEOUT,
+            false => RECORD_TIMEOUT,
+        };
+        if begin.elapsed() > timeout {
             return Err(Error::Step {
                 step: "finding the container".into(),
                 message: format!(
