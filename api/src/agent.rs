@@ -136,6 +136,11 @@ pub struct Apis {
     pub tag: String,
     /// All of them.
     pub addresses: Vec<ApiAddress>,
+    /// Addresses of the workers, whose node ports are for the cluster's machines and not for processes. Empty from older
+    /// controllers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub workers: Vec<IpAddr>,
 }
 
 /// The API of one program.

@@ -2,7 +2,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use tucano_api::{
@@ -28,8 +28,13 @@ pub(super) fn if_changed(
         })
         .collect();
     let addresses = all(&config.topology, &listening, agent);
-    let tag = tag(&addresses);
-    (known != Some(&tag)).then_some(Apis { tag, addresses })
+    let workers: Vec<_> = config.topology.workers.iter().map(|one| one.ip).collect();
+    let tag = tag(&addresses, &workers);
+    (known != Some(&tag)).then_some(Apis {
+        tag,
+        addresses,
+        workers,
+    })
 }
 
 fn all(
@@ -55,9 +60,9 @@ fn all(
     own.chain(agents).collect()
 }
 
-fn tag(addresses: &[ApiAddress]) -> String {
+fn tag(addresses: &[ApiAddress], workers: &[IpAddr]) -> String {
     let mut hasher = DefaultHasher::new();
-    addresses.hash(&mut hasher);
+    (addresses, workers).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
@@ -96,7 +101,9 @@ mod tests {
             "10.0.0.3 None",
         ];
         assert_eq!(texts, expected);
-        assert_ne!(tag(&addresses), tag(&addresses[1..]));
-        assert_eq!(tag(&addresses), tag(&addresses.clone()));
+        let worker = ["10.0.0.2".parse().unwrap()];
+        assert_ne!(tag(&addresses, &worker), tag(&addresses[1..], &worker));
+        assert_ne!(tag(&addresses, &worker), tag(&addresses, &[]));
+        assert_eq!(tag(&addresses, &worker), tag(&addresses.clone(), &worker));
     }
 }
