@@ -1,7 +1,6 @@
-//! All of it put together, in the order of the picture: runner, monitor, HTTP.
+//! The agent: builds runner, monitor and HTTP API, and runs them.
 
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     sync::Arc,
@@ -17,28 +16,32 @@ use tucano_oci_runtime::{
 };
 
 use crate::{
+    address::local_address,
     clock::Stopwatch,
-    confined,
+    conditions, confined,
     http::Api,
-    lacking,
-    monitor::{Monitor, local_address},
+    monitor::Monitor,
     runner::{
-        Beginning, Handle, Runner, adopt,
+        Containers, Handle, InitialState, Runner, adopt,
         execute::Executor,
         images::{self, Images},
         network::{self, Network},
-        probe, state,
+        probe,
+        resolver::Resolver,
+        state,
         supervisors::Supervisors,
     },
     settings::{DEFAULT_CGROUP, Settings},
-    tls::{SniffingListener, Tls},
+    tls::{Peer, SniffingListener, Tls},
 };
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Namespaces, cgroups and rules need root.
-    #[error("the agent makes namespaces, cgroups and rules, which only root may: run it as root")]
+    /// The agent does not run as root.
+    #[error(
+        "the agent creates namespaces, cgroups and firewall rules, which needs root: run it as root"
+    )]
     NotRoot,
     /// The limit of open files cannot be raised.
     #[error("cannot raise the limit of open files: {0}")]
@@ -52,33 +55,35 @@ pub enum Error {
     /// The processes' network cannot be used.
     #[error(transparent)]
     Network(#[from] network::Error),
-    /// The program that starts containers is not there.
-    #[error("the program {0} is missing: install it beside tucano_agentd, or name it by `runtime`")]
+    /// The container runtime is missing.
+    #[error(
+        "the container runtime {0} is missing: install it beside tucano_agentd, or set `runtime` in agent.toml"
+    )]
     NoRuntime(PathBuf),
-    /// The agent does not know where it is itself.
-    #[error("cannot tell where this program is: {0}; name the runtime by `runtime`")]
+    /// The path of the agent's own program is unknown.
+    #[error("cannot determine this program's path: {0}; set `runtime` in agent.toml")]
     OwnPath(#[source] std::io::Error),
     /// Keys and certificates cannot be used.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] tucano_tls::Error),
-    /// An HTTP client cannot be made.
-    #[error("cannot make an HTTP client: {0}")]
+    /// An HTTP client cannot be built.
+    #[error("cannot build an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
     /// The address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, #[source] std::io::Error),
-    /// The node's address is no name.
-    #[error("cannot name this node: {0}; write `name` into the configuration")]
+    /// The node's address cannot serve as its name.
+    #[error("cannot determine this node's name: {0}; set `name` in agent.toml")]
     Name(#[from] tucano_api::ids::InvalidId),
-    /// Serving has failed.
-    #[error("serving failed: {0}")]
+    /// The API's server failed.
+    #[error("the server of the API failed: {0}")]
     Serve(#[source] std::io::Error),
 }
 
 /// An agent that is ready to run.
 #[derive(Debug)]
 pub struct Agent {
-    entrance: SniffingListener,
+    listener: SniffingListener,
     tls: Arc<Tls>,
     runner: Runner,
     monitor: Monitor,
@@ -87,7 +92,10 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Locks the data directory, takes over what runs, and listens.
+    /// Locks the data directory, adopts running processes, and binds the API's address.
+    ///
+    /// # Errors
+    /// The first step that failed.
     pub async fn build(settings: Settings) -> Result<Self, Error> {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
@@ -117,11 +125,11 @@ impl Agent {
             settings.limits.clone(),
             agent_id,
         );
-        let entrance = SniffingListener::open(listener, tls.sniffer()?, &settings.limits);
-        let entrance = entrance.map_err(Error::Serve)?;
+        let listener = SniffingListener::open(listener, tls.sniffer()?, &settings.limits);
+        let listener = listener.map_err(Error::Serve)?;
         tracing::info!(%address, controller = %settings.controller, "the agent is ready");
         Ok(Self {
-            entrance,
+            listener,
             tls,
             runner,
             monitor,
@@ -130,15 +138,22 @@ impl Agent {
         })
     }
 
-    /// Runs until `end`. The processes go on running; the next agent adopts them.
+    /// Runs until `end` completes. The processes keep running; the next agent adopts them.
+    ///
+    /// # Errors
+    /// The API's server failed.
     pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), Error> {
-        let server = axum::serve(self.entrance, self.api.router());
+        let routes = self
+            .api
+            .router()
+            .into_make_service_with_connect_info::<Peer>();
+        let server = axum::serve(self.listener, routes);
         let handle = self.handle;
         notify::ready();
         tokio::select! {
             served = async { server.await } => served.map_err(Error::Serve),
             () = self.runner.run() => Ok(()),
-            () = self.tls.keep() => Ok(()),
+            () = self.tls.keep_current() => Ok(()),
             () = self.monitor.run() => Ok(()),
             () = notify::run_watchdog(async || status(&handle).await) => Ok(()),
             () = end => Ok(()),
@@ -146,13 +161,13 @@ impl Agent {
     }
 }
 
-/// For the service manager. An agent whose runner does not answer is dead.
+/// The status line for the service manager; an agent whose runner does not answer has failed.
 async fn status(handle: &Handle) -> Option<String> {
     let processes = handle.count().await.ok()?;
-    Some(format!("{processes} processes are here"))
+    Some(format!("{processes} processes"))
 }
 
-/// Each process takes some descriptors of the agent, and the usual soft limit of 1024 is soon reached.
+/// Raises the soft limit of open files, usually 1024: each process needs several of the agent's descriptors.
 fn raise_open_files() -> Result<(), Error> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -165,10 +180,14 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
         .map_err(|error| Error::Listen(address, error))
 }
 
-/// What carries out the steps of a node's processes, by these settings; it holds the data directory's lock.
+/// Builds the executor by these settings. It holds the data directory's lock.
+///
+/// # Errors
+/// The first part that cannot be set up.
 pub fn executor(settings: &Settings) -> Result<Executor, Error> {
     tucano_tls::install_provider();
-    let data = state::DataDir::open(&settings.data_dir)?;
+    let data = Arc::new(state::DataDir::open(&settings.data_dir)?);
+    let mut notes = Vec::new();
     let images = Images::open(images::Options {
         store: &data.images(),
         layers: &data.layers(),
@@ -184,15 +203,16 @@ pub fn executor(settings: &Settings) -> Result<Executor, Error> {
         check_again: settings.images.check_again.0,
         helper: confined::helper(),
     })?;
-    let network = Network::new(
-        &settings.bridge,
-        settings.subnet,
-        settings.ports,
-        controller_address(&settings.controller),
-        apis(&data)?,
-        settings.limits.ready_networks,
-    )?
-    .with_tracked_connections(settings.limits.tracked_connections);
+    let network = Network::new(network::Options {
+        bridge: &settings.bridge,
+        subnet: settings.subnet,
+        ports: settings.ports,
+        clients: settings.node_port_clients.clone(),
+        controller: controller_address(&settings.controller),
+        cluster: data.cluster(&mut notes),
+        ready: settings.limits.ready_networks,
+        tracked_connections: settings.limits.tracked_connections,
+    })?;
     let runtime = Arc::new(runtime_program(settings)?);
     read_ahead(&runtime);
     let supervisors = Supervisors::new(Arc::clone(&runtime), settings.limits.ready_supervisors);
@@ -215,18 +235,11 @@ pub fn executor(settings: &Settings) -> Result<Executor, Error> {
         },
         starts: Semaphore::new(settings.limits.starts),
         starting: Arc::default(),
+        containers: Containers::default(),
+        resolver: Resolver::new(settings.dns.clone()),
+        probe_client: probe::client()?,
+        damage: notes,
     })
-}
-
-/// What an earlier agent was told to keep processes from: they run on before the controller says it again.
-fn apis(data: &state::DataDir) -> Result<BTreeSet<SocketAddrV4>, Error> {
-    match data.apis() {
-        Err(error @ state::Error::Malformed { .. }) => {
-            tracing::warn!(%error);
-            Ok(BTreeSet::new())
-        }
-        other => Ok(other?),
-    }
 }
 
 async fn runner(
@@ -234,30 +247,24 @@ async fn runner(
     executor: &Arc<Executor>,
     clock: Stopwatch,
 ) -> Result<(Runner, Handle), Error> {
-    let desired = match executor.data.desired() {
-        Ok(desired) => desired,
-        // The controller sends it again; what runs goes on running until then.
-        Err(error @ state::Error::Malformed { .. }) => {
-            tracing::warn!(%error);
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let adopted = adopt::adopt(&executor.data, &executor.network, clock.elapsed())?;
+    let mut notes = executor.damage.clone();
+    // Processes keep running without a stored set, until the controller sends it again.
+    let desired = executor.data.desired(&mut notes);
+    let adopted = adopt::adopt(executor, clock.elapsed(), &mut notes)?;
+    notes.extend(conditions::detect(executor, settings));
     executor.network.tidy().await?;
-    let beginning = Beginning {
+    let initial = InitialState {
         adopted,
         node: settings.name.clone(),
         fallback_name: fallback_name(settings, desired.as_ref().map(|set| &set.node))?,
         desired,
         controller_wait: settings.controller_wait.0,
-        notes: lacking::told(executor, settings),
+        notes,
     };
-    let client = probe::client()?;
-    Ok(Runner::new(Arc::clone(executor), client, clock, beginning))
+    Ok(Runner::new(Arc::clone(executor), clock, initial))
 }
 
-/// The node's name until the controller tells it: the one of the last desired set, else its address.
+/// The node's name until the controller sends it: that of the last desired set, else its address.
 fn fallback_name(
     settings: &Settings,
     stored: Option<&NodeName>,
@@ -273,7 +280,7 @@ fn fallback_name(
         .parse()
 }
 
-/// The controller's address, where it is written as one: processes are kept from it.
+/// The controller's address, if its URL has an IPv4 address: processes are blocked from it.
 fn controller_address(url: &str) -> Option<SocketAddrV4> {
     let url = reqwest::Url::parse(url).ok()?;
     let ip = url.host_str()?.parse().ok()?;
@@ -300,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processes_are_kept_from_a_controller_that_is_named_by_its_address() {
+    fn the_controllers_address_is_taken_from_its_url() {
         let address = controller_address("http://10.0.0.1:7070");
         assert_eq!(address, "10.0.0.1:7070".parse().ok());
         assert_eq!(

@@ -7,34 +7,34 @@ use tucano_daemon::log::LogFormat;
 
 use crate::settings::{DEFAULT_CGROUP, check_cgroup};
 
-/// Runs what the controller wants on this node, and reports what runs.
+/// Runs the processes that the controller assigns to this node, and reports on them.
 #[derive(Debug, Parser)]
 #[command(name = "tucano_agentd", version)]
 pub struct Arguments {
     /// The agent's configuration.
     #[arg(long, default_value = "/etc/tucano/agent.toml")]
     pub config: PathBuf,
-    /// Parent of the processes' cgroups where the configuration has no `cgroup`.
+    /// Parent of the processes' cgroups, unless the configuration sets `cgroup`.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CGROUP, value_parser = cgroup)]
     pub cgroup: String,
-    /// Only say whether the configuration is usable.
+    /// Only check the configuration.
     #[arg(long)]
     pub check: bool,
-    /// How the log on stderr looks.
+    /// Format of the log on stderr.
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,
     #[command(subcommand)]
-    /// What the agent starts itself for; without one it is the agent.
+    /// Helper mode that the agent starts itself in.
     pub step: Option<Step>,
 }
 
-/// What the agent lets a process of its own do.
+/// Helper modes of the program, each in a process of its own.
 #[derive(Debug, Subcommand)]
 pub enum Step {
-    /// Unpacks the layer that comes on stdin into the working directory, confined to it.
+    /// Unpacks the layer on stdin into the working directory, and is confined to it.
     #[command(hide = true)]
     UnpackLayer {
-        /// The layer, as the agent describes it.
+        /// Description of the layer.
         request: String,
     },
 }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_may_say_where_the_processes_cgroups_are() {
+    fn the_parent_of_cgroups_is_an_argument() {
         let parse =
             |words: &[&str]| Arguments::try_parse_from([&["tucano_agentd"], words].concat());
         assert_eq!(parse(&[]).unwrap().cgroup, DEFAULT_CGROUP);

@@ -1,4 +1,4 @@
-//! The two clocks: one for people and the wire, one for delays.
+//! The wall clock for timestamps, and a monotonic clock for delays.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ pub fn timestamp() -> Timestamp {
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Time since the agent's start; setting the time of day does not move it.
+/// Monotonic time since the agent's start.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);
 
@@ -22,12 +22,12 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
-    /// Time since then.
+    /// Time since the start.
     pub fn elapsed(self) -> Duration {
         self.0.elapsed()
     }
 
-    /// When this stopwatch will show `moment`.
+    /// The instant at which [`Self::elapsed`] reaches `moment`.
     pub fn instant(self, moment: Duration) -> Instant {
         self.0 + moment
     }

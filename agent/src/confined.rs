@@ -1,14 +1,14 @@
-//! Layers are unpacked by processes of this same program, one for each layer, which are confined before they read it.
+//! The helper process that unpacks a layer: this same program, confined before it reads the layer.
 
 use std::{ffi::OsString, path::Path};
 
 use tucano_oci_image::{Helper, serve};
 use tucano_oci_runtime::confinement::enter_directory;
 
-/// Address space of such a process: several times what the largest layer takes.
+/// Limit of a helper's address space, several times the need of the largest layer.
 const MEMORY_BYTES: u64 = 1 << 30;
 
-/// This program, as it is started to unpack a layer; replaced by another one meanwhile, it still is this one.
+/// The helper's command. `/proc/self/exe` stays this program when an upgrade replaces its file.
 pub fn helper() -> Helper {
     Helper {
         program: "/proc/self/exe".into(),
@@ -16,18 +16,15 @@ pub fn helper() -> Helper {
     }
 }
 
-/// What it does then.
+/// Runs as the helper. Faults of the layer are reported on stdout, in the helper's protocol.
 ///
 /// # Errors
-/// What keeps it from beginning; what is wrong with the layer it tells on stdout.
+/// The process cannot be confined, or the request is invalid.
 pub fn unpack_layer(request: &str) -> Result<(), String> {
     serve(request, || {
         let missing = enter_directory(Path::new("."), MEMORY_BYTES)?;
         for missing in missing {
-            tracing::debug!(
-                missing,
-                "layers are unpacked less confined than they could be"
-            );
+            tracing::debug!(missing, "a confinement of layer helpers is not available");
         }
         Ok(())
     })

@@ -1,9 +1,9 @@
-//! Telling people what went wrong.
+//! Error messages for users.
 
 use std::error::Error;
 
-/// The first cause, with what to do where it is known.
-pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
+/// The first cause of an error, with advice where the cause is known to have one.
+pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     let text = tucano_api::error::innermost(error).to_string();
     if text.starts_with("invalid peer certificate") {
         return format!(
@@ -23,11 +23,11 @@ mod tests {
     struct Outer(#[source] std::io::Error);
 
     #[test]
-    fn the_first_cause_is_told() {
+    fn the_first_cause_is_returned_with_advice_for_certificates() {
         let error = Outer(std::io::Error::other("the cause"));
-        assert_eq!(innermost(&error), "the cause");
-        assert_eq!(innermost(&std::io::Error::other("alone")), "alone");
+        assert_eq!(root_cause(&error), "the cause");
+        assert_eq!(root_cause(&std::io::Error::other("alone")), "alone");
         let unknown = std::io::Error::other("invalid peer certificate: UnknownIssuer");
-        assert!(innermost(&unknown).contains("ca_file"));
+        assert!(root_cause(&unknown).contains("ca_file"));
     }
 }

@@ -1,23 +1,24 @@
 //! The agent on each worker: **monitor** collects and reports, **runner** starts and stops processes.
 //!
 //! - [`settings`]: the static configuration, `agent.toml`.
-//! - [`runner`]: one task that owns the state, a pure plan, and the steps that carry it out. What the agent keeps on disk is
-//!   listed in [`runner::state`].
-//! - [`monitor`]: metrics of the node and of each process, reported whole.
-//! - [`http`]: what the controller asks of the agent.
-//! - [`tls`]: the agent's certificate, and the door that connections come in by.
-//! - [`logs`]: the processes' kept output.
-//! - [`agent`]: all of it put together.
+//! - [`runner`]: one task that owns the state, a pure plan, and the steps that execute it. [`runner::state`] lists the agent's
+//!   files.
+//! - [`monitor`]: reports with the metrics of the node and of each process.
+//! - [`http`]: the agent's API, for the controller.
+//! - [`tls`]: the agent's certificate, and the listener of its API.
+//! - [`logs`]: the processes' stored output.
+//! - [`agent`]: builds and runs all of these.
 
+mod address;
 pub mod agent;
 pub mod arguments;
+mod cgroup_controllers;
 pub mod clock;
+mod conditions;
 pub mod confined;
-mod controllers;
 mod errors;
 pub mod files;
 pub mod http;
-mod lacking;
 pub mod logs;
 pub mod monitor;
 pub mod runner;

@@ -48,7 +48,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         agent.run(end).await?;
         anyhow::Ok(())
     });
-    // A start that is under way may finish; the containers themselves outlive the agent.
+    // A start in progress may finish; containers outlive the agent.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
 }
@@ -62,7 +62,7 @@ fn end_signal() -> anyhow::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("ending; the processes go on running");
+        tracing::info!("ending; the processes keep running");
         notify::stopping();
     })
 }

@@ -1,4 +1,4 @@
-//! Layers are unpacked by a process that is confined to the layer's directory, and come out as they do otherwise.
+//! Layers are unpacked by a process that is confined to the layer's directory, with the same result as without confinement.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
@@ -65,13 +65,13 @@ fn layers(form: Form) -> (tempfile::TempDir, Layers) {
     (place, layers)
 }
 
-/// What is beside a layer to check it by: it is over everything in it.
+/// The layer's seal, a checksum of everything in it.
 fn seal(place: &Path, diff_id: &Digest) -> String {
     fs::read_to_string(place.join(format!("{}.seal", diff_id.digest()))).unwrap()
 }
 
 #[test]
-fn layers_come_out_as_they_do_unconfined() {
+fn confined_unpacking_gives_the_same_result() {
     if !needs(&[ROOT]) {
         return;
     }
@@ -93,7 +93,7 @@ fn layers_come_out_as_they_do_unconfined() {
 }
 
 #[test]
-fn what_is_wrong_with_a_layer_is_told_all_the_same() {
+fn faults_of_a_layer_are_reported_by_the_helper() {
     if !needs(&[ROOT]) {
         return;
     }
@@ -115,7 +115,7 @@ fn what_is_wrong_with_a_layer_is_told_all_the_same() {
         refused(&blob, &descriptor, &digest_of(b"other")),
         "digest_mismatch"
     );
-    let garbage = b"no tar at all".repeat(100);
+    let garbage = b"not a tar archive".repeat(100);
     let descriptor = Descriptor::new(
         MediaType::ImageLayer,
         garbage.len() as u64,
@@ -146,20 +146,20 @@ fn a_helper_that_does_not_work_is_not_used() {
         .unwrap();
 }
 
-/// A blob of which the second half comes only once that is allowed.
-struct Halting {
+/// A reader of a blob that pauses in the middle until it receives a message.
+struct PausedReader {
     bytes: io::Cursor<Vec<u8>>,
-    halt_at: u64,
-    go_on: mpsc::Receiver<()>,
+    pause_at: u64,
+    resume: mpsc::Receiver<()>,
 }
 
-impl Read for Halting {
+impl Read for PausedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.halt_at.saturating_sub(self.bytes.position());
+        let left = self.pause_at.saturating_sub(self.bytes.position());
         if left == 0 {
-            // An error is a sender that has gone: the test has failed already.
-            self.go_on.recv().unwrap_or_default();
-            self.halt_at = u64::MAX;
+            // An error means that the sender was dropped: the test has failed already.
+            self.resume.recv().unwrap_or_default();
+            self.pause_at = u64::MAX;
             return self.bytes.read(buffer);
         }
         let most = buffer.len().min(left as usize);
@@ -167,7 +167,7 @@ impl Read for Halting {
     }
 }
 
-/// The process that unpacks this layer.
+/// The helper process that unpacks this layer.
 fn worker(diff_id: &Digest) -> Option<PathBuf> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let mut found = processes.map(|entry| entry.path()).filter(|process| {
@@ -186,25 +186,25 @@ fn the_process_that_reads_a_layer_is_confined() {
     let (_place, layers) = layers(Form::Directories);
     layers.use_helper(helper()).unwrap();
     let (blob, descriptor, diff_id) = layer(&[Entry::file("like-no-other", "")]);
-    let (go_on, halted) = mpsc::channel();
-    let mut halting = Halting {
-        halt_at: blob.len() as u64 / 2,
+    let (resume, resumed) = mpsc::channel();
+    let mut reader = PausedReader {
+        pause_at: blob.len() as u64 / 2,
         bytes: io::Cursor::new(blob),
-        go_on: halted,
+        resume: resumed,
     };
     thread::scope(|scope| {
         let unpacking = scope.spawn(|| {
             layers
-                .unpack_stream(&mut halting, &descriptor, &diff_id)
+                .unpack_stream(&mut reader, &descriptor, &diff_id)
                 .unwrap()
         });
-        // The filter is the last that it puts on.
+        // The seccomp filter is installed last.
         let process = wait_for("the confined process", PATIENCE, || {
             let process = worker(&diff_id)?;
             (field(&process, "Seccomp") == "2").then_some(process)
         });
         assert_eq!(field(&process, "NoNewPrivs"), "1");
-        // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN, MKNOD, SETFCAP, and nothing to gain.
+        // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN, MKNOD, SETFCAP; an empty bounding set prevents gaining others.
         for (set, capabilities) in [
             ("CapEff", 0x8820_001b_u64),
             ("CapPrm", 0x8820_001b),
@@ -222,7 +222,7 @@ fn the_process_that_reads_a_layer_is_confined() {
         let mounts = fs::read_to_string(process.join("mounts")).unwrap();
         assert_eq!(mounts.lines().count(), 1, "{mounts}");
         assert!(mounts.contains("nosuid,nodev,noexec"), "{mounts}");
-        go_on.send(()).unwrap();
+        resume.send(()).unwrap();
         assert!(unpacking.join().unwrap().is_dir());
     });
 }

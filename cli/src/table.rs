@@ -364,9 +364,9 @@ w1    10.0.0.1  alive      1h1m   2          25%  512.0 MiB/2.0 GiB  0.1.0
 w2    10.0.0.1  dead       1h1m   -          -    -                  -        3 restarts failed";
         assert_eq!(nodes(&[alive.clone(), dead.clone()], PLAIN), expected);
         let lacking = alive.alive.as_mut().unwrap();
-        lacking.notes = vec!["the kernel gives no pressure information (PSI)".to_owned()];
+        lacking.notes = vec!["the kernel provides no pressure information (PSI)".to_owned()];
         let told = nodes(&[alive, dead], PLAIN);
-        let notes = "\n\nw1: the kernel gives no pressure information (PSI)";
+        let notes = "\n\nw1: the kernel provides no pressure information (PSI)";
         assert_eq!(told, format!("{expected}{notes}"));
     }
 

@@ -1,4 +1,4 @@
-//! What processes may not reach: where the cluster's programs take orders, on whichever node.
+//! What processes must not reach: the APIs of the cluster's programs and the node ports of all workers.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ fn reaches(pid: &str, to: SocketAddr) -> bool {
 }
 
 #[test]
-fn processes_reach_the_balancer_and_each_other_but_no_api_of_any_node() {
+fn processes_reach_the_balancer_but_no_api_nor_node_port_of_any_node() {
     if !needs(&CLUSTER) || !needs(&[tool("nsenter"), tool("timeout")]) {
         return;
     }
@@ -68,7 +68,11 @@ fn processes_reach_the_balancer_and_each_other_but_no_api_of_any_node() {
     let mut processes = cluster.processes("hello").into_iter();
     let on_other = processes.find(|process| process.node.as_str() == name);
     let neighbour = at(other, on_other.unwrap().report.node_port.unwrap());
-    assert!(reaches(&pid, neighbour), "{neighbour}");
+    cluster.wait("node ports to be out of reach", || {
+        (!reaches(&pid, neighbour)).then_some(())
+    });
+    let connect = format!("exec 3<>/dev/tcp/{}/{}", neighbour.ip(), neighbour.port());
+    cluster.output_on(0, "bash", &["-c", &connect]);
 
     // The next agent knows before the controller tells it; a controller that has just begun knows no agent's port.
     cluster.kill_agent(0);

@@ -28,9 +28,9 @@ fn a_node_without_nftables_pressure_and_a_controller_runs_services() {
     assert_eq!(exit, Some(0), "{output}");
     let lines = [
         "logged: 1",
-        "note: nftables does not work here: ports are forwarded by iptables-legacy",
-        "note: the cgroup controller io is missing here: what processes read and write is not counted",
-        "note: the kernel gives no pressure information (PSI)",
+        "note: nftables does not work on this node: ports are forwarded by iptables-legacy",
+        "note: the cgroup controller io is missing: disk I/O of processes is not measured",
+        "note: the kernel provides no pressure information (PSI)",
         "hello from service=hello revision=1 process=hello-1 node=w1",
         "hello from service=hello revision=1 process=hello-2 node=w1",
         "memory.max: 67108864",

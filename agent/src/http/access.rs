@@ -10,7 +10,7 @@ use axum::{
 };
 use tucano_tls::Identity;
 
-use super::{Api, Refusal};
+use super::{Api, ApiError};
 use crate::{credentials::Credentials, tls::ClientIdentity};
 
 /// The clients that a route is for.
@@ -27,7 +27,7 @@ pub(super) async fn authorize(
     State((api, access)): State<(Arc<Api>, Access)>,
     request: Request,
     next: Next,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     check_headers(request.headers())?;
     let client = request.extensions().get::<ConnectInfo<ClientIdentity>>();
     let identity = client.and_then(|ConnectInfo(ClientIdentity(identity))| identity.as_ref());
@@ -38,11 +38,11 @@ pub(super) async fn authorize(
 }
 
 /// Two values of one of these would mean different things to different programs (RFC 9112, 3.2).
-fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
     for name in [header::HOST, header::AUTHORIZATION] {
         if headers.get_all(&name).iter().count() > 1 {
             let message = format!("the header {name} is given more than once");
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 StatusCode::BAD_REQUEST,
                 "bad_request",
                 message,
@@ -56,12 +56,12 @@ fn check_controller(
     identity: Option<&Identity>,
     headers: &HeaderMap,
     credentials: &Credentials,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     match identity {
         Some(Identity::Controller) => return Ok(()),
         Some(other) => {
             let message = format!("only the controller may use this route, not {other}");
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
                 "controller_only",
                 message,
@@ -70,7 +70,7 @@ fn check_controller(
         None => {}
     }
     let unauthorized =
-        |message: &str| Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
+        |message: &str| ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
     if credentials.has_identity() {
         return Err(unauthorized(
             "only the controller may use this route, with its certificate: the agent_token serves for enrolment only",

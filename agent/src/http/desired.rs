@@ -1,4 +1,4 @@
-//! `PUT /v1/desired`.
+//! `PUT /v1/desired`: the whole desired set of this node.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,48 +11,48 @@ use axum::{
 use serde::Serialize;
 use tucano_api::{agent::DesiredSet, ids::Generation, settings::Validate};
 
-use super::{Api, Refusal};
-use crate::runner::Refused;
+use super::{Api, ApiError};
+use crate::runner::DesiredSetError;
 
-/// Answer to a desired set.
+/// Response to an accepted desired set.
 #[derive(Debug, Serialize)]
-pub(super) struct Held {
-    /// The generation that the agent holds now.
+pub(super) struct Accepted {
+    /// The generation that is now stored on the node.
     generation: Generation,
 }
 
 pub(super) async fn put(
     State(api): State<Arc<Api>>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Held>, Refusal> {
+) -> Result<Json<Accepted>, ApiError> {
     let body = body.map_err(|rejection| {
         let code = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => "too_large",
             _ => "bad_request",
         };
-        Refusal::new(rejection.status(), code, rejection)
+        ApiError::new(rejection.status(), code, rejection)
     })?;
-    let set = understand(&body, api.limits.processes)?;
+    let set = parse(&body, api.limits.processes)?;
     let generation = api.runner.desire(set).await?;
-    Ok(Json(Held { generation }))
+    Ok(Json(Accepted { generation }))
 }
 
-/// Parses and checks a desired set; past this point nothing re-checks.
-fn understand(body: &[u8], most: usize) -> Result<DesiredSet, Refusal> {
+/// Parses and validates a desired set; code past this point relies on it.
+fn parse(body: &[u8], most: usize) -> Result<DesiredSet, ApiError> {
     let bad =
-        |message: String| Refusal::new(StatusCode::BAD_REQUEST, "invalid_desired_set", message);
+        |message: String| ApiError::new(StatusCode::BAD_REQUEST, "invalid_desired_set", message);
     let set: DesiredSet = serde_json::from_slice(body)
-        .map_err(|error| bad(format!("the body is no desired set: {error}")))?;
+        .map_err(|error| bad(format!("the body is not a desired set: {error}")))?;
     if set.processes.len() > most {
         let count = set.processes.len();
         return Err(bad(format!(
-            "{count} processes are more than this agent takes: {most} (limits.processes)"
+            "{count} processes exceed this agent's limit of {most} (limits.processes)"
         )));
     }
     let mut ids = BTreeSet::new();
     for process in &set.processes {
         if !ids.insert(&process.id) {
-            return Err(bad(format!("{} is there twice", process.id)));
+            return Err(bad(format!("{} is listed twice", process.id)));
         }
         process.config.validate().map_err(|problem| {
             bad(format!(
@@ -64,15 +64,15 @@ fn understand(body: &[u8], most: usize) -> Result<DesiredSet, Refusal> {
     Ok(set)
 }
 
-impl From<Refused> for Refusal {
-    fn from(refused: Refused) -> Self {
-        let (status, code) = match &refused {
-            Refused::Stale { .. } => (StatusCode::CONFLICT, "stale_generation"),
-            Refused::WrongNode { .. } => (StatusCode::CONFLICT, "wrong_node"),
-            Refused::NotKept(_) => (StatusCode::INSUFFICIENT_STORAGE, "not_kept"),
-            Refused::Ending => (StatusCode::SERVICE_UNAVAILABLE, "ending"),
+impl From<DesiredSetError> for ApiError {
+    fn from(error: DesiredSetError) -> Self {
+        let (status, code) = match &error {
+            DesiredSetError::Stale { .. } => (StatusCode::CONFLICT, "stale_generation"),
+            DesiredSetError::WrongNode { .. } => (StatusCode::CONFLICT, "wrong_node"),
+            DesiredSetError::NotStored(_) => (StatusCode::INSUFFICIENT_STORAGE, "not_kept"),
+            DesiredSetError::Ending => (StatusCode::SERVICE_UNAVAILABLE, "ending"),
         };
-        Self::new(status, code, refused)
+        Self::new(status, code, error)
     }
 }
 
@@ -96,23 +96,23 @@ mod tests {
     }
 
     #[test]
-    fn a_desired_set_is_understood() {
-        let set = understand(&body(&["a-1", "a-2"], 80), 2).unwrap();
+    fn a_valid_desired_set_is_parsed() {
+        let set = parse(&body(&["a-1", "a-2"], 80), 2).unwrap();
         assert_eq!((set.generation, set.processes.len()), (Generation(2), 2));
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_desired_sets_are_refused() {
         for (body, most, part) in [
-            (b"{".to_vec(), 9, "no desired set"),
-            (body(&["a-1", "a-1"], 80), 9, "a-1 is there twice"),
+            (b"{".to_vec(), 9, "not a desired set"),
+            (body(&["a-1", "a-1"], 80), 9, "a-1 is listed twice"),
             (body(&["a-1"], 0), 9, "a-1: port"),
             (body(&["a-1", "a-2"], 80), 1, "limits.processes"),
             (body(&["../a-1"], 80), 9, "process id"),
         ] {
-            let refusal = understand(&body, most).unwrap_err();
-            assert_eq!(refusal.0, StatusCode::BAD_REQUEST);
-            assert!(refusal.1.error.contains(part), "{}", refusal.1.error);
+            let error = parse(&body, most).unwrap_err();
+            assert_eq!(error.0, StatusCode::BAD_REQUEST);
+            assert!(error.1.error.contains(part), "{}", error.1.error);
         }
     }
 }

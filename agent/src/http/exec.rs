@@ -1,5 +1,5 @@
-//! `POST /v1/processes/{id}/exec`: a session in a process's container. The connection becomes the standard streams of
-//! `tucano_oci session`; what is said there is between that and the client.
+//! `POST /v1/processes/{id}/exec`: runs a command in a process's container. The connection is upgraded and becomes the
+//! standard streams of `tucano_oci session`, which speaks the session protocol with the client.
 
 use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
@@ -19,38 +19,38 @@ use tokio::{
 };
 use tucano_oci_session::{UPGRADE, is_upgrade_request};
 
-use super::{Api, Refusal, named};
+use super::{Api, ApiError, parse_process_id};
 
-/// How long a session may take to end once nobody listens.
+/// Time that a session has to end after its client disconnected; then it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
     mut request: Request,
-) -> Result<Response, Refusal> {
-    let id = named(&id)?;
+) -> Result<Response, ApiError> {
+    let id = parse_process_id(&id)?;
     let home = api.existing(&id)?.home();
     let headers = request.headers();
     if !is_upgrade_request(|name| headers.get(name).map(HeaderValue::as_bytes)) {
         let message = format!("write `Connection: Upgrade` and `Upgrade: {UPGRADE}`");
         let status = StatusCode::UPGRADE_REQUIRED;
-        return Err(Refusal::new(status, "upgrade_required", message));
+        return Err(ApiError::new(status, "upgrade_required", message));
     }
     let permit = Arc::clone(&api.sessions).try_acquire_owned().map_err(|_| {
-        let message = "too many commands run on this node (limits.sessions): try later";
-        Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", message)
+        let message = "too many commands run on this node (limits.sessions): try again later";
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", message)
     })?;
     let upgrade = hyper::upgrade::on(&mut request);
     let program = api.executor.runtime.as_path().to_owned();
-    tracing::info!(process = %id, "a command is run for the controller");
+    tracing::info!(process = %id, "running a command for the controller");
     tokio::spawn(serve(program, home, upgrade, permit));
     Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONNECTION, "upgrade")
         .header(header::UPGRADE, UPGRADE)
         .body(Body::empty())
-        .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "io", error))
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "io", error))
 }
 
 async fn serve(program: PathBuf, home: PathBuf, upgrade: OnUpgrade, permit: OwnedSemaphorePermit) {
@@ -64,45 +64,47 @@ async fn serve(program: PathBuf, home: PathBuf, upgrade: OnUpgrade, permit: Owne
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        pass_on(TokioIo::new(connection), session).await
+        relay(TokioIo::new(connection), session).await
     };
     if let Err(error) = served.await {
-        tracing::info!(home = %home.display(), %error, "a session broke");
+        tracing::info!(home = %home.display(), %error, "a session failed");
     }
     drop(permit);
 }
 
-/// Until the session ends. That the client is gone it learns from its standard input, and ends what it runs.
-async fn pass_on(
+/// Copies in both directions until the session ends. A session whose standard input is closed ends its command.
+async fn relay(
     connection: TokioIo<hyper::upgrade::Upgraded>,
     mut session: Child,
 ) -> std::io::Result<()> {
     let (mut from_client, mut to_client) = split(connection);
     let (Some(mut stdin), Some(mut stdout)) = (session.stdin.take(), session.stdout.take()) else {
-        return Err(std::io::Error::other("a stream is missing"));
+        return Err(std::io::Error::other(
+            "a standard stream of the session is missing",
+        ));
     };
-    let inwards = async {
-        let passed = copy(&mut from_client, &mut stdin).await;
+    let inbound = async {
+        let copied = copy(&mut from_client, &mut stdin).await;
         drop(stdin);
-        if passed.is_err() {
-            tracing::debug!("a client has gone, or a session");
+        if copied.is_err() {
+            tracing::debug!("a client or a session closed its stream");
         }
-        // What is still said to it counts no more, but the session's end is awaited.
+        // The session's end is decided by its output alone.
         std::future::pending::<()>().await;
     };
-    let outwards = async {
-        let passed = copy(&mut stdout, &mut to_client).await;
-        // Not read on, it ends as well.
+    let outbound = async {
+        let copied = copy(&mut stdout, &mut to_client).await;
+        // A session whose output nobody reads ends too.
         drop(stdout);
-        passed.and(to_client.shutdown().await)
+        copied.and(to_client.shutdown().await)
     };
-    let passed = tokio::select! {
-        () = inwards => Ok(()),
-        passed = outwards => passed,
+    let copied = tokio::select! {
+        () = inbound => Ok(()),
+        copied = outbound => copied,
     };
-    // By now both of its streams are closed: it ends what it ran, and then itself.
+    // Both of its streams are closed by now, upon which the session ends its command and itself.
     if timeout(END_TIMEOUT, session.wait()).await.is_err() {
         session.kill().await?;
     }
-    passed
+    copied
 }

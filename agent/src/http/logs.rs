@@ -12,17 +12,17 @@ use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Api, Refusal, named};
+use super::{Api, ApiError, parse_process_id};
 use crate::logs::{Bounds, Follower, Selection, tail};
 
-/// Lines that are given when the request does not say how many.
+/// Number of past lines when the request has no `tail`.
 const DEFAULT_LINES: usize = 100;
-/// Time between two looks for new output.
+/// Time between two polls for new output.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct LogQuery {
     #[serde(default)]
     stream: Selection,
     #[serde(default)]
@@ -34,35 +34,35 @@ pub(super) struct Wanted {
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
-) -> Result<Response, Refusal> {
-    let id = named(&id)?;
-    let Query(wanted) = wanted
-        .map_err(|rejection| Refusal::new(StatusCode::BAD_REQUEST, "invalid_query", rejection))?;
+    query: Result<Query<LogQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let id = parse_process_id(&id)?;
+    let Query(query) = query
+        .map_err(|rejection| ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", rejection))?;
     let directory = api.existing(&id)?;
     let bounds = Bounds {
-        lines: wanted
+        lines: query
             .tail
             .unwrap_or(DEFAULT_LINES)
             .min(api.limits.log_lines),
         bytes: api.limits.log_bytes.0,
     };
-    let body = if wanted.follow {
+    let body = if query.follow {
         let permit = Arc::clone(&api.followers)
             .try_acquire_owned()
             .map_err(|_| {
                 let message =
-                    "too many clients follow logs on this node (limits.followers): try later";
-                Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_followers", message)
+                    "too many clients follow logs on this node (limits.followers): try again later";
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_followers", message)
             })?;
-        follow(directory.home(), wanted.stream, bounds, permit)
+        follow(directory.home(), query.stream, bounds, permit)
     } else {
-        Body::from(past(directory.home(), wanted.stream, bounds).await?)
+        Body::from(past(directory.home(), query.stream, bounds).await?)
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 
-async fn past(home: PathBuf, selection: Selection, bounds: Bounds) -> Result<Vec<u8>, Refusal> {
+async fn past(home: PathBuf, selection: Selection, bounds: Bounds) -> Result<Vec<u8>, ApiError> {
     let read = tokio::task::spawn_blocking(move || {
         let streams = selection.streams().iter();
         let texts: Result<Vec<_>, _> = streams.map(|stream| tail(&home, stream, bounds)).collect();
@@ -70,13 +70,13 @@ async fn past(home: PathBuf, selection: Selection, bounds: Bounds) -> Result<Vec
     });
     let failed = |error: String| {
         let message = format!("cannot read the process's output: {error}");
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "io", message)
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "io", message)
     };
     let read = read.await.map_err(|error| failed(error.to_string()))?;
     read.map_err(|error| failed(error.to_string()))
 }
 
-/// A body that grows with the output, until the process is removed or the client leaves.
+/// A body that streams the output until the process is removed or the client disconnects.
 fn follow(
     home: PathBuf,
     selection: Selection,
@@ -84,7 +84,7 @@ fn follow(
     permit: OwnedSemaphorePermit,
 ) -> Body {
     let (sender, receiver) = mpsc::channel(4);
-    // The place is given back when the last of the streams has ended.
+    // Shared by the tasks of both streams: released when the last one ends.
     let permit = Arc::new(permit);
     for &stream in selection.streams() {
         let (home, sender, permit) = (home.clone(), sender.clone(), Arc::clone(&permit));
@@ -120,9 +120,9 @@ async fn pump(
         }
         let over;
         (over, text, follower) = blocking(move || {
-            // Asked before the last look: what was written until then is not lost.
+            // Checked before the last read, so that output written until the removal is still sent.
             let over = follower.is_over();
-            let text = follower.look()?;
+            let text = follower.poll()?;
             Ok((over, text, follower))
         })
         .await?;

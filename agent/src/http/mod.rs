@@ -1,17 +1,16 @@
-//! What the controller asks of the agent: who it is, the desired set, what may be in the next one, logs, and commands in
-//! containers. Nobody else gets an answer.
+//! The agent's HTTP API, for the controller only: identity, desired set, prefetch hints, logs, and commands in containers.
 
 mod desired;
 mod exec;
 mod logs;
 mod prefetch;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, State},
+    extract::{ConnectInfo, DefaultBodyLimit, State},
     http::{Request, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -25,12 +24,13 @@ use tucano_api::{agent::Identity, error::ErrorBody, ids::ProcessId};
 use crate::{
     runner::{Handle, execute::Executor, state::ProcessDir},
     settings::{Limits, Token},
+    tls::Peer,
 };
 
-/// Requests for desired sets that are read at the same time.
-const REQUESTS_AT_ONCE: usize = 16;
+/// Concurrent requests whose bodies are read into memory.
+const CONCURRENT_REQUESTS: usize = 16;
 
-/// What the routes need.
+/// Shared state of the routes.
 #[derive(Debug)]
 pub struct Api {
     runner: Handle,
@@ -43,7 +43,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Routes that reach the runner through its handle.
+    /// Builds the state of the routes; desired sets go to the runner through `runner`.
     pub fn new(
         runner: Handle,
         executor: Arc<Executor>,
@@ -70,20 +70,38 @@ impl Api {
             .route("/v1/desired", put(desired::put))
             .route("/v1/prefetch", post(prefetch::post))
             .route_layer(DefaultBodyLimit::max(body_bytes))
-            .route_layer(GlobalConcurrencyLimitLayer::new(REQUESTS_AT_ONCE))
+            .route_layer(GlobalConcurrencyLimitLayer::new(CONCURRENT_REQUESTS))
             .route("/v1/processes/{id}/logs", get(logs::get))
             .route("/v1/processes/{id}/exec", post(exec::post))
             .route("/v1/identity", get(identity))
             .route_layer(from_fn_with_state(Arc::clone(&api), authorize))
             .route("/healthz", get(async || "ok\n"))
             .fallback(async || {
-                Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is no such path")
+                ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is no such path")
             })
             .with_state(api)
     }
 
-    /// What the node has of a process.
-    fn existing(&self, id: &ProcessId) -> Result<ProcessDir, Refusal> {
+    /// Admits the controller's address to node ports: with several, it may connect from another one than its API's, and so does
+    /// its balancer.
+    async fn note_controller(&self, ip: IpAddr) {
+        let IpAddr::V4(ip) = ip.to_canonical() else {
+            return;
+        };
+        let network = &self.executor.network;
+        if ip.is_loopback() || network.knows_controller(ip) {
+            return;
+        }
+        let added = network.update_cluster(|cluster| {
+            cluster.add_controller(ip);
+        });
+        if let Err(error) = added.await {
+            tracing::warn!(%ip, %error, "cannot admit the controller to node ports");
+        }
+    }
+
+    /// The directory of a process, or 404 if the node has none of that id.
+    fn existing(&self, id: &ProcessId) -> Result<ProcessDir, ApiError> {
         let directory = self.executor.data.process(id);
         if directory.path().exists() {
             return Ok(directory);
@@ -92,57 +110,60 @@ impl Api {
     }
 }
 
-/// The process that a path names.
-fn named(id: &str) -> Result<ProcessId, Refusal> {
+/// Parses the process id of a request's path.
+fn parse_process_id(id: &str) -> Result<ProcessId, ApiError> {
     id.parse().map_err(|_| no_process("of that name"))
 }
 
-fn no_process(id: &str) -> Refusal {
+fn no_process(id: &str) -> ApiError {
     let message = format!("there is no process {id} on this node");
-    Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
-/// Who answers here, so that the controller can tell a report that was sent from here.
+/// The agent's id, by which the controller matches reports to the agent that listens at their address.
 async fn identity(State(api): State<Arc<Api>>) -> Json<Identity> {
     Json(Identity {
         agent_id: api.agent_id.clone(),
     })
 }
 
-/// An answer that says no, and why.
+/// An error response: status, code and message.
 #[derive(Debug)]
-struct Refusal(StatusCode, ErrorBody);
+struct ApiError(StatusCode, ErrorBody);
 
-impl Refusal {
+impl ApiError {
     fn new(status: StatusCode, code: &str, message: impl ToString) -> Self {
         Self(status, ErrorBody::new(code, message.to_string()))
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.0, Json(self.1)).into_response()
     }
 }
 
-/// Lets through only who presents the token.
+/// Rejects requests without the agent token.
 async fn authorize(
     State(api): State<Arc<Api>>,
     request: Request<Body>,
     next: Next,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let presented = request
         .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     let accepted = api.token.as_ref().is_none_or(|token| {
-        // Takes equally long however much of it is right.
+        // Compares in constant time: the duration must not tell how much of a guess is right.
         presented.is_some_and(|presented| bool::from(presented.ct_eq(token.reveal().as_bytes())))
     });
     if accepted {
+        if let Some(ConnectInfo(Peer(address))) = request.extensions().get() {
+            api.note_controller(address.ip()).await;
+        }
         return Ok(next.run(request).await);
     }
-    Err(Refusal::new(
+    Err(ApiError::new(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
         "present the agent_token: Authorization: Bearer <agent_token>",

@@ -1,4 +1,4 @@
-//! What a stream gets from now on, through rotations.
+//! Follows a stream as it grows, through rotations.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use super::{
     tail::{Position, tail_and_position},
 };
 
-/// Most bytes that one look returns.
+/// Largest result of one poll.
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// Reads one stream as it grows.
@@ -34,8 +34,11 @@ impl Follower {
         Ok((text, follower))
     }
 
-    /// What has been written since the last look, up to a bound; empty if nothing.
-    pub fn look(&mut self) -> io::Result<Vec<u8>> {
+    /// Output since the last poll, up to a limit; empty if there is none.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn poll(&mut self) -> io::Result<Vec<u8>> {
         loop {
             if let Some(position) = &mut self.position {
                 let text = read_on(position)?;
@@ -43,19 +46,19 @@ impl Follower {
                     return Ok(text);
                 }
             }
-            if !self.move_on()? {
+            if !self.switch_file()? {
                 return Ok(Vec::new());
             }
         }
     }
 
-    /// Whether the process whose output this is still exists on the node.
+    /// Whether the process was removed from the node.
     pub fn is_over(&self) -> bool {
         !self.home.exists()
     }
 
-    /// Goes to the file that was begun after the present one, if there is one.
-    fn move_on(&mut self) -> io::Result<bool> {
+    /// Switches to the next newer file, if there is one.
+    fn switch_file(&mut self) -> io::Result<bool> {
         let mut newer = None;
         for path in files(&self.home, self.stream) {
             let file = match super::open(&path) {
@@ -78,8 +81,7 @@ impl Follower {
         }
         let found = newer.is_some();
         if let Some(next) = newer {
-            // What was written to the present file before it was rotated has been read: the look came first. What came
-            // between that look and the rotation is read here, before the file is left.
+            // Output may have been written between the last poll and the rotation: the current file is read to its end first.
             if let Some(last) = self
                 .position
                 .as_mut()
@@ -149,7 +151,7 @@ mod tests {
     fn all(follower: &mut Follower) -> String {
         let mut text = Vec::new();
         loop {
-            let more = follower.look().unwrap();
+            let more = follower.poll().unwrap();
             if more.is_empty() {
                 return String::from_utf8(text).unwrap();
             }
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_tail_is_given_once() {
+    fn output_after_the_tail_is_returned_once() {
         let home = tempfile::tempdir().unwrap();
         append(home.path(), "a\nb\n");
         let one = Bounds { lines: 1, ..ALL };
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn rotations_lose_nothing_however_many_there_were() {
+    fn rotations_lose_no_output() {
         let home = tempfile::tempdir().unwrap();
         append(home.path(), "a\n");
         let (_, mut follower) = Follower::begin(home.path(), "stdout", ALL).unwrap();
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_begins_later_is_followed_from_its_first_byte() {
+    fn a_stream_without_files_is_followed_from_its_first_byte() {
         let home = tempfile::tempdir().unwrap();
         let (text, mut follower) = Follower::begin(home.path(), "stdout", ALL).unwrap();
         assert!(text.is_empty());
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_over_when_the_process_is_removed() {
+    fn following_ends_with_the_removal_of_the_process() {
         let home = tempfile::tempdir().unwrap();
         let (_, follower) = Follower::begin(home.path(), "stdout", ALL).unwrap();
         assert!(!follower.is_over());

@@ -1,7 +1,7 @@
-//! The kept output of processes: the end of it, and what is written from now on.
+//! The stored output of processes: its end, and what follows.
 //!
-//! The runtime keeps `<stream>.log` and its rotated predecessors `<stream>.log.1`, `.2`… (newest first) in the
-//! container's home directory. Nothing else is read.
+//! The runtime writes `<stream>.log` and rotated files `<stream>.log.1`, `.2`… (newest first) in the container's home directory.
+//! No other file is read.
 
 mod follow;
 mod tail;
@@ -25,7 +25,7 @@ pub enum Selection {
     Stdout,
     /// Standard error.
     Stderr,
-    /// One after the other; followed, as they come.
+    /// Both.
     #[default]
     Both,
 }
@@ -41,11 +41,11 @@ impl Selection {
     }
 }
 
-/// The files of one stream that exist, newest first.
+/// The existing files of one stream, newest first.
 fn files(home: &Path, stream: &str) -> Vec<PathBuf> {
     let current = home.join(format!("{stream}.log"));
     let rotated = (1_u32..).map(|n| home.join(format!("{stream}.log.{n}")));
-    // While the runtime rotates, the current file may be missing for a moment.
+    // During a rotation the current file is missing for a moment.
     let rotated = rotated.take_while(|path| path.exists());
     current
         .exists()
@@ -55,7 +55,7 @@ fn files(home: &Path, stream: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Opens a file of a stream, never what somebody has put in its place: a link is refused, and only a file is read.
+/// Opens a file of a stream. Links and anything but regular files are refused.
 fn open(path: &Path) -> io::Result<File> {
     use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
     let file = OpenOptions::new()
@@ -65,7 +65,7 @@ fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() {
         return Ok(file);
     }
-    let message = format!("{} is no file", path.display());
+    let message = format!("{} is not a regular file", path.display());
     Err(io::Error::other(message))
 }
 
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_place_of_a_log_is_not_read() {
+    fn links_and_fifos_in_place_of_a_log_are_refused() {
         let home = tempfile::tempdir().unwrap();
         let secret = home.path().join("secret");
         fs::write(&secret, "secret\n").unwrap();

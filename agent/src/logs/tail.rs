@@ -1,4 +1,4 @@
-//! The last lines of a stream, across its rotated files, within bounds.
+//! The last lines of a stream, across its rotated files.
 
 use std::{
     fs::File,
@@ -9,32 +9,35 @@ use std::{
 
 use super::files;
 
-/// How much past output is given.
+/// Limits of past output.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Most lines.
+    /// Number of lines.
     pub lines: usize,
-    /// Most bytes; a first line that does not fit is given from its middle.
+    /// Number of bytes; the first line may be cut at its beginning.
     pub bytes: u64,
 }
 
-/// Where the output that was given ends.
+/// The end of the output that was read.
 #[derive(Debug)]
 pub(super) struct Position {
-    /// The file it ends in.
+    /// The file.
     pub(super) file: File,
-    /// That file's inode.
+    /// Its inode.
     pub(super) inode: u64,
-    /// Up to where.
+    /// Offset in it.
     pub(super) offset: u64,
 }
 
-/// The last lines of a stream. Absent files have no lines.
+/// The last lines of a stream; a missing file has none.
+///
+/// # Errors
+/// A file cannot be read.
 pub fn tail(home: &Path, stream: &str, bounds: Bounds) -> io::Result<Vec<u8>> {
     tail_and_position(home, stream, bounds).map(|(text, _)| text)
 }
 
-/// The last lines, and where following goes on.
+/// The last lines, and the position from which a follower continues.
 pub(super) fn tail_and_position(
     home: &Path,
     stream: &str,
@@ -50,7 +53,7 @@ pub(super) fn tail_and_position(
             opened => opened?,
         };
         let metadata = file.metadata()?;
-        // Rotated between the listing and the opening: seen already.
+        // Already read: it was rotated between the listing and the opening.
         if last_inode == Some(metadata.ino()) {
             continue;
         }
@@ -83,8 +86,8 @@ fn last_bytes(file: &mut File, size: u64, most: u64) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The end of `text` that holds at most `most` lines. An unfinished last line is one only at the very end of the stream:
-/// elsewhere the next file goes on with it.
+/// The last `most` lines of `text`. An unfinished line counts only at the end of the stream: elsewhere it continues in the next
+/// file.
 fn last_lines(text: &[u8], most: usize, at_end: bool) -> &[u8] {
     let complete = text.strip_suffix(b"\n");
     let body = if at_end {
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_are_given_whole() {
+    fn the_last_lines_are_complete() {
         let files = [("stdout.log", "a\nb\nc\n"), ("stderr.log", "x\n")];
         assert_eq!(tail_of(&files, 2, 1000), "b\nc\n");
         assert_eq!(tail_of(&files, 3, 1000), "a\nb\nc\n");
@@ -142,13 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_line_is_one_too() {
+    fn an_unfinished_last_line_counts() {
         assert_eq!(tail_of(&[("stdout.log", "a\nb\nc")], 2, 1000), "b\nc");
         assert_eq!(tail_of(&[("stdout.log", "abc")], 1, 1000), "abc");
     }
 
     #[test]
-    fn lines_are_taken_from_rotated_files_as_far_as_needed() {
+    fn lines_come_from_rotated_files_as_far_as_needed() {
         let files = [
             ("stdout.log", "e\n"),
             ("stdout.log.1", "c\nd\n"),
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_in_the_numbers_ends_the_search_and_a_missing_current_file_does_not() {
+    fn a_gap_in_the_rotated_files_ends_the_search() {
         assert_eq!(
             tail_of(&[("stdout.log.1", "c\n"), ("stdout.log.3", "a\n")], 9, 1000),
             "c\n"
@@ -169,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_bounded() {
+    fn bytes_are_limited() {
         let files = [("stdout.log", "cccc\n"), ("stdout.log.1", "aaaa\nbbbb\n")];
         assert_eq!(tail_of(&files, 99, 7), "b\ncccc\n");
         assert_eq!(tail_of(&files, 99, 3), "cc\n");
     }
 
     #[test]
-    fn nothing_written_is_nothing() {
+    fn a_stream_without_files_is_empty() {
         assert_eq!(tail_of(&[], 10, 1000), "");
     }
 }

@@ -1,11 +1,11 @@
-//! Monitor: tells the controller what this node is and runs, each `publish_interval` and at once on a change.
+//! Monitor: reports the node's state to the controller, every `publish_interval` and at once on a change.
 
-mod apis;
+mod cluster;
 mod node;
 mod processes;
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -22,27 +22,28 @@ use tucano_api::{
 
 use self::{node::NodeMonitor, processes::metrics};
 use crate::{
-    errors::innermost,
-    runner::{Handle, Snapshot, execute::Executor},
+    address::local_address,
+    errors::root_cause,
+    runner::{Handle, Snapshot, execute::Executor, network::Cluster},
     settings::Settings,
     tls::{Tls, client},
 };
 
-/// Changes that come within this time go into one report.
-const COALESCED: Duration = Duration::from_millis(20);
-/// Largest answer that is read: it may name an address of each node.
-const ANSWER_BYTES: usize = 1 << 20;
+/// Changes within this time are combined into one report.
+const COALESCE_INTERVAL: Duration = Duration::from_millis(20);
+/// Largest response that is read: it may list an address of each node.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-/// Why a report did not arrive.
+/// Why a report was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum Failure {
     #[error("the controller at {0} cannot be reached: {1}")]
     Unreachable(String, String),
-    #[error("the controller refuses this node's reports (status {0}): {1}")]
+    #[error("the controller refused the report with status {0}: {1}")]
     Refused(u16, String),
-    #[error("the controller's answer makes no sense: {0}")]
+    #[error("the controller's response is invalid: {0}")]
     Malformed(String),
-    #[error("this node's address is not known: {0}; write `ip` into the agent's configuration")]
+    #[error("cannot determine this node's address: {0}; set `ip` in agent.toml")]
     NoAddress(String),
 }
 
@@ -58,15 +59,22 @@ pub struct Monitor {
     agent_id: String,
     sequence: u64,
     listen: SocketAddr,
-    /// What was last logged of the way to the controller, so that each change is logged once.
+    /// The failure that was logged last: a repeated failure is logged once.
     last_failure: Option<Failure>,
-    was_heard: bool,
-    /// Which list of addresses processes are kept from.
+    has_reported: bool,
+    /// Tag of the list of the cluster's machines that is in force.
     apis: Option<String>,
+    /// The address that the last report was sent to.
+    controller: Option<IpAddr>,
+    /// The cluster's machines as they are stored for the next agent.
+    stored: Cluster,
+    /// Failures that were logged last: each is logged once.
+    rules_failure: Option<String>,
+    store_failure: Option<String>,
 }
 
 impl Monitor {
-    /// `listen` is where the agent really listens, `agent_id` who it says it is there.
+    /// `listen` is the bound address of the agent's API, `agent_id` the id that it returns there.
     pub fn new(
         settings: Arc<Settings>,
         executor: Arc<Executor>,
@@ -83,8 +91,12 @@ impl Monitor {
             agent_id,
             sequence: 0,
             last_failure: None,
-            was_heard: false,
+            has_reported: false,
             apis: None,
+            controller: None,
+            stored: executor.network.cluster(),
+            rules_failure: None,
+            store_failure: None,
             settings,
             executor,
             tls,
@@ -104,26 +116,63 @@ impl Monitor {
             let outcome = self.report(snapshot).await;
             self.log(outcome.as_ref().err());
             if let Ok(answer) = outcome {
-                if let Some(apis) = &answer.apis {
-                    self.keep_from(apis).await;
-                }
+                self.update_cluster(answer.apis.as_ref()).await;
+                self.store_cluster().await;
                 self.runner.controller_answered(answer).await;
             }
             self.pause(&mut snapshots, started).await;
         }
     }
 
-    /// Keeps processes from these. What fails is told, and tried again with the next report.
-    async fn keep_from(&mut self, wanted: &Apis) {
-        match apis::keep_from(&self.executor, wanted).await {
-            Ok(()) => self.apis = Some(wanted.tag.clone()),
-            Err(error) => {
-                tracing::warn!(%error, "processes are not kept from the APIs of the cluster");
+    /// Puts a new list of the cluster's machines in force, with the address that the controller answers at. A failure is retried
+    /// with the next report.
+    async fn update_cluster(&mut self, list: Option<&Apis>) {
+        let controller = self.controller.and_then(cluster::ipv4);
+        let change = |cluster: &mut Cluster| {
+            if let Some(list) = list {
+                *cluster = cluster::updated(cluster, list);
             }
+            if let Some(ip) = controller.filter(|ip| !ip.is_loopback()) {
+                cluster.add_controller(ip);
+            }
+        };
+        let failure = match self.executor.network.update_cluster(change).await {
+            Ok(()) => {
+                self.apis = list.map(|list| list.tag.clone()).or(self.apis.take());
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = failure.as_ref().filter(|_| self.rules_failure != failure) {
+            tracing::warn!(%error, "cannot block processes from the APIs of the cluster");
         }
+        self.rules_failure = failure;
     }
 
-    /// Until the next report is due or something changes. A controller that is not there is not called more often for that.
+    /// Stores the cluster's machines for the next agent, if they changed. The rules are in force without that; a failure is retried
+    /// with the next report.
+    async fn store_cluster(&mut self) {
+        let cluster = self.executor.network.cluster();
+        if cluster == self.stored {
+            return;
+        }
+        let (data, storing) = (Arc::clone(&self.executor.data), cluster.clone());
+        let stored = tokio::task::spawn_blocking(move || data.store_cluster(&storing)).await;
+        let failure = match stored {
+            Ok(Ok(())) => {
+                self.stored = cluster;
+                None
+            }
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = failure.as_ref().filter(|_| self.store_failure != failure) {
+            tracing::warn!(%error, "cannot store the cluster's machines for the next agent");
+        }
+        self.store_failure = failure;
+    }
+
+    /// Waits until the next report is due or the state changes. While reports fail, changes do not trigger further ones.
     async fn pause(&self, snapshots: &mut watch::Receiver<Snapshot>, started: Instant) {
         let due = sleep_until(started + self.settings.publish_interval.0);
         if self.last_failure.is_some() {
@@ -131,7 +180,7 @@ impl Monitor {
         }
         tokio::select! {
             () = due => {}
-            Ok(()) = snapshots.changed() => sleep(COALESCED).await,
+            Ok(()) = snapshots.changed() => sleep(COALESCE_INTERVAL).await,
         }
     }
 
@@ -143,10 +192,11 @@ impl Monitor {
         if let Some(token) = &self.settings.token {
             request = request.bearer_auth(token.reveal());
         }
-        let unreachable = |error: &reqwest::Error| {
-            Failure::Unreachable(self.settings.controller.clone(), innermost(error))
-        };
+        let controller = self.settings.controller.clone();
+        let unreachable =
+            |error: &reqwest::Error| Failure::Unreachable(controller.clone(), root_cause(error));
         let mut response = request.send().await.map_err(|error| unreachable(&error))?;
+        self.controller = response.remote_addr().map(|address| address.ip());
         let status = response.status();
         let mut body = Vec::new();
         while let Some(chunk) = response
@@ -155,11 +205,11 @@ impl Monitor {
             .map_err(|error| unreachable(&error))?
         {
             body.extend_from_slice(&chunk);
-            if body.len() > ANSWER_BYTES {
-                return Err(Failure::Malformed("it is too long".to_owned()));
+            if body.len() > MAX_RESPONSE_BYTES {
+                return Err(Failure::Malformed("it is longer than 1 MiB".to_owned()));
             }
         }
-        understand(status, &body)
+        parse_response(status, &body)
     }
 
     async fn compose(&mut self, snapshot: Snapshot) -> Result<NodeReport, Failure> {
@@ -168,13 +218,17 @@ impl Monitor {
         notes.extend(snapshot.notes);
         let executor = Arc::clone(&self.executor);
         let mut processes = snapshot.processes;
-        // Reading cgroups' files may block.
+        // Reading files may block.
         let measured = tokio::task::spawn_blocking(move || {
             for process in &mut processes {
                 process.metrics = metrics(&executor.data.process(&process.id).home());
             }
-            processes
+            (processes, executor.resolver.condition())
         });
+        let measured = measured.await;
+        let (processes, condition) =
+            measured.map_err(|error| Failure::Malformed(error.to_string()))?;
+        notes.extend(condition);
         Ok(NodeReport {
             node: self.settings.name.clone(),
             ip,
@@ -187,9 +241,7 @@ impl Monitor {
             metrics: node_metrics,
             notes,
             apis: self.apis.clone(),
-            processes: measured
-                .await
-                .map_err(|error| Failure::Malformed(error.to_string()))?,
+            processes,
         })
     }
 
@@ -201,45 +253,29 @@ impl Monitor {
         }
     }
 
-    /// Once per change: a controller that is down for an hour is one line, not thousands.
+    /// Logs transitions only: an hour without a controller is one line.
     fn log(&mut self, failure: Option<&Failure>) {
         match failure {
             Some(failure) if self.last_failure.as_ref() != Some(failure) => {
-                tracing::warn!(%failure, "reporting fails");
+                tracing::warn!(%failure, "cannot report to the controller");
             }
-            None if self.last_failure.is_some() || !self.was_heard => {
-                tracing::info!(controller = %self.settings.controller, "the controller takes the reports");
+            None if self.last_failure.is_some() || !self.has_reported => {
+                tracing::info!(controller = %self.settings.controller, "reporting to the controller");
             }
             _ => {}
         }
-        self.was_heard |= failure.is_none();
+        self.has_reported |= failure.is_none();
         self.last_failure = failure.cloned();
     }
 }
 
-fn understand(status: StatusCode, body: &[u8]) -> Result<ReportAccepted, Failure> {
+fn parse_response(status: StatusCode, body: &[u8]) -> Result<ReportAccepted, Failure> {
     if status.is_success() {
         return serde_json::from_slice(body).map_err(|error| Failure::Malformed(error.to_string()));
     }
-    let said = serde_json::from_slice::<ErrorBody>(body).map(|body| body.error);
-    let said = said.unwrap_or_else(|_| "it does not say why".to_owned());
-    Err(Failure::Refused(status.as_u16(), said))
-}
-
-/// The address that this node has on the way to the controller. Sends nothing.
-pub fn local_address(controller: &str) -> std::io::Result<IpAddr> {
-    let url = reqwest::Url::parse(controller).map_err(std::io::Error::other)?;
-    let addresses = url.socket_addrs(|| None)?;
-    let address = addresses
-        .first()
-        .ok_or_else(|| std::io::Error::other("the controller's name has no address"))?;
-    let any: IpAddr = match address {
-        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(address)?;
-    Ok(socket.local_addr()?.ip())
+    let reason = serde_json::from_slice::<ErrorBody>(body).map(|body| body.error);
+    let reason = reason.unwrap_or_else(|_| "no reason given".to_owned());
+    Err(Failure::Refused(status.as_u16(), reason))
 }
 
 #[cfg(test)]
@@ -247,23 +283,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_own_address_is_the_one_towards_the_controller() {
-        let ip = local_address("http://127.0.0.1:7070").unwrap();
-        assert!(ip.is_loopback(), "{ip}");
-    }
-
-    #[test]
-    fn an_answer_is_understood_or_explained() {
+    fn responses_are_parsed_and_refusals_keep_their_reason() {
         let good = br#"{"node":"w1","generation":4,"lease":"6s"}"#;
-        assert_eq!(understand(StatusCode::OK, good).unwrap().generation.0, 4);
-        let refusal = br#"{"error":"10.0.0.9 is not in the topology","code":"unknown_node"}"#;
-        let failure = understand(StatusCode::FORBIDDEN, refusal)
+        assert_eq!(
+            parse_response(StatusCode::OK, good).unwrap().generation.0,
+            4
+        );
+        let error = br#"{"error":"10.0.0.9 is not in the topology","code":"unknown_node"}"#;
+        let failure = parse_response(StatusCode::FORBIDDEN, error)
             .unwrap_err()
             .to_string();
         assert!(
             failure.contains("403") && failure.contains("not in the topology"),
             "{failure}"
         );
-        assert!(understand(StatusCode::OK, b"<html>").is_err());
+        assert!(parse_response(StatusCode::OK, b"<html>").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The node as a whole: processors, memory, disk, load, pressure.
+//! Metrics of the node: processors, memory, disk, load, pressure.
 
 use std::path::PathBuf;
 
@@ -36,7 +36,7 @@ impl NodeMonitor {
         }
     }
 
-    /// The metrics now, and what the node does not tell.
+    /// The current metrics, and a note for each that is unavailable.
     pub(super) fn sample(&mut self) -> (NodeMetrics, Vec<String>) {
         let mut notes = Vec::new();
         let mut metrics = NodeMetrics {
@@ -57,11 +57,11 @@ impl NodeMonitor {
                 metrics.cpu_used = self.last_cpu.map_or(0.0, |last| ticks.share_since(last));
                 self.last_cpu = Some(ticks);
             }
-            Err(error) => notes.push(format!("the CPUs' use is not known: {error}")),
+            Err(error) => notes.push(format!("CPU usage is unavailable: {error}")),
         }
         match procfs::LoadAverage::current() {
             Ok(load) => metrics.load = [load.one, load.five, load.fifteen].map(f64::from),
-            Err(error) => notes.push(format!("the load is not known: {error}")),
+            Err(error) => notes.push(format!("the load average is unavailable: {error}")),
         }
     }
 
@@ -71,7 +71,7 @@ impl NodeMonitor {
                 metrics.memory_total = Bytes(memory.mem_total);
                 metrics.memory_available = Bytes(memory.mem_available.unwrap_or(memory.mem_free));
             }
-            Err(error) => notes.push(format!("the memory is not known: {error}")),
+            Err(error) => notes.push(format!("memory usage is unavailable: {error}")),
         }
         let unreserved = metrics
             .memory_total
@@ -88,7 +88,7 @@ impl NodeMonitor {
             }
             Err(errno) => {
                 let path = self.data_dir.display();
-                notes.push(format!("the disk of {path} is not known: {errno}"));
+                notes.push(format!("disk usage of {path} is unavailable: {errno}"));
             }
         }
     }
@@ -116,7 +116,7 @@ impl CpuTicks {
     }
 }
 
-/// Share of time in which some task waited, over the last 10 s.
+/// Percentage of the last 10 s in which at least one task was stalled.
 fn pressure() -> Option<Pressure> {
     fn read<T: FromBufRead>(resource: &str) -> Option<T> {
         let file = std::fs::File::open(format!("/proc/pressure/{resource}")).ok()?;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_processors_memory_and_a_disk() {
+    fn metrics_of_this_machine_are_plausible() {
         let (metrics, _) = monitor("memory_reserved = \"1MiB\"").sample();
         assert!(
             metrics.cpus > 0 && metrics.memory_total > Bytes(0) && metrics.disk_total > Bytes(0)
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_reserved_can_be_set() {
+    fn reservable_memory_can_be_configured() {
         let (metrics, _) = monitor("memory_reservable = \"64MiB\"").sample();
         assert_eq!(metrics.memory_reservable, Bytes::mib(64));
         let (metrics, _) = monitor("memory_reserved = \"1024TiB\"").sample();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cpus_use_is_counted_since_the_last_sample() {
+    fn cpu_usage_is_computed_since_the_last_sample() {
         let earlier = CpuTicks {
             used: 100,
             all: 1000,
@@ -183,12 +183,12 @@ mod tests {
         assert_eq!(
             CpuTicks { used: 90, all: 900 }.share_since(earlier),
             0.0,
-            "ticks may go back"
+            "ticks may decrease"
         );
     }
 
     #[test]
-    fn a_directory_that_is_gone_is_noted() {
+    fn a_missing_data_directory_is_noted() {
         let mut monitor = monitor("");
         monitor.data_dir = "/no/such/directory".into();
         let (_, notes) = monitor.sample();

@@ -1,11 +1,11 @@
-//! What a process's cgroup counts.
+//! Metrics of a process, from its cgroup.
 
 use std::path::Path;
 
 use tucano_api::{agent::ProcessMetrics, units::Bytes};
 use tucano_oci_runtime::cgroup::{Cgroup, Stats};
 
-/// Of the container with this home directory; nothing while it does not run.
+/// Metrics of the container with this home directory; `None` while it does not run.
 pub(super) fn metrics(home: &Path) -> Option<ProcessMetrics> {
     let stats = Cgroup::of(home).ok()??.stats().ok()?;
     (stats != Stats::default()).then(|| from_stats(&stats))
@@ -33,13 +33,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_run_has_no_metrics() {
+    fn a_stopped_process_has_no_metrics() {
         let home = tempfile::tempdir().unwrap();
         assert_eq!(metrics(home.path()), None);
     }
 
     #[test]
-    fn each_count_keeps_its_meaning() {
+    fn cgroup_counters_map_to_metrics() {
         let stats = Stats {
             cpu_usage_us: 1,
             memory_peak: 2,

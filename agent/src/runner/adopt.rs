@@ -1,109 +1,128 @@
-//! What an earlier agent left on the node: what runs is taken over, what ended is noted, the rest is cleared away.
+//! Takes over the processes of an earlier agent: running ones are adopted, ends are noted, leftovers are removed.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tucano_api::{agent::Exit, ids::ProcessId};
 use tucano_oci_runtime::supervisor::{self, Status};
 
 use super::{
-    execute::{self, destroy_cgroup, exit_of},
+    execute::{Executor, exit_of},
     lifecycle::{Health, Phase, restart_delay},
-    network::Network,
     process::Process,
-    state::{DataDir, ProcessDir, Record},
+    state::Record,
 };
-use crate::files::remove_if_there;
+use crate::files::remove_if_exists;
 
-/// Looks at every process directory. Blocking. `now` is time since the agent's start.
+/// Examines every process directory. Blocking. `now` is the time since the agent's start. A damaged record costs its own process
+/// a restart, which `notes` say, and never stops the agent.
+///
+/// # Errors
+/// The directory of processes cannot be listed.
 pub fn adopt(
-    data: &DataDir,
-    network: &Network,
+    executor: &Executor,
     now: Duration,
+    notes: &mut Vec<String>,
 ) -> Result<Vec<Process>, super::state::Error> {
     let mut adopted = Vec::new();
-    for entry in data.processes()? {
+    for entry in executor.data.processes()? {
         match entry {
-            Ok(id) => adopted.extend(adopt_one(data.process(&id), &id, network, now)),
-            Err(stray) => clear_away(&stray, &stray.join("home")),
+            Ok(id) => adopted.extend(adopt_one(executor, &id, now, notes)),
+            Err(stray) => remove_stray(&stray),
         }
     }
     Ok(adopted)
 }
 
 fn adopt_one(
-    directory: ProcessDir,
+    executor: &Executor,
     id: &ProcessId,
-    network: &Network,
     now: Duration,
+    notes: &mut Vec<String>,
 ) -> Option<Process> {
-    let record = match directory.record() {
+    let record = match executor.data.process(id).record() {
         Ok(Some(record)) if record.process.id == *id => record,
-        Ok(_) => {
-            clear_away(directory.path(), &directory.home());
+        Ok(Some(_)) => {
+            note(
+                notes,
+                format!("process {id}: its record is that of another process: removing it"),
+            );
+            remove_leftover(executor, id);
+            return None;
+        }
+        Ok(None) => {
+            remove_leftover(executor, id);
             return None;
         }
         Err(error) => {
-            tracing::warn!(%id, %error, "removing a process of which nothing is known");
-            clear_away(directory.path(), &directory.home());
+            note(notes, format!("process {id}: removing it: {error}"));
+            remove_leftover(executor, id);
             return None;
         }
     };
-    match supervisor::find(&directory.home()) {
-        Ok(found) => Some(take_over(record, found, &directory, network, now)),
-        Err(error) => {
-            tracing::warn!(%id, %error, "cannot tell what became of the process; starting it again");
-            let lost = Status::Lost;
-            Some(take_over(record, lost, &directory, network, now))
-        }
-    }
+    let status = status(executor, id).unwrap_or_else(|error| {
+        note(
+            notes,
+            format!("process {id}: its state is unknown, starting it again: {error}"),
+        );
+        Status::Lost
+    });
+    Some(take_over(executor, record, status, now))
 }
 
-/// The process as it stands now.
-fn take_over(
-    mut record: Record,
-    found: Status,
-    directory: &ProcessDir,
-    network: &Network,
-    now: Duration,
-) -> Process {
-    let id = &record.process.id;
-    let port = matches!(found, Status::Running(_)).then_some(record.process.config.port);
-    let reachable = record.lease.is_some_and(|lease| network.adopt(lease, port));
-    match found {
+fn note(notes: &mut Vec<String>, text: String) {
+    tracing::warn!("{text}");
+    notes.push(text);
+}
+
+/// The state of a process's container by the records of its supervisor.
+fn status(executor: &Executor, id: &ProcessId) -> Result<Status, String> {
+    let workspace = executor.workspace(id);
+    let status = supervisor::find(&workspace.home()).map_err(|error| error.to_string())?;
+    if matches!(status, Status::Running(_)) && workspace.recorded_cgroup().is_none() {
+        return Err("supervisor.json is of another container".to_owned());
+    }
+    Ok(status)
+}
+
+/// The process in the phase that matches the state of its container.
+fn take_over(executor: &Executor, mut record: Record, status: Status, now: Duration) -> Process {
+    let id = record.process.id.clone();
+    let port = matches!(status, Status::Running(_)).then_some(record.process.config.port);
+    let reachable = record
+        .lease
+        .is_some_and(|lease| executor.network.adopt(lease, port));
+    match status {
         Status::Running(running) if reachable => {
             tracing::info!(%id, pid = running.pid, "adopted");
+            executor.containers.insert(id, Arc::new(running));
             let health = if record.healthy {
                 Health::Healthy
             } else {
                 Health::Starting
             };
-            let phase = Phase::Running { health, since: now };
-            Process::adopted(record, phase, Some(running))
+            Process::adopted(record, Phase::Running { health, since: now })
         }
-        Status::NeverStarted => {
-            if !reachable {
-                record.lease = None;
+        status => {
+            if !reachable && record.lease.take().is_some() {
+                tracing::warn!(%id, "starting it again: its address is not available any more");
             }
-            Process::adopted(record, Phase::New, None)
-        }
-        found => {
-            if !reachable {
-                tracing::warn!(%id, "its address is not usable any more; starting it again");
-                record.lease = None;
+            // Whatever the records say, nothing of it may run on.
+            if let Err(error) = executor.workspace(&id).destroy_cgroup() {
+                tracing::warn!(%id, %error, "cannot remove the process's cgroup");
             }
-            if let Err(error) = destroy_cgroup(&directory.home()) {
-                tracing::warn!(%id, %error, "cannot end what is left of the process");
+            if matches!(status, Status::NeverStarted) {
+                return Process::adopted(record, Phase::New);
             }
-            note_exit(&mut record, exit_of(found));
+            note_exit(&mut record, exit_of(status));
             let restart_at = now + restart_delay(record.crashes);
-            let mut process = Process::adopted(record, Phase::Ended { restart_at }, None);
+            let mut process = Process::adopted(record, Phase::Ended { restart_at });
             process.reason = process.last_exit.map(|exit| exit.to_string());
             process
         }
     }
 }
 
-/// Counts an end, unless the earlier agent had already counted it.
+/// Counts an exit that the earlier agent has not counted.
 fn note_exit(record: &mut Record, exit: Exit) {
     let counted = record.last_exit.is_some_and(|last| {
         last.at == exit.at
@@ -115,14 +134,20 @@ fn note_exit(record: &mut Record, exit: Exit) {
     }
 }
 
-/// Removes a directory that no process belongs to, and ends what may still run in it.
-fn clear_away(directory: &Path, home: &Path) {
-    let ended: Result<(), execute::Error> = destroy_cgroup(home);
-    if let Err(error) = ended {
-        tracing::warn!(path = %directory.display(), %error, "cannot end what is left of a process");
+/// Removes the directory of a process without a usable record, and kills what may still run in its cgroup.
+fn remove_leftover(executor: &Executor, id: &ProcessId) {
+    if let Err(error) = executor.workspace(id).destroy_cgroup() {
+        tracing::warn!(%id, %error, "cannot kill the remains of a process");
     }
-    if let Err(error) = remove_if_there(directory) {
-        tracing::warn!(path = %directory.display(), %error, "cannot remove what is left of a process");
+    if let Err(error) = executor.data.process(id).remove() {
+        tracing::warn!(%id, %error, "cannot remove the remains of a process");
+    }
+}
+
+/// Removes a directory whose name is not a process id. No container runs in it.
+fn remove_stray(directory: &Path) {
+    if let Err(error) = remove_if_exists(directory) {
+        tracing::warn!(path = %directory.display(), %error, "cannot remove a stray directory");
     }
 }
 
@@ -157,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_nobody_saw_is_counted_and_its_code_kept() {
+    fn an_exit_without_an_agent_is_counted_with_its_code() {
         let mut record = Record {
             started_at: Some(Timestamp(10)),
             ..record()
@@ -170,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_was_counted_is_not_counted_again() {
+    fn a_counted_exit_is_not_counted_again() {
         let mut record = Record {
             started_at: Some(Timestamp(10)),
             crashes: 4,
@@ -178,7 +203,7 @@ mod tests {
             ..record()
         };
         note_exit(&mut record, exit(Some(3), 20));
-        // Lost tells neither code nor time: the one that is known since the last start is it.
+        // A lost container has neither code nor time: the known exit since the last start is the same one.
         note_exit(&mut record, exit(None, 99));
         assert_eq!(
             (record.crashes, record.last_exit),
@@ -193,11 +218,11 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_belongs_to_no_process_is_removed() {
+    fn a_directory_without_a_process_is_removed() {
         let root = tempfile::tempdir().unwrap();
         let stray = root.path().join("stray");
         std::fs::create_dir_all(stray.join("home/upper")).unwrap();
-        clear_away(&stray, &stray.join("home"));
+        remove_stray(&stray);
         assert!(!stray.exists());
     }
 }

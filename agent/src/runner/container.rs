@@ -1,20 +1,20 @@
-//! What one container is started with: the runtime's [`Launch`], and the files of its `/etc`.
+//! A container's command line, environment, and the files of its `/etc`.
 
 use std::{collections::BTreeMap, fs, io, net::Ipv4Addr, path::Path};
 
 use oci_spec::image::ImageConfiguration;
 use tucano_api::{agent::DesiredProcess, ids::NodeName};
 
-/// Everything about the process that its environment tells.
+/// The identity that a process learns from its environment.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
     /// The process.
     pub process: &'a DesiredProcess,
-    /// The node it runs on, as the controller names it.
+    /// The name of its node.
     pub node: &'a NodeName,
 }
 
-/// Command line: the image's entrypoint, then the service's arguments or else the image's.
+/// The command line: the image's entrypoint, followed by the service's arguments or else the image's.
 pub fn command(image: &ImageConfiguration, process: &DesiredProcess) -> Vec<String> {
     let config = image.config().as_ref();
     let entrypoint = config.and_then(|config| config.entrypoint().clone());
@@ -24,7 +24,7 @@ pub fn command(image: &ImageConfiguration, process: &DesiredProcess) -> Vec<Stri
     both.flatten().collect()
 }
 
-/// Environment, later ones winning: the image's, PORT, the service's own, and what Tucano itself tells.
+/// The environment, in increasing priority: the image's, `PORT`, the service's, and Tucano's own variables.
 pub fn environment(image: &ImageConfiguration, identity: Identity<'_>) -> Vec<String> {
     let process = identity.process;
     let mut variables: BTreeMap<String, String> = BTreeMap::new();
@@ -55,39 +55,24 @@ pub fn environment(image: &ImageConfiguration, identity: Identity<'_>) -> Vec<St
         .collect()
 }
 
-/// Where programs are looked for when the image does not say.
+/// `PATH` of images that do not set it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Writes hosts, hostname and resolv.conf; they are mounted read-only over the image's.
-pub fn write_etc(directory: &Path, hostname: &str, ip: Ipv4Addr) -> io::Result<()> {
+/// Writes hosts, hostname and resolv.conf, which are mounted read-only over the image's.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_etc(
+    directory: &Path,
+    hostname: &str,
+    ip: Ipv4Addr,
+    resolv_conf: &str,
+) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let hosts = format!("127.0.0.1 localhost\n::1 localhost\n{ip} {hostname}\n");
     fs::write(directory.join("hosts"), hosts)?;
     fs::write(directory.join("hostname"), format!("{hostname}\n"))?;
-    let nodes_own = match fs::read_to_string("/etc/resolv.conf") {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error),
-    };
-    fs::write(directory.join("resolv.conf"), resolv_conf(&nodes_own))
-}
-
-/// The node's resolv.conf without name servers that listen on the node's loopback: a process has a loopback of its own.
-fn resolv_conf(nodes_own: &str) -> String {
-    let usable = |line: &&str| {
-        let mut words = line.split_whitespace();
-        let loopback = |server: &str| {
-            server
-                .parse()
-                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-        };
-        !(words.next() == Some("nameserver") && words.next().is_none_or(loopback))
-    };
-    nodes_own
-        .lines()
-        .filter(usable)
-        .map(|line| format!("{line}\n"))
-        .collect()
+    fs::write(directory.join("resolv.conf"), resolv_conf)
 }
 
 #[cfg(test)]
@@ -137,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_services_arguments_take_the_place_of_the_images() {
+    fn the_services_arguments_replace_those_of_the_image() {
         assert_eq!(command(&image(), &process("")), ["/hello", "--quiet"]);
         assert_eq!(
             command(&image(), &process("args = [\"-v\"]")),
@@ -147,8 +132,8 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_tells_who_the_process_is_and_cannot_be_lied_about() {
-        let process = process("env = { A = \"service\", TUCANO_NODE = \"lie\" }");
+    fn the_environment_identifies_the_process_and_services_cannot_override_it() {
+        let process = process("env = { A = \"service\", TUCANO_NODE = \"other\" }");
         let node = "w1".parse().unwrap();
         let environment = environment(
             &image(),
@@ -177,16 +162,6 @@ mod tests {
                 .filter(|v| v.starts_with("PORT="))
                 .count(),
             1
-        );
-    }
-
-    #[test]
-    fn name_servers_on_the_nodes_loopback_are_dropped() {
-        let text =
-            "search example.org\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\n";
-        assert_eq!(
-            resolv_conf(text),
-            "search example.org\nnameserver 10.0.0.2\n"
         );
     }
 }

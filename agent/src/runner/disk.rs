@@ -1,7 +1,7 @@
-//! How much a process has written to its own file system. No quota that every file system has could refuse it more, so it
-//! is measured again and again, and killed when it has exceeded its limit.
+//! Disk usage of a process. Not every file system has quotas, so usage is measured periodically, and a process that exceeds its
+//! limit is killed.
 //!
-//! What is not seen: a file that has no name any more and is open nowhere but under way in a socket.
+//! Not counted: an unlinked file whose only descriptor is in flight in a socket.
 
 use std::{
     collections::BTreeSet,
@@ -10,9 +10,8 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::Path,
-    sync::Arc,
-    time::Instant,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -21,50 +20,46 @@ use rustix::{
 };
 use tucano_oci_runtime::cgroup::Cgroup;
 
-use super::{
-    events::{Event, Teller},
-    execute::Executor,
-};
+use super::events::{Event, EventSender};
 
-/// Measuring takes no more than this part of the time: a process with a million files is measured more rarely.
+/// The pause after a measurement is this many times its duration: a process with a million files is measured less often.
 const PAUSE_FACTOR: u32 = 20;
-/// What each file costs beside its content: otherwise a million empty ones would be free.
+/// Charged for each file beside its content: otherwise a million empty ones would be free.
 const ENTRY_BYTES: u64 = 4096;
-/// Directories beneath each other; what is nested deeper counts as too much.
-const MOST_DEPTH: usize = 256;
-/// Bytes of a block in `st_blocks`, stat(2).
+/// Deepest nesting of directories; anything deeper counts as exceeding the limit.
+const MAX_DEPTH: usize = 256;
+/// Unit of `st_blocks`, stat(2).
 const BLOCK_BYTES: u64 = 512;
-/// `statfs(2)` of a file in an overlay.
+/// `f_type` of overlayfs, statfs(2).
 const OVERLAYFS: i64 = 0x794c_7630;
 
-/// Measures until the task is ended, and tells what it finds.
-pub(super) async fn watch(executor: Arc<Executor>, tell: Teller) {
-    let home = executor.data.process(&tell.id).home();
+/// Measures the container with this home directory, at most every `interval`, and sends each change.
+pub(super) async fn measure(home: PathBuf, interval: Duration, events: EventSender) {
     let mut last = None;
     loop {
         let (started, home) = (Instant::now(), home.clone());
         let measured = tokio::task::spawn_blocking(move || {
-            let named = named(&home.join("upper"))?;
-            Ok::<_, Errno>(named.saturating_add(nameless(&home)))
+            let linked = linked_bytes(&home.join("upper"))?;
+            Ok::<_, Errno>(linked.saturating_add(unlinked_bytes(&home)))
         });
         match measured.await {
             Ok(Ok(bytes)) if last != Some(bytes) => {
                 last = Some(bytes);
-                tell.tell(Event::Wrote(bytes)).await;
+                events.send(Event::DiskUsed(bytes)).await;
             }
             Ok(Err(error)) => {
-                tracing::debug!(id = %tell.id, %error, "cannot measure what it wrote");
+                tracing::debug!(id = %events.id, %error, "cannot measure the disk usage");
             }
             Ok(Ok(_)) | Err(_) => {}
         }
-        let pause = executor.disk_interval.max(started.elapsed() * PAUSE_FACTOR);
+        let pause = interval.max(started.elapsed() * PAUSE_FACTOR);
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Bytes that everything below a directory takes. A hostile process renames in it meanwhile, so no name is resolved but
-/// from its directory's descriptor, and no link is followed.
-fn named(upper: &Path) -> Result<u64, Errno> {
+/// Disk usage of a directory tree in bytes. A hostile process may rename files meanwhile, so every name is resolved relative to
+/// its directory's descriptor, and no link is followed.
+fn linked_bytes(upper: &Path) -> Result<u64, Errno> {
     let mut open = vec![open_directory(CWD, upper.as_os_str())?];
     let mut bytes = 0_u64;
     while let Some((directory, entries)) = open.last_mut() {
@@ -77,16 +72,16 @@ fn named(upper: &Path) -> Result<u64, Errno> {
         if name == "." || name == ".." {
             continue;
         }
-        // What is gone by now takes nothing.
+        // Removed meanwhile.
         let Ok(stat) = statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
-        bytes = bytes.saturating_add(taken(&stat));
+        bytes = bytes.saturating_add(disk_usage(&stat));
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             continue;
         }
         match open_directory(&*directory, name) {
-            Ok(_) if open.len() == MOST_DEPTH => return Ok(u64::MAX),
+            Ok(_) if open.len() == MAX_DEPTH => return Ok(u64::MAX),
             Ok(below) => open.push(below),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
             Err(error) => return Err(error),
@@ -102,8 +97,8 @@ fn open_directory(at: impl AsFd, name: &OsStr) -> Result<(OwnedFd, Dir), Errno> 
     Ok((directory, entries))
 }
 
-/// A file of several names counts once, spread over them.
-fn taken(stat: &Stat) -> u64 {
+/// Disk usage of one name of a file: a file with several names counts once in sum.
+fn disk_usage(stat: &Stat) -> u64 {
     let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
     let names = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => 1,
@@ -112,8 +107,8 @@ fn taken(stat: &Stat) -> u64 {
     blocks.saturating_mul(BLOCK_BYTES) / names + ENTRY_BYTES
 }
 
-/// Bytes of the container's files that have no name any more, and that its processes still have open.
-fn nameless(home: &Path) -> u64 {
+/// Disk usage of unlinked files that the container's processes have open, in bytes.
+fn unlinked_bytes(home: &Path) -> u64 {
     let processes = match Cgroup::of(home) {
         Ok(Some(cgroup)) => cgroup.processes(),
         _ => return 0,
@@ -125,19 +120,19 @@ fn nameless(home: &Path) -> u64 {
             continue;
         };
         for descriptor in descriptors.flatten() {
-            let Some(stat) = nameless_file(&descriptor.path()) else {
+            let Some(stat) = unlinked_file(&descriptor.path()) else {
                 continue;
             };
             if seen.insert((stat.st_dev, stat.st_ino)) {
-                bytes = bytes.saturating_add(taken(&stat));
+                bytes = bytes.saturating_add(disk_usage(&stat));
             }
         }
     }
     bytes
 }
 
-/// What is behind a descriptor, where it is a file of an overlay without a name. Nothing is read or written by looking.
-fn nameless_file(descriptor: &Path) -> Option<Stat> {
+/// The unlinked overlay file behind a descriptor. Opening it with O_PATH neither reads nor writes it.
+fn unlinked_file(descriptor: &Path) -> Option<Stat> {
     let file = openat(
         CWD,
         descriptor,
@@ -158,13 +153,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_count_by_what_they_take_and_by_being_there() {
+    fn files_are_charged_for_their_blocks_and_their_entry() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        assert_eq!(named(directory.path()).unwrap(), 0);
+        assert_eq!(linked_bytes(directory.path()).unwrap(), 0);
         fs::create_dir(path("below")).unwrap();
         fs::write(path("below/file"), vec![1; 100_000]).unwrap();
-        let first = named(directory.path()).unwrap();
+        let first = linked_bytes(directory.path()).unwrap();
         assert!((100_000..200_000).contains(&first), "{first}");
 
         fs::hard_link(path("below/file"), path("again")).unwrap();
@@ -173,26 +168,26 @@ mod tests {
             .set_len(1 << 40)
             .unwrap();
         symlink("/usr", path("link")).unwrap();
-        let second = named(directory.path()).unwrap();
+        let second = linked_bytes(directory.path()).unwrap();
         assert!(second < first + 30_000, "{second} after {first}");
 
         for index in 0..100 {
             fs::write(path(&format!("empty-{index}")), "").unwrap();
         }
-        assert!(named(directory.path()).unwrap() >= second + 100 * ENTRY_BYTES);
+        assert!(linked_bytes(directory.path()).unwrap() >= second + 100 * ENTRY_BYTES);
     }
 
     #[test]
-    fn what_is_nested_too_deep_is_too_much() {
+    fn too_deep_nesting_exceeds_any_limit() {
         let directory = tempfile::tempdir().unwrap();
-        let deep = directory.path().join("d/".repeat(MOST_DEPTH + 1));
+        let deep = directory.path().join("d/".repeat(MAX_DEPTH + 1));
         fs::create_dir_all(deep).unwrap();
-        assert_eq!(named(directory.path()).unwrap(), u64::MAX);
+        assert_eq!(linked_bytes(directory.path()).unwrap(), u64::MAX);
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_an_error() {
+    fn a_missing_directory_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(named(&directory.path().join("gone")).is_err());
+        assert!(linked_bytes(&directory.path().join("gone")).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! What happens to processes, told to the runner's task by those that carry out its steps.
+//! Messages to the runner's task: requests of the agent, and events of processes.
 
 use std::sync::Arc;
 
@@ -7,23 +7,22 @@ use tucano_api::{
     agent::{DesiredSet, Exit, ReportAccepted},
     ids::{Generation, ProcessId},
 };
-use tucano_oci_runtime::supervisor::Running;
 
 use super::{
-    handle::Refused, images::Unpacked, lifecycle::Change, probe::Finding, process::Process,
-    task::Runner,
+    Node, handle::DesiredSetError, images::Unpacked, lifecycle::Change, probe::Finding,
+    process::Process, task::Runner,
 };
 
-/// Something for the runner's task.
+/// A message to the runner's task.
 #[derive(Debug)]
 pub(super) enum Message {
     Desire(
         Box<DesiredSet>,
-        oneshot::Sender<Result<Generation, Refused>>,
+        oneshot::Sender<Result<Generation, DesiredSetError>>,
     ),
     Answered(ReportAccepted),
     Count(oneshot::Sender<usize>),
-    Happened {
+    Event {
         id: ProcessId,
         attempt: u64,
         event: Event,
@@ -32,53 +31,66 @@ pub(super) enum Message {
 
 /// What happened to a process.
 #[derive(Debug)]
-pub(super) enum Event {
+pub enum Event {
+    /// Its image is unpacked.
     Pulled(Arc<Unpacked>),
-    Started(Arc<Running>),
+    /// Its container runs; this is the pid of its first process.
+    Started(i32),
+    /// Its image could not be pulled, or its container not started.
     Failed(String),
+    /// Its container ended.
     Ended(Exit),
+    /// Its health or the reason for it changed.
     Probed(Finding),
-    /// Bytes that its file system holds.
-    Wrote(u64),
+    /// Its file system holds this many bytes.
+    DiskUsed(u64),
+    /// It could not be killed.
     NotKilled(String),
+    /// It was removed.
     Removed,
+    /// It could not be removed completely.
     NotRemoved(String),
 }
 
-/// Tells the runner what happened in one attempt to run one process.
+/// Sends the events of one attempt to run a process to the runner.
 #[derive(Debug, Clone)]
-pub(super) struct Teller {
+pub struct EventSender {
     pub(super) id: ProcessId,
     pub(super) attempt: u64,
     pub(super) messages: mpsc::Sender<Message>,
 }
 
-impl Teller {
-    pub(super) async fn tell(&self, event: Event) {
-        let message = Message::Happened {
+impl EventSender {
+    /// The process that the events are of.
+    pub fn id(&self) -> &ProcessId {
+        &self.id
+    }
+
+    /// Sends an event; it is dropped if the runner has ended, which it does only with the agent.
+    pub async fn send(&self, event: Event) {
+        let message = Message::Event {
             id: self.id.clone(),
             attempt: self.attempt,
             event,
         };
-        // The runner ends only with the agent.
         drop(self.messages.send(message).await);
     }
 }
 
-impl Runner {
-    /// Takes what an attempt to run a process has told; what an earlier attempt tells late is not heard.
-    pub(super) async fn happened(&mut self, id: &ProcessId, attempt: u64, event: Event) {
+impl<N: Node> Runner<N> {
+    /// Applies an event of the current attempt to run a process; events of earlier attempts are ignored.
+    pub(super) async fn handle_event(&mut self, id: &ProcessId, attempt: u64, event: Event) {
         let Some(process) = self.processes.get_mut(id).filter(|p| p.attempt == attempt) else {
             return;
         };
         let now = self.clock.elapsed();
         match event {
             Event::Pulled(image) => process.pulled(image, now),
-            Event::Started(running) => {
-                tracing::info!(%id, pid = running.pid, "started");
-                process.started(running, now);
-                self.keep(id).await;
-                self.attend(id);
+            Event::Started(pid) => {
+                tracing::info!(%id, pid, "started");
+                process.started(now);
+                self.store_record(id).await;
+                self.watch(id);
             }
             Event::Failed(reason) => {
                 tracing::warn!(%id, %reason, "cannot start");
@@ -87,15 +99,15 @@ impl Runner {
             Event::Ended(exit) => {
                 tracing::info!(%id, %exit, "ended");
                 process.ended(exit, now);
-                self.keep(id).await;
+                self.store_record(id).await;
             }
             Event::Probed(finding) => {
                 process.probed(finding, now);
-                self.keep(id).await;
+                self.store_record(id).await;
             }
-            Event::Wrote(bytes) => {
-                if process.wrote(bytes) {
-                    tracing::warn!(%id, bytes, "it wrote more than its disk limit: killing it");
+            Event::DiskUsed(bytes) => {
+                if process.exceeds_disk(bytes) {
+                    tracing::warn!(%id, bytes, "killing it: its disk usage exceeds its limit");
                     self.kill(id);
                 }
             }
@@ -112,23 +124,18 @@ impl Runner {
             Event::Removed => {
                 tracing::info!(%id, "removed");
                 self.processes.remove(id);
-                self.tidy();
+                self.collect_garbage();
             }
         }
     }
 
-    /// Keeps what a later agent must know; a failure is told, and the process goes on.
-    async fn keep(&mut self, id: &ProcessId) {
+    /// Stores the record for the next agent. A failure is logged; the process goes on.
+    async fn store_record(&mut self, id: &ProcessId) {
         let Some(record) = self.processes.get(id).map(Process::record) else {
             return;
         };
-        let executor = Arc::clone(&self.executor);
-        let kept = tokio::task::spawn_blocking(move || {
-            let directory = executor.data.process(&record.process.id);
-            directory.keep(&record)
-        });
-        if let Ok(Err(error)) = kept.await {
-            tracing::warn!(%id, %error, "cannot keep the process's state");
+        if let Err(error) = self.machine.store_record(&record).await {
+            tracing::warn!(%id, %error, "cannot store the process's record");
         }
     }
 }

@@ -1,14 +1,7 @@
-//! Carries out single steps. Each is safe to repeat: what an interrupted one left is cleared away by the next.
+//! Executes single steps on the machine. Each is safe to repeat: it clears away what an interrupted one left behind.
 
-use std::{
-    io,
-    os::fd::AsRawFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{RwLock, Semaphore},
@@ -17,23 +10,25 @@ use tucano_api::{
     agent::Exit, ids::NodeName, ids::ProcessId, service::ServiceConfig, units::Timestamp,
 };
 use tucano_oci_runtime::{
-    cgroup::{self, Cgroup},
-    launch::{Launch, LogLimits, Rootfs},
-    profile::{self, Sandbox},
+    cgroup,
+    launch::LogLimits,
+    profile,
     supervisor::{self, Running, Status},
 };
 
 use super::{
-    container::{self, Identity},
     images::{Images, Unpacked},
-    network::{self, Lease, Network},
-    state::{DataDir, ProcessDir, Record},
+    launch::join,
+    machine::Containers,
+    network::{self, Network},
+    resolver::Resolver,
+    state::{DataDir, Record},
     supervisors::Supervisors,
+    workspace::Workspace,
 };
-use crate::files::remove_if_there;
 
-/// How long after a start it is made ready what the next one needs, unless somebody starts then.
-const PREPARING_AFTER: Duration = Duration::from_millis(10);
+/// Delay between a start and the preparation of the next one's resources, so that the two do not compete.
+const PREPARE_DELAY: Duration = Duration::from_millis(10);
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,77 +41,91 @@ pub enum Error {
         "the image has neither Entrypoint nor Cmd, and the service gives no args: there is nothing to run"
     )]
     NoCommand,
-    /// Its capabilities would be the node's own.
+    /// Its capabilities would apply to the node.
     #[error(
-        "the service asks for capabilities ({0}), and user namespaces, which bound them, do not work on this node: take `caps` \
-         away, or let this node give them by caps_without_user_namespaces = true in its agent.toml"
+        "the service asks for capabilities ({0}), which user namespaces would confine, but they do not work on this node: remove \
+         `caps`, or set caps_without_user_namespaces = true in the node's agent.toml"
     )]
     Capabilities(String),
-    /// Its files cannot be kept.
+    /// Its files cannot be stored.
     #[error(transparent)]
     State(#[from] super::state::Error),
     /// A file cannot be written or removed.
     #[error("cannot {what} {path}: {source}")]
     File {
-        /// What was to be done.
+        /// The operation.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// It cannot be connected.
+    /// Its network cannot be set up or removed.
     #[error(transparent)]
     Network(#[from] network::Error),
     /// Its cgroup cannot be used.
     #[error("cgroup: {0}")]
     Cgroup(#[from] cgroup::Error),
-    /// Its sandbox cannot be described.
+    /// Its sandbox profile is invalid.
     #[error(transparent)]
     Sandbox(#[from] profile::Error),
-    /// The runtime could not start or reach it.
+    /// The runtime cannot start it or send it a signal.
     #[error("{0}")]
     Runtime(#[from] supervisor::Error),
-    /// It cannot be watched.
-    #[error("cannot watch the process's supervisor: {0}")]
-    Watch(#[source] io::Error),
+    /// Its end cannot be waited for.
+    #[error("cannot wait for the process's supervisor: {0}")]
+    Wait(#[source] io::Error),
+    /// It has no running container.
+    #[error("the process does not run")]
+    NotRunning,
     /// The agent is ending.
     #[error("the agent is ending")]
     Ending,
 }
 
-/// Does what the plan says.
+/// Executes the steps of the plan.
 #[derive(Debug)]
 pub struct Executor {
     /// The data directory.
-    pub data: DataDir,
+    pub data: Arc<DataDir>,
     /// The node's images.
     pub images: Images,
     /// The processes' network.
     pub network: Network,
-    /// The program that starts containers.
+    /// The container runtime, `tucano_oci`.
     pub runtime: Arc<PathBuf>,
-    /// Who stays with them.
+    /// Prepared supervisors.
     pub supervisors: Arc<Supervisors>,
     /// Parent of the processes' cgroups.
     pub cgroup: String,
-    /// Shortest time between two measurements of what a process has written.
+    /// Minimum time between two measurements of a process's disk usage.
     pub disk_interval: Duration,
-    /// Bounds of what is kept of their output.
+    /// Retention of their output.
     pub logs: LogLimits,
-    /// Containers that may be started at once.
+    /// Limits concurrent starts.
     pub starts: Semaphore,
-    /// Read while a container is being started, so that the parent of its cgroup is not removed meanwhile.
+    /// Read-locked during a start, so that the parent of its cgroup is not removed meanwhile.
     pub starting: Arc<RwLock<()>>,
-    /// Whether each process gets user ids of its own.
+    /// Whether each process gets a user namespace with its own ids.
     pub user_namespaces: bool,
-    /// Whether capabilities are given without.
+    /// Whether processes get capabilities without one.
     pub caps_without_user_namespaces: bool,
+    /// Running containers.
+    pub containers: Containers,
+    /// Name servers of processes.
+    pub resolver: Resolver,
+    /// Client of HTTP probes.
+    pub probe_client: reqwest::Client,
+    /// Notes on damaged files that were found at the start.
+    pub damage: Vec<String>,
 }
 
 impl Executor {
-    /// Starts a container and forwards its port. The record is kept before anything runs.
+    /// Starts a container and forwards its port. The record is stored before anything runs.
+    ///
+    /// # Errors
+    /// The failed step; nothing runs then.
     pub async fn start(
         &self,
         record: &Record,
@@ -126,19 +135,24 @@ impl Executor {
         let _slot = self.starts.acquire().await.map_err(|_| Error::Ending)?;
         let starting = self.starting.read().await;
         let lease = record.lease.ok_or(Error::NoLease)?;
-        let mut launch = self.launch(record, image, node)?;
+        let mut launch = self.launch_description(record, image, node)?;
+        let resolver = self.resolver.clone();
+        let resolv_conf = blocking(move || Ok(resolver.resolv_conf())).await?;
+        self.network
+            .set_resolvers(resolv_conf.servers.clone())
+            .await?;
         let namespace = self.network.connect(lease).await?;
         join(&mut launch.spec, &namespace);
-        let directory = self.data.process(&record.process.id);
-        let (record_kept, supervisors) = (record.clone(), Arc::clone(&self.supervisors));
+        let workspace = self.workspace(&record.process.id);
+        let (stored, supervisors) = (record.clone(), Arc::clone(&self.supervisors));
         let started = blocking(move || {
-            keep(&directory, &record_kept, lease)?;
-            // The namespace's descriptor lives until the container holds the namespace itself.
+            workspace.prepare(&stored, lease, &resolv_conf)?;
+            // The descriptor keeps the namespace until the container is in it.
             let started = supervisors.start(&launch);
             drop(namespace);
             Ok(Arc::new(started?))
         });
-        // Nobody knows of the port before the process is reported.
+        // Forwarded concurrently: no request is routed to the port before the process is reported.
         let forwarded = self.network.forward(lease, record.process.config.port);
         let (started, forwarded) = tokio::join!(started, forwarded);
         drop(starting);
@@ -146,7 +160,7 @@ impl Executor {
         match (started, forwarded) {
             (Ok(running), Ok(())) => Ok(running),
             (Ok(running), Err(error)) => {
-                self.kill(&record.process.id, running).await?;
+                self.kill_all(&record.process.id, running).await?;
                 Err(error.into())
             }
             (Err(error), _) => {
@@ -156,13 +170,13 @@ impl Executor {
         }
     }
 
-    /// Has ready what the next start needs, in a moment: it would only take time from whoever starts now, and has all he needs.
+    /// Prepares network and supervisor of the next start, unless one is in progress by then: it would be slowed down.
     fn prepare(&self) {
-        self.supervisors.want();
+        self.supervisors.enable();
         let (networks, supervisors) = (self.network.prepare(), Arc::clone(&self.supervisors));
         let starting = Arc::clone(&self.starting);
         tokio::spawn(async move {
-            tokio::time::sleep(PREPARING_AFTER).await;
+            tokio::time::sleep(PREPARE_DELAY).await;
             if starting.try_write().is_ok() {
                 tokio::task::spawn_blocking(move || supervisors.fill());
                 networks.await;
@@ -170,47 +184,57 @@ impl Executor {
         });
     }
 
-    /// Waits for the container's end; then its port is no longer forwarded and its cgroup is gone.
-    pub async fn watch(&self, record: &Record, running: &Running) -> Result<Exit, Error> {
-        has_ended(running).await.map_err(Error::Watch)?;
+    /// Waits for the container's end. On return its port is no longer forwarded and its cgroup is removed.
+    ///
+    /// # Errors
+    /// The supervisor cannot be waited for, or its exit record cannot be read.
+    pub async fn wait_for_end(&self, record: &Record, running: &Running) -> Result<Exit, Error> {
+        supervisor_ended(running).await.map_err(Error::Wait)?;
         if let Some(lease) = record.lease
             && let Err(error) = self.network.stop_forwarding(lease).await
         {
-            tracing::warn!(id = %record.process.id, %error, "the ended process's port is still forwarded");
+            tracing::warn!(id = %record.process.id, %error, "cannot stop forwarding the ended process's port");
         }
-        let home = self.data.process(&record.process.id).home();
+        let workspace = self.workspace(&record.process.id);
         blocking(move || {
-            let found = supervisor::find(&home)?;
-            destroy_cgroup(&home)?;
+            let found = supervisor::find(&workspace.home())?;
+            workspace.destroy_cgroup()?;
             Ok(exit_of(found))
         })
         .await
     }
 
     /// Sends a signal to the container's first process.
-    pub async fn signal(&self, running: Arc<Running>, signal: i32) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub async fn send_signal(&self, running: Arc<Running>, signal: i32) -> Result<(), Error> {
         blocking(move || Ok(supervisor::signal(&running, signal)?)).await
     }
 
-    /// Kills everything in the container.
-    pub async fn kill(&self, id: &ProcessId, running: Arc<Running>) -> Result<(), Error> {
-        let home = self.data.process(id).home();
+    /// Kills every process of the container.
+    ///
+    /// # Errors
+    /// Something of it survived.
+    pub async fn kill_all(&self, id: &ProcessId, running: Arc<Running>) -> Result<(), Error> {
+        let workspace = self.workspace(id);
         blocking(move || {
-            // The end of a pid namespace's first process is the end of all in it; the cgroup holds whatever escaped that.
+            // Killing the first process ends its pid namespace; the cgroup has any process outside of it.
             let killed = supervisor::signal(&running, nix::libc::SIGKILL);
-            destroy_cgroup(&home)?;
+            workspace.destroy_cgroup()?;
             Ok(killed?)
         })
         .await
     }
 
-    /// Removes everything of a process: cgroup, link, rules, directory; with the last process, what all of them shared.
-    pub async fn remove(&self, record: &Record) -> Result<(), Error> {
+    /// Removes cgroup, link, rules and directory of a process; with the last lease, the bridge and the rules of all.
+    ///
+    /// # Errors
+    /// The first step that failed; the rest is still to be removed.
+    pub async fn remove_all(&self, record: &Record) -> Result<(), Error> {
+        let workspace = self.workspace(&record.process.id);
         let directory = self.data.process(&record.process.id);
-        {
-            let home = directory.home();
-            blocking(move || destroy_cgroup(&home)).await?;
-        }
+        blocking(move || workspace.destroy_cgroup()).await?;
         if let Some(lease) = record.lease {
             self.network.disconnect(lease).await?;
         }
@@ -221,149 +245,44 @@ impl Executor {
         Ok(())
     }
 
-    /// Removes what was kept for starts, and the parent of the processes' cgroups, if it has none left and gets none at this moment.
-    pub async fn remove_shared(&self) -> Result<(), Error> {
+    /// Removes prepared supervisors and the parent of the processes' cgroups, unless a start is in progress.
+    ///
+    /// # Errors
+    /// The cgroup cannot be removed.
+    pub async fn remove_idle(&self) -> Result<(), Error> {
         let Ok(_alone) = self.starting.try_write() else {
             return Ok(());
         };
-        self.supervisors.dismiss();
+        self.supervisors.drain();
         let parent = self.cgroup.clone();
         blocking(move || Ok(cgroup::remove_parent(&parent)?)).await
     }
 
-    /// In what a process of this configuration is less restricted here than others are.
-    pub fn relaxed(&self, config: &ServiceConfig) -> Vec<String> {
+    /// The files and the cgroup of a process.
+    pub fn workspace(&self, id: &ProcessId) -> Workspace {
+        Workspace::new(self.data.process(id), id, &self.cgroup)
+    }
+
+    /// The ways in which this node isolates processes of such a service less than usual.
+    pub fn relaxations(&self, config: &ServiceConfig) -> Vec<String> {
         let shared_ids = (!self.user_namespaces).then(|| "no user namespace".to_owned());
         config.relaxed().into_iter().chain(shared_ids).collect()
     }
-
-    fn launch(&self, record: &Record, image: &Unpacked, node: &NodeName) -> Result<Launch, Error> {
-        let process = &record.process;
-        let directory = self.data.process(&process.id);
-        let lease = record.lease.ok_or(Error::NoLease)?;
-        let command = container::command(&image.config, process);
-        if command.is_empty() {
-            return Err(Error::NoCommand);
-        }
-        let etc = directory.etc();
-        let file = |name: &str| (etc.join(name), Path::new("/etc").join(name));
-        let config = image.config.config().as_ref();
-        let sandbox = Sandbox {
-            args: command,
-            env: container::environment(&image.config, Identity { process, node }),
-            cwd: config
-                .and_then(|config| config.working_dir().clone())
-                .unwrap_or_default(),
-            hostname: process.id.to_string(),
-            memory_bytes: process.config.memory.0,
-            cpus: process.config.cpus,
-            pids: process.config.pids,
-            cgroup: format!("{}/{}", self.cgroup, process.id),
-            // It is not known yet: see `join`.
-            network: None,
-            user_namespace: self.user_namespaces.then_some(lease.ids_base),
-            capabilities: capabilities(
-                &process.config,
-                self.user_namespaces || self.caps_without_user_namespaces,
-            )?,
-            read_only: process.config.read_only,
-            tmp_bytes: process.config.tmp_size.map(|size| size.0),
-            shared_memory_bytes: process.config.shm_size.map(|size| size.0),
-            files: ["hosts", "hostname", "resolv.conf"].map(file).into(),
-        };
-        let images_user = || config.and_then(|config| config.user().clone());
-        Ok(Launch {
-            id: process.id.to_string(),
-            state_dir: directory.home(),
-            spec: sandbox.spec()?,
-            rootfs: Rootfs::Overlay {
-                layers: image.layers.clone(),
-            },
-            user: process
-                .config
-                .user
-                .clone()
-                .or_else(images_user)
-                .filter(|user| !user.is_empty()),
-            logs: self.logs,
-        })
-    }
-}
-
-/// What is on disk of a process before its container is made. Nobody waits for the disk: see decision 70.
-fn keep(directory: &ProcessDir, record: &Record, lease: Lease) -> Result<(), Error> {
-    clear_last_run(directory)?;
-    directory.keep(record)?;
-    let etc = directory.etc();
-    container::write_etc(&etc, record.process.id.as_str(), lease.ip).map_err(|source| Error::File {
-        what: "write",
-        path: etc.clone(),
-        source,
-    })
-}
-
-/// Has the container join this network namespace, a descriptor of this process.
-fn join(spec: &mut Spec, namespace: &impl AsRawFd) {
-    let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
-    let linux = spec.linux_mut().iter_mut();
-    for namespace in linux.flat_map(|linux| linux.namespaces_mut().iter_mut().flatten()) {
-        if namespace.typ() == LinuxNamespaceType::Network {
-            namespace.set_path(Some(path.clone().into()));
-        }
-    }
-}
-
-/// Those that the service asks for: inside a user namespace they reach nothing but its own, without one they are those of
-/// the node's root, which is not for a service to decide.
-fn capabilities(config: &ServiceConfig, allowed: bool) -> Result<Vec<String>, Error> {
-    if allowed || config.caps.is_empty() {
-        return Ok(config.caps.names().map(str::to_owned).collect());
-    }
-    Err(Error::Capabilities(config.caps.to_string()))
 }
 
 /// Completes when the supervisor has ended.
-async fn has_ended(running: &Running) -> io::Result<()> {
+async fn supervisor_ended(running: &Running) -> io::Result<()> {
     let supervisor = running.supervisor.try_clone()?;
     #[expect(
         deprecated,
-        reason = "its unsafe successor asks for what an OwnedFd promises anyway, and unsafe code is forbidden here"
+        reason = "its successor is an unsafe function for a guarantee that OwnedFd already gives, and this crate forbids unsafe code"
     )]
     let supervisor = AsyncFd::with_interest(supervisor, Interest::READABLE)?;
     drop(supervisor.readable().await?);
     Ok(())
 }
 
-/// Clears away what the container's last run left, but not its output.
-pub fn clear_last_run(directory: &ProcessDir) -> Result<(), Error> {
-    let home = directory.home();
-    destroy_cgroup(&home)?;
-    for name in [
-        "launch.json",
-        "supervisor.json",
-        "exit.json",
-        "upper",
-        "work",
-    ] {
-        let path = home.join(name);
-        remove_if_there(&path).map_err(|source| Error::File {
-            what: "remove",
-            path: path.clone(),
-            source,
-        })?;
-    }
-    Ok(())
-}
-
-/// Kills whatever is in the container's cgroup and removes it.
-pub fn destroy_cgroup(home: &Path) -> Result<(), Error> {
-    if let Some(cgroup) = Cgroup::of(home)? {
-        cgroup.destroy()?;
-    }
-    Ok(())
-}
-
-/// How it ended, as far as that is known.
+/// The exit of a container that was found, as far as it is known.
 pub fn exit_of(found: Status) -> Exit {
     match found {
         Status::Exited(exit) => Exit {
@@ -383,50 +302,10 @@ pub fn exit_of(found: Status) -> Exit {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Error::Ending)?
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::MetadataExt;
-
-    use tucano_api::settings::parse;
-
-    use super::*;
-
-    #[test]
-    fn a_container_joins_the_network_that_it_is_given() {
-        let mut spec = Sandbox::default().spec().unwrap();
-        let namespace = std::fs::File::open("/proc/self/ns/net").unwrap();
-        join(&mut spec, &namespace);
-        let all = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
-        let joined: Vec<_> = all
-            .iter()
-            .filter_map(|one| Some((one.typ(), one.path().as_ref()?.metadata().ok()?.ino())))
-            .collect();
-        let inode = namespace.metadata().unwrap().ino();
-        assert_eq!(joined, [(LinuxNamespaceType::Network, inode)]);
-    }
-
-    #[test]
-    fn capabilities_over_the_node_itself_are_not_given() {
-        let config = |more: &str| -> ServiceConfig {
-            let text = format!("name = \"a\"\nconcurrency = 1\nport = 80\n{more}");
-            parse("a", &text).unwrap()
-        };
-        let asking = config("caps = [\"KILL\", \"CHOWN\"]");
-        assert_eq!(capabilities(&asking, true).unwrap(), ["CHOWN", "KILL"]);
-        let refused = capabilities(&asking, false).unwrap_err().to_string();
-        assert!(refused.contains("(CHOWN,KILL)"), "{refused}");
-        assert!(
-            refused.contains("caps_without_user_namespaces"),
-            "{refused}"
-        );
-        assert!(capabilities(&config(""), false).unwrap().is_empty());
-    }
 }

@@ -1,4 +1,4 @@
-//! What the rest of the agent asks of the runner's task, and sees of it.
+//! The interface of the runner's task for the rest of the agent.
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tucano_api::{
@@ -8,15 +8,15 @@ use tucano_api::{
 
 use super::events::Message;
 
-/// Why a desired set is refused.
+/// Why a desired set was not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// It is older than the one held.
-    #[error("generation {given} is older than {held}, which this agent holds")]
+pub enum DesiredSetError {
+    /// It is older than the stored one.
+    #[error("generation {given} is older than generation {held}, which this agent has")]
     Stale {
         /// Its generation.
         given: Generation,
-        /// The generation held.
+        /// The stored generation.
         held: Generation,
     },
     /// It is for another node.
@@ -27,26 +27,26 @@ pub enum Refused {
         /// This node.
         own: NodeName,
     },
-    /// It cannot be kept.
+    /// It cannot be stored.
     #[error("{0}")]
-    NotKept(String),
+    NotStored(String),
     /// The agent is ending.
     #[error("the agent is ending")]
     Ending,
 }
 
-/// What runs here: everything of a report that the runner knows.
+/// The runner's part of a report.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
-    /// Generation of the desired set that is held.
+    /// Generation of the stored desired set.
     pub generation: Generation,
     /// Every process, ordered by id, without metrics.
     pub processes: Vec<ProcessReport>,
-    /// What went wrong that is no process's own.
+    /// Conditions of the node.
     pub notes: Vec<String>,
 }
 
-/// The way to the runner.
+/// A handle to the runner's task.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) messages: mpsc::Sender<Message>,
@@ -54,35 +54,35 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Gives the runner a desired set; it is on disk when this returns its generation.
-    pub async fn desire(&self, set: DesiredSet) -> Result<Generation, Refused> {
+    /// Submits a desired set; it is on disk when its generation is returned.
+    pub async fn desire(&self, set: DesiredSet) -> Result<Generation, DesiredSetError> {
         let (answer, answered) = oneshot::channel();
         let message = Message::Desire(Box::new(set), answer);
         self.messages
             .send(message)
             .await
-            .map_err(|_| Refused::Ending)?;
-        answered.await.map_err(|_| Refused::Ending)?
+            .map_err(|_| DesiredSetError::Ending)?;
+        answered.await.map_err(|_| DesiredSetError::Ending)?
     }
 
-    /// How many processes there are, by the runner's own word.
-    pub async fn count(&self) -> Result<usize, Refused> {
+    /// The number of processes, from the runner's task: a runner that hangs does not answer.
+    pub async fn count(&self) -> Result<usize, DesiredSetError> {
         let (answer, answered) = oneshot::channel();
         let message = Message::Count(answer);
         self.messages
             .send(message)
             .await
-            .map_err(|_| Refused::Ending)?;
-        answered.await.map_err(|_| Refused::Ending)
+            .map_err(|_| DesiredSetError::Ending)?;
+        answered.await.map_err(|_| DesiredSetError::Ending)
     }
 
-    /// Tells the runner what the controller answered to a report.
+    /// Passes the controller's answer to a report on.
     pub async fn controller_answered(&self, answer: ReportAccepted) {
-        // A runner that has ended needs no answers.
+        // The runner ends only with the agent.
         drop(self.messages.send(Message::Answered(answer)).await);
     }
 
-    /// What runs, and every change of it.
+    /// The current snapshot and its changes.
     pub fn snapshots(&self) -> watch::Receiver<Snapshot> {
         self.snapshot.clone()
     }

@@ -1,10 +1,10 @@
-//! Images on this node: fetched from the controller blob by blob, each layer unpacked once, while it comes, and removed
-//! when no process has needed them for a while. What the disk has damaged is found before a start, and fetched anew.
+//! Images on this node: fetched from the controller blob by blob, each layer unpacked once as it arrives, and removed when no
+//! process has used them for a while. Damage on the disk is detected before a start, and the damaged part is fetched again.
 
-mod checked;
 mod error;
 mod fetch;
 mod prefetch;
+mod verified;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use checked::Checked;
 pub use error::Error;
 use fetch::Fetcher;
 use futures_util::future::try_join_all;
@@ -24,10 +23,11 @@ use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore, SemaphorePermit};
 use tucano_api::ids::Digest;
 use tucano_oci_image::{Form, Helper, Image, Layers, Limits, Platform, Store};
 use tucano_tls::Trust;
+use verified::VerifiedLayers;
 
 use crate::settings::{Token, Unpack};
 
-/// An image that processes can be started from.
+/// An unpacked image.
 #[derive(Debug)]
 pub struct Unpacked {
     /// Its configuration.
@@ -37,63 +37,78 @@ pub struct Unpacked {
     diff_ids: Vec<OciDigest>,
 }
 
+#[cfg(test)]
+impl Unpacked {
+    /// An image without layers, for tests.
+    pub(crate) fn empty() -> Self {
+        Self {
+            config: ImageConfiguration::default(),
+            layers: Vec::new(),
+            diff_ids: Vec::new(),
+        }
+    }
+}
+
 /// The node's images.
 #[derive(Debug)]
 pub struct Images {
     store: Store,
     layers: Layers,
-    checked: Checked,
+    verified: VerifiedLayers,
     fetcher: Fetcher,
     prefetched: Prefetched,
-    unpacked: Mutex<HashMap<Digest, Kept>>,
-    /// One fetch at a time of one thing.
+    unpacked: Mutex<HashMap<Digest, CachedImage>>,
+    /// One lock for each image, layer and blob, so that each is fetched once.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     layer_slots: Semaphore,
-    /// Read while an image is being fetched, so that nothing it has just got is removed as unused.
+    /// Read-locked during a fetch, so that what it just stored is not removed as unused.
     fetching: RwLock<()>,
     kept_unused: Duration,
     started: Instant,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct CachedImage {
     image: Arc<Unpacked>,
     last_used: Instant,
 }
 
-/// Where images are and come from, and how long they stay.
+/// Options of [`Images::open`].
 #[derive(Debug)]
 pub struct Options<'a> {
-    /// Directory of the blobs.
+    /// Directory of the blob store.
     pub store: &'a Path,
     /// Directory of the unpacked layers.
     pub layers: &'a Path,
-    /// The controller's address.
+    /// The controller's URL.
     pub controller: &'a str,
-    /// What the agent presents to it.
+    /// The agent token.
     pub token: Option<Token>,
-    /// Who says that the controller is who it is.
+    /// The cluster's authority.
     pub trust: Option<&'a Trust>,
     /// Largest layer, unpacked, in bytes.
     pub layer_bytes: u64,
-    /// Layers fetched and unpacked at once.
+    /// Concurrent fetches of layers.
     pub layer_pulls: usize,
-    /// Most layers that are fetched, or wait for it, before they are needed.
+    /// Prefetched layers that are queued or in progress.
     pub prefetches: usize,
-    /// Time without a byte after which a transfer is given up.
+    /// Time without progress after which a transfer is aborted.
     pub stalled: Duration,
-    /// How long an unused image stays.
+    /// Retention of unused images.
     pub kept_unused: Duration,
-    /// What layers are unpacked to.
+    /// Format of unpacked layers.
     pub unpack: Unpack,
-    /// How long an unpacked layer is believed to be whole.
+    /// Validity of an integrity check of a layer.
     pub check_again: Duration,
-    /// Unpacks layers in place of the agent itself.
+    /// Command of the confined process that unpacks layers.
     pub helper: Helper,
 }
 
 impl Images {
     /// Opens or creates the directories.
+    ///
+    /// # Errors
+    /// A directory cannot be used, or EROFS is required and does not work.
     pub fn open(options: Options<'_>) -> Result<Self, Error> {
         let limits = Limits {
             layer_bytes: options.layer_bytes,
@@ -115,7 +130,7 @@ impl Images {
         Ok(Self {
             store: Store::open(options.store, limits.clone()).map_err(open(options.store))?,
             layers: open_layers(options.layers, limits, options.unpack, options.helper)?,
-            checked: Checked::new(options.check_again),
+            verified: VerifiedLayers::new(options.check_again),
             fetcher,
             prefetched: Prefetched::new(options.prefetches),
             unpacked: Mutex::default(),
@@ -127,16 +142,19 @@ impl Images {
         })
     }
 
-    /// The image, fetched and unpacked as far as it is not there yet. Dropping the future ends the fetch.
+    /// The image; missing parts are fetched and unpacked. Dropping the future aborts the fetch.
+    ///
+    /// # Errors
+    /// The first part that cannot be fetched, unpacked or verified.
     pub async fn ensure(&self, digest: &Digest) -> Result<Arc<Unpacked>, Error> {
         let _fetching = self.fetching.read().await;
-        let _alone = self.lock(digest.as_str()).await;
+        let _lock = self.lock(digest.as_str()).await;
         if let Some(image) = self.known(digest) {
             return Ok(image);
         }
         let image = self.documents(&to_oci(digest)?).await?;
         check_platform(&image)?;
-        let parts = each_once(image.layers());
+        let parts = deduplicate(image.layers());
         let layers = parts
             .iter()
             .map(|(layer, diff_id)| self.layer(layer, diff_id));
@@ -145,18 +163,21 @@ impl Images {
             diff_ids: parts.iter().map(|(_, diff_id)| diff_id.clone()).collect(),
             config: image.config,
         });
-        let kept = Kept {
+        let kept = CachedImage {
             image: Arc::clone(&unpacked),
             last_used: Instant::now(),
         };
-        self.book().insert(digest.clone(), kept);
+        self.cache().insert(digest.clone(), kept);
         Ok(unpacked)
     }
 
-    /// Removes what none of the images in use, nor any that was in use lately, needs.
+    /// Removes blobs and layers of images that are neither in use nor were used recently.
+    ///
+    /// # Errors
+    /// A blob or a layer cannot be removed.
     pub async fn remove_unused(&self, in_use: &[Digest]) -> Result<(), Error> {
-        // While something is being fetched there is no hurry; and who knows what an earlier agent used until when.
-        let Ok(_alone) = self.fetching.try_write() else {
+        // Postponed during fetches, and for one retention after the agent's start: earlier uses are not known.
+        let Ok(_exclusive) = self.fetching.try_write() else {
             return Ok(());
         };
         if self.started.elapsed() < self.kept_unused {
@@ -165,7 +186,7 @@ impl Images {
         let Some((images, diff_ids)) = self.needed(in_use)? else {
             return Ok(());
         };
-        self.checked.retain(&diff_ids);
+        self.verified.retain(&diff_ids);
         let (store, layers) = (self.store.clone(), self.layers.clone());
         blocking(move || {
             store.retain(&images).map_err(store_error("unused blobs"))?;
@@ -178,32 +199,32 @@ impl Images {
         Ok(())
     }
 
-    /// Manifests and diff-ids to keep; nothing if those of an image in use are not known, for then nothing may be removed.
+    /// Manifests and diff-ids to keep; `None` if those of an image in use are unknown, so that nothing may be removed.
     #[allow(
         clippy::type_complexity,
         reason = "two lists, named where they are used"
     )]
     fn needed(&self, in_use: &[Digest]) -> Result<Option<(Vec<OciDigest>, Vec<OciDigest>)>, Error> {
-        let mut book = self.book();
+        let mut cache = self.cache();
         for digest in in_use {
-            if let Some(kept) = book.get_mut(digest) {
+            if let Some(kept) = cache.get_mut(digest) {
                 kept.last_used = Instant::now();
             }
         }
-        book.retain(|digest, kept| {
-            // A process that has just got its image may not be among those in use yet; it holds the image itself.
+        cache.retain(|digest, kept| {
+            // A process that was just given its image is not listed as using it yet, but holds a reference.
             in_use.contains(digest)
                 || Arc::strong_count(&kept.image) > 1
                 || kept.last_used.elapsed() < self.kept_unused
         });
         let mut images = Vec::new();
         let mut diff_ids = self.prefetched.recent(self.kept_unused);
-        for (digest, kept) in book.iter() {
+        for (digest, kept) in cache.iter() {
             images.push(to_oci(digest)?);
             diff_ids.extend(kept.image.diff_ids.iter().cloned());
         }
-        for digest in in_use.iter().filter(|digest| !book.contains_key(digest)) {
-            // Of a process that was adopted, or whose image could never be fetched.
+        for digest in in_use.iter().filter(|digest| !cache.contains_key(digest)) {
+            // The image of an adopted process, or one that could not be fetched.
             let digest = to_oci(digest)?;
             let Ok(image) = self.store.image(&digest) else {
                 return Ok(None);
@@ -215,26 +236,26 @@ impl Images {
     }
 
     fn known(&self, digest: &Digest) -> Option<Arc<Unpacked>> {
-        let mut book = self.book();
-        let kept = book.get_mut(digest)?;
+        let mut cache = self.cache();
+        let kept = cache.get_mut(digest)?;
         let mut layers = kept.image.diff_ids.iter();
-        let whole =
-            layers.all(|layer| self.checked.is_recent(layer) && self.layers.get(layer).is_some());
+        let intact =
+            layers.all(|layer| self.verified.is_recent(layer) && self.layers.get(layer).is_some());
         kept.last_used = Instant::now();
-        whole.then(|| Arc::clone(&kept.image))
+        intact.then(|| Arc::clone(&kept.image))
     }
 
-    /// Manifest and configuration. What the disk has damaged of them is fetched anew.
+    /// Manifest and configuration; damaged ones are fetched again.
     async fn documents(&self, digest: &OciDigest) -> Result<Image, Error> {
         let mut read = self.read_documents(digest).await;
         for _document in 0..2 {
             match read {
-                // Reading may have found the damage already, and removed what has it.
+                // Reading may have detected the damage already, and removed the document.
                 Err(error)
                     if error.is_digest_mismatch()
                         || self.remove_damaged_document(digest).await? =>
                 {
-                    tracing::warn!(%digest, %error, "an image's documents are damaged: fetching them anew");
+                    tracing::warn!(%digest, %error, "fetching damaged documents of an image again");
                     read = self.read_documents(digest).await;
                 }
                 read => return read,
@@ -243,7 +264,7 @@ impl Images {
         read
     }
 
-    /// Whether the manifest was damaged, or else the configuration; that one is gone then.
+    /// Removes the manifest if it is damaged, or else the configuration; whether one was.
     async fn remove_damaged_document(&self, manifest: &OciDigest) -> Result<bool, Error> {
         if self.is_damaged(manifest).await? {
             return Ok(true);
@@ -299,35 +320,35 @@ impl Images {
     /// The directory of a layer.
     async fn layer(&self, layer: &Descriptor, diff_id: &OciDigest) -> Result<PathBuf, Error> {
         let _slot = self.slot().await?;
-        // It may be on its way already, by another name.
-        let _not_prefetched = self.lock(&prefetch::lock_of(layer.digest())).await;
-        let _alone = self.lock(diff_id.as_ref()).await;
-        if self.is_whole(diff_id).await?
+        // The layer may be being prefetched under the name of its blob.
+        let _prefetch = self.lock(&prefetch::lock_of(layer.digest())).await;
+        let _lock = self.lock(diff_id.as_ref()).await;
+        if self.is_intact(diff_id).await?
             && let Some(directory) = self.layers.get(diff_id)
         {
             return Ok(directory);
         }
         let unpacked = match self.unpack(layer, diff_id, None).await {
             Err(error) if error.is_too_many_to_index() => {
-                tracing::info!(%diff_id, "the layer has too many entries to be indexed: it becomes a directory");
+                tracing::info!(%diff_id, "unpacking a layer with too many entries for EROFS to a directory");
                 self.unpack(layer, diff_id, Some(Form::Directories)).await?
             }
             unpacked => unpacked?,
         };
-        self.checked.set(diff_id);
+        self.verified.set(diff_id);
         Ok(unpacked)
     }
 
-    /// Whether a layer is there and as it was when it was unpacked. A damaged one is set aside.
-    async fn is_whole(&self, diff_id: &OciDigest) -> Result<bool, Error> {
-        if self.checked.is_recent(diff_id) {
+    /// Whether a layer exists and is intact. A damaged one is set aside.
+    async fn is_intact(&self, diff_id: &OciDigest) -> Result<bool, Error> {
+        if self.verified.is_recent(diff_id) {
             return Ok(true);
         }
         let (layers, layer) = (self.layers.clone(), diff_id.clone());
         let verified = blocking(move || Ok(layers.verify(&layer))).await?;
         let source = match verified {
             Ok(()) => {
-                self.checked.set(diff_id);
+                self.verified.set(diff_id);
                 return Ok(true);
             }
             Err(source) => source,
@@ -335,7 +356,7 @@ impl Images {
         match source.code() {
             "not_found" => Ok(false),
             "layer_damaged" => {
-                tracing::warn!(error = %source, "fetching it anew");
+                tracing::warn!(error = %source, "fetching a damaged layer again");
                 Ok(false)
             }
             _ => Err(Error::Check {
@@ -345,7 +366,7 @@ impl Images {
         }
     }
 
-    /// Unpacks a layer while it comes: it is kept nowhere as a blob.
+    /// Unpacks a layer while it is fetched, without storing its blob.
     async fn unpack(
         &self,
         layer: &Descriptor,
@@ -376,12 +397,12 @@ impl Images {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn book(&self) -> MutexGuard<'_, HashMap<Digest, Kept>> {
+    fn cache(&self) -> MutexGuard<'_, HashMap<Digest, CachedImage>> {
         self.unpacked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// In the form that the settings ask for, or that the node can; by a confined process where there can be one.
+/// Opens the layers in the configured format, unpacked by a confined process if the node supports that.
 fn open_layers(
     root: &Path,
     limits: Limits,
@@ -390,7 +411,7 @@ fn open_layers(
 ) -> Result<Layers, Error> {
     let layers = open_in_form(root, limits, unpack)?;
     if let Err(error) = layers.use_helper(helper) {
-        tracing::warn!(%error, "layers cannot be unpacked by a confined process here: the agent unpacks them itself");
+        tracing::warn!(%error, "unpacking layers without confinement: the confined helper does not work on this node");
     }
     Ok(layers)
 }
@@ -410,14 +431,14 @@ fn open_in_form(root: &Path, limits: Limits, unpack: Unpack) -> Result<Layers, E
         Ok(()) => Ok(layers),
         Err(source) if unpack == Unpack::Erofs => Err(Error::NoErofs(Box::new(source))),
         Err(error) => {
-            tracing::info!(%error, "layers are unpacked to directories");
+            tracing::info!(%error, "unpacking layers to directories: EROFS does not work on this node");
             open(Form::Directories)
         }
     }
 }
 
-/// Without what lies beneath itself: that is never seen, and an overlay takes no directory twice.
-fn each_once(layers: Vec<(Descriptor, OciDigest)>) -> Vec<(Descriptor, OciDigest)> {
+/// Keeps the uppermost of identical layers, because an overlay refuses duplicates and hides the lower ones anyway.
+fn deduplicate(layers: Vec<(Descriptor, OciDigest)>) -> Vec<(Descriptor, OciDigest)> {
     let mut above = HashSet::new();
     let mut uppermost: Vec<_> = layers
         .into_iter()

@@ -1,4 +1,4 @@
-//! How one process lives on this node. Pure: no clock, no IO; `now` is time since the agent's start.
+//! The life of one process on this node. Pure: no clock, no IO; `now` is the time since the agent's start.
 //!
 //! ```text
 //!            pull          pulled         start           started
@@ -23,41 +23,41 @@ use tucano_api::agent::{DesiredProcess, ProcessState};
 pub const FIRST_RESTART_DELAY: Duration = Duration::from_millis(500);
 /// Longest delay before a restart.
 pub const LONGEST_RESTART_DELAY: Duration = Duration::from_secs(30);
-/// A process that was healthy for this long has not crashed in a row with what came before.
+/// A process that was healthy for this long starts a new count of crashes.
 pub const HEALTHY_RESETS_AFTER: Duration = Duration::from_secs(30);
-/// Delay before something that could not be killed or removed is tried again.
+/// Delay before a failed kill or removal is retried.
 pub const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What exists of one process.
+/// The actual state of one process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Actual {
-    /// What it was made from.
+    /// The desired process that it was made from.
     pub process: DesiredProcess,
-    /// Where it stands.
+    /// Its phase.
     pub phase: Phase,
-    /// How often in a row it ended or could not be started.
+    /// Consecutive ends and failed starts.
     pub crashes: u32,
 }
 
-/// Where a process stands. Steps that are being carried out have phases of their own, so that none is taken twice.
+/// The phase of a process. A step in progress has a phase of its own, so that it is not started twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing has been done, or everything is to be done again.
+    /// Nothing has been done yet.
     New,
     /// Its image is being fetched and unpacked.
     Pulling,
-    /// Its image is there.
+    /// Its image is unpacked.
     Pulled,
     /// Its container is being started.
     Launching,
     /// It runs.
     Running {
-        /// What its probe says.
+        /// The result of its probe.
         health: Health,
-        /// Since when it has said so.
+        /// Time of the last change of health.
         since: Duration,
     },
-    /// It was told to end.
+    /// It received its stop signal.
     Stopping {
         /// When it will be killed.
         kill_at: Duration,
@@ -71,32 +71,32 @@ pub enum Phase {
     },
     /// Everything of it is being removed.
     Removing,
-    /// That did not succeed.
+    /// Its removal failed.
     NotRemoved {
-        /// When it will be tried again.
+        /// When the removal is retried.
         retry_at: Duration,
     },
 }
 
-/// What a running process's probe says.
+/// The health of a running process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It has not answered yet.
+    /// It has not answered a probe yet.
     Starting,
-    /// It answers.
+    /// It answers its probe.
     Healthy,
     /// It no longer answers.
     Unhealthy,
 }
 
-/// One thing to do for one process.
+/// A step of the plan for one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Fetch and unpack its image.
     Pull,
     /// Start its container.
     Start,
-    /// Ask it to end.
+    /// Send its stop signal.
     Terminate,
     /// Kill it.
     Kill,
@@ -104,10 +104,10 @@ pub enum Step {
     Remove,
 }
 
-/// Something that happened to one process.
+/// An event in the life of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// Its image is there.
+    /// Its image is unpacked.
     Pulled,
     /// Its container runs.
     Started,
@@ -115,11 +115,11 @@ pub enum Change {
     Failed,
     /// It ended.
     Ended,
-    /// Its probe says something else than before.
+    /// Its health changed.
     Probed(Health),
     /// It could not be killed.
     NotKilled,
-    /// Not everything of it could be removed.
+    /// It could not be removed completely.
     NotRemoved,
 }
 
@@ -139,7 +139,7 @@ impl Actual {
         }
     }
 
-    /// Notes that a step is being carried out from now on.
+    /// Enters the phase of a step in progress.
     pub fn begin(&mut self, step: Step, now: Duration) {
         self.phase = match (step, self.phase) {
             (Step::Pull, _) => Phase::Pulling,
@@ -157,7 +157,7 @@ impl Actual {
         };
     }
 
-    /// Notes what happened. What cannot happen in the present phase (a late word of an earlier attempt) changes nothing.
+    /// Applies an event. One that cannot happen in the current phase, such as a late one, changes nothing.
     pub fn apply(&mut self, change: Change, now: Duration) {
         match (change, self.phase) {
             (Change::Pulled, Phase::Pulling) => self.phase = Phase::Pulled,
@@ -202,7 +202,7 @@ impl Actual {
             if now.saturating_sub(since) >= HEALTHY_RESETS_AFTER)
     }
 
-    /// The state to report; `wanted` says whether the desired set still holds it.
+    /// The state for the report; `wanted` says whether the desired set still has the process.
     pub fn state(&self, wanted: bool) -> ProcessState {
         match self.phase {
             Phase::Stopping { .. } | Phase::Removing | Phase::NotRemoved { .. } => {
@@ -221,7 +221,7 @@ impl Actual {
     }
 }
 
-/// How long to wait before starting again what has ended `crashes` times in a row.
+/// Delay before the restart after `crashes` consecutive ends.
 pub fn restart_delay(crashes: u32) -> Duration {
     let doublings = crashes.saturating_sub(1).min(16);
     (FIRST_RESTART_DELAY * (1 << doublings)).min(LONGEST_RESTART_DELAY)

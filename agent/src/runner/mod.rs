@@ -1,7 +1,12 @@
-//! Runner: makes what runs on this node what the controller desires.
+//! Runner: makes the processes on this node match the desired set.
 //!
-//! One task, [`Runner`], owns all state. It plans ([`plan`], pure), has the steps carried out by tasks of their own
-//! ([`execute`]), and takes their results as events; nothing slow ever happens in it but keeping state on disk.
+//! One task, [`Runner`], owns all state. It plans ([`plan`], pure), has a [`Node`] carry out each step in a task of its own, and
+//! receives the results as events. Storing the state on disk is the only slow operation that it waits for itself.
+//!
+//! - [`lifecycle`], [`plan`]: the pure part;
+//! - [`node`]: what a step may do to the machine: done by [`execute::Executor`], and recorded by a fake in tests;
+//! - [`adopt`]: what an earlier agent left behind;
+//! - [`state`]: the files that the agent keeps.
 
 pub mod adopt;
 pub mod container;
@@ -10,16 +15,27 @@ mod events;
 pub mod execute;
 mod handle;
 pub mod images;
+mod launch;
 pub mod lifecycle;
+mod machine;
 pub mod network;
+pub mod node;
 pub mod plan;
 pub mod probe;
 mod process;
+pub mod resolver;
 pub mod state;
 mod steps;
 pub mod supervisors;
 mod task;
+#[cfg(test)]
+mod tests;
+mod workspace;
 
-pub use handle::{Handle, Refused, Snapshot};
+pub use events::{Event, EventSender};
+pub use handle::{DesiredSetError, Handle, Snapshot};
+pub use machine::Containers;
+pub use node::Node;
 pub use process::Process;
-pub use task::{Beginning, Runner};
+pub use task::{InitialState, Runner};
+pub use workspace::Workspace;

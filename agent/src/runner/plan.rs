@@ -1,7 +1,7 @@
-//! What to do next, given what is desired and what exists. Pure: the same input gives the same steps; there is no
-//! clock, no disk and no network here. The phases and their order are drawn in [`super::lifecycle`].
+//! The next steps, computed from the desired and the actual state. Pure: the same input gives the same steps, and there is no
+//! clock, disk or network here. [`super::lifecycle`] has the diagram of the phases.
 //!
-//! Deliberately absent: any memory of steps given before. A step that is being carried out shows in the phase.
+//! Deliberately absent: any memory of earlier steps. A step in progress is visible in the phase.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,17 +9,17 @@ use tucano_api::{agent::DesiredProcess, ids::ProcessId};
 
 use super::lifecycle::{Actual, Health, Phase, Step};
 
-/// What is to run on this node.
+/// The desired state of this node.
 #[derive(Debug, Clone, Default)]
 pub struct Desired {
-    /// The processes, or nothing while no desired set has ever been received: then nothing is started or stopped.
+    /// The processes; `None` before the first desired set, while nothing is started or stopped.
     pub processes: Option<BTreeMap<ProcessId, DesiredProcess>>,
-    /// Whether processes may be started yet: not before the controller had its chance to say what is outdated.
+    /// Whether processes may be started: not before the controller had time to replace an outdated set.
     pub starts_allowed: bool,
 }
 
 impl Desired {
-    /// Whether `actual` is, or can become, what is desired under its id.
+    /// Whether `actual` is, or can become, the desired process of its id.
     pub fn wants(&self, actual: &Actual) -> bool {
         match &self.processes {
             None => true,
@@ -30,7 +30,7 @@ impl Desired {
     }
 }
 
-/// Every step to take now, in the order of the processes' ids; at most one for each.
+/// The steps that are due now, at most one per process, ordered by id.
 pub fn plan(
     desired: &Desired,
     actual: &BTreeMap<ProcessId, impl AsRef<Actual>>,
@@ -50,8 +50,8 @@ pub fn plan(
     steps
 }
 
-/// When [`plan`] may give another answer although nothing has happened; nothing if only an event can change it.
-pub fn next_look(
+/// When the result of [`plan`] changes without an event; `None` if only an event changes it.
+pub fn next_change(
     desired: &Desired,
     actual: &BTreeMap<ProcessId, impl AsRef<Actual>>,
     now: Duration,
@@ -62,7 +62,7 @@ pub fn next_look(
         .min()
 }
 
-/// The step for one process, or until when there is none.
+/// The step for one process, or the time until which there is none.
 fn decide(desired: &Desired, actual: &Actual, now: Duration) -> Result<Step, Option<Duration>> {
     let due = |at: Duration, step| if at <= now { Ok(step) } else { Err(Some(at)) };
     let wanted = desired.wants(actual);
@@ -90,7 +90,7 @@ fn decide(desired: &Desired, actual: &Actual, now: Duration) -> Result<Step, Opt
     }
 }
 
-/// Whether a container made for `b` is also one for `a`: changes that only the balancer sees need no new one.
+/// Whether a container of `b` serves `a` too: settings that only the balancer reads need no new container.
 pub fn same_container(a: &DesiredProcess, b: &DesiredProcess) -> bool {
     a.image == b.image && a.config.same_process(&b.config)
 }

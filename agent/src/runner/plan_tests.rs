@@ -67,14 +67,14 @@ fn a_missing_process_is_pulled_then_started() {
 }
 
 #[test]
-fn a_process_that_is_desired_and_well_is_left_alone() {
+fn a_desired_and_healthy_process_is_left_alone() {
     let (desired, actual) = (wanting(&[1]), existing(running(Health::Healthy)));
     assert_eq!(plan(&desired, &actual, SECOND * 1_000_000), []);
-    assert_eq!(next_look(&desired, &actual, SECOND), None);
+    assert_eq!(next_change(&desired, &actual, SECOND), None);
 }
 
 #[test]
-fn a_change_of_routing_alone_is_no_reason_to_restart() {
+fn a_change_of_routing_alone_does_not_restart() {
     let mut desired = wanting(&[1]);
     let changed = desired
         .processes
@@ -101,14 +101,14 @@ fn a_change_of_routing_alone_is_no_reason_to_restart() {
 }
 
 #[test]
-fn what_is_not_desired_is_ended_killed_after_its_time_and_removed() {
+fn an_undesired_process_is_terminated_then_killed_then_removed() {
     let nothing = wanting(&[]);
     let mut actual = existing(running(Health::Healthy));
     assert_eq!(plan(&nothing, &actual, SECOND)[0].1, Step::Terminate);
     let process = actual.values_mut().next().unwrap();
     process.begin(Step::Terminate, SECOND);
     assert_eq!(plan(&nothing, &actual, SECOND * 3), []);
-    assert_eq!(next_look(&nothing, &actual, SECOND * 3), Some(SECOND * 4));
+    assert_eq!(next_change(&nothing, &actual, SECOND * 3), Some(SECOND * 4));
     assert_eq!(plan(&nothing, &actual, SECOND * 4)[0].1, Step::Kill);
     let process = actual.values_mut().next().unwrap();
     process.begin(Step::Kill, SECOND * 4);
@@ -122,7 +122,7 @@ fn what_is_not_desired_is_ended_killed_after_its_time_and_removed() {
 }
 
 #[test]
-fn what_could_not_be_killed_or_removed_is_tried_again() {
+fn failed_kills_and_removals_are_retried() {
     let nothing = wanting(&[]);
     let mut actual = Actual::new(process(1));
     actual.phase = Phase::Stopping {
@@ -139,7 +139,7 @@ fn what_could_not_be_killed_or_removed_is_tried_again() {
 }
 
 #[test]
-fn a_process_that_stays_sick_longer_than_its_grace_is_restarted() {
+fn a_process_that_is_unhealthy_beyond_its_grace_is_restarted() {
     let desired = wanting(&[1]);
     let grace = process(1).config.health.grace.0;
     for health in [Health::Starting, Health::Unhealthy] {
@@ -152,7 +152,7 @@ fn a_process_that_stays_sick_longer_than_its_grace_is_restarted() {
 }
 
 #[test]
-fn nothing_is_started_before_the_controller_had_its_chance() {
+fn nothing_is_started_before_starts_are_allowed() {
     let mut desired = wanting(&[1, 2]);
     desired.starts_allowed = false;
     for phase in [
@@ -173,7 +173,7 @@ fn nothing_is_started_before_the_controller_had_its_chance() {
 }
 
 #[test]
-fn without_a_desired_set_nothing_is_touched() {
+fn nothing_changes_before_the_first_desired_set() {
     let unknown = Desired {
         processes: None,
         starts_allowed: true,
@@ -182,7 +182,7 @@ fn without_a_desired_set_nothing_is_touched() {
 }
 
 #[test]
-fn the_delay_grows_to_its_bound_and_health_resets_it() {
+fn the_restart_delay_grows_to_its_limit_and_health_resets_it() {
     let mut actual = Actual::new(process(1));
     let mut delays = Vec::new();
     for crash in 1..=10 {
@@ -204,7 +204,7 @@ fn the_delay_grows_to_its_bound_and_health_resets_it() {
 }
 
 #[test]
-fn a_late_word_of_an_earlier_attempt_changes_nothing() {
+fn late_events_change_nothing() {
     for phase in [
         Phase::New,
         Phase::Pulled,
@@ -225,25 +225,25 @@ fn a_late_word_of_an_earlier_attempt_changes_nothing() {
     }
 }
 
-/// A node that does what it is told, and where every step may go wrong.
+/// A model of a node on which each step may fail.
 #[derive(Default)]
-struct Node {
+struct Model {
     actual: BTreeMap<ProcessId, Actual>,
     containers: std::collections::BTreeSet<ProcessId>,
     now: Duration,
 }
 
-impl Node {
-    /// Takes the steps of one plan; `luck` decides how each in turn goes.
-    fn round(&mut self, desired: &Desired, mut luck: impl FnMut() -> bool) -> usize {
+impl Model {
+    /// Executes one plan; `outcomes` decides whether each step succeeds.
+    fn round(&mut self, desired: &Desired, mut outcomes: impl FnMut() -> bool) -> usize {
         let steps = plan(desired, &self.actual, self.now);
         for (id, step) in &steps {
-            self.take(desired, id, *step, luck());
+            self.execute(desired, id, *step, outcomes());
         }
         steps.len()
     }
 
-    fn take(&mut self, desired: &Desired, id: &ProcessId, step: Step, goes_well: bool) {
+    fn execute(&mut self, desired: &Desired, id: &ProcessId, step: Step, succeeds: bool) {
         let now = self.now;
         let made_from = |desired: &Desired| desired.processes.as_ref().unwrap()[id].clone();
         let actual = self
@@ -251,7 +251,7 @@ impl Node {
             .entry(id.clone())
             .or_insert_with(|| Actual::new(made_from(desired)));
         actual.begin(step, now);
-        let change = match (step, goes_well) {
+        let change = match (step, succeeds) {
             (Step::Pull, true) => Change::Pulled,
             (Step::Start, true) => {
                 assert!(self.containers.insert(id.clone()), "{id} was started twice");
@@ -308,7 +308,7 @@ impl Node {
 }
 
 #[derive(Debug, Clone)]
-enum Disturbance {
+enum Operation {
     Desire(Vec<u64>),
     Crash(u64),
     Probe(bool),
@@ -316,49 +316,49 @@ enum Disturbance {
     Round(Vec<bool>),
 }
 
-fn disturbance() -> impl Strategy<Value = Disturbance> {
+fn any_operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        proptest::collection::vec(0..6_u64, 0..6).prop_map(Disturbance::Desire),
-        (0..6_u64).prop_map(Disturbance::Crash),
-        any::<bool>().prop_map(Disturbance::Probe),
-        (0..40_000_u64).prop_map(Disturbance::Wait),
-        proptest::collection::vec(any::<bool>(), 8).prop_map(Disturbance::Round),
+        proptest::collection::vec(0..6_u64, 0..6).prop_map(Operation::Desire),
+        (0..6_u64).prop_map(Operation::Crash),
+        any::<bool>().prop_map(Operation::Probe),
+        (0..40_000_u64).prop_map(Operation::Wait),
+        proptest::collection::vec(any::<bool>(), 8).prop_map(Operation::Round),
     ]
 }
 
 proptest! {
-    /// Never: two containers of one process, or a running one removed (asserted by `Node`), or a healthy wanted one touched.
-    /// Finally: once nothing goes wrong any more, exactly what is desired runs.
+    /// Safety: never two containers of one process, nor a running one removed (asserted by `Model`), nor a step for a healthy
+    /// desired one. Liveness: once steps succeed, exactly the desired processes run.
     #[test]
-    fn any_history_converges_and_starts_nothing_twice(history in proptest::collection::vec(disturbance(), 0..60)) {
-        let (mut node, mut desired) = (Node::default(), wanting(&[]));
+    fn any_history_converges_and_starts_nothing_twice(history in proptest::collection::vec(any_operation(), 0..60)) {
+        let (mut node, mut desired) = (Model::default(), wanting(&[]));
         for event in history {
             match event {
-                Disturbance::Desire(numbers) => desired = wanting(&numbers),
-                Disturbance::Crash(number) => node.crash(&process(number).id),
-                Disturbance::Probe(well) => node.probe_all(if well { Health::Healthy } else { Health::Unhealthy }),
-                Disturbance::Wait(ms) => node.now += Duration::from_millis(ms),
-                Disturbance::Round(luck) => {
+                Operation::Desire(numbers) => desired = wanting(&numbers),
+                Operation::Crash(number) => node.crash(&process(number).id),
+                Operation::Probe(healthy) => node.probe_all(if healthy { Health::Healthy } else { Health::Unhealthy }),
+                Operation::Wait(ms) => node.now += Duration::from_millis(ms),
+                Operation::Round(outcomes) => {
                     for (id, step) in plan(&desired, &node.actual, node.now) {
-                        let well = node.actual.get(&id).is_some_and(|actual| desired.wants(actual)
+                        let healthy = node.actual.get(&id).is_some_and(|actual| desired.wants(actual)
                             && matches!(actual.phase, Phase::Running { health: Health::Healthy, .. }));
-                        prop_assert!(!well, "{step:?} for {id}, which is well");
+                        prop_assert!(!healthy, "{step:?} for {id}, which is healthy");
                     }
-                    let mut luck = luck.into_iter().cycle();
-                    node.round(&desired, || luck.next().unwrap());
+                    let mut outcomes = outcomes.into_iter().cycle();
+                    node.round(&desired, || outcomes.next().unwrap());
                 }
             }
         }
         for _ in 0..12 {
             while node.round(&desired, || true) > 0 {}
             node.probe_all(Health::Healthy);
-            node.now = next_look(&desired, &node.actual, node.now).unwrap_or(node.now);
+            node.now = next_change(&desired, &node.actual, node.now).unwrap_or(node.now);
         }
         prop_assert!(node.is_settled(&desired), "{:?}", node.actual);
     }
 
     #[test]
-    fn the_next_look_is_when_the_plan_changes(phase_at in 0..100_000_u64, now in 0..100_000_u64, grace in 10..50_000_u64) {
+    fn the_next_change_is_when_the_plan_changes(phase_at in 0..100_000_u64, now in 0..100_000_u64, grace in 10..50_000_u64) {
         let at = Duration::from_millis(phase_at);
         let now = Duration::from_millis(now);
         let desired = wanting(&[1]);
@@ -372,7 +372,7 @@ proptest! {
             actual.values_mut().next().unwrap().process.config.health.grace = Span::millis(grace);
             let mut desired = desired.clone();
             desired.processes.as_mut().unwrap().values_mut().next().unwrap().config.health.grace = Span::millis(grace);
-            match next_look(&desired, &actual, now) {
+            match next_change(&desired, &actual, now) {
                 None => prop_assert_eq!(plan(&desired, &actual, now).len(), 1),
                 Some(look) => {
                     prop_assert!(look > now && plan(&desired, &actual, now).is_empty());

@@ -1,6 +1,6 @@
-//! One process as the runner holds it.
+//! The runner's state of one process.
 
-use std::{net::SocketAddrV4, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::AbortHandle;
 use tucano_api::{
@@ -8,22 +8,20 @@ use tucano_api::{
     ids::ProcessId,
     units::{Bytes, Timestamp},
 };
-use tucano_oci_runtime::supervisor::Running;
 
 use super::{
-    execute::Executor,
     images::Unpacked,
     lifecycle::{Actual, Change, Health, Phase, Step},
     network::Lease,
-    probe::{Finding, Prober},
+    probe::Finding,
     state::Record,
 };
 use crate::clock::timestamp;
 
-/// One process.
+/// One process, in any phase of its life.
 #[derive(Debug)]
 pub struct Process {
-    /// What the plan sees of it.
+    /// The plan's view of it.
     pub actual: Actual,
     pub(super) lease: Option<Lease>,
     pub(super) started_at: Option<Timestamp>,
@@ -31,15 +29,17 @@ pub struct Process {
     pub(super) last_exit: Option<Exit>,
     pub(super) reason: Option<String>,
     pub(super) image: Option<Arc<Unpacked>>,
-    pub(super) running: Option<Arc<Running>>,
-    /// What its file system held when it was last measured, in bytes.
+    /// Whether it has a container that was started and has not ended.
+    pub(super) is_launched: bool,
+    /// Last measured disk usage, in bytes.
     disk_used: Option<u64>,
-    /// Whether it is being killed for that.
+    /// Whether it is being killed for its disk usage.
     disk_exceeded: bool,
-    /// Events of earlier attempts to run it are not meant for this one.
+    /// Number of the current attempt to run it; events of earlier ones are ignored.
     pub(super) attempt: u64,
     stop_signal: Option<i32>,
     tasks: Vec<AbortHandle>,
+    probe: Option<AbortHandle>,
 }
 
 impl AsRef<Actual> for Process {
@@ -49,7 +49,7 @@ impl AsRef<Actual> for Process {
 }
 
 impl Process {
-    /// Of which nothing exists yet.
+    /// A process of which nothing exists yet.
     pub fn new(actual: Actual) -> Self {
         Self {
             actual,
@@ -59,17 +59,18 @@ impl Process {
             last_exit: None,
             reason: None,
             image: None,
-            running: None,
+            is_launched: false,
             disk_used: None,
             disk_exceeded: false,
             attempt: 0,
             stop_signal: None,
             tasks: Vec::new(),
+            probe: None,
         }
     }
 
-    /// As an earlier agent has left it.
-    pub fn adopted(record: Record, phase: Phase, running: Option<Running>) -> Self {
+    /// A process of an earlier agent.
+    pub fn adopted(record: Record, phase: Phase) -> Self {
         let actual = Actual {
             process: record.process,
             phase,
@@ -81,17 +82,17 @@ impl Process {
             restarts: record.restarts,
             last_exit: record.last_exit,
             stop_signal: record.stop_signal,
-            running: running.map(Arc::new),
+            is_launched: matches!(phase, Phase::Running { .. }),
             ..Self::new(actual)
         }
     }
 
-    /// Its identity.
+    /// Its id.
     pub fn id(&self) -> &ProcessId {
         &self.actual.process.id
     }
 
-    /// What is to be kept of it on disk.
+    /// The record to store on disk.
     pub fn record(&self) -> Record {
         Record {
             process: self.actual.process.clone(),
@@ -105,8 +106,8 @@ impl Process {
         }
     }
 
-    /// What the controller is told of it; `wanted` says whether the desired set still holds it.
-    pub fn report(&self, wanted: bool, executor: &Executor) -> ProcessReport {
+    /// Its entry in the report; `wanted` says whether the desired set still has it.
+    pub fn report(&self, wanted: bool, relaxed: Vec<String>) -> ProcessReport {
         let process = &self.actual.process;
         ProcessReport {
             id: process.id.clone(),
@@ -118,7 +119,7 @@ impl Process {
             started_at: self.started_at,
             restarts: self.restarts,
             last_exit: self.last_exit,
-            relaxed: executor.relaxed(&process.config),
+            relaxed,
             disk_used: self.disk_used.map(Bytes),
             metrics: None,
         }
@@ -131,8 +132,8 @@ impl Process {
         }
     }
 
-    /// Says why a step is taken that needs a reason.
-    pub(super) fn prepare(&mut self, step: Step, wanted: bool) {
+    /// Notes the reason of a restart that its health causes.
+    pub(super) fn explain(&mut self, step: Step, wanted: bool) {
         if step == Step::Terminate && wanted {
             let grace = self.actual.process.config.health.grace;
             let probe = self
@@ -148,22 +149,23 @@ impl Process {
         self.tasks.push(task);
     }
 
-    /// Ends the tasks of the attempt so far; from now on only events of `attempt` count.
+    /// Aborts the tasks of the previous attempt; only events of `attempt` are accepted from now on.
     pub(super) fn end_attempt(&mut self, attempt: u64) {
         self.abort_tasks();
         self.attempt = attempt;
     }
 
-    pub(super) fn add_task(&mut self, task: AbortHandle) {
-        self.tasks.push(task);
+    /// Runs a task that is aborted when the process ends.
+    pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.push(tokio::spawn(task).abort_handle());
     }
 
-    pub(super) fn started(&mut self, running: Arc<Running>, now: Duration) {
+    pub(super) fn started(&mut self, now: Duration) {
         if self.started_at.is_some() {
             self.restarts = self.restarts.saturating_add(1);
         }
         self.started_at = Some(timestamp());
-        self.running = Some(running);
+        self.is_launched = true;
         self.reason = None;
         (self.disk_used, self.disk_exceeded) = (None, false);
         self.actual.apply(Change::Started, now);
@@ -174,8 +176,8 @@ impl Process {
         self.actual.apply(Change::Failed, now);
     }
 
-    /// Takes what its file system holds; whether that is more than it may be, for the first time.
-    pub(super) fn wrote(&mut self, bytes: u64) -> bool {
+    /// Notes its disk usage; true if it exceeds the limit for the first time.
+    pub(super) fn exceeds_disk(&mut self, bytes: u64) -> bool {
         self.disk_used = Some(bytes);
         let exceeds = self.health().is_some() && bytes > self.actual.process.config.disk.0;
         exceeds && !std::mem::replace(&mut self.disk_exceeded, true)
@@ -186,12 +188,12 @@ impl Process {
             disk_exceeded: self.disk_exceeded,
             ..exit
         };
-        // Asked to end because it was not healthy, it ended by our signal: the reason is the better explanation.
+        // A process that was stopped for its health keeps that reason; the exit by our signal explains less.
         if !matches!(self.actual.phase, Phase::Stopping { .. }) {
             self.reason = Some(exit.to_string());
         }
         self.last_exit = Some(exit);
-        self.running = None;
+        self.is_launched = false;
         self.abort_tasks();
         self.actual.apply(Change::Ended, now);
     }
@@ -216,19 +218,15 @@ impl Process {
         self.actual.apply(Change::Pulled, now);
     }
 
-    pub(super) fn prober(&self, executor: &Executor, client: reqwest::Client) -> Option<Prober> {
-        let process = &self.actual.process;
-        Some(Prober {
-            address: SocketAddrV4::new(self.lease?.ip, process.config.port),
-            config: process.config.health.clone(),
-            home: executor.data.process(&process.id).home(),
-            runtime: Arc::clone(&executor.runtime),
-            client,
-        })
+    /// Replaces the task that probes the process.
+    pub(super) fn set_probe(&mut self, task: AbortHandle) {
+        if let Some(earlier) = self.probe.replace(task) {
+            earlier.abort();
+        }
     }
 
     fn abort_tasks(&mut self) {
-        for task in self.tasks.drain(..) {
+        for task in self.tasks.drain(..).chain(self.probe.take()) {
             task.abort();
         }
     }

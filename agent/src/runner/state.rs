@@ -1,23 +1,29 @@
-//! What the agent keeps on disk, so that its successor can go on:
+//! The agent's files, by which the next agent continues:
 //!
-//! - `<data_dir>/lock`: held by the running agent,
+//! - `<data_dir>/lock`: locked by the running agent,
 //! - `<data_dir>/desired.json`: the last desired set,
-//! - `<data_dir>/apis.json`: what processes are kept from, as the controller said last,
+//! - `<data_dir>/apis.json`: addresses of APIs that processes must not reach, from the controller,
+//! - `<data_dir>/machines.json`: addresses of the cluster's machines, whose connections to node ports are forwarded,
 //! - `<data_dir>/tls/`: the agent's key and certificate, see [`crate::tls`],
 //! - `<data_dir>/processes/<id>/process.json`: [`Record`] of a process,
 //! - `<data_dir>/processes/<id>/home/`: the container's home directory, which belongs to the runtime,
 //! - `<data_dir>/processes/<id>/etc/`: its hosts, hostname and resolv.conf,
 //! - `<data_dir>/images/`, `<data_dir>/layers/`: blobs and unpacked layers.
+//!
+//! Files have mode 0600, since environments of services may be secrets. Directories have mode 0700, or 0711 where a container's
+//! root, in a user namespace, needs to reach its layers or its files.
+//!
+//! A file that cannot be read never stops the agent: it is moved to `<name>.damaged`, and the agent continues as if it were missing.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fs::{self, File},
     io,
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, Mode};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use tucano_api::{
     agent::{DesiredProcess, DesiredSet, Exit},
@@ -25,8 +31,17 @@ use tucano_api::{
     units::Timestamp,
 };
 
-use super::network::Lease;
-use crate::files::{Durability, remove_if_there, write_atomically};
+use super::network::{Cluster, Lease};
+use crate::files::{
+    Durability, protect, protect_file, read_bounded, remove_if_exists, write_atomically,
+};
+
+/// Largest stored desired set: several times the largest accepted body.
+const MAX_DESIRED_BYTES: u64 = 1 << 30;
+/// Largest of the other files: a process's configuration is far smaller.
+const MAX_RECORD_BYTES: u64 = 16 << 20;
+/// Mode of directories on the path to a container's files.
+const SEARCHABLE: u32 = 0o711;
 
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,29 +54,29 @@ pub enum Error {
     /// A file or directory in it cannot be read or written.
     #[error("cannot {what} {path}: {source}")]
     Io {
-        /// What was to be done.
+        /// The operation.
         what: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A file in it cannot be understood.
-    #[error("cannot understand {path}: {source}; it is not used")]
+    /// A file in it is damaged.
+    #[error("ignoring {path}, which cannot be parsed: {source}")]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
 }
 
-/// What is to be known of a process after the agent was killed at any moment.
+/// What the next agent must know of a process, even if this one is killed at any moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// What it was made from.
+    /// The desired process that it was made from.
     pub process: DesiredProcess,
     /// Its address, port and user ids, once it has them.
     #[serde(default)]
@@ -69,25 +84,25 @@ pub struct Record {
     /// When it was last started.
     #[serde(default)]
     pub started_at: Option<Timestamp>,
-    /// How often it was started again.
+    /// Number of restarts.
     #[serde(default)]
     pub restarts: u32,
-    /// How often in a row it has ended.
+    /// Consecutive ends and failed starts.
     #[serde(default)]
     pub crashes: u32,
-    /// How it last ended.
+    /// Its last exit.
     #[serde(default)]
     pub last_exit: Option<Exit>,
-    /// The signal that its image wants to be stopped by.
+    /// The image's stop signal.
     #[serde(default)]
     pub stop_signal: Option<i32>,
-    /// Whether its probe answered last time: an agent that takes it over does not report it as starting.
+    /// Whether its last probe succeeded: an adopted healthy process is not reported as starting.
     #[serde(default)]
     pub healthy: bool,
 }
 
 impl Record {
-    /// Of a process of which nothing exists yet.
+    /// The record of a process that was never started.
     pub fn new(process: DesiredProcess) -> Self {
         Self {
             process,
@@ -102,58 +117,66 @@ impl Record {
     }
 }
 
-/// The data directory, and the lock on it.
+/// The locked data directory.
 #[derive(Debug)]
 pub struct DataDir {
     root: PathBuf,
     _lock: File,
 }
 
+/// `machines.json`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Machines {
+    #[serde(default)]
+    workers: BTreeSet<Ipv4Addr>,
+    #[serde(default)]
+    controllers: VecDeque<Ipv4Addr>,
+}
+
 impl DataDir {
-    /// Creates it if it is not there, readable by its owner only, and locks it against other agents.
+    /// Creates the directory if it is missing, locks it against other agents, and corrects the modes of its files.
+    ///
+    /// # Errors
+    /// Another agent has the lock, or a file operation failed.
     pub fn open(root: &Path) -> Result<Self, Error> {
         let processes = root.join("processes");
-        fs::create_dir_all(&processes).map_err(|source| io_error("create", &processes, source))?;
-        let lock = root.join("lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock)
-            .map_err(|source| io_error("create", &lock, source))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked(root.to_owned())),
-            Err(errno) => return Err(io_error("lock", &lock, errno.into())),
+        let images = root.join("images");
+        for directory in [&processes, &images] {
+            fs::create_dir_all(directory)
+                .map_err(|source| io_error("create", directory, source))?;
         }
-        // Others on the node read neither the services' environment nor their output. Directories stay searchable:
-        // a container's own root, in a user namespace, must be able to walk to its layers.
-        rustix::fs::chmod(root, Mode::from_raw_mode(0o711))
-            .map_err(|errno| io_error("protect", root, errno.into()))?;
-        rustix::fs::chmod(&processes, Mode::from_raw_mode(0o711))
-            .map_err(|errno| io_error("protect", &processes, errno.into()))?;
-        Ok(Self {
+        let lock = lock(root)?;
+        for (directory, mode) in [
+            (root, SEARCHABLE),
+            (&processes, SEARCHABLE),
+            (&images, 0o700),
+        ] {
+            protect(directory, mode).map_err(|source| io_error("protect", directory, source))?;
+        }
+        let data = Self {
             root: root.to_owned(),
-            _lock: file,
-        })
+            _lock: lock,
+        };
+        data.protect_files();
+        Ok(data)
     }
 
-    /// Where the store of blobs is.
+    /// Directory of the blob store.
     pub fn images(&self) -> PathBuf {
         self.root.join("images")
     }
 
-    /// Where the unpacked layers are.
+    /// Directory of the unpacked layers.
     pub fn layers(&self) -> PathBuf {
         self.root.join("layers")
     }
 
-    /// Everything of one process.
+    /// The directory of one process.
     pub fn process(&self, id: &ProcessId) -> ProcessDir {
         ProcessDir(self.root.join("processes").join(id.as_str()))
     }
 
-    /// Every entry of `processes/`: its id, or its path where the name is none.
+    /// Every entry of `processes/`: its id, or its path where the name is not an id.
     pub fn processes(&self) -> Result<Vec<Result<ProcessId, PathBuf>>, Error> {
         let directory = self.root.join("processes");
         let failed = |source| io_error("list", &directory, source);
@@ -170,25 +193,79 @@ impl DataDir {
             .collect()
     }
 
-    /// The last desired set that was accepted.
-    pub fn desired(&self) -> Result<Option<DesiredSet>, Error> {
-        read_json(&self.root.join("desired.json"))
+    /// The last desired set that was accepted, if it can be read; a damaged file is set aside and described in `notes`.
+    pub fn desired(&self, notes: &mut Vec<String>) -> Option<DesiredSet> {
+        let path = self.root.join("desired.json");
+        usable(&path, read_json(&path, MAX_DESIRED_BYTES), notes)
     }
 
-    /// What processes are kept from.
-    pub fn apis(&self) -> Result<BTreeSet<SocketAddrV4>, Error> {
-        let kept = read_json(&self.root.join("apis.json"))?;
-        Ok(kept.unwrap_or_default())
+    /// What is known of the cluster's machines; damaged files are set aside and described in `notes`.
+    pub fn cluster(&self, notes: &mut Vec<String>) -> Cluster {
+        let path = self.root.join("apis.json");
+        let apis = usable(&path, read_json(&path, MAX_RECORD_BYTES), notes);
+        let path = self.root.join("machines.json");
+        let machines = usable(&path, read_json::<Machines>(&path, MAX_RECORD_BYTES), notes);
+        let machines = machines.unwrap_or_default();
+        Cluster {
+            apis: apis.unwrap_or_default(),
+            workers: machines.workers,
+            controllers: machines.controllers,
+        }
     }
 
-    /// Keeps that.
-    pub fn keep_apis(&self, apis: &BTreeSet<SocketAddrV4>) -> Result<(), Error> {
-        write_json(&self.root.join("apis.json"), apis, Durability::Synced)
+    /// Stores what is known of the cluster's machines durably.
+    ///
+    /// # Errors
+    /// A file cannot be written; the old one stays.
+    pub fn store_cluster(&self, cluster: &Cluster) -> Result<(), Error> {
+        let apis: &BTreeSet<SocketAddrV4> = &cluster.apis;
+        write_json(&self.root.join("apis.json"), apis, Durability::Synced)?;
+        let machines = Machines {
+            workers: cluster.workers.clone(),
+            controllers: cluster.controllers.clone(),
+        };
+        let path = self.root.join("machines.json");
+        write_json(&path, &machines, Durability::Synced)
     }
 
-    /// Keeps a desired set: on disk when this returns.
-    pub fn keep_desired(&self, set: &DesiredSet) -> Result<(), Error> {
+    /// Stores a desired set durably.
+    ///
+    /// # Errors
+    /// The file cannot be written; the old one stays.
+    pub fn store_desired(&self, set: &DesiredSet) -> Result<(), Error> {
         write_json(&self.root.join("desired.json"), set, Durability::Synced)
+    }
+
+    /// Corrects the modes of files that earlier agents and runtimes wrote. Best effort: a failure is logged.
+    fn protect_files(&self) {
+        let own = ["desired.json", "apis.json", "machines.json"].map(|name| self.root.join(name));
+        let processes = fs::read_dir(self.root.join("processes"))
+            .into_iter()
+            .flatten();
+        let processes = processes.flatten().map(|entry| ProcessDir(entry.path()));
+        let files = own
+            .into_iter()
+            .chain(processes.flat_map(|process| process.protect()));
+        for file in files {
+            if let Err(error) = protect_file(&file) {
+                tracing::warn!(path = %file.display(), %error, "cannot protect a file");
+            }
+        }
+    }
+}
+
+fn lock(root: &Path) -> Result<File, Error> {
+    let lock = root.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock)
+        .map_err(|source| io_error("create", &lock, source))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked(root.to_owned())),
+        Err(errno) => Err(io_error("lock", &lock, errno.into())),
     }
 }
 
@@ -212,27 +289,74 @@ impl ProcessDir {
         self.0.join("etc")
     }
 
-    /// What was kept of it, if anything.
+    /// Its record, if it has one.
+    ///
+    /// # Errors
+    /// The record is damaged.
     pub fn record(&self) -> Result<Option<Record>, Error> {
-        read_json(&self.0.join("process.json"))
+        read_json(&self.0.join("process.json"), MAX_RECORD_BYTES)
     }
 
-    /// Keeps the record: it survives the agent, not the loss of power, after which nothing of what it tells of runs.
-    pub fn keep(&self, record: &Record) -> Result<(), Error> {
-        fs::create_dir_all(&self.0).map_err(|source| io_error("create", &self.0, source))?;
-        rustix::fs::chmod(&self.0, Mode::from_raw_mode(0o711))
-            .map_err(|errno| io_error("protect", &self.0, errno.into()))?;
+    /// Stores the record. It survives the agent but not a power failure, after which the process does not run either.
+    ///
+    /// # Errors
+    /// The file cannot be written; the old one stays.
+    pub fn store(&self, record: &Record) -> Result<(), Error> {
+        for directory in [&self.0, &self.home()] {
+            fs::create_dir_all(directory)
+                .and_then(|()| protect(directory, SEARCHABLE))
+                .map_err(|source| io_error("create", directory, source))?;
+        }
         write_json(&self.0.join("process.json"), record, Durability::Cached)
     }
 
-    /// Removes everything of it.
+    /// Removes the directory.
+    ///
+    /// # Errors
+    /// Something of it cannot be removed.
     pub fn remove(&self) -> Result<(), Error> {
-        remove_if_there(&self.0).map_err(|source| io_error("remove", &self.0, source))
+        remove_if_exists(&self.0).map_err(|source| io_error("remove", &self.0, source))
+    }
+
+    /// Corrects the modes of its directories; its files with secrets.
+    fn protect(&self) -> Vec<PathBuf> {
+        let home = self.home();
+        for directory in [&self.0, &home] {
+            if let Err(error) = protect(directory, SEARCHABLE)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %directory.display(), %error, "cannot protect a directory");
+            }
+        }
+        let entries = fs::read_dir(home).into_iter().flatten().flatten();
+        let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+        let record = [self.0.join("process.json")].into_iter();
+        record.chain(files.map(|file| file.path())).collect()
     }
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    let text = match fs::read(path) {
+/// The content of a file, unless it is damaged: then it is set aside.
+fn usable<T>(path: &Path, read: Result<Option<T>, Error>, notes: &mut Vec<String>) -> Option<T> {
+    let error = match read {
+        Ok(content) => return content,
+        Err(error) => error,
+    };
+    tracing::warn!(%error);
+    notes.push(error.to_string());
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    let moved = remove_if_exists(Path::new(&aside)).and_then(|()| fs::rename(path, &aside));
+    if let Err(error) = moved {
+        tracing::warn!(path = %path.display(), %error, "cannot set the damaged file aside");
+    }
+    None
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    limit_bytes: u64,
+) -> Result<Option<T>, Error> {
+    let text = match read_bounded(path, limit_bytes) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(io_error("read", path, source)),
@@ -290,41 +414,161 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_read_again() {
+    fn stored_files_are_read_back() {
         let root = tempfile::tempdir().unwrap();
         let data = DataDir::open(root.path()).unwrap();
-        assert!(data.desired().unwrap().is_none());
-        let set = DesiredSet {
-            node: "w1".parse().unwrap(),
-            generation: Generation(4),
-            processes: vec![process()],
+        let notes = &mut Vec::new();
+        assert!(data.desired(notes).is_none());
+        assert_eq!(data.cluster(notes), Cluster::default());
+        let set = set();
+        data.store_desired(&set).unwrap();
+        assert_eq!(data.desired(notes).unwrap(), set);
+        let mut cluster = Cluster {
+            apis: ["10.0.0.1:7070".parse().unwrap()].into(),
+            workers: ["10.0.0.2".parse().unwrap()].into(),
+            ..Cluster::default()
         };
-        data.keep_desired(&set).unwrap();
-        assert_eq!(data.desired().unwrap().unwrap(), set);
+        cluster.add_controller([10, 0, 1, 1].into());
+        data.store_cluster(&cluster).unwrap();
+        assert_eq!(data.cluster(notes), cluster);
+        assert!(notes.is_empty());
 
         let record = Record {
             restarts: 3,
             ..Record::new(process())
         };
         let directory = data.process(&process().id);
-        directory.keep(&record).unwrap();
+        directory.store(&record).unwrap();
         assert_eq!(directory.record().unwrap().unwrap(), record);
         assert_eq!(data.processes().unwrap(), [Ok(process().id)]);
         directory.remove().unwrap();
         assert!(data.processes().unwrap().is_empty());
     }
 
-    #[test]
-    fn a_damaged_file_is_named() {
-        let root = tempfile::tempdir().unwrap();
-        let data = DataDir::open(root.path()).unwrap();
-        fs::write(root.path().join("desired.json"), "{").unwrap();
-        let message = data.desired().unwrap_err().to_string();
-        assert!(message.contains("desired.json"), "{message}");
+    fn set() -> DesiredSet {
+        DesiredSet {
+            node: "w1".parse().unwrap(),
+            generation: Generation(4),
+            processes: vec![process()],
+        }
+    }
+
+    /// Every way in which a file may be damaged.
+    fn damage(path: &Path, kind: &str) {
+        remove_if_exists(path).unwrap();
+        match kind {
+            "cut" => fs::write(path, "{\"node\":").unwrap(),
+            "empty" => fs::write(path, "").unwrap(),
+            "garbled" => fs::write(path, [0xff; 64]).unwrap(),
+            "foreign" => fs::write(path, "{\"a\":1}").unwrap(),
+            "huge" => File::create(path).unwrap().set_len(1 << 40).unwrap(),
+            "directory" => fs::create_dir_all(path.join("below")).unwrap(),
+            "fifo" => nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            "link" => std::os::unix::fs::symlink("/etc/passwd", path).unwrap(),
+            _ => unreachable!(),
+        }
     }
 
     #[test]
-    fn a_name_that_is_no_process_is_told_apart() {
+    fn a_damaged_file_is_set_aside_and_can_be_stored_again() {
+        for kind in [
+            "cut",
+            "empty",
+            "garbled",
+            "foreign",
+            "huge",
+            "directory",
+            "fifo",
+            "link",
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let data = DataDir::open(root.path()).unwrap();
+            for name in ["desired.json", "apis.json"] {
+                damage(&root.path().join(name), kind);
+            }
+            drop(data);
+            let data = DataDir::open(root.path()).unwrap();
+            let notes = &mut Vec::new();
+            assert!(data.desired(notes).is_none(), "{kind}");
+            assert_eq!(data.cluster(notes), Cluster::default(), "{kind}");
+            assert!(notes[0].contains("desired.json"), "{kind}: {notes:?}");
+            assert!(notes[1].contains("apis.json"), "{kind}: {notes:?}");
+            data.store_desired(&set()).unwrap();
+            data.store_cluster(&Cluster::default()).unwrap();
+            assert!(data.desired(notes).is_some());
+            assert!(
+                root.path()
+                    .join("desired.json.damaged")
+                    .symlink_metadata()
+                    .is_ok()
+            );
+            assert_eq!(notes.len(), 2, "{kind}: {notes:?}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_of_a_process_is_an_error_that_names_it() {
+        for kind in [
+            "cut",
+            "empty",
+            "garbled",
+            "foreign",
+            "huge",
+            "directory",
+            "fifo",
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let data = DataDir::open(root.path()).unwrap();
+            let directory = data.process(&process().id);
+            directory.store(&Record::new(process())).unwrap();
+            damage(&directory.path().join("process.json"), kind);
+            let message = directory.record().unwrap_err().to_string();
+            assert!(message.contains("process.json"), "{kind}: {message}");
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        use std::os::unix::fs::MetadataExt;
+        fs::symlink_metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn files_with_secrets_are_readable_by_root_only_also_those_of_earlier_agents() {
+        let root = tempfile::tempdir().unwrap();
+        let data = DataDir::open(root.path()).unwrap();
+        data.store_desired(&set()).unwrap();
+        let directory = data.process(&process().id);
+        directory.store(&Record::new(process())).unwrap();
+        let files = [
+            root.path().join("desired.json"),
+            directory.path().join("process.json"),
+        ];
+        for file in &files {
+            assert_eq!(mode(file), 0o600, "{}", file.display());
+        }
+        for name in ["launch.json", "stdout.log"] {
+            fs::write(directory.home().join(name), "secret").unwrap();
+        }
+        let old = [
+            directory.home().join("launch.json"),
+            directory.home().join("stdout.log"),
+        ];
+        for file in files.iter().chain(&old) {
+            protect(file, 0o644).unwrap();
+        }
+        protect(&directory.home(), 0o755).unwrap();
+        protect(&data.images(), 0o755).unwrap();
+        drop(data);
+        let data = DataDir::open(root.path()).unwrap();
+        for file in files.iter().chain(&old) {
+            assert_eq!(mode(file), 0o600, "{}", file.display());
+        }
+        assert_eq!(mode(&directory.home()), 0o711);
+        assert_eq!(mode(&data.images()), 0o700);
+    }
+
+    #[test]
+    fn an_entry_whose_name_is_not_an_id_is_listed_by_path() {
         let root = tempfile::tempdir().unwrap();
         let data = DataDir::open(root.path()).unwrap();
         let stray = root.path().join("processes/.stray");

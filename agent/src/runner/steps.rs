@@ -1,4 +1,4 @@
-//! Steps of the plan, each begun here and carried out by a task of its own.
+//! Starts the steps of the plan, each in a task of its own.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,22 +6,19 @@ use tucano_api::{
     agent::Exit,
     ids::{Digest, ProcessId},
 };
-use tucano_oci_runtime::supervisor::Running;
 
 use super::{
-    disk,
-    events::{Event, Teller},
-    execute::Executor,
-    lifecycle::{Actual, Health, Phase, Step},
-    probe::{Finding, Prober},
+    Node,
+    events::{Event, EventSender},
+    lifecycle::{Actual, Phase, Step},
     process::Process,
     state::Record,
     task::Runner,
 };
 use crate::clock::timestamp;
 
-impl Runner {
-    /// Begins a step; its end is told as an event.
+impl<N: Node> Runner<N> {
+    /// Starts a step; its result arrives as an event.
     pub(super) fn begin(&mut self, id: &ProcessId, step: Step, now: Duration) {
         if !self.processes.contains_key(id) {
             let Some(desired) = self.desired.processes.as_ref().and_then(|all| all.get(id)) else {
@@ -38,11 +35,11 @@ impl Runner {
             return;
         };
         tracing::debug!(%id, ?step, "step");
-        process.prepare(step, wanted);
+        process.explain(step, wanted);
         process.actual.begin(step, now);
         match step {
             Step::Pull => self.pull(id),
-            Step::Start => self.start(id),
+            Step::Start => self.launch(id),
             Step::Terminate => self.terminate(id),
             Step::Kill => self.kill(id),
             Step::Remove => self.remove(id),
@@ -52,23 +49,23 @@ impl Runner {
     fn pull(&mut self, id: &ProcessId) {
         self.attempts += 1;
         let attempt = self.attempts;
-        let (executor, tell) = (Arc::clone(&self.executor), self.teller(id, attempt));
+        let (machine, events) = (Arc::clone(&self.machine), self.events(id, attempt));
         let Some(process) = self.processes.get_mut(id) else {
             return;
         };
         let image = process.actual.process.image.clone();
         let task = tokio::spawn(async move {
-            let event = match executor.images.ensure(&image).await {
+            let event = match machine.pull(&image).await {
                 Ok(image) => Event::Pulled(image),
-                Err(error) => Event::Failed(error.to_string()),
+                Err(reason) => Event::Failed(reason),
             };
-            tell.tell(event).await;
+            events.send(event).await;
         });
         process.begin_attempt(attempt, task.abort_handle());
     }
 
-    fn start(&mut self, id: &ProcessId) {
-        let executor = Arc::clone(&self.executor);
+    fn launch(&mut self, id: &ProcessId) {
+        let machine = Arc::clone(&self.machine);
         let node = self
             .node
             .clone()
@@ -76,58 +73,47 @@ impl Runner {
         let Some(process) = self.processes.get_mut(id) else {
             return;
         };
-        let leased = process.lease.map_or_else(|| executor.network.lease(), Ok);
+        let leased = process.lease.map_or_else(|| machine.lease(), Ok);
         process.lease = leased.ok();
         let (record, image) = (process.record(), process.image.clone());
-        let tell = self.teller(id, self.attempt(id));
-        // Not aborted by anything: its end tells whether there is a container.
+        let events = self.events(id, self.attempt(id));
+        // Never aborted: only its result tells whether there is a container.
         tokio::spawn(async move {
-            let started = match (leased, image) {
+            let launched = match (leased, image) {
                 (Err(exhausted), _) => Err(exhausted.to_string()),
                 (_, None) => Err("its image is gone".to_owned()),
-                (_, Some(image)) => executor
-                    .start(&record, &image, &node)
-                    .await
-                    .map_err(|error| error.to_string()),
+                (_, Some(image)) => machine.launch(&record, &image, &node).await,
             };
-            tell.tell(match started {
-                Ok(running) => Event::Started(running),
-                Err(reason) => Event::Failed(reason),
-            })
-            .await;
+            let event = launched.map_or_else(Event::Failed, Event::Started);
+            events.send(event).await;
         });
     }
 
     fn terminate(&mut self, id: &ProcessId) {
-        let Some(process) = self.processes.get(id) else {
+        let Some(process) = self.processes.get(id).filter(|process| process.is_launched) else {
             return;
         };
-        let (Some(running), signal) = (process.running.clone(), process.stop_signal()) else {
-            return;
-        };
-        let (executor, id) = (Arc::clone(&self.executor), id.clone());
+        let signal = process.stop_signal();
+        let (machine, id) = (Arc::clone(&self.machine), id.clone());
         tokio::spawn(async move {
-            if let Err(error) = executor.signal(running, signal).await {
-                tracing::warn!(%id, %error, "cannot ask the process to end; it will be killed");
+            if let Err(error) = machine.signal(&id, signal).await {
+                tracing::warn!(%id, %error, "cannot send the stop signal; the process will be killed");
             }
         });
     }
 
     pub(super) fn kill(&mut self, id: &ProcessId) {
-        let Some(running) = self
+        if !self
             .processes
             .get(id)
-            .and_then(|process| process.running.clone())
-        else {
+            .is_some_and(|process| process.is_launched)
+        {
             return;
-        };
-        let (executor, tell) = (
-            Arc::clone(&self.executor),
-            self.teller(id, self.attempt(id)),
-        );
+        }
+        let (machine, events) = (Arc::clone(&self.machine), self.events(id, self.attempt(id)));
         tokio::spawn(async move {
-            if let Err(error) = executor.kill(&tell.id, running).await {
-                tell.tell(Event::NotKilled(error.to_string())).await;
+            if let Err(reason) = machine.kill(&events.id).await {
+                events.send(Event::NotKilled(reason)).await;
             }
         });
     }
@@ -135,61 +121,68 @@ impl Runner {
     fn remove(&mut self, id: &ProcessId) {
         self.attempts += 1;
         let attempt = self.attempts;
-        let (executor, tell) = (Arc::clone(&self.executor), self.teller(id, attempt));
+        let (machine, events) = (Arc::clone(&self.machine), self.events(id, attempt));
         let Some(process) = self.processes.get_mut(id) else {
             return;
         };
         process.end_attempt(attempt);
         let record = process.record();
         tokio::spawn(async move {
-            let event = match executor.remove(&record).await {
+            let event = match machine.remove(&record).await {
                 Ok(()) => Event::Removed,
-                Err(error) => Event::NotRemoved(error.to_string()),
+                Err(reason) => Event::NotRemoved(reason),
             };
-            tell.tell(event).await;
+            events.send(event).await;
         });
     }
 
-    /// Watches and probes a process that runs.
-    pub(super) fn attend(&mut self, id: &ProcessId) {
-        let tell = self.teller(id, self.attempt(id));
-        let executor = Arc::clone(&self.executor);
-        let client = self.probe_client.clone();
+    /// Starts the tasks of a running process: its probe, the measurement of its disk usage, and the wait for its end.
+    pub(super) fn watch(&mut self, id: &ProcessId) {
+        self.probe(id);
+        let events = self.events(id, self.attempt(id));
+        let machine = &self.machine;
         let Some(process) = self.processes.get_mut(id) else {
             return;
         };
-        let (Some(running), Phase::Running { health, .. }) =
-            (process.running.clone(), process.actual.phase)
-        else {
+        if !matches!(process.actual.phase, Phase::Running { .. }) {
             return;
-        };
-        if let Some(prober) = process.prober(&executor, client) {
-            let task = tokio::spawn(probe(prober, health, tell.clone()));
-            process.add_task(task.abort_handle());
         }
-        let record = process.record();
-        let watched = disk::watch(Arc::clone(&executor), tell.clone());
-        process.add_task(tokio::spawn(watched).abort_handle());
-        let task = tokio::spawn(watch_end(executor, record, running, tell));
-        process.add_task(task.abort_handle());
+        let (measurer, sender) = (Arc::clone(machine), events.clone());
+        process.spawn(async move { measurer.measure_disk(sender).await });
+        process.spawn(wait(Arc::clone(machine), process.record(), events));
     }
 
-    /// After the last process, nothing that all shared remains; and images that nothing uses any more are removed.
-    pub(super) fn tidy(&self) {
-        let executor = Arc::clone(&self.executor);
-        let unused = self.processes.is_empty();
+    /// Starts the probe of a running process, in place of an earlier one.
+    pub(super) fn probe(&mut self, id: &ProcessId) {
+        let events = self.events(id, self.attempt(id));
+        let machine = Arc::clone(&self.machine);
+        let Some(process) = self.processes.get_mut(id) else {
+            return;
+        };
+        let Phase::Running { health, .. } = process.actual.phase else {
+            return;
+        };
+        let record = process.record();
+        let probe = async move { machine.probe(&record, health, events).await };
+        process.set_probe(tokio::spawn(probe).abort_handle());
+    }
+
+    /// Removes images that no process uses, and after the last process what all of them shared.
+    pub(super) fn collect_garbage(&self) {
+        let machine = Arc::clone(&self.machine);
+        let is_idle = self.processes.is_empty();
         let in_use = self.images_in_use();
         tokio::spawn(async move {
-            if unused && let Err(error) = executor.remove_shared().await {
+            if is_idle && let Err(error) = machine.remove_shared().await {
                 tracing::warn!(%error, "cannot remove the processes' parent cgroup");
             }
-            if let Err(error) = executor.images.remove_unused(&in_use).await {
+            if let Err(error) = machine.remove_unused_images(&in_use).await {
                 tracing::warn!(%error, "cannot remove unused images");
             }
         });
     }
 
-    /// Images of processes that exist or are to exist.
+    /// Images of existing and of desired processes.
     fn images_in_use(&self) -> Vec<Digest> {
         let existing = self
             .processes
@@ -214,8 +207,8 @@ impl Runner {
         self.processes.get(id).map_or(0, |process| process.attempt)
     }
 
-    pub(super) fn teller(&self, id: &ProcessId, attempt: u64) -> Teller {
-        Teller {
+    fn events(&self, id: &ProcessId, attempt: u64) -> EventSender {
+        EventSender {
             id: id.clone(),
             attempt,
             messages: self.to_self.clone(),
@@ -223,27 +216,16 @@ impl Runner {
     }
 }
 
-async fn probe(prober: Prober, from: Health, tell: Teller) {
-    let told = |finding: Finding| {
-        let tell = tell.clone();
-        async move { tell.tell(Event::Probed(finding)).await }
-    };
-    prober.run(from, told).await;
-}
-
-async fn watch_end(executor: Arc<Executor>, record: Record, running: Arc<Running>, tell: Teller) {
-    let exit = match executor.watch(&record, &running).await {
-        Ok(exit) => exit,
-        Err(error) => {
-            tracing::warn!(id = %tell.id, %error, "cannot tell how the process ended");
-            Exit {
-                code: None,
-                signal: None,
-                oom_killed: false,
-                disk_exceeded: false,
-                at: timestamp(),
-            }
+async fn wait<N: Node>(machine: Arc<N>, record: Record, events: EventSender) {
+    let exit = machine.wait(&record).await.unwrap_or_else(|error| {
+        tracing::warn!(id = %events.id, %error, "cannot determine how the process ended");
+        Exit {
+            code: None,
+            signal: None,
+            oom_killed: false,
+            disk_exceeded: false,
+            at: timestamp(),
         }
-    };
-    tell.tell(Event::Ended(exit)).await;
+    });
+    events.send(Event::Ended(exit)).await;
 }

@@ -1,5 +1,5 @@
-//! Supervisors that are ready before their containers are: to execute the runtime's program, and to leave the agent, takes time that
-//! a start need not. They wait over sockets of the agent's alone, and so end with it.
+//! A pool of prepared supervisors, so that a start does not wait for the runtime's `execve`. Each waits on a socket that only the
+//! agent holds, and so ends with it.
 
 use std::{
     path::PathBuf,
@@ -11,35 +11,38 @@ use tucano_oci_runtime::{
     supervisor::{self, Error, Running, Standby},
 };
 
-/// Some of them.
+/// The pool.
 #[derive(Debug)]
 pub struct Supervisors {
     program: Arc<PathBuf>,
     size: usize,
-    waiting: Mutex<Waiting>,
-    /// Held by the one who makes more.
-    alone: Mutex<()>,
+    state: Mutex<State>,
+    /// Held while the pool is being filled.
+    filling: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct State {
     ready: Vec<Standby>,
-    /// Whether there are to be any.
-    wanted: bool,
+    /// Whether the pool is to be filled.
+    enabled: bool,
 }
 
 impl Supervisors {
-    /// None are ready yet; `size` are to be.
+    /// An empty, disabled pool for `size` supervisors.
     pub fn new(program: Arc<PathBuf>, size: usize) -> Self {
         Self {
             program,
             size,
-            waiting: Mutex::default(),
-            alone: Mutex::default(),
+            state: Mutex::default(),
+            filling: Mutex::default(),
         }
     }
 
-    /// Has one that is ready start a container, or a new one where there is none. Blocking.
+    /// Starts a container by a prepared supervisor, or by a new one if the pool is empty. Blocking.
+    ///
+    /// # Errors
+    /// The supervisor or the container could not be started.
     pub fn start(&self, launch: &Launch) -> Result<Running, Error> {
         match self.take() {
             Some(ready) => ready.start(launch),
@@ -47,51 +50,51 @@ impl Supervisors {
         }
     }
 
-    /// There are to be some, from now on.
-    pub fn want(&self) {
-        self.waiting().wanted = true;
+    /// Allows the pool to be filled.
+    pub fn enable(&self) {
+        self.state().enabled = true;
     }
 
-    /// Makes what is missing, where any are wanted. Blocking.
+    /// Fills the pool, if it is enabled. Blocking.
     pub fn fill(&self) {
-        let Ok(_alone) = self.alone.try_lock() else {
+        let Ok(_filling) = self.filling.try_lock() else {
             return;
         };
-        while self.waiting().lacks(self.size) {
+        while self.state().needs_more(self.size) {
             match Standby::new(&self.program) {
-                Ok(ready) => self.waiting().add(ready),
+                Ok(ready) => self.state().add(ready),
                 Err(error) => {
-                    // Who starts a container tries it again, and tells.
-                    tracing::debug!(%error, "no supervisor could be made ready");
+                    // The next start tries again, and reports the error.
+                    tracing::debug!(%error, "cannot prepare a supervisor");
                     return;
                 }
             }
         }
     }
 
-    /// Ends those that are ready; there are to be none.
-    pub fn dismiss(&self) {
-        let _ended = std::mem::take(&mut *self.waiting());
+    /// Ends the prepared supervisors and disables the pool.
+    pub fn drain(&self) {
+        let _ended = std::mem::take(&mut *self.state());
     }
 
     fn take(&self) -> Option<Standby> {
-        let mut all = self.waiting();
-        // One that has ended, or is of a program that has been replaced, is of no use.
-        std::iter::from_fn(|| all.ready.pop()).find(Standby::is_current)
+        let mut state = self.state();
+        // Skips supervisors that have ended, and those of a program that was replaced by an upgrade.
+        std::iter::from_fn(|| state.ready.pop()).find(Standby::is_current)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiting {
-    fn lacks(&self, size: usize) -> bool {
-        self.wanted && self.ready.len() < size
+impl State {
+    fn needs_more(&self, size: usize) -> bool {
+        self.enabled && self.ready.len() < size
     }
 
     fn add(&mut self, ready: Standby) {
-        if self.wanted {
+        if self.enabled {
             self.ready.push(ready);
         }
     }
@@ -103,15 +106,15 @@ mod tests {
 
     use super::*;
 
-    /// Of a program that says nothing and stays until it is told of a container, which it does not start.
-    fn of_a_program(size: usize, line: &str) -> (tempfile::TempDir, Supervisors) {
+    /// A pool whose supervisors are shell scripts.
+    fn pool_of(size: usize, line: &str) -> (tempfile::TempDir, Supervisors) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("program");
         write(&path, line);
         (directory, Supervisors::new(Arc::new(path), size))
     }
 
-    /// By another process, for a child of another test's would hold it open for writing.
+    /// Written by another process: a child that another test forks meanwhile would hold it open for writing (ETXTBSY).
     fn write(path: &std::path::Path, line: &str) {
         let next = path.with_extension("next");
         let script = format!("printf '#!/bin/sh\\n%s\\n' '{line}' >{}", next.display());
@@ -123,52 +126,52 @@ mod tests {
         std::fs::rename(next, path).unwrap();
     }
 
-    /// A shell gives a command in the background another standard input than its own.
+    /// A shell redirects the standard input of background commands, so it is passed by another descriptor.
     const STAYS: &str = "exec 3<&0; cat <&3 >/dev/null 2>&1 &";
 
-    fn ready(all: &Supervisors) -> usize {
-        all.waiting().ready.len()
+    fn ready(pool: &Supervisors) -> usize {
+        pool.state().ready.len()
     }
 
     #[test]
-    fn as_many_as_are_to_be_are_made_while_any_are_wanted() {
+    fn an_enabled_pool_is_filled_to_its_size() {
         for size in [0, 1, 3] {
-            let (_directory, all) = of_a_program(size, STAYS);
-            all.fill();
-            assert_eq!(ready(&all), 0, "nobody wants one");
-            all.want();
-            all.fill();
-            assert_eq!(ready(&all), size);
-            assert_eq!(all.take().is_some(), size > 0);
-            all.fill();
-            assert_eq!(ready(&all), size);
-            all.dismiss();
-            all.fill();
-            assert_eq!(ready(&all), 0, "nobody wants one any more");
+            let (_directory, pool) = pool_of(size, STAYS);
+            pool.fill();
+            assert_eq!(ready(&pool), 0, "it is disabled");
+            pool.enable();
+            pool.fill();
+            assert_eq!(ready(&pool), size);
+            assert_eq!(pool.take().is_some(), size > 0);
+            pool.fill();
+            assert_eq!(ready(&pool), size);
+            pool.drain();
+            pool.fill();
+            assert_eq!(ready(&pool), 0, "it is disabled again");
         }
     }
 
     #[test]
-    fn those_of_a_program_that_has_been_replaced_are_not_taken() {
-        let (directory, all) = of_a_program(2, STAYS);
-        all.want();
-        all.fill();
+    fn supervisors_of_a_replaced_program_are_not_used() {
+        let (directory, pool) = pool_of(2, STAYS);
+        pool.enable();
+        pool.fill();
         write(&directory.path().join("program"), STAYS);
-        assert!(all.take().is_none());
-        assert_eq!(ready(&all), 0);
-        all.fill();
-        assert!(all.take().is_some());
+        assert!(pool.take().is_none());
+        assert_eq!(ready(&pool), 0);
+        pool.fill();
+        assert!(pool.take().is_some());
     }
 
     #[test]
-    fn one_that_has_ended_is_not_taken_and_a_program_that_fails_makes_none() {
-        let (_directory, all) = of_a_program(1, "exit 0");
-        all.want();
-        all.fill();
-        assert!(all.take().is_none());
-        let (_directory, all) = of_a_program(1, "exit 3");
-        all.want();
-        all.fill();
-        assert_eq!(ready(&all), 0);
+    fn ended_supervisors_are_not_used_and_a_failing_program_prepares_none() {
+        let (_directory, pool) = pool_of(1, "exit 0");
+        pool.enable();
+        pool.fill();
+        assert!(pool.take().is_none());
+        let (_directory, pool) = pool_of(1, "exit 3");
+        pool.enable();
+        pool.fill();
+        assert_eq!(ready(&pool), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The task that owns the state: it takes messages, plans, and publishes what has become of it.
+//! The task that owns the runner's state: it handles messages, plans, and publishes snapshots.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,52 +9,52 @@ use tucano_api::{
 };
 
 use super::{
+    Node,
     events::Message,
     execute::Executor,
-    handle::{Handle, Refused, Snapshot},
-    plan::{Desired, next_look, plan, same_container},
+    handle::{DesiredSetError, Handle, Snapshot},
+    plan::{Desired, next_change, plan, same_container},
     process::Process,
 };
 use crate::clock::Stopwatch;
 
-/// How long a newer desired set that the controller has announced is waited for.
+/// Time limit of the wait for a newer desired set that the controller announced.
 const ANNOUNCED_SET_WAIT: Duration = Duration::from_secs(5);
-/// Time between two looks for images that nothing uses.
-const IMAGES_LOOKED_AT: Duration = Duration::from_secs(30);
-/// Messages that may wait for the runner.
-const QUEUE: usize = 1024;
-/// Note while a newer desired set is waited for.
+/// Time between two collections of unused images.
+const GARBAGE_INTERVAL: Duration = Duration::from_secs(30);
+/// Capacity of the runner's message queue.
+const QUEUE_LENGTH: usize = 1024;
+/// Note in reports during that wait.
 const ANNOUNCED: &str = "waiting for the desired set that the controller has announced";
 
-/// What the runner begins with.
+/// The state that the runner starts with.
 #[derive(Debug)]
-pub struct Beginning {
-    /// The processes that an earlier agent left.
+pub struct InitialState {
+    /// The processes of an earlier agent.
     pub adopted: Vec<Process>,
-    /// The desired set that it held.
+    /// The desired set that it stored.
     pub desired: Option<DesiredSet>,
-    /// The node's name, where the configuration has it.
+    /// The node's name, if configured.
     pub node: Option<NodeName>,
-    /// How long to wait for the controller's first answer before anything is started.
+    /// Time limit of the wait for the controller's first answer, before which nothing is started.
     pub controller_wait: Duration,
-    /// How the node is called in processes' environment while its name is not known.
+    /// `TUCANO_NODE` of processes while the node's name is unknown.
     pub fallback_name: NodeName,
-    /// What the node lacks.
+    /// The node's conditions, for reports.
     pub notes: Vec<String>,
 }
 
-/// The task that owns the state.
+/// The task that owns the state of all processes on a node.
 #[derive(Debug)]
-pub struct Runner {
-    pub(super) executor: Arc<Executor>,
-    pub(super) probe_client: reqwest::Client,
+pub struct Runner<N: Node = Executor> {
+    pub(super) machine: Arc<N>,
     pub(super) clock: Stopwatch,
     pub(super) desired: Desired,
     generation: Generation,
     pub(super) node: Option<NodeName>,
     pub(super) fallback_name: NodeName,
     pub(super) processes: BTreeMap<ProcessId, Process>,
-    /// When processes may be started even if the controller has not been heard.
+    /// When processes may be started without an answer of the controller.
     starts_allowed_at: Duration,
     pub(super) attempts: u64,
     notes: Vec<String>,
@@ -63,113 +63,102 @@ pub struct Runner {
     snapshot: watch::Sender<Snapshot>,
 }
 
-impl Runner {
-    /// Builds it; nothing happens before [`Self::run`].
-    pub fn new(
-        executor: Arc<Executor>,
-        probe_client: reqwest::Client,
-        clock: Stopwatch,
-        beginning: Beginning,
-    ) -> (Self, Handle) {
-        let (to_self, messages) = mpsc::channel(QUEUE);
+impl<N: Node> Runner<N> {
+    /// Builds the runner; it does nothing before [`Self::run`].
+    pub fn new(machine: Arc<N>, clock: Stopwatch, initial: InitialState) -> (Self, Handle) {
+        let (to_self, messages) = mpsc::channel(QUEUE_LENGTH);
         let (snapshot, snapshots) = watch::channel(Snapshot::default());
         let handle = Handle {
             messages: to_self.clone(),
             snapshot: snapshots,
         };
-        let generation = beginning.desired.as_ref().map(|set| set.generation);
-        let adopted = beginning.adopted.into_iter();
+        let generation = initial.desired.as_ref().map(|set| set.generation);
+        let adopted = initial.adopted.into_iter();
         let runner = Self {
-            executor,
-            probe_client,
+            machine,
             clock,
             desired: Desired {
-                processes: beginning.desired.map(by_id),
+                processes: initial.desired.map(by_id),
                 starts_allowed: false,
             },
             generation: generation.unwrap_or_default(),
-            node: beginning.node,
-            fallback_name: beginning.fallback_name,
+            node: initial.node,
+            fallback_name: initial.fallback_name,
             processes: adopted
                 .map(|process| (process.id().clone(), process))
                 .collect(),
-            starts_allowed_at: clock.elapsed() + beginning.controller_wait,
+            starts_allowed_at: clock.elapsed() + initial.controller_wait,
             attempts: 0,
-            notes: beginning.notes,
+            notes: initial.notes,
             messages,
             to_self,
             snapshot,
         };
-        // Before anyone looks: a first report without the adopted processes would say that they are gone.
+        // Before the first report, which without the adopted processes would say that they are gone.
         runner.publish();
         (runner, handle)
     }
 
-    /// Runs until every [`Handle`] and every task is gone, which is never; dropping the future leaves all containers running.
+    /// Runs until the future is dropped, which leaves all containers running.
     pub async fn run(mut self) {
         let running: Vec<_> = self.processes.keys().cloned().collect();
         for id in running {
-            self.attend(&id);
+            self.watch(&id);
         }
-        self.proceed().await;
-        let mut housekeeping = tokio::time::interval(IMAGES_LOOKED_AT);
+        self.reconcile().await;
+        let mut garbage = tokio::time::interval(GARBAGE_INTERVAL);
         loop {
-            let wake = self.wake();
+            let wake = self.next_wake();
             tokio::select! {
                 message = self.messages.recv() => match message {
-                    Some(message) => self.take(message).await,
+                    Some(message) => self.handle_message(message).await,
                     None => return,
                 },
                 () = sleep_until(wake) => {}
-                _ = housekeeping.tick() => self.tidy(),
+                _ = garbage.tick() => self.collect_garbage(),
             }
-            self.proceed().await;
+            self.reconcile().await;
         }
     }
 
-    /// When there may be something to do although nothing happens.
-    fn wake(&self) -> Option<std::time::Instant> {
-        let look = next_look(&self.desired, &self.processes, self.clock.elapsed());
+    /// When the plan may change without an event.
+    fn next_wake(&self) -> Option<std::time::Instant> {
+        let look = next_change(&self.desired, &self.processes, self.clock.elapsed());
         let gate = (!self.desired.starts_allowed).then_some(self.starts_allowed_at);
         let first = look.into_iter().chain(gate).min()?;
         Some(self.clock.instant(first))
     }
 
-    async fn take(&mut self, message: Message) {
+    async fn handle_message(&mut self, message: Message) {
         match message {
             Message::Desire(set, answer) => {
                 let result = self.desire(*set).await;
-                // Who asked may have left.
+                // The client may have disconnected.
                 drop(answer.send(result));
             }
             Message::Answered(answer) => self.controller_answered(answer),
             Message::Count(answer) => drop(answer.send(self.processes.len())),
-            Message::Happened { id, attempt, event } => self.happened(&id, attempt, event).await,
+            Message::Event { id, attempt, event } => self.handle_event(&id, attempt, event).await,
         }
     }
 
-    async fn desire(&mut self, set: DesiredSet) -> Result<Generation, Refused> {
+    async fn desire(&mut self, set: DesiredSet) -> Result<Generation, DesiredSetError> {
         if let Some(own) = self.node.as_ref().filter(|own| **own != set.node) {
-            return Err(Refused::WrongNode {
+            return Err(DesiredSetError::WrongNode {
                 given: set.node,
                 own: own.clone(),
             });
         }
         if self.desired.processes.is_some() && set.generation < self.generation {
-            return Err(Refused::Stale {
+            return Err(DesiredSetError::Stale {
                 given: set.generation,
                 held: self.generation,
             });
         }
         let generation = set.generation;
-        let executor = Arc::clone(&self.executor);
-        let kept =
-            tokio::task::spawn_blocking(move || executor.data.keep_desired(&set).map(|()| set));
-        let set = kept
-            .await
-            .map_err(|_| Refused::Ending)?
-            .map_err(|error| Refused::NotKept(error.to_string()))?;
-        tracing::info!(%generation, processes = set.processes.len(), "new desired set");
+        let stored = self.machine.store_desired(&set).await;
+        stored.map_err(DesiredSetError::NotStored)?;
+        tracing::info!(%generation, processes = set.processes.len(), "accepted a desired set");
         self.generation = generation;
         self.desired.processes = Some(by_id(set));
         self.desired.starts_allowed = true;
@@ -184,15 +173,15 @@ impl Runner {
         if answer.generation <= self.generation {
             self.desired.starts_allowed = true;
         } else if !self.notes.iter().any(|note| note == ANNOUNCED) {
-            // A newer set is on its way: what is stored may be outdated.
+            // The stored set may be outdated: a newer one is on its way.
             self.starts_allowed_at = self.clock.elapsed() + ANNOUNCED_SET_WAIT;
             self.notes.push(ANNOUNCED.to_owned());
         }
         self.node = Some(answer.node);
     }
 
-    /// Takes every step that is due, and tells what has become of it all.
-    async fn proceed(&mut self) {
+    /// Starts every step that is due, and publishes the new state.
+    async fn reconcile(&mut self) {
         let now = self.clock.elapsed();
         if now >= self.starts_allowed_at {
             self.desired.starts_allowed = true;
@@ -200,28 +189,29 @@ impl Runner {
         if self.desired.starts_allowed {
             self.notes.retain(|note| note != ANNOUNCED);
         }
-        self.follow_routing();
+        self.update_unchanged();
         for (id, step) in plan(&self.desired, &self.processes, now) {
             self.begin(&id, step, now);
         }
         self.publish();
     }
 
-    /// A new revision that needs no new container is taken over by the one that runs.
-    fn follow_routing(&mut self) {
-        for desired in self
-            .desired
-            .processes
-            .iter()
-            .flatten()
-            .map(|(_, desired)| desired)
-        {
-            if let Some(process) = self.processes.get_mut(&desired.id)
+    /// Gives running processes the new revision where it needs no new container. Probes start again, since their `Host` may
+    /// have changed.
+    fn update_unchanged(&mut self) {
+        let desired = self.desired.processes.iter().flatten();
+        let mut updated = Vec::new();
+        for (id, desired) in desired {
+            if let Some(process) = self.processes.get_mut(id)
                 && same_container(desired, &process.actual.process)
                 && process.actual.process != *desired
             {
                 process.actual.process = desired.clone();
+                updated.push(id.clone());
             }
+        }
+        for id in updated {
+            self.probe(&id);
         }
     }
 
@@ -233,7 +223,8 @@ impl Runner {
                 .values()
                 .map(|process| {
                     let wanted = self.desired.wants(&process.actual);
-                    process.report(wanted, &self.executor)
+                    let relaxed = self.machine.relaxed(&process.actual.process.config);
+                    process.report(wanted, relaxed)
                 })
                 .collect(),
             notes: self.notes.clone(),

@@ -1,4 +1,4 @@
-//! What the agent accepts, and from whom.
+//! The agent's API: authorization, validation and limits.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tucano_api::agent::Identity;
@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[test]
-fn only_the_holder_of_the_token_is_answered() {
+fn requests_without_the_token_are_refused() {
     on_a_node("", async |node| {
         let url = format!("http://{}/v1/desired", node.agent_address);
         let set = desired(1, vec![process("hello", 1, "")]);
@@ -49,7 +49,7 @@ fn only_the_holder_of_the_token_is_answered() {
 }
 
 #[test]
-fn an_older_generation_and_another_nodes_set_are_refused() {
+fn older_generations_and_sets_of_other_nodes_are_refused() {
     on_a_node("", async |node| {
         node.desire(5, Vec::new()).await;
         assert_eq!(
@@ -72,7 +72,7 @@ fn an_older_generation_and_another_nodes_set_are_refused() {
 }
 
 #[test]
-fn a_generation_is_remembered_across_a_restart() {
+fn the_generation_survives_a_restart() {
     on_a_node("", async |mut node| {
         node.desire(5, Vec::new()).await;
         node.kill_agent();
@@ -83,7 +83,7 @@ fn a_generation_is_remembered_across_a_restart() {
 }
 
 #[test]
-fn a_body_over_the_limit_or_without_sense_changes_nothing() {
+fn oversized_or_invalid_bodies_change_nothing() {
     on_a_node(
         "[limits]\nbody_bytes = \"8KiB\"\nprocesses = 2",
         async |node| {
@@ -107,7 +107,7 @@ fn a_body_over_the_limit_or_without_sense_changes_nothing() {
 }
 
 #[test]
-fn followers_are_bounded() {
+fn the_number_of_followers_is_limited() {
     on_a_node("[limits]\nfollowers = 1", async |node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
@@ -129,7 +129,7 @@ fn followers_are_bounded() {
     });
 }
 
-/// The answer to who wants to run something in a process's container.
+/// The response to a request to run a command in a process's container.
 async fn session(node: &Node, id: &str, upgrade: Option<&str>) -> reqwest::Response {
     let url = format!("http://{}/v1/processes/{id}/exec", node.agent_address);
     let mut request = node.client.post(url).bearer_auth(TOKEN);
@@ -148,8 +148,8 @@ fn run(command: &[&str]) -> Vec<u8> {
     begin.encode()
 }
 
-/// Error output and end.
-async fn told(session: &mut reqwest::Upgraded) -> (String, End) {
+/// Reads a session to its end: its stderr and exit.
+async fn read_to_end(session: &mut reqwest::Upgraded) -> (String, End) {
     let (mut decoder, mut buffer, mut said) = (Decoder::default(), [0; 4096], Vec::new());
     loop {
         let length = session.read(&mut buffer).await.unwrap();
@@ -166,23 +166,23 @@ async fn told(session: &mut reqwest::Upgraded) -> (String, End) {
 }
 
 #[test]
-fn a_command_is_run_in_a_processs_container() {
+fn a_command_runs_in_a_processs_container() {
     on_a_node("", async |node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
         let answer = session(&node, "hello-1", Some(UPGRADE)).await;
         assert_eq!(answer.status(), 101);
         let mut connection = answer.upgrade().await.unwrap();
-        // The same program again: its port is taken.
+        // The same program fails, because its port is in use.
         connection.write_all(&run(&["/hello"])).await.unwrap();
-        let (said, end) = told(&mut connection).await;
+        let (said, end) = read_to_end(&mut connection).await;
         assert!(said.contains("in use"), "{said}");
         assert!(matches!(end, End::Exited(code) if code != 0), "{end:?}");
         assert_eq!(connection.read(&mut [0; 16]).await.unwrap(), 0);
         let answer = session(&node, "hello-1", Some(UPGRADE)).await;
         let mut connection = answer.upgrade().await.unwrap();
         connection.write_all(&run(&["/none"])).await.unwrap();
-        let (_, end) = told(&mut connection).await;
+        let (_, end) = read_to_end(&mut connection).await;
         assert!(matches!(&end, End::Failed(why) if why.contains("no such program")));
         assert_eq!(session(&node, "hello-9", Some(UPGRADE)).await.status(), 404);
         assert_eq!(session(&node, "hello-1", None).await.status(), 426);
@@ -196,7 +196,7 @@ fn a_command_is_run_in_a_processs_container() {
 }
 
 #[test]
-fn sessions_are_bounded_and_end_with_their_clients() {
+fn sessions_are_limited_and_end_with_their_clients() {
     on_a_node("[limits]\nsessions = 1", async |node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;

@@ -1,4 +1,4 @@
-//! A controller that takes reports and gives blobs, and otherwise does what the test says.
+//! A fake controller that accepts reports and serves blobs and certificates.
 
 use std::{
     collections::BTreeMap,
@@ -27,104 +27,104 @@ use tucano_api::{
 use tucano_image_builder::Layout;
 use tucano_tls::{Authority, Validity};
 
-/// What agents present to it, and it to them.
+/// The agent token.
 pub(crate) const TOKEN: &str = "agents-only";
 
-/// The controller; it ends with this value.
+/// The fake controller; dropping it stops its server.
 pub(crate) struct Controller {
     pub(crate) address: SocketAddr,
-    known: Arc<Known>,
+    state: Arc<ControllerState>,
     server: JoinHandle<()>,
 }
 
-struct Known {
+struct ControllerState {
     samples: PathBuf,
     published: Mutex<BTreeMap<String, Vec<u8>>>,
     last: Mutex<Option<NodeReport>>,
     generation: AtomicU64,
-    blobs_given: AtomicU64,
+    blobs_served: AtomicU64,
     authority: Authority,
     /// The directory of its files.
     _authority: tempfile::TempDir,
-    gives_certificates: AtomicBool,
-    certificates_given: AtomicU64,
+    issues_certificates: AtomicBool,
+    certificates_issued: AtomicU64,
 }
 
 impl Controller {
     pub(crate) async fn start(samples: PathBuf) -> Self {
         let authority = tempfile::tempdir().unwrap();
-        let known = Arc::new(Known {
+        let state = Arc::new(ControllerState {
             samples,
             published: Mutex::default(),
             last: Mutex::default(),
             generation: AtomicU64::new(0),
-            blobs_given: AtomicU64::new(0),
+            blobs_served: AtomicU64::new(0),
             authority: Authority::open(authority.path()).unwrap(),
             _authority: authority,
-            gives_certificates: AtomicBool::new(true),
-            certificates_given: AtomicU64::new(0),
+            issues_certificates: AtomicBool::new(true),
+            certificates_issued: AtomicU64::new(0),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new()
-            .route("/v1/reports", post(take_report))
-            .route("/v1/certificates", post(give_certificate))
-            .route("/v2/tucano/images/blobs/{digest}", get(give_blob))
+            .route("/v1/reports", post(accept_report))
+            .route("/v1/certificates", post(issue_certificate))
+            .route("/v2/tucano/images/blobs/{digest}", get(serve_blob))
             .layer(DefaultBodyLimit::disable())
-            .with_state(Arc::clone(&known));
+            .with_state(Arc::clone(&state));
         let server = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         Self {
             address,
-            known,
+            state,
             server,
         }
     }
 
-    /// The last report that has come.
+    /// The last report.
     pub(crate) fn last_report(&self) -> Option<NodeReport> {
-        self.known.last.lock().unwrap().clone()
+        self.state.last.lock().unwrap().clone()
     }
 
-    /// Forgets it, so that the next one is a new one.
+    /// Clears the last report, so that the next one is recognised as new.
     pub(crate) fn forget_reports(&self) {
-        *self.known.last.lock().unwrap() = None;
+        *self.state.last.lock().unwrap() = None;
     }
 
-    /// The generation that reports are answered with.
+    /// Sets the generation in answers to reports.
     pub(crate) fn announce(&self, generation: u64) {
-        self.known.generation.store(generation, Ordering::Relaxed);
+        self.state.generation.store(generation, Ordering::Relaxed);
     }
 
-    /// Gives this image, too, from now on.
+    /// Serves this image, too, from now on.
     pub(crate) fn publish(&self, image: &Layout) {
-        let mut published = self.known.published.lock().unwrap();
+        let mut published = self.state.published.lock().unwrap();
         published.extend(image.files.clone());
     }
 
-    /// Does not give this blob any more.
+    /// Stops serving this blob.
     pub(crate) fn withdraw(&self, blob: &[u8]) {
-        let mut published = self.known.published.lock().unwrap();
+        let mut published = self.state.published.lock().unwrap();
         published.retain(|_, bytes| bytes != blob);
     }
 
-    /// Who vouches for certificates.
+    /// The authority that signs certificates.
     pub(crate) fn authority(&self) -> &Authority {
-        &self.known.authority
+        &self.state.authority
     }
 
-    /// Whether it gives any, from now on.
-    pub(crate) fn give_certificates(&self, gives: bool) {
-        self.known
-            .gives_certificates
-            .store(gives, Ordering::Relaxed);
+    /// Sets whether it issues certificates.
+    pub(crate) fn set_issuing(&self, enabled: bool) {
+        self.state
+            .issues_certificates
+            .store(enabled, Ordering::Relaxed);
     }
 
-    pub(crate) fn certificates_given(&self) -> u64 {
-        self.known.certificates_given.load(Ordering::Relaxed)
+    pub(crate) fn certificates_issued(&self) -> u64 {
+        self.state.certificates_issued.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn blobs_given(&self) -> u64 {
-        self.known.blobs_given.load(Ordering::Relaxed)
+    pub(crate) fn blobs_served(&self) -> u64 {
+        self.state.blobs_served.load(Ordering::Relaxed)
     }
 }
 
@@ -140,41 +140,41 @@ fn authorized(headers: &HeaderMap) -> bool {
         .is_some_and(|value| *value == format!("Bearer {TOKEN}"))
 }
 
-async fn take_report(
-    State(known): State<Arc<Known>>,
+async fn accept_report(
+    State(state): State<Arc<ControllerState>>,
     headers: HeaderMap,
     Json(report): Json<NodeReport>,
 ) -> Result<Json<ReportAccepted>, StatusCode> {
     if !authorized(&headers) {
         return Err(StatusCode::UNAUTHORIZED);
     }
-    *known.last.lock().unwrap() = Some(report);
+    *state.last.lock().unwrap() = Some(report);
     Ok(Json(ReportAccepted {
         node: "w1".parse().unwrap(),
-        generation: Generation(known.generation.load(Ordering::Relaxed)),
+        generation: Generation(state.generation.load(Ordering::Relaxed)),
         lease: Span::secs(6),
         apis: None,
     }))
 }
 
-async fn give_certificate(
-    State(known): State<Arc<Known>>,
+async fn issue_certificate(
+    State(state): State<Arc<ControllerState>>,
     headers: HeaderMap,
     Json(request): Json<CertificateRequest>,
 ) -> Result<Json<Certificate>, StatusCode> {
-    if !authorized(&headers) || !known.gives_certificates.load(Ordering::Relaxed) {
+    if !authorized(&headers) || !state.issues_certificates.load(Ordering::Relaxed) {
         return Err(StatusCode::FORBIDDEN);
     }
-    known.certificates_given.fetch_add(1, Ordering::Relaxed);
+    state.certificates_issued.fetch_add(1, Ordering::Relaxed);
     let validity = Validity::from(SystemTime::now());
-    let signed = known.authority.sign(&request.request, request.ip, validity);
+    let signed = state.authority.sign(&request.request, request.ip, validity);
     let certificate = signed.map_err(|_| StatusCode::BAD_REQUEST)?;
     Ok(Json(Certificate { certificate }))
 }
 
 /// A blob of a published image, or of any of the sample images' layouts.
-async fn give_blob(
-    State(known): State<Arc<Known>>,
+async fn serve_blob(
+    State(state): State<Arc<ControllerState>>,
     headers: HeaderMap,
     Path(digest): Path<String>,
 ) -> Result<Body, StatusCode> {
@@ -185,13 +185,13 @@ async fn give_blob(
         .strip_prefix("sha256:")
         .ok_or(StatusCode::BAD_REQUEST)?;
     let path = format!("blobs/sha256/{hex}");
-    if let Some(bytes) = known.published.lock().unwrap().get(&path) {
+    if let Some(bytes) = state.published.lock().unwrap().get(&path) {
         return Ok(Body::from(bytes.clone()));
     }
-    for image in std::fs::read_dir(&known.samples).unwrap() {
+    for image in std::fs::read_dir(&state.samples).unwrap() {
         let blob = image.unwrap().path().join(&path);
         if let Ok(bytes) = std::fs::read(blob) {
-            known.blobs_given.fetch_add(1, Ordering::Relaxed);
+            state.blobs_served.fetch_add(1, Ordering::Relaxed);
             return Ok(Body::from(bytes));
         }
     }

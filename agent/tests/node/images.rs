@@ -1,4 +1,4 @@
-//! Images of unusual shape, layers in both forms, and what the disk does to them.
+//! Unusual images, both formats of layers, and damage on the disk.
 
 use std::{
     fs::{self, File},
@@ -30,7 +30,7 @@ fn an_image_of_sixty_layers_runs() {
 }
 
 #[test]
-fn a_layer_that_an_image_has_twice_counts_where_it_is_uppermost() {
+fn of_identical_layers_the_uppermost_counts() {
     on_a_node("", async |node| {
         let (first, second) = (word("first"), word("second"));
         let (empty, again) = (layer(&[]), layer(&[]));
@@ -68,8 +68,8 @@ fn layers_that_are_images() {
     });
 }
 
-/// An image of three layers, the uppermost of which hides and changes what is beneath; each file is its owner's within
-/// the process's user namespace.
+/// Runs an image of three layers whose uppermost one hides and changes files below. Each file has its owner in the process's user
+/// namespace.
 async fn runs_with_ids_mapped(node: &Node) {
     let lower = layer(&[
         Entry::file("gone", ""),
@@ -95,7 +95,7 @@ async fn runs_with_ids_mapped(node: &Node) {
     );
 }
 
-/// The layers that are mounted.
+/// The mounted layers.
 fn mounts(node: &Node) -> Vec<String> {
     let layers = node.data("layers").display().to_string();
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
@@ -104,7 +104,7 @@ fn mounts(node: &Node) -> Vec<String> {
 }
 
 #[test]
-fn layers_that_are_mounted_survive_the_agent() {
+fn mounted_layers_survive_the_agent() {
     on_a_node(EROFS, async |mut node| {
         let root = run(&node, vec![program(), word("first")]).await;
         let before = mounts(&node);
@@ -120,19 +120,19 @@ fn layers_that_are_mounted_survive_the_agent() {
 }
 
 #[test]
-fn a_damaged_directory_is_found_before_the_next_start() {
+fn damage_in_a_directory_is_detected_before_the_next_start() {
     on_a_node(DIRECTORIES, async |node| {
-        damage_is_found(node, "word").await
+        damage_is_detected(node, "word").await
     });
 }
 
 #[test]
-fn a_damaged_image_is_found_before_the_next_start() {
-    on_a_node(EROFS, async |node| damage_is_found(node, "").await);
+fn damage_in_an_erofs_image_is_detected_before_the_next_start() {
+    on_a_node(EROFS, async |node| damage_is_detected(node, "").await);
 }
 
-/// A bit of the layer's file `path`, or of the layer's own file, is flipped while the agent is down.
-async fn damage_is_found(mut node: Node, path: &str) {
+/// Flips a bit of the layer's file `path`, or of the layer's image, while the agent is down.
+async fn damage_is_detected(mut node: Node, path: &str) {
     let root = run(&node, vec![program(), word("first")]).await;
     let uppermost = diff_id(&word("first"));
     let file = match path {
@@ -142,7 +142,7 @@ async fn damage_is_found(mut node: Node, path: &str) {
     node.kill_agent();
     flip_a_bit(&file);
     node.start_agent().await;
-    // What runs, runs on; another process of the image finds the damage before it starts.
+    // Running processes are not affected; the start of another process detects the damage.
     let image = image_of(vec![program(), word("first")]);
     let both = [1, 2].map(|number| process_of(&image, number));
     node.desire(2, both.to_vec()).await;
@@ -172,7 +172,7 @@ fn diff_id(layer: &Layer) -> String {
 }
 
 #[test]
-fn damaged_documents_are_fetched_anew() {
+fn damaged_documents_are_fetched_again() {
     on_a_node("", async |mut node| {
         run(&node, vec![program()]).await;
         node.kill_agent();
@@ -184,7 +184,7 @@ fn damaged_documents_are_fetched_anew() {
         let image = image_of(vec![program()]);
         let both = [1, 2].map(|number| process_of(&image, number));
         node.desire(2, both.to_vec()).await;
-        // Damaged, none of them can be understood: what runs was read from new ones, and at once.
+        // None of the damaged documents can be parsed, so the process runs from newly fetched ones.
         node.wait_until_healthy("hello-2").await;
         let logged = node.logged();
         assert!(!logged.contains("cannot start"), "{logged}");
@@ -193,14 +193,14 @@ fn damaged_documents_are_fetched_anew() {
 }
 
 #[test]
-fn a_layer_that_was_prefetched_is_not_fetched_again() {
+fn a_prefetched_layer_is_not_fetched_again() {
     on_a_node("", async |node| {
         let early = word("early");
         let image = image_of(vec![program(), early.clone()]);
         node.controller.publish(&image);
         assert_eq!(node.prefetch(&[&early.blob]).await, 202);
         wait_for_layer(&node, &early).await;
-        // Told again, it has nothing to do.
+        // A repeated hint does nothing.
         assert_eq!(node.prefetch(&[&early.blob]).await, 202);
         node.controller.withdraw(&early.blob);
         node.desire(1, vec![process_of(&image, 1)]).await;
@@ -212,16 +212,19 @@ fn a_layer_that_was_prefetched_is_not_fetched_again() {
 }
 
 #[test]
-fn what_was_prefetched_in_vain_is_removed() {
+fn unused_prefetched_layers_are_removed() {
     on_a_node("", async |node| {
-        let (vain, no_layer) = (word("in vain"), b"{\"no\": \"layer\"}".repeat(99));
-        let mut published = image_of(vec![vain.clone()]);
+        let (unused, no_layer) = (word("unused"), b"{\"no\": \"layer\"}".repeat(99));
+        let mut published = image_of(vec![unused.clone()]);
         let path = blob_path(&sha256(&no_layer));
         published.files.insert(path, no_layer.clone());
         node.controller.publish(&published);
         let unknown = b"that nobody has";
-        assert_eq!(node.prefetch(&[&no_layer, unknown, &vain.blob]).await, 202);
-        wait_for_layer(&node, &vain).await;
+        assert_eq!(
+            node.prefetch(&[&no_layer, unknown, &unused.blob]).await,
+            202
+        );
+        wait_for_layer(&node, &unused).await;
         run(&node, vec![program()]).await;
         node.remove_all(2).await;
         node.wait_for("the layers to be removed", |_| {
@@ -244,7 +247,7 @@ async fn wait_for_layer(node: &Node, layer: &Layer) {
     .await;
 }
 
-/// Runs an image of these layers; the root directory that its program sees.
+/// Runs an image of these layers; returns its root directory as the program sees it.
 async fn run(node: &Node, layers: Vec<Layer>) -> PathBuf {
     let image = image_of(layers);
     node.controller.publish(&image);

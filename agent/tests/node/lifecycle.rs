@@ -1,4 +1,4 @@
-//! From a desired set to an answered request, and back to nothing.
+//! The life of a process, from the desired set to its removal.
 
 use tucano_api::agent::ProcessState;
 use tucano_oci_runtime::supervisor::user_namespaces_work;
@@ -6,7 +6,7 @@ use tucano_oci_runtime::supervisor::user_namespaces_work;
 use crate::node::{on_a_node, output, process};
 
 #[test]
-fn a_desired_process_answers_through_the_nodes_port_and_leaves_nothing_behind() {
+fn a_process_answers_through_its_node_port_and_leaves_nothing_behind() {
     on_a_node("", async |node| {
         assert_eq!(
             node.traces(),
@@ -37,7 +37,7 @@ fn a_desired_process_answers_through_the_nodes_port_and_leaves_nothing_behind() 
 }
 
 #[test]
-fn a_process_has_user_ids_of_its_own_unless_the_node_says_that_it_cannot() {
+fn a_process_has_its_own_user_ids_or_the_node_reports_a_condition() {
     on_a_node("", async |node| {
         let runtime = tucano_testkit::programs().join("tucano_oci");
         let can = user_namespaces_work(&runtime, node.root.path());
@@ -48,14 +48,14 @@ fn a_process_has_user_ids_of_its_own_unless_the_node_says_that_it_cannot() {
         let is_roots = mapping.split_whitespace().nth(1) == Some("0");
         assert_eq!(is_roots, !can, "{mapping}");
         let notes = node.controller.last_report().unwrap().notes;
-        let told = notes.iter().any(|note| note.contains("user namespaces"));
-        assert_eq!(told, !can, "{notes:?}");
+        let reported = notes.iter().any(|note| note.contains("user namespaces"));
+        assert_eq!(reported, !can, "{notes:?}");
         node.remove_all(2).await;
     });
 }
 
 #[test]
-fn many_processes_of_one_service_run_beside_each_other_and_cannot_reach_each_other() {
+fn processes_of_one_service_run_in_parallel_and_are_isolated() {
     on_a_node("", async |node| {
         let all: Vec<_> = (1..=4).map(|number| process("hello", number, "")).collect();
         node.desire(1, all).await;
@@ -69,9 +69,9 @@ fn many_processes_of_one_service_run_beside_each_other_and_cannot_reach_each_oth
         }
         ports.dedup();
         assert_eq!(ports.len(), 4);
-        let fetched = node.controller.blobs_given();
+        let fetched = node.controller.blobs_served();
         let pid = node.pid("hello-1").to_string();
-        // Addresses and ports are given in the order of starts, which is any.
+        // Addresses and ports are allocated in the order of starts, which is arbitrary.
         let neighbour = std::fs::read(node.data("processes/hello-2/process.json")).unwrap();
         let lease = &serde_json::from_slice::<serde_json::Value>(&neighbour).unwrap()["lease"];
         let (ip, node_port) = (
@@ -91,7 +91,7 @@ fn many_processes_of_one_service_run_beside_each_other_and_cannot_reach_each_oth
                 .unwrap();
             assert!(!reached.success(), "a process reaches {address}:{port}");
         }
-        // One is enough less, and the others are not touched.
+        // Removing one does not affect the others.
         let before = node.pid("hello-2");
         node.desire(2, vec![process("hello", 2, "")]).await;
         node.wait_for("one process", |report| {
@@ -100,7 +100,7 @@ fn many_processes_of_one_service_run_beside_each_other_and_cannot_reach_each_oth
         .await;
         assert_eq!(node.pid("hello-2"), before);
         assert_eq!(
-            node.controller.blobs_given(),
+            node.controller.blobs_served(),
             fetched,
             "the image was fetched once"
         );
@@ -109,9 +109,9 @@ fn many_processes_of_one_service_run_beside_each_other_and_cannot_reach_each_oth
 }
 
 #[test]
-fn a_process_that_ignores_sigterm_is_killed_after_its_time() {
+fn a_process_that_ignores_sigterm_is_killed_after_its_stop_timeout() {
     on_a_node("", async |node| {
-        // The program of slow-start has no handler, and the first of a pid namespace ignores what it does not handle.
+        // The program has no handler, and the first process of a pid namespace ignores signals that it does not handle.
         let service = "stop_timeout = \"300ms\"\nenv = { DELAY_MS = \"0\" }";
         node.desire(1, vec![process("slow-start", 1, service)])
             .await;
@@ -137,30 +137,30 @@ fn a_slow_process_is_starting_until_it_answers() {
 }
 
 #[test]
-fn a_command_inside_the_container_can_be_the_probe() {
+fn a_command_in_the_container_can_be_the_probe() {
     on_a_node("", async |node| {
         let bad = "health = { exec = [\"/no/such\"], grace = \"30s\" }";
         node.desire(1, vec![process("hello", 1, bad)]).await;
-        let told = |process: &tucano_api::agent::ProcessReport| {
+        let reported = |process: &tucano_api::agent::ProcessReport| {
             process
                 .reason
                 .as_ref()
                 .is_some_and(|reason| reason.contains("/no/such"))
         };
-        node.wait_for_process("hello-1", "the probe's trouble", told)
+        node.wait_for_process("hello-1", "the probe's trouble", reported)
             .await;
         node.remove_all(2).await;
     });
 }
 
 #[test]
-fn output_is_kept_and_followed_until_the_process_is_removed() {
+fn output_is_stored_and_followed_until_the_process_is_removed() {
     on_a_node("", async |node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         let running = node.wait_until_healthy("hello-1").await;
         let mut followed = node.logs("hello-1", "stream=stderr&follow=true").await;
         assert_eq!(followed.status(), 200);
-        // It says so on stderr, and ends.
+        // It logs the signal on stderr, and ends.
         assert!(node.get(&running, "/crash").await.is_err());
         let mut text = String::new();
         while !text.contains("asked to crash") {
@@ -181,7 +181,7 @@ fn output_is_kept_and_followed_until_the_process_is_removed() {
 }
 
 #[test]
-fn a_port_that_something_else_uses_is_skipped() {
+fn a_port_in_use_is_skipped() {
     on_a_node("ports = \"20000-20001\"", async |node| {
         let _taken = std::net::TcpListener::bind("0.0.0.0:20000").unwrap();
         node.desire(1, vec![process("hello", 1, ""), process("hello", 2, "")])
@@ -212,7 +212,7 @@ fn a_port_that_something_else_uses_is_skipped() {
 }
 
 #[test]
-fn the_rules_name_every_process() {
+fn the_rules_list_every_process() {
     on_a_node(
         "bridge = \"other0\"\nsubnet = \"10.77.0.0/24\"",
         async |node| {
@@ -230,7 +230,7 @@ fn the_rules_name_every_process() {
 }
 
 #[test]
-fn what_a_service_asks_of_its_sandbox_by_name_is_given_and_told() {
+fn sandbox_options_of_a_service_are_applied_and_reported() {
     on_a_node("", async |node| {
         let asking = "caps = \"web\"\nread_only = true\ntmp_size = \"1MiB\"\npids = 600";
         node.desire(

@@ -1,4 +1,4 @@
-//! The real agent on a node of its own: a network namespace that the test makes, with a controller that only the test sees.
+//! The agent's program on a node of its own: a network namespace of the test, with a fake controller.
 
 #![allow(
     clippy::unwrap_used,

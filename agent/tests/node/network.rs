@@ -1,12 +1,12 @@
-//! What processes and the node see of each other.
+//! Reachability between processes and their node.
 
 use crate::node::{in_network_of, on_a_node, output, process};
 
 #[test]
-fn an_address_that_passes_to_another_process_is_reachable_at_once() {
-    // The address that is free again is the next one, not one that is ready.
+fn a_reused_address_is_reachable_at_once() {
+    // Without a pool the freed address is allocated next.
     on_a_node("[limits]\nready_networks = 0", async |node| {
-        // While it is there the bridge stays, with all that it knows of its neighbours.
+        // This process keeps the bridge, with its neighbour entries.
         let staying = process("hello", 1, "");
         node.desire(1, vec![staying.clone()]).await;
         node.wait_until_healthy("hello-1").await;
@@ -33,7 +33,7 @@ fn an_address_that_passes_to_another_process_is_reachable_at_once() {
 }
 
 #[test]
-fn the_node_keeps_its_address_for_processes_when_others_come_and_go() {
+fn the_bridges_address_is_stable_while_processes_come_and_go() {
     on_a_node("", async |node| {
         let bridge = || output("ip", &["link", "show", "tucano0"]);
         for (generation, last) in [(1, 1), (2, 4), (3, 2)] {
@@ -51,7 +51,7 @@ fn the_node_keeps_its_address_for_processes_when_others_come_and_go() {
 }
 
 #[test]
-fn a_process_reaches_itself_by_loopback_and_has_no_ipv6_address_otherwise() {
+fn a_process_has_loopback_and_no_other_ipv6_address() {
     on_a_node("", async |node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
@@ -63,7 +63,7 @@ fn a_process_reaches_itself_by_loopback_and_has_no_ipv6_address_otherwise() {
         }
         let ipv6 = in_network_of(&node, "hello-1", &["ip", "-6", "-o", "address"]);
         assert!(!ipv6.contains("eth0"), "{ipv6}");
-        // Asked to end, its program connects to itself.
+        // On SIGTERM its program connects to itself.
         node.remove_all(2).await;
         let logged = node.logged();
         assert!(logged.contains("exit=ended with exit code 0"), "{logged}");
@@ -71,12 +71,12 @@ fn a_process_reaches_itself_by_loopback_and_has_no_ipv6_address_otherwise() {
 }
 
 #[test]
-fn a_port_of_the_bridge_is_good_for_its_own_addresses_alone() {
+fn a_bridge_port_accepts_only_its_own_addresses() {
     on_a_node("", async |node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
         let port = "tuac1f0002";
-        let told = output("ip", &["-d", "-o", "link", "show", port]);
+        let shown = output("ip", &["-d", "-o", "link", "show", port]);
         for setting in [
             "master tucano0 ",
             "isolated on ",
@@ -84,7 +84,7 @@ fn a_port_of_the_bridge_is_good_for_its_own_addresses_alone() {
             "locked on ",
             "numtxqueues 1 numrxqueues 1 ",
         ] {
-            assert!(told.contains(setting), "{setting} is missing in {told}");
+            assert!(shown.contains(setting), "{setting} is missing in {shown}");
         }
         let known = output("bridge", &["fdb", "show", "brport", port]);
         assert!(known.contains("02:74:ac:1f:00:02"), "{known}");

@@ -1,4 +1,4 @@
-//! A node of the test's own.
+//! A node for one test.
 
 use std::{
     fs,
@@ -31,10 +31,10 @@ use tucano_testkit::{ROOT, needs, programs, tool};
 
 use crate::controller::{Controller, TOKEN};
 
-/// How long a condition may take on a slow machine.
+/// Time limit of a condition on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A node with its agent and its controller.
+/// A node with its agent and a fake controller.
 pub(crate) struct Node {
     pub(crate) controller: Controller,
     pub(crate) client: reqwest::Client,
@@ -44,8 +44,8 @@ pub(crate) struct Node {
     cgroup: String,
 }
 
-/// Runs a test in a network namespace of its own, where `lo` is up and nothing else is, and in a mount namespace, so
-/// that layers which are mounted are its own too; skips it where it cannot run.
+/// Runs a test in a network namespace of its own, with only `lo`, and in a mount namespace, so that mounted layers are private.
+/// Skips the test where it cannot run.
 pub(crate) fn on_a_node(
     more_settings: &'static str,
     test: impl AsyncFnOnce(Node) + Send + 'static,
@@ -107,20 +107,20 @@ impl Node {
             .await;
     }
 
-    /// Gives the next agent another configuration.
+    /// Changes the configuration of the next agent.
     pub(crate) fn reconfigure(&self, change: impl FnOnce(String) -> String) {
         let path = self.root.path().join("agent.toml");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(path, change(text)).unwrap();
     }
 
-    /// A second program of the same configuration.
+    /// Starts an agent with the node's configuration.
     pub(crate) fn spawn_agent(&self) -> Child {
         self.spawn_agent_logging_to(self.log())
     }
 
-    /// As [`Self::start_agent`], with a log that ends nowhere: whoever read it has gone.
-    pub(crate) async fn start_agent_unheard(&mut self) {
+    /// Like [`Self::start_agent`], with a log pipe whose reader has ended.
+    pub(crate) async fn start_agent_with_broken_log(&mut self) {
         self.controller.forget_reports();
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -149,7 +149,7 @@ impl Node {
             .unwrap()
     }
 
-    /// What the agent has logged.
+    /// The agent's log.
     pub(crate) fn logged(&self) -> String {
         fs::read_to_string(self.root.path().join("agent.log")).unwrap()
     }
@@ -161,7 +161,7 @@ impl Node {
         agent.wait().unwrap();
     }
 
-    /// SIGTERM; the exit code.
+    /// Sends SIGTERM; returns the exit code.
     pub(crate) fn end_agent(&mut self) -> Option<i32> {
         let mut agent = self.agent.take().unwrap();
         let pid = rustix::process::Pid::from_child(&agent);
@@ -169,14 +169,14 @@ impl Node {
         agent.wait().unwrap().code()
     }
 
-    /// Gives the agent a desired set, which it takes.
+    /// Sends the agent a desired set, which it must accept.
     pub(crate) async fn desire(&self, generation: u64, processes: Vec<DesiredProcess>) {
         self.controller.announce(generation);
         let (status, body) = self.put(&desired(generation, processes)).await;
         assert_eq!(status, 200, "{body}");
     }
 
-    /// Gives the agent a desired set; the answer.
+    /// Sends the agent a desired set; returns status and body.
     pub(crate) async fn put(&self, set: &DesiredSet) -> (u16, String) {
         let url = format!("http://{}/v1/desired", self.agent_address);
         let request = self.client.put(url).bearer_auth(TOKEN).json(set);
@@ -184,7 +184,7 @@ impl Node {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Tells the agent of blobs that it may need; the answer's status.
+    /// Sends the agent a prefetch hint; returns the status.
     pub(crate) async fn prefetch(&self, blobs: &[&[u8]]) -> u16 {
         let blobs = blobs.iter().map(|blob| PrefetchedBlob {
             digest: sha256(blob).parse().unwrap(),
@@ -216,7 +216,7 @@ impl Node {
             }
             assert!(
                 tokio::time::Instant::now() < deadline,
-                "waited in vain for {what}; last report: {:#?}\nlog:\n{}",
+                "timed out waiting for {what}; last report: {:#?}\nlog:\n{}",
                 self.controller.last_report(),
                 self.logged(),
             );
@@ -248,7 +248,7 @@ impl Node {
         .await
     }
 
-    /// Waits until the node has no process any more, and sees that nothing of any remains.
+    /// Removes all processes, and waits until none has left anything behind.
     pub(crate) async fn remove_all(&self, generation: u64) {
         self.desire(generation, Vec::new()).await;
         self.wait_for("nothing to run", |report| {
@@ -270,7 +270,7 @@ impl Node {
         }
     }
 
-    /// What there is of processes on the node: links, rules, cgroups, directories, mounts.
+    /// Everything that processes have on the node: links, rules, cgroups, directories, mounts.
     pub(crate) fn traces(&self) -> Vec<String> {
         let links = output("ip", &["-o", "link", "show"]);
         let rules = output("nft", &["list", "tables"]);
@@ -292,7 +292,7 @@ impl Node {
         traces
     }
 
-    /// Pids of the supervisors of this node that wait for their containers: their arguments tell of none.
+    /// Pids of the node's prepared supervisors, recognised by their empty arguments.
     pub(crate) fn ready_supervisors(&self) -> Vec<i64> {
         let network = fs::read_link("/proc/thread-self/ns/net").unwrap();
         let all = fs::read_dir("/proc")
@@ -313,7 +313,7 @@ impl Node {
         all.collect()
     }
 
-    /// Every cgroup directory that carries the node's name, in any hierarchy.
+    /// Every cgroup directory of the node, in any hierarchy.
     pub(crate) fn cgroups(&self) -> Vec<String> {
         let found = output(
             "find",
@@ -326,23 +326,23 @@ impl Node {
         self.root.path().join("data").join(path)
     }
 
-    /// The pid of a process's first program, as the runtime has noted it.
+    /// The pid of a container's first process, from the runtime's record.
     pub(crate) fn pid(&self, id: &str) -> i64 {
-        self.noted(id, "container")
+        self.recorded_pid(id, "container")
     }
 
-    /// The pid of its supervisor.
+    /// The pid of its supervisor, from the runtime's record.
     pub(crate) fn supervisor(&self, id: &str) -> i64 {
-        self.noted(id, "supervisor")
+        self.recorded_pid(id, "supervisor")
     }
 
-    fn noted(&self, id: &str, which: &str) -> i64 {
+    fn recorded_pid(&self, id: &str, which: &str) -> i64 {
         let path = self.data("processes").join(id).join("home/supervisor.json");
-        let noted: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-        noted[which]["pid"].as_i64().unwrap()
+        let record: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        record[which]["pid"].as_i64().unwrap()
     }
 
-    /// Body of a GET through the port that the node forwards to the process.
+    /// Body of a GET request through the process's node port.
     pub(crate) async fn get(&self, process: &ProcessReport, path: &str) -> reqwest::Result<String> {
         let port = process.node_port.unwrap();
         let url = format!("http://127.0.0.1:{port}{path}");
@@ -350,7 +350,7 @@ impl Node {
         request.send().await?.text().await
     }
 
-    /// The answer to a request for logs.
+    /// The response to a request for logs.
     pub(crate) async fn logs(&self, id: &str, query: &str) -> reqwest::Response {
         let url = format!(
             "http://{}/v1/processes/{id}/logs?{query}",
@@ -366,7 +366,7 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// Also after a failed test nothing remains: links and rules go with the network namespace.
+    /// Cleans up after a failed test, too. Links and rules vanish with the network namespace.
     fn drop(&mut self) {
         if let Some(mut agent) = self.agent.take() {
             agent.kill().ok();
@@ -434,13 +434,13 @@ pub(crate) fn run(program: &str, arguments: &[&str]) {
     );
 }
 
-/// What a program prints.
+/// Standard output of a program.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What a program of the node prints in a process's network namespace.
+/// Standard output of a program in a process's network namespace.
 pub(crate) fn in_network_of(node: &Node, id: &str, command: &[&str]) -> String {
     let pid = node.pid(id).to_string();
     let enter = ["-t", &pid, "-n"];

@@ -1,10 +1,10 @@
-//! Processes outlive their agent, and the next one takes them over.
+//! Processes outlive their agent, and the next one adopts them.
 
 use tucano_api::agent::ProcessState;
 
 use crate::node::{Node, on_a_node, process};
 
-/// Kills the first process of hello-1's container, and waits until its supervisor has written that down.
+/// Kills the first process of hello-1's container, and waits until its supervisor has recorded the exit.
 fn end_process(node: &Node) {
     let pid = i32::try_from(node.pid("hello-1")).unwrap();
     rustix::process::kill_process(
@@ -51,7 +51,7 @@ fn containers_outlive_a_killed_agent_and_the_next_one_adopts_them() {
 }
 
 #[test]
-fn sigterm_ends_the_agent_and_not_the_containers() {
+fn sigterm_ends_the_agent_but_not_the_containers() {
     on_a_node("", async |mut node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         let running = node.wait_until_healthy("hello-1").await;
@@ -63,12 +63,12 @@ fn sigterm_ends_the_agent_and_not_the_containers() {
 }
 
 #[test]
-fn an_agent_whose_log_nobody_reads_goes_on_and_one_in_a_file_is_plain() {
+fn an_agent_survives_a_broken_log_pipe_and_logs_plain_text_to_a_file() {
     on_a_node("", async |mut node| {
         assert!(node.logged().contains("the agent is ready"));
         assert!(!node.logged().contains('\u{1b}'), "{}", node.logged());
         node.end_agent();
-        node.start_agent_unheard().await;
+        node.start_agent_with_broken_log().await;
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
         node.remove_all(2).await;
@@ -77,7 +77,7 @@ fn an_agent_whose_log_nobody_reads_goes_on_and_one_in_a_file_is_plain() {
 }
 
 #[test]
-fn an_exit_without_an_agent_is_known_to_the_next() {
+fn the_next_agent_reports_an_exit_that_no_agent_saw() {
     on_a_node("", async |mut node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         let running = node.wait_until_healthy("hello-1").await;
@@ -86,8 +86,8 @@ fn an_exit_without_an_agent_is_known_to_the_next() {
         let exit = node.data("processes/hello-1/home/exit.json");
         tucano_testkit::wait_until("the exit on disk", crate::node::PATIENCE, || exit.exists());
         node.start_agent().await;
-        let told = |process: &tucano_api::agent::ProcessReport| process.last_exit.is_some();
-        let process = node.wait_for_process("hello-1", "its exit", told).await;
+        let reported = |process: &tucano_api::agent::ProcessReport| process.last_exit.is_some();
+        let process = node.wait_for_process("hello-1", "its exit", reported).await;
         assert_eq!(process.last_exit.unwrap().code, Some(3));
         assert_eq!(node.wait_until_healthy("hello-1").await.restarts, 1);
         node.remove_all(2).await;
@@ -95,13 +95,13 @@ fn an_exit_without_an_agent_is_known_to_the_next() {
 }
 
 #[test]
-fn what_was_outdated_meanwhile_is_not_started_again() {
+fn processes_of_an_outdated_set_are_not_started_again() {
     on_a_node("controller_wait = \"60s\"", async |mut node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
         node.kill_agent();
         end_process(&node);
-        // While the node was away the process was placed elsewhere: the controller has a newer set.
+        // Meanwhile the process was placed on another node: the controller announces a newer set.
         node.controller.announce(2);
         node.start_agent().await;
         let waits = |report: &tucano_api::agent::NodeReport| {
@@ -118,13 +118,13 @@ fn what_was_outdated_meanwhile_is_not_started_again() {
 }
 
 #[test]
-fn without_a_controller_the_stored_set_runs_on() {
+fn the_stored_set_runs_without_a_controller() {
     on_a_node("controller_wait = \"300ms\"", async |mut node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
         node.kill_agent();
         end_process(&node);
-        // Reports are answered with a generation that never comes; the wait for it is bounded.
+        // The announced generation never arrives; the wait for it is limited.
         node.controller.announce(9);
         node.start_agent().await;
         let process = node.wait_until_healthy("hello-1").await;
@@ -135,7 +135,7 @@ fn without_a_controller_the_stored_set_runs_on() {
 }
 
 #[test]
-fn a_second_agent_on_the_same_data_is_refused() {
+fn a_second_agent_with_the_same_data_directory_is_refused() {
     on_a_node("", async |node| {
         let status = node.spawn_agent().wait().unwrap();
         assert_eq!(status.code(), Some(1));
@@ -145,7 +145,7 @@ fn a_second_agent_on_the_same_data_is_refused() {
 }
 
 #[test]
-fn networks_that_a_killed_agent_kept_ready_vanish_and_the_process_keeps_its_own() {
+fn prepared_networks_vanish_with_a_killed_agent_and_those_in_use_stay() {
     on_a_node("[limits]\nready_networks = 3", async |mut node| {
         let ports = || {
             let shown = crate::node::output("ip", &["-o", "link", "show", "master", "tucano0"]);
@@ -158,12 +158,12 @@ fn networks_that_a_killed_agent_kept_ready_vanish_and_the_process_keeps_its_own(
         node.kill_agent();
         node.start_agent().await;
         let adopted = node.wait_until_healthy("hello-1").await;
-        // By the kernel or by the agent, whoever is first.
+        // Removed by the kernel or by the agent.
         let gone = || ports() == 1;
         tucano_testkit::wait_until("the end of those", crate::node::PATIENCE, gone);
         let answer = node.get(&adopted, "/").await.unwrap();
         assert!(answer.contains("process=hello-1 "), "{answer}");
-        // The next start leaves as many ready again, at other addresses than the one that runs.
+        // The next start prepares as many again, with other addresses than the running one.
         node.desire(2, vec![process("hello", 1, ""), process("hello", 2, "")])
             .await;
         node.wait_until_healthy("hello-2").await;
@@ -174,7 +174,7 @@ fn networks_that_a_killed_agent_kept_ready_vanish_and_the_process_keeps_its_own(
 }
 
 #[test]
-fn supervisors_that_a_killed_agent_kept_ready_end_and_the_next_ones_are_used() {
+fn prepared_supervisors_end_with_a_killed_agent_and_are_replaced() {
     on_a_node("[limits]\nready_supervisors = 3", async |mut node| {
         let until = |number: usize, node: &Node| {
             let ready = || node.ready_supervisors().len() == number;
@@ -205,7 +205,7 @@ fn supervisors_that_a_killed_agent_kept_ready_end_and_the_next_ones_are_used() {
 }
 
 #[test]
-fn leftovers_of_a_killed_agent_are_cleared_away() {
+fn leftovers_of_a_killed_agent_are_removed() {
     on_a_node("", async |mut node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;

@@ -1,5 +1,5 @@
-//! Processes that send in another's name. Containers cannot make such frames (no capability over their network, no packet
-//! sockets): here the node's root does it for them, in their network namespaces.
+//! Spoofed addresses. Containers cannot send such frames (no CAP_NET_ADMIN, no packet sockets), so the node's root does it in
+//! their network namespaces.
 
 use std::{net::UdpSocket, sync::mpsc};
 
@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::node::{Node, PATIENCE, in_network_of, on_a_node, output, process};
 
-/// A machine beyond the node, which hears what leaves it.
+/// A machine outside of the node that receives datagrams.
 struct Beyond {
     socket: UdpSocket,
 }
@@ -23,7 +23,7 @@ impl Beyond {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             let socket = UdpSocket::bind("0.0.0.0:9").unwrap();
             made.send((nix::unistd::gettid().as_raw(), socket)).unwrap();
-            // A namespace is found by its thread only as long as that lives; then the socket and the link keep it.
+            // The thread keeps the namespace until the socket and the link do.
             done.recv().ok();
         });
         let (thread_id, socket) = namespace.recv().unwrap();
@@ -49,7 +49,7 @@ impl Beyond {
         Self { socket }
     }
 
-    fn heard(&self) -> String {
+    fn received(&self) -> String {
         let mut text = [0; 64];
         let length = self.socket.recv(&mut text).unwrap();
         String::from_utf8_lossy(&text[..length]).trim().to_owned()
@@ -62,14 +62,14 @@ fn send(node: &Node, id: &str, text: &str) {
     in_network_of(node, id, &["bash", "-c", &script]);
 }
 
-/// Changes a process's network from within, as nobody in its container could.
+/// Changes a process's network, which its container could not.
 fn ip(node: &Node, id: &str, arguments: &str) {
     let script = format!("ip {arguments} && echo done");
     let said = in_network_of(node, id, &["bash", "-c", &script]);
     assert_eq!(said, "done\n", "{arguments}");
 }
 
-/// Sends as this address and this hardware address.
+/// Sends from this IP address and this hardware address.
 fn send_as(node: &Node, address: &str, hardware: &str, text: &str) {
     let id = "hello-1";
     ip(node, id, &format!("link set eth0 address {hardware}"));
@@ -77,15 +77,15 @@ fn send_as(node: &Node, address: &str, hardware: &str, text: &str) {
     ip(node, id, &route);
     let chosen = in_network_of(node, id, &["ip", "route", "get", ADDRESS]);
     assert!(chosen.contains(&format!("src {address} ")), "{chosen}");
-    // The kernel asks for the gateway anew, in the name of that address, which is how ARP tables are poisoned.
+    // The kernel sends an ARP request for the gateway from that address, as in ARP poisoning.
     ip(node, id, "neigh flush dev eth0");
     send(node, id, text);
 }
 
 #[test]
-fn what_is_sent_in_anothers_name_goes_nowhere() {
+fn packets_with_a_spoofed_address_are_dropped() {
     on_a_node("", async |node| {
-        // One after the other: addresses are given in the order of starts.
+        // Sequentially, because addresses are allocated in the order of starts.
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
         let both = vec![process("hello", 1, ""), process("hello", 2, "")];
@@ -93,7 +93,7 @@ fn what_is_sent_in_anothers_name_goes_nowhere() {
         let victim = node.wait_until_healthy("hello-2").await;
         let beyond = Beyond::connect();
         send(&node, "hello-1", "own-name");
-        assert_eq!(beyond.heard(), "own-name");
+        assert_eq!(beyond.received(), "own-name");
         let (own, neighbour) = ("02:74:ac:1f:00:02", "02:74:ac:1f:00:03");
         ip(&node, "hello-1", "address add 172.31.0.3/32 dev eth0");
         ip(&node, "hello-1", "address add 192.0.2.7/32 dev eth0");
@@ -103,15 +103,15 @@ fn what_is_sent_in_anothers_name_goes_nowhere() {
         send_as(&node, "192.0.2.7", own, "nobodys-address");
         send_as(&node, "192.0.2.7", "02:00:00:00:00:07", "nobodys-both");
 
-        // Nobody has lost anything by it.
+        // The victim is still reachable.
         let known = output("ip", &["neigh", "show", "172.31.0.3"]);
         assert!(known.contains("02:74:ac:1f:00:03 PERMANENT"), "{known}");
         let answer = node.get(&victim, "/").await.unwrap();
         assert!(answer.contains("process=hello-2 "), "{answer}");
         send(&node, "hello-2", "victim");
-        assert_eq!(beyond.heard(), "victim", "nothing came before");
+        assert_eq!(beyond.received(), "victim", "nothing came before");
         send_as(&node, "172.31.0.2", own, "own-name-again");
-        assert_eq!(beyond.heard(), "own-name-again");
+        assert_eq!(beyond.received(), "own-name-again");
         output("ip", &["link", "del", "out0"]);
         node.remove_all(3).await;
     });
@@ -142,9 +142,9 @@ fn a_process_reaches_no_address_of_the_node() {
                 assert_eq!(reached, "", "{address}:{port}");
             }
         }
-        // What lies beyond it can be reached: it was not for lack of a way.
+        // Hosts beyond the node are reachable, so there is a route.
         send(&node, "hello-1", "out");
-        assert_eq!(beyond.heard(), "out");
+        assert_eq!(beyond.received(), "out");
         output("ip", &["link", "del", "out0"]);
         node.remove_all(2).await;
     });

@@ -1,4 +1,4 @@
-//! The agent's certificate, on a node with an address that is not loopback.
+//! The agent's certificate, on a node with an address beyond loopback.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use crate::node::{Node, PATIENCE, on_a_node, run};
 
 const IP: &str = "10.99.0.1";
 
-/// Gives the node its address, and an agent that is reached there.
+/// Gives the node an address, and makes its agent listen there.
 fn prepare(node: &mut Node) {
     node.kill_agent();
     run("ip", &["address", "add", &format!("{IP}/32"), "dev", "lo"]);
@@ -23,7 +23,7 @@ fn prepare(node: &mut Node) {
     });
 }
 
-/// What a client that knows the authority, and no other, gets there.
+/// Status of `/healthz` for a client that trusts only the authority.
 async fn healthz(node: &Node) -> reqwest::Result<u16> {
     let pem = node.controller.authority().pem();
     let authority = reqwest::Certificate::from_pem_bundle(pem.as_bytes())?;
@@ -39,17 +39,17 @@ async fn wait_until(node: &Node, what: &str, condition: impl Fn(&Node) -> bool) 
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !condition(node) {
         let in_time = tokio::time::Instant::now() < deadline;
-        assert!(in_time, "waited in vain for {what}\n{}", node.logged());
+        assert!(in_time, "timed out waiting for {what}\n{}", node.logged());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[test]
-fn before_its_first_certificate_an_agent_waits_and_says_for_what() {
+fn an_agent_waits_for_its_first_certificate_and_logs_that() {
     on_a_node("", async |mut node| {
         prepare(&mut node);
         node.controller.forget_reports();
-        node.controller.give_certificates(false);
+        node.controller.set_issuing(false);
         node.agent = Some(node.spawn_agent());
         wait_until(&node, "its word", |node| {
             node.logged().contains("waiting for a certificate")
@@ -67,7 +67,7 @@ fn before_its_first_certificate_an_agent_waits_and_says_for_what() {
             "it reports too early"
         );
 
-        node.controller.give_certificates(true);
+        node.controller.set_issuing(true);
         node.wait_for("the first report", |_| Some(())).await;
         assert_eq!(healthz(&node).await.unwrap(), 200);
         let plain = node.client.get(format!("http://{IP}:7071/healthz")).send();
@@ -79,17 +79,17 @@ fn before_its_first_certificate_an_agent_waits_and_says_for_what() {
 }
 
 #[test]
-fn a_certificate_is_kept_and_replaced_where_it_is_of_no_use_any_more() {
+fn a_certificate_is_stored_and_replaced_once_invalid() {
     on_a_node("", async |mut node| {
         prepare(&mut node);
         node.start_agent().await;
-        assert_eq!(node.controller.certificates_given(), 1);
-        // The next agent has it, even where the controller gives none.
+        assert_eq!(node.controller.certificates_issued(), 1);
+        // The next agent uses the stored one, even if the controller issues none.
         node.kill_agent();
-        node.controller.give_certificates(false);
+        node.controller.set_issuing(false);
         node.start_agent().await;
         assert_eq!(healthz(&node).await.unwrap(), 200);
-        node.controller.give_certificates(true);
+        node.controller.set_issuing(true);
 
         let files = Files::open(&node.data("tls")).unwrap();
         let request = files.request().unwrap();
@@ -111,7 +111,7 @@ fn a_certificate_is_kept_and_replaced_where_it_is_of_no_use_any_more() {
             files.store(&bad).unwrap();
             node.start_agent().await;
             wait_until(&node, what, |node| {
-                node.controller.certificates_given() == given
+                node.controller.certificates_issued() == given
             })
             .await;
             let trust = Trust::from_pem(node.controller.authority().pem()).unwrap();

@@ -1,4 +1,4 @@
-//! Crashes, limits, and images that are not there.
+//! Crashes, limits, and missing images.
 
 use tucano_api::{
     agent::{ProcessReport, ProcessState},
@@ -11,7 +11,7 @@ use tucano_testkit::wait_until;
 use crate::node::{PATIENCE, on_a_node, process};
 
 #[test]
-fn a_process_that_keeps_crashing_backs_off_and_its_exit_is_told() {
+fn a_crash_loop_backs_off_and_reports_its_exit() {
     on_a_node("", async |node| {
         node.desire(1, vec![process("crash-loop", 1, "")]).await;
         let crashed = |process: &ProcessReport| {
@@ -37,7 +37,7 @@ fn a_process_that_keeps_crashing_backs_off_and_its_exit_is_told() {
 }
 
 #[test]
-fn a_process_beyond_its_memory_is_killed_alone_and_reported_so() {
+fn a_process_that_exceeds_its_memory_is_killed_alone_and_reported() {
     on_a_node("", async |node| {
         let hog = "memory = \"32MiB\"\nenv = { HOG = \"now\" }";
         node.desire(
@@ -57,14 +57,14 @@ fn a_process_beyond_its_memory_is_killed_alone_and_reported_so() {
 }
 
 #[test]
-fn a_process_that_writes_more_than_its_disk_limit_is_killed_alone_and_starts_with_an_empty_disk() {
+fn a_process_that_exceeds_its_disk_limit_is_killed_alone_and_starts_with_an_empty_disk() {
     on_a_node("limits = { disk_interval = \"50ms\" }", async |node| {
         let hog = "user = \"0\"\ndisk = \"16MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\" }";
-        let nameless = "user = \"0\"\ndisk = \"16MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\", HOG_NAMELESS = \"1\" }";
+        let unlinked = "user = \"0\"\ndisk = \"16MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\", HOG_NAMELESS = \"1\" }";
         let frugal = "user = \"0\"\ndisk = \"64MiB\"\nenv = { HOG = \"now\", HOG_MIB = \"40\" }";
         let processes = vec![
             process("disk-hog", 1, hog),
-            process("disk-hog", 2, nameless),
+            process("disk-hog", 2, unlinked),
             process("disk-hog", 3, frugal),
         ];
         node.desire(1, processes).await;
@@ -87,33 +87,35 @@ fn a_process_that_writes_more_than_its_disk_limit_is_killed_alone_and_starts_wit
 }
 
 #[test]
-fn an_image_that_is_not_there_holds_up_nobody_else() {
+fn a_missing_image_does_not_delay_other_processes() {
     on_a_node("", async |node| {
         let mut lost = process("hello", 1, "");
         lost.image = Digest::sha256(&"7".repeat(64)).unwrap();
         node.desire(1, vec![lost, process("hello", 2, "")]).await;
         node.wait_until_healthy("hello-2").await;
-        let told = |process: &ProcessReport| {
+        let reported = |process: &ProcessReport| {
             let reason = process.reason.as_deref().unwrap_or_default();
             process.state == ProcessState::BackOff
                 && reason.contains("the controller does not have it")
         };
-        node.wait_for_process("hello-1", "the reason", told).await;
+        node.wait_for_process("hello-1", "the reason", reported)
+            .await;
         node.remove_all(2).await;
     });
 }
 
 #[test]
-fn a_program_that_is_not_there_is_told_in_words() {
+fn an_unknown_user_is_reported_by_name() {
     on_a_node("", async |node| {
         let mut broken = process("hello", 1, "user = \"nobody-of-that-name\"");
         broken.config.concurrency = 1;
         node.desire(1, vec![broken]).await;
-        let told = |process: &ProcessReport| {
+        let reported = |process: &ProcessReport| {
             let reason = process.reason.as_deref().unwrap_or_default();
             process.state == ProcessState::BackOff && reason.contains("nobody-of-that-name")
         };
-        node.wait_for_process("hello-1", "the reason", told).await;
+        node.wait_for_process("hello-1", "the reason", reported)
+            .await;
         node.remove_all(2).await;
     });
 }
@@ -121,28 +123,29 @@ fn a_program_that_is_not_there_is_told_in_words() {
 #[test]
 fn a_process_that_never_answers_is_restarted_after_its_grace() {
     on_a_node("", async |node| {
-        // It listens on 8080, and 9 is asked.
-        let mut deaf = process(
+        // It listens on 8080; the probe connects to 9.
+        let mut silent = process(
             "hello",
             1,
             "health = { grace = \"300ms\" }\nenv = { PORT = \"8080\" }\nstop_timeout = \"100ms\"",
         );
-        deaf.config.port = 9;
-        node.desire(1, vec![deaf]).await;
-        let told = |process: &ProcessReport| {
+        silent.config.port = 9;
+        node.desire(1, vec![silent]).await;
+        let reported = |process: &ProcessReport| {
             process.restarts >= 1
                 || process
                     .reason
                     .as_deref()
                     .is_some_and(|reason| reason.contains("not healthy for 300ms"))
         };
-        node.wait_for_process("hello-1", "a restart", told).await;
+        node.wait_for_process("hello-1", "a restart", reported)
+            .await;
         node.remove_all(2).await;
     });
 }
 
 #[test]
-fn unused_layers_and_blobs_do_not_stay() {
+fn unused_layers_and_blobs_are_removed() {
     on_a_node("", async |node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;
@@ -155,10 +158,10 @@ fn unused_layers_and_blobs_do_not_stay() {
     });
 }
 
-/// A container ends with its supervisor, unless it has seen to it that it does not (prctl(2), PR_SET_PDEATHSIG). Here it is
-/// frozen instead, which keeps a process on cgroup v1 from dying by SIGKILL.
+/// A container is killed when its supervisor ends (prctl(2), PR_SET_PDEATHSIG), unless it resets that. Here it is frozen, which on
+/// cgroup v1 defers SIGKILL.
 #[test]
-fn a_container_without_its_supervisor_is_ended_at_once() {
+fn a_container_without_its_supervisor_is_killed_at_once() {
     on_a_node("", async |node| {
         node.desire(1, vec![process("hello", 1, "")]).await;
         node.wait_until_healthy("hello-1").await;

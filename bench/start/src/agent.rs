@@ -163,10 +163,10 @@ impl Node {
 /// Kills a process, and removes it once its supervisor has recorded the exit status.
 async fn end(executor: &Executor, record: &Record, running: &Arc<Running>) -> Result<()> {
     executor
-        .kill(&record.process.id, Arc::clone(running))
+        .kill_all(&record.process.id, Arc::clone(running))
         .await?;
-    executor.watch(record, running).await?;
-    executor.remove(record).await?;
+    executor.wait_for_end(record, running).await?;
+    executor.remove_all(record).await?;
     rustix::process::wait(rustix::process::WaitOptions::empty())?;
     Ok(())
 }

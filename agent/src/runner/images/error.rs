@@ -1,8 +1,8 @@
-//! What can go wrong with images.
+//! Errors of images.
 
 use std::path::PathBuf;
 
-/// Why an image cannot be had.
+/// Why an image is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store or the layers' directory cannot be used.
@@ -10,55 +10,57 @@ pub enum Error {
     Open {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<tucano_oci_image::Error>,
     },
-    /// Images of layers were asked for and cannot be mounted.
-    #[error("layers cannot be unpacked to EROFS images: {0}; or set images.unpack to \"auto\"")]
+    /// EROFS is required and does not work.
+    #[error(
+        "EROFS images of layers do not work on this node: {0}; set images.unpack = \"auto\" in agent.toml"
+    )]
     NoErofs(#[source] Box<tucano_oci_image::Error>),
-    /// The HTTP client cannot be made.
-    #[error("cannot make an HTTP client: {0}")]
+    /// The HTTP client cannot be built.
+    #[error("cannot build an HTTP client: {0}")]
     Client(#[source] tucano_oci_distribution::client::Error),
-    /// A digest that is none.
-    #[error("{0} is not a digest that this agent knows")]
+    /// A malformed digest, or one of an unknown algorithm.
+    #[error("{0} is not a valid digest")]
     Digest(String),
-    /// The controller did not give a blob.
+    /// A blob cannot be fetched.
     #[error("cannot fetch {digest} from {url}: {reason}")]
     Fetch {
         /// The blob.
         digest: String,
-        /// Where it was asked for.
+        /// The controller's URL.
         url: String,
-        /// Why it was not given.
+        /// The cause.
         reason: String,
     },
-    /// A blob is not what it should be, or cannot be stored.
+    /// A blob does not match its digest, or cannot be stored.
     #[error("cannot store {digest}: {source}")]
     Store {
         /// The blob.
         digest: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<tucano_oci_image::Error>,
     },
-    /// The image's documents make no sense.
+    /// The image's manifest or configuration is invalid.
     #[error("image {digest}: {source}")]
     Image {
         /// The manifest.
         digest: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<tucano_oci_image::Error>,
     },
-    /// The image is for another kind of machine.
+    /// The image is for another platform.
     #[error("image {digest} is for {image}, and this node is {node}: build the image for {node}")]
     WrongPlatform {
         /// The manifest.
         digest: String,
-        /// What the image is for.
+        /// The image's platform.
         image: String,
-        /// What the node is.
+        /// The node's platform.
         node: String,
     },
     /// A layer cannot be unpacked.
@@ -66,16 +68,16 @@ pub enum Error {
     Unpack {
         /// The layer's blob.
         digest: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<tucano_oci_image::Error>,
     },
-    /// An unpacked layer cannot be checked.
-    #[error("cannot check layer {diff_id}: {source}")]
+    /// An unpacked layer cannot be verified.
+    #[error("cannot verify layer {diff_id}: {source}")]
     Check {
         /// The layer.
         diff_id: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<tucano_oci_image::Error>,
     },
@@ -85,12 +87,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the layer must be fetched again, to become a directory.
+    /// Whether the layer has too many entries for EROFS and must be unpacked to a directory.
     pub(super) fn is_too_many_to_index(&self) -> bool {
         matches!(self, Self::Unpack { source, .. } if matches!(**source, tucano_oci_image::Error::TooManyToIndex(_)))
     }
 
-    /// Whether a document was not what its digest says when it was read.
+    /// Whether a document did not match its digest.
     pub(super) fn is_digest_mismatch(&self) -> bool {
         matches!(self, Self::Image { source, .. } if source.code() == "digest_mismatch")
     }

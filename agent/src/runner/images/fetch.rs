@@ -1,4 +1,4 @@
-//! One blob from the controller's registry into the store.
+//! Fetches blobs from the controller's registry.
 
 use std::{io::Read, time::Duration};
 
@@ -14,7 +14,7 @@ use tucano_tls::Trust;
 use super::{Error, store_error};
 use crate::settings::Token;
 
-/// Fetches blobs; a transfer that breaks off is taken up where it ended.
+/// Fetches blobs; an interrupted transfer is resumed.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     registry: Remote,
@@ -48,7 +48,7 @@ impl Fetcher {
         })
     }
 
-    /// Fetches a blob of at most `limit` bytes; tries again what may be a passing trouble.
+    /// Fetches a blob of at most `limit` bytes into the store; transient failures are retried.
     pub(super) async fn fetch(
         &self,
         store: &Store,
@@ -65,7 +65,7 @@ impl Fetcher {
         })
     }
 
-    /// Gives a layer's blob to `take` while it comes; a transfer that breaks off goes on beneath it.
+    /// Passes a layer's blob to `take` as it arrives; an interrupted transfer is resumed without `take` noticing.
     pub(super) async fn stream<T: Send + 'static>(
         &self,
         digest: &Digest,
@@ -94,7 +94,7 @@ impl Fetcher {
     }
 }
 
-/// What it means here.
+/// The message for users of this node.
 fn explain(error: &client::Error) -> String {
     match error {
         client::Error::NotFound { .. } => "the controller does not have it".to_owned(),

@@ -1,4 +1,4 @@
-//! Layers that may soon be needed: unpacked under their own digests, before any image that has them is known here.
+//! Prefetched layers: unpacked before the image that has them is known on this node.
 
 use std::{
     collections::HashMap,
@@ -12,23 +12,23 @@ use tucano_api::agent::PrefetchedBlob;
 
 use super::{Error, Images, to_oci};
 
-/// What was prefetched lately.
+/// Recently prefetched layers.
 #[derive(Debug)]
 pub(super) struct Prefetched {
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     layers: Mutex<HashMap<OciDigest, (OciDigest, Instant)>>,
 }
 
 impl Prefetched {
-    /// At most so many blobs wait, or are on their way, at once.
-    pub(super) fn new(most: usize) -> Self {
+    /// Allows for `max` blobs that are queued or in progress.
+    pub(super) fn new(max: usize) -> Self {
         Self {
-            turns: Arc::new(Semaphore::new(most)),
+            permits: Arc::new(Semaphore::new(max)),
             layers: Mutex::default(),
         }
     }
 
-    /// The diff-ids of those that may still become needed.
+    /// The diff-ids of layers that were prefetched within the retention.
     pub(super) fn recent(&self, kept: Duration) -> Vec<OciDigest> {
         let mut layers = self.layers();
         layers.retain(|_, (_, when)| when.elapsed() < kept);
@@ -43,24 +43,25 @@ impl Prefetched {
     }
 }
 
-/// The name of the lock on a blob: a layer that is not compressed has its diff-id as digest too.
+/// Name of a blob's lock. The prefix tells it from a layer's: the diff-id of an uncompressed layer is its digest.
 pub(super) fn lock_of(blob: &OciDigest) -> String {
     format!("blob {blob}")
 }
 
 impl Images {
-    /// Leave to prefetch a blob; none while as many as may are under way.
-    pub fn turn_to_prefetch(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.prefetched.turns).try_acquire_owned().ok()
+    /// A permit to prefetch a blob, if one is free.
+    pub fn try_prefetch_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.prefetched.permits)
+            .try_acquire_owned()
+            .ok()
     }
 
-    /// Fetches and unpacks a blob, if it is a layer; it stays for as long as an unused image does. Asked for in the
-    /// meantime, it is waited for.
-    pub async fn prefetch(&self, blob: &PrefetchedBlob, _turn: OwnedSemaphorePermit) {
+    /// Fetches and unpacks a layer, and keeps it as long as an unused image. A start that needs it meanwhile waits for it.
+    pub async fn prefetch(&self, blob: &PrefetchedBlob, _permit: OwnedSemaphorePermit) {
         match self.try_prefetch(blob).await {
             Ok(()) => {}
-            // It was a hint; whoever needs the layer finds out what is wrong.
-            Err(error) => tracing::debug!(digest = %blob.digest, %error, "not prefetched"),
+            // Only a hint: the start that needs the layer reports the error.
+            Err(error) => tracing::debug!(digest = %blob.digest, %error, "cannot prefetch"),
         }
     }
 
@@ -68,17 +69,17 @@ impl Images {
         let digest = to_oci(&blob.digest)?;
         let _fetching = self.fetching.read().await;
         let _slot = self.slot().await?;
-        let _alone = self.lock(&lock_of(&digest)).await;
+        let _lock = self.lock(&lock_of(&digest)).await;
         let known = self.prefetched.layers().get(&digest).cloned();
         if known.is_some_and(|(diff_id, _)| self.layers.get(&diff_id).is_some()) {
             return Ok(());
         }
         let (layers, bytes, own) = (self.layers.clone(), blob.bytes, digest.clone());
-        let unpack = move |coming: &mut (dyn std::io::Read + Send)| {
-            layers.unpack_undescribed(coming, &own, bytes)
+        let unpack = move |blob: &mut (dyn std::io::Read + Send)| {
+            layers.unpack_undescribed(blob, &own, bytes)
         };
         let diff_id = self.fetcher.stream(&digest, blob.bytes, unpack).await?;
-        self.checked.set(&diff_id);
+        self.verified.set(&diff_id);
         tracing::debug!(%digest, %diff_id, "prefetched a layer");
         self.prefetched
             .layers()

@@ -1,4 +1,4 @@
-//! Which address, port and user ids each process has. No IO but the sockets that reserve ports.
+//! Allocates addresses, node ports and user ids to processes. The only IO are sockets that reserve ports.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,13 +11,13 @@ use std::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use serde::{Deserialize, Serialize};
 
-/// User ids that each process's user namespace has.
+/// Number of user ids of each process's user namespace.
 pub const IDS_PER_PROCESS: u32 = 0x1_0000;
 /// First user id of the first process: a range that neither accounts nor other container managers use
 /// (systemd's "Users, Groups, UIDs and GIDs" names 1879048192 to 2147483647 as unused).
 const FIRST_ID: u32 = 0x7000_0000;
 
-/// What one process holds of the node's numbers, from before its first start until it is removed.
+/// A process's address, port and ids on the node, from before its first start until its removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Its address in the processes' network.
@@ -28,7 +28,7 @@ pub struct Lease {
     pub ids_base: u32,
 }
 
-/// Why a process cannot get what it needs.
+/// Why a process cannot get a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     /// Every address is in use.
@@ -41,7 +41,7 @@ pub enum Exhausted {
     Ports(PortRange),
 }
 
-/// Hands out the node's numbers.
+/// Allocates leases.
 #[derive(Debug)]
 pub struct Allocator {
     subnet: Subnet,
@@ -53,7 +53,7 @@ pub struct Allocator {
 }
 
 impl Allocator {
-    /// With everything free.
+    /// An allocator with everything free.
     pub fn new(subnet: Subnet, range: PortRange) -> Self {
         Self {
             subnet,
@@ -65,12 +65,15 @@ impl Allocator {
         }
     }
 
-    /// Takes an address that is held, else a free one, a free port and free user ids.
-    pub fn lease(&mut self, held: Option<Ipv4Addr>) -> Result<Lease, Exhausted> {
-        let ip = held
+    /// Allocates the given reserved address or else a free one, a free port and free user ids.
+    ///
+    /// # Errors
+    /// No address or port is free.
+    pub fn lease(&mut self, reserved: Option<Ipv4Addr>) -> Result<Lease, Exhausted> {
+        let ip = reserved
             .or_else(|| self.free_addresses().next())
             .ok_or(Exhausted::Addresses(self.subnet))?;
-        let (node_port, reserved) = self.free_port().ok_or(Exhausted::Ports(self.range))?;
+        let (node_port, socket) = self.free_port().ok_or(Exhausted::Ports(self.range))?;
         let ids_base = (FIRST_ID..)
             .step_by(IDS_PER_PROCESS as usize)
             .find(|base| !self.ids.contains(base))
@@ -80,20 +83,20 @@ impl Allocator {
             node_port,
             ids_base,
         };
-        self.insert(lease, Some(reserved));
+        self.insert(lease, Some(socket));
         Ok(lease)
     }
 
-    /// Keeps a free address from everyone but who gets it from here, where so many more are free.
-    pub fn hold(&mut self, more: usize) -> Option<Ipv4Addr> {
+    /// Reserves a free address for [`Self::lease`], if `spare` more addresses stay free.
+    pub fn reserve(&mut self, spare: usize) -> Option<Ipv4Addr> {
         let first = self.free_addresses().next()?;
-        self.free_addresses().nth(more)?;
+        self.free_addresses().nth(spare)?;
         self.addresses.insert(first);
         Some(first)
     }
 
-    /// Gives an address back that was held.
-    pub fn let_go(&mut self, ip: Ipv4Addr) {
+    /// Frees a reserved address.
+    pub fn unreserve(&mut self, ip: Ipv4Addr) {
         self.addresses.remove(&ip);
     }
 
@@ -102,12 +105,13 @@ impl Allocator {
         all.filter(|ip| !self.addresses.contains(ip))
     }
 
-    /// Takes what an adopted process already has. Something else may have bound its port in between; forwarding comes first.
+    /// Marks an adopted process's lease as allocated. Another program may have bound its port meanwhile; forwarding takes
+    /// precedence over that.
     pub fn adopt(&mut self, lease: Lease) {
-        self.insert(lease, reserve(lease.node_port));
+        self.insert(lease, reserve_port(lease.node_port));
     }
 
-    /// Whether another process holds any part of it, or it lies outside of what the settings allow.
+    /// Whether another process has any part of the lease, or its address lies outside of the subnet.
     pub fn conflicts(&self, lease: Lease) -> bool {
         !self.subnet.hosts().contains_address(lease.ip)
             || self.addresses.contains(&lease.ip)
@@ -115,34 +119,35 @@ impl Allocator {
             || self.ids.contains(&lease.ids_base)
     }
 
-    /// Gives everything back.
+    /// Frees a lease.
     pub fn release(&mut self, lease: Lease) {
         self.addresses.remove(&lease.ip);
         self.ports.remove(&lease.node_port);
         self.ids.remove(&lease.ids_base);
     }
 
-    fn insert(&mut self, lease: Lease, reserved: Option<OwnedFd>) {
+    fn insert(&mut self, lease: Lease, socket: Option<OwnedFd>) {
         self.addresses.insert(lease.ip);
-        self.ports.insert(lease.node_port, reserved);
+        self.ports.insert(lease.node_port, socket);
         self.ids.insert(lease.ids_base);
         self.last_port = lease.node_port;
     }
 
-    /// The next free port after the last one given, so that a port is not soon used again by another process:
-    /// a client that still has the old route then meets no stranger.
+    /// The next free port after the last allocated one. Ports are reused late, so that a client with an outdated route does not
+    /// reach another process.
     fn free_port(&self) -> Option<(u16, OwnedFd)> {
         let after = (self.last_port.saturating_add(1)..=self.range.last)
             .skip_while(|_| self.last_port < self.range.first);
         after
             .chain(self.range.first..=self.range.last)
             .filter(|port| !self.ports.contains_key(port))
-            .find_map(|port| Some((port, reserve(port)?)))
+            .find_map(|port| Some((port, reserve_port(port)?)))
     }
 }
 
-/// Holds a port of the node against other programs: bound, never listening, so a connection that is not forwarded is refused.
-fn reserve(port: u16) -> Option<OwnedFd> {
+/// Reserves a node port against other programs by binding it. It never listens, so connections that are not forwarded are
+/// refused.
+fn reserve_port(port: u16) -> Option<OwnedFd> {
     let socket = socket_with(
         AddressFamily::INET,
         SocketType::STREAM,
@@ -171,7 +176,7 @@ impl Default for Subnet {
     }
 }
 
-/// The addresses that processes may have.
+/// Iterates over the addresses for processes.
 #[derive(Debug, Clone)]
 pub struct Hosts(std::ops::Range<u32>);
 
@@ -194,7 +199,7 @@ impl Subnet {
         Ipv4Addr::from(u32::from(self.network) + 1)
     }
 
-    /// Length of the network's part, in bits.
+    /// Prefix length in bits.
     pub fn prefix(self) -> u8 {
         self.prefix
     }
@@ -204,7 +209,7 @@ impl Subnet {
         Ipv4Addr::from(u32::from(self.network) | (u32::MAX >> self.prefix))
     }
 
-    /// Every address but the network's, the bridge's and the broadcast address.
+    /// Every address except those of the network, the bridge and for broadcasts.
     pub fn hosts(self) -> Hosts {
         Hosts(u32::from(self.network) + 2..u32::from(self.broadcast()))
     }
@@ -297,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_address_is_the_bridges_and_the_last_is_for_broadcasts() {
+    fn the_bridge_has_the_first_address_and_the_last_is_for_broadcasts() {
         let subnet: Subnet = "10.1.2.0/29".parse().unwrap();
         assert_eq!(subnet.gateway(), Ipv4Addr::new(10, 1, 2, 1));
         let hosts: Vec<_> = subnet.hosts().collect();
@@ -307,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_given_twice_and_what_is_given_back_is_free() {
+    fn leases_do_not_overlap_and_are_reusable_after_release() {
         let mut allocator = allocator("10.1.2.0/29", "41000-41400");
         let leases: Vec<_> = (0..5).map(|_| allocator.lease(None).unwrap()).collect();
         for (a, b) in leases.iter().zip(&leases[1..]) {
@@ -321,12 +326,12 @@ mod tests {
         assert_eq!(again.ip, leases[1].ip);
         assert_ne!(
             again.node_port, leases[1].node_port,
-            "ports are not soon used again"
+            "ports are reused late"
         );
     }
 
     #[test]
-    fn a_port_that_another_program_has_is_skipped() {
+    fn a_port_of_another_program_is_skipped() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let mut allocator = allocator("10.1.2.0/24", &format!("{port}-{port}"));
@@ -345,19 +350,19 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_held_is_leased_to_who_names_it_alone() {
+    fn a_reserved_address_is_leased_only_by_name() {
         let mut allocator = allocator("10.1.2.0/29", "41800-41900");
-        let held = allocator.hold(4).unwrap();
-        assert_eq!(allocator.hold(4), None, "not so many are free");
-        assert_ne!(allocator.lease(None).unwrap().ip, held);
-        assert_eq!(allocator.lease(Some(held)).unwrap().ip, held);
-        let other = allocator.hold(0).unwrap();
-        allocator.let_go(other);
+        let reserved = allocator.reserve(4).unwrap();
+        assert_eq!(allocator.reserve(4), None, "fewer are free");
+        assert_ne!(allocator.lease(None).unwrap().ip, reserved);
+        assert_eq!(allocator.lease(Some(reserved)).unwrap().ip, reserved);
+        let other = allocator.reserve(0).unwrap();
+        allocator.unreserve(other);
         assert_eq!(allocator.lease(None).unwrap().ip, other);
     }
 
     #[test]
-    fn the_search_for_ports_starts_again_at_the_first() {
+    fn the_search_for_ports_wraps_around() {
         let mut allocator = allocator("10.1.2.0/24", "41500-41509");
         let first = allocator.lease(None).unwrap();
         for _ in 0..40 {
@@ -368,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adopted_lease_is_not_given_away() {
+    fn an_adopted_lease_is_not_allocated_again() {
         let mut allocator = allocator("10.1.2.0/29", "41600-41700");
         let lease = Lease {
             ip: Ipv4Addr::new(10, 1, 2, 2),

@@ -1,24 +1,24 @@
-//! How many connections the kernel keeps track of. All of a node's are tracked as soon as ports are forwarded, each for two minutes
-//! after its end, and where the table is full new ones are dropped without a word: to users, the node hangs. By its own
-//! measure Linux gives a machine of 1 GiB room for 8,192, which 70 short connections a second fill.
+//! The size of the kernel's connection tracking table. Port forwarding tracks all of the node's connections, each until two
+//! minutes after its end, and a full table silently drops new ones: clients see a node that hangs. Linux sizes the table by
+//! memory: 8,192 entries on a machine of 1 GiB, which 70 short connections per second fill.
 
 use std::{fs, io, path::Path};
 
 /// `nf_conntrack_max` (Documentation/networking/nf_conntrack-sysctl.rst in Linux): of all network namespaces together.
 const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
-/// Makes room for as many connections, where there is less. An entry takes about 320 bytes, and those alone that are in use.
+/// Raises the table's size to at least `connections`. Only used entries take memory, about 320 bytes each.
 ///
 /// # Errors
-/// What the kernel says.
-pub(super) fn make_room(connections: u64) -> io::Result<()> {
+/// The setting cannot be read or written.
+pub(super) fn enlarge(connections: u64) -> io::Result<()> {
     raise(Path::new(MAX), connections)
 }
 
 fn raise(path: &Path, least: u64) -> io::Result<()> {
     let now = match fs::read_to_string(path) {
         Ok(text) => text,
-        // Not tracked yet, or by a kernel that tracks nothing.
+        // Connection tracking is not loaded, or not part of the kernel.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_never_less_room_than_before() {
+    fn the_table_is_never_shrunk() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("nf_conntrack_max");
         raise(&path, 100).unwrap();

@@ -1,7 +1,7 @@
-//! Elements of the table's sets, which come and go by netlink: all changes in one batch, which the kernel puts in force
-//! together or not at all. To run `nft` for them would take longer than all else of a start's network.
+//! Adds and deletes elements of the table's sets by netlink, in one atomic batch. Running `nft` instead would take longer than
+//! the rest of a start's network setup.
 //!
-//! The encoding is Linux's (include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h).
+//! The encoding is that of Linux (include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h).
 
 use std::{fmt, io, net::Ipv4Addr, net::SocketAddrV4};
 
@@ -14,7 +14,7 @@ use nix::libc::{
 
 use super::{
     links::hardware_address,
-    netlink::{Netlink, Refused, Request},
+    netlink::{Netlink, Request, RequestError},
 };
 
 /// An element of one of the table's sets.
@@ -22,43 +22,52 @@ use super::{
 pub(super) enum Element {
     /// Node port → process, in the map `ports`.
     Forward(u16, SocketAddrV4),
-    /// Who is let in, from his own hardware address, in the set `senders`.
+    /// Address that is accepted from its own hardware address, in the set `senders`.
     Sender(Ipv4Addr),
-    /// Where processes may not send to, in the set `apis`.
+    /// Address that processes are blocked from, in the set `apis`.
     Api(SocketAddrV4),
+    /// Machine whose connections to node ports are forwarded, in the set `machines`.
+    Machine(Ipv4Addr),
+    /// Worker whose node ports processes are blocked from, in the set `workers`.
+    Worker(Ipv4Addr),
+    /// Name server that processes may use, in the set `resolvers`.
+    Resolver(Ipv4Addr),
 }
 
-/// An element that comes or goes.
+/// An element to add or to delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Change {
-    pub(super) comes: bool,
+    pub(super) add: bool,
     pub(super) element: Element,
 }
 
-/// Why elements could not be changed; none has been then.
+/// Why the batch was refused; nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("cannot open a netlink socket: {0}")]
     Socket(#[source] io::Error),
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Request(#[from] RequestError),
 }
 
-/// Makes all of the changes, in the network namespace of this thread.
+/// Applies the changes in the network namespace of this thread.
 pub(super) fn change(table: &str, changes: &[Change]) -> Result<(), Error> {
     let mut netlink = Netlink::open(NETLINK_NETFILTER).map_err(Error::Socket)?;
-    let begin = [mark(NFNL_MSG_BATCH_BEGIN, "begin a batch of changes")];
-    let end = [mark(NFNL_MSG_BATCH_END, "end a batch of changes")];
+    let begin = [batch_marker(
+        NFNL_MSG_BATCH_BEGIN,
+        "begin a batch of changes",
+    )];
+    let end = [batch_marker(NFNL_MSG_BATCH_END, "end a batch of changes")];
     let changes = changes.iter().map(|change| change.request(table));
     let batch: Vec<_> = begin.into_iter().chain(changes).chain(end).collect();
-    netlink.carry_out(&batch)?;
+    netlink.execute(&batch)?;
     Ok(())
 }
 
 impl Change {
-    /// One for each element, so that a refusal tells which.
+    /// One request for each element, so that an error names it.
     fn request(&self, table: &str) -> Request {
-        let (kind, flags, what) = match self.comes {
+        let (kind, flags, what) = match self.add {
             true => (NFT_MSG_NEWSETELEM, NLM_F_CREATE, "add"),
             false => (NFT_MSG_DELSETELEM, 0, "delete"),
         };
@@ -76,8 +85,8 @@ impl Change {
     fn attributes(&self) -> DefaultNla {
         let value = |kind, value| nested(kind, &[DefaultNla::new(NFTA_DATA_VALUE, value)]);
         let key = value(NFTA_SET_ELEM_KEY, self.element.key());
-        // What goes is known by its key.
-        let data = self.element.data().filter(|_| self.comes);
+        // A deletion is identified by the key alone.
+        let data = self.element.data().filter(|_| self.add);
         let data = data.map(|data| value(NFTA_SET_ELEM_DATA, data));
         let all: Vec<_> = [key].into_iter().chain(data).collect();
         nested(NFTA_LIST_ELEM, &all)
@@ -85,39 +94,48 @@ impl Change {
 }
 
 impl Element {
-    /// Name of the set that it is of.
+    /// Name of its set.
     pub(super) fn set(&self) -> &'static str {
         match self {
             Self::Forward(..) => "ports",
             Self::Sender(_) => "senders",
             Self::Api(_) => "apis",
+            Self::Machine(_) => "machines",
+            Self::Worker(_) => "workers",
+            Self::Resolver(_) => "resolvers",
         }
     }
 
-    /// In the order of bytes of the network; of several parts, each fills up four bytes.
+    /// In network byte order; each part of a concatenation is padded to four bytes.
     fn key(&self) -> Vec<u8> {
         match self {
             Self::Forward(port, _) => port.to_be_bytes().into(),
             Self::Sender(ip) => [&hardware_address(*ip)[..], &[0; 2], &ip.octets()].concat(),
             Self::Api(address) => socket(*address),
+            Self::Machine(ip) | Self::Worker(ip) | Self::Resolver(ip) => ip.octets().into(),
         }
     }
 
     fn data(&self) -> Option<Vec<u8>> {
         match self {
             Self::Forward(_, to) => Some(socket(*to)),
-            Self::Sender(_) | Self::Api(_) => None,
+            Self::Sender(_)
+            | Self::Api(_)
+            | Self::Machine(_)
+            | Self::Worker(_)
+            | Self::Resolver(_) => None,
         }
     }
 }
 
-/// As `nft` reads and writes it.
+/// In the syntax of `nft`.
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forward(port, to) => write!(f, "{port} : {} . {}", to.ip(), to.port()),
             Self::Sender(ip) => write!(f, "{} . {ip}", super::rules::hardware(*ip)),
             Self::Api(address) => write!(f, "{} . {}", address.ip(), address.port()),
+            Self::Machine(ip) | Self::Worker(ip) | Self::Resolver(ip) => write!(f, "{ip}"),
         }
     }
 }
@@ -130,8 +148,8 @@ const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 
-fn mark(kind: i32, what: &str) -> Request {
-    Request::mark(
+fn batch_marker(kind: i32, what: &str) -> Request {
+    Request::marker(
         kind as u16,
         header(AF_UNSPEC, NFNL_SUBSYS_NFTABLES as u16),
         what,
@@ -176,11 +194,11 @@ fn bytes(attributes: &[DefaultNla]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// What `nft` 1.0.6 sends as `NFTA_SET_ELEM_LIST_ELEMENTS`, as strace shows it.
+    /// Compared with what `nft` 1.0.6 sends as `NFTA_SET_ELEM_LIST_ELEMENTS` (seen by strace).
     #[test]
-    fn elements_are_encoded_as_nft_does() {
-        let attributes = |comes, element| {
-            let elements = [Change { comes, element }.attributes()];
+    fn elements_are_encoded_as_by_nft() {
+        let attributes = |add, element| {
+            let elements = [Change { add, element }.attributes()];
             bytes(&[nested(NFTA_SET_ELEM_LIST_ELEMENTS, &elements)])
         };
         let forward = Element::Forward(20000, "172.31.0.2:8080".parse().unwrap());
@@ -201,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_told_as_nft_writes_them() {
+    fn elements_are_displayed_in_the_syntax_of_nft() {
         let text = |element: Element| format!("{}: {element}", element.set());
         let address = "10.0.0.1:7070".parse().unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Against `nft`, in network namespaces of the tests' own.
+//! Comparisons with `nft`, each in a network namespace of its own.
 
 use std::{collections::BTreeMap, fs, process::Command};
 
@@ -12,7 +12,7 @@ use super::{
     rules::{Rules, sample, table},
 };
 
-/// On a thread that has a network of its own, if there can be one here.
+/// Runs a test on a thread with a network namespace of its own, if root and `nft` are available.
 pub(super) fn in_own_network(test: impl FnOnce() + Send) {
     if !needs(&[ROOT, tool("nft")]) {
         return;
@@ -39,7 +39,7 @@ fn make(rules: &Rules) {
     nft(&["-f", file.path().to_str().unwrap()]);
 }
 
-/// What the kernel has, in an order of its own.
+/// The kernel's table as sorted words.
 fn listed(bridge: &str) -> Vec<String> {
     let text = nft(&["list", "table", "ip", &table(bridge)]);
     let text = text.replace(bridge, "bridge");
@@ -56,15 +56,24 @@ fn any_rules() -> impl Strategy<Value = Rules> {
     let socket = (2_u8..6, 80_u16..83);
     let forwards = collection::btree_map(20_000_u16..20_008, socket, 0..6);
     let apis = collection::btree_set((1_u8..5, 7070_u16..7072), 0..4);
-    (forwards, apis, 0_usize..6).prop_map(|(forwards, apis, senders)| {
+    let machines = collection::btree_set(1_u8..5, 0..4);
+    let sets = (machines.clone(), machines.clone(), machines);
+    (forwards, apis, 0_usize..6, sets).prop_map(|(forwards, apis, senders, sets)| {
         let process = |(ip, port)| format!("172.31.0.{ip}:{port}").parse().unwrap();
         let api = |(ip, port)| format!("10.0.0.{ip}:{port}").parse().unwrap();
+        let ips = |set: std::collections::BTreeSet<u8>| {
+            let ips = set.into_iter();
+            ips.map(|last| [10, 0, 1, last].into()).collect()
+        };
         let none = sample(&[]);
         Rules {
             forwards: BTreeMap::from_iter(
                 forwards.into_iter().map(|(port, to)| (port, process(to))),
             ),
             apis: apis.into_iter().map(api).collect(),
+            machines: ips(sets.0),
+            workers: ips(sets.1),
+            resolvers: ips(sets.2),
             senders: none.subnet.hosts().take(senders).collect(),
             ..none
         }
@@ -72,7 +81,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
 }
 
 #[test]
-fn changes_leave_what_nft_would_have_made_at_once() {
+fn incremental_changes_equal_a_complete_table_by_nft() {
     in_own_network(|| {
         let mut runner = test_runner::TestRunner::new(test_runner::Config {
             failure_persistence: None,
@@ -98,13 +107,13 @@ fn changes_leave_what_nft_would_have_made_at_once() {
 }
 
 #[test]
-fn one_element_that_is_refused_is_told_and_none_is_changed() {
+fn a_refused_element_is_named_and_nothing_is_changed() {
     in_own_network(|| {
         let rules = sample(&[(20000, "172.31.0.2:80")]);
         make(&rules);
         let before = listed("tucano0");
-        let forward = |comes, port, to: &str| Change {
-            comes,
+        let forward = |add, port, to: &str| Change {
+            add,
             element: Element::Forward(port, to.parse().unwrap()),
         };
         let refused = change(
@@ -116,8 +125,8 @@ fn one_element_that_is_refused_is_told_and_none_is_changed() {
             ],
         );
         let text = refused.unwrap_err().to_string();
-        let told = "cannot delete the element 20001 : 172.31.0.9 . 99 of ports in the table tucano_tucano0: ";
-        assert!(text.starts_with(told), "{text}");
+        let expected = "cannot delete the element 20001 : 172.31.0.9 . 99 of ports in the table tucano_tucano0: ";
+        assert!(text.starts_with(expected), "{text}");
         assert_eq!(listed("tucano0"), before);
 
         let elsewhere = change("no_such_table", &[forward(true, 20002, "172.31.0.3:80")]);
@@ -128,7 +137,7 @@ fn one_element_that_is_refused_is_told_and_none_is_changed() {
 }
 
 #[test]
-fn a_table_that_somebody_else_has_changed_is_made_anew() {
+fn a_table_changed_by_another_program_is_replaced() {
     in_own_network(|| {
         let tokio = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -144,7 +153,7 @@ fn a_table_that_somebody_else_has_changed_is_made_anew() {
         ] {
             make(&after);
             nft(&[trouble]);
-            // The one element that goes is not there any more.
+            // The element to delete does not exist any more.
             let changed = async {
                 let nftables = Firewall::Nftables;
                 nftables.apply(&before, Some(&after)).await?;

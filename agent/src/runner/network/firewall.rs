@@ -1,4 +1,4 @@
-//! What puts the rules in force: nftables, or, where the kernel or the packages lack it, iptables.
+//! Puts the rules in force by nftables, or by iptables where the kernel or the packages lack nftables.
 
 use std::{ffi::OsStr, path::PathBuf, process::Stdio};
 
@@ -13,12 +13,12 @@ use super::{
 /// Why the rules could not be put in force.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The program is missing or cannot be run.
+    /// The program cannot be run.
     #[error("cannot run `{program}`: {source}; install the package nftables")]
     Run {
         /// The program.
         program: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -27,72 +27,72 @@ pub enum Error {
     Refused {
         /// The program.
         program: String,
-        /// Whose rules.
+        /// The bridge.
         bridge: String,
-        /// What it said.
+        /// The program's error message.
         message: String,
     },
-    /// Nothing here forwards ports.
-    #[error("{nftables}; and iptables, which would do instead, neither: {iptables}")]
-    Nothing {
-        /// Why not by nftables.
+    /// Neither nftables nor iptables works.
+    #[error("neither nftables nor iptables works on this node: {nftables}; {iptables}")]
+    Unavailable {
+        /// Why nftables does not.
         nftables: Box<Error>,
-        /// Why not by iptables.
+        /// Why iptables does not.
         iptables: Box<Error>,
     },
 }
 
-/// Nothing remains of it, and no bridge's table has its name.
-const TRIAL: &str = "table ip tucano {}\ndelete table ip tucano\n";
+/// Creates and deletes a table whose name no bridge's table has.
+const PROBE: &str = "table ip tucano {}\ndelete table ip tucano\n";
 
-/// What this node's rules are put in force by.
+/// The firewall program of this node.
 #[derive(Debug)]
 pub(super) enum Firewall {
-    /// One table, whose elements come and go; more than that is replaced with it, atomically.
+    /// One table. Elements change incrementally; for any other change the table is replaced atomically.
     Nftables,
     /// Chains of the tables `nat` and `filter`.
     Iptables(Iptables),
 }
 
 impl Firewall {
-    /// The first that works, as a trial shows. What an earlier agent of the bridge put in force stays.
-    pub(super) async fn choose(bridge: &str) -> Result<Self, Error> {
-        let nftables = match nft(bridge, TRIAL).await {
+    /// The first one that works. Rules of an earlier agent stay in force.
+    pub(super) async fn detect(bridge: &str) -> Result<Self, Error> {
+        let nftables = match nft(bridge, PROBE).await {
             Ok(()) => return Ok(Self::Nftables),
             Err(error) => error,
         };
-        if Iptables::LEGACY.try_out(bridge).await.is_ok() {
+        if Iptables::LEGACY.probe(bridge).await.is_ok() {
             return Ok(Self::Iptables(Iptables::LEGACY));
         }
-        match Iptables::USUAL.try_out(bridge).await {
-            Ok(()) => Ok(Self::Iptables(Iptables::USUAL)),
-            Err(iptables) => Err(Error::Nothing {
+        match Iptables::SYSTEM.probe(bridge).await {
+            Ok(()) => Ok(Self::Iptables(Iptables::SYSTEM)),
+            Err(iptables) => Err(Error::Unavailable {
                 nftables: Box::new(nftables),
                 iptables: Box::new(iptables),
             }),
         }
     }
 
-    /// What the node lacks, if it does.
-    pub(super) fn lacking(&self) -> Option<String> {
+    /// The condition to report, if nftables does not work.
+    pub(super) fn condition(&self) -> Option<String> {
         match self {
             Self::Nftables => None,
             Self::Iptables(iptables) => Some(format!(
-                "nftables does not work here: ports are forwarded by {}",
+                "nftables does not work on this node: ports are forwarded by {}",
                 iptables.program
             )),
         }
     }
 
-    /// Puts rules in force, after those that this agent has put in force `before`.
+    /// Puts rules in force; `before` are those that this agent put in force earlier.
     pub(super) async fn apply(&self, rules: &Rules, before: Option<&Rules>) -> Result<(), Error> {
         match self {
             Self::Nftables => {
                 if let Some(changes) = before.and_then(|before| rules.changes(before)) {
                     match change(&rules.bridge, changes).await {
                         Ok(()) => return Ok(()),
-                        // Somebody else has changed the table: the whole of it helps.
-                        Err(error) => tracing::warn!(%error, "making the whole table anew"),
+                        // Another program changed the table.
+                        Err(error) => tracing::warn!(%error, "replacing the whole table"),
                     }
                 }
                 nft(&rules.bridge, &rules.render()).await
@@ -101,7 +101,7 @@ impl Firewall {
         }
     }
 
-    /// Removes all of the bridge; absent is fine.
+    /// Removes the bridge's rules; missing ones are no error.
     pub(super) async fn remove(&self, bridge: &str) -> Result<(), Error> {
         match self {
             Self::Nftables => nft(bridge, &render_removal(bridge)).await,
@@ -110,7 +110,7 @@ impl Firewall {
     }
 }
 
-/// Changes elements of the bridge's table, all of them or none.
+/// Changes elements of the bridge's table atomically.
 async fn change(bridge: &str, changes: Vec<Change>) -> Result<(), elements::Error> {
     let table = table(bridge);
     let changed = tokio::task::spawn_blocking(move || elements::change(&table, &changes));
@@ -120,11 +120,11 @@ async fn change(bridge: &str, changes: Vec<Change>) -> Result<(), elements::Erro
 }
 
 async fn nft(bridge: &str, text: &str) -> Result<(), Error> {
-    feed(bridge, "nft", &["-f", "-"], text).await
+    run(bridge, "nft", &["-f", "-"], text).await
 }
 
-/// Runs a program with this text as its standard input.
-pub(super) async fn feed(
+/// Runs a program with the text on its standard input.
+pub(super) async fn run(
     bridge: &str,
     program: &str,
     arguments: &[&str],
@@ -135,7 +135,7 @@ pub(super) async fn feed(
         source,
     };
     let path = search_path();
-    let mut child = Command::new(found(program, &path))
+    let mut child = Command::new(resolve(program, &path))
         .args(arguments)
         .env("PATH", path)
         .stdin(Stdio::piped())
@@ -146,7 +146,7 @@ pub(super) async fn feed(
         .map_err(failed)?;
     let no_input = || failed(std::io::Error::other("its standard input is not connected"));
     let mut stdin = child.stdin.take().ok_or_else(no_input)?;
-    // A refusal before everything is read shows in the exit status, with the reason.
+    // A program that stops reading early reports the reason by its exit status and stderr, which come first.
     let written = stdin.write_all(text.as_bytes()).await;
     drop(stdin);
     let output = child.wait_with_output().await.map_err(failed)?;
@@ -161,14 +161,14 @@ pub(super) async fn feed(
     })
 }
 
-/// Where it is, so that nobody has to look for it between `fork` and `execve`: then there need be no copy of the agent's memory.
-fn found(program: &str, path: &OsStr) -> PathBuf {
+/// The program's path. Resolved here so that the standard library can use `posix_spawn` instead of `fork`.
+fn resolve(program: &str, path: &OsStr) -> PathBuf {
     let mut places = std::env::split_paths(path).map(|directory| directory.join(program));
     let found = places.find(|place| place.is_absolute() && place.is_file());
     found.unwrap_or_else(|| program.into())
 }
 
-/// The PATH and the directories of system programs, which a service's PATH may lack.
+/// `PATH` and the directories of system programs, which the `PATH` of a systemd service may lack.
 fn search_path() -> std::ffi::OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin:/usr/local/sbin");
@@ -180,14 +180,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_program_refuses_and_one_that_is_missing_are_told() {
-        let refused = feed("b0", "sh", &["-s"], "echo no such thing >&2; exit 3").await;
+    async fn refusals_and_missing_programs_are_reported() {
+        let refused = run("b0", "sh", &["-s"], "echo no such thing >&2; exit 3").await;
         let text = refused.unwrap_err().to_string();
         assert_eq!(
             text,
             "`sh` refused the rules of the bridge b0: no such thing"
         );
-        let missing = feed("b0", "no-such-program", &[], "").await.unwrap_err();
+        let missing = run("b0", "no-such-program", &[], "").await.unwrap_err();
         assert!(
             missing.to_string().contains("`no-such-program`"),
             "{missing}"
@@ -195,9 +195,9 @@ mod tests {
     }
 
     #[test]
-    fn only_what_stands_in_is_noted() {
-        assert_eq!(Firewall::Nftables.lacking(), None);
-        let note = Firewall::Iptables(Iptables::LEGACY).lacking().unwrap();
-        assert!(note.contains("by iptables-legacy"), "{note}");
+    fn only_the_replacement_is_a_condition() {
+        assert_eq!(Firewall::Nftables.condition(), None);
+        let condition = Firewall::Iptables(Iptables::LEGACY).condition().unwrap();
+        assert!(condition.contains("by iptables-legacy"), "{condition}");
     }
 }

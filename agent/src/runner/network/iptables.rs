@@ -1,25 +1,25 @@
-//! The same rules as [`super::rules`] by iptables: chains of the agent's own, to which the kernel's chains jump.
+//! The rules of [`super::rules`] by iptables, in chains of the agent's own that the built-in chains jump to.
 
 use std::fmt::Write;
 
 use super::{
-    firewall::{Error, feed},
+    firewall::{Error, run},
     rules::{Rules, hardware},
 };
 
-/// One of the variants of iptables.
+/// A variant of iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Iptables {
-    /// Changes one rule.
+    /// Program that changes one rule.
     pub(super) program: &'static str,
-    /// Changes many, each table's atomically.
+    /// Program that changes many rules, atomically per table.
     restore: &'static str,
 }
 
-/// No bridge's chain has this name.
-const TRIAL: &str = "*nat
+/// Creates and deletes rules like ours in chains whose name no bridge's chain has.
+const PROBE: &str = "*nat
 :tu - [0:0]
--A tu -p tcp -m addrtype --dst-type LOCAL -j DNAT --to-destination 127.0.0.1:1
+-A tu -p tcp -m addrtype --src-type LOCAL --dst-type LOCAL -j DNAT --to-destination 127.0.0.1:1
 -F tu
 -X tu
 COMMIT
@@ -32,28 +32,28 @@ COMMIT
 COMMIT
 ";
 
-/// Wait for other programs that change rules, instead of failing.
+/// Waits for other programs that change rules, instead of failing.
 const WAIT: &str = "--wait";
 
 impl Iptables {
-    /// The one with kernel modules of its own.
+    /// The variant with its own kernel modules.
     pub(super) const LEGACY: Self = Self {
         program: "iptables-legacy",
         restore: "iptables-legacy-restore",
     };
 
-    /// The one that the system prefers.
-    pub(super) const USUAL: Self = Self {
+    /// The system's default variant.
+    pub(super) const SYSTEM: Self = Self {
         program: "iptables",
         restore: "iptables-restore",
     };
 
-    /// Whether rules such as ours can be put in force. Nothing remains of it.
-    pub(super) async fn try_out(&self, bridge: &str) -> Result<(), Error> {
-        self.restore(bridge, TRIAL).await
+    /// Checks whether rules like ours can be put in force. Leaves nothing behind.
+    pub(super) async fn probe(&self, bridge: &str) -> Result<(), Error> {
+        self.restore(bridge, PROBE).await
     }
 
-    /// Puts rules in force: the chains' in one change of each table, then, where they are the first, the jumps to them.
+    /// Puts rules in force: the chains in one change per table, then, for the first rules, the jumps to them.
     pub(super) async fn apply(&self, rules: &Rules, first: bool) -> Result<(), Error> {
         self.restore(&rules.bridge, &render(rules)).await?;
         if first {
@@ -64,16 +64,16 @@ impl Iptables {
         Ok(())
     }
 
-    /// Removes chains and jumps; absent is fine.
+    /// Removes chains and jumps; missing ones are no error.
     pub(super) async fn remove(&self, bridge: &str) -> Result<(), Error> {
         for jump in jumps(bridge) {
-            // It ends when there is none any more. A jump that cannot be removed shows below: its chain is in use.
+            // Fails when no jump is left. A jump that cannot be removed causes an error below: its chain is in use.
             while self.jump("-D", bridge, &jump).await.is_ok() {}
         }
         self.restore(bridge, &render_removal(bridge)).await
     }
 
-    /// An earlier agent may have put it there.
+    /// Adds the jump, unless an earlier agent did.
     async fn ensure(&self, bridge: &str, jump: &Jump) -> Result<(), Error> {
         match self.jump("-C", bridge, jump).await {
             Ok(()) => Ok(()),
@@ -85,15 +85,15 @@ impl Iptables {
         let mut arguments = vec![WAIT, "-t", jump.table, change, jump.from];
         arguments.extend(jump.when.split_whitespace());
         arguments.extend(["-j", &jump.to]);
-        feed(bridge, self.program, &arguments, "").await
+        run(bridge, self.program, &arguments, "").await
     }
 
     async fn restore(&self, bridge: &str, text: &str) -> Result<(), Error> {
-        feed(bridge, self.restore, &["--noflush", WAIT], text).await
+        run(bridge, self.restore, &["--noflush", WAIT], text).await
     }
 }
 
-/// A rule in one of the kernel's chains.
+/// A jump from a built-in chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Jump {
     table: &'static str,
@@ -103,16 +103,18 @@ struct Jump {
 }
 
 /// The agent's chains, each with its table.
-const CHAINS: [(&str, &str); 5] = [
+const CHAINS: [(&str, &str); 6] = [
+    // Before `dnat`, which it jumps to: a chain in use cannot be removed.
     ("nat", "ports"),
+    ("nat", "dnat"),
     ("nat", "out"),
-    // Before those that jump to it: a chain in use cannot be removed.
+    // Before `spoofed`, which they jump to: a chain in use cannot be removed.
     ("filter", "input"),
     ("filter", "forward"),
     ("filter", "spoofed"),
 ];
 
-/// At most 28 bytes, of which a bridge's name has 15.
+/// At most 28 bytes, of which the bridge's name has up to 15.
 fn chain(bridge: &str, name: &str) -> String {
     format!("tu-{bridge}-{name}")
 }
@@ -139,22 +141,42 @@ fn jumps(bridge: &str) -> [Jump; 5] {
     ]
 }
 
-/// The text for `iptables-restore --noflush`: naming a chain empties it.
+/// Input of `iptables-restore --noflush`, which empties the chains that it names.
 fn render(rules: &Rules) -> String {
     let (bridge, subnet) = (&rules.bridge, rules.subnet);
-    let [ports, out, input, forward, spoofed] = CHAINS.map(|(_, name)| chain(bridge, name));
+    let [ports, dnat, out, input, forward, spoofed] = CHAINS.map(|(_, name)| chain(bridge, name));
     let forwards = rules
         .forwards
         .iter()
         .fold(String::new(), |mut text, (port, to)| {
-            // Writing to a string cannot fail.
+            // Writing to a `String` cannot fail.
             writeln!(
                 text,
-                "-A {ports} -p tcp --dport {port} -j DNAT --to-destination {to}"
+                "-A {dnat} -p tcp --dport {port} -j DNAT --to-destination {to}"
             )
             .unwrap_or_default();
             text
         });
+    // Forwarded are connections of the node itself, of the cluster's machines, and of further clients.
+    let machines = rules.machines.iter().map(ToString::to_string);
+    let clients = machines.chain(rules.clients.iter().map(ToString::to_string));
+    let clients: String = clients
+        .map(|from| format!("-A {ports} -s {from} -j {dnat}\n"))
+        .collect();
+    let resolvers = |chain: &str, verdict: &str| -> String {
+        let rules = rules.resolvers.iter().flat_map(|ip| {
+            ["tcp", "udp"].map(|protocol| {
+                format!("-A {chain} -i {bridge} -d {ip} -p {protocol} --dport 53 -j {verdict}\n")
+            })
+        });
+        rules.collect()
+    };
+    let (dns_of_node, dns_beyond) = (resolvers(&input, "RETURN"), resolvers(&forward, "RETURN"));
+    let range = rules.port_range.to_string().replace('-', ":");
+    let workers = rules.workers.iter();
+    let workers: String = workers
+        .map(|ip| format!("-A {forward} -i {bridge} -d {ip} -p tcp --dport {range} -j DROP\n"))
+        .collect();
     let senders = rules.senders.iter().fold(String::new(), |mut text, ip| {
         let hardware = hardware(*ip);
         writeln!(
@@ -177,8 +199,10 @@ fn render(rules: &Rules) -> String {
     format!(
         "*nat
 :{ports} - [0:0]
+:{dnat} - [0:0]
 :{out} - [0:0]
-{forwards}-A {out} -s {subnet} ! -o {bridge} -j MASQUERADE
+{forwards}-A {ports} -m addrtype --src-type LOCAL -j {dnat}
+{clients}-A {out} -s {subnet} ! -o {bridge} -j MASQUERADE
 -A {out} -s 127.0.0.0/8 -o {bridge} -j MASQUERADE
 COMMIT
 *filter
@@ -189,11 +213,11 @@ COMMIT
 -A {input} -j {spoofed}
 -A {input} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN
 -A {input} -d {gateway} -p icmp -j RETURN
--A {input} -j DROP
+{dns_of_node}-A {input} -j DROP
 -A {forward} -i {bridge} -j {spoofed}
 -A {forward} -i {bridge} -o {bridge} -j DROP
--A {forward} -i {bridge} -d 169.254.0.0/16 -j DROP
-{apis}-A {forward} -o {bridge} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN
+{dns_beyond}-A {forward} -i {bridge} -d 169.254.0.0/16 -j DROP
+{workers}{apis}-A {forward} -o {bridge} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN
 -A {forward} -o {bridge} -m conntrack --ctstate DNAT -j RETURN
 -A {forward} -o {bridge} -j DROP
 COMMIT
@@ -201,7 +225,7 @@ COMMIT
     )
 }
 
-/// A chain that is not there is made first, for removing it to succeed.
+/// Declares each chain first, so that the removal succeeds if it does not exist.
 fn render_removal(bridge: &str) -> String {
     ["nat", "filter"]
         .map(|table| {
@@ -230,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn each_address_is_let_in_from_its_own_hardware_address() {
+    fn each_address_is_accepted_only_from_its_own_hardware_address() {
         let text = render(&rules(&[]));
         let own = "-A tu-tucano0-spoofed -s 172.31.0.2 -m mac --mac-source 02:74:ac:1f:00:02 -j RETURN\n\
                    -A tu-tucano0-spoofed -j DROP\n";
@@ -253,20 +277,21 @@ mod tests {
             (20001, "172.31.0.3:80"),
         ]));
         for line in [
-            "-A tu-tucano0-ports -p tcp --dport 20000 -j DNAT --to-destination 172.31.0.2:8080\n",
-            "-A tu-tucano0-ports -p tcp --dport 20001 -j DNAT --to-destination 172.31.0.3:80\n",
+            "-A tu-tucano0-dnat -p tcp --dport 20000 -j DNAT --to-destination 172.31.0.2:8080\n",
+            "-A tu-tucano0-dnat -p tcp --dport 20001 -j DNAT --to-destination 172.31.0.3:80\n",
         ] {
             assert!(text.contains(line), "{line} is missing in {text}");
         }
     }
 
     #[test]
-    fn processes_reach_neither_the_node_nor_each_other_nor_the_controller() {
+    fn processes_are_blocked_from_the_node_each_other_and_the_controller() {
         let text = render(&rules(&[]));
         for line in [
             "-A tu-tucano0-forward -i tucano0 -o tucano0 -j DROP\n",
             "-A tu-tucano0-forward -i tucano0 -d 169.254.0.0/16 -j DROP\n",
             "-A tu-tucano0-forward -i tucano0 -d 10.0.0.1 -p tcp --dport 7070 -j DROP\n",
+            "-A tu-tucano0-forward -i tucano0 -d 10.0.0.2 -p tcp --dport 20000:29999 -j DROP\n",
             "-A tu-tucano0-input -j DROP\n",
         ] {
             assert!(text.contains(line), "{line} is missing in {text}");
@@ -274,7 +299,38 @@ mod tests {
     }
 
     #[test]
-    fn names_of_chains_fit_for_the_longest_name_of_a_bridge() {
+    fn only_machines_of_the_cluster_and_configured_clients_reach_node_ports() {
+        let mut rules = rules(&[(20000, "172.31.0.2:80")]);
+        rules.clients = ["192.0.2.0/24".parse().unwrap()].into();
+        let text = render(&rules);
+        let from: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("-A tu-tucano0-ports "))
+            .collect();
+        let expected = [
+            "-m addrtype --src-type LOCAL -j tu-tucano0-dnat",
+            "-s 10.0.0.1 -j tu-tucano0-dnat",
+            "-s 192.0.2.0/24 -j tu-tucano0-dnat",
+        ];
+        assert_eq!(from, expected);
+    }
+
+    #[test]
+    fn of_a_resolver_only_dns_is_reachable() {
+        let mut rules = rules(&[]);
+        rules.resolvers = ["169.254.169.254".parse().unwrap()].into();
+        let text = render(&rules);
+        for protocol in ["tcp", "udp"] {
+            let dns = format!(
+                "-A tu-tucano0-forward -i tucano0 -d 169.254.169.254 -p {protocol} --dport 53 -j RETURN\n"
+            );
+            let (dns, drop) = (text.find(&dns), text.find("-d 169.254.0.0/16 -j DROP"));
+            assert!(dns.is_some() && dns < drop, "{text}");
+        }
+    }
+
+    #[test]
+    fn chain_names_fit_for_the_longest_bridge_name() {
         for (_, name) in CHAINS {
             assert!(chain("fifteen-letters", name).len() <= 28);
         }
@@ -292,8 +348,8 @@ mod tests {
             );
             assert!(removal.contains(&format!("-X {chain}\n")), "{removal}");
             let jumped = |jump: &Jump| jump.table == table && jump.to == chain;
-            let from_own = render(&rules(&[])).contains("-j tu-tucano0-spoofed");
-            let is_inner = name == "spoofed" && from_own;
+            let own = render(&rules(&[]));
+            let is_inner = own.contains(&format!("-j tu-tucano0-{name}\n"));
             assert!(is_inner || jumps.iter().any(jumped), "{chain}");
         }
     }

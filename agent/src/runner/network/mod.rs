@@ -3,6 +3,8 @@
 //! Nothing of it exists while the node has no process: the bridge and the rules come with the first and go with the last.
 
 mod addresses;
+mod cidr;
+mod cluster;
 mod conntrack;
 mod elements;
 #[cfg(test)]
@@ -23,9 +25,11 @@ use std::{
 };
 
 pub use addresses::{Allocator, Exhausted, IDS_PER_PROCESS, Lease, PortRange, Subnet};
+pub use cidr::Cidr;
+pub use cluster::Cluster;
 use firewall::Firewall;
 use links::Links;
-use pool::{Filler, Pool};
+use pool::{Pool, PoolFiller};
 use rules::Rules;
 
 /// Why a process could not be connected or disconnected.
@@ -44,114 +48,133 @@ pub enum Error {
 pub struct Network {
     bridge: String,
     subnet: Subnet,
-    /// The controller's API as this agent reaches it, where that is an IPv4 address.
+    ports: PortRange,
+    clients: BTreeSet<Cidr>,
+    /// The controller's API, if its URL has an IPv4 address.
     controller: Option<SocketAddrV4>,
     links: Links,
-    filler: Filler,
-    /// Chosen when rules are first changed.
+    filler: PoolFiller,
+    /// Detected with the first change of rules.
     firewall: tokio::sync::OnceCell<Firewall>,
-    book: Arc<Mutex<Book>>,
-    /// How many connections the node is to have room for.
+    state: Arc<Mutex<State>>,
+    /// Minimum size of the connection tracking table.
     tracked_connections: u64,
-    /// Held while rules change; inside, those that are in force, if any are.
+    /// The rules in force, if any; locked while they change.
     in_force: tokio::sync::Mutex<Option<Rules>>,
-    /// Whom the rules in force keep to his own address, also while others change: nobody else has to wait for those.
-    kept: Mutex<BTreeSet<Ipv4Addr>>,
+    /// Addresses whose anti-spoofing rule is in force. A separate lock: starts need not wait for a change of other rules.
+    enforced: Mutex<BTreeSet<Ipv4Addr>>,
 }
 
-/// Who has what.
+/// Leases, forwarded ports and blocked addresses.
 #[derive(Debug)]
-struct Book {
+struct State {
     allocator: Allocator,
     pool: Pool,
     leases: BTreeSet<Ipv4Addr>,
     forwards: BTreeMap<u16, SocketAddrV4>,
-    /// Where other programs of the cluster take orders.
-    apis: BTreeSet<SocketAddrV4>,
+    cluster: Cluster,
+    /// Name servers of processes.
+    resolvers: BTreeSet<Ipv4Addr>,
+}
+
+/// Options of [`Network::new`].
+#[derive(Debug, Clone)]
+pub struct Options<'a> {
+    /// Name of the bridge.
+    pub bridge: &'a str,
+    /// Subnet of the processes.
+    pub subnet: Subnet,
+    /// Node ports.
+    pub ports: PortRange,
+    /// Clients of node ports beside the cluster's machines.
+    pub clients: BTreeSet<Cidr>,
+    /// The controller's API, if its URL has an IPv4 address.
+    pub controller: Option<SocketAddrV4>,
+    /// What an earlier agent knew of the cluster.
+    pub cluster: Cluster,
+    /// Number of spare networks that are prepared while the node has processes.
+    pub ready: usize,
+    /// Minimum size of the connection tracking table (`nf_conntrack_max`) while the node has processes.
+    pub tracked_connections: u64,
 }
 
 impl Network {
-    /// Of the network namespace that the agent runs in. Processes are kept from the controller and from `apis`. Once there is a
-    /// process, `ready` networks more than are needed are kept. Changes nothing yet.
-    pub fn new(
-        bridge: &str,
-        subnet: Subnet,
-        ports: PortRange,
-        controller: Option<SocketAddrV4>,
-        apis: BTreeSet<SocketAddrV4>,
-        ready: usize,
-    ) -> Result<Self, Error> {
-        let links = Links::new(bridge, subnet)?;
-        let book = Arc::new(Mutex::new(Book {
-            allocator: Allocator::new(subnet, ports),
-            pool: Pool::new(ready),
+    /// The network in the agent's network namespace. Changes nothing yet.
+    ///
+    /// # Errors
+    /// The netlink socket cannot be opened.
+    pub fn new(options: Options<'_>) -> Result<Self, Error> {
+        let links = Links::new(options.bridge, options.subnet)?;
+        let state = Arc::new(Mutex::new(State {
+            allocator: Allocator::new(options.subnet, options.ports),
+            pool: Pool::new(options.ready),
             leases: BTreeSet::new(),
             forwards: BTreeMap::new(),
-            apis,
+            cluster: options.cluster,
+            resolvers: BTreeSet::new(),
         }));
         Ok(Self {
-            bridge: bridge.to_owned(),
-            subnet,
-            controller,
-            filler: Filler {
-                book: Arc::clone(&book),
+            bridge: options.bridge.to_owned(),
+            subnet: options.subnet,
+            ports: options.ports,
+            clients: options.clients,
+            controller: options.controller,
+            filler: PoolFiller {
+                state: Arc::clone(&state),
                 links: links.clone(),
-                alone: Arc::default(),
+                filling: Arc::default(),
             },
             links,
             firewall: tokio::sync::OnceCell::new(),
-            book,
-            tracked_connections: 0,
+            state,
+            tracked_connections: options.tracked_connections,
             in_force: tokio::sync::Mutex::new(None),
-            kept: Mutex::default(),
+            enforced: Mutex::default(),
         })
     }
 
-    /// The node is to have room for at least as many connections (`nf_conntrack_max`) as long as it has processes.
-    #[must_use]
-    pub fn with_tracked_connections(self, least: u64) -> Self {
-        Self {
-            tracked_connections: least,
-            ..self
-        }
-    }
-
     /// Reserves an address, a port and user ids for a process.
+    ///
+    /// # Errors
+    /// No address or port is free.
     pub fn lease(&self) -> Result<Lease, Exhausted> {
-        let book = &mut *self.book();
-        let lease = book.allocator.lease(book.pool.first())?;
-        book.pool.lease(lease.ip);
-        book.leases.insert(lease.ip);
+        let state = &mut *self.state();
+        let lease = state.allocator.lease(state.pool.first())?;
+        state.pool.lease(lease.ip);
+        state.leases.insert(lease.ip);
         Ok(lease)
     }
 
-    /// Takes over the lease of a process that an earlier agent left, and the forwarding to `port` if it runs; false if
-    /// it cannot be had. [`Self::tidy`] then puts the rules in force.
+    /// Takes over the lease of an earlier agent's process, and the forwarding to `port` if it runs; false if the lease conflicts.
+    /// [`Self::tidy`] then puts the rules in force.
     pub fn adopt(&self, lease: Lease, port: Option<u16>) -> bool {
-        let mut book = self.book();
-        if book.allocator.conflicts(lease) {
+        let mut state = self.state();
+        if state.allocator.conflicts(lease) {
             return false;
         }
-        book.allocator.adopt(lease);
-        book.leases.insert(lease.ip);
+        state.allocator.adopt(lease);
+        state.leases.insert(lease.ip);
         if let Some(port) = port {
             let address = SocketAddrV4::new(lease.ip, port);
-            book.forwards.insert(lease.node_port, address);
+            state.forwards.insert(lease.node_port, address);
         }
         true
     }
 
-    /// A network namespace that is connected to the bridge under the lease's address: one that is ready, else a new one.
+    /// A network namespace with the lease's address, connected to the bridge: a prepared one, else a new one.
+    ///
+    /// # Errors
+    /// The namespace, its links or the rules cannot be set up.
     pub async fn connect(&self, lease: Lease) -> Result<OwnedFd, Error> {
-        // Before there is anybody whom they concern.
-        if !self.kept().contains(&lease.ip) {
+        // The rules must be in force before anything can send from the address.
+        if !self.enforced().contains(&lease.ip) {
             self.enforce().await?;
         }
         let name = veth_name(lease.ip);
-        let ready = self.book().pool.take(lease.ip);
+        let ready = self.state().pool.take(lease.ip);
         if let Some(ready) = ready {
             let (links, name) = (self.links.clone(), name.clone());
-            // Since it was made, something else on the node may have removed what it is connected to.
+            // Another program may have removed the bridge or the link since.
             if blocking(move || links.are_connected(&name)).await? {
                 return Ok(ready);
             }
@@ -160,84 +183,127 @@ impl Network {
         Ok(namespace::on_own_thread(move || links.connect(&name, lease.ip)).await?)
     }
 
-    /// Prepares for the next starts; to be called when one is over.
+    /// Prepares spare networks; called after a start.
     pub fn prepare(&self) -> impl Future<Output = ()> + Send + use<> {
         self.filler.clone().fill()
     }
 
-    /// The processes run without it, too.
-    fn make_room(&self) {
+    /// Best effort: processes run without it.
+    fn enlarge_conntrack(&self) {
         let least = self.tracked_connections;
-        if let Err(error) = conntrack::make_room(least) {
-            tracing::debug!(%error, least, "the kernel does not track more connections than before");
+        if let Err(error) = conntrack::enlarge(least) {
+            tracing::debug!(%error, least, "cannot enlarge the connection tracking table");
         }
     }
 
     /// Forwards the lease's node port to the process's `port`.
+    ///
+    /// # Errors
+    /// The rules cannot be changed.
     pub async fn forward(&self, lease: Lease, port: u16) -> Result<(), Error> {
-        self.book()
+        self.state()
             .forwards
             .insert(lease.node_port, SocketAddrV4::new(lease.ip, port));
         self.enforce().await
     }
 
-    /// Ends the forwarding: the node refuses connections to the port at once, instead of leaving them unanswered.
+    /// Stops the forwarding: the node then refuses connections to the port instead of dropping them.
+    ///
+    /// # Errors
+    /// The rules cannot be changed.
     pub async fn stop_forwarding(&self, lease: Lease) -> Result<(), Error> {
-        self.book().forwards.remove(&lease.node_port);
+        self.state().forwards.remove(&lease.node_port);
         self.enforce().await
     }
 
     /// Removes the process's link and rules. The lease stays reserved.
+    ///
+    /// # Errors
+    /// The link or the rules cannot be removed.
     pub async fn disconnect(&self, lease: Lease) -> Result<(), Error> {
         self.stop_forwarding(lease).await?;
-        drop(self.book().pool.take(lease.ip));
+        drop(self.state().pool.take(lease.ip));
         let (links, name) = (self.links.clone(), veth_name(lease.ip));
         Ok(blocking(move || links.disconnect(&name, lease.ip)).await?)
     }
 
-    /// Gives the lease back; with the last one, bridge and rules are removed.
+    /// Releases the lease; with the last one, bridge and rules are removed.
+    ///
+    /// # Errors
+    /// The bridge or the rules cannot be removed.
     pub async fn release(&self, lease: Lease) -> Result<(), Error> {
         {
-            let mut book = self.book();
-            book.allocator.release(lease);
-            book.leases.remove(&lease.ip);
+            let mut state = self.state();
+            state.allocator.release(lease);
+            state.leases.remove(&lease.ip);
         }
         self.remove_if_unused().await
     }
 
-    /// Removes links of the bridge that belong to no lease: what an agent that was killed left. Puts the rules in force.
+    /// Removes links without a lease, which a killed agent may have left, and puts the rules in force.
+    ///
+    /// # Errors
+    /// A link cannot be removed, or the rules cannot be changed.
     pub async fn tidy(&self) -> Result<(), Error> {
         let known: BTreeSet<String> = {
-            let book = self.book();
-            let leased = book.leases.iter().copied();
-            leased.chain(book.pool.addresses()).map(veth_name).collect()
+            let state = self.state();
+            let leased = state.leases.iter().copied();
+            leased
+                .chain(state.pool.addresses())
+                .map(veth_name)
+                .collect()
         };
         let links = self.links.clone();
-        let is_of_use = move |name: &str| known.contains(name) || !name.starts_with(VETH_PREFIX);
-        blocking(move || links.tidy(is_of_use)).await?;
+        let is_used = move |name: &str| known.contains(name) || !name.starts_with(VETH_PREFIX);
+        blocking(move || links.tidy(is_used)).await?;
         self.enforce().await?;
         self.remove_if_unused().await
     }
 
-    /// Keeps processes from these, and from the controller, from now on; the rules are in force when this returns.
-    pub async fn keep_from(&self, apis: BTreeSet<SocketAddrV4>) -> Result<(), Error> {
-        self.book().apis = apis;
+    /// What is known of the cluster's machines.
+    pub fn cluster(&self) -> Cluster {
+        self.state().cluster.clone()
+    }
+
+    /// Whether the controller was seen at this address.
+    pub fn knows_controller(&self, ip: Ipv4Addr) -> bool {
+        self.state().cluster.controllers.contains(&ip)
+    }
+
+    /// Changes what is known of the cluster's machines; the rules are in force on return.
+    ///
+    /// # Errors
+    /// The rules cannot be changed.
+    pub async fn update_cluster(&self, change: impl FnOnce(&mut Cluster)) -> Result<(), Error> {
+        change(&mut self.state().cluster);
         self.enforce().await
     }
 
-    /// What the node lacks for it, as far as is known: [`Self::tidy`] finds out.
-    pub fn lacking(&self) -> Option<String> {
-        self.firewall.get().and_then(Firewall::lacking)
+    /// Sets the name servers of processes; the rules are in force on return.
+    ///
+    /// # Errors
+    /// The rules cannot be changed.
+    pub async fn set_resolvers(&self, resolvers: BTreeSet<Ipv4Addr>) -> Result<(), Error> {
+        if self.state().resolvers == resolvers {
+            return Ok(());
+        }
+        self.state().resolvers = resolvers;
+        self.enforce().await
+    }
+
+    /// A condition of the node's network, if there is one. Known after [`Self::tidy`].
+    pub fn condition(&self) -> Option<String> {
+        self.firewall.get().and_then(Firewall::condition)
     }
 
     async fn firewall(&self) -> Result<&Firewall, Error> {
-        let choice = self
+        let firewall = self
             .firewall
-            .get_or_try_init(|| Firewall::choose(&self.bridge));
-        Ok(choice.await?)
+            .get_or_try_init(|| Firewall::detect(&self.bridge));
+        Ok(firewall.await?)
     }
 
-    /// Brings the rules in line with the book. Calls that wait for each other share one change.
+    /// Puts the rules for the current state in force. Concurrent calls share one change.
     async fn enforce(&self) -> Result<(), Error> {
         let mut in_force = self.in_force.lock().await;
         let Some(rules) = self.rules() else {
@@ -249,31 +315,32 @@ impl Network {
         let before = in_force.take();
         let firewall = self.firewall().await?;
         if let Err(error) = firewall.apply(&rules, before.as_ref()).await {
-            self.kept().clear();
+            self.enforced().clear();
             return Err(error.into());
         }
         if before.is_none() {
-            // Connections are tracked from now on.
-            self.make_room();
+            // Connection tracking starts with the first rules.
+            self.enlarge_conntrack();
         }
-        *self.kept() = rules.senders.iter().copied().collect();
+        *self.enforced() = rules.senders.iter().copied().collect();
         *in_force = Some(rules);
         Ok(())
     }
 
-    /// What the book asks for, while anybody has a lease.
+    /// The rules for the current state; `None` without a lease.
     fn rules(&self) -> Option<Rules> {
-        let book = self.book();
-        let last = *book.leases.last()?;
+        let state = self.state();
+        let last = *state.leases.last()?;
         Some(Rules {
             bridge: self.bridge.clone(),
             subnet: self.subnet,
-            apis: self
-                .controller
-                .into_iter()
-                .chain(book.apis.iter().copied())
-                .collect(),
-            forwards: book.forwards.clone(),
+            apis: state.cluster.apis(self.controller),
+            port_range: self.ports,
+            machines: state.cluster.machines(self.controller),
+            clients: self.clients.clone(),
+            workers: state.cluster.workers.clone(),
+            resolvers: state.resolvers.clone(),
+            forwards: state.forwards.clone(),
             senders: self
                 .subnet
                 .hosts()
@@ -284,35 +351,35 @@ impl Network {
 
     async fn remove_if_unused(&self) -> Result<(), Error> {
         let mut in_force = self.in_force.lock().await;
-        // Who has a lease by now may not have asked yet whether it is kept; who gets one later is told that it is not, and waits.
-        let kept = std::mem::take(&mut *self.kept());
-        if !self.book().leases.is_empty() {
-            *self.kept() = kept;
+        // Cleared before the check: a lease that is granted afterwards finds its rule missing, and waits for `in_force`.
+        let enforced = std::mem::take(&mut *self.enforced());
+        if !self.state().leases.is_empty() {
+            *self.enforced() = enforced;
             return Ok(());
         }
         *in_force = None;
-        // Until the bridge is gone nothing is connected to it.
-        let _alone = self.filler.alone.lock().await;
+        // No network is prepared until the bridge is removed.
+        let _filling = self.filler.filling.lock().await;
         self.filler.empty().await?;
         self.firewall().await?.remove(&self.bridge).await?;
         let links = self.links.clone();
         Ok(blocking(move || links.remove_bridge()).await?)
     }
 
-    fn kept(&self) -> MutexGuard<'_, BTreeSet<Ipv4Addr>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn enforced(&self) -> MutexGuard<'_, BTreeSet<Ipv4Addr>> {
+        self.enforced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        lock(&self.book)
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }
 
-fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
-    book.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs what waits for the kernel.
+/// Runs a blocking operation.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, links::Error> + Send + 'static,
 ) -> Result<T, links::Error> {
@@ -320,18 +387,17 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|_| links::Error::Ending)?
 }
 
-/// How many of the subnet's addresses the rules know, at least up to `last`. They know more than are in use, so that they
-/// need no change before each start: an address that nobody has is let through from its own hardware address only, and nobody
-/// can send from that.
+/// Number of the subnet's addresses with an anti-spoofing rule, including `last`. Rules exist in advance, so that a start need
+/// not change them: an unused address is accepted only from its own hardware address, which no process has.
 fn senders_until(subnet: Subnet, last: Ipv4Addr) -> usize {
-    const AT_ONCE: usize = 64;
+    const BATCH: usize = 64;
     let number = u32::from(last).saturating_sub(u32::from(subnet.gateway()));
-    (number as usize).next_multiple_of(AT_ONCE)
+    (number as usize).next_multiple_of(BATCH)
 }
 
 const VETH_PREFIX: &str = "tu";
 
-/// Name of the node's end of a process's link: it tells the address, so that leftovers are recognised.
+/// Name of the node's end of a process's link. It contains the address, so that leftovers are recognised.
 fn veth_name(ip: Ipv4Addr) -> String {
     format!("{VETH_PREFIX}{:08x}", u32::from(ip))
 }
@@ -341,13 +407,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rules_know_every_leased_address_and_seldom_change() {
+    fn anti_spoofing_rules_cover_every_lease_in_batches() {
         let subnet = Subnet::default();
         let until = |last: &str| senders_until(subnet, last.parse().unwrap());
         assert_eq!(until("172.31.0.2"), 64);
         assert_eq!(until("172.31.0.65"), 64);
         assert_eq!(until("172.31.0.66"), 128);
-        let known: Vec<_> = subnet.hosts().take(until("172.31.0.66")).collect();
-        assert!(known.contains(&"172.31.0.66".parse().unwrap()));
+        let covered: Vec<_> = subnet.hosts().take(until("172.31.0.66")).collect();
+        assert!(covered.contains(&"172.31.0.66".parse().unwrap()));
     }
 }

@@ -1,4 +1,4 @@
-//! A network namespace for a process: made on a thread of its own, held by a descriptor.
+//! Creates a process's network namespace, on a thread of its own. A descriptor keeps it alive.
 
 use std::{
     fs::{self, File},
@@ -24,10 +24,10 @@ use super::{
     netlink::{Netlink, Request},
 };
 
-/// The kernel gives it to the loopback device of each namespace.
+/// Index of the loopback device in every namespace.
 const LOOPBACK: u32 = 1;
 
-/// A network namespace, and netlink inside of it. It lives as long as this, or something in it.
+/// A network namespace and a netlink socket in it.
 #[derive(Debug)]
 pub(super) struct Namespace {
     fd: OwnedFd,
@@ -35,27 +35,27 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// A new one, with loopback up in it. This thread, which must be one of its own, is in it from then on.
+    /// Creates a namespace with its loopback device up. The calling thread is moved into it, so it must not be a pool's.
     pub(super) fn make() -> Result<Self, Error> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Namespace(errno.into()))?;
-        without_ipv6()?;
+        disable_ipv6()?;
         let own = File::open("/proc/thread-self/ns/net").map_err(Error::Namespace)?;
         let mut netlink = links::netlink()?;
-        netlink.carry_out(&[links::up(LOOPBACK, "set the process's loopback device up")])?;
+        netlink.execute(&[links::up(LOOPBACK, "set the process's loopback device up")])?;
         Ok(Self {
             fd: own.into(),
             netlink,
         })
     }
 
-    /// Sets its `eth0` up, with its address and the way out through the bridge.
+    /// Sets `eth0` up with its address and the default route through the bridge.
     pub(super) fn configure(
         mut self,
         eth0: u32,
         ip: Ipv4Addr,
         subnet: Subnet,
     ) -> Result<OwnedFd, Error> {
-        self.netlink.carry_out(&[
+        self.netlink.execute(&[
             links::up(eth0, "set the process's eth0 up"),
             address(eth0, ip, subnet),
             route(subnet.gateway()),
@@ -70,21 +70,21 @@ impl AsFd for Namespace {
     }
 }
 
-/// A network namespace belongs to a thread: one that has changed it must not go back to a pool.
+/// Runs `work` on a new thread: a thread whose network namespace was changed must not return to a pool.
 pub(super) async fn on_own_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let thread = thread::Builder::new().name("netns".into());
     thread
-        // A result that nobody waits for any more is dropped, and what it holds with it.
+        // If the receiver is gone, the result is dropped, and with it the namespace.
         .spawn(move || drop(sender.send(work())))
         .map_err(Error::Namespace)?;
-    let ended = |_| Error::Namespace(io::Error::other("its thread ended early"));
+    let ended = |_| Error::Namespace(io::Error::other("its thread panicked"));
     receiver.await.map_err(ended)?
 }
 
-/// That an interface has an address, with the other addresses of its subnet behind it.
+/// Assigns an address, with its subnet's prefix, to an interface.
 pub(super) fn address(interface: u32, ip: Ipv4Addr, subnet: Subnet) -> Request {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
@@ -96,10 +96,10 @@ pub(super) fn address(interface: u32, ip: Ipv4Addr, subnet: Subnet) -> Request {
         AddressAttribute::Broadcast(subnet.broadcast()),
     ];
     let message = RouteNetlinkMessage::NewAddress(message);
-    Request::new(&message, links::NEW, format!("give out the address {ip}"))
+    Request::new(&message, links::NEW, format!("assign the address {ip}"))
 }
 
-/// All ways lead there that do not lead elsewhere.
+/// The default route.
 fn route(gateway: Ipv4Addr) -> Request {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
@@ -109,28 +109,28 @@ fn route(gateway: Ipv4Addr) -> Request {
     message.header.kind = RouteType::Unicast;
     message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway))];
     let message = RouteNetlinkMessage::NewRoute(message);
-    Request::new(&message, links::NEW, "give the process its default route")
+    Request::new(&message, links::NEW, "add the process's default route")
 }
 
-/// Before any other link exists in this thread's namespace: no process has an IPv6 address, not even a link-local one to reach
-/// the node by. Loopback keeps its own, for who listens on `::` expects to be there at `::1`.
-fn without_ipv6() -> Result<(), Error> {
-    let were_without = set("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
-    // Loopback began as is the default, which on most systems is to have it.
-    if were_without.is_some_and(|before| before != "0") {
+/// Disables IPv6 in this thread's namespace before it has any other link, so that processes cannot reach the node by a link-local
+/// address. Loopback keeps `::1`, which programs that listen on `::` expect.
+fn disable_ipv6() -> Result<(), Error> {
+    let was_disabled = set("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
+    // Loopback was created with the previous default, which on most systems is enabled.
+    if was_disabled.is_some_and(|before| before != "0") {
         set("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0")?;
     }
     Ok(())
 }
 
-/// Lets the node forward packets, if it does not yet.
-pub(super) fn forward() -> Result<(), Error> {
+/// Enables IPv4 forwarding on the node.
+pub(super) fn enable_forwarding() -> Result<(), Error> {
     set("/proc/sys/net/ipv4/ip_forward", "1").map(|_| ())
 }
 
-/// Lets local clients reach processes by 127.0.0.1; the bridge has no IPv6 address.
+/// Enables forwarding from 127.0.0.1 to processes, and disables IPv6 on the bridge.
 pub(super) fn prepare_bridge(bridge: &str) -> Result<(), Error> {
-    // Packets from processes to 127.0.0.0/8 are dropped by the rules of the input chain.
+    // The rules of the input chain drop packets from processes to 127.0.0.0/8.
     let localnet = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
     set(&localnet, "1")?;
     set(
@@ -140,7 +140,7 @@ pub(super) fn prepare_bridge(bridge: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sets it where it is not so yet, and tells what it was; nothing where a kernel without IPv6 has nothing to set.
+/// Writes a sysctl if it differs, and returns its previous value; `None` for an IPv6 sysctl of a kernel without IPv6.
 fn set(path: &str, value: &str) -> Result<Option<String>, Error> {
     let failed = |source| Error::Sysctl {
         path: path.to_owned(),

@@ -1,5 +1,5 @@
-//! Requests to the kernel by netlink: several in one message to it, which it carries out in their order before it takes the
-//! next, so that none waits for the answer to another.
+//! Netlink requests. Several are sent in one message, which the kernel processes in order, so that none waits for the reply to
+//! another.
 
 use std::io;
 
@@ -9,14 +9,14 @@ use netlink_packet_core::{
 use netlink_sys::{Socket, SocketAddr};
 use nix::libc::MSG_DONTWAIT;
 
-/// A request, and what it is to do.
+/// A request and its description for errors.
 #[derive(Debug)]
 pub(super) struct Request {
     kind: u16,
     flags: u16,
     body: Vec<u8>,
-    /// Nothing is answered to begin and end of a batch.
-    is_mark: bool,
+    /// Whether it marks the begin or end of a batch, which the kernel does not acknowledge.
+    is_marker: bool,
     what: String,
 }
 
@@ -31,46 +31,46 @@ impl Request {
         Self::raw(message.message_type(), flags, body, what)
     }
 
-    /// Of bytes that are a message of this kind.
+    /// A request with an encoded body.
     pub(super) fn raw(kind: u16, flags: u16, body: Vec<u8>, what: impl Into<String>) -> Self {
         Self {
             kind,
             flags: NLM_F_REQUEST | flags,
             body,
-            is_mark: false,
+            is_marker: false,
             what: what.into(),
         }
     }
 
-    /// Begin or end of a batch.
-    pub(super) fn mark(kind: u16, body: Vec<u8>, what: &str) -> Self {
+    /// The begin or end of a batch.
+    pub(super) fn marker(kind: u16, body: Vec<u8>, what: &str) -> Self {
         Self {
-            is_mark: true,
+            is_marker: true,
             ..Self::raw(kind, 0, body, what)
         }
     }
 }
 
-/// Why a request came to nothing.
+/// A request that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}: {source}")]
-pub struct Refused {
-    /// What was to be done.
+pub struct RequestError {
+    /// Description of the request.
     what: String,
-    /// Why it was not.
+    /// The cause.
     #[source]
     source: io::Error,
 }
 
-impl Refused {
-    /// Whether it is for one of these reasons.
-    pub(super) fn is(&self, reasons: &[i32]) -> bool {
-        let reason = self.source.raw_os_error();
-        reason.is_some_and(|reason| reasons.contains(&reason))
+impl RequestError {
+    /// Whether the error is one of these codes.
+    pub(super) fn is(&self, codes: &[i32]) -> bool {
+        let code = self.source.raw_os_error();
+        code.is_some_and(|code| codes.contains(&code))
     }
 }
 
-/// A netlink socket of the network namespace that it was opened in, whoever uses it.
+/// A netlink socket. It stays in the network namespace that it was opened in.
 #[derive(Debug)]
 pub(super) struct Netlink {
     socket: Socket,
@@ -78,7 +78,7 @@ pub(super) struct Netlink {
 }
 
 impl Netlink {
-    /// Of a protocol, such as `NETLINK_ROUTE`.
+    /// Opens a socket for a protocol, such as `NETLINK_ROUTE`.
     pub(super) fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
@@ -89,42 +89,42 @@ impl Netlink {
         })
     }
 
-    /// Has these carried out; what is told in answer, without headers. Also after one that is refused the kernel goes on
-    /// with the next, but in a batch; the first that was refused is the error.
-    pub(super) fn carry_out(&mut self, requests: &[Request]) -> Result<Vec<Vec<u8>>, Refused> {
-        let Some(last) = requests.iter().rposition(|request| !request.is_mark) else {
+    /// Executes the requests and returns the payloads of the replies. Outside of a batch the kernel continues after a refused
+    /// request; the first refused one is the error.
+    pub(super) fn execute(&mut self, requests: &[Request]) -> Result<Vec<Vec<u8>>, RequestError> {
+        let Some(last) = requests.iter().rposition(|request| !request.is_marker) else {
             return Ok(Vec::new());
         };
         let first = self.sequence.wrapping_add(1);
-        let refused = |number: usize, source| Refused {
+        let error = |number: usize, source| RequestError {
             what: requests[number].what.clone(),
             source,
         };
         let bytes = self.encode(requests, last);
         self.socket
             .send(&bytes, 0)
-            .map_err(|error| refused(last, error))?;
-        let mut answers = Answers::default();
-        while !answers.ended {
-            let mut bytes = Vec::with_capacity(ANSWER_BYTES);
-            // The kernel has answered before `send` returns.
+            .map_err(|source| error(last, source))?;
+        let mut replies = Replies::default();
+        while !replies.ended {
+            let mut bytes = Vec::with_capacity(REPLY_BYTES);
+            // The kernel has queued its replies when `send` returns.
             match self.socket.recv(&mut bytes, MSG_DONTWAIT) {
-                Ok(_) => answers.read(&bytes, first, last),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(refused(last, error)),
+                Ok(_) => replies.read(&bytes, first, last),
+                Err(source) if source.kind() == io::ErrorKind::WouldBlock => break,
+                Err(source) => return Err(error(last, source)),
             }
         }
-        if let Some((number, error)) = answers.refused {
-            return Err(refused(number.min(last), error));
+        if let Some((number, source)) = replies.refused {
+            return Err(error(number.min(last), source));
         }
-        if !answers.ended {
-            let silent = io::Error::other("the kernel does not answer");
-            return Err(refused(last, silent));
+        if !replies.ended {
+            let source = io::Error::other("the kernel did not reply");
+            return Err(error(last, source));
         }
-        Ok(answers.told)
+        Ok(replies.payloads)
     }
 
-    /// Asks for an answer in any case to the last alone: to others there is one where they are refused.
+    /// Requests an acknowledgement of the last request only: errors are always reported.
     fn encode(&mut self, requests: &[Request], last: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (number, request) in requests.iter().enumerate() {
@@ -135,8 +135,8 @@ impl Netlink {
             let mut message = NetlinkBuffer::new(&mut bytes[begin..]);
             message.set_length(u32::try_from(length).unwrap_or(u32::MAX));
             message.set_message_type(request.kind);
-            let acknowledged = if number == last { NLM_F_ACK } else { 0 };
-            message.set_flags(request.flags | acknowledged);
+            let ack = if number == last { NLM_F_ACK } else { 0 };
+            message.set_flags(request.flags | ack);
             message.set_sequence_number(self.sequence);
             message.set_port_number(0);
             let body = begin + HEADER_BYTES;
@@ -147,27 +147,27 @@ impl Netlink {
 }
 
 const HEADER_BYTES: usize = 16;
-/// More than the kernel puts into one answer.
-const ANSWER_BYTES: usize = 64 << 10;
+/// Larger than any message of the kernel.
+const REPLY_BYTES: usize = 64 << 10;
 
-/// What has been answered to requests so far.
+/// The replies received so far.
 #[derive(Debug, Default)]
-struct Answers {
-    /// That to the last of them is there.
+struct Replies {
+    /// Whether the last request was answered.
     ended: bool,
-    /// The first that was refused, by its place among them.
+    /// The first refused request, by its index.
     refused: Option<(usize, io::Error)>,
-    told: Vec<Vec<u8>>,
+    payloads: Vec<Vec<u8>>,
 }
 
-impl Answers {
-    /// Of the requests whose first has this sequence number.
+impl Replies {
+    /// Reads replies to requests whose sequence numbers begin with `first`.
     fn read(&mut self, mut bytes: &[u8], first: u32, last: usize) {
         while let Ok(message) = NetlinkBuffer::new_checked(bytes) {
             let number = message.sequence_number().wrapping_sub(first) as usize;
             let payload = message.payload();
             match message.message_type() {
-                // To what was asked before.
+                // A reply to an earlier request.
                 _ if number > last + 1 => {}
                 NLMSG_ERROR => {
                     self.refuse(number, code(payload));
@@ -177,7 +177,7 @@ impl Answers {
                     self.refuse(number, code(payload));
                     self.ended = true;
                 }
-                _ => self.told.push(payload.to_vec()),
+                _ => self.payloads.push(payload.to_vec()),
             }
             let length = (message.length() as usize).next_multiple_of(4);
             bytes = bytes.get(length..).unwrap_or_default();
@@ -196,7 +196,7 @@ impl Answers {
     }
 }
 
-/// Zero where it was carried out, else the negative error.
+/// Zero for success, else a negative error code.
 fn code(payload: &[u8]) -> i32 {
     let code = payload.first_chunk().copied();
     code.map_or(0, i32::from_ne_bytes)
@@ -208,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    fn answer(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    fn reply(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; (HEADER_BYTES + payload.len()).next_multiple_of(4)];
         let mut message = NetlinkBuffer::new(&mut bytes);
         message.set_length((HEADER_BYTES + payload.len()) as u32);
@@ -219,37 +219,37 @@ mod tests {
     }
 
     fn refusal(sequence: u32, error: i32) -> Vec<u8> {
-        answer(NLMSG_ERROR, sequence, &(-error).to_ne_bytes())
+        reply(NLMSG_ERROR, sequence, &(-error).to_ne_bytes())
     }
 
     #[test]
-    fn the_first_that_was_refused_counts_and_the_last_ends_it() {
-        let mut answers = Answers::default();
-        answers.read(&[refusal(7, EEXIST), refusal(6, EPERM)].concat(), 5, 3);
-        assert!(!answers.ended);
-        answers.read(&refusal(8, ENODEV), 5, 3);
-        assert!(answers.ended);
-        let (number, error) = answers.refused.unwrap();
+    fn the_first_refused_request_is_the_error_and_the_last_reply_ends_the_exchange() {
+        let mut replies = Replies::default();
+        replies.read(&[refusal(7, EEXIST), refusal(6, EPERM)].concat(), 5, 3);
+        assert!(!replies.ended);
+        replies.read(&refusal(8, ENODEV), 5, 3);
+        assert!(replies.ended);
+        let (number, error) = replies.refused.unwrap();
         assert_eq!((number, error.raw_os_error()), (1, Some(EPERM)));
     }
 
     #[test]
-    fn several_parts_are_told_in_their_order_until_the_end() {
-        let mut answers = Answers::default();
-        let parts = [answer(16, 1, b"one"), answer(16, 1, b"four")].concat();
-        answers.read(&parts, 1, 0);
-        assert_eq!(answers.told, [b"one".to_vec(), b"four".to_vec()]);
-        answers.read(&answer(NLMSG_DONE, 1, &[0; 4]), 1, 0);
-        assert!(answers.ended && answers.refused.is_none());
+    fn multipart_replies_are_collected_in_order() {
+        let mut replies = Replies::default();
+        let parts = [reply(16, 1, b"one"), reply(16, 1, b"four")].concat();
+        replies.read(&parts, 1, 0);
+        assert_eq!(replies.payloads, [b"one".to_vec(), b"four".to_vec()]);
+        replies.read(&reply(NLMSG_DONE, 1, &[0; 4]), 1, 0);
+        assert!(replies.ended && replies.refused.is_none());
     }
 
     #[test]
-    fn what_is_cut_off_or_no_message_at_all_ends_nothing() {
+    fn truncated_messages_are_ignored() {
         let whole = refusal(1, EPERM);
         for length in 0..whole.len() {
-            let mut answers = Answers::default();
-            answers.read(&whole[..length], 1, 0);
-            assert!(!answers.ended && answers.refused.is_none(), "{length}");
+            let mut replies = Replies::default();
+            replies.read(&whole[..length], 1, 0);
+            assert!(!replies.ended && replies.refused.is_none(), "{length}");
         }
     }
 }

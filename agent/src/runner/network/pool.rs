@@ -1,5 +1,5 @@
-//! Networks that are ready before anybody needs one: a namespace with its address, connected to the bridge. To make one is the
-//! dearest step of a start. They are held by descriptors alone, and so vanish with the agent.
+//! A pool of prepared networks: namespaces with an address, connected to the bridge. Creating one is the most expensive step of
+//! a start. Only descriptors keep them alive, so they vanish with the agent.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Book,
+    State,
     addresses::Allocator,
     blocking,
     links::{self, Links},
@@ -18,17 +18,17 @@ use super::{
     veth_name,
 };
 
-/// Some of them. Their addresses are kept from everyone else.
+/// The pool. Its addresses are reserved in the allocator.
 #[derive(Debug)]
 pub(super) struct Pool {
     ready: BTreeMap<Ipv4Addr, OwnedFd>,
-    /// Those whose addresses have been leased, until somebody asks for them.
+    /// Networks whose addresses were leased and that were not taken yet.
     leased: BTreeMap<Ipv4Addr, OwnedFd>,
     size: usize,
 }
 
 impl Pool {
-    /// Empty.
+    /// An empty pool for `size` networks.
     pub(super) fn new(size: usize) -> Self {
         Self {
             ready: BTreeMap::new(),
@@ -37,85 +37,86 @@ impl Pool {
         }
     }
 
-    /// The address to lease next.
+    /// The address of a prepared network, to be leased next.
     pub(super) fn first(&self) -> Option<Ipv4Addr> {
         self.addresses().next()
     }
 
-    /// Those that nobody has leased.
+    /// Addresses of networks that are not leased.
     pub(super) fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.ready.keys().copied()
     }
 
-    /// The address has been leased.
+    /// Marks an address as leased.
     pub(super) fn lease(&mut self, ip: Ipv4Addr) {
         self.leased.extend(self.ready.remove_entry(&ip));
     }
 
-    /// The network of a leased address, if it was ready: nobody has ever used it.
+    /// The prepared network of a leased address, if there is one. No process has used it.
     pub(super) fn take(&mut self, ip: Ipv4Addr) -> Option<OwnedFd> {
         self.leased.remove(&ip)
     }
 
-    /// The address for one more, while some are missing. As many addresses stay free: who leases one meanwhile finds another.
-    fn next(&self, allocator: &mut Allocator) -> Option<Ipv4Addr> {
+    /// Reserves an address for another network, unless the pool is full. As many addresses as the pool's size stay free for
+    /// leases.
+    fn reserve_next(&self, allocator: &mut Allocator) -> Option<Ipv4Addr> {
         let is_full = self.ready.len() >= self.size;
-        (!is_full).then(|| allocator.hold(self.size)).flatten()
+        (!is_full).then(|| allocator.reserve(self.size)).flatten()
     }
 }
 
-/// Makes what is missing.
+/// Fills and empties the pool.
 #[derive(Debug, Clone)]
-pub(super) struct Filler {
-    pub(super) book: Arc<Mutex<Book>>,
+pub(super) struct PoolFiller {
+    pub(super) state: Arc<Mutex<State>>,
     pub(super) links: Links,
-    /// Held by the one task that makes more, or by who removes all.
-    pub(super) alone: Arc<tokio::sync::Mutex<()>>,
+    /// Locked while the pool is filled or emptied.
+    pub(super) filling: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Filler {
-    /// Once all are there, or one cannot be made, or there are no processes, it ends.
+impl PoolFiller {
+    /// Fills the pool. Stops at the first failure, or when the node has no lease.
     pub(super) async fn fill(self) {
-        let Ok(_alone) = self.alone.try_lock() else {
+        let Ok(_filling) = self.filling.try_lock() else {
             return;
         };
-        while let Some(ip) = self.next() {
+        while let Some(ip) = self.reserve_next() {
             let links = self.links.clone();
             let made = on_own_thread(move || links.connect(&veth_name(ip), ip)).await;
-            let mut book = lock(&self.book);
+            let mut state = lock(&self.state);
             match made {
-                Ok(network) => drop(book.pool.ready.insert(ip, network)),
+                Ok(network) => drop(state.pool.ready.insert(ip, network)),
                 Err(_) => {
-                    // Who needs one tries it again, and tells.
-                    book.allocator.let_go(ip);
+                    // The next start tries again, and reports the error.
+                    state.allocator.unreserve(ip);
                     return;
                 }
             }
         }
     }
 
-    fn next(&self) -> Option<Ipv4Addr> {
-        let book = &mut *lock(&self.book);
-        if book.leases.is_empty() {
+    fn reserve_next(&self) -> Option<Ipv4Addr> {
+        let state = &mut *lock(&self.state);
+        if state.leases.is_empty() {
             return None;
         }
-        book.pool.next(&mut book.allocator)
+        state.pool.reserve_next(&mut state.allocator)
     }
 
-    /// Removes those that nobody has leased.
+    /// Removes the networks that are not leased.
     pub(super) async fn empty(&self) -> Result<(), links::Error> {
-        let ready = std::mem::take(&mut lock(&self.book).pool.ready);
+        let ready = std::mem::take(&mut lock(&self.state).pool.ready);
         let addresses: Vec<_> = ready.keys().copied().collect();
-        let (links, theirs) = (self.links.clone(), addresses.clone());
+        let (links, removed_ips) = (self.links.clone(), addresses.clone());
         let removed = blocking(move || {
-            let mut all = theirs.into_iter();
+            let mut all = removed_ips.into_iter();
             all.try_for_each(|ip| links.disconnect(&veth_name(ip), ip))
         });
         let removed = removed.await;
-        let book = &mut *lock(&self.book);
+        let state = &mut *lock(&self.state);
         addresses
             .into_iter()
-            .for_each(|ip| book.allocator.let_go(ip));
+            .for_each(|ip| state.allocator.unreserve(ip));
         removed
     }
 }
@@ -126,15 +127,24 @@ mod tests {
 
     use super::*;
     use crate::runner::network::{
-        Lease, Network, PortRange, Subnet, elements_tests::in_own_network,
+        Cluster, Lease, Network, Options, PortRange, Subnet, elements_tests::in_own_network,
     };
 
-    /// With a node's network of its own, whose subnet is this.
+    /// Runs a test with a network of this subnet, in a network namespace of its own.
     fn on_a_node(subnet: &str, ready: usize, test: impl AsyncFnOnce(Network) + Send) {
         in_own_network(|| {
             let subnet: Subnet = subnet.parse().unwrap();
-            let (ports, nobody) = (PortRange::default(), BTreeSet::new());
-            let network = Network::new("pool0", subnet, ports, None, nobody, ready).unwrap();
+            let options = Options {
+                bridge: "pool0",
+                subnet,
+                ports: PortRange::default(),
+                clients: BTreeSet::new(),
+                controller: None,
+                cluster: Cluster::default(),
+                ready,
+                tracked_connections: 0,
+            };
+            let network = Network::new(options).unwrap();
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = runtime.enable_all().build().unwrap();
             runtime.block_on(test(network));
@@ -142,7 +152,7 @@ mod tests {
     }
 
     fn ready(network: &Network) -> Vec<Ipv4Addr> {
-        network.book().pool.addresses().collect()
+        network.state().pool.addresses().collect()
     }
 
     async fn filled(network: &Network, number: usize) {
@@ -150,12 +160,12 @@ mod tests {
         while ready(network).len() < number {
             tokio::task::yield_now().await;
         }
-        // The task holds it until its end.
-        drop(network.filler.alone.lock().await);
+        // Locked until the task's end.
+        drop(network.filler.filling.lock().await);
         assert_eq!(ready(network).len(), number);
     }
 
-    /// The first process's network, and the lease of a second one's, which was ready.
+    /// The network of a first process, and the lease of a second one, whose network is prepared.
     async fn one_connected_and_one_ready(network: &Network) -> (OwnedFd, Lease) {
         let first = network.lease().unwrap();
         let connected = network.connect(first).await.unwrap();
@@ -173,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_used_once_by_who_leases_its_address_and_none_outlasts_the_last_process() {
+    fn each_network_is_used_once_and_none_outlives_the_last_lease() {
         on_a_node("172.31.0.0/16", 2, async |network| {
             let mut leases = vec![network.lease().unwrap()];
             let mut inodes = BTreeSet::from([inode(&network.connect(leases[0]).await.unwrap())]);
@@ -194,16 +204,16 @@ mod tests {
                 network.release(lease).await.unwrap();
             }
             assert!(ready(&network).is_empty());
-            // The bridge of this question is a new one.
+            // The check itself creates a new bridge.
             assert!(!left.into_iter().any(|ip| is_attached(&network, ip)));
             tokio::spawn(network.prepare());
-            drop(network.filler.alone.lock().await);
+            drop(network.filler.filling.lock().await);
             assert!(ready(&network).is_empty(), "there is no process");
         });
     }
 
     #[test]
-    fn one_that_something_else_has_removed_is_made_anew() {
+    fn a_network_that_lost_its_link_is_replaced() {
         on_a_node("172.31.0.0/16", 1, async |network| {
             let (_first, second) = one_connected_and_one_ready(&network).await;
             network
@@ -217,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_leased_and_never_asked_for_goes_with_its_lease() {
+    fn a_leased_but_unused_network_is_removed_with_its_lease() {
         on_a_node("172.31.0.0/16", 1, async |network| {
             let (_first, second) = one_connected_and_one_ready(&network).await;
             network.disconnect(second).await.unwrap();
@@ -230,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn they_take_no_address_that_a_process_may_need_soon() {
+    fn the_pool_leaves_addresses_for_leases() {
         on_a_node("10.1.2.0/29", 3, async |network| {
             let first = network.lease().unwrap();
             let _connected = network.connect(first).await.unwrap();

@@ -1,5 +1,5 @@
-//! The agent's nftables table: forwarding of node ports, outgoing NAT, and what processes may not reach.
-//! Rendered whole and swapped in atomically by `nft -f -`, so no state in between is ever in force.
+//! The agent's nftables table: forwarding of node ports, source NAT, and the addresses that processes are blocked from.
+//! It is rendered completely and replaced atomically by `nft -f -`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,34 +7,55 @@ use std::{
 };
 
 use super::{
-    addresses::Subnet,
+    addresses::{PortRange, Subnet},
+    cidr::Cidr,
     elements::{Change, Element},
     links::hardware_address,
 };
 
-/// Everything that the table says.
+/// The content of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rules {
-    /// The bridge.
+    /// Name of the bridge.
     pub(super) bridge: String,
-    /// Its network.
+    /// Its subnet.
     pub(super) subnet: Subnet,
-    /// Where the cluster's programs take orders, which processes may not reach.
+    /// APIs of the cluster, which processes must not reach.
     pub(super) apis: BTreeSet<SocketAddrV4>,
+    /// The node's ports that may be forwarded, which are assumed to be those of all workers.
+    pub(super) port_range: PortRange,
+    /// Machines of the cluster, whose connections to node ports are forwarded.
+    pub(super) machines: BTreeSet<Ipv4Addr>,
+    /// Further clients of node ports.
+    pub(super) clients: BTreeSet<Cidr>,
+    /// Workers, whose node ports processes must not reach. The drop is at the sender: behind its node's address the receiver
+    /// cannot tell a process from the node.
+    pub(super) workers: BTreeSet<Ipv4Addr>,
+    /// Name servers of processes, which are reachable by DNS even where the rest of their address is not.
+    pub(super) resolvers: BTreeSet<Ipv4Addr>,
     /// Node port → process.
     pub(super) forwards: BTreeMap<u16, SocketAddrV4>,
-    /// Addresses that are let in from the bridge, each from its own hardware address.
+    /// Addresses that are accepted on the bridge, each from its own hardware address only.
     pub(super) senders: Vec<Ipv4Addr>,
 }
 
 impl Rules {
-    /// The text for `nft -f -`. Creating the table before deleting it makes the deletion succeed where there was none.
+    /// Input of `nft -f -`. The table is created before it is deleted, so that the deletion succeeds if it did not exist.
     pub(super) fn render(&self) -> String {
         let (table, bridge, subnet) = (table(&self.bridge), &self.bridge, self.subnet);
         let gateway = subnet.gateway();
         let ports = elements(self.forwards());
         let senders = elements(self.senders());
         let apis = elements(self.apis());
+        let machines = elements(self.machines());
+        let workers = elements(self.workers());
+        let resolvers = elements(self.resolvers());
+        let range = self.port_range;
+        let forward = "fib daddr type local dnat ip to tcp dport map @ports";
+        let clients = self.clients.iter();
+        let clients: String = clients
+            .map(|client| format!("    iifname != \"{bridge}\" ip saddr {client} {forward}\n"))
+            .collect();
         format!(
             r#"table ip {table} {{}}
 delete table ip {table}
@@ -48,17 +69,26 @@ table ip {table} {{
   set apis {{
     type ipv4_addr . inet_service
 {apis}  }}
+  set machines {{
+    type ipv4_addr
+{machines}  }}
+  set workers {{
+    type ipv4_addr
+{workers}  }}
+  set resolvers {{
+    type ipv4_addr
+{resolvers}  }}
   chain spoofed {{
     type filter hook prerouting priority raw; policy accept;
     iifname "{bridge}" ether saddr . ip saddr != @senders drop
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
-    iifname != "{bridge}" fib daddr type local dnat ip to tcp dport map @ports
-  }}
+    iifname != "{bridge}" ip saddr @machines {forward}
+{clients}  }}
   chain output {{
     type nat hook output priority -100; policy accept;
-    fib daddr type local dnat ip to tcp dport map @ports
+    {forward}
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -70,12 +100,15 @@ table ip {table} {{
     iifname != "{bridge}" accept
     ct state {{ established, related }} accept
     ip daddr {gateway} meta l4proto icmp accept
+    ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport 53 accept
     drop
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
     iifname "{bridge}" oifname "{bridge}" drop
+    iifname "{bridge}" ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport 53 accept
     iifname "{bridge}" ip daddr 169.254.0.0/16 drop
+    iifname "{bridge}" ip daddr @workers tcp dport {range} drop
     iifname "{bridge}" ip daddr . tcp dport @apis drop
     oifname "{bridge}" ct state {{ established, related }} accept
     oifname "{bridge}" ct status dnat accept
@@ -86,27 +119,35 @@ table ip {table} {{
         )
     }
 
-    /// What makes these of the rules in force, in this order. While a table is replaced there is a moment in which a new
-    /// connection finds neither the old nor the new one, and is refused; elements come and go without. None where more than
-    /// elements differs.
+    /// The changes of elements that turn `before` into these rules, in order; `None` if anything else differs. A replacement of
+    /// the table refuses new connections for a moment, which changes of elements do not.
     pub(super) fn changes(&self, before: &Self) -> Option<Vec<Change>> {
         let with_these_elements = Self {
             forwards: self.forwards.clone(),
             senders: self.senders.clone(),
             apis: self.apis.clone(),
+            machines: self.machines.clone(),
+            workers: self.workers.clone(),
+            resolvers: self.resolvers.clone(),
             ..before.clone()
         };
         if with_these_elements != *self {
             return None;
         }
         let all = [
-            without(before.forwards(), self.forwards(), false),
-            without(self.forwards(), before.forwards(), true),
-            without(before.senders(), self.senders(), false),
-            without(self.senders(), before.senders(), true),
-            // Processes are kept from one before the other may be reached.
-            without(self.apis(), before.apis(), true),
-            without(before.apis(), self.apis(), false),
+            difference(before.forwards(), self.forwards(), false),
+            difference(self.forwards(), before.forwards(), true),
+            difference(before.senders(), self.senders(), false),
+            difference(self.senders(), before.senders(), true),
+            // New addresses are blocked before old ones are unblocked.
+            difference(self.apis(), before.apis(), true),
+            difference(before.apis(), self.apis(), false),
+            difference(self.workers(), before.workers(), true),
+            difference(before.workers(), self.workers(), false),
+            difference(self.machines(), before.machines(), true),
+            difference(before.machines(), self.machines(), false),
+            difference(before.resolvers(), self.resolvers(), false),
+            difference(self.resolvers(), before.resolvers(), true),
         ];
         Some(all.concat())
     }
@@ -123,20 +164,32 @@ table ip {table} {{
     fn apis(&self) -> impl Iterator<Item = Element> {
         self.apis.iter().copied().map(Element::Api)
     }
+
+    fn machines(&self) -> impl Iterator<Item = Element> {
+        self.machines.iter().copied().map(Element::Machine)
+    }
+
+    fn workers(&self) -> impl Iterator<Item = Element> {
+        self.workers.iter().copied().map(Element::Worker)
+    }
+
+    fn resolvers(&self) -> impl Iterator<Item = Element> {
+        self.resolvers.iter().copied().map(Element::Resolver)
+    }
 }
 
-/// Those that are not among the others come, or go.
-fn without(
-    these: impl Iterator<Item = Element>,
+/// A change for each element that the others lack.
+fn difference(
+    elements: impl Iterator<Item = Element>,
     others: impl Iterator<Item = Element>,
-    comes: bool,
+    add: bool,
 ) -> Vec<Change> {
     let others: BTreeSet<_> = others.collect();
-    let these = these.filter(|element| !others.contains(element));
-    these.map(|element| Change { comes, element }).collect()
+    let missing = elements.filter(|element| !others.contains(element));
+    missing.map(|element| Change { add, element }).collect()
 }
 
-/// A set's elements in its definition. An empty list of them is a syntax error.
+/// The elements in a set's definition; omitted if there are none, because an empty list is a syntax error.
 fn elements(elements: impl Iterator<Item = Element>) -> String {
     let lines: String = elements
         .map(|element| format!("      {element},\n"))
@@ -147,14 +200,14 @@ fn elements(elements: impl Iterator<Item = Element>) -> String {
     format!("    elements = {{\n{lines}    }}\n")
 }
 
-/// The hardware address as people and programs write it.
+/// The hardware address in the usual notation.
 pub(super) fn hardware(ip: Ipv4Addr) -> String {
     hardware_address(ip)
         .map(|byte| format!("{byte:02x}"))
         .join(":")
 }
 
-/// The text for `nft -f -` that removes the table of a bridge; absent is fine.
+/// Input of `nft -f -` that removes a bridge's table, if it exists.
 pub(super) fn render_removal(bridge: &str) -> String {
     let table = table(bridge);
     format!("table ip {table} {{}}\ndelete table ip {table}\n")
@@ -165,13 +218,18 @@ pub(super) fn table(bridge: &str) -> String {
     format!("tucano_{}", bridge.replace('-', "_"))
 }
 
-/// For tests: these forwards, and no senders.
+/// Rules for tests, without senders.
 #[cfg(test)]
 pub(super) fn sample(forwards: &[(u16, &str)]) -> Rules {
     Rules {
         bridge: "tucano0".into(),
         subnet: Subnet::default(),
         apis: BTreeSet::from(["10.0.0.1:7070".parse().unwrap()]),
+        port_range: PortRange::default(),
+        machines: BTreeSet::from(["10.0.0.1".parse().unwrap()]),
+        clients: BTreeSet::new(),
+        workers: BTreeSet::from(["10.0.0.2".parse().unwrap()]),
+        resolvers: BTreeSet::new(),
         forwards: forwards
             .iter()
             .map(|(port, to)| (*port, to.parse().unwrap()))
@@ -185,7 +243,7 @@ mod tests {
     use super::{sample as rules, *};
 
     #[test]
-    fn each_address_is_let_in_from_its_own_hardware_address() {
+    fn each_address_is_accepted_only_from_its_own_hardware_address() {
         let mut rules = rules(&[]);
         rules.senders = vec!["172.31.1.2".parse().unwrap()];
         let text = rules.render();
@@ -204,6 +262,37 @@ mod tests {
     }
 
     #[test]
+    fn only_machines_of_the_cluster_and_configured_clients_reach_node_ports() {
+        let mut rules = rules(&[(20000, "172.31.0.2:80")]);
+        rules.clients = BTreeSet::from(["192.0.2.0/24".parse().unwrap()]);
+        let text = rules.render();
+        let forward = "fib daddr type local dnat ip to tcp dport map @ports\n";
+        let from: Vec<_> = text
+            .lines()
+            .filter(|line| format!("{line}\n").ends_with(forward))
+            .map(|line| line.trim().trim_end_matches(forward.trim_end()).trim())
+            .collect();
+        let expected = [
+            "iifname != \"tucano0\" ip saddr @machines",
+            "iifname != \"tucano0\" ip saddr 192.0.2.0/24",
+            "",
+        ];
+        assert_eq!(from, expected);
+    }
+
+    #[test]
+    fn of_a_resolver_only_dns_is_reachable() {
+        let mut rules = rules(&[]);
+        rules.resolvers = BTreeSet::from(["169.254.169.254".parse().unwrap()]);
+        let text = rules.render();
+        let dns = "ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept\n";
+        assert_eq!(text.matches(dns).count(), 2, "{text}");
+        let (dns, drop) = (text.rfind(dns), text.find("ip daddr 169.254.0.0/16 drop"));
+        assert!(dns < drop, "{text}");
+        assert!(text.contains("      169.254.169.254,\n"), "{text}");
+    }
+
+    #[test]
     fn the_table_is_replaced_in_one_transaction() {
         let text = rules(&[]).render();
         assert!(
@@ -213,6 +302,8 @@ mod tests {
         );
         let nothing = Rules {
             apis: BTreeSet::new(),
+            machines: BTreeSet::new(),
+            workers: BTreeSet::new(),
             ..rules(&[])
         };
         assert!(
@@ -223,15 +314,15 @@ mod tests {
 
     fn changes(after: &Rules, before: &Rules) -> Vec<String> {
         let changes = after.changes(before).unwrap();
-        let text = |Change { comes, element }: &Change| {
-            let what = if *comes { "add" } else { "delete" };
+        let text = |Change { add, element }: &Change| {
+            let what = if *add { "add" } else { "delete" };
             format!("{what} {} {element}", element.set())
         };
         changes.iter().map(text).collect()
     }
 
     #[test]
-    fn only_the_elements_that_differ_come_and_go() {
+    fn only_differing_elements_are_changed() {
         let before = rules(&[(20000, "172.31.0.2:80"), (20001, "172.31.0.3:80")]);
         let mut after = rules(&[(20001, "172.31.0.3:81"), (20002, "172.31.0.4:80")]);
         after.senders = vec!["172.31.1.2".parse().unwrap()];
@@ -254,22 +345,22 @@ mod tests {
             changes(&other_apis, &before),
             ["add apis 10.0.0.2 . 7071", "delete apis 10.0.0.1 . 7070"]
         );
-        let elsewhere = Rules {
+        let other_bridge = Rules {
             bridge: "other0".into(),
             ..before.clone()
         };
-        assert_eq!(after.changes(&elsewhere), None);
+        assert_eq!(after.changes(&other_bridge), None);
     }
 
     #[test]
-    fn processes_reach_neither_the_node_nor_each_other_nor_the_controller() {
+    fn processes_are_blocked_from_the_node_each_other_and_the_controller() {
         let text = rules(&[]).render();
         for rule in [
             "iifname \"tucano0\" oifname \"tucano0\" drop",
             "iifname \"tucano0\" ip daddr 169.254.0.0/16 drop",
             "iifname \"tucano0\" ip daddr . tcp dport @apis drop",
             "      10.0.0.1 . 7070,\n",
-            "ip daddr 172.31.0.1 meta l4proto icmp accept\n    drop",
+            "iifname \"tucano0\" ip daddr @workers tcp dport 20000-29999 drop",
         ] {
             assert!(text.contains(rule), "{rule} is missing in {text}");
         }

@@ -1,23 +1,19 @@
-//! Which of the kernel's cgroup controllers this node lacks.
+//! Detects missing cgroup controllers.
 
 use std::{fs, path::Path};
 
 use procfs::process::Process;
 
-/// Name of each on v2 and on v1, and what is lost without it.
+/// Name of each controller on v2 and on v1, and the consequence of its absence.
 const WANTED: [(&str, &str, &str); 4] = [
     ("cpu", "cpu", "services cannot have a limit `cpus`"),
-    (
-        "io",
-        "blkio",
-        "what processes read and write is not counted",
-    ),
+    ("io", "blkio", "disk I/O of processes is not measured"),
     ("memory", "memory", "services cannot start"),
     ("pids", "pids", "services cannot start"),
 ];
 
-/// A sentence for each that is missing; none where the kernel does not tell.
-pub(crate) fn lacking() -> Vec<String> {
+/// One sentence per missing controller; none if the kernel provides no list.
+pub(crate) fn missing() -> Vec<String> {
     if let Some(unified) = unified() {
         return sentences(|(name, _, _)| unified.split_whitespace().any(|word| word == *name));
     }
@@ -28,12 +24,12 @@ pub(crate) fn lacking() -> Vec<String> {
     sentences(|(_, name, _)| is_enabled(&all, name))
 }
 
-/// Whether the only hierarchy is v2's.
+/// Whether cgroup v2 is the only hierarchy.
 pub(crate) fn is_unified() -> bool {
     unified().is_some()
 }
 
-/// The controllers of the agent's own cgroup, where the only hierarchy is v2's.
+/// The controllers of the agent's own cgroup, if cgroup v2 is the only hierarchy.
 fn unified() -> Option<String> {
     let own = Process::myself().ok()?.cgroups().ok()?;
     let own = own.into_iter().find(|entry| entry.hierarchy == 0)?;
@@ -53,7 +49,9 @@ fn is_enabled(all: &str, name: &str) -> bool {
 fn sentences(has: impl Fn(&(&str, &str, &str)) -> bool) -> Vec<String> {
     let missing = WANTED.iter().filter(|wanted| !has(wanted));
     missing
-        .map(|(name, _, lost)| format!("the cgroup controller {name} is missing here: {lost}"))
+        .map(|(name, _, consequence)| {
+            format!("the cgroup controller {name} is missing: {consequence}")
+        })
         .collect()
 }
 
@@ -65,16 +63,19 @@ mod tests {
         cpu\t2\t9\t1\nblkio\t3\t9\t0\nmemory\t4\t9\t1\npids\t5\t9\t1\n";
 
     #[test]
-    fn a_controller_that_is_disabled_is_missing() {
+    fn a_disabled_controller_is_missing() {
         assert!(is_enabled(V1, "cpu") && !is_enabled(V1, "blkio"));
         assert!(!is_enabled(V1, "cpuset"));
     }
 
     #[test]
-    fn only_what_is_missing_is_told_by_its_present_name() {
-        let told = sentences(|(_, name, _)| is_enabled(V1, name));
-        assert_eq!(told.len(), 1);
-        assert!(told[0].contains("controller io is missing"), "{told:?}");
+    fn missing_controllers_are_named_as_on_v2() {
+        let missing = sentences(|(_, name, _)| is_enabled(V1, name));
+        assert_eq!(missing.len(), 1);
+        assert!(
+            missing[0].contains("controller io is missing"),
+            "{missing:?}"
+        );
         assert_eq!(sentences(|_| true), Vec::<String>::new());
     }
 }

@@ -1,0 +1,137 @@
+//! The launch description of a container: what its image and its service ask for, within what the node allows.
+
+use std::{os::fd::AsRawFd, path::Path};
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use tucano_api::{ids::NodeName, service::ServiceConfig};
+use tucano_oci_runtime::{
+    launch::{Launch, Rootfs},
+    profile::Sandbox,
+};
+
+use super::{
+    container::{self, Identity},
+    execute::{Error, Executor},
+    images::Unpacked,
+    state::Record,
+};
+
+impl Executor {
+    /// The launch description of a process's container, without its network namespace: see [`join`].
+    pub(super) fn launch_description(
+        &self,
+        record: &Record,
+        image: &Unpacked,
+        node: &NodeName,
+    ) -> Result<Launch, Error> {
+        let process = &record.process;
+        let directory = self.data.process(&process.id);
+        let lease = record.lease.ok_or(Error::NoLease)?;
+        let command = container::command(&image.config, process);
+        if command.is_empty() {
+            return Err(Error::NoCommand);
+        }
+        let etc = directory.etc();
+        let file = |name: &str| (etc.join(name), Path::new("/etc").join(name));
+        let config = image.config.config().as_ref();
+        let sandbox = Sandbox {
+            args: command,
+            env: container::environment(&image.config, Identity { process, node }),
+            cwd: config
+                .and_then(|config| config.working_dir().clone())
+                .unwrap_or_default(),
+            hostname: process.id.to_string(),
+            memory_bytes: process.config.memory.0,
+            cpus: process.config.cpus,
+            pids: process.config.pids,
+            cgroup: format!("{}/{}", self.cgroup, process.id),
+            // Not connected yet: see `join`.
+            network: None,
+            user_namespace: self.user_namespaces.then_some(lease.ids_base),
+            capabilities: capabilities(
+                &process.config,
+                self.user_namespaces || self.caps_without_user_namespaces,
+            )?,
+            read_only: process.config.read_only,
+            tmp_bytes: process.config.tmp_size.map(|size| size.0),
+            shared_memory_bytes: process.config.shm_size.map(|size| size.0),
+            files: ["hosts", "hostname", "resolv.conf"].map(file).into(),
+        };
+        let images_user = || config.and_then(|config| config.user().clone());
+        Ok(Launch {
+            id: process.id.to_string(),
+            state_dir: directory.home(),
+            spec: sandbox.spec()?,
+            rootfs: Rootfs::Overlay {
+                layers: image.layers.clone(),
+            },
+            user: process
+                .config
+                .user
+                .clone()
+                .or_else(images_user)
+                .filter(|user| !user.is_empty()),
+            logs: self.logs,
+        })
+    }
+}
+
+/// Makes the container join a network namespace, held by a descriptor of this process.
+pub(super) fn join(spec: &mut Spec, namespace: &impl AsRawFd) {
+    let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+    let linux = spec.linux_mut().iter_mut();
+    for namespace in linux.flat_map(|linux| linux.namespaces_mut().iter_mut().flatten()) {
+        if namespace.typ() == LinuxNamespaceType::Network {
+            namespace.set_path(Some(path.clone().into()));
+        }
+    }
+}
+
+/// The capabilities of the service. In a user namespace they apply to the container's own resources; without one they are
+/// those of the node's root, which needs the node's consent.
+fn capabilities(config: &ServiceConfig, allowed: bool) -> Result<Vec<String>, Error> {
+    if allowed || config.caps.is_empty() {
+        return Ok(config.caps.names().map(str::to_owned).collect());
+    }
+    Err(Error::Capabilities(config.caps.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use tucano_api::settings::parse;
+
+    use super::*;
+
+    #[test]
+    fn a_container_joins_the_given_network_namespace() {
+        let mut spec = Sandbox::default().spec().unwrap();
+        let namespace = std::fs::File::open("/proc/self/ns/net").unwrap();
+        join(&mut spec, &namespace);
+        let all = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
+        let joined: Vec<_> = all
+            .iter()
+            .filter_map(|one| Some((one.typ(), one.path().as_ref()?.metadata().ok()?.ino())))
+            .collect();
+        let inode = namespace.metadata().unwrap().ino();
+        assert_eq!(joined, [(LinuxNamespaceType::Network, inode)]);
+    }
+
+    #[test]
+    fn capabilities_over_the_node_are_refused() {
+        let config = |more: &str| -> ServiceConfig {
+            let text = format!("name = \"a\"\nconcurrency = 1\nport = 80\n{more}");
+            parse("a", &text).unwrap()
+        };
+        let asking = config("caps = [\"KILL\", \"CHOWN\"]");
+        assert_eq!(capabilities(&asking, true).unwrap(), ["CHOWN", "KILL"]);
+        let refused = capabilities(&asking, false).unwrap_err().to_string();
+        assert!(refused.contains("(CHOWN,KILL)"), "{refused}");
+        assert!(
+            refused.contains("caps_without_user_namespaces"),
+            "{refused}"
+        );
+        assert!(capabilities(&config(""), false).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,144 @@
+//! [`Executor`] as the runner's [`Node`].
+
+use std::{
+    collections::HashMap,
+    net::SocketAddrV4,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tucano_api::{
+    agent::{DesiredSet, Exit},
+    ids::{Digest, NodeName, ProcessId},
+    service::ServiceConfig,
+};
+use tucano_oci_runtime::supervisor::Running;
+
+use super::{
+    Node, disk,
+    events::{Event, EventSender},
+    execute::{Error, Executor, blocking},
+    images::Unpacked,
+    lifecycle::Health,
+    network::{Exhausted, Lease},
+    probe::{Prober, host_of},
+    state::Record,
+};
+
+/// The running containers by process.
+#[derive(Debug, Default)]
+pub struct Containers(Mutex<HashMap<ProcessId, Arc<Running>>>);
+
+impl Containers {
+    /// Adds a running container.
+    pub fn insert(&self, id: ProcessId, running: Arc<Running>) {
+        self.lock().insert(id, running);
+    }
+
+    fn get(&self, id: &ProcessId) -> Result<Arc<Running>, Error> {
+        self.lock().get(id).cloned().ok_or(Error::NotRunning)
+    }
+
+    fn remove(&self, id: &ProcessId) {
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ProcessId, Arc<Running>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Node for Executor {
+    async fn pull(&self, image: &Digest) -> Result<Arc<Unpacked>, String> {
+        self.images.ensure(image).await.map_err(sentence)
+    }
+
+    fn lease(&self) -> Result<Lease, Exhausted> {
+        self.network.lease()
+    }
+
+    async fn launch(
+        &self,
+        record: &Record,
+        image: &Unpacked,
+        node: &NodeName,
+    ) -> Result<i32, String> {
+        let running = self.start(record, image, node).await.map_err(sentence)?;
+        let pid = running.pid;
+        let id = record.process.id.clone();
+        self.containers.insert(id, running);
+        Ok(pid)
+    }
+
+    async fn wait(&self, record: &Record) -> Result<Exit, String> {
+        let id = &record.process.id;
+        let running = self.containers.get(id).map_err(sentence)?;
+        let exit = self.wait_for_end(record, &running).await;
+        self.containers.remove(id);
+        exit.map_err(sentence)
+    }
+
+    async fn probe(&self, record: &Record, from: Health, events: EventSender) {
+        let Some(lease) = record.lease else { return };
+        let config = &record.process.config;
+        let prober = Prober {
+            address: SocketAddrV4::new(lease.ip, config.health.port.unwrap_or(config.port)),
+            host: host_of(config),
+            config: config.health.clone(),
+            home: self.data.process(&record.process.id).home(),
+            runtime: Arc::clone(&self.runtime),
+            client: self.probe_client.clone(),
+        };
+        let send = |finding| {
+            let events = events.clone();
+            async move { events.send(Event::Probed(finding)).await }
+        };
+        prober.run(from, send).await;
+    }
+
+    async fn measure_disk(&self, events: EventSender) {
+        let home = self.data.process(events.id()).home();
+        disk::measure(home, self.disk_interval, events).await;
+    }
+
+    async fn signal(&self, id: &ProcessId, signal: i32) -> Result<(), String> {
+        let running = self.containers.get(id).map_err(sentence)?;
+        self.send_signal(running, signal).await.map_err(sentence)
+    }
+
+    async fn kill(&self, id: &ProcessId) -> Result<(), String> {
+        let running = self.containers.get(id).map_err(sentence)?;
+        self.kill_all(id, running).await.map_err(sentence)
+    }
+
+    async fn remove(&self, record: &Record) -> Result<(), String> {
+        self.remove_all(record).await.map_err(sentence)
+    }
+
+    async fn remove_shared(&self) -> Result<(), String> {
+        self.remove_idle().await.map_err(sentence)
+    }
+
+    async fn remove_unused_images(&self, in_use: &[Digest]) -> Result<(), String> {
+        self.images.remove_unused(in_use).await.map_err(sentence)
+    }
+
+    async fn store_desired(&self, set: &DesiredSet) -> Result<(), String> {
+        let (data, set) = (Arc::clone(&self.data), set.clone());
+        let stored = blocking(move || Ok(data.store_desired(&set)?));
+        stored.await.map_err(sentence)
+    }
+
+    async fn store_record(&self, record: &Record) -> Result<(), String> {
+        let (directory, record) = (self.data.process(&record.process.id), record.clone());
+        let stored = blocking(move || Ok(directory.store(&record)?));
+        stored.await.map_err(sentence)
+    }
+
+    fn relaxed(&self, config: &ServiceConfig) -> Vec<String> {
+        self.relaxations(config)
+    }
+}
+
+fn sentence(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,81 @@
+//! What the runner's steps do to the machine.
+
+use std::{fmt, sync::Arc};
+
+use tucano_api::{
+    agent::{DesiredSet, Exit},
+    ids::{Digest, NodeName, ProcessId},
+    service::ServiceConfig,
+};
+
+use super::{
+    events::EventSender,
+    images::Unpacked,
+    lifecycle::Health,
+    network::{Exhausted, Lease},
+    state::Record,
+};
+
+/// The machine that processes run on. Each method is safe to repeat: it clears away what an interrupted call left behind.
+/// Errors are sentences for the report.
+pub trait Node: fmt::Debug + Send + Sync + 'static {
+    /// Fetches and unpacks an image. Dropping the future aborts the fetch.
+    fn pull(&self, image: &Digest) -> impl Future<Output = Result<Arc<Unpacked>, String>> + Send;
+
+    /// Reserves an address, a node port and user ids for a process.
+    fn lease(&self) -> Result<Lease, Exhausted>;
+
+    /// Starts a container and forwards its port; returns the pid of its first process. The record is stored before anything
+    /// runs.
+    fn launch(
+        &self,
+        record: &Record,
+        image: &Unpacked,
+        node: &NodeName,
+    ) -> impl Future<Output = Result<i32, String>> + Send;
+
+    /// Waits for the container's end. On return its port is no longer forwarded and its cgroup is removed.
+    fn wait(&self, record: &Record) -> impl Future<Output = Result<Exit, String>> + Send;
+
+    /// Probes a running process, and sends each change of its health, until the future is dropped.
+    fn probe(
+        &self,
+        record: &Record,
+        from: Health,
+        events: EventSender,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Measures the disk usage of a running process, and sends each change, until the future is dropped.
+    fn measure_disk(&self, events: EventSender) -> impl Future<Output = ()> + Send;
+
+    /// Sends a signal to the container's first process.
+    fn signal(
+        &self,
+        id: &ProcessId,
+        signal: i32,
+    ) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Kills every process of the container.
+    fn kill(&self, id: &ProcessId) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Removes a stopped process: cgroup, link, rules and directory.
+    fn remove(&self, record: &Record) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Removes what all processes share, if the node has none and none is starting.
+    fn remove_shared(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Removes images that are neither in use nor were used recently.
+    fn remove_unused_images(
+        &self,
+        in_use: &[Digest],
+    ) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Stores the desired set durably.
+    fn store_desired(&self, set: &DesiredSet) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Stores a process's record for the next agent.
+    fn store_record(&self, record: &Record) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// The ways in which this node isolates processes of such a service less than usual.
+    fn relaxed(&self, config: &ServiceConfig) -> Vec<String>;
+}

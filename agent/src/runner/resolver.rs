@@ -1,0 +1,192 @@
+//! The name servers of processes.
+//!
+//! They are the node's own, unless agent.toml has others. Processes have a loopback interface and IPv4 addresses of their own, so
+//! servers on loopback and IPv6 servers are left out. Where `/etc/resolv.conf` has only the stub of systemd-resolved, its real
+//! servers are in `/run/systemd/resolve/resolv.conf`.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+use crate::files;
+
+/// Larger files are not read.
+const MAX_BYTES: u64 = 1 << 20;
+/// Servers that resolvers use (`MAXNS` in resolv.h).
+const MAX_SERVERS: usize = 3;
+
+/// Where name servers come from.
+#[derive(Debug, Clone)]
+pub struct Resolver {
+    configured: Vec<Ipv4Addr>,
+    /// The files in order of preference.
+    files: Vec<PathBuf>,
+}
+
+/// The resolver configuration of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResolvConf {
+    /// Content of its `/etc/resolv.conf`.
+    pub text: String,
+    /// The name servers in it.
+    pub servers: BTreeSet<Ipv4Addr>,
+}
+
+impl Resolver {
+    /// These servers, or the node's own if there are none.
+    pub fn new(configured: Vec<Ipv4Addr>) -> Self {
+        let files = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+        Self {
+            configured,
+            files: files.map(PathBuf::from).into(),
+        }
+    }
+
+    /// The configuration for a process that starts now. Blocking.
+    pub fn resolv_conf(&self) -> ResolvConf {
+        let texts = self.files.iter().map(|file| read(file));
+        let texts: Vec<_> = texts.collect();
+        if !self.configured.is_empty() {
+            return ResolvConf::new(&texts[0], &self.configured);
+        }
+        let found = texts.iter().map(|text| (text, servers(text)));
+        let usable = found.clone().find(|(_, servers)| !servers.is_empty());
+        let (text, servers) = usable.unwrap_or((&texts[0], Vec::new()));
+        ResolvConf::new(text, &servers)
+    }
+
+    /// The condition to report, if processes have no name server. Blocking.
+    pub fn condition(&self) -> Option<String> {
+        let has_servers = !self.resolv_conf().servers.is_empty();
+        (!has_servers).then(|| {
+            "processes have no name server: /etc/resolv.conf has none that is reachable from a container; set `dns` in agent.toml"
+                .to_owned()
+        })
+    }
+}
+
+impl ResolvConf {
+    /// The other lines of `text`, and these servers.
+    fn new(text: &str, servers: &[Ipv4Addr]) -> Self {
+        let servers = &servers[..servers.len().min(MAX_SERVERS)];
+        let others = text
+            .lines()
+            .filter(|line| keyword(line) != Some("nameserver"))
+            .map(|line| format!("{line}\n"));
+        let own = servers.iter().map(|ip| format!("nameserver {ip}\n"));
+        Self {
+            text: others.chain(own).collect(),
+            servers: servers.iter().copied().collect(),
+        }
+    }
+}
+
+/// A file that cannot be read has no servers.
+fn read(file: &std::path::Path) -> String {
+    // /etc/resolv.conf is often a link.
+    let file = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let content = files::read_bounded(&file, MAX_BYTES).unwrap_or_default();
+    String::from_utf8_lossy(&content).into_owned()
+}
+
+fn keyword(line: &str) -> Option<&str> {
+    line.split_whitespace().next()
+}
+
+/// The servers that processes can reach, without duplicates.
+fn servers(text: &str) -> Vec<Ipv4Addr> {
+    let mut servers = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        if words.next() != Some("nameserver") {
+            continue;
+        }
+        let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+        if let Some(IpAddr::V4(ip)) = address.map(|ip| ip.to_canonical())
+            && is_usable(ip)
+            && !servers.contains(&ip)
+        {
+            servers.push(ip);
+        }
+    }
+    servers
+}
+
+/// Whether a process may reach a name server at this address: not on loopback, which 0.0.0.0 means too.
+pub(crate) fn is_usable(ip: Ipv4Addr) -> bool {
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn resolver(configured: &[&str], files: &[&str]) -> (tempfile::TempDir, Resolver) {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = files.iter().enumerate().map(|(number, text)| {
+            let path = directory.path().join(number.to_string());
+            fs::write(&path, text).unwrap();
+            path
+        });
+        let resolver = Resolver {
+            configured: configured.iter().map(|ip| ip.parse().unwrap()).collect(),
+            files: paths.collect(),
+        };
+        (directory, resolver)
+    }
+
+    const STUB: &str = "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch example.org\n";
+
+    #[test]
+    fn the_real_servers_replace_the_stub_of_systemd_resolved() {
+        let real = "nameserver 10.0.0.2\nnameserver fd00::2\nsearch example.com\n";
+        let (_directory, resolver) = resolver(&[], &[STUB, real]);
+        let conf = resolver.resolv_conf();
+        assert_eq!(conf.text, "search example.com\nnameserver 10.0.0.2\n");
+        assert_eq!(conf.servers, ["10.0.0.2".parse().unwrap()].into());
+        assert_eq!(resolver.condition(), None);
+    }
+
+    #[test]
+    fn servers_of_resolv_conf_come_first_and_unreachable_ones_are_left_out() {
+        let text = "search a\nnameserver 127.0.0.1\nnameserver ::1\nnameserver 0.0.0.0\n\
+                    nameserver 10.0.0.2\nnameserver fe80::1%eth0\n  nameserver   10.0.0.2 \n\
+                    nameserver ::ffff:10.0.0.3\nnameserver x\n#nameserver 10.0.0.9\n";
+        let (_directory, resolver) = resolver(&[], &[text, "nameserver 10.0.0.8\n"]);
+        let text = resolver.resolv_conf().text;
+        let servers: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("nameserver"))
+            .collect();
+        assert_eq!(servers, ["nameserver 10.0.0.2", "nameserver 10.0.0.3"]);
+        assert!(text.starts_with("search a\n"), "{text}");
+    }
+
+    #[test]
+    fn configured_servers_replace_those_of_the_node() {
+        let (_directory, resolver) = resolver(&["10.9.9.9"], &[STUB, "nameserver 10.0.0.2\n"]);
+        let conf = resolver.resolv_conf();
+        assert_eq!(
+            conf.text,
+            "options edns0 trust-ad\nsearch example.org\nnameserver 10.9.9.9\n"
+        );
+        assert_eq!(resolver.condition(), None);
+    }
+
+    #[test]
+    fn a_node_without_usable_servers_has_a_condition() {
+        for files in [[STUB, ""], ["", ""], ["nameserver ::1", STUB]] {
+            let (directory, resolver) = resolver(&[], &files);
+            assert!(resolver.condition().unwrap().contains("`dns`"), "{files:?}");
+            assert!(!resolver.resolv_conf().text.contains("nameserver"));
+            for number in ["0", "1"] {
+                fs::remove_file(directory.path().join(number)).unwrap();
+            }
+            assert_eq!(resolver.resolv_conf(), ResolvConf::default());
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The tables `[images]` and `[logs]` of `agent.toml`.
+
+use serde::Deserialize;
+use tucano_api::units::{Bytes, Span};
+
+/// Storage of images.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageSettings {
+    /// Format of unpacked layers.
+    pub unpack: Unpack,
+    /// Validity of an integrity check of an unpacked layer. A start after it expired, or the first one of this agent, reads
+    /// and checks the whole layer.
+    pub check_again: Span,
+}
+
+impl Default for ImageSettings {
+    fn default() -> Self {
+        Self {
+            unpack: Unpack::Auto,
+            check_again: Span::secs(24 * 3600),
+        }
+    }
+}
+
+/// Format of unpacked layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unpack {
+    /// EROFS images if the kernel mounts them, else directories.
+    Auto,
+    /// Directories of files.
+    Directories,
+    /// EROFS images; the agent does not start if the kernel does not mount them.
+    Erofs,
+}
+
+/// Retention of each of a process's two output streams.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    /// Size at which a file is rotated.
+    pub file_bytes: Bytes,
+    /// Number of files of each stream, including the current one.
+    pub files: u32,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self {
+            file_bytes: Bytes::mib(10),
+            files: 3,
+        }
+    }
+}
