@@ -278,7 +278,7 @@ mod tests {
             node: "w1".parse().unwrap(),
             replaces: None,
             draining_since: None,
-            trouble: Default::default(),
+            crashes: Default::default(),
         })
     }
 
