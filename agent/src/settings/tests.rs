@@ -141,7 +141,7 @@ fn https_needs_the_authoritys_certificate() {
     fs::write(&ca, "x").unwrap();
     let message = load("https://10.0.0.1:7070").unwrap_err();
     assert!(
-        message.contains("ca.pem: there is no certificate"),
+        message.contains("ca.pem: it holds no certificate"),
         "{message}"
     );
 }

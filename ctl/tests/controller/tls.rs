@@ -70,7 +70,7 @@ async fn only_the_authoritys_certificate_is_copied() {
     let too_early = write();
     let said = String::from_utf8(too_early.stderr).unwrap();
     assert!(
-        !too_early.status.success() && said.contains("at its first start"),
+        !too_early.status.success() && said.contains("when it first starts"),
         "{said}"
     );
     let tls = ctl.path("data/tls");

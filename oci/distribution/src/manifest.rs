@@ -248,7 +248,7 @@ mod tests {
             (&silent, None, "neither"),
             (&image(), Some(DOCKER_MANIFEST), "its mediaType"),
             (&silent, Some("text/plain"), "unknown"),
-            (&silent, Some(OCI_INDEX), "not what"),
+            (&silent, Some(OCI_INDEX), "does not match"),
         ] {
             let error = read(manifest, content_type).unwrap_err();
             assert_eq!(error.code(), "MANIFEST_INVALID");

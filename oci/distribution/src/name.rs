@@ -14,7 +14,7 @@ const TAG_BYTES: usize = 128;
 pub enum BadName {
     /// Not a repository's name.
     #[error(
-        "{0:?} is no repository name: lower case letters and digits, separated by `.`, `_`, `__`, `-` or `/`, at most {NAME_BYTES} characters"
+        "{0:?} is not a repository name: lower case letters and digits, separated by `.`, `_`, `__`, `-` or `/`, at most {NAME_BYTES} characters"
     )]
     Repository(String),
     /// Not a tag.
@@ -24,7 +24,7 @@ pub enum BadName {
     Tag(String),
     /// Not a digest that can be used.
     #[error(
-        "{0:?} is no digest: sha256: and 64 hexadecimal digits, or sha512: and 128 hexadecimal digits"
+        "{0:?} is not a digest: sha256: and 64 hexadecimal digits, or sha512: and 128 hexadecimal digits"
     )]
     Digest(String),
     /// The tag or digest is missing.
@@ -233,12 +233,12 @@ mod tests {
         for (bad, part) in [
             ("hello", "name:tag"),
             ("hello.tar", "name:tag"),
-            ("hello:", "no tag"),
-            (":1", "no repository"),
-            ("127.0.0.1:7070/hello:1", "no repository"),
-            ("hello@sha256:0", "no digest"),
-            (&format!("hello@sha384:{}", "0".repeat(96)), "no digest"),
-            (&digest, "no repository"),
+            ("hello:", "not a tag"),
+            (":1", "not a repository"),
+            ("127.0.0.1:7070/hello:1", "not a repository"),
+            ("hello@sha256:0", "not a digest"),
+            (&format!("hello@sha384:{}", "0".repeat(96)), "not a digest"),
+            (&digest, "not a repository"),
         ] {
             let error = bad.parse::<Reference>().map(|it| it.to_string());
             match error {

@@ -154,7 +154,7 @@ mod tests {
         );
         assert!(failed.to_string().contains('3'), "{failed}");
         let endless = try_run("exec /bin/sleep 1000", Some(1)).unwrap_err();
-        assert!(endless.message.contains("did not end"), "{endless}");
+        assert!(endless.message.contains("did not exit within"), "{endless}");
     }
 
     #[test]

@@ -230,7 +230,7 @@ fn protocol_violations_are_reported() {
     };
     assert!(failure(&[b"GET / HTTP/1.1\r\n\r\n"]).contains("at most 65536 are allowed"));
     let early = FromClient::Input(b"x".to_vec()).encode();
-    assert!(failure(&[&early]).contains("its first frame is not what to run"));
+    assert!(failure(&[&early]).contains("the first frame is not a command"));
     assert!(failure(&[&run(&[])]).contains("it is empty"));
     let missing = failure(&[&run(&["/missing"])]);
     assert!(missing.contains("no such program"), "{missing}");
