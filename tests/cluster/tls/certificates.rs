@@ -140,7 +140,7 @@ fn the_controller_speaks_to_no_agent_whose_certificate_is_not_its_own_and_in_for
             &authority,
             w1,
             now,
-            "does not answer as one of this version does",
+            "sent a malformed answer",
         ),
     ] {
         let certificate = cluster.path("certificate.pem");
