@@ -54,14 +54,14 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
 }
 
 /// With the features of the whole workspace, so that tests share what is built.
-fn build() -> Result<()> {
+pub(crate) fn build() -> Result<()> {
     let mut build = cargo();
     build.args(["build", "--locked", "--workspace"]);
     for program in PROGRAMS {
         build.args(["--bin", program]);
     }
     step(
-        "2/5 building the programs (the first time a few minutes; cargo shows how far it is)",
+        "2/5 building the programs (the first time a few minutes; cargo shows the progress)",
         &mut build,
     )
 }

@@ -55,6 +55,9 @@ fn run(task: Task) -> Result<()> {
                 _ => Purpose::Build,
             };
             apt::install(&missing(purpose))?;
+            if name == "recording" {
+                demo::build()?;
+            }
             tasks(name, &arguments)
         }
     }

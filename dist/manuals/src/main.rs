@@ -1,7 +1,10 @@
-//! Writes what packages have beside the programs: manual pages of each, and the shells' completions of `tucano`.
-//! All of it is made from the command lines' own definitions.
+//! Writes what is generated from the programs' own definitions: manual pages of each, the shells' completions of `tucano`, and
+//! the reference of the book.
 //!
-//! `tucano_manuals DIRECTORY` fills `DIRECTORY/man` and `DIRECTORY/completions`.
+//! `tucano_manuals DIRECTORY` fills `DIRECTORY/man` and `DIRECTORY/completions`; `tucano_manuals --reference DIRECTORY` writes
+//! the pages of `docs/reference`.
+
+mod reference;
 
 use std::{
     fs,
@@ -14,11 +17,17 @@ use clap_complete::{Shell, generate_to};
 use clap_mangen::Man;
 
 fn main() -> anyhow::Result<()> {
-    let directory: PathBuf = std::env::args_os()
-        .nth(1)
-        .context("say where to: tucano_manuals DIRECTORY")?
-        .into();
-    write_all(&directory)
+    let mut arguments = std::env::args_os().skip(1);
+    let first = arguments
+        .next()
+        .context("usage: tucano_manuals [--reference] DIRECTORY")?;
+    if first != "--reference" {
+        return write_all(&PathBuf::from(first));
+    }
+    let directory = arguments
+        .next()
+        .context("usage: tucano_manuals --reference DIRECTORY")?;
+    reference::write_all(&PathBuf::from(directory))
 }
 
 fn write_all(directory: &Path) -> anyhow::Result<()> {
@@ -46,7 +55,7 @@ fn write_all(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// The programs for root.
-fn daemons() -> [Command; 4] {
+pub(crate) fn daemons() -> [Command; 4] {
     [
         tucano_ctl::arguments::Arguments::command(),
         tucano_balancer::settings::Settings::command(),

@@ -2,14 +2,17 @@
 //!
 //! - [`demo`]: a cluster on this machine, with a service that answers; [`leftovers`]: that nothing of it remains;
 //! - [`package`]: Debian packages; [`deny`]: licences, sources and vulnerabilities of dependencies;
+//! - [`book`]: the documentation; [`recording`]: the demo as a picture;
 //! - [`conformance`]: another project's suite for container runtimes, for ours beside others.
 
+mod book;
 mod conformance;
 mod demo;
 mod deny;
 mod http;
 mod leftovers;
 mod package;
+mod recording;
 mod run;
 
 use std::process::ExitCode;
@@ -33,6 +36,10 @@ enum Task {
     Demo(demo::Demo),
     /// Build the sample services' images into target/images.
     Images,
+    /// Generate the reference, check every link, and build the documentation into target/book.
+    Book,
+    /// Record the demo as docs/demo.svg.
+    Recording,
     /// Build static programs and their Debian packages into target/packages.
     Package(package::Options),
     /// Run opencontainers/runtime-tools' validation suite for tucano_oci beside runc and crun, and print what fails for whom.
@@ -55,6 +62,8 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Demo(demo) => demo::run(&demo),
         Task::Images => images(),
+        Task::Book => book::run(),
+        Task::Recording => recording::run(),
         Task::Package(options) => package::run(&options),
         Task::Conformance(wanted) => conformance::run(&wanted),
         Task::Deny => deny::run(),

@@ -1,0 +1,197 @@
+//! `service.toml`: a service's configuration.
+
+use super::keys::{Bounds, Key, describe};
+
+const NEW_PROCESSES: &str = "the processes are replaced, one by one";
+const NOTHING: &str = "nothing restarts";
+const ROUTES: &str = "only routes change; nothing restarts";
+
+const HEAD: &str = "\
+# service.toml
+
+A service's configuration: TOML, or JSON. `name`, `concurrency` and `port` are needed; every other
+key has a default. An unknown key is an error that names its line and the key that was probably
+meant. `tucano check FILE` validates a file without a controller.
+
+```toml
+name = \"hello\"
+concurrency = 6
+port = 8080
+memory = \"64MiB\"
+health = { http = \"/healthz\" }
+```
+
+Sizes are written as `\"64MiB\"`, durations as `\"500ms\"`, `\"30s\"`, `\"1h\"`.
+
+";
+
+const TAIL: &str = "\
+## What a process finds
+
+The environment of the image, then of `env`, and `TUCANO_SERVICE`, `TUCANO_REVISION`,
+`TUCANO_PROCESS`, `TUCANO_NODE` and `PORT`.
+
+The program is pid 1 of its pid namespace. The kernel gives pid 1 no default action for signals: a
+program that does not handle SIGTERM is ended by SIGKILL, after `stop_timeout`.
+";
+
+pub(super) fn page() -> String {
+    format!("{HEAD}## Keys\n\n{}{TAIL}", describe(&KEYS))
+}
+
+const fn key(
+    name: &'static str,
+    default: &'static str,
+    bounds: Bounds,
+    change: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        name,
+        default,
+        bounds,
+        meaning,
+        change,
+    }
+}
+
+#[rustfmt::skip]
+const KEYS: [Key; 24] = [
+    key("name", "", Bounds::Free, "another service",
+        "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
+         name `<name>.<domain>`."),
+    key("concurrency", "", Bounds::Between("1", "10000"), NOTHING,
+        "How many processes are kept alive."),
+    key("port", "", Bounds::Between("1", "65535"), NEW_PROCESSES,
+        "The TCP port on which each process listens, inside its own network namespace."),
+    key("image", "", Bounds::Free, NEW_PROCESSES,
+        "The image. `name:tag`, `name@sha256:…`, `name@sha512:…` or `sha256:…` is one that the controller stores; \
+         `host[:port]/name:tag` or `…@sha256:…` is in another registry that `ctl.toml` lists. For `tucano deploy` it is also an \
+         archive or an OCI layout directory, relative to this file. With an archive in the request it is the name of an image in \
+         it. Without it the request carries the image."),
+    key("hosts", "[]", Bounds::Free, ROUTES,
+        "Host names that the balancer routes to this service, beside `<name>.<domain>`: lower case, without a port."),
+    key("path_prefix", "", Bounds::Free, ROUTES,
+        "Only requests whose path begins with this, on a `/` boundary, go to this service. The longest prefix of a host wins. \
+         Without it: all paths."),
+    key("env", "{}", Bounds::Free, NEW_PROCESSES,
+        "Variables of each process's environment, beside the image's own."),
+    key("args", "", Bounds::Free, NEW_PROCESSES,
+        "Arguments in place of the image's `Cmd`. Its `Entrypoint` stays."),
+    key("user", "", Bounds::Free, NEW_PROCESSES,
+        "`user`, `uid`, `user:group` or `uid:gid` in place of the image's `User`."),
+    key("memory", "\"256MiB\"", Bounds::Between("\"4MiB\"", "\"1024TiB\""), NEW_PROCESSES,
+        "Memory limit of each process, without swap; also what each process reserves on its node."),
+    key("disk", "\"2GiB\"", Bounds::Between("\"1MiB\"", "\"1024TiB\""), NEW_PROCESSES,
+        "How much each process may write to its own file system, which is empty again after each start. It is measured every \
+         second; a process that has written more is killed."),
+    key("cpus", "", Bounds::Between("0.01", "1024"), NEW_PROCESSES,
+        "How many CPUs' time each process may use, such as `0.5`. Without it: unlimited."),
+    key("pids", "512", Bounds::Between("1", "4194304"), NEW_PROCESSES,
+        "How many processes and threads each container may have."),
+    key("caps", "[]", Bounds::Free, NEW_PROCESSES,
+        "Capabilities of programs that run as the container's root: `\"web\"`, or a list of names. See \
+         [security](../security.md#capabilities)."),
+    key("read_only", "false", Bounds::OneOf(&["true", "false"]), NEW_PROCESSES,
+        "Whether the root file system is read-only, with a tmpfs on `/tmp`."),
+    key("tmp_size", "", Bounds::Free, NEW_PROCESSES,
+        "Size of that tmpfs, from 4KiB to `memory`; it counts as memory. Only with `read_only`. Without it: 64MiB."),
+    key("shm_size", "", Bounds::Free, NEW_PROCESSES,
+        "Size of `/dev/shm`, from 4KiB to `memory`; it counts as memory. Without it: 64MiB."),
+    key("health.http", "", Bounds::Free, NEW_PROCESSES,
+        "A path. A process is healthy when a GET of it is answered with a status below 400. Only one of `http`, `tcp` and \
+         `exec` may be given; without any of them a TCP connect is tried."),
+    key("health.tcp", "", Bounds::OneOf(&["true", "false"]), NEW_PROCESSES,
+        "A process is healthy when it accepts a connection to `port`."),
+    key("health.exec", "", Bounds::Free, NEW_PROCESSES,
+        "A command. A process is healthy when the command exits with 0 inside its container."),
+    key("health.interval", "\"1s\"", Bounds::Between("\"10ms\"", "\"1h\""), NEW_PROCESSES,
+        "Time between two probes."),
+    key("health.timeout", "\"1s\"", Bounds::Between("\"10ms\"", "\"10m\""), NEW_PROCESSES,
+        "A probe that takes longer has failed."),
+    key("health.grace", "\"30s\"", Bounds::Between("\"10ms\"", "\"24h\""), NEW_PROCESSES,
+        "How long a process may take to answer its first probe, and how long a process that was healthy may go on failing, \
+         before it is restarted."),
+    key("stop_timeout", "\"10s\"", Bounds::Between("\"0s\"", "\"1h\""), NEW_PROCESSES,
+        "Time between SIGTERM and SIGKILL when a process is stopped."),
+];
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use tucano_api::{service::ServiceConfig, settings::parse};
+
+    use super::*;
+    use crate::reference::keys::{assert_complete, fields, setting};
+
+    const NEEDED: [(&str, &str); 3] = [("name", "\"a\""), ("concurrency", "2"), ("port", "80")];
+
+    fn read(name: &str, value: &str) -> Result<ServiceConfig, String> {
+        let mut text = String::new();
+        for (needed, usual) in NEEDED {
+            let value = if needed == name { value } else { usual };
+            text += &format!("{needed} = {value}\n");
+        }
+        if !NEEDED.iter().any(|(needed, _)| *needed == name) {
+            text += &setting(name, value);
+        }
+        parse("service.toml", &text).map_err(|error| error.to_string())
+    }
+
+    fn usual() -> ServiceConfig {
+        read("port", "80").unwrap()
+    }
+
+    #[test]
+    fn every_key_is_described() {
+        let own = fields("api/src/service.rs", "ServiceConfig");
+        assert_complete(&KEYS, "", &own, &["health"]);
+        let health = fields("api/src/service.rs", "Health");
+        assert_complete(&KEYS, "health.", &health, &[]);
+    }
+
+    #[test]
+    fn defaults_are_the_defaults() {
+        for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+            assert_eq!(
+                read(key.name, key.default).unwrap(),
+                usual(),
+                "{}",
+                key.name
+            );
+        }
+    }
+
+    #[test]
+    fn bounds_are_the_bounds() {
+        for key in KEYS {
+            for value in key.bounds.accepted() {
+                read(key.name, value).unwrap();
+            }
+            for value in key.bounds.refused() {
+                assert!(read(key.name, &value).is_err(), "{} = {value}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn changes_are_told_as_they_are() {
+        let examples = [
+            ("concurrency", "7"),
+            ("port", "81"),
+            ("image", "\"b:1\""),
+            ("hosts", "[\"a.b\"]"),
+            ("path_prefix", "\"/x\""),
+            ("env", "{ A = \"b\" }"),
+            ("memory", "\"8MiB\""),
+            ("cpus", "2.0"),
+            ("health.http", "\"/x\""),
+            ("stop_timeout", "\"1s\""),
+        ];
+        for (name, value) in examples {
+            let key = KEYS.iter().find(|key| key.name == name).unwrap();
+            let is_kept = usual().same_process(&read(name, value).unwrap());
+            assert_eq!(is_kept, key.change != NEW_PROCESSES, "{name}");
+        }
+    }
+}
