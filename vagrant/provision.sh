@@ -185,7 +185,7 @@ apt_install() {
     apt_get install "$@" || { apt_get update && apt_get install "$@"; }
 }
 
-# Waits for whoever else installs at that time; leaves the configuration to this script.
+# Waits for other package managers at work; leaves the configuration to this script.
 apt_get() {
     apt-get --quiet=2 --yes --no-install-recommends --option DPkg::Lock::Timeout=600 \
         --option Dpkg::Options::=--force-confold "$@" </dev/null

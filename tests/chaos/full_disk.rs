@@ -6,7 +6,7 @@ use tucano_tests::{CLUSTER, Cluster, Options, images, images::text};
 const HELLO: &str = "name = \"hello\"\nconcurrency = 2\nport = 8080\nmemory = \"32MiB\"\n";
 
 #[test]
-fn a_full_disk_of_a_worker_is_told_and_recovered_from() {
+fn a_full_worker_disk_is_reported_and_recovers() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -19,10 +19,10 @@ fn a_full_disk_of_a_worker_is_told_and_recovered_from() {
     let answer = cluster.deploy(HELLO, &images::sample("hello"), "");
     assert_eq!(answer.status, 201, "{answer:?}");
     cluster.wait("the reason", || {
-        let told = |why: String| why.contains("no space left on the disk");
+        let is_about_disk = |why: String| why.contains("no space left on the disk");
         let mut processes = cluster.processes("hello").into_iter();
         processes
-            .any(|process| process.report.reason.is_some_and(told))
+            .any(|process| process.report.reason.is_some_and(is_about_disk))
             .then_some(())
     });
     cluster.output_on(

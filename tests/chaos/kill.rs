@@ -50,7 +50,7 @@ fn no_request_failed(cluster: &Cluster, load: Load) {
 }
 
 #[test]
-fn the_controller_dies_and_nothing_acknowledged_is_lost_nor_a_request() {
+fn a_killed_controller_loses_no_deploy_and_no_request() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -85,7 +85,7 @@ fn the_controller_dies_and_nothing_acknowledged_is_lost_nor_a_request() {
 }
 
 #[test]
-fn the_balancer_dies_and_is_there_again() {
+fn a_killed_balancer_is_restarted() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -102,7 +102,7 @@ fn the_balancer_dies_and_is_there_again() {
 }
 
 #[test]
-fn an_agent_dies_and_the_next_one_adopts_its_containers() {
+fn containers_of_a_killed_agent_are_adopted_by_the_next() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -117,7 +117,7 @@ fn an_agent_dies_and_the_next_one_adopts_its_containers() {
 }
 
 #[test]
-fn a_process_ends_while_its_agent_is_dead_and_its_exit_code_is_kept() {
+fn the_exit_code_of_a_process_that_ends_without_its_agent_is_reported() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -138,7 +138,7 @@ fn a_process_ends_while_its_agent_is_dead_and_its_exit_code_is_kept() {
 }
 
 #[test]
-fn a_process_dies_and_is_started_again_without_a_failing_request() {
+fn a_killed_process_is_restarted_without_a_failing_request() {
     if !needs(&CLUSTER) {
         return;
     }

@@ -27,7 +27,7 @@ fn wait_for_alert(cluster: &Cluster, kind: AlertKind, subject: &str) {
 }
 
 #[test]
-fn a_worker_cut_off_is_replaced_without_failing_requests_and_comes_back_without_doubles() {
+fn an_isolated_worker_is_replaced_and_rejoins_without_duplicates() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -80,7 +80,7 @@ fn a_worker_cut_off_is_replaced_without_failing_requests_and_comes_back_without_
 }
 
 #[test]
-fn a_restart_command_that_works_brings_the_worker_back() {
+fn a_restart_command_brings_the_worker_back() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -111,7 +111,7 @@ fn a_restart_command_that_works_brings_the_worker_back() {
 }
 
 #[test]
-fn a_restart_command_that_fails_puts_the_worker_among_the_dead() {
+fn a_failing_restart_command_moves_the_worker_to_dead_nodes() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -135,7 +135,7 @@ fn a_restart_command_that_fails_puts_the_worker_among_the_dead() {
 
     cluster.boot(1);
     wait_for_alert(&cluster, AlertKind::NodeBack, "w2");
-    cluster.wait("nobody is dead", || {
+    cluster.wait("an empty dead_nodes", || {
         cluster.state()?.dead_nodes.is_empty().then_some(())
     });
 }

@@ -93,7 +93,7 @@ fn ends_well(cluster: &Cluster) {
 }
 
 #[test]
-fn agents_killed_at_any_moment_leave_nothing_doubled_and_nothing_behind() {
+fn agents_killed_at_any_moment_leave_no_duplicates_and_no_leftovers() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -117,7 +117,7 @@ fn agents_killed_at_any_moment_leave_nothing_doubled_and_nothing_behind() {
 }
 
 #[test]
-fn a_controller_killed_at_any_moment_loses_nothing_acknowledged_and_no_request() {
+fn a_controller_killed_at_any_moment_loses_no_deploy_and_no_request() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -155,7 +155,7 @@ fn a_controller_killed_at_any_moment_loses_nothing_acknowledged_and_no_request()
 }
 
 #[test]
-fn workers_lose_their_power_in_the_middle_of_deploys() {
+fn workers_lose_power_during_deploys() {
     if !needs(&CLUSTER) {
         return;
     }

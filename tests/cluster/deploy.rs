@@ -35,7 +35,7 @@ fn an_image_copied_by_skopeo_answers_from_every_process() {
 }
 
 #[test]
-fn a_process_knows_who_it_is() {
+fn a_process_finds_its_identity_in_its_environment() {
     if !needs(&CLUSTER) {
         return;
     }

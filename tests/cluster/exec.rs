@@ -67,7 +67,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[test]
-fn a_command_is_run_where_its_process_is() {
+fn a_command_runs_in_the_container_of_its_process() {
     if !needs(&CLUSTER) || !needs(&TOOLS) {
         return;
     }

@@ -12,7 +12,7 @@ fn the_process(cluster: &Cluster, service: &str) -> Option<ProcessView> {
 }
 
 #[test]
-fn a_memory_hog_is_killed_alone_and_reported_as_such() {
+fn a_memory_hog_alone_is_killed_and_reported() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -45,7 +45,7 @@ fn a_memory_hog_is_killed_alone_and_reported_as_such() {
 }
 
 #[test]
-fn a_fork_bomb_meets_its_limit_and_its_node_lives_on() {
+fn a_fork_bomb_is_stopped_by_its_pids_limit() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -69,7 +69,7 @@ fn a_fork_bomb_meets_its_limit_and_its_node_lives_on() {
 }
 
 #[test]
-fn a_crash_loop_backs_off_and_is_alerted_once() {
+fn a_crash_loop_backs_off_and_makes_one_alert() {
     if !needs(&CLUSTER) {
         return;
     }

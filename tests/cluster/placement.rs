@@ -14,7 +14,7 @@ fn counts(cluster: &Cluster, service: &str) -> Vec<usize> {
 }
 
 #[test]
-fn seven_on_three_are_three_two_two_and_scaling_keeps_the_balance() {
+fn seven_processes_on_three_workers_stay_balanced_when_scaled() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -50,7 +50,7 @@ fn two_services_interleave() {
 }
 
 #[test]
-fn what_does_not_fit_waits_with_a_reason_and_is_placed_when_it_fits() {
+fn a_process_without_room_waits_with_a_reason_until_it_fits() {
     if !needs(&CLUSTER) {
         return;
     }

@@ -46,7 +46,7 @@ configure "cat /place/hook" '.process.apparmorProfile = "cell"
     | .hooks.startContainer = [{ path: "/bin/sh", args: ["sh", "-c", "cat /proc/self/attr/current >/place/hook"] }]'
 echo "hook: $(run)"
 
-# The kernel hears of it even where the container's /proc is somebody's invention (CVE-2025-52881).
+# It reaches the kernel even where the container's /proc is forged (CVE-2025-52881).
 fake=/tmp/fake
 mkdir -p $fake/self/attr/apparmor $fake/thread-self/attr/apparmor
 echo untouched >/tmp/outside

@@ -49,7 +49,7 @@ impl Guest {
         Self::of(Kernel::UserMode, script)
     }
 
-    /// One on an emulated machine with Debian's kernel that does so.
+    /// The same on an emulated machine with Debian's kernel.
     pub(crate) fn emulated(script: &str) -> Self {
         Self::of(Kernel::Emulated, script)
     }

@@ -30,7 +30,7 @@ fn lines<'a>(output: &'a str, mark: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn containers_are_confined_by_profiles_of_apparmor() {
+fn containers_are_confined_by_apparmor_profiles() {
     const NEEDS: [Need; 4] = [
         tool("apparmor_parser"),
         tool("jq"),
@@ -79,7 +79,7 @@ fn containers_are_confined_by_profiles_of_apparmor() {
 }
 
 #[test]
-fn containers_have_labels_of_selinux() {
+fn containers_have_selinux_labels() {
     if !needs(&[&GUEST[..], &[tool("secilc"), tool("jq")]].concat()) {
         return;
     }

@@ -74,7 +74,7 @@ END
 
 start_controller() { "$programs/tucano_ctld" --config /tmp/ctl.toml 2>/tmp/ctl.log & }
 
-# Its device rules hold for whoever is in a process's cgroup, whatever else it may do: as the guest's root, who could
+# Its device rules hold for every member of a process's cgroup, whatever else it may do: as the guest's root, who could
 # read the guest's disk.
 denies_devices() {
     (

@@ -1,4 +1,4 @@
-//! Users of a service, who go on asking until they are told to stop.
+//! Users of a service, who send requests until they are stopped.
 
 use std::{
     io::{self, Read, Write},
@@ -16,7 +16,7 @@ use tucano_tests::machines::Machines;
 /// Longest time that a request may take: machines are slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A user, who asks again as soon as there is an answer, each time by a new connection.
+/// A user, who sends the next request as soon as there is an answer, each on a new connection.
 pub(crate) struct Load {
     enough: Arc<AtomicBool>,
     user: JoinHandle<Asked>,
@@ -35,11 +35,11 @@ impl Load {
     /// Begins to ask for a host at an address in the machines' network.
     pub(crate) fn on(machines: &Machines, address: SocketAddr, host: &'static str) -> Self {
         let enough = Arc::new(AtomicBool::new(false));
-        let told = enough.clone();
+        let stopped = enough.clone();
         // A thread stays in the network namespace that it was started from.
         let network = machines.network();
         let user = network
-            .enter(|| std::thread::spawn(move || ask_until(&told, address, host)))
+            .enter(|| std::thread::spawn(move || ask_until(&stopped, address, host)))
             .unwrap();
         Self { enough, user }
     }

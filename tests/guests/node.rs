@@ -47,7 +47,7 @@ fn a_node_without_nftables_pressure_and_a_controller_runs_services() {
 }
 
 #[test]
-fn a_node_with_all_that_a_kernel_can_have_lacks_nothing() {
+fn a_node_with_every_kernel_feature_reports_nothing_missing() {
     let tools = ["curl", "ip", "jq", "nft"].map(tool);
     if !needs(&GUEST) || !needs(&EMULATED) || !needs(&tools) {
         return;

@@ -29,7 +29,7 @@ fn packages_keep_to_debians_policy() {
 }
 
 #[test]
-fn packages_have_static_programs_and_no_secrets() {
+fn packages_contain_static_programs_and_no_secrets() {
     if !needs(&[tool("dpkg-deb"), tool("readelf")]) || !are_built() {
         return;
     }

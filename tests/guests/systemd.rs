@@ -51,7 +51,7 @@ fn can_run() -> bool {
 }
 
 #[test]
-fn containers_are_in_scopes_that_systemd_makes_limits_and_ends() {
+fn systemd_makes_limits_and_ends_the_scopes_of_containers() {
     if !can_run() {
         return;
     }

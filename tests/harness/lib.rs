@@ -1,4 +1,4 @@
-//! The end-to-end tests' vocabulary: a whole cluster on virtual hosts, and somebody who uses it.
+//! The end-to-end tests' vocabulary: a whole cluster on virtual hosts, and a user of it.
 //!
 //! - [`cluster`]: boots hosts, writes their settings, starts and kills Tucano's programs on them.
 //! - [`user`]: sends requests and load, takes alerts.

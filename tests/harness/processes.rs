@@ -57,7 +57,7 @@ fn namespace(proc: &Path, pid: i32) -> Option<PathBuf> {
     fs::read_link(proc.join(pid.to_string()).join("ns/pid")).ok()
 }
 
-/// Nothing for a process that has vanished meanwhile.
+/// `None` for a process that has ended since it was listed.
 fn read(proc: &Path, pid: i32) -> Option<Process> {
     let directory = proc.join(pid.to_string());
     let status = fs::read_to_string(directory.join("status")).ok()?;

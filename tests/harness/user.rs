@@ -61,7 +61,7 @@ impl User {
         }
     }
 
-    /// From now on the client believes whom this certificate vouches for, and nobody else.
+    /// The client trusts this certificate authority, and no other, from now on.
     ///
     /// # Panics
     /// If it is none.
@@ -143,7 +143,7 @@ fn client() -> reqwest::ClientBuilder {
     reqwest::Client::builder().timeout(Duration::from_secs(10))
 }
 
-/// A connection of TLS on which nothing has been said, for those who are sure of whom this certificate vouches for.
+/// A TLS connection without a request yet, to a server that this certificate authority vouches for.
 pub async fn connect(ca: &[u8], address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(ca).map_err(std::io::Error::other)?;

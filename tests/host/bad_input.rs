@@ -74,7 +74,7 @@ fn layout_with(entry: Entry) -> Layout {
 }
 
 #[test]
-fn hostile_damaged_and_foreign_images_are_refused_and_leave_nothing() {
+fn hostile_damaged_and_foreign_images_are_refused_without_leftovers() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -115,7 +115,7 @@ fn hostile_damaged_and_foreign_images_are_refused_and_leave_nothing() {
 }
 
 #[test]
-fn configurations_without_sense_are_refused_with_advice_and_the_image_is_not_kept() {
+fn invalid_configurations_are_refused_with_advice_and_the_image_is_removed() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -211,7 +211,7 @@ fn a_body_over_the_limit_is_refused() {
 }
 
 #[test]
-fn a_full_data_disk_refuses_deploys_and_harms_nothing() {
+fn a_full_data_disk_refuses_deploys_only() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -242,7 +242,7 @@ fn a_full_data_disk_refuses_deploys_and_harms_nothing() {
 }
 
 #[test]
-fn a_topology_with_two_controllers_fails_start_up_with_file_and_line() {
+fn a_topology_with_two_controllers_is_refused_with_file_and_line() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ctl.toml");
     let text = "data_dir = \"/nowhere\"\n[[topology]]\nkind = \"ctl\"\nip = \"10.0.0.1\"\n\n\

@@ -23,7 +23,7 @@ struct Dev {
 }
 
 fn free_address() -> SocketAddr {
-    // Given up again before use: other clusters of this test hold theirs, nothing else takes ports meanwhile.
+    // Released before use: other clusters of this test hold theirs, and nothing else takes ports.
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .unwrap()
         .local_addr()

@@ -1,4 +1,4 @@
-//! `tucano deploy` against a controller: it sends what the controller lacks, and goes on after a cut.
+//! `tucano deploy` against a controller: it sends the missing blobs only, and resumes after a cut.
 
 use std::{
     fs,
@@ -177,7 +177,7 @@ fn own(content: &str) -> Layer {
 }
 
 #[test]
-fn only_what_is_missing_is_sent_and_a_cut_upload_goes_on() {
+fn only_missing_blobs_are_sent_and_a_cut_upload_resumes() {
     const BASE: usize = 12 << 20;
     let controller = Controller::start();
     let image = |content: &str| {
@@ -232,7 +232,7 @@ fn saved(config: &[u8], layers: &[&[u8]], tags: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn docker_archives_are_sent_blob_by_blob_and_compressed_ones_whole() {
+fn docker_archives_are_sent_by_blob_and_compressed_archives_whole() {
     let controller = Controller::start();
     let file = Entry::file("hello", "x").mode(0o755);
     let layer = Layer::new(&[file], Compression::None).unwrap();

@@ -27,7 +27,7 @@ fn one_script_makes_a_cluster_and_changes_nothing_when_it_runs_again() {
     let authority = authority.path();
     let cluster = machines.boot(["ctl", "w1", "w2"]);
 
-    what_cannot_be_is_refused(&cluster[0]);
+    impossible_arguments_are_refused(&cluster[0]);
 
     // The controller last, as `vagrant up` does it: workers wait for it.
     let [ctl, workers @ ..] = cluster.each_ref();
@@ -39,7 +39,7 @@ fn one_script_makes_a_cluster_and_changes_nothing_when_it_runs_again() {
     {
         assert!(!output.ends_with("changes: 0\n"), "{output}");
     }
-    tokens_are_where_they_are_to_be(&cluster);
+    tokens_have_their_places_and_modes(&cluster);
 
     let before = cluster.each_ref().map(traces);
     for output in provision(&cluster, authority, &cluster.each_ref()) {
@@ -90,7 +90,7 @@ fn provision_one(cluster: &[Machine; 3], authority: &Path, machine: &Machine) ->
     ))
 }
 
-fn what_cannot_be_is_refused(machine: &Machine) {
+fn impossible_arguments_are_refused(machine: &Machine) {
     for (arguments, message) in [
         ("", "--files : there is no such directory"),
         ("worker --files /root", "--ip is missing"),
@@ -130,7 +130,7 @@ fn upload(machine: &Machine, authority: &Path) {
     ));
 }
 
-fn tokens_are_where_they_are_to_be(cluster: &[Machine; 3]) {
+fn tokens_have_their_places_and_modes(cluster: &[Machine; 3]) {
     let [ctl, w1, w2] = cluster;
     let list = "cd /etc/tucano; stat --format '%n %U:%G %a' *token*";
     assert_eq!(

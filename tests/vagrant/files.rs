@@ -25,7 +25,7 @@ fn vagrant_takes_the_vagrantfile_with_every_setting() {
 }
 
 #[test]
-fn settings_that_cannot_be_are_refused_by_name() {
+fn impossible_settings_are_refused_by_name() {
     if !needs(&[tool("ruby")]) {
         return;
     }
@@ -50,7 +50,7 @@ fn settings_that_cannot_be_are_refused_by_name() {
 }
 
 #[test]
-fn settings_say_how_many_machines_there_are_and_of_what_size() {
+fn settings_choose_number_and_size_of_machines() {
     if !needs(&[tool("ruby")]) {
         return;
     }
@@ -90,7 +90,7 @@ fn settings_say_how_many_machines_there_are_and_of_what_size() {
 }
 
 #[test]
-fn the_agents_token_is_random_and_its_owners_alone() {
+fn the_agent_token_is_random_and_readable_by_its_owner_only() {
     if !needs(&[tool("ruby")]) {
         return;
     }
@@ -112,7 +112,7 @@ fn the_agents_token_is_random_and_its_owners_alone() {
 }
 
 #[test]
-fn the_authority_is_one_that_the_controller_takes() {
+fn the_controller_accepts_the_generated_authority() {
     if !needs(&[tool("ruby")]) {
         return;
     }
@@ -136,7 +136,7 @@ fn record(settings: &[(&str, &str)]) -> Output {
     record_in(&tempfile::tempdir().unwrap(), settings)
 }
 
-/// What the Vagrantfile configures, told without Vagrant.
+/// What the Vagrantfile configures, evaluated without Vagrant.
 fn record_in(directory: &TempDir, settings: &[(&str, &str)]) -> Output {
     let recorder = workspace().join("tests/vagrant/record.rb");
     run_in(

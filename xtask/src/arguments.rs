@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tasks_take_what_they_like() {
+    fn arguments_of_other_tasks_are_passed_on() {
         let Task::Other { name, arguments } = parsed("package --profile dev").unwrap() else {
             panic!("package is another task");
         };

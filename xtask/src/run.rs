@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cargo_is_not_told_of_this_package() {
+    fn variables_about_this_package_are_removed_for_cargo() {
         assert!(is_about_own_package("CARGO_PKG_NAME"));
         assert!(is_about_own_package("CARGO_MANIFEST_DIR"));
         assert!(!is_about_own_package("CARGO_HOME"));

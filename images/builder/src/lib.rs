@@ -58,7 +58,7 @@ pub fn build(workspace_root: &Path, out: &Path, names: &[&str]) -> Result<Vec<Pa
 }
 
 /// Writes an image as `<out>/<name>/` and `<out>/<name>.tar`; what is there already and the same stays
-/// untouched, so that others may read it meanwhile. Returns the archive's path.
+/// untouched, so that others can read it at the same time. Returns the archive's path.
 ///
 /// # Errors
 /// If a file cannot be written.

@@ -100,7 +100,7 @@ fn a_sample_runs_its_program_as_app() {
 }
 
 #[test]
-fn a_programs_paths_are_not_those_of_the_machine() {
+fn programs_contain_no_paths_of_the_machine() {
     let programs = tucano_image_builder::build_programs(workspace()).unwrap();
     let program = fs::read(programs.join("hello")).unwrap();
     let root = workspace().to_str().unwrap().as_bytes();

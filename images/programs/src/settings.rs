@@ -12,13 +12,13 @@ pub fn variable<T: FromStr>(name: &str, default: T) -> T {
 
 /// The identity of this process, as set by the runner.
 pub fn identity() -> String {
-    let told = |name: &str| env::var(name).unwrap_or_else(|_| "-".to_owned());
+    let variable = |name: &str| env::var(name).unwrap_or_else(|_| "-".to_owned());
     format!(
         "service={} revision={} process={} node={}",
-        told("TUCANO_SERVICE"),
-        told("TUCANO_REVISION"),
-        told("TUCANO_PROCESS"),
-        told("TUCANO_NODE"),
+        variable("TUCANO_SERVICE"),
+        variable("TUCANO_REVISION"),
+        variable("TUCANO_PROCESS"),
+        variable("TUCANO_NODE"),
     )
 }
 

@@ -33,7 +33,7 @@ fn ask(cluster: &Cluster, from: usize, body: &str) -> String {
 }
 
 #[test]
-fn a_worker_gets_no_certificate_but_its_own_and_cannot_answer_for_another() {
+fn a_worker_gets_its_own_certificate_only_and_cannot_answer_for_another() {
     if !needs(&CLUSTER) || !needs(&[tool("openssl")]) {
         return;
     }
@@ -112,7 +112,7 @@ fn report(ip: Ipv4Addr) -> String {
 }
 
 #[test]
-fn the_controller_speaks_to_no_agent_whose_certificate_is_not_its_own_and_in_force() {
+fn the_controller_refuses_agents_with_a_foreign_or_expired_certificate() {
     if !needs(&CLUSTER) || !needs(&[tool("openssl")]) {
         return;
     }

@@ -17,7 +17,7 @@ fn edit(cluster: &Cluster, file: &str, change: impl FnOnce(String) -> String) {
 }
 
 #[test]
-fn with_tls_off_on_both_sides_all_is_plain_and_workers_may_change_one_by_one() {
+fn tls_off_on_both_sides_is_plain_and_workers_change_one_by_one() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -91,18 +91,18 @@ fn a_cluster_from_before_tls_comes_to_it_by_the_guides_steps_without_a_request_l
     cluster.wait_for_alive(2);
     let logs = cluster.logs();
     assert!(logs.contains("this cluster is older than TLS"), "{logs}");
-    let told = |cluster: &Cluster| {
+    let plain_workers = |cluster: &Cluster| {
         let nodes = cluster.state()?.alive_nodes;
-        let is_told = |note: &String| note.contains("is plain HTTP");
+        let is_plain = |note: &String| note.contains("is plain HTTP");
         Some(
             nodes
                 .iter()
-                .filter(|node| node.notes.iter().any(is_told))
+                .filter(|node| node.notes.iter().any(is_plain))
                 .count(),
         )
     };
     cluster.wait("both workers to be named", || {
-        (told(&cluster)? == 2).then_some(())
+        (plain_workers(&cluster)? == 2).then_some(())
     });
 
     for index in 0..2 {
@@ -111,7 +111,8 @@ fn a_cluster_from_before_tls_comes_to_it_by_the_guides_steps_without_a_request_l
         cluster.kill_agent(index);
         cluster.start_agent(index);
         cluster.wait("one worker less to be named", || {
-            (told(&cluster)? == 1 - index && cluster.state()?.alive_nodes.len() == 2).then_some(())
+            (plain_workers(&cluster)? == 1 - index && cluster.state()?.alive_nodes.len() == 2)
+                .then_some(())
         });
     }
     cluster.kill_ctld();

@@ -8,7 +8,7 @@ use tucano_tests::{CLUSTER, Cluster, cluster::TOKEN, images};
 use super::{small, text};
 
 #[test]
-fn the_command_line_says_what_to_do_about_who_it_does_not_know() {
+fn the_command_line_explains_an_unknown_authority() {
     if !needs(&CLUSTER) || !needs(&[tool("openssl")]) {
         return;
     }
@@ -60,7 +60,7 @@ fn the_command_line_says_what_to_do_about_who_it_does_not_know() {
 }
 
 #[test]
-fn the_registry_takes_and_gives_images_by_tls() {
+fn images_are_pushed_and_pulled_over_tls() {
     if !needs(&CLUSTER) || !needs(&[tool("skopeo")]) {
         return;
     }

@@ -12,14 +12,14 @@ use tucano_tests::{CLUSTER, Cluster, cluster::TOKEN, images, user::connect};
 use super::{HELLO, curl, presented, small, text};
 
 #[test]
-fn nothing_between_machines_is_plain() {
+fn all_traffic_between_machines_is_encrypted() {
     if !needs(&CLUSTER) || !needs(&[tool("openssl")]) {
         return;
     }
     let cluster = Cluster::start(&small());
     cluster.deploy_healthy(HELLO, &images::sample("hello"));
     let (ctl, w1) = (cluster.ctl().ip(), cluster.worker(0).ip());
-    // Plain requests are told what to do, and no more.
+    // A plain request is answered with advice only.
     for place in [
         format!("{ctl}:7070/v1/state"),
         format!("{w1}:7071/v1/identity"),
@@ -32,7 +32,7 @@ fn nothing_between_machines_is_plain() {
             "{place}: {refused}"
         );
     }
-    // Who has no copy of the authority's certificate is told so by its own tools.
+    // Without a copy of the authority's certificate, the client's own tools say so.
     let api = cluster.api();
     let stranger = curl(&cluster, &[&format!("{api}/v1/state")]);
     assert_eq!(stranger.status.code(), Some(60), "{stranger:?}");
@@ -73,7 +73,7 @@ fn nothing_between_machines_is_plain() {
 }
 
 #[test]
-fn the_silent_and_those_who_talk_nonsense_hold_nobody_up() {
+fn silent_and_malformed_clients_do_not_block_others() {
     if !needs(&CLUSTER) {
         return;
     }
@@ -109,7 +109,7 @@ fn the_silent_and_those_who_talk_nonsense_hold_nobody_up() {
         let served = served.unwrap();
         assert!(served.starts_with("HTTP/1.1 200"), "{address}: {served}");
     }
-    // The agents' reports came through meanwhile.
+    // The agents' reports arrived all the time.
     cluster.wait_for_alive(2);
 }
 

@@ -37,7 +37,7 @@ pub struct Machine {
     /// More of its kernel's command line.
     words: Vec<String>,
     power: Option<Power>,
-    console_is_told: AtomicBool,
+    console_is_printed: AtomicBool,
 }
 
 /// What there is only while a machine is on.
@@ -55,7 +55,7 @@ impl Machine {
             options,
             words: words.iter().map(ToString::to_string).collect(),
             power: None,
-            console_is_told: AtomicBool::new(false),
+            console_is_printed: AtomicBool::new(false),
         }
     }
 
@@ -231,7 +231,7 @@ impl Machine {
 
     /// Once, and before the failure itself, which must not be lost above it.
     fn tell_console(&self) {
-        if self.console_is_told.swap(true, Ordering::Relaxed) {
+        if self.console_is_printed.swap(true, Ordering::Relaxed) {
             return;
         }
         let console = self.console();

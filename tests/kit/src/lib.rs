@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_tool_is_found_missing() {
+    fn a_missing_tool_is_reported() {
         assert!(!Need::Tool("no-such-program").is_met());
         assert!(Need::Tool("sh").is_met());
     }

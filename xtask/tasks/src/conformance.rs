@@ -1,5 +1,5 @@
 //! `cargo xtask conformance`: the validation suite of opencontainers/runtime-tools, for this project's runtime beside others, so
-//! that a failure which all share is told apart. What is left failing for ours is explained in `docs/conformance.md`.
+//! that a failure which all share is visible. What still fails for ours is explained in `docs/conformance.md`.
 //!
 //! - [`suite`]: the suite's source, from Debian, and how it is built; [`tap`]: what its programs print.
 
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_explained_fails() {
+    fn an_unexplained_failure_is_an_error() {
         let known = explained("text\n| `mounts` | 1 | because |\n| other | 2 | no |\n");
         assert_eq!(known, [("mounts".to_owned(), 1)].into());
         judge(&results(&["a"]), &known).unwrap();

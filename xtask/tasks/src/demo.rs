@@ -72,7 +72,7 @@ async fn play(demo: &Demo) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Without `--once` it goes on for ever when all is shown.
+/// Without `--once` it does not return when all is shown.
 async fn show(
     demo: &Demo,
     traces: &mut Traces,

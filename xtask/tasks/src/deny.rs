@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_database_is_refused() {
+    fn a_directory_without_advisories_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let error = Local::prepare(directory.path()).unwrap_err().to_string();
         assert!(error.contains("no directory `crates`"), "{error}");

@@ -45,7 +45,7 @@ pub(crate) struct Options {
     pub(crate) profile: String,
 }
 
-/// Builds the packages into `target/packages/<profile>`, from where it is told of each.
+/// Builds the packages into `target/packages/<profile>`, and lists them.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let cargo_deb = CARGO_DEB.find_or_install()?;
     let directory = workspace().join("target/packages");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profiles_programs_are_where_cargo_puts_them() {
+    fn each_profile_has_its_directory() {
         assert!(built("dev").ends_with("debug"));
         assert!(built("release").ends_with("release"));
     }

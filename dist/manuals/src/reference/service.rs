@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_as_they_are() {
+    fn the_effect_of_a_change_is_described_correctly() {
         let examples = [
             ("concurrency", "7"),
             ("port", "81"),

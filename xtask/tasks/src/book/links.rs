@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_leads_nowhere_is_told() {
+    fn a_broken_link_is_reported() {
         let directory = tempfile::tempdir().unwrap();
         let page = directory.path().join("page.md");
         fs::write(&page, "# Here\n").unwrap();

@@ -12,7 +12,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// A program that gave up on the way failed in one more.
+    /// A program that bailed out counts one more failure.
     pub(super) fn of(output: &Output) -> Self {
         let mut outcome = Self::read(&String::from_utf8_lossy(&output.stdout));
         if !output.status.success() {
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn giving_up_is_a_failure() {
+    fn a_bail_out_counts_as_a_failure() {
         let output = Output {
             status: ExitStatus::from_raw(256),
             stdout: PRINTED.into(),
