@@ -43,7 +43,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 24] = [
+const KEYS: [Key; 26] = [
     key("controller", "", Bounds::Free,
         "Address of the controller's API, such as `\"https://10.0.0.1:7070\"`."),
     key("tls", "", Bounds::Free,
@@ -71,7 +71,12 @@ const KEYS: [Key; 24] = [
     key("bridge", "\"tucano0\"", Bounds::Free,
         "Name of the bridge that containers are attached to: 1 to 15 letters, digits, `-` and `_`."),
     key("ports", "\"20000-29999\"", Bounds::Free,
-        "Ports of the node that are forwarded to processes."),
+        "Ports of the node that are forwarded to processes, for the machines of the cluster only."),
+    key("node_port_clients", "[]", Bounds::Free,
+        "Further addresses and ranges whose connections to `ports` are forwarded, such as `[\"192.0.2.0/24\"]`."),
+    key("dns", "[]", Bounds::Free,
+        "The processes' name servers: at most three IPv4 addresses that containers can reach. Without it: those of \
+         `/etc/resolv.conf` that are not on loopback, else those of systemd-resolved."),
     key("cgroup", "", Bounds::Free,
         "Parent of the containers' cgroups, below the agent's own; with a leading slash, below where cgroups are mounted. \
          Without it: `tucano`; in packages the cgroup of `tucano-processes.service`."),
@@ -147,7 +152,7 @@ mod tests {
     use super::*;
     use crate::reference::keys::{assert_complete, fields, setting};
 
-    const FILE: &str = "agent/src/settings.rs";
+    const FILE: &str = "agent/src";
 
     fn parsed(more: &str) -> Result<Settings, String> {
         let text = format!("controller = \"https://10.0.0.1:7070\"\ntoken = \"t\"\n{more}");

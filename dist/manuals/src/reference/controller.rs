@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn every_key_is_described() {
-        let file = "ctl/src/config_mgr/file.rs";
+        let file = "ctl/src/config_mgr";
         let tables = [
             "api", "balancer", "alerts", "limits", "registry", "topology",
         ];
@@ -263,9 +263,9 @@ mod tests {
         assert_complete(&PROGRAMS, "balancer.", &fields(file, "Balancer"), &[]);
         assert_complete(&PROGRAMS, "alerts.", &fields(file, "Alerts"), &[]);
         assert_complete(&TOPOLOGY, "topology.", &fields(file, "Node"), &[]);
-        let registries = fields("ctl/src/config_mgr/registries.rs", "Entry");
+        let registries = fields(file, "Entry");
         assert_complete(&REGISTRY, "registry.", &registries, &[]);
-        let limits = fields("ctl/src/config_mgr/limits.rs", "Limits");
+        let limits = fields(file, "Limits");
         assert_complete(&LIMITS, "limits.", &limits, &[]);
     }
 

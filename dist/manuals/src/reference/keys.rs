@@ -147,40 +147,57 @@ pub(super) fn wrapped(text: &str) -> String {
     lines.join("\n")
 }
 
-/// The fields of a struct, read from its source: what the file may say.
+/// The keys of a struct that is read from a file: its fields, from the source of its crate, wherever there the struct is.
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-pub(super) fn fields(path: &str, name: &str) -> Vec<String> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(path);
-    let source = std::fs::read_to_string(&path).unwrap();
-    let head = format!("struct {name} {{");
-    let (_, rest) = source.split_once(&head).unwrap();
-    let (body, _) = rest.split_once("\n}").unwrap();
-    let mut skipped = false;
-    let mut fields = Vec::new();
-    for line in body.lines().map(str::trim) {
-        if line.contains("serde(skip)") {
-            skipped = true;
+pub(super) fn fields(directory: &str, name: &str) -> Vec<String> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let head = format!("struct {name} {{\n");
+    let mut todo = vec![root.join(directory)];
+    let mut found = Vec::new();
+    while let Some(next) = todo.pop() {
+        for path in std::fs::read_dir(&next)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+        {
+            if path.is_dir() {
+                todo.push(path);
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).unwrap();
+            let Some((before, rest)) = source.split_once(&head) else {
+                continue;
+            };
+            // What is read from a file refuses unknown keys.
+            let attributes = before.rsplit("\n\n").next().unwrap_or_default();
+            if attributes.contains("deny_unknown_fields") {
+                found.push(rest.split_once("\n}").unwrap().0.to_owned());
+            }
         }
+    }
+    assert_eq!(found.len(), 1, "there is one {name} in {directory}");
+    names(&found[0])
+}
+
+/// The fields of a struct's body, without those that are no keys.
+#[cfg(test)]
+fn names(body: &str) -> Vec<String> {
+    let mut is_skipped = false;
+    let mut names = Vec::new();
+    for line in body.lines().map(str::trim) {
+        is_skipped |= line == "#[serde(skip)]";
         let line = ["pub(super) ", "pub(crate) ", "pub "]
             .iter()
             .find_map(|prefix| line.strip_prefix(prefix))
             .unwrap_or(line);
-        let Some((field, _)) = line.split_once(": ") else {
-            continue;
-        };
-        if field
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-            && !std::mem::take(&mut skipped)
+        let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        if let Some((name, _)) = line.split_once(": ").filter(|(name, _)| is_name(name))
+            && !std::mem::take(&mut is_skipped)
         {
-            fields.push(field.to_owned());
+            names.push(name.to_owned());
         }
     }
-    assert!(!fields.is_empty(), "{name} in {}", path.display());
-    fields
+    names
 }
 
 /// Fails for a key that the table lacks, or has and the program does not.

@@ -56,7 +56,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 24] = [
+const KEYS: [Key; 27] = [
     key("name", "", Bounds::Free, "another service",
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -101,6 +101,12 @@ const KEYS: [Key; 24] = [
     key("health.http", "", Bounds::Free, NEW_PROCESSES,
         "A path. A process is healthy when a GET of it is answered with a status below 400. Only one of `http`, `tcp` and \
          `exec` may be given; without any of them a TCP connect is tried."),
+    key("health.host", "", Bounds::Free, NEW_PROCESSES,
+        "`Host` of that request. Without it: the first of `hosts`, else the process's address."),
+    key("health.headers", "{}", Bounds::Free, NEW_PROCESSES,
+        "Further headers of that request."),
+    key("health.port", "", Bounds::Free, NEW_PROCESSES,
+        "The port of the HTTP request, or of the TCP connect. Without it: `port`."),
     key("health.tcp", "", Bounds::OneOf(&["true", "false"]), NEW_PROCESSES,
         "A process is healthy when it accepts a connection to `port`."),
     key("health.exec", "", Bounds::Free, NEW_PROCESSES,
@@ -144,9 +150,9 @@ mod tests {
 
     #[test]
     fn every_key_is_described() {
-        let own = fields("api/src/service.rs", "ServiceConfig");
+        let own = fields("api/src", "ServiceConfig");
         assert_complete(&KEYS, "", &own, &["health"]);
-        let health = fields("api/src/service.rs", "Health");
+        let health = fields("api/src", "Health");
         assert_complete(&KEYS, "health.", &health, &[]);
     }
 
