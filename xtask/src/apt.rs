@@ -60,6 +60,7 @@ fn apt() -> Command {
     // A mirror that fails once is no reason to give up.
     command
         .args(["--quiet=2", "-o", "Acquire::Retries=3"])
+        .args(["-o", "Dpkg::Use-Pty=0"])
         .env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
