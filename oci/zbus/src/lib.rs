@@ -56,11 +56,7 @@ pub mod blocking {
     type Auxiliary<'a> = [&'a (&'a str, &'a Properties<'a>)];
 
     /// Methods of systemd's manager: none can be called.
-    #[expect(
-        clippy::missing_errors_doc,
-        reason = "each fails always: see the crate"
-    )]
-    #[expect(missing_docs, reason = "systemd documents them")]
+    #[allow(missing_docs, reason = "systemd documents them")]
     impl ManagerProxyBlocking<'_> {
         pub fn new(_connection: &Connection) -> Result<Self> {
             Err(Error::Unsupported)
@@ -124,7 +120,7 @@ pub mod zvariant {
 
     /// A value of one of the types that `cgroups-rs` sends.
     #[derive(Debug, Clone, PartialEq)]
-    #[expect(missing_docs, reason = "D-Bus documents its types")]
+    #[allow(missing_docs, reason = "D-Bus documents its types")]
     pub enum Value<'a> {
         Bool(bool),
         U32(u32),
