@@ -5,7 +5,7 @@
 //!           lock free                   lock held by a balancer with the same arguments
 //!   start ────────────► spawn ──► watch ◄────────────────────────────────────── start
 //!                         ▲         │                                             │ other arguments
-//!                         └─────────┘ exit (back-off)          SIGTERM, wait ◄────┘
+//!                         └─────────┘ exit or drain        SIGTERM, lock free ◄───┘
 //! ```
 
 use std::{
@@ -141,11 +141,27 @@ impl Supervisor {
                 source,
             })?;
         tracing::info!(pid = child.id(), "started the balancer");
-        match child.wait().await {
-            Ok(status) => tracing::warn!(%status, "the balancer exited"),
-            Err(error) => tracing::error!(%error, "cannot wait for the balancer"),
+        let mut lock_was_held = false;
+        loop {
+            tokio::select! {
+                ended = child.wait() => {
+                    match ended {
+                        Ok(status) => tracing::warn!(%status, "the balancer exited"),
+                        Err(error) => tracing::error!(%error, "cannot wait for the balancer"),
+                    }
+                    return Ok(());
+                }
+                () = sleep(CHECK_INTERVAL) => {
+                    let is_locked = self.is_locked()?;
+                    if lock_was_held && !is_locked {
+                        // The next one starts at once; tokio reaps this one when it exits.
+                        tracing::warn!(pid = child.id(), "the balancer drains");
+                        return Ok(());
+                    }
+                    lock_was_held |= is_locked;
+                }
+            }
         }
-        Ok(())
     }
 
     async fn adopt(&self) -> Result<(), BalancerError> {
@@ -162,13 +178,35 @@ impl Supervisor {
         // If the program is a script, its interpreter's arguments come first.
         if arguments.ends_with(&self.arguments) {
             tracing::info!(%pid, "adopted the running balancer");
-            running.wait().await;
-            tracing::warn!(%pid, "the balancer exited");
+            self.wait_released(&running).await?;
+            tracing::warn!(%pid, "the balancer exited or drains");
         } else {
             tracing::info!(%pid, "replacing the balancer: its configuration has changed");
-            running.stop().await;
+            self.replace(&running).await?;
         }
         Ok(())
+    }
+
+    /// Waits until a balancer that is not a child has exited, or has given up its lock in order to drain.
+    async fn wait_released(&self, running: &Running) -> Result<(), BalancerError> {
+        while !running.has_exited() && self.is_locked()? {
+            sleep(CHECK_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// Makes a balancer give up its lock, by force if it takes too long. It still answers its requests while the next
+    /// one starts.
+    async fn replace(&self, running: &Running) -> Result<(), BalancerError> {
+        running.signal(Signal::TERM);
+        match timeout(STOP_TIMEOUT, self.wait_released(running)).await {
+            Ok(released) => released,
+            Err(_) => {
+                running.signal(Signal::KILL);
+                running.wait().await;
+                Ok(())
+            }
+        }
     }
 
     /// Stops the balancer that holds the lock.
@@ -252,15 +290,6 @@ impl Running {
     fn signal(&self, signal: Signal) {
         if let Err(error) = pidfd_send_signal(&self.process, signal) {
             tracing::debug!(%error, "the balancer has exited already");
-        }
-    }
-
-    /// Stops it, with SIGKILL after a timeout.
-    async fn stop(&self) {
-        self.signal(Signal::TERM);
-        if timeout(STOP_TIMEOUT, self.wait()).await.is_err() {
-            self.signal(Signal::KILL);
-            self.wait().await;
         }
     }
 }

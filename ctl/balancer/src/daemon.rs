@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use rustix::{
     net::sockopt::socket_acceptconn,
     process::{Resource, getrlimit, setrlimit},
 };
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpSocket, UnixListener},
     time::{interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -28,6 +29,9 @@ use crate::{
     settings::{Listen, Settings},
 };
 
+/// Clients that wait to be accepted on one address.
+const BACKLOG: u32 = 1024;
+
 /// How often idle pooled connections are reaped.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -36,9 +40,15 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Balancer {
     plane: Arc<DataPlane>,
     follower: Follower,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     admin: Option<UnixListener>,
-    _lock: Option<Lock>,
+    lock: Option<Lock>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    is_inherited: bool,
 }
 
 /// Why the balancer cannot start.
@@ -62,9 +72,10 @@ impl Balancer {
     /// Takes the lock, listens, and puts the cached routes in force. Must run within a tokio runtime.
     pub async fn build(settings: &Settings) -> Result<Self, StartError> {
         let lock = settings.lock.as_deref().map(Lock::take).transpose()?;
+        let follows_draining = lock.as_ref().is_some_and(|lock| lock.follows_draining);
         let mut listeners = Vec::new();
         for listen in &settings.listen {
-            listeners.push(open(listen).await?);
+            listeners.push(open(listen, follows_draining)?);
         }
         let admin = settings.admin.as_deref().map(admin::bind).transpose()?;
         let plane = DataPlane::new(settings.limits.clone(), settings.trust_forwarded);
@@ -76,14 +87,16 @@ impl Balancer {
             follower,
             listeners,
             admin,
-            _lock: lock,
+            lock,
         })
     }
 
     /// The listening addresses, in the settings' order.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let listeners = self.listeners.iter();
-        listeners.filter_map(|l| l.local_addr().ok()).collect()
+        listeners
+            .filter_map(|listener| listener.socket.local_addr().ok())
+            .collect()
     }
 
     /// State shared by all requests.
@@ -91,7 +104,7 @@ impl Balancer {
         &self.plane
     }
 
-    /// Serves until `stop` is cancelled, then drains for `--drain-timeout` at most.
+    /// Serves until `stop` is cancelled, hands over to the next balancer, then drains for `--drain-timeout` at most.
     pub async fn run(self, stop: CancellationToken) {
         let plane = self.plane;
         // Background tasks are aborted when this function returns.
@@ -100,13 +113,25 @@ impl Balancer {
         let _admin = self
             .admin
             .map(|listener| background(admin::run(listener, plane.clone())));
-        let acceptor = Acceptor::new(plane.clone(), stop.clone());
-        let _listeners: Vec<_> = self
+        let closing = CancellationToken::new();
+        let acceptor = Acceptor::new(plane.clone(), closing.clone());
+        // A socket that was inherited stays open elsewhere, and clients wait in it.
+        let is_inherited = self.listeners.iter().all(|listener| listener.is_inherited);
+        let listeners: Vec<_> = self
             .listeners
             .into_iter()
-            .map(|listener| background(acceptor.clone().run(listener)))
+            .map(|listener| {
+                background(
+                    acceptor
+                        .clone()
+                        .run(listener.socket, !listener.is_inherited),
+                )
+            })
             .collect();
         stop.cancelled().await;
+        hand_over(self.lock, is_inherited, &plane).await;
+        closing.cancel();
+        join_all(listeners).await;
         drain(&plane, &acceptor).await;
     }
 }
@@ -117,6 +142,19 @@ pub fn raise_descriptor_limit() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!(%error, "cannot raise the number of open files");
+    }
+}
+
+/// Gives the lock up. While the next balancer starts, clients are still accepted.
+async fn hand_over(lock: Option<Lock>, is_inherited: bool, plane: &DataPlane) {
+    let released = match lock.map(Lock::release) {
+        Some(Ok(released)) => released,
+        Some(Err(error)) => return warn!(%error, "cannot release the lock"),
+        None => return,
+    };
+    if !is_inherited {
+        let limit = plane.limits.handover_timeout;
+        timeout(limit, released.wait_successor()).await.ok();
     }
 }
 
@@ -149,17 +187,39 @@ fn background(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHan
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
-async fn open(listen: &Listen) -> Result<TcpListener, StartError> {
-    let listener = match listen {
+fn open(listen: &Listen, follows_draining: bool) -> Result<Listener, StartError> {
+    let socket = match listen {
         Listen::Stdin => inherited().map_err(StartError::Stdin)?,
-        Listen::Address(address) => TcpListener::bind(address)
-            .await
-            .map_err(|error| StartError::Bind(*address, error))?,
+        Listen::Address(address) => {
+            bind(*address, follows_draining).map_err(|error| StartError::Bind(*address, error))?
+        }
     };
-    if let Ok(address) = listener.local_addr() {
+    if let Ok(address) = socket.local_addr() {
         info!(%address, "listening");
     }
-    Ok(listener)
+    Ok(Listener {
+        socket,
+        is_inherited: *listen == Listen::Stdin,
+    })
+}
+
+/// Two balancers may listen on one address only while one hands over to the other.
+fn bind(address: SocketAddr, follows_draining: bool) -> io::Result<TcpListener> {
+    let socket = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.set_reuseaddr(true)?;
+        Ok::<_, io::Error>(socket)
+    };
+    if !follows_draining {
+        socket()?.bind(address)?;
+    }
+    let socket = socket()?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn inherited() -> io::Result<TcpListener> {

@@ -1,10 +1,16 @@
 //! Single instance: a lock file that holds the balancer's process id.
+//!
+//! A balancer that drains gives the lock up at once and says so in the file. Its successor may then listen on the
+//! same addresses while the old one still accepts, so that no client is refused in between.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use tokio::time::sleep;
 
 /// Exit status if the lock is taken.
 pub const EXIT_LOCKED: u8 = 3;
@@ -12,8 +18,21 @@ pub const EXIT_LOCKED: u8 = 3;
 /// The lock, held until this is dropped or the program ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+    path: PathBuf,
+    /// Whether the previous holder drains.
+    pub follows_draining: bool,
 }
+
+/// What the file says after the id of a process that drains.
+const DRAINING: &str = "draining";
+
+/// How often a draining balancer looks for its successor.
+const SUCCESSOR_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A lock that was given up.
+#[derive(Debug)]
+pub struct Released(PathBuf);
 
 /// Why the lock could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -52,17 +71,56 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
-        file.set_len(0).map_err(unusable)?;
-        writeln!(file, "{}", std::process::id()).map_err(unusable)?;
-        Ok(Self { _file: file })
+        let follows_draining = content(&mut file).ends_with(DRAINING);
+        replace(&mut file, "").map_err(unusable)?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            follows_draining,
+        })
+    }
+
+    /// Gives the lock up before the program ends.
+    pub fn release(mut self) -> io::Result<Released> {
+        replace(&mut self.file, DRAINING)?;
+        self.file.unlock()?;
+        Ok(Released(self.path))
+    }
+}
+
+impl Released {
+    /// Waits until another balancer holds the lock.
+    pub async fn wait_successor(&self) {
+        while !self.has_successor() {
+            sleep(SUCCESSOR_INTERVAL).await;
+        }
+    }
+
+    fn has_successor(&self) -> bool {
+        let lock = File::open(&self.0).map(|file| file.try_lock_shared());
+        matches!(lock, Ok(Err(TryLockError::WouldBlock)))
+    }
+}
+
+/// Writes this process's id and `state`.
+fn replace(file: &mut File, state: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    writeln!(file, "{}", format!("{} {state}", std::process::id()).trim())
+}
+
+fn content(file: &mut File) -> String {
+    let mut text = String::new();
+    match file.take(32).read_to_string(&mut text) {
+        Ok(_) => text.trim().to_owned(),
+        Err(_) => String::new(),
     }
 }
 
 fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    match file.take(20).read_to_string(&mut text) {
-        Ok(_) if !text.trim().is_empty() => format!(" (process {})", text.trim()),
-        _ => String::new(),
+    match content(file) {
+        none if none.is_empty() => none,
+        id => format!(" (process {id})"),
     }
 }
 
@@ -80,6 +138,21 @@ mod tests {
         assert!(error.contains(&holder), "{error}");
         drop(first);
         Lock::take(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_released_lock_tells_the_next_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("balancer.lock");
+        let first = Lock::take(&path).unwrap();
+        assert!(!first.follows_draining);
+        let released = first.release().unwrap();
+        assert!(!released.has_successor());
+        let second = Lock::take(&path).unwrap();
+        assert!(second.follows_draining);
+        released.wait_successor().await;
+        drop(second);
+        assert!(!Lock::take(&path).unwrap().follows_draining);
     }
 
     #[test]

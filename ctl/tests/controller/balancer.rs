@@ -72,7 +72,10 @@ async fn the_balancer_is_started_adopted_replaced_and_stopped() {
             Some(balancer(ctl).await).filter(|pid| *pid != second)
         })
         .await;
-    assert!(!runs(second));
+    ctl.eventually("the end of the one before", async |_| {
+        (!runs(second)).then_some(())
+    })
+    .await;
 
     assert_eq!(ctl.end(Signal::SIGTERM).await.code(), Some(0));
     assert!(!runs(third));
