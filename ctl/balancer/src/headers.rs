@@ -13,7 +13,7 @@ use hyper::{
     },
 };
 
-use crate::client::framing::decimal;
+use crate::client::fields::{HIDDEN_EXPECT, decimal};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -48,6 +48,10 @@ pub enum BadHeader {
     Length,
 }
 
+/// An expectation other than `100-continue`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OtherExpectation;
+
 /// The origin of a request, for `X-Forwarded-*`.
 #[derive(Debug, Clone, Copy)]
 pub struct Forwarded<'a> {
@@ -65,8 +69,7 @@ pub fn strip_request(headers: &mut HeaderMap) -> Result<Option<HeaderValue>, Bad
     let wants_upgrade = connection_lists(headers, "upgrade");
     let takes_trailers = te_lists_trailers(headers);
     strip_hop_by_hop(headers)?;
-    // The balancer itself meets 100-continue, the only supported expectation, when the process reads the body.
-    headers.remove(EXPECT);
+    headers.remove(HIDDEN_EXPECT);
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -77,6 +80,30 @@ pub fn strip_request(headers: &mut HeaderMap) -> Result<Option<HeaderValue>, Bad
 pub fn strip_response(headers: &mut HeaderMap) -> Result<(), BadHeader> {
     check_length(headers)?;
     strip_hop_by_hop(headers)
+}
+
+/// The headers of an interim response that are forwarded.
+pub fn strip_interim(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    headers.remove(CONTENT_LENGTH);
+    // With a malformed Connection header nothing can be said about the others.
+    if strip_hop_by_hop(&mut headers).is_err() {
+        headers.clear();
+    }
+    headers
+}
+
+/// Whether a client waits for `100 Continue`; an error for any other expectation.
+pub fn expects_continue(headers: &HeaderMap) -> Result<bool, OtherExpectation> {
+    let expectations = headers.get_all(HIDDEN_EXPECT).iter();
+    let mut expects = false;
+    for value in expectations {
+        if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+            return Err(OtherExpectation);
+        }
+        expects = true;
+    }
+    Ok(expects)
 }
 
 /// Sets `X-Forwarded-*`.

@@ -8,8 +8,9 @@
 //! - [`follow`]: the route table, from the controller and from the cached file
 //! - [`plane`]: state shared by all requests; [`table`]: the compiled routes; [`choose`]: round robin
 //! - [`client`]: client connections: accept, strict validation, timeouts
-//! - [`proxy`]: one request from head to response; [`exchange`]: attempts and retries; [`target`], [`headers`],
-//!   [`request_body`], [`response_body`], [`refusal`]: its parts; [`tunnel`]: after an upgrade
+//! - [`proxy`]: one request from head to response; [`exchange`]: attempts and retries; [`target`], [`path`], [`headers`],
+//!   [`request_body`], [`response_body`], [`interim`], [`refusal`]: its parts; [`tunnel`]: after an upgrade
+//! - [`waiting`]: requests without a process to go to
 //! - [`upstream`]: connections to processes: connect, pool, ejection
 //! - [`metrics`], [`admin`]: counters and the admin socket
 //! - [`daemon`]: build, run, drain; [`lock`]: single instance; [`errors`]: error chains as text
@@ -24,9 +25,11 @@ pub mod errors;
 pub mod exchange;
 pub mod follow;
 pub mod headers;
+pub mod interim;
 pub mod limits;
 pub mod lock;
 pub mod metrics;
+pub mod path;
 pub mod plane;
 pub mod proxy;
 pub mod refusal;
@@ -37,3 +40,4 @@ pub mod table;
 pub mod target;
 pub mod tunnel;
 pub mod upstream;
+pub mod waiting;

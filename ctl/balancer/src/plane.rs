@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tucano_api::routes::RouteTable;
 
-use crate::{limits::Limits, metrics::ClientStats, table::Table, upstream::health::uptime};
+use crate::{
+    limits::Limits, metrics::ClientStats, table::Table, upstream::health::uptime, waiting::Waiting,
+};
 
 /// The data plane's shared state. Requests read the table without a lock.
 #[derive(Debug)]
@@ -19,7 +22,10 @@ pub struct DataPlane {
     pub clients: Arc<ClientStats>,
     /// Open tunnels. A tunnel outlives the HTTP part of its client connection.
     pub tunnels: TaskTracker,
+    /// Requests without routes or without a process to go to.
+    pub waiting: Arc<Waiting>,
     table: ArcSwap<Table>,
+    changed: watch::Sender<()>,
 }
 
 impl DataPlane {
@@ -30,7 +36,9 @@ impl DataPlane {
             trust_forwarded,
             clients: Arc::default(),
             tunnels: TaskTracker::new(),
+            waiting: Arc::default(),
             table: ArcSwap::default(),
+            changed: watch::Sender::new(()),
         }
     }
 
@@ -39,12 +47,18 @@ impl DataPlane {
         self.table.load()
     }
 
+    /// Tells when new routes have been put in force.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     /// Puts new routes in force, then wakes requests that wait for a lost process: they look up the new
     /// routes when they choose another one. Must be called from one task only.
     pub fn publish(&self, routes: RouteTable) {
         let previous = self.table.load_full();
         let next = Arc::new(Table::compile(routes, &previous));
         self.table.store(next.clone());
+        self.changed.send_replace(());
         for backend in previous.lost_in(&next) {
             backend.mark_lost();
         }

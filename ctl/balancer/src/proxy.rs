@@ -4,16 +4,23 @@ use std::sync::Arc;
 
 use hyper::{
     Method, Request, Response, StatusCode, Version,
-    body::Incoming,
-    header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE},
+    body::{Body, Incoming},
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE},
     http::request,
     upgrade::OnUpgrade,
 };
 
+use tokio::time::timeout;
+
 use crate::{
-    client::{Client, io::PLACEHOLDER_METHOD, state::UpgradeOutcome},
+    client::{
+        Client,
+        io::PLACEHOLDER_METHOD,
+        state::{ActiveRequest, UpgradeOutcome},
+    },
     exchange::{Answer, Forwarder},
     headers::{self, Forwarded},
+    interim::InterimResponses,
     plane::DataPlane,
     refusal::Refusal,
     request_body::SharedBody,
@@ -30,15 +37,16 @@ pub async fn answer(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let active = client.state.begin();
-    let response = match RoutedRequest::find(plane, client, request) {
-        Ok(routed) => routed.answer(plane, client).await,
+    let has_body = !request.body().is_end_stream();
+    let response = match RoutedRequest::find(plane, client, request).await {
+        Ok(routed) => routed.answer(plane, client, &active).await,
         Err(refusal) => {
             plane.clients.refused();
-            refusal.into()
+            closing_if(has_body, refusal.into())
         }
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        client.state.decide(UpgradeOutcome::Http);
+        active.decide(UpgradeOutcome::Http);
     }
     response.map(|body| body.with_active_request(active))
 }
@@ -50,6 +58,7 @@ struct RoutedRequest {
     head: request::Parts,
     body: SharedBody,
     upgrade: Option<Upgrade>,
+    expects_continue: bool,
 }
 
 /// A requested change of protocol.
@@ -59,17 +68,18 @@ struct Upgrade {
 }
 
 impl RoutedRequest {
-    fn find(
-        plane: &DataPlane,
+    async fn find(
+        plane: &Arc<DataPlane>,
         client: &Client,
         mut request: Request<Incoming>,
     ) -> Result<Self, Refusal> {
-        check_request(client, &request)?;
+        let expects_continue = check_request(client, &request)?;
         let target = Target::of(&request)?;
+        wait_for_routes(plane, client).await?;
         let service = find_service(plane, &target)?;
         let on_upgrade = hyper::upgrade::on(&mut request);
         let (mut head, body) = request.into_parts();
-        let body = SharedBody::new(body, plane.limits.body_timeout);
+        let body = SharedBody::new(body, &plane.limits);
         let upgrade = headers::strip_request(&mut head.headers)?
             .filter(|protocol| may_upgrade(&head, protocol, &body))
             .map(|protocol| Upgrade {
@@ -82,7 +92,10 @@ impl RoutedRequest {
             head,
             body,
             upgrade,
+            expects_continue,
         };
+        routed.expects_continue &=
+            routed.head.version == Version::HTTP_11 && !routed.body.is_ended();
         routed.set_forwarding_headers(plane, client);
         Ok(routed)
     }
@@ -100,20 +113,31 @@ impl RoutedRequest {
         if let Some(upgrade) = &self.upgrade {
             headers::set_upgrade(headers, upgrade.protocol.clone());
         }
+        if self.expects_continue {
+            headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+        }
         if self.body.is_chunked() {
             // Without this, hyper sends GET and HEAD without their body.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
     }
 
-    async fn answer(self, plane: &Arc<DataPlane>, client: &Client) -> Response<ResponseBody> {
+    async fn answer(
+        self,
+        plane: &Arc<DataPlane>,
+        client: &Client,
+        active: &ActiveRequest,
+    ) -> Response<ResponseBody> {
         let stats = self.service.stats.clone();
         let counted = stats.begin_request();
-        let response = match self.forward(plane, client).await {
+        let body = self.body.clone();
+        let response = match self.forward(plane, client, active).await {
             Ok(response) => response,
             Err(refusal) => refusal.into(),
         };
         stats.answered(response.status());
+        let is_http = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+        let response = closing_if(is_http && !body.is_ended(), response);
         response.map(|body| body.with_in_flight(counted))
     }
 
@@ -121,25 +145,34 @@ impl RoutedRequest {
         self,
         plane: &Arc<DataPlane>,
         client: &Client,
+        active: &ActiveRequest,
     ) -> Result<Response<ResponseBody>, Refusal> {
+        let interim = InterimResponses::new(
+            client.state.clone(),
+            self.head.version,
+            self.expects_continue,
+            plane.limits.max_interim_responses,
+        );
         let (service, upgrade) = (self.service.clone(), self.upgrade);
         let forwarder = Forwarder::new(
             plane,
+            client,
             self.service,
             self.target,
             self.head,
             self.body.clone(),
+            interim.clone(),
         );
         let Answer {
             mut response,
             connection,
-        } = forwarder.run().await?;
+        } = forwarded(forwarder, &interim).await?;
         let invalid = || Refusal::InvalidResponse(service.name.clone());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade.ok_or_else(invalid)?;
             let counted = service.stats.begin_tunnel();
             let process = hyper::upgrade::on(&mut response);
-            client.state.decide(UpgradeOutcome::Tunnel);
+            active.decide(UpgradeOutcome::Tunnel);
             tunnel::start(plane, upgrade.client, process, counted);
             return switching_response(response, upgrade.protocol).map_err(|_| invalid());
         }
@@ -153,20 +186,57 @@ impl RoutedRequest {
     }
 }
 
-/// Refuses what no target accepts.
-fn check_request(client: &Client, request: &Request<Incoming>) -> Result<(), Refusal> {
+/// Announces the close after a response that comes before the end of the request: the rest is not read.
+fn closing_if(closes: bool, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    if closes {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
+}
+
+/// The answer, once the client has been sent all interim responses.
+async fn forwarded(
+    forwarder: Forwarder<'_>,
+    interim: &InterimResponses,
+) -> Result<Answer, Refusal> {
+    let answer = forwarder.run().await;
+    interim.wait_written().await;
+    answer
+}
+
+/// Refuses what no target accepts. Returns whether the client waits for `100 Continue`.
+fn check_request(client: &Client, request: &Request<Incoming>) -> Result<bool, Refusal> {
     if request.method().as_str() == PLACEHOLDER_METHOD
         && let Some(malformed) = client.state.refused()
     {
         return Err(malformed.into());
     }
+    if client.state.is_over_limit() {
+        return Err(Refusal::TooManyConnections);
+    }
     if request.method() == Method::CONNECT {
         return Err(Refusal::Connect);
     }
-    let mut expectations = request.headers().get_all(EXPECT).iter();
-    match expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        true => Ok(()),
-        false => Err(Refusal::Expectation),
+    headers::expects_continue(request.headers()).map_err(|_| Refusal::Expectation)
+}
+
+/// A balancer that has just started has no routes for a moment.
+async fn wait_for_routes(plane: &DataPlane, client: &Client) -> Result<(), Refusal> {
+    let mut changes = plane.changes();
+    if plane.table().version().is_some() {
+        return Ok(());
+    }
+    let Ok(_waiter) = plane.waiting.enter(plane.limits.head_len(), &plane.limits) else {
+        return Err(Refusal::NoRoutes);
+    };
+    let has_routes =
+        async { while plane.table().version().is_none() && changes.changed().await.is_ok() {} };
+    // What is answered without routes is decided by the caller.
+    timeout(plane.limits.routes_timeout, has_routes).await.ok();
+    match client.is_gone() {
+        true => Err(Refusal::ClientGone),
+        false => Ok(()),
     }
 }
 

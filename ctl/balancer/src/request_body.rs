@@ -16,7 +16,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::headers::safe_trailers;
+use crate::{headers::safe_trailers, interim::InterimResponses, limits::Limits};
 
 /// The client's body and its progress.
 #[derive(Debug, Clone)]
@@ -28,6 +28,7 @@ pub struct RequestBody {
     shared: SharedBody,
     attempt: usize,
     empty: bool,
+    interim: Arc<InterimResponses>,
     stall: Option<Pin<Box<Sleep>>>,
 }
 
@@ -35,8 +36,11 @@ pub struct RequestBody {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyFailure {
     /// The client paused for longer than permitted.
-    #[error("the client stopped sending the request's body")]
+    #[error("the client stopped sending the request's body (--body-timeout)")]
     Stalled,
+    /// The client sends more slowly than permitted.
+    #[error("the client sends the request's body too slowly (--body-rate-min)")]
+    TooSlow,
     /// The client went away or sent a malformed body.
     #[error("the request's body is malformed or was cut off")]
     Broken,
@@ -55,11 +59,17 @@ struct State {
     waiting: bool,
     last_progress: Instant,
     pause_allowed: Duration,
+    /// Bytes per second.
+    rate_min: u64,
+    received: u64,
+    /// Time spent waiting for the client.
+    waited: Duration,
+    waiting_since: Option<Instant>,
 }
 
 impl SharedBody {
-    /// Takes the client's body; a pause of more than `pause_allowed` between two pieces is a failure.
-    pub fn new(body: Incoming, pause_allowed: Duration) -> Self {
+    /// Takes the client's body, which must arrive within the limits.
+    pub fn new(body: Incoming, limits: &Limits) -> Self {
         let ended = body.is_end_stream();
         Self(Arc::new(Mutex::new(State {
             body,
@@ -69,12 +79,16 @@ impl SharedBody {
             failure: None,
             waiting: false,
             last_progress: Instant::now(),
-            pause_allowed,
+            pause_allowed: limits.body_timeout,
+            rate_min: limits.body_rate_min.as_u64(),
+            received: 0,
+            waited: Duration::ZERO,
+            waiting_since: None,
         })))
     }
 
-    /// The body for the next attempt.
-    pub fn next_attempt(&self) -> RequestBody {
+    /// The body for the next attempt; `interim` are the interim responses to the same request.
+    pub fn next_attempt(&self, interim: &Arc<InterimResponses>) -> RequestBody {
         let mut state = self.lock();
         state.attempt += 1;
         state.last_progress = Instant::now();
@@ -83,6 +97,7 @@ impl SharedBody {
             shared: self.clone(),
             attempt: state.attempt,
             empty: state.ended,
+            interim: interim.clone(),
             stall: None,
         }
     }
@@ -137,7 +152,12 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Err(BodyFailure::Superseded)));
         }
         let Poll::Ready(frame) = Pin::new(&mut state.body).poll_frame(context) else {
+            if this.interim.awaits_continue() {
+                // The client waits for the process, not the other way round.
+                return Poll::Pending;
+            }
             state.waiting = true;
+            state.waiting_since.get_or_insert_with(Instant::now);
             let pause = state.pause_allowed;
             let stall = this.stall.get_or_insert_with(|| Box::pin(sleep(pause)));
             ready!(stall.as_mut().poll(context));
@@ -170,10 +190,21 @@ impl State {
         match frame? {
             Ok(frame) => {
                 self.started = true;
+                if self.is_too_slow(&frame) {
+                    return Some(Err(self.fail(BodyFailure::TooSlow)));
+                }
                 Some(Ok(safe_trailers(frame)))
             }
             Err(_) => Some(Err(self.fail(BodyFailure::Broken))),
         }
+    }
+
+    fn is_too_slow(&mut self, frame: &Frame<Bytes>) -> bool {
+        self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+        let waited = self.waiting_since.take();
+        self.waited += waited.map_or(Duration::ZERO, |since| since.elapsed());
+        let due = self.rate_min.saturating_mul(self.waited.as_secs());
+        self.waited > self.pause_allowed && self.received < due
     }
 
     fn fail(&mut self, failure: BodyFailure) -> BodyFailure {

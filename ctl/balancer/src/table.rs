@@ -14,7 +14,9 @@ use tucano_api::{
 use crate::{
     choose::Rotation,
     metrics::ServiceStats,
+    path::normalize,
     upstream::{Backend, health::Uptime},
+    waiting::Release,
 };
 
 /// All compiled routes.
@@ -37,6 +39,8 @@ pub struct Service {
     prefix: String,
     members: Vec<Member>,
     rotation: Rotation,
+    /// Releases requests that have waited for a process.
+    pub release: Arc<Release>,
 }
 
 #[derive(Debug)]
@@ -71,10 +75,11 @@ impl Table {
         self.version.as_deref()
     }
 
-    /// The service of `host` (lower case, without port) and `path`.
+    /// The service of `host` (lower case, without port) and `path`, whichever way that is written.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Service>> {
         let services = self.hosts.get(host)?;
-        services.iter().find(|service| service.covers(path))
+        let path = normalize(path);
+        services.iter().find(|service| service.covers(&path))
     }
 
     /// All services, ordered by name.
@@ -144,6 +149,12 @@ impl Service {
             .or_else(|| self.uneject(open))
     }
 
+    /// Whether some process may get requests.
+    pub fn has_endpoint(&self) -> bool {
+        let mut members = self.members.iter();
+        members.any(|member| !member.draining && !member.backend.is_lost())
+    }
+
     fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.members.iter().map(|member| &member.backend)
     }
@@ -184,9 +195,10 @@ impl Service {
         Self {
             name: route.service,
             stats: old.map(|old| old.stats.clone()).unwrap_or_default(),
-            prefix: prefix.trim_end_matches('/').to_owned(),
+            prefix: normalize(&prefix).trim_end_matches('/').to_owned(),
             members,
             rotation: Rotation::with_credits(credits),
+            release: old.map(|old| old.release.clone()).unwrap_or_default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A request's target: its host and path, validated (RFC 9112, sections 3.2 and 3.3).
 
 use hyper::{
-    Method, Request, Uri,
+    Method, Request, Uri, Version,
     header::{HOST, HeaderValue},
     http::uri::{Authority, PathAndQuery, Scheme},
 };
@@ -42,9 +42,13 @@ impl Target {
     pub fn of<B>(request: &Request<B>) -> Result<Self, BadTarget> {
         let header = host_header(request)?;
         let uri = request.uri();
+        let has_authority = uri.authority().is_some();
+        if header.is_none() && !(request.version() == Version::HTTP_10 && has_authority) {
+            return Err(BadTarget::NoHost);
+        }
         // An absolute target overrides `Host`, which is then replaced (RFC 9112, section 3.2.2).
         let host_header = match (uri.scheme(), uri.authority()) {
-            (None, None) => header.clone(),
+            (None, None) => header.ok_or(BadTarget::NoHost)?.clone(),
             (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP => {
                 HeaderValue::from_str(authority.as_str()).map_err(|_| BadTarget::MalformedHost)?
             }
@@ -63,9 +67,10 @@ impl Target {
     }
 }
 
-fn host_header<B>(request: &Request<B>) -> Result<&HeaderValue, BadTarget> {
+/// HTTP/1.0 knows no `Host`; there, an absolute target may replace it.
+fn host_header<B>(request: &Request<B>) -> Result<Option<&HeaderValue>, BadTarget> {
     let mut hosts = request.headers().get_all(HOST).iter();
-    let host = hosts.next().ok_or(BadTarget::NoHost)?;
+    let host = hosts.next();
     match hosts.next() {
         None => Ok(host),
         Some(_) => Err(BadTarget::SeveralHosts),
@@ -81,8 +86,10 @@ fn host_name(header: &HeaderValue) -> Result<String, BadTarget> {
     let authority: Authority = text.parse().map_err(|_| malformed)?;
     let port = text[authority.host().len()..].strip_prefix(':');
     let port_is_valid = port.is_none_or(|port| port.is_empty() || authority.port_u16().is_some());
-    let host = authority.host().trim_end_matches('.');
-    if host.is_empty() || !port_is_valid || !host.bytes().all(is_host_byte) {
+    let host = authority.host();
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let has_empty_label = host.split('.').any(str::is_empty);
+    if has_empty_label || !port_is_valid || !host.bytes().all(is_host_byte) {
         return Err(malformed);
     }
     Ok(host.to_ascii_lowercase())
@@ -143,6 +150,16 @@ mod tests {
     }
 
     #[test]
+    fn http_1_0_needs_no_host_beside_an_absolute_target() {
+        let request = |uri: &str| {
+            let request = Request::builder().version(Version::HTTP_10).uri(uri);
+            Target::of(&request.body(()).unwrap())
+        };
+        assert_eq!(request("http://a/b").unwrap().host, "a");
+        assert_eq!(request("/b"), Err(BadTarget::NoHost));
+    }
+
+    #[test]
     fn an_absolute_target_without_path_is_the_root() {
         assert_eq!(target("http://a", &["a"]).unwrap().uri, "/");
     }
@@ -154,6 +171,13 @@ mod tests {
             ("/", &["a", "a"], BadTarget::SeveralHosts),
             ("/", &[""], BadTarget::MalformedHost),
             ("/", &["."], BadTarget::MalformedHost),
+            ("/", &["a.."], BadTarget::MalformedHost),
+            ("/", &["a..:80"], BadTarget::MalformedHost),
+            ("/", &["a..b"], BadTarget::MalformedHost),
+            ("/", &[".a"], BadTarget::MalformedHost),
+            ("/", &["..."], BadTarget::MalformedHost),
+            ("http://a../", &["a"], BadTarget::MalformedHost),
+            ("http://a/", &[], BadTarget::NoHost),
             ("/", &[":80"], BadTarget::MalformedHost),
             ("/", &["a:port"], BadTarget::MalformedHost),
             ("/", &["a:99999"], BadTarget::MalformedHost),

@@ -18,7 +18,11 @@
 
 use hyper::{StatusCode, Uri};
 
-use super::chunks::{Chunks, MalformedChunk};
+use super::{
+    chunks::{Chunks, MalformedChunk},
+    edits::{Edit, escape_target},
+    fields::{Fields, Length, is_token},
+};
 
 /// Follows the messages on one connection.
 #[derive(Debug)]
@@ -26,8 +30,9 @@ pub struct Framing {
     state: State,
     head_len_max: usize,
     max_headers: usize,
-    /// How much of the incomplete head has been searched for its end.
-    searched: usize,
+    head: Head,
+    /// Number of complete heads so far.
+    heads: u64,
 }
 
 /// Result of [`Framing::scan`].
@@ -35,6 +40,8 @@ pub struct Framing {
 pub struct Scan {
     /// Length of the valid prefix. The rest must be passed to the next scan again.
     pub accepted: usize,
+    /// What hyper must see instead of some of those bytes, in order.
+    pub edits: Vec<Edit>,
     /// Why the bytes after the prefix are invalid.
     pub malformed: Option<Malformed>,
 }
@@ -48,6 +55,9 @@ pub enum Malformed {
     /// More than one empty line before the request.
     #[error("there are empty lines before the request")]
     EmptyLines,
+    /// The first bytes of a TLS connection.
+    #[error("this port speaks plain HTTP, not TLS: use http:// instead of https://")]
+    Tls,
     /// Not `METHOD target HTTP/1.x`.
     #[error("the request line is malformed")]
     RequestLine,
@@ -63,14 +73,17 @@ pub enum Malformed {
     /// A transfer coding in HTTP/1.0, several of them, or another one than `chunked`.
     #[error("the only supported transfer coding is chunked, once, in HTTP/1.1")]
     TransferCoding,
+    /// The request line alone exceeds the limit of the head.
+    #[error("the request's target is too long (--head-bytes)")]
+    TargetTooLong,
     /// The head exceeds the limit.
-    #[error("the request's head is too large")]
+    #[error("the request's head is too large (--head-bytes)")]
     TooLarge,
     /// The number of headers exceeds the limit.
-    #[error("the request has too many headers")]
+    #[error("the request has too many headers (--max-headers)")]
     TooManyHeaders,
     /// The head did not arrive in time.
-    #[error("the request's head did not arrive in time")]
+    #[error("the request's head did not arrive in time (--head-timeout)")]
     TooSlow,
     /// The body's chunks are malformed.
     #[error("{0}")]
@@ -87,11 +100,29 @@ enum State {
     Tunnel,
 }
 
+/// Progress within an incomplete head.
+#[derive(Debug, Default)]
+struct Head {
+    /// Length of its complete lines, which have been parsed.
+    parsed: usize,
+    /// How much of the incomplete line has been searched for its end.
+    searched: usize,
+    has_empty_line: bool,
+    is_http_11: Option<bool>,
+    headers: usize,
+    fields: Fields,
+    edits: Vec<Edit>,
+}
+
+/// The first byte of a TLS record that holds a handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 impl Malformed {
     /// The status to answer with.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::TooLarge | Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             _ => StatusCode::BAD_REQUEST,
@@ -111,34 +142,54 @@ impl Framing {
             state: State::Head,
             head_len_max,
             max_headers,
-            searched: 0,
+            head: Head::default(),
+            heads: 0,
         }
     }
 
     /// Validates bytes that follow those accepted before.
     pub fn scan(&mut self, bytes: &[u8]) -> Scan {
-        let mut accepted = 0;
-        while accepted < bytes.len() {
-            match self.step(&bytes[accepted..]) {
+        let mut scan = Scan {
+            accepted: 0,
+            edits: Vec::new(),
+            malformed: None,
+        };
+        while scan.accepted < bytes.len() {
+            match self.step(&bytes[scan.accepted..]) {
                 Ok(0) => break,
-                Ok(len) => accepted += len,
+                Ok(len) => {
+                    let edits = std::mem::take(&mut self.head.edits).into_iter();
+                    scan.edits
+                        .extend(edits.map(|edit| edit.moved(scan.accepted)));
+                    scan.accepted += len;
+                }
                 Err(malformed) => {
-                    return Scan {
-                        accepted,
-                        malformed: Some(malformed),
-                    };
+                    scan.malformed = Some(malformed);
+                    break;
                 }
             }
         }
-        Scan {
-            accepted,
-            malformed: None,
-        }
+        scan
     }
 
     /// Whether the next byte belongs to a request's head.
     pub fn is_in_head(&self) -> bool {
         matches!(self.state, State::Head)
+    }
+
+    /// Whether the next byte belongs to a request's body.
+    pub fn is_in_body(&self) -> bool {
+        matches!(self.state, State::Sized(_) | State::Chunked(_))
+    }
+
+    /// Whether the protocol was switched.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.state, State::Tunnel)
+    }
+
+    /// Number of complete heads so far.
+    pub fn heads(&self) -> u64 {
+        self.heads
     }
 
     /// Whether nothing is accepted until [`Self::continue_http`] or [`Self::tunnel`] is called.
@@ -180,148 +231,129 @@ impl Framing {
     }
 
     fn step_head(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
-        let Some(end) = self.head_end(bytes)? else {
-            self.searched = bytes.len();
+        let Some((len, length)) = self
+            .head
+            .parse(bytes, self.head_len_max, self.max_headers)?
+        else {
             return Ok(0);
         };
-        self.searched = 0;
-        let head = &bytes[leading_line(bytes)..end];
-        let limits = (self.max_headers, self.head_len_max);
-        self.state = match Length::of(head, limits.0)? {
+        self.heads += 1;
+        self.head = Head {
+            edits: std::mem::take(&mut self.head.edits),
+            ..Head::default()
+        };
+        self.state = match length {
             Length::Sized(0) => State::Head,
             Length::Sized(len) => State::Sized(len),
-            Length::Chunked => State::Chunked(Chunks::new(limits.1)),
+            Length::Chunked => State::Chunked(Chunks::new(self.head_len_max)),
             Length::Upgrade => State::Upgrade,
         };
-        Ok(end)
-    }
-
-    /// Length of the head with its empty line, if it is complete.
-    fn head_end(&self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
-        let start = leading_line(bytes);
-        if start == 2 && bytes[2..].starts_with(b"\r\n") {
-            return Err(Malformed::EmptyLines);
-        }
-        for (index, _) in line_feeds(bytes, self.searched.max(start)) {
-            if index == 0 || bytes[index - 1] != b'\r' {
-                return Err(Malformed::LineEnd);
-            }
-            if index >= start + 3 && bytes[index - 3] == b'\r' && bytes[index - 2] == b'\n' {
-                return match index < self.head_len_max {
-                    true => Ok(Some(index + 1)),
-                    false => Err(Malformed::TooLarge),
-                };
-            }
-        }
-        match bytes.len() > self.head_len_max {
-            true => Err(Malformed::TooLarge),
-            false => Ok(None),
-        }
+        Ok(len)
     }
 }
 
-/// One empty line before a request is ignored (RFC 9112, section 2.2).
-fn leading_line(bytes: &[u8]) -> usize {
-    if bytes.starts_with(b"\r\n") { 2 } else { 0 }
-}
-
-fn line_feeds(bytes: &[u8], from: usize) -> impl Iterator<Item = (usize, u8)> {
-    let from = from.min(bytes.len());
-    bytes[from..]
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| **byte == b'\n')
-        .map(move |(index, byte)| (from + index, *byte))
-}
-
-/// The length of a request's body.
-enum Length {
-    Sized(u64),
-    Chunked,
-    /// No body; the client wants to switch protocols.
-    Upgrade,
-}
-
-#[derive(Default)]
-struct Fields {
-    length: Option<u64>,
-    chunked: bool,
-    upgrade: bool,
-}
-
-impl Length {
-    /// Parses a complete head.
-    fn of(head: &[u8], max_headers: usize) -> Result<Self, Malformed> {
-        let mut lines = lines(head);
-        let is_http_11 = request_line(lines.next().unwrap_or_default())?;
-        let mut fields = Fields::default();
-        for (count, line) in lines.enumerate() {
-            if count == max_headers {
-                return Err(Malformed::TooManyHeaders);
+impl Head {
+    /// Parses line by line, so that the result does not depend on how the bytes arrive. Returns the length of
+    /// the head and that of its body, if the head is complete.
+    fn parse(
+        &mut self,
+        bytes: &[u8],
+        len_max: usize,
+        max_headers: usize,
+    ) -> Result<Option<(usize, Length)>, Malformed> {
+        loop {
+            let rest = &bytes[self.parsed..];
+            self.check_method(rest)?;
+            let end = rest[self.searched..].iter().position(|byte| *byte == b'\n');
+            let line_len = end.map_or(rest.len(), |end| self.searched + end + 1);
+            if self.parsed + line_len > len_max {
+                return Err(self.too_large(&rest[..len_max.saturating_sub(self.parsed)]));
             }
-            fields.add(line)?;
+            if end.is_none() {
+                self.searched = rest.len();
+                return Ok(None);
+            }
+            let line = rest[..line_len - 1].strip_suffix(b"\r");
+            if let Some(length) = self.line(line.ok_or(Malformed::LineEnd)?, max_headers)? {
+                return Ok(Some((self.parsed + line_len, length)));
+            }
+            self.parsed += line_len;
+            self.searched = 0;
         }
-        fields.length(is_http_11)
     }
-}
 
-impl Fields {
-    fn add(&mut self, line: &[u8]) -> Result<(), Malformed> {
-        let colon = line.iter().position(|byte| *byte == b':');
-        let (name, value) = line.split_at(colon.ok_or(Malformed::HeaderLine)?);
-        let value = value[1..].trim_ascii();
-        if name.is_empty() || !name.iter().all(is_token) || !value.iter().all(is_text) {
-            return Err(Malformed::HeaderLine);
+    /// Refuses what cannot become a request without waiting for the end of the line.
+    fn check_method(&self, line: &[u8]) -> Result<(), Malformed> {
+        if self.is_http_11.is_some() {
+            return Ok(());
         }
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let length = decimal(value).ok_or(Malformed::Length)?;
-            match self.length.replace(length) {
-                None => {}
-                Some(_) => return Err(Malformed::Length),
-            }
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed::TransferCoding);
-            }
-            self.chunked = true;
-        } else if name.eq_ignore_ascii_case(b"upgrade") {
-            self.upgrade = true;
+        if line.first() == Some(&TLS_HANDSHAKE) {
+            return Err(Malformed::Tls);
         }
+        let mut method = line.iter().take_while(|byte| !b" \r\n".contains(byte));
+        match method.all(is_token) {
+            true => Ok(()),
+            false => Err(Malformed::RequestLine),
+        }
+    }
+
+    fn too_large(&self, line: &[u8]) -> Malformed {
+        match self.is_http_11 {
+            None if line.contains(&b' ') => Malformed::TargetTooLong,
+            _ => Malformed::TooLarge,
+        }
+    }
+
+    /// Takes one line without its end. Returns the body's length after the last one.
+    fn line(&mut self, line: &[u8], max_headers: usize) -> Result<Option<Length>, Malformed> {
+        let Some(is_http_11) = self.is_http_11 else {
+            return self.first_line(line).map(|()| None);
+        };
+        if line.is_empty() {
+            return self.fields.length(is_http_11).map(Some);
+        }
+        if self.headers == max_headers {
+            return Err(Malformed::TooManyHeaders);
+        }
+        self.headers += 1;
+        let edit = self.fields.add(line)?;
+        self.edits.extend(edit.map(|edit| edit.moved(self.parsed)));
+        Ok(None)
+    }
+
+    fn first_line(&mut self, line: &[u8]) -> Result<(), Malformed> {
+        if line.is_empty() {
+            // One empty line before a request is ignored (RFC 9112, section 2.2).
+            return match std::mem::replace(&mut self.has_empty_line, true) {
+                false => Ok(()),
+                true => Err(Malformed::EmptyLines),
+            };
+        }
+        let (is_http_11, edit) = request_line(line)?;
+        self.edits.extend(edit.map(|edit| edit.moved(self.parsed)));
+        self.is_http_11 = Some(is_http_11);
         Ok(())
     }
-
-    fn length(&self, is_http_11: bool) -> Result<Length, Malformed> {
-        match (self.chunked, self.length) {
-            (true, Some(_)) => Err(Malformed::Length),
-            (true, None) if !is_http_11 => Err(Malformed::TransferCoding),
-            (true, None) => Ok(Length::Chunked),
-            (false, Some(len)) if len > 0 => Ok(Length::Sized(len)),
-            (false, _) if self.upgrade && is_http_11 => Ok(Length::Upgrade),
-            (false, _) => Ok(Length::Sized(0)),
-        }
-    }
 }
 
-/// The lines of a head in which every line feed follows a carriage return, without the final empty line.
-fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
-    head.split(|byte| *byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-        .take_while(|line| !line.is_empty())
-}
-
-/// Whether the version is 1.1.
-fn request_line(line: &[u8]) -> Result<bool, Malformed> {
+/// Whether the version is 1.1, and what hyper must see instead of the target.
+fn request_line(line: &[u8]) -> Result<(bool, Option<Edit>), Malformed> {
     let mut words = line.split(|byte| *byte == b' ');
     let mut word = || words.next().filter(|word| !word.is_empty());
     let (Some(method), Some(target), Some(version), None) = (word(), word(), word(), word()) else {
         return Err(Malformed::RequestLine);
     };
-    if !method.iter().all(is_token) || !is_target(target) {
+    if !method.iter().all(is_token) || !target.iter().all(u8::is_ascii_graphic) {
         return Err(Malformed::RequestLine);
     }
+    let escaped = escape_target(target);
+    if !is_target(escaped.as_deref().unwrap_or(target)) {
+        return Err(Malformed::RequestLine);
+    }
+    let edit = escaped.map(|with| Edit::new(method.len() + 1, target.len(), with));
     match version {
-        b"HTTP/1.1" => Ok(true),
-        b"HTTP/1.0" => Ok(false),
+        b"HTTP/1.1" => Ok((true, edit)),
+        b"HTTP/1.0" => Ok((false, edit)),
         other if other.starts_with(b"HTTP/") => Err(Malformed::Version),
         _ => Err(Malformed::RequestLine),
     }
@@ -330,26 +362,7 @@ fn request_line(line: &[u8]) -> Result<bool, Malformed> {
 /// Accepts what hyper can parse, so that the client gets a reason otherwise, and no fragment, which hyper
 /// would cut off (RFC 9112, section 3.2).
 fn is_target(target: &[u8]) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#';
-    target.iter().all(is_plain) && Uri::try_from(target).is_ok()
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
-}
-
-/// RFC 9110, section 5.5.
-fn is_text(byte: &u8) -> bool {
-    *byte == b'\t' || !byte.is_ascii_control()
-}
-
-/// A length in bytes: digits and nothing else.
-pub fn decimal(digits: &[u8]) -> Option<u64> {
-    // 18 digits cannot overflow, and no sign or space gets through.
-    let is_number = (1..=18).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-    let value = |sum: u64, digit: &u8| sum * 10 + u64::from(digit - b'0');
-    is_number.then(|| digits.iter().fold(0, value))
+    !target.contains(&b'#') && Uri::try_from(target).is_ok()
 }
 
 #[cfg(test)]
@@ -457,28 +470,6 @@ mod tests {
             at_once(&headers(MAX_HEADERS + 1)).1,
             Some(Malformed::TooManyHeaders)
         );
-    }
-
-    #[test]
-    fn lengths_are_digits_only() {
-        assert_eq!(decimal(b"0"), Some(0));
-        assert_eq!(decimal(b"007"), Some(7));
-        assert_eq!(
-            decimal(b"999999999999999999"),
-            Some(999_999_999_999_999_999)
-        );
-        for bad in [
-            "",
-            "1000000000000000000",
-            "-1",
-            "+1",
-            "1 1",
-            "0x1",
-            "1.",
-            "\u{661}",
-        ] {
-            assert_eq!(decimal(bad.as_bytes()), None, "{bad}");
-        }
     }
 
     /// Fragments of valid and malformed requests.

@@ -1,9 +1,11 @@
 //! A client's socket as hyper sees it: only validated bytes, with timeouts.
 //!
 //! A malformed request never reaches hyper. A placeholder request takes its place: hyper passes it to the
-//! request path after the requests before it, and there it is answered with the reason. What the client sends
-//! afterwards is discarded, because closing a socket with unread data resets the connection, and the client
-//! may then lose the response.
+//! request path after the requests before it, and there it is answered with the reason.
+//!
+//! A client may close its sending direction and still wait for its responses: hyper sees the end of the stream
+//! only after those. Closing lingers: a socket that is closed with unread data resets the connection, and the
+//! client may then lose the response.
 
 use std::{
     io,
@@ -17,27 +19,28 @@ use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
 };
 
 use super::{
-    framing::{Framing, Malformed},
+    edits,
+    framing::{Framing, Malformed, Scan},
     state::{ConnectionState, UpgradeOutcome},
+    timer::{Timeouts, Timer, Wait},
 };
-use crate::limits::Limits;
+use crate::{limits::Limits, upstream::health::uptime};
 
 /// Method of the placeholder for a malformed request.
 pub const PLACEHOLDER_METHOD: &str = "MALFORMED";
 
 const PLACEHOLDER_REQUEST: &[u8] = b"MALFORMED / HTTP/1.1\r\nhost: -\r\n\r\n";
 
-/// How much is discarded after a malformed request.
-const DISCARD_BYTES_MAX: usize = 256 * 1024;
+/// A response that was written this long ago has been received.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// The socket of one client.
 #[derive(Debug)]
 pub struct ClientIo {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     state: Arc<ConnectionState>,
     framing: Framing,
     timeouts: Timeouts,
@@ -45,48 +48,38 @@ pub struct ClientIo {
     held: BytesMut,
     /// Validated, but not yet read by hyper.
     accepted: BytesMut,
+    /// Interim responses that are being written.
+    interim: BytesMut,
     failed: Option<Malformed>,
-    discarded: usize,
+    /// The client sends nothing more.
+    ended: bool,
+    /// The connection was idle for too long: nobody waits for a response.
+    expired: bool,
+    /// How much has been discarded since the close began.
+    lingered: Option<usize>,
     read_timer: Timer,
     write_timer: Timer,
+    close_timer: Timer,
 }
-
-#[derive(Debug)]
-struct Timeouts {
-    head: Duration,
-    idle: Duration,
-    write: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    Idle,
-    Head,
-    Write,
-}
-
-/// A timeout that restarts when another event is awaited.
-#[derive(Debug, Default)]
-struct Timer(Option<(Wait, Pin<Box<Sleep>>)>);
 
 impl ClientIo {
     /// Wraps `stream`.
-    pub fn new(stream: TcpStream, state: Arc<ConnectionState>, limits: &Limits) -> Self {
+    pub fn new(stream: Arc<TcpStream>, state: Arc<ConnectionState>, limits: &Limits) -> Self {
         Self {
             stream,
             state,
             framing: Framing::new(limits.head_len(), limits.max_headers),
-            timeouts: Timeouts {
-                head: limits.head_timeout,
-                idle: limits.idle_timeout,
-                write: limits.write_timeout,
-            },
+            timeouts: Timeouts::new(limits),
             held: BytesMut::new(),
             accepted: BytesMut::new(),
+            interim: BytesMut::new(),
             failed: None,
-            discarded: 0,
+            ended: false,
+            expired: false,
+            lingered: None,
             read_timer: Timer::default(),
             write_timer: Timer::default(),
+            close_timer: Timer::default(),
         }
     }
 
@@ -106,19 +99,39 @@ impl ClientIo {
                 self.scan_held();
                 continue;
             }
+            if self.ended {
+                return self.read_ended(cx);
+            }
             let before = buf.filled().len();
-            if Pin::new(&mut self.stream).poll_read(cx, buf)?.is_pending() {
+            if self.receive(cx, buf)?.is_pending() {
                 match ready!(self.poll_read_timer(cx)) {
-                    // hyper sees the end of the stream and closes.
-                    Wait::Idle => return Poll::Ready(Ok(())),
-                    Wait::Head | Wait::Write => self.refuse(Malformed::TooSlow),
+                    Wait::Idle => {
+                        // hyper sees the end of the stream and closes.
+                        self.expired = true;
+                        return Poll::Ready(Ok(()));
+                    }
+                    _ => self.refuse(Malformed::TooSlow),
                 }
                 continue;
             }
-            let is_end = buf.filled().len() == before;
+            self.ended = buf.filled().len() == before;
             self.scan_read(buf, before);
-            if is_end || buf.filled().len() > before {
+            if buf.filled().len() > before {
                 return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn receive(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read(buf.initialize_unfilled()) {
+                Ok(len) => {
+                    buf.advance(len);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -126,31 +139,35 @@ impl ClientIo {
     /// Validates what was just read into `buf`. What is not valid or not complete is removed from `buf`.
     fn scan_read(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
         let fresh = &buf.filled()[before..];
-        if self.held.is_empty() {
-            // The common case: complete requests and parts of bodies are not copied.
-            let scan = self.framing.scan(fresh);
-            self.held.extend_from_slice(&fresh[scan.accepted..]);
-            buf.set_filled(before + scan.accepted);
-            self.after_scan(scan.malformed);
-        } else {
+        if !self.held.is_empty() {
             self.held.extend_from_slice(fresh);
             buf.set_filled(before);
-            self.scan_held();
+            return self.scan_held();
         }
+        let scan = self.framing.scan(fresh);
+        self.held.extend_from_slice(&fresh[scan.accepted..]);
+        if scan.edits.is_empty() {
+            // The common case: complete requests and parts of bodies are not copied.
+            buf.set_filled(before + scan.accepted);
+        } else {
+            edits::apply(&scan.edits, &fresh[..scan.accepted], &mut self.accepted);
+            buf.set_filled(before);
+        }
+        self.after_scan(&scan);
     }
 
     fn scan_held(&mut self) {
         let scan = self.framing.scan(&self.held);
-        let passing = self.held.split_to(scan.accepted);
-        self.accepted.unsplit(passing);
-        self.after_scan(scan.malformed);
+        let accepted = self.held.split_to(scan.accepted);
+        match scan.edits.is_empty() {
+            true => self.accepted.unsplit(accepted),
+            false => edits::apply(&scan.edits, &accepted, &mut self.accepted),
+        }
+        self.after_scan(&scan);
     }
 
-    fn after_scan(&mut self, malformed: Option<Malformed>) {
-        if self.framing.awaits_upgrade() {
-            self.state.ask();
-        }
-        if let Some(malformed) = malformed {
+    fn after_scan(&mut self, scan: &Scan) {
+        if let Some(malformed) = scan.malformed {
             self.refuse(malformed);
         }
     }
@@ -164,26 +181,36 @@ impl ClientIo {
         self.failed = Some(malformed);
     }
 
-    /// A malformed body is an error for hyper; bytes after a malformed head are discarded.
-    fn read_failed(&mut self, cx: &mut Context<'_>, malformed: Malformed) -> Poll<io::Result<()>> {
+    /// A malformed body is an error for hyper; nothing follows a malformed head.
+    fn read_failed(&self, cx: &mut Context<'_>, malformed: Malformed) -> Poll<io::Result<()>> {
         if malformed.is_in_body() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, malformed)));
         }
-        let mut waste = [0; 4096];
-        while self.discarded < DISCARD_BYTES_MAX {
-            let mut waste = ReadBuf::new(&mut waste);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut waste))?;
-            if waste.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            self.discarded += waste.filled().len();
+        self.state.register(cx.waker());
+        // The placeholder is a request as well.
+        match self.state.is_active() || self.state.begun() <= self.framing.heads() {
+            true => Poll::Pending,
+            false => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The client has closed its sending direction: hyper learns that when all requests are answered, because it
+    /// would cancel them. A client that is gone altogether looks the same, so there is a timeout.
+    fn read_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.state.register(cx.waker());
+        let is_waiting = self.state.is_active() || self.state.begun() < self.framing.heads();
+        if is_waiting && self.framing.is_in_head() {
+            ready!(
+                self.close_timer
+                    .poll(cx, Wait::Close, self.timeouts.half_close)
+            );
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.state.register(cx.waker());
-        match self.state.outcome() {
+        match self.state.outcome(self.framing.heads()) {
             None => return Poll::Pending,
             Some(UpgradeOutcome::Http) => self.framing.continue_http(),
             Some(UpgradeOutcome::Tunnel) => self.framing.tunnel(),
@@ -195,7 +222,7 @@ impl ClientIo {
     fn poll_read_timer(&mut self, cx: &mut Context<'_>) -> Poll<Wait> {
         // Register first: a request that ends in between must wake this task.
         self.state.register(cx.waker());
-        let is_busy = self.state.is_active() || self.write_timer.0.is_some();
+        let is_busy = self.state.is_active() || self.write_timer.is_running();
         if is_busy || !self.framing.is_in_head() {
             self.read_timer.stop();
             return Poll::Pending;
@@ -209,34 +236,86 @@ impl ClientIo {
         Poll::Ready(wait)
     }
 
-    /// Returns the result of a write, or an error if the client has not read for too long.
-    fn watch_write<T>(
+    fn send<T>(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
+        write: impl Fn(&TcpStream) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.write_timer.stop();
-            return written;
-        }
-        ready!(self.write_timer.poll(cx, Wait::Write, self.timeouts.write));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl Timer {
-    fn poll(&mut self, cx: &mut Context<'_>, wait: Wait, limit: Duration) -> Poll<()> {
-        if self.0.as_ref().is_none_or(|(running, _)| *running != wait) {
-            self.0 = Some((wait, Box::pin(sleep(limit))));
-        }
-        match &mut self.0 {
-            Some((_, sleep)) => sleep.as_mut().poll(cx),
-            None => Poll::Pending,
+        loop {
+            if self.stream.poll_write_ready(cx)?.is_pending() {
+                ready!(self.write_timer.poll(cx, Wait::Write, self.timeouts.write));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            match write(&self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => {
+                    self.write_timer.stop();
+                    self.close_timer.stop();
+                    return Poll::Ready(written);
+                }
+            }
         }
     }
 
-    fn stop(&mut self) {
-        self.0 = None;
+    /// Writes interim responses. hyper flushes only when all it has written is out, and the request path holds
+    /// the response back until they are.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.state.register(cx.waker());
+        loop {
+            if self.interim.is_empty() {
+                match self.state.take_interim() {
+                    None => return Poll::Ready(Ok(())),
+                    Some(queued) => self.interim.extend_from_slice(&queued),
+                }
+            }
+            while !self.interim.is_empty() {
+                let interim = self.interim.split();
+                let written = self.send(cx, |stream| stream.try_write(&interim));
+                let len = match written {
+                    Poll::Ready(Ok(len)) => len,
+                    _ => 0,
+                };
+                self.interim = interim;
+                self.interim.advance(len);
+                ready!(written)?;
+            }
+            self.state.interim_written();
+        }
+    }
+
+    /// Closes the sending direction, then discards what the client still sends until it closes too.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.lingered.is_none() {
+            rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write)?;
+            self.lingered = Some(0);
+            self.close_timer.stop();
+            // Nothing is on its way to a client whose last response is long past.
+            let idle = self.state.idle_for(uptime());
+            self.ended |= self.expired
+                || self.state.is_recycled()
+                || idle.is_some_and(|idle| idle >= SETTLED_AFTER);
+        }
+        let mut discarded = self.lingered.unwrap_or_default();
+        let mut waste = [0; 16 * 1024];
+        while !self.ended && discarded < self.timeouts.linger_len {
+            let mut waste = ReadBuf::new(&mut waste);
+            match self.receive(cx, &mut waste) {
+                Poll::Ready(Ok(())) if waste.filled().is_empty() => self.ended = true,
+                Poll::Ready(Ok(())) => {
+                    discarded += waste.filled().len();
+                    self.lingered = Some(discarded);
+                }
+                Poll::Ready(Err(_)) => self.ended = true,
+                Poll::Pending => {
+                    ready!(
+                        self.close_timer
+                            .poll(cx, Wait::Linger, self.timeouts.linger)
+                    );
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -256,9 +335,7 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.watch_write(cx, written)
+        self.get_mut().send(cx, |stream| stream.try_write(buf))
     }
 
     fn poll_write_vectored(
@@ -266,20 +343,25 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.watch_write(cx, written)
+        self.get_mut()
+            .send(cx, |stream| stream.try_write_vectored(bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        self.get_mut().poll_interim(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.framing.is_tunnel() {
+            // The other direction of a tunnel stays open.
+            rustix::net::shutdown(&*this.stream, rustix::net::Shutdown::Write)?;
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_linger(cx)
     }
 }

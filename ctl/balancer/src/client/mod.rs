@@ -4,12 +4,19 @@
 //! request path.
 
 pub mod accept;
+pub mod admission;
 pub mod chunks;
+pub mod edits;
+pub mod fields;
 pub mod framing;
 pub mod io;
 pub mod state;
+pub mod timer;
 
 use std::{net::SocketAddr, sync::Arc};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::net::TcpStream;
 
 use state::ConnectionState;
 
@@ -20,4 +27,14 @@ pub struct Client {
     pub address: SocketAddr,
     /// The state of its connection.
     pub state: Arc<ConnectionState>,
+    /// Its socket.
+    pub stream: Arc<TcpStream>,
+}
+
+impl Client {
+    /// Whether the client has closed its connection, or its sending direction.
+    pub fn is_gone(&self) -> bool {
+        let mut closed = [PollFd::new(&*self.stream, PollFlags::RDHUP)];
+        poll(&mut closed, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
 }

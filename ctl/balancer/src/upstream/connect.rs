@@ -11,7 +11,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::pool::Link;
+use super::{
+    io::{EscapedTarget, UpstreamIo},
+    pool::Link,
+};
 use crate::limits::Limits;
 
 /// Why a connection attempt failed.
@@ -41,10 +44,14 @@ pub async fn connect(address: SocketAddr, limits: &Limits) -> Result<Link, Error
             false => Error::Refused(address, error),
         })?;
     tune(&stream);
+    let escaped = EscapedTarget::default();
     let (sender, connection) = http1::Builder::new()
         .max_headers(limits.max_headers)
+        .max_header_size(limits.head_len())
+        // Servers with this old fault are served by other proxies too; the space is not forwarded.
+        .allow_spaces_after_header_name_in_responses(true)
         .max_buf_size(limits.head_len().max(READ_BUFFER_MAX))
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(UpstreamIo::new(stream, escaped.clone())))
         .await
         .map_err(|error| Error::Handshake(address, error))?;
     let task = tokio::spawn(async move {
@@ -53,6 +60,8 @@ pub async fn connect(address: SocketAddr, limits: &Limits) -> Result<Link, Error
         }
     });
     Ok(Link {
+        is_reused: false,
+        escaped,
         sender,
         task: task.abort_handle(),
     })
@@ -70,8 +79,9 @@ fn is_local(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
 }
 
-/// Largest read from a fast peer: large responses cost fewer system calls.
-pub const READ_BUFFER_MAX: usize = 256 * 1024;
+/// Largest read from a fast peer, and roughly what is buffered for a slow one. More costs memory for each client
+/// that does not read; much less costs system calls.
+pub const READ_BUFFER_MAX: usize = 64 * 1024;
 
 /// Unacknowledged data ends the connection after this time: keepalive probes are not sent while data is
 /// unacknowledged.

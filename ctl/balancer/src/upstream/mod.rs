@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod health;
+pub mod io;
 pub mod pool;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -10,9 +11,9 @@ use hyper::{Request, Response, body::Incoming};
 use tokio_util::sync::CancellationToken;
 use tucano_api::ids::{NodeName, ProcessId};
 
-use crate::{limits::Limits, request_body::RequestBody};
+use crate::{client::edits::is_escaped, limits::Limits, request_body::RequestBody};
 use health::{Health, uptime};
-use pool::{Link, Pool};
+use pool::{Link, Pool, Reuse};
 
 /// One process, for as long as the route table contains it.
 #[derive(Debug)]
@@ -77,9 +78,10 @@ impl Backend {
     }
 
     /// An idle connection whose last exchange is complete, if there is one.
-    pub async fn pooled(self: &Arc<Self>, limits: &Limits) -> Option<Connection> {
-        while let Some(mut link) = self.pool.take(uptime(), limits.upstream_idle_timeout) {
+    pub async fn pooled(self: &Arc<Self>, reuse: Reuse, limits: &Limits) -> Option<Connection> {
+        while let Some(mut link) = self.pool.take(uptime(), reuse, limits) {
             if link.sender.ready().await.is_ok() {
+                link.is_reused = true;
                 return Some(Connection {
                     backend: self.clone(),
                     link,
@@ -118,6 +120,10 @@ impl Connection {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendFailure> {
+        let target = request.uri().path_and_query();
+        if target.is_some_and(|target| is_escaped(target.as_str())) {
+            self.link.escaped.announce();
+        }
         let sent = self.link.sender.try_send_request(request).await;
         sent.map_err(|mut error| SendFailure {
             unsent: error.take_message().is_some(),

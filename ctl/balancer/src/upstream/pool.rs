@@ -8,12 +8,29 @@ use std::{
 use hyper::client::conn::http1::SendRequest;
 use tokio::task::AbortHandle;
 
-use super::health::Uptime;
+use super::{health::Uptime, io::EscapedTarget};
 use crate::{limits::Limits, request_body::RequestBody};
+
+/// Which idle connections a request may be sent over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// Any: if the process closes it meanwhile, the request is sent again.
+    Any,
+    /// Only one that the process is not about to close, as far as can be known: it has carried several requests
+    /// or has stayed open for [`SETTLED_AFTER`], and has been idle for less than `--upstream-reuse-timeout`.
+    Settled,
+}
+
+/// A process that closes connections after each response has closed by now.
+pub const SETTLED_AFTER: Duration = Duration::from_millis(50);
 
 /// One open connection.
 #[derive(Debug)]
 pub struct Link {
+    /// Whether it has carried more than one request.
+    pub is_reused: bool,
+    /// Announces a target that has to be restored.
+    pub escaped: EscapedTarget,
     /// Sends requests. Dropping it closes the connection after the exchange in progress.
     pub sender: SendRequest<RequestBody>,
     /// The task that drives it.
@@ -38,19 +55,29 @@ struct Idle {
     since: Uptime,
 }
 
+impl Idle {
+    fn is_settled(&self, now: Uptime, limits: &Limits) -> bool {
+        let idle = now.saturating_sub(self.since);
+        idle < limits.upstream_reuse_timeout && (self.link.is_reused || idle >= SETTLED_AFTER)
+    }
+}
+
 impl Pool {
     /// An idle connection that is open as far as is known. Wait for it to be ready: the end of its last
     /// exchange may not have been processed yet.
-    pub fn take(&self, now: Uptime, timeout: Duration) -> Option<Link> {
+    pub fn take(&self, now: Uptime, reuse: Reuse, limits: &Limits) -> Option<Link> {
         let mut state = self.lock();
-        while let Some(Idle { link, since }) = state.idle.pop() {
-            if now.saturating_sub(since) >= timeout {
+        for place in (0..state.idle.len()).rev() {
+            let idle = &state.idle[place];
+            if now.saturating_sub(idle.since) >= limits.upstream_idle_timeout {
                 // The ones below are older.
-                state.idle.clear();
+                state.idle.drain(..=place);
                 return None;
             }
-            if !link.sender.is_closed() {
-                return Some(link);
+            if idle.link.sender.is_closed() {
+                state.idle.remove(place);
+            } else if reuse == Reuse::Any || idle.is_settled(now, limits) {
+                return Some(state.idle.remove(place).link);
             }
         }
         None

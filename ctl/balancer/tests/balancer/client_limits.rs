@@ -43,7 +43,7 @@ async fn a_slow_head_is_408_even_if_it_trickles() {
         "{answer}"
     );
     assert!(
-        answer.ends_with("the request's head did not arrive in time\n"),
+        answer.ends_with("the request's head did not arrive in time (--head-timeout)\n"),
         "{answer}"
     );
     assert_eq!(origin.seen(), [""; 0]);
@@ -95,7 +95,7 @@ async fn a_body_that_stops_is_408() {
         assert_eq!(reply.status, 408, "{}", reply.body);
         assert_eq!(
             reply.body,
-            "the client stopped sending the request's body\n"
+            "the client stopped sending the request's body (--body-timeout)\n"
         );
     }
     assert_eq!(origin.seen(), [""; 0]);
@@ -144,7 +144,7 @@ async fn heads_are_limited_in_size_and_number_of_headers() {
     let reply = ask(bed.address, long(8192)).await;
     assert_eq!(
         (reply.status, reply.body.as_str()),
-        (431, "the request's head is too large\n")
+        (431, "the request's head is too large (--head-bytes)\n")
     );
     // Far beyond the limit, the rest is not read and the connection may be reset before the client reads the answer.
     assert_eq!(ask(bed.address, long(200 * 1024)).await.status, 431);
@@ -158,7 +158,7 @@ async fn heads_are_limited_in_size_and_number_of_headers() {
     let reply = ask(bed.address, request(&"a: b\r\n".repeat(20))).await;
     assert_eq!(
         (reply.status, reply.body.as_str()),
-        (431, "the request has too many headers\n")
+        (431, "the request has too many headers (--max-headers)\n")
     );
     assert_eq!(origin.seen().len(), 2);
 }
@@ -186,7 +186,19 @@ async fn chunk_extensions_and_trailers_are_bounded() {
 
 #[tokio::test]
 async fn connections_over_the_limit_wait_for_a_slot() {
-    let origin = Origin::tagged("ok").await;
+    let go_on = Arc::new(Notify::new());
+    let gate = go_on.clone();
+    let origin = Origin::serving(move |mut peer| {
+        let gate = gate.clone();
+        async move {
+            while peer.request().await.is_some() {
+                gate.notified().await;
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    .await;
+            }
+        }
+    })
+    .await;
     let bed = bed(&origin, |limits| limits.max_connections = 2).await;
     let mut clients = [
         Client::connect(bed.address).await,
@@ -194,8 +206,8 @@ async fn connections_over_the_limit_wait_for_a_slot() {
     ];
     for client in &mut clients {
         client.send(GET).await;
-        assert_eq!(client.reply().await.status, 200);
     }
+    wait_until("requests in flight", || origin.seen().len() == 2).await;
     let mut third = Client::connect(bed.address).await;
     third.send(GET).await;
     let mut fourth = Client::connect(bed.address).await;
@@ -203,7 +215,13 @@ async fn connections_over_the_limit_wait_for_a_slot() {
     tokio::time::sleep(SHORT).await;
     assert_eq!(bed.balancer.clients.connections(), 2);
     assert_eq!(origin.seen().len(), 2);
+    for client in &mut clients {
+        go_on.notify_one();
+        assert_eq!(client.reply().await.status, 200);
+    }
     drop(clients);
+    wait_until("the other requests", || origin.seen().len() == 4).await;
+    go_on.notify_waiters();
     assert_eq!(third.reply().await.status, 200);
     assert_eq!(fourth.reply().await.status, 200);
 }
@@ -226,4 +244,104 @@ async fn connecting_is_limited_over_all_processes() {
         metrics.contains("ejections_total{service=\"hello\"} 1\n"),
         "{metrics}"
     );
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_if_others_need_their_slots() {
+    let origin = Origin::tagged("ok").await;
+    let bed = bed(&origin, |limits| limits.max_connections = 3).await;
+    let mut silent = Client::connect(bed.address).await;
+    let mut partial = Client::connect(bed.address).await;
+    partial.send("GET / HT").await;
+    let mut used = Client::connect(bed.address).await;
+    used.send(GET).await;
+    assert_eq!(used.reply().await.body, "ok");
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(bed.address).await;
+        client.send(GET).await;
+        assert_eq!(client.reply().await.body, "ok");
+        others.push(client);
+    }
+    // Each of these was the one that had been idle for longest.
+    for client in [&mut silent, &mut partial, &mut used] {
+        client.rest().await;
+    }
+}
+
+#[tokio::test]
+async fn connections_are_limited_for_each_address() {
+    let go_on = Arc::new(Notify::new());
+    let gate = go_on.clone();
+    let origin = Origin::serving(move |mut peer| {
+        let gate = gate.clone();
+        async move {
+            while peer.request().await.is_some() {
+                gate.notified().await;
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    .await;
+            }
+        }
+    })
+    .await;
+    for trusts_proxy in [false, true] {
+        let bed = TestBed::with(hello(&[&origin]), |settings| {
+            settings.limits.max_connections_per_address = 2;
+            settings.trust_forwarded = trusts_proxy;
+        })
+        .await;
+        let before = origin.seen().len();
+        let mut clients = [
+            Client::connect(bed.address).await,
+            Client::connect(bed.address).await,
+        ];
+        for client in &mut clients {
+            client.send(GET).await;
+        }
+        wait_until("requests in flight", || origin.seen().len() == before + 2).await;
+        let mut third = Client::connect(bed.address).await;
+        third.send(GET).await;
+        if trusts_proxy {
+            wait_until("the third request", || origin.seen().len() == before + 3).await;
+            continue;
+        }
+        let reply = third.reply().await;
+        assert_eq!(reply.status, 429);
+        assert_eq!(
+            reply.body,
+            "too many connections from this address (--max-connections-per-address)\n"
+        );
+        assert_eq!(third.rest().await, b"");
+        go_on.notify_one();
+        go_on.notify_one();
+    }
+}
+
+#[tokio::test]
+async fn a_body_below_the_minimum_rate_is_408() {
+    let origin = Origin::tagged("ok").await;
+    let bed = bed(&origin, |limits| {
+        limits.body_timeout = Duration::from_secs(1);
+        limits.body_rate_min = bytesize::ByteSize::b(1000);
+    })
+    .await;
+    let mut client = Client::connect(bed.address).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: 1000000\r\n\r\n")
+        .await;
+    let (mut read, mut write) = client.stream.into_split();
+    let trickle = async {
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut answer = vec![0; 4096];
+    let reading = tokio::io::AsyncReadExt::read(&mut read, &mut answer);
+    let len = tokio::select! {
+        len = reading => len.unwrap(),
+        () = trickle => panic!("the connection ended without a response"),
+    };
+    let answer = String::from_utf8_lossy(&answer[..len]);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("(--body-rate-min)"), "{answer}");
 }

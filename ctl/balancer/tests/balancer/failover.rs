@@ -458,3 +458,60 @@ async fn rolling_updates_under_load_fail_no_request() {
     assert!(count > 0);
     assert_eq!(seen, count, "each request reached a process once");
 }
+
+#[tokio::test]
+async fn a_response_head_over_the_limits_names_them() {
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
+    let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(33 * 1024));
+    for head in [many, long] {
+        let origin = Origin::replying(head).await;
+        let bed = TestBed::new(hello(&[&origin])).await;
+        let reply = bed.get("/").await;
+        assert_eq!(reply.status, 502);
+        for limit in ["32.0 KiB (--head-bytes)", "100 headers (--max-headers)"] {
+            assert!(reply.body.contains(limit), "{}", reply.body);
+        }
+    }
+    let fits = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\na: {}\r\n\r\n",
+        "b".repeat(31 * 1024)
+    );
+    let origin = Origin::replying(fits).await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    assert_eq!(bed.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_space_before_the_colon_of_a_response_header_is_removed() {
+    let origin =
+        Origin::replying("HTTP/1.1 200 OK\r\nX-Old : 1\r\nContent-Length: 2\r\n\r\nok").await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let reply = bed.get("/").await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, "ok"));
+    assert!(
+        reply.head.to_ascii_lowercase().contains("x-old: 1\r\n"),
+        "{}",
+        reply.head
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_cannot_be_retried_avoid_connections_about_to_close() {
+    // Closes every connection a moment after its response, without `Connection: close`.
+    for pause_ms in [0, 1, 5] {
+        let origin = Origin::serving(move |mut peer| async move {
+            peer.request().await;
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+                .await;
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        })
+        .await;
+        let bed = TestBed::new(hello(&[&origin])).await;
+        let mut client = Client::connect(bed.address).await;
+        for number in 0..100 {
+            client.send(if number % 3 == 0 { GET } else { POST }).await;
+            let reply = client.reply().await;
+            assert_eq!(reply.status, 200, "{pause_ms} ms, {number}: {}", reply.body);
+        }
+    }
+}

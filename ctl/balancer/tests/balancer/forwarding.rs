@@ -490,7 +490,10 @@ async fn a_request_is_cancelled_when_its_client_disconnects() {
         }
     })
     .await;
-    let bed = TestBed::new(hello(&[&origin])).await;
+    let bed = TestBed::with(hello(&[&origin]), |settings| {
+        settings.limits.half_close_timeout = Duration::from_millis(100);
+    })
+    .await;
     let mut client = Client::connect(bed.address).await;
     client.send(GET).await;
     wait_until("the request to arrive", || !origin.seen().is_empty()).await;

@@ -6,6 +6,7 @@
 mod support;
 
 mod client_limits;
+mod early_responses;
 mod failover;
 mod forwarding;
 mod malformed_requests;
@@ -13,3 +14,4 @@ mod program;
 mod route_updates;
 mod routing;
 mod upgrades;
+mod waiting;

@@ -55,16 +55,14 @@ impl Drop for Program {
 }
 
 fn command(directory: &TempDir, more: &[&str]) -> Command {
+    command_at(directory, "127.0.0.1:0", more)
+}
+
+fn command_at(directory: &TempDir, listen: &str, more: &[&str]) -> Command {
     let file = |name: &str| directory.path().join(name);
     let mut command = Command::new(env!("CARGO_BIN_EXE_tucano_balancerd"));
     command
-        .args([
-            "--log-format",
-            "json",
-            "--listen",
-            "127.0.0.1:0",
-            "--follow",
-        ])
+        .args(["--log-format", "json", "--listen", listen, "--follow"])
         .arg(file("ctl.sock"))
         .arg("--lock")
         .arg(file("balancer.lock"))
@@ -359,4 +357,66 @@ async fn it_survives_a_closed_log_pipe() {
         .await;
     }
     assert!(program.child.try_wait().unwrap().is_none());
+}
+
+/// New clients, one after the other, until `stop`; each gets an answer.
+async fn clients(address: SocketAddr, stop: Arc<std::sync::atomic::AtomicBool>) -> usize {
+    let mut count = 0;
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        assert_eq!(get(address, "nobody.localhost", "/").await.status, 404);
+        count += 1;
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_balancer_serves_while_the_last_one_drains() {
+    let go_on = Arc::new(Notify::new());
+    let origin = on_demand(&go_on).await;
+    let (directory, _controller) = routed_to(&origin);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let more = ["--drain-timeout", "60s", "--handover-timeout", "60s"];
+    let start = || Program::of(command_at(&directory, &address.to_string(), &more));
+    let mut first = start();
+    serving(&first).await;
+    let mut client = Client::connect(address).await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n")
+        .await;
+    wait_until("the request to be in flight", || origin.seen().len() == 1).await;
+    let stop = Arc::default();
+    let others = tokio::spawn(clients(address, Arc::clone(&stop)));
+
+    first.terminate();
+    let lock = directory.path().join("balancer.lock");
+    wait_until("the lock to be released", || {
+        fs::File::open(&lock).unwrap().try_lock_shared().is_ok()
+    })
+    .await;
+    let mut second = start();
+    serving(&second).await;
+    assert!(first.child.try_wait().unwrap().is_none(), "it drains");
+    go_on.notify_one();
+    assert_eq!(client.reply().await.body, "done");
+    assert!(first.ended().success());
+    serving(&second).await;
+
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(others.await.unwrap() > 0);
+    second.terminate();
+}
+
+#[test]
+fn two_balancers_do_not_share_an_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Program::start(&directory, &[]);
+    let other = tempfile::tempdir().unwrap();
+    let output = command_at(&other, &first.address.to_string(), &[])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("cannot listen on"), "{log}");
 }

@@ -156,3 +156,49 @@ async fn one_connection_may_reach_several_services() {
         assert!(reply.body.starts_with(body));
     }
 }
+
+#[tokio::test]
+async fn a_path_chooses_the_service_that_it_means() {
+    let (root, admin) = (Origin::tagged("root").await, Origin::tagged("admin").await);
+    let on = |name: &str, origin: &Origin, prefix: Option<&str>| {
+        let mut service = service(name, vec![endpoint(0, origin.address)]);
+        service.hosts = vec!["site.localhost".to_owned()];
+        service.path_prefix = prefix.map(str::to_owned);
+        service
+    };
+    let services = vec![on("admin", &admin, Some("/admin")), on("root", &root, None)];
+    let bed = TestBed::new(services).await;
+    for (path, body) in [
+        ("/x/../admin", "admin"),
+        ("//admin", "admin"),
+        ("/%61dmin", "admin"),
+        ("/./admin/x?y=/../", "admin"),
+        ("/%2e%2e/admin", "admin"),
+        ("/admin/../x", "root"),
+        ("/admin/%2e./x", "root"),
+        ("/admin%2fx", "root"),
+        ("/x?/../admin", "root"),
+    ] {
+        let reply = get(bed.address, "site.localhost", path).await;
+        assert_eq!(reply.body, body, "{path}");
+        let origin = if body == "root" { &root } else { &admin };
+        let line = format!("GET {path} HTTP/1.1\r\n");
+        assert!(
+            origin.seen().pop().unwrap().starts_with(&line),
+            "the path is forwarded unchanged"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_http_1_0_request_may_name_its_host_in_the_target_alone() {
+    let origin = Origin::tagged("ok").await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = crate::support::Client::connect(bed.address).await;
+    client
+        .send("GET http://hello.localhost/x HTTP/1.0\r\n\r\n")
+        .await;
+    let all = String::from_utf8(client.rest().await).unwrap();
+    assert!(all.starts_with("HTTP/1.0 200 OK\r\n"), "{all}");
+    assert!(origin.seen()[0].starts_with("GET /x HTTP/1.1\r\nhost: hello.localhost\r\n"));
+}

@@ -171,3 +171,97 @@ async fn a_tunnel_survives_the_removal_of_its_process() {
     client.send("still there").await;
     assert_eq!(client.exactly(11).await, b"still there");
 }
+
+const PLAIN: &str = "GET /plain HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
+
+/// Answers `/chat` with an echo tunnel and everything else with `ok`.
+async fn echo_at_chat() -> Origin {
+    Origin::serving(|mut peer| async move {
+        while let Some(request) = peer.request().await {
+            if !request.starts_with("GET /chat ") {
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    .await;
+                continue;
+            }
+            peer.send(SWITCH).await;
+            let mut buffer = [0; 1024];
+            while let Ok(len @ 1..) = peer.stream.read(&mut buffer).await {
+                peer.send(&buffer[..len]).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_upgrade_pipelined_after_other_requests_is_tunnelled() {
+    let chunked = "POST / HTTP/1.1\r\nHost: hello.localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3\r\nabc\r\n0\r\n\r\n";
+    let sized = "POST / HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: 3\r\n\r\nabc";
+    let unknown = PLAIN.replace("hello.", "nobody.");
+    for before in [
+        vec![PLAIN],
+        vec![PLAIN, PLAIN],
+        vec![PLAIN, chunked, PLAIN],
+        vec![chunked],
+        vec![sized, chunked],
+        vec![unknown.as_str(), PLAIN],
+    ] {
+        let origin = echo_at_chat().await;
+        let bed = TestBed::new(hello(&[&origin])).await;
+        let mut client = Client::connect(bed.address).await;
+        client.send(before.concat() + UPGRADE + "early").await;
+        for request in &before {
+            let expected = if request.contains("nobody") { 404 } else { 200 };
+            assert_eq!(client.reply().await.status, expected, "{before:?}");
+        }
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{before:?}: {head}");
+        assert_eq!(client.exactly(5).await, b"early", "{before:?}");
+        client.send("GET / HTTP/1.1\r\n\r\n").await;
+        assert_eq!(client.exactly(18).await, b"GET / HTTP/1.1\r\n\r\n");
+        let seen = origin.seen();
+        assert!(
+            !seen.iter().any(|seen| seen.contains("MALFORMED")),
+            "{seen:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn requests_pipelined_after_a_declined_upgrade_are_answered() {
+    let origin = Origin::tagged("no").await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let chunked = "POST / HTTP/1.1\r\nHost: hello.localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3\r\nabc\r\n0\r\n\r\n";
+    let old = UPGRADE
+        .replace("HTTP/1.1", "HTTP/1.0")
+        .replace("keep-alive, Upgrade", "keep-alive");
+    for requests in [
+        vec![UPGRADE, PLAIN],
+        vec![PLAIN, UPGRADE, PLAIN],
+        vec![UPGRADE, UPGRADE, PLAIN],
+        vec![UPGRADE, chunked, UPGRADE, PLAIN],
+        vec![old.as_str(), PLAIN],
+    ] {
+        let mut client = Client::connect(bed.address).await;
+        client.send(requests.concat()).await;
+        for _ in &requests {
+            assert_eq!(client.reply().await.body, "no", "{requests:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_request_after_a_declined_upgrade_is_refused() {
+    let origin = Origin::tagged("no").await;
+    let bed = TestBed::new(hello(&[&origin])).await;
+    let mut client = Client::connect(bed.address).await;
+    client
+        .send([PLAIN, UPGRADE, "GET  / HTTP/1.1\r\n\r\n"].concat())
+        .await;
+    for status in [200, 200, 400] {
+        assert_eq!(client.reply().await.status, status);
+    }
+    assert_eq!(origin.seen().len(), 2);
+}
