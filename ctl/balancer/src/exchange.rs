@@ -271,13 +271,13 @@ impl<'a> Forwarder<'a> {
         loop {
             tokio::select! {
                 biased;
+                () = self.interim.wait_exceeded() => return Err(Failure::TooManyInterim),
                 answer = &mut answer => return answer.map_err(|failure| {
                     debug!(process = %backend.process, error = %failure.error, "no response");
                     self.classify(&failure.error, failure.unsent)
                 }),
                 () = backend.wait_lost() => return Err(Failure::Lost),
                 () = sleep_until(begun + CHECK_INTERVAL), if self.released.is_some() => self.released = None,
-                () = self.interim.wait_exceeded() => return Err(Failure::TooManyInterim),
                 () = &mut no_continue, if self.interim.awaits_continue() => {
                     self.interim.send_continue();
                 }

@@ -132,10 +132,6 @@ async fn responses_of_any_framing_arrive_complete() {
         ),
         ("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n", ""),
         ("HTTP/1.1 404 Not Here\r\nContent-Length: 2\r\n\r\nno", "no"),
-        (
-            "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na",
-            "a",
-        ),
     ] {
         let origin = Origin::replying(response).await;
         let bed = TestBed::new(hello(&[&origin])).await;

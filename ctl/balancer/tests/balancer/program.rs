@@ -395,7 +395,7 @@ async fn the_next_balancer_serves_while_the_last_one_drains() {
         fs::File::open(&lock).unwrap().try_lock_shared().is_ok()
     })
     .await;
-    let mut second = start();
+    let second = start();
     serving(&second).await;
     assert!(first.child.try_wait().unwrap().is_none(), "it drains");
     go_on.notify_one();
