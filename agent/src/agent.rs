@@ -20,6 +20,7 @@ use crate::{
     clock::Stopwatch,
     conditions, confined,
     http::Api,
+    logs::Retained,
     monitor::Monitor,
     runner::{
         Containers, Handle, InitialState, Runner, adopt,
@@ -233,6 +234,11 @@ pub fn executor(settings: &Settings) -> Result<Executor, Error> {
             file_bytes: settings.logs.file_bytes.0,
             files: settings.logs.files,
         },
+        retained: Retained::new(
+            settings.data_dir.join("logs"),
+            settings.logs.kept.0,
+            settings.logs.kept_bytes.0,
+        ),
         starts: Semaphore::new(settings.limits.starts),
         starting: Arc::default(),
         containers: Containers::default(),

@@ -44,6 +44,9 @@ pub struct DesiredProcess {
 pub struct Prefetch {
     /// Most important first.
     pub blobs: Vec<PrefetchedBlob>,
+    /// Blobs of an image that was refused: what was prefetched of them is removed, unless other images need it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withdrawn: Vec<Digest>,
 }
 
 /// A blob that may be a layer.

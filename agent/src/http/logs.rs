@@ -39,7 +39,7 @@ pub(super) async fn get(
     let id = parse_process_id(&id)?;
     let Query(query) = query
         .map_err(|rejection| ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", rejection))?;
-    let directory = api.existing(&id)?;
+    let (home, retained) = api.output(&id)?;
     let bounds = Bounds {
         lines: query
             .tail
@@ -55,9 +55,9 @@ pub(super) async fn get(
                     "too many clients follow logs on this node (limits.followers): try again later";
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_followers", message)
             })?;
-        follow(directory.home(), query.stream, bounds, permit)
+        follow(home, retained, query.stream, bounds, permit)
     } else {
-        Body::from(past(directory.home(), query.stream, bounds).await?)
+        Body::from(past(home, query.stream, bounds).await?)
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
@@ -79,6 +79,7 @@ async fn past(home: PathBuf, selection: Selection, bounds: Bounds) -> Result<Vec
 /// A body that streams the output until the process is removed or the client disconnects.
 fn follow(
     home: PathBuf,
+    retained: PathBuf,
     selection: Selection,
     bounds: Bounds,
     permit: OwnedSemaphorePermit,
@@ -87,9 +88,10 @@ fn follow(
     // Shared by the tasks of both streams: released when the last one ends.
     let permit = Arc::new(permit);
     for &stream in selection.streams() {
-        let (home, sender, permit) = (home.clone(), sender.clone(), Arc::clone(&permit));
+        let (home, retained) = (home.clone(), retained.clone());
+        let (sender, permit) = (sender.clone(), Arc::clone(&permit));
         tokio::spawn(async move {
-            if let Err(error) = pump(home.clone(), stream, bounds, &sender).await {
+            if let Err(error) = pump(home.clone(), retained, stream, bounds, &sender).await {
                 tracing::warn!(home = %home.display(), stream, %error, "cannot follow the output");
             }
             drop(permit);
@@ -102,11 +104,13 @@ type Chunk = Result<Bytes, Infallible>;
 
 async fn pump(
     home: PathBuf,
+    retained: PathBuf,
     stream: &'static str,
     bounds: Bounds,
     to: &mpsc::Sender<Chunk>,
 ) -> std::io::Result<()> {
-    let (mut text, mut follower) = blocking(move || Follower::begin(&home, stream, bounds)).await?;
+    let (mut text, mut follower) =
+        blocking(move || Follower::begin(&home, &retained, stream, bounds)).await?;
     loop {
         let quiet = text.is_empty();
         if !quiet && to.send(Ok(Bytes::from(text))).await.is_err() {

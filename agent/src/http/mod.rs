@@ -5,7 +5,7 @@ mod exec;
 mod logs;
 mod prefetch;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -97,6 +97,16 @@ impl Api {
         });
         if let Err(error) = added.await {
             tracing::warn!(%ip, %error, "cannot admit the controller to node ports");
+        }
+    }
+
+    /// The directories of a process's output, while it exists and after its removal, or 404 if the node has neither.
+    fn output(&self, id: &ProcessId) -> Result<(PathBuf, PathBuf), ApiError> {
+        let retained = self.executor.retained.directory(id);
+        match self.existing(id) {
+            Ok(directory) => Ok((directory.home(), retained)),
+            Err(_) if retained.exists() => Ok((retained.clone(), retained)),
+            Err(error) => Err(error),
         }
     }
 

@@ -12,7 +12,9 @@ use super::{Api, ApiError};
 const MAX_BLOBS: usize = 256;
 
 pub(super) async fn post(State(api): State<Arc<Api>>, body: Bytes) -> Result<StatusCode, ApiError> {
-    for blob in parse(&body)?.blobs {
+    let hint = parse(&body)?;
+    api.executor.images.withdraw(&hint.withdrawn);
+    for blob in hint.blobs {
         let Some(permit) = api.executor.images.try_prefetch_permit() else {
             // The remaining layers are fetched when a process needs them.
             break;
@@ -29,7 +31,7 @@ fn parse(body: &[u8]) -> Result<Prefetch, ApiError> {
     let bad = |message: String| ApiError::new(StatusCode::BAD_REQUEST, "invalid_prefetch", message);
     let hint: Prefetch = serde_json::from_slice(body)
         .map_err(|error| bad(format!("the body is not a list of blobs: {error}")))?;
-    match hint.blobs.len() {
+    match hint.blobs.len().max(hint.withdrawn.len()) {
         ..=MAX_BLOBS => Ok(hint),
         count => Err(bad(format!(
             "{count} blobs exceed the limit of {MAX_BLOBS}"

@@ -18,16 +18,27 @@ const CHUNK_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Follower {
     home: PathBuf,
+    /// Where the output is after the process's removal.
+    retained: PathBuf,
     stream: &'static str,
     position: Option<Position>,
 }
 
 impl Follower {
     /// The last lines, and a follower of what comes after them.
-    pub fn begin(home: &Path, stream: &'static str, bounds: Bounds) -> io::Result<(Vec<u8>, Self)> {
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn begin(
+        home: &Path,
+        retained: &Path,
+        stream: &'static str,
+        bounds: Bounds,
+    ) -> io::Result<(Vec<u8>, Self)> {
         let (text, position) = tail_and_position(home, stream, bounds)?;
         let follower = Self {
             home: home.to_owned(),
+            retained: retained.to_owned(),
             stream,
             position,
         };
@@ -54,13 +65,18 @@ impl Follower {
 
     /// Whether the process was removed from the node.
     pub fn is_over(&self) -> bool {
-        !self.home.exists()
+        !self.home.exists() || self.home == self.retained
     }
 
     /// Switches to the next newer file, if there is one.
     fn switch_file(&mut self) -> io::Result<bool> {
         let mut newer = None;
-        for path in files(&self.home, self.stream) {
+        // Output is moved before the home directory is removed, so that the last lines are read from there.
+        let mut current = files(&self.home, self.stream);
+        if current.is_empty() {
+            current = files(&self.retained, self.stream);
+        }
+        for path in current {
             let file = match super::open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened?,
@@ -164,7 +180,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         append(home.path(), "a\nb\n");
         let one = Bounds { lines: 1, ..ALL };
-        let (text, mut follower) = Follower::begin(home.path(), "stdout", one).unwrap();
+        let (text, mut follower) =
+            Follower::begin(home.path(), Path::new("/none"), "stdout", one).unwrap();
         assert_eq!(text, b"b\n");
         assert_eq!(all(&mut follower), "");
         append(home.path(), "c\n");
@@ -176,7 +193,8 @@ mod tests {
     fn rotations_lose_no_output() {
         let home = tempfile::tempdir().unwrap();
         append(home.path(), "a\n");
-        let (_, mut follower) = Follower::begin(home.path(), "stdout", ALL).unwrap();
+        let (_, mut follower) =
+            Follower::begin(home.path(), Path::new("/none"), "stdout", ALL).unwrap();
         append(home.path(), "b\n");
         rotate(home.path());
         append(home.path(), "c\n");
@@ -192,7 +210,8 @@ mod tests {
     #[test]
     fn a_stream_without_files_is_followed_from_its_first_byte() {
         let home = tempfile::tempdir().unwrap();
-        let (text, mut follower) = Follower::begin(home.path(), "stdout", ALL).unwrap();
+        let (text, mut follower) =
+            Follower::begin(home.path(), Path::new("/none"), "stdout", ALL).unwrap();
         assert!(text.is_empty());
         append(home.path(), "first\n");
         assert_eq!(all(&mut follower), "first\n");
@@ -201,9 +220,30 @@ mod tests {
     #[test]
     fn following_ends_with_the_removal_of_the_process() {
         let home = tempfile::tempdir().unwrap();
-        let (_, follower) = Follower::begin(home.path(), "stdout", ALL).unwrap();
+        let (_, follower) =
+            Follower::begin(home.path(), Path::new("/none"), "stdout", ALL).unwrap();
         assert!(!follower.is_over());
         fs::remove_dir_all(home.path()).unwrap();
         assert!(follower.is_over());
+    }
+
+    #[test]
+    fn the_last_lines_of_a_removed_process_are_read_where_they_are_kept() {
+        for begins_before in [true, false] {
+            let root = tempfile::tempdir().unwrap();
+            let (home, kept) = (root.path().join("home"), root.path().join("kept"));
+            fs::create_dir(&home).unwrap();
+            if begins_before {
+                append(&home, "first\n");
+            }
+            let (text, mut follower) = Follower::begin(&home, &kept, "stdout", ALL).unwrap();
+            assert_eq!(text.is_empty(), !begins_before);
+            append(&home, "last\n");
+            fs::create_dir(&kept).unwrap();
+            fs::rename(home.join("stdout.log"), kept.join("stdout.log")).unwrap();
+            fs::remove_dir_all(&home).unwrap();
+            assert!(follower.is_over());
+            assert_eq!(all(&mut follower), "last\n");
+        }
     }
 }

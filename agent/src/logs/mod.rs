@@ -4,6 +4,7 @@
 //! No other file is read.
 
 mod follow;
+mod retained;
 mod tail;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use follow::Follower;
+pub use retained::Retained;
 use serde::Deserialize;
 pub use tail::{Bounds, tail};
 

@@ -20,7 +20,10 @@ use tucano_api::{
     error::ErrorBody,
 };
 
-use self::{node::NodeMonitor, processes::metrics};
+use self::{
+    node::NodeMonitor,
+    processes::{metrics, pids_reason},
+};
 use crate::{
     address::local_address,
     errors::root_cause,
@@ -222,6 +225,8 @@ impl Monitor {
         let measured = tokio::task::spawn_blocking(move || {
             for process in &mut processes {
                 process.metrics = metrics(&executor.data.process(&process.id).home());
+                let reason = process.metrics.as_ref().and_then(pids_reason);
+                process.reason = process.reason.take().or(reason);
             }
             (processes, executor.resolver.condition())
         });

@@ -11,6 +11,17 @@ pub(super) fn metrics(home: &Path) -> Option<ProcessMetrics> {
     (stats != Stats::default()).then(|| from_stats(&stats))
 }
 
+/// Why a process at its limit of processes and threads fails in ways that it may not report itself; `None` below the limit.
+pub(super) fn pids_reason(metrics: &ProcessMetrics) -> Option<String> {
+    let limit = metrics.pids_limit;
+    (limit > 0 && metrics.pids_current >= limit).then(|| {
+        format!(
+            "it has reached its limit of {limit} processes and threads (`pids`), zombies included; {} forks were refused",
+            metrics.pids_refused
+        )
+    })
+}
+
 fn from_stats(stats: &Stats) -> ProcessMetrics {
     ProcessMetrics {
         cpu_usage_us: stats.cpu_usage_us,
@@ -36,6 +47,24 @@ mod tests {
     fn a_stopped_process_has_no_metrics() {
         let home = tempfile::tempdir().unwrap();
         assert_eq!(metrics(home.path()), None);
+    }
+
+    #[test]
+    fn a_reached_pids_limit_is_a_reason() {
+        let mut metrics = ProcessMetrics {
+            pids_current: 63,
+            pids_limit: 64,
+            pids_refused: 7,
+            ..ProcessMetrics::default()
+        };
+        assert_eq!(pids_reason(&metrics), None);
+        metrics.pids_current = 64;
+        let reason = pids_reason(&metrics).unwrap();
+        assert!(
+            reason.contains("limit of 64") && reason.contains("7 forks"),
+            "{reason}"
+        );
+        assert_eq!(pids_reason(&ProcessMetrics::default()), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tucano_api::{agent::Exit, ids::ProcessId};
 use tucano_oci_runtime::supervisor::{self, Status};
 
 use super::{
-    execute::{Executor, exit_of},
+    execute::{Executor, exit_of, keep_output},
     lifecycle::{Health, Phase, restart_delay},
     process::Process,
     state::Record,
@@ -139,6 +139,7 @@ fn remove_leftover(executor: &Executor, id: &ProcessId) {
     if let Err(error) = executor.workspace(id).destroy_cgroup() {
         tracing::warn!(%id, %error, "cannot kill the remains of a process");
     }
+    keep_output(&executor.retained, id, &executor.data.process(id).home());
     if let Err(error) = executor.data.process(id).remove() {
         tracing::warn!(%id, %error, "cannot remove the remains of a process");
     }

@@ -1,10 +1,12 @@
 //! Disk usage of a process. Not every file system has quotas, so usage is measured periodically, and a process that exceeds its
 //! limit is killed.
 //!
-//! Not counted: an unlinked file whose only descriptor is in flight in a socket.
+//! Not counted: an unlinked file whose only descriptor is in flight in a socket (SCM_RIGHTS), since the kernel does not list those.
+//! Their number is limited by the process's RLIMIT_NOFILE (unix(7), ETOOMANYREFS).
+
+mod unlinked;
 
 use std::{
-    collections::BTreeSet,
     ffi::OsStr,
     os::{
         fd::{AsFd, OwnedFd},
@@ -14,33 +16,32 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::events::{Event, EventSender};
 use rustix::{
     fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat},
     io::Errno,
 };
-use tucano_oci_runtime::cgroup::Cgroup;
-
-use super::events::{Event, EventSender};
 
 /// The pause after a measurement is this many times its duration: a process with a million files is measured less often.
 const PAUSE_FACTOR: u32 = 20;
+/// Longest pause that a slow measurement causes.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Charged for each file beside its content: otherwise a million empty ones would be free.
 const ENTRY_BYTES: u64 = 4096;
 /// Deepest nesting of directories; anything deeper counts as exceeding the limit.
 const MAX_DEPTH: usize = 256;
 /// Unit of `st_blocks`, stat(2).
 const BLOCK_BYTES: u64 = 512;
-/// `f_type` of overlayfs, statfs(2).
-const OVERLAYFS: i64 = 0x794c_7630;
 
 /// Measures the container with this home directory, at most every `interval`, and sends each change.
 pub(super) async fn measure(home: PathBuf, interval: Duration, events: EventSender) {
     let mut last = None;
+    let mut round = 0;
     loop {
         let (started, home) = (Instant::now(), home.clone());
         let measured = tokio::task::spawn_blocking(move || {
             let linked = linked_bytes(&home.join("upper"))?;
-            Ok::<_, Errno>(linked.saturating_add(unlinked_bytes(&home)))
+            Ok::<_, Errno>(linked.saturating_add(unlinked::bytes(&home, round)))
         });
         match measured.await {
             Ok(Ok(bytes)) if last != Some(bytes) => {
@@ -52,9 +53,15 @@ pub(super) async fn measure(home: PathBuf, interval: Duration, events: EventSend
             }
             Ok(Ok(_)) | Err(_) => {}
         }
-        let pause = interval.max(started.elapsed() * PAUSE_FACTOR);
-        tokio::time::sleep(pause).await;
+        round += 1;
+        tokio::time::sleep(pause(interval, started.elapsed())).await;
     }
+}
+
+/// The pause after a measurement that took `elapsed`. It is capped: a process that makes measurements slow must not gain time to
+/// fill the disk.
+fn pause(interval: Duration, elapsed: Duration) -> Duration {
+    interval.max((elapsed * PAUSE_FACTOR).min(MAX_PAUSE))
 }
 
 /// Disk usage of a directory tree in bytes. A hostile process may rename files meanwhile, so every name is resolved relative to
@@ -107,45 +114,6 @@ fn disk_usage(stat: &Stat) -> u64 {
     blocks.saturating_mul(BLOCK_BYTES) / names + ENTRY_BYTES
 }
 
-/// Disk usage of unlinked files that the container's processes have open, in bytes.
-fn unlinked_bytes(home: &Path) -> u64 {
-    let processes = match Cgroup::of(home) {
-        Ok(Some(cgroup)) => cgroup.processes(),
-        _ => return 0,
-    };
-    let mut seen = BTreeSet::new();
-    let mut bytes = 0_u64;
-    for pid in processes {
-        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
-            continue;
-        };
-        for descriptor in descriptors.flatten() {
-            let Some(stat) = unlinked_file(&descriptor.path()) else {
-                continue;
-            };
-            if seen.insert((stat.st_dev, stat.st_ino)) {
-                bytes = bytes.saturating_add(disk_usage(&stat));
-            }
-        }
-    }
-    bytes
-}
-
-/// The unlinked overlay file behind a descriptor. Opening it with O_PATH neither reads nor writes it.
-fn unlinked_file(descriptor: &Path) -> Option<Stat> {
-    let file = openat(
-        CWD,
-        descriptor,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?;
-    let stat = rustix::fs::fstat(&file).ok()?;
-    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    let is_ours = || rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type == OVERLAYFS);
-    (is_file && stat.st_nlink == 0 && is_ours()).then_some(stat)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::symlink};
@@ -175,6 +143,15 @@ mod tests {
             fs::write(path(&format!("empty-{index}")), "").unwrap();
         }
         assert!(linked_bytes(directory.path()).unwrap() >= second + 100 * ENTRY_BYTES);
+    }
+
+    #[test]
+    fn a_slow_measurement_delays_the_next_one_by_a_limited_time() {
+        let second = Duration::from_secs(1);
+        assert_eq!(pause(second, Duration::ZERO), second);
+        assert_eq!(pause(second, second / 10), second * 2);
+        assert_eq!(pause(second, second * 3600), MAX_PAUSE);
+        assert_eq!(pause(second * 60, second * 3600), second * 60);
     }
 
     #[test]

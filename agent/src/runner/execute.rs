@@ -1,6 +1,11 @@
 //! Executes single steps on the machine. Each is safe to repeat: it clears away what an interrupted one left behind.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -26,6 +31,7 @@ use super::{
     supervisors::Supervisors,
     workspace::Workspace,
 };
+use crate::logs::Retained;
 
 /// Delay between a start and the preparation of the next one's resources, so that the two do not compete.
 const PREPARE_DELAY: Duration = Duration::from_millis(10);
@@ -103,6 +109,8 @@ pub struct Executor {
     pub disk_interval: Duration,
     /// Retention of their output.
     pub logs: LogLimits,
+    /// Output of removed processes.
+    pub retained: Retained,
     /// Limits concurrent starts.
     pub starts: Semaphore,
     /// Read-locked during a start, so that the parent of its cgroup is not removed meanwhile.
@@ -238,7 +246,12 @@ impl Executor {
         if let Some(lease) = record.lease {
             self.network.disconnect(lease).await?;
         }
-        blocking(move || Ok(directory.remove()?)).await?;
+        let (retained, id) = (self.retained.clone(), record.process.id.clone());
+        blocking(move || {
+            keep_output(&retained, &id, &directory.home());
+            Ok(directory.remove()?)
+        })
+        .await?;
         if let Some(lease) = record.lease {
             self.network.release(lease).await?;
         }
@@ -267,6 +280,16 @@ impl Executor {
     pub fn relaxations(&self, config: &ServiceConfig) -> Vec<String> {
         let shared_ids = (!self.user_namespaces).then(|| "no user namespace".to_owned());
         config.relaxed().into_iter().chain(shared_ids).collect()
+    }
+}
+
+/// Keeps the output of a process that is being removed. Best effort: a failure is logged.
+pub(super) fn keep_output(retained: &Retained, id: &ProcessId, home: &Path) {
+    let kept = retained
+        .keep(id, home)
+        .and_then(|()| retained.prune(SystemTime::now()));
+    if let Err(error) = kept {
+        tracing::warn!(%id, %error, "cannot keep the output of a removed process");
     }
 }
 

@@ -4,6 +4,7 @@
 mod error;
 mod fetch;
 mod prefetch;
+mod slots;
 mod verified;
 
 use std::{
@@ -19,7 +20,8 @@ use fetch::Fetcher;
 use futures_util::future::try_join_all;
 use oci_spec::image::{Descriptor, Digest as OciDigest, ImageConfiguration};
 use prefetch::Prefetched;
-use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore, SemaphorePermit};
+use slots::Slots;
+use tokio::sync::{OwnedMutexGuard, RwLock};
 use tucano_api::ids::Digest;
 use tucano_oci_image::{Form, Helper, Image, Layers, Limits, Platform, Store};
 use tucano_tls::Trust;
@@ -60,7 +62,7 @@ pub struct Images {
     unpacked: Mutex<HashMap<Digest, CachedImage>>,
     /// One lock for each image, layer and blob, so that each is fetched once.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    layer_slots: Semaphore,
+    slots: Slots,
     /// Read-locked during a fetch, so that what it just stored is not removed as unused.
     fetching: RwLock<()>,
     kept_unused: Duration,
@@ -135,7 +137,7 @@ impl Images {
             prefetched: Prefetched::new(options.prefetches),
             unpacked: Mutex::default(),
             locks: Mutex::default(),
-            layer_slots: Semaphore::new(options.layer_pulls),
+            slots: Slots::new(options.layer_pulls),
             fetching: RwLock::default(),
             kept_unused: options.kept_unused,
             started: Instant::now(),
@@ -319,7 +321,7 @@ impl Images {
 
     /// The directory of a layer.
     async fn layer(&self, layer: &Descriptor, diff_id: &OciDigest) -> Result<PathBuf, Error> {
-        let _slot = self.slot().await?;
+        let _slot = self.slots.for_layer(layer.size()).await?;
         // The layer may be being prefetched under the name of its blob.
         let _prefetch = self.lock(&prefetch::lock_of(layer.digest())).await;
         let _lock = self.lock(diff_id.as_ref()).await;
@@ -382,10 +384,6 @@ impl Images {
         self.fetcher
             .stream(layer.digest(), layer.size(), unpack)
             .await
-    }
-
-    async fn slot(&self) -> Result<SemaphorePermit<'_>, Error> {
-        self.layer_slots.acquire().await.map_err(|_| Error::Ending)
     }
 
     async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {

@@ -119,6 +119,16 @@ impl Node for Executor {
     }
 
     async fn remove_unused_images(&self, in_use: &[Digest]) -> Result<(), String> {
+        let retained = self.retained.clone();
+        let pruned = blocking(move || {
+            let pruned = retained.prune(std::time::SystemTime::now());
+            pruned.map_err(|source| Error::File {
+                what: "remove output below",
+                path: retained.root().to_owned(),
+                source,
+            })
+        });
+        pruned.await.map_err(sentence)?;
         self.images.remove_unused(in_use).await.map_err(sentence)
     }
 

@@ -8,6 +8,7 @@
 //! - `<data_dir>/processes/<id>/process.json`: [`Record`] of a process,
 //! - `<data_dir>/processes/<id>/home/`: the container's home directory, which belongs to the runtime,
 //! - `<data_dir>/processes/<id>/etc/`: its hosts, hostname and resolv.conf,
+//! - `<data_dir>/logs/<id>/`: output of a removed process,
 //! - `<data_dir>/images/`, `<data_dir>/layers/`: blobs and unpacked layers.
 //!
 //! Files have mode 0600, since environments of services may be secrets. Directories have mode 0700, or 0711 where a container's

@@ -43,6 +43,10 @@ pub struct Logs {
     pub file_bytes: Bytes,
     /// Number of files of each stream, including the current one.
     pub files: u32,
+    /// How long output is kept after its process's removal.
+    pub kept: Span,
+    /// Size of the kept output of all removed processes; beyond it, the oldest is removed.
+    pub kept_bytes: Bytes,
 }
 
 impl Default for Logs {
@@ -50,6 +54,8 @@ impl Default for Logs {
         Self {
             file_bytes: Bytes::mib(10),
             files: 3,
+            kept: Span::secs(3600),
+            kept_bytes: Bytes::mib(256),
         }
     }
 }

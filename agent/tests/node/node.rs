@@ -192,6 +192,7 @@ impl Node {
         });
         let hint = Prefetch {
             blobs: blobs.collect(),
+            withdrawn: Vec::new(),
         };
         let url = format!("http://{}/v1/prefetch", self.agent_address);
         let request = self.client.post(url).bearer_auth(TOKEN).json(&hint);

@@ -78,7 +78,10 @@ impl Announcer {
             let addresses = self
                 .agents
                 .addresses(usize::try_from(most).unwrap_or(usize::MAX));
-            let hint = Prefetch { blobs: vec![blob] };
+            let hint = Prefetch {
+                blobs: vec![blob],
+                withdrawn: Vec::new(),
+            };
             let requests = addresses.into_iter().map(async |address| {
                 let answer = self.agents.client().prefetch(address, &hint).await;
                 if let Err(error) = answer {

@@ -43,7 +43,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 26] = [
+const KEYS: [Key; 28] = [
     key("controller", "", Bounds::Free,
         "Address of the controller's API, such as `\"https://10.0.0.1:7070\"`."),
     key("tls", "", Bounds::Free,
@@ -97,6 +97,10 @@ const KEYS: [Key; 26] = [
         "Largest log file of a process's stream; it is rotated when it is full."),
     key("logs.files", "3", Bounds::AtLeast("1"),
         "How many log files are kept of each stream."),
+    key("logs.kept", "\"1h\"", Bounds::Free,
+        "How long output is kept after its process was removed. `0s`: not at all."),
+    key("logs.kept_bytes", "\"256MiB\"", Bounds::Free,
+        "Most bytes of output that is kept of removed processes; beyond, the oldest is removed."),
     key("images.unpack", "\"auto\"", Bounds::OneOf(&["\"auto\"", "\"directories\"", "\"erofs\""]),
         "What layers are unpacked to. `\"erofs\"`: files that the kernel mounts (Linux 6.4 or newer, with EROFS). \
          `\"directories\"`: directories of files. `\"auto\"`: the first where it works."),
