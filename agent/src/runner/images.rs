@@ -160,9 +160,11 @@ impl Images {
         let layers = parts
             .iter()
             .map(|(layer, diff_id)| self.layer(layer, diff_id));
+        try_join_all(layers).await?;
+        let diff_ids: Vec<_> = parts.iter().map(|(_, diff_id)| diff_id.clone()).collect();
         let unpacked = Arc::new(Unpacked {
-            layers: try_join_all(layers).await?,
-            diff_ids: parts.iter().map(|(_, diff_id)| diff_id.clone()).collect(),
+            layers: self.stack(&diff_ids).await?,
+            diff_ids,
             config: image.config,
         });
         let kept = CachedImage {
@@ -339,6 +341,17 @@ impl Images {
         };
         self.verified.set(diff_id);
         Ok(unpacked)
+    }
+
+    /// The directories of an image's layers, with the one on top that belongs to this chain of layers.
+    async fn stack(&self, diff_ids: &[OciDigest]) -> Result<Vec<PathBuf>, Error> {
+        let (layers, diff_ids) = (self.layers.clone(), diff_ids.to_vec());
+        blocking(move || {
+            layers
+                .stack(&diff_ids)
+                .map_err(store_error("the chain of layers"))
+        })
+        .await
     }
 
     /// Whether a layer exists and is intact. A damaged one is set aside.

@@ -9,8 +9,9 @@ use oci_spec::image::Digest;
 use rustix::io::Errno;
 
 /// The codes of errors with a single layer.
-const CODES: [&str; 7] = [
+const CODES: [&str; 8] = [
     "io",
+    "unpacking_failed",
     "disk_full",
     "unsupported",
     "too_large",
@@ -190,8 +191,22 @@ pub enum Error {
         source: io::Error,
     },
     /// A layer has too many entries for an index.
-    #[error("layer {0} has too many entries to be indexed")]
+    #[error(
+        "layer {0} has more entries than an EROFS image may have, or its names and attributes exceed layer_tree_bytes"
+    )]
     TooManyToIndex(Digest),
+    /// The unpacking process ended without a report, repeatedly.
+    #[error(
+        "layer {layer} is refused: the process that unpacks it has died {tries} times, last by {reason}"
+    )]
+    UnpackerDied {
+        /// The layer's digest.
+        layer: Digest,
+        /// How often.
+        tries: u32,
+        /// How it ended.
+        reason: String,
+    },
     /// A blob is not in the store.
     #[error("{0} is not in the store")]
     NotFound(Digest),
@@ -206,12 +221,15 @@ pub enum Error {
     /// The unpacking process failed without a report.
     #[error("the process that unpacks layers failed: {0}")]
     Helper(String),
+    /// The unpacking process was killed, or ended with an error.
+    #[error("the process that unpacks layers ended with {0}; its own log lines say why")]
+    HelperDied(String),
 }
 
 impl Error {
     /// Short and stable: `archive_truncated`, `digest_mismatch`, `layer_path_escapes`, `wrong_architecture`,
     /// `several_images`, `no_such_image`, `blob_missing`, `too_large`, `disk_full`, `unsupported`, `malformed`, `not_found`,
-    /// `layer_damaged`, `io`.
+    /// `layer_damaged`, `unpacking_failed`, `io`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } | Self::Receive(_) | Self::LayerEntry { .. } | Self::Mount { .. } => {
@@ -235,6 +253,7 @@ impl Error {
             Self::NotFound(_) => "not_found",
             Self::FromHelper { code, .. } => code,
             Self::Helper(_) => "io",
+            Self::HelperDied(_) | Self::UnpackerDied { .. } => "unpacking_failed",
         }
     }
 
@@ -303,7 +322,8 @@ pub(crate) fn entry_error(layer: &Digest, path: &[u8], errno: Errno) -> Error {
         Errno::EXIST => "it already exists",
         Errno::NAMETOOLONG => "its path is too long",
         Errno::INVAL | Errno::RANGE => "the kernel refuses its values",
-        Errno::TOOBIG => "an extended attribute is too large",
+        Errno::TOOBIG => "its extended attributes are too large, or too large together",
+        Errno::MLINK => "more directories without an entry of their own than limits.layer_entries",
         _ => {
             return Error::LayerEntry {
                 layer: layer.clone(),

@@ -7,7 +7,8 @@
 //! A module uses only modules above it in this list:
 //!
 //! - foundations: `limits`, `error`, `digest`, `parallel`, `mount`, `scratch` (directories that vanish unless they are
-//!   persisted, even after a crash), `writeback` (flushes large writes early), `seal` (checksums of unpacked layers);
+//!   persisted, even after a crash), `writeback` (flushes large writes early), `zeros` (finds future
+//!   holes of files), `outline` (what a container would find in a layer), `seal` (checksums of unpacked layers);
 //! - `tarball`: reads tar: headers, PAX and GNU extensions, sparse files;
 //! - `content`: the content-addressed store of blobs: [`Store`], `ingest` and [`Upload`] for incomplete blobs, `pending`
 //!   for complete blobs of an unfinished import;
@@ -30,13 +31,16 @@ mod layer;
 mod limits;
 mod manifest;
 mod mount;
+mod outline;
 mod parallel;
 mod scratch;
 mod seal;
 mod tarball;
 mod unpack;
 mod writeback;
+mod zeros;
 
+pub use archive::inspect::{Contents, Found};
 pub use content::{pending::BlobListener, store::Store, upload::Upload};
 pub use digest::{digest_like, digest_of};
 pub use error::Error;

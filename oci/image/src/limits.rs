@@ -15,6 +15,20 @@ pub struct Limits {
     pub layer_entries: u64,
     /// Most layers of an image.
     pub layers: usize,
+    /// Largest sum of the extended attributes of a layer's entries.
+    #[serde(default = "default_layer_xattr_bytes")]
+    pub layer_xattr_bytes: u64,
+    /// Most memory for a layer's tree of names, links and attributes. A larger layer is unpacked into directories.
+    #[serde(default = "default_layer_tree_bytes")]
+    pub layer_tree_bytes: u64,
+}
+
+fn default_layer_xattr_bytes() -> u64 {
+    64 << 20
+}
+
+fn default_layer_tree_bytes() -> u64 {
+    128 << 20
 }
 
 impl Default for Limits {
@@ -25,6 +39,8 @@ impl Default for Limits {
             layer_bytes: 32 << 30,
             layer_entries: 2_000_000,
             layers: 128,
+            layer_xattr_bytes: default_layer_xattr_bytes(),
+            layer_tree_bytes: default_layer_tree_bytes(),
         }
     }
 }
@@ -51,6 +67,6 @@ pub(crate) const DOCKER_IMAGES: usize = 1_000;
 pub(crate) const DOCKER_FILES: usize = 10_000;
 /// Longest chain of links from a layer's name in a Docker archive to its file.
 pub(crate) const DOCKER_LINKS: usize = 8;
-/// Largest window of a zstd stream, as a power of two of bytes: what memory decompressing takes. `zstd -19` needs
-/// 2^23, and only `--ultra` and `--long` more than this.
-pub(crate) const ZSTD_WINDOW_LOG: u32 = 24;
+/// Largest window of a zstd stream, as a power of two of bytes: `zstd -19` needs 2^23, and `--ultra -22` and `--long` 2^27.
+/// The window is allocated only for a stream that declares it.
+pub(crate) const ZSTD_WINDOW_LOG: u32 = 27;

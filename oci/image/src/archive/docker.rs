@@ -16,7 +16,7 @@ use crate::{
     content::ingest::{Blobs, Ingest},
     digest::from_hex,
     error::Error,
-    layer::path::normalise,
+    layer::path::clean,
     layer::stream::Encoding,
     limits::{DOCKER_FILES, DOCKER_IMAGES, DOCKER_LINKS, Limits},
     manifest::document,
@@ -83,7 +83,7 @@ impl Files {
     fn find(&self, named: &str) -> Result<Digest, Error> {
         let missing =
             |why| Error::malformed(MANIFEST, format!("it names the file {named:?}, {why}"));
-        let normal = normalise(named.as_bytes()).ok();
+        let normal = clean(named.as_bytes()).ok();
         let mut path = normal
             .and_then(|path| String::from_utf8(path).ok())
             .ok_or_else(|| missing("which is no path within the archive"))?;

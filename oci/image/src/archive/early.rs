@@ -1,7 +1,7 @@
 //! Checks a layer during its transfer, before it is known which blobs are layers: the documents of an image often come
 //! last. Only a successful check counts; any other blob is checked again, and reported, when its image is known.
 
-use std::{collections::HashMap, io::Read, path::Path, thread};
+use std::{collections::HashMap, io::Read, path::Path, sync::Arc, thread};
 
 use oci_spec::image::{Descriptor, Digest};
 
@@ -9,10 +9,12 @@ use crate::{
     content::ingest::Ingest,
     error::Error,
     layer::{
-        CheckOnly, LayerSpec, STREAM,
+        LayerSpec, STREAM,
+        check::Check,
         stream::{Encoding, Feeder, feed},
     },
     limits::Limits,
+    outline::{Outline, Outlines},
 };
 
 /// The layers that were checked during the transfer.
@@ -24,9 +26,9 @@ pub(crate) struct EarlyChecks {
 /// A blob that is a valid layer.
 #[derive(Debug)]
 struct CheckedLayer {
-    encoding: Encoding,
     bytes: u64,
     diff_id: Digest,
+    outline: Option<Arc<Outline>>,
 }
 
 impl EarlyChecks {
@@ -53,6 +55,15 @@ impl EarlyChecks {
         Ok(())
     }
 
+    /// Passes the outlines of the checked layers on.
+    pub(crate) fn add_outlines(&self, outlines: &Outlines) {
+        for checked in self.checked.values() {
+            if let Some(outline) = &checked.outline {
+                outlines.insert(&checked.diff_id, Arc::clone(outline));
+            }
+        }
+    }
+
     /// Whether this layer passed its check during the transfer.
     pub(crate) fn contain(&self, layer: &Descriptor, diff_id: &Digest) -> bool {
         let checked = self.checked.get(layer.digest());
@@ -63,8 +74,9 @@ impl EarlyChecks {
 impl CheckedLayer {
     /// Whether it is this layer; their digests are equal.
     fn is(&self, layer: &Descriptor, diff_id: &Digest) -> bool {
-        let encoding = Encoding::of(layer.media_type());
-        encoding == Some(self.encoding) && layer.size() == self.bytes && *diff_id == self.diff_id
+        Encoding::of(layer.media_type()).is_some()
+            && layer.size() == self.bytes
+            && *diff_id == self.diff_id
     }
 }
 
@@ -122,11 +134,12 @@ fn check_layer(
         diff_id: None,
         limits,
     };
-    match layer.read_checked(stream, Path::new(STREAM), &mut CheckOnly) {
+    let mut check = Check::new(layer.name(), limits);
+    match layer.read_checked(stream, Path::new(STREAM), &mut check) {
         Ok(diff_id) => Some(CheckedLayer {
-            encoding,
             bytes,
             diff_id,
+            outline: check.outline().map(Arc::new),
         }),
         Err(error) => {
             tracing::debug!(%digest, %error, "the received blob is not a valid layer");
@@ -190,7 +203,7 @@ mod tests {
                 assert!(!checked.is(&descriptor(bytes + 1), &layer.diff_id.parse().unwrap()));
                 assert!(!checked.is(&descriptor(bytes), &digest_of(b"other")));
                 let plain = Descriptor::new(MediaType::ImageLayer, bytes, digest_of(&layer.blob));
-                assert!(!checked.is(&plain, &layer.diff_id.parse().unwrap()));
+                assert!(checked.is(&plain, &layer.diff_id.parse().unwrap()));
             }
         }
     }

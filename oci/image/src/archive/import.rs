@@ -8,7 +8,7 @@ use super::layout;
 use crate::{
     content::{ingest::Ingest, pending::BlobListener, store::Store},
     error::Error,
-    layer::{CheckOnly, LayerBlob, LayerSpec},
+    layer::{LayerBlob, LayerSpec},
     limits::Limits,
     manifest::{
         image::{Image, Platform},
@@ -64,7 +64,7 @@ impl Store {
             if let Some(listener) = listener {
                 ingest.announce(self.announcer(listener));
             }
-            super::receive(archive, ingest, selection, limits)
+            super::receive(archive, ingest, selection, limits, self.outlines())
         })
     }
 
@@ -83,7 +83,9 @@ impl Store {
             platform,
             name: NameFilter::new(name),
         };
-        self.import(|ingest, limits| layout::receive(directory, ingest, selection, limits))
+        self.import(|ingest, limits| {
+            layout::receive(directory, ingest, selection, limits, self.outlines())
+        })
     }
 
     /// Checks the layers of an image whose blobs were stored one by one, as an import checks those of an archive: each
@@ -94,7 +96,7 @@ impl Store {
     pub fn verify(&self, image: &Image) -> Result<(), Error> {
         let read = parallel::for_each(&image.layers(), |(descriptor, diff_id)| {
             self.layer(descriptor, diff_id, self.limits())?
-                .read(&mut CheckOnly)
+                .check(self.outlines())
         });
         self.removing_damaged(read.map(drop), &image.blobs())
     }

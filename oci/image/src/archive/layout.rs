@@ -24,6 +24,7 @@ use crate::{
         image::Image,
         layout_index::{Selection, resolve},
     },
+    outline::Outlines,
 };
 
 /// Stores the selected image's blobs, and checks the image with all its layers.
@@ -32,6 +33,7 @@ pub(crate) fn receive(
     ingest: &mut Ingest,
     selection: Selection<'_>,
     limits: &Limits,
+    outlines: &Outlines,
 ) -> Result<Image, Error> {
     let layout = Layout { root: layout };
     check_marker(&layout.document("oci-layout", limits)?)?;
@@ -46,7 +48,7 @@ pub(crate) fn receive(
         let blob = open(&path).map_err(|source| Error::io("read", &path, source))?;
         ingest.receive(&digest, bounded_blob(blob, limits))?;
     }
-    check_layers(ingest, &EarlyChecks::default(), &image, limits)?;
+    check_layers(ingest, &EarlyChecks::default(), &image, limits, outlines)?;
     Ok(image)
 }
 

@@ -15,6 +15,7 @@ use tar::EntryType;
 mod docker;
 mod early;
 mod import;
+pub(crate) mod inspect;
 mod layout;
 
 use early::EarlyChecks;
@@ -27,8 +28,8 @@ use crate::{
     digest,
     error::Error,
     layer::{
-        CheckOnly, LayerBlob, LayerSpec,
-        path::{PathProblem, normalise},
+        LayerBlob, LayerSpec,
+        path::{PathProblem, clean},
         stream::{Encoding, MAGIC_BYTES, zstd_decoder},
     },
     limits::Limits,
@@ -37,6 +38,7 @@ use crate::{
         image::Image,
         layout_index::{Selection, resolve},
     },
+    outline::Outlines,
     parallel,
     tarball::{TarError, Tarball, header::Member},
 };
@@ -57,6 +59,7 @@ pub(crate) fn receive(
     ingest: &mut Ingest,
     selection: Selection<'_>,
     limits: &Limits,
+    outlines: &Outlines,
 ) -> Result<Image, Error> {
     let mut archive = Bounded::new(archive, limits.archive_bytes);
     let magic = first_bytes(&mut archive, limits)?;
@@ -86,7 +89,8 @@ pub(crate) fn receive(
         }
     };
     let image = documents.resolve(ingest, selection, limits)?;
-    check_layers(ingest, &checks, &image, limits)?;
+    checks.add_outlines(outlines);
+    check_layers(ingest, &checks, &image, limits, outlines)?;
     Ok(image)
 }
 
@@ -97,6 +101,7 @@ fn check_layers(
     checks: &EarlyChecks,
     image: &Image,
     limits: &Limits,
+    outlines: &Outlines,
 ) -> Result<(), Error> {
     let mut seen = HashSet::new();
     let layers: Vec<_> = image
@@ -108,7 +113,7 @@ fn check_layers(
     thread::scope(|scope| {
         let synced = scope.spawn(|| ingest.sync(&image.blobs()));
         parallel::for_each(&layers, |(layer, diff_id)| {
-            check_layer(ingest, layer, diff_id, limits)
+            check_layer(ingest, layer, diff_id, limits, outlines)
         })?;
         synced
             .join()
@@ -121,6 +126,7 @@ fn check_layer(
     descriptor: &Descriptor,
     diff_id: &Digest,
     limits: &Limits,
+    outlines: &Outlines,
 ) -> Result<(), Error> {
     let digest = descriptor.digest();
     let missing = || Error::BlobMissing {
@@ -133,7 +139,7 @@ fn check_layer(
         diff_id: Some(diff_id),
         limits,
     };
-    LayerBlob { path, layer }.read(&mut CheckOnly)
+    LayerBlob { path, layer }.check(outlines)
 }
 
 impl Documents {
@@ -229,8 +235,8 @@ fn file_path(member: &Member) -> Result<String, Error> {
     if member.sparse.is_some() {
         return Err(refuse("holes, as `tar --sparse` makes them"));
     }
-    let path = normalise(&member.path).map_err(|problem| match problem {
-        PathProblem::Escapes => refuse("a path with `..`"),
+    let path = clean(&member.path).map_err(|problem| match problem {
+        PathProblem::Escapes => refuse("a path that leads out of it"),
         PathProblem::Malformed(reason) => refuse(reason),
     })?;
     String::from_utf8(path).map_err(|_| refuse("a name that is not UTF-8"))

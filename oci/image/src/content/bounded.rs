@@ -65,6 +65,10 @@ pub(crate) fn stream_error(error: io::Error, limits: &Limits) -> Error {
         | io::ErrorKind::BrokenPipe => Error::ArchiveTruncated {
             within: format!("the stream ({error})"),
         },
+        _ if error.to_string().contains("too much memory") => Error::TooLarge {
+            what: "the zstd window of the archive".to_owned(),
+            limit: "128 MiB".to_owned(),
+        },
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Error::NotAnArchive {
             reason: format!("it cannot be decompressed: {error}"),
         },

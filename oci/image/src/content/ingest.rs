@@ -36,6 +36,8 @@ pub(crate) struct Ingest {
 
 impl Blobs for Ingest {
     fn find(&self, digest: &Digest) -> Result<Option<(PathBuf, u64)>, Error> {
+        // Names an unknown algorithm instead of a missing blob.
+        algorithm(digest)?;
         let Some(bytes) = self.bytes.get(digest) else {
             return Ok(None);
         };

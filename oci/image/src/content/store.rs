@@ -27,6 +27,7 @@ use crate::{
     digest::{ALGORITHMS, Hashing, from_hex},
     error::Error,
     limits::Limits,
+    outline::Outlines,
     scratch::{self, Scratch},
     seal::is_damage,
 };
@@ -46,6 +47,7 @@ struct Inner {
     ingest: PathBuf,
     limits: Limits,
     pending: PendingBlobs,
+    outlines: Outlines,
     /// Blobs that were verified, and when.
     verified: Mutex<HashMap<Digest, (Identity, Instant)>>,
 }
@@ -68,6 +70,7 @@ impl Store {
                 ingest,
                 limits,
                 pending: PendingBlobs::default(),
+                outlines: Outlines::default(),
                 verified: Mutex::default(),
             }),
         })
@@ -214,6 +217,10 @@ impl Store {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.inner.limits
+    }
+
+    pub(crate) fn outlines(&self) -> &Outlines {
+        &self.inner.outlines
     }
 
     pub(crate) fn announcer(&self, listener: BlobListener) -> Announcer {

@@ -9,15 +9,14 @@ use std::{
 use oci_spec::image::Digest;
 use tar::EntryType;
 
-use super::{
-    index,
-    output::Output,
-    tree::{FileData, Tree},
-};
+use super::{index, output::Output};
 use crate::{
     digest::digest_of,
     error::{Error, entry_error},
-    layer::{Change, Data, Entry, Sink},
+    layer::{
+        Change, Data, Entry, Sink,
+        tree::{FileData, Tree},
+    },
     mount::{self, MountMethod},
     scratch::{self, Scratch},
     seal::FileSeal,
@@ -31,8 +30,8 @@ pub(crate) struct ImageWriter<'a> {
     output: Output,
     path: PathBuf,
     layer: &'a Digest,
-    /// Most entries, which are in memory.
-    most: usize,
+    /// Most entries, and the most memory for their tree.
+    most: (usize, u64),
 }
 
 /// Tests EROFS: writes a small image in a scratch directory, mounts it, and reads a file in it.
@@ -41,7 +40,7 @@ pub(crate) fn probe(scratch: &Scratch, method: MountMethod) -> Result<(), Error>
     let path = scratch.path().join("image");
     let file = File::create_new(&path).map_err(|source| Error::io("create", &path, source))?;
     let layer = digest_of(b"");
-    let mut writer = ImageWriter::new(file, &path, &layer, 2)?;
+    let mut writer = ImageWriter::new(file, &path, &layer, (2, u64::MAX))?;
     let mut text = TEXT;
     let mut data = |buffer: &mut [u8]| {
         text.read(buffer)
@@ -64,13 +63,13 @@ pub(crate) fn probe(scratch: &Scratch, method: MountMethod) -> Result<(), Error>
 }
 
 impl<'a> ImageWriter<'a> {
-    /// Writes the layer with this diff-id into an empty file. More than `most` entries are refused with
+    /// Writes the layer with this diff-id into an empty file. A tree of more than `most` entries or bytes is refused with
     /// [`Error::TooManyToIndex`].
     pub(crate) fn new(
         file: File,
         path: &Path,
         layer: &'a Digest,
-        most: usize,
+        most: (usize, u64),
     ) -> Result<Self, Error> {
         let output = Output::new(file).map_err(|source| Error::io("write", path, source))?;
         Ok(Self {
@@ -154,7 +153,7 @@ impl<'a> ImageWriter<'a> {
 impl Sink for ImageWriter<'_> {
     fn entry(&mut self, entry: &Entry, data: &mut Data<'_>) -> Result<(), Error> {
         let path = &entry.path;
-        if self.tree.len() >= self.most {
+        if self.tree.len() >= self.most.0 || self.tree.bytes() > self.most.1 {
             return Err(Error::TooManyToIndex(self.layer.clone()));
         }
         let made = match &entry.change {

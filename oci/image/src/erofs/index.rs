@@ -9,9 +9,14 @@ use super::{
         SLOT_BYTES,
     },
     output::Output,
-    tree::{Content, Id, Node, ROOT, Tree},
 };
-use crate::seal::FileSeal;
+use crate::{
+    layer::{
+        tree::{Content, Id, Node, ROOT, Tree},
+        xattrs::{IMPLIED, MARK},
+    },
+    seal::FileSeal,
+};
 
 /// The root's inode number; 0 is not a valid one.
 const ROOT_NUMBER: u16 = 1;
@@ -47,7 +52,7 @@ pub(super) fn write(tree: &Tree, mut output: Output) -> Result<FileSeal, Failure
             next_block += own_bytes.div_ceil(BLOCK_BYTES);
         }
         bytes.clear();
-        let xattrs = xattrs(node).ok_or(Failure::Attributes)?;
+        let xattrs = plan.xattrs(node, *id).ok_or(Failure::Attributes)?;
         format::inode(&inode, &xattrs, &mut bytes);
         output.put(&bytes)?;
     }
@@ -67,6 +72,7 @@ fn block_number(block: u64) -> io::Result<u32> {
 /// The position of every inode.
 struct Plan<'a> {
     tree: &'a Tree,
+    root_mark: String,
     /// The reachable nodes, each once, with the directory in which each was found first.
     order: Vec<(Id, Id)>,
     /// Inode numbers by id; 0 for removed nodes.
@@ -79,6 +85,7 @@ impl<'a> Plan<'a> {
     fn new(tree: &'a Tree) -> Result<Self, Failure> {
         let mut plan = Self {
             tree,
+            root_mark: tree.root_mark().to_string(),
             order: Vec::new(),
             numbers: vec![0; tree.len()],
             bytes: SLOT_BYTES * u64::from(ROOT_NUMBER),
@@ -91,13 +98,22 @@ impl<'a> Plan<'a> {
             }
             let node = tree.node(id);
             plan.numbers[id as usize] = block_number(plan.bytes / SLOT_BYTES)?;
-            plan.bytes += format::inode_bytes(xattrs(node).ok_or(Failure::Attributes)?.len());
+            let xattrs = plan.xattrs(node, id).ok_or(Failure::Attributes)?;
+            plan.bytes += format::inode_bytes(xattrs.len());
             plan.order.push((id, parent));
             if let Content::Directory { children, .. } = &node.content {
                 next.extend(children.values().rev().map(|child| (*child, id)));
             }
         }
         Ok(plan)
+    }
+
+    /// The attributes of a node, with the mark of the root or of an implied directory.
+    fn xattrs(&self, node: &Node, id: Id) -> Option<Vec<u8>> {
+        match id {
+            ROOT => xattrs(node, Some(self.root_mark.as_bytes())),
+            _ => xattrs(node, node.is_implied.then_some(IMPLIED)),
+        }
     }
 
     fn inode(&self, node: &Node, serial: usize) -> Inode {
@@ -198,7 +214,7 @@ fn mode(node: &Node) -> u16 {
     kind | (node.mode & 0o7777) as u16
 }
 
-fn xattrs(node: &Node) -> Option<Vec<u8>> {
+fn xattrs(node: &Node, mark: Option<&[u8]>) -> Option<Vec<u8>> {
     let is_opaque = matches!(
         node.content,
         Content::Directory {
@@ -207,9 +223,10 @@ fn xattrs(node: &Node) -> Option<Vec<u8>> {
         }
     );
     let opaque = is_opaque.then_some(("trusted.overlay.opaque", &b"y"[..]));
+    let mark = mark.map(|mark| (MARK, mark));
     let own = node
         .xattrs
         .iter()
         .map(|(name, value)| (name.as_str(), &value[..]));
-    format::xattrs(opaque.into_iter().chain(own))
+    format::xattrs(opaque.into_iter().chain(mark).chain(own))
 }

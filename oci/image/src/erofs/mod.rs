@@ -1,7 +1,6 @@
 //! Writes a layer as one file, an EROFS file system that the kernel mounts: no file is created for each entry.
 //!
-//! - `image`: receives the entries: data goes to the file at once, everything else into a `tree`;
-//! - `tree`: the layer's tree in memory;
+//! - `image`: receives the entries: data goes to the file at once, everything else into a tree in memory;
 //! - `index`: writes the tree after the data;
 //! - `format`: the on-disk format;
 //! - `output`: the buffered file with its checksum.
@@ -13,6 +12,5 @@ mod format;
 mod image;
 mod index;
 mod output;
-mod tree;
 
 pub(crate) use image::{ImageWriter, probe};

@@ -1,4 +1,4 @@
-//! The file in the making: written from its beginning to its end, in large pieces, with its checksum.
+//! Writes the image's file sequentially in large pieces, and computes its checksum. Blocks of zeros become holes.
 
 use std::{
     fs::File,
@@ -9,27 +9,30 @@ use std::{
 use flate2::Crc;
 
 use super::format::{BLOCK_BYTES, HEAD_BYTES};
-use crate::seal::FileSeal;
+use crate::{
+    seal::FileSeal,
+    zeros::{HOLE_BYTES, is_zero, runs},
+};
 
 const BUFFER_BYTES: usize = 1 << 20;
-/// Less free space than this in the buffer, and it is written out.
+/// The buffer is written when less than this is free.
 const LOW_BYTES: usize = 64 << 10;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// A file that grows.
+/// The growing file.
 #[derive(Debug)]
 pub(super) struct Output {
     file: File,
     buffer: Vec<u8>,
     /// Bytes in the buffer.
     filled: usize,
-    /// Bytes before those in the buffer.
+    /// Bytes before the buffer's.
     written: u64,
     crc: Crc,
 }
 
 impl Output {
-    /// Of an empty file; the head is left free.
+    /// Starts an empty file after its head.
     pub(super) fn new(mut file: File) -> io::Result<Self> {
         file.seek(SeekFrom::Start(HEAD_BYTES as u64))?;
         Ok(Self {
@@ -41,18 +44,18 @@ impl Output {
         })
     }
 
-    /// Where the next byte goes.
+    /// The offset of the next byte.
     pub(super) fn position(&self) -> u64 {
         self.written + self.filled as u64
     }
 
-    /// The number of the block that the next byte begins, after [`Output::fill_block`].
+    /// The block number of the next byte, which must be the first of its block: see [`Output::fill_block`].
     pub(super) fn block(&self) -> io::Result<u32> {
         let too_large = || io::Error::from(io::ErrorKind::FileTooLarge);
         u32::try_from(self.position() / BLOCK_BYTES).map_err(|_| too_large())
     }
 
-    /// A place to put the next bytes into, of which [`Output::advance`] tells then.
+    /// Free space of the buffer, to be filled and then committed by [`Output::advance`].
     pub(super) fn room(&mut self) -> io::Result<&mut [u8]> {
         if BUFFER_BYTES - self.filled < LOW_BYTES {
             self.flush()?;
@@ -60,7 +63,7 @@ impl Output {
         Ok(&mut self.buffer[self.filled..])
     }
 
-    /// So many bytes were put into the room.
+    /// Commits so many bytes of the free space.
     pub(super) fn advance(&mut self, bytes: usize) {
         self.filled = (self.filled + bytes).min(BUFFER_BYTES);
     }
@@ -87,13 +90,13 @@ impl Output {
         self.file.seek(SeekFrom::Start(self.written)).map(drop)
     }
 
-    /// Goes on to the beginning of a block.
+    /// Pads to the beginning of a block.
     pub(super) fn fill_block(&mut self) -> io::Result<()> {
         let rest = self.position().next_multiple_of(BLOCK_BYTES) - self.position();
         self.put(&ZEROS[..rest as usize])
     }
 
-    /// Writes the head, and the end; what a reader can check the file by.
+    /// Writes the head and finishes the file; returns its checksums.
     pub(super) fn finish(mut self, head: &[u8; HEAD_BYTES]) -> io::Result<FileSeal> {
         self.fill_block()?;
         self.flush()?;
@@ -112,7 +115,12 @@ impl Output {
     fn flush(&mut self) -> io::Result<()> {
         let bytes = &self.buffer[..self.filled];
         self.crc.update(bytes);
-        self.file.write_all(bytes)?;
+        for run in runs(bytes) {
+            match is_zero(&run[..run.len().min(HOLE_BYTES)]) {
+                true => drop(self.file.seek(SeekFrom::Current(run.len() as i64))?),
+                false => self.file.write_all(run)?,
+            }
+        }
         self.written += self.filled as u64;
         self.filled = 0;
         Ok(())

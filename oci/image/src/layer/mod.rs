@@ -1,27 +1,33 @@
 //! Reads and checks a layer: its digest and diff-id, and each entry. A [`Sink`] receives the entries: an import only
 //! checks them, unpacking writes them.
 
+pub(crate) mod check;
+pub(crate) mod mark;
 pub(crate) mod path;
 pub(crate) mod stream;
+pub(crate) mod tree;
 pub(crate) mod xattrs;
 
 use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use oci_spec::image::{Descriptor, Digest};
 use tar::EntryType;
 
 use self::{
-    path::{PathProblem, check_name, normalise, split},
-    stream::{Chunks, Encoding, Expected, inflate},
+    check::Check,
+    path::{PathProblem, check_name, clean, split},
+    stream::{Chunks, Encoding, Expected, ZSTD_WINDOW_LIMIT, inflate, is_window_too_large},
 };
 use crate::{
     digest::digest_like,
     error::Error,
     limits::{Limits, PATH_BYTES},
+    outline::Outlines,
     tarball::{TarError, Tarball, header::Member},
 };
 
@@ -53,16 +59,6 @@ pub(crate) struct LayerSpec<'a> {
 /// Receives a layer's entries, in order.
 pub(crate) trait Sink {
     fn entry(&mut self, entry: &Entry, data: &mut Data<'_>) -> Result<(), Error>;
-}
-
-/// Ignores the entries: for checking only.
-#[derive(Debug)]
-pub(crate) struct CheckOnly;
-
-impl Sink for CheckOnly {
-    fn entry(&mut self, _: &Entry, _: &mut Data<'_>) -> Result<(), Error> {
-        Ok(())
-    }
 }
 
 /// An entry of a layer.
@@ -101,6 +97,16 @@ impl From<io::Error> for Failure {
 }
 
 impl LayerBlob<'_> {
+    /// Checks the layer with its digests, and keeps its outline.
+    pub(crate) fn check(&self, outlines: &Outlines) -> Result<(), Error> {
+        let mut check = Check::new(self.layer.name(), self.layer.limits);
+        self.read(&mut check)?;
+        if let Some(outline) = check.outline() {
+            outlines.insert(self.layer.name(), Arc::new(outline));
+        }
+        Ok(())
+    }
+
     /// Passes each entry to `sink`; returns successfully only if digest and diff-id are right.
     pub(crate) fn read(&self, sink: &mut dyn Sink) -> Result<(), Error> {
         self.layer.read(self.open()?, &self.path, sink).map(drop)
@@ -145,7 +151,7 @@ impl<'a> LayerSpec<'a> {
         from: &Path,
         sink: &mut dyn Sink,
     ) -> Result<Digest, Error> {
-        let encoding = self.encoding()?;
+        self.check_media_type()?;
         let expected = Expected {
             stored,
             inflated: self.name(),
@@ -155,8 +161,8 @@ impl<'a> LayerSpec<'a> {
             self.read_entries(stream, from, sink)
                 .map_err(Failure::Layer)
         };
-        let (done, hashes) = inflate(blob, &expected, encoding, limit, work)
-            .map_err(|failure| self.error(failure, from))?;
+        let (done, hashes) =
+            inflate(blob, &expected, limit, work).map_err(|failure| self.error(failure, from))?;
         let error = done.err().map(|failure| self.error(failure, from));
         // A damaged blob fails in many ways; the digest mismatch is the actual reason.
         if error.as_ref().is_none_or(Error::is_of_content) {
@@ -180,11 +186,14 @@ impl<'a> LayerSpec<'a> {
         self.diff_id.unwrap_or_else(|| self.descriptor.digest())
     }
 
-    fn encoding(&self) -> Result<Encoding, Error> {
-        Encoding::of(self.descriptor.media_type()).ok_or_else(|| Error::Unsupported {
-            what: format!("a layer of type {}", self.descriptor.media_type()),
-            hint: "; layers are tar, tar+gzip or tar+zstd",
-        })
+    fn check_media_type(&self) -> Result<(), Error> {
+        match Encoding::of(self.descriptor.media_type()) {
+            Some(_) => Ok(()),
+            None => Err(Error::Unsupported {
+                what: format!("a layer of type {}", self.descriptor.media_type()),
+                hint: "; layers are tar, tar+gzip or tar+zstd",
+            }),
+        }
     }
 
     fn check_size(&self, actual: u64) -> Result<(), Error> {
@@ -209,6 +218,7 @@ impl<'a> LayerSpec<'a> {
         let mut tarball = Tarball::new(stream, self.limits.layer_entries);
         // Holes count as bytes though the stream does not contain them: copying such a file may write them out.
         let mut bytes: u64 = 0;
+        let mut xattr_bytes: u64 = 0;
         loop {
             let member = match tarball.next_member() {
                 Ok(Some(member)) => member,
@@ -222,6 +232,13 @@ impl<'a> LayerSpec<'a> {
             bytes = bytes.saturating_add(member.file_bytes());
             if bytes > self.limits.layer_bytes {
                 return Err(self.too_large());
+            }
+            xattr_bytes += xattrs::kept_bytes(&member.xattrs);
+            if xattr_bytes > self.limits.layer_xattr_bytes {
+                return Err(Error::TooLarge {
+                    what: format!("the extended attributes of layer {} together", self.name()),
+                    limit: format!("{} bytes", self.limits.layer_xattr_bytes),
+                });
             }
             if let Some(entry) = self.interpret(member)? {
                 let mut data = |buffer: &mut [u8]| {
@@ -237,10 +254,13 @@ impl<'a> LayerSpec<'a> {
     /// Checks a member's names and interprets them; `None` if the member has no effect.
     fn interpret(&self, mut member: Member) -> Result<Option<Entry>, Error> {
         let refuse = |problem| self.path_error(&member.path, problem);
-        let path = normalise(&member.path).map_err(refuse)?;
+        let path = clean(&member.path).map_err(refuse)?;
         let (parent, name) = split(&path);
         if name == OPAQUE {
-            return self.opaque(parent).map(Some);
+            return Ok(Some(Entry {
+                path: parent.to_vec(),
+                change: Change::Opaque,
+            }));
         }
         if name.starts_with(AUFS) {
             return Ok(None);
@@ -263,31 +283,21 @@ impl<'a> LayerSpec<'a> {
             )));
         }
         member.link = self.link_target(&member)?;
+        if member.kind == EntryType::Link && member.link == path {
+            return Err(refuse(PathProblem::Malformed(
+                "it is a hard link to itself",
+            )));
+        }
         Ok(Some(Entry {
             path,
             change: Change::Make(member),
         }))
     }
 
-    fn opaque(&self, directory: &[u8]) -> Result<Entry, Error> {
-        // overlayfs always merges the roots of its layers.
-        if directory.is_empty() {
-            let what = format!("an opaque root, as layer {} has it,", self.name());
-            return Err(Error::Unsupported {
-                what,
-                hint: "; flatten the image",
-            });
-        }
-        Ok(Entry {
-            path: directory.to_vec(),
-            change: Change::Opaque,
-        })
-    }
-
     fn link_target(&self, member: &Member) -> Result<Vec<u8>, Error> {
         let refuse = |problem| self.path_error(&member.path, problem);
         match member.kind {
-            EntryType::Link => normalise(&member.link).map_err(refuse),
+            EntryType::Link => clean(&member.link).map_err(refuse),
             EntryType::Symlink => match member.link.len() {
                 1..=PATH_BYTES if !member.link.contains(&0) => Ok(member.link.clone()),
                 _ => Err(refuse(PathProblem::Malformed(
@@ -334,6 +344,10 @@ impl<'a> LayerSpec<'a> {
         match error.kind() {
             io::ErrorKind::FileTooLarge => self.too_large(),
             _ if error.raw_os_error().is_some() => Error::io("read", from, error),
+            _ if is_window_too_large(&error) => Error::TooLarge {
+                what: format!("the zstd window of layer {}", self.name()),
+                limit: ZSTD_WINDOW_LIMIT.to_owned(),
+            },
             _ => self.malformed(format!(
                 "it cannot be decompressed as {}: {error}",
                 self.descriptor.media_type()

@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Cursor, Read},
     path::Path,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
@@ -51,7 +51,8 @@ impl Encoding {
     pub(crate) fn of_magic(bytes: &[u8]) -> Self {
         match bytes {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            // The last one begins a skippable frame.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::Plain,
         }
     }
@@ -73,6 +74,14 @@ impl Encoding {
             Self::Zstd => MediaType::ImageLayerZstd,
         }
     }
+}
+
+/// The limit of a zstd window, for errors.
+pub(crate) const ZSTD_WINDOW_LIMIT: &str = "128 MiB";
+
+/// Whether zstd refused a frame because of its window.
+pub(crate) fn is_window_too_large(error: &io::Error) -> bool {
+    error.to_string().contains("too much memory")
 }
 
 /// Decompresses zstd with bounded memory.
@@ -110,7 +119,6 @@ type Chunk = io::Result<Vec<u8>>;
 pub(crate) fn inflate<T, E: From<io::Error>>(
     blob: impl Read + Send,
     expected: &Expected<'_>,
-    encoding: Encoding,
     limit: u64,
     work: impl FnOnce(&mut Chunks) -> Result<T, E>,
 ) -> Result<(Result<T, E>, Hashes), E> {
@@ -125,7 +133,7 @@ pub(crate) fn inflate<T, E: From<io::Error>>(
     let inflated = Hasher::like(expected.inflated);
     thread::scope(|scope| {
         let inflater = start(scope, "inflate", move || {
-            produce(blob, encoding, limit, &unhashed, &empty)
+            produce(blob, limit, &unhashed, &empty)
         })?;
         let hasher = start(scope, "hash", move || pass_on(inflated, &to_hash, &hashed))?;
         let mut inflated = Chunks::new(filled, spare);
@@ -232,7 +240,6 @@ fn pass_on(mut hasher: Hasher, chunks: &Receiver<Chunk>, hashed: &SyncSender<Chu
 /// The inflating thread: ends with the blob, with an error, or when the reader is gone.
 fn produce(
     mut stored: Stored<impl Read>,
-    encoding: Encoding,
     limit: u64,
     chunks: &SyncSender<Chunk>,
     empty: &Receiver<Vec<u8>>,
@@ -250,12 +257,21 @@ fn produce(
             }
         }
     };
-    let buffered = BufReader::with_capacity(CHUNK_BYTES, &mut stored);
-    let result = match encoding {
-        Encoding::Plain => send(&mut { buffered }),
-        Encoding::Gzip => send(&mut MultiGzDecoder::new(buffered)),
-        Encoding::Zstd => zstd_decoder(buffered).and_then(|mut zstd| send(&mut zstd)),
-    };
+    let mut magic = Vec::new();
+    let result = (&mut stored)
+        .take(MAGIC_BYTES as u64)
+        .read_to_end(&mut magic);
+    let result = result.and_then(|_| {
+        // Some tools declare another compression than they use, so the first bytes decide, as in Docker and containerd.
+        let encoding = Encoding::of_magic(&magic);
+        let whole = Cursor::new(magic).chain(&mut stored);
+        let buffered = BufReader::with_capacity(CHUNK_BYTES, whole);
+        match encoding {
+            Encoding::Plain => send(&mut { buffered }),
+            Encoding::Gzip => send(&mut MultiGzDecoder::new(buffered)),
+            Encoding::Zstd => zstd_decoder(buffered).and_then(|mut zstd| send(&mut zstd)),
+        }
+    });
     // Bytes after the compressed stream belong to the blob's digest too. Only the whole blob tells damage from a
     // malformed layer.
     let rest = io::copy(&mut stored, &mut io::sink());
@@ -300,7 +316,6 @@ mod tests {
     /// Uses arbitrary digests: only their algorithms matter.
     fn inflate_it<T>(
         blob: &[u8],
-        encoding: Encoding,
         limit: u64,
         work: impl FnOnce(&mut Chunks) -> io::Result<T>,
     ) -> io::Result<(T, Hashes)> {
@@ -309,12 +324,12 @@ mod tests {
             stored: Some(&any),
             inflated: &any,
         };
-        let (done, hashes) = inflate(blob, &expected, encoding, limit, work)?;
+        let (done, hashes) = inflate(blob, &expected, limit, work)?;
         Ok((done?, hashes))
     }
 
-    fn read_all(blob: &[u8], encoding: Encoding, limit: u64) -> io::Result<(Vec<u8>, Hashes)> {
-        inflate_it(blob, encoding, limit, |stream| {
+    fn read_all(blob: &[u8], limit: u64) -> io::Result<(Vec<u8>, Hashes)> {
+        inflate_it(blob, limit, |stream| {
             let mut bytes = Vec::new();
             stream.read_to_end(&mut bytes)?;
             Ok(bytes)
@@ -332,7 +347,7 @@ mod tests {
         let content: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 7) as u8).collect();
         for (encoding, compression) in ENCODINGS {
             let blob = compression.compress(&content).unwrap();
-            let (bytes, hashes) = read_all(&blob, encoding, 3_000_000).unwrap();
+            let (bytes, hashes) = read_all(&blob, 3_000_000).unwrap();
             assert!(bytes == content, "{encoding:?}");
             assert_eq!(hashes.stored.unwrap().finish(), digest_of(&blob));
             assert_eq!(hashes.inflated.finish(), digest_of(&content));
@@ -344,7 +359,7 @@ mod tests {
         for (encoding, compression) in ENCODINGS {
             let blob = compression.compress(&[7; 3_000_000]).unwrap();
             let read_nothing = |_: &mut Chunks| Ok(());
-            let ((), hashes) = inflate_it(&blob, encoding, 3_000_000, read_nothing).unwrap();
+            let ((), hashes) = inflate_it(&blob, 3_000_000, read_nothing).unwrap();
             assert_eq!(hashes.inflated.bytes, 3_000_000);
             assert_eq!(hashes.stored_bytes, blob.len() as u64);
         }
@@ -354,7 +369,7 @@ mod tests {
     fn content_over_the_limit_is_an_error() {
         for (encoding, compression) in ENCODINGS {
             let blob = compression.compress(&[0; 3_000_000]).unwrap();
-            let error = read_all(&blob, encoding, 2_999_999).unwrap_err();
+            let error = read_all(&blob, 2_999_999).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{encoding:?}");
         }
     }
@@ -363,7 +378,7 @@ mod tests {
     fn a_failing_reader_ends_the_threads() {
         let blob = Compression::Gzip.compress(&vec![0; 30_000_000]).unwrap();
         let fails = |_: &mut Chunks| Err::<(), _>(io::Error::other("enough"));
-        let error = inflate_it(&blob, Encoding::Gzip, u64::MAX, fails).unwrap_err();
+        let error = inflate_it(&blob, u64::MAX, fails).unwrap_err();
         assert_eq!(error.to_string(), "enough");
     }
 
@@ -379,8 +394,7 @@ mod tests {
         damaged[20] ^= 1;
         for (blob, limit) in [(&blob, u64::MAX), (&blob, 1000), (&damaged, u64::MAX)] {
             let fails = |_: &mut Chunks| Err::<(), _>(io::Error::other("enough"));
-            let (done, hashes) =
-                inflate(&blob[..], &expected, Encoding::Gzip, limit, fails).unwrap();
+            let (done, hashes) = inflate(&blob[..], &expected, limit, fails).unwrap();
             assert!(done.is_err());
             assert_eq!(hashes.stored.unwrap().finish(), digest_of(blob));
         }
@@ -395,7 +409,7 @@ mod tests {
         };
         let blob = Compression::Gzip.compress(b"content").unwrap();
         let read = |_: &mut Chunks| Ok::<_, io::Error>(());
-        let (done, hashes) = inflate(&blob[..], &expected, Encoding::Gzip, 100, read).unwrap();
+        let (done, hashes) = inflate(&blob[..], &expected, 100, read).unwrap();
         done.unwrap();
         assert!(hashes.stored.is_none());
         assert_eq!(hashes.stored_bytes, blob.len() as u64);
@@ -406,9 +420,9 @@ mod tests {
     fn two_gzip_members_are_one_stream() {
         let mut blob = Compression::Gzip.compress(b"a").unwrap();
         blob.extend(Compression::Gzip.compress(b"b").unwrap());
-        assert_eq!(read_all(&blob, Encoding::Gzip, 9).unwrap().0, b"ab");
+        assert_eq!(read_all(&blob, 9).unwrap().0, b"ab");
         blob.truncate(blob.len() - 1);
-        assert!(read_all(&blob, Encoding::Gzip, 9).is_err());
+        assert!(read_all(&blob, 9).is_err());
     }
 
     #[test]

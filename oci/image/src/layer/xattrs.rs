@@ -1,9 +1,18 @@
 //! Which extended attributes of a layer's entries are kept, and which are invalid.
 
+use std::collections::BTreeMap;
+
 use rustix::io::{Errno, Result};
 
 use crate::limits::XATTR_BYTES;
 
+/// Marks an implied directory, and describes the root of an unpacked layer. Overlayfs never shows attributes with this
+/// prefix, nor copies them up.
+pub(crate) const MARK: &str = "trusted.overlay.tucano";
+/// The value of [`MARK`] on a directory without an entry of its own.
+pub(crate) const IMPLIED: &[u8] = b"implied";
+/// Largest list of a file's attribute names (XATTR_LIST_MAX).
+const LIST_BYTES: usize = 64 << 10;
 /// A file's capabilities.
 const CAPABILITY: &str = "security.capability";
 /// Longest name (XATTR_NAME_MAX).
@@ -18,8 +27,29 @@ pub(crate) fn is_kept(xattr: &str) -> bool {
     is_user || xattr == CAPABILITY
 }
 
+/// The size of the attributes that are kept.
+pub(crate) fn kept_bytes(xattrs: &[(String, Vec<u8>)]) -> u64 {
+    let kept = xattrs.iter().filter(|(name, _)| is_kept(name));
+    kept.map(|(name, value)| (name.len() + value.len()) as u64)
+        .sum()
+}
+
+/// The attributes of an entry that are kept, each name once with its last value.
+pub(crate) fn kept(xattrs: &[(String, Vec<u8>)]) -> Result<Vec<(&str, &[u8])>> {
+    let mut last = BTreeMap::new();
+    for (name, value) in xattrs.iter().filter(|(name, _)| is_kept(name)) {
+        check(name, value)?;
+        last.insert(name.as_str(), &value[..]);
+    }
+    let names: usize = last.keys().map(|name| name.len() + 1).sum();
+    if names > LIST_BYTES {
+        return Err(Errno::TOOBIG);
+    }
+    Ok(last.into_iter().collect())
+}
+
 /// Refuses attributes that the kernel refuses on any file system.
-pub(crate) fn check(name: &str, value: &[u8]) -> Result<()> {
+fn check(name: &str, value: &[u8]) -> Result<()> {
     if value.len() > XATTR_BYTES {
         return Err(Errno::TOOBIG);
     }

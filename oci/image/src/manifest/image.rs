@@ -3,6 +3,7 @@
 use std::{collections::HashSet, fmt};
 
 use oci_spec::image::{Arch, Descriptor, Digest, ImageConfiguration, ImageManifest, MediaType, Os};
+use serde_json::Value;
 
 use super::document::{self, read_document};
 use crate::{content::ingest::Blobs, error::Error, layer::stream::Encoding, limits::Limits};
@@ -43,6 +44,8 @@ pub struct Image {
     pub manifest: ImageManifest,
     /// The configuration.
     pub config: ImageConfiguration,
+    /// Whether the image declares a health check (Docker's `HEALTHCHECK`), which services do not use.
+    pub has_healthcheck: bool,
 }
 
 impl Image {
@@ -95,13 +98,64 @@ impl Image {
             size,
             limits,
         )?;
-        let config: ImageConfiguration = document::parse("the image's configuration", &bytes)?;
+        let what = "the image's configuration";
+        let mut config: Value = document::parse(what, &bytes)?;
+        let has_healthcheck = has_healthcheck(&config);
+        set_platform(&mut config);
+        lists_of_strings(&mut config);
+        let config: ImageConfiguration =
+            serde_json::from_value(config).map_err(|source| Error::Document {
+                what: what.to_owned(),
+                source,
+            })?;
         check_config(&config, &manifest)?;
         Ok(Self {
             digest: digest.clone(),
             manifest,
             config,
+            has_healthcheck,
         })
+    }
+}
+
+/// Whether the configuration has a command of Docker's `HEALTHCHECK`.
+fn has_healthcheck(config: &Value) -> bool {
+    let test = config.pointer("/config/Healthcheck/Test");
+    let command = test.and_then(Value::as_array).and_then(|test| test.first());
+    command.is_some_and(|command| command != "NONE")
+}
+
+/// Fills in this machine's platform where an image does not name any, as Docker does, and maps other names of
+/// architectures to Go's.
+fn set_platform(config: &mut Value) {
+    let Some(config) = config.as_object_mut() else {
+        return;
+    };
+    let host = Platform::host();
+    for (key, default) in [("os", host.os), ("architecture", host.architecture)] {
+        let name = config.get(key).and_then(Value::as_str).unwrap_or_default();
+        let name = name.to_ascii_lowercase();
+        let name = match name.as_str() {
+            "" => default,
+            "x86_64" | "x86-64" => "amd64".to_owned(),
+            "aarch64" => "arm64".to_owned(),
+            _ => name,
+        };
+        config.insert(key.to_owned(), name.into());
+    }
+}
+
+/// Replaces a string where a list is expected by a list of it, as Docker does.
+fn lists_of_strings(config: &mut Value) {
+    for key in ["Entrypoint", "Cmd"] {
+        let value = config.pointer_mut(&format!("/config/{key}"));
+        if let Some(value) = value.filter(|value| value.is_string()) {
+            let text = value.take();
+            *value = match text.as_str() {
+                Some("") => Value::Null,
+                _ => Value::Array(vec![text]),
+            };
+        }
     }
 }
 

@@ -218,18 +218,15 @@ pub(crate) fn data_bytes(header: &Header, extension: Option<u64>) -> Result<u64,
 
 /// Whether the header's checksum is right.
 pub(crate) fn is_intact(block: &[u8; BLOCK_BYTES]) -> bool {
-    let sum: i64 = block
-        .iter()
-        .enumerate()
-        .map(|(at, byte)| {
-            if CHECKSUM.contains(&at) {
-                i64::from(b' ')
-            } else {
-                i64::from(*byte)
-            }
-        })
-        .sum();
-    number(&block[CHECKSUM], "checksum") == Ok(sum)
+    let spaced = |(at, byte): (usize, &u8)| match CHECKSUM.contains(&at) {
+        true => b' ',
+        false => *byte,
+    };
+    let bytes = || block.iter().enumerate().map(spaced);
+    let sum: i64 = bytes().map(i64::from).sum();
+    // Some old programs add up signed bytes.
+    let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
+    number(&block[CHECKSUM], "checksum").is_ok_and(|it| it == sum || it == signed)
 }
 
 /// Maps equivalent types to one.

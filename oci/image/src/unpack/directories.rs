@@ -17,7 +17,14 @@ use rustix::{
     io::{Errno, Result},
 };
 
-use crate::{layer::path::split, limits::PATH_DEPTH, tarball::header::Time};
+use crate::{
+    layer::{
+        path::split,
+        xattrs::{IMPLIED, MARK},
+    },
+    limits::PATH_DEPTH,
+    tarball::header::Time,
+};
 
 /// Most open directories.
 const OPEN_DIRECTORIES: usize = 64;
@@ -31,6 +38,9 @@ const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
 pub(crate) struct Directories<'a> {
     root: BorrowedFd<'a>,
     open: HashMap<Vec<u8>, Directory>,
+    /// Directories without an entry of their own, and the most of them.
+    implied: u64,
+    most_implied: u64,
 }
 
 #[derive(Debug)]
@@ -40,11 +50,18 @@ struct Directory {
 }
 
 impl<'a> Directories<'a> {
-    pub(crate) fn new(root: BorrowedFd<'a>) -> Self {
+    pub(crate) fn new(root: BorrowedFd<'a>, most_implied: u64) -> Self {
         Self {
             root,
             open: HashMap::new(),
+            implied: 0,
+            most_implied,
         }
+    }
+
+    /// How many directories were created without an entry of their own.
+    pub(crate) fn implied(&self) -> u64 {
+        self.implied
     }
 
     /// The open directory at `path`; missing directories are created.
@@ -77,6 +94,25 @@ impl<'a> Directories<'a> {
             path,
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
         )
+    }
+
+    /// Whether a whiteout of this layer hides a directory of the lower layers, so that nothing is left to hide in it.
+    pub(crate) fn is_hidden(&self, path: &[u8]) -> Result<bool> {
+        if self.open.contains_key(path) || !matches!(self.get_existing(path), Err(Errno::NOTDIR)) {
+            return Ok(false);
+        }
+        let mut parent = self.get_existing(b"")?;
+        for name in path.split(|byte| *byte == b'/') {
+            if is_whiteout(parent.as_fd(), name)? {
+                return Ok(true);
+            }
+            let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            match open_beneath(parent.as_fd(), name, beneath) {
+                Ok(next) => parent = next,
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(false)
     }
 
     /// Removes the file or directory at `path`; returns its metadata.
@@ -150,8 +186,14 @@ impl<'a> Directories<'a> {
         )?;
         // Independent of the umask.
         fchmod(&fd, IMPLIED_MODE)?;
-        if replaces_whiteout {
-            set_opaque(fd.as_fd())?;
+        self.implied += 1;
+        if self.implied > self.most_implied {
+            return Err(Errno::MLINK);
+        }
+        match replaces_whiteout {
+            // The lower layers' directory of this name is gone, with its mode and owner.
+            true => set_opaque(fd.as_fd())?,
+            false => set_mark(fd.as_fd(), IMPLIED)?,
         }
         if !real_path.is_empty() {
             real_path.push(b'/');
@@ -240,6 +282,14 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         }
     }
     unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+/// Sets the mark of a directory. Without root, or on a file system without such attributes, there are no marks.
+pub(crate) fn set_mark(directory: BorrowedFd<'_>, mark: &[u8]) -> Result<()> {
+    match fsetxattr(directory, MARK, mark, XattrFlags::empty()) {
+        Err(Errno::PERM | Errno::NOTSUP) => Ok(()),
+        set => set,
+    }
 }
 
 /// Makes a directory opaque: overlayfs hides the content of the lower layers in it.

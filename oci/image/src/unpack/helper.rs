@@ -196,7 +196,7 @@ impl Running {
         }
         let status = self.0.wait().map_err(failed)?;
         if !status.success() {
-            return Err(failed(format!("{status}; its own log lines say why")));
+            return Err(Error::HelperDied(status.to_string()));
         }
         serde_json::from_slice(&report).map_err(failed)
     }

@@ -4,14 +4,17 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File},
     io::{Cursor, Read},
+    os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    chain::{self, Chain},
     helper::Helper,
     make::{IMAGE, Source, unpack_into},
     paths::{self, LayerPaths},
@@ -71,7 +74,14 @@ struct Inner {
     locks: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
     /// Unpacks layers in a process of its own.
     helper: OnceLock<Helper>,
+    /// Layers whose unpacking process has died: how often, the last time, and how.
+    deaths: Mutex<HashMap<Digest, (u32, Instant, String)>>,
 }
+
+/// Deaths of the unpacking process after which a layer is refused.
+const TRIES: u32 = 3;
+/// How long a layer stays refused. Afterwards the machine may have more memory to spare.
+const REFUSED: Duration = Duration::from_secs(3600);
 
 impl Layers {
     /// Opens or creates the directory and removes unfinished layers of an earlier run. It is created with mode 0700, since
@@ -116,6 +126,7 @@ impl Layers {
             flushing: Mutex::default(),
             locks: Mutex::default(),
             helper: OnceLock::new(),
+            deaths: Mutex::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -308,6 +319,41 @@ impl Layers {
             .collect()
     }
 
+    /// The directories that make up an image of these unpacked layers, lowest first, for use as overlayfs lower
+    /// directories. Beside the layers' own ones there may be one on top, with the directories that look otherwise in the
+    /// image than in their uppermost layer: those without an entry of their own there. Layers below an opaque root are left
+    /// out.
+    ///
+    /// # Errors
+    /// `not_found` if a layer is not unpacked; `io` if it cannot be read.
+    pub fn stack(&self, diff_ids: &[Digest]) -> Result<Vec<PathBuf>, Error> {
+        let Some(top) = diff_ids.last() else {
+            return Ok(Vec::new());
+        };
+        let directories: Vec<PathBuf> = diff_ids
+            .iter()
+            .map(|diff_id| self.directory(diff_id))
+            .collect::<Result<_, _>>()?;
+        let failed = |source| Error::io("read the layers in", &self.inner.root, source);
+        let chain = Chain::open(&directories).map_err(failed)?;
+        let mut stack = chain.directories();
+        let path = self.paths(top)?.chain(diff_ids);
+        if !path.is_dir() {
+            let corrections = chain.corrections().map_err(failed)?;
+            if corrections.is_empty() {
+                return Ok(stack);
+            }
+            let scratch = Scratch::create(&self.inner.root)?;
+            let written = chain::write(scratch.handle().as_fd(), &corrections);
+            written
+                .and_then(|()| rustix::fs::syncfs(scratch.handle()))
+                .map_err(|source| Error::io("create", &path, source))?;
+            scratch.persist(&path)?;
+        }
+        stack.push(path);
+        Ok(stack)
+    }
+
     /// Removes all other layers.
     ///
     /// # Errors
@@ -410,15 +456,52 @@ impl Layers {
         layer: LayerSpec<'_>,
         source: Source<'_>,
     ) -> Result<(Unpublished, Digest), Error> {
+        let digest = layer.descriptor.digest();
+        self.refuse_deadly(digest)?;
         let scratch = Scratch::create(&self.inner.root)?;
         let helper = self.inner.helper.get();
-        let (seal, diff_id) = unpack_into(&scratch, form, layer, source, helper)?;
+        let unpacked = unpack_into(&scratch, form, layer, source, helper);
+        if let Err(Error::HelperDied(reason)) = &unpacked {
+            self.note_death(digest, reason);
+            self.refuse_deadly(digest)?;
+        }
+        let (seal, diff_id) = unpacked?;
         let made = Unpublished {
             scratch,
             form,
             seal,
         };
         Ok((made, diff_id))
+    }
+
+    /// Refuses a layer whose unpacking process has died too often.
+    fn refuse_deadly(&self, layer: &Digest) -> Result<(), Error> {
+        let mut deaths = self.deaths();
+        deaths.retain(|_, (_, last, _)| last.elapsed() < REFUSED);
+        match deaths.get(layer) {
+            Some((tries, _, reason)) if *tries >= TRIES => Err(Error::UnpackerDied {
+                layer: layer.clone(),
+                tries: *tries,
+                reason: reason.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn note_death(&self, layer: &Digest, reason: &str) {
+        let mut deaths = self.deaths();
+        let tries = deaths.get(layer).map_or(0, |(tries, ..)| *tries);
+        deaths.insert(
+            layer.clone(),
+            (tries + 1, Instant::now(), reason.to_owned()),
+        );
+    }
+
+    fn deaths(&self) -> MutexGuard<'_, HashMap<Digest, (u32, Instant, String)>> {
+        self.inner
+            .deaths
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Syncs unpacked layers and gives them their names.

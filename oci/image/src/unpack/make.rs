@@ -75,11 +75,17 @@ pub(crate) fn unpack_here(
 ) -> Result<(Seal, Digest), Error> {
     if form == Form::Erofs {
         let (file, path) = new_image(target)?;
-        let mut writer = ImageWriter::new(file, &path, layer.name(), INDEXED_ENTRIES)?;
+        let most = (INDEXED_ENTRIES, layer.limits.layer_tree_bytes);
+        let mut writer = ImageWriter::new(file, &path, layer.name(), most)?;
         let diff_id = layer.read(blob, from, &mut writer)?;
         return Ok((Seal::File(writer.finish()?), diff_id));
     }
-    let mut writer = LayerWriter::new(target.directory.as_fd(), layer.name(), target.umask)?;
+    let mut writer = LayerWriter::new(
+        target.directory.as_fd(),
+        layer.name(),
+        target.umask,
+        layer.limits.layer_entries,
+    )?;
     let diff_id = layer.read(blob, from, &mut writer)?;
     let known = writer.finish()?;
     let seal = DirectorySeal::with_known(target.directory, &known)

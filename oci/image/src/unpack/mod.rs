@@ -1,5 +1,6 @@
 //! Unpacked layers, each a directory or a file that the kernel mounts, for use as overlayfs lower directories.
 
+pub(crate) mod chain;
 pub(crate) mod directories;
 pub(crate) mod helper;
 pub(crate) mod layers;

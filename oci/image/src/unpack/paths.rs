@@ -9,7 +9,7 @@ use std::{
 use oci_spec::image::Digest;
 
 use crate::{
-    digest::{from_hex, hex},
+    digest::{digest_of, from_hex, hex},
     error::Error,
     mount::{self, MountMethod},
     scratch::{Scratch, discard},
@@ -20,6 +20,7 @@ const IMAGE: &str = "erofs";
 const MOUNT: &str = "mnt";
 const SEAL: &str = "seal";
 const DAMAGED: &str = "damaged";
+const CHAIN: &str = "chain";
 
 /// The paths of one layer.
 #[derive(Debug)]
@@ -46,6 +47,15 @@ impl<'a> LayerPaths<'a> {
             root,
             diff_id,
         })
+    }
+
+    /// The directory on top of the chain of these layers, of which this one is the uppermost.
+    pub(crate) fn chain(&self, diff_ids: &[Digest]) -> PathBuf {
+        let ids: Vec<&str> = diff_ids.iter().map(AsRef::as_ref).collect();
+        let id = digest_of(ids.join(" ").as_bytes());
+        let mut path = self.directory.clone().into_os_string();
+        path.push(format!(".{CHAIN}-{}", id.digest()));
+        path.into()
     }
 
     /// Whether the layer is unpacked.

@@ -17,12 +17,13 @@ use rustix::{
 };
 use tar::EntryType;
 
-use super::directories::{Directories, set_opaque, times};
+use super::directories::{Directories, set_mark, set_opaque, times};
 use crate::{
     error::{Error, entry_error},
-    layer::{Change, Data, Entry, Sink, path::split, xattrs},
+    layer::{Change, Data, Entry, Sink, mark::RootMark, path::split, xattrs},
     seal::{KnownSums, file_sum},
     tarball::header::{Member, Time},
+    zeros::{HOLE_BYTES, is_zero, runs},
 };
 
 const BUFFER_BYTES: usize = 128 << 10;
@@ -47,6 +48,8 @@ pub(crate) struct LayerWriter<'a> {
     /// The mode that the layer sets for its root.
     root_mode: u32,
     root_mtime: Time,
+    is_root_implied: bool,
+    is_root_opaque: bool,
     known_sums: KnownSums,
     crc: Crc,
 }
@@ -67,19 +70,27 @@ impl Sink for LayerWriter<'_> {
 }
 
 impl<'a> LayerWriter<'a> {
-    /// Writes the layer with this diff-id into an empty directory; `umask` is this process's.
-    pub(crate) fn new(root: BorrowedFd<'a>, layer: &'a Digest, umask: u32) -> Result<Self, Error> {
+    /// Writes the layer with this diff-id into an empty directory; `umask` is this process's. `most_implied` limits the
+    /// directories without an entry of their own.
+    pub(crate) fn new(
+        root: BorrowedFd<'a>,
+        layer: &'a Digest,
+        umask: u32,
+        most_implied: u64,
+    ) -> Result<Self, Error> {
         let defaults = NewFileDefaults::in_directory(root, umask)
             .map_err(|errno| entry_error(layer, b"", errno))?;
         Ok(Self {
             root,
-            directories: Directories::new(root),
+            directories: Directories::new(root, most_implied),
             layer,
             is_root: rustix::process::geteuid().is_root(),
             defaults,
             buffer: vec![0; BUFFER_BYTES],
             root_mode: 0o755,
             root_mtime: Time::default(),
+            is_root_implied: true,
+            is_root_opaque: false,
             known_sums: KnownSums::new(),
             crc: Crc::new(),
         })
@@ -87,7 +98,13 @@ impl<'a> LayerWriter<'a> {
 
     /// Sets the directories' times; returns the checksums of the files.
     pub(crate) fn finish(mut self) -> Result<KnownSums, Error> {
+        let mark = RootMark {
+            is_implied: self.is_root_implied,
+            is_opaque: self.is_root_opaque,
+            implied_directories: self.directories.implied(),
+        };
         let finished = self.directories.close().and_then(|()| {
+            set_mark(self.root, mark.to_string().as_bytes())?;
             fchmod(self.root, Mode::from_raw_mode(self.root_mode))?;
             futimens(self.root, &times(self.root_mtime))
         });
@@ -129,7 +146,10 @@ impl<'a> LayerWriter<'a> {
         data: &mut Data<'_>,
     ) -> Result<(), Error> {
         let Some(sparse) = &member.sparse else {
-            return self.copy(file, path, member.size, data);
+            if self.copy(file, path, member.size, data)? {
+                ftruncate(file, member.size).map_err(|errno| self.failed(path, errno))?;
+            }
+            return Ok(());
         };
         let mut position = 0;
         for extent in &sparse.extents {
@@ -152,24 +172,33 @@ impl<'a> LayerWriter<'a> {
         }
     }
 
+    /// Copies data to the file's current position. Blocks of zeros become holes; the caller sets the file's size.
     fn copy(
         &mut self,
         file: BorrowedFd<'_>,
         path: &[u8],
         mut left: u64,
         data: &mut Data<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
+        let mut ends_with_hole = false;
         while left > 0 {
             let wanted = usize::try_from(left).map_or(BUFFER_BYTES, |left| left.min(BUFFER_BYTES));
-            let read = data(&mut self.buffer[..wanted])?;
-            if read == 0 {
+            let mut filled = 0;
+            while filled < wanted {
+                match data(&mut self.buffer[filled..wanted])? {
+                    0 => break,
+                    read => filled += read,
+                }
+            }
+            if filled == 0 {
                 break;
             }
-            self.crc.update(&self.buffer[..read]);
-            write_all(file, &self.buffer[..read]).map_err(|errno| self.failed(path, errno))?;
-            left -= read as u64;
+            self.crc.update(&self.buffer[..filled]);
+            ends_with_hole = write_sparse(file, &self.buffer[..filled])
+                .map_err(|errno| self.failed(path, errno))?;
+            left -= filled as u64;
         }
-        Ok(())
+        Ok(ends_with_hole)
     }
 
     fn make(&mut self, path: &[u8], member: &Member) -> SysResult<()> {
@@ -190,7 +219,9 @@ impl<'a> LayerWriter<'a> {
         self.defaults.note_directory(member);
         if path.is_empty() {
             (self.root_mode, self.root_mtime) = (member.mode, member.mtime);
-            return self.own(self.root, member);
+            self.is_root_implied = false;
+            self.own(self.root, member)?;
+            return set_xattrs(self.root, member);
         }
         let (parent, name) = split(path);
         let made = mkdirat(
@@ -204,7 +235,9 @@ impl<'a> LayerWriter<'a> {
                 // The removed entry hid the lower layers' directory of this name; this directory must hide it too.
                 self.set_opaque_at(path)?;
             }
-            Err(Errno::EXIST) | Ok(()) => {}
+            // It may have been implied.
+            Err(Errno::EXIST) => set_mark(self.directories.get(path)?, b"")?,
+            Ok(()) => {}
             Err(error) => return Err(error),
         }
         self.directories.set_mtime(path, member.mtime)?;
@@ -215,9 +248,6 @@ impl<'a> LayerWriter<'a> {
 
     /// The link's target is looked up in this layer, without following symbolic links.
     fn hard_link(&mut self, path: &[u8], target: &[u8]) -> SysResult<()> {
-        if path == target {
-            return Ok(());
-        }
         let (target_parent, target_name) = split(target);
         let target_parent = self.directories.get_existing(target_parent)?;
         self.replace(path, |parent, name| {
@@ -246,6 +276,9 @@ impl<'a> LayerWriter<'a> {
     /// applies to the lower layers.
     fn whiteout(&mut self, path: &[u8]) -> SysResult<()> {
         let (parent, name) = split(path);
+        if self.directories.is_hidden(parent)? {
+            return Ok(());
+        }
         let parent = self.directories.get(parent)?;
         match mknodat(
             parent,
@@ -261,6 +294,11 @@ impl<'a> LayerWriter<'a> {
     }
 
     fn set_opaque_at(&mut self, path: &[u8]) -> SysResult<()> {
+        if path.is_empty() {
+            // Overlayfs always merges the roots: the lower layers are left out instead.
+            self.is_root_opaque = true;
+            return Ok(());
+        }
         set_opaque(self.directories.get(path)?)
     }
 
@@ -385,21 +423,27 @@ fn finish_open(file: BorrowedFd<'_>, member: &Member, is_root: bool) -> SysResul
         fchown(file, uid, gid)?;
     }
     fchmod(file, Mode::from_raw_mode(member.mode))?;
-    for (name, value) in member
-        .xattrs
+    set_xattrs(file, member)
+}
+
+fn set_xattrs(file: BorrowedFd<'_>, member: &Member) -> SysResult<()> {
+    let kept = xattrs::kept(&member.xattrs)?;
+    let bytes: usize = kept
         .iter()
-        .filter(|(name, _)| xattrs::is_kept(name))
-    {
-        set_xattr(file, name, value)?;
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    for (name, value) in kept {
+        match set_xattr(file, name, value) {
+            // ext4 returns this for attributes that exceed a block together, however much space is free.
+            Err(Errno::NOSPC) if bytes > SMALL_XATTR_BYTES => return Err(Errno::TOOBIG),
+            set => set?,
+        }
     }
     Ok(())
 }
 
 fn set_xattr(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> SysResult<()> {
-    xattrs::check(name, value)?;
     match fsetxattr(file, name, value, XattrFlags::empty()) {
-        // ext4 returns this for attributes that exceed a block, however much space is free.
-        Err(Errno::NOSPC) if value.len() > SMALL_XATTR_BYTES => Err(Errno::TOOBIG),
         // Some file systems do not support user attributes. Capabilities are required.
         Err(Errno::NOTSUP) if name.starts_with("user.") => {
             tracing::warn!(
@@ -417,6 +461,19 @@ fn owner(member: &Member) -> (Option<Uid>, Option<Gid>) {
         Some(Uid::from_raw(member.uid)),
         Some(Gid::from_raw(member.gid)),
     )
+}
+
+/// Writes at the file's position, with holes in place of blocks of zeros. Returns whether it ended with a hole.
+fn write_sparse(file: BorrowedFd<'_>, bytes: &[u8]) -> SysResult<bool> {
+    let mut ends_with_hole = false;
+    for run in runs(bytes) {
+        ends_with_hole = is_zero(&run[..run.len().min(HOLE_BYTES)]);
+        match ends_with_hole {
+            true => drop(seek(file, SeekFrom::Current(run.len() as i64))?),
+            false => write_all(file, run)?,
+        }
+    }
+    Ok(ends_with_hole)
 }
 
 fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8]) -> SysResult<()> {

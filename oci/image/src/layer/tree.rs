@@ -6,45 +6,55 @@ use std::collections::BTreeMap;
 use rustix::io::{Errno, Result};
 use tar::EntryType;
 
+use super::{mark::RootMark, path::split, xattrs};
 use crate::{
-    layer::{path::split, xattrs},
     limits::PATH_DEPTH,
     tarball::header::{Member, Time},
 };
 
 /// A node's index in the tree.
-pub(super) type Id = u32;
+pub(crate) type Id = u32;
 /// The layer's root directory.
-pub(super) const ROOT: Id = 0;
+pub(crate) const ROOT: Id = 0;
 /// Most symbolic links in one path, as in the kernel (MAXSYMLINKS).
 const LINKS: u32 = 40;
 const IMPLIED_MODE: u32 = 0o755;
+/// Memory of a node and its place in its directory, without what is counted by its length.
+const NODE_BYTES: usize = 240;
+/// Memory of an attribute without its name and value.
+const XATTR_BYTES: usize = 64;
 
 /// A layer's files. Removed nodes keep their index, and no directory refers to them.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     nodes: Vec<Node>,
+    /// Roughly the memory that all nodes take, removed ones included.
+    bytes: u64,
+    /// Whether the lower layers are hidden as a whole.
+    is_root_opaque: bool,
     /// The directory of the previous entry, by its path: most entries lie in the same directory.
     latest: Option<(Vec<u8>, Id)>,
 }
 
 /// A file of any kind.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) content: Content,
+pub(crate) struct Node {
+    pub(crate) content: Content,
     /// Permissions, with setuid, setgid and sticky bits.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: Time,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime: Time,
     /// The number of its names.
-    pub(super) links: u32,
-    pub(super) xattrs: Vec<(String, Vec<u8>)>,
+    pub(crate) links: u32,
+    pub(crate) xattrs: Vec<(String, Vec<u8>)>,
+    /// Whether it is a directory without an entry of its own.
+    pub(crate) is_implied: bool,
 }
 
 /// A node's kind and content.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Directory {
         children: BTreeMap<Box<[u8]>, Id>,
         /// Whether it hides the content of the lower layers.
@@ -59,10 +69,10 @@ pub(super) enum Content {
 
 /// The location of a file's data.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct FileData {
+pub(crate) struct FileData {
     /// The first block.
-    pub(super) block: u32,
-    pub(super) bytes: u64,
+    pub(crate) block: u32,
+    pub(crate) bytes: u64,
 }
 
 impl Node {
@@ -75,6 +85,7 @@ impl Node {
             mtime: Time::default(),
             links: 1,
             xattrs: Vec::new(),
+            is_implied: true,
         }
     }
 
@@ -83,6 +94,7 @@ impl Node {
         Self {
             content: Content::CharDevice(0, 0),
             mode: 0,
+            is_implied: false,
             ..Self::implied_directory()
         }
     }
@@ -96,6 +108,7 @@ impl Node {
             mtime: member.mtime,
             links: 1,
             xattrs: Vec::new(),
+            is_implied: false,
         }
     }
 
@@ -103,15 +116,29 @@ impl Node {
         matches!(self.content, Content::Directory { .. })
     }
 
-    /// Later values replace earlier ones; attributes without an effect in a container are skipped.
+    /// Sets the attributes that have an effect in a container, in place of earlier ones of the same names.
     fn set_xattrs(&mut self, member: &Member) -> Result<()> {
-        let taken = member.xattrs.iter();
-        for (name, value) in taken.filter(|(name, _)| xattrs::is_kept(name)) {
-            xattrs::check(name, value)?;
-            self.xattrs.retain(|(known, _)| known != name);
-            self.xattrs.push((name.clone(), value.clone()));
-        }
+        let kept = xattrs::kept(&member.xattrs)?;
+        let new = |name: &str| kept.binary_search_by_key(&name, |(name, _)| name).is_ok();
+        self.xattrs.retain(|(name, _)| !new(name));
+        let kept = kept.into_iter();
+        self.xattrs
+            .extend(kept.map(|(name, value)| (name.to_owned(), value.to_vec())));
         Ok(())
+    }
+
+    /// Roughly the memory that the node takes, with its name.
+    fn bytes(&self, name: &[u8]) -> u64 {
+        let target = match &self.content {
+            Content::Symlink(target) => target.len(),
+            _ => 0,
+        };
+        let xattrs: usize = self
+            .xattrs
+            .iter()
+            .map(|(name, value)| XATTR_BYTES + name.len() + value.len())
+            .sum();
+        (NODE_BYTES + name.len() + target + xattrs) as u64
     }
 }
 
@@ -125,25 +152,67 @@ impl Content {
 }
 
 impl Tree {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             nodes: vec![Node::implied_directory()],
+            bytes: 0,
+            is_root_opaque: false,
             latest: None,
         }
     }
 
     /// The node of an id of this tree.
-    pub(super) fn node(&self, id: Id) -> &Node {
+    pub(crate) fn node(&self, id: Id) -> &Node {
         &self.nodes[id as usize]
     }
 
     /// The number of nodes, removed ones included.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
 
+    /// Roughly the memory that the tree takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether the layer hides all lower layers.
+    pub(crate) fn is_root_opaque(&self) -> bool {
+        self.is_root_opaque
+    }
+
+    /// What the layer's root is marked with.
+    pub(crate) fn root_mark(&self) -> RootMark {
+        let implied = self.nodes[1..].iter().filter(|node| node.is_implied);
+        RootMark {
+            is_implied: self.node(ROOT).is_implied,
+            is_opaque: self.is_root_opaque,
+            implied_directories: implied.count() as u64,
+        }
+    }
+
+    /// Calls `visit` with the path and the node of everything in the tree.
+    pub(crate) fn for_each(&self, visit: &mut dyn FnMut(&[u8], &Node, Id)) {
+        let mut next = vec![(ROOT, Vec::new())];
+        while let Some((id, path)) = next.pop() {
+            let node = self.node(id);
+            visit(&path, node, id);
+            let Content::Directory { children, .. } = &node.content else {
+                continue;
+            };
+            for (name, child) in children {
+                let mut path = path.clone();
+                if !path.is_empty() {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(name);
+                next.push((*child, path));
+            }
+        }
+    }
+
     /// Adds an entry without data.
-    pub(super) fn make(&mut self, path: &[u8], member: &Member) -> Result<()> {
+    pub(crate) fn make(&mut self, path: &[u8], member: &Member) -> Result<()> {
         let content = match member.kind {
             EntryType::Directory => return self.directory(path, member),
             EntryType::Link => return self.hard_link(path, &member.link),
@@ -156,20 +225,23 @@ impl Tree {
     }
 
     /// Adds a file; [`Tree::set_data`] sets its data.
-    pub(super) fn file(&mut self, path: &[u8], member: &Member) -> Result<Id> {
+    pub(crate) fn file(&mut self, path: &[u8], member: &Member) -> Result<Id> {
         let mut node = Node::of(member, Content::File(FileData::default()));
         node.set_xattrs(member)?;
         self.replace(path, node)
     }
 
     /// Sets the location of a file's data.
-    pub(super) fn set_data(&mut self, id: Id, data: FileData) {
+    pub(crate) fn set_data(&mut self, id: Id, data: FileData) {
         self.nodes[id as usize].content = Content::File(data);
     }
 
     /// Hides this name of the lower layers; an entry of this layer stays.
-    pub(super) fn whiteout(&mut self, path: &[u8]) -> Result<()> {
+    pub(crate) fn whiteout(&mut self, path: &[u8]) -> Result<()> {
         let (parent, name) = split(path);
+        if self.is_hidden(parent) {
+            return Ok(());
+        }
         let parent = self.directory_at(parent)?;
         match self.child(parent, name) {
             Some(id) if self.node(id).is_directory() => self.set_opaque_at(path),
@@ -179,12 +251,32 @@ impl Tree {
     }
 
     /// Hides the content of the lower layers in this directory.
-    pub(super) fn set_opaque_at(&mut self, path: &[u8]) -> Result<()> {
+    pub(crate) fn set_opaque_at(&mut self, path: &[u8]) -> Result<()> {
+        if path.is_empty() {
+            // Overlayfs always merges the roots: the lower layers are left out instead.
+            self.is_root_opaque = true;
+            return Ok(());
+        }
         let directory = self.directory_at(path)?;
         if let Content::Directory { is_opaque, .. } = &mut self.nodes[directory as usize].content {
             *is_opaque = true;
         }
         Ok(())
+    }
+
+    /// Whether a whiteout of this layer hides a directory of the lower layers, so that nothing is left to hide in it.
+    fn is_hidden(&self, path: &[u8]) -> bool {
+        let mut directory = ROOT;
+        for name in path.split(|byte| *byte == b'/') {
+            let Some(id) = self.child(directory, name) else {
+                return false;
+            };
+            if matches!(self.node(id).content, Content::CharDevice(0, 0)) {
+                return true;
+            }
+            directory = id;
+        }
+        false
     }
 
     fn directory(&mut self, path: &[u8], member: &Member) -> Result<()> {
@@ -206,17 +298,14 @@ impl Tree {
         let node = &mut self.nodes[id as usize];
         (node.mode, node.mtime) = (member.mode, member.mtime);
         (node.uid, node.gid) = (member.uid, member.gid);
-        if id == ROOT {
-            return Ok(());
-        }
-        node.set_xattrs(member)
+        node.is_implied = false;
+        node.set_xattrs(member)?;
+        self.bytes += node.bytes(&[]);
+        Ok(())
     }
 
     /// The link's target is looked up in this layer, without following symbolic links.
     fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
-        if path == target {
-            return Ok(());
-        }
         self.find_file(target)?;
         let (parent, name) = split(path);
         let parent = self.directory_at(parent)?;
@@ -226,6 +315,7 @@ impl Tree {
         // Removing an entry may have removed the target.
         let id = self.find_file(target)?;
         self.nodes[id as usize].links += 1;
+        self.bytes += (NODE_BYTES + name.len()) as u64;
         self.link(parent, name, id)
     }
 
@@ -257,6 +347,7 @@ impl Tree {
 
     fn add(&mut self, directory: Id, name: &[u8], node: Node) -> Result<Id> {
         let id = Id::try_from(self.nodes.len()).map_err(|_| Errno::NOSPC)?;
+        self.bytes += node.bytes(name);
         self.nodes.push(node);
         self.link(directory, name, id)?;
         Ok(id)
@@ -323,6 +414,8 @@ impl Tree {
             None => {}
             Some(id) if matches!(self.node(id).content, Content::CharDevice(0, 0)) => {
                 self.remove(parent, name)?;
+                // The lower layers' directory of this name is gone, with its mode and owner.
+                node.is_implied = false;
                 if let Content::Directory { is_opaque, .. } = &mut node.content {
                     *is_opaque = true;
                 }
