@@ -174,6 +174,9 @@ pub struct Deployed {
     pub image: Digest,
     /// Whether this request changed anything.
     pub changed: bool,
+    /// What the sysadmin should know of the image, such as a health check of its own that is not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// With `wait=true`: whether all processes became healthy in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthy: Option<bool>,

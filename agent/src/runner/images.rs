@@ -114,6 +114,8 @@ impl Images {
     pub fn open(options: Options<'_>) -> Result<Self, Error> {
         let limits = Limits {
             layer_bytes: options.layer_bytes,
+            // The controller has checked this sum. Here the memory of a layer's tree is limited.
+            layer_xattr_bytes: u64::MAX,
             ..Limits::default()
         };
         let open = |path: &Path| {
@@ -163,7 +165,7 @@ impl Images {
         try_join_all(layers).await?;
         let diff_ids: Vec<_> = parts.iter().map(|(_, diff_id)| diff_id.clone()).collect();
         let unpacked = Arc::new(Unpacked {
-            layers: self.stack(&diff_ids).await?,
+            layers: self.stack(&diff_ids, volumes(&image)).await?,
             diff_ids,
             config: image.config,
         });
@@ -344,11 +346,15 @@ impl Images {
     }
 
     /// The directories of an image's layers, with the one on top that belongs to this chain of layers.
-    async fn stack(&self, diff_ids: &[OciDigest]) -> Result<Vec<PathBuf>, Error> {
+    async fn stack(
+        &self,
+        diff_ids: &[OciDigest],
+        volumes: Vec<String>,
+    ) -> Result<Vec<PathBuf>, Error> {
         let (layers, diff_ids) = (self.layers.clone(), diff_ids.to_vec());
         blocking(move || {
             layers
-                .stack(&diff_ids)
+                .stack_with_volumes(&diff_ids, &volumes)
                 .map_err(store_error("the chain of layers"))
         })
         .await
@@ -458,6 +464,15 @@ fn deduplicate(layers: Vec<(Descriptor, OciDigest)>) -> Vec<(Descriptor, OciDige
         .collect();
     uppermost.reverse();
     uppermost
+}
+
+/// The declared volumes of an image, sorted.
+fn volumes(image: &Image) -> Vec<String> {
+    let config = image.config.config().as_ref();
+    let volumes = config.and_then(|config| config.volumes().clone());
+    let mut volumes = volumes.unwrap_or_default();
+    volumes.sort();
+    volumes
 }
 
 fn check_platform(image: &Image) -> Result<(), Error> {

@@ -213,7 +213,7 @@ impl Process {
     pub(super) fn pulled(&mut self, image: Arc<Unpacked>, now: Duration) {
         let config = image.config.config().as_ref();
         let name = config.and_then(|config| config.stop_signal().clone());
-        self.stop_signal = name.and_then(|name| signal_number(&name));
+        self.stop_signal = name.and_then(|name| tucano_oci_image::signal_number(&name));
         self.image = Some(image);
         self.actual.apply(Change::Pulled, now);
     }
@@ -229,34 +229,5 @@ impl Process {
         for task in self.tasks.drain(..).chain(self.probe.take()) {
             task.abort();
         }
-    }
-}
-
-/// The number of `SIGTERM`, `TERM` or `15`.
-fn signal_number(name: &str) -> Option<i32> {
-    if let Ok(number) = name.parse() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    let full = if name.starts_with("SIG") {
-        name.to_owned()
-    } else {
-        format!("SIG{name}")
-    };
-    full.parse::<nix::sys::signal::Signal>()
-        .ok()
-        .map(|signal| signal as i32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_have_names_and_numbers() {
-        assert_eq!(signal_number("SIGQUIT"), Some(3));
-        assert_eq!(signal_number("INT"), Some(2));
-        assert_eq!(signal_number("15"), Some(15));
-        assert_eq!(signal_number("0"), None);
-        assert_eq!(signal_number("SIGNONSENSE"), None);
     }
 }

@@ -37,6 +37,9 @@ pub(crate) async fn deploy(
         deployed.revision,
         deployed.image.short()
     ));
+    for warning in &deployed.warnings {
+        output::talk(&format!("warning: {warning}"));
+    }
     Ok(settle(client, deployed, wait).await)
 }
 

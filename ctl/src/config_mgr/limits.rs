@@ -21,6 +21,8 @@ pub struct Limits {
     pub image_layer_bytes: Bytes,
     /// Most entries of an image's layer.
     pub image_layer_entries: u64,
+    /// Largest sum of the extended attributes of an image's layer.
+    pub image_layer_xattr_bytes: Bytes,
     /// Most layers of an image.
     pub image_layers: u64,
     /// Most uploads to the registry at once.
@@ -80,6 +82,7 @@ impl Default for Limits {
             image_document_bytes: Bytes::mib(4),
             image_layer_bytes: Bytes(32 << 30),
             image_layer_entries: 2_000_000,
+            image_layer_xattr_bytes: Bytes::mib(64),
             image_layers: 128,
             registry_uploads: 64,
             registry_upload_idle: Span::secs(600),
@@ -119,6 +122,8 @@ impl Limits {
             layer_bytes: self.image_layer_bytes.0,
             layer_entries: self.image_layer_entries,
             layers: usize::try_from(self.image_layers).unwrap_or(usize::MAX),
+            layer_xattr_bytes: self.image_layer_xattr_bytes.0,
+            ..tucano_oci_image::Limits::default()
         }
     }
 }
@@ -161,11 +166,12 @@ impl Limits {
     }
 
     /// The bounds that the image store is opened with.
-    pub(super) fn of_images_key(&self) -> [u64; 4] {
+    pub(super) fn of_images_key(&self) -> [u64; 5] {
         [
             self.image_document_bytes.0,
             self.image_layer_bytes.0,
             self.image_layer_entries,
+            self.image_layer_xattr_bytes.0,
             self.image_layers,
         ]
     }
@@ -189,6 +195,12 @@ impl Validate for Limits {
                 64 * TIB,
             ),
             ("image_layer_entries", self.image_layer_entries, 1, 1 << 32),
+            (
+                "image_layer_xattr_bytes",
+                self.image_layer_xattr_bytes.0,
+                1024,
+                1 << 40,
+            ),
             ("image_layers", self.image_layers, 1, 10_000),
             ("registry_uploads", self.registry_uploads, 1, 10_000),
             (

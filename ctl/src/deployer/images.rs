@@ -12,9 +12,9 @@ use tokio::{
     sync::{Notify, OwnedRwLockReadGuard, RwLock},
     task::spawn_blocking,
 };
-use tucano_api::ids::Digest;
+use tucano_api::{ids::Digest, service::ServiceConfig};
 use tucano_oci_distribution::{Reference, Registry};
-use tucano_oci_image::{Error, Platform, Store};
+use tucano_oci_image::{Error, Overrides, Platform, Store};
 
 use crate::{config_mgr::Limits, state_loop::StateHandle};
 
@@ -116,6 +116,24 @@ impl Images {
         }
         let store = self.store.clone();
         from_oci(&blocking(move || store.by_sha256(&found)).await?)
+    }
+
+    /// Checks that a process with this configuration can start from a stored image; returns warnings.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn check_runnable(
+        &self,
+        image: &Digest,
+        config: &ServiceConfig,
+    ) -> Result<Vec<String>, Error> {
+        let (store, image) = (self.store.clone(), to_oci(image));
+        let overrides = Overrides {
+            args: config.args.clone(),
+            user: config.user.clone(),
+            path: config.env.get("PATH").cloned(),
+        };
+        blocking(move || store.check_runnable(&store.image(&image)?, &overrides)).await
     }
 
     /// Resolves a reference in the cluster's registry to a manifest or index.

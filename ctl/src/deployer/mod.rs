@@ -179,18 +179,21 @@ impl Deployer {
             Some(digest) => digest,
             None => self.stored_image(&config_name, &config).await?,
         };
+        let warnings = self.images.check_runnable(&digest, &config).await?;
         config.image = Some(digest.to_string());
         let most = self.config.current().limits.services;
         let name = config.name.clone();
-        self.change(move |cluster| {
+        let outcome = self.change(move |cluster| {
             let before = cluster.service(&name);
             let count = cluster.state().configured_services.len() as u64;
             if before.is_none() && count >= most {
                 return Err(DeployError::TooManyServices(count));
             }
             Ok((config, digest))
-        })
-        .await
+        });
+        let mut outcome = outcome.await?;
+        outcome.deployed.warnings = warnings;
+        Ok(outcome)
     }
 
     /// Changes keys of a service's configuration.
@@ -207,7 +210,10 @@ impl Deployer {
             None => None,
             Some(image) => Some(self.patched_image(image).await?),
         };
-        self.change(move |cluster| {
+        let warnings = self
+            .check_patched(&name, &patch, new_image.as_ref())
+            .await?;
+        let outcome = self.change(move |cluster| {
             let service = cluster
                 .service(&name)
                 .ok_or_else(|| DeployError::NotFound(name.clone()))?;
@@ -215,8 +221,10 @@ impl Deployer {
             let digest = new_image.unwrap_or(service.configured.image);
             config.image = Some(digest.to_string());
             Ok((config, digest))
-        })
-        .await
+        });
+        let mut outcome = outcome.await?;
+        outcome.deployed.warnings = warnings;
+        Ok(outcome)
     }
 
     /// Configures a service as in an earlier revision, by default the previous one.
@@ -296,6 +304,7 @@ impl Deployer {
                         changed: before != Some(configured.revision),
                         revision: configured.revision,
                         image: configured.image,
+                        warnings: Vec::new(),
                         healthy: None,
                         unhealthy: Vec::new(),
                         error: None,
@@ -306,6 +315,29 @@ impl Deployer {
             .await
             .map_err(deploy_error)?;
         outcome.ok_or_else(|| Refused::Store("the planner refused the service".to_owned()).into())
+    }
+
+    /// Checks a service's patched configuration with its image. A service that does not exist, or a patch that does not
+    /// fit, is refused later.
+    async fn check_patched(
+        &self,
+        name: &ServiceName,
+        patch: &ServicePatch,
+        image: Option<&Digest>,
+    ) -> Result<Vec<String>, DeployError> {
+        let name = name.clone();
+        let current = self.state.query(move |cluster| {
+            let service = cluster.service(&name)?;
+            Some((service.configured.config.clone(), service.configured.image))
+        });
+        let Some((config, current_image)) = current.await.map_err(DeployError::Refused)? else {
+            return Ok(Vec::new());
+        };
+        let Ok(config) = patched(&config, patch.clone()) else {
+            return Ok(Vec::new());
+        };
+        let image = image.unwrap_or(&current_image);
+        Ok(self.images.check_runnable(image, &config).await?)
     }
 
     async fn stored_image(

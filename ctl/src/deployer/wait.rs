@@ -339,6 +339,7 @@ mod tests {
             changed: true,
             revision: Revision(1),
             image: view.configured.image,
+            warnings: Vec::new(),
             healthy: None,
             unhealthy: Vec::new(),
             error: None,

@@ -24,7 +24,8 @@ pub(crate) fn large_archive(bytes: usize) -> Vec<u8> {
             (state >> 56) as u8
         })
         .collect();
-    let layer = Layer::new(&[Entry::file("hello", noise)], Compression::Gzip).unwrap();
+    let program = Entry::file("hello", noise).mode(0o755);
+    let layer = Layer::new(&[program], Compression::Gzip).unwrap();
     ImageSpec::new("hello")
         .layer(layer)
         .build()

@@ -195,6 +195,9 @@ pub enum Error {
         "layer {0} has more entries than an EROFS image may have, or its names and attributes exceed layer_tree_bytes"
     )]
     TooManyToIndex(Digest),
+    /// A process of the image could not start.
+    #[error("a process of the image cannot start: {0}")]
+    CannotRun(String),
     /// The unpacking process ended without a report, repeatedly.
     #[error(
         "layer {layer} is refused: the process that unpacks it has died {tries} times, last by {reason}"
@@ -229,7 +232,7 @@ pub enum Error {
 impl Error {
     /// Short and stable: `archive_truncated`, `digest_mismatch`, `layer_path_escapes`, `wrong_architecture`,
     /// `several_images`, `no_such_image`, `blob_missing`, `too_large`, `disk_full`, `unsupported`, `malformed`, `not_found`,
-    /// `layer_damaged`, `unpacking_failed`, `io`.
+    /// `layer_damaged`, `unpacking_failed`, `cannot_run`, `io`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } | Self::Receive(_) | Self::LayerEntry { .. } | Self::Mount { .. } => {
@@ -252,6 +255,7 @@ impl Error {
             Self::LayerPathEscapes { .. } => "layer_path_escapes",
             Self::NotFound(_) => "not_found",
             Self::FromHelper { code, .. } => code,
+            Self::CannotRun(_) => "cannot_run",
             Self::Helper(_) => "io",
             Self::HelperDied(_) | Self::UnpackerDied { .. } => "unpacking_failed",
         }
@@ -320,6 +324,7 @@ pub(crate) fn entry_error(layer: &Digest, path: &[u8], errno: Errno) -> Error {
         Errno::LOOP | Errno::XDEV => "it refers to a file through symbolic links",
         Errno::NOTDIR => "its parent is not a directory",
         Errno::EXIST => "it already exists",
+        Errno::ISDIR => "it is a hard link to a directory",
         Errno::NAMETOOLONG => "its path is too long",
         Errno::INVAL | Errno::RANGE => "the kernel refuses its values",
         Errno::TOOBIG => "its extended attributes are too large, or too large together",

@@ -35,18 +35,23 @@ mod outline;
 mod parallel;
 mod scratch;
 mod seal;
+mod signal;
 mod tarball;
 mod unpack;
 mod writeback;
 mod zeros;
 
-pub use archive::inspect::{Contents, Found};
+pub use archive::{
+    inspect::{Contents, Found},
+    runnable::Overrides,
+};
 pub use content::{pending::BlobListener, store::Store, upload::Upload};
 pub use digest::{digest_like, digest_of};
 pub use error::Error;
 pub use limits::Limits;
 pub use manifest::image::{Image, Platform};
 pub use oci_spec::image::Digest;
+pub use signal::signal_number;
 pub use unpack::{
     helper::{Helper, serve},
     layers::{Form, Layers},

@@ -175,6 +175,8 @@ const LIMITS: [Key; 29] = [
         "Largest sum of the files of a layer."),
     key("limits.image_layer_entries", "2000000", Bounds::Between("1", "4294967296"), RESTART,
         "Most entries of a layer."),
+    key("limits.image_layer_xattr_bytes", "\"64MiB\"", Bounds::Between("\"1KiB\"", "\"1TiB\""), RESTART,
+        "Largest sum of the extended attributes of a layer."),
     key("limits.image_layers", "128", Bounds::Between("1", "10000"), RESTART,
         "Most layers of an image."),
     key("limits.registry_uploads", "64", Bounds::Between("1", "10000"), RESTART,

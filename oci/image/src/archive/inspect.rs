@@ -98,6 +98,19 @@ impl Contents {
         Found::Nothing
     }
 
+    /// The text of `etc/passwd` or `etc/group`; empty if there is none, and nothing if it is not known, since a link leads
+    /// to it.
+    pub fn accounts(&self, path: &str) -> Option<Vec<u8>> {
+        if matches!(self.item(b"etc"), Some(Item::Symlink(_))) {
+            return None;
+        }
+        match self.item(path.as_bytes()) {
+            Some(Item::File { bytes, .. }) => Some(bytes.to_vec()),
+            Some(Item::Symlink(_)) => None,
+            _ => Some(Vec::new()),
+        }
+    }
+
     /// The number of entries with an owner or group above 65535, which does not exist in a container.
     pub fn high_ids(&self) -> u64 {
         self.layers.iter().map(|layer| layer.high_ids()).sum()

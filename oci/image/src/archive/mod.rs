@@ -17,6 +17,7 @@ mod early;
 mod import;
 pub(crate) mod inspect;
 mod layout;
+pub(crate) mod runnable;
 
 use early::EarlyChecks;
 

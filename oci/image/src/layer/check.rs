@@ -72,6 +72,9 @@ impl<'a> Check<'a> {
     ) -> Result<(), Error> {
         let id = tree.file(path, member).map_err(failed)?;
         if member.sparse.is_some() {
+            if member.mode & 0o111 != 0 {
+                heads.insert(id, Vec::new());
+            }
             return Ok(());
         }
         if PATHS_WITH_CONTENT

@@ -262,7 +262,10 @@ impl<'a> LayerSpec<'a> {
                 change: Change::Opaque,
             }));
         }
-        if name.starts_with(AUFS) {
+        if path
+            .split(|byte| *byte == b'/')
+            .any(|name| name.starts_with(AUFS))
+        {
             return Ok(None);
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {

@@ -324,7 +324,7 @@ impl Tree {
         let parent = self.walk(parent)?;
         match self.child(parent, name) {
             None => Err(Errno::NOENT),
-            Some(id) if self.node(id).is_directory() => Err(Errno::PERM),
+            Some(id) if self.node(id).is_directory() => Err(Errno::ISDIR),
             Some(id) => Ok(id),
         }
     }

@@ -116,6 +116,40 @@ impl Chain {
         Ok(corrections)
     }
 
+    /// Adds directories of the image that it declares and that no layer has, with their parents.
+    pub(crate) fn add_missing(
+        &self,
+        paths: &[Vec<u8>],
+        corrections: &mut BTreeMap<Vec<u8>, Looks>,
+    ) -> io::Result<()> {
+        for path in paths {
+            if path.is_empty() || self.has(path)? {
+                continue;
+            }
+            for path in [path.clone()].into_iter().chain(parents(path)) {
+                if !corrections.contains_key(&path) {
+                    let (_, right) = self.looks(&path)?;
+                    corrections.insert(path, right.unwrap_or_default());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something is at a path, or in place of one of its parents.
+    fn has(&self, path: &[u8]) -> io::Result<bool> {
+        for layer in self.layers.iter().rev() {
+            match layer.find(path)? {
+                Found::Directory { .. } => return Ok(true),
+                // A whiteout is no file, but there is no need to tell them apart: such an image is left as it is.
+                Found::Other => return Ok(true),
+                Found::Nothing { hides_lower: true } => return Ok(false),
+                Found::Nothing { .. } => {}
+            }
+        }
+        Ok(false)
+    }
+
     fn correction(&self, path: &[u8]) -> io::Result<Option<Looks>> {
         let (shown, right) = self.looks(path)?;
         let differs = |(shown, right): (&Looks, &Looks)| {
@@ -241,6 +275,17 @@ impl Layer {
             is_opaque = get_xattr(fd.as_fd(), OPAQUE)?.is_some_and(|value| value == b"y");
         }
         Ok(Found::Directory { fd, hides_lower })
+    }
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self {
+            mode: IMPLIED_MODE,
+            owner: (0, 0),
+            mtime: (0, 0),
+            xattrs: BTreeMap::new(),
+        }
     }
 }
 

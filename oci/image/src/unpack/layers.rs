@@ -26,6 +26,7 @@ use crate::{
     error::Error,
     layer::{
         LayerSpec, STREAM,
+        path::clean,
         stream::{Encoding, MAGIC_BYTES},
     },
     limits::Limits,
@@ -327,19 +328,43 @@ impl Layers {
     /// # Errors
     /// `not_found` if a layer is not unpacked; `io` if it cannot be read.
     pub fn stack(&self, diff_ids: &[Digest]) -> Result<Vec<PathBuf>, Error> {
+        self.stack_with_volumes(diff_ids, &[])
+    }
+
+    /// Like [`Layers::stack`], with these directories of the image, which are its declared volumes: those that no layer has
+    /// are created, with mode 0755 and owner root. Paths that are not clean, or lead out of the image, are ignored.
+    ///
+    /// # Errors
+    /// As [`Layers::stack`].
+    pub fn stack_with_volumes(
+        &self,
+        diff_ids: &[Digest],
+        volumes: &[String],
+    ) -> Result<Vec<PathBuf>, Error> {
+        let volumes: Vec<Vec<u8>> = volumes
+            .iter()
+            .filter_map(|volume| clean(volume.as_bytes()).ok())
+            .collect();
         let Some(top) = diff_ids.last() else {
             return Ok(Vec::new());
         };
+        // An overlay takes no directory twice, and the lower one of two equal layers is hidden.
+        let is_uppermost = |(at, id): &(usize, &Digest)| !diff_ids[at + 1..].contains(id);
         let directories: Vec<PathBuf> = diff_ids
             .iter()
-            .map(|diff_id| self.directory(diff_id))
+            .enumerate()
+            .filter(is_uppermost)
+            .map(|(_, diff_id)| self.directory(diff_id))
             .collect::<Result<_, _>>()?;
         let failed = |source| Error::io("read the layers in", &self.inner.root, source);
         let chain = Chain::open(&directories).map_err(failed)?;
         let mut stack = chain.directories();
-        let path = self.paths(top)?.chain(diff_ids);
+        let path = self.paths(top)?.chain(diff_ids, &volumes);
         if !path.is_dir() {
-            let corrections = chain.corrections().map_err(failed)?;
+            let mut corrections = chain.corrections().map_err(failed)?;
+            chain
+                .add_missing(&volumes, &mut corrections)
+                .map_err(failed)?;
             if corrections.is_empty() {
                 return Ok(stack);
             }

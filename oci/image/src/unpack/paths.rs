@@ -49,10 +49,12 @@ impl<'a> LayerPaths<'a> {
         })
     }
 
-    /// The directory on top of the chain of these layers, of which this one is the uppermost.
-    pub(crate) fn chain(&self, diff_ids: &[Digest]) -> PathBuf {
-        let ids: Vec<&str> = diff_ids.iter().map(AsRef::as_ref).collect();
-        let id = digest_of(ids.join(" ").as_bytes());
+    /// The directory on top of the chain of these layers, of which this one is the uppermost, with these volumes.
+    pub(crate) fn chain(&self, diff_ids: &[Digest], volumes: &[Vec<u8>]) -> PathBuf {
+        let ids = diff_ids.iter().map(|id| id.as_ref().as_bytes());
+        let volumes = volumes.iter().map(Vec::as_slice);
+        let parts: Vec<&[u8]> = ids.chain(volumes).collect();
+        let id = digest_of(&parts.join(&b'\n'));
         let mut path = self.directory.clone().into_os_string();
         path.push(format!(".{CHAIN}-{}", id.digest()));
         path.into()

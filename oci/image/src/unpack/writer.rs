@@ -251,7 +251,10 @@ impl<'a> LayerWriter<'a> {
         let (target_parent, target_name) = split(target);
         let target_parent = self.directories.get_existing(target_parent)?;
         self.replace(path, |parent, name| {
-            linkat(&target_parent, target_name, parent, name, AtFlags::empty())
+            match linkat(&target_parent, target_name, parent, name, AtFlags::empty()) {
+                Err(Errno::PERM) => Err(Errno::ISDIR),
+                linked => linked,
+            }
         })
     }
 

@@ -206,7 +206,7 @@ fn metadata() -> Vec<Case> {
                 Entry::directory("b"),
             ]],
         )
-        .has(&[("a", "file 644 0:0 file"), ("b", "dir 644 0:0")]),
+        .has(&[("a", "file 644 0:0 file"), ("b", "dir 755 0:0")]),
         case(
             "pipes and devices",
             [vec![

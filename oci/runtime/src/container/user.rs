@@ -90,18 +90,22 @@ fn of_specification(process: &Process, passwd: &str) -> Result<User, Error> {
         groups,
         home: accounts(passwd)
             .find(|account| account.uid == uid)
-            .map(|account| account.home.to_owned()),
+            .and_then(|account| account.home.map(str::to_owned)),
     })
 }
 
 /// Resolves `user`, `uid`, `user:group` or `uid:gid`. An unknown uid is fine and has group 0. A named group replaces
 /// the supplementary groups; otherwise they are those that list the user.
 fn look_up(name: &str, passwd: &str, group: &str) -> Result<User, Error> {
+    // An empty part is as if it were not there.
     let (user, wanted_group) = match name.split_once(':') {
-        Some((user, group)) => (user, Some(group)),
+        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (name, None),
     };
-    let number = id(user)?;
+    let number = match user {
+        "" => Some(0),
+        user => id(user)?,
+    };
     let account = accounts(passwd).find(|account| match number {
         Some(uid) => account.uid == uid,
         None => account.name == user,
@@ -123,7 +127,7 @@ fn look_up(name: &str, passwd: &str, group: &str) -> Result<User, Error> {
         uid,
         gid,
         groups,
-        home: account.map(|account| account.home.to_owned()),
+        home: account.and_then(|account| account.home.map(str::to_owned)),
     })
 }
 
@@ -157,7 +161,7 @@ struct Account<'a> {
     name: &'a str,
     uid: u32,
     gid: u32,
-    home: &'a str,
+    home: Option<&'a str>,
 }
 
 fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
@@ -165,11 +169,12 @@ fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
         Some(Account {
             name: fields[0],
             uid: plain_id(fields.get(2)?)?,
-            gid: plain_id(fields.get(3)?)?,
+            // Only a valid uid makes a line an account; other fields may be missing or empty.
+            gid: fields.get(3).and_then(|gid| plain_id(gid)).unwrap_or(0),
             home: fields
                 .get(5)
                 .copied()
-                .filter(|home| home.starts_with('/'))?,
+                .filter(|home| home.starts_with('/')),
         })
     })
 }
@@ -246,6 +251,40 @@ mod tests {
         };
         assert_eq!(user, expected);
         assert_eq!(look_up("33", PASSWD, GROUP).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_empty_part_is_as_if_it_were_missing() {
+        let ids = |name: &str| {
+            let user = look_up(name, PASSWD, GROUP).unwrap();
+            (user.uid, user.gid)
+        };
+        assert_eq!(ids("1000:"), (1000, 0));
+        assert_eq!(ids("web:"), (33, 34));
+        assert_eq!(ids(":1000"), (0, 1000));
+        assert_eq!(ids("0:"), (0, 0));
+        assert_eq!(ids(":www"), (0, 34));
+        let with_groups = look_up("web:", PASSWD, GROUP).unwrap();
+        assert_eq!(with_groups.groups, [50, 51]);
+    }
+
+    #[test]
+    fn a_line_needs_only_a_name_and_a_valid_uid() {
+        let passwd = "short:x:5\nnogid:x:6::\nrelative:x:7:8::home:/bin/sh\nnohome:x:9:9:::\n\
+                      noid:x::1::/:\nnegative:x:-1:1::/:\nword:x:ten:1::/:\n";
+        for (name, uid, gid) in [
+            ("short", 5, 0),
+            ("nogid", 6, 0),
+            ("relative", 7, 8),
+            ("nohome", 9, 9),
+        ] {
+            let user = look_up(name, passwd, "").unwrap();
+            assert_eq!((user.uid, user.gid, user.home), (uid, gid, None), "{name}");
+        }
+        for name in ["noid", "negative", "word"] {
+            let user = look_up(name, passwd, "");
+            assert!(matches!(user, Err(Error::NoUser(_))), "{name}");
+        }
     }
 
     #[test]
