@@ -1,9 +1,10 @@
 //! Announces each complete blob of an image to the agents during its upload, so that they fetch and unpack layers early.
 //! Announcements are hints: an agent that misses one fetches the blob when it is needed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
+use oci_spec::image::Digest as OciDigest;
+use tokio::{runtime::Handle, sync::mpsc};
 use tucano_api::{
     agent::{Prefetch, PrefetchedBlob},
     ids::Digest,
@@ -11,12 +12,17 @@ use tucano_api::{
 use tucano_oci_image::{BlobListener, Store};
 
 use super::images::from_oci;
-use crate::{agent_mgr::AgentManager, config_mgr::ConfigManager};
+use crate::{
+    agent_mgr::{AgentAddress, AgentManager},
+    config_mgr::ConfigManager,
+};
 
 /// Smallest blob that is announced.
 const MIN_BYTES: u64 = 64 << 10;
 /// Blobs that wait to be announced; beyond, they are skipped.
 const QUEUE: usize = 64;
+/// Largest number of withdrawn blobs in one request.
+const MAX_WITHDRAWN: usize = 256;
 
 /// Announces blobs to agents.
 #[derive(Debug, Clone)]
@@ -46,18 +52,56 @@ impl Prefetcher {
         enqueue(&self.pushed, digest, bytes);
     }
 
-    /// A callback for an import, called for each blob; blobs that `store` already has are not announced.
-    pub(super) fn observer(&self, store: Store) -> BlobListener {
+    /// A callback for an import, called for each blob; blobs that `store` already has are not announced. The import's
+    /// announcements are withdrawn when the other value is dropped, unless the image is accepted.
+    pub(super) fn observer(&self, store: Store) -> (BlobListener, Announced) {
         let (sender, blobs) = mpsc::channel(QUEUE);
         tokio::spawn(self.announcer.clone().announce(blobs));
-        Box::new(move |digest, bytes| {
+        let announced = Announced {
+            announcer: self.announcer.clone(),
+            blobs: Arc::default(),
+        };
+        let noted = Arc::clone(&announced.blobs);
+        let listener = Box::new(move |digest: &OciDigest, bytes| {
             if store.contains(digest) {
                 return;
             }
             if let Ok(digest) = from_oci(digest) {
+                noted
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(digest.clone());
                 enqueue(&sender, digest, bytes);
             }
-        })
+        });
+        (listener, announced)
+    }
+}
+
+/// The blobs that were announced for one import.
+#[derive(Debug)]
+pub(super) struct Announced {
+    announcer: Announcer,
+    blobs: Arc<Mutex<Vec<Digest>>>,
+}
+
+impl Announced {
+    /// Keeps the announcements: the image is accepted.
+    pub(super) fn accept(self) {
+        self.take();
+    }
+
+    fn take(&self) -> Vec<Digest> {
+        std::mem::take(&mut self.blobs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        let withdrawn = self.take();
+        if let (false, Ok(runtime)) = (withdrawn.is_empty(), Handle::try_current()) {
+            runtime.spawn(self.announcer.clone().withdraw(withdrawn));
+        }
     }
 }
 
@@ -82,13 +126,28 @@ impl Announcer {
                 blobs: vec![blob],
                 withdrawn: Vec::new(),
             };
-            let requests = addresses.into_iter().map(async |address| {
-                let answer = self.agents.client().prefetch(address, &hint).await;
-                if let Err(error) = answer {
-                    tracing::debug!(%error, "an agent does not prefetch");
-                }
-            });
-            futures_util::future::join_all(requests).await;
+            self.send(addresses, &hint).await;
         }
+    }
+
+    /// Has agents remove what they prefetched of a refused image.
+    async fn withdraw(self, withdrawn: Vec<Digest>) {
+        for digests in withdrawn.chunks(MAX_WITHDRAWN) {
+            let hint = Prefetch {
+                blobs: Vec::new(),
+                withdrawn: digests.to_vec(),
+            };
+            self.send(self.agents.addresses(usize::MAX), &hint).await;
+        }
+    }
+
+    async fn send(&self, addresses: Vec<AgentAddress>, hint: &Prefetch) {
+        let requests = addresses.into_iter().map(async |address| {
+            let answer = self.agents.client().prefetch(address, hint).await;
+            if let Err(error) = answer {
+                tracing::debug!(%error, "an agent does not prefetch");
+            }
+        });
+        futures_util::future::join_all(requests).await;
     }
 }

@@ -344,7 +344,7 @@ impl Parts<'_> {
         let guard = self.deployer.images.guard().await;
         let slot = self.slot.take();
         let prefetcher = self.deployer.prefetcher.as_ref();
-        let observer = prefetcher.map(|it| it.observer(store.clone()));
+        let (observer, announced) = prefetcher.map(|it| it.observer(store.clone())).unzip();
         // If the request is aborted, its guard is dropped with the result, and the image is removed.
         let import = tokio::spawn(blocking(move || {
             let image = store.import_archive_with_listener(
@@ -362,8 +362,12 @@ impl Parts<'_> {
         self.slot = slot;
         // An error of the stream is the cause of the store's error.
         sent?;
+        let image = image?;
+        if let Some(announced) = announced {
+            announced.accept();
+        }
         self.image = Some(Received {
-            image: image?,
+            image,
             guard,
             file,
             name,

@@ -35,6 +35,8 @@ use super::{
 const BUFFERED_LINES: usize = 256;
 /// How often a follower checks for new processes.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Agents that are asked for a removed process's output at the same time.
+const RETAINED_REQUESTS: usize = 32;
 
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -94,10 +96,12 @@ async fn of_process(
     PathParam(id): PathParam<ProcessId>,
     QueryParams(which): QueryParams<LogQuery>,
 ) -> Result<Response, ApiError> {
-    let node = api.node_of(&id).await?;
-    let answer = begin(&api, &node, &id, &which)
-        .await
-        .map_err(ApiError::agent_unreachable)?;
+    let answer = match api.node_of(&id).await {
+        Ok(node) => begin(&api, &node, &id, &which)
+            .await
+            .map_err(ApiError::agent_unreachable)?,
+        Err(unknown) => retained(&api, &id, &which).await.ok_or(unknown)?,
+    };
     Ok(text(Body::from_stream(answer.bytes_stream())))
 }
 
@@ -133,6 +137,20 @@ async fn of_service(
 
 fn text(body: Body) -> Response {
     ([(CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+}
+
+/// Output of a removed process, which its node keeps for a while. The cluster's state does not know which node that was, so all
+/// are asked.
+async fn retained(api: &Api, id: &ProcessId, which: &LogQuery) -> Option<reqwest::Response> {
+    let query = which.query(api.config.current().limits.log_lines);
+    let requests = api
+        .agents
+        .addresses(usize::MAX)
+        .into_iter()
+        .map(|address| api.agents.client().logs(address, id, &query));
+    let answers = futures_util::stream::iter(requests).buffer_unordered(RETAINED_REQUESTS);
+    let mut found = Box::pin(answers.filter_map(async |answer| answer.ok()));
+    found.next().await
 }
 
 async fn processes_of(
