@@ -8,11 +8,33 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    ids::{Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
+    ids::{ClusterId, Digest, Epoch, Generation, NodeName, ProcessId, Revision, ServiceName},
     service::ServiceConfig,
     signal,
     units::{Bytes, Span, Timestamp},
 };
+
+/// What identifies a desired set besides its generation. Absent in sets of controllers, and in reports of agents, that do
+/// not know it yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SetIdentity {
+    /// The cluster that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterId>,
+    /// The epoch of its generation.
+    #[serde(default)]
+    pub epoch: Epoch,
+    /// Digest of its processes: the same generation with another digest is another set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+}
+
+impl SetIdentity {
+    /// Whether its sender does not know identities: then generations alone are compared.
+    pub fn is_legacy(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 /// Everything that is to run on one node: body of `PUT /v1/desired` on the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -21,6 +43,12 @@ pub struct DesiredSet {
     pub node: NodeName,
     /// Grows with each change; an agent refuses one lower than it has seen.
     pub generation: Generation,
+    /// Its cluster, epoch and digest.
+    #[serde(flatten)]
+    pub identity: SetIdentity,
+    /// The cluster whose processes this cluster has adopted on this node: an agent that belongs to it changes over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopts: Option<ClusterId>,
     /// The processes that are to run, ordered by id.
     pub processes: Vec<DesiredProcess>,
 }
@@ -79,6 +107,12 @@ pub struct NodeReport {
     pub architecture: String,
     /// Generation of the desired set that the agent holds; 0 before the first.
     pub generation: Generation,
+    /// Cluster, epoch and digest of that set.
+    #[serde(flatten)]
+    pub identity: SetIdentity,
+    /// The processes of that set, where the controller has asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Vec<DesiredProcess>>,
     /// The node as a whole.
     pub metrics: NodeMetrics,
     /// Kernel features that the node lacks, such as pressure information, and what that means for its processes.
@@ -130,6 +164,12 @@ pub struct ReportAccepted {
     /// The addresses that the node must close to its processes, where they differ from those it reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apis: Option<Apis>,
+    /// Whether the next report is to name the processes of the desired set that the agent holds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub send_held: bool,
+    /// The node's desired set, where it could not be sent to the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<Box<DesiredSet>>,
 }
 
 /// The addresses of the cluster's own APIs, which no process may reach, on whichever node it runs.

@@ -91,6 +91,14 @@ string_id!(
     is_digest
 );
 
+string_id!(
+    /// Identity of a cluster: random, created with the controller's database.
+    ClusterId,
+    "cluster id",
+    "use 8 to 64 lower-case hexadecimal digits",
+    is_cluster_id
+);
+
 impl ProcessId {
     /// The `number`-th process of the cluster, which runs `service`.
     pub fn new(service: &ServiceName, number: u64) -> Self {
@@ -159,6 +167,13 @@ fn is_digest(digest: &str) -> bool {
     })
 }
 
+fn is_cluster_id(id: &str) -> bool {
+    (8..=64).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -187,9 +202,31 @@ number_id!(
     Revision
 );
 number_id!(
-    /// Number of a node's desired set; an agent refuses a lower one than it has seen.
+    /// Number of a node's desired set within an epoch; an agent refuses a lower one than it has seen.
     Generation
 );
+number_id!(
+    /// Which controller's database has issued a desired set. A higher epoch takes precedence over any generation of a
+    /// lower one. A new database and a restored one begin a new epoch.
+    Epoch
+);
+
+impl Generation {
+    /// Largest step from one generation to a later one that an agent or the controller takes for real.
+    pub const MAX_STEP: u64 = 1 << 32;
+
+    /// Whether no controller can have issued this generation after `earlier`.
+    pub fn is_absurd_after(self, earlier: Self) -> bool {
+        self.0 > earlier.0.saturating_add(Self::MAX_STEP)
+    }
+}
+
+impl Epoch {
+    /// Whether no controller can have begun this epoch after `earlier`. Epochs are seconds since 1970.
+    pub fn is_absurd_after(self, earlier: Self) -> bool {
+        self.0 > earlier.0.saturating_add(Generation::MAX_STEP)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     agent::{NodeMetrics, ProcessReport},
-    ids::{Digest, Generation, NodeName, Revision, ServiceName},
+    ids::{ClusterId, Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
     service::ServiceConfig,
     units::Timestamp,
 };
@@ -79,6 +79,70 @@ pub enum NodeCondition {
     Dead,
 }
 
+/// Why a node is on hold: nothing is changed on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldCause {
+    /// Its agent belongs to another cluster.
+    OtherCluster,
+    /// Its agent holds a newer set, or processes that this controller has not started: the controller's database is new
+    /// or an older copy.
+    Ahead,
+    /// Its agent holds another set of the same generation.
+    Diverged,
+}
+
+impl std::fmt::Display for HoldCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::OtherCluster => "its agent belongs to another cluster",
+            Self::Ahead => "its agent holds a newer desired set than this controller's database",
+            Self::Diverged => "its agent holds another desired set of the same generation",
+        })
+    }
+}
+
+/// What can be adopted: body of `GET /v1/adoption`, and the answer to `POST /v1/adoption`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Adoption {
+    /// The nodes on hold, in the topology's order.
+    pub nodes: Vec<AdoptableNode>,
+    /// The services that their processes belong to, ordered by name.
+    pub services: Vec<AdoptableService>,
+}
+
+/// A node on hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AdoptableNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Why it is on hold.
+    pub cause: HoldCause,
+    /// The cluster that its agent belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterId>,
+    /// The processes of the set that its agent holds.
+    pub processes: Vec<ProcessId>,
+    /// Why it cannot be adopted, if it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
+}
+
+/// A service that is found on nodes on hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AdoptableService {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its revisions that agents hold, oldest first.
+    pub revisions: Vec<Revision>,
+    /// Its processes.
+    pub processes: u32,
+    /// The concurrency that it gets or has.
+    pub concurrency: u32,
+    /// Whether the controller has it configured.
+    pub configured: bool,
+}
+
 /// A node of the topology: element of `GET /v1/nodes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeView {
@@ -94,6 +158,9 @@ pub struct NodeView {
     /// More of it, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Why it is on hold: nothing is changed on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldCause>,
     /// What it reports, while it is alive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alive: Option<AliveNode>,
@@ -207,6 +274,18 @@ pub enum AlertKind {
     NodeBack,
     /// Two agents claim to be it.
     NodeContested,
+    /// Its agent holds a desired set that this controller has not issued: nothing is changed on it.
+    NodeHeld,
+    /// It is managed again.
+    NodeReleased,
+    /// Its agent reports, but cannot be reached.
+    NodeUnreachable,
+    /// Its agent can be reached again.
+    NodeReachable,
+    /// Many workers have stopped reporting at once: their processes are kept for one further lease.
+    MassSilence,
+    /// That is over.
+    MassSilenceEnded,
     /// Traffic between the machines is plain HTTP, and the configuration does not allow that explicitly.
     WireUnprotected,
     /// A process keeps crashing.

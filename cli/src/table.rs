@@ -332,6 +332,7 @@ hello    3         1/2      abababababab  8080  a.example b.example  1h1m";
     #[test]
     fn nodes_show_their_condition_and_load() {
         let node = |name: &str, condition| NodeView {
+            hold: None,
             name: name.parse().unwrap(),
             ip: [10, 0, 0, 1].into(),
             condition,

@@ -66,13 +66,12 @@ fn parse(body: &[u8], most: usize) -> Result<DesiredSet, ApiError> {
 
 impl From<DesiredSetError> for ApiError {
     fn from(error: DesiredSetError) -> Self {
-        let (status, code) = match &error {
-            DesiredSetError::Stale { .. } => (StatusCode::CONFLICT, "stale_generation"),
-            DesiredSetError::WrongNode { .. } => (StatusCode::CONFLICT, "wrong_node"),
-            DesiredSetError::NotStored(_) => (StatusCode::INSUFFICIENT_STORAGE, "not_kept"),
-            DesiredSetError::Ending => (StatusCode::SERVICE_UNAVAILABLE, "ending"),
+        let status = match &error {
+            DesiredSetError::NotStored(_) => StatusCode::INSUFFICIENT_STORAGE,
+            DesiredSetError::Ending => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::CONFLICT,
         };
-        Self::new(status, code, error)
+        Self::new(status, error.code(), error)
     }
 }
 

@@ -34,8 +34,8 @@ use crate::{
 
 /// Changes within this time are combined into one report.
 const COALESCE_INTERVAL: Duration = Duration::from_millis(20);
-/// Largest response that is read: it may list an address of each node.
-const MAX_RESPONSE_BYTES: usize = 1 << 20;
+/// Largest response that is read: it may list an address of each node, and the whole desired set.
+const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
 /// Why a report was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +65,8 @@ pub struct Monitor {
     /// The failure that was logged last: a repeated failure is logged once.
     last_failure: Option<Failure>,
     has_reported: bool,
+    /// Whether the controller has asked for the desired set that is held.
+    send_held: bool,
     /// Tag of the list of the cluster's machines that is in force.
     apis: Option<String>,
     /// The address that the last report was sent to.
@@ -95,6 +97,7 @@ impl Monitor {
             sequence: 0,
             last_failure: None,
             has_reported: false,
+            send_held: false,
             apis: None,
             controller: None,
             stored: executor.network.cluster(),
@@ -119,6 +122,7 @@ impl Monitor {
             let outcome = self.report(snapshot).await;
             self.log(outcome.as_ref().err());
             if let Ok(answer) = outcome {
+                self.send_held = answer.send_held;
                 self.update_cluster(answer.apis.as_ref()).await;
                 self.store_cluster().await;
                 self.runner.controller_answered(answer).await;
@@ -209,7 +213,7 @@ impl Monitor {
         {
             body.extend_from_slice(&chunk);
             if body.len() > MAX_RESPONSE_BYTES {
-                return Err(Failure::Malformed("it is longer than 1 MiB".to_owned()));
+                return Err(Failure::Malformed("it is longer than 16 MiB".to_owned()));
             }
         }
         parse_response(status, &body)
@@ -219,6 +223,10 @@ impl Monitor {
         let ip = self.ip()?;
         let (node_metrics, mut notes) = self.node.sample();
         notes.extend(snapshot.notes);
+        let held = match self.send_held {
+            true => self.runner.held().await.ok(),
+            false => None,
+        };
         let executor = Arc::clone(&self.executor);
         let mut processes = snapshot.processes;
         // Reading files may block.
@@ -243,6 +251,8 @@ impl Monitor {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             architecture: tucano_oci_image::Platform::host().architecture,
             generation: snapshot.generation,
+            identity: snapshot.identity,
+            held,
             metrics: node_metrics,
             notes,
             apis: self.apis.clone(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use tucano_api::{
-    agent::{DesiredSet, Exit, ReportAccepted},
+    agent::{DesiredProcess, DesiredSet, Exit, ReportAccepted},
     ids::{Generation, ProcessId},
 };
 
@@ -22,6 +22,7 @@ pub(super) enum Message {
     ),
     Answered(ReportAccepted),
     Count(oneshot::Sender<usize>),
+    Held(oneshot::Sender<Vec<DesiredProcess>>),
     Event {
         id: ProcessId,
         attempt: u64,

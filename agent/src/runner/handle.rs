@@ -2,8 +2,8 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tucano_api::{
-    agent::{DesiredSet, ProcessReport, ReportAccepted},
-    ids::{Generation, NodeName},
+    agent::{DesiredProcess, DesiredSet, ProcessReport, ReportAccepted, SetIdentity},
+    ids::{ClusterId, Generation, NodeName},
 };
 
 use super::events::Message;
@@ -15,9 +15,36 @@ pub enum DesiredSetError {
     #[error("generation {given} is older than generation {held}, which this agent has")]
     Stale {
         /// Its generation.
-        given: Generation,
-        /// The stored generation.
-        held: Generation,
+        given: String,
+        /// The generation held.
+        held: String,
+        /// Whether its controller is older, not only the set.
+        older_epoch: bool,
+    },
+    /// It is of another cluster.
+    #[error(
+        "the desired set is of cluster {given}, and this agent belongs to cluster {own}: its processes keep running. \
+         `tucano adopt` at the new controller takes them over"
+    )]
+    OtherCluster {
+        /// Its cluster.
+        given: ClusterId,
+        /// The agent's cluster.
+        own: ClusterId,
+    },
+    /// Another set of the same generation is held.
+    #[error("this agent holds another desired set of generation {generation}")]
+    Conflicting {
+        /// The generation.
+        generation: Generation,
+    },
+    /// No controller can have come so far since the set that is held.
+    #[error("generation {given} cannot follow {held}, which this agent holds")]
+    Absurd {
+        /// Its generation.
+        given: String,
+        /// The generation held.
+        held: String,
     },
     /// It is for another node.
     #[error("the desired set is for the node {given}, and this is {own}")]
@@ -35,11 +62,37 @@ pub enum DesiredSetError {
     Ending,
 }
 
+impl DesiredSetError {
+    /// Its code in the API.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Stale { .. } => "stale_generation",
+            Self::OtherCluster { .. } => "other_cluster",
+            Self::Conflicting { .. } => "conflicting_set",
+            Self::Absurd { .. } => "absurd_generation",
+            Self::WrongNode { .. } => "wrong_node",
+            Self::NotStored(_) => "not_kept",
+            Self::Ending => "ending",
+        }
+    }
+
+    /// Whether the next set does not put it right: it is reported until a set is accepted.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Stale { older_epoch, .. } => *older_epoch,
+            Self::OtherCluster { .. } | Self::Conflicting { .. } | Self::Absurd { .. } => true,
+            Self::WrongNode { .. } | Self::NotStored(_) | Self::Ending => false,
+        }
+    }
+}
+
 /// The runner's part of a report.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// Generation of the stored desired set.
     pub generation: Generation,
+    /// Cluster, epoch and digest of that set.
+    pub identity: SetIdentity,
     /// Every process, ordered by id, without metrics.
     pub processes: Vec<ProcessReport>,
     /// Conditions of the node.
@@ -63,6 +116,17 @@ impl Handle {
             .await
             .map_err(|_| DesiredSetError::Ending)?;
         answered.await.map_err(|_| DesiredSetError::Ending)?
+    }
+
+    /// The processes of the desired set that is held.
+    pub async fn held(&self) -> Result<Vec<DesiredProcess>, DesiredSetError> {
+        let (answer, answered) = oneshot::channel();
+        let message = Message::Held(answer);
+        self.messages
+            .send(message)
+            .await
+            .map_err(|_| DesiredSetError::Ending)?;
+        answered.await.map_err(|_| DesiredSetError::Ending)
     }
 
     /// The number of processes, from the runner's task: a runner that hangs does not answer.

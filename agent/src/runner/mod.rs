@@ -8,6 +8,7 @@
 //! - [`adopt`]: what an earlier agent left behind;
 //! - [`state`]: the files that the agent keeps.
 
+mod acceptance;
 pub mod adopt;
 pub mod container;
 mod disk;

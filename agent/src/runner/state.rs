@@ -448,6 +448,8 @@ mod tests {
 
     fn set() -> DesiredSet {
         DesiredSet {
+            identity: Default::default(),
+            adopts: None,
             node: "w1".parse().unwrap(),
             generation: Generation(4),
             processes: vec![process()],

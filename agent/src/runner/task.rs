@@ -10,6 +10,7 @@ use tucano_api::{
 
 use super::{
     Node,
+    acceptance::HeldVersion,
     events::Message,
     execute::Executor,
     handle::{DesiredSetError, Handle, Snapshot},
@@ -50,7 +51,9 @@ pub struct Runner<N: Node = Executor> {
     pub(super) machine: Arc<N>,
     pub(super) clock: Stopwatch,
     pub(super) desired: Desired,
-    generation: Generation,
+    version: HeldVersion,
+    /// Why desired sets are refused, since the last one that was accepted.
+    refusal: Option<String>,
     pub(super) node: Option<NodeName>,
     pub(super) fallback_name: NodeName,
     pub(super) processes: BTreeMap<ProcessId, Process>,
@@ -72,7 +75,7 @@ impl<N: Node> Runner<N> {
             messages: to_self.clone(),
             snapshot: snapshots,
         };
-        let generation = initial.desired.as_ref().map(|set| set.generation);
+        let version = initial.desired.as_ref().map(HeldVersion::of);
         let adopted = initial.adopted.into_iter();
         let runner = Self {
             machine,
@@ -81,7 +84,8 @@ impl<N: Node> Runner<N> {
                 processes: initial.desired.map(by_id),
                 starts_allowed: false,
             },
-            generation: generation.unwrap_or_default(),
+            version: version.unwrap_or_default(),
+            refusal: None,
             node: initial.node,
             fallback_name: initial.fallback_name,
             processes: adopted
@@ -136,7 +140,11 @@ impl<N: Node> Runner<N> {
                 // The client may have disconnected.
                 drop(answer.send(result));
             }
-            Message::Answered(answer) => self.controller_answered(answer),
+            Message::Answered(answer) => self.controller_answered(answer).await,
+            Message::Held(answer) => {
+                let held = self.desired.processes.iter().flatten();
+                drop(answer.send(held.map(|(_, process)| process.clone()).collect()));
+            }
             Message::Count(answer) => drop(answer.send(self.processes.len())),
             Message::Event { id, attempt, event } => self.handle_event(&id, attempt, event).await,
         }
@@ -149,28 +157,36 @@ impl<N: Node> Runner<N> {
                 own: own.clone(),
             });
         }
-        if self.desired.processes.is_some() && set.generation < self.generation {
-            return Err(DesiredSetError::Stale {
-                given: set.generation,
-                held: self.generation,
-            });
+        if let Err(error) = self.version.accepts(&set) {
+            if error.is_lasting() {
+                tracing::warn!(%error, "a desired set was refused");
+                self.refusal = Some(error.to_string());
+            }
+            return Err(error);
         }
+        let version = HeldVersion::of(&set);
         let generation = set.generation;
         let stored = self.machine.store_desired(&set).await;
         stored.map_err(DesiredSetError::NotStored)?;
         tracing::info!(%generation, processes = set.processes.len(), "accepted a desired set");
-        self.generation = generation;
+        self.version = version;
+        self.refusal = None;
         self.desired.processes = Some(by_id(set));
         self.desired.starts_allowed = true;
         Ok(generation)
     }
 
-    fn controller_answered(&mut self, answer: ReportAccepted) {
+    async fn controller_answered(&mut self, mut answer: ReportAccepted) {
+        if let Some(set) = answer.desired.take()
+            && let Err(refused) = self.desire(*set).await
+        {
+            tracing::debug!(%refused, "the desired set of the controller's answer was refused");
+        }
         if self.desired.starts_allowed {
             self.node = Some(answer.node);
             return;
         }
-        if answer.generation <= self.generation {
+        if answer.generation <= self.version.generation {
             self.desired.starts_allowed = true;
         } else if !self.notes.iter().any(|note| note == ANNOUNCED) {
             // The stored set may be outdated: a newer one is on its way.
@@ -217,7 +233,8 @@ impl<N: Node> Runner<N> {
 
     fn publish(&self) {
         let snapshot = Snapshot {
-            generation: self.generation,
+            generation: self.version.generation,
+            identity: self.version.identity.clone(),
             processes: self
                 .processes
                 .values()
@@ -227,7 +244,7 @@ impl<N: Node> Runner<N> {
                     process.report(wanted, relaxed)
                 })
                 .collect(),
-            notes: self.notes.clone(),
+            notes: self.notes.iter().chain(&self.refusal).cloned().collect(),
         };
         self.snapshot.send_if_modified(|published| {
             let changed = *published != snapshot;

@@ -112,6 +112,8 @@ fn process(number: u64) -> DesiredProcess {
 
 fn set(generation: u64, processes: Vec<DesiredProcess>) -> DesiredSet {
     DesiredSet {
+        identity: Default::default(),
+        adopts: None,
         node: "w1".parse().unwrap(),
         generation: Generation(generation),
         processes,

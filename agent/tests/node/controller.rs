@@ -150,6 +150,8 @@ async fn accept_report(
     }
     *state.last.lock().unwrap() = Some(report);
     Ok(Json(ReportAccepted {
+        send_held: false,
+        desired: None,
         node: "w1".parse().unwrap(),
         generation: Generation(state.generation.load(Ordering::Relaxed)),
         lease: Span::secs(6),

@@ -386,6 +386,8 @@ impl Drop for Node {
 /// A desired set for this node.
 pub(crate) fn desired(generation: u64, processes: Vec<DesiredProcess>) -> DesiredSet {
     DesiredSet {
+        identity: Default::default(),
+        adopts: None,
         node: "w1".parse().unwrap(),
         generation: Generation(generation),
         processes,

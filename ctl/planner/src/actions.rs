@@ -1,12 +1,14 @@
 //! The actions that follow from a step's changes: persist, assign, publish, restart, alert.
 
+use sha2::{Digest as _, Sha256};
 use tucano_api::{
-    agent::{DesiredProcess, DesiredSet},
-    ids::{NodeName, ProcessId, ServiceName},
+    agent::{DesiredProcess, DesiredSet, SetIdentity},
+    ids::{Digest, NodeName, ProcessId, ServiceName},
 };
 
 use crate::{
-    model::{Action, Record},
+    holds,
+    model::{Action, Record, SetVersion},
     routes, services,
     state::State,
 };
@@ -19,16 +21,17 @@ pub(crate) fn take(state: &mut State) -> Vec<Action> {
     for name in std::mem::take(&mut state.changes.prune) {
         services::prune_revisions(state, &name);
     }
+    let sets = take_sets(state);
     let records = take_records(state);
     let mut actions = Vec::new();
     if !records.is_empty() {
         actions.push(Action::Persist(records));
     }
-    let resend = std::mem::take(&mut state.changes.resend);
-    let assigns = resend.iter().filter_map(|name| desired_set(state, name));
-    actions.extend(assigns.map(Action::Assign));
+    actions.extend(sets.into_iter().map(Action::Assign));
     actions.extend(state.changes.final_sets.drain(..).map(Action::Assign));
-    if state.awaited.is_empty() && std::mem::take(&mut state.changes.publish) {
+    let may_publish = state.awaited.is_empty() && !holds::withhold_routes(state);
+    if may_publish && std::mem::take(&mut state.changes.publish) {
+        state.published = true;
         actions.push(Action::Publish(routes::all(state)));
     }
     let restarts = state.changes.restarts.drain(..);
@@ -40,15 +43,40 @@ pub(crate) fn take(state: &mut State) -> Vec<Action> {
 /// Everything that is desired on a worker. `None` for a worker that is not in the topology.
 pub(crate) fn desired_set(state: &State, name: &NodeName) -> Option<DesiredSet> {
     let node = &state.nodes[*state.node_index.get(name)?];
+    let processes: Vec<DesiredProcess> = node
+        .processes
+        .iter()
+        .filter_map(|number| desired_process(state, *number))
+        .collect();
     Some(DesiredSet {
         node: name.clone(),
         generation: node.record.generation,
-        processes: node
-            .processes
-            .iter()
-            .filter_map(|number| desired_process(state, *number))
-            .collect(),
+        identity: SetIdentity {
+            cluster: state.identity.cluster.clone(),
+            epoch: holds::epoch_of(state, node),
+            digest: Some(content_digest(&processes)),
+        },
+        adopts: node.record.adopts.clone(),
+        processes,
     })
+}
+
+/// Digest of a set's processes. Concurrency does not concern them.
+pub(crate) fn content_digest(processes: &[DesiredProcess]) -> Digest {
+    let mut sum = Sha256::new();
+    for process in processes {
+        let mut process = process.clone();
+        process.config.concurrency = 0;
+        let text = serde_json::to_vec(&process).unwrap_or_default();
+        sum.update(u64::try_from(text.len()).unwrap_or_default().to_le_bytes());
+        sum.update(text);
+    }
+    let hex: String = sum
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Digest::sha256(&hex).expect("a SHA-256 sum in hexadecimal")
 }
 
 fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
@@ -65,17 +93,44 @@ fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
     })
 }
 
-/// Only alive workers are sent the new set; another one gets it when it reports an older generation.
+/// Only workers that are alive and not on hold are sent the new set; another one gets it when it reports an older one.
 fn next_generation(state: &mut State, name: NodeName) {
     let Some(index) = state.node_index.get(&name) else {
         return;
     };
     let node = &mut state.nodes[*index];
     node.record.generation = node.record.generation.next();
-    if node.is_alive() {
+    if node.is_usable() {
         state.changes.resend.insert(name.clone());
     }
     state.changes.nodes.insert(name);
+}
+
+/// The sets to send. Each is recorded as sent before it is.
+fn take_sets(state: &mut State) -> Vec<DesiredSet> {
+    let names = std::mem::take(&mut state.changes.resend);
+    let mut sets = Vec::new();
+    for name in names {
+        let index = state.node_index.get(&name).copied();
+        let Some(index) = index.filter(|index| state.nodes[*index].is_usable()) else {
+            continue;
+        };
+        let Some(set) = desired_set(state, &name) else {
+            continue;
+        };
+        let record = &mut state.nodes[index].record;
+        let version = SetVersion {
+            epoch: set.identity.epoch,
+            generation: set.generation,
+            digest: set.identity.digest.clone(),
+        };
+        if record.sent.as_ref() != Some(&version) {
+            record.sent = Some(version);
+            state.changes.nodes.insert(name);
+        }
+        sets.push(set);
+    }
+    sets
 }
 
 fn take_records(state: &mut State) -> Vec<Record> {

@@ -3,9 +3,9 @@
 use tucano_api::units::Timestamp;
 
 use crate::{
-    actions, health, leases, lifecycle,
+    actions, adoption, health, leases, lifecycle,
     model::{Action, Event, Settings, Snapshot, Worker},
-    rebalance, reconcile, reports, restarts, restore, routes, services,
+    reachability, rebalance, reconcile, reports, restarts, restore, routes, services,
     state::State,
     topology,
 };
@@ -47,6 +47,7 @@ impl Cluster {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         [
             leases::next_deadline(&self.state),
+            reachability::next_deadline(&self.state),
             lifecycle::next_drain_deadline(&self.state),
             health::next_recovery(&self.state),
             rebalance::next_start(&self.state),
@@ -64,6 +65,7 @@ impl Cluster {
             processes: state.processes.values().map(|p| p.record.clone()).collect(),
             nodes: state.nodes.iter().map(|n| n.record.clone()).collect(),
             counters: state.counters.clone(),
+            identity: state.identity.clone(),
         }
     }
 }
@@ -73,6 +75,8 @@ fn apply(state: &mut State, event: Event) {
         Event::Configured { workers, settings } => topology::configure(state, workers, settings),
         Event::ServiceConfigured { config, image } => services::configure(state, *config, image),
         Event::ServiceRemoved { name } => services::remove(state, &name),
+        Event::AgentReachable { node, reachable } => reachability::update(state, &node, reachable),
+        Event::Adopt => adoption::adopt(state),
         Event::NodeReported { node, report } => reports::accept(state, &node, *report),
         Event::RestartFinished { node, result } => restarts::finished(state, &node, result),
         Event::Tick => {}
@@ -82,6 +86,7 @@ fn apply(state: &mut State, event: Event) {
 /// Applies what the passing of time alone changes.
 fn expire(state: &mut State) {
     leases::expire(state);
+    reachability::expire(state);
     lifecycle::expire_drains(state);
     health::expire_recoveries(state);
     rebalance::open(state);

@@ -18,7 +18,7 @@ use tucano_api::{
 };
 
 use crate::{
-    lifecycle, messages, restarts,
+    lifecycle, messages, restarts, silence,
     state::{NodeRestart, State},
 };
 
@@ -46,33 +46,63 @@ pub(crate) fn extend_after_pause(state: &mut State, now: Timestamp) {
     let paused = since_last_step.0 > lease.0 / 2 && late_by.0 > lease.0 / 4;
     if all_expired && paused && !state.lease_extended {
         state.lease_extended = true;
-        for node in state.nodes.iter_mut().filter(|node| node.has_lease()) {
-            node.leased_at = now;
+        for node in &mut state.nodes {
+            if node.has_lease() {
+                node.leased_at = now;
+            }
+            if let Some(Some(until)) = &mut node.silence {
+                *until = now.after(lease);
+            }
         }
     }
 }
 
 /// Handles every lease and every wait between restart attempts that has ended.
 pub(crate) fn expire(state: &mut State) {
+    let lease = state.settings.lease;
+    let expired: Vec<usize> = (0..state.nodes.len())
+        .filter(|index| {
+            let node = &state.nodes[*index];
+            node.has_lease() && node.leased_at.after(lease) <= state.now
+        })
+        .collect();
+    let mass = !expired.is_empty() && silence::is_mass(state);
+    for index in expired {
+        if mass && state.nodes[index].record.condition == NodeCondition::Alive {
+            silence::begin(state, index);
+        } else {
+            mark_missing(state, index);
+        }
+    }
+    for index in silence::expired(state) {
+        if state.nodes[index].silence == Some(None) {
+            restarts::attempt_during_silence(state, index);
+        } else {
+            mark_missing(state, index);
+        }
+    }
+    expire_restarts(state);
+}
+
+fn expire_restarts(state: &mut State) {
     for index in 0..state.nodes.len() {
         let node = &state.nodes[index];
-        if node
-            .deadline(state.settings.lease)
-            .is_none_or(|at| at > state.now)
-        {
-            continue;
-        }
         match node.restart {
-            _ if node.has_lease() => mark_missing(state, index),
-            NodeRestart::BackOff(_) => restarts::attempt(state, index),
-            _ => restarts::no_report(state, index),
+            _ if node.has_lease() => {}
+            NodeRestart::BackOff(until) if until <= state.now => restarts::attempt(state, index),
+            NodeRestart::AwaitingReport(until) if until <= state.now => {
+                restarts::no_report(state, index);
+            }
+            _ => {}
         }
     }
 }
 
 /// Makes a worker alive that reports again, or for the first time.
-pub(crate) fn mark_alive(state: &mut State, index: usize, before: NodeCondition) {
+pub(crate) fn mark_alive(state: &mut State, index: usize) {
     let now = state.now;
+    silence::end(state, index, false);
+    let before = state.nodes[index].record.condition;
     let node = &mut state.nodes[index];
     let name = node.record.name.clone();
     node.restart = NodeRestart::Idle;
@@ -80,9 +110,13 @@ pub(crate) fn mark_alive(state: &mut State, index: usize, before: NodeCondition)
         // It may run processes that this controller does not know: a new set, even an empty one, ends them.
         state.changes.reassign.insert(name.clone());
     }
-    if node.record.condition != NodeCondition::Alive {
+    if before != NodeCondition::Alive || node.record.restart_attempts > 0 {
         node.record.condition = NodeCondition::Alive;
-        node.record.since = now;
+        node.record.since = if before == NodeCondition::Alive {
+            node.record.since
+        } else {
+            now
+        };
         node.record.reason = None;
         node.record.restart_attempts = 0;
         state.changes.nodes.insert(name.clone());
@@ -103,6 +137,7 @@ fn alert_back(state: &mut State, index: usize, name: &NodeName) {
 
 /// Withdraws and replaces, in this step, everything that ran on a worker whose lease has expired.
 fn mark_missing(state: &mut State, index: usize) {
+    silence::end(state, index, true);
     let node = &mut state.nodes[index];
     let lost = node.processes.len();
     let lease = state.settings.lease;
@@ -110,7 +145,9 @@ fn mark_missing(state: &mut State, index: usize) {
     node.record.condition = NodeCondition::Missing;
     node.record.since = state.now;
     node.record.reason = Some(format!("no report for {lease}"));
-    node.record.restart_attempts = 0;
+    if node.restart == NodeRestart::Idle {
+        node.record.restart_attempts = 0;
+    }
     let name = node.record.name.clone();
     let message = format!(
         "worker {name} ({}) has not reported for {lease}; {}",
@@ -118,8 +155,19 @@ fn mark_missing(state: &mut State, index: usize) {
         messages::lost_processes(lost),
     );
     state.alert(AlertKind::NodeMissing, &name, message);
+    remember_processes(state, index);
     lifecycle::remove_all_on(state, index);
     state.alive_workers_changed();
     state.stop_awaiting(&name);
-    restarts::attempt(state, index);
+    if state.nodes[index].restart == NodeRestart::Idle {
+        restarts::attempt(state, index);
+    }
+}
+
+/// The processes may still run when the worker comes back.
+fn remember_processes(state: &mut State, index: usize) {
+    let processes = state.processes(&state.nodes[index].processes);
+    let records = processes.map(|process| (process.record.id.number(), process.record.clone()));
+    let records = records.collect();
+    state.nodes[index].lost = records;
 }

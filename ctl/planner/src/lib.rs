@@ -6,8 +6,9 @@
 //!
 //! - [`cluster`]: `restore` and `step`; `queries`: what is shown of the cluster.
 //! - Events: `topology` (new static configuration), `services` (configured and removed), `reports` (of agents),
-//!   `duplicates` (two agents that report as one worker), `restarts` (of missing workers), `leases` and `health` (time
-//!   passes).
+//!   `duplicates` (two agents that report as one worker), `restarts` (of missing workers), `leases`, `silence` (of many
+//!   workers at once), `readmission` (of what still runs on a lost one) and `health`, `holds` (nodes that hold sets of another controller) `adoption` (of what runs on
+//!   those), `reachability` (agents that report but cannot be reached).
 //! - `reconcile`: brings services nearer to their configuration; `rollout`: how many processes of which revision;
 //!   `rebalance`: moving processes.
 //! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
@@ -19,15 +20,19 @@
 //! commands sent (generations say what an agent holds).
 
 mod actions;
+mod adoption;
 pub mod cluster;
 mod duplicates;
 mod health;
+mod holds;
 mod leases;
 mod lifecycle;
 mod messages;
 pub mod model;
 mod placement;
 mod queries;
+mod reachability;
+mod readmission;
 mod rebalance;
 mod reconcile;
 mod removal;
@@ -37,11 +42,12 @@ mod restore;
 mod rollout;
 mod routes;
 mod services;
+mod silence;
 mod state;
 mod topology;
 
 pub use cluster::Cluster;
 pub use model::{
-    Action, Counters, CrashHistory, Event, NodeRecord, ProcessRecord, Record, RevisionRecord,
-    ServiceRecord, Settings, Snapshot, Worker,
+    Action, Counters, CrashHistory, Event, Hold, Identity, NodeRecord, ProcessRecord, Record,
+    RevisionRecord, ServiceRecord, SetVersion, Settings, Snapshot, Worker,
 };

@@ -43,7 +43,12 @@ pub(crate) fn no_place(nodes: &[Node], memory: u64) -> String {
     if alive.is_empty() {
         return "no worker is alive".to_owned();
     }
-    let each = alive.iter().map(|node| {
+    let usable = alive.iter().filter(|node| node.is_usable());
+    if usable.clone().next().is_none() {
+        return "every worker that is alive is on hold: `tucano adopt` takes over what runs there"
+            .to_owned();
+    }
+    let each = usable.map(|node| {
         let (free, all) = (bytes(node.free()), bytes(node.reservable()));
         format!("{}: {free} free of {all}", node.record.name)
     });
@@ -66,7 +71,8 @@ pub(crate) fn rolling(at_once: usize) -> String {
     format!("waits for its turn: at most {at_once} replaced at once")
 }
 
-fn some_of(mut items: Vec<String>) -> String {
+/// The first items, and how many more there are.
+pub(crate) fn some_of(mut items: Vec<String>) -> String {
     let more = items.len().saturating_sub(MOST_NAMED);
     items.truncate(MOST_NAMED);
     let named = items.join(", ");

@@ -127,7 +127,7 @@ fn is_eligible(state: &State, index: usize, memory: u64, expendable: &Expendable
     let numbers = expendable.get(&index).into_iter().flatten();
     let freed = numbers.filter_map(|number| Some(state.processes.get(number)?.memory));
     let reserved = freed.fold(node.reserved, u64::saturating_sub);
-    node.is_alive() && node.reservable().saturating_sub(reserved) >= memory
+    node.is_usable() && node.reservable().saturating_sub(reserved) >= memory
 }
 
 /// Old processes that are not healthy, by node.

@@ -8,15 +8,15 @@ use tucano_api::{
     routes::ServiceRoute,
     service::ServiceConfig,
     state::{
-        ActiveService, AliveNode, ConfiguredService, DeadNode, NodeCondition, NodeView, Pending,
-        ProcessView, ServiceView, State,
+        ActiveService, Adoption, AliveNode, ConfiguredService, DeadNode, NodeCondition, NodeView,
+        Pending, ProcessView, ServiceView, State,
     },
 };
 
 use crate::{
-    actions,
+    actions, adoption,
     cluster::Cluster,
-    duplicates, messages,
+    duplicates, holds, messages,
     model::RevisionRecord,
     placement, routes, services,
     state::{Node, Process, Service, pending, unreported},
@@ -43,6 +43,38 @@ impl Cluster {
     /// A message for the user.
     pub fn conflict(&self, config: &ServiceConfig) -> Option<String> {
         services::conflict(&self.state, config)
+    }
+
+    /// The nodes on hold, and what can be adopted from them.
+    pub fn adoption(&self) -> Adoption {
+        adoption::show(&self.state)
+    }
+
+    /// Whether the agent of a node on hold has to tell which set it holds.
+    pub fn wants_held_set(&self, node: &NodeName) -> bool {
+        let index = self.state.node_index.get(node);
+        index.is_some_and(|index| {
+            let node = &self.state.nodes[*index];
+            node.record.hold.is_some() && node.held_set.is_none()
+        })
+    }
+
+    /// Whether a worker is silent as part of a mass silence: its processes stay placed and routed.
+    pub fn is_silent(&self, node: &NodeName) -> bool {
+        let index = self.state.node_index.get(node);
+        index.is_some_and(|index| self.state.nodes[*index].silence.is_some())
+    }
+
+    /// Whether routes are not published because too many nodes are on hold.
+    pub fn withholds_routes(&self) -> bool {
+        holds::withhold_routes(&self.state)
+    }
+
+    /// The last report that was accepted from a worker: its agent and sequence number.
+    pub fn last_report(&self, node: &NodeName) -> Option<(&str, u64)> {
+        let node = &self.state.nodes[*self.state.node_index.get(node)?];
+        let (agent, sequence) = node.last_sequence.as_ref()?;
+        Some((agent, *sequence))
     }
 
     /// The four resources.
@@ -144,10 +176,16 @@ impl Cluster {
     pub fn images_in_use(&self) -> BTreeSet<Digest> {
         // A revision is kept for as long as one of its processes is.
         let services = &self.state.services;
+        // What runs on nodes on hold may be adopted.
+        let held = self.state.nodes.iter().flat_map(|node| &node.held_set);
+        let held = held.flatten().map(|process| process.image.clone());
         let revisions = services
             .values()
             .flat_map(|service| &service.record.revisions);
-        revisions.map(|revision| revision.image.clone()).collect()
+        revisions
+            .map(|revision| revision.image.clone())
+            .chain(held)
+            .collect()
     }
 
     fn service_view(&self, service: &Service) -> ServiceView {
@@ -202,11 +240,13 @@ impl Cluster {
             Some(report) => report.clone(),
             None => unreported(&process.record),
         };
-        if !self.state.nodes[process.node].is_alive() {
-            let node = &process.record.node;
-            report.reason = Some(format!(
-                "{node} has not reported since the controller started"
-            ));
+        let node = &self.state.nodes[process.node];
+        if !node.is_alive() {
+            let name = &process.record.node;
+            report.reason = Some(match &node.report {
+                None => format!("{name} has not reported since the controller started"),
+                Some(_) => format!("{name} is silent together with other workers"),
+            });
         }
         ProcessView {
             node: process.record.node.clone(),
@@ -238,13 +278,32 @@ fn node_view(node: &Node) -> NodeView {
         ip: node.worker.ip,
         condition: node.condition(),
         since: node.record.since,
-        reason: node.record.reason.clone(),
+        reason: reason(node),
+        hold: node.record.hold.as_ref().map(|hold| hold.cause),
         alive: alive_node(node),
     }
 }
 
+/// Why it is not alive, or why it is not managed.
+fn reason(node: &Node) -> Option<String> {
+    match &node.record.hold {
+        Some(hold) if node.is_alive() => Some(format!(
+            "on hold: {}; `tucano adopt` takes over what runs on it",
+            hold.cause
+        )),
+        None if node.is_alive() && node.unreachable.is_some() => Some(
+            "its agent reports, but cannot be reached: check the firewall for the agent's port"
+                .to_owned(),
+        ),
+        _ if node.silence.is_some() => Some(
+            "silent together with other workers: its processes and routes are kept for one further lease".to_owned(),
+        ),
+        _ => node.record.reason.clone(),
+    }
+}
+
 fn alive_node(node: &Node) -> Option<AliveNode> {
-    let report = node.report.as_ref()?;
+    let report = node.report.as_ref().filter(|_| node.is_alive())?;
     Some(AliveNode {
         name: node.record.name.clone(),
         ip: node.worker.ip,

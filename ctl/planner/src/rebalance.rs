@@ -86,7 +86,7 @@ fn opens_at(state: &State) -> Timestamp {
 fn best_move(state: &State, inventory: &Inventory, memory: u64) -> Option<(usize, ProcessId)> {
     let counts = &inventory.spread;
     let target = placement::choose(state, counts, memory, &Expendable::new())?;
-    let alive = (0..state.nodes.len()).filter(|index| state.nodes[*index].is_alive());
+    let alive = (0..state.nodes.len()).filter(|index| state.nodes[*index].is_usable());
     let source = alive.max_by_key(|index| counts[*index])?;
     if counts[source] <= counts[target] + 1 {
         return None;
@@ -103,7 +103,7 @@ fn best_move(state: &State, inventory: &Inventory, memory: u64) -> Option<(usize
 }
 
 fn is_uneven(state: &State, counts: &[u32]) -> bool {
-    let alive = || (0..state.nodes.len()).filter(|index| state.nodes[*index].is_alive());
+    let alive = || (0..state.nodes.len()).filter(|index| state.nodes[*index].is_usable());
     let most = alive().map(|index| counts[index]).max().unwrap_or(0);
     let fewest = alive().map(|index| counts[index]).min().unwrap_or(0);
     most > fewest + 1

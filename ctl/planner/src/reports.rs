@@ -4,42 +4,56 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
     agent::{NodeReport, ProcessReport},
-    ids::{Generation, NodeName, ProcessId, ServiceName},
+    ids::{NodeName, ProcessId, ServiceName},
     state::NodeCondition,
 };
 
-use crate::{duplicates, health, leases, state::State};
+use crate::{duplicates, health, holds, leases, readmission, silence, state::State};
 
-/// How far a controller with an older state moves its generation past the agent's.
-const GENERATION_MARGIN: u64 = 1000;
+/// Largest sequence number of an agent's first report, and largest step from one report to the next, that is taken for
+/// real.
+const MAX_SEQUENCE_STEP: u64 = 1 << 32;
 
 /// Applies a report, unless it is late, of an unknown worker, or of a superseded agent.
 pub(crate) fn accept(state: &mut State, name: &NodeName, mut report: NodeReport) {
     let Some(index) = state.node_index.get(name).copied() else {
         return;
     };
-    if state.nodes[index].is_late(&report) {
+    if state.nodes[index].is_late(&report) || is_absurd(state, index, &report) {
         return;
     }
     if state.nodes[index].is_superseded(&report.agent_id) {
         return duplicates::reject(state, index, &report);
     }
     state.lease_extended = false;
+    silence::first_report(state);
     let before = state.nodes[index].condition();
-    let generation = report.generation;
+    let restarted = !is_same_agent(state, index, &report);
     let processes = std::mem::take(&mut report.processes);
+    let hold_report = NodeReport {
+        processes: processes.clone(),
+        ..report.clone()
+    };
+    holds::update(state, index, &hold_report);
     update_node(state, index, report);
     if before != NodeCondition::Alive {
-        leases::mark_alive(state, index, before);
+        leases::mark_alive(state, index);
+        readmission::readmit(state, index, &processes);
     }
-    let holds_present_set = generation >= state.nodes[index].record.generation;
-    update_processes(state, index, holds_present_set, processes);
-    compare_generation(state, index, generation);
+    let current = holds_present_set(state, index);
+    update_processes(state, index, current, processes);
+    let node = &state.nodes[index];
+    if !current || restarted {
+        state.changes.resend.insert(node.record.name.clone());
+    }
 }
 
-fn update_node(state: &mut State, index: usize, report: NodeReport) {
+fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
     let node = &mut state.nodes[index];
     let reservable = node.reservable();
+    if let Some(held) = report.held.take() {
+        node.held_set = Some(held);
+    }
     node.leased_at = state.now;
     node.set_agent(&report.agent_id, report.sequence);
     let reweighted = node.load.observe(&report.metrics);
@@ -88,16 +102,26 @@ fn update_processes(
     }
 }
 
-/// An agent that is behind is sent its set again. An agent that is ahead holds a set that this controller does not
-/// remember: the controller's generation moves past it, and past what may still be under way.
-fn compare_generation(state: &mut State, index: usize, held: Generation) {
-    let record = &mut state.nodes[index].record;
-    if held > record.generation {
-        record.generation = Generation(held.0.saturating_add(GENERATION_MARGIN));
-        state.changes.reassign.insert(record.name.clone());
-    } else if held < record.generation {
-        state.changes.resend.insert(record.name.clone());
-    }
+/// Whether the agent holds the set that the node is to have.
+fn holds_present_set(state: &State, index: usize) -> bool {
+    let node = &state.nodes[index];
+    let sent = node.record.sent.as_ref();
+    let reassigned = state.changes.reassign.contains(&node.record.name);
+    !reassigned
+        && sent.is_some_and(|sent| sent.generation == node.record.generation && node.holds(sent))
+}
+
+fn is_same_agent(state: &State, index: usize, report: &NodeReport) -> bool {
+    let last = state.nodes[index].last_sequence.as_ref();
+    last.is_some_and(|(agent, _)| *agent == report.agent_id)
+}
+
+/// Whether no agent can have counted so many reports. Such a report is dropped: later ones would seem late.
+fn is_absurd(state: &State, index: usize, report: &NodeReport) -> bool {
+    let last = state.nodes[index].last_sequence.as_ref();
+    let last = last.filter(|(agent, _)| *agent == report.agent_id);
+    let last = last.map_or(0, |(_, sequence)| *sequence);
+    report.sequence > last.saturating_add(MAX_SEQUENCE_STEP)
 }
 
 fn reroute_services_on(state: &mut State, index: usize) {

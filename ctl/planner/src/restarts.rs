@@ -35,6 +35,15 @@ pub(crate) fn attempt(state: &mut State, index: usize) {
     state.changes.nodes.insert(name);
 }
 
+/// Starts attempts for a worker whose processes stay placed, because no worker reports. It is not declared dead.
+pub(crate) fn attempt_during_silence(state: &mut State, index: usize) {
+    let node = &state.nodes[index];
+    let attempts = node.record.restart_attempts < state.settings.restart_attempts;
+    if node.worker.can_restart && attempts && node.restart == NodeRestart::Idle {
+        attempt(state, index);
+    }
+}
+
 /// Handles the end of a restart command. Ignored unless one is running.
 pub(crate) fn finished(state: &mut State, name: &NodeName, result: Result<(), String>) {
     let Some(index) = state.node_index.get(name).copied() else {
@@ -87,6 +96,13 @@ fn attempt_failed(state: &mut State, index: usize, error: String) {
 fn mark_dead(state: &mut State, index: usize, reason: String) {
     let node = &mut state.nodes[index];
     let name = node.record.name.clone();
+    if node.silence.is_some() {
+        // It is dead when another worker reports, which can run its processes.
+        node.restart = NodeRestart::Idle;
+        node.record.reason = Some(reason);
+        state.changes.nodes.insert(name);
+        return;
+    }
     let message = format!(
         "worker {name} ({}) is dead: {reason}. It is used again as soon as its agent reports",
         node.worker.ip

@@ -17,6 +17,7 @@ use crate::{
 /// Fills an empty state.
 pub(crate) fn load(state: &mut State, snapshot: Snapshot, workers: Vec<Worker>) {
     state.counters = snapshot.counters;
+    state.identity = snapshot.identity;
     load_nodes(state, snapshot.nodes, workers);
     for record in snapshot.services {
         load_service(state, record);

@@ -94,7 +94,7 @@ fn room_by_stopping(state: &State, name: &ServiceName, candidates: &[u64]) -> Op
 /// The first of a node's processes that together free enough for `memory` bytes.
 fn enough_of(state: &State, node: usize, numbers: Vec<u64>, memory: u64) -> Option<Vec<u64>> {
     let node = &state.nodes[node];
-    if !node.is_alive() || node.reservable() < memory {
+    if !node.is_usable() || node.reservable() < memory {
         return None;
     }
     let mut reserved = node.reserved;

@@ -63,6 +63,9 @@ pub(crate) fn remove(state: &mut State, name: &ServiceName) {
     for number in service.processes {
         lifecycle::remove(state, number);
     }
+    for node in &mut state.nodes {
+        node.lost.retain(|_, process| process.service != *name);
+    }
     state.changes.services.insert(name.clone());
     state.changes.publish = true;
 }

@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tucano_api::{agent::DesiredSet, ids::NodeName};
+use tucano_api::{
+    agent::{DesiredSet, SetIdentity},
+    ids::NodeName,
+};
 
 use crate::{
-    lifecycle,
+    actions, holds, lifecycle,
     model::{Settings, Worker},
+    silence,
     state::{Node, State},
 };
 
@@ -31,17 +35,28 @@ pub(crate) fn configure(state: &mut State, workers: Vec<Worker>, settings: Setti
 /// Removes a worker that has left the topology: its processes are placed elsewhere, and its agent, whose reports are no
 /// longer accepted, is sent an empty set.
 fn remove_worker(state: &mut State, index: usize) {
+    let was_usable = state.nodes[index].is_usable();
     let was_alive = state.nodes[index].is_alive();
+    let identity = SetIdentity {
+        cluster: state.identity.cluster.clone(),
+        epoch: holds::epoch_of(state, &state.nodes[index]),
+        digest: Some(actions::content_digest(&[])),
+    };
+    silence::end(state, index, true);
     lifecycle::remove_all_on(state, index);
     let record = &state.nodes[index].record;
     let name = record.name.clone();
     let last = record.generation.next();
-    if was_alive {
+    if was_usable {
         state.changes.final_sets.push(DesiredSet {
             node: name.clone(),
             generation: last,
+            identity,
+            adopts: None,
             processes: Vec::new(),
         });
+    }
+    if was_alive {
         state.alive_workers_changed();
     }
     state.reserve_generations(last);

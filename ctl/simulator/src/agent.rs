@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tucano_api::{
     agent::{
         DesiredProcess, DesiredSet, Exit, NodeMetrics, NodeReport, ProcessReport, ProcessState,
+        SetIdentity,
     },
     ids::{Digest, Generation, NodeName, ProcessId},
     units::{Bytes, Span, Timestamp},
@@ -57,6 +58,8 @@ pub struct Agent {
     pub containers: BTreeMap<ProcessId, Container>,
     /// What it reports of its node.
     pub metrics: NodeMetrics,
+    /// Whether the controller has asked for the set that it holds.
+    pub send_held: bool,
     starts: u32,
     sequence: u64,
     report_at: Timestamp,
@@ -72,6 +75,8 @@ impl Agent {
             desired: DesiredSet {
                 node: worker.name.clone(),
                 generation: Generation(0),
+                identity: SetIdentity::default(),
+                adopts: None,
                 processes: Vec::new(),
             },
             containers: BTreeMap::new(),
@@ -81,6 +86,7 @@ impl Agent {
                 memory_reservable: reservable,
                 ..NodeMetrics::default()
             },
+            send_held: false,
             starts: 0,
             sequence: 0,
             report_at: Timestamp(0),
@@ -111,14 +117,26 @@ impl Agent {
     /// Loses its disk.
     pub fn lose_disk(&mut self) {
         self.desired.generation = Generation(0);
+        self.desired.identity = SetIdentity::default();
         self.desired.processes.clear();
     }
 
     /// Receives a desired set.
     pub fn receive(&mut self, set: DesiredSet) {
-        if self.powered && set.node == self.name && set.generation >= self.desired.generation {
+        if self.powered && set.node == self.name && self.accepts(&set) {
             self.desired = set;
         }
+    }
+
+    /// The agent's rule: only a newer set of its own cluster, or of one that adopts it.
+    fn accepts(&self, set: &DesiredSet) -> bool {
+        let (held, new) = (&self.desired.identity, &set.identity);
+        let own = held.cluster.is_none() || held.cluster == new.cluster;
+        let version = |set: &DesiredSet| (set.identity.epoch, set.generation);
+        let other = version(set) == version(&self.desired) && held.digest.is_some();
+        (own || held.cluster == set.adopts)
+            && version(set) >= version(&self.desired)
+            && !(other && held.digest != new.digest)
     }
 
     /// The kernel kills a process for lack of memory.
@@ -191,6 +209,8 @@ impl Agent {
             version: "1.0.0".into(),
             architecture: "amd64".into(),
             generation: self.desired.generation,
+            identity: self.desired.identity.clone(),
+            held: self.send_held.then(|| self.desired.processes.clone()),
             metrics: self.metrics.clone(),
             apis: None,
             notes: Vec::new(),

@@ -23,4 +23,4 @@ pub mod validator;
 pub use fixtures::{
     config, image, ip, name, node, process, settings, with_memory, worker, workers,
 };
-pub use sim::{Options, START, Sim, alerts, of_kind};
+pub use sim::{Options, START, Sim, alerts, new_disk, of_kind};

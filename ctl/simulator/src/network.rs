@@ -50,6 +50,8 @@ pub struct Network {
     pub doubled: u64,
     /// Longest delay in milliseconds; messages with a shorter one overtake others.
     pub delay_ms: u64,
+    /// Workers whose agents cannot be reached, although their reports arrive.
+    pub unreachable: BTreeSet<NodeName>,
     /// Workers without a connection to the controller.
     pub cut_off: BTreeSet<NodeName>,
     under_way: BTreeMap<(Timestamp, u64), Message>,
@@ -64,6 +66,7 @@ impl Network {
             lost: 0,
             doubled: 0,
             delay_ms: 0,
+            unreachable: BTreeSet::new(),
             cut_off: BTreeSet::new(),
             under_way: BTreeMap::new(),
             sent: 0,
@@ -75,6 +78,7 @@ impl Network {
     pub fn mend(&mut self) {
         (self.lost, self.doubled, self.delay_ms) = (0, 0, 0);
         self.cut_off.clear();
+        self.unreachable.clear();
     }
 
     /// Sends a message, which may be lost, duplicated or delayed.
@@ -85,7 +89,9 @@ impl Network {
             1
         };
         for _ in 0..copies {
-            if self.cut_off.contains(message.node()) || self.rng.below(100) < self.lost {
+            let refused =
+                matches!(&message, Message::Desired(set) if self.unreachable.contains(&set.node));
+            if refused || self.cut_off.contains(message.node()) || self.rng.below(100) < self.lost {
                 continue;
             }
             let delay = Span::millis(self.rng.below(self.delay_ms + 1));

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
-    ids::{NodeName, ProcessId},
+    ids::{Epoch, NodeName, ProcessId},
     routes::ServiceRoute,
     service::ServiceConfig,
     state::{Alert, AlertKind, NodeCondition, ServiceView},
     units::{Bytes, Span, Timestamp},
 };
-use tucano_planner::{Action, Cluster, Event, Settings, Snapshot, Worker};
+use tucano_planner::{Action, Cluster, Event, Identity, Settings, Snapshot, Worker};
 
 use crate::{
     agent::{Agent, Workloads},
@@ -111,7 +111,7 @@ impl Sim {
         let mut sim = Self {
             now: START,
             cluster: None,
-            disk: Snapshot::default(),
+            disk: new_disk(1),
             agents: BTreeMap::new(),
             network: Network::reliable(seed),
             workloads: Workloads {
@@ -161,6 +161,13 @@ impl Sim {
     pub fn restart_controller(&mut self) {
         self.cluster = None;
         self.start_controller();
+    }
+
+    /// The controller dies, and starts with another disk: a new one, or an older copy.
+    pub fn replace_disk(&mut self, disk: Snapshot) {
+        self.disk = disk;
+        self.validator = Validator::default();
+        self.restart_controller();
     }
 
     /// Changes the topology.
@@ -367,9 +374,32 @@ impl Sim {
                 }
             }
             Message::Report(node, report) => {
-                self.event(Event::NodeReported { node, report });
+                self.event(Event::NodeReported {
+                    node: node.clone(),
+                    report,
+                });
+                self.answer(&node);
             }
         }
+    }
+
+    /// The answer to a report. The set of an agent that cannot be reached goes with it.
+    fn answer(&mut self, node: &NodeName) {
+        let Some(cluster) = &self.cluster else {
+            return;
+        };
+        let wants_held_set = cluster.wants_held_set(node);
+        let reachable = !self.network.unreachable.contains(node);
+        let set = cluster.desired_set(node).filter(|_| !reachable);
+        let on_hold = cluster.node(node).is_some_and(|node| node.hold.is_some());
+        if let Some(agent) = self.agents.get_mut(node) {
+            agent.send_held = wants_held_set;
+            if let Some(set) = set.filter(|_| !on_hold) {
+                agent.receive(set);
+            }
+        }
+        let node = node.clone();
+        self.event(Event::AgentReachable { node, reachable });
     }
 
     fn run_commands(&mut self) {
@@ -390,6 +420,18 @@ impl Sim {
             };
             self.event(Event::RestartFinished { node, result });
         }
+    }
+}
+
+/// The disk of a new controller: a new cluster, in an epoch.
+pub fn new_disk(epoch: u64) -> Snapshot {
+    let id = format!("{epoch:032x}");
+    Snapshot {
+        identity: Identity {
+            cluster: id.parse().ok(),
+            epoch: Epoch(epoch),
+        },
+        ..Snapshot::default()
     }
 }
 

@@ -23,6 +23,9 @@ pub struct Validator {
     gone: BTreeSet<ProcessId>,
     /// What each generation of each node's desired set consisted of.
     assigned: BTreeMap<(NodeName, Generation), Vec<ProcessId>>,
+    /// Workers that were silent, and workers that were alive, after the step before.
+    silent: BTreeSet<String>,
+    alive_before: BTreeSet<String>,
     /// The last alert about each node and process.
     alerted: BTreeMap<String, AlertKind>,
     /// Workers that left the topology while no controller ran. One of the same name that is added later is another worker,
@@ -71,8 +74,9 @@ impl Validator {
     ) {
         self.observe(event, cluster);
         check_order(actions);
-        let started = self.check_records(actions);
+        let started = self.check_records(event, actions);
         let freed = self.freed(actions);
+        self.check_silence(actions, cluster);
         self.check_assigned(actions, cluster);
         self.check_alerts(actions);
         self.check_routes(cluster);
@@ -82,7 +86,9 @@ impl Validator {
         }
         check_memory(cluster, &started);
         check_deadline(now, cluster);
-        if let Some(published) = published.filter(|_| all_known(cluster)) {
+        if let Some(published) =
+            published.filter(|_| all_known(cluster) && !cluster.withholds_routes())
+        {
             assert_eq!(
                 published.unwrap_or_default(),
                 cluster.routes(),
@@ -98,21 +104,23 @@ impl Validator {
             let late = self.reports.get(node).is_some_and(|last| {
                 last.agent_id == report.agent_id && report.sequence <= last.sequence
             });
-            if !late && !cluster.is_superseded(node, &report.agent_id) {
+            let accepted = cluster.last_report(node) == Some((&report.agent_id, report.sequence));
+            if !late && accepted {
                 self.reports.insert(node.clone(), (**report).clone());
             }
         }
     }
 
     /// No process id is given out twice. Returns the processes that this step has placed.
-    fn check_records(&mut self, actions: &[Action]) -> Vec<ProcessRecord> {
+    fn check_records(&mut self, event: &Event, actions: &[Action]) -> Vec<ProcessRecord> {
         let records = records_of(actions);
         let mut started = Vec::new();
         for record in records {
             match record {
                 Record::Process(process) => {
+                    let used_again = self.gone.remove(&process.id);
                     assert!(
-                        !self.gone.contains(&process.id),
+                        !used_again || still_runs(event, process),
                         "{} is used again",
                         process.id
                     );
@@ -132,6 +140,31 @@ impl Validator {
             }
         }
         started
+    }
+
+    /// No more than one worker at a time, or a third of them, is lost without a further lease.
+    fn check_silence(&mut self, actions: &[Action], cluster: &Cluster) {
+        let missing = |action: &&Action| matches!(action, Action::Alert(it) if it.kind == AlertKind::NodeMissing);
+        for action in actions.iter().filter(missing) {
+            let Action::Alert(alert) = action else {
+                continue;
+            };
+            let was_silent = self.silent.contains(&alert.subject);
+            let lost_at_once = actions.iter().filter(missing).count();
+            let workers = self.alive_before.len();
+            let known = self.alive_before.contains(&alert.subject);
+            assert!(
+                was_silent || !known || lost_at_once < 2 || 3 * lost_at_once <= workers,
+                "{lost_at_once} of {workers} workers are lost at once: {alert:?}"
+            );
+        }
+        let nodes = cluster.nodes();
+        let silent = nodes.iter().filter(|node| cluster.is_silent(&node.name));
+        self.silent = silent.map(|node| node.name.to_string()).collect();
+        let alive = nodes
+            .iter()
+            .filter(|node| node.condition == NodeCondition::Alive);
+        self.alive_before = alive.map(|node| node.name.to_string()).collect();
     }
 
     /// Workers on which memory has become free in this step, perhaps only after something was placed.
@@ -175,12 +208,22 @@ impl Validator {
 
     /// Each change of state is alerted once.
     fn check_alerts(&mut self, actions: &[Action]) {
+        use AlertKind::*;
         for action in actions {
             let Action::Alert(alert) = action else {
                 continue;
             };
-            // This kind is independent of the node's condition; how often it is sent is a rule of its own.
-            if alert.kind == AlertKind::NodeContested {
+            // These are independent of the node's condition; how often they are sent is a rule of its own.
+            if matches!(
+                alert.kind,
+                NodeContested
+                    | NodeHeld
+                    | NodeReleased
+                    | MassSilence
+                    | MassSilenceEnded
+                    | NodeUnreachable
+                    | NodeReachable
+            ) {
                 continue;
             }
             let before = self.alerted.insert(alert.subject.clone(), alert.kind);
@@ -218,9 +261,9 @@ impl Validator {
                 let node = cluster
                     .node(&endpoint.node)
                     .expect("only known workers have routes");
-                assert_eq!(
-                    node.condition,
-                    NodeCondition::Alive,
+                let kept = cluster.is_silent(&endpoint.node);
+                assert!(
+                    node.condition == NodeCondition::Alive || kept,
                     "a route to a lost worker"
                 );
                 let report = &self.reports[&endpoint.node];
@@ -231,6 +274,17 @@ impl Validator {
                 assert_eq!(node.ip, endpoint.address.ip());
             }
         }
+    }
+}
+
+/// Whether the process is one of a lost worker that has come back with it.
+fn still_runs(event: &Event, process: &ProcessRecord) -> bool {
+    match event {
+        Event::NodeReported { node, report } => {
+            let mut reported = report.processes.iter();
+            *node == process.node && reported.any(|it| it.id == process.id)
+        }
+        _ => false,
     }
 }
 
@@ -314,7 +368,11 @@ fn check_spread(
         *counts.entry(&process.node).or_default() += 1;
     }
     let memory = service.configured.config.memory.0;
-    let alive = cluster.nodes().into_iter().filter_map(|node| node.alive);
+    let usable = cluster
+        .nodes()
+        .into_iter()
+        .filter(|node| node.hold.is_none());
+    let alive = usable.filter_map(|node| node.alive);
     let eligible: Vec<NodeName> = alive
         .filter(|node| reserved(cluster, &node.name) + memory <= node.metrics.memory_reservable.0)
         .map(|node| node.name)
@@ -385,7 +443,8 @@ fn may_follow(before: Option<AlertKind>, kind: AlertKind) -> bool {
         NodeDead => before == Some(NodeMissing),
         NodeBack => matches!(before, Some(NodeMissing | NodeDead)),
         // The planner does not send it.
-        NodeContested | WireUnprotected => false,
+        NodeContested | WireUnprotected | NodeHeld | NodeReleased | MassSilence
+        | MassSilenceEnded | NodeUnreachable | NodeReachable => false,
         ProcessCrashing => before != Some(ProcessCrashing),
         ProcessOomKilled => before != Some(ProcessOomKilled),
         ProcessRecovered => matches!(before, Some(ProcessCrashing | ProcessOomKilled)),

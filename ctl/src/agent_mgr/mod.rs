@@ -71,6 +71,16 @@ pub enum ReportError {
         /// The worker.
         node: NodeName,
     },
+    /// No agent can have sent so many reports.
+    #[error(
+        "the report for {node} has the sequence number {sequence}, which no agent can have reached"
+    )]
+    AbsurdSequence {
+        /// The worker.
+        node: NodeName,
+        /// The number.
+        sequence: u64,
+    },
     /// The controller is shutting down.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -109,6 +119,7 @@ impl AgentManager {
             report.generation,
             report.agent_id.clone(),
         );
+        let (identity, sequence) = (report.identity.clone(), report.sequence);
         let kept_from = report.apis.clone();
         let address = SocketAddr::new(worker.ip, report.agent_port);
         let address = self.confirm(&node, &agent, address).await?;
@@ -118,12 +129,23 @@ impl AgentManager {
                 report: Box::new(report),
             })
             .await?;
-        self.check_not_superseded(&node, &agent).await?;
+        let send_held = self.check_accepted(&node, &agent, sequence).await?;
         let generation = self.with_assignment(&node, |assignment| {
             assignment.confirmed_at(agent, address);
-            assignment.reported_generation(seen);
-            assignment.generation()
+            assignment.reported(identity, seen);
+            (
+                assignment.generation(),
+                assignment.undelivered(),
+                assignment.changed_reachability(),
+            )
         });
+        let (generation, undelivered, reachable) = generation;
+        if let Some(reachable) = reachable {
+            let node = node.clone();
+            self.state
+                .observe(Event::AgentReachable { node, reachable })
+                .await?;
+        }
         Ok(ReportAccepted {
             node,
             generation: generation.unwrap_or(seen),
@@ -131,6 +153,8 @@ impl AgentManager {
             apis: apis::if_changed(&config, kept_from.as_deref(), |worker| {
                 self.address(worker).map(|address| address.socket)
             }),
+            send_held,
+            desired: undelivered.map(Box::new),
         })
     }
 
@@ -160,14 +184,34 @@ impl AgentManager {
         Err(unconfirmed("another agent answers there".to_owned()))
     }
 
-    /// Checks that the planner attributed the report to the node's current agent.
-    async fn check_not_superseded(&self, node: &NodeName, agent: &str) -> Result<(), ReportError> {
+    /// Checks that the planner has accepted the report. Returns whether the agent is to tell which set it holds.
+    async fn check_accepted(
+        &self,
+        node: &NodeName,
+        agent: &str,
+        sequence: u64,
+    ) -> Result<bool, ReportError> {
         let (name, agent) = (node.clone(), agent.to_owned());
-        let is_superseded = move |cluster: &Cluster| cluster.is_superseded(&name, &agent);
-        if self.state.query(is_superseded).await? {
+        let ask = move |cluster: &Cluster| {
+            let last = cluster.last_report(&name);
+            let absurd = last.is_some_and(|(last, number)| last == agent && number < sequence);
+            (
+                cluster.is_superseded(&name, &agent),
+                absurd,
+                cluster.wants_held_set(&name),
+            )
+        };
+        let (superseded, absurd, wants_held_set) = self.state.query(ask).await?;
+        if superseded {
             return Err(ReportError::Superseded { node: node.clone() });
         }
-        Ok(())
+        if absurd {
+            return Err(ReportError::AbsurdSequence {
+                node: node.clone(),
+                sequence,
+            });
+        }
+        Ok(wants_held_set)
     }
 
     /// Sends a desired set to its node, as soon as the node's address is known. Does not block.

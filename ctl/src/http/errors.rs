@@ -166,6 +166,9 @@ impl From<ReportError> for ApiError {
             ReportError::Superseded { .. } => {
                 Self::new(StatusCode::CONFLICT, "superseded_agent", error.to_string())
             }
+            ReportError::AbsurdSequence { .. } => {
+                Self::new(StatusCode::CONFLICT, "absurd_sequence", error)
+            }
             ReportError::Refused(refused) => refused.into(),
         }
     }

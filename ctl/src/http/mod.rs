@@ -1,5 +1,6 @@
 //! The controller's HTTP API: a thin layer that maps requests to calls of the other modules, and results to responses.
 
+pub mod adoption;
 pub mod agents;
 pub mod auth;
 pub mod config;

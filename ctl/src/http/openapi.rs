@@ -9,7 +9,7 @@ use utoipa::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Api, agents, config, exec, logs, metrics, services, state};
+use super::{Api, adoption, agents, config, exec, logs, metrics, services, state};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,6 +22,7 @@ use super::{Api, agents, config, exec, logs, metrics, services, state};
     tags(
         (name = "services", description = "Services and their configuration"),
         (name = "state", description = "The cluster's state"),
+        (name = "adoption", description = "Taking over what runs on nodes on hold"),
         (name = "logs", description = "Output of processes"),
         (name = "controller", description = "The controller itself"),
         (name = "agents", description = "For the workers' agents")
@@ -45,6 +46,7 @@ impl Modify for BearerToken {
 pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(services::routes())
+        .merge(adoption::routes())
         .merge(state::routes())
         .merge(logs::routes())
         .merge(exec::routes())

@@ -81,6 +81,8 @@ mod tests {
 
     fn assign(node: &str, generation: u64) -> Action {
         Action::Assign(DesiredSet {
+            identity: Default::default(),
+            adopts: None,
             node: node.parse().unwrap(),
             generation: Generation(generation),
             processes: Vec::new(),

@@ -103,6 +103,8 @@ fn report() -> Event {
             version: "0".into(),
             architecture: "amd64".into(),
             generation: Generation(0),
+            identity: Default::default(),
+            held: None,
             metrics: NodeMetrics {
                 memory_reservable: Bytes(8 << 30),
                 ..NodeMetrics::default()

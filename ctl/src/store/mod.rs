@@ -3,8 +3,9 @@
 //! One thread owns the database and executes transactions in order: [`Store::persist`] returns when all of its records are
 //! on disk, or with an error and none of them.
 
+pub mod identity;
 pub mod lock;
-pub mod sqlite;
+mod sqlite;
 
 use std::{path::Path, thread};
 

@@ -5,9 +5,9 @@ use std::{path::Path, time::Duration};
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
 use tucano_api::state::Alert;
-use tucano_planner::{Record, Snapshot};
+use tucano_planner::{Identity, Record, Snapshot};
 
-use super::{AlertId, StoreError, StoredAlert};
+use super::{AlertId, StoreError, StoredAlert, identity};
 
 /// Version of the schema below, kept in `user_version`.
 const SCHEMA: i64 = 1;
@@ -33,6 +33,7 @@ const CREATE_ALERTS: &str = "CREATE TABLE IF NOT EXISTS alerts (id INTEGER PRIMA
 #[derive(Debug)]
 pub struct Database {
     connection: Connection,
+    identity: Identity,
 }
 
 impl Database {
@@ -65,7 +66,11 @@ impl Database {
             }
         }
         connection.execute_batch(CREATE_ALERTS).map_err(opening)?;
-        Ok(Self { connection })
+        let identity = identity::open(&connection).map_err(opening)?;
+        Ok(Self {
+            connection,
+            identity,
+        })
     }
 
     /// Everything in it.
@@ -78,6 +83,7 @@ impl Database {
             processes: self.table("processes")?,
             nodes: self.table("nodes")?,
             counters: self.table("counters")?.pop().unwrap_or_default(),
+            identity: self.identity.clone(),
         })
     }
 
@@ -266,6 +272,10 @@ mod tests {
             since: Timestamp(1),
             reason: None,
             restart_attempts: 0,
+            sent: None,
+            epoch: Default::default(),
+            adopts: None,
+            hold: None,
         })
     }
 

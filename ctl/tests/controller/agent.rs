@@ -234,6 +234,11 @@ impl Shared {
             version: "0.1.0".to_owned(),
             architecture: "amd64".to_owned(),
             generation: desired.as_ref().map_or(Generation(0), |set| set.generation),
+            identity: desired
+                .as_ref()
+                .map(|set| set.identity.clone())
+                .unwrap_or_default(),
+            held: None,
             metrics: NodeMetrics {
                 cpus: 2,
                 memory_total: Bytes::mib(8192),

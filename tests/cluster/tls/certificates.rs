@@ -103,6 +103,8 @@ fn report(ip: Ipv4Addr) -> String {
         version: "0".to_owned(),
         architecture: "amd64".to_owned(),
         generation: Generation(0),
+        identity: Default::default(),
+        held: None,
         metrics: NodeMetrics::default(),
         notes: Vec::new(),
         apis: None,

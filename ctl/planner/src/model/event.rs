@@ -44,6 +44,15 @@ pub enum Event {
         /// Its result; the error is a message for the user.
         result: Result<(), String>,
     },
+    /// Connections to a worker's agent began to fail, or succeed again. Its reports may come all the same.
+    AgentReachable {
+        /// The worker.
+        node: NodeName,
+        /// Whether they succeed.
+        reachable: bool,
+    },
+    /// The sysadmin has decided that the processes on nodes on hold are adopted.
+    Adopt,
     /// Time passed.
     Tick,
 }

@@ -6,7 +6,7 @@ mod settings;
 
 pub use event::{Action, Event};
 pub use record::{
-    Counters, CrashHistory, NodeRecord, ProcessRecord, Record, RevisionRecord, ServiceRecord,
-    Snapshot,
+    Counters, CrashHistory, Hold, Identity, NodeRecord, ProcessRecord, Record, RevisionRecord,
+    ServiceRecord, SetVersion, Snapshot,
 };
 pub use settings::{Settings, Worker};

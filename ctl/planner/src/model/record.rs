@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 use tucano_api::{
-    ids::{Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
+    ids::{ClusterId, Digest, Epoch, Generation, NodeName, ProcessId, Revision, ServiceName},
     service::ServiceConfig,
-    state::NodeCondition,
+    state::{HoldCause, NodeCondition},
     units::Timestamp,
 };
 
@@ -123,6 +123,52 @@ pub struct NodeRecord {
     /// Attempts to restart it since it was last alive.
     #[serde(default)]
     pub restart_attempts: u32,
+    /// The newest desired set that may have been sent to its agent. Absent where none was, and in records of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<SetVersion>,
+    /// Its own epoch, where that is higher than the cluster's.
+    #[serde(default)]
+    pub epoch: Epoch,
+    /// The cluster whose processes were adopted on it, until its agent has changed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopts: Option<ClusterId>,
+    /// Why no desired set is sent to its agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+/// Identifies a node's desired set within its cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetVersion {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its generation.
+    pub generation: Generation,
+    /// Digest of its processes, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+}
+
+/// A node that is not managed, because its agent holds a set that this controller does not know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Why.
+    pub cause: HoldCause,
+    /// The set that the agent held.
+    pub version: SetVersion,
+    /// The cluster that it belonged to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterId>,
+}
+
+/// The cluster's identity, created with the database.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its id. Absent only in tests and simulations of controllers without one.
+    pub cluster: Option<ClusterId>,
+    /// The epoch that new desired sets belong to.
+    pub epoch: Epoch,
 }
 
 /// The cluster's counters.
@@ -150,4 +196,7 @@ pub struct Snapshot {
     pub nodes: Vec<NodeRecord>,
     /// The counters.
     pub counters: Counters,
+    /// The cluster's identity.
+    #[serde(default)]
+    pub identity: Identity,
 }

@@ -15,10 +15,10 @@ use tucano_api::{
     units::Timestamp,
 };
 
-use crate::model::{Counters, Settings};
+use crate::model::{Counters, Identity, Settings};
 
 pub(crate) use changes::Changes;
-pub(crate) use node::{Node, NodeRestart};
+pub(crate) use node::{MassSilence, Node, NodeRestart};
 pub(crate) use process::{Process, unreported};
 pub(crate) use service::{Service, hosts, path_prefix, pending};
 
@@ -36,6 +36,9 @@ pub(crate) struct State {
     pub(crate) services: BTreeMap<ServiceName, Service>,
     pub(crate) processes: BTreeMap<u64, Process>,
     pub(crate) counters: Counters,
+    pub(crate) identity: Identity,
+    /// Whether the routes were published since the controller's start.
+    pub(crate) published: bool,
     /// Workers whose first report after the controller's start is outstanding. While there are any, nothing is
     /// placed, replaced or published: what they run is not known yet.
     pub(crate) awaited: BTreeSet<NodeName>,
@@ -45,6 +48,8 @@ pub(crate) struct State {
     pub(crate) may_rebalance: bool,
     /// Whether all leases were extended because the controller itself seems to have been stopped.
     pub(crate) lease_extended: bool,
+    /// A mass silence, while there is one.
+    pub(crate) mass_silence: Option<MassSilence>,
     /// Processes whose drain time has not passed.
     pub(crate) draining: BTreeSet<u64>,
     /// Processes whose recovery may have to be reported.
@@ -62,10 +67,13 @@ impl State {
             services: BTreeMap::new(),
             processes: BTreeMap::new(),
             counters: Counters::default(),
+            identity: Identity::default(),
+            published: false,
             awaited: BTreeSet::new(),
             alive_workers_since: now,
             may_rebalance: false,
             lease_extended: false,
+            mass_silence: None,
             draining: BTreeSet::new(),
             watched: BTreeSet::new(),
             changes: Changes::default(),

@@ -1,14 +1,14 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
-    agent::{NodeReport, ProcessReport},
-    ids::Generation,
+    agent::{DesiredProcess, NodeReport, ProcessReport},
+    ids::{Epoch, Generation},
     state::NodeCondition,
     units::{Span, Timestamp},
 };
 
 use super::{duplicates::DuplicateAgents, load::Load};
-use crate::model::{NodeRecord, Worker};
+use crate::model::{NodeRecord, ProcessRecord, SetVersion, Worker};
 
 /// A worker of the topology.
 #[derive(Debug, Clone)]
@@ -24,12 +24,31 @@ pub(crate) struct Node {
     pub(crate) report: Option<NodeReport>,
     /// Processes that exist there, or may exist, although they are not desired.
     pub(crate) undesired: Vec<ProcessReport>,
+    /// The processes of the set that its agent holds, where it was asked for them.
+    pub(crate) held_set: Option<Vec<DesiredProcess>>,
+    /// Up to which generation its agent may hold a set that no record tells of.
+    pub(crate) first_generation: Generation,
     /// Numbers of the processes that are desired there.
     pub(crate) processes: BTreeSet<u64>,
     /// What those reserve, in bytes.
     pub(crate) reserved: u64,
+    /// Since when its agent cannot be reached, and whether that was alerted.
+    pub(crate) unreachable: Option<(Timestamp, bool)>,
     pub(crate) load: Load,
     pub(crate) restart: NodeRestart,
+    /// Its silence as part of a mass silence, until a further lease has expired; without an end while no worker reports.
+    pub(crate) silence: Option<Option<Timestamp>>,
+    /// The processes that were desired on it when it was lost.
+    pub(crate) lost: BTreeMap<u64, ProcessRecord>,
+}
+
+/// A mass silence that has not ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct MassSilence {
+    /// Workers that have reported again.
+    pub(crate) returned: usize,
+    /// Workers whose further lease has expired.
+    pub(crate) lost: usize,
 }
 
 /// The state of the attempts to restart a missing worker.
@@ -55,6 +74,10 @@ impl Node {
             since: now,
             reason: None,
             restart_attempts: 0,
+            sent: None,
+            epoch: Epoch(0),
+            adopts: None,
+            hold: None,
         };
         Self::restored(worker, record, now)
     }
@@ -63,16 +86,21 @@ impl Node {
     pub(crate) fn restored(worker: Worker, record: NodeRecord, now: Timestamp) -> Self {
         Self {
             worker,
-            record,
             leased_at: now,
             last_sequence: None,
             duplicates: DuplicateAgents::default(),
             report: None,
             undesired: Vec::new(),
+            held_set: None,
+            first_generation: record.generation,
             processes: BTreeSet::new(),
             reserved: 0,
+            unreachable: None,
             load: Load::default(),
             restart: NodeRestart::Idle,
+            silence: None,
+            lost: BTreeMap::new(),
+            record,
         }
     }
 
@@ -81,20 +109,27 @@ impl Node {
     pub(crate) fn condition(&self) -> NodeCondition {
         match self.record.condition {
             NodeCondition::Alive if self.report.is_none() => NodeCondition::Unknown,
+            NodeCondition::Alive if self.silence.is_some() => NodeCondition::Missing,
             condition => condition,
         }
+    }
+
+    /// Whether processes can be placed on it.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.is_alive() && self.record.hold.is_none()
     }
 
     pub(crate) fn is_alive(&self) -> bool {
         self.condition() == NodeCondition::Alive
     }
 
-    /// Whether it has a lease: it is neither missing nor dead.
+    /// Whether it has a lease: it is neither silent, missing nor dead.
     pub(crate) fn has_lease(&self) -> bool {
-        matches!(
-            self.condition(),
+        let leased = matches!(
+            self.record.condition,
             NodeCondition::Alive | NodeCondition::Unknown
-        )
+        );
+        leased && self.silence.is_none()
     }
 
     /// Bytes that all its processes together may reserve; 0 unless it is alive.
@@ -117,6 +152,19 @@ impl Node {
         if self.processes.remove(&process) {
             self.reserved = self.reserved.saturating_sub(memory);
         }
+    }
+
+    /// Whether its agent holds this set, as far as its last report tells.
+    pub(crate) fn holds(&self, version: &SetVersion) -> bool {
+        self.report.as_ref().is_some_and(|report| {
+            if report.identity.is_legacy() {
+                let absurd = report.generation.is_absurd_after(version.generation);
+                return report.generation >= version.generation && !absurd;
+            }
+            let digest = &report.identity.digest;
+            (report.identity.epoch, report.generation) == (version.epoch, version.generation)
+                && (digest.is_none() || *digest == version.digest)
+        })
     }
 
     /// Whether the report is a duplicate, or older than the last one of the same agent.
@@ -143,6 +191,7 @@ impl Node {
     pub(crate) fn deadline(&self, lease: Span) -> Option<Timestamp> {
         match self.restart {
             _ if self.has_lease() => Some(self.leased_at.after(lease)),
+            _ if self.silence.flatten().is_some() => self.silence.flatten(),
             NodeRestart::BackOff(until) | NodeRestart::AwaitingReport(until) => Some(until),
             NodeRestart::Idle | NodeRestart::Running => None,
         }

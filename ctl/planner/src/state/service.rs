@@ -56,6 +56,13 @@ impl Service {
         process.record.revision >= self.record.compatible_from
     }
 
+    /// Changes the concurrency, which belongs to no revision.
+    pub(crate) fn set_concurrency(&mut self, concurrency: u32) {
+        if let Some(current) = self.record.revisions.last_mut() {
+            current.config.concurrency = concurrency;
+        }
+    }
+
     pub(crate) fn concurrency(&self) -> usize {
         self.current().config.concurrency as usize
     }

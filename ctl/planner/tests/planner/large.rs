@@ -84,6 +84,8 @@ impl Large {
             version: "1.0.0".into(),
             architecture: "amd64".into(),
             generation: set.generation,
+            identity: Default::default(),
+            held: None,
             metrics: NodeMetrics {
                 memory_reservable: Bytes(8 << 30),
                 ..NodeMetrics::default()

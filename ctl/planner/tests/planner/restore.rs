@@ -1,5 +1,4 @@
 use tucano_api::{
-    ids::Generation,
     state::NodeCondition,
     units::{Span, Timestamp},
 };
@@ -88,23 +87,6 @@ fn a_controller_that_dies_between_persisting_and_sending_resumes() {
             "acknowledged or not at all"
         );
     }
-}
-
-#[test]
-fn a_controller_that_lost_its_disk_takes_its_workers_over() {
-    let mut sim = Sim::new(2);
-    sim.serve(config("hello", 4));
-    sim.disk = Snapshot::default();
-    sim.validator = Default::default();
-    sim.restart_controller();
-    sim.run(Span::secs(3));
-    assert!(sim.agents.values().all(|agent| agent.containers.is_empty()));
-    assert!(
-        sim.disk
-            .nodes
-            .iter()
-            .all(|node| node.generation > Generation(1))
-    );
 }
 
 #[test]

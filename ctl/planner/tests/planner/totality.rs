@@ -44,6 +44,8 @@ fn report() -> impl Strategy<Value = Event> {
             version: String::new(),
             architecture: String::new(),
             generation: Generation(generation),
+            identity: Default::default(),
+            held: None,
             metrics: NodeMetrics {
                 cpu_used,
                 load: [load; 3],

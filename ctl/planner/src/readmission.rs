@@ -1,0 +1,72 @@
+//! Readmission: a lost worker comes back, and its processes still run. Those that are still needed are taken back
+//! instead of being replaced.
+
+use tucano_api::agent::{ProcessReport, ProcessState};
+
+use crate::{
+    model::ProcessRecord,
+    placement,
+    state::{Process, State},
+};
+
+/// Takes back the reported processes of a worker that was lost, as far as their services lack healthy ones.
+pub(crate) fn readmit(state: &mut State, index: usize, reports: &[ProcessReport]) {
+    let lost = std::mem::take(&mut state.nodes[index].lost);
+    if !state.nodes[index].is_usable() {
+        return;
+    }
+    let healthy = reports
+        .iter()
+        .filter(|it| it.state == ProcessState::Healthy);
+    for report in healthy {
+        if let Some(record) = lost.get(&report.id.number())
+            && record.id == report.id
+            && is_needed(state, record)
+        {
+            insert(state, index, record.clone());
+        }
+    }
+}
+
+fn is_needed(state: &State, record: &ProcessRecord) -> bool {
+    let Some(service) = state.services.get(&record.service) else {
+        return false;
+    };
+    let known = service.revision(record.revision).is_some();
+    let current = record.revision >= service.record.compatible_from;
+    let inventory = placement::inventory(state, &record.service);
+    let enough = inventory.healthy_current >= service.concurrency();
+    let free = !state.processes.contains_key(&record.id.number());
+    known && current && free && !enough
+}
+
+fn insert(state: &mut State, index: usize, record: ProcessRecord) {
+    let Some(service) = state.services.get_mut(&record.service) else {
+        return;
+    };
+    let Some(memory) = service
+        .revision(record.revision)
+        .map(|it| it.config.memory.0)
+    else {
+        return;
+    };
+    let number = record.id.number();
+    service.processes.insert(number);
+    state.nodes[index].reserve(number, memory);
+    state.changes.processes.insert(record.id.clone());
+    state.changes.reassign.insert(record.node.clone());
+    state.changes.reconcile.insert(record.service.clone());
+    state.changes.reroute.insert(record.service.clone());
+    let process = Process {
+        record: ProcessRecord {
+            replaces: None,
+            draining_since: None,
+            ..record
+        },
+        node: index,
+        memory,
+        report: None,
+        healthy_since: None,
+    };
+    state.processes.insert(number, process);
+}
