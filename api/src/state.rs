@@ -188,12 +188,15 @@ pub struct ActiveService {
     pub name: ServiceName,
     /// Path of the `configured_services` record it belongs to: `/v1/configured_services/<name>`.
     pub configured_service: String,
-    /// Number of processes of the current revision that are healthy.
+    /// Number of healthy processes that serve, at most the concurrency. During a rollout also those of an older revision.
     pub healthy: u32,
     /// Every process, ordered by id.
     pub processes: Vec<ProcessView>,
     /// Processes that could not be placed.
     pub pending: Vec<Pending>,
+    /// Processes that are no longer desired and still exist, in state `stopping`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stopping: Vec<ProcessView>,
 }
 
 /// A process, wherever it runs.

@@ -292,6 +292,6 @@ fn insert(state: &mut State, node: usize, record: ProcessRecord, memory: u64) {
 }
 
 fn take_undesired(node: &mut Node, id: &ProcessId) -> Option<tucano_api::agent::ProcessReport> {
-    let position = node.undesired.iter().position(|report| report.id == *id)?;
-    Some(node.undesired.swap_remove(position))
+    let position = node.undesired.iter().position(|it| it.report.id == *id)?;
+    Some(node.undesired.swap_remove(position).report)
 }

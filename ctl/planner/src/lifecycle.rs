@@ -12,7 +12,7 @@ use tucano_api::{
 
 use crate::{
     model::{CrashHistory, ProcessRecord},
-    state::{Process, State, unreported},
+    state::{Process, State, Undesired, unreported},
 };
 
 /// Places a process of the service's current revision on a node.
@@ -75,11 +75,14 @@ pub(crate) fn remove(state: &mut State, number: u64) {
     };
     let node = &mut state.nodes[process.node];
     node.release(number, process.memory);
-    // It exists until its agent no longer reports it.
+    // It exists, and has its memory, until its agent no longer reports it.
     let last_report = process
         .report
         .unwrap_or_else(|| unreported(&process.record));
-    node.undesired.push(last_report);
+    node.undesired.push(Undesired {
+        report: last_report,
+        memory: process.memory,
+    });
     if let Some(service) = state.services.get_mut(&process.record.service) {
         service.processes.remove(&number);
         state

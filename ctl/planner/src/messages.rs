@@ -65,6 +65,11 @@ pub(crate) fn still_awaited(names: impl Iterator<Item = String>) -> String {
     format!("the controller has just started and waits for reports of {names}")
 }
 
+/// Why a process is not placed although there is a worker for it.
+pub(crate) fn stopping() -> String {
+    "waits for memory that stopping processes still have".to_owned()
+}
+
 /// Why the processes of a new revision are not all placed at once.
 pub(crate) fn rolling(at_once: usize) -> String {
     let at_once = plural(at_once, "process is", "processes are");

@@ -74,60 +74,100 @@ pub(crate) fn inventory(state: &State, name: &ServiceName) -> Inventory {
     inventory
 }
 
-/// Places up to `wanted` more processes of a service, and removes old unhealthy ones where their memory is needed.
-/// Returns how many were placed.
+/// What came of placing processes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Placed {
+    /// Processes that were started.
+    pub(crate) started: usize,
+    /// Processes that can be started as soon as others, which are stopping, are gone.
+    pub(crate) waiting: usize,
+}
+
+/// Places up to `wanted` more processes of a service, and stops old unhealthy ones where their memory is needed.
 pub(crate) fn place(
     state: &mut State,
     name: &ServiceName,
     inventory: &Inventory,
     wanted: usize,
-) -> usize {
+) -> Placed {
     let Some(service) = state.services.get(name).filter(|_| wanted > 0) else {
-        return 0;
+        return Placed::default();
     };
     let memory = service.current().config.memory.0;
-    let mut counts = inventory.spread.clone();
-    let mut expendable = expendable(state, inventory);
-    for placed in 0..wanted {
-        let Some(node) = choose(state, &counts, memory, &expendable) else {
-            return placed;
-        };
-        while state.nodes[node].free() < memory
-            && let Some(number) = expendable.get_mut(&node).and_then(Vec::pop)
-        {
-            lifecycle::remove(state, number);
+    let mut room = Room {
+        counts: inventory.spread.clone(),
+        expendable: expendable(state, inventory),
+        planned: vec![0; state.nodes.len()],
+    };
+    let mut placed = Placed::default();
+    while placed.started + placed.waiting < wanted {
+        if let Some(node) = choose(state, &room.counts, memory) {
+            room.counts[node] += 1;
+            placed.started += 1;
+            lifecycle::start(state, name, node, None);
+        } else if let Some(node) = choose_by_room(state, &room, memory) {
+            room.make(state, node, memory);
+            placed.waiting += 1;
+        } else {
+            break;
         }
-        counts[node] += 1;
-        lifecycle::start(state, name, node, None);
     }
-    wanted
+    placed
 }
 
-/// The eligible worker with the lowest count, the next in rotation among equals. Memory that `expendable` processes
-/// reserve counts as free.
-pub(crate) fn choose(
-    state: &State,
-    counts: &[u32],
-    memory: u64,
-    expendable: &Expendable,
-) -> Option<usize> {
+/// The eligible worker with the lowest count, the next in rotation among equals.
+pub(crate) fn choose(state: &State, counts: &[u32], memory: u64) -> Option<usize> {
+    let free = |index: &usize| state.nodes[*index].free() >= memory;
+    rotation(state)
+        .filter(free)
+        .min_by_key(|index| counts[*index])
+}
+
+/// The same by the memory that is free once the stopping and the expendable processes are gone.
+fn choose_by_room(state: &State, room: &Room, memory: u64) -> Option<usize> {
+    let free = |index: &usize| room.available(state, *index) >= memory;
+    let nodes = rotation(state).filter(free);
+    nodes.min_by_key(|index| room.counts[*index])
+}
+
+/// The workers that can be placed on, beginning with the one after the last that was placed on.
+fn rotation(state: &State) -> impl Iterator<Item = usize> + '_ {
     let all = state.nodes.len();
     let last = state.counters.last_placed_on.as_ref();
     let first = last
         .and_then(|name| state.node_index.get(name))
         .map_or(0, |last| last + 1);
     (0..all)
-        .map(|distance| (first + distance) % all)
-        .filter(|index| is_eligible(state, *index, memory, expendable))
-        .min_by_key(|index| counts[*index])
+        .map(move |distance| (first + distance) % all)
+        .filter(|index| state.nodes[*index].is_usable())
 }
 
-fn is_eligible(state: &State, index: usize, memory: u64, expendable: &Expendable) -> bool {
-    let node = &state.nodes[index];
-    let numbers = expendable.get(&index).into_iter().flatten();
-    let freed = numbers.filter_map(|number| Some(state.processes.get(number)?.memory));
-    let reserved = freed.fold(node.reserved, u64::saturating_sub);
-    node.is_usable() && node.reservable().saturating_sub(reserved) >= memory
+/// Memory that becomes free when processes stop.
+struct Room {
+    counts: Vec<u32>,
+    expendable: Expendable,
+    /// Bytes that the processes which are waiting take, by node.
+    planned: Vec<u64>,
+}
+
+impl Room {
+    fn available(&self, state: &State, index: usize) -> u64 {
+        let numbers = self.expendable.get(&index).into_iter().flatten();
+        let memory = numbers.filter_map(|number| Some(state.processes.get(number)?.memory));
+        let freed = memory.fold(state.nodes[index].unclaimed(), u64::saturating_add);
+        freed.saturating_sub(self.planned[index])
+    }
+
+    /// Stops as many expendable processes of a node as one more process needs.
+    fn make(&mut self, state: &mut State, index: usize, memory: u64) {
+        self.counts[index] += 1;
+        self.planned[index] = self.planned[index].saturating_add(memory);
+        while state.nodes[index].unclaimed() < self.planned[index]
+            && let Some(number) = self.expendable.get_mut(&index).and_then(Vec::pop)
+        {
+            lifecycle::remove(state, number);
+        }
+    }
 }
 
 /// Old processes that are not healthy, by node.

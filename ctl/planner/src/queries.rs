@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tucano_api::{
-    agent::DesiredSet,
+    agent::{DesiredSet, ProcessReport, ProcessState},
     ids::{Digest, NodeName, ProcessId, ServiceName},
     routes::ServiceRoute,
     service::ServiceConfig,
@@ -56,6 +56,15 @@ impl Cluster {
         index.is_some_and(|index| {
             let node = &self.state.nodes[*index];
             node.record.hold.is_some() && node.held_set.is_none()
+        })
+    }
+
+    /// Bytes that are reserved on a worker, by desired processes and by those that still exist.
+    pub fn reserved(&self, node: &NodeName) -> u64 {
+        let index = self.state.node_index.get(node);
+        index.map_or(0, |index| {
+            let node = &self.state.nodes[*index];
+            node.reserved.saturating_add(node.stopping_memory())
         })
     }
 
@@ -128,11 +137,18 @@ impl Cluster {
             .map(|service| self.service_view(service))
     }
 
-    /// The revisions of a service that are kept, oldest first; none if no service of this name is configured.
+    /// The revisions of a service that are kept, each with the present concurrency, oldest first; none if no service of this name is configured.
     pub fn revisions(&self, name: &ServiceName) -> Vec<ConfiguredService> {
         let records = self.state.services.get(name).map(|it| &it.record.revisions);
         let records = records.into_iter().flatten();
-        records.map(|record| of_revision(name, record)).collect()
+        let concurrency = self.state.concurrency(name);
+        let concurrency = u32::try_from(concurrency).unwrap_or(u32::MAX);
+        let with_concurrency = |record| {
+            let mut revision = of_revision(name, record);
+            revision.config.concurrency = concurrency;
+            revision
+        };
+        records.map(with_concurrency).collect()
     }
 
     /// Where a process is placed, or where it still exists although it is no longer desired.
@@ -142,7 +158,7 @@ impl Cluster {
             .process(process)
             .map(|process| &process.record.node);
         desired.or_else(|| {
-            let exists = |node: &&Node| node.undesired.iter().any(|report| report.id == *process);
+            let exists = |node: &&Node| node.undesired.iter().any(|it| it.report.id == *process);
             self.state
                 .nodes
                 .iter()
@@ -161,7 +177,7 @@ impl Cluster {
             let undesired = node
                 .undesired
                 .iter()
-                .map(|report| (&report.service, &report.id));
+                .map(|it| (&it.report.service, &it.report.id));
             for (_, id) in desired
                 .chain(undesired)
                 .filter(|(service, _)| *service == name)
@@ -198,9 +214,8 @@ impl Cluster {
     fn active(&self, service: &Service) -> ActiveService {
         let name = &service.record.name;
         let all = || self.state.processes(&service.processes);
-        let counts = |process: &&Process| {
-            process.is_healthy() && !process.is_draining() && service.is_current(process)
-        };
+        let serves = |process: &&Process| process.is_healthy() && !process.is_draining();
+        let serving = all().filter(serves).count().min(service.concurrency());
         let endpoints = service.route.iter().flat_map(|route| &route.endpoints);
         let routed: BTreeSet<&ProcessId> = endpoints
             .filter(|endpoint| !endpoint.draining)
@@ -209,11 +224,12 @@ impl Cluster {
         ActiveService {
             name: name.clone(),
             configured_service: format!("/v1/configured_services/{name}"),
-            healthy: u32::try_from(all().filter(counts).count()).unwrap_or(u32::MAX),
+            healthy: u32::try_from(serving).unwrap_or(u32::MAX),
             processes: all()
                 .map(|process| self.process_view(service, process, &routed))
                 .collect(),
             pending: self.pending(service),
+            stopping: self.stopping(name),
         }
     }
 
@@ -228,6 +244,24 @@ impl Cluster {
         let missing = service.concurrency().saturating_sub(current);
         let names = self.state.awaited.iter().map(ToString::to_string);
         pending(missing, &messages::still_awaited(names))
+    }
+
+    /// Processes that exist although they are no longer desired.
+    fn stopping(&self, name: &ServiceName) -> Vec<ProcessView> {
+        let nodes = self.state.nodes.iter();
+        let all = nodes.flat_map(|node| node.undesired.iter().map(move |it| (node, it)));
+        all.filter(|(_, it)| it.report.service == *name)
+            .map(|(node, it)| ProcessView {
+                node: node.record.name.clone(),
+                current: false,
+                routed: false,
+                draining: false,
+                report: ProcessReport {
+                    state: ProcessState::Stopping,
+                    ..it.report.clone()
+                },
+            })
+            .collect()
     }
 
     fn process_view(

@@ -8,7 +8,7 @@ use tucano_api::{
 
 use crate::{
     lifecycle,
-    placement::{self, Expendable, Inventory},
+    placement::{self, Inventory},
     state::State,
 };
 
@@ -65,12 +65,30 @@ pub(crate) fn open(state: &mut State) {
         return;
     }
     state.may_rebalance = true;
-    let uneven = state.services.iter().filter(|(_, service)| service.uneven);
+    let total = is_uneven_in_total(state);
+    let uneven = state
+        .services
+        .iter()
+        .filter(|(_, service)| service.uneven || total);
     let names: Vec<ServiceName> = uneven.map(|(name, _)| name.clone()).collect();
     state.changes.reconcile.extend(names);
 }
 
-/// When moves are allowed, if a service is uneven.
+/// Moves a process where every service is spread evenly, but the workers have unequal numbers of processes: services of
+/// few processes do not even out by themselves. One at a time in the whole cluster.
+pub(crate) fn start_move_in_total(state: &mut State) {
+    if !state.may_rebalance || !is_uneven_in_total(state) || is_moving(state) {
+        return;
+    }
+    let names: Vec<ServiceName> = state.services.keys().cloned().collect();
+    for name in names {
+        if let Some((target, replaced)) = move_in_total(state, &name) {
+            return lifecycle::start(state, &name, target, Some(replaced));
+        }
+    }
+}
+
+/// When moves are allowed, if a service or the whole is uneven.
 pub(crate) fn next_start(state: &State) -> Option<Timestamp> {
     let waiting = !state.may_rebalance && state.services.values().any(|service| service.uneven);
     waiting.then(|| opens_at(state))
@@ -85,7 +103,7 @@ fn opens_at(state: &State) -> Timestamp {
 /// The worker to start one more process on, and the process that it replaces.
 fn best_move(state: &State, inventory: &Inventory, memory: u64) -> Option<(usize, ProcessId)> {
     let counts = &inventory.spread;
-    let target = placement::choose(state, counts, memory, &Expendable::new())?;
+    let target = placement::choose(state, counts, memory)?;
     let alive = (0..state.nodes.len()).filter(|index| state.nodes[*index].is_usable());
     let source = alive.max_by_key(|index| counts[*index])?;
     if counts[source] <= counts[target] + 1 {
@@ -107,6 +125,45 @@ fn is_uneven(state: &State, counts: &[u32]) -> bool {
     let most = alive().map(|index| counts[index]).max().unwrap_or(0);
     let fewest = alive().map(|index| counts[index]).min().unwrap_or(0);
     most > fewest + 1
+}
+
+/// A move of one process of this service that evens out the whole and leaves the service even.
+fn move_in_total(state: &State, name: &ServiceName) -> Option<(usize, ProcessId)> {
+    let service = state.services.get(name)?;
+    let inventory = placement::inventory(state, name);
+    let complete = inventory.current.len() == service.concurrency() && inventory.starting() == 0;
+    let settled = inventory.old.is_empty() && inventory.moves.is_empty() && !inventory.draining;
+    if !complete || !settled || !service.pending.is_empty() {
+        return None;
+    }
+    let totals = totals(state);
+    let target = placement::choose(state, &totals, service.current().config.memory.0)?;
+    let newest = state.processes(inventory.current.iter().rev());
+    let mut candidates = newest.filter(|process| {
+        let source = process.node;
+        state.nodes[source].is_usable()
+            && totals[source] > totals[target] + 1
+            && inventory.spread[source] > inventory.spread[target]
+    });
+    let replaced = candidates.next()?;
+    Some((target, replaced.record.id.clone()))
+}
+
+/// Processes on each worker.
+fn totals(state: &State) -> Vec<u32> {
+    let counts = state.nodes.iter().map(|node| node.processes.len());
+    counts
+        .map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+        .collect()
+}
+
+fn is_uneven_in_total(state: &State) -> bool {
+    is_uneven(state, &totals(state))
+}
+
+fn is_moving(state: &State) -> bool {
+    let mut processes = state.processes.values();
+    processes.any(|it| it.record.replaces.is_some() || it.is_draining())
 }
 
 /// Makes a replacement an ordinary process.

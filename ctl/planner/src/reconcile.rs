@@ -22,6 +22,9 @@ pub(crate) fn run(state: &mut State) {
         for name in &names {
             grow(state, name);
         }
+        if !names.is_empty() {
+            rebalance::start_move_in_total(state);
+        }
         if std::mem::take(&mut state.changes.capacity) {
             retry_unfinished(state);
         }

@@ -1,6 +1,6 @@
 //! Reports of agents: each one is the whole actual set of its node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tucano_api::{
     agent::{NodeReport, ProcessReport},
@@ -8,7 +8,10 @@ use tucano_api::{
     state::NodeCondition,
 };
 
-use crate::{duplicates, health, holds, leases, readmission, silence, state::State};
+use crate::{
+    duplicates, health, holds, leases, readmission, silence,
+    state::{State, Undesired},
+};
 
 /// Largest sequence number of an agent's first report, and largest step from one report to the next, that is taken for
 /// real.
@@ -76,29 +79,50 @@ fn update_processes(
     let mut desired = BTreeMap::new();
     let mut undesired = Vec::new();
     for report in reports {
-        let number = report.id.number();
         let process = state.process(&report.id);
         if process.is_some_and(|process| process.node == index) {
-            desired.insert(number, report);
+            desired.insert(report.id.number(), report);
         } else {
             undesired.push(report);
         }
     }
-    let node = &mut state.nodes[index];
-    if !holds_present_set {
-        let named: BTreeSet<ProcessId> =
-            undesired.iter().map(|process| process.id.clone()).collect();
-        let known = std::mem::take(&mut node.undesired);
-        undesired.extend(
-            known
-                .into_iter()
-                .filter(|process| !named.contains(&process.id)),
-        );
-    }
-    node.undesired = undesired;
-    let numbers: Vec<u64> = node.processes.iter().copied().collect();
+    update_undesired(state, index, holds_present_set, undesired);
+    let numbers: Vec<u64> = state.nodes[index].processes.iter().copied().collect();
     for number in numbers {
         health::observe(state, number, desired.remove(&number));
+    }
+}
+
+fn update_undesired(
+    state: &mut State,
+    index: usize,
+    holds_present_set: bool,
+    reports: Vec<ProcessReport>,
+) {
+    let node = &mut state.nodes[index];
+    let before = node.stopping_memory();
+    let known = std::mem::take(&mut node.undesired);
+    let mut known: BTreeMap<ProcessId, Undesired> = known
+        .into_iter()
+        .map(|it| (it.report.id.clone(), it))
+        .collect();
+    for report in reports {
+        let memory = known.remove(&report.id).map_or_else(
+            || {
+                report
+                    .metrics
+                    .as_ref()
+                    .map_or(0, |metrics| metrics.memory_limit.0)
+            },
+            |it| it.memory,
+        );
+        node.undesired.push(Undesired { report, memory });
+    }
+    if !holds_present_set {
+        node.undesired.extend(known.into_values());
+    }
+    if node.stopping_memory() < before {
+        state.changes.capacity = true;
     }
 }
 

@@ -42,16 +42,19 @@ pub(crate) fn fill(state: &mut State, name: &ServiceName, inventory: &Inventory)
     let Some(service) = state.services.get_mut(name) else {
         return false;
     };
-    service.making_room &= placed == 0;
-    service.pending = Vec::new();
-    if placed < allowed {
+    service.making_room &= placed.started == 0;
+    service.making_room |= placed.waiting > 0;
+    let without_place = allowed - placed.started - placed.waiting;
+    service.pending = pending(placed.waiting, &messages::stopping());
+    if without_place > 0 {
         let memory = service.current().config.memory.0;
-        service.pending = pending(allowed - placed, &messages::no_place(&state.nodes, memory));
+        let reason = messages::no_place(&state.nodes, memory);
+        service.pending.extend(pending(without_place, &reason));
     }
     service
         .pending
         .extend(pending(missing - allowed, &messages::rolling(at_once)));
-    if placed == 0 && allowed > 0 {
+    if placed.started + placed.waiting == 0 && allowed > 0 {
         stop_first(state, name, inventory);
     }
     allowed > 0
@@ -60,7 +63,7 @@ pub(crate) fn fill(state: &mut State, name: &ServiceName, inventory: &Inventory)
 /// When no process of the current revision could be placed and none is starting, stops as few old processes as make
 /// room for one.
 fn stop_first(state: &mut State, name: &ServiceName, inventory: &Inventory) {
-    if inventory.starting() > 0 || inventory.draining {
+    if inventory.starting() > 0 || inventory.draining || is_stopping(state, name) {
         return;
     }
     let Some(chosen) = room_by_stopping(state, name, &inventory.old) else {
@@ -72,6 +75,12 @@ fn stop_first(state: &mut State, name: &ServiceName, inventory: &Inventory) {
     if let Some(service) = state.services.get_mut(name) {
         service.making_room = true;
     }
+}
+
+/// Whether a process of the service is stopping, whose memory becomes free.
+fn is_stopping(state: &State, name: &ServiceName) -> bool {
+    let mut undesired = state.nodes.iter().flat_map(|node| &node.undesired);
+    undesired.any(|it| it.report.service == *name && it.memory > 0)
 }
 
 /// The fewest of `candidates`, all on one node, without which one process of the current revision fits there. `None`

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
     agent::{
-        DesiredProcess, DesiredSet, Exit, NodeMetrics, NodeReport, ProcessReport, ProcessState,
-        SetIdentity,
+        DesiredProcess, DesiredSet, Exit, NodeMetrics, NodeReport, ProcessMetrics, ProcessReport,
+        ProcessState, SetIdentity,
     },
     ids::{Digest, Generation, NodeName, ProcessId},
     units::{Bytes, Span, Timestamp},
@@ -60,6 +60,8 @@ pub struct Agent {
     pub metrics: NodeMetrics,
     /// Whether the controller has asked for the set that it holds.
     pub send_held: bool,
+    /// Whether its memory was made smaller than what it runs.
+    pub overcommitted: bool,
     starts: u32,
     sequence: u64,
     report_at: Timestamp,
@@ -87,6 +89,7 @@ impl Agent {
                 ..NodeMetrics::default()
             },
             send_held: false,
+            overcommitted: false,
             starts: 0,
             sequence: 0,
             report_at: Timestamp(0),
@@ -196,6 +199,12 @@ impl Agent {
         changed
     }
 
+    /// Memory of all its containers, also of those that are stopping.
+    pub fn memory_used(&self) -> u64 {
+        let containers = self.containers.values();
+        containers.map(|it| it.desired.config.memory.0).sum()
+    }
+
     /// A report of the present state.
     pub fn report(&mut self, now: Timestamp) -> NodeReport {
         self.sequence += 1;
@@ -275,7 +284,10 @@ impl Container {
             restarts: self.restarts,
             last_exit: self.last_exit,
             relaxed: Vec::new(),
-            metrics: None,
+            metrics: Some(ProcessMetrics {
+                memory_limit: self.desired.config.memory,
+                ..ProcessMetrics::default()
+            }),
             disk_used: None,
         }
     }

@@ -359,6 +359,14 @@ impl Sim {
                 self.network.send(self.now, report);
             }
         }
+        for agent in self.agents.values().filter(|agent| agent.powered) {
+            let (used, all) = (agent.memory_used(), agent.metrics.memory_reservable.0);
+            assert!(
+                used <= all || agent.overcommitted,
+                "{} has containers of {used} bytes and only {all}",
+                agent.name
+            );
+        }
         self.run_commands();
         let deadline = self.cluster.as_ref().and_then(Cluster::next_deadline);
         if deadline.is_some_and(|at| at <= self.now) {

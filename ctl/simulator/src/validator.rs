@@ -405,11 +405,7 @@ fn check_memory(cluster: &Cluster, started: &[ProcessRecord]) {
 }
 
 fn reserved(cluster: &Cluster, node: &NodeName) -> u64 {
-    let set = cluster.desired_set(node).expect("a known worker");
-    set.processes
-        .iter()
-        .map(|process| process.config.memory.0)
-        .sum()
+    cluster.reserved(node)
 }
 
 /// Before its deadline a tick does nothing; after it, the deadline is a later one.

@@ -289,7 +289,8 @@ impl Deployer {
             let name = config.name.clone();
             let before = cluster
                 .service(&name)
-                .map(|service| service.configured.revision);
+                .map(|service| service.configured)
+                .map(|it| (it.revision, it.config.concurrency));
             let config = Box::new(config);
             Ok((Event::ServiceConfigured { config, image }, (name, before)))
         };
@@ -301,7 +302,8 @@ impl Deployer {
                     is_new: before.is_none(),
                     deployed: Deployed {
                         name,
-                        changed: before != Some(configured.revision),
+                        changed: before
+                            != Some((configured.revision, configured.config.concurrency)),
                         revision: configured.revision,
                         image: configured.image,
                         warnings: Vec::new(),

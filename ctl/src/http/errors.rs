@@ -167,7 +167,7 @@ impl From<ReportError> for ApiError {
                 Self::new(StatusCode::CONFLICT, "superseded_agent", error.to_string())
             }
             ReportError::AbsurdSequence { .. } => {
-                Self::new(StatusCode::CONFLICT, "absurd_sequence", error)
+                Self::new(StatusCode::CONFLICT, "absurd_sequence", error.to_string())
             }
             ReportError::Refused(refused) => refused.into(),
         }

@@ -61,6 +61,8 @@ impl StateLoopMetrics {
             Event::ServiceConfigured { .. } => "service_configured",
             Event::ServiceRemoved { .. } => "service_removed",
             Event::NodeReported { .. } => "node_reported",
+            Event::AgentReachable { .. } => "agent_reachable",
+            Event::Adopt => "adopt",
             Event::RestartFinished { .. } => "restart_finished",
             Event::Tick => "tick",
         };

@@ -18,7 +18,7 @@ use tucano_api::{
 use crate::model::{Counters, Identity, Settings};
 
 pub(crate) use changes::Changes;
-pub(crate) use node::{MassSilence, Node, NodeRestart};
+pub(crate) use node::{MassSilence, Node, NodeRestart, Undesired};
 pub(crate) use process::{Process, unreported};
 pub(crate) use service::{Service, hosts, path_prefix, pending};
 

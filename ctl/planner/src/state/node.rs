@@ -23,7 +23,7 @@ pub(crate) struct Node {
     /// Its last report, without the processes, while it is alive.
     pub(crate) report: Option<NodeReport>,
     /// Processes that exist there, or may exist, although they are not desired.
-    pub(crate) undesired: Vec<ProcessReport>,
+    pub(crate) undesired: Vec<Undesired>,
     /// The processes of the set that its agent holds, where it was asked for them.
     pub(crate) held_set: Option<Vec<DesiredProcess>>,
     /// Up to which generation its agent may hold a set that no record tells of.
@@ -40,6 +40,15 @@ pub(crate) struct Node {
     pub(crate) silence: Option<Option<Timestamp>>,
     /// The processes that were desired on it when it was lost.
     pub(crate) lost: BTreeMap<u64, ProcessRecord>,
+}
+
+/// A process that exists on a node, or may exist, although it is not desired. It has its memory until the agent no longer
+/// reports it.
+#[derive(Debug, Clone)]
+pub(crate) struct Undesired {
+    pub(crate) report: ProcessReport,
+    /// What it may use, in bytes.
+    pub(crate) memory: u64,
 }
 
 /// A mass silence that has not ended.
@@ -140,7 +149,18 @@ impl Node {
 
     /// Bytes that are not reserved.
     pub(crate) fn free(&self) -> u64 {
+        self.unclaimed().saturating_sub(self.stopping_memory())
+    }
+
+    /// Bytes that are not reserved as soon as the undesired processes are gone.
+    pub(crate) fn unclaimed(&self) -> u64 {
         self.reservable().saturating_sub(self.reserved)
+    }
+
+    /// Bytes that processes may use which are no longer desired.
+    pub(crate) fn stopping_memory(&self) -> u64 {
+        let memory = self.undesired.iter().map(|it| it.memory);
+        memory.fold(0, u64::saturating_add)
     }
 
     pub(crate) fn reserve(&mut self, process: u64, memory: u64) {

@@ -67,11 +67,18 @@ impl Service {
         self.current().config.concurrency as usize
     }
 
-    /// Adds a revision. False, and no revision, where nothing differs from the current one.
+    /// Adds a revision, or changes the concurrency, which belongs to none. False where nothing differs.
     pub(crate) fn revise(&mut self, config: ServiceConfig, image: Digest, now: Timestamp) -> bool {
         let current = self.current();
-        if current.config == config && current.image == image {
-            return false;
+        let concurrency = config.concurrency;
+        let scaled = ServiceConfig {
+            concurrency,
+            ..current.config.clone()
+        };
+        if scaled == config && current.image == image {
+            let changed = current.config.concurrency != concurrency;
+            self.set_concurrency(concurrency);
+            return changed;
         }
         let revision = current.revision.next();
         let compatible = current.image == image && current.config.same_process(&config);

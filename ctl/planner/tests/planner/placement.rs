@@ -104,6 +104,38 @@ fn a_draining_process_keeps_its_memory_until_it_is_stopped() {
 }
 
 #[test]
+fn memory_is_reserved_until_the_agent_reports_the_process_gone() {
+    let mut sim = small(1, Bytes::mib(600));
+    sim.serve(config("first", 2));
+    sim.remove("first");
+    sim.deploy(config("second", 2));
+    assert_eq!(sim.spread("second"), [0], "both still run");
+    assert_eq!(sim.cluster().reserved(&node(1)), 512 << 20);
+    sim.until_settled("second");
+}
+
+#[test]
+fn memory_stays_reserved_after_a_restart_of_the_controller() {
+    let mut sim = small(1, Bytes::mib(600));
+    sim.serve(config("first", 2));
+    sim.remove("first");
+    sim.restart_controller();
+    sim.deploy(config("second", 2));
+    sim.until_settled("second");
+}
+
+#[test]
+fn redeploys_in_quick_succession_never_exceed_the_memory() {
+    let mut sim = small(1, Bytes::mib(600));
+    sim.serve(with_memory("hello", 1, 500));
+    for image in [2, 3, 4] {
+        sim.deploy_image(with_memory("hello", 1, 500), image);
+        sim.run(Span::millis(1700));
+    }
+    sim.until_settled("hello");
+}
+
+#[test]
 fn the_reasons_name_at_most_five_workers() {
     let mut sim = small(7, Bytes::mib(100));
     sim.deploy(config("hello", 1));

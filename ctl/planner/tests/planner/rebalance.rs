@@ -133,3 +133,58 @@ fn every_uneven_service_is_rebalanced() {
             .all(|name| sim.spread(name) == [2, 2])
     });
 }
+
+#[test]
+fn services_of_one_process_move_to_a_returned_worker() {
+    let mut sim = Sim::new(3);
+    sim.agent(1).cut_power();
+    sim.run(Span::secs(3));
+    let names: Vec<String> = (0..12).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        sim.serve(config(name, 1));
+    }
+    sim.agent(1).power_on();
+    let totals = |sim: &Sim| -> Vec<usize> {
+        let sets = sim
+            .workers
+            .iter()
+            .map(|it| sim.cluster().desired_set(&it.name));
+        sets.map(|set| set.unwrap().processes.len()).collect()
+    };
+    sim.until("they are even", |sim| {
+        for name in &names {
+            assert_eq!(sim.routed(name).len(), 1, "all the time");
+        }
+        assert!(totals(sim).iter().sum::<usize>() <= 13, "one at a time");
+        totals(sim) == [4, 4, 4]
+    });
+    let before: Vec<_> = names.iter().flat_map(|name| sim.ids(name)).collect();
+    sim.run(Span::secs(60));
+    let after: Vec<_> = names.iter().flat_map(|name| sim.ids(name)).collect();
+    assert_eq!(after, before, "and nothing moves any more");
+}
+
+#[test]
+fn an_uneven_mixture_of_services_becomes_even_without_loss() {
+    let mut sim = Sim::new(3);
+    sim.agent(3).cut_power();
+    sim.run(Span::secs(3));
+    for (service, concurrency) in [("a", 1), ("b", 2), ("c", 1), ("d", 4), ("e", 1)] {
+        sim.serve(config(service, concurrency));
+    }
+    sim.agent(3).power_on();
+    sim.run(Span::secs(60));
+    for service in ["a", "b", "c", "d", "e"] {
+        let spread = sim.spread(service);
+        assert!(
+            spread.iter().max().unwrap() - spread.iter().min().unwrap() <= 1,
+            "{spread:?}"
+        );
+    }
+    let sets = sim
+        .workers
+        .iter()
+        .map(|it| sim.cluster().desired_set(&it.name));
+    let totals: Vec<usize> = sets.map(|set| set.unwrap().processes.len()).collect();
+    assert_eq!(totals, [3, 3, 3]);
+}

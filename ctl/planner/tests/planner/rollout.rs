@@ -17,6 +17,13 @@ fn current(sim: &Sim) -> Vec<ProcessId> {
         .collect()
 }
 
+fn healthy_current(sim: &Sim) -> usize {
+    let processes = sim.service("hello").active.processes.into_iter();
+    processes
+        .filter(|it| it.current && it.report.state == ProcessState::Healthy)
+        .count()
+}
+
 fn tight(workers_count: usize, mib: u64) -> Sim {
     Sim::with(Options {
         workers: workers(workers_count),
@@ -90,6 +97,7 @@ fn a_revision_that_never_becomes_healthy_leaves_the_old_ones_serving() {
     sim.deploy_image(config("hello", 4), 2);
     sim.run(Span::secs(60));
     assert_eq!(sim.routed("hello"), before);
+    assert_eq!(sim.service("hello").active.healthy, 4, "they serve");
     assert_eq!(
         current(&sim).len(),
         2,
@@ -104,13 +112,12 @@ fn a_partly_failed_rollout_keeps_the_old_processes_that_are_needed() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 4));
     sim.deploy_image(config("hello", 4), 2);
-    sim.until("some new ones serve", |sim| {
-        sim.service("hello").active.healthy > 0
-    });
+    sim.until("some new ones serve", |sim| healthy_current(sim) > 0);
     sim.workloads.unresponsive.insert(image(2));
     sim.run(Span::secs(30));
     assert_eq!(sim.routed("hello").len(), 4);
-    assert_eq!(sim.service("hello").active.healthy, 2);
+    assert_eq!(healthy_current(&sim), 2);
+    assert_eq!(sim.service("hello").active.healthy, 4, "old ones serve");
 }
 
 #[test]
@@ -163,7 +170,12 @@ fn unhealthy_old_processes_make_room_at_once() {
     sim.deploy(config("hello", 4));
     sim.run(Span::secs(3));
     sim.deploy_image(config("hello", 4), 2);
-    assert_eq!(current(&sim).len(), 4);
+    let pending = &sim.service("hello").active.pending[0];
+    assert_eq!(
+        (pending.count, pending.reason.as_str()),
+        (4, "waits for memory that stopping processes still have")
+    );
+    sim.until("all are placed", |sim| current(sim).len() == 4);
     sim.until_settled("hello");
 }
 

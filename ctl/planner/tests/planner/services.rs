@@ -1,4 +1,5 @@
 use tucano_api::{
+    agent::ProcessState,
     ids::Revision,
     service::ServiceConfig,
     units::{Bytes, Span},
@@ -36,17 +37,41 @@ fn a_change_that_does_not_concern_processes_is_a_revision_and_replaces_none() {
 }
 
 #[test]
+fn concurrency_is_not_a_revision() {
+    let mut sim = Sim::new(1);
+    sim.serve(config("hello", 1));
+    sim.serve(with_memory("hello", 1, 64));
+    for concurrency in [2, 5, 3] {
+        sim.serve(with_memory("hello", concurrency, 64));
+    }
+    assert_eq!(revision(&sim), Revision(2));
+    let shown = sim.cluster().revisions(&name("hello"));
+    let shown: Vec<_> = shown
+        .iter()
+        .map(|it| (it.revision.0, it.config.memory, it.config.concurrency))
+        .collect();
+    assert_eq!(shown, [(1, Bytes::mib(256), 3), (2, Bytes::mib(64), 3)]);
+    let before = sim.ids("hello");
+    sim.restart_controller();
+    sim.run(Span::secs(5));
+    assert_eq!(sim.ids("hello"), before);
+}
+
+#[test]
 fn a_process_keeps_the_configuration_of_the_revision_it_was_started_from() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 1));
-    sim.serve(config("hello", 2));
+    sim.serve(ServiceConfig {
+        hosts: vec!["www.example.org".into()],
+        ..config("hello", 2)
+    });
     let set = sim.cluster().desired_set(&node(1)).unwrap();
-    let of: Vec<(Revision, u32)> = set
+    let of: Vec<(Revision, usize)> = set
         .processes
         .iter()
-        .map(|p| (p.revision, p.config.concurrency))
+        .map(|p| (p.revision, p.config.hosts.len()))
         .collect();
-    assert_eq!(of, [(Revision(1), 1), (Revision(2), 2)]);
+    assert_eq!(of, [(Revision(1), 0), (Revision(2), 1)]);
 }
 
 #[test]
@@ -59,7 +84,10 @@ fn only_the_last_revisions_are_kept_and_those_that_a_process_runs() {
         ..Options::default()
     });
     for concurrency in 1..=5 {
-        sim.serve(config("hello", concurrency));
+        sim.serve(ServiceConfig {
+            hosts: vec![format!("h{concurrency}.example.org")],
+            ..config("hello", concurrency)
+        });
     }
     let kept = |sim: &Sim| -> Vec<u64> {
         let service = &sim.disk.services[0];
@@ -70,18 +98,12 @@ fn only_the_last_revisions_are_kept_and_those_that_a_process_runs() {
             .collect()
     };
     assert_eq!(kept(&sim), [1, 2, 3, 4, 5], "each has a process");
-    let shown = sim.cluster().revisions(&name("hello"));
-    let shown: Vec<(u64, u32)> = shown
-        .iter()
-        .map(|it| (it.revision.0, it.config.concurrency))
-        .collect();
-    assert_eq!(shown, [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]);
     assert_eq!(sim.cluster().revisions(&name("other")), []);
     sim.deploy_image(config("hello", 5), 2);
     sim.until_settled("hello");
     assert_eq!(kept(&sim), [5, 6]);
     assert_eq!(sim.cluster().images_in_use(), [image(1), image(2)].into());
-    sim.deploy_image(config("hello", 6), 2);
+    sim.deploy_image(with_memory("hello", 5, 64), 2);
     sim.until_settled("hello");
     assert_eq!(sim.cluster().images_in_use(), [image(2)].into());
 }
@@ -98,6 +120,21 @@ fn removal_withdraws_routes_and_processes_at_once_and_leaves_nothing() {
     assert_eq!(sim.cluster().images_in_use(), [].into());
     sim.run(Span::secs(2));
     assert!(sim.agents.values().all(|agent| agent.containers.is_empty()));
+}
+
+#[test]
+fn a_process_that_was_scaled_away_is_shown_as_stopping_until_it_is_gone() {
+    let mut sim = Sim::new(1);
+    sim.serve(config("hello", 2));
+    sim.deploy(config("hello", 1));
+    sim.until("it is stopping", |sim| {
+        let stopping = sim.service("hello").active.stopping;
+        stopping.len() == 1 && stopping[0].report.state == ProcessState::Stopping
+    });
+    sim.until("it is gone", |sim| {
+        sim.service("hello").active.stopping.is_empty()
+    });
+    assert_eq!(sim.agents[&node(1)].containers.len(), 1);
 }
 
 #[test]
