@@ -66,6 +66,12 @@ pub enum Command {
     Services,
     /// Show the nodes of the topology.
     Nodes,
+    /// Show what runs on nodes that are on hold, because the controller's database does not know it, and take it over.
+    Adopt {
+        /// Take it over: configure its services here and manage the nodes again. No process is ended.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Change how many processes of a service are kept alive.
     Scale {
         /// The service.

@@ -80,7 +80,8 @@ pub fn processes(services: &[ServiceView], style: Style) -> String {
     ];
     let mut table = style.table(&columns);
     for service in services {
-        for process in &service.active.processes {
+        let stopping = &service.active.stopping;
+        for process in service.active.processes.iter().chain(stopping) {
             table.add_row(process_row(process, style));
         }
         for pending in &service.active.pending {
@@ -110,9 +111,12 @@ fn process_row(process: &ProcessView, style: Style) -> Vec<Cell> {
         false => format!("{} (old)", report.revision),
     };
     let port = report.node_port.map(|port| port.to_string());
-    let why = match process.draining {
-        true => Some("being replaced".to_owned()),
-        false => why(process),
+    let why = match (process.draining, report.state) {
+        (true, _) => Some("being replaced".to_owned()),
+        (false, ProcessState::Stopping) => {
+            Some("stopping; keeps its memory until it is gone".to_owned())
+        }
+        (false, _) => why(process),
     };
     vec![
         Cell::new(&report.id),

@@ -254,6 +254,8 @@ async fn processes_of_a_stored_set_wait_for_the_announced_one() {
         generation: Generation(8),
         lease: Span::secs(6),
         apis: None,
+        send_held: false,
+        desired: None,
     };
     setup.handle.controller_answered(answer).await;
     setup.wait_for(|snapshot| !snapshot.notes.is_empty()).await;

@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod adopt;
 mod check;
 mod deploy;
 mod exec;
@@ -31,6 +32,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Ps { service } => show::processes(&client()?, &global, service.as_ref()).await,
         Command::Services => show::services(&client()?, &global).await,
         Command::Nodes => show::nodes(&client()?, &global).await,
+        Command::Adopt { yes } => adopt::run(&client()?, &global, yes).await,
         Command::State => show::state(&client()?).await,
         Command::Scale {
             name,

@@ -255,6 +255,7 @@ mod tests {
                 configured_service: String::new(),
                 healthy: 0,
                 processes,
+                stopping: Vec::new(),
                 pending: Vec::new(),
             },
         }
