@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tucano_daemon::log::LogFormat;
 
 const AFTER_HELP: &str = "\
@@ -24,7 +24,27 @@ pub struct Arguments {
     /// Copy the certificate of the cluster's authority to this world-readable file and exit.
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     pub write_ca: Option<PathBuf>,
+    /// What to do instead of running the controller.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Format of the log on stderr; RUST_LOG sets the level.
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// What to do instead of running the controller.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write the controller's state and the authority's keys to a new file that only its owner can read. The controller
+    /// may run meanwhile. Images are not part of it.
+    Backup {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Restore a backup into a data directory without a database. The controller must not run. Workers that were changed
+    /// after the backup are on hold until `tucano adopt`.
+    Restore {
+        /// The file.
+        file: PathBuf,
+    },
 }

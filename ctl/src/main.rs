@@ -5,8 +5,15 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tucano_ctl::{
-    Config, Controller, StartError, arguments::Arguments, http::server::ListenError,
-    state_loop::StateHandle, store::lock::LockError, tls,
+    Config, Controller, StartError,
+    arguments::{Arguments, Command},
+    http::server::ListenError,
+    state_loop::StateHandle,
+    store::{
+        backup,
+        lock::{DataDirLock, LockError},
+    },
+    tls,
 };
 use tucano_daemon::{log, notify};
 use tucano_planner::Cluster;
@@ -33,6 +40,18 @@ fn main() -> ExitCode {
             }
         };
     }
+    if let Some(command) = &arguments.command {
+        return match state_command(&config, command) {
+            Ok(message) => {
+                println!("{message}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("tucano_ctld: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     log::to_stderr(arguments.log_format);
     // State, images and the balancer's socket are for our own user only.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -51,6 +70,25 @@ fn main() -> ExitCode {
     // An active import on a blocking thread is not awaited: it was never acknowledged.
     runtime.shutdown_background();
     code
+}
+
+/// Backs the state up, or restores it. Returns what was done.
+fn state_command(config: &Config, command: &Command) -> Result<String, Box<dyn std::error::Error>> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    match command {
+        Command::Backup { file } => {
+            backup::backup(&config.data_dir, file)?;
+            Ok(format!("{} holds the controller's state", file.display()))
+        }
+        Command::Restore { file } => {
+            let _lock = DataDirLock::take(&config.data_dir)?;
+            let identity = backup::restore(&config.data_dir, file)?;
+            Ok(format!(
+                "restored; start the controller: it begins epoch {} of the cluster",
+                identity.epoch
+            ))
+        }
+    }
 }
 
 async fn run(config: Config, arguments: &Arguments) -> ExitCode {

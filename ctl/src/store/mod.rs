@@ -3,11 +3,13 @@
 //! One thread owns the database and executes transactions in order: [`Store::persist`] returns when all of its records are
 //! on disk, or with an error and none of them.
 
-pub mod identity;
+pub mod backup;
+mod identity;
 pub mod lock;
+mod mark;
 mod sqlite;
 
-use std::{path::Path, thread};
+use std::{path::Path, thread, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use tucano_api::state::Alert;
@@ -16,6 +18,10 @@ use tucano_planner::{Record, Snapshot};
 use self::sqlite::Database;
 
 const FILE: &str = "state.sqlite3";
+/// How many changes the database has had.
+const MARK: &str = "state.mark";
+/// Time without a change after which the write-ahead log is written back.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Why records could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +77,27 @@ pub enum StoreError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The file is not what it was, or not what it should be.
+    #[error("{path}: {why}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// The writing thread has ended.
     #[error("the database is closed")]
     Closed,
 }
 
 impl StoreError {
+    pub(crate) fn damaged(path: &Path, why: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.display().to_string(),
+            why: why.into(),
+        }
+    }
+
     /// Whether lack of disk space is the cause.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))
@@ -114,6 +135,38 @@ pub struct Stored {
     pub alerts: Vec<StoredAlert>,
 }
 
+/// Does the work until the last sender is gone. The write-ahead log is written back when nothing is to be done for a
+/// while, and at the end.
+fn run(database: &mut Database, queue: &mut mpsc::Receiver<Work>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let Ok(runtime) = runtime else {
+        while let Some(work) = queue.blocking_recv() {
+            work(database);
+        }
+        return;
+    };
+    runtime.block_on(async {
+        let mut changed = false;
+        loop {
+            let next = tokio::time::timeout(IDLE, queue.recv()).await;
+            match next {
+                Ok(Some(work)) => {
+                    work(database);
+                    changed = true;
+                }
+                Ok(None) => return database.checkpoint(),
+                Err(_) if changed => {
+                    database.checkpoint();
+                    changed = false;
+                }
+                Err(_) => {}
+            }
+        }
+    });
+}
+
 impl Store {
     /// Whether a database exists.
     pub fn is_there(data_dir: &Path) -> bool {
@@ -133,11 +186,7 @@ impl Store {
         let (work, mut queue) = mpsc::channel::<Work>(1);
         thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || {
-                while let Some(work) = queue.blocking_recv() {
-                    work(&mut database);
-                }
-            })
+            .spawn(move || run(&mut database, &mut queue))
             .map_err(|source| StoreError::Io {
                 path: data_dir.display().to_string(),
                 source,

@@ -1,13 +1,19 @@
 //! The schema: one table per kind of record, each row a key and a JSON record, readable with any SQLite tool.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
 use tucano_api::state::Alert;
 use tucano_planner::{Identity, Record, Snapshot};
 
-use super::{AlertId, StoreError, StoredAlert, identity};
+use super::{
+    AlertId, StoreError, StoredAlert, identity,
+    mark::{self, Mark, MarkFile},
+};
 
 /// Version of the schema below, kept in `user_version`.
 const SCHEMA: i64 = 1;
@@ -34,6 +40,8 @@ const CREATE_ALERTS: &str = "CREATE TABLE IF NOT EXISTS alerts (id INTEGER PRIMA
 pub struct Database {
     connection: Connection,
     identity: Identity,
+    mark: MarkFile,
+    path: PathBuf,
 }
 
 impl Database {
@@ -49,12 +57,18 @@ impl Database {
                 source,
             },
         };
+        let mark = MarkFile(path.with_file_name(super::MARK));
+        let expected = mark.read().filter(|_| path.exists());
+        let file = mark::file_of(path);
+        refuse_orphaned_log(path)?;
         let mut connection = Connection::open(path).map_err(opening)?;
         configure(&connection, limit_bytes).map_err(opening)?;
+        check(&connection, path)?;
         let found: i64 = connection
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(opening)?;
         match found {
+            0 if expected.is_some() => return Err(lost_changes(path)),
             0 => create(&mut connection).map_err(opening)?,
             SCHEMA => {}
             found => {
@@ -67,10 +81,20 @@ impl Database {
         }
         connection.execute_batch(CREATE_ALERTS).map_err(opening)?;
         let identity = identity::open(&connection).map_err(opening)?;
-        Ok(Self {
+        let changes = mark::changes(&connection).map_err(opening)?;
+        let same =
+            |it: &Mark| it.cluster == identity.cluster && it.file.is_some() && it.file == file;
+        if expected.filter(same).is_some_and(|it| it.changes > changes) {
+            return Err(lost_changes(path));
+        }
+        let database = Self {
             connection,
             identity,
-        })
+            mark,
+            path: path.to_owned(),
+        };
+        database.write_mark(changes);
+        Ok(database)
     }
 
     /// Everything in it.
@@ -132,8 +156,35 @@ impl Database {
         }
         let ids = alerts.iter().map(|alert| keep(&transaction, alert));
         let ids = ids.collect::<Result<_, _>>()?;
+        let changes = mark::count(&transaction).map_err(refused)?;
         transaction.commit().map_err(refused)?;
+        self.write_mark(changes);
         Ok(ids)
+    }
+
+    /// Writes the write-ahead log back into the database. Where that fails, it is tried again later.
+    pub fn checkpoint(&mut self) {
+        let checkpoint = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = checkpoint {
+            tracing::warn!(%error, "the database's write-ahead log cannot be written back");
+        }
+        if let Ok(changes) = mark::changes(&self.connection) {
+            self.write_mark(changes);
+        }
+    }
+
+    /// After a change: a mark that is missing or too low only weakens the check at the next start.
+    fn write_mark(&self, changes: u64) {
+        let mark = Mark {
+            cluster: self.identity.cluster.clone(),
+            changes,
+            file: mark::file_of(&self.path),
+        };
+        if let Err(error) = self.mark.write(&mark) {
+            tracing::warn!(%error, path = %self.mark.0.display(), "cannot be written");
+        }
     }
 
     /// Removes a delivered alert, without a sync: after a power failure it may be delivered again.
@@ -173,6 +224,44 @@ impl Database {
         })
         .collect()
     }
+}
+
+/// Checks the structure of a database.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    match found {
+        Ok(text) if text == "ok" => Ok(()),
+        Ok(text) => Err(StoreError::damaged(
+            path,
+            format!(
+                "the database is damaged ({text}): restore a backup with `tucano_ctld restore`"
+            ),
+        )),
+        Err(source) => Err(StoreError::Open {
+            path: path.display().to_string(),
+            source,
+        }),
+    }
+}
+
+/// A write-ahead log without its database belongs to one that was moved away.
+fn refuse_orphaned_log(path: &Path) -> Result<(), StoreError> {
+    let log = PathBuf::from(format!("{}-wal", path.display()));
+    let orphaned = !path.exists() && log.metadata().is_ok_and(|log| log.len() > 0);
+    if orphaned {
+        let why = "the write-ahead log is there without its database: move the database back, or the log away";
+        return Err(StoreError::damaged(&log, why));
+    }
+    Ok(())
+}
+
+fn lost_changes(path: &Path) -> StoreError {
+    StoreError::damaged(
+        path,
+        "the database has lost changes: its write-ahead log (-wal) was removed or damaged, or the file was truncated. \
+         Restore a backup with `tucano_ctld restore`. To use the database as it is, remove state.mark: agents that know \
+         more are then on hold until `tucano adopt`",
+    )
 }
 
 fn configure(connection: &Connection, limit_bytes: u64) -> rusqlite::Result<()> {
@@ -430,6 +519,96 @@ mod tests {
         database.connection.execute(broken, []).unwrap();
         let error = database.load().unwrap_err().to_string();
         assert!(error.contains("\"w1\" of table nodes"), "{error}");
+    }
+
+    /// A directory with a database of some changes, all in the write-ahead log, as kill -9 leaves it.
+    fn killed() -> (tempfile::TempDir, PathBuf) {
+        let (running, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = running.path().join("state.sqlite3");
+        let mut database = Database::open(&path, LIMIT).unwrap();
+        for generation in 1..20 {
+            database.persist(&[node("w1", generation)], &[]).unwrap();
+        }
+        for file in ["state.sqlite3", "state.sqlite3-wal", "state.mark"] {
+            std::fs::copy(running.path().join(file), killed.path().join(file)).unwrap();
+        }
+        let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let copy = std::fs::File::options().write(true);
+        let copy = copy
+            .clone()
+            .open(killed.path().join("state.sqlite3"))
+            .unwrap();
+        copy.set_modified(written).unwrap();
+        let path = killed.path().join("state.sqlite3");
+        (killed, path)
+    }
+
+    #[test]
+    fn a_database_of_a_killed_controller_is_whole() {
+        let (_directory, path) = killed();
+        let snapshot = Database::open(&path, LIMIT).unwrap().load().unwrap();
+        assert_eq!(snapshot.nodes[0].generation, Generation(19));
+    }
+
+    #[test]
+    fn a_removed_truncated_or_garbled_file_is_refused() {
+        let wal = |path: &Path| path.with_file_name("state.sqlite3-wal");
+        let damages: [(&str, &dyn Fn(&Path)); 5] = [
+            ("log removed", &|path| {
+                std::fs::remove_file(wal(path)).unwrap()
+            }),
+            ("log truncated", &|path| {
+                std::fs::write(wal(path), "").unwrap()
+            }),
+            ("database truncated", &|path| {
+                std::fs::write(path, "").unwrap();
+                std::fs::remove_file(wal(path)).unwrap();
+            }),
+            ("database removed", &|path| {
+                std::fs::remove_file(path).unwrap()
+            }),
+            ("log garbled", &|path| {
+                let mut bytes = std::fs::read(wal(path)).unwrap();
+                let middle = bytes.len() / 2;
+                for byte in &mut bytes[middle..middle + 20] {
+                    *byte ^= 1;
+                }
+                std::fs::write(wal(path), bytes).unwrap();
+            }),
+        ];
+        for (what, damage) in damages {
+            let (_directory, path) = killed();
+            damage(&path);
+            let error = Database::open(&path, LIMIT).unwrap_err().to_string();
+            assert!(error.contains("state.sqlite3"), "{what}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_database_that_was_moved_away_whole_begins_anew() {
+        let (_directory, path) = killed();
+        let before = Database::open(&path, LIMIT)
+            .unwrap()
+            .load()
+            .unwrap()
+            .identity;
+        for file in ["state.sqlite3", "state.sqlite3-wal", "state.sqlite3-shm"] {
+            drop(std::fs::remove_file(path.with_file_name(file)));
+        }
+        let after = Database::open(&path, LIMIT).unwrap().load().unwrap();
+        assert_ne!(after.identity.cluster, before.cluster);
+        assert!(after.nodes.is_empty());
+    }
+
+    #[test]
+    fn a_checkpoint_empties_the_write_ahead_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.sqlite3");
+        let mut database = Database::open(&path, LIMIT).unwrap();
+        database.persist(&[node("w1", 1)], &[]).unwrap();
+        database.checkpoint();
+        let log = std::fs::metadata(directory.path().join("state.sqlite3-wal")).unwrap();
+        assert_eq!(log.len(), 0);
     }
 
     #[test]
