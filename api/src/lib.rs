@@ -9,12 +9,14 @@
 //! - [`agent`]: controller → agent desired sets and agent → controller reports.
 //! - [`routes`]: the table that discovery gives to the balancer.
 //! - [`state`]: what the controller shows of the cluster.
+//! - [`reasons`]: why something is as it is, as data and in words.
 //! - [`error`]: the error body of every API.
 
 pub mod agent;
 pub mod capabilities;
 pub mod error;
 pub mod ids;
+pub mod reasons;
 pub mod routes;
 pub mod service;
 pub mod settings;

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::{
     agent::{NodeMetrics, ProcessReport},
     ids::{ClusterId, Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
+    reasons::PendingReason,
     service::ServiceConfig,
     units::Timestamp,
 };
@@ -222,6 +223,20 @@ pub struct Pending {
     pub count: u32,
     /// Why, in words for a person.
     pub reason: String,
+    /// The same as data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<PendingReason>,
+}
+
+impl Pending {
+    /// So many processes, for this reason.
+    pub fn new(count: u32, cause: PendingReason) -> Self {
+        Self {
+            count,
+            reason: cause.to_string(),
+            cause: Some(cause),
+        }
+    }
 }
 
 /// One service, as configured and as it runs: element of `GET /v1/services`.

@@ -312,6 +312,7 @@ mod tests {
         };
         view.active.processes[1].report.last_exit = Some(exit);
         view.active.pending.push(Pending {
+            cause: None,
             count: 2,
             reason: "no worker has 256 MiB left".to_owned(),
         });

@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use tucano_api::ids::ServiceName;
+use tucano_api::{
+    ids::ServiceName,
+    reasons::{PendingReason, WorkerMemory},
+    units::Bytes,
+};
 
 use crate::{
     lifecycle,
-    state::{Process, State},
+    state::{Node, Process, State},
 };
 
 /// Numbers of processes that may be stopped without harm, by the index of their node.
@@ -179,4 +183,29 @@ fn expendable(state: &State, inventory: &Inventory) -> Expendable {
         }
     }
     expendable
+}
+
+/// Why no worker takes a process that needs `memory` bytes.
+pub(crate) fn why_not(nodes: &[Node], memory: u64) -> PendingReason {
+    if nodes.is_empty() {
+        return PendingReason::NoWorkers;
+    }
+    if !nodes.iter().any(Node::is_alive) {
+        return PendingReason::NoneAlive;
+    }
+    let usable = nodes.iter().filter(|node| node.is_usable());
+    let workers: Vec<WorkerMemory> = usable
+        .map(|node| WorkerMemory {
+            node: node.record.name.clone(),
+            free: Bytes(node.free()),
+            reservable: Bytes(node.reservable()),
+        })
+        .collect();
+    if workers.is_empty() {
+        return PendingReason::AllOnHold;
+    }
+    PendingReason::NoMemory {
+        needed: Bytes(memory),
+        workers,
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tucano_api::{
     agent::{DesiredSet, ProcessReport, ProcessState},
     ids::{Digest, NodeName, ProcessId, ServiceName},
+    reasons::PendingReason,
     routes::ServiceRoute,
     service::ServiceConfig,
     state::{
@@ -16,10 +17,10 @@ use tucano_api::{
 use crate::{
     actions, adoption,
     cluster::Cluster,
-    duplicates, holds, messages,
+    duplicates, holds,
     model::RevisionRecord,
     placement, routes, services,
-    state::{Node, Process, Service, pending, unreported},
+    state::{Node, Process, Service, Unplaced, pending, unreported},
 };
 
 impl Cluster {
@@ -235,6 +236,13 @@ impl Cluster {
 
     /// While workers are awaited nothing is placed, for that reason.
     fn pending(&self, service: &Service) -> Vec<Pending> {
+        let unplaced = self.unplaced(service).into_iter();
+        unplaced
+            .map(|it| Pending::new(it.count, it.reason))
+            .collect()
+    }
+
+    fn unplaced(&self, service: &Service) -> Vec<Unplaced> {
         if self.state.awaited.is_empty() {
             return service.pending.clone();
         }
@@ -242,8 +250,8 @@ impl Cluster {
             .current
             .len();
         let missing = service.concurrency().saturating_sub(current);
-        let names = self.state.awaited.iter().map(ToString::to_string);
-        pending(missing, &messages::still_awaited(names))
+        let nodes = self.state.awaited.iter().cloned().collect();
+        pending(missing, PendingReason::Awaiting { nodes })
     }
 
     /// Processes that exist although they are no longer desired.

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use tucano_api::ids::ServiceName;
+use tucano_api::{ids::ServiceName, reasons::PendingReason};
 
 use crate::{
-    lifecycle, messages,
+    lifecycle,
     placement::{self, Inventory},
     removal,
     state::{State, pending},
@@ -45,15 +45,18 @@ pub(crate) fn fill(state: &mut State, name: &ServiceName, inventory: &Inventory)
     service.making_room &= placed.started == 0;
     service.making_room |= placed.waiting > 0;
     let without_place = allowed - placed.started - placed.waiting;
-    service.pending = pending(placed.waiting, &messages::stopping());
+    service.pending = pending(placed.waiting, PendingReason::Stopping);
     if without_place > 0 {
         let memory = service.current().config.memory.0;
-        let reason = messages::no_place(&state.nodes, memory);
-        service.pending.extend(pending(without_place, &reason));
+        let reason = placement::why_not(&state.nodes, memory);
+        service.pending.extend(pending(without_place, reason));
     }
-    service
-        .pending
-        .extend(pending(missing - allowed, &messages::rolling(at_once)));
+    service.pending.extend(pending(
+        missing - allowed,
+        PendingReason::Rolling {
+            at_once: at_once as u64,
+        },
+    ));
     if placed.started + placed.waiting == 0 && allowed > 0 {
         stop_first(state, name, inventory);
     }

@@ -302,6 +302,7 @@ mod tests {
         starting.report.reason = Some("connection refused".into());
         let mut view = view(vec![starting, crashed(3, 1)]);
         view.active.pending.push(Pending {
+            cause: None,
             count: 1,
             reason: "no worker has 256 MiB left".into(),
         });

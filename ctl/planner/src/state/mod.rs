@@ -20,7 +20,7 @@ use crate::model::{Counters, Identity, Settings};
 pub(crate) use changes::Changes;
 pub(crate) use node::{MassSilence, Node, NodeRestart, Undesired};
 pub(crate) use process::{Process, unreported};
-pub(crate) use service::{Service, hosts, path_prefix, pending};
+pub(crate) use service::{Service, Unplaced, hosts, path_prefix, pending};
 
 /// The state that a step works on.
 ///

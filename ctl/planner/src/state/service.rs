@@ -2,14 +2,21 @@ use std::collections::BTreeSet;
 
 use tucano_api::{
     ids::{Digest, Revision},
+    reasons::PendingReason,
     routes::ServiceRoute,
     service::ServiceConfig,
-    state::Pending,
     units::Timestamp,
 };
 
 use super::process::Process;
 use crate::model::{RevisionRecord, ServiceRecord};
+
+/// Processes that are not placed.
+#[derive(Debug, Clone)]
+pub(crate) struct Unplaced {
+    pub(crate) count: u32,
+    pub(crate) reason: PendingReason,
+}
 
 /// A configured service.
 #[derive(Debug, Clone)]
@@ -19,7 +26,7 @@ pub(crate) struct Service {
     /// Numbers of all its processes, draining ones too.
     pub(crate) processes: BTreeSet<u64>,
     /// Processes that are not placed, with the reason.
-    pub(crate) pending: Vec<Pending>,
+    pub(crate) pending: Vec<Unplaced>,
     /// Its part of the route table, once it was computed.
     pub(crate) route: Option<ServiceRoute>,
     /// Whether one worker has at least two processes more than another.
@@ -118,10 +125,10 @@ pub(crate) fn path_prefix(config: &ServiceConfig) -> Option<&str> {
 }
 
 /// An entry for `count` processes that cannot be placed, if there are any.
-pub(crate) fn pending(count: usize, reason: &str) -> Vec<Pending> {
-    let entry = Pending {
-        count: u32::try_from(count).unwrap_or(u32::MAX),
-        reason: reason.to_owned(),
-    };
-    if count == 0 { Vec::new() } else { vec![entry] }
+pub(crate) fn pending(count: usize, reason: PendingReason) -> Vec<Unplaced> {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    if count == 0 {
+        return Vec::new();
+    }
+    vec![Unplaced { count, reason }]
 }
