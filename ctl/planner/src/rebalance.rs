@@ -90,7 +90,9 @@ pub(crate) fn start_move_in_total(state: &mut State) {
 
 /// When moves are allowed, if a service or the whole is uneven.
 pub(crate) fn next_start(state: &State) -> Option<Timestamp> {
-    let waiting = !state.may_rebalance && state.services.values().any(|service| service.uneven);
+    let mut services = state.services.values();
+    let uneven = services.any(|service| service.uneven) || is_uneven_in_total(state);
+    let waiting = !state.may_rebalance && uneven && !state.services.is_empty();
     waiting.then(|| opens_at(state))
 }
 
