@@ -37,7 +37,7 @@ const CREATE_ALERTS: &str = "CREATE TABLE IF NOT EXISTS alerts (id INTEGER PRIMA
 
 /// An open database.
 #[derive(Debug)]
-pub struct Database {
+pub(super) struct Database {
     connection: Connection,
     identity: Identity,
     mark: MarkFile,
@@ -49,7 +49,7 @@ impl Database {
     ///
     /// # Errors
     /// The file is not usable.
-    pub fn open(path: &Path, limit_bytes: u64) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, limit_bytes: u64) -> Result<Self, StoreError> {
         let opening = |source: rusqlite::Error| match full(source) {
             Ok(full) => full,
             Err(source) => StoreError::Open {
@@ -101,7 +101,7 @@ impl Database {
     ///
     /// # Errors
     /// The record that cannot be read.
-    pub fn load(&mut self) -> Result<Snapshot, StoreError> {
+    pub(super) fn load(&mut self) -> Result<Snapshot, StoreError> {
         Ok(Snapshot {
             services: self.table("services")?,
             processes: self.table("processes")?,
@@ -115,7 +115,7 @@ impl Database {
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn alerts(&mut self) -> Result<Vec<StoredAlert>, StoreError> {
+    pub(super) fn alerts(&mut self) -> Result<Vec<StoredAlert>, StoreError> {
         let mut statement = self
             .connection
             .prepare("SELECT id, alert FROM alerts ORDER BY id")
@@ -145,7 +145,7 @@ impl Database {
     ///
     /// # Errors
     /// Why nothing was written.
-    pub fn persist(
+    pub(super) fn persist(
         &mut self,
         records: &[Record],
         alerts: &[Alert],
@@ -163,7 +163,7 @@ impl Database {
     }
 
     /// Writes the write-ahead log back into the database. Where that fails, it is tried again later.
-    pub fn checkpoint(&mut self) {
+    pub(super) fn checkpoint(&mut self) {
         let checkpoint = self
             .connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -191,7 +191,7 @@ impl Database {
     ///
     /// # Errors
     /// The transaction failed.
-    pub fn forget_alert(&mut self, AlertId(id): AlertId) -> Result<(), StoreError> {
+    pub(super) fn forget_alert(&mut self, AlertId(id): AlertId) -> Result<(), StoreError> {
         let forget = || {
             self.connection.pragma_update(None, SYNC, "NORMAL")?;
             self.connection
