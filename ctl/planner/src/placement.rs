@@ -85,6 +85,8 @@ pub(crate) struct Placed {
     pub(crate) started: usize,
     /// Processes that can be started as soon as others, which are stopping, are gone.
     pub(crate) waiting: usize,
+    /// Whether processes were stopped for them.
+    pub(crate) made_room: bool,
 }
 
 /// Places up to `wanted` more processes of a service, and stops old unhealthy ones where their memory is needed.
@@ -110,7 +112,7 @@ pub(crate) fn place(
             placed.started += 1;
             lifecycle::start(state, name, node, None);
         } else if let Some(node) = choose_by_room(state, &room, memory) {
-            room.make(state, node, memory);
+            placed.made_room |= room.make(state, node, memory);
             placed.waiting += 1;
         } else {
             break;
@@ -162,15 +164,18 @@ impl Room {
         freed.saturating_sub(self.planned[index])
     }
 
-    /// Stops as many expendable processes of a node as one more process needs.
-    fn make(&mut self, state: &mut State, index: usize, memory: u64) {
+    /// Stops as many expendable processes of a node as one more process needs. Whether any.
+    fn make(&mut self, state: &mut State, index: usize, memory: u64) -> bool {
+        let mut stopped = false;
         self.counts[index] += 1;
         self.planned[index] = self.planned[index].saturating_add(memory);
         while state.nodes[index].unclaimed() < self.planned[index]
             && let Some(number) = self.expendable.get_mut(&index).and_then(Vec::pop)
         {
             lifecycle::remove(state, number);
+            stopped = true;
         }
+        stopped
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn fill(state: &mut State, name: &ServiceName, inventory: &Inventory)
         return false;
     };
     service.making_room &= placed.started == 0;
-    service.making_room |= placed.waiting > 0;
+    service.making_room |= placed.made_room;
     let without_place = allowed - placed.started - placed.waiting;
     service.pending = pending(placed.waiting, PendingReason::Stopping);
     if without_place > 0 {

@@ -533,11 +533,8 @@ mod tests {
             std::fs::copy(running.path().join(file), killed.path().join(file)).unwrap();
         }
         let written = std::fs::metadata(&path).unwrap().modified().unwrap();
-        let copy = std::fs::File::options().write(true);
-        let copy = copy
-            .clone()
-            .open(killed.path().join("state.sqlite3"))
-            .unwrap();
+        let copy = killed.path().join("state.sqlite3");
+        let copy = std::fs::File::options().write(true).open(copy).unwrap();
         copy.set_modified(written).unwrap();
         let path = killed.path().join("state.sqlite3");
         (killed, path)

@@ -34,7 +34,7 @@ fn holds(sim: &Sim) -> Vec<Option<HoldCause>> {
 /// The cluster that all agents run, whose controller has lost its database.
 fn lost() -> Sim {
     let mut sim = Sim::new(2);
-    sim.serve(config("hello", 3));
+    sim.serve(config("hello", 4));
     sim.serve(with_memory("other", 1, 64));
     sim.serve(with_memory("other", 1, 128));
     sim.replace_disk(new_disk(2));
@@ -97,7 +97,7 @@ fn adoption_shows_and_rebuilds_services_revisions_and_processes() {
             )
         })
         .collect();
-    assert_eq!(services, [("hello", 3, 3, false), ("other", 1, 1, false)]);
+    assert_eq!(services, [("hello", 4, 4, false), ("other", 1, 1, false)]);
     assert_eq!(found.services[1].revisions, [tucano_api::ids::Revision(2)]);
 
     sim.event(Event::Adopt);
@@ -105,7 +105,7 @@ fn adoption_shows_and_rebuilds_services_revisions_and_processes() {
     sim.until_settled("other");
     sim.run(Span::secs(30));
     assert_eq!(containers(&sim), before);
-    assert_eq!(sim.routed("hello").len(), 3);
+    assert_eq!(sim.routed("hello").len(), 4);
     assert_eq!(
         sim.service("other").configured.config,
         with_memory("other", 1, 128)

@@ -209,8 +209,10 @@ fn freed_memory_is_not_taken_by_a_service_that_is_reconciled_in_the_same_step() 
     }
     let node = node(1);
     sim.event(Event::NodeReported { node, report });
-    assert_eq!(sim.spread("eager"), [1]);
-    assert_eq!(current(&sim).len(), 1);
+    sim.until("the room is used", |sim| {
+        assert_eq!(sim.spread("eager"), [1]);
+        current(sim).len() == 1
+    });
 }
 
 #[test]
