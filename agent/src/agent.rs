@@ -19,6 +19,7 @@ use crate::{
     address::local_address,
     clock::Stopwatch,
     conditions, confined,
+    credentials::Credentials,
     http::Api,
     logs::Retained,
     monitor::Monitor,
@@ -105,8 +106,10 @@ impl Agent {
         tucano_tls::install_provider();
         let clock = Stopwatch::start();
         let settings = Arc::new(settings);
-        let executor = Arc::new(executor(&settings)?);
-        let tls = Arc::new(Tls::open(Arc::clone(&settings))?);
+        let credentials = Arc::new(Credentials::new(&settings));
+        let executor = Arc::new(executor_with(&settings, &credentials)?);
+        let tls = Tls::open(Arc::clone(&settings), Arc::clone(&credentials))?;
+        let tls = Arc::new(tls);
         let listener = listen(settings.listen).await?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let (runner, handle) = runner(&settings, &executor, clock).await?;
@@ -115,6 +118,7 @@ impl Agent {
             Arc::clone(&settings),
             Arc::clone(&executor),
             Arc::clone(&tls),
+            Arc::clone(&credentials),
             handle.clone(),
             address,
             agent_id.clone(),
@@ -122,7 +126,7 @@ impl Agent {
         let api = Api::new(
             handle.clone(),
             Arc::clone(&executor),
-            settings.token.clone(),
+            credentials,
             settings.limits.clone(),
             agent_id,
         );
@@ -186,6 +190,10 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 /// # Errors
 /// The first part that cannot be set up.
 pub fn executor(settings: &Settings) -> Result<Executor, Error> {
+    executor_with(settings, &Arc::new(Credentials::new(settings)))
+}
+
+fn executor_with(settings: &Settings, credentials: &Arc<Credentials>) -> Result<Executor, Error> {
     tucano_tls::install_provider();
     let data = Arc::new(state::DataDir::open(&settings.data_dir)?);
     let mut notes = Vec::new();
@@ -193,8 +201,7 @@ pub fn executor(settings: &Settings) -> Result<Executor, Error> {
         store: &data.images(),
         layers: &data.layers(),
         controller: &settings.controller,
-        token: settings.token.clone(),
-        trust: settings.trust.as_ref(),
+        credentials: Arc::clone(credentials),
         layer_bytes: settings.limits.layer_bytes.0,
         layer_pulls: settings.limits.layer_pulls,
         prefetches: settings.limits.prefetches,

@@ -23,6 +23,8 @@ pub struct Credentials {
     trust: Option<Trust>,
     certificates: Arc<Certificates>,
     token: AgentToken,
+    /// Whether connections to the controller are TLS, and present the certificate.
+    is_tls: bool,
 }
 
 impl Credentials {
@@ -32,6 +34,7 @@ impl Credentials {
             trust: settings.trust.clone(),
             certificates: Arc::default(),
             token: AgentToken::new(settings),
+            is_tls: settings.controller.starts_with("https:"),
         }
     }
 
@@ -54,6 +57,11 @@ impl Credentials {
     pub fn has_identity(&self) -> bool {
         let leaf = self.certificates.current();
         leaf.is_some_and(|leaf| leaf.identity().is_some())
+    }
+
+    /// Whether requests to the controller present an identity, and need no token.
+    pub fn presents_identity(&self) -> bool {
+        self.is_tls && self.has_identity()
     }
 
     /// A client for requests to the controller that presents the current certificate.
@@ -80,12 +88,12 @@ impl Credentials {
         })
     }
 
-    /// Sends a request, with the token unless the certificate has an identity.
+    /// Sends a request, with the token unless it presents an identity.
     ///
     /// # Errors
     /// The controller cannot be reached.
     pub async fn send(&self, request: impl Fn() -> RequestBuilder) -> reqwest::Result<Response> {
-        if self.has_identity() {
+        if self.presents_identity() {
             return request().send().await;
         }
         self.token.send(request).await

@@ -5,6 +5,7 @@
 //!   files.
 //! - [`monitor`]: reports with the metrics of the node and of each process.
 //! - [`http`]: the agent's API, for the controller.
+//! - [`credentials`]: what the agent presents to the controller.
 //! - [`tls`]: the agent's certificate, and the listener of its API.
 //! - [`logs`]: the processes' stored output.
 //! - [`agent`]: builds and runs all of these.
@@ -16,6 +17,7 @@ mod cgroup_controllers;
 pub mod clock;
 mod conditions;
 pub mod confined;
+pub mod credentials;
 mod errors;
 pub mod files;
 pub mod http;

@@ -62,6 +62,9 @@ pub struct Settings {
     /// File with the token, instead of `token`.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// How long the previous token is valid after the file has changed.
+    #[serde(default = "default_token_overlap")]
+    pub token_overlap: Span,
     /// Directory of all files that the agent keeps.
     #[serde(default = "default_data_dir")]
     pub data_dir: PathBuf,
@@ -277,6 +280,10 @@ pub(crate) fn check_cgroup(path: &str) -> Result<(), &'static str> {
 fn default_ca_file() -> PathBuf {
     CA_FILE.into()
 }
+fn default_token_overlap() -> Span {
+    Span::secs(24 * 3600)
+}
+
 fn default_data_dir() -> PathBuf {
     "/var/lib/tucano/agent".into()
 }

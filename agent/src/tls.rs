@@ -2,7 +2,6 @@
 //!
 //! `<data_dir>/tls/` holds `key.pem` and `certificate.pem`.
 
-mod client;
 mod listener;
 
 use std::{
@@ -11,17 +10,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use client::client;
 pub use listener::{Peer, SniffingListener};
+use reqwest::StatusCode;
 use tokio::{sync::watch, time::sleep};
 use tucano_api::{
     agent::{Certificate, CertificateRequest},
     error::ErrorBody,
 };
-use tucano_tls::{Certificates, Error, Leaf, Mode, ProtocolSniffer, leaf::Files};
+use tucano_tls::{Error, Leaf, Mode, ProtocolSniffer, leaf::Files};
 
 use crate::{
     address::{is_loopback, local_address},
+    credentials::Credentials,
     errors::root_cause,
     settings::Settings,
 };
@@ -39,7 +39,7 @@ pub struct Tls {
     settings: Arc<Settings>,
     /// `None` where TLS is off.
     files: Option<Files>,
-    certificates: Arc<Certificates>,
+    credentials: Arc<Credentials>,
     is_ready: watch::Sender<bool>,
 }
 
@@ -48,7 +48,7 @@ impl Tls {
     ///
     /// # Errors
     /// The key or certificate file cannot be read or written.
-    pub fn open(settings: Arc<Settings>) -> Result<Self, Error> {
+    pub fn open(settings: Arc<Settings>, credentials: Arc<Credentials>) -> Result<Self, Error> {
         let files = match settings.tls_mode() {
             Mode::On => Some(Files::open(&settings.data_dir.join("tls"))?),
             Mode::Off => None,
@@ -56,7 +56,7 @@ impl Tls {
         let tls = Self {
             settings,
             files,
-            certificates: Arc::default(),
+            credentials,
             is_ready: watch::Sender::new(false),
         };
         if let Some(leaf) = tls.stored_certificate()? {
@@ -72,7 +72,8 @@ impl Tls {
     pub fn sniffer(&self) -> Result<ProtocolSniffer, Error> {
         let setting = "tls = \"off\" in agent.toml, and in [api] of ctl.toml";
         let plain = self.settings.tls_mode().into();
-        ProtocolSniffer::new(Arc::clone(&self.certificates), plain, setting)
+        let certificates = Arc::clone(self.credentials.certificates());
+        ProtocolSniffer::new(certificates, self.credentials.trust(), plain, setting)
     }
 
     /// Completes once the controller can connect, so that the first report does not announce an agent that it cannot reach.
@@ -111,7 +112,8 @@ impl Tls {
                 last_failure = failure;
             }
             // The node's address may only be known by now, and may be loopback, which needs no certificate.
-            let is_ready = self.certificates.current().is_some() || !self.is_required();
+            let certificate = self.credentials.certificates().current();
+            let is_ready = certificate.is_some() || !self.is_required();
             self.is_ready.send_replace(is_ready);
             sleep(if is_ready {
                 CHECK_INTERVAL
@@ -133,9 +135,12 @@ impl Tls {
         self.settings.ip.or_else(detected)
     }
 
+    /// A certificate without an identity is of an earlier version: it is replaced as soon as the controller issues others.
     fn is_current(&self) -> bool {
-        let presented = self.certificates.current();
-        presented.is_some_and(|leaf| !leaf.validity().is_due(SystemTime::now()))
+        let presented = self.credentials.certificates().current();
+        presented.is_some_and(|leaf| {
+            leaf.identity().is_some() && !leaf.validity().is_due(SystemTime::now())
+        })
     }
 
     /// The certificate on disk, if clients that trust the cluster's authority would accept it.
@@ -152,7 +157,7 @@ impl Tls {
     }
 
     fn set(&self, leaf: Leaf) {
-        self.certificates.set(leaf);
+        self.credentials.certificates().set(leaf);
         self.is_ready.send_replace(true);
     }
 
@@ -163,13 +168,7 @@ impl Tls {
             ip,
             request: files.request().map_err(|error| error.to_string())?,
         };
-        let client = self.client_from(ip).map_err(|error| root_cause(&error))?;
-        let url = format!("{}/v1/certificates", self.settings.controller);
-        let mut request = client.post(url).json(&request);
-        if let Some(token) = &self.settings.token {
-            request = request.bearer_auth(token.reveal());
-        }
-        let response = request.send().await.map_err(|error| root_cause(&error))?;
+        let response = self.send(ip, &request).await?;
         let status = response.status();
         let body = response.bytes().await.map_err(|error| root_cause(&error))?;
         if !status.is_success() {
@@ -191,14 +190,51 @@ impl Tls {
         Ok(())
     }
 
+    /// Sends the request with the present certificate. If that is refused, such as after the node was renamed, or there is
+    /// none, the node enrols with the token.
+    async fn send(
+        &self,
+        ip: IpAddr,
+        request: &CertificateRequest,
+    ) -> Result<reqwest::Response, String> {
+        let url = format!("{}/v1/certificates", self.settings.controller);
+        if self.credentials.presents_identity() {
+            let client = self.client_from(ip, self.credentials.client())?;
+            match client.post(&url).json(request).send().await {
+                Ok(answer) if !refuses_identity(answer.status()) => return Ok(answer),
+                Ok(answer) => {
+                    tracing::info!(status = %answer.status(), "enrolling with the token again");
+                }
+                Err(error) => {
+                    let error = root_cause(&error);
+                    tracing::info!(error, "enrolling with the token again");
+                }
+            }
+        }
+        let client = self.client_from(ip, self.credentials.anonymous_client())?;
+        let enrol = || client.post(&url).json(request);
+        let answer = self.credentials.token().send(enrol).await;
+        answer.map_err(|error| root_cause(&error))
+    }
+
     /// The controller issues a certificate only for the address that the request comes from. A machine with several
     /// addresses binds to the reported one.
-    fn client_from(&self, ip: IpAddr) -> reqwest::Result<reqwest::Client> {
-        let mut client = client(self.settings.trust.as_ref())?.timeout(REQUEST_TIMEOUT);
+    fn client_from(
+        &self,
+        ip: IpAddr,
+        client: Result<reqwest::ClientBuilder, Error>,
+    ) -> Result<reqwest::Client, String> {
+        let mut client = client
+            .map_err(|error| error.to_string())?
+            .timeout(REQUEST_TIMEOUT);
         let is_own = UdpSocket::bind((ip, 0)).is_ok();
         if is_own && !is_loopback(&self.settings.controller) {
             client = client.local_address(ip);
         }
-        client.build()
+        client.build().map_err(|error| root_cause(&error))
     }
+}
+
+fn refuses_identity(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }

@@ -14,7 +14,7 @@
 //! - [`store`]: durable state.
 //! - [`discovery`], [`balancer`]: the routes, and the process that follows them.
 //! - [`alerts`]: notifications for the sysadmin.
-//! - [`http`]: the API; [`tls`]: authority and certificates.
+//! - [`http`]: the API; [`tls`], [`certified_nodes`]: authority, certificates, and the nodes that use them.
 //! - [`controller`]: the wiring.
 //!
 //! In the data directory: `lock`, `state.sqlite3` (with `-wal` and `-shm`), `images/`, `tls/`, `ctl.sock`, and the balancer's
@@ -28,6 +28,7 @@ pub mod alerts;
 pub mod arguments;
 pub mod balancer;
 pub mod body;
+pub mod certified_nodes;
 pub mod config_mgr;
 pub mod controller;
 pub mod deployer;

@@ -1,11 +1,11 @@
 //! The controller's side of TLS: the cluster's authority, the controller's certificate, and where plain HTTP is accepted.
 //!
-//! In `<data_dir>/tls/`: `ca-key.pem`, `ca.pem`, and [`MARKER`] if the cluster is older than its TLS support.
+//! In `<data_dir>/tls/`: `ca-key.pem`, `ca.pem`, `nodes.json`, and [`MARKER`] if the cluster is older than its TLS support.
 
 use std::{
     collections::BTreeSet,
     fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -16,13 +16,25 @@ use tucano_api::{
     units::Timestamp,
 };
 use tucano_tls::{
-    Authority, Certificates, Error, Mode, ProtocolSniffer, Trust, Validity, authority::Name,
+    Authority, Certificates, ClientConfig, Error, Identity, Mode, ProtocolSniffer, Trust, Validity,
+    authority::Name,
 };
 
-use crate::config_mgr::{Config, ConfigManager, Listen};
+use crate::{
+    certified_nodes::CertifiedNodes,
+    config_mgr::{Config, ConfigManager, Listen, topology::WorkerNode},
+};
 
 /// Marks a cluster that used plain HTTP before TLS existed and whose `api.tls` is not set yet.
 const MARKER: &str = "plain-until-set";
+/// Alert while `api.tls` is not set in a cluster older than TLS.
+const UNDECIDED: &str = "this cluster is older than TLS: its programs still use plain HTTP. Copy ca.pem and configure \
+     https:// on the workers (see the guide, TLS), then set tls = \"on\" in [api] of ctl.toml; or \
+     tls = \"off\" if something else protects the network";
+/// Alert while other machines use plain HTTP.
+const DEPRECATED: &str = "tls = \"off\" in [api] of ctl.toml is deprecated, and the next minor version does not support it: without TLS, nodes \
+     have no identity, and the agent_token commands every worker. Copy ca.pem and configure https:// on the workers (see the \
+     guide, TLS), then set tls = \"on\"";
 /// Interval of checks whether the controller's certificate is current.
 const POLL_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -30,8 +42,12 @@ const POLL_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Tls {
     authority: Authority,
+    trust: Trust,
     certificates: Arc<Certificates>,
+    nodes: CertifiedNodes,
     mode: Mode,
+    /// Whether other machines are involved.
+    uses_network: bool,
     is_undecided: bool,
 }
 
@@ -49,10 +65,19 @@ impl Tls {
         let directory = directory(config);
         let is_undecided = is_undecided(&directory, config, has_state)?;
         let default = if is_undecided { Mode::Off } else { Mode::On };
+        let mode = config.tls.unwrap_or(default);
+        let authority = Authority::open(&directory)?;
+        let workers = || {
+            let names = config.topology.workers.iter().map(|it| it.name.clone());
+            names.filter(|_| has_state).collect()
+        };
         Ok(Self {
-            authority: Authority::open(&directory)?,
+            trust: Trust::from_pem(authority.pem())?,
+            authority,
             certificates: Arc::default(),
-            mode: config.tls.unwrap_or(default),
+            nodes: CertifiedNodes::open(&directory, mode, workers)?,
+            mode,
+            uses_network: uses_network(config),
             is_undecided,
         })
     }
@@ -63,12 +88,21 @@ impl Tls {
     /// As [`ProtocolSniffer::new`].
     pub fn sniffer(&self) -> Result<ProtocolSniffer, Error> {
         let setting = "tls = \"off\" in [api] of ctl.toml, and in every agent.toml";
-        ProtocolSniffer::new(self.certificates.clone(), self.mode.into(), setting)
+        let certificates = self.certificates.clone();
+        ProtocolSniffer::new(certificates, Some(&self.trust), self.mode.into(), setting)
     }
 
-    /// The authority's certificate, in PEM.
-    pub fn authority(&self) -> &str {
-        self.authority.pem()
+    /// TLS of requests to agents: it trusts the authority alone, and presents the controller's certificate.
+    ///
+    /// # Errors
+    /// As [`ProtocolSniffer::new`].
+    pub fn client_config(&self) -> Result<ClientConfig, Error> {
+        self.trust.client_config(self.certificates.clone())
+    }
+
+    /// The nodes that must present their certificate.
+    pub fn nodes(&self) -> &CertifiedNodes {
+        &self.nodes
     }
 
     /// Whether agents on other machines must use TLS.
@@ -76,26 +110,29 @@ impl Tls {
         self.mode
     }
 
-    /// The alert about an undecided `api.tls`.
+    /// The alert about plain HTTP between machines.
     pub fn alert(&self, now: Timestamp) -> Option<Alert> {
-        self.is_undecided.then(|| Alert {
+        let message = match (self.is_undecided, self.mode) {
+            (true, _) => UNDECIDED,
+            (false, Mode::Off) if self.uses_network => DEPRECATED,
+            _ => return None,
+        };
+        Some(Alert {
             kind: AlertKind::WireUnprotected,
             subject: "api.tls".to_owned(),
-            message: "this cluster is older than TLS: its programs still use plain HTTP. Copy ca.pem and configure \
-                      https:// on the workers (see the guide, TLS), then set tls = \"on\" in [api] of ctl.toml; or \
-                      tls = \"off\" if something else protects the network"
-                .to_owned(),
+            message: message.to_owned(),
             at: now,
         })
     }
 
-    /// Issues a certificate for a worker's address, in PEM.
+    /// Issues a certificate for a worker, in PEM.
     ///
     /// # Errors
     /// The signing request is malformed.
-    pub fn sign(&self, request: &str, ip: IpAddr) -> Result<String, Error> {
-        self.authority
-            .sign(request, ip, Validity::from(SystemTime::now()))
+    pub fn sign(&self, request: &str, worker: &WorkerNode) -> Result<String, Error> {
+        let identity = Identity::Node(worker.name.to_string());
+        let validity = Validity::from(SystemTime::now());
+        self.authority.sign(request, &identity, worker.ip, validity)
     }
 
     /// Issues a certificate for these names, unless the current one is for `issued`, the same names, and not due.
@@ -106,7 +143,9 @@ impl Tls {
             return Ok(());
         }
         let list: Vec<Name> = names.iter().cloned().collect();
-        let leaf = self.authority.issue(&list, Validity::from(now))?;
+        let leaf = self
+            .authority
+            .issue(&Identity::Controller, &list, Validity::from(now))?;
         self.certificates.set(leaf);
         tracing::info!(?names, "the controller has a new certificate");
         issued.clone_from(names);
@@ -237,10 +276,11 @@ mod tests {
             assert_eq!(tls.mode(), Mode::Off);
             assert!(tls.alert(now).unwrap().message.contains("tls = \"on\""));
         }
-        for mode in [Mode::Off, Mode::On] {
-            let tls = open(Some(mode), true);
-            assert_eq!((tls.mode(), tls.alert(now)), (mode, None));
-        }
+        let off = open(Some(Mode::Off), true);
+        assert_eq!(off.mode(), Mode::Off);
+        assert!(off.alert(now).unwrap().message.contains("deprecated"));
+        let on = open(Some(Mode::On), true);
+        assert_eq!((on.mode(), on.alert(now)), (Mode::On, None));
         // The decision is remembered.
         let tls = open(None, true);
         assert_eq!((tls.mode(), tls.alert(now)), (Mode::On, None));
@@ -270,7 +310,7 @@ mod tests {
         let mut issued = Names::new();
         tls.ensure(&all, &mut issued).unwrap();
         let first = tls.certificates.current().unwrap();
-        let trust = Trust::from_pem(tls.authority()).unwrap();
+        let trust = &tls.trust;
         for name in [
             "10.0.0.1",
             "10.1.0.1",
@@ -288,7 +328,10 @@ mod tests {
         // An expiring certificate is replaced.
         let over = SystemTime::now() - Duration::from_secs(25 * 86_400);
         let list: Vec<Name> = issued.iter().cloned().collect();
-        let old = tls.authority.issue(&list, Validity::from(over)).unwrap();
+        let old = tls
+            .authority
+            .issue(&Identity::Controller, &list, Validity::from(over))
+            .unwrap();
         tls.certificates.set(old.clone());
         tls.ensure(&names(&config, &[]), &mut issued).unwrap();
         assert_ne!(tls.certificates.current().unwrap().pem(), old.pem());

@@ -126,7 +126,11 @@ fn the_controller_accepts_the_generated_authority() {
     let names = [tucano_tls::authority::Name::parse("10.0.0.1").unwrap()];
     let now = std::time::SystemTime::now();
     let leaf = authority
-        .issue(&names, tucano_tls::Validity::from(now))
+        .issue(
+            &tucano_tls::Identity::Controller,
+            &names,
+            tucano_tls::Validity::from(now),
+        )
         .unwrap();
     let trust = tucano_tls::Trust::from_pem(&certificate).unwrap();
     trust.verify(&leaf, "10.0.0.1", now).unwrap();

@@ -16,7 +16,7 @@ use rustls_pki_types::DnsName;
 use time::OffsetDateTime;
 
 use crate::{
-    Error, Leaf, Validity, files,
+    Error, Identity, Leaf, Validity, files,
     leaf::{self, Parsed},
 };
 
@@ -130,28 +130,39 @@ impl Authority {
         &self.pem
     }
 
-    /// Generates a key and issues a certificate for these names.
+    /// Generates a key and issues a certificate with this identity for these names.
     ///
     /// # Errors
     /// A name that a certificate cannot hold.
-    pub fn issue(&self, names: &[Name], validity: Validity) -> Result<Leaf, Error> {
+    pub fn issue(
+        &self,
+        identity: &Identity,
+        names: &[Name],
+        validity: Validity,
+    ) -> Result<Leaf, Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let certificate = leaf_params(names, validity)?.signed_by(&key, &self.issuer)?;
+        let certificate = leaf_params(identity, names, validity)?.signed_by(&key, &self.issuer)?;
         Leaf::new(&certificate.pem(), &key.serialize_pem())
     }
 
-    /// Issues a certificate, in PEM, for the key of a signing request and for this address. Everything else in the
-    /// request is ignored.
+    /// Issues a certificate with this identity, in PEM, for the key of a signing request and for this address. Everything
+    /// else in the request is ignored.
     ///
     /// # Errors
     /// The request is malformed, or not signed by its own key.
-    pub fn sign(&self, request: &str, ip: IpAddr, validity: Validity) -> Result<String, Error> {
+    pub fn sign(
+        &self,
+        request: &str,
+        identity: &Identity,
+        ip: IpAddr,
+        validity: Validity,
+    ) -> Result<String, Error> {
         let request = CertificateSigningRequestParams::from_pem(request)
             .map_err(|error| Error::Request(error.to_string()))?;
         if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
             return Err(Error::Request("its key is not ECDSA P-256".to_owned()));
         }
-        let params = leaf_params(&[Name::Ip(ip)], validity)?;
+        let params = leaf_params(identity, &[Name::Ip(ip)], validity)?;
         Ok(params.signed_by(&request.public_key, &self.issuer)?.pem())
     }
 }
@@ -176,13 +187,23 @@ fn own_params(key: &impl SigningKey) -> CertificateParams {
     params
 }
 
-fn leaf_params(names: &[Name], validity: Validity) -> Result<CertificateParams, Error> {
+fn leaf_params(
+    identity: &Identity,
+    names: &[Name],
+    validity: Validity,
+) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "Tucano");
+    let common_name = identity.to_string();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     params.subject_alt_names = names.iter().map(Name::to_san).collect::<Result<_, _>>()?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     params.use_authority_key_identifier_extension = true;
     params.not_before = date(validity.begins);
     params.not_after = date(validity.ends);
@@ -209,6 +230,10 @@ mod tests {
         ]
     }
 
+    fn node() -> Identity {
+        Identity::Node("w1".to_owned())
+    }
+
     #[test]
     fn an_authority_is_created_once_and_its_key_is_private() {
         let directory = tempfile::tempdir().unwrap();
@@ -220,7 +245,9 @@ mod tests {
         assert_eq!((mode(KEY), mode(CERTIFICATE)), (0o600, 0o644));
         // Both instances are the same authority.
         let now = SystemTime::now();
-        let leaf = first.issue(&names(), Validity::from(now)).unwrap();
+        let leaf = first
+            .issue(&Identity::Controller, &names(), Validity::from(now))
+            .unwrap();
         let trust = Trust::from_pem(again.pem()).unwrap();
         for name in ["10.0.0.1", "ctl.example"] {
             trust.verify(&leaf, name, now).unwrap();
@@ -234,7 +261,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = Authority::open(directory.path()).unwrap();
         let now = SystemTime::now();
-        let leaf = first.issue(&names(), Validity::from(now)).unwrap();
+        let leaf = first
+            .issue(&Identity::Controller, &names(), Validity::from(now))
+            .unwrap();
         fs::remove_file(directory.path().join(CERTIFICATE)).unwrap();
         fs::write(directory.path().join("ca.pem.new"), "half of a cert").unwrap();
         let again = Authority::open(directory.path()).unwrap();
@@ -276,31 +305,35 @@ mod tests {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let mut params = CertificateParams::new(vec!["10.0.0.1".to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "controller");
         let request = params.serialize_request(&key).unwrap().pem().unwrap();
         let worker: IpAddr = "10.0.0.11".parse().unwrap();
         let pem = authority
-            .sign(&request, worker, Validity::from(now))
+            .sign(&request, &node(), worker, Validity::from(now))
             .unwrap();
         let leaf = Leaf::new(&pem, &key.serialize_pem()).unwrap();
         let trust = Trust::from_pem(authority.pem()).unwrap();
         trust.verify(&leaf, "10.0.0.11", now).unwrap();
         assert!(trust.verify(&leaf, "10.0.0.1", now).is_err());
+        assert_eq!(leaf.identity(), Some(&node()));
         // Nor is the leaf accepted as an authority.
         let own = Issuer::from_ca_cert_pem(&pem, key).unwrap();
         let forged_key = KeyPair::generate().unwrap();
-        let forged = leaf_params(&names(), Validity::from(now)).unwrap();
+        let forged = leaf_params(&Identity::Controller, &names(), Validity::from(now)).unwrap();
         let forged = forged.signed_by(&forged_key, &own).unwrap().pem();
         let chain = format!("{forged}{pem}");
         let forged = Leaf::new(&chain, &forged_key.serialize_pem()).unwrap();
         assert!(trust.verify(&forged, "10.0.0.1", now).is_err());
         for nonsense in ["", "x", authority.pem()] {
-            let refused = authority.sign(nonsense, worker, Validity::from(now));
+            let refused = authority.sign(nonsense, &node(), worker, Validity::from(now));
             assert!(matches!(refused, Err(Error::Request(_))), "{refused:?}");
         }
         let tampered = request.replacen('M', "N", 2);
         assert!(
             authority
-                .sign(&tampered, worker, Validity::from(now))
+                .sign(&tampered, &node(), worker, Validity::from(now))
                 .is_err()
         );
     }
@@ -314,11 +347,15 @@ mod tests {
         let trust = Trust::from_pem(authority.pem()).unwrap();
         let day = Duration::from_secs(86_400);
         let over = Validity::from(now - day * 31);
-        let leaf = authority.issue(&names(), over).unwrap();
+        let leaf = authority
+            .issue(&Identity::Controller, &names(), over)
+            .unwrap();
         let error = trust.verify(&leaf, "10.0.0.1", now).unwrap_err();
         assert!(error.to_string().contains("xpired"), "{error}");
         assert!(leaf.validity().is_due(now));
-        let leaf = stranger.issue(&names(), Validity::from(now)).unwrap();
+        let leaf = stranger
+            .issue(&Identity::Controller, &names(), Validity::from(now))
+            .unwrap();
         assert!(trust.verify(&leaf, "10.0.0.1", now).is_err());
     }
 
@@ -331,7 +368,12 @@ mod tests {
         let now = SystemTime::now();
         let worker: IpAddr = "10.0.0.11".parse().unwrap();
         let pem = authority
-            .sign(&files.request().unwrap(), worker, Validity::from(now))
+            .sign(
+                &files.request().unwrap(),
+                &node(),
+                worker,
+                Validity::from(now),
+            )
             .unwrap();
         let leaf = files.store(&pem).unwrap();
         // It survives a restart, with the same key.
@@ -339,7 +381,9 @@ mod tests {
         let kept = again.leaf().unwrap().unwrap();
         assert_eq!(kept.validity(), leaf.validity());
         // A certificate of another key is refused.
-        let foreign = authority.issue(&names(), Validity::from(now)).unwrap();
+        let foreign = authority
+            .issue(&Identity::Controller, &names(), Validity::from(now))
+            .unwrap();
         assert!(again.store(foreign.pem()).is_err());
         assert!(again.leaf().unwrap().is_some());
     }

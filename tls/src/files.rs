@@ -13,7 +13,7 @@ use crate::Error;
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Mode of files for their owner only.
-pub(crate) const PRIVATE: u32 = 0o600;
+pub const PRIVATE: u32 = 0o600;
 /// Mode of world-readable files.
 pub(crate) const PUBLIC: u32 = 0o644;
 
@@ -27,8 +27,11 @@ pub(crate) fn directory(path: &Path) -> Result<(), Error> {
     sync(path.parent().unwrap_or(path)).map_err(|source| failed("write", path, source))
 }
 
-/// The file's text; `None` if it does not exist.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
+/// The file's text; `None` if it does not exist. At most 1 MiB is read.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read(path: &Path) -> Result<Option<String>, Error> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -41,7 +44,10 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
 }
 
 /// Replaces the file atomically: after a power loss it has the old or the new text.
-pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     replace(path, text, mode).map_err(|source| failed("write", path, source))
 }
 

@@ -112,7 +112,8 @@ mod tests {
     async fn incoming(bounds: Bounds) -> (Incoming, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let sniffer = ProtocolSniffer::new(Arc::default(), PlainHttp::LoopbackOnly, "x").unwrap();
+        let sniffer =
+            ProtocolSniffer::new(Arc::default(), None, PlainHttp::LoopbackOnly, "x").unwrap();
         (Incoming::new(listener, sniffer, bounds), address)
     }
 

@@ -9,13 +9,15 @@ use std::{
 
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::{
+    SignatureScheme,
+    client::ResolvesClientCert,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::parse_x509_certificate;
 
-use crate::{Error, Validity, files, provider};
+use crate::{Error, Identity, Validity, files, provider};
 
 const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "certificate.pem";
@@ -26,6 +28,7 @@ pub struct Leaf {
     certified: Arc<CertifiedKey>,
     pem: String,
     validity: Validity,
+    identity: Option<Identity>,
 }
 
 impl fmt::Debug for Leaf {
@@ -48,7 +51,13 @@ impl Leaf {
             certified: Arc::new(certified),
             pem: certificate.to_owned(),
             validity: parsed.validity,
+            identity: parsed.identity,
         })
+    }
+
+    /// The identity in its subject; `None` for certificates of versions before mutual TLS.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
     }
 
     /// The validity period.
@@ -71,6 +80,7 @@ pub(crate) struct Parsed {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) validity: Validity,
     pub(crate) public_key: Vec<u8>,
+    pub(crate) identity: Option<Identity>,
 }
 
 impl Parsed {
@@ -87,6 +97,7 @@ impl Parsed {
                 ends: time(validity.not_after.timestamp()),
             },
             public_key: first.public_key().subject_public_key.data.to_vec(),
+            identity: chain.first().and_then(Identity::of),
             chain,
         })
     }
@@ -97,7 +108,7 @@ fn time(seconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0))
 }
 
-/// The certificate that a server presents; it can be replaced at any time.
+/// The certificate that a program presents as a server and as a client; it can be replaced at any time.
 #[derive(Debug, Default)]
 pub struct Certificates(RwLock<Option<Leaf>>);
 
@@ -119,6 +130,24 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current()?.certified)
+    }
+}
+
+/// Certificates without an identity, and expired ones, are not for clients: a server would refuse the handshake, although
+/// it serves some routes to clients without a certificate.
+impl ResolvesClientCert for Certificates {
+    fn resolve(
+        &self,
+        _authorities: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        let leaf = self.current()?;
+        let is_valid = leaf.validity.ends > SystemTime::now();
+        (is_valid && leaf.identity.is_some()).then_some(leaf.certified)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 

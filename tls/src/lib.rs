@@ -1,20 +1,25 @@
 //! TLS between the programs of a cluster: authority, certificates, and which connections must be TLS.
 //!
 //! - [`authority`]: the cluster's certificate authority, on the controller.
+//! - [`identity`]: the role and name in a certificate's subject.
 //! - [`leaf`]: a program's key and its certificate.
 //! - [`validity`]: PURE: validity periods and renewal.
 //! - [`trust`]: the authority's certificate as other programs have it, and verification with it.
+//! - [`linger`]: lingering close.
 //! - [`sniff`]: TLS or plain HTTP on one port; [`incoming`]: a listener with it. [`stream`] is either.
 //! - [`files`]: atomic files.
 //!
 //! The controller keeps `ca-key.pem` and `ca.pem` (in `<data_dir>/tls/`), an agent `key.pem` and `certificate.pem`.
 //!
-//! Deliberately absent: client certificates. Clients present a token, servers a certificate.
+//! Certificates are for both directions: a program presents the same one as a server and as a client. What an identity may
+//! do is decided beside each router, not here.
 
 pub mod authority;
 pub mod files;
+pub mod identity;
 pub mod incoming;
 pub mod leaf;
+pub mod linger;
 pub mod sniff;
 pub mod stream;
 pub mod trust;
@@ -25,10 +30,14 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, ring};
 use serde::{Deserialize, Serialize};
 
+pub use rustls::ClientConfig;
+
 pub use self::{
     authority::Authority,
+    identity::Identity,
     incoming::Incoming,
     leaf::{Certificates, Leaf},
+    linger::Lingering,
     sniff::{PlainHttp, ProtocolSniffer},
     stream::Stream,
     trust::Trust,

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{Certificates, Error, Mode, Stream, provider};
+use crate::{Certificates, Error, Mode, Stream, Trust, provider};
 
 /// First byte of every TLS connection: the record type `handshake` (RFC 8446, 5.1). No HTTP request starts with it.
 const HANDSHAKE: u8 = 0x16;
@@ -60,21 +60,26 @@ impl std::fmt::Debug for ProtocolSniffer {
 }
 
 impl ProtocolSniffer {
-    /// Serves these certificates; handshakes fail while there is none. `setting` names the configuration that allows
+    /// Serves these certificates; handshakes fail while there is none. Clients may present certificates that `trust`
+    /// verifies; without it they have no identity. `setting` names the configuration that allows
     /// plain HTTP, such as `[api] tls = "off"` in ctl.toml, and is part of the refusal.
     ///
     /// # Errors
     /// Only if the cryptography provider supports no protocol version.
     pub fn new(
         certificates: Arc<Certificates>,
+        trust: Option<&Trust>,
         plain: PlainHttp,
         setting: &str,
     ) -> Result<Self, Error> {
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(|error| Error::Unusable(error.to_string()))?
-            .with_no_client_auth()
-            .with_cert_resolver(certificates.clone());
+            .map_err(|error| Error::Unusable(error.to_string()))?;
+        let config = match trust {
+            Some(trust) => config.with_client_cert_verifier(trust.client_verifier()?),
+            None => config.with_no_client_auth(),
+        };
+        let mut config = config.with_cert_resolver(certificates.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
@@ -146,7 +151,7 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
-    use crate::{Authority, Validity, authority::Name};
+    use crate::{Authority, Identity, Leaf, Validity, authority::Name};
 
     fn authority() -> (tempfile::TempDir, Authority) {
         let directory = tempfile::tempdir().unwrap();
@@ -158,7 +163,7 @@ mod tests {
         let certificates = Arc::new(Certificates::default());
         let names = [Name::parse("127.0.0.1").unwrap()];
         let now = Validity::from(SystemTime::now());
-        certificates.set(authority.issue(&names, now).unwrap());
+        certificates.set(authority.issue(&Identity::Controller, &names, now).unwrap());
         certificates
     }
 
@@ -213,7 +218,8 @@ mod tests {
     async fn tls_and_plain_share_a_port() {
         let (_directory, authority) = authority();
         let sniffer =
-            ProtocolSniffer::new(with_leaf(&authority), PlainHttp::LoopbackOnly, "x").unwrap();
+            ProtocolSniffer::new(with_leaf(&authority), None, PlainHttp::LoopbackOnly, "x")
+                .unwrap();
         let tls = connect(&sniffer, async |stream| {
             by_tls(connector(&authority), stream).await
         })
@@ -228,11 +234,57 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_has_the_identity_of_its_certificate_or_none() {
+        let (_directory, authority) = authority();
+        let (_other_directory, other) = super::tests::authority();
+        let trust = Trust::from_pem(authority.pem()).unwrap();
+        let certificates = with_leaf(&authority);
+        let sniffer =
+            ProtocolSniffer::new(certificates, Some(&trust), PlainHttp::LoopbackOnly, "x").unwrap();
+        let identity_of = async |own: Option<Leaf>| {
+            let certificates = Arc::new(Certificates::default());
+            if let Some(leaf) = own {
+                certificates.set(leaf);
+            }
+            let config = trust.client_config(certificates).unwrap();
+            let connector = TlsConnector::from(Arc::new(config));
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap());
+            let (client, server) = (client.await.unwrap(), listener.accept().await.unwrap().0);
+            let serve = async {
+                let mut stream = sniffer.accept(server).await?;
+                let identity = stream.identity();
+                stream.write_all(b"ok").await?;
+                stream.shutdown().await?;
+                io::Result::Ok(identity)
+            };
+            tokio::join!(serve, by_tls(connector, client)).0
+        };
+        let now = SystemTime::now();
+        let node = Identity::Node("w1".to_owned());
+        let leaf = |authority: &Authority, issued| {
+            let names = [Name::parse("10.0.0.11").unwrap()];
+            let leaf = authority.issue(&node, &names, Validity::from(issued));
+            Some(leaf.unwrap())
+        };
+        let own = identity_of(leaf(&authority, now)).await;
+        assert_eq!(own.unwrap(), Some(node.clone()));
+        assert_eq!(identity_of(None).await.unwrap(), None);
+        // An expired certificate is not presented.
+        let expired = now - Duration::from_secs(40 * 86_400);
+        let expired = identity_of(leaf(&authority, expired)).await;
+        assert_eq!(expired.unwrap(), None);
+        let foreign = identity_of(leaf(&other, now)).await.unwrap_err();
+        assert!(foreign.to_string().contains("UnknownIssuer"), "{foreign}");
+    }
+
+    #[tokio::test]
     async fn a_client_with_another_authority_fails_the_handshake() {
         let (_directory, authority) = authority();
         let (_other_directory, other) = super::tests::authority();
         let sniffer =
-            ProtocolSniffer::new(with_leaf(&authority), PlainHttp::LoopbackOnly, "x").unwrap();
+            ProtocolSniffer::new(with_leaf(&authority), None, PlainHttp::LoopbackOnly, "x")
+                .unwrap();
         let (server, client) = connect(&sniffer, async |stream| {
             by_tls(connector(&other), stream).await
         })
@@ -245,7 +297,8 @@ mod tests {
     #[tokio::test]
     async fn connections_without_a_certificate_or_with_garbage_are_refused() {
         let (_directory, authority) = authority();
-        let none = ProtocolSniffer::new(Arc::default(), PlainHttp::LoopbackOnly, "x").unwrap();
+        let none =
+            ProtocolSniffer::new(Arc::default(), None, PlainHttp::LoopbackOnly, "x").unwrap();
         let (server, client) = connect(&none, async |stream| {
             by_tls(connector(&authority), stream).await
         })
@@ -258,7 +311,8 @@ mod tests {
         );
         assert!(client.is_err());
         let sniffer =
-            ProtocolSniffer::new(with_leaf(&authority), PlainHttp::LoopbackOnly, "x").unwrap();
+            ProtocolSniffer::new(with_leaf(&authority), None, PlainHttp::LoopbackOnly, "x")
+                .unwrap();
         let garbage = async |mut stream: TcpStream| {
             stream
                 .write_all(&[0x16, 0xff, 0xff, 0xff, 0xff, 0, 1, 2, 3])

@@ -12,6 +12,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use crate::Identity;
+
 /// An accepted connection.
 #[derive(Debug)]
 pub enum Stream {
@@ -19,6 +21,16 @@ pub enum Stream {
     Plain(TcpStream),
     /// After the handshake.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The identity of the client's certificate.
+    pub fn identity(&self) -> Option<Identity> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Identity::of(stream.get_ref().1.peer_certificates()?.first()?),
+        }
+    }
 }
 
 impl AsyncRead for Stream {

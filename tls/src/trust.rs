@@ -3,17 +3,19 @@
 use std::{fmt::Write, path::Path, sync::Arc, time::SystemTime};
 
 use rustls::{
-    RootCertStore,
-    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    ClientConfig, RootCertStore,
+    client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use rustls_pki_types::{ServerName, UnixTime};
 
-use crate::{Error, Leaf, files, leaf::Parsed, provider};
+use crate::{Certificates, Error, Leaf, files, leaf::Parsed, provider};
 
 /// The certificates of trusted authorities.
 #[derive(Debug, Clone)]
 pub struct Trust {
     pem: String,
+    roots: Arc<RootCertStore>,
     verifier: Arc<WebPkiServerVerifier>,
 }
 
@@ -31,10 +33,15 @@ impl Trust {
             let added = roots.add(certificate);
             added.map_err(|error| Error::Unusable(error.to_string()))?;
         }
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        let roots = Arc::new(roots);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider())
             .build()
             .map_err(|error| Error::Unusable(error.to_string()))?;
-        Ok(Self { pem, verifier })
+        Ok(Self {
+            pem,
+            roots,
+            verifier,
+        })
     }
 
     /// The certificates in a file; `None` if it does not exist.
@@ -66,6 +73,30 @@ impl Trust {
     /// The certificates, in PEM.
     pub fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// Configuration of a client that trusts nothing else, and presents `own`. Sessions are not resumed: a resumed session
+    /// would keep the identity of an earlier certificate.
+    ///
+    /// # Errors
+    /// As [`crate::ProtocolSniffer::new`].
+    pub fn client_config(&self, own: Arc<Certificates>) -> Result<ClientConfig, Error> {
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::Unusable(error.to_string()))?
+            .with_webpki_verifier(self.verifier.clone())
+            .with_client_cert_resolver(own);
+        config.resumption = Resumption::disabled();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    /// Verifies the certificates of clients; a client may also present none.
+    pub(crate) fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+        WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| Error::Unusable(error.to_string()))
     }
 
     /// Verifies a server's certificate as a client does that connects to this address or host name at `now`.

@@ -11,7 +11,7 @@ use axum::{
 use tucano_tls::Identity;
 
 use super::{Api, ApiError};
-use crate::{credentials::Credentials, tls::ClientIdentity};
+use crate::{credentials::Credentials, tls::Peer};
 
 /// The clients that a route is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +29,14 @@ pub(super) async fn authorize(
     next: Next,
 ) -> Result<Response, ApiError> {
     check_headers(request.headers())?;
-    let client = request.extensions().get::<ConnectInfo<ClientIdentity>>();
-    let identity = client.and_then(|ConnectInfo(ClientIdentity(identity))| identity.as_ref());
+    let peer = request.extensions().get::<ConnectInfo<Peer>>();
+    let peer = peer.map(|ConnectInfo(peer)| peer.clone());
     if access == Access::Controller {
+        let identity = peer.as_ref().and_then(|peer| peer.identity.as_ref());
         check_controller(identity, request.headers(), &api.credentials)?;
+        if let Some(peer) = &peer {
+            api.note_controller(peer.address.ip()).await;
+        }
     }
     Ok(next.run(request).await)
 }

@@ -1,5 +1,14 @@
-//! The agent's HTTP API, for the controller only: identity, desired set, prefetch hints, logs, and commands in containers.
+//! The agent's HTTP API, for the controller only.
+//!
+//! | route | allowed |
+//! |---|---|
+//! | `/healthz` | everyone |
+//! | everything else | the controller's certificate; the token only while the agent's own certificate has no identity |
+//!
+//! The agent's certificate has no identity on loopback clusters, without TLS, and until a controller of an earlier version
+//! is upgraded. [`routes`] is the table that the router is built from.
 
+mod access;
 mod desired;
 mod exec;
 mod logs;
@@ -9,22 +18,21 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
-    body::Body,
-    extract::{ConnectInfo, DefaultBodyLimit, State},
-    http::{Request, StatusCode, header},
-    middleware::{Next, from_fn_with_state},
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::{get, post, put},
+    routing::{MethodRouter, get, post, put},
 };
-use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tucano_api::{agent::Identity, error::ErrorBody, ids::ProcessId};
 
+use self::access::Access;
 use crate::{
+    credentials::Credentials,
     runner::{Handle, execute::Executor, state::ProcessDir},
-    settings::{Limits, Token},
-    tls::Peer,
+    settings::Limits,
 };
 
 /// Concurrent requests whose bodies are read into memory.
@@ -35,7 +43,7 @@ const CONCURRENT_REQUESTS: usize = 16;
 pub struct Api {
     runner: Handle,
     executor: Arc<Executor>,
-    token: Option<Token>,
+    credentials: Arc<Credentials>,
     limits: Limits,
     agent_id: String,
     followers: Arc<Semaphore>,
@@ -47,7 +55,7 @@ impl Api {
     pub fn new(
         runner: Handle,
         executor: Arc<Executor>,
-        token: Option<Token>,
+        credentials: Arc<Credentials>,
         limits: Limits,
         agent_id: String,
     ) -> Self {
@@ -56,7 +64,7 @@ impl Api {
             sessions: Arc::new(Semaphore::new(limits.sessions)),
             runner,
             executor,
-            token,
+            credentials,
             limits,
             agent_id,
         }
@@ -66,16 +74,24 @@ impl Api {
     pub fn router(self) -> Router {
         let body_bytes = usize::try_from(self.limits.body_bytes.0).unwrap_or(usize::MAX);
         let api = Arc::new(self);
-        Router::new()
-            .route("/v1/desired", put(desired::put))
-            .route("/v1/prefetch", post(prefetch::post))
-            .route_layer(DefaultBodyLimit::max(body_bytes))
-            .route_layer(GlobalConcurrencyLimitLayer::new(CONCURRENT_REQUESTS))
-            .route("/v1/processes/{id}/logs", get(logs::get))
-            .route("/v1/processes/{id}/exec", post(exec::post))
-            .route("/v1/identity", get(identity))
-            .route_layer(from_fn_with_state(Arc::clone(&api), authorize))
-            .route("/healthz", get(async || "ok\n"))
+        let concurrency = GlobalConcurrencyLimitLayer::new(CONCURRENT_REQUESTS);
+        let mut router = Router::new();
+        for Route {
+            path,
+            access,
+            handler,
+        } in routes()
+        {
+            let handler = match path {
+                "/v1/desired" | "/v1/prefetch" => handler
+                    .layer(DefaultBodyLimit::max(body_bytes))
+                    .layer(concurrency.clone()),
+                _ => handler,
+            };
+            let guard = from_fn_with_state((Arc::clone(&api), access), access::authorize);
+            router = router.route(path, handler.layer(guard));
+        }
+        router
             .fallback(async || {
                 ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is no such path")
             })
@@ -130,6 +146,38 @@ fn no_process(id: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
+/// One route of the agent.
+struct Route {
+    path: &'static str,
+    access: Access,
+    handler: MethodRouter<Arc<Api>>,
+}
+
+/// Every route, with the clients that may use it.
+fn routes() -> [Route; 6] {
+    let route = |path, access, handler| Route {
+        path,
+        access,
+        handler,
+    };
+    [
+        route("/healthz", Access::Everyone, get(async || "ok\n")),
+        route("/v1/identity", Access::Controller, get(identity)),
+        route("/v1/desired", Access::Controller, put(desired::put)),
+        route("/v1/prefetch", Access::Controller, post(prefetch::post)),
+        route(
+            "/v1/processes/{id}/logs",
+            Access::Controller,
+            get(logs::get),
+        ),
+        route(
+            "/v1/processes/{id}/exec",
+            Access::Controller,
+            post(exec::post),
+        ),
+    ]
+}
+
 /// The agent's id, by which the controller matches reports to the agent that listens at their address.
 async fn identity(State(api): State<Arc<Api>>) -> Json<Identity> {
     Json(Identity {
@@ -151,31 +199,4 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.0, Json(self.1)).into_response()
     }
-}
-
-/// Rejects requests without the agent token.
-async fn authorize(
-    State(api): State<Arc<Api>>,
-    request: Request<Body>,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let presented = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    let accepted = api.token.as_ref().is_none_or(|token| {
-        // Compares in constant time: the duration must not tell how much of a guess is right.
-        presented.is_some_and(|presented| bool::from(presented.ct_eq(token.reveal().as_bytes())))
-    });
-    if accepted {
-        if let Some(ConnectInfo(Peer(address))) = request.extensions().get() {
-            api.note_controller(address.ip()).await;
-        }
-        return Ok(next.run(request).await);
-    }
-    Err(ApiError::new(
-        StatusCode::UNAUTHORIZED,
-        "unauthorized",
-        "present the agent_token: Authorization: Bearer <agent_token>",
-    ))
 }

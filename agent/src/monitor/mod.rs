@@ -26,10 +26,11 @@ use self::{
 };
 use crate::{
     address::local_address,
+    credentials::Credentials,
     errors::root_cause,
     runner::{Handle, Snapshot, execute::Executor, network::Cluster},
     settings::Settings,
-    tls::{Tls, client},
+    tls::Tls,
 };
 
 /// Changes within this time are combined into one report.
@@ -57,7 +58,9 @@ pub struct Monitor {
     executor: Arc<Executor>,
     tls: Arc<Tls>,
     runner: Handle,
-    client: reqwest::Client,
+    credentials: Arc<Credentials>,
+    /// The client, with the certificate that it presents.
+    client: Option<(Option<String>, reqwest::Client)>,
     node: NodeMonitor,
     agent_id: String,
     sequence: u64,
@@ -84,13 +87,11 @@ impl Monitor {
         settings: Arc<Settings>,
         executor: Arc<Executor>,
         tls: Arc<Tls>,
+        credentials: Arc<Credentials>,
         runner: Handle,
         listen: SocketAddr,
         agent_id: String,
     ) -> Result<Self, reqwest::Error> {
-        let client = client(settings.trust.as_ref())?
-            .timeout(settings.report_timeout())
-            .build()?;
         Ok(Self {
             node: NodeMonitor::new(&settings),
             agent_id,
@@ -107,7 +108,8 @@ impl Monitor {
             executor,
             tls,
             runner,
-            client,
+            credentials,
+            client: None,
             listen,
         })
     }
@@ -195,14 +197,15 @@ impl Monitor {
         self.sequence += 1;
         let report = self.compose(snapshot).await?;
         let url = format!("{}/v1/reports", self.settings.controller);
-        let mut request = self.client.post(&url).json(&report);
-        if let Some(token) = &self.settings.token {
-            request = request.bearer_auth(token.reveal());
-        }
+        let client = self.client()?;
         let controller = self.settings.controller.clone();
         let unreachable =
             |error: &reqwest::Error| Failure::Unreachable(controller.clone(), root_cause(error));
-        let mut response = request.send().await.map_err(|error| unreachable(&error))?;
+        let response = self
+            .credentials
+            .send(|| client.post(&url).json(&report))
+            .await;
+        let mut response = response.map_err(|error| unreachable(&error))?;
         self.controller = response.remote_addr().map(|address| address.ip());
         let status = response.status();
         let mut body = Vec::new();
@@ -217,6 +220,25 @@ impl Monitor {
             }
         }
         parse_response(status, &body)
+    }
+
+    /// Connections present the certificate of their handshake: with a new one, the client and its connections are replaced.
+    fn client(&mut self) -> Result<reqwest::Client, Failure> {
+        let leaf = self.credentials.certificates().current();
+        let certificate = leaf.map(|leaf| leaf.pem().to_owned());
+        if let Some((of, client)) = &self.client
+            && *of == certificate
+        {
+            return Ok(client.clone());
+        }
+        let controller = &self.settings.controller;
+        let unusable = |error: String| Failure::Unreachable(controller.clone(), error);
+        let client = self.credentials.client();
+        let client = client.map_err(|error| unusable(error.to_string()))?;
+        let client = client.timeout(self.settings.report_timeout()).build();
+        let client = client.map_err(|error| unusable(root_cause(&error)))?;
+        self.client = Some((certificate, client.clone()));
+        Ok(client)
     }
 
     async fn compose(&mut self, snapshot: Snapshot) -> Result<NodeReport, Failure> {

@@ -24,10 +24,9 @@ use slots::Slots;
 use tokio::sync::{OwnedMutexGuard, RwLock};
 use tucano_api::ids::Digest;
 use tucano_oci_image::{Form, Helper, Image, Layers, Limits, Platform, Store};
-use tucano_tls::Trust;
 use verified::VerifiedLayers;
 
-use crate::settings::{Token, Unpack};
+use crate::{credentials::Credentials, settings::Unpack};
 
 /// An unpacked image.
 #[derive(Debug)]
@@ -84,10 +83,8 @@ pub struct Options<'a> {
     pub layers: &'a Path,
     /// The controller's URL.
     pub controller: &'a str,
-    /// The agent token.
-    pub token: Option<Token>,
-    /// The cluster's authority.
-    pub trust: Option<&'a Trust>,
+    /// What the agent presents to it.
+    pub credentials: Arc<Credentials>,
     /// Largest layer, unpacked, in bytes.
     pub layer_bytes: u64,
     /// Concurrent fetches of layers.
@@ -125,12 +122,7 @@ impl Images {
                 source: Box::new(source),
             }
         };
-        let fetcher = Fetcher::new(
-            options.controller,
-            options.token,
-            options.trust,
-            options.stalled,
-        )?;
+        let fetcher = Fetcher::new(options.controller, options.credentials, options.stalled)?;
         Ok(Self {
             store: Store::open(options.store, limits.clone()).map_err(open(options.store))?,
             layers: open_layers(options.layers, limits, options.unpack, options.helper)?,

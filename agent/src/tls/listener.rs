@@ -7,7 +7,7 @@ use axum::{
     serve::{IncomingStream, Listener},
 };
 use tokio::net::TcpListener;
-use tucano_tls::{Incoming, ProtocolSniffer, Stream, incoming::Bounds};
+use tucano_tls::{Identity, Incoming, Lingering, ProtocolSniffer, Stream, incoming::Bounds};
 
 use crate::settings::Limits;
 
@@ -38,22 +38,31 @@ impl SniffingListener {
     }
 }
 
-/// The address of a client.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+/// The client of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The identity of its certificate.
+    pub identity: Option<Identity>,
+}
 
 impl Connected<IncomingStream<'_, SniffingListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, SniffingListener>) -> Self {
-        Self(*stream.remote_addr())
+        Self {
+            address: *stream.remote_addr(),
+            identity: stream.io().get_ref().identity(),
+        }
     }
 }
 
 impl Listener for SniffingListener {
-    type Io = Stream;
+    type Io = Lingering<Stream>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Stream, SocketAddr) {
-        self.incoming.next().await
+    async fn accept(&mut self) -> (Lingering<Stream>, SocketAddr) {
+        let (stream, from) = self.incoming.next().await;
+        (Lingering::new(stream), from)
     }
 
     fn local_addr(&self) -> std::io::Result<SocketAddr> {

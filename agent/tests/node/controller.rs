@@ -25,7 +25,7 @@ use tucano_api::{
     units::Span,
 };
 use tucano_image_builder::Layout;
-use tucano_tls::{Authority, Validity};
+use tucano_tls::{Authority, Identity, Validity};
 
 /// The agent token.
 pub(crate) const TOKEN: &str = "agents-only";
@@ -169,7 +169,10 @@ async fn issue_certificate(
     }
     state.certificates_issued.fetch_add(1, Ordering::Relaxed);
     let validity = Validity::from(SystemTime::now());
-    let signed = state.authority.sign(&request.request, request.ip, validity);
+    let node = Identity::Node("w1".to_owned());
+    let signed = state
+        .authority
+        .sign(&request.request, &node, request.ip, validity);
     let certificate = signed.map_err(|_| StatusCode::BAD_REQUEST)?;
     Ok(Json(Certificate { certificate }))
 }

@@ -2,12 +2,16 @@
 
 use std::{
     fs,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tucano_tls::{Trust, Validity, leaf::Files};
+use tucano_tls::{Certificates, Identity, Trust, Validity, authority::Name, leaf::Files};
 
-use crate::node::{Node, PATIENCE, on_a_node, run};
+use crate::{
+    controller::TOKEN,
+    node::{Node, PATIENCE, on_a_node, run},
+};
 
 const IP: &str = "10.99.0.1";
 
@@ -33,6 +37,30 @@ async fn healthz(node: &Node) -> reqwest::Result<u16> {
         .build()?;
     let answer = client.get(format!("https://{IP}:7071/healthz")).send();
     Ok(answer.await?.status().as_u16())
+}
+
+fn own_identity() -> Identity {
+    Identity::Node("w1".to_owned())
+}
+
+/// The status of a request with this identity and the token.
+async fn status_as(node: &Node, identity: Option<Identity>) -> u16 {
+    let authority = node.controller.authority();
+    let certificates = Arc::new(Certificates::default());
+    if let Some(identity) = identity {
+        let names = [Name::parse("10.99.0.9").unwrap()];
+        let validity = Validity::from(SystemTime::now());
+        certificates.set(authority.issue(&identity, &names, validity).unwrap());
+    }
+    let trust = Trust::from_pem(authority.pem()).unwrap();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_backend_preconfigured(trust.client_config(certificates).unwrap())
+        .build()
+        .unwrap();
+    let request = client.get(format!("https://{IP}:7071/v1/identity"));
+    let answer = request.bearer_auth(TOKEN).send().await.unwrap();
+    answer.status().as_u16()
 }
 
 async fn wait_until(node: &Node, what: &str, condition: impl Fn(&Node) -> bool) {
@@ -79,6 +107,28 @@ fn an_agent_waits_for_its_first_certificate_and_logs_that() {
 }
 
 #[test]
+fn an_agent_with_an_identity_obeys_the_controllers_certificate_only() {
+    on_a_node("", async |mut node| {
+        prepare(&mut node);
+        node.start_agent().await;
+        let identity = |text: &str| Identity::parse(text);
+        for (caller, expected) in [
+            (None, 401),
+            (identity("node:w1"), 403),
+            (identity("node:w2"), 403),
+            (identity("balancer:b1"), 403),
+            (identity("controller"), 200),
+        ] {
+            let status = status_as(&node, caller.clone()).await;
+            assert_eq!(status, expected, "{caller:?}");
+        }
+        let plain = node.client.get("http://127.0.0.1:7071/v1/identity");
+        let plain = plain.bearer_auth(TOKEN).send().await.unwrap();
+        assert_eq!(plain.status(), 401);
+    });
+}
+
+#[test]
 fn a_certificate_is_stored_and_replaced_once_invalid() {
     on_a_node("", async |mut node| {
         prepare(&mut node);
@@ -106,7 +156,7 @@ fn a_certificate_is_stored_and_replaced_once_invalid() {
             node.kill_agent();
             let authority = node.controller.authority();
             let bad = authority
-                .sign(&request, ip, Validity::from(issued))
+                .sign(&request, &own_identity(), ip, Validity::from(issued))
                 .unwrap();
             files.store(&bad).unwrap();
             node.start_agent().await;

@@ -201,17 +201,29 @@ impl AgentClient {
         mut request: RequestBuilder,
     ) -> Result<Response, AgentError> {
         let config = self.config.current();
-        if let Some(token) = &config.agent_token {
-            request = request.bearer_auth(token.expose());
-        }
-        // Bounds the response's head only: a log stream may last for days.
-        let answer = tokio::time::timeout(config.limits.agent_timeout.0, request.send())
-            .await
-            .map_err(|_| AgentError::Timeout { address })?
-            .map_err(|source| AgentError::Unreachable {
-                address,
-                source: source.without_url(),
-            })?;
+        let mut tokens = self.config.agent_tokens().into_iter();
+        let answer = loop {
+            let token = tokens.next();
+            // Of these requests each has a body in memory.
+            let next = request.try_clone().filter(|_| tokens.len() > 0);
+            let attempt = match &token {
+                Some(token) => request.bearer_auth(token.expose()),
+                None => request,
+            };
+            // Bounds the response's head only: a log stream may last for days.
+            let answer = tokio::time::timeout(config.limits.agent_timeout.0, attempt.send())
+                .await
+                .map_err(|_| AgentError::Timeout { address })?
+                .map_err(|source| AgentError::Unreachable {
+                    address,
+                    source: source.without_url(),
+                })?;
+            match next {
+                // During the overlap, the agent may not have read its new token yet.
+                Some(next) if answer.status() == StatusCode::UNAUTHORIZED => request = next,
+                _ => break answer,
+            }
+        };
         let status = answer.status();
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(answer);

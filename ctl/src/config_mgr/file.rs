@@ -33,6 +33,7 @@ pub(super) struct File {
     pub(super) token_file: Option<Spanned<PathBuf>>,
     pub(super) agent_token: Option<Spanned<String>>,
     pub(super) agent_token_file: Option<Spanned<PathBuf>>,
+    pub(super) agent_token_overlap: Span,
     pub(super) api: Api,
     pub(super) balancer: Balancer,
     pub(super) alerts: Alerts,
@@ -61,6 +62,7 @@ impl Default for File {
             token_file: None,
             agent_token: None,
             agent_token_file: None,
+            agent_token_overlap: Span::secs(24 * 3600),
             api: Api::default(),
             balancer: Balancer::default(),
             alerts: Alerts::default(),
@@ -191,6 +193,7 @@ impl Validate for File {
             ("restart_grace", self.restart_grace, 1, DAY),
             ("restart_timeout", self.restart_timeout, 1, DAY),
             ("recovered_after", self.recovered_after, 0, DAY),
+            ("agent_token_overlap", self.agent_token_overlap, 0, 30 * DAY),
         ] {
             check_span(key, span, least_ms, most_secs)?;
         }

@@ -49,6 +49,8 @@ pub struct Config {
     pub token: Option<Token>,
     /// The token shared with the agents.
     pub agent_token: Option<Token>,
+    /// How long the previous `agent_token` is valid after a reload.
+    pub agent_token_overlap: Span,
     /// Where the API listens.
     pub listen: Vec<Listen>,
     /// Whether API and agents use TLS between machines; `None` if not set.
@@ -165,6 +167,7 @@ impl Reader<'_> {
             restart_timeout: file.restart_timeout,
             token: self.token("token", file.token, file.token_file)?,
             agent_token: self.token("agent_token", file.agent_token, file.agent_token_file)?,
+            agent_token_overlap: file.agent_token_overlap,
             listen: self.listen(&file.api.listen)?,
             tls: file.api.tls,
             names: self.names(&file.api.names)?,

@@ -3,7 +3,8 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex as StdMutex, OnceLock, PoisonError},
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -11,7 +12,7 @@ use tokio::sync::Mutex;
 use tucano_api::settings::SettingsError;
 use tucano_planner::Event;
 
-use super::Config;
+use super::{Config, Token};
 use crate::state_loop::{Refused, StateHandle};
 
 /// Holds the configuration in force.
@@ -21,6 +22,8 @@ pub struct ConfigManager {
     current: ArcSwap<Config>,
     listeners: OnceLock<Vec<SocketAddr>>,
     reloading: Mutex<()>,
+    /// The agents' previous token, and when it was replaced.
+    previous_agent_token: StdMutex<Option<(Token, Instant)>>,
 }
 
 /// Why a new configuration was refused; the old one stays in force.
@@ -60,12 +63,30 @@ impl ConfigManager {
             current: ArcSwap::from_pointee(config),
             listeners: OnceLock::new(),
             reloading: Mutex::new(()),
+            previous_agent_token: StdMutex::default(),
         }
     }
 
     /// The configuration in force.
     pub fn current(&self) -> Arc<Config> {
         self.current.load_full()
+    }
+
+    /// The agents' token and, for `agent_token_overlap` after a reload, the previous one: agents read their file again, but
+    /// not at the same moment.
+    pub fn agent_tokens(&self) -> Vec<Token> {
+        let config = self.current();
+        let previous = self.previous_agent_token.lock();
+        let previous = previous.unwrap_or_else(PoisonError::into_inner);
+        let overlap = config.agent_token_overlap.0;
+        let valid = previous.iter().filter(|(_, at)| at.elapsed() < overlap);
+        let current = config.agent_token.iter().cloned();
+        match config.agent_token {
+            Some(_) => current
+                .chain(valid.map(|(token, _)| token.clone()))
+                .collect(),
+            None => Vec::new(),
+        }
     }
 
     /// Sets the local addresses of the API's listeners: they decide whether a token may be removed.
@@ -95,6 +116,15 @@ impl ConfigManager {
                 settings: new.planner.clone(),
             })
             .await?;
+        let old = self.current();
+        if old.agent_token != new.agent_token {
+            let replaced = old.agent_token.clone().map(|token| (token, Instant::now()));
+            let mut previous = self
+                .previous_agent_token
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *previous = replaced;
+        }
         let new = Arc::new(new);
         self.current.store(new.clone());
         tracing::info!(path = %self.path.display(), "configuration reloaded");

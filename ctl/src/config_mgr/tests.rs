@@ -43,7 +43,7 @@ fn every_key_is_read() {
         "data_dir = \"state\"\ndomain = \"apps.example\"\nlease = \"2s\"\ndrain = \"1s\"\nrebalance_after = \"3s\"\n\
          restart_attempts = 4\nrestart_backoff = \"1s\"\nrestart_grace = \"5s\"\nrestart_timeout = \"7s\"\n\
          crash_alert_after = 2\nrecovered_after = \"8s\"\nrevisions_kept = 6\ntoken = \"0123456789abcdef\"\n\
-         agent_token = \"fedcba9876543210\"\n\
+         agent_token = \"fedcba9876543210\"\nagent_token_overlap = \"1h\"\n\
          [api]\nlisten = [\"127.0.0.1:1\", \"10.0.0.1:2\", \"stdin\"]\ntls = \"off\"\n\
          names = [\"ctl.example.org\", \"10.0.0.2\"]\n\
          [balancer]\nlisten = \"0.0.0.0:80\"\nspawn = false\nprogram = \"bin/b\"\narguments = [\"--retries\", \"1\"]\n\

@@ -35,12 +35,11 @@ impl Modules {
         tls: &Tls,
         images: Arc<Images>,
     ) -> Result<Self, StartError> {
-        let client =
-            AgentClient::new(config.clone(), agent_client(tls.authority())?).with_tls(tls.mode());
+        let client = AgentClient::new(config.clone(), agent_client(tls)?).with_tls(tls.mode());
         let agents = Arc::new(AgentManager::new(config.clone(), state.clone(), client));
         let discovery = Discovery::new(uuid::Uuid::new_v4().simple().to_string());
         let alerts = Alerts::new(config.clone(), state.clone(), webhook_client()?);
-        let prefetcher = Prefetcher::new(config.clone(), agents.clone());
+        let prefetcher = Prefetcher::new(config.clone(), agents.clone(), images.clone());
         let deployer = Deployer::new(config.clone(), state.clone(), images.clone())
             .with_prefetcher(prefetcher);
         Ok(Self {
@@ -112,13 +111,14 @@ impl EffectSink for ControllerEffects {
 }
 
 /// Agents are in the cluster's own network: no proxy, no redirect, no authority but the cluster's.
-fn agent_client(authority: &str) -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder()
-        .tls_certs_only(reqwest::Certificate::from_pem_bundle(authority.as_bytes())?)
+fn agent_client(tls: &Tls) -> Result<reqwest::Client, StartError> {
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.client_config()?)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(2))
-        .build()
+        .build();
+    Ok(client?)
 }
 
 fn webhook_client() -> reqwest::Result<reqwest::Client> {

@@ -1,7 +1,7 @@
 //! The image store, the registry over it, and garbage collection.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet, VecDeque},
     path::Path,
     str::FromStr,
     sync::{Arc, Mutex, PoisonError},
@@ -21,6 +21,10 @@ use crate::{config_mgr::Limits, state_loop::StateHandle};
 /// Shortest and longest interval of garbage collection.
 const COLLECT_INTERVAL: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(60));
+/// Images whose blobs are remembered.
+const IMAGES_KNOWN: usize = 4096;
+/// Announced blobs that every node may fetch: the newest.
+const ANNOUNCED: usize = 256;
 /// Most names of images that an error lists.
 const SHOWN: u64 = 20;
 
@@ -34,6 +38,10 @@ pub struct Images {
     verified: Mutex<HashSet<oci_spec::image::Digest>>,
     /// Read-locked while an image is not referenced by a service yet; write-locked while images are removed.
     in_use: Arc<RwLock<()>>,
+    /// Blobs of images in use, by image.
+    blobs: Mutex<HashMap<Digest, Arc<HashSet<Digest>>>>,
+    /// The last blobs that were announced to all agents.
+    announced: Mutex<VecDeque<Digest>>,
     released: Notify,
     root: std::path::PathBuf,
 }
@@ -69,6 +77,8 @@ impl Images {
             collect_every: (limits.registry_untagged_kept.0 / 2).clamp(shortest, longest),
             verified: Mutex::default(),
             in_use: Arc::default(),
+            blobs: Mutex::default(),
+            announced: Mutex::default(),
             released: Notify::new(),
             root: root.to_owned(),
         })
@@ -159,6 +169,52 @@ impl Images {
         })
     }
 
+    /// Whether a blob belongs to one of these images, or was announced to all agents.
+    pub async fn has_blob(&self, images: &[Digest], blob: &Digest) -> bool {
+        if images.contains(blob) || lock(&self.announced).contains(blob) {
+            return true;
+        }
+        for image in images {
+            if self.blobs_of(image).await.contains(blob) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// All blobs of an image; empty if it cannot be read.
+    async fn blobs_of(&self, image: &Digest) -> Arc<HashSet<Digest>> {
+        if let Some(blobs) = lock(&self.blobs).get(image) {
+            return blobs.clone();
+        }
+        let (store, wanted) = (self.store.clone(), to_oci(image));
+        let read = blocking(move || store.resolve(&wanted, &platform())).await;
+        let Ok(read) = read else {
+            return Arc::default();
+        };
+        let blobs = read.blobs();
+        let blobs: HashSet<Digest> = blobs.iter().filter_map(|it| from_oci(it).ok()).collect();
+        let blobs = Arc::new(blobs);
+        let mut known = lock(&self.blobs);
+        if known.len() >= IMAGES_KNOWN {
+            known.clear();
+        }
+        known.insert(image.clone(), blobs.clone());
+        blobs
+    }
+
+    /// Lets every node fetch this blob: all agents are told of it before its image is assigned to nodes.
+    pub(super) fn announce(&self, blob: &Digest) {
+        let mut announced = lock(&self.announced);
+        if announced.contains(blob) {
+            return;
+        }
+        if announced.len() >= ANNOUNCED {
+            announced.pop_front();
+        }
+        announced.push_back(blob.clone());
+    }
+
     /// Wakes garbage collection: some image may be unused now.
     pub fn released(&self) {
         self.released.notify_one();
@@ -219,6 +275,11 @@ impl Images {
         };
         spawn_blocking(sum).await.unwrap_or(0)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Each change is a single step: a panic leaves no partial state.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn directory_bytes(directory: &Path) -> u64 {

@@ -11,7 +11,7 @@ use tucano_api::{
 };
 use tucano_oci_image::{BlobListener, Store};
 
-use super::images::from_oci;
+use super::images::{Images, from_oci};
 use crate::{
     agent_mgr::{AgentAddress, AgentManager},
     config_mgr::ConfigManager,
@@ -36,13 +36,18 @@ pub struct Prefetcher {
 struct Announcer {
     config: Arc<ConfigManager>,
     agents: Arc<AgentManager>,
+    images: Arc<Images>,
 }
 
 impl Prefetcher {
     /// Announces to `agents`, up to `limits.prefetching_agents` of them. Must be called within a runtime.
-    pub fn new(config: Arc<ConfigManager>, agents: Arc<AgentManager>) -> Self {
+    pub fn new(config: Arc<ConfigManager>, agents: Arc<AgentManager>, images: Arc<Images>) -> Self {
         let (pushed, blobs) = mpsc::channel(QUEUE);
-        let announcer = Announcer { config, agents };
+        let announcer = Announcer {
+            config,
+            agents,
+            images,
+        };
         tokio::spawn(announcer.clone().announce(blobs));
         Self { announcer, pushed }
     }
@@ -122,6 +127,9 @@ impl Announcer {
             let addresses = self
                 .agents
                 .addresses(usize::try_from(most).unwrap_or(usize::MAX));
+            if !addresses.is_empty() {
+                self.images.announce(&blob.digest);
+            }
             let hint = Prefetch {
                 blobs: vec![blob],
                 withdrawn: Vec::new(),

@@ -1,15 +1,8 @@
-//! Authorization of requests.
+//! Authorization of requests: verifies credentials, and lets [`Access`] decide.
 //!
-//! | route | with a token configured | without, on a loopback listener |
-//! |---|---|---|
-//! | `/healthz` | open | open |
-//! | `/v1/reports`, `/v1/certificates` | the agents' token | open |
-//! | `/v2/…`, the registry | the sysadmin's token, also as any user's password (Basic) | as below |
-//! | `GET` of `/v2/tucano/images/blobs/…` | the agents' token, or the sysadmin's | open |
-//! | everything else | the sysadmin's token | open to programs on this machine, not to web pages |
-//!
-//! On other listeners a route whose token is not configured is closed: with the agents' token alone, only agents are
-//! served there.
+//! A certificate is verified by the TLS handshake. A token is presented as a bearer token, or as any user's password (Basic),
+//! as registry clients do. A route whose token is not configured is open to programs on this machine, on loopback listeners,
+//! and closed on others: with the agents' token alone, only agents are served there.
 //!
 //! Without a token, a web page in the sysadmin's browser could send requests. They are recognized by `Origin`, by
 //! `Sec-Fetch-Site`, or, after DNS rebinding, by `Host`.
@@ -18,15 +11,22 @@ use std::{net::IpAddr, net::SocketAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::{Api, errors::ApiError, registry};
-use crate::config_mgr::Token;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use tucano_api::IMAGES_REPOSITORY;
+use tucano_api::ids::{Digest, NodeName};
+use tucano_tls::Identity;
+
+use super::{
+    Api,
+    access::{Access, Caller},
+    errors::ApiError,
+    registry,
+};
+use crate::config_mgr::Token;
 
 /// The listener that accepted the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,29 +35,30 @@ pub struct Listener {
     pub local: SocketAddr,
 }
 
-/// The remote address of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
+/// The other end of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The identity of its certificate.
+    pub identity: Option<Identity>,
+}
 
-/// Middleware: passes a request on, or refuses it.
-pub async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let config = api.config.current();
-    let (path, headers) = (request.uri().path(), request.headers());
-    let local = request
-        .extensions()
-        .get::<Listener>()
-        .map(|listener| listener.local.ip().to_canonical());
-    let audience = Audience::of(request.method(), path);
-    let agents = || check(config.agent_token.as_ref(), "agent_token", local, headers);
-    let sysadmin = || check(config.token.as_ref(), "token", local, headers);
-    let verdict = match audience {
-        Audience::Everyone => Ok(()),
-        Audience::Agents => agents(),
-        Audience::Sysadmin | Audience::Registry => sysadmin(),
-        Audience::Blobs => agents().or_else(|_| sysadmin()),
+/// Middleware: passes a request on with its [`Caller`], or refuses it.
+pub async fn authorize(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let access = Access::of(request.method(), request.uri().path());
+    let path = request.uri().path().to_owned();
+    let verified = match caller(&api, access, &request) {
+        Ok(caller) => check_own_blob(&api, access, &caller, &path)
+            .await
+            .map(|()| caller),
+        Err(error) => Err(error),
     };
-    match verdict {
-        Ok(()) => next.run(request).await,
+    match verified {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(error) => {
             tracing::info!(
                 path,
@@ -65,63 +66,142 @@ pub async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next
                 "refused a request: {}",
                 error.body.error
             );
-            if matches!(audience, Audience::Registry | Audience::Blobs) {
-                return registry::refusal(&error);
-            }
-            let mut response = error.into_response();
-            if response.status() == StatusCode::UNAUTHORIZED {
-                let bearer = header::HeaderValue::from_static("Bearer");
-                response
-                    .headers_mut()
-                    .insert(header::WWW_AUTHENTICATE, bearer);
-            }
-            response
+            refusal(access, error)
         }
     }
 }
 
-/// The clients that a route is for.
-#[derive(Debug, PartialEq, Eq)]
-enum Audience {
-    Everyone,
-    Agents,
-    Sysadmin,
-    Registry,
-    /// The registry's blobs that agents fetch.
-    Blobs,
+fn refusal(access: Access, error: ApiError) -> Response {
+    if matches!(access, Access::Registry | Access::Blobs) {
+        return registry::refusal(&error);
+    }
+    let mut response = error.into_response();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let bearer = header::HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, bearer);
+    }
+    response
 }
 
-impl Audience {
-    fn of(method: &Method, path: &str) -> Self {
-        let blob = path
-            .strip_prefix("/v2/")
-            .and_then(|path| path.strip_prefix(IMAGES_REPOSITORY))
-            .and_then(|path| path.strip_prefix("/blobs/"));
-        match path {
-            // HEAD would defer the blob's removal, and agents do not need it.
-            _ if method == Method::GET && blob.is_some_and(|blob| !blob.contains('/')) => {
-                Self::Blobs
-            }
-            "/healthz" => Self::Everyone,
-            "/v1/reports" | "/v1/certificates" => Self::Agents,
-            "/v2" => Self::Registry,
-            _ if path.starts_with("/v2/") => Self::Registry,
-            _ => Self::Sysadmin,
+fn caller(api: &Api, access: Access, request: &Request) -> Result<Caller, ApiError> {
+    check_headers(request.headers())?;
+    let peer = request.extensions().get::<Peer>();
+    let identity = peer.and_then(|peer| peer.identity.clone());
+    if let Some(caller) = identity.map(Caller::Certificate)
+        && access.allows(&caller)
+    {
+        return Ok(caller);
+    }
+    let caller = by_token(api, access, request)?;
+    if access == Access::Blobs && caller == Caller::AgentToken {
+        check_token_suffices(api, peer)?;
+    }
+    Ok(caller)
+}
+
+/// The caller by its token, if the route allows one.
+fn by_token(api: &Api, access: Access, request: &Request) -> Result<Caller, ApiError> {
+    let config = api.config.current();
+    let headers = request.headers();
+    let local = request
+        .extensions()
+        .get::<Listener>()
+        .map(|listener| listener.local.ip().to_canonical());
+    let mut refused = None;
+    for caller in [Caller::Anonymous, Caller::AgentToken, Caller::Sysadmin] {
+        if !access.allows(&caller) {
+            continue;
+        }
+        let verified = match caller {
+            Caller::AgentToken => check(&api.config.agent_tokens(), "agent_token", local, headers),
+            Caller::Sysadmin => check(config.token.as_slice(), "token", local, headers),
+            _ => Ok(()),
+        };
+        match verified {
+            Ok(()) => return Ok(caller),
+            Err(error) => refused = Some(error),
         }
     }
+    Err(refused.unwrap_or_else(|| forbidden("this route needs another certificate".to_owned())))
+}
+
+/// Two values of one of these would mean different things to different programs (RFC 9112, 3.2).
+fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
+    for name in [header::HOST, header::AUTHORIZATION] {
+        if headers.get_all(&name).iter().count() > 1 {
+            let message = format!("the header {name} is given more than once: send it once");
+            return Err(ApiError::bad_request("repeated_header", message));
+        }
+    }
+    Ok(())
+}
+
+/// A node fetches the blobs of its own images, and those that were announced to all agents.
+async fn check_own_blob(
+    api: &Api,
+    access: Access,
+    caller: &Caller,
+    path: &str,
+) -> Result<(), ApiError> {
+    let (Access::Blobs, Caller::Certificate(Identity::Node(name))) = (access, caller) else {
+        return Ok(());
+    };
+    let digest = path.rsplit('/').next();
+    let digest: Option<Digest> = digest.and_then(|digest| digest.parse().ok());
+    let node: Option<NodeName> = name.parse().ok();
+    let (Some(digest), Some(node)) = (digest, node) else {
+        return Ok(());
+    };
+    let desired = api.state.query(move |cluster| cluster.desired_set(&node));
+    let processes = desired.await?.map(|set| set.processes).unwrap_or_default();
+    let images: Vec<Digest> = processes.into_iter().map(|it| it.image).collect();
+    if api.deployer.images().has_blob(&images, &digest).await {
+        return Ok(());
+    }
+    Err(forbidden(format!(
+        "{digest} is not part of an image that node {name} is to run"
+    )))
+}
+
+fn check_token_suffices(api: &Api, peer: Option<&Peer>) -> Result<(), ApiError> {
+    let Some(peer) = peer else {
+        return Ok(());
+    };
+    let topology = &api.config.current().topology;
+    if api
+        .tls
+        .nodes()
+        .token_suffices_from(topology, peer.address.ip())
+    {
+        return Ok(());
+    }
+    Err(certificate_required())
+}
+
+/// 403: the shared token does not suffice.
+pub(super) fn certificate_required() -> ApiError {
+    let message = "the agent_token serves for enrolment only: present the node's certificate (an agent of this version does; \
+                   its controller = must be an https:// address)";
+    ApiError::new(StatusCode::FORBIDDEN, "certificate_required", message)
+}
+
+fn forbidden(message: String) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
 }
 
 fn check(
-    token: Option<&Token>,
+    tokens: &[Token],
     key: &str,
     local: Option<IpAddr>,
     headers: &HeaderMap,
 ) -> Result<(), ApiError> {
-    let Some(token) = token else {
+    if tokens.is_empty() {
         return check_without_token(key, local, headers);
-    };
+    }
     match presented(headers) {
-        Some(presented) if token.matches(&presented) => Ok(()),
+        Some(presented) if tokens.iter().any(|token| token.matches(&presented)) => Ok(()),
         Some(_) => Err(unauthorized(format!(
             "the token is wrong: present the {key} of ctl.toml"
         ))),
@@ -214,7 +294,7 @@ mod tests {
                 )
             })
             .collect();
-        match check(token.as_ref(), "token", local.parse().ok(), &headers) {
+        match check(token.as_slice(), "token", local.parse().ok(), &headers) {
             Ok(()) => "ok",
             Err(error) if error.body.code == "unauthorized" => "unauthorized",
             Err(error) if error.body.code == "foreign_origin" => "foreign",
@@ -288,35 +368,15 @@ mod tests {
     }
 
     #[test]
-    fn every_route_has_its_audience() {
-        let of = |path: &str| Audience::of(&Method::GET, path);
-        assert_eq!(of("/healthz"), Audience::Everyone);
-        assert_eq!(of("/v1/reports"), Audience::Agents);
-        assert_eq!(of("/v1/certificates"), Audience::Agents);
-        let blob = "/v2/tucano/images/blobs/sha256:0";
-        assert_eq!(of(blob), Audience::Blobs);
-        for method in [Method::HEAD, Method::DELETE, Method::PUT] {
-            assert_eq!(Audience::of(&method, blob), Audience::Registry, "{method}");
-        }
-        for path in [
-            "/v2",
-            "/v2/",
-            "/v2/hello/manifests/1",
-            "/v2/hello/blobs/sha256:0",
-            "/v2/tucano/images/blobs/uploads/x",
-            "/v2/tucano/images/manifests/sha256:0",
-        ] {
-            assert_eq!(of(path), Audience::Registry, "{path}");
-        }
-        for path in [
-            "/v1/services",
-            "/metrics",
-            "/openapi.json",
-            "/v1/reports/",
-            "/",
-            "/healthz/",
-        ] {
-            assert_eq!(of(path), Audience::Sysadmin, "{path}");
+    fn a_repeated_header_is_refused() {
+        for name in ["host", "authorization"] {
+            let mut headers = HeaderMap::new();
+            let name = header::HeaderName::from_static(name);
+            headers.append(&name, header::HeaderValue::from_static("one"));
+            assert!(check_headers(&headers).is_ok());
+            headers.append(&name, header::HeaderValue::from_static("two"));
+            let error = check_headers(&headers).unwrap_err();
+            assert_eq!(error.status, StatusCode::BAD_REQUEST);
         }
     }
 }

@@ -45,6 +45,7 @@ struct ConfigView {
     token: bool,
     /// Whether it is set.
     agent_token: bool,
+    agent_token_overlap: Span,
     api: ApiView,
     balancer: BalancerView,
     /// Without path, query and credentials, which may be secret.
@@ -121,6 +122,7 @@ impl ConfigView {
             revisions_kept: planner.revisions_kept,
             token: config.token.is_some(),
             agent_token: config.agent_token.is_some(),
+            agent_token_overlap: config.agent_token_overlap,
             api: ApiView {
                 listen: config.listen.iter().map(listen).collect(),
                 tls,

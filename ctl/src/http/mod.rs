@@ -1,5 +1,6 @@
 //! The controller's HTTP API: a thin layer that maps requests to calls of the other modules, and results to responses.
 
+pub mod access;
 pub mod adoption;
 pub mod agents;
 pub mod auth;
@@ -113,6 +114,7 @@ pub fn router(api: Arc<Api>) -> Router {
     routes
         .route("/openapi.json", openapi::serve(document))
         .merge(registry::router(&api))
+        .route_service("/v1/routes", routes::router(api.discovery.clone()))
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(api.clone(), auth::authorize))

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
-use tucano_tls::ProtocolSniffer;
+use tucano_tls::{Lingering, ProtocolSniffer};
 
 use self::connection_limiter::{ConnectionLimiter, ConnectionSlot};
 use super::auth::{self, Peer};
@@ -155,8 +155,13 @@ pub async fn serve_tcp(
                         break;
                     };
                     let sniffer = sniffer.clone();
-                    let handshake = async move { sniffer.accept(stream).await };
-                    server.serve(handshake, Some(Peer(from)), slot);
+                    let handshake = async move {
+                        let stream = sniffer.accept(stream).await?;
+                        let identity = stream.identity();
+                        let peer = Peer { address: from, identity };
+                        Ok((stream, Some(peer)))
+                    };
+                    server.serve(handshake, slot);
                 }
                 Err(error) => pause(&error).await,
             },
@@ -194,7 +199,7 @@ pub async fn serve_unix(
                     let Some(slot) = server.slot(&stop).await else {
                         break;
                     };
-                    server.serve(ready(Ok(stream)), None, slot);
+                    server.serve(ready(Ok((stream, None))), slot);
                 }
                 Err(error) => pause(&error).await,
             },
@@ -238,8 +243,7 @@ impl Server {
     /// Serves a connection once `handshake` is complete, which has the time limit of a request's head.
     fn serve<S>(
         &self,
-        handshake: impl Future<Output = io::Result<S>> + Send + 'static,
-        peer: Option<Peer>,
+        handshake: impl Future<Output = io::Result<(S, Option<Peer>)>> + Send + 'static,
         slot: ConnectionSlot,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -252,7 +256,7 @@ impl Server {
                 let Some(accepted) = draining.run_until_cancelled(handshake).await else {
                     return Ok(());
                 };
-                let stream = accepted.map_err(io::Error::from)??;
+                let (stream, peer) = accepted.map_err(io::Error::from)??;
                 connection(stream, peer, router, timeout, draining.clone(), &slot)
                     .await
                     .map_err(io::Error::other)
@@ -292,7 +296,7 @@ where
 {
     let activity = slot.activity();
     let service = tower::service_fn(move |mut request: hyper::Request<Incoming>| {
-        if let Some(peer) = peer {
+        if let Some(peer) = peer.clone() {
             request.extensions_mut().insert(peer);
         }
         let active = activity.clone().begin_request();
@@ -307,7 +311,10 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(HEAD_BYTES.max(8192))
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .serve_connection(
+            TokioIo::new(Lingering::new(stream)),
+            TowerToHyperService::new(service),
+        )
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     if let Some(ended) = draining.run_until_cancelled(connection.as_mut()).await {

@@ -150,6 +150,13 @@ impl Remote {
         })
     }
 
+    /// Sends requests with this client, which has its own TLS configuration, instead of one built from the options.
+    #[must_use]
+    pub fn with_http(mut self, http: reqwest::Client) -> Self {
+        self.http = http;
+        self
+    }
+
     /// The host and port.
     pub fn host(&self) -> &str {
         &self.host

@@ -1,0 +1,160 @@
+//! Which callers may use which route: the one table of the API.
+//!
+//! | route | anonymous | sysadmin's token | agents' token | `controller` | `node:<name>` | `balancer:<name>` |
+//! |---|---|---|---|---|---|---|
+//! | `/healthz` | yes | yes | yes | yes | yes | yes |
+//! | `POST /v1/reports` | | | legacy nodes | | its own | |
+//! | `POST /v1/certificates` | | | from the node's address | | its own | |
+//! | `GET /v2/tucano/images/blobs/…` | | yes | legacy nodes | | its own | |
+//! | `GET /v1/routes` | | yes | | | | yes |
+//! | everything else | | yes | | | | |
+//!
+//! Without a configured token, programs on this machine count as its holder, on loopback listeners (see [`super::auth`]).
+
+use axum::http::Method;
+use tucano_api::IMAGES_REPOSITORY;
+use tucano_tls::Identity;
+
+/// A verified caller of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// Without credentials.
+    Anonymous,
+    /// With the sysadmin's token.
+    Sysadmin,
+    /// With the agents' token.
+    AgentToken,
+    /// With a certificate of the cluster's authority.
+    Certificate(Identity),
+}
+
+/// The classes of routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Liveness.
+    Everyone,
+    /// Reports of agents.
+    Reports,
+    /// Enrolment and renewal of certificates.
+    Certificates,
+    /// The registry's blobs that agents fetch.
+    Blobs,
+    /// The balancers' routes.
+    Routes,
+    /// The rest of the registry.
+    Registry,
+    /// The rest of the API.
+    Sysadmin,
+}
+
+impl Access {
+    /// The class of a request. What is not listed is the sysadmin's.
+    pub fn of(method: &Method, path: &str) -> Self {
+        let blob = path
+            .strip_prefix("/v2/")
+            .and_then(|path| path.strip_prefix(IMAGES_REPOSITORY))
+            .and_then(|path| path.strip_prefix("/blobs/"));
+        match path {
+            // HEAD would defer the blob's removal, and agents do not need it.
+            _ if method == Method::GET && blob.is_some_and(|blob| !blob.contains('/')) => {
+                Self::Blobs
+            }
+            "/healthz" => Self::Everyone,
+            "/v1/reports" => Self::Reports,
+            "/v1/certificates" => Self::Certificates,
+            "/v1/routes" => Self::Routes,
+            "/v2" => Self::Registry,
+            _ if path.starts_with("/v2/") => Self::Registry,
+            _ => Self::Sysadmin,
+        }
+    }
+
+    /// The table. Reports, certificates and blobs are further limited to what is the node's own.
+    pub fn allows(self, caller: &Caller) -> bool {
+        use Identity::{Balancer, Node};
+        match (self, caller) {
+            (Self::Everyone, _) => true,
+            (Self::Reports | Self::Certificates | Self::Blobs, Caller::AgentToken)
+            | (Self::Reports | Self::Certificates | Self::Blobs, Caller::Certificate(Node(_)))
+            | (Self::Routes, Caller::Certificate(Balancer(_)))
+            | (Self::Blobs | Self::Routes | Self::Registry | Self::Sysadmin, Caller::Sysadmin) => {
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::openapi;
+
+    fn callers() -> [Caller; 6] {
+        let certificate = |text: &str| Caller::Certificate(Identity::parse(text).unwrap());
+        [
+            Caller::Anonymous,
+            Caller::Sysadmin,
+            Caller::AgentToken,
+            certificate("controller"),
+            certificate("node:w1"),
+            certificate("balancer:b1"),
+        ]
+    }
+
+    fn allowed(method: &str, path: &str) -> String {
+        let access = Access::of(&method.parse().unwrap(), path);
+        let flag = |caller: &Caller| if access.allows(caller) { 'y' } else { '-' };
+        callers().iter().map(flag).collect()
+    }
+
+    /// Every operation that the router documents, which is every one it has; templates are filled in.
+    #[test]
+    fn every_route_and_identity_is_as_in_the_table() {
+        let (_, document) = openapi::documented();
+        let document = serde_json::to_value(document).unwrap();
+        let mut seen = Vec::new();
+        for (template, operations) in document["paths"].as_object().unwrap() {
+            for method in operations.as_object().unwrap().keys() {
+                let method = method.to_uppercase();
+                if !["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&method.as_str()) {
+                    continue;
+                }
+                let path = template.replace("{name}", "x").replace("{id}", "x-1");
+                let expected = match (method.as_str(), path.as_str()) {
+                    ("GET", "/healthz") => "yyyyyy",
+                    ("POST", "/v1/reports" | "/v1/certificates") => "--y-y-",
+                    _ => "-y----",
+                };
+                assert_eq!(allowed(&method, &path), expected, "{method} {path}");
+                seen.push(path);
+            }
+        }
+        assert!(seen.len() > 20 && seen.contains(&"/v1/reports".to_owned()));
+    }
+
+    #[test]
+    fn undocumented_routes_are_as_in_the_table() {
+        let blob = "/v2/tucano/images/blobs/sha256:0";
+        for (method, path, expected) in [
+            ("GET", blob, "-yy-y-"),
+            ("HEAD", blob, "-y----"),
+            ("DELETE", blob, "-y----"),
+            ("PUT", blob, "-y----"),
+            ("GET", "/v1/routes", "-y---y"),
+            ("GET", "/openapi.json", "-y----"),
+            ("GET", "/v1/reports/", "-y----"),
+            ("GET", "/healthz/", "-y----"),
+            ("GET", "/", "-y----"),
+            ("GET", "/v2", "-y----"),
+            ("GET", "/v2/", "-y----"),
+            ("GET", "/v2/hello/blobs/sha256:0", "-y----"),
+            ("GET", "/v2/hello/manifests/1", "-y----"),
+            ("GET", "/v2/tucano/images/blobs/uploads/x", "-y----"),
+            ("GET", "/v2/tucano/images/manifests/sha256:0", "-y----"),
+            ("GET", "/v2/tucano/images/../images/blobs/x", "-y----"),
+        ] {
+            assert_eq!(allowed(method, path), expected, "{method} {path}");
+        }
+    }
+}
