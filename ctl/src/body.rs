@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tucano_api::units::{Bytes as Size, Span};
 
+use crate::http::server::SlowBody;
+
 /// Why a body was not read completely.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -23,6 +25,9 @@ pub enum BodyError {
     /// No data arrived for too long.
     #[error("nothing was received for {0}: the request was aborted")]
     Idle(Span),
+    /// It arrived too slowly.
+    #[error(transparent)]
+    Slow(SlowBody),
     /// The connection broke.
     #[error("the request was cut off half-way: {0}")]
     CutOff(String),
@@ -47,7 +52,7 @@ pub async fn read(
         let Some(chunk) = next else {
             return Ok(all.freeze());
         };
-        let chunk = chunk.map_err(|error| BodyError::CutOff(error.to_string()))?;
+        let chunk = chunk.map_err(broken)?;
         if (all.len() + chunk.len()) as u64 > limit.0 {
             return Err(BodyError::TooLarge {
                 what,
@@ -56,6 +61,13 @@ pub async fn read(
             });
         }
         all.extend_from_slice(&chunk);
+    }
+}
+
+fn broken(error: axum::Error) -> BodyError {
+    match error.into_inner().downcast::<SlowBody>() {
+        Ok(slow) => BodyError::Slow(*slow),
+        Err(error) => BodyError::CutOff(error.to_string()),
     }
 }
 

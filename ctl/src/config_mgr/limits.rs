@@ -53,6 +53,12 @@ pub struct Limits {
     pub report_bytes: Bytes,
     /// Most connections to the API at once.
     pub connections: u64,
+    /// Most concurrent connections to the API from one address (IPv6: from one /64). Needs a restart.
+    pub connections_per_peer: u64,
+    /// Most connections from workers' addresses in addition to `connections`. Needs a restart.
+    pub worker_connections: u64,
+    /// Longest time for a request's body; 4 KiB that have arrived extend it by a second. Needs a restart.
+    pub body_time: Span,
     /// Longest time to receive a request's head, and longest idle time of a connection. Needs a restart.
     pub header_timeout: Span,
     /// Longest time for an agent's response head.
@@ -98,6 +104,9 @@ impl Default for Limits {
             wait: Span::secs(3600),
             report_bytes: Bytes::mib(8),
             connections: 1024,
+            connections_per_peer: 256,
+            worker_connections: 64,
+            body_time: Span::secs(60),
             header_timeout: Span::secs(30),
             agent_timeout: Span::secs(5),
             restart_output_bytes: Bytes(1024),
@@ -222,6 +231,13 @@ impl Validate for Limits {
             ("report_bytes", self.report_bytes.0, 1024, 1 << 30),
             ("connections", self.connections, 8, 100_000),
             (
+                "connections_per_peer",
+                self.connections_per_peer,
+                8,
+                100_000,
+            ),
+            ("worker_connections", self.worker_connections, 0, 100_000),
+            (
                 "restart_output_bytes",
                 self.restart_output_bytes.0,
                 0,
@@ -238,6 +254,7 @@ impl Validate for Limits {
         }
         for (key, span, most_secs) in [
             ("body_idle", self.body_idle, 3600),
+            ("body_time", self.body_time, 3600),
             ("registry_upload_idle", self.registry_upload_idle, 86_400),
             (
                 "registry_untagged_kept",

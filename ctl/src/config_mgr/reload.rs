@@ -144,6 +144,18 @@ fn restart_required_by(old: &Config, new: &Config) -> Option<&'static str> {
             old.limits.database_bytes == new.limits.database_bytes,
         ),
         (
+            "limits.connections_per_peer",
+            old.limits.connections_per_peer == new.limits.connections_per_peer,
+        ),
+        (
+            "limits.worker_connections",
+            old.limits.worker_connections == new.limits.worker_connections,
+        ),
+        (
+            "limits.body_time",
+            old.limits.body_time == new.limits.body_time,
+        ),
+        (
             "limits.header_timeout",
             old.limits.header_timeout == new.limits.header_timeout,
         ),

@@ -44,6 +44,12 @@ impl Topology {
         })
     }
 
+    /// Whether a worker on another machine has this address.
+    pub fn has_remote_worker(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        !ip.is_loopback() && self.workers.iter().any(|worker| worker.ip == ip)
+    }
+
     /// The workers in the planner's terms.
     pub fn for_planner(&self) -> Vec<tucano_planner::Worker> {
         self.workers

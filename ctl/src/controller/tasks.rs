@@ -39,11 +39,14 @@ impl Tasks {
         let sniffer = api.tls.sniffer()?;
         for socket in sockets.api {
             let (router, stop) = (http::router(api.clone()), self.stop.clone());
+            let config = api.config.clone();
+            let is_worker = move |ip| config.current().topology.has_remote_worker(ip);
             self.spawn(server::serve_tcp(
                 socket,
                 sniffer.clone(),
                 router,
                 bounds,
+                is_worker,
                 stop,
             ));
         }

@@ -70,7 +70,9 @@ impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         let (status, code) = match error {
             BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-            BodyError::Idle(_) => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+            BodyError::Idle(_) | BodyError::Slow(_) => {
+                (StatusCode::REQUEST_TIMEOUT, "request_timeout")
+            }
             BodyError::CutOff(_) => (StatusCode::BAD_REQUEST, "cut_off"),
         };
         Self::new(status, code, error.to_string())

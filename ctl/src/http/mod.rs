@@ -114,7 +114,7 @@ pub fn router(api: Arc<Api>) -> Router {
     routes
         .route("/openapi.json", openapi::serve(document))
         .merge(registry::router(&api))
-        .route_service("/v1/routes", routes::router(api.discovery.clone()))
+        .merge(routes::router(api.discovery.clone()))
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(api.clone(), auth::authorize))

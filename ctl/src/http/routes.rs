@@ -1,4 +1,4 @@
-//! The routes' feed for the balancer, on a unix socket for our own user only.
+//! The routes' feed for balancers: on a unix socket for our own user only, and over TCP for a balancer's certificate.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,8 +17,8 @@ use crate::discovery::Discovery;
 /// Duration of a long poll without a change.
 const LONG_POLL: Duration = Duration::from_secs(20);
 
-/// The routes of the unix socket.
-pub fn router(discovery: Arc<Discovery>) -> Router {
+/// The routes of the unix socket, which balancers use over TCP as well.
+pub fn router<S: Clone + Send + Sync + 'static>(discovery: Arc<Discovery>) -> Router<S> {
     Router::new()
         .route("/v1/routes", get(routes))
         .with_state(discovery)

@@ -1,12 +1,13 @@
 //! Accepts and serves connections, bounded in number and time.
 
+mod body_deadline;
 mod connection_limiter;
 
 use std::{
     fs,
     future::ready,
     io,
-    net::{SocketAddr, TcpListener as StdTcpListener},
+    net::{IpAddr, SocketAddr, TcpListener as StdTcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -20,19 +21,25 @@ use hyper_util::{
 };
 use rustix::net::sockopt;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use tucano_tls::{Lingering, ProtocolSniffer};
 
-use self::connection_limiter::{ConnectionLimiter, ConnectionSlot};
+pub use self::body_deadline::SlowBody;
+use self::{
+    body_deadline::BodyDeadline,
+    connection_limiter::{ConnectionLimiter, ConnectionSlot, Limits as ConnectionLimits, TooMany},
+};
 use super::auth::{self, Peer};
 use crate::config_mgr::{Limits, Listen};
 
 /// Pause after a failed accept, such as for lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Longest time that is spent on a refused connection.
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
 /// How long active requests may take to finish during shutdown.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Longest request head.
@@ -112,15 +119,25 @@ pub fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
 pub struct Bounds {
     /// Most concurrent connections; beyond, the longest idle one is evicted.
     pub connections: usize,
+    /// Most concurrent connections of one peer.
+    pub connections_per_peer: usize,
+    /// Most additional connections from workers' addresses.
+    pub worker_connections: usize,
     /// Longest time for a request's head.
     pub header_timeout: Duration,
+    /// Longest time for a request's body, extended at a minimum rate.
+    pub body_time: Duration,
 }
 
 impl From<&Limits> for Bounds {
     fn from(limits: &Limits) -> Self {
+        let count = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         Self {
-            connections: usize::try_from(limits.connections).unwrap_or(usize::MAX),
+            connections: count(limits.connections),
+            connections_per_peer: count(limits.connections_per_peer),
+            worker_connections: count(limits.worker_connections),
             header_timeout: limits.header_timeout.0,
+            body_time: limits.body_time.0,
         }
     }
 }
@@ -131,6 +148,7 @@ pub async fn serve_tcp(
     sniffer: ProtocolSniffer,
     router: Router,
     bounds: Bounds,
+    is_worker: impl Fn(IpAddr) -> bool + Send + 'static,
     stop: CancellationToken,
 ) {
     let Ok(local) = listener.local_addr() else {
@@ -151,8 +169,14 @@ pub async fn serve_tcp(
                     if let Err(error) = keep_alive(&stream) {
                         tracing::debug!(%error, "no SO_KEEPALIVE");
                     }
-                    let Some(slot) = server.slot(&stop).await else {
-                        break;
+                    let ip = from.ip().to_canonical();
+                    let slot = match server.slot(Some(ip), is_worker(ip), &stop).await {
+                        Some(Ok(slot)) => slot,
+                        Some(Err(TooMany)) => {
+                            server.refuse(stream, ip, bounds.connections_per_peer);
+                            continue;
+                        }
+                        None => break,
                     };
                     let sniffer = sniffer.clone();
                     let handshake = async move {
@@ -196,7 +220,7 @@ pub async fn serve_unix(
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let Some(slot) = server.slot(&stop).await else {
+                    let Some(Ok(slot)) = server.slot(None, false, &stop).await else {
                         break;
                     };
                     server.serve(ready(Ok((stream, None))), slot);
@@ -219,6 +243,7 @@ async fn pause(error: &io::Error) {
 struct Server {
     router: Router,
     header_timeout: Duration,
+    body_time: Duration,
     limiter: ConnectionLimiter,
     /// Connections accept no further request.
     draining: CancellationToken,
@@ -230,14 +255,45 @@ impl Server {
         Self {
             router,
             header_timeout: bounds.header_timeout,
-            limiter: ConnectionLimiter::new(bounds.connections),
+            body_time: bounds.body_time,
+            limiter: ConnectionLimiter::new(ConnectionLimits {
+                total: bounds.connections,
+                per_peer: bounds.connections_per_peer,
+                workers: bounds.worker_connections,
+            }),
             draining: CancellationToken::new(),
             connections: TaskTracker::new(),
         }
     }
 
-    async fn slot(&self, stop: &CancellationToken) -> Option<ConnectionSlot> {
-        stop.run_until_cancelled(self.limiter.acquire()).await
+    async fn slot(
+        &self,
+        peer: Option<IpAddr>,
+        is_worker: bool,
+        stop: &CancellationToken,
+    ) -> Option<Result<ConnectionSlot, TooMany>> {
+        stop.run_until_cancelled(self.limiter.acquire(peer, is_worker))
+            .await
+    }
+
+    /// Tells a plain client why it is refused. A TLS client is closed: a handshake for each would cost too much.
+    fn refuse(&self, stream: TcpStream, peer: IpAddr, limit: usize) {
+        tracing::warn!(%peer, limit, "refused a connection: too many of this address (limits.connections_per_peer)");
+        let mut first = [0];
+        let refusal = async move {
+            if stream.peek(&mut first).await? > 0 && first[0].is_ascii_uppercase() {
+                let mut stream = Lingering::new(stream);
+                stream.write_all(refusal(limit).as_bytes()).await?;
+                stream.shutdown().await?;
+            }
+            io::Result::Ok(())
+        };
+        self.connections.spawn(async move {
+            let refused = tokio::time::timeout(REFUSAL_TIME, refusal).await;
+            if let Ok(Err(error)) = refused {
+                tracing::debug!(%peer, %error, "a refused client is gone");
+            }
+        });
     }
 
     /// Serves a connection once `handshake` is complete, which has the time limit of a request's head.
@@ -249,6 +305,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (router, timeout) = (self.router.clone(), self.header_timeout);
+        let body_time = self.body_time;
         let draining = self.draining.clone();
         self.connections.spawn(async move {
             let served = async {
@@ -257,7 +314,8 @@ impl Server {
                     return Ok(());
                 };
                 let (stream, peer) = accepted.map_err(io::Error::from)??;
-                connection(stream, peer, router, timeout, draining.clone(), &slot)
+                let times = (timeout, body_time);
+                connection(stream, peer, router, times, draining.clone(), &slot)
                     .await
                     .map_err(io::Error::other)
             };
@@ -283,11 +341,21 @@ impl Server {
     }
 }
 
+fn refusal(limit: usize) -> String {
+    let body = format!(
+        "{{\"error\":\"too many connections from this address: at most {limit} (limits.connections_per_peer)\",\"code\":\"too_many_connections\"}}\n"
+    );
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 async fn connection<S>(
     stream: S,
     peer: Option<Peer>,
     router: Router,
-    header_timeout: Duration,
+    (header_timeout, body_time): (Duration, Duration),
     draining: CancellationToken,
     slot: &ConnectionSlot,
 ) -> hyper::Result<()>
@@ -300,7 +368,8 @@ where
             request.extensions_mut().insert(peer);
         }
         let active = activity.clone().begin_request();
-        let answer = router.clone().oneshot(request.map(Body::new));
+        let request = request.map(|body| Body::new(BodyDeadline::new(body, body_time)));
+        let answer = router.clone().oneshot(request);
         async move {
             answer
                 .await

@@ -160,6 +160,61 @@ async fn unknown_routes_and_methods_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn repeated_headers_and_absurd_reports_are_refused() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    for header in [
+        "Host: 127.0.0.1",
+        "Authorization: Bearer a\r\nAuthorization: Bearer b",
+    ] {
+        let head = format!(
+            "GET /v1/state HTTP/1.1\r\nHost: 127.0.0.1\r\n{header}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = ctl.raw(head.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.contains("repeated_header"), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_over_its_limit_gets_its_answer_while_it_is_sent() {
+    let limits = "[limits]\nreport_bytes = \"1KiB\"";
+    let ctl = Ctl::start(&config(1, "", limits)).await;
+    let mut request =
+        b"POST /v1/reports HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 8388608\r\n\r\n".to_vec();
+    request.resize(request.len() + (8 << 20), b'x');
+    for _ in 0..20 {
+        let answer = ctl.raw(&request);
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.contains("limits.report_bytes"), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_trickle_from_one_peer_do_not_lock_out_others() {
+    let limits = "[limits]\nconnections = 64\nconnections_per_peer = 16\nbody_time = \"2s\"";
+    let ctl = Ctl::start(&config(1, "", limits)).await;
+    let head = b"POST /v1/reports HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\nx";
+    let mut trickling: Vec<_> = (0..64).map(|_| ctl.connect(head)).collect();
+    // Connections beyond the peer's bound are refused by name.
+    ctl.eventually("a refusal", async |ctl| {
+        ctl.log()
+            .contains("limits.connections_per_peer")
+            .then_some(())
+    })
+    .await;
+    // Those within it end at their deadline.
+    let answers = trickling.iter_mut().map(crate::ctl::read_all);
+    let answers: Vec<String> = answers.collect();
+    let slow = answers.iter().filter(|it| it.contains("limits.body_time"));
+    assert!(slow.count() > 0, "{answers:?}");
+    let refused = answers
+        .iter()
+        .filter(|it| it.contains("too_many_connections"));
+    assert!(refused.count() > 0, "{answers:?}");
+    ctl.get("/healthz").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_are_bounded_and_silent_ones_time_out() {
     use std::io::Read;
     let limits = "[limits]\nconnections = 8\nheader_timeout = \"1s\"";

@@ -182,3 +182,36 @@ async fn a_reloaded_token_is_in_force_at_once_and_never_shown() {
         assert!(!ctl.log().contains(secret), "{}", ctl.log());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_agent_token_is_valid_beside_the_previous_one() {
+    let (old, new) = ("old-old-old-old-old", "new-new-new-new-new");
+    let mut ctl = Ctl::prepare(&config(1, "agent_token_file = \"agent-token\"", ""));
+    std::fs::write(ctl.path("agent-token"), old).unwrap();
+    ctl.start_again().await;
+    let status = async |ctl: &Ctl, token: &str| {
+        let report = ctl.http().post(ctl.url("/v1/reports"));
+        ctl.send(report.bearer_auth(token)).await.status
+    };
+    assert_eq!(status(&ctl, old).await, 400);
+    std::fs::write(ctl.path("agent-token"), new).unwrap();
+    reload(
+        &ctl,
+        &std::fs::read_to_string(ctl.path("ctl.toml")).unwrap(),
+    )
+    .await
+    .expect(200);
+    for token in [old, new] {
+        assert_eq!(status(&ctl, token).await, 400, "an empty report");
+    }
+    assert_eq!(status(&ctl, "another-another-another").await, 401);
+    // The overlap is a setting.
+    let none = config(
+        1,
+        "agent_token_file = \"agent-token\"\nagent_token_overlap = \"0s\"",
+        "",
+    );
+    reload(&ctl, &none).await.expect(200);
+    assert_eq!(status(&ctl, old).await, 401);
+    assert_eq!(status(&ctl, new).await, 400);
+}

@@ -21,7 +21,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Generous timeout for loaded machines.
-pub(crate) const LONG_POLL: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running controller; killed when dropped.
 pub(crate) struct Ctl {
@@ -82,6 +82,15 @@ pub(crate) fn config(workers: usize, top: &str, tables: &str) -> String {
         ));
     }
     text
+}
+
+/// What arrives until the other end closes.
+pub(crate) fn read_all(stream: &mut std::net::TcpStream) -> String {
+    use std::io::Read;
+    let mut answer = Vec::new();
+    // A reset counts as the end.
+    stream.read_to_end(&mut answer).ok();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// The program with a configuration file.
@@ -236,6 +245,22 @@ impl Ctl {
         self.send(self.http.delete(self.url(path))).await
     }
 
+    /// A connection that has sent these bytes.
+    pub(crate) fn connect(&self, bytes: &[u8]) -> std::net::TcpStream {
+        use std::io::Write;
+        let url = reqwest::Url::parse(&self.url("/")).unwrap();
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", url.port().unwrap())).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        // A refusal may come before all is sent.
+        stream.write_all(bytes).ok();
+        stream
+    }
+
+    /// The answer to these bytes.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> String {
+        read_all(&mut self.connect(bytes))
+    }
+
     /// Like `curl -F config=@hello.toml -F image=@hello.tar`.
     pub(crate) async fn deploy(&self, config: &str, image: Vec<u8>) -> Answer {
         self.deploy_and("", config, image).await
@@ -262,7 +287,7 @@ impl Ctl {
         what: &str,
         mut look: impl AsyncFnMut(&mut Self) -> Option<T>,
     ) -> T {
-        let deadline = tokio::time::Instant::now() + LONG_POLL;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         loop {
             if let Some(seen) = look(self).await {
                 return seen;

@@ -246,7 +246,7 @@ impl Dockerd {
             .spawn()
             .unwrap();
         let dockerd = Self { directory, child };
-        let deadline = tokio::time::Instant::now() + crate::ctl::LONG_POLL;
+        let deadline = tokio::time::Instant::now() + crate::ctl::TIMEOUT;
         while dockerd.docker(&["version"]).await.is_err() {
             let log = || std::fs::read_to_string(dockerd.directory.path().join("log"));
             assert!(tokio::time::Instant::now() < deadline, "{:?}", log());
@@ -481,4 +481,19 @@ async fn untagged_content_is_removed_after_its_retention() {
         ctl.blobs().is_empty().then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reserved_repository_takes_no_tags_and_removes_no_manifests() {
+    let ctl = Ctl::start(&config(0, "", "")).await;
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (method, reference) in [
+        (Method::PUT, "latest"),
+        (Method::DELETE, "latest"),
+        (Method::DELETE, digest.as_str()),
+    ] {
+        let url = ctl.url(&format!("/v2/tucano/images/manifests/{reference}"));
+        let answer = ctl.send(ctl.http().request(method.clone(), url)).await;
+        assert_eq!(answer.status, 403, "{method} {reference}");
+    }
 }

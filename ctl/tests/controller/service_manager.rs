@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::ctl::{Ctl, LONG_POLL, config, program};
+use crate::ctl::{Ctl, TIMEOUT, config, program};
 
 /// A service manager's notification socket.
 struct Manager {
@@ -17,7 +17,7 @@ impl Manager {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
-        socket.set_read_timeout(Some(LONG_POLL)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         Self { directory, socket }
     }
 

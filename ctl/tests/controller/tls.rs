@@ -6,11 +6,34 @@ use std::{
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
+    time::SystemTime,
 };
 
 use nix::sys::signal::Signal;
+use reqwest::Method;
+use tucano_tls::{Authority, Certificates, Identity, Trust, Validity, authority::Name};
 
-use crate::ctl::{Ctl, config, program};
+use crate::{
+    agent::Agent,
+    ctl::{Ctl, config, program},
+};
+
+/// A client with a certificate of this identity.
+fn client_as(ctl: &Ctl, identity: &str) -> reqwest::Client {
+    let authority = Authority::open(&ctl.path("data/tls")).unwrap();
+    let names = [Name::parse("10.9.9.9").unwrap()];
+    let validity = Validity::from(SystemTime::now());
+    let identity = Identity::parse(identity).unwrap();
+    let certificates = Arc::new(Certificates::default());
+    certificates.set(authority.issue(&identity, &names, validity).unwrap());
+    let trust = Trust::from_pem(authority.pem()).unwrap();
+    reqwest::Client::builder()
+        .no_proxy()
+        .tls_backend_preconfigured(trust.client_config(certificates).unwrap())
+        .build()
+        .unwrap()
+}
 
 fn client(pem: &[u8]) -> reqwest::Client {
     let authority = reqwest::Certificate::from_pem_bundle(pem).unwrap();
@@ -151,4 +174,73 @@ async fn a_cluster_older_than_tls_alerts_until_the_setting_is_made() {
     ctl.write_config(&text);
     ctl.start_again().await;
     assert_eq!(ctl.log().matches(ALERT).count(), 2, "{}", ctl.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_opens_its_own_routes_only() {
+    let tokens = "token = \"0123456789abcdef-s\"\nagent_token = \"0123456789abcdef-a\"";
+    let ctl = Ctl::start(&config(2, tokens, "")).await;
+    let _agent = Agent::start_with_token(&ctl, 1, Some("0123456789abcdef-a")).await;
+    let status = async |identity: &str, method: Method, path: &str, body: String| {
+        let url = ctl.url(path).replace("http:", "https:");
+        let request = client_as(&ctl, identity).request(method, url).body(body);
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let body: serde_json::Value = answer.json().await.unwrap_or_default();
+        (status, body["code"].as_str().unwrap_or_default().to_owned())
+    };
+    for identity in ["controller", "node:w1", "balancer:b1"] {
+        for (method, path) in [
+            (Method::GET, "/v1/state"),
+            (Method::POST, "/v1/services"),
+            (Method::DELETE, "/v1/services/x"),
+            (Method::GET, "/v1/services/x/logs"),
+            (Method::POST, "/v1/processes/x-1/exec"),
+            (Method::POST, "/v1/config/reload"),
+            (Method::GET, "/metrics"),
+            (Method::GET, "/v2/hello/manifests/1"),
+            (Method::DELETE, "/v2/tucano/images/blobs/sha256:0"),
+        ] {
+            let (status, _) = status(identity, method, path, String::new()).await;
+            assert_eq!(status, 401, "{identity} {path}");
+        }
+    }
+    let report = |node: &str, sequence: u64| {
+        serde_json::json!({
+            "node": node, "ip": "127.0.0.11", "agent_port": 1, "agent_id": "x", "sequence": sequence,
+            "version": "0", "architecture": "amd64", "generation": 0, "processes": [],
+            "metrics": {
+                "cpus": 1, "cpu_used": 0.0, "load1": 0.0, "memory_total": 1, "memory_available": 1,
+                "memory_reservable": 1, "disk_total": 1, "disk_available": 1,
+            },
+        })
+        .to_string()
+    };
+    let reports = async |identity: &str, body: String| {
+        status(identity, Method::POST, "/v1/reports", body).await
+    };
+    let another = reports("node:w1", report("w2", 1)).await;
+    assert_eq!(another, (403, "another_node".to_owned()));
+    let absurd = reports("node:w1", report("w1", u64::MAX)).await;
+    assert_eq!(absurd, (400, "invalid_report".to_owned()));
+    // Its own is accepted as far as the agent at its address confirms it.
+    let own = reports("node:w1", report("w1", 1)).await;
+    assert_eq!(own, (409, "unconfirmed_agent".to_owned()));
+    for identity in ["controller", "balancer:b1"] {
+        assert_eq!(
+            reports(identity, report("w1", 1)).await.0,
+            401,
+            "{identity}"
+        );
+    }
+    let blob = format!("/v2/tucano/images/blobs/sha256:{}", "0".repeat(64));
+    let blob = status("node:w1", Method::GET, &blob, String::new()).await;
+    assert_eq!(blob.0, 403);
+    let routes = async |identity: &str| {
+        status(identity, Method::GET, "/v1/routes", String::new())
+            .await
+            .0
+    };
+    assert_eq!(routes("balancer:b1").await, 200);
+    assert_eq!(routes("node:w1").await, 401);
 }

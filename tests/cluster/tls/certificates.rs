@@ -12,8 +12,8 @@ use tucano_api::{
     ids::Generation,
 };
 use tucano_testkit::{needs, tool};
-use tucano_tests::{CLUSTER, Cluster};
-use tucano_tls::{Authority, Validity};
+use tucano_tests::{CLUSTER, Cluster, images};
+use tucano_tls::{Authority, Identity, Validity};
 
 use super::{presented, small, text};
 
@@ -25,6 +25,37 @@ fn send(cluster: &Cluster, from: usize, path: &str, body: &str) -> String {
     let known = ["-sS", "--max-time", "20", "--cacert", &ca_file];
     let said = ["-H", token, "-d", body, &url];
     cluster.output_on(from, "curl", &[&known[..], &said].concat())
+}
+
+/// Arguments of curl for the certificate of that worker's agent.
+fn certificate_of(cluster: &Cluster, worker: usize) -> [String; 4] {
+    let file = |name: &str| {
+        let path = cluster.agent_data(worker).join("tls").join(name);
+        path.display().to_string()
+    };
+    [
+        "--cert".to_owned(),
+        file("certificate.pem"),
+        "--key".to_owned(),
+        file("key.pem"),
+    ]
+}
+
+/// Sends a request with the certificate of the agent on that worker, and the token.
+fn send_as(cluster: &Cluster, worker: usize, path: &str, body: &str) -> String {
+    let url = format!("{}{path}", cluster.api());
+    let own = certificate_of(cluster, worker);
+    let mut arguments: Vec<&str> = own.iter().map(String::as_str).collect();
+    arguments.extend(["-d", body, url.as_str()]);
+    request(cluster, worker, &arguments)
+}
+
+/// Runs curl on a worker with the agents' token.
+fn request(cluster: &Cluster, from: usize, arguments: &[&str]) -> String {
+    let ca_file = cluster.ca_file().display().to_string();
+    let token = "Authorization: Bearer the-agents-token-of-a-test-cluster";
+    let known = ["-sS", "--max-time", "20", "--cacert", &ca_file, "-H", token];
+    cluster.output_on(from, "curl", &[&known[..], arguments].concat())
 }
 
 /// A request for a certificate.
@@ -114,6 +145,57 @@ fn report(ip: Ipv4Addr) -> String {
 }
 
 #[test]
+fn a_workers_certificate_opens_nothing_of_another_worker() {
+    if !needs(&CLUSTER) || !needs(&[tool("openssl")]) {
+        return;
+    }
+    let cluster = Cluster::start(&small());
+    cluster.deploy_healthy(super::HELLO, &images::sample("hello"));
+    let before = cluster.placement("hello");
+    let [w1, w2] = [0, 1].map(|index| cluster.worker(index).ip());
+    let own = certificate_of(&cluster, 0);
+    let empty = serde_json::json!({ "node": "w2", "generation": u64::MAX, "processes": [] });
+    let empty = empty.to_string();
+    let process = &cluster.processes("hello")[0].report.id;
+    let (logs, exec) = (
+        format!("/v1/processes/{process}/logs"),
+        format!("/v1/processes/{process}/exec"),
+    );
+    for (method, path) in [
+        ("PUT", "/v1/desired"),
+        ("POST", "/v1/prefetch"),
+        ("GET", "/v1/identity"),
+        ("GET", logs.as_str()),
+        ("POST", exec.as_str()),
+    ] {
+        let url = format!("https://{w2}:7071{path}");
+        let command = ["-X", method, "-d", empty.as_str(), url.as_str()];
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        let refused = request(&cluster, 0, &[&own[..], &command].concat());
+        assert!(refused.contains("controller_only"), "{path}: {refused}");
+        // Nor does the token.
+        let refused = request(&cluster, 0, &command);
+        assert!(refused.contains("unauthorized"), "{path}: {refused}");
+    }
+    let another = send_as(&cluster, 0, "/v1/reports", &report(w2));
+    assert!(another.contains("another_node"), "{another}");
+    let by_token = send(&cluster, 0, "/v1/reports", &report(w2));
+    assert!(by_token.contains("certificate_required"), "{by_token}");
+    let own_by_token = send(&cluster, 0, "/v1/reports", &report(w1));
+    assert!(
+        own_by_token.contains("certificate_required"),
+        "{own_by_token}"
+    );
+    for path in ["/v1/state", "/v1/services", "/v2/_catalog"] {
+        let refused = send_as(&cluster, 0, path, "");
+        let is_refused = refused.contains("unauthorized") || refused.contains("UNAUTHORIZED");
+        assert!(is_refused, "{path}: {refused}");
+    }
+    assert_eq!(cluster.placement("hello"), before);
+    assert_eq!(cluster.state().unwrap().alive_nodes.len(), 2);
+}
+
+#[test]
 fn the_controller_refuses_agents_with_a_foreign_or_expired_certificate() {
     if !needs(&CLUSTER) || !needs(&[tool("openssl")]) {
         return;
@@ -138,15 +220,11 @@ fn the_controller_refuses_agents_with_a_foreign_or_expired_certificate() {
         (&stranger, w1, now, "UnknownIssuer"),
         (&authority, w1, over, "expired"),
         // What is vouched for is spoken to, and found to be something else.
-        (
-            &authority,
-            w1,
-            now,
-            "sent a malformed answer",
-        ),
+        (&authority, w1, now, "sent a malformed answer"),
     ] {
         let certificate = cluster.path("certificate.pem");
-        let signed = authority.sign(&request, ip.into(), Validity::from(issued));
+        let node = Identity::Node("w1".to_owned());
+        let signed = authority.sign(&request, &node, ip.into(), Validity::from(issued));
         fs::write(&certificate, signed.unwrap()).unwrap();
         let mut impostor = cluster
             .on_worker(0, "openssl")
@@ -162,7 +240,7 @@ fn the_controller_refuses_agents_with_a_foreign_or_expired_certificate() {
             .spawn()
             .unwrap();
         cluster.wait(expected, || {
-            let refused = send(&cluster, 0, "/v1/reports", &report(w1));
+            let refused = send_as(&cluster, 0, "/v1/reports", &report(w1));
             assert!(refused.contains("unconfirmed_agent"), "{refused}");
             refused.contains(expected).then_some(())
         });

@@ -1,8 +1,10 @@
-//! Bounds the number of connections. When all slots are in use, the longest idle connection is evicted: silent connections,
-//! which need no token, cannot lock out agents and the sysadmin.
+//! Bounds the number of connections: in total, and per peer (an IPv4 address, or the /64 of an IPv6 address). When all slots
+//! are in use, the longest idle connection is evicted: silent connections, which need no token, cannot lock out agents and
+//! the sysadmin. Some more slots are reserved for the workers' addresses.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv6Addr},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -13,59 +15,146 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+/// The bounds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// All connections.
+    pub(super) total: usize,
+    /// Connections of one peer.
+    pub(super) per_peer: usize,
+    /// Additional connections from workers' addresses.
+    pub(super) workers: usize,
+}
+
+/// The peer has as many active connections as it may.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
+
 /// Hands out slots for connections.
 #[derive(Clone)]
 pub(super) struct ConnectionLimiter {
     slots: Arc<Semaphore>,
+    worker_slots: Arc<Semaphore>,
+    per_peer: usize,
+    peers: Arc<Peers>,
     idle: Arc<Idle>,
+}
+
+type Waiting = (u64, BTreeMap<u64, (CancellationToken, Option<IpAddr>)>);
+
+/// Open connections by peer.
+#[derive(Default)]
+struct Peers(Mutex<HashMap<IpAddr, usize>>);
+
+impl Peers {
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a connection of a peer until it is dropped.
+struct Counted(Arc<Peers>, IpAddr);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut open = self.0.open();
+        if let Some(count) = open.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.1);
+            }
+        }
+    }
 }
 
 #[derive(Default)]
 struct Idle {
     /// Idle connections in the order in which they became idle, keyed by a counter.
-    waiting: Mutex<(u64, BTreeMap<u64, CancellationToken>)>,
+    waiting: Mutex<Waiting>,
     became_idle: Notify,
 }
 
 impl Idle {
-    fn waiting(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, CancellationToken>)> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ConnectionLimiter {
-    /// With `connections` slots.
-    pub(super) fn new(connections: usize) -> Self {
+    /// With these bounds.
+    pub(super) fn new(limits: Limits) -> Self {
+        let slots = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self {
-            slots: Arc::new(Semaphore::new(connections)),
+            slots: slots(limits.total),
+            worker_slots: slots(limits.workers),
+            per_peer: limits.per_peer,
+            peers: Arc::default(),
             idle: Arc::default(),
         }
     }
 
     /// Acquires a slot; waits while all connections have an active request.
-    pub(super) async fn acquire(&self) -> ConnectionSlot {
-        let permit = loop {
+    ///
+    /// # Errors
+    /// The peer has too many active connections.
+    pub(super) async fn acquire(
+        &self,
+        peer: Option<IpAddr>,
+        is_worker: bool,
+    ) -> Result<ConnectionSlot, TooMany> {
+        let peer = peer.map(network_of);
+        let counted = peer.map(|peer| self.count(peer)).transpose()?;
+        let reserved = match is_worker && self.slots.available_permits() == 0 {
+            true => self.worker_slots.clone().try_acquire_owned().ok(),
+            false => None,
+        };
+        let permit = match reserved {
+            Some(permit) => permit,
+            None => self.permit().await,
+        };
+        let evict = CancellationToken::new();
+        let idle = self.idle.clone();
+        Ok(ConnectionSlot {
+            activity: Arc::new(Activity::new(idle, evict.clone(), peer)),
+            evict,
+            _permit: permit,
+            _counted: counted,
+        })
+    }
+
+    /// Counts a connection of this peer. Beyond its bound, its longest idle connection is evicted.
+    fn count(&self, peer: IpAddr) -> Result<Counted, TooMany> {
+        let mut open = self.peers.open();
+        let count = open.entry(peer).or_default();
+        if *count >= self.per_peer {
+            let mut waiting = self.idle.waiting();
+            let oldest = waiting.1.iter().find(|(_, (_, of))| *of == Some(peer));
+            let oldest = oldest.map(|(at, _)| *at).ok_or(TooMany)?;
+            if let Some((evict, _)) = waiting.1.remove(&oldest) {
+                evict.cancel();
+            }
+        }
+        *count += 1;
+        drop(open);
+        Ok(Counted(self.peers.clone(), peer))
+    }
+
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        loop {
             // Registered before the check, so that no notification is missed.
             let became_idle = self.idle.became_idle.notified();
             if let Ok(permit) = self.slots.clone().try_acquire_owned() {
-                break permit;
+                return permit;
             }
             let oldest = self.idle.waiting().1.pop_first();
-            let evicted = oldest.map(|(_, evict)| evict.cancel());
+            let evicted = oldest.map(|(_, (evict, _))| evict.cancel());
             tokio::select! {
                 permit = self.slots.clone().acquire_owned() => match permit {
-                    Ok(permit) => break permit,
+                    Ok(permit) => return permit,
                     Err(_) => continue,
                 },
                 () = became_idle, if evicted.is_none() => {}
             }
-        };
-        let evict = CancellationToken::new();
-        let idle = self.idle.clone();
-        ConnectionSlot {
-            activity: Arc::new(Activity::new(idle, evict.clone())),
-            evict,
-            _permit: permit,
         }
     }
 }
@@ -75,6 +164,7 @@ pub(super) struct ConnectionSlot {
     activity: Arc<Activity>,
     evict: CancellationToken,
     _permit: OwnedSemaphorePermit,
+    _counted: Option<Counted>,
 }
 
 impl ConnectionSlot {
@@ -93,14 +183,16 @@ impl ConnectionSlot {
 pub(super) struct Activity {
     idle: Arc<Idle>,
     evict: CancellationToken,
+    peer: Option<IpAddr>,
     since: Mutex<u64>,
 }
 
 impl Activity {
-    fn new(idle: Arc<Idle>, evict: CancellationToken) -> Self {
+    fn new(idle: Arc<Idle>, evict: CancellationToken, peer: Option<IpAddr>) -> Self {
         let activity = Self {
             idle,
             evict,
+            peer,
             since: Mutex::default(),
         };
         activity.mark_idle();
@@ -115,7 +207,7 @@ impl Activity {
         let mut waiting = self.idle.waiting();
         waiting.0 += 1;
         let now = waiting.0;
-        waiting.1.insert(now, self.evict.clone());
+        waiting.1.insert(now, (self.evict.clone(), self.peer));
         drop(waiting);
         *self.since() = now;
         self.idle.became_idle.notify_one();
@@ -178,18 +270,77 @@ impl HttpBody for TrackedBody {
     }
 }
 
+/// The unit that is bounded: one host may have a whole /64.
+fn network_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(ip) => {
+            let prefix = u128::from(ip) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(prefix))
+        }
+        ip => ip,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn limiter(total: usize) -> ConnectionLimiter {
+        ConnectionLimiter::new(Limits {
+            total,
+            per_peer: 2,
+            workers: 1,
+        })
+    }
+
+    async fn acquire(limiter: &ConnectionLimiter) -> ConnectionSlot {
+        limiter.acquire(None, false).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn connections_are_bounded_per_peer() {
+        let limiter = limiter(100);
+        let of = |peer: &str| limiter.acquire(Some(peer.parse().unwrap()), false);
+        let (first, second) = (of("10.0.0.1").await.unwrap(), of("10.0.0.1").await.unwrap());
+        // An idle connection of the same peer makes room.
+        let evicted = first.evicted();
+        let third = of("10.0.0.1").await.unwrap();
+        evicted.await;
+        drop(first);
+        let active = [
+            second.activity().begin_request(),
+            third.activity().begin_request(),
+        ];
+        assert!(matches!(of("::ffff:10.0.0.1").await, Err(TooMany)));
+        of("10.0.0.2").await.unwrap();
+        drop((active, second, third));
+        of("10.0.0.1").await.unwrap();
+        // One host may have all addresses of its /64.
+        let v6 = [of("fd00::1").await.unwrap(), of("fd00::2").await.unwrap()];
+        let active = v6.each_ref().map(|slot| slot.activity().begin_request());
+        assert!(of("fd00::3").await.is_err());
+        assert!(of("fd00:0:0:1::3").await.is_ok());
+        drop(active);
+    }
+
+    #[tokio::test]
+    async fn workers_have_reserved_slots() {
+        let limiter = limiter(1);
+        let only = acquire(&limiter).await;
+        let active = only.activity().begin_request();
+        let worker = "10.0.0.11".parse().unwrap();
+        let slot = limiter.acquire(Some(worker), true).await.unwrap();
+        drop((slot, active));
+    }
+
     #[tokio::test]
     async fn the_longest_idle_connection_is_evicted() {
-        let limiter = ConnectionLimiter::new(2);
-        let (first, second) = (limiter.acquire().await, limiter.acquire().await);
+        let limiter = limiter(2);
+        let (first, second) = (acquire(&limiter).await, acquire(&limiter).await);
         // The first has had a request meanwhile, so the second is idle for longer.
         drop(first.activity().begin_request());
         let (gone, kept) = (second.evicted(), first.evict.clone());
-        let (_third, ()) = tokio::join!(limiter.acquire(), async move {
+        let (_third, ()) = tokio::join!(acquire(&limiter), async move {
             gone.await;
             drop(second);
         });
@@ -198,8 +349,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_active_connection_is_not_evicted_until_its_response_is_sent() {
-        let limiter = ConnectionLimiter::new(1);
-        let only = limiter.acquire().await;
+        let limiter = limiter(1);
+        let only = acquire(&limiter).await;
         let body = only
             .activity()
             .begin_request()
@@ -208,7 +359,7 @@ mod tests {
         let evict = only.evict.clone();
         let entering = tokio::spawn({
             let limiter = limiter.clone();
-            async move { drop(limiter.acquire().await) }
+            async move { drop(acquire(&limiter).await) }
         });
         tokio::task::yield_now().await;
         assert!(!evict.is_cancelled());

@@ -43,7 +43,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 28] = [
+const KEYS: [Key; 29] = [
     key("controller", "", Bounds::Free,
         "Address of the controller's API, such as `\"https://10.0.0.1:7070\"`."),
     key("tls", "", Bounds::Free,
@@ -56,6 +56,8 @@ const KEYS: [Key; 28] = [
         "The agents' token, the same as the controller's `agent_token`."),
     key("token_file", "", Bounds::Free,
         "A file that holds it instead."),
+    key("token_overlap", "\"24h\"", Bounds::Free,
+        "How long the previous token is accepted after the file has changed."),
     key("data_dir", "\"/var/lib/tucano/agent\"", Bounds::Free,
         "Where layers, containers and logs are kept: an absolute path."),
     key("publish_interval", "\"1s\"", Bounds::Between("\"50ms\"", "\"1h\""),

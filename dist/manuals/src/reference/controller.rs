@@ -74,7 +74,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const CLUSTER: [Key; 16] = [
+const CLUSTER: [Key; 17] = [
     key("data_dir", "\"/var/lib/tucano/ctl\"", Bounds::Free, RESTART,
         "Where the state, the images and the cluster's authority are kept."),
     key("domain", "\"localhost\"", Bounds::Free, AT_ONCE,
@@ -107,6 +107,8 @@ const CLUSTER: [Key; 16] = [
         "The agents' token, the same as in each `agent.toml`."),
     key("agent_token_file", "", Bounds::Free, AT_ONCE,
         "A file that holds it instead."),
+    key("agent_token_overlap", "\"24h\"", Bounds::Between("\"0s\"", "\"720h\""), AT_ONCE,
+        "How long the previous `agent_token` is accepted after a reload."),
 ];
 
 #[rustfmt::skip]
@@ -166,7 +168,7 @@ const REGISTRY: [Key; 9] = [
 ];
 
 #[rustfmt::skip]
-const LIMITS: [Key; 29] = [
+const LIMITS: [Key; 32] = [
     key("limits.image_bytes", "\"8GiB\"", Bounds::Between("\"1KiB\"", "\"64TiB\""), AT_ONCE,
         "Largest image archive as it is sent, and largest blob of the registry. The registry's counts after a restart."),
     key("limits.image_document_bytes", "\"4MiB\"", Bounds::Between("\"1KiB\"", "\"1GiB\""), RESTART,
@@ -208,6 +210,12 @@ const LIMITS: [Key; 29] = [
         "Largest report of an agent."),
     key("limits.connections", "1024", Bounds::Between("8", "100000"), RESTART,
         "Most connections to the API at once."),
+    key("limits.connections_per_peer", "256", Bounds::Between("8", "100000"), RESTART,
+        "Most connections to the API from one address, or from one IPv6 /64."),
+    key("limits.worker_connections", "64", Bounds::Between("0", "100000"), RESTART,
+        "Most connections from workers' addresses in addition to `limits.connections`."),
+    key("limits.body_time", "\"60s\"", Bounds::Between("\"1s\"", "\"1h\""), RESTART,
+        "Longest time for a request's body; every 4 KiB that arrive extend it by a second."),
     key("limits.header_timeout", "\"30s\"", Bounds::Between("\"1s\"", "\"1h\""), RESTART,
         "Longest time for a request's head to arrive, and for a connection to stay idle."),
     key("limits.agent_timeout", "\"5s\"", Bounds::Between("\"1s\"", "\"10m\""), AT_ONCE,
