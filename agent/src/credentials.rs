@@ -59,6 +59,11 @@ impl Credentials {
         leaf.is_some_and(|leaf| leaf.identity().is_some())
     }
 
+    /// Whether the controller must present its certificate. Without the authority's certificate it could not be verified.
+    pub fn requires_controller_identity(&self) -> bool {
+        self.trust.is_some() && self.has_identity()
+    }
+
     /// Whether requests to the controller present an identity, and need no token.
     pub fn presents_identity(&self) -> bool {
         self.is_tls && self.has_identity()

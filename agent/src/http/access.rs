@@ -75,7 +75,7 @@ fn check_controller(
     }
     let unauthorized =
         |message: &str| ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
-    if credentials.has_identity() {
+    if credentials.requires_controller_identity() {
         return Err(unauthorized(
             "only the controller may use this route, with its certificate: the agent_token serves for enrolment only",
         ));
@@ -100,17 +100,19 @@ mod tests {
 
     use axum::http::HeaderValue;
     use tucano_api::settings::parse;
-    use tucano_tls::{Authority, Validity, authority::Name};
+    use tucano_tls::{Authority, Trust, Validity, authority::Name};
 
     use super::*;
     use crate::{http::routes, settings::Settings};
 
     fn credentials(identity: bool) -> Credentials {
         let text = "controller = \"http://127.0.0.1:1\"\ntoken = \"0123456789abcdef\"";
-        let credentials = Credentials::new(&parse::<Settings>("agent.toml", text).unwrap());
+        let mut settings = parse::<Settings>("agent.toml", text).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path()).unwrap();
+        settings.trust = Some(Trust::from_pem(authority.pem()).unwrap());
+        let credentials = Credentials::new(&settings);
         if identity {
-            let directory = tempfile::tempdir().unwrap();
-            let authority = Authority::open(directory.path()).unwrap();
             let names = [Name::parse("10.0.0.11").unwrap()];
             let node = Identity::Node("w1".to_owned());
             let leaf = authority.issue(&node, &names, Validity::from(SystemTime::now()));

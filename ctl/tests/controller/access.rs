@@ -82,7 +82,10 @@ async fn each_route_accepts_its_own_token_only() {
                 ),
         );
     ctl.send(deploy).await.expect(201);
-    assert_eq!(agent.presented_token(), Some(format!("Bearer {AGENT_TOKEN}")));
+    assert_eq!(
+        agent.presented_token(),
+        Some(format!("Bearer {AGENT_TOKEN}"))
+    );
     let stranger = Agent::start_with_token(&ctl, 1, Some(TOKEN)).await;
     ctl.eventually("the refusal of a stranger", async |ctl| {
         ctl.log().contains("the token is wrong").then_some(())
