@@ -84,7 +84,9 @@ fn image_error(error: &tucano_oci_image::Error, message: String) -> ApiError {
     let status = match error.code() {
         "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "disk_full" => StatusCode::INSUFFICIENT_STORAGE,
-        "not_found" | "wrong_architecture" | "unsupported" | "cannot_run" => StatusCode::UNPROCESSABLE_ENTITY,
+        "not_found" | "wrong_architecture" | "unsupported" | "cannot_run" => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         "io" => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     };
