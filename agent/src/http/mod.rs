@@ -14,7 +14,7 @@ mod exec;
 mod logs;
 mod prefetch;
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -84,7 +84,7 @@ impl Api {
         {
             let handler = match path {
                 "/v1/desired" | "/v1/prefetch" => handler
-                    .layer(DefaultBodyLimit::max(body_bytes))
+                    .layer::<_, Infallible>(DefaultBodyLimit::max(body_bytes))
                     .layer(concurrency.clone()),
                 _ => handler,
             };

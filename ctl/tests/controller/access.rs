@@ -195,7 +195,7 @@ async fn a_body_over_its_limit_gets_its_answer_while_it_is_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_trickle_from_one_peer_do_not_lock_out_others() {
     let limits = "[limits]\nconnections = 64\nconnections_per_peer = 16\nbody_time = \"2s\"";
-    let ctl = Ctl::start(&config(1, "", limits)).await;
+    let mut ctl = Ctl::start(&config(1, "", limits)).await;
     let head = b"POST /v1/reports HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\nx";
     let mut trickling: Vec<_> = (0..64).map(|_| ctl.connect(head)).collect();
     // Connections beyond the peer's bound are refused by name.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::Agent,
-    ctl::{Ctl, config, program, run},
+    ctl::{Answer, Ctl, config, program, run},
 };
 
 #[test]
@@ -101,15 +101,16 @@ async fn a_new_topology_is_reloaded_by_request_and_by_signal() {
     .await;
 }
 
+async fn reload(ctl: &Ctl, text: &str) -> Answer {
+    ctl.write_config(text);
+    ctl.request(Method::POST, "/v1/config/reload", &Value::Null)
+        .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_file_is_refused_and_the_old_one_stays_in_force() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let before = ctl.get("/v1/config").await.expect(200);
-    let reload = async |ctl: &Ctl, text: &str| {
-        ctl.write_config(text);
-        ctl.request(Method::POST, "/v1/config/reload", &Value::Null)
-            .await
-    };
     let error = reload(&ctl, &config(2, "leese = \"3s\"", ""))
         .await
         .refused(422, "invalid_config");

@@ -86,6 +86,8 @@ impl Place {
             layer_bytes: 8 << 20,
             layer_entries: 2_000,
             layers: 16,
+            layer_xattr_bytes: 1 << 20,
+            layer_tree_bytes: 8 << 20,
         };
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(NEIGHBOUR), NEIGHBOUR).unwrap();

@@ -168,7 +168,7 @@ const REGISTRY: [Key; 9] = [
 ];
 
 #[rustfmt::skip]
-const LIMITS: [Key; 32] = [
+const LIMITS: [Key; 33] = [
     key("limits.image_bytes", "\"8GiB\"", Bounds::Between("\"1KiB\"", "\"64TiB\""), AT_ONCE,
         "Largest image archive as it is sent, and largest blob of the registry. The registry's counts after a restart."),
     key("limits.image_document_bytes", "\"4MiB\"", Bounds::Between("\"1KiB\"", "\"1GiB\""), RESTART,

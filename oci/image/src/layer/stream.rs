@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn unread_content_is_hashed_too() {
-        for (encoding, compression) in ENCODINGS {
+        for (_, compression) in ENCODINGS {
             let blob = compression.compress(&[7; 3_000_000]).unwrap();
             let read_nothing = |_: &mut Chunks| Ok(());
             let ((), hashes) = inflate_it(&blob, 3_000_000, read_nothing).unwrap();

@@ -171,10 +171,7 @@ fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
             uid: plain_id(fields.get(2)?)?,
             // Only a valid uid makes a line an account; other fields may be missing or empty.
             gid: fields.get(3).and_then(|gid| plain_id(gid)).unwrap_or(0),
-            home: fields
-                .get(5)
-                .copied()
-                .filter(|home| home.starts_with('/')),
+            home: fields.get(5).copied().filter(|home| home.starts_with('/')),
         })
     })
 }
