@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes this machine the controller of a cluster, or a worker of it, from Tucano's packages. May be run again at any time:
-# it changes only what is not as it should be, says each change, and at the end how many there were. As root:
+# Makes this machine the controller of a cluster, or a worker of it, from Tucano's packages. Idempotent: it changes only what
+# differs, and prints each change and their number. Lines that were added to a configuration by hand are kept. As root:
 #
 #   provision.sh controller --ip IP --worker NAME=IP [--worker NAME=IP]... [--lease TIME] --files DIRECTORY
 #   provision.sh worker --name NAME --ip IP --controller IP --files DIRECTORY
@@ -11,7 +11,7 @@
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
-# What was installed from which file: packages of one version may differ while they are being worked on.
+# Checksums of installed packages, because packages of one version may differ during development; settings as last written.
 RECORDS=/var/lib/tucano-provision
 PATIENCE_SECONDS=900
 SETTINGS=$(mktemp)
@@ -27,7 +27,7 @@ main() {
     case $role in
     controller) make_controller ;;
     worker) make_worker ;;
-    *) fail "say what this machine is to be: controller or worker" ;;
+    *) fail "the first argument is controller or worker" ;;
     esac
     echo "changes: $changes"
 }
@@ -59,7 +59,7 @@ make_controller() {
     install_authority
     controller_settings >"$SETTINGS"
     tucano_ctld --config "$SETTINGS" --check
-    put "$SETTINGS" /etc/tucano/ctl.toml tucano-ctl.service
+    put_settings "$SETTINGS" /etc/tucano/ctl.toml tucano-ctl.service tucano_ctld
     restart_if_due tucano-ctl.service
     make_balancer_public
     await "the API to answer" tucano_here nodes
@@ -77,7 +77,7 @@ make_worker() {
     install_certificate root:root /etc/tucano/ca.pem tucano-agent.service
     worker_settings >"$SETTINGS"
     tucano_agentd --config "$SETTINGS" --check
-    put "$SETTINGS" /etc/tucano/agent.toml tucano-agent.service
+    put_settings "$SETTINGS" /etc/tucano/agent.toml tucano-agent.service tucano_agentd
     restart_if_due tucano-agent.service
     await "the agent to run" systemctl is-active --quiet tucano-agent.service
 }
@@ -93,7 +93,7 @@ lease = "$lease"
 listen = ["127.0.0.1:7070", "$ip:7070"]
 
 [balancer]
-# It is a unit of its own, tucano-balancer.service.
+# The balancer is a unit of its own, tucano-balancer.service.
 spawn = false
 
 [[topology]]
@@ -117,22 +117,22 @@ name = "$name"
 END
 }
 
-# The package's socket listens on loopback alone.
+# The package's socket listens on loopback only.
 make_balancer_public() {
     local unit=/etc/systemd/system/tucano-balancer.socket.d
     mkdir -p "$unit"
     printf '[Socket]\nListenStream=\nListenStream=0.0.0.0:8080\n' >"$SETTINGS"
-    put "$SETTINGS" "$unit/listen.conf" tucano-balancer.socket
+    put_settings "$SETTINGS" "$unit/listen.conf" tucano-balancer.socket
     if is_due tucano-balancer.socket; then
         systemctl daemon-reload
-        # A socket is not opened anew while its service runs.
+        # A socket cannot be reopened while its service runs.
         systemctl stop tucano-balancer.service
         restart_if_due tucano-balancer.socket
         systemctl start tucano-balancer.service
     fi
 }
 
-# The same configuration and image again change nothing.
+# Deploying the same configuration and image again changes nothing.
 deploy_hello() {
     local deployed
     deployed=$(tucano_here deploy "$files/service.toml" --image "$files/hello.tar" --timeout "${PATIENCE_SECONDS}s" --json)
@@ -158,7 +158,7 @@ install_tools() {
     fi
 }
 
-# Installs those of which this very file is not installed yet.
+# Installs each package unless this very file is installed already.
 install_packages() {
     local package deb new=()
     mkdir -p "$RECORDS"
@@ -180,7 +180,7 @@ install_packages() {
 
 is_installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
-# With the lists of packages as they are, and where that fails, with new ones.
+# With the package lists at hand, and after a failure with new ones.
 apt_install() {
     apt_get install "$@" || { apt_get update && apt_get install "$@"; }
 }
@@ -191,11 +191,11 @@ apt_get() {
         --option Dpkg::Options::=--force-confold "$@" </dev/null
 }
 
-# Owner, mode and reader of the agents' token, whose upload is then removed.
+# install_token OWNER MODE UNIT: the agents' token; the upload is then removed.
 install_token() {
     local token=/etc/tucano/agent-token upload=$files/agent-token
     if [ -e "$upload" ]; then
-        # As its copy is to be, from the beginning.
+        # Owner and mode are copied.
         chown "$1" "$upload"
         chmod "$2" "$upload"
         put "$upload" "$token" "$3"
@@ -204,7 +204,7 @@ install_token() {
     [ -s "$token" ] || fail "$upload is missing"
 }
 
-# Owner, place and reader of the certificate of the cluster's authority.
+# install_certificate OWNER PATH UNIT: the certificate of the cluster's authority.
 install_certificate() {
     local upload=$files/ca.pem
     if [ -e "$upload" ]; then
@@ -215,7 +215,7 @@ install_certificate() {
     [ -s "$2" ] || fail "$upload is missing"
 }
 
-# In place of the one that the package's controller made at its first start: workers have had its certificate before.
+# Replaces the authority that the controller created at its first start: workers were given this one's certificate.
 install_authority() {
     local tls=/var/lib/tucano/ctl/tls upload=$files/ca-key.pem
     if [ -e "$upload" ]; then
@@ -229,7 +229,7 @@ install_authority() {
     install_certificate tucano:tucano "$tls/ca.pem" tucano-ctl.service
 }
 
-# put FILE PATH UNIT: installs a file with its owner and mode, and notes that the unit is to read it, unless it is there already.
+# put FILE PATH UNIT: installs a file with its owner and mode unless it is there, and records that the unit must read it.
 put() {
     if cmp --quiet "$1" "$2"; then return; fi
     cp --preserve=mode,ownership "$1" "$2.new"
@@ -238,7 +238,61 @@ put() {
     changed "$2"
 }
 
-# The note outlives a run that was interrupted.
+# put_settings FILE PATH UNIT [PROGRAM]: the same for settings, into which changes that were made by hand since the last run are
+# merged. The program checks the result.
+put_settings() {
+    local settings=$1 path=$2 unit=$3 program=${4:-} written merged
+    written=$RECORDS/$(basename "$path").written
+    if [ -e "$path" ] && [ -e "$written" ]; then
+        merged=$(mktemp)
+        if ! merge "$path" "$written" "$settings" >"$merged"; then
+            mv "$merged" "$path.conflict"
+            fail "$path was changed by hand in lines that have new values: resolve $path.conflict, replace $path by it and run this again"
+        fi
+        if [ -n "$program" ]; then "$program" --config "$merged" --check; fi
+        chmod 0644 "$merged"
+        put "$merged" "$path" "$unit"
+        rm -f "$merged"
+    else
+        keep_copy "$path" "$settings"
+        put "$settings" "$path" "$unit"
+    fi
+    if ! cmp --quiet "$settings" "$written"; then cp "$settings" "$written"; fi
+}
+
+# merge MINE OLD NEW: lines that both sides added at one place are all kept; other conflicts are marked.
+merge() {
+    { diff3 --merge "$@" || [ $? = 1 ]; } | awk '
+        /^<<<<<<< / { inside = 1; part = "mine"; mine = old = theirs = ""; first = $0; next }
+        inside && /^\|\|\|\|\|\|\| / { part = "old"; next }
+        inside && /^=======$/ { part = "new"; next }
+        inside && /^>>>>>>> / {
+            inside = 0
+            if (old == "") { printf "%s%s", mine, theirs; next }
+            conflicts++
+            printf "%s\n%s|||||||\n%s=======\n%s%s\n", first, mine, old, theirs, $0
+            next
+        }
+        inside { if (part == "mine") mine = mine $0 "\n"; else if (part == "old") old = old $0 "\n"; else theirs = theirs $0 "\n"; next }
+        { print }
+        END { exit conflicts > 0 }'
+}
+
+# A file from before there was a record of what was written: it may have additions, unless it is the package's.
+keep_copy() {
+    local path=$1 settings=$2
+    if [ ! -e "$path" ] || cmp --quiet "$path" "$settings" || is_of_package "$path"; then return; fi
+    cp --preserve=mode,ownership "$path" "$path.before-provision"
+    echo "note: $path is replaced; its previous content is in $path.before-provision"
+}
+
+is_of_package() {
+    local sum
+    sum=$(md5sum <"$1" | cut -d ' ' -f 1)
+    dpkg-query --show --showformat='${Conffiles}\n' 'tucano-*' 2>/dev/null | grep --quiet --fixed-strings " $1 $sum"
+}
+
+# The record survives an interrupted run.
 is_due() { [ -e "$RECORDS/$1.is-due" ]; }
 
 restart_if_due() {
@@ -254,7 +308,7 @@ await() {
     local what=$1 deadline=$((SECONDS + PATIENCE_SECONDS))
     shift
     until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $deadline ] || fail "waited $PATIENCE_SECONDS seconds in vain for $what"
+        [ $SECONDS -lt $deadline ] || fail "waited $PATIENCE_SECONDS seconds for $what, without success"
         sleep 1
     done
 }

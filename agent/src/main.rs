@@ -9,7 +9,7 @@ use tucano_agent::{
     agent::Agent,
     arguments::{Arguments, Step},
     confined,
-    settings::Settings,
+    settings::{LoadError, Settings},
 };
 use tucano_daemon::{log, notify};
 
@@ -18,7 +18,10 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tucano_agentd: {error:#}");
+            match error.downcast_ref() {
+                Some(LoadError::Invalid(errors)) => eprintln!("{}", errors.report()),
+                _ => eprintln!("tucano_agentd: {error:#}"),
+            }
             ExitCode::FAILURE
         }
     }

@@ -154,37 +154,42 @@ impl Settings {
 }
 
 impl Validate for Settings {
-    fn validate(&self) -> Result<(), Problem> {
-        check_controller(&self.controller)?;
-        self.check_tls()?;
-        self.check_token()?;
-        self.check_names()?;
-        self.check_dns()?;
+    fn problems(&self) -> Vec<Problem> {
+        let checks = [
+            check_controller(&self.controller),
+            self.check_tls(),
+            self.check_token(),
+            self.check_bridge(),
+            self.check_cgroup(),
+            self.check_dns(),
+        ];
+        let mut problems: Vec<Problem> = checks.into_iter().filter_map(Result::err).collect();
         if !(Span::millis(50)..=Span::secs(3600)).contains(&self.publish_interval) {
-            return Err(Problem::new(
+            problems.push(Problem::new(
                 "publish_interval",
                 "write a duration from 50ms to 1h",
             ));
         }
         if !self.data_dir.is_absolute() {
-            return Err(Problem::new(
+            problems.push(Problem::new(
                 "data_dir",
                 "write an absolute path, such as \"/var/lib/tucano/agent\"",
             ));
         }
         if self.images.check_again < Span::secs(1) {
-            return Err(Problem::new(
+            problems.push(Problem::new(
                 "images.check_again",
                 "write a duration of at least 1s",
             ));
         }
         if self.logs.files == 0 || self.logs.file_bytes < Bytes(4096) {
-            return Err(Problem::new(
+            problems.push(Problem::new(
                 "logs",
                 "keep at least 1 file of at least 4KiB",
             ));
         }
-        self.limits.validate()
+        problems.extend(self.limits.problems());
+        problems
     }
 }
 
@@ -200,7 +205,7 @@ impl Settings {
             }
             _ => return Ok(()),
         };
-        Err(Problem::new("tls", message))
+        Err(Problem::new("tls", message).depending_on("controller"))
     }
 
     fn check_token(&self) -> Result<(), Problem> {
@@ -216,7 +221,9 @@ impl Settings {
             (None, None) if !self.listen.ip().is_loopback() => Err(Problem::new(
                 "token",
                 "is missing: set it to the controller's agent_token, or listen on loopback only",
-            )),
+            )
+            .depending_on("token_file")
+            .depending_on("listen")),
             _ => Ok(()),
         }
     }
@@ -235,7 +242,7 @@ impl Settings {
         Ok(())
     }
 
-    fn check_names(&self) -> Result<(), Problem> {
+    fn check_bridge(&self) -> Result<(), Problem> {
         let simple = |text: &str| {
             text.bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
@@ -246,6 +253,10 @@ impl Settings {
                 "write 1 to 15 letters, digits, '-' and '_'",
             ));
         }
+        Ok(())
+    }
+
+    fn check_cgroup(&self) -> Result<(), Problem> {
         match &self.cgroup {
             Some(path) => check_cgroup(path).map_err(|advice| Problem::new("cgroup", advice)),
             None => Ok(()),

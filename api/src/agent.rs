@@ -2,7 +2,7 @@
 //!
 //! Both are levels: a lost, doubled, late or reordered one heals with the next.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -102,8 +102,10 @@ pub struct NodeReport {
     /// Counts the reports of this `agent_id`; an older one that arrives late is dropped.
     pub sequence: u64,
     /// The agent's version.
+    #[serde(default)]
     pub version: String,
     /// The architecture of images it can run, in OCI (Go) terms, such as `amd64`.
+    #[serde(default)]
     pub architecture: String,
     /// Generation of the desired set that the agent holds; 0 before the first.
     pub generation: Generation,
@@ -114,6 +116,7 @@ pub struct NodeReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Vec<DesiredProcess>>,
     /// The node as a whole.
+    #[serde(default)]
     pub metrics: NodeMetrics,
     /// Kernel features that the node lacks, such as pressure information, and what that means for its processes.
     #[serde(default)]
@@ -199,6 +202,7 @@ pub struct ApiAddress {
 
 /// Resources of a node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
 pub struct NodeMetrics {
     /// Number of CPUs.
     pub cpus: u32,
@@ -223,6 +227,7 @@ pub struct NodeMetrics {
 
 /// Share of time, in percent over the last 10 s, in which some task waited (PSI, `some avg10`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
 pub struct Pressure {
     /// For a CPU.
     pub cpu: f64,
@@ -262,6 +267,7 @@ pub struct Exit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// Whether the kernel killed it for reaching its memory limit.
+    #[serde(default)]
     pub oom_killed: bool,
     /// Whether its agent killed it for having written more than its disk limit.
     #[serde(default)]
@@ -329,7 +335,15 @@ pub struct ProcessReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     /// How often it ended and was started again.
+    #[serde(default)]
     pub restarts: u32,
+    /// How often in a row it ended or could not be started; a time of health ends the row.
+    #[serde(default)]
+    pub attempts: u32,
+    /// TCP addresses that it listens on, inside its network namespace: while its probe fails, if they could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub listening: Option<Vec<SocketAddr>>,
     /// The size of what its file system held at the last measurement. Large file systems are measured less often; absent before the
     /// first measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -348,6 +362,7 @@ pub struct ProcessReport {
 
 /// What a process's cgroup counts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
 pub struct ProcessMetrics {
     /// CPU time used, in microseconds.
     pub cpu_usage_us: u64,
@@ -373,4 +388,23 @@ pub struct ProcessMetrics {
     pub io_read_bytes: u64,
     /// Bytes written to block devices.
     pub io_write_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of an agent that is older than most fields, or newer than this program.
+    #[test]
+    fn a_report_needs_no_more_than_identity_and_processes() {
+        let report = serde_json::json!({
+            "ip": "10.0.0.11", "agent_port": 7071, "agent_id": "a", "sequence": 1, "generation": 2,
+            "metrics": { "cpus": 2, "a_newer_field": 1 },
+            "processes": [{ "id": "hello-1", "service": "hello", "revision": 1, "state": "healthy" }],
+            "another_newer_field": {},
+        });
+        let report: NodeReport = serde_json::from_value(report).unwrap();
+        assert_eq!((report.metrics.cpus, report.processes.len()), (2, 1));
+        assert_eq!(report.processes[0].listening, None);
+    }
 }

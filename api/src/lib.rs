@@ -8,6 +8,7 @@
 //! - [`settings`]: reading any static configuration; every error with its line, column and a suggestion.
 //! - [`agent`]: controller → agent desired sets and agent → controller reports.
 //! - [`routes`]: the table that discovery gives to the balancer.
+//! - [`rollout`]: how far a deploy has come, and why it failed.
 //! - [`state`]: what the controller shows of the cluster.
 //! - [`reasons`]: why something is as it is, as data and in words.
 //! - [`error`]: the error body of every API.
@@ -17,6 +18,7 @@ pub mod capabilities;
 pub mod error;
 pub mod ids;
 pub mod reasons;
+pub mod rollout;
 pub mod routes;
 pub mod service;
 pub mod settings;

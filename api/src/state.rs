@@ -9,6 +9,7 @@ use crate::{
     agent::{NodeMetrics, ProcessReport},
     ids::{ClusterId, Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
     reasons::PendingReason,
+    rollout::Failure,
     service::ServiceConfig,
     units::Timestamp,
 };
@@ -268,6 +269,9 @@ pub struct Deployed {
     /// With `wait=true`: each process that is not healthy, and each that is pending, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unhealthy: Vec<String>,
+    /// With `wait=true`: why processes are not healthy, with the last lines of their output; of those with the same reason, one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Failure>,
     /// With `wait=true` and a status of 503: that the processes did not become healthy. The deploy stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -1,26 +1,84 @@
-//! What can be said on the command line.
+//! Commands and options.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    error::ErrorKind, parser::ValueSource,
+};
 use tucano_api::{ids::ServiceName, service::MAX_CONCURRENCY, units::Span};
 
 use crate::{client::Token, exit::EXIT_CODES};
 
-/// Runs services on your machines: deploy an image, and its processes are kept alive and reachable.
+/// Runs services on your own machines: deploy an image, and Tucano keeps its processes alive and reachable.
 #[derive(Debug, Parser)]
 #[command(name = "tucano", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Arguments {
-    /// How to reach the controller.
+    /// Options of every command.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// The command line's definition. Commands that do not connect to a controller do not show the options for that.
+pub fn command() -> clap::Command {
+    let command = Arguments::command();
+    let hidden = |names: &[&str]| {
+        let arguments = command.get_arguments();
+        let arguments = arguments.filter(|argument| names.contains(&argument.get_id().as_str()));
+        let arguments = arguments.map(|argument| argument.clone().global(false).hide(true));
+        arguments.collect::<Vec<_>>()
+    };
+    let hidden: Vec<_> = UNUSED
+        .iter()
+        .map(|(name, names)| (name, hidden(names)))
+        .collect();
+    hidden
+        .into_iter()
+        .fold(command, |command, (name, arguments)| {
+            command.mut_subcommand(name, |subcommand| subcommand.args(arguments))
+        })
+}
+
+/// Parses a command line.
+///
+/// # Errors
+/// A usage error, or help or version, which clap reports as errors too.
+pub fn try_parse_from<T: Into<std::ffi::OsString> + Clone>(
+    line: impl IntoIterator<Item = T>,
+) -> Result<Arguments, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(line)?;
+    if let Some(message) = unused_option(&matches) {
+        return Err(command.error(ErrorKind::UnknownArgument, message));
+    }
+    Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// A global option on the command line that the command does not use.
+fn unused_option(matches: &ArgMatches) -> Option<String> {
+    let (name, own) = matches.subcommand()?;
+    let (_, unused) = UNUSED.iter().find(|(command, _)| *command == name)?;
+    let given = unused.iter().find(|option| {
+        [matches, own]
+            .iter()
+            .any(|matches| matches.value_source(option) == Some(ValueSource::CommandLine))
+    })?;
+    let option = given.replace('_', "-");
+    Some(format!("`tucano {name}` has no option '--{option}'"))
+}
+
+/// Global options that a command does not use: `check` connects to no controller, and `dev` starts its own.
+const UNUSED: [(&str, &[&str]); 2] = [
+    ("check", &["api", "token", "token_file", "ca_file"]),
+    ("dev", &["token", "token_file", "ca_file"]),
+];
+
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Address of the controller's API.
     #[arg(
@@ -31,7 +89,7 @@ pub struct Global {
         value_name = "URL"
     )]
     pub api: String,
-    /// Token for the controller; better in the environment or a file, where other users do not see it.
+    /// Token for the controller. Other users can see it on a command line: prefer the environment or --token-file.
     #[arg(
         long,
         global = true,
@@ -43,11 +101,11 @@ pub struct Global {
     /// File that holds the token.
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
-    /// Certificate of the cluster's authority, which vouches for the controller of an https:// address. Otherwise that is
-    /// /etc/tucano/ca.pem, if there is one, or else the system's authorities.
+    /// Certificate of the cluster's authority, for an https:// address [default: /etc/tucano/ca.pem if it exists, else the
+    /// system's authorities].
     #[arg(long, global = true, env = "TUCANO_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Print the API's JSON instead of a table.
+    /// Print JSON instead of tables and messages.
     #[arg(long, global = true)]
     pub json: bool,
 }
@@ -57,9 +115,9 @@ pub struct Global {
 pub enum Command {
     /// Deploy a service: upload its image and configuration, and wait until its processes are healthy.
     Deploy(Deploy),
-    /// Show processes: where they run, how they are, and why.
+    /// Show processes: their nodes, their states, and why they are not healthy.
     Ps {
-        /// Only those of this service.
+        /// Show only the processes of this service.
         service: Option<ServiceName>,
     },
     /// Show the configured services.
@@ -76,34 +134,34 @@ pub enum Command {
     Scale {
         /// The service.
         name: ServiceName,
-        /// How many processes.
+        /// The number of processes.
         #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONCURRENCY)))]
         concurrency: u32,
         /// Whether, and how long, to wait for it.
         #[command(flatten)]
         wait: Wait,
     },
-    /// Show the revisions of a service that are kept: those that `rollback` can go back to.
+    /// Show the revisions of a service that `rollback` can return to.
     Revisions {
         /// The service.
         name: ServiceName,
     },
-    /// Go back to an earlier revision of a service: a new revision is made that is as that one was.
+    /// Return to an earlier revision of a service, which creates a new revision equal to it.
     Rollback {
         /// The service.
         name: ServiceName,
-        /// The revision; the last one that differs from the current one when absent.
+        /// The number of the revision [default: the last one that differs from the current one].
         revision: Option<u64>,
         /// Whether, and how long, to wait for it.
         #[command(flatten)]
         wait: Wait,
     },
-    /// Show what a service's processes, or one process, wrote on standard output and standard error.
+    /// Show the output of a service's processes, or of one process.
     Logs(Logs),
-    /// Run a command in a service's process: a shell, for example, where its image has one.
+    /// Run a command in a process's container, such as a shell.
     #[command(after_help = EXEC_EXIT_CODES)]
     Exec(Exec),
-    /// Remove a service, and wait until nothing of it runs.
+    /// Remove a service, and wait until its processes have ended.
     Rm {
         /// The service.
         name: ServiceName,
@@ -113,7 +171,7 @@ pub enum Command {
     },
     /// Print the controller's run-time state as JSON.
     State,
-    /// Validate a configuration: of a service, a controller (ctl.toml) or an agent (agent.toml).
+    /// Validate the configuration of a service, of a controller (ctl.toml) or of an agent (agent.toml).
     Check {
         /// The file.
         file: PathBuf,
@@ -127,8 +185,8 @@ pub enum Command {
 pub struct Deploy {
     /// The service's configuration (TOML or JSON), or a directory with a service.toml.
     pub file: PathBuf,
-    /// The image, instead of the configuration's: an archive (tar), an OCI layout directory, or the name:tag or digest of
-    /// one that the controller has or can pull.
+    /// The image, in place of the configuration's: an archive (tar), an OCI layout directory, or the name:tag or digest of an
+    /// image that the controller has or can pull.
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<PathBuf>,
     /// Whether, and how long, to wait for it.
@@ -139,10 +197,10 @@ pub struct Deploy {
 /// Whether, and how long, to wait.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Wait {
-    /// Do not wait for the processes.
+    /// Do not wait.
     #[arg(long)]
     pub no_wait: bool,
-    /// How long to wait for the processes, such as 90s or 5m.
+    /// How long to wait, such as 90s or 5m.
     #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
     pub timeout: Duration,
 }
@@ -153,20 +211,22 @@ pub struct Logs {
     /// A service, or a process such as hello-3.
     #[arg(value_name = "SERVICE|PROCESS")]
     pub name: String,
-    /// Go on with what is written from now on.
+    /// Continue with new output as it is written.
     #[arg(short, long)]
     pub follow: bool,
-    /// Only the last lines, of each process.
+    /// Show only the last lines of each process.
     #[arg(long, value_name = "LINES")]
     pub tail: Option<u64>,
-    /// Which output.
+    /// The output to show.
     #[arg(long, value_enum, default_value = "both")]
     pub stream: Stream,
 }
 
 const EXEC_EXIT_CODES: &str = "\
-The exit code is the command's own (128 and the signal's number where one ended it), or 125 where it could not be run.
+The exit code is that of the command: 128 plus the number of the signal that ended it, if one did.
+It is 125 if the command could not be run.
 
+Examples:
   tucano exec web -- sh
   tucano exec web-3 -- cat /etc/hosts
   tucano exec web -- tar -cf - /data > data.tar";
@@ -174,13 +234,13 @@ The exit code is the command's own (128 and the signal's number where one ended 
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
 pub struct Exec {
-    /// A service, of which a healthy process is chosen, or a process such as hello-3.
+    /// A process such as hello-3, or a service, of which a healthy process is used.
     #[arg(value_name = "SERVICE|PROCESS")]
     pub name: String,
-    /// Give it a terminal also where standard input or output is none.
+    /// Allocate a terminal, even if standard input or output is not one.
     #[arg(short, long, visible_alias = "tty")]
     pub terminal: bool,
-    /// Give it no terminal, also where standard input and output are one.
+    /// Allocate no terminal, even if standard input and output are one.
     #[arg(
         short = 'T',
         long,
@@ -188,10 +248,10 @@ pub struct Exec {
         conflicts_with = "terminal"
     )]
     pub no_terminal: bool,
-    /// Standard input is passed on anyway.
+    /// Accepted for compatibility: standard input is always forwarded.
     #[arg(short, long, hide = true)]
     pub interactive: bool,
-    /// The program, by the container's PATH, and its arguments.
+    /// The program, looked up in the container's PATH, and its arguments.
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
 }
@@ -210,15 +270,15 @@ pub enum Stream {
 /// Arguments of `dev`.
 #[derive(Debug, Clone, Args)]
 pub struct Dev {
-    /// How many workers.
+    /// The number of workers.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub workers: u32,
-    // `--api` is every command's; here it says where to listen.
-    /// Where the balancer listens: a loopback address.
+    // `--api` is a global option; for `dev` it is the address to listen on.
+    /// Address that the balancer listens on: a loopback address.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub balancer: SocketAddr,
-    /// Directory for everything the cluster keeps; it is kept when the cluster ends. Otherwise a directory below
-    /// $XDG_STATE_HOME or /var/lib is used, and removed.
+    /// Directory for the data of the cluster, which is kept when the cluster ends [default: a directory below
+    /// $XDG_STATE_HOME or /var/lib, which is removed].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Deploy this when the cluster is up: a directory with a service.toml, an OCI layout directory, or an OCI archive.
@@ -235,21 +295,19 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(line.split(' '))
+        try_parse_from(line.split(' '))
     }
 
     #[test]
     fn the_definition_is_consistent() {
-        Arguments::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
-    fn options_may_stand_before_and_after_the_command() {
+    fn global_options_stand_before_or_after_the_command() {
         for line in [
             "tucano --json --api http://a:1 ps hello",
             "tucano ps hello --json --api http://a:1",
@@ -266,14 +324,14 @@ mod tests {
     #[test]
     fn defaults_are_as_documented() {
         let Command::Deploy(deploy) = parse("tucano deploy a.toml").unwrap().command else {
-            panic!("deploy is another command");
+            panic!("not parsed as `deploy`");
         };
         assert_eq!(
             (deploy.wait.no_wait, deploy.wait.timeout),
             (false, Duration::from_secs(120))
         );
         let Command::Dev(dev) = parse("tucano dev").unwrap().command else {
-            panic!("dev is another command");
+            panic!("not parsed as `dev`");
         };
         assert_eq!(
             (dev.workers, dev.balancer),
@@ -282,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_a_usage_error() {
+    fn invalid_command_lines_are_usage_errors() {
         for line in [
             "tucano",
             "tucano fly",
@@ -296,15 +354,18 @@ mod tests {
             "tucano exec a -tT -- sh",
             "tucano dev --workers 0",
             "tucano ps --token a --token-file b",
+            "tucano check a.toml --token b",
+            "tucano --api http://a check a.toml",
+            "tucano dev --token-file a",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }
 
     #[test]
-    fn exec_is_said_as_people_know_it() {
+    fn exec_takes_the_options_of_docker_exec() {
         let Command::Exec(exec) = parse("tucano exec -it web -- sh -c x").unwrap().command else {
-            panic!("exec is another command");
+            panic!("not parsed as `exec`");
         };
         assert!(exec.terminal && !exec.no_terminal);
         assert_eq!(exec.command, ["sh", "-c", "x"]);

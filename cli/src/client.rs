@@ -1,4 +1,4 @@
-//! Requests to the controller, and what its answers mean for the exit code.
+//! Requests to the controller, and the errors that its answers become.
 
 use std::{
     convert::Infallible, error::Error as _, fmt, io, path::Path, str::FromStr, time::Duration,
@@ -17,10 +17,10 @@ use tucano_tls::{CA_FILE, Trust};
 use crate::{Error, args::Global};
 
 /// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long a short request may take; uploads and logs take as long as they take.
-const ANSWER: Duration = Duration::from_secs(60);
-/// Most of an answer that is read where no more makes sense, in bytes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a short request may take. Uploads and logs have no time limit.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest answer that is read into memory, in bytes.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
 /// A secret: never shown.
@@ -50,7 +50,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to nothing yet.
+    /// A client; it connects with the first request.
     ///
     /// # Errors
     /// A malformed address, or a token's file that cannot be read.
@@ -58,8 +58,10 @@ impl Client {
         let api = parse_api(&global.api)?;
         let token = match &global.token_file {
             Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(Error::file("read the token in", path))?;
+                let text = std::fs::read_to_string(path).map_err(|source| Error::TokenFile {
+                    path: path.clone(),
+                    source,
+                })?;
                 Some(Token(text.trim().to_owned()))
             }
             None => global.token.clone(),
@@ -67,10 +69,10 @@ impl Client {
         tucano_tls::install_provider();
         let trust = trust(&api, global.ca_file.as_deref())?;
         let mut http = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("tucano/", env!("CARGO_PKG_VERSION")));
         if is_loopback(&api) {
-            // A proxy of the environment cannot reach this machine's loopback interface.
+            // A proxy cannot reach the loopback interface of this machine.
             http = http.no_proxy();
         }
         if let Some(trust) = &trust {
@@ -89,14 +91,14 @@ impl Client {
         })
     }
 
-    /// Where the controller is.
+    /// The address of the controller's API.
     pub fn api(&self) -> &str {
         self.api.as_str().trim_end_matches('/')
     }
 
-    /// `GET` of a document, as it is.
+    /// `GET` of a document, as text.
     pub async fn get_text(&self, path: &str) -> Result<String, Error> {
-        let request = self.request(Method::GET, path).timeout(ANSWER);
+        let request = self.request(Method::GET, path).timeout(REQUEST_TIMEOUT);
         self.text(self.send(request, "the request").await?).await
     }
 
@@ -105,13 +107,13 @@ impl Client {
         self.parse(&self.get_text(path).await?)
     }
 
-    /// `GET` of a stream that may have no end.
+    /// `GET` of a stream, which may be endless.
     pub async fn stream(&self, path: &str) -> Result<Response, Error> {
         self.send(self.request(Method::GET, path), "the request")
             .await
     }
 
-    /// `POST` after which the connection is one of a session's frames.
+    /// `POST` that turns the connection into a session's.
     pub async fn upgrade(&self, path: &str) -> Result<Response, Error> {
         let request = self
             .request(Method::POST, path)
@@ -122,31 +124,37 @@ impl Client {
 
     /// `PATCH` with JSON.
     pub async fn patch(&self, path: &str, body: &serde_json::Value) -> Result<String, Error> {
-        let request = self.request(Method::PATCH, path).timeout(ANSWER).json(body);
+        let request = self
+            .request(Method::PATCH, path)
+            .timeout(REQUEST_TIMEOUT)
+            .json(body);
         self.text(self.send(request, "the change").await?).await
     }
 
-    /// `DELETE`, which may take up to `patience` where it waits.
-    pub async fn delete(&self, path: &str, patience: Duration) -> Result<String, Error> {
+    /// `DELETE`, which the controller may answer after up to `timeout`.
+    pub async fn delete(&self, path: &str, timeout: Duration) -> Result<String, Error> {
         let request = self
             .request(Method::DELETE, path)
-            .timeout(ANSWER + patience);
+            .timeout(REQUEST_TIMEOUT + timeout);
         self.text(self.send(request, "the removal").await?).await
     }
 
     /// `POST` of a text.
     pub async fn post(&self, path: &str, body: String) -> Result<String, Error> {
-        let request = self.request(Method::POST, path).timeout(ANSWER).body(body);
+        let request = self
+            .request(Method::POST, path)
+            .timeout(REQUEST_TIMEOUT)
+            .body(body);
         self.text(self.send(request, "the request").await?).await
     }
 
-    /// `POST` of a configuration, which may take as long as the controller pulls an image.
+    /// `POST` of a configuration, without a time limit: the controller may have to pull an image.
     pub async fn deploy(&self, path: &str, body: String) -> Result<String, Error> {
         let request = self.request(Method::POST, path).body(body);
         self.text(self.send(request, "the deploy").await?).await
     }
 
-    /// What images must be for, as `os/architecture`; where the controller does not say, what this machine is.
+    /// The platform that images must have, as `os/architecture`; this machine's, where the controller names none.
     pub async fn platform(&self) -> Result<String, Error> {
         #[derive(serde::Deserialize)]
         struct Config {
@@ -171,35 +179,35 @@ impl Client {
                 .as_ref()
                 .map(|trust| trust.pem().as_bytes().to_vec()),
             only_those: true,
-            silence: ANSWER,
+            silence: REQUEST_TIMEOUT,
             proxies: !is_loopback(&self.api),
         });
         remote.map_err(|error| Error::Usage(error.to_string()))
     }
 
-    /// Where in the registry images are sent to.
+    /// The repository of the registry that images are uploaded to.
     pub fn repository(&self) -> Result<Name, Error> {
         let name = tucano_api::IMAGES_REPOSITORY.parse();
         name.map_err(|error: tucano_oci_distribution::BadName| Error::Usage(error.to_string()))
     }
 
-    /// `POST` of files; takes as long as the upload takes.
+    /// `POST` of files, without a time limit.
     pub async fn upload(&self, path: &str, form: Form) -> Result<String, Error> {
         let request = self.request(Method::POST, path).multipart(form);
         self.text(self.send(request, "the upload").await?).await
     }
 
-    /// Reads a document of the controller's.
+    /// Parses a document of the controller.
     pub fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, Error> {
         serde_json::from_str(text).map_err(|error| Error::Transfer {
             step: "reading the answer",
             api: self.api().to_owned(),
-            reason: format!("{error}; is it a Tucano controller of this version?"),
+            reason: format!("{error}. Is it a Tucano controller of this version?"),
         })
     }
 
-    /// For `map_err`: a connection that broke half-way.
-    pub fn broken(&self, step: &'static str) -> impl FnOnce(reqwest::Error) -> Error {
+    /// For `map_err`: a connection that broke.
+    pub fn transfer_error(&self, step: &'static str) -> impl FnOnce(reqwest::Error) -> Error {
         let api = self.api().to_owned();
         move |error| Error::Transfer {
             step,
@@ -220,16 +228,16 @@ impl Client {
         let response = request
             .send()
             .await
-            .map_err(|error| self.unsent(error, step))?;
+            .map_err(|error| self.send_error(error, step))?;
         let status = response.status();
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }
         let text = self.text(response).await?;
-        Err(refusal(status, &text))
+        Err(error_of_answer(status, &text))
     }
 
-    fn unsent(&self, error: reqwest::Error, step: &'static str) -> Error {
+    fn send_error(&self, error: reqwest::Error, step: &'static str) -> Error {
         if is_about_certificates(&error) {
             return Error::Unverified {
                 api: self.api().to_owned(),
@@ -242,43 +250,58 @@ impl Client {
                 reason: innermost(&error).to_string(),
             };
         }
-        self.broken(step)(error)
+        self.transfer_error(step)(error)
     }
 
     async fn text(&self, mut response: Response) -> Result<String, Error> {
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(self.broken("the answer"))? {
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(self.transfer_error("the answer"))?
+        {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > MAX_ANSWER_BYTES {
-                return Err(Error::Controller("its answer has no end".to_owned()));
+                return Err(Error::Controller(
+                    format!("its answer is longer than {MAX_ANSWER_BYTES} bytes").into(),
+                ));
             }
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
-/// What an answer of 400 or above means.
-fn refusal(status: StatusCode, text: &str) -> Error {
-    let message = match serde_json::from_str::<ErrorBody>(text) {
-        Ok(body) if body.code == "not_healthy" => return Error::NotHealthy(body.error),
-        Ok(body) => body.error,
+/// The error of an answer with a status of 400 or above.
+fn error_of_answer(status: StatusCode, text: &str) -> Error {
+    let mut body = match serde_json::from_str::<ErrorBody>(text) {
+        Ok(body) if body.code == "not_healthy" => {
+            let (message, failures) = (body.error, Vec::new());
+            return Error::NotHealthy { message, failures };
+        }
+        Ok(body) if body.code == "no_such_image" => return Error::Refused(body.into()),
+        Ok(body) => body,
         Err(_) => {
-            format!("what answers there is not Tucano's controller ({status}): is --api right?")
+            let message =
+                format!("the answer is not from a Tucano controller ({status}); is --api right?");
+            return Error::Controller(message.into());
         }
     };
     match status.as_u16() {
-        401 | 403 => Error::Unauthorized(message),
-        404 => Error::NotFound(message),
-        408 | 429 => Error::Controller(message),
-        400..=499 => Error::Refused(message),
-        _ => Error::Controller(message),
+        401 | 403 => Error::Unauthorized(body.into()),
+        404 => Error::NotFound(body.into()),
+        408 | 429 => Error::Controller(body.into()),
+        400..=499 => Error::Refused(body.into()),
+        _ => {
+            body.error = format!("the controller failed: {}", body.error);
+            Error::Controller(body.into())
+        }
     }
 }
 
 fn parse_api(text: &str) -> Result<Url, Error> {
     let wrong = || {
         let advice = "write for example http://127.0.0.1:7070";
-        Error::Usage(format!("{text:?} is not the address of an API: {advice}"))
+        Error::Usage(format!("{text:?} is not an address of an API: {advice}"))
     };
     let with_scheme = if text.contains("://") {
         text.to_owned()
@@ -291,7 +314,7 @@ fn parse_api(text: &str) -> Result<Url, Error> {
     usable.then_some(url).ok_or_else(wrong)
 }
 
-/// Who may say that the controller is who it is; nobody where the address is plain HTTP, and nothing where the system knows.
+/// The authorities that may vouch for the controller. None for plain HTTP; none, too, where the system's authorities apply.
 fn trust(api: &Url, file: Option<&Path>) -> Result<Option<Trust>, Error> {
     if api.scheme() != "https" {
         return Ok(None);
@@ -301,7 +324,7 @@ fn trust(api: &Url, file: Option<&Path>) -> Result<Option<Trust>, Error> {
     match (&trust, file) {
         (None, Some(named)) => {
             let message = format!(
-                "--ca-file {} is not there: copy {CA_FILE} of the controller's machine to it",
+                "--ca-file {}: there is no such file; copy {CA_FILE} of the controller's machine to it",
                 named.display()
             );
             Err(Error::Usage(message))
@@ -310,11 +333,11 @@ fn trust(api: &Url, file: Option<&Path>) -> Result<Option<Trust>, Error> {
     }
 }
 
-/// Whether a connection came to nothing because of who answered there.
+/// Whether a connection failed because of the server's certificate.
 fn is_about_certificates(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(inner) = cause {
-        // What an IO error holds is no source of it, and there may be one within another.
+        // The error inside an IO error is not its source, and IO errors may be nested.
         let mut of_io = inner.downcast_ref::<io::Error>();
         while let Some(within) = of_io.and_then(io::Error::get_ref) {
             if let Some(rustls::Error::InvalidCertificate(_)) = within.downcast_ref() {
@@ -335,7 +358,7 @@ fn is_loopback(url: &Url) -> bool {
             .is_ok_and(|ip| ip.is_loopback())
 }
 
-/// The whole chain of causes in one line: the outermost alone says little.
+/// The whole chain of causes in one line.
 fn describe(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -351,7 +374,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_may_lack_the_scheme() {
+    fn the_scheme_of_an_address_is_optional() {
         assert_eq!(
             parse_api("127.0.0.1:7070").unwrap().as_str(),
             "http://127.0.0.1:7070/"
@@ -379,8 +402,8 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_body_still_says_something() {
-        let error = refusal(StatusCode::BAD_GATEWAY, "<html>");
+    fn an_answer_that_is_not_the_controllers_names_its_status() {
+        let error = error_of_answer(StatusCode::BAD_GATEWAY, "<html>");
         assert_eq!(
             (error.exit_code(), error.to_string().contains("502")),
             (1, true)

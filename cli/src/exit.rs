@@ -1,83 +1,117 @@
-//! How a command can end. Each kind of failure has an exit code of its own, so that scripts need not read messages.
+//! Errors and exit codes. Each kind of error has an exit code of its own, so that scripts need not parse messages.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
-use tucano_api::settings::SettingsError;
+use serde_json::{Value, json};
+use tucano_api::{error::ErrorBody, rollout::Failure, settings::SettingsErrors};
+
+use crate::watch::explain;
 
 /// The exit codes, as `tucano --help` shows them.
 pub const EXIT_CODES: &str = "\
 Exit codes:
-  0  done
-  1  failed for another reason
-  2  the command line makes no sense
-  3  the configuration or the image was refused
-  4  not all processes became healthy in time; what was configured stands
-  5  the controller cannot be reached, or be told to be it
-  6  the token is missing or wrong
-  7  there is no such service or process
-exec ends with its command's own, or with 125.";
+  0  success
+  1  the controller failed, or an error of no other kind
+  2  the command line is wrong
+  3  the configuration or the image was refused, cannot be read, or does not exist
+  4  not all processes became healthy in time; the new configuration stays
+  5  the controller cannot be reached, or its certificate cannot be verified
+  6  the token is missing, cannot be read or is wrong
+  7  there is no such service, process or revision
+`tucano exec` ends with the exit code of its command, or with 125.
 
-/// What `exec` ends with where its command could not be run.
+With --json, standard output holds one JSON document: the result, or an object with `error`, `code` and `exit_code`.
+`tucano logs --json` prints one object a line.";
+
+/// Exit code of `exec` where its command could not be run.
 const EXEC_FAILED: u8 = 125;
 
 /// Why a command failed: what happened, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The arguments do not go together.
+    /// The arguments contradict each other, or one is malformed.
     #[error("{0}")]
     Usage(String),
     /// A service's configuration cannot be used.
     #[error(transparent)]
-    Settings(#[from] SettingsError),
+    Settings(#[from] SettingsErrors),
     /// A configuration or an image was refused.
     #[error("{0}")]
-    Refused(String),
-    /// Processes did not become healthy.
+    Refused(Message),
+    /// Another program refused its configuration, with this report of several lines.
     #[error("{0}")]
-    NotHealthy(String),
+    InvalidProgramConfig(String),
+    /// A configuration or an image cannot be read.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Input {
+        /// The action that failed.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The file with the token cannot be read.
+    #[error("cannot read the token in {}: {source}", .path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Processes did not become healthy.
+    #[error("{message}")]
+    NotHealthy {
+        /// Which, and why.
+        message: String,
+        /// Details of some of them.
+        failures: Vec<Failure>,
+    },
     /// The controller does not answer.
     #[error(
-        "no controller answers at {api} ({reason}): is it running? Start one on this machine with `tucano dev`, \
-         or name another with --api"
+        "no controller answers at {api} ({reason}). Is it running? `tucano dev` starts one on this machine; --api selects \
+         another"
     )]
     Unreachable {
-        /// Where it was looked for.
+        /// Its address.
         api: String,
         /// Why it cannot be reached.
         reason: String,
     },
-    /// Who answers is not known to be the controller.
+    /// The certificate of the server that answers is not the controller's.
     #[error(
-        "what answers at {api} cannot be told to be the cluster's controller ({reason}): give the cluster's certificate with \
-         --ca-file or TUCANO_CA_FILE, a copy of the controller's /etc/tucano/ca.pem, and name the controller as its \
-         certificate does (`names` in [api] of ctl.toml adds names)"
+        "the certificate of {api} cannot be verified ({reason}). --ca-file or TUCANO_CA_FILE names the certificate of the cluster's \
+         authority, a copy of /etc/tucano/ca.pem of the controller's machine; the address must be one of the certificate's \
+         names (`names` in [api] of ctl.toml adds some)"
     )]
     Unverified {
-        /// Where it was looked for.
+        /// Its address.
         api: String,
-        /// What is wrong with its certificate.
+        /// What is wrong with the certificate.
         reason: String,
     },
-    /// The controller wants another token.
-    #[error("{0}: give the controller's token with --token-file or TUCANO_TOKEN")]
-    Unauthorized(String),
-    /// The controller does not know it.
+    /// The controller refuses the token.
+    #[error("{0}: set the controller's token with --token-file or TUCANO_TOKEN")]
+    Unauthorized(Message),
+    /// The controller has no such service, process or revision.
     #[error("{0}")]
-    NotFound(String),
-    /// The controller could not do it.
-    #[error("the controller failed: {0}")]
-    Controller(String),
-    /// The connection broke, or the answer cannot be understood.
+    NotFound(Message),
+    /// The controller failed.
+    #[error("{0}")]
+    Controller(Message),
+    /// The connection broke, or the answer is malformed.
     #[error("{step} at {api} failed: {reason}")]
     Transfer {
-        /// What was being done.
+        /// The step that failed.
         step: &'static str,
-        /// With which controller.
+        /// The controller's address.
         api: String,
-        /// What went wrong.
+        /// The cause.
         reason: String,
     },
-    /// A command in a container ended with this exit code, which is ours then.
+    /// A command in a container ended with this exit code; `tucano exec` ends with the same.
     #[error("the command ended with {0}")]
     Command(u8),
     /// A command could not be run in a container.
@@ -86,18 +120,18 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", .path.display())]
     File {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Standard output could not be written to; a reader that has gone away is no failure.
+    /// Standard output could not be written to. A closed pipe is not an error.
     #[error("cannot write to standard output: {source}")]
     Output {
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -106,7 +140,7 @@ pub enum Error {
     Program {
         /// The program.
         program: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -117,7 +151,7 @@ pub enum Error {
         address: std::net::SocketAddr,
         /// The flag that changes it.
         flag: &'static str,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -127,24 +161,55 @@ pub enum Error {
     /// A part of the development cluster did not come up.
     #[error("{0}")]
     Dev(String),
-    /// The machinery of the program itself.
+    /// The asynchronous runtime or a signal handler could not be set up.
     #[error("cannot start: {source}")]
     Runtime {
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
+/// A message, and the API's code for it where the controller sent one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    text: String,
+    code: Option<String>,
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self { text, code: None }
+    }
+}
+
+impl From<ErrorBody> for Message {
+    fn from(body: ErrorBody) -> Self {
+        Self {
+            text: body.error,
+            code: Some(body.code),
+        }
+    }
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl Error {
-    /// The exit code that tells this kind of failure.
+    /// The exit code of this kind of error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Settings(_) | Self::Refused(_) => 3,
-            Self::NotHealthy(_) => 4,
+            Self::Settings(_)
+            | Self::InvalidProgramConfig(_)
+            | Self::Refused(_)
+            | Self::Input { .. } => 3,
+            Self::NotHealthy { .. } => 4,
             Self::Unreachable { .. } | Self::Unverified { .. } => 5,
-            Self::Unauthorized(_) => 6,
+            Self::Unauthorized(_) | Self::TokenFile { .. } => 6,
             Self::NotFound(_) => 7,
             Self::Command(code) => *code,
             Self::NotRun(_) => EXEC_FAILED,
@@ -153,23 +218,100 @@ impl Error {
         }
     }
 
-    /// The same of `exec`, whose command may well end with our own exit codes.
+    /// A short, stable name for programs: the API's code, or else one of this kind of error.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Usage(_) => "usage",
+            Self::Settings(_) | Self::InvalidProgramConfig(_) => "invalid_config",
+            Self::Refused(message) => message.code.as_deref().unwrap_or("refused"),
+            Self::Input { .. } => "unreadable_input",
+            Self::TokenFile { .. } => "unreadable_token",
+            Self::NotHealthy { .. } => "not_healthy",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Unverified { .. } => "unverified",
+            Self::Unauthorized(message) => message.code.as_deref().unwrap_or("unauthorized"),
+            Self::NotFound(message) => message.code.as_deref().unwrap_or("not_found"),
+            Self::Controller(message) => message.code.as_deref().unwrap_or("controller_failed"),
+            Self::Transfer { .. } => "transfer_failed",
+            Self::Command(_) => "command_failed",
+            Self::NotRun(_) => "not_run",
+            Self::File { .. } => "file",
+            Self::Output { .. } => "output",
+            Self::Program { .. } => "program",
+            Self::Listen { .. } => "address_in_use",
+            Self::VirtualHost(_) => "virtual_host",
+            Self::Dev(_) => "dev",
+            Self::Runtime { .. } => "runtime",
+        }
+    }
+
+    /// The error for programs.
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({
+            "error": self.to_string(), "code": self.code(), "exit_code": self.exit_code(),
+        });
+        if let Self::Settings(errors) = self {
+            let places = errors.iter().map(|error| {
+                json!({
+                    "file": error.file, "line": error.line, "column": error.column,
+                    "message": error.message,
+                })
+            });
+            object["errors"] = places.collect();
+        }
+        object
+    }
+
+    /// Writes the error to standard error, or with `json` to standard output. Writes nothing about a closed pipe, or the end of a
+    /// command in a container.
+    pub fn report(&self, json: bool) {
+        if self.exit_code() == 0 || matches!(self, Self::Command(_)) {
+            return;
+        }
+        let is_printed = matches!(self, Self::NotHealthy { .. });
+        match self {
+            // A deploy's answer, which is printed already, contains the error.
+            _ if json && is_printed => {}
+            _ if json => drop(crate::output::data(&self.to_json().to_string())),
+            _ => crate::output::status(&self.text()),
+        }
+    }
+
+    /// For people: one line, except for errors of a configuration, which are shown with their lines, and for processes that are
+    /// not healthy, which are explained.
+    fn text(&self) -> String {
+        match self {
+            Self::Settings(errors) => errors.report(),
+            Self::InvalidProgramConfig(report) => report.clone(),
+            Self::NotHealthy { message, failures } => {
+                let details = explain(failures);
+                format!("tucano: {message}\n{}", details.trim_end())
+                    .trim_end()
+                    .to_owned()
+            }
+            other => format!("tucano: {}", other.to_string().replace('\n', " ")),
+        }
+    }
+
+    /// The same as an error of `exec`, whose exit codes are those of its command.
     pub fn of_exec(self) -> Self {
         match self {
-            own @ Self::Command(_) => own,
+            command @ Self::Command(_) => command,
             other => Self::NotRun(other.to_string()),
         }
     }
 
-    /// One line on standard error, unless a command has said what there was to say.
-    pub fn say(&self) {
-        if self.exit_code() != 0 && !matches!(self, Self::Command(_)) {
-            let text = self.to_string().replace('\n', " ");
-            crate::output::talk(&format!("tucano: {text}"));
+    /// For `map_err`: a configuration or image that cannot be read.
+    pub fn input(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Input {
+            action,
+            path,
+            source,
         }
     }
 
-    /// For `map_err`: a file's error with what was to be done.
+    /// For `map_err`: an error of a file, with the action that failed.
     pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File {
@@ -185,19 +327,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_documented_exit_code_is_given() {
+    fn every_documented_exit_code_is_used() {
         let refused = || "x".to_owned();
         let errors = [
-            Error::Controller(refused()),
+            Error::Controller(refused().into()),
             Error::Usage(refused()),
-            Error::Refused(refused()),
-            Error::NotHealthy(refused()),
+            Error::Refused(refused().into()),
+            Error::NotHealthy {
+                message: refused(),
+                failures: Vec::new(),
+            },
             Error::Unreachable {
                 api: refused(),
                 reason: refused(),
             },
-            Error::Unauthorized(refused()),
-            Error::NotFound(refused()),
+            Error::Unauthorized(refused().into()),
+            Error::NotFound(refused().into()),
         ];
         for (error, code) in errors.iter().zip(1..) {
             assert_eq!(error.exit_code(), code, "{error}");
@@ -206,15 +351,15 @@ mod tests {
     }
 
     #[test]
-    fn exec_has_its_commands_exit_code_or_one_of_its_own() {
+    fn exec_ends_with_its_commands_exit_code_or_with_125() {
         assert_eq!(Error::Command(3).of_exec().exit_code(), 3);
-        let unknown = Error::NotFound("there is no service x".to_owned()).of_exec();
+        let unknown = Error::NotFound("there is no service x".to_owned().into()).of_exec();
         assert_eq!(unknown.exit_code(), 125);
         assert_eq!(unknown.to_string(), "there is no service x");
     }
 
     #[test]
-    fn a_reader_that_has_gone_away_is_no_failure() {
+    fn a_closed_pipe_is_not_an_error() {
         let source = io::ErrorKind::BrokenPipe.into();
         assert_eq!(Error::Output { source }.exit_code(), 0);
     }

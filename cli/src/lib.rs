@@ -1,13 +1,13 @@
 //! The command line: arguments → API → tables. `tucano dev` also runs a whole cluster on this machine.
 //!
-//! - [`args`]: what can be said; [`exit`]: how it can end, each end with an exit code of its own;
-//! - [`client`]: requests to the controller; [`image`]: which configuration and image a path means, and uploading them;
-//! - [`watch`]: a service's way to healthy; [`commands`]: one module for each group of commands;
-//! - [`table`], [`output`]: stdout is data, stderr is talk;
+//! - [`args`]: commands and options; [`exit`]: errors, each kind with an exit code of its own;
+//! - [`client`]: requests to the controller; [`image`]: a service's configuration and image, and their upload;
+//! - [`watch`]: waits until a service is healthy; [`commands`]: one module for each group of commands;
+//! - [`table`], [`output`]: results go to standard output, progress and errors to standard error;
 //! - [`dev`]: controller, balancer and workers on virtual hosts.
 //!
-//! What is deliberately absent: decisions about the cluster. The command line sends what it is told, shows what it is
-//! answered, and keeps no file but what `tucano dev` needs.
+//! What is deliberately absent: decisions about the cluster. The command line sends requests, prints answers, and keeps no
+//! state except that of `tucano dev`.
 
 pub mod args;
 pub mod client;
@@ -22,7 +22,7 @@ pub mod watch;
 pub use args::Arguments;
 pub use exit::Error;
 
-/// Does what the arguments say.
+/// Runs the command of the arguments.
 ///
 /// # Errors
 /// Each with the exit code that `tucano --help` documents.

@@ -1,10 +1,10 @@
-//! stdout is data, stderr is talk. Neither panics when its reader goes away.
+//! Results go to standard output, progress and errors to standard error. A closed pipe never causes a panic.
 
 use std::io::{self, IsTerminal, Write};
 
 use crate::Error;
 
-/// Writes data to standard output, with a newline at its end.
+/// Writes a result to standard output, with a newline at its end.
 pub fn data(text: &str) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
     let newline = if text.ends_with('\n') { "" } else { "\n" };
@@ -22,12 +22,12 @@ pub fn bytes(bytes: &[u8]) -> Result<(), Error> {
         .map_err(|source| Error::Output { source })
 }
 
-/// Says a line to the person, who may not listen any more: then there is nobody to tell that.
-pub fn talk(line: &str) {
+/// Writes a line to standard error. A failure is ignored: there is no other place to report it.
+pub fn status(line: &str) {
     writeln!(io::stderr().lock(), "{line}").ok();
 }
 
-/// Whether a person watches standard error.
-pub fn is_watched() -> bool {
+/// Whether standard error is a terminal.
+pub fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }

@@ -22,8 +22,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let config = match Config::read(&arguments.config) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("{error}");
+        Err(errors) => {
+            eprintln!("{}", errors.report());
             return ExitCode::from(3);
         }
     };

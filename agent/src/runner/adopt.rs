@@ -93,14 +93,15 @@ fn take_over(executor: &Executor, mut record: Record, status: Status, now: Durat
         .is_some_and(|lease| executor.network.adopt(lease, port));
     match status {
         Status::Running(running) if reachable => {
-            tracing::info!(%id, pid = running.pid, "adopted");
+            let pid = running.pid;
+            tracing::info!(%id, pid, "adopted");
             executor.containers.insert(id, Arc::new(running));
             let health = if record.healthy {
                 Health::Healthy
             } else {
                 Health::Starting
             };
-            Process::adopted(record, Phase::Running { health, since: now })
+            Process::adopted(record, Phase::Running { health, since: now }).with_pid(pid)
         }
         status => {
             if !reachable && record.lease.take().is_some() {

@@ -89,7 +89,7 @@ impl<N: Node> Runner<N> {
             Event::Pulled(image) => process.pulled(image, now),
             Event::Started(pid) => {
                 tracing::info!(%id, pid, "started");
-                process.started(now);
+                process.started(pid, now);
                 self.store_record(id).await;
                 self.watch(id);
             }

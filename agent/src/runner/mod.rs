@@ -18,6 +18,7 @@ mod handle;
 pub mod images;
 mod launch;
 pub mod lifecycle;
+mod listening;
 mod machine;
 pub mod network;
 pub mod node;

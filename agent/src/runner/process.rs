@@ -1,6 +1,6 @@
 //! The runner's state of one process.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::task::AbortHandle;
 use tucano_api::{
@@ -12,6 +12,7 @@ use tucano_api::{
 use super::{
     images::Unpacked,
     lifecycle::{Actual, Change, Health, Phase, Step},
+    listening,
     network::Lease,
     probe::Finding,
     state::Record,
@@ -31,6 +32,8 @@ pub struct Process {
     pub(super) image: Option<Arc<Unpacked>>,
     /// Whether it has a container that was started and has not ended.
     pub(super) is_launched: bool,
+    /// Pid of its container's first process, while that is known to run.
+    pid: Option<i32>,
     /// Last measured disk usage, in bytes.
     disk_used: Option<u64>,
     /// Whether it is being killed for its disk usage.
@@ -60,6 +63,7 @@ impl Process {
             reason: None,
             image: None,
             is_launched: false,
+            pid: None,
             disk_used: None,
             disk_exceeded: false,
             attempt: 0,
@@ -85,6 +89,13 @@ impl Process {
             is_launched: matches!(phase, Phase::Running { .. }),
             ..Self::new(actual)
         }
+    }
+
+    /// The same with the pid of its container's first process.
+    #[must_use]
+    pub fn with_pid(mut self, pid: i32) -> Self {
+        self.pid = Some(pid);
+        self
     }
 
     /// Its id.
@@ -120,8 +131,18 @@ impl Process {
             restarts: self.restarts,
             last_exit: self.last_exit,
             relaxed,
+            attempts: self.actual.crashes,
+            listening: self.listening(),
             disk_used: self.disk_used.map(Bytes),
             metrics: None,
+        }
+    }
+
+    /// The TCP addresses that it listens on, while its probe fails.
+    fn listening(&self) -> Option<Vec<SocketAddr>> {
+        match self.health()? {
+            Health::Healthy => None,
+            Health::Starting | Health::Unhealthy => listening::of(self.pid?),
         }
     }
 
@@ -160,7 +181,8 @@ impl Process {
         self.tasks.push(tokio::spawn(task).abort_handle());
     }
 
-    pub(super) fn started(&mut self, now: Duration) {
+    pub(super) fn started(&mut self, pid: i32, now: Duration) {
+        self.pid = Some(pid);
         if self.started_at.is_some() {
             self.restarts = self.restarts.saturating_add(1);
         }
@@ -194,6 +216,7 @@ impl Process {
         }
         self.last_exit = Some(exit);
         self.is_launched = false;
+        self.pid = None;
         self.abort_tasks();
         self.actual.apply(Change::Ended, now);
     }

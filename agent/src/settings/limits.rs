@@ -74,7 +74,8 @@ impl Default for Limits {
 const MAX_READY: usize = 256;
 
 impl Validate for Limits {
-    fn validate(&self) -> Result<(), Problem> {
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
         for (key, value, max) in [
             ("processes", self.processes, 4000),
             ("starts", self.starts, 1024),
@@ -86,14 +87,14 @@ impl Validate for Limits {
             ("handshakes", self.handshakes, 10_000),
         ] {
             if !(1..=max).contains(&value) {
-                return Err(Problem::new(
+                problems.push(Problem::new(
                     format!("limits.{key}"),
                     format!("write a number from 1 to {max}"),
                 ));
             }
         }
         if self.tracked_connections > 1 << 24 {
-            return Err(Problem::new(
+            problems.push(Problem::new(
                 "limits.tracked_connections",
                 "write a number up to 16777216, or 0 to leave it as the system has it",
             ));
@@ -103,30 +104,30 @@ impl Validate for Limits {
             ("ready_supervisors", self.ready_supervisors),
         ] {
             if value > MAX_READY {
-                return Err(Problem::new(
+                problems.push(Problem::new(
                     format!("limits.{key}"),
                     format!("write a number from 0 to {MAX_READY}"),
                 ));
             }
         }
         if !(Span::millis(10)..=Span::secs(3600)).contains(&self.disk_interval) {
-            return Err(Problem::new(
+            problems.push(Problem::new(
                 "limits.disk_interval",
                 "write a duration from 10ms to 1h",
             ));
         }
         if !(Span::millis(100)..=Span::secs(600)).contains(&self.handshake_timeout) {
-            return Err(Problem::new(
+            problems.push(Problem::new(
                 "limits.handshake_timeout",
                 "write a duration from 100ms to 10m",
             ));
         }
         if !(Bytes(4096)..=Bytes::mib(256)).contains(&self.body_bytes) {
-            return Err(Problem::new(
+            problems.push(Problem::new(
                 "limits.body_bytes",
                 "write a size from 4KiB to 256MiB",
             ));
         }
-        Ok(())
+        problems
     }
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tucano_api::settings::{MAX_SETTINGS_BYTES, SettingsError, parse};
+use tucano_api::settings::{MAX_SETTINGS_BYTES, SettingsErrors, parse_all};
 use tucano_tls::{CA_FILE, Mode, Trust};
 
 use super::{Settings, Token};
@@ -25,7 +25,7 @@ pub enum LoadError {
     },
     /// The content of the configuration is invalid.
     #[error(transparent)]
-    Invalid(#[from] SettingsError),
+    Invalid(#[from] SettingsErrors),
     /// The token file cannot be read.
     #[error("cannot read token_file {path}: {source}")]
     Token {
@@ -65,7 +65,7 @@ impl Settings {
             path: path.to_owned(),
             source,
         })?;
-        let mut settings: Self = parse(&path.display().to_string(), &text)?;
+        let mut settings: Self = parse_all(&path.display().to_string(), &text)?;
         if let Some(file) = &settings.token_file {
             settings.token = Some(read_token(file)?);
         }

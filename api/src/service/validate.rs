@@ -27,7 +27,7 @@ const MAX_BYTES: Bytes = Bytes(1 << 50);
 
 impl Validate for ServiceConfig {
     fn validate(&self) -> Result<(), Problem> {
-        first(stored_rules(self))
+        stored_rules(self).into_iter().next().map_or(Ok(()), Err)
     }
 
     fn problems(&self) -> Vec<Problem> {
@@ -39,10 +39,6 @@ impl Validate for ServiceConfig {
 }
 
 impl Validate for Health {
-    fn validate(&self) -> Result<(), Problem> {
-        first(self.problems())
-    }
-
     fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let kinds = [
@@ -77,10 +73,6 @@ impl Validate for Health {
         }
         problems
     }
-}
-
-fn first(problems: Vec<Problem>) -> Result<(), Problem> {
-    problems.into_iter().next().map_or(Ok(()), Err)
 }
 
 fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {

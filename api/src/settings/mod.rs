@@ -26,15 +26,15 @@ pub const MAX_SETTINGS_BYTES: usize = 64 << 10;
 
 /// Settings whose values are checked after they were read.
 pub trait Validate {
-    /// The first problem.
+    /// Every value that is out of range, or that contradicts another.
+    fn problems(&self) -> Vec<Problem>;
+
+    /// Whether there is no problem.
     ///
     /// # Errors
-    /// A value that is out of range, or that contradicts another.
-    fn validate(&self) -> Result<(), Problem>;
-
-    /// Every problem.
-    fn problems(&self) -> Vec<Problem> {
-        self.validate().err().into_iter().collect()
+    /// The first problem.
+    fn validate(&self) -> Result<(), Problem> {
+        self.problems().into_iter().next().map_or(Ok(()), Err)
     }
 }
 

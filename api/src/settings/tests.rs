@@ -30,10 +30,6 @@ enum Kind {
 }
 
 impl Validate for Example {
-    fn validate(&self) -> Result<(), Problem> {
-        self.problems().into_iter().next().map_or(Ok(()), Err)
-    }
-
     fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.concurrency == 0 {

@@ -1,5 +1,5 @@
-//! `check`: validates a configuration without a controller. What a controller's and an agent's configuration may say,
-//! their own programs know best.
+//! `check`: validates a configuration without a controller. The configurations of controller and agent are validated by
+//! their own programs.
 
 use std::{
     env, fs,
@@ -7,19 +7,19 @@ use std::{
 };
 
 use tokio::process::Command;
-use tucano_api::{service::ServiceConfig, settings::parse};
+use tucano_api::{service::ServiceConfig, settings::parse_all};
 
 use crate::{Error, args::Global, output};
 
 pub(super) async fn run(global: &Global, file: &Path) -> Result<(), Error> {
-    let text = fs::read_to_string(file).map_err(Error::file("read", file))?;
+    let text = fs::read_to_string(file).map_err(Error::input("read", file))?;
     let kind = match program_for(&text) {
         Some(program) => {
-            ask(program, file).await?;
+            check_by(program, file).await?;
             program
         }
         None => {
-            parse::<ServiceConfig>(&file.display().to_string(), &text)?;
+            parse_all::<ServiceConfig>(&file.display().to_string(), &text)?;
             "tucano deploy"
         }
     };
@@ -28,10 +28,10 @@ pub(super) async fn run(global: &Global, file: &Path) -> Result<(), Error> {
         let answer = serde_json::json!({ "file": file.to_string(), "fit_for": kind });
         return output::data(&answer.to_string());
     }
-    output::data(&format!("{file} is fit for {kind}"))
+    output::data(&format!("{file} is valid for {kind}"))
 }
 
-/// Which program's configuration a text is, by the key that it cannot lack.
+/// The program that a configuration is for: each has a key that it must contain.
 fn program_for(text: &str) -> Option<&'static str> {
     let table: toml::Table = text.parse().ok()?;
     if table.contains_key("topology") {
@@ -43,10 +43,10 @@ fn program_for(text: &str) -> Option<&'static str> {
     }
 }
 
-async fn ask(name: &'static str, file: &Path) -> Result<(), Error> {
-    let Some(program) = companion(name) else {
+async fn check_by(name: &'static str, file: &Path) -> Result<(), Error> {
+    let Some(program) = find_program(name) else {
         let message = format!(
-            "{name} is neither next to `tucano` nor on the PATH, and only it can check {}",
+            "{} is checked by {name}, which is neither in the directory of `tucano` nor on the PATH",
             file.display()
         );
         return Err(Error::Usage(message));
@@ -61,12 +61,12 @@ async fn ask(name: &'static str, file: &Path) -> Result<(), Error> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::Refused(said.trim().to_owned()))
+    let message = String::from_utf8_lossy(&output.stderr);
+    Err(Error::InvalidProgramConfig(message.trim().to_owned()))
 }
 
-/// A program of the same release: next to this one, or else on the PATH.
-pub(crate) fn companion(name: &str) -> Option<PathBuf> {
+/// A program of the same release: in the directory of this one, or else on the PATH.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let own = env::current_exe().ok()?;
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = own
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn configurations_are_told_apart_by_their_keys() {
+    fn the_kind_of_a_configuration_follows_from_its_keys() {
         assert_eq!(
             program_for("[[topology]]\nkind = \"ctl\""),
             Some("tucano_ctld")

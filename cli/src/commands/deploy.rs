@@ -20,7 +20,7 @@ pub(super) async fn run(
     report(global, deployed, result)
 }
 
-/// Uploads and waits. An error of the second kind means that the deploy stands, but its processes are not healthy.
+/// Uploads and waits. The inner result is an error where the service is configured, but its processes are not healthy.
 pub(crate) async fn deploy(
     client: &Client,
     source: &Source,
@@ -31,19 +31,25 @@ pub(crate) async fn deploy(
         None => client.deploy("/v1/services", source.text.clone()).await?,
     };
     let deployed: Deployed = client.parse(&answer)?;
-    output::talk(&format!(
-        "{} is configured: revision {}, image {}",
-        deployed.name,
-        deployed.revision,
-        deployed.image.short()
-    ));
+    output::status(&summary(&deployed));
     for warning in &deployed.warnings {
-        output::talk(&format!("warning: {warning}"));
+        output::status(&format!("warning: {warning}"));
     }
     Ok(settle(client, deployed, wait).await)
 }
 
-/// Waits for what was configured, if it is to be waited for.
+fn summary(deployed: &Deployed) -> String {
+    let Deployed { name, revision, .. } = deployed;
+    let image = deployed.image.short();
+    match deployed.changed {
+        true => format!("{name} is configured: revision {revision}, image {image}"),
+        false => format!(
+            "{name} is unchanged: revision {revision} already has this configuration and image {image}"
+        ),
+    }
+}
+
+/// Waits until what was configured is healthy, unless `wait` says otherwise.
 pub(super) async fn settle(
     client: &Client,
     mut deployed: Deployed,
@@ -55,28 +61,31 @@ pub(super) async fn settle(
     let result =
         watch::until_healthy(client, &deployed.name, deployed.revision, wait.timeout).await;
     deployed.healthy = Some(result.is_ok());
-    if let Err(error @ Error::NotHealthy(_)) = &result {
-        deployed.error = Some(error.to_string());
+    if let Err(Error::NotHealthy { message, failures }) = &result {
+        deployed.error = Some(message.clone());
         deployed.code = Some("not_healthy".to_owned());
+        deployed.failures.clone_from(failures);
     }
     (deployed, result.map(drop))
 }
 
-/// One line, or the controller's answer for programs; then the failure, if there was one.
+/// Prints one line, or the controller's answer as JSON; returns the error of waiting.
 pub(super) fn report(
     global: &Global,
     deployed: Deployed,
     result: Result<(), Error>,
 ) -> Result<(), Error> {
-    if global.json {
+    let is_complete = matches!(result, Ok(()) | Err(Error::NotHealthy { .. }));
+    if global.json && is_complete {
         let json = serde_json::to_string(&deployed)
-            .map_err(|error| Error::Controller(error.to_string()))?;
+            .map_err(|error| Error::Controller(error.to_string().into()))?;
         output::data(&json)?;
-    } else if result.is_ok() {
-        let state = if deployed.healthy == Some(true) {
-            "healthy"
-        } else {
-            "configured"
+    } else if !global.json && result.is_ok() {
+        let state = match (deployed.changed, deployed.healthy) {
+            (true, Some(true)) => "healthy",
+            (true, _) => "configured",
+            (false, Some(true)) => "unchanged and healthy",
+            (false, _) => "unchanged",
         };
         output::data(&format!(
             "{} revision {} is {state}",

@@ -1,4 +1,4 @@
-//! `exec`: a command in a process's container, with this terminal or with these streams.
+//! `exec`: runs a command in a process's container, with this terminal or with the standard streams.
 
 use std::{
     io::{self, IsTerminal, Read, Write},
@@ -23,21 +23,21 @@ use crate::{Error, args::Exec, client::Client, output};
 /// Most that is read at once, in bytes.
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// What the controller's answer says it is run in.
+/// Header of the controller's answer: the process in whose container the command runs.
 const PROCESS: &str = "Tucano-Process";
 
 pub(super) async fn run(client: &Client, exec: &Exec) -> Result<(), Error> {
     let response = open(client, exec).await?;
     let process = response.headers().get(PROCESS);
     let process = process.and_then(|value| value.to_str().ok().map(str::to_owned));
-    let broken = client.broken("the session");
-    let mut connection = response.upgrade().await.map_err(broken)?;
+    let transfer_error = client.transfer_error("the session");
+    let mut connection = response.upgrade().await.map_err(transfer_error)?;
     let terminal = has_terminal(exec).then(own_terminal);
     let begin = Begin {
         command: exec.command.clone(),
         terminal: terminal.clone(),
     };
-    let raw = terminal.map(|_| Raw::begin()).transpose()?;
+    let raw = terminal.map(|_| RawMode::enable()).transpose()?;
     let end = relay(&mut connection, begin).await;
     drop(raw);
     let lost = |error: io::Error| Error::Transfer {
@@ -55,7 +55,7 @@ pub(super) async fn run(client: &Client, exec: &Exec) -> Result<(), Error> {
     }
 }
 
-/// A process's name is also a possible name of a service; a service of that name goes first.
+/// A process's name may also be the name of a service, which then takes precedence.
 async fn open(client: &Client, exec: &Exec) -> Result<reqwest::Response, Error> {
     let name = name(&exec.name)?;
     match client.upgrade(&format!("/v1/services/{name}/exec")).await {
@@ -66,10 +66,10 @@ async fn open(client: &Client, exec: &Exec) -> Result<reqwest::Response, Error> 
     }
 }
 
-/// As people expect it of `ssh`: where a person sits at both ends.
+/// Unless options say otherwise: when standard input and output are terminals, as with `ssh`.
 fn has_terminal(exec: &Exec) -> bool {
-    let person = || io::stdin().is_terminal() && io::stdout().is_terminal();
-    exec.terminal || (!exec.no_terminal && person())
+    let on_terminal = || io::stdin().is_terminal() && io::stdout().is_terminal();
+    exec.terminal || (!exec.no_terminal && on_terminal())
 }
 
 fn own_terminal() -> Terminal {
@@ -91,11 +91,11 @@ fn own_size() -> Option<Size> {
     })
 }
 
-/// Nobody but the command's terminal interprets what is typed, while this lives.
-struct Raw(Option<Termios>);
+/// Raw mode of this terminal while this lives: the command's terminal interprets what is typed.
+struct RawMode(Option<Termios>);
 
-impl Raw {
-    fn begin() -> Result<Self, Error> {
+impl RawMode {
+    fn enable() -> Result<Self, Error> {
         let before = tcgetattr(stdin()).ok();
         if let Some(before) = &before {
             let mut raw = before.clone();
@@ -108,7 +108,7 @@ impl Raw {
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawMode {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
             tcsetattr(stdin(), OptionalActions::Now, before).ok();
@@ -116,17 +116,17 @@ impl Drop for Raw {
     }
 }
 
-/// Passes on everything, both ways, until the end.
+/// Relays input and output until the command ends.
 async fn relay(connection: &mut reqwest::Upgraded, begin: Begin) -> io::Result<End> {
     let has_terminal = begin.terminal.is_some();
     let (mut from, mut to) = tokio::io::split(connection);
     to.write_all(&FromClient::Begin(begin).encode()).await?;
-    let mut typed = typed();
+    let mut input = read_input();
     let mut resized = signal(SignalKind::window_change())?;
-    let outwards = async {
+    let outgoing = async {
         loop {
             let frame = tokio::select! {
-                Some(bytes) = typed.recv() => FromClient::Input(bytes),
+                Some(bytes) = input.recv() => FromClient::Input(bytes),
                 size = next_size(&mut resized), if has_terminal => FromClient::Resize(size),
                 else => std::future::pending().await,
             };
@@ -134,8 +134,8 @@ async fn relay(connection: &mut reqwest::Upgraded, begin: Begin) -> io::Result<E
         }
     };
     tokio::select! {
-        end = show(&mut from) => end,
-        failed = outwards => failed,
+        end = show_output(&mut from) => end,
+        failed = outgoing => failed,
     }
 }
 
@@ -148,8 +148,8 @@ async fn next_size(resized: &mut Signal) -> Size {
     }
 }
 
-/// What comes by standard input; nothing, where it ends. It may be read for as long as this program lives.
-fn typed() -> mpsc::Receiver<Vec<u8>> {
+/// Chunks of standard input; an empty one at its end. The thread may block in a read until the program ends.
+fn read_input() -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel(1);
     thread::spawn(move || {
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -167,21 +167,23 @@ fn typed() -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
-/// Writes what the command says, until its end.
-async fn show(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<End> {
+/// Writes the command's output until it ends.
+async fn show_output(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<End> {
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let length = from.read(&mut buffer).await?;
         if length == 0 {
-            return Err(io::Error::other("the connection closed before its end"));
+            return Err(io::Error::other(
+                "the connection was closed before the command ended",
+            ));
         }
         decoder.push(&buffer[..length]);
         while let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
             match frame {
                 ToClient::Output(bytes) => output::bytes(&bytes).map_err(io::Error::other)?,
                 ToClient::ErrorOutput(bytes) => {
-                    // Who does not listen any more is not told.
+                    // A closed standard error must not end the command.
                     io::stderr().lock().write_all(&bytes).ok();
                 }
                 ToClient::End(end) => return Ok(end),

@@ -17,10 +17,10 @@ use crate::{
     dev,
 };
 
-pub(crate) use check::companion;
+pub(crate) use check::find_program;
 pub(crate) use deploy::deploy;
 
-/// Does what the arguments say.
+/// Runs the command of the arguments.
 ///
 /// # Errors
 /// Each with the exit code that `tucano --help` documents.
@@ -45,7 +45,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
             revision,
             wait,
         } => rollback::run(&client()?, &global, &name, revision, wait).await,
-        Command::Logs(logs) => logs::run(&client()?, &logs).await,
+        Command::Logs(logs) => logs::run(&client()?, &global, &logs).await,
         Command::Exec(command) => {
             let run = async { exec::run(&client()?, &command).await };
             run.await.map_err(Error::of_exec)
@@ -56,7 +56,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     }
 }
 
-/// For `dev`, `--api` says where to listen.
+/// For `dev`, `--api` is the address to listen on.
 fn listen_address(global: &Global) -> Result<std::net::SocketAddr, Error> {
     let text = global
         .api

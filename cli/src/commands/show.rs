@@ -1,4 +1,4 @@
-//! `ps`, `services`, `revisions`, `nodes`, `state`: tables for people, the API's JSON for programs.
+//! `ps`, `services`, `revisions`, `nodes`, `state`: tables, or the API's JSON.
 
 use tucano_api::{
     ids::ServiceName,
@@ -66,7 +66,7 @@ pub(super) async fn nodes(client: &Client, global: &Global) -> Result<(), Error>
     output::data(&table::nodes(&nodes, Style::of_stdout()))
 }
 
-/// The state is JSON by nature; it is only laid out for reading.
+/// The state has no table: it is printed as indented JSON.
 pub(super) async fn state(client: &Client) -> Result<(), Error> {
     let state: serde_json::Value = client.get("/v1/state").await?;
     output::data(&format!("{state:#}"))

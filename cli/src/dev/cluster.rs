@@ -20,9 +20,9 @@ use super::{
     settings,
     supervise::{Program, keep_running},
 };
-use crate::{Error, commands::companion};
+use crate::{Error, commands::find_program};
 
-/// The controller's place in the subnet, and the one before the first worker's.
+/// Host numbers in the subnet: the controller's, and the one before the first worker's.
 const CTL: u32 = 2;
 const BEFORE_WORKERS: u32 = 10;
 
@@ -57,7 +57,7 @@ impl Cluster {
             programs: JoinSet::new(),
             controller_starts: Arc::default(),
         };
-        // Made before the controller starts, so that its agents have the certificate from the beginning.
+        // Created before the controller starts, because the agents need the certificate at their start.
         let tls = data_of(&ctl).join("tls");
         Authority::open(&tls).map_err(|error| Error::Dev(error.to_string()))?;
         let ca_file = Authority::certificate_in(&tls);
@@ -76,18 +76,18 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// How often the controller was started.
+    /// How often the controller has been started.
     pub(super) fn controller_starts(&self) -> u32 {
         self.controller_starts.load(Ordering::Relaxed)
     }
 
-    /// Ends every program, and everything they started; removes hosts, network and cgroups.
+    /// Ends every program and its children; removes hosts, network and cgroups.
     pub(super) async fn stop(mut self) -> Result<(), Error> {
         self.programs.shutdown().await;
         match Arc::into_inner(self.network) {
             Some(network) => Ok(network.destroy()?),
             None => Err(Error::Dev(
-                "a program of the cluster did not let go of its host".to_owned(),
+                "a program of the cluster still uses its host".to_owned(),
             )),
         }
     }
@@ -171,7 +171,7 @@ fn data_of(host: &Host) -> PathBuf {
     host.directory().join("data")
 }
 
-/// The programs of the cluster; looked for before anything is made.
+/// The programs of the cluster; looked up before anything is created.
 #[derive(Debug)]
 pub(super) struct Programs {
     ctld: PathBuf,
@@ -182,12 +182,12 @@ pub(super) struct Programs {
 impl Programs {
     pub(super) fn find() -> Result<Self, Error> {
         let find = |name: &str| {
-            companion(name).ok_or_else(|| {
+            find_program(name).ok_or_else(|| {
                 let advice = "build the whole workspace with `cargo build --workspace`, or install it next to `tucano`";
                 Error::Dev(format!("the program {name} is missing: {advice}"))
             })
         };
-        // The agent looks for this one itself, but would find out late.
+        // The agent looks this one up itself, but only at the first start of a container.
         find("tucano_oci")?;
         Ok(Self {
             ctld: find("tucano_ctld")?,
@@ -197,8 +197,7 @@ impl Programs {
     }
 }
 
-/// Begins the names of the hosts' cgroups, which all clusters of the machine share.
-/// The network of a new cluster in this directory; what a killed one left there is cleared away.
+/// The network of a new cluster in this directory. Removes what a killed cluster left there.
 pub(super) fn network(directory: &Directory) -> Result<Network, Error> {
     Ok(Network::create(NetworkOptions::new(
         unique_name()?,
@@ -209,7 +208,7 @@ pub(super) fn network(directory: &Directory) -> Result<Network, Error> {
 fn unique_name() -> Result<String, Error> {
     let mut random = [0; 4];
     getrandom::fill(&mut random)
-        .map_err(|error| Error::Dev(format!("cannot make a name: {error}")))?;
+        .map_err(|error| Error::Dev(format!("cannot create a name: {error}")))?;
     Ok(format!("tucano-dev-{:08x}", u32::from_ne_bytes(random)))
 }
 

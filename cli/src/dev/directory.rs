@@ -1,9 +1,9 @@
-//! Where a development cluster keeps everything.
+//! The files of a development cluster.
 //!
 //! - `hosts/ctl`, `hosts/w1`…: each host's configuration and data
-//! - `logs/`: what each program says
-//! - `agent-token`: between controller and agents, new with each start
-//! - and what [`tucano_vhost`] keeps of the network
+//! - `logs/`: the log of each program
+//! - `agent-token`: shared by controller and agents, new with each start
+//! - and the files of [`tucano_vhost`]
 
 use std::{
     env, fs,
@@ -19,13 +19,13 @@ use crate::Error;
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    /// Whether it outlives the cluster, with the services in it.
+    /// Whether it stays when the cluster ends.
     kept: bool,
 }
 
 impl Directory {
-    /// The one the user named, or one of our own for this port; only root sees into it.
-    pub(super) fn choose(named: Option<&Path>, api_port: u16) -> Result<Self, Error> {
+    /// The directory that the user named, or a default one for this port. Only root may read it.
+    pub(super) fn open(named: Option<&Path>, api_port: u16) -> Result<Self, Error> {
         let path = match named {
             Some(path) => std::path::absolute(path).map_err(Error::file("find", path))?,
             None => default(env::var_os("XDG_STATE_HOME").map(PathBuf::from), api_port),
@@ -49,7 +49,7 @@ impl Directory {
         self.path.join("logs").join(format!("{program}.log"))
     }
 
-    /// Removes what a killed cluster left, and prepares for a new one. Nothing of the old one runs any more.
+    /// Removes what a killed cluster left, and prepares for a new one. No program of the old one may run any more.
     pub(super) fn prepare(&self) -> Result<(), Error> {
         if !self.kept {
             remove(&self.path.join("hosts"))?;
@@ -59,12 +59,12 @@ impl Directory {
         fs::create_dir_all(&logs).map_err(Error::file("create", &logs))
     }
 
-    /// A new secret, in a file that only root reads.
+    /// A new secret, in a file that only root may read.
     pub(super) fn write_agent_token(&self) -> Result<PathBuf, Error> {
         let path = self.path.join("agent-token");
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)
-            .map_err(|error| Error::Dev(format!("cannot make a token: {error}")))?;
+            .map_err(|error| Error::Dev(format!("cannot create a token: {error}")))?;
         let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
@@ -80,7 +80,7 @@ impl Directory {
             return Ok(());
         }
         remove(&self.path)?;
-        // Ours too if nothing else is in it.
+        // The parent too, if nothing else is in it.
         self.path
             .parent()
             .and_then(|parent| fs::remove_dir(parent).ok());
@@ -124,9 +124,9 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_for_root_alone_and_new_each_time() {
+    fn the_token_is_new_each_time_and_readable_by_root_alone() {
         let parent = tempfile::tempdir().unwrap();
-        let directory = Directory::choose(Some(&parent.path().join("data")), 1).unwrap();
+        let directory = Directory::open(Some(&parent.path().join("data")), 1).unwrap();
         let path = directory.write_agent_token().unwrap();
         let first = fs::read_to_string(&path).unwrap();
         assert_eq!(first.len(), 64);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_named_is_kept_and_ours_is_removed() {
+    fn a_named_directory_is_kept_and_a_default_one_removed() {
         let parent = tempfile::tempdir().unwrap();
         for kept in [true, false] {
             let path = parent.path().join("x").join("data");

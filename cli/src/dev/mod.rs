@@ -2,9 +2,9 @@
 //! are reached through sockets of this process on the machine's own loopback interface, handed to the programs as their
 //! standard input, so they stay when a program dies.
 //!
-//! - [`directory`]: where everything is kept, and clearing it away;
-//! - [`cluster`]: the hosts, and which program runs where; [`settings`]: what the programs are told;
-//! - [`supervise`]: starts them again when they die; [`ready`]: waits until all of it works.
+//! - [`directory`]: the cluster's files, and their removal;
+//! - [`cluster`]: the hosts, and which program runs where; [`settings`]: the programs' configuration;
+//! - [`supervise`]: restarts programs that end; [`ready`]: waits until the cluster works.
 
 mod cluster;
 mod directory;
@@ -25,18 +25,18 @@ use crate::{
     client::Client,
     commands,
     image::Source,
-    output::talk,
+    output::status,
 };
 use cluster::{Cluster, Programs};
 use directory::Directory;
 
 /// How long each service of `--deploy` may take to become healthy.
-const DEPLOY: Duration = Duration::from_secs(120);
+const DEPLOY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Runs the cluster until a signal asks for its end, and clears it away.
+/// Runs the cluster until a signal ends it, and removes it.
 ///
 /// # Errors
-/// What keeps it from starting.
+/// The cluster cannot be started.
 pub(crate) async fn run(api: SocketAddr, dev: &Dev) -> Result<(), Error> {
     check(api, dev)?;
     let sources = dev
@@ -46,8 +46,8 @@ pub(crate) async fn run(api: SocketAddr, dev: &Dev) -> Result<(), Error> {
     let sources = sources.collect::<Result<Vec<_>, _>>()?;
     let mut end = EndSignals::listen()?;
     let programs = Programs::find()?;
-    let directory = Directory::choose(dev.data.as_deref(), api.port())?;
-    // Clears away what a killed cluster left in this directory, its sockets on these addresses too.
+    let directory = Directory::open(dev.data.as_deref(), api.port())?;
+    // Removes what a killed cluster left in this directory, including its sockets on these addresses.
     let network = cluster::network(&directory)?;
     let api = listen(api, "--api")?;
     let balancer = listen(dev.balancer, "--balancer")?;
@@ -58,7 +58,7 @@ pub(crate) async fn run(api: SocketAddr, dev: &Dev) -> Result<(), Error> {
         ready::wait(&client, &cluster, &directory).await?;
         deploy(&client, &sources, addresses.1).await;
         if !dev.quiet {
-            talk(&ready::guide(&cluster, &directory, addresses));
+            status(&ready::guide(&cluster, &directory, addresses));
         }
         std::future::pending().await
     };
@@ -66,27 +66,27 @@ pub(crate) async fn run(api: SocketAddr, dev: &Dev) -> Result<(), Error> {
         result = work => result,
         () = end.received() => Ok(()),
     };
-    talk("ending the cluster");
+    status("ending the cluster");
     cluster.stop().await?;
-    // After a failure the logs tell more; the next start clears them away.
+    // After a failure the logs are kept; the next start removes them.
     result.and_then(|()| directory.remove())
 }
 
-/// The cluster stays when a service cannot be deployed, so that one can look why.
+/// A service that cannot be deployed does not end the cluster, so that the cause can be examined.
 async fn deploy(client: &Client, sources: &[Source], balancer: SocketAddr) {
     let wait = Wait {
         no_wait: false,
-        timeout: DEPLOY,
+        timeout: DEPLOY_TIMEOUT,
     };
     for source in sources {
         match commands::deploy(client, source, wait).await {
             Ok((_, Ok(()))) => {
                 let (name, port) = (&source.config.name, balancer.port());
-                talk(&format!(
+                status(&format!(
                     "{name} answers at http://{name}.localhost:{port}/"
                 ));
             }
-            Ok((_, Err(error))) | Err(error) => error.say(),
+            Ok((_, Err(error))) | Err(error) => error.report(false),
         }
     }
 }
@@ -95,7 +95,7 @@ fn check(api: SocketAddr, dev: &Dev) -> Result<(), Error> {
     for (flag, address) in [("--api", api), ("--balancer", dev.balancer)] {
         if !address.ip().is_loopback() {
             let message = format!(
-                "{flag} {address}: a development cluster asks for no token, so it listens on loopback only"
+                "{flag} {address}: a development cluster requires no token, so it listens on loopback addresses only"
             );
             return Err(Error::Usage(message));
         }
@@ -103,7 +103,7 @@ fn check(api: SocketAddr, dev: &Dev) -> Result<(), Error> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let reason = "`tucano dev` makes namespaces and cgroups, which only root may: run it with sudo";
+    let reason = "`tucano dev` creates namespaces and cgroups, which needs root: run it with sudo";
     Err(Error::Dev(reason.to_owned()))
 }
 
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_loopback_is_listened_on() {
+    fn addresses_other_than_loopback_are_refused() {
         let dev = |balancer: &str| Dev {
             workers: 1,
             balancer: balancer.parse().unwrap(),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_told_with_the_flag_that_changes_it() {
+    fn a_port_in_use_is_reported_with_the_flag_that_changes_it() {
         let taken = listen("127.0.0.1:0".parse().unwrap(), "--api").unwrap();
         let error = listen(taken.local_addr().unwrap(), "--balancer").unwrap_err();
         assert!(

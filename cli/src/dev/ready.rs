@@ -1,4 +1,4 @@
-//! Waiting until a development cluster works, and telling what to do with it.
+//! Waits until a development cluster works, and prints what to try.
 
 use std::{
     env, fs,
@@ -13,9 +13,9 @@ use super::{cluster::Cluster, directory::Directory};
 use crate::{Error, client::Client};
 
 const INTERVAL: Duration = Duration::from_millis(100);
-/// A controller that has ended this often will not come up.
-const STARTS: u32 = 3;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// After this many starts the controller is given up.
+const MAX_STARTS: u32 = 3;
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits until the controller answers and every worker reports.
 pub(super) async fn wait(
@@ -23,7 +23,7 @@ pub(super) async fn wait(
     cluster: &Cluster,
     directory: &Directory,
 ) -> Result<(), Error> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let last = match client.get::<State>("/v1/state").await {
             Ok(state) if state.alive_nodes.len() == cluster.workers.len() => return Ok(()),
@@ -35,18 +35,14 @@ pub(super) async fn wait(
                     .filter(|name| !is_alive(&state, name));
                 let missing: Vec<&str> = missing.collect();
                 let log = directory.log_of(missing.first().unwrap_or(&"ctld"));
-                format!(
-                    "no report from {}: {}",
-                    missing.join(", "),
-                    last_words(&log)
-                )
+                format!("no report from {}: {}", missing.join(", "), last_line(&log))
             }
             Err(_) => format!(
-                "the controller does not come up: {}",
-                last_words(&directory.log_of("ctld"))
+                "the controller does not start: {}",
+                last_line(&directory.log_of("ctld"))
             ),
         };
-        if Instant::now() >= deadline || cluster.controller_starts() > STARTS {
+        if Instant::now() >= deadline || cluster.controller_starts() > MAX_STARTS {
             return Err(Error::Dev(last));
         }
         tokio::time::sleep(INTERVAL).await;
@@ -60,18 +56,18 @@ fn is_alive(state: &State, name: &str) -> bool {
         .any(|node| node.name.as_str() == name)
 }
 
-/// The last line of a log, which mostly says why a program ended, and where there is more.
-fn last_words(log: &Path) -> String {
+/// The last line of a log, which usually says why a program ended, and the path of the log.
+fn last_line(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let last = text
         .lines()
         .rev()
         .find(|line| !line.trim().is_empty())
-        .unwrap_or("it said nothing");
+        .unwrap_or("its log is empty");
     format!("{last} (see {})", log.display())
 }
 
-/// What to try once it works.
+/// What to try once the cluster works.
 pub(super) fn guide(
     cluster: &Cluster,
     directory: &Directory,
@@ -87,19 +83,19 @@ pub(super) fn guide(
         .last()
         .and_then(|worker| Some((worker.pid().ok()?, worker.name())));
     let lose = lose.map(|(pid, name)| {
-        format!("\n  kill -9 {pid:<22} # {name} loses its power, and comes back after a while")
+        format!("\n  kill -9 {pid:<22} # {name} loses power, and is booted again after 10 seconds")
     });
     format!(
         "\n\
          Tucano is up: a controller and {} on this machine.\n  \
          API       http://{api}\n  \
          balancer  http://{balancer} (a service answers at http://<name>.localhost:{}/)\n  \
-         data      {} (logs/ holds what each program says)\n\n\
+         data      {} (logs/ holds the log of each program)\n\n\
          Try, in another terminal:\n  \
          {tucano} nodes\n  \
          {tucano} deploy hello.toml\n  \
          {tucano} ps{}\n\n\
-         Ctrl-C ends it, and everything in it.",
+         Ctrl-C ends the cluster, and everything in it.",
         count(cluster.workers.len()),
         balancer.port(),
         directory.path().display(),
@@ -117,16 +113,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_words_of_a_log_are_its_last_line_that_says_something() {
+    fn the_last_line_of_a_log_that_is_not_blank_is_shown() {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("ctld.log");
-        assert!(last_words(&log).starts_with("it said nothing"));
+        assert!(last_line(&log).starts_with("its log is empty"));
         fs::write(&log, "starting\nctl.toml:3:1: unknown key\n\n").unwrap();
-        assert!(last_words(&log).starts_with("ctl.toml:3:1: unknown key (see "));
+        assert!(last_line(&log).starts_with("ctl.toml:3:1: unknown key (see "));
     }
 
     #[test]
-    fn one_worker_is_not_many() {
+    fn the_plural_is_used_for_several_workers() {
         assert_eq!([count(1), count(3)], ["1 worker", "3 workers"]);
     }
 }

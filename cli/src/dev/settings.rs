@@ -1,4 +1,4 @@
-//! What the programs of a development cluster are told.
+//! The configuration of a development cluster's programs.
 
 use std::{fs, net::IpAddr, path::Path};
 
@@ -11,7 +11,7 @@ use tucano_vhost::Host;
 
 use crate::Error;
 
-/// Losing a worker is to be seen soon.
+/// Short, so that the loss of a worker is visible soon.
 const LEASE: Span = Span::secs(3);
 const PUBLISH_INTERVAL: Span = Span::millis(500);
 
@@ -60,7 +60,7 @@ impl<'a> Controller<'a> {
             api: Api {
                 listen: ["stdin".to_owned(), format!("{}:{API_PORT}", ctl.ip())],
             },
-            // Supervised from here, where its socket is.
+            // `tucano dev` runs it, because it holds the listening socket.
             balancer: Balancer { spawn: false },
             topology: std::iter::once(node("ctl", ctl)).chain(workers).collect(),
         }
@@ -110,7 +110,7 @@ pub(super) fn write(path: &Path, settings: &impl Serialize) -> Result<(), Error>
     fs::write(path, text).map_err(Error::file("write", path))
 }
 
-/// An equal share of the machine's memory for each worker: they all run on it.
+/// Each worker gets an equal share of the machine's memory.
 pub(super) fn memory_share(workers: u32) -> Result<Bytes, Error> {
     let path = "/proc/meminfo";
     let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
@@ -119,7 +119,7 @@ pub(super) fn memory_share(workers: u32) -> Result<Bytes, Error> {
         .ok_or_else(|| Error::Dev(format!("{path} does not say how much memory there is")))
 }
 
-/// In bytes; the file has kibibytes (proc_meminfo(5)).
+/// In bytes; the file is in kibibytes (proc_meminfo(5)).
 fn memory_total(meminfo: &str) -> Option<u64> {
     let line = meminfo
         .lines()
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_machines_memory_is_read() {
+    fn the_memory_of_the_machine_is_parsed() {
         assert_eq!(
             memory_total("Foo: 1 kB\nMemTotal:   2048 kB\n"),
             Some(2 << 20)

@@ -16,33 +16,33 @@ use std::{
 
 use tucano_vhost::{Host, HostOptions, Network};
 
-use crate::{Error, output::talk};
+use crate::{Error, output::status};
 
 /// Delay before a program is started again: doubled each time it ends soon after its start.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
-/// A program that ran this long had started well.
-const STARTED_WELL: Duration = Duration::from_secs(10);
-/// How long a host that lost its power stays off.
-const POWER_BACK_AFTER: Duration = Duration::from_secs(10);
+/// A program that has run this long is restarted after the first delay again.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// How long a host without power stays off.
+const BOOT_DELAY: Duration = Duration::from_secs(10);
 
 /// A program, and where it runs.
 #[derive(Debug)]
 pub(super) struct Program {
-    /// As its log is named.
+    /// Its name in messages.
     pub(super) name: String,
     pub(super) host: Host,
     pub(super) program: PathBuf,
     pub(super) arguments: Vec<OsString>,
     /// The listening socket that becomes its standard input, each time it is started.
     pub(super) socket: Option<TcpListener>,
-    /// Where its output goes.
+    /// The file that its output is appended to.
     pub(super) log: PathBuf,
-    /// How often it was started.
+    /// How often it has been started.
     pub(super) starts: Arc<AtomicU32>,
 }
 
-/// Starts a program again whenever it ends, until this future is dropped; with it the program ends.
+/// Starts a program, again whenever it ends, until this future is dropped, which ends the program.
 pub(super) async fn keep_running(network: Arc<Network>, program: Program) {
     let mut delay = FIRST_DELAY;
     loop {
@@ -55,8 +55,8 @@ pub(super) async fn keep_running(network: Arc<Network>, program: Program) {
             boot_again(&network, &program.host).await;
             continue;
         }
-        talk(&format!(
-            "{} ended ({end}): starting it again; see {}",
+        status(&format!(
+            "{} ended ({end}); it is started again; its log is {}",
             program.name,
             program.log.display()
         ));
@@ -64,7 +64,7 @@ pub(super) async fn keep_running(network: Arc<Network>, program: Program) {
     }
 }
 
-/// Gives how it ended.
+/// Returns the exit status in words.
 async fn run_once(program: &Program) -> Result<String, Error> {
     let file = |source| Error::File {
         action: "open the log",
@@ -92,7 +92,7 @@ async fn run_once(program: &Program) -> Result<String, Error> {
         source,
     };
     program.starts.fetch_add(1, Ordering::Relaxed);
-    // An interrupt from the terminal is for `tucano dev` alone, which ends the cluster in order.
+    // In a process group of its own: Ctrl-C reaches `tucano dev` alone, which then ends the cluster in order.
     command
         .args(&program.arguments)
         .stdin(stdin)
@@ -105,24 +105,24 @@ async fn run_once(program: &Program) -> Result<String, Error> {
     Ok(status.to_string())
 }
 
-/// Several programs may run on a host: the first that comes here after the pause boots it.
+/// Several programs may run on a host: the first that gets here after the delay boots it.
 async fn boot_again(network: &Network, host: &Host) {
-    talk(&format!(
-        "{} lost its power; it comes back in {POWER_BACK_AFTER:?}",
+    status(&format!(
+        "{} lost power; it is booted again in {BOOT_DELAY:?}",
         host.name()
     ));
-    tokio::time::sleep(POWER_BACK_AFTER).await;
+    tokio::time::sleep(BOOT_DELAY).await;
     if host.is_up() {
         return;
     }
     let options = HostOptions::new(host.name(), host.ip());
     if let Err(error) = host.power_off().and_then(|()| network.boot(options)) {
-        talk(&format!("cannot boot {}: {error}", host.name()));
+        status(&format!("cannot boot {}: {error}", host.name()));
     }
 }
 
 fn next_delay(delay: Duration, ran: Duration) -> Duration {
-    if ran >= STARTED_WELL {
+    if ran >= STABLE_AFTER {
         FIRST_DELAY
     } else {
         (delay * 2).min(LONGEST_DELAY)
@@ -134,12 +134,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_keeps_ending_is_started_ever_more_slowly() {
+    fn the_delay_grows_up_to_its_limit_and_is_reset_by_a_stable_run() {
         let mut delay = FIRST_DELAY;
         for _ in 0..10 {
             delay = next_delay(delay, Duration::ZERO);
         }
         assert_eq!(delay, LONGEST_DELAY);
-        assert_eq!(next_delay(delay, STARTED_WELL), FIRST_DELAY);
+        assert_eq!(next_delay(delay, STABLE_AFTER), FIRST_DELAY);
     }
 }

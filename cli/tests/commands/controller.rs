@@ -1,4 +1,4 @@
-//! A controller that answers what a test tells it to, and keeps what it was asked.
+//! A controller with prepared answers, which records its requests.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-/// A request as it came.
+/// A request as received.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
     /// Such as `GET /v1/state`.
@@ -101,7 +101,7 @@ fn read_chunks(reader: &mut impl BufRead) -> Vec<u8> {
     }
 }
 
-/// A client that has gone away has all it wanted.
+/// A client may have closed the connection.
 fn reply(mut stream: TcpStream, status: u16, body: &str) {
     let head = format!(
         "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",

@@ -1,4 +1,4 @@
-//! The program as scripts see it: exit codes, standard output, and what it asks the controller.
+//! The program as scripts see it: exit codes, output, and requests to the controller.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,6 +6,7 @@
 )]
 
 mod controller;
+mod messages;
 
 use std::{
     fs,
@@ -84,7 +85,7 @@ fn path(directory: &Path, name: &str) -> String {
 }
 
 #[test]
-fn a_refusal_has_the_exit_code_of_its_kind_and_one_line_that_says_why() {
+fn each_error_has_the_exit_code_of_its_kind_and_one_line() {
     for (status, expected) in [
         (400, 3),
         (401, 6),
@@ -111,7 +112,7 @@ fn a_refusal_has_the_exit_code_of_its_kind_and_one_line_that_says_why() {
 }
 
 #[test]
-fn a_controller_that_is_not_there_is_told_with_what_to_do() {
+fn an_unreachable_controller_is_reported_with_advice() {
     let gone = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()
@@ -123,25 +124,25 @@ fn a_controller_that_is_not_there_is_told_with_what_to_do() {
         .unwrap();
     assert_eq!(code(&output), 5);
     assert!(
-        said(&output).contains("is it running?") && said(&output).contains("tucano dev"),
+        said(&output).contains("Is it running?") && said(&output).contains("tucano dev"),
         "{}",
         said(&output)
     );
 }
 
 #[test]
-fn what_is_no_controller_is_not_believed() {
+fn an_answer_that_is_not_the_controllers_is_an_error() {
     let output = tucano(&Controller::answering(200, "<html>hello"), &["services"]);
     assert_eq!(code(&output), 1);
     assert!(
-        said(&output).contains("is it a Tucano controller"),
+        said(&output).contains("Is it a Tucano controller"),
         "{}",
         said(&output)
     );
 }
 
 #[test]
-fn the_token_is_presented_wherever_it_comes_from() {
+fn the_token_is_sent_from_each_of_its_sources() {
     let directory = tempfile::tempdir().unwrap();
     let file = path(directory.path(), "token");
     fs::write(&file, "secret\n").unwrap();
@@ -166,7 +167,7 @@ fn the_token_is_presented_wherever_it_comes_from() {
 }
 
 #[test]
-fn tables_are_for_people_and_the_apis_json_for_programs() {
+fn tables_are_printed_unless_json_is_asked_for() {
     let body = json!([view("healthy")]).to_string();
     let controller = Controller::answering(200, &body);
     let table = tucano(&controller, &["ps"]);
@@ -183,7 +184,7 @@ fn tables_are_for_people_and_the_apis_json_for_programs() {
 }
 
 #[test]
-fn deploy_uploads_both_parts_and_waits_until_all_is_healthy() {
+fn deploy_uploads_both_parts_and_waits_until_all_processes_are_healthy() {
     let controller = Controller::start(|line, number| match line {
         "POST /v1/services" => (201, deployed()),
         _ if number < 3 => (200, view("starting").to_string()),
@@ -215,7 +216,7 @@ fn deploy_uploads_both_parts_and_waits_until_all_is_healthy() {
 }
 
 #[test]
-fn a_layout_directory_is_sent_as_an_archive() {
+fn a_layout_directory_that_is_not_understood_is_sent_as_an_archive() {
     let controller = Controller::answering(200, &deployed());
     let directory = service();
     let layout = directory.path().join("layout");
@@ -237,7 +238,7 @@ fn a_layout_directory_is_sent_as_an_archive() {
 }
 
 #[test]
-fn a_deploy_that_does_not_become_healthy_in_time_says_which_and_why() {
+fn a_deploy_that_is_not_healthy_in_time_names_each_process_and_its_reason() {
     let controller = Controller::start(|line, _| match line {
         "POST /v1/services" => (200, deployed()),
         _ => (200, view("back_off").to_string()),
@@ -259,6 +260,108 @@ fn a_deploy_that_does_not_become_healthy_in_time_says_which_and_why() {
         (&answer["healthy"], &answer["code"]),
         (&json!(false), &json!("not_healthy"))
     );
+}
+
+#[test]
+fn a_deploy_that_changes_nothing_says_so() {
+    let unchanged = deployed().replace("true", "false");
+    let controller = Controller::start(move |line, _| match line {
+        "POST /v1/services" => (200, unchanged.clone()),
+        _ => (200, view("healthy").to_string()),
+    });
+    let directory = service();
+    let output = tucano(
+        &controller,
+        &["deploy", &path(directory.path(), "hello.toml")],
+    );
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert_eq!(
+        printed(&output),
+        "hello revision 1 is unchanged and healthy\n"
+    );
+    assert!(
+        said(&output).contains("hello is unchanged"),
+        "{}",
+        said(&output)
+    );
+}
+
+/// A controller whose only process crashes again and again, after ten and more lines of output.
+fn crashing() -> Controller {
+    let mut crashing = view("back_off");
+    let process = &mut crashing["active"]["processes"][0];
+    process["restarts"] = json!(3);
+    process["reason"] = Value::Null;
+    process["last_exit"] = json!({ "code": 127, "oom_killed": false, "at": 0 });
+    let lines: String = (1..=12).map(|n| format!("line {n}\n")).collect();
+    Controller::start(move |line, _| match line {
+        "POST /v1/services" => (200, deployed()),
+        _ if line.starts_with("GET /v1/processes/hello-1/logs") => (200, lines.clone()),
+        _ => (200, crashing.to_string()),
+    })
+}
+
+#[test]
+fn a_crash_loop_ends_the_wait_and_is_explained() {
+    let directory = service();
+    let file = path(directory.path(), "hello.toml");
+    let output = tucano(&crashing(), &["deploy", &file, "--timeout", "1h"]);
+    assert_eq!(code(&output), 4);
+    let text = said(&output);
+    for part in [
+        "0 of 1 processes of hello are healthy and keep failing",
+        "hello-1 on w1 is backing off: ended with exit code 127 (a command was not found)",
+        "  | line 3\n",
+        "  | line 12\n",
+        "  hint: the image does not contain a program that it runs",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("| line 2\n"), "{text}");
+    let output = tucano(&crashing(), &["--json", "deploy", &file, "--timeout", "1h"]);
+    let answer: Value = serde_json::from_str(&printed(&output)).unwrap();
+    let failure = &answer["failures"][0];
+    assert_eq!(failure["process"], json!("hello-1"));
+    assert_eq!(failure["log"].as_array().unwrap().len(), 10);
+    assert!(
+        failure["hints"][0]
+            .as_str()
+            .unwrap()
+            .contains("does not contain a program")
+    );
+}
+
+#[test]
+fn missing_files_and_images_have_the_exit_codes_that_are_documented() {
+    let directory = service();
+    fs::remove_file(directory.path().join("hello.tar")).unwrap();
+    let file = path(directory.path(), "hello.toml");
+    let body = json!({ "error": "the registry has no hello:9", "code": "no_such_image" });
+    let controller = Controller::answering(404, &body.to_string());
+    let absent = path(directory.path(), "absent");
+    for (arguments, expected, kind) in [
+        (vec!["deploy", &file], 3, "unreadable_input"),
+        (vec!["deploy", &absent], 3, "unreadable_input"),
+        (vec!["check", &absent], 3, "unreadable_input"),
+        (
+            vec!["deploy", &file, "--image", "hello:9"],
+            3,
+            "no_such_image",
+        ),
+        (vec!["ps", "--token-file", &absent], 6, "unreadable_token"),
+    ] {
+        let output = tucano(&controller, &arguments);
+        assert_eq!(code(&output), expected, "{arguments:?}: {}", said(&output));
+        let json = tucano(&controller, &[&["--json"], arguments.as_slice()].concat());
+        assert_eq!(code(&json), expected);
+        let answer: Value = serde_json::from_str(&printed(&json)).unwrap();
+        assert_eq!(
+            (&answer["code"], &answer["exit_code"]),
+            (&json!(kind), &json!(expected)),
+            "{arguments:?}"
+        );
+        assert_eq!(said(&json), "", "{arguments:?}");
+    }
 }
 
 #[test]
@@ -286,7 +389,7 @@ fn a_bad_configuration_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn scale_and_rm_ask_for_what_they_say() {
+fn scale_and_rm_send_their_requests() {
     let controller = Controller::start(|line, _| match line {
         "GET /v1/services/hello" => (200, view("healthy").to_string()),
         _ => (200, deployed()),
@@ -312,7 +415,7 @@ fn scale_and_rm_ask_for_what_they_say() {
 }
 
 #[test]
-fn logs_are_a_services_or_else_a_processs() {
+fn logs_are_those_of_a_service_or_else_of_a_process() {
     let controller = Controller::start(|line, _| match line {
         _ if line.starts_with("GET /v1/processes/hello-1/logs") => (200, "a line\n".to_owned()),
         _ => (
@@ -331,10 +434,13 @@ fn logs_are_a_services_or_else_a_processs() {
             .ends_with("?stream=both&tail=5")
     );
     assert_eq!(code(&tucano(&controller, &["logs", "hello"])), 7);
+    let json = tucano(&controller, &["--json", "logs", "hello-1"]);
+    let line: Value = serde_json::from_str(&printed(&json)).unwrap();
+    assert_eq!(line, json!({ "process": "hello-1", "line": "a line" }));
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_pipe_is_not_an_error() {
     let controller = Controller::answering(200, &"x".repeat(4 << 20));
     let mut child = command(&controller, &["logs", "hello"])
         .stdout(Stdio::piped())
@@ -348,7 +454,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
-fn a_development_cluster_says_early_what_keeps_it_from_starting() {
+fn a_development_cluster_checks_its_addresses_and_images_first() {
     let tucano = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tucano"));
         command

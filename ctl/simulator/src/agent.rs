@@ -288,6 +288,8 @@ impl Container {
                 memory_limit: self.desired.config.memory,
                 ..ProcessMetrics::default()
             }),
+            attempts: 0,
+            listening: None,
             disk_used: None,
         }
     }

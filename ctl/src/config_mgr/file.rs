@@ -183,9 +183,9 @@ impl OneOrMany {
 }
 
 impl Validate for File {
-    fn validate(&self) -> Result<(), Problem> {
+    fn problems(&self) -> Vec<Problem> {
         const DAY: u64 = 86_400;
-        for (key, span, least_ms, most_secs) in [
+        let spans = [
             ("lease", self.lease, 100, 3600),
             ("drain", self.drain, 0, 3600),
             ("rebalance_after", self.rebalance_after, 0, DAY),
@@ -194,19 +194,25 @@ impl Validate for File {
             ("restart_timeout", self.restart_timeout, 1, DAY),
             ("recovered_after", self.recovered_after, 0, DAY),
             ("agent_token_overlap", self.agent_token_overlap, 0, 30 * DAY),
-        ] {
-            check_span(key, span, least_ms, most_secs)?;
-        }
-        check_range("restart_attempts", u64::from(self.restart_attempts), 0, 100)?;
-        check_range(
-            "crash_alert_after",
-            u64::from(self.crash_alert_after),
-            1,
-            1000,
-        )?;
-        check_range("revisions_kept", self.revisions_kept as u64, 1, 1000)?;
-        check_domain(&self.domain)?;
-        self.limits.validate()
+        ];
+        let spans = spans
+            .map(|(key, span, least_ms, most_secs)| check_span(key, span, least_ms, most_secs));
+        let attempts = u64::from(self.restart_attempts);
+        let others = [
+            check_range("restart_attempts", attempts, 0, 100),
+            check_range(
+                "crash_alert_after",
+                u64::from(self.crash_alert_after),
+                1,
+                1000,
+            ),
+            check_range("revisions_kept", self.revisions_kept as u64, 1, 1000),
+            check_domain(&self.domain),
+        ];
+        let checks = spans.into_iter().chain(others);
+        let mut problems: Vec<Problem> = checks.filter_map(Result::err).collect();
+        problems.extend(self.limits.problems());
+        problems
     }
 }
 

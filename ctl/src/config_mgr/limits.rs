@@ -187,8 +187,9 @@ impl Limits {
 }
 
 impl Validate for Limits {
-    fn validate(&self) -> Result<(), Problem> {
+    fn problems(&self) -> Vec<Problem> {
         const TIB: u64 = 1 << 40;
+        let mut problems = Vec::new();
         for (key, value, least, most) in [
             ("image_bytes", self.image_bytes.0, 1024, 64 * TIB),
             (
@@ -250,7 +251,7 @@ impl Validate for Limits {
             ("sessions", self.sessions, 1, 4096),
             ("database_bytes", self.database_bytes.0, 256 << 10, 16 * TIB),
         ] {
-            check_range(&format!("limits.{key}"), value, least, most)?;
+            problems.extend(check_range(&format!("limits.{key}"), value, least, most).err());
         }
         for (key, span, most_secs) in [
             ("body_idle", self.body_idle, 3600),
@@ -267,8 +268,8 @@ impl Validate for Limits {
             ("agent_timeout", self.agent_timeout, 600),
             ("webhook_timeout", self.webhook_timeout, 600),
         ] {
-            check_span(&format!("limits.{key}"), span, 10, most_secs)?;
+            problems.extend(check_span(&format!("limits.{key}"), span, 10, most_secs).err());
         }
-        Ok(())
+        problems
     }
 }

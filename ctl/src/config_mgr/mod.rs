@@ -26,7 +26,7 @@ use std::{
 use reqwest::Url;
 use toml::Spanned;
 use tucano_api::{
-    settings::{MAX_SETTINGS_BYTES, SettingsError, parse},
+    settings::{SettingsError, SettingsErrors, parse_within},
     units::Span,
 };
 use tucano_tls::{Mode, authority::Name};
@@ -95,8 +95,8 @@ impl Config {
     /// Reads and validates a file.
     ///
     /// # Errors
-    /// The first problem, with file, line and advice.
-    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+    /// Every problem, with file, line and advice.
+    pub fn read(path: &Path) -> Result<Self, SettingsErrors> {
         let name = path.display().to_string();
         let text = read_bounded(path).map_err(|error| SettingsError {
             file: name.clone(),
@@ -112,7 +112,7 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::read`].
-    pub fn parse(name: &str, directory: &Path, text: &str) -> Result<Self, SettingsError> {
+    pub fn parse(name: &str, directory: &Path, text: &str) -> Result<Self, SettingsErrors> {
         let reader = Reader {
             name,
             directory,
@@ -120,9 +120,10 @@ impl Config {
         };
         // A TOML document never starts with a brace, and JSON has no positions for the checks below.
         if text.trim_start().starts_with('{') {
-            return Err(reader.error(None, "write TOML, not JSON".to_owned()));
+            let error = reader.error(None, "write TOML, not JSON".to_owned());
+            return Err(error.into());
         }
-        reader.check(parse::<file::File>(name, text)?)
+        Ok(reader.check(parse_within::<file::File>(name, text, MAX_BYTES)?)?)
     }
 
     /// Whether the API may listen on this local address: other addresses than loopback need a token.
@@ -141,12 +142,15 @@ impl Config {
     }
 }
 
+/// Largest configuration, in bytes: some 100,000 nodes.
+const MAX_BYTES: usize = 8 << 20;
+
 fn read_bounded(path: &Path) -> io::Result<String> {
     use io::Read;
     let mut text = String::new();
     // One byte over the limit, so that the parser detects the excess.
     fs::File::open(path)?
-        .take(MAX_SETTINGS_BYTES as u64 + 1)
+        .take(MAX_BYTES as u64 + 1)
         .read_to_string(&mut text)?;
     Ok(text)
 }

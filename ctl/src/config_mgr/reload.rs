@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
-use tucano_api::settings::SettingsError;
+use tucano_api::settings::SettingsErrors;
 use tucano_planner::Event;
 
 use super::{Config, Token};
@@ -31,7 +31,7 @@ pub struct ConfigManager {
 pub enum ReloadError {
     /// The file is invalid.
     #[error(transparent)]
-    Invalid(#[from] SettingsError),
+    Invalid(#[from] SettingsErrors),
     /// The file changes a key that needs a restart.
     #[error(
         "{path}: {key} cannot change while the controller runs: restart it, or put the old value back"

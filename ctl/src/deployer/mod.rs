@@ -1,11 +1,13 @@
 //! Deploys services: a static configuration and an image, validated as a whole before anything becomes visible.
 //!
+//! - [`capacity`]: whether some worker can ever run a process of the configuration.
 //! - [`upload`]: a request's parts, and the image's import into the store.
 //! - [`images`]: the images in use, and removal of the others.
 //! - `remote_image`: images pulled from other registries.
 //! - [`Prefetcher`]: announces an image's blobs to agents during its upload.
 //! - [`wait`]: the progress of a deploy.
 
+pub mod capacity;
 pub mod images;
 mod prefetch;
 pub(crate) mod remote_image;
@@ -25,7 +27,7 @@ use tucano_oci_distribution::Reference;
 use tucano_planner::{Cluster, Event};
 
 pub use self::prefetch::Prefetcher;
-use self::{images::Images, remote_image::RemoteImage, upload::Uploaded};
+use self::{capacity::DoesNotFit, images::Images, remote_image::RemoteImage, upload::Uploaded};
 use crate::{
     config_mgr::ConfigManager,
     state_loop::{Refused, StateHandle, TransactError},
@@ -96,6 +98,9 @@ pub enum DeployError {
     /// Another service uses the host and path.
     #[error("{0}")]
     HostTaken(String),
+    /// No worker can ever run a process of it.
+    #[error(transparent)]
+    DoesNotFit(#[from] DoesNotFit),
     /// The revision to roll back to is not kept.
     #[error("{name} has no revision {} to roll back to: {}", wanted.map_or_else(|| "before this one".to_owned(), |it| it.to_string()), kept(revisions))]
     NoSuchRevision {
@@ -287,10 +292,14 @@ impl Deployer {
                 return Err(DeployError::HostTaken(conflict));
             }
             let name = config.name.clone();
-            let before = cluster
-                .service(&name)
-                .map(|service| service.configured)
-                .map(|it| (it.revision, it.config.concurrency));
+            let before = cluster.service(&name).map(|service| service.configured);
+            // A change of other keys is possible in any case.
+            let needs = |config: &ServiceConfig| (config.memory, config.cpus);
+            let is_new_need = before.as_ref().map(|it| needs(&it.config)) != Some(needs(&config));
+            if is_new_need {
+                capacity::check(&config, &cluster.nodes())?;
+            }
+            let before = before.map(|it| (it.revision, it.config.concurrency));
             let config = Box::new(config);
             Ok((Event::ServiceConfigured { config, image }, (name, before)))
         };
@@ -309,6 +318,7 @@ impl Deployer {
                         warnings: Vec::new(),
                         healthy: None,
                         unhealthy: Vec::new(),
+                        failures: Vec::new(),
                         error: None,
                         code: None,
                     },

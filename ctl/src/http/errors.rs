@@ -148,6 +148,9 @@ impl From<DeployError> for ApiError {
             DeployError::TooManyUploads(_) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_uploads", message)
             }
+            DeployError::DoesNotFit(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "does_not_fit", message)
+            }
             DeployError::HostTaken(_) => Self::new(StatusCode::CONFLICT, "host_taken", message),
             DeployError::NotFound(_) => Self::not_found(message),
             DeployError::TooManyServices(_) => {

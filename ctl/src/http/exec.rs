@@ -1,6 +1,6 @@
 //! Commands in containers: the connection is proxied to the process's node.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use axum::{
     body::Body,
@@ -20,7 +20,7 @@ use tucano_api::{
 use tucano_oci_session::{UPGRADE, is_upgrade_request};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, errors::ApiError, extract::PathParam};
+use super::{Api, audit::CommandRecorder, errors::ApiError, extract::PathParam};
 use crate::agent_mgr::AgentError;
 
 /// The routes of this module.
@@ -112,7 +112,7 @@ async fn pass_on(
         .map_err(refusal)?;
     tracing::info!(process = %id, %node, "running a command");
     let client = hyper::upgrade::on(&mut request);
-    tokio::spawn(serve(client, answer, permit));
+    tokio::spawn(serve(id.clone(), client, answer, permit));
     Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONNECTION, "upgrade")
@@ -140,12 +140,17 @@ fn refusal(error: AgentError) -> ApiError {
     }
 }
 
-/// Copies in both directions until one side closes.
-async fn serve(client: OnUpgrade, agent: reqwest::Response, permit: OwnedSemaphorePermit) {
+/// Copies in both directions until one side closes. The command is recorded.
+async fn serve(
+    process: ProcessId,
+    client: OnUpgrade,
+    agent: reqwest::Response,
+    permit: OwnedSemaphorePermit,
+) {
     let served = async {
-        let mut agent = agent.upgrade().await.map_err(std::io::Error::other)?;
-        let client = client.await.map_err(std::io::Error::other)?;
-        copy_bidirectional(&mut TokioIo::new(client), &mut agent).await
+        let mut agent = agent.upgrade().await.map_err(io::Error::other)?;
+        let client = TokioIo::new(client.await.map_err(io::Error::other)?);
+        copy_bidirectional(&mut CommandRecorder::new(client, process), &mut agent).await
     };
     if let Err(error) = served.await {
         tracing::info!(%error, "a session failed");

@@ -182,6 +182,40 @@ async fn begin(
         .map_err(|error| error.to_string())
 }
 
+/// Longest time, and largest output, for the last lines of one process.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
+const LAST_LINES_BYTES: usize = 64 << 10;
+
+/// The last lines of a process's output, as far as its node gives them in time.
+pub(super) async fn last_lines(
+    api: &Api,
+    node: &NodeName,
+    id: &ProcessId,
+    count: usize,
+) -> Vec<String> {
+    let query = LogQuery {
+        tail: Some(count as u64),
+        ..LogQuery::default()
+    };
+    let mut bytes = Vec::new();
+    let read = async {
+        let mut answer = begin(api, node, id, &query).await.ok()?;
+        while let Some(chunk) = answer.chunk().await.ok()? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > LAST_LINES_BYTES {
+                break;
+            }
+        }
+        Some(())
+    };
+    // Lines that arrived before the time was up are shown.
+    tokio::time::timeout(LAST_LINES_TIMEOUT, read).await.ok();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(count)..];
+    last.iter().map(|line| (*line).to_owned()).collect()
+}
+
 /// Merges the prefixed lines of several processes for one reader.
 #[derive(Clone)]
 struct LogMerger {

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod adoption;
 pub mod agents;
+pub mod audit;
 pub mod auth;
 pub mod config;
 pub mod errors;
@@ -118,6 +119,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(api.clone(), auth::authorize))
+        .layer(from_fn_with_state(api.clone(), audit::record))
         .layer(DefaultBodyLimit::disable())
         .layer(
             TraceLayer::new_for_http()

@@ -12,6 +12,7 @@ use axum::{
 use tucano_api::{
     error::ErrorBody,
     ids::{Revision, ServiceName},
+    rollout::{self, Failure, LOG_LINES},
     state::{ConfiguredService, Deployed, ServicePatch, ServiceView},
     units::Span,
 };
@@ -19,9 +20,10 @@ use tucano_planner::Cluster;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api,
+    Api, audit,
     errors::ApiError,
     extract::{PathParam, QueryParams, Wait},
+    logs,
 };
 use crate::{
     body,
@@ -77,7 +79,7 @@ async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ServiceView>>, Api
         (status = 409, description = "Another service uses the host", body = ErrorBody),
         (status = 413, description = "A part is too large", body = ErrorBody),
         (status = 404, description = "No registry has the image", body = ErrorBody),
-        (status = 422, description = "The image cannot run here, or its registry is not listed or refuses access", body = ErrorBody),
+        (status = 422, description = "The image cannot run here, no worker can ever run a process, or its registry is not listed or refuses access", body = ErrorBody),
         (status = 429, description = "Too many uploads at once", body = ErrorBody),
         (status = 502, description = "The other registry cannot be reached or sends malformed answers", body = ErrorBody),
         (status = 503, description = "Configured, but not healthy in time", body = Deployed),
@@ -240,6 +242,9 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     if let Some(max_wait) = max_wait {
         outcome = wait::until_healthy(&api.state, outcome, max_wait).await?;
+        if outcome.deployed.healthy == Some(false) {
+            outcome.deployed.failures = failures(api, &outcome.deployed.name).await;
+        }
         // A client that waited sends requests next.
         api.discovery
             .until_followed(ROUTES_TIMEOUT.min(max_wait))
@@ -250,5 +255,29 @@ async fn answer(
         (_, true) => StatusCode::CREATED,
         (_, false) => StatusCode::OK,
     };
-    Ok((status, Json::<Deployed>(outcome.deployed)).into_response())
+    let deployed = outcome.deployed;
+    let details = audit::Details(format!(
+        "{} revision {} image {}{}",
+        deployed.name,
+        deployed.revision,
+        deployed.image,
+        if deployed.changed { "" } else { ", unchanged" }
+    ));
+    let mut response = (status, Json::<Deployed>(deployed)).into_response();
+    response.extensions_mut().insert(details);
+    Ok(response)
+}
+
+/// Why processes of a service are not healthy, with the last lines of their output.
+async fn failures(api: &Api, name: &ServiceName) -> Vec<Failure> {
+    let Ok(view) = api.service(name).await else {
+        return Vec::new();
+    };
+    let mut failures = Vec::new();
+    for process in rollout::failing(&view) {
+        let id = &process.report.id;
+        let log = logs::last_lines(api, &process.node, id, LOG_LINES).await;
+        failures.push(Failure::new(&view, process, log));
+    }
+    failures
 }

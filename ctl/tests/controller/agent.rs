@@ -270,6 +270,8 @@ fn healthy(process: &DesiredProcess, outcome: &Outcome) -> ProcessReport {
         last_exit: None,
         relaxed: Vec::new(),
         metrics: None,
+        attempts: 0,
+        listening: None,
         disk_used: None,
     };
     outcome(process, &mut report);

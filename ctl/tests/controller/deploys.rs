@@ -139,6 +139,77 @@ async fn unhealthy_processes_are_listed_with_their_reasons() {
         (&json!("not_healthy"), &json!(false))
     );
     assert!(error.contains("keep failing"), "{error}");
+    let failure = &body["failures"][0];
+    assert_eq!(failure["process"], json!("hello-2"));
+    assert_eq!(failure["reason"], json!("ended with exit code 1"));
+    assert_eq!(
+        failure["log"],
+        json!(["I am hello-2", "asked for stream=both tail=10 follow=false"])
+    );
+}
+
+/// The first new process crashes: the wait ends although the old one is still there, and that one serves on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loop_of_a_rollout_ends_the_wait_and_the_old_revision_serves() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    ctl.deploy_and("?wait=true", &image::config(1, ""), image::archive("one"))
+        .await
+        .expect(201);
+    agent.report_as(|process, report| {
+        if process.revision.0 == 2 {
+            report.state = ProcessState::BackOff;
+            report.attempts = 6;
+            report.reason = Some("cannot run /app: No such file or directory".to_owned());
+        }
+    });
+    let answer = ctl
+        .deploy_and(
+            "?wait=true&timeout=10m",
+            &image::config(1, ""),
+            image::archive("two"),
+        )
+        .await;
+    let body = answer.expect(503);
+    let hints = body["failures"][0]["hints"].to_string();
+    assert!(hints.contains("does not contain the program"), "{body}");
+    let service = ctl.get("/v1/services/hello").await.expect(200);
+    let processes = service["active"]["processes"].as_array().unwrap();
+    let old = processes
+        .iter()
+        .find(|process| process["revision"] == json!(1));
+    assert_eq!(old.unwrap()["routed"], json!(true), "{service}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_worker_can_ever_run_is_refused_at_once() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let _agent = Agent::start(&ctl, 1).await;
+    let digest = ctl
+        .deploy_and("?wait=true", &image::config(1, ""), image::archive("one"))
+        .await
+        .expect(201)["image"]
+        .clone();
+    for (more, part) in [
+        (
+            "memory = \"1TiB\"",
+            "memory: no worker can ever give 1.0 TiB",
+        ),
+        ("cpus = 100.0", "cpus: no worker has 100 CPUs"),
+    ] {
+        let text = format!("name = \"big\"\nconcurrency = 1\nport = 80\nimage = {digest}\n{more}");
+        let post = ctl.http().post(ctl.url("/v1/services")).body(text);
+        let answer = ctl.send(post).await;
+        assert!(answer.error().starts_with(part), "{}", answer.error());
+        assert_eq!(answer.expect(422)["code"], json!("does_not_fit"));
+    }
+    let patch = json!({"memory": "1TiB"});
+    let patched = ctl
+        .request(Method::PATCH, "/v1/services/hello", &patch)
+        .await;
+    assert_eq!(patched.status, 422);
+    let services = ctl.get("/v1/services").await.expect(200);
+    assert_eq!(services.as_array().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@
 mod access;
 mod agent;
 mod alerting;
+mod auditing;
 mod bad_input;
 mod balancer;
 mod configuration;

@@ -6,6 +6,10 @@
 
 mod reference;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod messages;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -39,7 +43,7 @@ fn write_all(directory: &Path) -> anyhow::Result<()> {
     for daemon in daemons() {
         write_page(&pages, daemon, "8")?;
     }
-    let mut tucano = tucano_cli::Arguments::command();
+    let mut tucano = tucano_cli::args::command();
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut tucano, "tucano", &completions)
             .with_context(|| format!("cannot write the completions for {shell}"))?;
@@ -51,7 +55,7 @@ fn write_all(directory: &Path) -> anyhow::Result<()> {
             write_page(&pages, command.clone(), "1")?;
         }
     }
-    write_page(&pages, tucano_cli::Arguments::command(), "1")
+    write_page(&pages, tucano_cli::args::command(), "1")
 }
 
 /// The programs for root.

@@ -87,6 +87,8 @@ pub(crate) fn unreported(record: &ProcessRecord) -> ProcessReport {
         last_exit: None,
         relaxed: Vec::new(),
         metrics: None,
+        attempts: 0,
+        listening: None,
         disk_used: None,
     }
 }

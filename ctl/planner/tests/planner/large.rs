@@ -73,6 +73,8 @@ impl Large {
                 last_exit: None,
                 relaxed: Vec::new(),
                 metrics: None,
+                attempts: 0,
+                listening: None,
                 disk_used: None,
             });
         NodeReport {

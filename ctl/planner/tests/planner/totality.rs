@@ -87,6 +87,8 @@ fn odd_process(parts: (u64, u8, Option<u16>, u32, bool, u64)) -> ProcessReport {
         }),
         relaxed: Vec::new(),
         metrics: None,
+        attempts: 0,
+        listening: None,
         disk_used: None,
     }
 }

@@ -17,7 +17,7 @@ const HEAD: &str = "\
 
 pub(super) fn page() -> String {
     let mut text = HEAD.to_owned();
-    let mut tucano = tucano_cli::Arguments::command();
+    let mut tucano = tucano_cli::args::command();
     tucano.build();
     describe(&mut text, &tucano, 2, "tucano");
     if let Some(codes) = tucano.get_after_help() {

@@ -1,5 +1,5 @@
-//! Which image of those in an archive or layout is meant, and of what it consists. What this does not understand, it
-//! leaves to the controller, which then gets the whole archive.
+//! Selects one of the images in an archive or layout, and finds its blobs. An archive that is not understood here is left
+//! to the controller, which then receives it as a whole.
 
 use std::{collections::HashMap, io};
 
@@ -8,113 +8,113 @@ use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageIndex, ImageM
 use serde::{Deserialize, de::DeserializeOwned};
 use tucano_oci_image::digest_of;
 
-use super::files::{Extent, Files};
+use super::files::{FileRange, Files};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const NAMES: [&str; 2] = [
     "io.containerd.image.name",
     "org.opencontainers.image.ref.name",
 ];
-/// What tools put before the short names that people write.
-const PLACES: [&str; 3] = ["docker.io/library/", "docker.io/", "localhost/"];
-/// Most indexes within indexes.
-const DEPTH: usize = 4;
+/// Prefixes that tools put before short names.
+const DEFAULT_REGISTRIES: [&str; 3] = ["docker.io/library/", "docker.io/", "localhost/"];
+/// How deep indexes may be nested.
+const MAX_DEPTH: usize = 4;
 
-/// An image, and where its blobs are.
+/// An image, and where each of its blobs is.
 #[derive(Debug)]
-pub(super) struct Chosen {
+pub(super) struct SelectedImage {
     pub(super) digest: Digest,
     pub(super) media_type: String,
     pub(super) manifest: Bytes,
-    /// Each once.
-    pub(super) blobs: Vec<(Digest, Extent)>,
+    /// Without duplicates.
+    pub(super) blobs: Vec<(Digest, FileRange)>,
 }
 
-/// Why none was chosen.
+/// Why no image was selected.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoChoice {
-    /// It is not understood here.
-    #[error("not understood")]
-    Unclear,
-    /// There is more than one.
-    #[error("it holds several images: {}: say which by the key `image` of the configuration, such as image = \"name:tag\"", .0.join(", "))]
-    Several(Vec<String>),
-    /// There is none of that name, or for that platform.
-    #[error("it holds no image {wanted}: it has {}", has.join(", "))]
-    None { wanted: String, has: Vec<String> },
-    /// It cannot be read.
+pub(super) enum SelectError {
+    /// The format is not supported here; the controller may support it.
+    #[error("its format is not supported")]
+    NotUnderstood,
+    /// Several match.
+    #[error("it holds several images ({}): select one with the key `image` of the configuration, such as image = \"name:tag\"", .0.join(", "))]
+    Ambiguous(Vec<String>),
+    /// None has the name or the platform.
+    #[error("it holds no image {wanted}; it holds {}", has.join(", "))]
+    NoMatch { wanted: String, has: Vec<String> },
+    /// A file could not be read.
     #[error("it cannot be read: {0}")]
     Read(#[from] io::Error),
 }
 
-/// Whether it can be an image of a kind that is known here.
-pub(super) fn is_known(files: &Files) -> bool {
+/// Whether the files look like one of the supported formats.
+pub(super) fn is_supported(files: &Files) -> bool {
     match files.find("oci-layout") {
         Ok(Some(_)) => document::<ImageIndex>(files, "index.json").is_ok(),
-        _ => document::<Vec<Saved>>(files, "manifest.json").is_ok(),
+        _ => document::<Vec<DockerImage>>(files, "manifest.json").is_ok(),
     }
 }
 
-/// The one image that is meant by `name`, where one is given, for `platform` (`os/architecture`).
-pub(super) fn choose(
+/// The only image for `platform` (`os/architecture`), and of that `name` where one is given.
+pub(super) fn select_image(
     files: &Files,
     name: Option<&str>,
     platform: &str,
-) -> Result<Chosen, NoChoice> {
-    let mut choice = Choice {
+) -> Result<SelectedImage, SelectError> {
+    let mut selection = Selection {
         files,
         name,
         platform,
-        fitting: Vec::new(),
+        matching: Vec::new(),
         others: Vec::new(),
     };
     if files.find("oci-layout")?.is_some() {
         let index: ImageIndex = document(files, "index.json")?;
-        choice.index(&index, &[], 0)?;
+        selection.index(&index, &[], 0)?;
     } else {
-        choice.docker(document(files, "manifest.json")?)?;
+        selection.docker(document(files, "manifest.json")?)?;
     }
-    choice.verdict()
+    selection.into_result()
 }
 
-struct Choice<'a> {
+struct Selection<'a> {
     files: &'a Files,
     name: Option<&'a str>,
     platform: &'a str,
-    fitting: Vec<(String, Chosen)>,
+    matching: Vec<(String, SelectedImage)>,
     others: Vec<String>,
 }
 
-/// An image of `docker save` and `podman save`.
+/// An entry of `manifest.json`, which `docker save` and `podman save` write.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Saved {
+struct DockerImage {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
     layers: Vec<String>,
 }
 
-impl Choice<'_> {
+impl Selection<'_> {
     fn index(
         &mut self,
         index: &ImageIndex,
         names: &[String],
         depth: usize,
-    ) -> Result<(), NoChoice> {
+    ) -> Result<(), SelectError> {
         for descriptor in index.manifests() {
             let mut names = names.to_vec();
             names.extend(names_of(descriptor.annotations().as_ref()));
             if let Some(platform) = descriptor.platform() {
                 let other = format!("{}/{}", platform.os(), platform.architecture());
                 if other != self.platform {
-                    self.pass_over(&names, descriptor.digest(), &other);
+                    self.skip_platform(&names, descriptor.digest(), &other);
                     continue;
                 }
             }
             let kind = descriptor.media_type().to_string();
             match kind.contains("index") || kind.contains("manifest.list") {
-                true if depth >= DEPTH => return Err(NoChoice::Unclear),
+                true if depth >= MAX_DEPTH => return Err(SelectError::NotUnderstood),
                 true => {
                     let nested: ImageIndex = blob_document(self.files, descriptor.digest())?;
                     self.index(&nested, &names, depth + 1)?;
@@ -125,42 +125,46 @@ impl Choice<'_> {
         Ok(())
     }
 
-    fn image(&mut self, descriptor: &Descriptor, names: &[String]) -> Result<(), NoChoice> {
+    fn image(&mut self, descriptor: &Descriptor, names: &[String]) -> Result<(), SelectError> {
         let digest = descriptor.digest();
         if !self.is_wanted(names, digest) {
             self.others.push(shown(names, digest));
             return Ok(());
         }
         let bytes = self.files.document(&path_of(digest)?)?;
-        let bytes = bytes.ok_or(NoChoice::Unclear)?;
+        let bytes = bytes.ok_or(SelectError::NotUnderstood)?;
         let manifest: ImageManifest = parse(&bytes)?;
         let config: ImageConfiguration = blob_document(self.files, manifest.config().digest())?;
         let platform = format!("{}/{}", config.os(), config.architecture());
         if platform != self.platform {
-            self.pass_over(names, digest, &platform);
+            self.skip_platform(names, digest, &platform);
             return Ok(());
         }
         let mut blobs = Vec::new();
         for blob in manifest.layers().iter().chain([manifest.config()]) {
-            let extent = self.files.find(&path_of(blob.digest())?)?;
-            push_once(&mut blobs, blob.digest(), extent.ok_or(NoChoice::Unclear)?);
+            let range = self.files.find(&path_of(blob.digest())?)?;
+            push_once(
+                &mut blobs,
+                blob.digest(),
+                range.ok_or(SelectError::NotUnderstood)?,
+            );
         }
-        let chosen = Chosen {
+        let selected = SelectedImage {
             digest: digest.clone(),
             media_type: descriptor.media_type().to_string(),
             manifest: bytes.into(),
             blobs,
         };
-        self.take(shown(names, digest), chosen);
+        self.add(shown(names, digest), selected);
         Ok(())
     }
 
-    /// Gives the image of a Docker archive a manifest. Its layers are plain tars there, so that their diff-ids are their
-    /// digests.
-    fn docker(&mut self, saved: Vec<Saved>) -> Result<(), NoChoice> {
-        for image in saved {
+    /// Images of a Docker archive, which have no manifest: one is made. Their layers are uncompressed, so that their diff-ids
+    /// are their digests.
+    fn docker(&mut self, images: Vec<DockerImage>) -> Result<(), SelectError> {
+        for image in images {
             let config = self.files.document(&image.config)?;
-            let config = config.ok_or(NoChoice::Unclear)?;
+            let config = config.ok_or(SelectError::NotUnderstood)?;
             let names = image.repo_tags.clone().unwrap_or_default();
             let id = digest_of(&config);
             if !self.is_wanted(&names, &id) {
@@ -170,38 +174,46 @@ impl Choice<'_> {
             let parsed: ImageConfiguration = parse(&config)?;
             let platform = format!("{}/{}", parsed.os(), parsed.architecture());
             if platform != self.platform {
-                self.pass_over(&names, &id, &platform);
+                self.skip_platform(&names, &id, &platform);
                 continue;
             }
-            let chosen = self.saved(&image, &config, parsed.rootfs().diff_ids())?;
-            self.take(shown(&names, &id), chosen);
+            let selected = self.docker_image(&image, &config, parsed.rootfs().diff_ids())?;
+            self.add(shown(&names, &id), selected);
         }
         Ok(())
     }
 
-    fn saved(&self, image: &Saved, config: &[u8], diff_ids: &[String]) -> Result<Chosen, NoChoice> {
+    fn docker_image(
+        &self,
+        image: &DockerImage,
+        config: &[u8],
+        diff_ids: &[String],
+    ) -> Result<SelectedImage, SelectError> {
         if image.layers.len() != diff_ids.len() {
-            return Err(NoChoice::Unclear);
+            return Err(SelectError::NotUnderstood);
         }
         let mut blobs = Vec::new();
         let mut layers = Vec::new();
         for (layer, diff_id) in image.layers.iter().zip(diff_ids) {
-            let digest: Digest = diff_id.parse().map_err(|_| NoChoice::Unclear)?;
+            let digest: Digest = diff_id.parse().map_err(|_| SelectError::NotUnderstood)?;
             path_of(&digest)?;
-            let extent = self.files.find(layer)?.ok_or(NoChoice::Unclear)?;
-            let magic = extent.read(0, extent.bytes.min(4))?;
+            let range = self.files.find(layer)?.ok_or(SelectError::NotUnderstood)?;
+            let magic = range.read(0, range.bytes.min(4))?;
             if magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd] {
-                return Err(NoChoice::Unclear);
+                return Err(SelectError::NotUnderstood);
             }
             layers.push(serde_json::json!({
                 "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": diff_id, "size": extent.bytes,
+                "digest": diff_id, "size": range.bytes,
             }));
-            push_once(&mut blobs, &digest, extent);
+            push_once(&mut blobs, &digest, range);
         }
         let id = digest_of(config);
-        let extent = self.files.find(&image.config)?.ok_or(NoChoice::Unclear)?;
-        push_once(&mut blobs, &id, extent);
+        let range = self
+            .files
+            .find(&image.config)?
+            .ok_or(SelectError::NotUnderstood)?;
+        push_once(&mut blobs, &id, range);
         let manifest = serde_json::json!({
             "schemaVersion": 2, "mediaType": MANIFEST,
             "config": {
@@ -211,7 +223,7 @@ impl Choice<'_> {
             "layers": layers,
         });
         let manifest = Bytes::from(manifest.to_string());
-        Ok(Chosen {
+        Ok(SelectedImage {
             digest: digest_of(&manifest),
             media_type: MANIFEST.to_owned(),
             manifest,
@@ -219,18 +231,18 @@ impl Choice<'_> {
         })
     }
 
-    fn take(&mut self, name: String, chosen: Chosen) {
+    fn add(&mut self, name: String, image: SelectedImage) {
         if self
-            .fitting
+            .matching
             .iter()
-            .all(|(_, it)| it.digest != chosen.digest)
+            .all(|(_, other)| other.digest != image.digest)
         {
-            self.fitting.push((name, chosen));
+            self.matching.push((name, image));
         }
     }
 
-    fn pass_over(&mut self, names: &[String], digest: &Digest, platform: &str) {
-        // Attestations go by a platform that no machine has.
+    fn skip_platform(&mut self, names: &[String], digest: &Digest, platform: &str) {
+        // Attestations have this platform.
         if platform != "unknown/unknown" {
             self.others
                 .push(format!("{} for {platform}", shown(names, digest)));
@@ -243,21 +255,23 @@ impl Choice<'_> {
             .is_none_or(|wanted| wanted == digest.as_ref() as &str || same(wanted))
     }
 
-    fn verdict(mut self) -> Result<Chosen, NoChoice> {
-        if self.fitting.len() > 1 {
-            let names = self.fitting.into_iter().map(|(name, _)| name);
-            return Err(NoChoice::Several(names.collect()));
+    fn into_result(mut self) -> Result<SelectedImage, SelectError> {
+        if self.matching.len() > 1 {
+            let names = self.matching.into_iter().map(|(name, _)| name);
+            return Err(SelectError::Ambiguous(names.collect()));
         }
-        if let Some((_, chosen)) = self.fitting.pop() {
-            return Ok(chosen);
+        if let Some((_, image)) = self.matching.pop() {
+            return Ok(image);
         }
         if self.others.is_empty() {
-            return Err(NoChoice::Unclear);
+            return Err(SelectError::NotUnderstood);
         }
         self.others.sort();
         self.others.dedup();
-        let name = self.name.map_or_else(String::new, |it| format!("{it:?} "));
-        Err(NoChoice::None {
+        let name = self
+            .name
+            .map_or_else(String::new, |name| format!("{name:?} "));
+        Err(SelectError::NoMatch {
             wanted: format!("{name}for {}", self.platform),
             has: self.others,
         })
@@ -273,7 +287,7 @@ fn shown(names: &[String], digest: &Digest) -> String {
     names.first().cloned().unwrap_or_else(|| digest.to_string())
 }
 
-/// A layout often tells the tag only, which then is all that counts.
+/// Layouts often name the tag alone; then only the tag is compared.
 fn is_same(name: &str, wanted: &str) -> bool {
     let is_tag_only = !name.contains([':', '/', '@']);
     let (repository, tag) = parts(name);
@@ -284,9 +298,9 @@ fn is_same(name: &str, wanted: &str) -> bool {
     }
 }
 
-/// The name without a default registry, and its tag: `latest` where it has neither tag nor digest.
+/// The name without a default registry, and its tag; `latest` where it has neither tag nor digest.
 fn parts(name: &str) -> (&str, &str) {
-    let short = PLACES
+    let short = DEFAULT_REGISTRIES
         .iter()
         .find_map(|place| name.strip_prefix(place))
         .unwrap_or(name);
@@ -300,29 +314,29 @@ fn parts(name: &str) -> (&str, &str) {
     }
 }
 
-fn push_once(blobs: &mut Vec<(Digest, Extent)>, digest: &Digest, extent: Extent) {
+fn push_once(blobs: &mut Vec<(Digest, FileRange)>, digest: &Digest, range: FileRange) {
     if blobs.iter().all(|(other, _)| other != digest) {
-        blobs.push((digest.clone(), extent));
+        blobs.push((digest.clone(), range));
     }
 }
 
-fn path_of(digest: &Digest) -> Result<String, NoChoice> {
+fn path_of(digest: &Digest) -> Result<String, SelectError> {
     match digest.algorithm().as_ref() {
         "sha256" => Ok(format!("blobs/sha256/{}", digest.digest())),
-        _ => Err(NoChoice::Unclear),
+        _ => Err(SelectError::NotUnderstood),
     }
 }
 
-fn blob_document<T: DeserializeOwned>(files: &Files, digest: &Digest) -> Result<T, NoChoice> {
+fn blob_document<T: DeserializeOwned>(files: &Files, digest: &Digest) -> Result<T, SelectError> {
     document(files, &path_of(digest)?)
 }
 
-fn document<T: DeserializeOwned>(files: &Files, name: &str) -> Result<T, NoChoice> {
-    parse(&files.document(name)?.ok_or(NoChoice::Unclear)?)
+fn document<T: DeserializeOwned>(files: &Files, name: &str) -> Result<T, SelectError> {
+    parse(&files.document(name)?.ok_or(SelectError::NotUnderstood)?)
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, NoChoice> {
-    serde_json::from_slice(bytes).map_err(|_| NoChoice::Unclear)
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SelectError> {
+    serde_json::from_slice(bytes).map_err(|_| SelectError::NotUnderstood)
 }
 
 #[cfg(test)]
@@ -330,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_compared_as_people_mean_them() {
+    fn default_registries_and_tags_are_optional_in_names() {
         for (name, wanted) in [
             ("1.0", "hello:1.0"),
             ("latest", "hello:latest"),

@@ -1,58 +1,51 @@
-//! Which configuration and image a path means, and the upload of both.
+//! The configuration and image of a service, found from a path, and their upload.
 //!
 //! - `files`: the files of an archive or layout;
-//! - `choose`: the image among them;
-//! - `send`: its blobs, as far as the controller does not have them.
-//!
-//! An archive that is not understood here, such as a compressed one, is sent as a whole.
+//! - `select`: which image of the archive is meant;
+//! - `upload`: sends the blobs that the controller does not have;
+//! - `archive`: sends an archive as a whole, where it is not understood here: a compressed one, for example.
 
-mod choose;
+mod archive;
 mod files;
-mod send;
+mod select;
+mod upload;
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs,
     path::{Path, PathBuf},
 };
 
-use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use reqwest::{
-    Body,
-    multipart::{Form, Part},
-};
-use tokio_util::io::{ReaderStream, SyncIoBridge};
+use reqwest::multipart::{Form, Part};
 use tucano_api::{
     service::ServiceConfig,
-    settings::{MAX_SETTINGS_BYTES, parse},
+    settings::{MAX_SETTINGS_BYTES, parse_all},
 };
 
 use crate::{Error, client::Client, output};
 
 /// The configuration's name in a service's directory.
 const CONFIG: &str = "service.toml";
-/// Bytes between the writer of a tar and the connection.
-const PIPE_BYTES: usize = 256 << 10;
 
-/// What is to be deployed.
+/// A service to deploy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     /// Names the configuration in errors.
     pub file: String,
     /// The configuration's text, as it is sent.
     pub text: String,
-    /// The same, read.
+    /// The parsed text.
     pub config: ServiceConfig,
-    /// An archive or an OCI layout directory; none where the configuration names a stored image: by its digest, or as
-    /// `name:tag` or `name@sha256:…` of the controller's registry.
+    /// An archive or an OCI layout directory. Absent where the configuration names an image by its digest, or as `name:tag` or
+    /// `name@sha256:…` of a registry.
     pub image: Option<PathBuf>,
-    /// Names an image that the controller has or can pull, in place of the configuration's.
+    /// An image that the controller has or can pull; it takes the place of the configuration's.
     pub stored: Option<String>,
 }
 
 impl Source {
-    /// What `path`, a configuration or a directory with a `service.toml`, means. `image` takes the place of its own.
+    /// The service of `path`: a configuration, or a directory with a `service.toml`. `image` takes the place of the
+    /// configuration's.
     ///
     /// # Errors
     /// A file that cannot be read, a configuration that cannot be used, or no image.
@@ -64,7 +57,7 @@ impl Source {
         };
         let file = path.display().to_string();
         let text = read(&path)?;
-        let config: ServiceConfig = parse(&file, &text)?;
+        let config: ServiceConfig = parse_all(&file, &text)?;
         let named = image.and_then(Path::to_str);
         let named = named.filter(|name| is_reference(name) && !Path::new(name).exists());
         let image = match (image, &config.image) {
@@ -76,8 +69,10 @@ impl Source {
                 (beside.exists() || !is_reference(name)).then_some(beside)
             }
             (None, None) => {
-                let advice = "add the key `image`, or give it with --image";
-                return Err(Error::Refused(format!("{file} names no image: {advice}")));
+                let advice = "add the key `image`, or use --image";
+                return Err(Error::Refused(
+                    format!("{file} names no image: {advice}").into(),
+                ));
             }
         };
         if let Some(image) = &image {
@@ -92,19 +87,22 @@ impl Source {
         })
     }
 
-    /// What `path` means where it may also be an image alone: then a `service.toml` beside it is its configuration, or else
-    /// it gets a default one, named after the file.
+    /// The service of `path`, which may also be an image: then its configuration is a `service.toml` beside it, or else a default
+    /// one, named after the file.
     ///
     /// # Errors
-    /// As [`Source::of_service`], and where no name can be made from the file's.
+    /// As [`Source::of_service`], and a file name from which no service name can be made.
     pub fn of_service_or_image(path: &Path) -> Result<Self, Error> {
         let is_layout = path.join("oci-layout").is_file();
         if path.join(CONFIG).is_file() {
             return Self::of_service(path, is_layout.then_some(path));
         }
         if path.is_dir() && !is_layout {
-            let message = format!("{} has no {CONFIG} and is no OCI layout", path.display());
-            return Err(Error::Refused(message));
+            let message = format!(
+                "{} has no {CONFIG} and is not an OCI layout",
+                path.display()
+            );
+            return Err(Error::Refused(message.into()));
         }
         let beside = path.with_file_name(CONFIG);
         if beside.is_file() {
@@ -116,7 +114,7 @@ impl Source {
         check_image(path)?;
         let text = default_config(path);
         let file = format!("the configuration made for {}", path.display());
-        let config = parse(&file, &text)?;
+        let config = parse_all(&file, &text)?;
         Ok(Self {
             file,
             text,
@@ -126,14 +124,14 @@ impl Source {
         })
     }
 
-    /// The parts of the request; none where the configuration alone is one. What the controller lacks of the image is sent
-    /// beforehand, where the image's blobs can be told apart. Shows the progress to a person who watches.
+    /// The parts of the request; none where the configuration alone is the request. Blobs that the controller does not have are
+    /// uploaded first, where the archive is understood. Shows the progress on a terminal.
     ///
     /// # Errors
-    /// An image that cannot be read, or is not taken.
+    /// An image that cannot be read, or that the registry refuses.
     pub async fn form(&self, client: &Client) -> Result<Option<Form>, Error> {
         let config = Part::text(self.text.clone()).file_name(self.file.clone());
-        // First, so that a bad one is refused before an image is looked at.
+        // The first part, so that a wrong configuration is refused before the image is read.
         let form = Form::new().part("config", config);
         if let Some(stored) = &self.stored {
             return Ok(Some(form.text("stored_image", stored.clone())));
@@ -141,20 +139,20 @@ impl Source {
         let Some(image) = &self.image else {
             return Ok(None);
         };
-        if let Some(digest) = send::send(client, image, self.name_within()).await? {
+        if let Some(digest) = upload::upload(client, image, self.name_within()).await? {
             return Ok(Some(form.text("stored_image", digest)));
         }
         let part = if image.is_dir() {
-            layout_part(image)?
+            archive::layout_part(image)?
         } else {
-            archive_part(image).await?
+            archive::archive_part(image).await?
         };
         let name = image.file_name().map(|name| name.to_string_lossy());
         let name = name.map_or_else(|| "image.tar".to_owned(), |name| name.into_owned());
         Ok(Some(form.part("image", part.file_name(name))))
     }
 
-    /// Which image of an archive is meant.
+    /// The name of an image within the archive, where the configuration gives one.
     fn name_within(&self) -> Option<&str> {
         let name = self.config.image.as_deref()?;
         let is_file = self
@@ -166,19 +164,21 @@ impl Source {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    let size = fs::metadata(path).map_err(Error::file("read", path))?.len();
+    let size = fs::metadata(path)
+        .map_err(Error::input("read", path))?
+        .len();
     if size > MAX_SETTINGS_BYTES as u64 {
         let message = format!(
-            "{} has {size} bytes: a configuration has at most {MAX_SETTINGS_BYTES}",
+            "{} has {size} bytes; the limit for a configuration is {MAX_SETTINGS_BYTES} bytes",
             path.display()
         );
-        return Err(Error::Refused(message));
+        return Err(Error::Refused(message.into()));
     }
-    fs::read_to_string(path).map_err(Error::file("read", path))
+    fs::read_to_string(path).map_err(Error::input("read", path))
 }
 
-/// Whether a name that is no file's has the shape of `name:tag`, `name@sha256:…` or `sha256:…`, also of another registry
-/// (`host:port/name:tag`). What it means, the controller knows.
+/// Whether a string that names no file looks like `name:tag`, `name@sha256:…` or `sha256:…`, with or without a registry
+/// (`host:port/name:tag`). The controller resolves it.
 fn is_reference(image: &str) -> bool {
     let is_plain = |text: &str, others: &[u8]| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
@@ -203,15 +203,15 @@ fn is_config(path: &Path) -> bool {
     matches!(extension, Some("toml" | "json"))
 }
 
-/// Says early, and in words, what the controller would say after the upload.
+/// Refuses early what the controller would refuse after the upload.
 fn check_image(path: &Path) -> Result<(), Error> {
-    let found = fs::metadata(path).map_err(Error::file("read the image", path))?;
+    let found = fs::metadata(path).map_err(Error::input("read the image", path))?;
     if found.is_dir() && !path.join("oci-layout").is_file() {
         let message = format!(
-            "{} is no image: it has no file `oci-layout`",
+            "{} is not an image: it has no file `oci-layout`",
             path.display()
         );
-        return Err(Error::Refused(message));
+        return Err(Error::Refused(message.into()));
     }
     Ok(())
 }
@@ -227,86 +227,9 @@ fn default_config(image: &Path) -> String {
     format!("name = \"{name}\"\nconcurrency = 2\nport = 8080\n")
 }
 
-async fn archive_part(path: &Path) -> Result<Part, Error> {
-    let file = tokio::fs::File::open(path)
-        .await
-        .map_err(Error::file("read the image", path))?;
-    let length = file
-        .metadata()
-        .await
-        .map_err(Error::file("read the image", path))?
-        .len();
-    let bar = progress(length);
-    let stream = ReaderStream::with_capacity(file, PIPE_BYTES)
-        .inspect_ok(move |chunk| advance(&bar, chunk.len()));
-    Ok(Part::stream_with_length(Body::wrap_stream(stream), length))
-}
-
-/// An OCI layout directory as a tar that is written while it is sent.
-fn layout_part(directory: &Path) -> Result<Part, Error> {
-    let files = layout_files(directory)?;
-    let bar = progress(files.iter().map(|(_, size)| size).sum());
-    let (reader, writer) = tokio::io::duplex(PIPE_BYTES);
-    let directory = directory.to_owned();
-    let writing = tokio::task::spawn_blocking(move || {
-        let names = files.iter().map(|(name, _)| name.as_path());
-        write_tar(&directory, names, SyncIoBridge::new(writer))
-    });
-    // The writer's failure must break the request off: an archive that just ends would look whole to a reader.
-    let failure = async move {
-        match writing.await {
-            Ok(Ok(())) => Ok(None),
-            Ok(Err(error)) => Err(error),
-            Err(error) => Err(io::Error::other(error)),
-        }
-    };
-    let failure = futures_util::stream::once(failure).try_filter_map(async |chunk| Ok(chunk));
-    let stream = ReaderStream::with_capacity(reader, PIPE_BYTES)
-        .inspect_ok(move |chunk| advance(&bar, chunk.len()));
-    let stream = futures_util::StreamExt::chain(stream, failure);
-    Ok(Part::stream(Body::wrap_stream(stream)))
-}
-
-/// The files of an OCI layout (image-spec, image-layout.md) and their sizes, in order, and nothing else that lies there.
-fn layout_files(directory: &Path) -> Result<Vec<(PathBuf, u64)>, Error> {
-    let mut names = vec![PathBuf::from("oci-layout"), PathBuf::from("index.json")];
-    for algorithm in sorted(&directory.join("blobs"))? {
-        let algorithm = Path::new("blobs").join(algorithm);
-        let blobs = sorted(&directory.join(&algorithm))?;
-        names.extend(blobs.into_iter().map(|blob| algorithm.join(blob)));
-    }
-    let size = |name: PathBuf| {
-        let path = directory.join(&name);
-        let size = fs::metadata(&path)
-            .map_err(Error::file("read the image's", &path))?
-            .len();
-        Ok((name, size))
-    };
-    names.into_iter().map(size).collect()
-}
-
-fn sorted(directory: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
-    let entries = fs::read_dir(directory).map_err(Error::file("read the image's", directory))?;
-    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
-    names.sort();
-    Ok(names)
-}
-
-fn write_tar<'a>(
-    directory: &Path,
-    names: impl Iterator<Item = &'a Path>,
-    to: impl Write,
-) -> io::Result<()> {
-    let mut tar = tar::Builder::new(to);
-    for name in names {
-        tar.append_file(name, &mut File::open(directory.join(name))?)?;
-    }
-    tar.into_inner()?.flush()
-}
-
-/// Shown on standard error, and only to a terminal.
+/// Shown on standard error if that is a terminal.
 fn progress(length: u64) -> ProgressBar {
-    let target = if output::is_watched() {
+    let target = if output::stderr_is_terminal() {
         ProgressDrawTarget::stderr()
     } else {
         ProgressDrawTarget::hidden()
@@ -339,12 +262,6 @@ mod tests {
     }
 
     const SERVICE: &str = "name = \"a\"\nconcurrency = 1\nport = 80\nimage = \"a.tar\"\n";
-    const LAYOUT: [(&str, &str); 4] = [
-        ("oci-layout", "{}"),
-        ("index.json", "{}"),
-        ("blobs/sha256/bb", "2"),
-        ("blobs/sha256/aa", "1"),
-    ];
 
     #[test]
     fn the_image_is_found_beside_the_configuration() {
@@ -366,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_needs_no_upload_and_no_image_is_refused() {
+    fn a_digest_needs_no_upload_and_a_missing_image_is_an_error() {
         let digest = format!("sha256:{}", "0".repeat(64));
         let directory = directory(&[
             ("digest.toml", &SERVICE.replace("a.tar", &digest)),
@@ -397,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_the_registry_needs_no_upload_unless_it_is_a_file() {
+    fn an_image_reference_needs_no_upload_unless_a_file_has_that_name() {
         let directory = directory(&[
             ("tag.toml", &SERVICE.replace("a.tar", "team/hello:1.0")),
             ("digest.toml", &SERVICE.replace("a.tar", "hello@sha256:00")),
@@ -439,38 +356,9 @@ mod tests {
     }
 
     #[test]
-    fn a_layout_directory_becomes_a_tar_of_its_files_in_order() {
-        let directory = directory(&LAYOUT);
-        fs::write(directory.path().join("notes.txt"), "not part of it").unwrap();
-        let files = layout_files(directory.path()).unwrap();
-        let mut bytes = Vec::new();
-        write_tar(
-            directory.path(),
-            files.iter().map(|(name, _)| name.as_path()),
-            &mut bytes,
-        )
-        .unwrap();
-        let mut archive = tar::Archive::new(bytes.as_slice());
-        let names: Vec<_> = archive
-            .entries()
-            .unwrap()
-            .map(|e| e.unwrap().path().unwrap().display().to_string())
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "oci-layout",
-                "index.json",
-                "blobs/sha256/aa",
-                "blobs/sha256/bb"
-            ]
-        );
-    }
-
-    #[test]
     fn an_overlong_configuration_is_not_read() {
         let directory = directory(&[("service.toml", &"#".repeat(MAX_SETTINGS_BYTES + 1))]);
         let error = Source::of_service(directory.path(), None).unwrap_err();
-        assert!(error.to_string().contains("at most"), "{error}");
+        assert!(error.to_string().contains("the limit"), "{error}");
     }
 }

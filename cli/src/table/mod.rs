@@ -1,0 +1,293 @@
+//! Tables.
+//!
+//! - `layout`: fits a table into the width of the terminal.
+
+mod layout;
+
+use std::io::IsTerminal;
+
+use rustix::{stdio::stdout, termios::tcgetwinsize};
+use tucano_api::{
+    agent::{NodeMetrics, ProcessReport, ProcessState},
+    ids::Revision,
+    state::{ConfiguredService, NodeCondition, NodeView, ProcessView, ServiceView},
+    units::{Bytes, Span, Timestamp},
+};
+
+use crate::watch::{state_name, why};
+use layout::{Cell, Color, Column, Table};
+
+pub(crate) use layout::printable;
+
+/// How a table is rendered.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// Whether to use colours.
+    pub colored: bool,
+    /// Columns of the terminal, if it is one.
+    pub width: Option<usize>,
+    /// The current time, for ages.
+    pub now: Timestamp,
+}
+
+impl Style {
+    /// For standard output.
+    pub fn of_stdout() -> Self {
+        let is_terminal = std::io::stdout().is_terminal();
+        let variable = |name| std::env::var_os(name).unwrap_or_default();
+        let is_plain = !variable("NO_COLOR").is_empty() || variable("TERM") == "dumb";
+        let size = is_terminal.then(|| tcgetwinsize(stdout()).ok()).flatten();
+        let width = size.map(|size| usize::from(size.ws_col));
+        let now = jiff::Timestamp::now().as_millisecond();
+        Self {
+            colored: is_terminal && !is_plain,
+            width: width.filter(|width| *width > 0),
+            now: Timestamp(u64::try_from(now).unwrap_or(0)),
+        }
+    }
+
+    fn age(self, since: Option<Timestamp>) -> String {
+        since.map_or_else(|| "-".to_owned(), |since| short(self.now.since(since)))
+    }
+
+    fn render(self, table: &Table<'_>) -> String {
+        table.render(self.width, self.colored)
+    }
+}
+
+const fn column(name: &'static str, expendable: u8) -> Column {
+    Column { name, expendable }
+}
+
+const PROCESSES: [Column; 10] = [
+    column("PROCESS", 0),
+    column("NODE", 0),
+    column("STATE", 0),
+    column("REVISION", 3),
+    column("AGE", 2),
+    column("RESTARTS", 1),
+    column("MEMORY", 4),
+    column("PORT", 5),
+    column("RELAXED", 6),
+    column("WHY", 0),
+];
+
+/// Processes, and those that cannot be placed yet.
+pub fn processes(services: &[ServiceView], style: Style) -> String {
+    let mut table = Table::new(&PROCESSES);
+    for service in services {
+        let revision = service.configured.revision;
+        for process in &service.active.processes {
+            table.push(process_row(process, revision, style));
+        }
+        for pending in &service.active.pending {
+            let what = format!("{} ×{}", service.configured.name, pending.count);
+            let mut row = vec![
+                Cell::new(what),
+                Cell::new("-"),
+                Cell::colored("pending", Color::Yellow),
+                Cell::new(revision),
+            ];
+            row.extend(["-"; 5].map(Cell::new));
+            row.push(Cell::new(&pending.reason));
+            table.push(row);
+        }
+    }
+    style.render(&table)
+}
+
+/// A process that the current revision did not replace runs what that revision says, even if an earlier one started it.
+fn process_row(process: &ProcessView, current: Revision, style: Style) -> Vec<Cell> {
+    let report = &process.report;
+    let memory = report
+        .metrics
+        .as_ref()
+        .map(|metrics| format!("{}/{}", metrics.memory_current, metrics.memory_limit));
+    let revision = match process.current {
+        true => current.to_string(),
+        false => format!("{} (old)", report.revision),
+    };
+    let port = report.node_port.map(|port| port.to_string());
+    let why = match process.draining {
+        true => Some("being replaced".to_owned()),
+        false => why(process),
+    };
+    vec![
+        Cell::new(&report.id),
+        Cell::new(&process.node),
+        state(report.state),
+        Cell::new(revision),
+        Cell::new(style.age(report.started_at)),
+        Cell::new(report.restarts),
+        Cell::new(memory.unwrap_or_else(|| "-".to_owned())),
+        Cell::new(port.unwrap_or_else(|| "-".to_owned())),
+        Cell::new(relaxed(report)),
+        Cell::new(why.unwrap_or_default()),
+    ]
+}
+
+fn state(state: ProcessState) -> Cell {
+    let color = match state {
+        ProcessState::Healthy => Color::Green,
+        ProcessState::Unhealthy | ProcessState::BackOff => Color::Red,
+        _ => Color::Yellow,
+    };
+    Cell::colored(state_name(state), color)
+}
+
+/// How a process is less restricted than by default; each item without spaces.
+fn relaxed(report: &ProcessReport) -> String {
+    let items = report.relaxed.iter().map(|item| item.replace(' ', "-"));
+    let items: Vec<_> = items.collect();
+    match items.is_empty() {
+        true => "-".to_owned(),
+        false => items.join(" "),
+    }
+}
+
+const SERVICES: [Column; 7] = [
+    column("SERVICE", 0),
+    column("REVISION", 2),
+    column("HEALTHY", 0),
+    column("IMAGE", 3),
+    column("PORT", 4),
+    column("AGE", 1),
+    column("HOSTS", 0),
+];
+
+/// Configured services.
+pub fn services(services: &[ServiceView], style: Style) -> String {
+    let mut table = Table::new(&SERVICES);
+    for ServiceView { configured, active } in services {
+        let config = &configured.config;
+        let color = match active.healthy == config.concurrency {
+            true => Color::Green,
+            false => Color::Red,
+        };
+        let hosts = match config.hosts.is_empty() {
+            true => "-".to_owned(),
+            false => config.hosts.join(" "),
+        };
+        table.push(vec![
+            Cell::new(&configured.name),
+            Cell::new(configured.revision),
+            Cell::colored(format!("{}/{}", active.healthy, config.concurrency), color),
+            Cell::new(configured.image.short()),
+            Cell::new(config.port),
+            Cell::new(style.age(Some(configured.configured_at))),
+            Cell::new(hosts),
+        ]);
+    }
+    style.render(&table)
+}
+
+const REVISIONS: [Column; 4] = [
+    column("REVISION", 0),
+    column("IMAGE", 0),
+    column("CONCURRENCY", 1),
+    column("AGE", 0),
+];
+
+/// Revisions of a service, the current one last.
+pub fn revisions(revisions: &[ConfiguredService], style: Style) -> String {
+    let mut table = Table::new(&REVISIONS);
+    for revision in revisions {
+        table.push(vec![
+            Cell::new(revision.revision),
+            Cell::new(revision.image.short()),
+            Cell::new(revision.config.concurrency),
+            Cell::new(style.age(Some(revision.configured_at))),
+        ]);
+    }
+    style.render(&table)
+}
+
+const NODES: [Column; 10] = [
+    column("NODE", 0),
+    column("IP", 6),
+    column("CONDITION", 0),
+    column("SINCE", 5),
+    column("PROCESSES", 3),
+    column("CPU", 4),
+    column("MEMORY", 1),
+    column("DISK", 2),
+    column("VERSION", 7),
+    column("WHY", 0),
+];
+
+/// Nodes of the topology; below the table, what each of them lacks.
+pub fn nodes(nodes: &[NodeView], style: Style) -> String {
+    let mut table = Table::new(&NODES);
+    for node in nodes {
+        table.push(node_row(node, style));
+    }
+    let table = style.render(&table);
+    let alive = nodes.iter().filter_map(|node| node.alive.as_ref());
+    let notes = alive.flat_map(|alive| {
+        let notes = alive.notes.iter();
+        notes.map(|note| printable(&format!("{}: {note}", alive.name)))
+    });
+    let notes: Vec<_> = notes.collect();
+    match notes.is_empty() {
+        true => table,
+        false => format!("{table}\n\n{}", notes.join("\n")),
+    }
+}
+
+fn node_row(node: &NodeView, style: Style) -> Vec<Cell> {
+    let (condition, color) = condition(node.condition);
+    let mut row = vec![
+        Cell::new(&node.name),
+        Cell::new(node.ip),
+        Cell::colored(condition, color),
+        Cell::new(style.age(Some(node.since))),
+    ];
+    match &node.alive {
+        Some(alive) => {
+            let NodeMetrics {
+                memory_total,
+                memory_available,
+                disk_total,
+                disk_available,
+                ..
+            } = alive.metrics;
+            row.push(Cell::new(alive.processes));
+            row.push(Cell::new(format!("{:.0}%", alive.metrics.cpu_used * 100.0)));
+            row.push(Cell::new(used(memory_total, memory_available)));
+            row.push(Cell::new(used(disk_total, disk_available)));
+            row.push(Cell::new(&alive.version));
+        }
+        None => row.extend(["-"; 5].map(Cell::new)),
+    }
+    row.push(Cell::new(node.reason.as_deref().unwrap_or_default()));
+    row
+}
+
+/// What is used of a total.
+fn used(total: Bytes, available: Bytes) -> String {
+    format!("{}/{total}", Bytes(total.0.saturating_sub(available.0)))
+}
+
+fn condition(condition: NodeCondition) -> (&'static str, Color) {
+    match condition {
+        NodeCondition::Ctl => ("controller", Color::Green),
+        NodeCondition::Unknown => ("unknown", Color::Yellow),
+        NodeCondition::Alive => ("alive", Color::Green),
+        NodeCondition::Missing => ("missing", Color::Red),
+        NodeCondition::Dead => ("dead", Color::Red),
+    }
+}
+
+/// An age in its two largest units.
+fn short(span: Span) -> String {
+    let seconds = span.0.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{}h", seconds / 86400, seconds % 86400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests;
