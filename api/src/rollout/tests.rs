@@ -43,6 +43,7 @@ fn view(processes: Vec<ProcessView>) -> ServiceView {
             configured_service: String::new(),
             healthy: 0,
             processes,
+            stopping: Vec::new(),
             pending: Vec::new(),
         },
     }
@@ -91,6 +92,7 @@ fn each_process_that_is_not_healthy_has_its_reason() {
     starting.report.reason = Some("connection refused".into());
     let mut view = view(vec![starting, crashed(3, 1)]);
     view.active.pending.push(Pending {
+        cause: None,
         count: 1,
         reason: "no worker has 256 MiB left".into(),
     });

@@ -77,7 +77,8 @@ pub fn processes(services: &[ServiceView], style: Style) -> String {
     let mut table = Table::new(&PROCESSES);
     for service in services {
         let revision = service.configured.revision;
-        for process in &service.active.processes {
+        let stopping = &service.active.stopping;
+        for process in service.active.processes.iter().chain(stopping) {
             table.push(process_row(process, revision, style));
         }
         for pending in &service.active.pending {
@@ -108,9 +109,12 @@ fn process_row(process: &ProcessView, current: Revision, style: Style) -> Vec<Ce
         false => format!("{} (old)", report.revision),
     };
     let port = report.node_port.map(|port| port.to_string());
-    let why = match process.draining {
-        true => Some("being replaced".to_owned()),
-        false => why(process),
+    let why = match (process.draining, report.state) {
+        (true, _) => Some("being replaced".to_owned()),
+        (false, ProcessState::Stopping) => {
+            Some("stopping; keeps its memory until it is gone".to_owned())
+        }
+        (false, _) => why(process),
     };
     vec![
         Cell::new(&report.id),

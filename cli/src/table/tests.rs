@@ -49,6 +49,7 @@ fn two_services() -> [ServiceView; 2] {
     old.draining = true;
     old.report.revision = Revision(2);
     first.active.pending.push(Pending {
+        cause: None,
         count: 2,
         reason: "no worker has 256 MiB left".to_owned(),
     });
@@ -80,6 +81,7 @@ fn revisions_at_several_widths() {
 #[test]
 fn nodes_at_several_widths() {
     let node = |name: &str, condition| NodeView {
+        hold: None,
         name: name.parse().unwrap(),
         ip: [10, 0, 0, 1].into(),
         condition,

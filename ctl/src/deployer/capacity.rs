@@ -102,6 +102,7 @@ mod tests {
             notes: Vec::new(),
         });
         NodeView {
+            hold: None,
             name,
             ip,
             condition,

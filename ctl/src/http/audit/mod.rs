@@ -32,7 +32,7 @@ pub async fn record(State(api): State<Arc<Api>>, request: Request, next: Next) -
     let mut entry = Entry {
         action,
         subject: shown(request.uri().path()),
-        peer: request.extensions().get::<Peer>().map(|peer| peer.0),
+        peer: request.extensions().get::<Peer>().map(|peer| peer.address),
         has_token,
         status: None,
         details: None,
