@@ -179,6 +179,9 @@ pub enum Command {
         /// Directory to write it to.
         #[arg(short, long, default_value = ".")]
         bundle: PathBuf,
+        /// For a container in a user namespace of the caller's ids.
+        #[arg(long)]
+        rootless: bool,
     },
     #[command(flatten)]
     AgentCommand(AgentCommand),
@@ -215,6 +218,9 @@ pub struct BundleOptions {
     /// File to write the pid of the container's init process to.
     #[arg(long)]
     pub pid_file: Option<PathBuf>,
+    /// Listening Unix socket that receives a pidfd of the container's init process.
+    #[arg(long)]
+    pub pidfd_socket: Option<PathBuf>,
     /// Listening Unix socket that receives the container's terminal.
     #[arg(long)]
     pub console_socket: Option<PathBuf>,
@@ -256,6 +262,12 @@ pub struct ExecOptions {
     /// SELinux label; the container's own by default.
     #[arg(long)]
     pub process_label: Option<String>,
+    /// Existing sub-cgroup of the container's to run in; with a prefix `CONTROLLER:` on cgroup v1.
+    #[arg(long = "cgroup")]
+    pub cgroups: Vec<String>,
+    /// Listening Unix socket that receives a pidfd of the process.
+    #[arg(long)]
+    pub pidfd_socket: Option<PathBuf>,
     /// Set no_new_privs.
     #[arg(long)]
     pub no_new_privs: bool,
@@ -377,6 +389,10 @@ mod tests {
             "tucano_oci delete --force x",
             "tucano_oci run -d --no-new-keyring --preserve-fds 2 -b /b x",
             "tucano_oci list -q --format json",
+            "tucano_oci exec --cgroup sub --cgroup cpu:/x --pidfd-socket /s x sh",
+            "tucano_oci create --pidfd-socket /s -b /b x",
+            "tucano_oci spec --rootless -b /b",
+            "tucano_oci kill x 0",
         ] {
             let parsed = Arguments::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}");

@@ -18,13 +18,14 @@ use std::{
 
 use rustix::{
     net::{RecvFlags, SendFlags, SocketFlags, accept_with, bind, listen, recv, send},
-    process::{Signal, pidfd_send_signal},
+    process::pidfd_send_signal,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     listener::{socket, with_address},
     logs::{CHUNK_BYTES, Source},
+    signals,
 };
 
 /// File name of the socket.
@@ -191,7 +192,7 @@ impl Client {
 }
 
 fn signal(process: &OwnedFd, number: i32) -> io::Result<()> {
-    let signal = Signal::from_named_raw(number)
+    let signal = signals::from_number(number)
         .ok_or_else(|| io::Error::other(format!("{number} is not a signal number")))?;
     Ok(pidfd_send_signal(process, signal)?)
 }

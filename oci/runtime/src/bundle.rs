@@ -1,6 +1,8 @@
 //! Bundles: a directory with `config.json` and usually the root file system (OCI runtime specification, "Filesystem
 //! Bundle").
 
+mod dialect;
+mod rootless;
 mod support;
 
 use std::{
@@ -10,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use rustix::fs::{Mode, OFlags};
 
 use crate::state_dir::read_bounded;
@@ -60,10 +62,13 @@ pub struct Bundle {
     pub directory: PathBuf,
     /// The configuration. Paths on the host are absolute.
     pub spec: Spec,
+    /// What of the configuration is ignored.
+    pub warnings: Vec<String>,
 }
 
-/// Writes a default `config.json` into a directory: the default sandbox around a shell.
-pub fn write_default(directory: &Path) -> Result<(), Error> {
+/// Writes a default `config.json` into a directory: the default sandbox around a shell with a terminal; with `rootless`,
+/// in a user namespace of the caller's ids.
+pub fn write_default(directory: &Path, rootless: bool) -> Result<(), Error> {
     let path = directory.join("config.json");
     let sandbox = crate::profile::Sandbox {
         args: vec!["sh".into()],
@@ -76,7 +81,15 @@ pub fn write_default(directory: &Path) -> Result<(), Error> {
     let spec = sandbox
         .spec()
         .map_err(|error| Error::Refused(error.to_string()))?;
-    let mut text = serde_json::to_vec_pretty(&spec).map_err(|source| Error::Config {
+    let described = |spec: &Spec| {
+        let mut spec = serde_json::to_value(spec)?;
+        spec["process"]["terminal"] = true.into();
+        if rootless {
+            rootless::adapt(&mut spec);
+        }
+        serde_json::to_vec_pretty(&spec)
+    };
+    let mut text = described(&spec).map_err(|source| Error::Config {
         path: path.clone(),
         source,
     })?;
@@ -95,16 +108,35 @@ impl Bundle {
             path: path.clone(),
             source,
         })?;
+        let mut warnings = Vec::new();
         let spec =
-            serde_json::from_slice(&text).map_err(|source| Error::Config { path, source })?;
+            dialect::spec(&text, &mut warnings).map_err(|source| Error::Config { path, source })?;
         support::check(&spec, &text).map_err(Error::Refused)?;
         let spec = with_absolute_paths(spec, &directory)?;
-        Ok(Self { directory, spec })
+        Ok(Self {
+            directory,
+            spec,
+            warnings,
+        })
+    }
+}
+
+/// Parses and checks a file with a `process` object, as `exec` takes it; returns warnings.
+pub(crate) fn read_process(path: &Path) -> Result<(Process, Vec<String>), Error> {
+    let path = path.to_owned();
+    let text = match read_bounded(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(Error::Read { path, source }),
+    };
+    let mut warnings = Vec::new();
+    match dialect::process(&text, &mut warnings) {
+        Ok(process) => Ok((process, warnings)),
+        Err(source) => Err(Error::Config { path, source }),
     }
 }
 
 /// Checks a `process` object: the configuration's own, or that of an `exec`.
-pub(crate) fn check_process(process: &oci_spec::runtime::Process) -> Result<(), Error> {
+pub(crate) fn check_process(process: &Process) -> Result<(), Error> {
     support::check_process(process).map_err(Error::Refused)
 }
 
@@ -166,10 +198,11 @@ mod tests {
     fn the_default_configuration_can_be_used_and_is_not_overwritten() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("rootfs")).unwrap();
-        write_default(directory.path()).unwrap();
-        Bundle::load(directory.path()).unwrap();
+        write_default(directory.path(), false).unwrap();
+        let spec = Bundle::load(directory.path()).unwrap().spec;
+        assert_eq!(spec.process().as_ref().unwrap().terminal(), Some(true));
         assert!(matches!(
-            write_default(directory.path()),
+            write_default(directory.path(), false),
             Err(Error::Write { .. })
         ));
     }

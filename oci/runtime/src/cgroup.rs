@@ -4,6 +4,7 @@
 //! has one. On v2 a cgroup whose controllers are enabled for its children may not hold processes itself, so the
 //! starter moves itself into the child [`LEAF`].
 
+mod bandwidth;
 mod block_io;
 mod devices;
 mod error;
@@ -48,6 +49,43 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// Existing sub-cgroups, each `PATH` in every hierarchy, or `CONTROLLER:PATH` in one of v1.
+    pub(crate) fn below(&self, paths: &[String]) -> Result<Self, Error> {
+        let mut below = self.clone();
+        for wanted in paths {
+            let (controllers, path) = match wanted.split_once(':') {
+                Some((controllers, path)) => (Some(controllers), path),
+                None => (None, wanted.as_str()),
+            };
+            let relative = path.trim_matches('/');
+            let relative = match relative {
+                "" => PathBuf::new(),
+                relative => checked(relative)?,
+            };
+            let is_meant =
+                |name: &str| controllers.is_none_or(|list| list.split(',').any(|one| one == name));
+            let meant = below
+                .directories
+                .iter_mut()
+                .filter(|(name, _)| is_meant(name));
+            let mut found = false;
+            for ((_, directory), (_, own)) in
+                meant.zip(self.directories.iter().filter(|(name, _)| is_meant(name)))
+            {
+                *directory = own.join(&relative);
+                fs::metadata(directory.join("cgroup.procs")).map_err(|source| Error::Read {
+                    path: directory.clone(),
+                    source,
+                })?;
+                found = true;
+            }
+            if !found {
+                return Err(Error::BadPath(wanted.clone()));
+            }
+        }
+        Ok(below)
+    }
+
     /// Reads the current counters.
     pub fn stats(&self) -> Result<Stats, Error> {
         stats::read(self)
@@ -138,11 +176,15 @@ impl Cgroup {
         above.for_each(|scope| drop(fs::remove_dir(scope)));
     }
 
-    /// Installs the device rules. Called once the container's devices exist (the rules would forbid creating them) and
+    /// Installs the device rules; with `make_nodes`, nodes of every device can be made. Called once the container's devices exist (the rules would forbid creating them) and
     /// before its program runs.
-    pub(crate) fn restrict_devices(&self, limits: Option<&LinuxResources>) -> Result<(), Error> {
+    pub(crate) fn restrict_devices(
+        &self,
+        limits: Option<&LinuxResources>,
+        make_nodes: bool,
+    ) -> Result<(), Error> {
         let rules = limits.and_then(|limits| limits.devices().as_deref());
-        devices::set(self, rules.unwrap_or_default())
+        devices::set(self, rules.unwrap_or_default(), make_nodes)
     }
 
     /// `make` creates a v1 directory.
@@ -473,5 +515,33 @@ mod tests {
             assert!(checked(bad).is_err(), "{bad}");
         }
         assert_eq!(checked("/tucano/x").unwrap(), Path::new("tucano/x"));
+    }
+
+    #[test]
+    fn sub_cgroups_are_below_the_containers_own() {
+        let top = tempfile::tempdir().unwrap();
+        for place in ["cpu/sub", "pids/sub", "pids/other"] {
+            fs::create_dir_all(top.path().join(place)).unwrap();
+            fs::write(top.path().join(place).join("cgroup.procs"), "").unwrap();
+        }
+        let directories = ["cpu", "pids"].map(|name| (name.to_owned(), top.path().join(name)));
+        let own = Cgroup {
+            directories: directories.into(),
+        };
+        let below = |paths: &[&str]| {
+            let paths: Vec<_> = paths.iter().map(ToString::to_string).collect();
+            own.below(&paths)
+                .map(|cgroup| cgroup.directories.into_iter().map(|(_, path)| path))
+        };
+        let all: Vec<_> = below(&["/sub"]).unwrap().collect();
+        assert_eq!(
+            all,
+            [top.path().join("cpu/sub"), top.path().join("pids/sub")]
+        );
+        let one: Vec<_> = below(&["pids:other"]).unwrap().collect();
+        assert_eq!(one, [top.path().join("cpu"), top.path().join("pids/other")]);
+        for bad in ["missing", "../cpu", "rdma:sub", "cpu:other"] {
+            assert!(below(&[bad]).is_err(), "{bad}");
+        }
     }
 }

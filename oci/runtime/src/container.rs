@@ -97,6 +97,7 @@ impl ContainerSetup<'_> {
         isolate()?;
         self.joined.enter()?;
         namespaces::enter_time(spec)?;
+        namespaces::bring_up_loopback(spec)?;
         let process = process_of(spec)?;
         kernel::set_names(spec)?;
         kernel::set_oom_score(process)?;
@@ -108,19 +109,20 @@ impl ContainerSetup<'_> {
             .unwrap_or_default();
         let shared_sources = mounts::clone_shared_sources(spec)?;
         let root = rootfs::mount_root(self.launch, self.namespace)?;
-        self.populate(&root, &ids, shared_sources)?;
+        let read_only = self.populate(&root, &ids, shared_sources)?;
         let stdio = self.stdio(&root, &ids)?;
         self.run_hooks()?;
         self.channel
             .send(&FromContainer::DevicesReady)
             .step("supervisor")?;
+        mounts::make_read_only(&read_only)?;
         if is_read_only(spec) {
             rootfs::make_read_only(&root)?;
         }
         if self.options.pivot_root {
             rootfs::enter(&root)?;
         } else {
-            rootfs::enter_without_pivot(&root, self.launch.state_dir)?;
+            rootfs::enter_without_pivot(&root, rootfs::mount_point(self.launch))?;
         }
         rootfs::set_propagation(spec)?;
         let user = User::find(&root, self.launch.user, process).step("user")?;
@@ -142,6 +144,9 @@ impl ContainerSetup<'_> {
         if !self.is_in_cgroup {
             self.cgroup.enter().step("cgroup")?;
         }
+        if self.options.reset_affinity {
+            scheduling::reset_affinity();
+        }
         self.joined.enter_cgroup(self.launch.spec)
     }
 
@@ -160,13 +165,14 @@ impl ContainerSetup<'_> {
         hooks::run("createContainer", own, &self.options.state_inside())
     }
 
-    /// Makes everything in the root file system that the specification asks for.
+    /// Makes everything in the root file system that the specification asks for. Returns mounts that are to become
+    /// read-only when nothing is made below them any more.
     fn populate(
         &self,
         root: &Root,
         ids: &IdMappings,
         shared_sources: Sources,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<OwnedFd>, Failure> {
         let spec = self.launch.spec;
         let mut mounter = Mounter {
             root,
@@ -177,6 +183,7 @@ impl ContainerSetup<'_> {
             label: labels::of_mounts(spec),
             shared_sources,
             mounted: MountedFileSystems::new(),
+            read_only: Vec::new(),
         };
         let mut is_outside_cgroup = self.joins_cgroup_late();
         for (index, mount) in spec.mounts().iter().flatten().enumerate() {
@@ -208,7 +215,7 @@ impl ContainerSetup<'_> {
             root.directory(cwd, Symlinks::InRoot)
                 .step("working directory")
         })?;
-        Ok(())
+        Ok(mounter.read_only)
     }
 
     fn stdio(&self, root: &Root, ids: &IdMappings) -> Result<[OwnedFd; 3], Failure> {
@@ -219,9 +226,9 @@ impl ContainerSetup<'_> {
                 stderr.try_clone().step("stderr")?,
             ]),
             Stdio::Streams(streams) => start_options::duplicate(streams).step("stdio"),
-            Stdio::Terminal { console } => {
+            Stdio::Terminal { console, relayed } => {
                 let size = process_of(self.launch.spec)?.console_size();
-                terminal::open(root, ids, size)?.hand_over(console)
+                terminal::open(root, ids, size)?.hand_over(console, *relayed)
             }
         }
     }

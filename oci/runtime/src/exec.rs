@@ -131,7 +131,12 @@ impl TargetContainer {
         command: &[String],
     ) -> Result<Child, Failure> {
         let process_to_join = ExecProcess {
-            options: StartOptions::supervised(stdio),
+            options: StartOptions {
+                // In a Landlock domain of its own it could not look into the container's program, as people do who
+                // look for a fault (`/proc/1/root`). That program cannot look into this one, either way.
+                landlock: false,
+                ..StartOptions::supervised(stdio)
+            },
             spec: &self.launch.spec,
             process,
             user: Some(self.user),
@@ -231,6 +236,9 @@ impl ExecProcess<'_> {
         // Through the host's /proc: the container's could be anything.
         kernel::set_oom_score(self.process)?;
         let affinity = self.process.exec_cpu_affinity().as_ref();
+        if affinity.is_none() && self.options.reset_affinity {
+            scheduling::reset_affinity();
+        }
         if let Some(cpus) = affinity.and_then(|all| all.cpu_affinity_final().as_deref()) {
             scheduling::pin(cpus)?;
         }
@@ -242,13 +250,13 @@ impl ExecProcess<'_> {
         };
         let stdio = match &self.options.stdio {
             Stdio::Streams(streams) => duplicate(streams).step("stdio")?,
-            Stdio::Terminal { console } => {
+            Stdio::Terminal { console, relayed } => {
                 let size = self.process.console_size();
                 let pair = || terminal::pair(&root, size);
                 // Owned by the container's root, like terminals that are opened inside.
                 let own = self.namespace.as_ref().map(|namespace| &namespace.ids);
                 own.map_or_else(pair, |ids| ids.as_root(pair))?
-                    .hand_over(console)?
+                    .hand_over(console, *relayed)?
             }
             Stdio::Outputs { .. } => return Err(Failure::new("stdio", "a stream is missing")),
         };

@@ -37,6 +37,7 @@ pub mod probe;
 pub mod profile;
 mod record;
 pub mod session;
+mod signals;
 mod start;
 mod state_dir;
 pub mod supervise;

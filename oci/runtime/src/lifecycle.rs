@@ -129,6 +129,9 @@ pub fn start(store: &Store, id: &str) -> Result<(), Error> {
     waiting.proceed().step("container")?;
     loop {
         match waiting.receive().step("container")? {
+            Some(FromContainer::Failed(failure)) if hooks::is_hook(&failure) => {
+                return Err(remove_after(&container, failure));
+            }
             Some(FromContainer::Failed(failure)) => return Err(failure.into()),
             Some(FromContainer::Listener(number)) => {
                 send_listener(&container, number)?;
@@ -152,16 +155,22 @@ fn send_listener(container: &Container, number: i32) -> Result<(), Error> {
     )
 }
 
-/// Runs the poststart hooks. If one fails, the container is stopped.
+/// Runs the poststart hooks. If one fails, the container is stopped and deleted.
 fn after_start(container: &Container) -> Result<(), Error> {
     let Some(hooks) = container.record.spec.hooks() else {
         return Ok(());
     };
     let state = container.state(ContainerState::Running);
-    hooks::run("poststart", hooks.poststart().as_ref(), &state).map_err(|failure| {
-        end::kill_init(container);
-        failure.into()
-    })
+    hooks::run("poststart", hooks.poststart().as_ref(), &state)
+        .map_err(|failure| remove_after(container, failure))
+}
+
+/// Deletes a container of which a hook failed, with its poststop hooks (runtime.md, "Lifecycle").
+fn remove_after(container: &Container, failure: Failure) -> Error {
+    end::kill_init(container);
+    // Report the original failure, not one of the clean-up.
+    drop(end::remove(container));
+    failure.into()
 }
 
 /// Pauses a running container, or resumes a paused one.

@@ -1,6 +1,10 @@
 //! Error messages in runc's format, on stderr and in the log file.
 
-use std::{fs::OpenOptions, io::Write, path::PathBuf};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 
 use tucano_oci_runtime::arguments::LogFormat;
 
@@ -11,8 +15,20 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn new(file: Option<PathBuf>, format: LogFormat) -> Self {
-        Self { file, format }
+    /// Messages on stderr alone.
+    pub(crate) fn on_stderr() -> Self {
+        Self {
+            file: None,
+            format: LogFormat::Text,
+        }
+    }
+
+    /// Fails if the file cannot be written: a caller that names one reads the reasons of failures there alone.
+    pub(crate) fn open(file: Option<PathBuf>, format: LogFormat) -> Result<Self, String> {
+        if let Some(path) = &file {
+            append_to(path).map_err(|error| format!("the log file {}: {error}", path.display()))?;
+        }
+        Ok(Self { file, format })
     }
 
     /// Logs the reason of a failure.
@@ -32,15 +48,16 @@ impl Log {
             return;
         };
         eprintln!("{message}");
-        let written = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
+        let written = append_to(path)
             .and_then(|mut file| writeln!(file, "{}", line(self.format, level, message)));
         if let Err(error) = written {
             eprintln!("{}: {error}", path.display());
         }
     }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
 }
 
 fn line(format: LogFormat, level: &str, message: &str) -> String {
@@ -80,9 +97,11 @@ mod tests {
     fn the_file_is_appended_to() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let log = Log::new(Some(path.clone()), LogFormat::Json);
+        let log = Log::open(Some(path.clone()), LogFormat::Json).unwrap();
         log.error("one");
         log.warning("two");
         assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 2);
+        let nowhere = directory.path().join("missing/log");
+        assert!(Log::open(Some(nowhere), LogFormat::Json).is_err());
     }
 }

@@ -39,7 +39,14 @@ fn main() -> ExitCode {
     // reported then.
     protect().ok();
     let arguments = arguments();
-    let log = Log::new(arguments.global.log.clone(), arguments.global.log_format);
+    let format = arguments.global.log_format;
+    let log = match Log::open(arguments.global.log.clone(), format) {
+        Ok(log) => log,
+        Err(message) => {
+            Log::on_stderr().error(&message);
+            return ExitCode::from(failed(&arguments.command));
+        }
+    };
     let outcome = match &arguments.command {
         Command::AgentCommand(command) => {
             agent_command(command).map_err(|message| (message, AGENT_COMMAND_FAILED))
@@ -80,6 +87,7 @@ fn arguments() -> Arguments {
 fn failed(command: &Command) -> u8 {
     match command {
         Command::Exec { .. } => EXEC_FAILED,
+        Command::AgentCommand(_) => AGENT_COMMAND_FAILED,
         _ => FAILED,
     }
 }
@@ -164,7 +172,7 @@ fn run(arguments: &Arguments, store: &Store, log: &Log) -> Result<i32, String> {
             options,
             id,
             command,
-        } => return join(options, id, command, store),
+        } => return join(options, id, command, store, log),
         Command::Pause { id } => lifecycle::pause(store, id, true).map_err(text)?,
         Command::Resume { id } => lifecycle::pause(store, id, false).map_err(text)?,
         Command::Ps {
@@ -207,13 +215,21 @@ fn run(arguments: &Arguments, store: &Store, log: &Log) -> Result<i32, String> {
             print::list(&store.list().map_err(text)?, *format, *quiet)?;
         }
         Command::Features => print::features()?,
-        Command::Spec { bundle } => bundle::write_default(bundle).map_err(text)?,
+        Command::Spec { bundle, rootless } => {
+            bundle::write_default(bundle, *rootless).map_err(text)?;
+        }
         Command::AgentCommand(command) => return agent_command(command),
     }
     Ok(0)
 }
 
-fn join(options: &ExecOptions, id: &str, command: &[String], store: &Store) -> Result<i32, String> {
+fn join(
+    options: &ExecOptions,
+    id: &str,
+    command: &[String],
+    store: &Store,
+    log: &Log,
+) -> Result<i32, String> {
     protect_program()?;
     let wanted = Exec {
         id: id.to_owned(),
@@ -230,11 +246,14 @@ fn join(options: &ExecOptions, id: &str, command: &[String], store: &Store) -> R
         terminal: options.tty,
         console_socket: options.console_socket.clone(),
         pid_file: options.pid_file.clone(),
+        cgroups: options.cgroups.clone(),
+        pidfd_socket: options.pidfd_socket.clone(),
         preserve_fds: options.preserve_fds,
         detach: options.detach,
         ignore_paused: options.ignore_paused,
     };
-    lifecycle::exec(store, &wanted).map_err(|error| format!("exec failed: {error}"))
+    let warn = |warning: &str| log.warning(warning);
+    lifecycle::exec(store, &wanted, &warn).map_err(|error| format!("exec failed: {error}"))
 }
 
 fn wanted(
@@ -247,6 +266,7 @@ fn wanted(
         id: id.to_owned(),
         bundle: options.bundle.clone(),
         pid_file: options.pid_file.clone(),
+        pidfd_socket: options.pidfd_socket.clone(),
         console_socket: options.console_socket.clone(),
         preserve_fds: options.preserve_fds,
         keep_keyring: options.no_new_keyring,

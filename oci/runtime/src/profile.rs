@@ -28,6 +28,12 @@ const OOM_SCORE: i32 = 500;
 /// Limit of open files per process, unless the node's own limit is lower.
 pub const OPEN_FILES: u64 = 65_536;
 
+/// Limit of queued signals and POSIX timers of a user, unless the node's own limit is lower.
+const PENDING_SIGNALS: u64 = 16_384;
+
+/// Limit of the POSIX message queues of a user in bytes: the kernel's default.
+const MESSAGE_QUEUE_BYTES: u64 = 819_200;
+
 /// Period of the CPU quota in microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
 
@@ -35,10 +41,13 @@ const CPU_PERIOD_US: u64 = 100_000;
 const CPU_QUOTA_MIN_US: u64 = 1_000;
 
 /// Masked paths: hardware, and information about the node or other containers.
-const MASKED: [&str; 13] = [
+const MASKED: [&str; 16] = [
     "/proc/acpi",
     "/proc/asound",
+    "/proc/config.gz",
     "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/kallsyms",
     "/proc/kcore",
     "/proc/keys",
     "/proc/kmsg",
@@ -148,7 +157,11 @@ impl Sandbox {
             "namespaces": self.namespaces(),
             "resources": self.resources(),
             // Services may listen on ports below 1024 without a capability.
-            "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0" },
+            "sysctl": {
+                "net.ipv4.ip_unprivileged_port_start": "0",
+                // Every group may ping, by sockets that send echo requests alone (icmp(7)).
+                "net.ipv4.ping_group_range": "0 2147483647",
+            },
             "maskedPaths": masked_paths(),
             "readonlyPaths": READ_ONLY,
         });
@@ -282,9 +295,13 @@ fn mount(kind: &str, destination: &str, options: &[&str]) -> Value {
 fn limits() -> Value {
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let files = most.min(OPEN_FILES);
+    let most = getrlimit(Resource::Sigpending).maximum.unwrap_or(u64::MAX);
+    let signals = most.min(PENDING_SIGNALS);
     json!([
         { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
         { "type": "RLIMIT_NOFILE", "soft": files, "hard": files },
+        { "type": "RLIMIT_SIGPENDING", "soft": signals, "hard": signals },
+        { "type": "RLIMIT_MSGQUEUE", "soft": MESSAGE_QUEUE_BYTES, "hard": MESSAGE_QUEUE_BYTES },
     ])
 }
 

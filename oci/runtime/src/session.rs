@@ -15,7 +15,7 @@ use std::{
 use oci_spec::runtime::{BoxBuilder, Process};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    fs::{Mode, OFlags, fchmod, fcntl_getfl, fcntl_setfl},
     io::{Errno, read, write},
     pipe::{PipeFlags, pipe_with},
     stdio::stdin,
@@ -75,7 +75,10 @@ fn serve(state_dir: &Path, begin: &Begin, client: &mut Client) -> Result<i32, Fa
             let (here, there) = UnixStream::pair().step("terminal")?;
             let console = there.into();
             (
-                Stdio::Terminal { console },
+                Stdio::Terminal {
+                    console,
+                    relayed: false,
+                },
                 LocalEnds::Terminal(here.into()),
             )
         }
@@ -122,8 +125,14 @@ enum LocalEnds {
 }
 
 fn pipes() -> io::Result<(Stdio, LocalEnds)> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC);
-    let ((stdin, input), (output, stdout), (error_output, stderr)) = (pipe()?, pipe()?, pipe()?);
+    // The command may open them again (`/dev/stdin`), as another user, too.
+    let pipe = |mode: u32| {
+        let pipe = pipe_with(PipeFlags::CLOEXEC)?;
+        fchmod(&pipe.0, Mode::from_raw_mode(mode))?;
+        io::Result::Ok(pipe)
+    };
+    let (stdin, input) = pipe(0o644)?;
+    let ((output, stdout), (error_output, stderr)) = (pipe(0o622)?, pipe(0o622)?);
     let local = LocalEnds::Pipes {
         input,
         output,

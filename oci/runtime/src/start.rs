@@ -113,6 +113,7 @@ impl ContainerStart {
         &self,
         cgroup: &Cgroup,
         spec: &Spec,
+        make_nodes: bool,
         root_ready: &dyn Fn(i32) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         loop {
@@ -124,7 +125,7 @@ impl ContainerStart {
                 Some(FromContainer::DevicesReady) => {
                     let linux = spec.linux().as_ref();
                     let limits = linux.and_then(|linux| linux.resources().as_ref());
-                    return cgroup.restrict_devices(limits).step("cgroup");
+                    return cgroup.restrict_devices(limits, make_nodes).step("cgroup");
                 }
                 other => return Err(self.unexpected(other)),
             }

@@ -23,6 +23,7 @@ use nix::{
 use oci_spec::runtime::LinuxResources;
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    fs::Mode,
     process::{PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, waitid},
 };
 
@@ -47,6 +48,9 @@ use crate::{
 
 /// Time limit of one step of a start: milliseconds are usual, but a mount may hang.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Mode of a pipe that a container writes to.
+const OUTPUT_MODE: u32 = 0o622;
 
 /// Maximum number of chunks read from one stream before the other.
 const FAIR_ROUNDS: usize = 64;
@@ -338,7 +342,7 @@ fn drive(
     start.signal_cgroup_ready();
     let exit = state_dir.reserve_exit().step("state_dir directory")?;
     let container = ProcessId::of(start.pid).step("container")?;
-    start.wait_for_devices(cgroup, &launch.spec, &|_| Ok(()))?;
+    start.wait_for_devices(cgroup, &launch.spec, false, &|_| Ok(()))?;
     let user = start.wait_until_ready()?;
     record.container = Some(container);
     record.user = Some(user);
@@ -376,8 +380,11 @@ fn streams(
     .collect()
 }
 
+/// A pipe for an output. Whoever has it may open it again, as `/dev/stdout`: a program that began as root, too.
 fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
-    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("pipes")
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("pipes")?;
+    rustix::fs::fchmod(&write, Mode::from_raw_mode(OUTPUT_MODE)).step("pipes")?;
+    Ok((read, write))
 }
 
 fn now_ms() -> u64 {

@@ -16,13 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::pidfd_send_signal;
 
 use crate::{
     channel::{Failure, Report},
     exe::SharedProgram,
     launch::Exit,
     record::Record,
+    signals,
     state_dir::{self, ProcessId, StateDir},
 };
 
@@ -159,7 +160,7 @@ pub fn find(state_dir: &Path) -> Result<Status, Error> {
 
 /// Sends a signal to the container's init process.
 pub fn signal(running: &Running, signal: i32) -> Result<(), Error> {
-    let signal = Signal::from_named_raw(signal).ok_or(Error::BadSignal(signal))?;
+    let signal = signals::from_number(signal).ok_or(Error::BadSignal(signal))?;
     let container = running.container.as_ref().ok_or(Error::Ended)?;
     match pidfd_send_signal(container, signal) {
         Err(rustix::io::Errno::SRCH) => Err(Error::Ended),

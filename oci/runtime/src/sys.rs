@@ -200,8 +200,14 @@ pub(crate) fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
         // The kernel decrements the number of bits.
         nodes.len() * u64::BITS as usize + 1
     };
+    // A number of bits means nothing without a mask, and the kernel refuses none with one.
+    let mask = if nodes.is_empty() {
+        std::ptr::null()
+    } else {
+        nodes.as_ptr()
+    };
     // SAFETY: the kernel reads that many bits at most, which are there.
-    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) })
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })
 }
 
 /// Argument of sched_setattr(2).
@@ -216,6 +222,8 @@ pub(crate) struct Scheduling {
     pub(crate) runtime: u64,
     pub(crate) deadline: u64,
     pub(crate) period: u64,
+    pub(crate) util_min: u32,
+    pub(crate) util_max: u32,
 }
 
 /// Sets the scheduling policy (`sched_setattr(2)`).
@@ -345,6 +353,34 @@ pub(crate) fn attach_device_filter(cgroup: impl AsFd, program: impl AsFd) -> io:
     })
 }
 
+/// Brings up the device `lo` of this process's network namespace (netdevice(7)).
+pub(crate) fn bring_up_loopback() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let cloexec = SocketFlags::CLOEXEC;
+    let socket = match socket_with(AddressFamily::INET, SocketType::DGRAM, cloexec, None) {
+        // A kernel without IPv4 takes the request through any other socket.
+        Err(rustix::io::Errno::AFNOSUPPORT) => {
+            socket_with(AddressFamily::UNIX, SocketType::DGRAM, cloexec, None)?
+        }
+        other => other?,
+    };
+    // SAFETY: the structure holds integers only; all zero is an empty name and no flags.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (target, byte) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+        *target = *byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the kernel reads a structure of this layout, which lives through the call.
+    let result = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw const request,
+        )
+    };
+    check(result.into())
+}
+
 /// Marks every descriptor from `first` on close-on-exec.
 pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     close_range(first, libc::CLOSE_RANGE_CLOEXEC)
@@ -358,6 +394,14 @@ pub(crate) fn close_from(first: u32) -> io::Result<()> {
 fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: closing descriptors touches no memory; callers own none of those that they close.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) })
+}
+
+/// A real-time signal by its number.
+pub(crate) fn realtime_signal(number: i32) -> Option<rustix::process::Signal> {
+    let range = libc::SIGRTMIN()..=libc::SIGRTMAX();
+    // SAFETY: it is a signal of the kernel that the C library does not use itself.
+    let signal = |number| unsafe { rustix::process::Signal::from_raw_unchecked(number) };
+    range.contains(&number).then(|| signal(number))
 }
 
 /// Resets every signal to its default action and unblocks all. Ignored signals (Rust's runtime ignores SIGPIPE) and

@@ -111,6 +111,7 @@ fn bundle(
     let options = BundleOptions {
         bundle: bundle.unwrap_or_else(|| ".".into()),
         pid_file,
+        pidfd_socket: None,
         console_socket,
         preserve_fds: preserve_fds.unwrap_or_default(),
         no_pivot,

@@ -247,9 +247,6 @@ fn check_propagation(spec: &Spec) -> Result<(), String> {
 
 fn check_mount(spec: &Spec, mount: &Mount) -> Result<(), String> {
     let place = mount.destination().display();
-    if !mount.destination().is_absolute() {
-        return Err(format!("the mount destination {place} is not absolute"));
-    }
     let options = Options::parse(mount);
     let refused = |option: &str, why: &str| {
         Err(format!(

@@ -27,6 +27,22 @@ const DEFAULT: [(u32, Option<u32>); 8] = [
     (136, None),
 ];
 
+/// Making nodes of any kind, which can be opened only as other rules say. Bundles may, as with other runtimes.
+const MAKE_NODES: [Rule; 2] = [
+    Rule {
+        allow: true,
+        kind: Some(Kind::Character),
+        access: Access::MAKE,
+        ..DENY_ALL
+    },
+    Rule {
+        allow: true,
+        kind: Some(Kind::Block),
+        access: Access::MAKE,
+        ..DENY_ALL
+    },
+];
+
 /// The specification's wildcard; leaving a number out means the same.
 const ANY: i64 = -1;
 
@@ -65,6 +81,7 @@ pub(super) struct Access(pub(super) u32);
 impl Access {
     const NAMES: [(char, u32); 3] = [('m', 1), ('r', 2), ('w', 4)];
     pub(super) const ALL: Self = Self(7);
+    const MAKE: Self = Self(1);
 
     fn parse(text: &str) -> Result<Self, String> {
         let unknown = || format!("the access {text:?} is not made of r, w and m");
@@ -123,12 +140,19 @@ fn number(value: Option<i64>) -> Result<Option<u32>, String> {
 }
 
 /// Installs the rules, followed by those for the default devices.
-pub(super) fn set(cgroup: &Cgroup, wanted: &[LinuxDeviceCgroup]) -> Result<(), Error> {
+pub(super) fn set(
+    cgroup: &Cgroup,
+    wanted: &[LinuxDeviceCgroup],
+    make_nodes: bool,
+) -> Result<(), Error> {
     let Some(directory) = cgroup.directory("devices") else {
         return Ok(());
     };
     let refused = |reason| refusal(directory, reason);
-    let rules = complete(wanted).map_err(refused)?;
+    let mut rules = complete(wanted).map_err(refused)?;
+    if make_nodes {
+        rules.extend(MAKE_NODES);
+    }
     if cgroup.is_unified() {
         return attach(directory, &rules, !wanted.is_empty());
     }

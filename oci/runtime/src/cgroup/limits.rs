@@ -5,7 +5,7 @@ use std::path::Path;
 use cgroups_rs::fs::{MaxValue, cpu::CpuController, memory::MemController, pid::PidController};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::{Cgroup, Error, block_io, settings};
+use super::{Cgroup, Error, bandwidth, block_io, settings};
 
 /// Sets every limit that is present, except for the device rules.
 pub(super) fn set_all(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
@@ -13,6 +13,7 @@ pub(super) fn set_all(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(),
         set_memory(cgroup, memory)?;
     }
     if let Some(cpu) = resources.cpu() {
+        settings::end_idle(cgroup, cpu)?;
         set_cpu(cgroup, cpu)?;
     }
     if let Some(pids) = resources.pids().as_ref().filter(|pids| pids.limit() != 0) {
@@ -61,18 +62,7 @@ fn set_cpu(cgroup: &Cgroup, cpu: &LinuxCpu) -> Result<(), Error> {
         let weight = if v2 { weight(shares) } else { shares };
         controller.set_shares(weight).map_err(&refused)?;
     }
-    let (quota, period) = (
-        cpu.quota().filter(|quota| *quota != 0),
-        cpu.period().filter(|period| *period != 0),
-    );
-    if quota.is_some() || period.is_some() {
-        // The period first: the kernel checks the quota against it.
-        controller
-            .set_cfs_quota_and_period(None, period)
-            .and_then(|()| controller.set_cfs_quota_and_period(quota, period))
-            .map_err(&refused)?;
-    }
-    Ok(())
+    bandwidth::set(directory, cpu, v2)
 }
 
 /// Converts v1 shares (2..=262144, default 1024) to a v2 weight (1..=10000, default 100).

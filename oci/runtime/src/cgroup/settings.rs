@@ -61,6 +61,21 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
     Ok(())
 }
 
+/// Ends a cgroup's being idle, if that is asked for. First of all: an idle one takes no shares. A kernel without idle
+/// cgroups has none.
+pub(super) fn end_idle(cgroup: &Cgroup, cpu: &LinuxCpu) -> Result<(), Error> {
+    let file = super::limits::required(cgroup, "cpu")?.join("cpu.idle");
+    if cpu.idle() != Some(0) || !file.exists() {
+        return Ok(());
+    }
+    let value = "0".to_owned();
+    fs::write(&file, &value).map_err(|source| Error::Setting {
+        file,
+        value,
+        source,
+    })
+}
+
 /// Copies the CPUs and memory nodes of the parent to a new v1 cpuset, which starts empty.
 pub(super) fn inherit_cpuset(directory: &Path) -> Result<(), Error> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
@@ -134,7 +149,7 @@ fn settings(resources: &LinuxResources, unified: bool) -> Result<Vec<Setting>, S
 
 type Files = Vec<(&'static str, &'static str, String)>;
 
-/// Fields of `cpu` other than shares, quota and period.
+/// Fields of `cpu` other than shares, quota, period and burst.
 fn of_cpu(cpu: &LinuxCpu, unified: bool) -> Result<Files, String> {
     let mut files = Vec::new();
     let text = |list: &Option<String>| list.clone().filter(|list| !list.is_empty());
@@ -142,13 +157,6 @@ fn of_cpu(cpu: &LinuxCpu, unified: bool) -> Result<Files, String> {
     files.extend(text(cpu.mems()).map(|list| ("cpuset", "cpuset.mems", list)));
     let idle = cpu.idle().filter(|idle| *idle != 0);
     files.extend(idle.map(|idle| ("cpu", "cpu.idle", idle.to_string())));
-    let burst = if unified {
-        "cpu.max.burst"
-    } else {
-        "cpu.cfs_burst_us"
-    };
-    let wanted = cpu.burst().filter(|time| *time != 0);
-    files.extend(wanted.map(|time| ("cpu", burst, time.to_string())));
     let period = cpu.realtime_period().filter(|time| *time != 0);
     let runtime = cpu.realtime_runtime().filter(|time| *time != 0);
     if unified && (period.is_some() || runtime.is_some()) {
@@ -254,14 +262,12 @@ mod tests {
             "cpuset.cpus=0-1",
             "cpuset.mems=0",
             "cpu.idle=1",
-            "cpu.cfs_burst_us=500",
             "hugetlb.2MB.limit_in_bytes=4096",
             "rdma.max=mlx5_0 hca_handle=3 hca_object=9",
         ];
         assert_eq!(of(BOTH, false).unwrap(), v1);
         let v2 = of(BOTH, true).unwrap();
         assert!(v2.contains(&"hugetlb.2MB.max=4096".to_owned()), "{v2:?}");
-        assert!(v2.contains(&"cpu.max.burst=500".to_owned()), "{v2:?}");
         let resources = serde_json::from_str(BOTH).unwrap();
         assert_eq!(controllers(Some(&resources)), ["cpuset", "hugetlb", "rdma"]);
     }

@@ -82,7 +82,8 @@ pub(crate) fn network_inode() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/net")?.ino())
 }
 
-/// Sets the OOM score. Lowering it takes CAP_SYS_RESOURCE; a host that forbids it does not fail the start.
+/// Sets the OOM score. Written with CAP_SYS_RESOURCE, it is also the lowest that the container can set itself
+/// (proc_pid_oom_score_adj(5)). Lowering takes that capability; a host that forbids it does not fail the start.
 pub(crate) fn set_oom_score(process: &Process) -> Result<(), Failure> {
     let Some(score) = process.oom_score_adj() else {
         return Ok(());

@@ -74,13 +74,14 @@ pub(crate) fn attach(tree: &impl AsFd, target: &impl AsFd) -> io::Result<()> {
 /// Source mounts by the index of the mount in the specification.
 pub(crate) type Sources = BTreeMap<usize, OwnedFd>;
 
-/// Clones the sources of mounts with shared or slave propagation. Called before this namespace's mounts are mounted
-/// private: a later clone would not be a peer of the host's mount.
+/// Clones the sources of mounts with shared or slave propagation. Called before this namespace's mounts are made
+/// private: a later clone would not be a peer of the host's mount. A source that does not exist yet may be in a mount of
+/// the container, and is cloned in its turn.
 pub(crate) fn clone_shared_sources(spec: &Spec) -> Result<Sources, Failure> {
     let mut sources = Sources::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let options = Options::parse(mount);
-        if options.needs_peers() {
+        if options.needs_peers() && mount.source().as_ref().is_some_and(|path| path.exists()) {
             sources.insert(index, source(mount, &options)?);
         }
     }
@@ -121,6 +122,8 @@ pub(crate) struct Mounter<'a> {
     pub(crate) shared_sources: Sources,
     /// File systems mounted so far.
     pub(crate) mounted: MountedFileSystems,
+    /// Those that become read-only once everything below them exists.
+    pub(crate) read_only: Vec<OwnedFd>,
 }
 
 impl Mounter<'_> {
@@ -159,6 +162,8 @@ impl Mounter<'_> {
         let label = labels::option(self.label, kind, given);
         data.extend(label);
         let source = mount.source().as_deref().unwrap_or(Path::new(kind));
+        let holds_targets = kind == "tmpfs" || path == Path::new("/dev");
+        let is_read_only_later = holds_targets && options.own.take_read_only();
         let attributes = options.take_creation_attributes();
         let making = label.map_or("making it".to_owned(), |_| {
             format!("making it with the label {:?}", self.label)
@@ -172,6 +177,9 @@ impl Mounter<'_> {
         }
         change(&tree, &options).step("attributes")?;
         attach(&tree, &target_fd).step("attaching")?;
+        if is_read_only_later {
+            self.read_only.push(tree.try_clone().step("attributes")?);
+        }
         self.mounted.push((path.to_owned(), tree));
         Ok(())
     }
@@ -306,6 +314,18 @@ impl Mounter<'_> {
         }
         Ok(data)
     }
+}
+
+/// Makes mounts read-only.
+pub(crate) fn make_read_only(mounts: &[OwnedFd]) -> Result<(), Failure> {
+    let change = MountAttributes {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..Default::default()
+    };
+    mounts
+        .iter()
+        .try_for_each(|mount| sys::set_mount_attributes(mount, &change))
+        .step("making a mount read-only")
 }
 
 /// Applies the attributes and the propagation of a mount.

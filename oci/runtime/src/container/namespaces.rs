@@ -176,6 +176,14 @@ pub(crate) fn enter_time(spec: &Spec) -> Result<(), Failure> {
     enter().step("time namespace")
 }
 
+/// Brings up the loopback device of a new network namespace; that of a joined one is its owner's.
+pub(crate) fn bring_up_loopback(spec: &Spec) -> Result<(), Failure> {
+    if creates(spec, Kind::Network) {
+        return sys::bring_up_loopback().step("loopback device");
+    }
+    Ok(())
+}
+
 fn line(clock: &str, offset: &LinuxTimeOffset) -> String {
     let (seconds, nanoseconds) = (offset.secs(), offset.nanosecs());
     format!(

@@ -6,6 +6,7 @@
 //! the capabilities are dropped.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     ffi::CString,
     io,
     os::fd::{AsFd, OwnedFd},
@@ -92,9 +93,23 @@ impl ExecPlan<'_> {
             .send(&FromContainer::Ready(self.user.clone()))
             .step("supervisor")?;
         self.channel.wait_for_proceed().step("supervisor")?;
+        let hooks = self.options.hooks.start_container().as_ref();
+        let state = self.options.state_inside();
+        let hooks = hooks::Prepared::new("startContainer", hooks, &state)?;
+        let is_early = self.drops_privileges_early();
+        if is_early {
+            self.drop_privileges(self.channel)?;
+        }
         let starter = self.wait_for_start()?;
         let report_to = starter.as_ref().unwrap_or(self.channel);
-        let failure = match self.drop_privileges(report_to) {
+        let finish = || {
+            if !is_early {
+                self.drop_privileges(report_to)?;
+            }
+            // Programs of the image run under all of the container's restrictions.
+            hooks.run(hooks::Side::Container)
+        };
+        let failure = match finish() {
             Ok(()) => program.execute(&environment),
             Err(failure) => failure,
         };
@@ -103,6 +118,14 @@ impl ExecPlan<'_> {
             drop(starter.send(&FromContainer::Failed(failure.clone())));
         }
         Err(failure)
+    }
+
+    /// Whoever answers seccomp notifications gets their descriptor when the container is created and may wait for it
+    /// before the start. A filter that forbids waiting for the start is installed afterwards.
+    fn drops_privileges_early(&self) -> bool {
+        let filters = self.filters.as_ref();
+        self.options.start_socket.is_some()
+            && filters.is_some_and(Filters::notify_and_permit_waiting)
     }
 
     fn wait_for_start(&self) -> Result<Option<Channel>, Failure> {
@@ -119,8 +142,6 @@ impl ExecPlan<'_> {
     /// allow it.
     fn drop_privileges(&self, starter: &Channel) -> Result<(), Failure> {
         let filters = self.filters.as_ref();
-        let hooks = self.options.hooks.start_container().as_ref();
-        hooks::run("startContainer", hooks, &self.options.state_inside())?;
         sys::reset_signals().step("signals")?;
         sys::close_on_exec_from(3 + self.options.preserve_fds).step("descriptors")?;
         rustix::process::umask(self.process.user().umask().unwrap_or(0o022).into());
@@ -142,14 +163,15 @@ impl ExecPlan<'_> {
         install()
     }
 
-    /// Pipes belong to the host's root: without a new owner, other users could not open `/dev/stdout` inside.
+    /// Pipes belong to the host's root: without a new owner, other users could not open `/dev/stdin` and `/dev/stdout`
+    /// inside.
     fn install_stdio(&self) -> Result<(), Failure> {
         let ids = self
             .namespace
             .map(|space| space.ids.clone())
             .unwrap_or_default();
         let (uid, gid) = mapped(&ids, &self.user)?;
-        for stream in &self.stdio[1..] {
+        for stream in &self.stdio {
             let mode = rustix::fs::fstat(stream).step("stdio")?.st_mode;
             if rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::Fifo {
                 let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -326,11 +348,28 @@ fn limit_capabilities(
         .try_for_each(|capability| caps::raise(None, CapSet::Ambient, capability))
 }
 
-/// The specification's environment, with HOME if it is missing.
+/// The specification's environment: of several values for a name the last one, which `exec` and callers append to
+/// override earlier ones; and HOME if it is missing or empty.
 fn environment(process: &Process, user: &User) -> Vec<String> {
-    let mut environment = process.env().clone().unwrap_or_default();
-    if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
-        environment.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
+    let mut environment: Vec<String> = Vec::new();
+    let mut places = HashMap::new();
+    for entry in process.env().iter().flatten() {
+        let name = entry
+            .split_once('=')
+            .map_or(entry.as_str(), |(name, _)| name);
+        match places.entry(name) {
+            Entry::Occupied(place) => environment[*place.get()] = entry.clone(),
+            Entry::Vacant(place) => {
+                place.insert(environment.len());
+                environment.push(entry.clone());
+            }
+        }
+    }
+    let home = format!("HOME={}", user.home.as_deref().unwrap_or("/"));
+    match places.get("HOME").map(|place| &mut environment[*place]) {
+        Some(entry) if entry == "HOME=" => *entry = home,
+        Some(_) => {}
+        None => environment.push(home),
     }
     environment
 }
@@ -457,6 +496,16 @@ mod tests {
         let with = process(r#"{"cwd":"/","user":{"uid":0,"gid":0},"env":["HOME=/x"]}"#);
         assert!(environment(&without, &user).contains(&"HOME=/srv".to_owned()));
         assert_eq!(environment(&with, &user), ["HOME=/x"]);
+        let empty = process(r#"{"cwd":"/","user":{"uid":0,"gid":0},"env":["HOME=","A=1"]}"#);
+        assert_eq!(environment(&empty, &user), ["HOME=/srv", "A=1"]);
+    }
+
+    #[test]
+    fn the_last_value_of_a_name_counts() {
+        let text = r#"{"cwd":"/","user":{"uid":0,"gid":0},
+            "env":["A=1","PATH=/a","HOME=/h","A=2","AB=3","PATH=/b","A=","plain"]}"#;
+        let found = environment(&process(text), &User::default());
+        assert_eq!(found, ["A=", "PATH=/b", "HOME=/h", "AB=3", "plain"]);
     }
 
     #[test]

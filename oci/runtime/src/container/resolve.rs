@@ -2,18 +2,25 @@
 //! never through magic links. Results are descriptors, so that a symbolic link cannot change between check and use.
 
 use std::{
+    ffi::OsStr,
     io,
-    os::fd::{AsFd, OwnedFd},
-    path::{Component, Path},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Component, Path, PathBuf},
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags},
+    fs::{FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
 /// How often a lookup is repeated because something was renamed meanwhile.
 const ATTEMPTS: usize = 16;
+
+/// Maximum number of dangling links on the way to a file that is created.
+const LINKS_LIMIT: usize = 40;
 
 /// The root directory of a container's file system.
 #[derive(Debug)]
@@ -34,14 +41,14 @@ impl Root {
         open_below(&self.0, path, flags, links)
     }
 
-    /// Opens the directory at `path`. Creates missing directories.
+    /// Opens the directory at `path`. Creates missing directories, where a dangling symbolic link leads too.
     pub(crate) fn directory(&self, path: &Path, links: Symlinks) -> io::Result<OwnedFd> {
         check_names(path)?;
-        self.made(&Path::new("/").join(path), links)
+        self.made(&Path::new("/").join(path), links, LINKS_LIMIT)
     }
 
     /// Starts at the end of the path: usually only the last component is missing.
-    fn made(&self, path: &Path, links: Symlinks) -> io::Result<OwnedFd> {
+    fn made(&self, path: &Path, links: Symlinks, links_left: usize) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let missing = match self.open(path, flags, links) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => error,
@@ -50,36 +57,57 @@ impl Root {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(missing);
         };
-        let parent = self.made(parent, links)?;
-        allow_existing(rustix::fs::mkdirat(&parent, name, Mode::from(0o755)))?;
-        self.open(path, flags, links)
-    }
-
-    /// Opens the file at `path` with `O_PATH`. Creates a missing file and missing directories. A dangling symbolic
-    /// link (images have `/etc/resolv.conf` as a link into `/run`) is replaced by the file.
-    pub(crate) fn file(&self, path: &Path, links: Symlinks) -> io::Result<OwnedFd> {
-        match self.open(path, OFlags::PATH, links) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.remove_link(path, links)?;
-                self.make_file(path, links)?;
-                self.open(path, OFlags::PATH, links)
+        let parent = self.made(parent, links, links_left)?;
+        let created = rustix::fs::mkdirat(&parent, name, Mode::from(0o755));
+        match (created, self.link_target(path)) {
+            (Err(Errno::EXIST), Some(target)) if links_left > 0 => {
+                self.made(&target, links, links_left - 1)
             }
-            other => other,
+            (created, _) => {
+                allow_existing(created)?;
+                self.open(path, flags, links)
+            }
         }
     }
 
-    fn make_file(&self, path: &Path, links: Symlinks) -> io::Result<()> {
-        let (parent, name) = self.parent(path, links)?;
+    /// Opens the file at `path` with `O_PATH`. Creates a missing file and missing directories. Through a dangling
+    /// symbolic link (images have `/etc/resolv.conf` as a link into `/run`) the file is created where the link leads,
+    /// inside the root.
+    pub(crate) fn file(&self, path: &Path, links: Symlinks) -> io::Result<OwnedFd> {
+        let mut path = path.to_owned();
+        for _ in 0..LINKS_LIMIT {
+            match self.open(&path, OFlags::PATH, links) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => return other,
+            }
+            match self.link_target(&path) {
+                Some(target) => path = target,
+                None => {
+                    self.create_file(&path, links)?;
+                    return self.open(&path, OFlags::PATH, links);
+                }
+            }
+        }
+        Err(Errno::LOOP.into())
+    }
+
+    fn create_file(&self, path: &Path, links: Symlinks) -> io::Result<()> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let parent = self.made(parent, links, LINKS_LIMIT)?;
         let (kind, mode) = (FileType::RegularFile, Mode::from(0o644));
         allow_existing(rustix::fs::mknodat(parent, name, kind, mode, 0))
     }
 
-    fn remove_link(&self, path: &Path, links: Symlinks) -> io::Result<()> {
-        let (parent, name) = self.parent(path, links)?;
-        match rustix::fs::readlinkat(&parent, name, Vec::new()) {
-            Ok(_) => Ok(rustix::fs::unlinkat(&parent, name, AtFlags::empty())?),
-            Err(_) => Ok(()),
-        }
+    /// Where a symbolic link at `path` leads; none if there is no link. The kernel resolves what is before its name.
+    fn link_target(&self, path: &Path) -> Option<PathBuf> {
+        let (parent, name) = (path.parent()?, path.file_name()?);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let directory = self.open(parent, flags, Symlinks::InRoot).ok()?;
+        let target = rustix::fs::readlinkat(&directory, name, Vec::new()).ok()?;
+        let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+        Some(parent.join(target))
     }
 
     /// Opens the parent directory of `path`, created if missing, and returns it with the last component.
@@ -178,14 +206,39 @@ mod tests {
     }
 
     #[test]
-    fn a_dangling_link_is_replaced_by_a_file() {
+    fn a_file_is_created_where_a_dangling_link_leads() {
         let (directory, root) = root();
-        let link = directory.path().join("resolv.conf");
-        symlink("../run/nowhere/resolv.conf", &link).unwrap();
-        root.file(Path::new("/resolv.conf"), Symlinks::InRoot)
+        let place = directory.path();
+        std::fs::create_dir_all(place.join("etc")).unwrap();
+        symlink("../run/x/resolv.conf", place.join("etc/resolv.conf")).unwrap();
+        symlink("/etc/resolv.conf", place.join("chained")).unwrap();
+        root.file(Path::new("/chained"), Symlinks::InRoot).unwrap();
+        assert!(place.join("run/x/resolv.conf").is_file());
+        assert!(place.join("etc/resolv.conf").is_symlink() && place.join("chained").is_symlink());
+        // Nor does a link lead out, however it climbs.
+        symlink("../../../../../outside", place.join("etc/up")).unwrap();
+        root.file(Path::new("/etc/up"), Symlinks::InRoot).unwrap();
+        assert!(place.join("outside").is_file());
+    }
+
+    #[test]
+    fn a_directory_is_created_where_a_dangling_link_leads() {
+        let (directory, root) = root();
+        symlink("/run/data", directory.path().join("data")).unwrap();
+        root.directory(Path::new("/data/x"), Symlinks::InRoot)
             .unwrap();
-        assert!(link.symlink_metadata().unwrap().is_file());
-        assert!(!directory.path().join("run").exists());
+        assert!(directory.path().join("run/data/x").is_dir());
+        let refused = root.directory(Path::new("/data"), Symlinks::Refuse);
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
+    fn links_in_a_circle_are_refused() {
+        let (directory, root) = root();
+        symlink("b", directory.path().join("a")).unwrap();
+        symlink("a", directory.path().join("b")).unwrap();
+        let error = root.file(Path::new("/a"), Symlinks::InRoot).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
     }
 
     #[test]

@@ -85,17 +85,30 @@ fn propagation(spec: &Spec) -> MountPropagationFlags {
     MountPropagationFlags::REC | kind
 }
 
+/// Mounts a clone of the bundle's root on [`mount_point`]. Until the root is entered, hooks in this mount namespace and
+/// the sources of bind mounts find the container's mounts there.
 fn bundle(launch: Parts<'_>) -> Result<Root, Failure> {
-    let path = launch
+    let root = launch.spec.root().as_ref();
+    let root = root
+        .ok_or("the specification has no root.path")
+        .step(STEP)?;
+    let tree = clone_tree(root.path(), true)?;
+    attach(&tree, &open_directory(mount_point(launch))?).step(STEP)?;
+    Ok(Root(tree))
+}
+
+/// Where the root file system is mounted until it is entered.
+pub(crate) fn mount_point(launch: Parts<'_>) -> &Path {
+    let root = launch
         .spec
         .root()
         .as_ref()
-        .map(|root| root.path().clone())
-        .ok_or("the specification has no root.path")
-        .step(STEP)?;
-    let tree = clone_tree(&path, true)?;
-    attach(&tree, &open_directory(launch.state_dir)?).step(STEP)?;
-    Ok(Root(tree))
+        .map(|root| root.path().as_path());
+    match (launch.rootfs, root) {
+        // Nothing can be looked up in a mount on the root of the file system.
+        (Rootfs::Bundle, Some(path)) if path != Path::new("/") => path,
+        _ => launch.state_dir,
+    }
 }
 
 fn overlay(
@@ -155,13 +168,16 @@ impl Stage {
         rustix::fs::mkdirat(&self.directory, "root", Mode::RWXU).step(STEP)?;
         rustix::process::fchdir(&self.directory).step(STEP)?;
         let kind = Some("overlay");
+        // Services have no_new_privs: set-user-ID bits and file capabilities have no effect. The kernel ignores them on
+        // such a mount; elsewhere it refuses to execute a file with capabilities that the process cannot get.
+        let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
         ids.as_root(|| {
-            mount(kind, "root", kind, MsFlags::MS_NODEV, Some(&*options))
+            mount(kind, "root", kind, flags, Some(&*options))
                 .map_err(|error| format!("mounting the overlay of {layers} layers: {error}"))
                 .step(STEP)
         })?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.directory, "root", flags, Mode::empty())
+        let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.directory, "root", open, Mode::empty())
             .map(Root)
             .step(STEP)
     }
@@ -179,18 +195,16 @@ pub(crate) fn enter(root: &Root) -> Result<(), Failure> {
     enter().step("pivot_root")
 }
 
-/// The same for a host whose root is a ramdisk, where `pivot_root` fails: moves the root, mounted at `state_dir`, over
+/// The same for a host whose root is a ramdisk, where `pivot_root` fails: moves the root, mounted at `place`, over
 /// the old one. Other mounts are unmounted first, so that nothing but the ramdisk remains beneath.
-pub(crate) fn enter_without_pivot(root: &Root, state_dir: &Path) -> Result<(), Failure> {
+pub(crate) fn enter_without_pivot(root: &Root, place: &Path) -> Result<(), Failure> {
     const STEP: &str = "--no-pivot";
     let mounts = MountInfos::from_file("/proc/self/mountinfo").step(STEP)?;
     // Later mounts may be stacked on earlier ones.
     let others = mounts.0.iter().rev().map(|mount| &mount.mount_point);
-    for place in
-        others.filter(|place| !state_dir.starts_with(place) && !place.starts_with(state_dir))
-    {
+    for other in others.filter(|other| !place.starts_with(other) && !other.starts_with(place)) {
         // Some have gone with their parent.
-        rustix::mount::unmount(place, UnmountFlags::DETACH).ok();
+        rustix::mount::unmount(other, UnmountFlags::DETACH).ok();
     }
     let enter = || -> rustix::io::Result<()> {
         rustix::process::fchdir(root)?;

@@ -59,6 +59,14 @@ pub(crate) fn pin(cpus: &str) -> Result<(), Failure> {
         .step(STEP)
 }
 
+/// Lifts the caller's CPU affinity: the cgroup's cpuset is what limits a container.
+pub(crate) fn reset_affinity() {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    // A process that has lost all of its CPUs meanwhile runs where the kernel puts it.
+    sched_setaffinity(None, &all).ok();
+}
+
 /// Checks the settings of a process.
 pub(crate) fn check(process: &Process) -> Result<(), String> {
     if let Some(wanted) = process.scheduler() {
@@ -106,24 +114,26 @@ fn scheduling(wanted: &Scheduler) -> Result<Scheduling, String> {
         }
     };
     let flags = wanted.flags().iter().flatten().map(|flag| match flag {
-        LinuxSchedulerFlag::SchedResetOnFork => Ok(0x01),
-        LinuxSchedulerFlag::SchedFlagReclaim => Ok(0x02),
-        LinuxSchedulerFlag::SchedFlagDLOverrun => Ok(0x04),
-        LinuxSchedulerFlag::SchedFlagKeepPolicy => Ok(0x08),
-        LinuxSchedulerFlag::SchedFlagKeepParams => Ok(0x10),
-        // The specification has no fields for their values.
-        other => Err(format!("the flag {other} is not supported")),
+        LinuxSchedulerFlag::SchedResetOnFork => 0x01_u64,
+        LinuxSchedulerFlag::SchedFlagReclaim => 0x02_u64,
+        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04_u64,
+        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08_u64,
+        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10_u64,
+        // The specification has no fields for the values, which are zero then.
+        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
     });
     let priority = wanted.priority().unwrap_or_default();
     Ok(Scheduling {
         size: size_of::<Scheduling>() as u32,
         policy: policy.cast_unsigned(),
-        flags: flags.sum::<Result<u64, _>>()?,
+        flags: flags.fold(0, |all, flag| all | flag),
         nice: wanted.nice().unwrap_or_default(),
         priority: u32::try_from(priority).map_err(|_| format!("a priority of {priority}"))?,
         runtime: wanted.runtime().unwrap_or_default(),
         deadline: wanted.deadline().unwrap_or_default(),
         period: wanted.period().unwrap_or_default(),
+        ..Scheduling::default()
     })
 }
 
@@ -195,12 +205,11 @@ mod tests {
     fn scheduling_policies_are_converted() {
         let wanted = r#"{"policy":"SCHED_DEADLINE","runtime":1,"deadline":2,"period":3,"flags":["SCHED_RESET_ON_FORK"]}"#;
         let told = scheduling(&serde_json::from_str(wanted).unwrap()).unwrap();
-        assert_eq!((told.size, told.policy, told.flags), (48, 6, 1));
+        assert_eq!((told.size, told.policy, told.flags), (56, 6, 1));
         assert_eq!((told.runtime, told.deadline, told.period), (1, 2, 3));
         for bad in [
             r#"{"policy":"SCHED_ISO"}"#,
             r#"{"policy":"SCHED_FIFO","priority":-1}"#,
-            r#"{"policy":"SCHED_OTHER","flags":["SCHED_FLAG_UTIL_CLAMP_MIN"]}"#,
         ] {
             assert!(
                 scheduling(&serde_json::from_str(bad).unwrap()).is_err(),

@@ -46,7 +46,14 @@ pub(crate) struct Filters {
     notifying: Option<BpfProgram>,
     flags: libc::c_ulong,
     listener_flags: libc::c_ulong,
+    /// Whether a process can wait for its start under them.
+    permits_waiting: bool,
 }
+
+/// System calls of a process that waits for its start and executes its program then.
+const WAITING_CALLS: [&str; 9] = [
+    "accept4", "brk", "close", "execve", "mmap", "mremap", "munmap", "read", "write",
+];
 
 /// What happens to a system call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +83,9 @@ struct RuleSet {
     allowed: Rules,
     /// Rules whose verdict is neither the default nor `allow`.
     restricted: Vec<(Verdict, Rules)>,
+    /// The highest number that the section names, if its names are a list of what is permitted: whoever wrote it did
+    /// not know later system calls.
+    highest: Option<u32>,
 }
 
 impl RuleSet {
@@ -105,11 +115,34 @@ impl RuleSet {
         }
         match default {
             Verdict::Static(default) => Ok(Self {
+                highest: highest(section, &default),
                 default,
                 allowed,
                 restricted,
             }),
             Verdict::Notify => Err(NO_DEFAULT),
+        }
+    }
+
+    /// Whether a call is allowed whatever its arguments are.
+    fn permits(&self, name: &str) -> bool {
+        let Some(number) = number(name) else {
+            return false;
+        };
+        let is_listed = self.allowed.get(&number).is_some_and(Vec::is_empty);
+        let mut restricted = self.restricted.iter();
+        (is_listed || self.default == SeccompAction::Allow)
+            && !restricted.any(|(_, rules)| rules.contains_key(&number))
+    }
+
+    /// Verdicts of system calls that the section does not name. Programs try new system calls and fall back to older
+    /// ones on ENOSYS only, so that is what calls get that are newer than the section.
+    fn unlisted(&self) -> tree::Unlisted {
+        let enosys = SeccompAction::Errno(libc::ENOSYS as u32);
+        let newer = self.highest.and_then(|number| number.checked_add(1));
+        tree::Unlisted {
+            verdict: self.default.clone().into(),
+            newer: newer.map(|number| (number, enosys.into())),
         }
     }
 
@@ -144,6 +177,17 @@ impl RuleSet {
     }
 }
 
+/// None where the default verdict lets unknown calls through.
+fn highest(section: &LinuxSeccomp, default: &SeccompAction) -> Option<u32> {
+    let permissive = matches!(
+        default,
+        SeccompAction::Allow | SeccompAction::Log | SeccompAction::Trace(_)
+    );
+    let calls = section.syscalls().iter().flatten().filter(|_| !permissive);
+    let names = calls.flat_map(|call| call.names());
+    names.filter_map(|name| number(name)).map(unsigned).max()
+}
+
 /// The kernel compares verdicts as signed numbers without their data; the smallest is the strictest.
 fn strictness(verdict: u32) -> i32 {
     (verdict & libc::SECCOMP_RET_ACTION_FULL).cast_signed()
@@ -164,6 +208,7 @@ impl Filters {
             notifying: None,
             flags,
             listener_flags,
+            permits_waiting: false,
         };
         filters.add(RuleSet::of(section)?)?;
         Ok(filters)
@@ -172,6 +217,8 @@ impl Filters {
     fn add(&mut self, rules: RuleSet) -> Result<(), Error> {
         let conditional = rules.conditional();
         let verdicts = rules.verdicts(&conditional);
+        self.permits_waiting = WAITING_CALLS.iter().all(|name| rules.permits(name));
+        let unlisted = rules.unlisted();
         let default = rules.default;
         let only = |rules: Rules| -> Rules {
             let of_them = |number: &i64| conditional.contains(number);
@@ -200,13 +247,13 @@ impl Filters {
         if others.is_empty() && default == SeccompAction::Allow && verdicts.values().all(is_allow) {
             return Ok(());
         }
-        self.programs = assemble(
-            default.into(),
-            verdicts,
-            &conditional,
-            by_strictness(others),
-        )?;
+        self.programs = assemble(unlisted, verdicts, &conditional, by_strictness(others))?;
         Ok(())
+    }
+
+    /// Whether there are notifications, and a process can wait for its start under the filters.
+    pub(crate) fn notify_and_permit_waiting(&self) -> bool {
+        self.notifying.is_some() && self.permits_waiting
     }
 
     /// Installs the filters for this process and its descendants; returns the notification descriptor.
@@ -236,7 +283,7 @@ fn by_strictness(mut programs: Vec<(SeccompAction, BpfProgram)>) -> Vec<BpfProgr
 /// Assembles one program, which is cheaper for the kernel than several; a stack of programs if one would exceed the
 /// maximum length.
 fn assemble(
-    default: u32,
+    unlisted: tree::Unlisted,
     mut verdicts: BTreeMap<u32, u32>,
     conditional: &BTreeSet<i64>,
     others: Vec<BpfProgram>,
@@ -245,7 +292,7 @@ fn assemble(
     if !others.is_empty() {
         verdicts.extend(numbers.iter().map(|number| (*number, tree::FALL_THROUGH)));
     }
-    let whole = searched(default, &verdicts, &others)?;
+    let whole = searched(unlisted, &verdicts, &others)?;
     if whole.len() <= LENGTH_LIMIT {
         return Ok(vec![whole]);
     }
@@ -256,18 +303,18 @@ fn assemble(
         .collect();
     // Installed last, because it need not allow the installation of others. It allows the numbers that the others
     // decide.
-    stack.push(searched(default, &verdicts, &[])?);
+    stack.push(searched(unlisted, &verdicts, &[])?);
     Ok(stack)
 }
 
 /// The search tree followed by the programs that it leads to.
 fn searched(
-    default: u32,
+    unlisted: tree::Unlisted,
     verdicts: &BTreeMap<u32, u32>,
     others: &[BpfProgram],
 ) -> Result<BpfProgram, Error> {
     let mut program = architecture()?;
-    program.extend(tree::search(default, verdicts, others));
+    program.extend(tree::search(unlisted, verdicts, others));
     Ok(program)
 }
 

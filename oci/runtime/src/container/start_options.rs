@@ -16,7 +16,11 @@ pub(crate) enum Stdio {
     /// These three descriptors.
     Streams([OwnedFd; 3]),
     /// A new terminal in the container; its master is sent over this socket.
-    Terminal { console: OwnedFd },
+    Terminal {
+        console: OwnedFd,
+        /// Whether this process relays it to its own terminal, which adds carriage returns itself.
+        relayed: bool,
+    },
 }
 
 /// Options of a container start.
@@ -29,6 +33,8 @@ pub(crate) struct StartOptions {
     pub(crate) landlock: bool,
     /// Number of descriptors, from 3 on, to pass on.
     pub(crate) preserve_fds: u32,
+    /// Lift the caller's CPU affinity.
+    pub(crate) reset_affinity: bool,
     /// Leave the starter's session keyring.
     pub(crate) own_keyring: bool,
     /// Enter the root by `pivot_root`.
@@ -49,6 +55,7 @@ impl StartOptions {
             dies_with_parent: true,
             landlock: true,
             preserve_fds: 0,
+            reset_affinity: false,
             own_keyring: true,
             pivot_root: true,
             start_socket: None,

@@ -10,7 +10,7 @@ use rustix::{
     fs::OFlags,
     mount::OpenTreeFlags,
     pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt},
-    termios::{Winsize, tcsetwinsize},
+    termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
 };
 
 use super::{
@@ -69,7 +69,16 @@ pub(crate) fn pair(root: &Root, size: Option<Size>) -> Result<Terminal, Failure>
 
 impl Terminal {
     /// Sends the master over the console socket; the slave becomes the controlling terminal and the standard streams.
-    pub(crate) fn hand_over(self, console: &OwnedFd) -> Result<[OwnedFd; 3], Failure> {
+    pub(crate) fn hand_over(
+        self,
+        console: &OwnedFd,
+        relayed: bool,
+    ) -> Result<[OwnedFd; 3], Failure> {
+        if relayed {
+            let mut modes = tcgetattr(&self.outer).step(STEP)?;
+            modes.output_modes.remove(OutputModes::ONLCR);
+            tcsetattr(&self.outer, OptionalActions::Now, &modes).step(STEP)?;
+        }
         send_descriptors(console, b"/dev/ptmx", &[self.outer.as_fd()]).step("console socket")?;
         rustix::process::ioctl_tiocsctty(&self.inner).step(STEP)?;
         let copy = || self.inner.try_clone().step(STEP);

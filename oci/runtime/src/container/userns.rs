@@ -10,10 +10,13 @@ use std::{
 
 use nix::{
     sched::CloneFlags,
-    unistd::{Gid, Uid, setfsgid, setfsuid},
+    unistd::{Gid, Uid, geteuid, setfsgid, setfsuid, setresuid},
 };
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
-use rustix::thread::ThreadNameSpaceType;
+use rustix::{
+    process::{dumpable_behavior, set_dumpable_behavior},
+    thread::ThreadNameSpaceType,
+};
 
 use super::namespaces::{joined_path, lists};
 use crate::{
@@ -193,7 +196,9 @@ impl UserNamespace {
     }
 
     fn with(ids: IdMappings) -> io::Result<Self> {
-        let holder = NamespaceHolder::in_new(CloneFlags::CLONE_NEWUSER)?;
+        let holder = as_owner(ids.root().0, || {
+            NamespaceHolder::in_new(CloneFlags::CLONE_NEWUSER)
+        })?;
         let file = |name: &str| format!("/proc/{}/{name}", holder.pid);
         fs::write(file("uid_map"), text(&ids.users))?;
         fs::write(file("gid_map"), text(&ids.groups))?;
@@ -247,6 +252,26 @@ fn mapping(line: &str) -> Result<LinuxIdMapping, Failure> {
         .size(size)
         .build()
         .step(STEP)
+}
+
+/// Makes a user namespace as the user that its root is on the host. The kernel charges what is used in a namespace to its
+/// owner, too (namespaces(7), `/proc/sys/user`): as the host's root, all containers together would use up root's own limits
+/// of inotify instances, message queues and the like. The capabilities stay meanwhile, which some hosts ask of whoever
+/// makes a user namespace.
+fn as_owner<T>(uid: u32, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let root = Uid::from_raw(0);
+    if uid == 0 || !geteuid().is_root() {
+        return make();
+    }
+    // A change of the effective user takes it.
+    let dumpable = dumpable_behavior()?;
+    setresuid(root, Uid::from_raw(uid), root)?;
+    let made = raise_capabilities()
+        .map_err(io::Error::other)
+        .and_then(|()| make());
+    setresuid(root, root, root)?;
+    set_dumpable_behavior(dumpable).ok();
+    made
 }
 
 fn raise_capabilities() -> Result<(), caps::errors::CapsError> {

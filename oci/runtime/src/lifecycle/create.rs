@@ -3,7 +3,10 @@
 use std::{
     borrow::Cow,
     fs, io,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,14 +14,14 @@ use std::{
 use oci_spec::runtime::{ContainerState, Process, Spec};
 
 use super::{
-    Error,
+    Error, end,
     relay::size_like_own,
     store::{Container, Record, Store},
 };
 use crate::{
     bundle::Bundle,
     cgroup::{Cgroup, CgroupTiming},
-    channel::{Failure, Step},
+    channel::{Failure, Step, send_descriptors},
     container::{
         process::missing_capabilities,
         start_options::{StartOptions, Stdio, duplicate_stdio},
@@ -47,6 +50,8 @@ pub struct Create {
     pub bundle: PathBuf,
     /// File that receives the pid of its init process.
     pub pid_file: Option<PathBuf>,
+    /// Listening socket that receives a pidfd of its init process.
+    pub pidfd_socket: Option<PathBuf>,
     /// Listening socket that receives its terminal.
     pub console_socket: Option<PathBuf>,
     /// Number of the caller's descriptors, from 3 on, to pass on.
@@ -64,11 +69,12 @@ pub struct Create {
 /// Creates a container, which then waits for [`super::start`]. Its standard streams are the caller's, or a terminal.
 /// Returns warnings.
 pub fn create(store: &Store, wanted: &Create) -> Result<Vec<String>, Error> {
-    Ok(warnings(&create_container(store, wanted, true)?.container))
+    close_descriptors(wanted.preserve_fds)?;
+    Ok(create_container(store, wanted, true)?.warnings)
 }
 
 /// Warnings about requested features that the host cannot grant.
-pub(super) fn warnings(container: &Container) -> Vec<String> {
+fn warnings(container: &Container) -> Vec<String> {
     let process = container.record.spec.process().as_ref();
     let missing = process.map(missing_capabilities).unwrap_or_default();
     let warning = |names: &[String]| format!("this host cannot grant {}", names.join(", "));
@@ -84,15 +90,16 @@ pub(super) struct Created {
     pub(super) process: OwnedFd,
     /// Socket that receives the terminal's master, if no console socket was named.
     pub(super) terminal: Option<OwnedFd>,
+    /// What of the configuration was ignored or cannot be granted.
+    pub(super) warnings: Vec<String>,
 }
 
-/// Creates a container. Without `wait_for_start`, its program has been executed when this returns.
+/// Creates a container; [`close_descriptors`] comes before. Without `wait_for_start`, its program has been executed when this returns.
 pub(super) fn create_container(
     store: &Store,
     wanted: &Create,
     wait_for_start: bool,
 ) -> Result<Created, Error> {
-    hide_descriptors(wanted.preserve_fds)?;
     // Comes first: this may re-execute the program.
     let program = ReadOnlyProgram::for_children().step("program")?;
     rustix::process::umask(0o022.into());
@@ -100,6 +107,7 @@ pub(super) fn create_container(
     if !wait_for_start && bundle.spec.process().is_none() {
         return Err(Error::NoProcess(wanted.id.clone()));
     }
+    let mut notes = std::mem::take(&mut bundle.warnings);
     let (stdio, terminal) = stdio(&bundle.spec, wanted)?;
     if let (Some(_), Some(process)) = (&terminal, bundle.spec.process_mut()) {
         size_like_own(process);
@@ -119,6 +127,10 @@ pub(super) fn create_container(
         program,
     ) {
         Ok(process) => Ok(Created {
+            warnings: {
+                notes.extend(warnings(&container));
+                notes
+            },
             container,
             process,
             terminal,
@@ -126,6 +138,9 @@ pub(super) fn create_container(
         Err(error) => {
             // Report the original failure, not one of the clean-up.
             drop(container.remove());
+            if matches!(&error, Error::Step { step, .. } if hooks::is_hook_step(step)) {
+                end::run_poststop(&container);
+            }
             Err(error)
         }
     }
@@ -210,8 +225,11 @@ fn drive(start: &ContainerStart, container: &mut Container, wanted: &Create) -> 
     // Prepare the record while the container sets itself up.
     let prepared = container.prepare_process()?;
     let (cgroup, spec) = (&container.record.cgroup, &container.record.spec);
-    start.wait_for_devices(cgroup, spec, &|_| run_hooks(container))?;
+    start.wait_for_devices(cgroup, spec, true, &|_| run_hooks(container))?;
     prepared.commit()?;
+    if let Some(path) = &wanted.pidfd_socket {
+        send_pidfd(path, "standard", &start.process)?;
+    }
     if let Some(path) = &wanted.pid_file {
         write_pid(path, start.pid)
             .map_err(|error| format!("{}: {error}", path.display()))
@@ -220,7 +238,7 @@ fn drive(start: &ContainerStart, container: &mut Container, wanted: &Create) -> 
     // Only privileges are left to drop: the container need not wait for this process once it is ready.
     start.proceed();
     start.wait_until_ready()?;
-    let state = container.state(ContainerState::Created);
+    let state = container.state(ContainerState::Creating);
     Ok(start.wait_until_executed(&|number| {
         notification::send_listener(&container.record.spec, &state, &start.process, number)
     })?)
@@ -289,6 +307,7 @@ fn options(
         dies_with_parent: false,
         landlock: false,
         preserve_fds: wanted.preserve_fds,
+        reset_affinity: true,
         own_keyring: !wanted.keep_keyring,
         pivot_root: !wanted.no_pivot,
         start_socket,
@@ -297,8 +316,9 @@ fn options(
     })
 }
 
-/// Marks descriptors beyond the preserved ones close-on-exec: the caller did not mean to pass them on.
-pub(super) fn hide_descriptors(preserve_fds: u32) -> Result<(), Failure> {
+/// Closes descriptors beyond the preserved ones, which the caller did not mean to pass on: a container that waits for its
+/// start would hold them. Called before this program opens any.
+pub(super) fn close_descriptors(preserve_fds: u32) -> Result<(), Failure> {
     const STEP: &str = "--preserve-fds";
     for number in 3..preserve_fds.saturating_add(3) {
         if !Path::new(&format!("/proc/self/fd/{number}")).exists() {
@@ -306,7 +326,7 @@ pub(super) fn hide_descriptors(preserve_fds: u32) -> Result<(), Failure> {
             return Err(Failure::new(STEP, &message));
         }
     }
-    sys::close_on_exec_from(preserve_fds.saturating_add(3)).step(STEP)
+    sys::close_from(preserve_fds.saturating_add(3)).step(STEP)
 }
 
 fn stdio(spec: &Spec, wanted: &Create) -> Result<(Stdio, Option<OwnedFd>), Error> {
@@ -333,14 +353,16 @@ pub(super) fn terminal_or_streams(
         (true, None) => {
             let (here, there) = UnixStream::pair().step("terminal")?;
             let console = there.into();
-            Ok((Stdio::Terminal { console }, Some(here.into())))
+            let relayed = true;
+            Ok((Stdio::Terminal { console, relayed }, Some(here.into())))
         }
         (true, Some(path)) => {
             let console = UnixStream::connect(path)
                 .map_err(|error| format!("{}: {error}", path.display()))
                 .step("console socket")?
                 .into();
-            Ok((Stdio::Terminal { console }, None))
+            let relayed = false;
+            Ok((Stdio::Terminal { console, relayed }, None))
         }
     }
 }
@@ -380,6 +402,15 @@ fn record(
         cgroup,
         scope,
     })
+}
+
+/// Sends a pidfd over a socket, with a word for what it is, as runc does.
+pub(super) fn send_pidfd(path: &Path, kind: &str, process: &OwnedFd) -> Result<(), Failure> {
+    UnixStream::connect(path)
+        .and_then(|socket| send_descriptors(&socket, kind.as_bytes(), &[process.as_fd()]))
+        .map(drop)
+        .map_err(|error| format!("{}: {error}", path.display()))
+        .step("pidfd socket")
 }
 
 /// Writes a pid file atomically.

@@ -1,8 +1,7 @@
 //! `kill` and `delete`.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
-use nix::sys::signal::Signal as Named;
 use oci_spec::runtime::ContainerState;
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -16,28 +15,35 @@ use super::{
 };
 use crate::{
     channel::{Failure, Step},
-    hooks,
+    hooks, signals,
 };
 
 /// How long a killed process may take to exit.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends a signal (`TERM`, `SIGTERM` or `15`) to the container's init process, or to all of its processes.
+/// Checks that the container runs, as kill(2) does.
+const NO_SIGNAL: &str = "0";
+
+/// Sends a signal (`TERM`, `SIGTERM`, `RTMIN+3` or `15`) to the container's init process, or to all of its processes.
 pub fn kill(store: &Store, id: &str, signal: &str, all: bool) -> Result<(), Error> {
-    let signal = parse(signal)?;
+    let signal = match signal {
+        NO_SIGNAL => None,
+        text => Some(parse(text)?),
+    };
     let container = store.find(id)?;
     let alive = matches!(
         container.status(),
         Status::Created | Status::Running | Status::Paused
     );
-    if all {
-        container.record.cgroup.signal(signal);
-        return Ok(());
+    match signal {
+        Some(signal) if all => {
+            container.record.cgroup.signal(signal);
+            Ok(())
+        }
+        _ if !alive => Err(Error::NotRunning),
+        Some(signal) => send(&container, signal),
+        None => Ok(()),
     }
-    if !alive {
-        return Err(Error::NotRunning);
-    }
-    send(&container, signal)
 }
 
 /// Deletes a container that has exited, or kills it first with `force`. Returns warnings of its poststop hooks.
@@ -68,11 +74,16 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<String>, Error
 pub(super) fn remove(container: &Container) -> Result<Vec<String>, Error> {
     container.destroy_cgroup()?;
     container.remove()?;
+    Ok(run_poststop(container))
+}
+
+/// Runs the poststop hooks; returns warnings of those that failed.
+pub(super) fn run_poststop(container: &Container) -> Vec<String> {
     let state = container.state(ContainerState::Stopped);
     let hooks = container.record.spec.hooks().as_ref();
     let poststop = hooks.and_then(|hooks| hooks.poststop().as_ref());
     let failed = hooks::run_all("poststop", poststop, &state);
-    Ok(failed.iter().map(Failure::to_string).collect())
+    failed.iter().map(Failure::to_string).collect()
 }
 
 /// Kills the init process, with which its pid namespace ends, and waits for its exit.
@@ -82,8 +93,11 @@ pub(super) fn kill_init(container: &Container) {
         return;
     };
     pidfd_send_signal(&process, Signal::KILL).ok();
-    // A frozen v1 process does not even die.
+    // A frozen v1 process does not even die, and one that was moved into another cgroup may be frozen there.
     container.record.cgroup.freeze(false);
+    if let Some(process) = container.record.container {
+        container.record.cgroup.add(process.pid).ok();
+    }
     let timeout = Timespec::try_from(KILL_TIMEOUT).unwrap_or_default();
     let mut wanted = [PollFd::new(&process, PollFlags::IN)];
     poll(&mut wanted, Some(&timeout)).ok();
@@ -105,29 +119,5 @@ pub fn signal_number(text: &str) -> Result<i32, Error> {
 }
 
 fn parse(text: &str) -> Result<Signal, Error> {
-    let unknown = || Error::Signal(text.to_owned());
-    let number = match text.parse::<i32>() {
-        Ok(number) => number,
-        Err(_) => {
-            let upper = text.to_uppercase();
-            let name = format!("SIG{}", upper.trim_start_matches("SIG"));
-            Named::from_str(&name).map_err(|_| unknown())? as i32
-        }
-    };
-    Signal::from_named_raw(number).ok_or_else(unknown)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_have_names_and_numbers() {
-        for text in ["TERM", "SIGTERM", "sigterm", "15"] {
-            assert_eq!(parse(text).unwrap(), Signal::TERM, "{text}");
-        }
-        for bad in ["", "SIG", "NOPE", "0", "-1", "99"] {
-            assert!(matches!(parse(bad), Err(Error::Signal(_))), "{bad}");
-        }
-    }
+    signals::parse(text).ok_or_else(|| Error::Signal(text.to_owned()))
 }

@@ -10,7 +10,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{
     Error,
-    create::{hide_descriptors, terminal_or_streams, write_pid},
+    create::{close_descriptors, send_pidfd, terminal_or_streams, write_pid},
     relay::{self, Relay},
     run,
     store::{Status, Store},
@@ -51,6 +51,10 @@ pub struct Exec {
     pub terminal: bool,
     /// Listening socket that receives the terminal.
     pub console_socket: Option<PathBuf>,
+    /// Sub-cgroups of the container's to run it in: `PATH`, or `CONTROLLER:PATH` on v1.
+    pub cgroups: Vec<String>,
+    /// Listening socket that receives a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
     /// File that receives the pid.
     pub pid_file: Option<PathBuf>,
     /// Number of the caller's descriptors, from 3 on, to pass on.
@@ -61,9 +65,9 @@ pub struct Exec {
     pub ignore_paused: bool,
 }
 
-/// Runs the command. Returns its exit code, or 0 if detached.
-pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
-    hide_descriptors(wanted.preserve_fds)?;
+/// Runs the command. Returns its exit code, or 0 if detached. `warn` is called for what is ignored.
+pub fn exec(store: &Store, wanted: &Exec, warn: &dyn Fn(&str)) -> Result<i32, Error> {
+    close_descriptors(wanted.preserve_fds)?;
     let container = store.find(&wanted.id)?;
     let status = container.status();
     let allowed = match status {
@@ -79,7 +83,8 @@ pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
     };
     let first = first.ok_or_else(refused)?;
     let spec = &container.record.spec;
-    let mut process = process(spec, wanted)?;
+    let (mut process, warnings) = process(spec, wanted)?;
+    warnings.iter().for_each(|warning| warn(warning));
     let (stdio, terminal) = terminal_or_streams(
         process.terminal() == Some(true),
         wanted.console_socket.as_deref(),
@@ -94,6 +99,7 @@ pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
             dies_with_parent: !wanted.detach,
             landlock: false,
             preserve_fds: wanted.preserve_fds,
+            reset_affinity: true,
             state: container.state(oci_spec::runtime::ContainerState::Running),
             ..StartOptions::supervised(stdio)
         },
@@ -104,7 +110,11 @@ pub fn exec(store: &Store, wanted: &Exec) -> Result<i32, Error> {
         namespace: UserNamespace::of(spec, first.pid)?,
         command: process.args().as_deref().unwrap_or_default(),
     };
-    let child = process_to_join.start(&container.record.cgroup)?;
+    let cgroup = container.record.cgroup.below(&wanted.cgroups)?;
+    let child = process_to_join.start(&cgroup)?;
+    if let Some(path) = &wanted.pidfd_socket {
+        send_pidfd(path, "setns", &child.process).inspect_err(|_| child.kill())?;
+    }
     if let Some(path) = &wanted.pid_file {
         write_pid_file(path, &child)?;
     }
@@ -127,28 +137,16 @@ fn write_pid_file(path: &Path, child: &Child) -> Result<(), Failure> {
 }
 
 /// The container's process with the requested changes.
-fn process(spec: &Spec, wanted: &Exec) -> Result<Process, Error> {
-    let mut process = match &wanted.process_file {
-        Some(path) => from_file(path)?,
-        None => changed(spec, wanted)?,
+fn process(spec: &Spec, wanted: &Exec) -> Result<(Process, Vec<String>), Error> {
+    let (mut process, warnings) = match &wanted.process_file {
+        Some(path) => bundle::read_process(path)?,
+        None => (changed(spec, wanted)?, Vec::new()),
     };
     if !wanted.command.is_empty() {
         process.set_args(Some(wanted.command.clone()));
     }
     bundle::check_process(&process)?;
-    Ok(process)
-}
-
-fn from_file(path: &Path) -> Result<Process, Error> {
-    let text = crate::state_dir::read_bounded(path).map_err(|source| bundle::Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let process = serde_json::from_slice(&text).map_err(|source| bundle::Error::Config {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(process)
+    Ok((process, warnings))
 }
 
 fn changed(spec: &Spec, wanted: &Exec) -> Result<Process, Failure> {
@@ -252,7 +250,7 @@ mod tests {
             capabilities: vec!["CAP_KILL".into(), "CHOWN".into()],
             ..Exec::default()
         };
-        let process = process(&spec(), &wanted).unwrap();
+        let (process, _) = process(&spec(), &wanted).unwrap();
         assert_eq!(process.args().as_ref().unwrap(), &["y"]);
         assert_eq!(process.env().as_ref().unwrap(), &["A=1", "B=2"]);
         assert_eq!((process.user().uid(), process.user().gid()), (7, 8));

@@ -59,6 +59,8 @@ impl Relay {
         if let Some(saved_mode) = &saved_mode {
             let mut raw = saved_mode.clone();
             raw.make_raw();
+            // The container's terminal leaves carriage returns to this one.
+            raw.output_modes = saved_mode.output_modes;
             tcsetattr(stdin(), OptionalActions::Now, &raw).step(STEP)?;
         }
         let relay = Self {

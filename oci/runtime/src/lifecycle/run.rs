@@ -16,12 +16,12 @@ use rustix::{
 
 use super::{
     Error, after_start,
-    create::{Create, create_container, warnings},
+    create::{Create, close_descriptors, create_container},
     end,
     relay::Relay,
     store::Store,
 };
-use crate::channel::Step;
+use crate::{channel::Step, signals};
 
 /// Offset of the exit code of a process that a signal killed.
 const SIGNALLED: i32 = 128;
@@ -42,15 +42,13 @@ pub fn run(store: &Store, wanted: &Create, detach: bool, keep: bool) -> Result<E
         code: 0,
         warnings: Vec::new(),
     };
+    close_descriptors(wanted.preserve_fds)?;
     // Block signals before the container exists, so that none kills this process and leaves the container behind.
     let signals = if detach { None } else { Some(block()?) };
     // This process exits soon; dropping the values one by one would delay it.
     let mut created = ManuallyDrop::new(create_container(store, wanted, false)?);
-    ended.warnings = warnings(&created.container);
-    if let Err(error) = after_start(&created.container) {
-        drop(end::remove(&created.container));
-        return Err(error);
-    }
+    ended.warnings = std::mem::take(&mut created.warnings);
+    after_start(&created.container)?;
     if let Some(signals) = signals {
         let relay = created.terminal.take().map(Relay::begin).transpose()?;
         ended.code = wait_for(&created.process, &signals, relay)?;
@@ -97,7 +95,7 @@ pub(super) fn wait_for(
         let ended = !wanted[0].revents().is_empty();
         while let Ok(Some(signal)) = signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
-            let signal = Signal::from_named_raw(number);
+            let signal = signals::from_number(number);
             match (signal, &relay) {
                 (Some(Signal::WINCH), Some(relay)) => relay.resize(),
                 // The child may have exited meanwhile.

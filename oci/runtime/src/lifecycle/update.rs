@@ -32,8 +32,9 @@ pub fn update(store: &Store, id: &str, wanted: &Update) -> Result<(), Error> {
     if matches!(container.status(), Status::Stopped | Status::Creating) {
         return Err(Error::NotRunning);
     }
-    let limits = limits(wanted)?;
+    let mut limits = limits(wanted)?;
     let before = resources(&container.record.spec);
+    complete_memory(&mut limits, before.as_ref());
     let mut all = before.clone().unwrap_or_default();
     merge(&mut all, limits.clone());
     if let Some(memory) = limits.memory() {
@@ -109,6 +110,20 @@ fn object(path: &Path) -> Result<Map<String, Value>, Error> {
     Ok(parsed)
 }
 
+/// Limits of memory and of memory and swap together depend on each other: with unlimited memory there is no limit of both,
+/// and a limit of both means nothing without one of memory, which stays.
+fn complete_memory(limits: &mut LinuxResources, before: Option<&LinuxResources>) {
+    let known = before.and_then(|before| before.memory().as_ref());
+    let known = known.and_then(LinuxMemory::limit);
+    if let Some(memory) = limits.memory_mut() {
+        match (memory.limit(), memory.swap()) {
+            (Some(..0), None) => drop(memory.set_swap(Some(-1))),
+            (None, Some(1..)) => drop(memory.set_limit(known)),
+            _ => {}
+        }
+    }
+}
+
 /// Overrides limits by those that are present in `with`.
 fn merge(limits: &mut LinuxResources, with: LinuxResources) {
     if let Some(cpu) = with.cpu() {
@@ -119,6 +134,15 @@ fn merge(limits: &mut LinuxResources, with: LinuxResources) {
     }
     if let Some(pids) = with.pids() {
         limits.set_pids(Some(LinuxPids::clone(pids)));
+    }
+    if with.block_io().is_some() {
+        limits.set_block_io(with.block_io().clone());
+    }
+    if with.network().is_some() {
+        limits.set_network(with.network().clone());
+    }
+    if with.rdma().is_some() {
+        limits.set_rdma(with.rdma().clone());
     }
     if with.hugepage_limits().is_some() {
         limits.set_hugepage_limits(with.hugepage_limits().clone());
@@ -181,6 +205,23 @@ mod tests {
         assert_eq!(text["cpu"]["shares"], 7);
         assert_eq!(text["cpu"]["quota"], 3);
         assert_eq!(text["pids"]["limit"], 9);
+    }
+
+    #[test]
+    fn unlimited_memory_is_unlimited_swap_and_swap_alone_keeps_the_memory_limit() {
+        let before: LinuxResources = serde_json::from_str(r#"{"memory":{"limit":7}}"#).unwrap();
+        for (given, expected) in [
+            (r#"{"memory":{"limit":-1}}"#, (Some(-1), Some(-1))),
+            (r#"{"memory":{"limit":-1,"swap":9}}"#, (Some(-1), Some(9))),
+            (r#"{"memory":{"swap":9}}"#, (Some(7), Some(9))),
+            (r#"{"memory":{"swap":-1}}"#, (None, Some(-1))),
+            (r#"{"memory":{"limit":5}}"#, (Some(5), None)),
+        ] {
+            let mut limits = serde_json::from_str(given).unwrap();
+            complete_memory(&mut limits, Some(&before));
+            let memory = limits.memory().as_ref().unwrap();
+            assert_eq!((memory.limit(), memory.swap()), expected, "{given}");
+        }
     }
 
     #[test]

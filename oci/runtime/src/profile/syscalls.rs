@@ -95,7 +95,6 @@ const FILES: &[&str] = &[
     "pipe",
     "pipe2",
     "memfd_create",
-    "memfd_secret",
     "getxattr",
     "lgetxattr",
     "fgetxattr",
@@ -245,7 +244,6 @@ const PROCESSES: &[&str] = &[
     "getrandom",
     "alarm",
     "pause",
-    "modify_ldt",
     "rt_sigaction",
     "rt_sigprocmask",
     "rt_sigpending",
@@ -334,6 +332,10 @@ const UNAVAILABLE: &[&str] = &[
     "io_uring_setup",
     "io_uring_enter",
     "io_uring_register",
+    // Segments of programs for 16 bits, which have been a way into the kernel.
+    "modify_ldt",
+    // Memory that the kernel itself cannot see into, nor swap, nor reclaim.
+    "memfd_secret",
 ];
 
 /// Flags of clone(2) that create namespaces: mount, cgroup, uts, ipc, user, pid, net.

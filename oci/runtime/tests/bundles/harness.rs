@@ -52,6 +52,7 @@ impl Case {
         // Empty: below this process's cgroup, named by the container's id.
         case.config["linux"]["cgroupsPath"] = "".into();
         case.config["process"]["args"] = json!(["sh", "-c", script]);
+        case.config["process"]["terminal"] = false.into();
         case
     }
 

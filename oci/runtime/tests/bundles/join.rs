@@ -96,3 +96,73 @@ fn a_process_file_is_run_detached() {
             .contains("it is stopped")
     );
 }
+
+#[test]
+fn variables_override_the_containers_and_an_empty_home_is_replaced() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("echo $A; echo $HOME; echo up; sleep 1000");
+    case.config["process"]["env"] = json!(["PATH=/bin", "A=1", "HOME=", "A=2"]);
+    case.start();
+    tucano_testkit::wait_until("all output", TIMEOUT, || case.read("out").contains("up"));
+    assert_eq!(case.read("out"), "2\n/root\nup\n");
+    let said = case.must(&[
+        "exec",
+        "--env",
+        "A=3",
+        case.id(),
+        "sh",
+        "-c",
+        "echo $A $HOME",
+    ]);
+    assert_eq!(said, "3 /root\n");
+}
+
+#[test]
+fn a_command_runs_in_a_sub_cgroup_and_its_pidfd_is_sent() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("echo up; sleep 1000");
+    case.start();
+    let pids = case.cgroups();
+    let own = pids
+        .iter()
+        .find(|path| path.join("pids.max").exists())
+        .unwrap();
+    std::fs::create_dir(own.join("sub")).unwrap();
+    let socket = case.path("pidfd");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let controller = if own.join("cgroup.controllers").exists() {
+        ""
+    } else {
+        "pids:"
+    };
+    let sub = format!("{controller}sub");
+    let socket = socket.to_str().unwrap();
+    let (fd, said) = std::thread::scope(|scope| {
+        let received = scope.spawn(|| crate::streams::received_with(&listener));
+        let words = [
+            "exec",
+            "--cgroup",
+            &sub,
+            "--pidfd-socket",
+            socket,
+            case.id(),
+            "cat",
+            "/proc/self/cgroup",
+        ];
+        let said = case.must(&words);
+        (received.join().unwrap().0, said)
+    });
+    assert!(said.lines().any(|line| line.ends_with("/sub")), "{said}");
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+    let link = std::fs::read_link(link).unwrap();
+    assert!(link.to_str().unwrap().contains("pidfd"), "{link:?}");
+    assert!(
+        case.must_fail(&["exec", "--cgroup", "missing", case.id(), "true"])
+            .contains("missing")
+    );
+    std::fs::remove_dir(own.join("sub")).unwrap();
+}

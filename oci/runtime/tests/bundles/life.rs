@@ -297,3 +297,86 @@ fn a_container_without_a_process_is_created_and_not_started() {
     assert_eq!(run.status.code(), Some(1));
     assert!(case.is_gone());
 }
+
+#[test]
+fn signal_zero_asks_whether_it_runs() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("echo up; sleep 1000");
+    case.start();
+    case.must(&["kill", case.id(), "0"]);
+    case.must(&["kill", case.id(), "SIGRTMIN+3"]);
+    case.wait_for_status("stopped");
+    assert!(
+        case.must_fail(&["kill", case.id(), "0"])
+            .contains("not running")
+    );
+}
+
+/// A caller that waits for the end of a pipe would wait for the start.
+#[test]
+fn a_created_container_holds_no_descriptor_of_its_caller() {
+    use std::io::Read;
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("true");
+    case.write();
+    let (mut read, write) = std::io::pipe().unwrap();
+    let inherited = write.try_clone().unwrap();
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+    let status = case
+        .program()
+        .args(["create", "--bundle"])
+        .arg(case.path(""))
+        .arg(case.id())
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    drop((write, inherited));
+    assert_eq!(read.read(&mut [0]).unwrap(), 0);
+    assert_eq!(case.state()["status"], "created");
+}
+
+#[test]
+fn the_callers_cpu_affinity_does_not_pass_on() {
+    let all = std::thread::available_parallelism().unwrap().get();
+    if !needs(&[NEEDS[0], NEEDS[1], tool("taskset")]) || all < 2 {
+        return;
+    }
+    let case = Case::new("nproc; echo up; sleep 1000");
+    case.write();
+    let program = case.program();
+    let mut pinned = std::process::Command::new("taskset");
+    pinned
+        .args(["-c", "0"])
+        .arg(program.get_program())
+        .args(program.get_args());
+    let out = std::fs::File::create(case.path("out")).unwrap();
+    pinned
+        .args(["run", "--detach", "--bundle"])
+        .arg(case.path(""))
+        .arg(case.id());
+    assert!(pinned.stdout(out).status().unwrap().success());
+    wait_until("its output", TIMEOUT, || case.read("out").contains("up"));
+    assert_eq!(case.read("out"), format!("{all}\nup\n"));
+}
+
+#[test]
+fn a_log_file_that_cannot_be_written_is_an_error() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("true");
+    let output = case
+        .program()
+        .args(["--log", "/nowhere/log", "list"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/log"));
+}

@@ -215,3 +215,66 @@ fn tmpcopyup_copies_the_covered_directory() {
     assert_eq!(said, "old\n750\n700\n711\nnew\n", "{output:?}");
     assert_eq!(case.read("rootfs/data/sub/file"), "old\n");
 }
+
+/// As with runc, which makes them read-only last.
+#[test]
+fn a_read_only_mount_may_have_mounts_and_devices_below_it() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new(
+        "echo x > /dev/null; echo x > /dev/shm/x; echo x > /data/below/x; : > /dev/y; : > /data/y",
+    );
+    for mount in case.config["mounts"].as_array_mut().unwrap() {
+        if mount["destination"] == "/dev" {
+            mount["options"].as_array_mut().unwrap().push("ro".into());
+        }
+    }
+    add(
+        &mut case,
+        json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]}),
+    );
+    add(
+        &mut case,
+        json!({"destination": "/data/below", "type": "tmpfs", "source": "tmpfs"}),
+    );
+    let output = case.run();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        said.matches("Read-only file system").count(),
+        2,
+        "{output:?}"
+    );
+}
+
+#[test]
+fn destinations_are_paths_from_the_root_and_dangling_links_stay() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("cat /data/file /etc/name");
+    std::fs::create_dir(case.path("source")).unwrap();
+    std::fs::write(case.path("source/file"), "one\n").unwrap();
+    let link = case.path("rootfs/etc/name");
+    std::os::unix::fs::symlink("../run/deep/name", &link).unwrap();
+    add(
+        &mut case,
+        json!({"destination": "data", "type": "bind", "source": "source"}),
+    );
+    add(
+        &mut case,
+        json!({"destination": "/x/../etc/name", "type": "bind", "source": "source/file"}),
+    );
+    let output = case.run();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "one\none\n",
+        "{output:?}"
+    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("level=warning") && said.contains("not absolute"),
+        "{said}"
+    );
+    assert!(link.is_symlink() && case.path("rootfs/run/deep/name").is_file());
+}

@@ -233,3 +233,13 @@ fn refusal(offsets: Value) -> String {
     assert!(!created);
     said
 }
+
+#[test]
+fn loopback_is_up_in_a_new_network_namespace() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = Case::new("cat /sys/class/net/lo/flags");
+    // IFF_UP and IFF_LOOPBACK.
+    assert_eq!(String::from_utf8_lossy(&case.run().stdout), "0x9\n");
+}

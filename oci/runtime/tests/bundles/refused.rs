@@ -146,3 +146,33 @@ fn errors_are_written_to_the_log_as_json_too() {
     assert_eq!(entry["level"], "error");
     assert!(entry["msg"].as_str().unwrap().contains("does not exist"));
 }
+
+/// Other runtimes take them, too.
+#[test]
+fn unusual_but_valid_configurations_run() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let runs = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut case = Case::new("echo up");
+        change(&mut case.config);
+        let output = case.run();
+        assert_eq!(output.stdout, b"up\n", "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    runs(&|config| drop(config["process"].as_object_mut().unwrap().remove("user")));
+    let said = runs(&|config| {
+        config["process"]["capabilities"] = json!({"bounding": ["CAP_KILL", "CAP_FLY"]});
+    });
+    assert!(
+        said.contains("level=warning") && said.contains("CAP_FLY"),
+        "{said}"
+    );
+    for mode in ["MPOL_DEFAULT", "MPOL_LOCAL"] {
+        runs(&|config| config["linux"]["memoryPolicy"] = json!({"mode": mode}));
+    }
+    let flags = json!(["SCHED_FLAG_RESET_ON_FORK"]);
+    runs(&|config| {
+        config["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "flags": flags});
+    });
+}

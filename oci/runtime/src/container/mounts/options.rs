@@ -129,6 +129,13 @@ impl AttributeChange {
         *self == Self::default()
     }
 
+    /// Takes `ro` out; returns whether it was there.
+    pub(crate) fn take_read_only(&mut self) -> bool {
+        let is_read_only = self.set & libc::MOUNT_ATTR_RDONLY != 0;
+        self.set &= !libc::MOUNT_ATTR_RDONLY;
+        is_read_only
+    }
+
     /// Parses an attribute option. Returns false for other options.
     fn take(&mut self, option: &str) -> bool {
         if let Some((_, mode)) = ACCESS_TIMES.iter().find(|(name, _)| *name == option) {

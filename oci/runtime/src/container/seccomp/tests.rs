@@ -173,7 +173,17 @@ fn expected(section: &LinuxSeccomp, number: u32, arguments: [u64; 6]) -> u32 {
             all
         }
     });
-    strictest.unwrap_or(default)
+    let named = |call: &LinuxSyscall| call.names().clone();
+    let names = section.syscalls().iter().flatten().flat_map(named);
+    let highest = names.filter_map(|name| self::number(&name)).max();
+    let permissive = [ALLOW, libc::SECCOMP_RET_LOG].contains(&default);
+    let is_newer = !permissive && highest.is_some_and(|highest| i64::from(number) > highest);
+    let unlisted = if is_newer {
+        libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32
+    } else {
+        default
+    };
+    strictest.unwrap_or(unlisted)
 }
 
 fn assert_matches_section(section: &LinuxSeccomp, values: &[u64]) {
@@ -260,4 +270,47 @@ fn the_sandbox_filter_is_one_program() {
         "{}",
         filters.programs[0].len()
     );
+}
+
+#[test]
+fn system_calls_newer_than_a_list_do_not_exist() {
+    let verdict_of = |text: &str, number| evaluate(&compiled(text).unwrap(), number, [0; 6]);
+    let enosys = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+    let eperm = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let read = number("read").unwrap() as u32;
+    for default in ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"] {
+        let text = format!(
+            r#"{{"defaultAction":"{default}","syscalls":[
+                {{"names":["read"],"action":"SCMP_ACT_ALLOW"}},
+                {{"names":["openat2"],"action":"SCMP_ACT_ERRNO"}}]}}"#
+        );
+        let highest = number("openat2").unwrap() as u32;
+        assert_eq!(verdict_of(&text, read), ALLOW);
+        assert_eq!(verdict_of(&text, highest), eperm);
+        for newer in [highest + 1, 467, 468, 600, 100_000] {
+            assert_eq!(verdict_of(&text, newer), enosys, "{default} {newer}");
+        }
+    }
+    let permissive = r#"{"defaultAction":"SCMP_ACT_LOG","syscalls":[
+        {"names":["read"],"action":"SCMP_ACT_ERRNO"}]}"#;
+    assert_eq!(verdict_of(permissive, 600), libc::SECCOMP_RET_LOG);
+}
+
+#[test]
+fn waiting_for_the_start_needs_its_system_calls() {
+    let early = |listed: &str, default: &str| {
+        let text = format!(
+            r#"{{"defaultAction":"{default}","listenerPath":"/x","syscalls":[
+                {{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}},
+                {{"names":[{listed}],"action":"SCMP_ACT_ALLOW"}}]}}"#
+        );
+        compiled(&text).unwrap().notify_and_permit_waiting()
+    };
+    let all: Vec<_> = WAITING_CALLS
+        .iter()
+        .map(|name| format!("{name:?}"))
+        .collect();
+    assert!(early(&all.join(","), "SCMP_ACT_ERRNO"));
+    assert!(!early(&all[1..].join(","), "SCMP_ACT_ERRNO"));
+    assert!(early("", "SCMP_ACT_ALLOW"));
 }

@@ -21,15 +21,23 @@ const NUMBER: u32 = 0;
 /// Placeholder verdict for numbers that other programs decide; the kernel has no such verdict.
 pub(super) const FALL_THROUGH: u32 = 1;
 
+/// Verdicts of numbers that are not listed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unlisted {
+    pub(super) verdict: u32,
+    /// The first number that is newer than the list, and the verdict from there on.
+    pub(super) newer: Option<(u32, u32)>,
+}
+
 /// Looks up the number and returns its verdict. Numbers with [`FALL_THROUGH`] pass through the other programs; the
 /// first that does not allow the call decides.
 pub(super) fn search(
-    default: u32,
+    unlisted: Unlisted,
     verdicts: &BTreeMap<u32, u32>,
     others: &[Vec<sock_filter>],
 ) -> Vec<sock_filter> {
     let mut program = vec![instruction(LOAD, NUMBER)];
-    program.extend(branch(&runs(default, verdicts)));
+    program.extend(branch(&runs(unlisted, verdicts)));
     redirect_to_end(&mut program, FALL_THROUGH);
     for (index, other) in others.iter().enumerate() {
         let mut other = other.clone();
@@ -77,7 +85,8 @@ pub(super) fn only(numbers: &[u32], otherwise: u32, program: Vec<sock_filter>) -
 }
 
 /// First number and verdict of each run of neighbours with the same verdict.
-fn runs(default: u32, verdicts: &BTreeMap<u32, u32>) -> Vec<(u32, u32)> {
+fn runs(unlisted: Unlisted, verdicts: &BTreeMap<u32, u32>) -> Vec<(u32, u32)> {
+    let default = unlisted.verdict;
     let mut runs = vec![(0, default)];
     let mut begin = |number, verdict| match runs.last_mut() {
         Some(last) if last.1 == verdict => {}
@@ -94,6 +103,9 @@ fn runs(default: u32, verdicts: &BTreeMap<u32, u32>) -> Vec<(u32, u32)> {
         next = number + 1;
     }
     begin(next, default);
+    if let Some((first, verdict)) = unlisted.newer {
+        begin(first.max(next), verdict);
+    }
     runs
 }
 
@@ -140,6 +152,11 @@ mod tests {
 
     const DEFAULT: u32 = 7;
 
+    const UNLISTED: Unlisted = Unlisted {
+        verdict: DEFAULT,
+        newer: None,
+    };
+
     /// Interprets a program for a number.
     fn run(program: &[sock_filter], number: u32) -> u32 {
         let mut at = 0;
@@ -157,7 +174,7 @@ mod tests {
     }
 
     fn check(verdicts: &BTreeMap<u32, u32>) {
-        let program = search(DEFAULT, verdicts, &[]);
+        let program = search(UNLISTED, verdicts, &[]);
         for number in 0..1000 {
             let expected = verdicts.get(&number).copied().unwrap_or(DEFAULT);
             assert_eq!(run(&program, number), expected, "{number}");
@@ -173,6 +190,19 @@ mod tests {
     }
 
     #[test]
+    fn numbers_newer_than_the_list_have_a_verdict_of_their_own() {
+        let unlisted = Unlisted {
+            newer: Some((10, 9)),
+            ..UNLISTED
+        };
+        for last in [3, DEFAULT] {
+            let program = search(unlisted, &[(1, 3), (9, last)].into(), &[]);
+            let found = [0, 1, 8, 9, 10, 11, u32::MAX].map(|number| run(&program, number));
+            assert_eq!(found, [DEFAULT, 3, DEFAULT, last, 9, 9, 9]);
+        }
+    }
+
+    #[test]
     fn far_branches_are_reached_too() {
         check(&(0..800).map(|number| (number, 2 + number % 3)).collect());
     }
@@ -180,7 +210,7 @@ mod tests {
     #[test]
     fn neighbours_take_no_comparisons() {
         let verdicts = (10..300).map(|number| (number, 2)).collect();
-        let program = search(DEFAULT, &verdicts, &[]);
+        let program = search(UNLISTED, &verdicts, &[]);
         assert_eq!(program.len(), 1 + 2 + 3);
     }
 
@@ -190,7 +220,7 @@ mod tests {
             |number: u32, verdict: u32| only(&[number], ALLOW, vec![instruction(RETURN, verdict)]);
         let others = [unless(4, 20), unless(5, 30), unless(4, 40)];
         let verdicts = (3..7).map(|number| (number, FALL_THROUGH)).collect();
-        let program = search(DEFAULT, &verdicts, &others);
+        let program = search(UNLISTED, &verdicts, &others);
         let evaluate: Vec<_> = (2..8).map(|number| run(&program, number)).collect();
         assert_eq!(evaluate, [DEFAULT, ALLOW, 20, 30, ALLOW, DEFAULT]);
     }
