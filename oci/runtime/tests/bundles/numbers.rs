@@ -103,6 +103,20 @@ fn update_changes_the_named_limits_only() {
     assert_eq!(memory(), (128 << 20).to_string());
     let quota = value(&case, "cpu", "cpu.cfs_quota_us", "cpu.max");
     assert!(quota.starts_with("20000"), "{quota}");
+    // The period alone would be more than the quota allows; a burst can be taken back.
+    case.must(&["update", "--cpu-quota", "3000", "--cpu-period", "10000", id]);
+    let quota = value(&case, "cpu", "cpu.cfs_quota_us", "cpu.max");
+    assert!(quota.starts_with("3000"), "{quota}");
+    let burst = || value(&case, "cpu", "cpu.cfs_burst_us", "cpu.max.burst");
+    case.must(&["update", "--cpu-burst", "1000", id]);
+    assert_eq!(burst(), "1000");
+    case.must(&["update", "--cpu-burst", "0", id]);
+    assert_eq!(burst(), "0");
+    // Unlimited memory is unlimited swap.
+    case.must(&["update", "--memory", "64m", "--memory-swap", "64m", id]);
+    case.must(&["update", "--memory", "-1", id]);
+    assert_ne!(memory(), (64 << 20).to_string());
+    case.must(&["update", "--memory", "128m", id]);
     // checkBeforeUpdate refuses a limit below the current usage.
     fs::write(
         case.path("limits.json"),

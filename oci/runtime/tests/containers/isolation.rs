@@ -95,6 +95,9 @@ fn sensitive_paths_are_masked() {
         "/proc/keys",
         "/proc/interrupts",
         "/proc/timer_list",
+        "/proc/kallsyms",
+        "/proc/iomem",
+        "/proc/config.gz",
     ];
     let present: Vec<_> = masked
         .iter()

@@ -195,3 +195,35 @@ fn landlock_holds_without_other_protections() {
         "()"
     );
 }
+
+/// They have no effect under no_new_privs; elsewhere the kernel refuses to execute what asks for capabilities that cannot be
+/// had.
+#[test]
+fn a_program_with_file_capabilities_runs() {
+    if !needs(&[ROOT, tool("ldd"), tool("setcap")]) {
+        return;
+    }
+    for capability in ["cap_net_bind_service=ep", "cap_ipc_lock=ep"] {
+        for user_namespace in [None, Some(BASE)] {
+            let mut case = Case::new(&["exit", "7"]);
+            case.sandbox.user_namespace = user_namespace;
+            let program = case.layer().join("inmate");
+            // Layers of tests are links to one another.
+            let copy = case.layer().join("copy");
+            fs::copy(&program, &copy).unwrap();
+            fs::rename(&copy, &program).unwrap();
+            let mut setcap = std::process::Command::new("setcap");
+            assert!(setcap.arg(capability).arg(&program).status().unwrap().success());
+            assert_eq!(case.run().0.code, Some(7), "{capability} {user_namespace:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_has_become_another_user_can_open_its_outputs_again() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let (_, written) = with(&["become-and-write", "33"], &WEB).run();
+    assert!(written.contains("written again"), "{written}");
+}

@@ -16,7 +16,12 @@ const NEEDS: [Need; 3] = [ROOT, tool("ldd"), tool("busybox")];
 
 /// A container with a shell.
 fn started() -> Case {
-    let case = Case::new(&["wait-after", "up"]);
+    started_as(None)
+}
+
+fn started_as(user: Option<&str>) -> Case {
+    let mut case = Case::new(&["wait-after", "up"]);
+    case.user = user.map(str::to_owned);
     fs::create_dir_all(case.layer().join("bin")).unwrap();
     let shell = case.layer().join("bin/busybox");
     fs::copy(find_tool("busybox").unwrap(), &shell).unwrap();
@@ -247,4 +252,33 @@ fn a_session_in_an_exited_container_fails() {
     case.run();
     let (_, _, end) = Session::run(&case, "true").end();
     assert_eq!(end, End::Failed("container: it does not run".into()));
+}
+
+#[test]
+fn a_command_can_open_its_streams_again() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    for user in [None, Some("web")] {
+        let case = started_as(user);
+        let script = "cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr";
+        let mut session = Session::run(&case, script);
+        session.type_in("in\n");
+        session.send(&FromClient::Input(Vec::new()));
+        let (output, error_output, end) = session.end();
+        assert_eq!((output.as_str(), error_output.as_str()), ("in\nout\n", "err\n"));
+        assert_eq!(end, End::Exited(0));
+    }
+}
+
+#[test]
+fn a_command_can_look_into_the_containers_program() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let case = started();
+    let script = "busybox ls /proc/1/root/ /proc/1/fd > /dev/null && busybox cat /proc/1/environ";
+    let (output, error_output, end) = Session::run(&case, script).end();
+    assert!(output.contains("GREETING=hello"), "{output} {error_output}");
+    assert_eq!(end, End::Exited(0));
 }

@@ -153,3 +153,26 @@ fn a_missing_directory_cannot_be_id_mapped() {
         std::path::Path::new("/proc")
     ));
 }
+
+/// What a container uses of the kernel's limits by user is charged to the owner of its user namespace, too.
+#[test]
+fn its_user_namespace_is_its_own_users() {
+    if !needs(&[tucano_testkit::tool("python3")]) {
+        return;
+    }
+    let Some(case) = case(&["wait"]) else {
+        return;
+    };
+    let running = case.start();
+    // ioctl_ns(2): NS_GET_OWNER_UID.
+    let script = "import array, fcntl, sys
+owner = array.array('I', [0])
+fcntl.ioctl(open(sys.argv[1]), 0xb704, owner)
+print(owner[0])";
+    let namespace = format!("/proc/{}/ns/user", running.pid);
+    let python = std::process::Command::new("python3")
+        .args(["-c", script, &namespace])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&python.stdout).trim(), BASE.to_string(), "{python:?}");
+}

@@ -38,6 +38,10 @@ fn main() -> ExitCode {
         ["die", signal] => die(signal.parse().unwrap_or_default()),
         ["calls"] => calls(),
         ["become", id] => change_ids(id.parse().unwrap_or_default()),
+        ["become-and-write", id] => {
+            change_ids(id.parse().unwrap_or_default());
+            show_line(fs::write("/dev/stdout", "written again\n"));
+        }
         ["chroot", path] => show_line(nix::unistd::chroot(*path).map_err(Into::into)),
         ["move", from, to] => {
             show_line(fs::write(from, "moved").and_then(|()| fs::rename(from, to)));
