@@ -213,8 +213,19 @@ fn a_program_with_file_capabilities_runs() {
             fs::copy(&program, &copy).unwrap();
             fs::rename(&copy, &program).unwrap();
             let mut setcap = std::process::Command::new("setcap");
-            assert!(setcap.arg(capability).arg(&program).status().unwrap().success());
-            assert_eq!(case.run().0.code, Some(7), "{capability} {user_namespace:?}");
+            assert!(
+                setcap
+                    .arg(capability)
+                    .arg(&program)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            assert_eq!(
+                case.run().0.code,
+                Some(7),
+                "{capability} {user_namespace:?}"
+            );
         }
     }
 }

@@ -266,7 +266,10 @@ fn a_command_can_open_its_streams_again() {
         session.type_in("in\n");
         session.send(&FromClient::Input(Vec::new()));
         let (output, error_output, end) = session.end();
-        assert_eq!((output.as_str(), error_output.as_str()), ("in\nout\n", "err\n"));
+        assert_eq!(
+            (output.as_str(), error_output.as_str()),
+            ("in\nout\n", "err\n")
+        );
         assert_eq!(end, End::Exited(0));
     }
 }

@@ -174,5 +174,9 @@ print(owner[0])";
         .args(["-c", script, &namespace])
         .output()
         .unwrap();
-    assert_eq!(String::from_utf8_lossy(&python.stdout).trim(), BASE.to_string(), "{python:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&python.stdout).trim(),
+        BASE.to_string(),
+        "{python:?}"
+    );
 }
