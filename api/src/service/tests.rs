@@ -186,14 +186,14 @@ fn a_user_is_a_name_or_an_id_of_the_container() {
 fn names_values_and_counts_are_bounded() {
     let name = "N".repeat(257);
     let value = "v".repeat(40_000);
-    let many: Vec<_> = (0..1025).map(|n| format!("\"h{n}.a\"")).collect();
+    let many: Vec<_> = (0..4097).map(|n| format!("\"h{n}.a\"")).collect();
     for (more, part) in [
         (format!("env = {{ {name} = \"\" }}"), "256 bytes for a name"),
         (
             format!("hosts = [{}]", many.join(",")),
-            "1025 entries are too many: the limit is 1024",
+            "4097 entries are too many: the limit is 4096",
         ),
-        (format!("args = [{}]", many.join(",")), "the limit is 1024"),
+        (format!("args = [{}]", many.join(",")), "the limit is 4096"),
         ("stop_timeout = \"2h\"".to_owned(), "at most 1h"),
         ("path_prefix = \"/a b\"".to_owned(), "no spaces"),
     ] {

@@ -21,7 +21,7 @@ const MAX_ENV_NAME_BYTES: usize = 256;
 /// Longest argument or value of a variable, in bytes: what execve(2) takes (MAX_ARG_STRLEN) without its NUL.
 const MAX_ARGUMENT_BYTES: usize = (128 << 10) - 1;
 /// Most arguments, variables and host names each.
-const MAX_ITEMS: usize = 1024;
+const MAX_ITEMS: usize = 4096;
 /// Largest amount of memory or disk.
 const MAX_BYTES: Bytes = Bytes(1 << 50);
 

@@ -29,7 +29,13 @@ impl Path {
     /// The path of a deserializer's error; it ends before the first step that is not known.
     pub(super) fn of(path: &serde_path_to_error::Path) -> Self {
         use serde_path_to_error::Segment;
-        let steps = path.iter().map_while(|segment| match segment {
+        // The field in which `toml::Spanned` keeps its value is not the user's.
+        let is_internal = |segment: &&Segment| match segment {
+            Segment::Map { key } => key.starts_with("$__serde_spanned"),
+            _ => false,
+        };
+        let segments = path.iter().filter(|segment| !is_internal(segment));
+        let steps = segments.map_while(|segment| match segment {
             Segment::Seq { index } => Some(Step::Index(*index)),
             Segment::Map { key } => Some(Step::Key(key.clone())),
             Segment::Enum { .. } | Segment::Unknown => None,

@@ -134,12 +134,8 @@ fn errors_of_configurations_and_images() {
         &["--json", "deploy", "tag.toml"],
         &["deploy", "huge.toml"],
     ];
-    let mut all: Vec<_> = lines.iter().map(|line| run.tucano(line)).collect();
-    run.file(
-        "ctl.toml",
-        "[[topology]]\nkind = \"ctl\"\nip = \"10.0.0.1\"\n",
-    );
-    all.push(run.tucano(&["check", "ctl.toml"]));
+    // `check ctl.toml` is not here: its answer depends on the programs beside `tucano`.
+    let all: Vec<_> = lines.iter().map(|line| run.tucano(line)).collect();
     insta::assert_snapshot!(all.join("\n"));
 }
 

@@ -14,7 +14,8 @@ pub fn normalize(path: &str) -> Cow<'_, str> {
 }
 
 /// Decodes `%41` to `A`. Reserved characters, such as `%2F`, mean something else when they are decoded; their
-/// digits are put in upper case.
+/// digits are put in upper case. A `%` without two digits becomes `%25`: what follows it could otherwise decode to
+/// its digits.
 fn decode_unreserved(path: &str) -> String {
     let bytes = path.as_bytes();
     let mut decoded = String::with_capacity(path.len());
@@ -25,7 +26,10 @@ fn decode_unreserved(path: &str) -> String {
             _ => None,
         };
         let Some(code) = code else {
-            decoded.push(char);
+            match char {
+                '%' => decoded.push_str("%25"),
+                char => decoded.push(char),
+            }
             continue;
         };
         rest.nth(1);
@@ -97,9 +101,10 @@ mod tests {
             ("/a//b///c", "/a/b/c"),
             ("/admin%2fx", "/admin%2Fx"),
             ("/%2561dmin", "/%2561dmin"),
-            ("/%", "/%"),
-            ("/%4", "/%4"),
-            ("/%zz", "/%zz"),
+            ("/%", "/%25"),
+            ("/%4", "/%254"),
+            ("/%zz", "/%25zz"),
+            ("/%%61A", "/%25aA"),
             ("/%c3%a9", "/%C3%A9"),
             ("*", "*"),
         ] {

@@ -86,7 +86,7 @@ fn a_wrong_topology_is_explained() {
         ),
         (
             format!("{CTL}{}", node("wroker", "127.0.0.2", "")),
-            "ctl.toml:5:8: unknown value \"wroker\": did you mean \"worker\"?",
+            "ctl.toml:5:8: topology[1].kind: unknown value \"wroker\": did you mean \"worker\"?",
         ),
         (
             format!("{CTL}{}", node("worker", "10.0.0", "")),
@@ -156,7 +156,7 @@ fn a_wrong_value_is_explained() {
         ),
         (
             "lease = 3",
-            "ctl.toml:1:9: lease: invalid type: integer `3`, expected a duration with its unit, such as \"500ms\" or \"10s\"",
+            "ctl.toml:1:9: lease: expected a duration with its unit, such as \"500ms\" or \"10s\", found 3",
         ),
         (
             "restart_attempts = 101",

@@ -96,7 +96,7 @@ mod tests {
         assert!(page("tucano_balancerd.8").contains("\\-\\-follow"));
         assert!(page("tucano_agentd.8").contains("\\-\\-cgroup"));
         assert!(page("tucano_oci.8").contains("create"));
-        assert!(page("tucano.1").contains("Runs services on your machines"));
+        assert!(page("tucano.1").contains("Runs services on your own machines"));
         assert!(page("tucano-deploy.1").contains("\\-\\-image"));
         assert!(page("tucano-deploy.1").contains("\\-\\-token\\-file"));
     }

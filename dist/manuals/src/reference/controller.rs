@@ -183,7 +183,7 @@ const LIMITS: [Key; 33] = [
         "Most layers of an image."),
     key("limits.registry_uploads", "64", Bounds::Between("1", "10000"), RESTART,
         "Most uploads to the registry at once."),
-    key("limits.registry_upload_idle", "\"10m\"", Bounds::Between("\"1s\"", "\"24h\""), RESTART,
+    key("limits.registry_upload_idle", "\"10m\"", Bounds::Between("\"10ms\"", "\"24h\""), RESTART,
         "How long an upload to the registry may rest before it is given up."),
     key("limits.registry_repositories", "1000", Bounds::Between("1", "1000000"), RESTART,
         "Most repositories of the registry."),
