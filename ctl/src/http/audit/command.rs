@@ -1,4 +1,4 @@
-//! Records the command of a session, whose frames pass through.
+//! Records the program of a session, whose frames pass through.
 
 use std::{
     io,
@@ -38,8 +38,16 @@ impl<T> CommandRecorder<T> {
         decoder.push(bytes);
         match decoder.next_frame::<FromClient>() {
             Ok(Some(FromClient::Begin(begin))) => {
-                let (process, command) = (&self.process, shown(&begin.command.join(" ")));
-                tracing::info!(target: "audit", action = "command", %process, command, "a command is run in {process}: {command}");
+                // Arguments may hold secrets.
+                let Some((program, arguments)) = begin.command.split_first() else {
+                    return;
+                };
+                let (process, program, arguments) = (&self.process, shown(program), arguments.len());
+                tracing::info!(
+                    target: "audit",
+                    action = "command", %process, program, arguments,
+                    "a command is run in {process}: {program} with {arguments} arguments"
+                );
             }
             Ok(None) => self.decoder = Some(decoder),
             _ => {}
