@@ -109,14 +109,14 @@ impl Controller {
         let api = Arc::new(modules.into_api(config, state, tls, metrics, &clock));
         let mut tasks = Tasks::default();
         tasks.renew_certificate(&api, &sockets.addresses)?;
+        if let Some(alert) = api.tls.alert(clock.started_at()) {
+            api.alerts.send(StoredAlert { id: None, alert });
+        }
         let listeners = sockets.addresses.clone();
         tasks.serve(&api, sockets)?;
         tasks.clean_up(&api);
         if let Some(supervisor) = supervisor {
             tasks.spawn(supervisor.run(tasks.stop.clone()));
-        }
-        if let Some(alert) = api.tls.alert(clock.started_at()) {
-            api.alerts.send(StoredAlert { id: None, alert });
         }
         Ok(Self {
             api,

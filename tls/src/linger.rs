@@ -13,6 +13,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+/// How much is read after the answer, at most.
+const BYTES: usize = 64 << 20;
 /// Longest time that is spent on reading after the answer.
 const TIME: Duration = Duration::from_secs(5);
 
@@ -22,6 +24,7 @@ pub struct Lingering<S> {
     stream: S,
     /// Set once the write side is closed.
     deadline: Option<Pin<Box<Sleep>>>,
+    discarded: usize,
 }
 
 impl<S> Lingering<S> {
@@ -30,6 +33,7 @@ impl<S> Lingering<S> {
         Self {
             stream,
             deadline: None,
+            discarded: 0,
         }
     }
 
@@ -74,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// Closes the write side, then reads until the client closes as well, an error occurs, or the time is over.
+    /// Closes the write side, then reads until the client closes as well, an error occurs, or a bound is reached.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.deadline.is_none() {
@@ -82,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
             this.deadline = Some(Box::pin(sleep(TIME)));
         }
         let mut discarded = [0; 16 << 10];
-        loop {
+        while this.discarded < BYTES {
             if let Some(deadline) = &mut this.deadline
                 && deadline.as_mut().poll(context).is_ready()
             {
@@ -90,10 +94,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
             }
             let mut buffer = ReadBuf::new(&mut discarded);
             match ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) if !buffer.filled().is_empty() => this.discarded += buffer.filled().len(),
                 Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }
         }
+        Poll::Ready(Ok(()))
     }
 }
 

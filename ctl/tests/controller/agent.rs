@@ -177,9 +177,21 @@ async fn identity(State(agent): State<Arc<Shared>>) -> Result<Json<Identity>, St
     Ok(Json(Identity { agent_id }))
 }
 
-async fn logs(Path(id): Path<String>, Query(query): Query<Vec<(String, String)>>) -> Body {
+async fn logs(
+    State(agent): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<Body, StatusCode> {
+    let is_known = agent.desired.lock().unwrap().as_ref().is_some_and(|set| {
+        let mut processes = set.processes.iter();
+        processes.any(|process| process.id.as_str() == id)
+    });
+    if !is_known {
+        return Err(StatusCode::NOT_FOUND);
+    }
     let query: Vec<String> = query.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    Body::from(format!("I am {id}\nasked for {}\n", query.join(" ")))
+    let text = format!("I am {id}\nasked for {}\n", query.join(" "));
+    Ok(Body::from(text))
 }
 
 /// Sends the process id, then echoes its input.

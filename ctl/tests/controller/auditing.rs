@@ -57,7 +57,7 @@ async fn each_change_is_recorded_with_its_result() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denied_request_is_recorded_and_its_token_is_not() {
-    let mut ctl = Ctl::start(&config(1, "token = \"the-right-token\"", "")).await;
+    let mut ctl = Ctl::start(&config(1, "token = \"the-right-token-of-a-test\"", "")).await;
     let request = ctl.http().delete(ctl.url("/v1/services/hello"));
     let answer = ctl.send(request.bearer_auth("a-wrong-token")).await;
     assert_eq!(answer.status, 401);

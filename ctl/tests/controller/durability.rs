@@ -100,8 +100,8 @@ async fn a_full_database_refuses_a_change_entirely() {
         .await
         .expect(201);
     let before = durable(&ctl).await;
-    let large: serde_json::Map<String, Value> = (0..1500)
-        .map(|n| (format!("VARIABLE_{n}"), json!("x")))
+    let large: serde_json::Map<String, Value> = (0..500)
+        .map(|n| (format!("VARIABLE_{n}"), json!("x".repeat(40))))
         .collect();
     let mut refusals = 0;
     for n in 0..40 {

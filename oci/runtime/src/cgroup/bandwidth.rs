@@ -27,7 +27,13 @@ pub(super) fn set(directory: &Path, cpu: &LinuxCpu, v2: bool) -> Result<(), Erro
         // No burst is what kernels without bursts have.
         .filter(|(file, value)| value != "0" || file.exists())
         .collect();
-    write_in_any_order(writes, &|file, value| fs::write(file, value))
+    write_in_any_order(writes, &|file, value| fs::write(file, value)).map_err(
+        |(file, value, source)| Error::Limit {
+            what: "the share of the CPU",
+            reason: format!("{value:?}: {source}"),
+            path: file,
+        },
+    )
 }
 
 /// v1 has a file for each of them.
@@ -79,7 +85,7 @@ fn unified(cpu: &LinuxCpu, current: &str) -> Vec<(&'static str, String)> {
 fn write_in_any_order(
     mut writes: Vec<Write>,
     write: &dyn Fn(&Path, &str) -> io::Result<()>,
-) -> Result<(), Error> {
+) -> Result<(), (PathBuf, String, io::Error)> {
     loop {
         let before = writes.len();
         let mut refused = None;
@@ -93,13 +99,7 @@ fn write_in_any_order(
         match refused {
             None => return Ok(()),
             Some(_) if writes.len() < before => {}
-            Some((file, value, source)) => {
-                return Err(Error::Setting {
-                    file,
-                    value,
-                    source,
-                });
-            }
+            Some(refused) => return Err(refused),
         }
     }
 }
@@ -165,6 +165,6 @@ mod tests {
         write_in_any_order(writes(r#"{"quota":40000,"period":100000}"#), &write).unwrap();
         assert_eq!(*state.borrow(), [40_000, 100_000]);
         let error = write_in_any_order(writes(r#"{"quota":60000}"#), &write).unwrap_err();
-        assert!(error.to_string().contains("60000"), "{error}");
+        assert_eq!(error.1, "60000");
     }
 }

@@ -223,7 +223,7 @@ fn a_read_only_mount_may_have_mounts_and_devices_below_it() {
         return;
     }
     let mut case = Case::new(
-        "echo x > /dev/null; echo x > /dev/shm/x; echo x > /data/below/x; : > /dev/y; : > /data/y",
+        "echo x > /dev/null; echo x > /dev/shm/x; echo x > /data/below/x; echo x > /dev/y; echo x > /data/y",
     );
     for mount in case.config["mounts"].as_array_mut().unwrap() {
         if mount["destination"] == "/dev" {

@@ -236,11 +236,11 @@ fn protocol_violations_are_reported() {
     assert!(failure(&[b"GET / HTTP/1.1\r\n\r\n"]).contains("at most 65536 are allowed"));
     let early = FromClient::Input(b"x".to_vec()).encode();
     assert!(failure(&[&early]).contains("the first frame is not a command"));
-    assert!(failure(&[&run(&[])]).contains("it is empty"));
+    assert!(failure(&[&run(&[])]).contains("the command is empty"));
     let missing = failure(&[&run(&["/missing"])]);
     assert!(missing.contains("no such program"), "{missing}");
     let twice = run(&["busybox", "sleep", "1000"]);
-    assert!(failure(&[&twice, &twice]).contains("it says twice what to run"));
+    assert!(failure(&[&twice, &twice]).contains("a second command"));
 }
 
 #[test]
