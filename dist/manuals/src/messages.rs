@@ -23,7 +23,7 @@ fn help_of_the_programs_for_root() {
         let name = program.get_name().to_owned();
         let mut text = String::new();
         help(&mut program.term_width(100), &mut text);
-        insta::assert_snapshot!(format!("help of {name}"), text);
+        insta::assert_snapshot!(format!("help_of_{name}"), text);
     }
 }
 
