@@ -290,7 +290,6 @@ fn entries_that_replace_others() {
             .pax("SCHILY.xattr.user.b", "2"),
         Entry::symlink("s", "d"),
         Entry::directory("s"),
-        Entry::hardlink("f", "f"),
         Entry::directory("usr/lib").mtime(5),
         Entry::symlink("lib", "usr/lib"),
         Entry::file("lib/a", "1"),

@@ -83,7 +83,7 @@ fn while_a_layer_is_unpacked() {
     // The store is on another file system.
     let place = Place::new();
     let layers = Layers::open(&small.join("layers"), Limits::default()).unwrap();
-    let bytes = [Entry::file("f", vec![0; 2 << 20])];
+    let bytes = [Entry::file("f", vec![7; 2 << 20])];
     let inodes: Vec<Entry> = (0..300)
         .map(|number| Entry::file(&format!("d/{number}"), ""))
         .collect();

@@ -234,6 +234,7 @@ impl<'a> LayerWriter<'a> {
                 self.directories.remove(path)?;
                 // The removed entry hid the lower layers' directory of this name; this directory must hide it too.
                 self.set_opaque_at(path)?;
+                set_mark(self.directories.get(path)?, b"")?;
             }
             // It may have been implied.
             Err(Errno::EXIST) => set_mark(self.directories.get(path)?, b"")?,

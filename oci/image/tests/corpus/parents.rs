@@ -147,6 +147,14 @@ pub(crate) fn cases() -> Vec<Case> {
         )
         .has(&[("lib", "dir 755 0:0"), ("usr/lib/x", "absent")]),
         case(
+            "a directory in place of a file of its layer",
+            [
+                vec![directory("d/", 0o700, 5), file("d/old")],
+                vec![file("d"), directory("d/", 0o711, 0), file("d/x")],
+            ],
+        )
+        .has(&[("d", "dir 711 0:0"), ("d/old", "absent")]),
+        case(
             "a directory over a lower file",
             [
                 vec![Entry::file("d", "file").mode(0o600).owner(5, 5)],

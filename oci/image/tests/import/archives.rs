@@ -152,8 +152,11 @@ fn a_zstd_window_over_the_limit_is_refused() {
     // A frame header with a window of 2^30 bytes (RFC 8878, 3.1.1.1.2).
     let greedy = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 0, 0, 0, 0, 0];
     let (code, text) = refused(&Place::new(), &greedy);
-    assert_eq!(code, "malformed");
-    assert!(text.contains("memory"), "{text}");
+    assert_eq!(code, "too_large");
+    assert!(
+        text.contains("zstd window") && text.contains("128 MiB"),
+        "{text}"
+    );
 }
 
 #[test]
