@@ -42,7 +42,8 @@ impl<T> CommandRecorder<T> {
                 let Some((program, arguments)) = begin.command.split_first() else {
                     return;
                 };
-                let (process, program, arguments) = (&self.process, shown(program), arguments.len());
+                let (process, program, arguments) =
+                    (&self.process, shown(program), arguments.len());
                 tracing::info!(
                     target: "audit",
                     action = "command", %process, program, arguments,
