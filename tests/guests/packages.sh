@@ -244,7 +244,7 @@ mount_layer() {
 # How many of the processes whose numbers are read still run.
 running() {
     local count=0 pid
-    for pid in $(cat); do
+    while read -r pid; do
         if [ -d "/proc/$pid" ]; then count=$((count + 1)); fi
     done
     echo "$count"

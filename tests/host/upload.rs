@@ -204,7 +204,7 @@ fn only_missing_blobs_are_sent_and_a_cut_upload_resumes() {
     let proxy = Proxy::start(controller.address, 0, 0);
     let (digest, said) = controller.deploy(proxy.address, &config, &layout);
     assert_eq!(digest, second.manifest_digest);
-    assert!(said.contains("has 1 of 3 blobs already"), "{said}");
+    assert!(said.contains("already has 1 of 3 blobs"), "{said}");
     let sent = proxy.sent.load(Relaxed) as usize;
     assert!(sent < BASE / 10, "{sent}");
 
@@ -250,7 +250,7 @@ fn docker_archives_are_sent_by_blob_and_compressed_archives_whole() {
         controller.deploy(controller.address, &controller.config("hello:1"), &archive);
     assert!(digest.as_str().unwrap().starts_with("sha256:"));
     let (_, said) = controller.deploy(controller.address, &controller.config("hello:1"), &archive);
-    assert!(said.contains("has 2 of 2 blobs already"), "{said}");
+    assert!(said.contains("already has 2 of 2 blobs"), "{said}");
 
     let other = controller.config("hello:2");
     let arguments = [

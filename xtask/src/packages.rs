@@ -42,7 +42,7 @@ enum Evidence {
 
 /// Every package, each with its reason.
 #[rustfmt::skip]
-pub const PACKAGES: [Package; 41] = [
+pub const PACKAGES: [Package; 42] = [
     package("gcc", Purpose::Build, Evidence::Programs(&["gcc", "cc"]),
         "links Rust programs, and compiles the C of SQLite, zstd and ring"),
     package("libc6-dev", Purpose::Build, Evidence::Library("libc.a"),
@@ -55,6 +55,8 @@ pub const PACKAGES: [Package; 41] = [
         "forwards a node's ports to its processes"),
     package("binutils", Purpose::Test, Evidence::Programs(&["strip", "readelf"]),
         "packages contain programs without symbols"),
+    package("python3", Purpose::Test, Evidence::Programs(&["python3"]),
+        "tests of the runtime ask the kernel who owns a user namespace"),
     package("util-linux", Purpose::Test, Evidence::Programs(&["nsenter", "unshare", "chrt", "ionice"]),
         "tests look into namespaces"),
     package("mount", Purpose::Test, Evidence::Programs(&["mount", "umount"]),

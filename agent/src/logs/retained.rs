@@ -92,7 +92,7 @@ impl Retained {
                 path,
             ));
         }
-        all.sort_by(|a, b| b.0.cmp(&a.0));
+        all.sort_by_key(|entry| std::cmp::Reverse(entry.0));
         Ok(all)
     }
 }

@@ -136,7 +136,7 @@ fn adopted(number: u64) -> Process {
 async fn a_desired_process_is_pulled_launched_and_removed_again() {
     let mut setup = Setup::start();
     let id = setup.run_one().await;
-    assert_eq!(setup.node.running(), [id.clone()]);
+    assert_eq!(setup.node.running(), std::slice::from_ref(&id));
     assert!(setup.node.record(&id).unwrap().healthy);
 
     setup.desire(2, Vec::new()).await;

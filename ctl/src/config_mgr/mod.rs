@@ -4,7 +4,7 @@
 //! - [`limits`]: every bound on input.
 //! - [`topology`]: the nodes.
 //! - [`registries`]: where images may be pulled from.
-//! - [`token`]: secrets.
+//! - [`token`] reads secrets.
 //! - [`reload`]: replaces the configuration at run time.
 
 mod file;

@@ -72,16 +72,19 @@ impl Access {
     /// The table. Reports, certificates and blobs are further limited to what is the node's own.
     pub fn allows(self, caller: &Caller) -> bool {
         use Identity::{Balancer, Node};
-        match (self, caller) {
-            (Self::Everyone, _) => true,
-            (Self::Reports | Self::Certificates | Self::Blobs, Caller::AgentToken)
-            | (Self::Reports | Self::Certificates | Self::Blobs, Caller::Certificate(Node(_)))
-            | (Self::Routes, Caller::Certificate(Balancer(_)))
-            | (Self::Blobs | Self::Routes | Self::Registry | Self::Sysadmin, Caller::Sysadmin) => {
-                true
-            }
-            _ => false,
-        }
+        matches!(
+            (self, caller),
+            (Self::Everyone, _)
+                | (
+                    Self::Reports | Self::Certificates | Self::Blobs,
+                    Caller::AgentToken | Caller::Certificate(Node(_))
+                )
+                | (Self::Routes, Caller::Certificate(Balancer(_)))
+                | (
+                    Self::Blobs | Self::Routes | Self::Registry | Self::Sysadmin,
+                    Caller::Sysadmin
+                )
+        )
     }
 }
 

@@ -550,7 +550,8 @@ mod tests {
     #[test]
     fn a_removed_truncated_or_garbled_file_is_refused() {
         let wal = |path: &Path| path.with_file_name("state.sqlite3-wal");
-        let damages: [(&str, &dyn Fn(&Path)); 5] = [
+        type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+        let damages: [Damage<'_>; 5] = [
             ("log removed", &|path| {
                 std::fs::remove_file(wal(path)).unwrap()
             }),

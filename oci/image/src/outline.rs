@@ -69,6 +69,7 @@ impl Outline {
 
     /// Roughly the memory that the outline takes.
     pub(crate) fn bytes(&self) -> usize {
+        #[expect(clippy::borrowed_box, reason = "the keys of the map")]
         let size = |(path, item): (&Box<[u8]>, &Item)| {
             let own = match item {
                 Item::Symlink(bytes) | Item::File { bytes, .. } => bytes.len(),

@@ -75,6 +75,7 @@ pub enum ListFormat {
 }
 
 #[derive(Debug, PartialEq, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a program has one")]
 pub enum Command {
     /// Create a container. It waits for `start`.
     Create(Create),

@@ -37,6 +37,9 @@ pub(crate) struct Check<'a> {
 /// Ids up to this one exist in a container.
 const MAPPED_IDS: u32 = 65_535;
 
+/// Bytes of files, by file.
+type Bytes = HashMap<Id, Vec<u8>>;
+
 impl<'a> Check<'a> {
     pub(crate) fn new(layer: &'a Digest, limits: &'a Limits) -> Self {
         Self {
@@ -67,7 +70,7 @@ impl<'a> Check<'a> {
         path: &[u8],
         member: &Member,
         data: &mut Data<'_>,
-        (heads, contents): (&mut HashMap<Id, Vec<u8>>, &mut HashMap<Id, Vec<u8>>),
+        (heads, contents): (&mut Bytes, &mut Bytes),
         failed: impl FnOnce(rustix::io::Errno) -> Error,
     ) -> Result<(), Error> {
         let id = tree.file(path, member).map_err(failed)?;

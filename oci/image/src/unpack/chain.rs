@@ -8,7 +8,7 @@
 //! A layer whose root is opaque hides all lower layers: they are left out of the chain.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -127,9 +127,9 @@ impl Chain {
                 continue;
             }
             for path in [path.clone()].into_iter().chain(parents(path)) {
-                if !corrections.contains_key(&path) {
-                    let (_, right) = self.looks(&path)?;
-                    corrections.insert(path, right.unwrap_or_default());
+                if let Entry::Vacant(slot) = corrections.entry(path) {
+                    let (_, right) = self.looks(slot.key())?;
+                    slot.insert(right.unwrap_or_default());
                 }
             }
         }

@@ -101,7 +101,7 @@ pub(crate) fn cases() -> Vec<Case> {
         accepted("a zstd window of 16 MiB", window(24), Zstd),
         accepted("a zstd window of 128 MiB", window(27), Zstd),
         case_of("a zstd window of 256 MiB", stored(window(28), Zstd))
-            .is_refused("too_large", "zstd window")
+            .refused("too_large", "zstd window")
             .because("the window is memory of the node for each layer that is unpacked"),
         accepted("a plain tar that is declared as gzip", tar(), Gzip),
         accepted(
@@ -126,6 +126,6 @@ pub(crate) fn cases() -> Vec<Case> {
                 Gzip,
             ),
         )
-        .is_refused("malformed", "cannot be decompressed"),
+        .refused("malformed", "cannot be decompressed"),
     ]
 }

@@ -73,7 +73,7 @@ pub(crate) fn cases() -> Vec<Case> {
         with_config("a platform that no node has", |config| {
             config["architecture"] = json!("s390x");
         })
-        .is_refused("wrong_architecture", "the image is for linux/s390x")
+        .refused("wrong_architecture", "the image is for linux/s390x")
         .because("the nodes cannot run it"),
         with_manifest("annotations and an artifact type", |manifest| {
             manifest["annotations"] =
@@ -95,7 +95,7 @@ pub(crate) fn cases() -> Vec<Case> {
         with_manifest("a digest of MD5", |manifest| {
             manifest["layers"][0]["digest"] = json!("md5:d41d8cd98f00b204e9800998ecf8427e");
         })
-        .is_refused("unsupported", "md5"),
+        .refused("unsupported", "md5"),
         case(
             "one layer twice",
             [

@@ -68,7 +68,7 @@ impl Case {
         self
     }
 
-    pub(crate) fn is_refused(mut self, code: &'static str, message: &'static str) -> Self {
+    pub(crate) fn refused(mut self, code: &'static str, message: &'static str) -> Self {
         self.expected = Expected::Refused(code, message);
         self
     }

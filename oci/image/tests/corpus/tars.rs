@@ -121,17 +121,17 @@ fn formats() -> Vec<Case> {
         tar_case("a contiguous file", &tar(&[member(&mut contiguous, b"x")])).has(&f),
         tar_case("an empty tar", &[0; 1024]),
         tar_case("an empty stream", b""),
-        tar_case("a truncated file", &whole[..512]).is_refused("malformed", "it ends within"),
+        tar_case("a truncated file", &whole[..512]).refused("malformed", "it ends within"),
         tar_case(
             "text in place of a tar",
             b"this is no tar, and will never be one",
         )
-        .is_refused("malformed", "not a tar"),
+        .refused("malformed", "not a tar"),
         tar_case(
             "an unknown type",
             &tar(&[member(&mut header("f", EntryType::new(b'Z')), b"")]),
         )
-        .is_refused("malformed", "'Z'"),
+        .refused("malformed", "'Z'"),
     ]
 }
 
@@ -163,7 +163,7 @@ fn metadata() -> Vec<Case> {
             "an owner that means unchanged",
             [vec![Entry::file("f", "x").pax("uid", "4294967295")]],
         )
-        .is_refused("malformed", "out of range"),
+        .refused("malformed", "out of range"),
         case(
             "times before 1970 and far away",
             [vec![
@@ -290,12 +290,12 @@ fn attributes() -> Vec<Case> {
             "an attribute that is too large",
             [vec![attribute("user.a", &[b'x'; 70_000])]],
         )
-        .is_refused("malformed", "extended attributes are too large"),
+        .refused("malformed", "extended attributes are too large"),
         case(
             "malformed capabilities",
             [vec![attribute("security.capability", b"none")]],
         )
-        .is_refused("malformed", "the kernel refuses its values"),
+        .refused("malformed", "the kernel refuses its values"),
     ]
 }
 

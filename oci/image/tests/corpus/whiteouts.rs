@@ -142,6 +142,6 @@ pub(crate) fn cases() -> Vec<Case> {
             ("d/y", "file 644 0:0 x"),
         ]),
         case("a whiteout without a name", [vec![file("a/.wh.")]])
-            .is_refused("malformed", "an empty name"),
+            .refused("malformed", "an empty name"),
     ]
 }
