@@ -123,6 +123,8 @@ fn the_exit_code_of_a_process_that_ends_without_its_agent_is_reported() {
     }
     let mut cluster = Cluster::start(&Options {
         workers: 1,
+        // The request waits for a process; the node is not dead meanwhile.
+        ctl_settings: "lease = \"60s\"\ndrain = \"500ms\"\n".to_owned(),
         ..Options::default()
     });
     let one = HELLO.replace("= 6", "= 1");
