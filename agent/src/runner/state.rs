@@ -472,18 +472,20 @@ mod tests {
         }
     }
 
+    /// Kinds of damage to any file.
+    const DAMAGES: [&str; 7] = [
+        "cut",
+        "empty",
+        "garbled",
+        "foreign",
+        "huge",
+        "directory",
+        "fifo",
+    ];
+
     #[test]
     fn a_damaged_file_is_set_aside_and_can_be_stored_again() {
-        for kind in [
-            "cut",
-            "empty",
-            "garbled",
-            "foreign",
-            "huge",
-            "directory",
-            "fifo",
-            "link",
-        ] {
+        for kind in DAMAGES.into_iter().chain(["link"]) {
             let root = tempfile::tempdir().unwrap();
             let data = DataDir::open(root.path()).unwrap();
             for name in ["desired.json", "apis.json"] {
@@ -519,15 +521,7 @@ mod tests {
 
     #[test]
     fn a_damaged_record_of_a_process_is_an_error_that_names_it() {
-        for kind in [
-            "cut",
-            "empty",
-            "garbled",
-            "foreign",
-            "huge",
-            "directory",
-            "fifo",
-        ] {
+        for kind in DAMAGES {
             let root = tempfile::tempdir().unwrap();
             let data = DataDir::open(root.path()).unwrap();
             let directory = data.process(&process().id);

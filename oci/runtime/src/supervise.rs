@@ -380,7 +380,7 @@ fn streams(
     .collect()
 }
 
-/// A pipe for an output. Whoever has it may open it again, as `/dev/stdout`: a program that began as root, too.
+/// A pipe for an output. Its holder may open it again, as `/dev/stdout`: a program that began as root, too.
 fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("pipes")?;
     rustix::fs::fchmod(&write, Mode::from_raw_mode(OUTPUT_MODE)).step("pipes")?;

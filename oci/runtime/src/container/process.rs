@@ -120,7 +120,7 @@ impl ExecPlan<'_> {
         Err(failure)
     }
 
-    /// Whoever answers seccomp notifications gets their descriptor when the container is created and may wait for it
+    /// The agent that answers seccomp notifications receives their descriptor when the container is created and may wait for it
     /// before the start. A filter that forbids waiting for the start is installed afterwards.
     fn drops_privileges_early(&self) -> bool {
         let filters = self.filters.as_ref();
@@ -138,7 +138,7 @@ impl ExecPlan<'_> {
         self.options.wait_for_start()
     }
 
-    /// Drops everything that the program shall not have. As little as possible follows the filter, which need not
+    /// Drops everything that the program must not have. As little as possible follows the filter, which need not
     /// allow it.
     fn drop_privileges(&self, starter: &Channel) -> Result<(), Failure> {
         let filters = self.filters.as_ref();

@@ -83,7 +83,7 @@ struct RuleSet {
     allowed: Rules,
     /// Rules whose verdict is neither the default nor `allow`.
     restricted: Vec<(Verdict, Rules)>,
-    /// The highest number that the section names, if its names are a list of what is permitted: whoever wrote it did
+    /// The highest number that the section names, if its names are a list of what is permitted: its author did
     /// not know later system calls.
     highest: Option<u32>,
 }

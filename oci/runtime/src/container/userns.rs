@@ -256,7 +256,7 @@ fn mapping(line: &str) -> Result<LinuxIdMapping, Failure> {
 
 /// Makes a user namespace as the user that its root is on the host. The kernel charges what is used in a namespace to its
 /// owner, too (namespaces(7), `/proc/sys/user`): as the host's root, all containers together would use up root's own limits
-/// of inotify instances, message queues and the like. The capabilities stay meanwhile, which some hosts ask of whoever
+/// of inotify instances, message queues and the like. The capabilities stay meanwhile, which some hosts ask of the process that
 /// makes a user namespace.
 fn as_owner<T>(uid: u32, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let root = Uid::from_raw(0);
