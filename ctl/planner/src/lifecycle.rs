@@ -108,7 +108,7 @@ pub(crate) fn remove_all_on(state: &mut State, index: usize) {
     }
     let node = &mut state.nodes[index];
     node.reserved = 0;
-    node.undesired.clear();
+    node.unconfirmed = std::mem::take(&mut node.undesired);
 }
 
 /// Removes the processes whose drain time has passed.

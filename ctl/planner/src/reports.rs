@@ -42,6 +42,7 @@ pub(crate) fn accept(state: &mut State, name: &NodeName, mut report: NodeReport)
     if before != NodeCondition::Alive {
         leases::mark_alive(state, index);
         readmission::readmit(state, index, &processes);
+        recall_unconfirmed(state, index);
     }
     let current = holds_present_set(state, index);
     update_processes(state, index, current, processes);
@@ -49,6 +50,17 @@ pub(crate) fn accept(state: &mut State, name: &NodeName, mut report: NodeReport)
     if !current || restarted {
         state.changes.resend.insert(node.record.name.clone());
     }
+}
+
+/// What existed on a worker when it was lost has its memory until a report of a present set does not name it: the worker's
+/// first report may be older than the last set that it received.
+fn recall_unconfirmed(state: &mut State, index: usize) {
+    let unconfirmed = std::mem::take(&mut state.nodes[index].unconfirmed);
+    let undesired = unconfirmed
+        .into_iter()
+        .filter(|it| !state.processes.contains_key(&it.report.id.number()));
+    let undesired: Vec<_> = undesired.collect();
+    state.nodes[index].undesired.extend(undesired);
 }
 
 fn update_node(state: &mut State, index: usize, mut report: NodeReport) {

@@ -359,12 +359,10 @@ impl Sim {
                 self.network.send(self.now, report);
             }
         }
-        // Late reports may tell of an earlier set, and free the memory of a process that still stops.
-        let is_timely = self.network.delay_ms == 0 && self.network.lost == 0;
         for agent in self.agents.values().filter(|agent| agent.powered) {
             let (used, all) = (agent.memory_used(), agent.metrics.memory_reservable.0);
             assert!(
-                used <= all || agent.overcommitted || !is_timely,
+                used <= all || agent.overcommitted,
                 "{} has containers of {used} bytes and only {all}",
                 agent.name
             );

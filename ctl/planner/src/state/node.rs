@@ -24,6 +24,8 @@ pub(crate) struct Node {
     pub(crate) report: Option<NodeReport>,
     /// Processes that exist there, or may exist, although they are not desired.
     pub(crate) undesired: Vec<Undesired>,
+    /// Processes that existed there when it was lost. They may still run until its agent holds a present set.
+    pub(crate) unconfirmed: Vec<Undesired>,
     /// The processes of the set that its agent holds, where it was asked for them.
     pub(crate) held_set: Option<Vec<DesiredProcess>>,
     /// Up to which generation its agent may hold a set that no record tells of.
@@ -100,6 +102,7 @@ impl Node {
             duplicates: DuplicateAgents::default(),
             report: None,
             undesired: Vec::new(),
+            unconfirmed: Vec::new(),
             held_set: None,
             first_generation: record.generation,
             processes: BTreeSet::new(),
