@@ -3,5 +3,6 @@
 
 mod full_disk;
 mod kill;
+mod kills;
 mod node_loss;
 mod storm;

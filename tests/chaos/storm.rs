@@ -9,12 +9,12 @@ use tucano_api::ids::ProcessId;
 use tucano_testkit::{needs, wait_for, wait_until};
 use tucano_tests::{CLUSTER, Cluster, Options, images, traces};
 
-const WORKERS: usize = 3;
+pub(crate) const WORKERS: usize = 3;
 
 /// How many blows each storm has.
 const ROUNDS: u32 = 20;
 
-fn hello(concurrency: u32, revision: u32) -> String {
+pub(crate) fn hello(concurrency: u32, revision: u32) -> String {
     format!(
         "name = \"hello\"\nconcurrency = {concurrency}\nport = 8080\nmemory = \"32MiB\"\nstop_timeout = \"1s\"\n\
          env = {{ ROUND = \"{revision}\" }}\nhealth = {{ http = \"/healthz\", interval = \"200ms\" }}\n"
@@ -22,7 +22,7 @@ fn hello(concurrency: u32, revision: u32) -> String {
 }
 
 /// Waits until some time of a round has passed, another one in each, so that the blow falls into another moment.
-fn another_moment(round: u32) {
+pub(crate) fn another_moment(round: u32) {
     let moment = Instant::now() + Duration::from_millis(u64::from(round * 157 % 1000));
     wait_until("the moment", Duration::from_secs(60), || {
         Instant::now() >= moment
@@ -30,7 +30,7 @@ fn another_moment(round: u32) {
 }
 
 /// One change of what is configured, not waited for: deploys, scales up and down, rolls, and removes.
-fn change(cluster: &Cluster, round: u32) {
+pub(crate) fn change(cluster: &Cluster, round: u32) {
     let answer = match round % 5 {
         0 => cluster.deploy(&hello(6, round), &images::sample("hello"), ""),
         1 => cluster.curl(
@@ -47,6 +47,22 @@ fn change(cluster: &Cluster, round: u32) {
     assert!(
         matches!(answer.status, 200 | 201),
         "round {round}: {answer:?}\n{}",
+        cluster.logs()
+    );
+}
+
+/// What the change of a round has configured, as the controller that was started since then tells it.
+pub(crate) fn assert_configured(cluster: &Cluster, round: u32) {
+    let expected = [Some(6), Some(9), Some(7), Some(2), None][(round % 5) as usize];
+    let state = cluster.wait("the controller", || cluster.state());
+    let services = state.configured_services.iter();
+    let configured = services
+        .filter(|service| service.config.name.as_str() == "hello")
+        .map(|service| service.config.concurrency);
+    assert_eq!(
+        configured.last(),
+        expected,
+        "round {round}: {}",
         cluster.logs()
     );
 }
@@ -68,7 +84,7 @@ fn wait_within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool 
 }
 
 /// After a last deploy exactly its processes run; after its removal nothing is left anywhere.
-fn ends_well(cluster: &Cluster) {
+pub(crate) fn ends_well(cluster: &Cluster) {
     cluster.wait_for_alive(WORKERS);
     cluster.deploy_healthy(&hello(6, 1000), &images::sample("hello"));
     cluster.wait_for_healthy("hello", 6);
@@ -132,15 +148,7 @@ fn a_controller_killed_at_any_moment_loses_no_deploy_and_no_request() {
         another_moment(round);
         cluster.kill_ctld();
         cluster.start_ctld();
-        let expected = [Some(6), Some(9), Some(7), Some(2), None][(round % 5) as usize];
-        cluster.wait("the controller", || cluster.state().map(drop));
-        let state = cluster.state().expect("the controller answers");
-        let configured = state
-            .configured_services
-            .iter()
-            .find(|service| service.config.name.as_str() == "hello")
-            .map(|service| service.config.concurrency);
-        assert_eq!(configured, expected, "round {round}: {}", cluster.logs());
+        assert_configured(&cluster, round);
     }
     let failed: Vec<_> = load
         .stop()

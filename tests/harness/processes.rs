@@ -27,6 +27,11 @@ impl Process {
     pub fn kill(&self) {
         kill_process(self.pid, Signal::KILL).expect("the process is there");
     }
+
+    /// kill -9, unless it has ended.
+    pub fn try_kill(&self) {
+        kill_process(self.pid, Signal::KILL).ok();
+    }
 }
 
 /// Every process of the host whose init has this PID.

@@ -174,6 +174,8 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, String> 
 pub struct Sample {
     /// When it was sent.
     pub sent: Instant,
+    /// When its answer, or the failure, was there.
+    pub ended: Instant,
     /// Status and body, or what went wrong.
     pub result: Result<Answer, String>,
 }
@@ -203,7 +205,11 @@ impl Load {
             self.samples
                 .lock()
                 .expect("no panic holds it")
-                .push(Sample { sent, result });
+                .push(Sample {
+                    sent,
+                    ended: Instant::now(),
+                    result,
+                });
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -17,7 +17,11 @@ const END_TO_END: &str = "tucano_tests";
 /// Its tests that install the Debian packages on machines.
 const INSTALLING: [&str; 2] = ["guests", "vagrant"];
 /// Sizes of tests that take longer than CI should: variable and value.
-const LONG: [(&str, &str); 2] = [("TUCANO_RACES", "1000"), ("PROPTEST_CASES", "4096")];
+const LONG: [(&str, &str); 3] = [
+    ("TUCANO_RACES", "1000"),
+    ("TUCANO_KILLS", "500"),
+    ("PROPTEST_CASES", "4096"),
+];
 
 pub(crate) fn run(options: &Test) -> Result<()> {
     if options.packages.is_empty() {

@@ -228,33 +228,4 @@ fn report_failure(node: &NodeName, set: &DesiredSet, error: &AgentError) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(generation: u64) -> DesiredSet {
-        DesiredSet {
-            identity: SetIdentity::default(),
-            adopts: None,
-            node: "w1".parse().unwrap(),
-            generation: Generation(generation),
-            processes: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_set_is_due_only_for_a_known_agent_that_is_behind() {
-        let address = AgentAddress {
-            socket: "127.0.0.1:1".parse().unwrap(),
-            tls: false,
-        };
-        let mut wanted = Wanted {
-            set: Some(Arc::new(set(2))),
-            ..Wanted::default()
-        };
-        assert!(wanted.due().is_none());
-        wanted.address = Some(address);
-        assert_eq!(wanted.due().unwrap().1.generation, Generation(2));
-        wanted.seen = Some((SetIdentity::default(), Generation(2)));
-        assert!(wanted.due().is_none());
-    }
-}
+mod tests;

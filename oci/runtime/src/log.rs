@@ -25,7 +25,8 @@ impl Log {
 
     /// Fails if the file cannot be written: a caller that names one reads the reasons of failures there alone.
     pub(crate) fn open(file: Option<PathBuf>, format: LogFormat) -> Result<Self, String> {
-        if let Some(path) = &file {
+        // A pipe is opened with the first message: that waits for a reader, who sees the end of it with each closing.
+        if let Some(path) = file.as_ref().filter(|path| !is_special(path)) {
             append_to(path).map_err(|error| format!("the log file {}: {error}", path.display()))?;
         }
         Ok(Self { file, format })
@@ -56,6 +57,12 @@ impl Log {
     }
 }
 
+/// Whether the path leads to something else than a regular file or a directory.
+fn is_special(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|file| !file.is_file() && !file.is_dir())
+}
+
 fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
@@ -75,33 +82,4 @@ fn line(format: LogFormat, level: &str, message: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_formats_hold_the_message() {
-        let text = line(LogFormat::Text, "error", "no \"such\" thing");
-        assert!(
-            text.contains(r#"level=error msg="no \"such\" thing""#),
-            "{text}"
-        );
-        let json: serde_json::Value =
-            serde_json::from_str(&line(LogFormat::Json, "error", "a\nb")).unwrap();
-        assert_eq!(
-            (json["level"].as_str(), json["msg"].as_str()),
-            (Some("error"), Some("a\nb"))
-        );
-    }
-
-    #[test]
-    fn the_file_is_appended_to() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        let log = Log::open(Some(path.clone()), LogFormat::Json).unwrap();
-        log.error("one");
-        log.warning("two");
-        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 2);
-        let nowhere = directory.path().join("missing/log");
-        assert!(Log::open(Some(nowhere), LogFormat::Json).is_err());
-    }
-}
+mod tests;

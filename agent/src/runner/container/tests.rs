@@ -1,0 +1,87 @@
+use oci_spec::image::{ConfigBuilder, ImageConfigurationBuilder};
+use tucano_api::{
+    ids::{Digest, Revision},
+    settings::parse,
+};
+
+use super::*;
+
+fn process(more: &str) -> DesiredProcess {
+    let text = format!("name = \"hello\"\nconcurrency = 1\nport = 8080\n{more}");
+    DesiredProcess {
+        id: "hello-12".parse().unwrap(),
+        revision: Revision(3),
+        image: Digest::sha256(&"0".repeat(64)).unwrap(),
+        config: parse("hello.toml", &text).unwrap(),
+    }
+}
+
+fn image() -> ImageConfiguration {
+    let config = ConfigBuilder::default()
+        .entrypoint(vec!["/hello".to_owned()])
+        .cmd(vec!["--quiet".to_owned()])
+        .env(vec![
+            "A=image".to_owned(),
+            "B=image".to_owned(),
+            "PORT=1".to_owned(),
+        ])
+        .build()
+        .unwrap();
+    let mut image = ImageConfigurationBuilder::default()
+        .rootfs(
+            oci_spec::image::RootFsBuilder::default()
+                .typ("layers")
+                .diff_ids(Vec::new())
+                .build()
+                .unwrap(),
+        )
+        .history(Vec::new())
+        .build()
+        .unwrap();
+    image.set_config(Some(config));
+    image
+}
+
+#[test]
+fn the_services_arguments_replace_those_of_the_image() {
+    assert_eq!(command(&image(), &process("")), ["/hello", "--quiet"]);
+    assert_eq!(
+        command(&image(), &process("args = [\"-v\"]")),
+        ["/hello", "-v"]
+    );
+    assert_eq!(command(&image(), &process("args = []")), ["/hello"]);
+}
+
+#[test]
+fn the_environment_identifies_the_process_and_services_cannot_override_it() {
+    let process = process("env = { A = \"service\", TUCANO_NODE = \"other\" }");
+    let node = "w1".parse().unwrap();
+    let environment = environment(
+        &image(),
+        Identity {
+            process: &process,
+            node: &node,
+        },
+    );
+    for expected in [
+        "A=service",
+        "B=image",
+        "PORT=8080",
+        "TUCANO_SERVICE=hello",
+        "TUCANO_REVISION=3",
+        "TUCANO_PROCESS=hello-12",
+        "TUCANO_NODE=w1",
+    ] {
+        assert!(
+            environment.contains(&expected.to_owned()),
+            "{expected}: {environment:?}"
+        );
+    }
+    assert_eq!(
+        environment
+            .iter()
+            .filter(|v| v.starts_with("PORT="))
+            .count(),
+        1
+    );
+}

@@ -1,0 +1,55 @@
+use super::*;
+
+#[test]
+fn service_names_are_dns_labels() {
+    for good in ["a", "hello", "a-b-1", &"x".repeat(50)] {
+        assert!(good.parse::<ServiceName>().is_ok(), "{good}");
+    }
+    for bad in [
+        "",
+        "-a",
+        "a-",
+        "A",
+        "a_b",
+        "1a",
+        "a.b",
+        "é",
+        "a/b",
+        "..",
+        &"x".repeat(51),
+    ] {
+        assert!(bad.parse::<ServiceName>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn process_ids_tell_services_apart() {
+    let id = ProcessId::new(&"hello-7".parse().unwrap(), 12);
+    assert_eq!(id.as_str(), "hello-7-12");
+    assert_eq!(id.number(), 12);
+    assert!("hello".parse::<ProcessId>().is_err());
+    assert!("../x-1".parse::<ProcessId>().is_err());
+}
+
+#[test]
+fn digests_are_exact() {
+    let hex = "0".repeat(64);
+    assert_eq!(Digest::sha256(&hex).unwrap().hex(), hex);
+    for bad in [
+        "sha256:",
+        "sha256:../../etc",
+        &format!("sha256:{}", "G".repeat(64)),
+        "md5:0",
+    ] {
+        assert!(bad.parse::<Digest>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn the_error_says_which_rule_was_broken() {
+    let error = "Hello".parse::<ServiceName>().unwrap_err().to_string();
+    assert!(
+        error.contains("\"Hello\"") && error.contains("lower-case"),
+        "{error}"
+    );
+}

@@ -1,0 +1,282 @@
+use tucano_api::{
+    ids::{Generation, ProcessId},
+    state::{AlertKind, NodeCondition},
+    units::Timestamp,
+};
+use tucano_planner::{Counters, NodeRecord, ProcessRecord};
+
+use super::*;
+
+const LIMIT: u64 = 1 << 30;
+
+fn node(name: &str, generation: u64) -> Record {
+    Record::Node(NodeRecord {
+        name: name.parse().unwrap(),
+        generation: Generation(generation),
+        condition: NodeCondition::Alive,
+        since: Timestamp(1),
+        reason: None,
+        restart_attempts: 0,
+        sent: None,
+        epoch: Default::default(),
+        adopts: None,
+        hold: None,
+    })
+}
+
+fn process(number: u64) -> Record {
+    let service = "hello".parse().unwrap();
+    Record::Process(ProcessRecord {
+        id: ProcessId::new(&service, number),
+        service,
+        revision: tucano_api::ids::Revision(1),
+        node: "w1".parse().unwrap(),
+        replaces: None,
+        draining_since: None,
+        crashes: Default::default(),
+    })
+}
+
+#[test]
+fn persisted_records_survive_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.sqlite3");
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    let counters = Counters {
+        last_process: 7,
+        ..Counters::default()
+    };
+    database
+        .persist(
+            &[
+                node("w1", 3),
+                process(1),
+                process(2),
+                Record::Counters(counters.clone()),
+            ],
+            &[],
+        )
+        .unwrap();
+    database
+        .persist(
+            &[
+                node("w1", 4),
+                Record::ProcessGone("hello-1".parse().unwrap()),
+            ],
+            &[],
+        )
+        .unwrap();
+    drop(database);
+    let snapshot = Database::open(&path, LIMIT).unwrap().load().unwrap();
+    assert_eq!(snapshot.nodes[0].generation, Generation(4));
+    assert_eq!(snapshot.processes.len(), 1);
+    assert_eq!(snapshot.processes[0].id.as_str(), "hello-2");
+    assert_eq!(snapshot.counters, counters);
+}
+
+fn alert(subject: &str) -> Alert {
+    Alert {
+        kind: AlertKind::NodeDead,
+        subject: subject.into(),
+        message: "it is".into(),
+        at: Timestamp(1),
+    }
+}
+
+#[test]
+fn alerts_are_stored_until_delivered() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.sqlite3");
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    let ids = database
+        .persist(&[node("w1", 3)], &[alert("w1"), alert("w2"), alert("w3")])
+        .unwrap();
+    database.forget_alert(ids[1]).unwrap();
+    database.forget_alert(ids[1]).unwrap();
+    assert_eq!(pragma(&database, SYNC), "Integer(2)");
+    drop(database);
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    let kept = database.alerts().unwrap();
+    let subjects: Vec<_> = kept
+        .iter()
+        .map(|kept| kept.alert.subject.as_str())
+        .collect();
+    assert_eq!(subjects, ["w1", "w3"]);
+    assert_eq!(kept[1].id, Some(ids[2]));
+    // Ids are not reused: a late removal must not hit another alert.
+    for kept in kept {
+        database.forget_alert(kept.id.unwrap()).unwrap();
+    }
+    let next = database.persist(&[], &[alert("w4")]).unwrap();
+    assert!(!ids.contains(&next[0]));
+}
+
+#[test]
+fn databases_of_versions_without_alerts_and_with_unknown_alerts_are_usable() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.sqlite3");
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    database.persist(&[node("w1", 3)], &[]).unwrap();
+    database
+        .connection
+        .execute_batch("DROP TABLE alerts")
+        .unwrap();
+    drop(database);
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    assert_eq!(database.load().unwrap().nodes[0].generation, Generation(3));
+    database.persist(&[], &[alert("w1")]).unwrap();
+    let unknown = "INSERT INTO alerts (alert) VALUES ('{\"kind\":\"news\"}')";
+    database.connection.execute(unknown, []).unwrap();
+    database.persist(&[], &[alert("w2")]).unwrap();
+    assert_eq!(database.alerts().unwrap().len(), 2);
+}
+
+#[test]
+fn a_full_database_refuses_a_transaction_entirely_and_stays_usable() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut database = Database::open(&directory.path().join("state.sqlite3"), 64 << 10).unwrap();
+    database.persist(&[node("w1", 1)], &[]).unwrap();
+    let many: Vec<Record> = (0..5000).map(process).collect();
+    let error = database.persist(&many, &[]).unwrap_err();
+    assert!(error.is_full(), "{error}");
+    assert!(error.to_string().contains("free some space"));
+    assert!(database.load().unwrap().processes.is_empty());
+    database.persist(&[node("w1", 2)], &[]).unwrap();
+    assert_eq!(database.load().unwrap().nodes[0].generation, Generation(2));
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_not_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.sqlite3");
+    drop(Database::open(&path, LIMIT).unwrap());
+    let connection = Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let error = Database::open(&path, LIMIT).unwrap_err().to_string();
+    assert!(
+        error.contains("schema 99") && error.contains("knows 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_a_database_and_a_corrupt_record_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let garbage = directory.path().join("garbage");
+    std::fs::write(&garbage, vec![b'x'; 8192]).unwrap();
+    let error = Database::open(&garbage, LIMIT).unwrap_err().to_string();
+    assert!(error.contains("garbage"), "{error}");
+
+    let path = directory.path().join("state.sqlite3");
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    let broken = "INSERT INTO nodes VALUES ('w1', '{}')";
+    database.connection.execute(broken, []).unwrap();
+    let error = database.load().unwrap_err().to_string();
+    assert!(error.contains("\"w1\" of table nodes"), "{error}");
+}
+
+/// A directory with a database of some changes, all in the write-ahead log, as kill -9 leaves it.
+fn killed() -> (tempfile::TempDir, PathBuf) {
+    let (running, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = running.path().join("state.sqlite3");
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    for generation in 1..20 {
+        database.persist(&[node("w1", generation)], &[]).unwrap();
+    }
+    for file in ["state.sqlite3", "state.sqlite3-wal", "state.mark"] {
+        std::fs::copy(running.path().join(file), killed.path().join(file)).unwrap();
+    }
+    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let copy = killed.path().join("state.sqlite3");
+    let copy = std::fs::File::options().write(true).open(copy).unwrap();
+    copy.set_modified(written).unwrap();
+    let path = killed.path().join("state.sqlite3");
+    (killed, path)
+}
+
+#[test]
+fn a_database_of_a_killed_controller_is_whole() {
+    let (_directory, path) = killed();
+    let snapshot = Database::open(&path, LIMIT).unwrap().load().unwrap();
+    assert_eq!(snapshot.nodes[0].generation, Generation(19));
+}
+
+#[test]
+fn a_removed_truncated_or_garbled_file_is_refused() {
+    let wal = |path: &Path| path.with_file_name("state.sqlite3-wal");
+    type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+    let damages: [Damage<'_>; 5] = [
+        ("log removed", &|path| {
+            std::fs::remove_file(wal(path)).unwrap()
+        }),
+        ("log truncated", &|path| {
+            std::fs::write(wal(path), "").unwrap()
+        }),
+        ("database truncated", &|path| {
+            std::fs::write(path, "").unwrap();
+            std::fs::remove_file(wal(path)).unwrap();
+        }),
+        ("database removed", &|path| {
+            std::fs::remove_file(path).unwrap()
+        }),
+        ("log garbled", &|path| {
+            let mut bytes = std::fs::read(wal(path)).unwrap();
+            let middle = bytes.len() / 2;
+            for byte in &mut bytes[middle..middle + 20] {
+                *byte ^= 1;
+            }
+            std::fs::write(wal(path), bytes).unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        let (_directory, path) = killed();
+        damage(&path);
+        let error = Database::open(&path, LIMIT).unwrap_err().to_string();
+        assert!(error.contains("state.sqlite3"), "{what}: {error}");
+    }
+}
+
+#[test]
+fn a_database_that_was_moved_away_whole_begins_anew() {
+    let (_directory, path) = killed();
+    let before = Database::open(&path, LIMIT)
+        .unwrap()
+        .load()
+        .unwrap()
+        .identity;
+    for file in ["state.sqlite3", "state.sqlite3-wal", "state.sqlite3-shm"] {
+        drop(std::fs::remove_file(path.with_file_name(file)));
+    }
+    let after = Database::open(&path, LIMIT).unwrap().load().unwrap();
+    assert_ne!(after.identity.cluster, before.cluster);
+    assert!(after.nodes.is_empty());
+}
+
+#[test]
+fn a_checkpoint_empties_the_write_ahead_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.sqlite3");
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    database.persist(&[node("w1", 1)], &[]).unwrap();
+    database.checkpoint();
+    let log = std::fs::metadata(directory.path().join("state.sqlite3-wal")).unwrap();
+    assert_eq!(log.len(), 0);
+}
+
+#[test]
+fn commits_are_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(&directory.path().join("s"), LIMIT).unwrap();
+    assert_eq!(pragma(&database, "journal_mode"), "Text(\"wal\")");
+    assert_eq!(pragma(&database, SYNC), "Integer(2)");
+}
+
+fn pragma(database: &Database, name: &str) -> String {
+    let value = |row: &rusqlite::Row<'_>| row.get::<_, rusqlite::types::Value>(0);
+    let found = database
+        .connection
+        .pragma_query_value(None, name, value)
+        .unwrap();
+    format!("{found:?}")
+}
