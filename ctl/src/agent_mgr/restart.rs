@@ -74,33 +74,33 @@ async fn run(worker: &WorkerNode, config: &Config) -> Result<(), String> {
         .map_err(|error| format!("cannot run {program:?}: {error}"))?;
     let group = child.id();
     let most = usize::try_from(config.limits.restart_output_bytes.0).unwrap_or(usize::MAX);
-    let mut tail = Tail::new(most);
-    let ended = tokio::time::timeout(config.restart_timeout.0, end(&mut child, &mut tail)).await;
+    let mut output = Output::new(most);
+    let ended = tokio::time::timeout(config.restart_timeout.0, end(&mut child, &mut output)).await;
     let Ok(status) = ended else {
         kill_group(group);
         child.wait().await.map_err(|error| error.to_string())?;
         let after = config.restart_timeout;
         return Err(format!(
             "killed: it did not end within {after}{}",
-            tail.suffix()
+            output.suffix()
         ));
     };
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{status}{}", tail.suffix())),
+        Ok(status) => Err(format!("{status}{}", output.suffix())),
         Err(error) => Err(format!("cannot wait for it: {error}")),
     }
 }
 
 /// Waits for the command's exit while reading its output.
-async fn end(child: &mut Child, tail: &mut Tail) -> std::io::Result<std::process::ExitStatus> {
+async fn end(child: &mut Child, output: &mut Output) -> std::io::Result<std::process::ExitStatus> {
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let (mut status, mut until) = (None, None);
     let (mut from_out, mut from_err) = ([0; 4096], [0; 4096]);
     loop {
         tokio::select! {
-            read = read_some(&mut stdout, &mut from_out) => tail.push(&from_out[..read]),
-            read = read_some(&mut stderr, &mut from_err) => tail.push(&from_err[..read]),
+            read = read_some(&mut stdout, &mut from_out) => output.stdout.push(&from_out[..read]),
+            read = read_some(&mut stderr, &mut from_err) => output.stderr.push(&from_err[..read]),
             ended = child.wait(), if status.is_none() => {
                 status = Some(ended?);
                 until = Some(Instant::now() + OUTPUT_GRACE);
@@ -137,7 +137,32 @@ fn kill_group(group: Option<u32>) {
     }
 }
 
-/// The last bytes of a command's output.
+/// The end of a command's output. Each stream has its half, so that a long one does not displace the other's message.
+struct Output {
+    stdout: Tail,
+    stderr: Tail,
+}
+
+impl Output {
+    fn new(most: usize) -> Self {
+        Self {
+            stdout: Tail::new(most / 2),
+            stderr: Tail::new(most.div_ceil(2)),
+        }
+    }
+
+    /// `: <text>` on one line, stderr last; empty without output.
+    fn suffix(&self) -> String {
+        let text = format!("{} {}", self.stdout.text(), self.stderr.text());
+        let words: Vec<&str> = text.split_whitespace().collect();
+        if words.is_empty() {
+            return String::new();
+        }
+        format!(": {}", words.join(" "))
+    }
+}
+
+/// The last bytes of a stream.
 struct Tail {
     bytes: VecDeque<u8>,
     most: usize,
@@ -157,15 +182,9 @@ impl Tail {
         self.bytes.drain(..excess);
     }
 
-    /// `: <text>` on one line; empty without output.
-    fn suffix(&self) -> String {
+    fn text(&self) -> String {
         let bytes: Vec<u8> = self.bytes.iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes);
-        let words: Vec<&str> = text.split_whitespace().collect();
-        if words.is_empty() {
-            return String::new();
-        }
-        format!(": {}", words.join(" "))
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 

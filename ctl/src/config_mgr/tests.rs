@@ -109,7 +109,7 @@ fn a_wrong_topology_is_explained() {
         ),
         (
             format!("{CTL}{}", node("worker", "127.0.0.12", "nmae = \"w1\"")),
-            "ctl.toml:7:1: unknown key \"nmae\": did you mean \"name\"?",
+            "ctl.toml:7:1: topology[1]: unknown key \"nmae\": did you mean \"name\"?",
         ),
         (
             format!("{CTL}{}", node("worker", "127.0.0.12", "restart = []")),
@@ -212,7 +212,7 @@ fn a_wrong_value_is_explained() {
         ),
         (
             "[balancer]\nspwan = true",
-            "ctl.toml:2:1: unknown key \"spwan\": did you mean \"spawn\"?",
+            "ctl.toml:2:1: balancer: unknown key \"spwan\": did you mean \"spawn\"?",
         ),
         ("{}", "ctl.toml: write TOML, not JSON"),
     ] {

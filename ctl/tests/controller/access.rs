@@ -197,9 +197,10 @@ async fn bodies_that_trickle_from_one_peer_do_not_lock_out_others() {
     let limits = "[limits]\nconnections = 64\nconnections_per_peer = 16\nbody_time = \"2s\"";
     let mut ctl = Ctl::start(&config(1, "", limits)).await;
     let head = b"POST /v1/reports HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\nx";
-    let mut trickling: Vec<_> = (0..64).map(|_| ctl.connect(head)).collect();
-    // Connections beyond the peer's bound are refused by name.
+    let mut trickling = Vec::new();
+    // Connections beyond the peer's bound are refused by name; until a head is read, its connection gives way to the next.
     ctl.eventually("a refusal", async |ctl| {
+        trickling.push(ctl.connect(head));
         ctl.log()
             .contains("limits.connections_per_peer")
             .then_some(())

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const LAST: &str = "Ctrl-C ends it";
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    let (api, balancer) = (free_address()?, free_address()?);
+    let (api, balancer) = (free_address(7070)?, free_address(8080)?);
     let mut recording = Recording::default();
     recording.command("cargo xtask demo");
     let mut demo = demo(api, balancer)?;
@@ -39,8 +39,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+/// The usual port, or else any that is free.
+fn free_address(usual: u16) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, usual))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+    Ok(listener.local_addr()?)
 }
 
 fn demo(api: SocketAddr, balancer: SocketAddr) -> anyhow::Result<Child> {

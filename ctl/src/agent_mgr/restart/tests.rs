@@ -18,14 +18,20 @@ async fn a_command_gets_its_node_in_the_environment() {
 
 #[tokio::test]
 async fn a_failing_command_is_reported_with_the_end_of_its_output() {
-    let error = outcome("seq 100000; echo no route >&2; exit 3", "")
-        .await
-        .unwrap_err();
-    assert!(
-        error.starts_with("exit status: 3: ") && error.contains("no route"),
-        "{error}"
-    );
-    assert!(error.len() < 1100, "{}", error.len());
+    for (streams, last) in [
+        ("seq 100000; echo no route >&2", "no route"),
+        ("echo no route; seq 100000 >&2", "100000"),
+    ] {
+        let error = outcome(&format!("{streams}; exit 3"), "")
+            .await
+            .unwrap_err();
+        assert!(
+            error.starts_with("exit status: 3: ") && error.contains("no route"),
+            "{error}"
+        );
+        assert!(error.ends_with(last), "{error}");
+        assert!(error.len() < 1100, "{}", error.len());
+    }
 }
 
 #[tokio::test]
