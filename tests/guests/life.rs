@@ -1,5 +1,7 @@
 //! The life of the packages on a server, from their installation to their removal, by `packages.sh`.
 
+use std::path::PathBuf;
+
 use tempfile::TempDir;
 use tucano_testkit::{needs, tool};
 use tucano_tests::{
@@ -9,7 +11,7 @@ use tucano_tests::{
 
 use crate::{
     load::Load,
-    packages::{are_built, inside, next_version, packages},
+    packages::{are_built, inside, next_version, packages, previous_packages},
 };
 
 /// A machine for controller and agent, and the packages for it.
@@ -25,6 +27,11 @@ struct Server {
 impl Server {
     /// One with the sample service's archive.
     fn boot(machines: Machines) -> Self {
+        Self::boot_with(machines, packages())
+    }
+
+    /// One where these packages come first.
+    fn boot_with(machines: Machines, first: [PathBuf; 3]) -> Self {
         images::sample("hello");
         let next = tempfile::Builder::new()
             .prefix("packages-")
@@ -34,7 +41,7 @@ impl Server {
         Self {
             machines,
             machine,
-            first: inside(packages()),
+            first: inside(first),
             next: inside(next_version(next.path())),
             _next: next,
         }
@@ -150,5 +157,21 @@ fn the_same_packages_live_on_debian_13() {
         "booted",
         &["last words: Deactivated successfully", "failed units: 0"],
     );
+    server.step("purge", &["left: ", "users: 1"]);
+}
+
+/// From programs whose agents know no identities: reports, desired sets, records and certificates of both versions meet.
+#[test]
+fn an_earlier_version_is_upgraded_under_load() {
+    if !can_run() {
+        return;
+    }
+    let Some(previous) = previous_packages() else {
+        return;
+    };
+    let server = Server::boot_with(Machines::new(), previous);
+    server.install_and_deploy();
+    server.upgrade_under_load();
+    server.step("kill", &[]);
     server.step("purge", &["left: ", "users: 1"]);
 }

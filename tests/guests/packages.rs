@@ -82,19 +82,38 @@ pub(crate) fn are_built() -> bool {
 
 /// All three.
 pub(crate) fn packages() -> [PathBuf; 3] {
-    ["tucano-ctl", "tucano-agent", "tucano-cli"].map(package_of)
+    all_in(&directory())
+}
+
+/// Those of an earlier version, where there are any.
+pub(crate) fn previous_packages() -> Option<[PathBuf; 3]> {
+    let Some(place) = env::var_os("TUCANO_PREVIOUS_PACKAGES") else {
+        eprintln!(
+            "SKIPPED: this test needs packages of an earlier version (cargo xtask test --long)"
+        );
+        return None;
+    };
+    Some(all_in(&workspace().join(place)))
+}
+
+fn all_in(directory: &Path) -> [PathBuf; 3] {
+    ["tucano-ctl", "tucano-agent", "tucano-cli"].map(|name| package_in(directory, name))
 }
 
 fn package_of(name: &str) -> PathBuf {
+    package_in(&directory(), name)
+}
+
+fn package_in(directory: &Path, name: &str) -> PathBuf {
     let prefix = format!("{name}_");
-    fs::read_dir(directory())
+    fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .find(|path| {
             path.file_name()
                 .is_some_and(|file| file.to_string_lossy().starts_with(&prefix))
         })
-        .unwrap_or_else(|| panic!("there is no {name} in {}", directory().display()))
+        .unwrap_or_else(|| panic!("there is no {name} in {}", directory.display()))
 }
 
 fn directory() -> PathBuf {

@@ -16,6 +16,9 @@ const MUST_RUN: &str = "TUCANO_TESTS_MUST_RUN";
 const END_TO_END: &str = "tucano_tests";
 /// Its tests that install the Debian packages on machines.
 const INSTALLING: [&str; 2] = ["guests", "vagrant"];
+/// Upgrades are tested from the packages of this revision, where tests may take long.
+const PREVIOUS: &str = "dac7e95";
+const PREVIOUS_PACKAGES: (&str, &str) = ("TUCANO_PREVIOUS_PACKAGES", "target/packages/previous");
 /// Sizes of tests that take longer than CI should: variable and value.
 const LONG: [(&str, &str); 3] = [
     ("TUCANO_RACES", "1000"),
@@ -33,6 +36,11 @@ pub(crate) fn run(options: &Test) -> Result<()> {
         tasks("package", &["--profile".to_owned(), "dev".to_owned()])?;
     }
     let mut test = cargo();
+    if options.long && installs_packages(options) {
+        let of_previous = ["--profile", "dev", "--revision", PREVIOUS];
+        tasks("package", &of_previous.map(str::to_owned))?;
+        test.env(PREVIOUS_PACKAGES.0, PREVIOUS_PACKAGES.1);
+    }
     test.arg("test").env(MUST_RUN, "1");
     if options.packages.is_empty() {
         test.arg("--workspace");

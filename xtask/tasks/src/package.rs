@@ -1,6 +1,8 @@
 //! Debian packages, of static programs, by cargo-deb. What each has in it is written in the crates' manifests
 //! (`package.metadata.deb`), its files in `dist/`.
 
+mod revision;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -43,11 +45,17 @@ pub(crate) struct Options {
     /// Cargo's profile: `dev` is quickly built, for tests.
     #[arg(long, default_value = "release")]
     pub(crate) profile: String,
+    /// The packages of an earlier revision, by its own `cargo xtask package`, into `target/packages/previous`.
+    #[arg(long, value_name = "COMMIT")]
+    pub(crate) revision: Option<String>,
 }
 
 /// Builds the packages into `target/packages/<profile>`, and lists them.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let cargo_deb = CARGO_DEB.find_or_install()?;
+    if let Some(revision) = &options.revision {
+        return revision::package(revision, &options.profile);
+    }
     let directory = workspace().join("target/packages");
     let stage = directory.join("stage");
     fs::create_dir_all(&stage).with_context(|| format!("cannot create {}", stage.display()))?;
