@@ -2,6 +2,7 @@
 //!
 //! `<data_dir>/tls/` holds `key.pem` and `certificate.pem`.
 
+mod connections;
 mod listener;
 
 use std::{

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::Error;
@@ -41,6 +41,28 @@ pub fn read(path: &Path) -> Result<Option<String>, Error> {
     let read = file.take(MAX_BYTES).read_to_string(&mut text);
     read.map_err(|source| failed("read", path, source))?;
     Ok(Some(text))
+}
+
+/// As [`read`], of a file that may be damaged: what is not UTF-8 is replaced.
+pub(crate) fn read_lossy(path: &Path) -> Result<Option<String>, Error> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(failed("read", path, source)),
+    };
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_BYTES).read_to_end(&mut bytes);
+    read.map_err(|source| failed("read", path, source))?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Renames a damaged file to `<name>.damaged`, which is replaced.
+pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, Error> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".damaged");
+    let aside = path.with_file_name(name);
+    fs::rename(path, &aside).map_err(|source| failed("rename", path, source))?;
+    Ok(aside)
 }
 
 /// Replaces the file atomically: after a power loss it has the old or the new text.

@@ -171,19 +171,21 @@ impl fmt::Debug for Files {
 }
 
 impl Files {
-    /// Creates the directory and the key if they are missing.
+    /// Creates the directory and the key if they are missing. A damaged key is set aside as `key.pem.damaged`, and replaced:
+    /// a certificate for the new one is requested as for a new node.
     ///
     /// # Errors
-    /// Files that are not usable.
+    /// Files that cannot be read or written.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         files::directory(directory)?;
         let path = directory.join(KEY);
-        let key = match files::read(&path)? {
-            Some(pem) => KeyPair::from_pem(&pem).map_err(|_| Error::Content {
-                path: path.clone(),
-                problem: "not a private key: remove the file, and a new key is generated"
-                    .to_owned(),
-            })?,
+        let key = match files::read_lossy(&path)?.map(|pem| KeyPair::from_pem(&pem)) {
+            Some(Ok(key)) => key,
+            Some(Err(_)) => {
+                let aside = files::set_aside(&path)?;
+                tracing::warn!(damaged = %aside.display(), "not a private key: a new one is generated");
+                make_key(&path)?
+            }
             None => make_key(&path)?,
         };
         let directory = directory.to_owned();
@@ -195,7 +197,7 @@ impl Files {
     /// # Errors
     /// A file that cannot be read.
     pub fn leaf(&self) -> Result<Option<Leaf>, Error> {
-        let pem = files::read(&self.directory.join(CERTIFICATE))?;
+        let pem = files::read_lossy(&self.directory.join(CERTIFICATE))?;
         Ok(pem.and_then(|pem| Leaf::new(&pem, &self.key.serialize_pem()).ok()))
     }
 
@@ -219,3 +221,6 @@ impl Files {
         Ok(leaf)
     }
 }
+
+#[cfg(test)]
+mod tests;

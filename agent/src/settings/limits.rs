@@ -40,6 +40,8 @@ pub struct Limits {
     pub log_bytes: Bytes,
     /// Largest unpacked layer.
     pub layer_bytes: Bytes,
+    /// Concurrent connections of clients other than the controller; beyond, the oldest is closed.
+    pub connections: usize,
     /// Concurrent TLS handshakes, each lasting until the first request.
     pub handshakes: usize,
     /// Time limit of a handshake.
@@ -64,6 +66,7 @@ impl Default for Limits {
             log_lines: 10_000,
             log_bytes: Bytes::mib(4),
             layer_bytes: Bytes(32 << 30),
+            connections: 256,
             handshakes: 64,
             handshake_timeout: Span::secs(10),
         }
@@ -84,6 +87,7 @@ impl Validate for Limits {
             ("followers", self.followers, 4096),
             ("sessions", self.sessions, 1024),
             ("log_lines", self.log_lines, 1_000_000),
+            ("connections", self.connections, 10_000),
             ("handshakes", self.handshakes, 10_000),
         ] {
             if !(1..=max).contains(&value) {

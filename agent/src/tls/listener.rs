@@ -9,17 +9,20 @@ use axum::{
 use tokio::net::TcpListener;
 use tucano_tls::{Identity, Incoming, Lingering, ProtocolSniffer, Stream, incoming::Bounds};
 
+use super::connections::{Connections, Evictable};
 use crate::settings::Limits;
 
 /// Accepts the controller's connections, for [`axum::serve`].
 #[derive(Debug)]
 pub struct SniffingListener {
     incoming: Incoming,
+    connections: Connections,
     local: SocketAddr,
 }
 
 impl SniffingListener {
-    /// Starts to accept; handshakes are bounded by `limits.handshakes` and `limits.handshake_timeout`.
+    /// Starts to accept; handshakes are bounded by `limits.handshakes` and `limits.handshake_timeout`, connections of other
+    /// clients than the controller by `limits.connections`.
     ///
     /// # Errors
     /// The socket has no local address.
@@ -34,7 +37,11 @@ impl SniffingListener {
             handshake_timeout: limits.handshake_timeout.0,
         };
         let incoming = Incoming::new(listener, sniffer, bounds);
-        Ok(Self { incoming, local })
+        Ok(Self {
+            incoming,
+            connections: Connections::new(limits.connections),
+            local,
+        })
     }
 }
 
@@ -51,17 +58,21 @@ impl Connected<IncomingStream<'_, SniffingListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, SniffingListener>) -> Self {
         Self {
             address: *stream.remote_addr(),
-            identity: stream.io().get_ref().identity(),
+            identity: stream.io().get_ref().get_ref().identity(),
         }
     }
 }
 
 impl Listener for SniffingListener {
-    type Io = Lingering<Stream>;
+    type Io = Lingering<Evictable<Stream>>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Lingering<Stream>, SocketAddr) {
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         let (stream, from) = self.incoming.next().await;
+        let stream = match stream.identity() {
+            Some(Identity::Controller) => Connections::reserved(stream),
+            _ => self.connections.admit(stream),
+        };
         (Lingering::new(stream), from)
     }
 

@@ -48,6 +48,25 @@ fn requests_without_the_token_are_refused() {
     });
 }
 
+/// Silent connections of one peer, more than the agent admits.
+#[test]
+fn many_connections_do_not_lock_out_the_controller() {
+    on_a_node("[limits]\nconnections = 8", async |node| {
+        let mut open = Vec::new();
+        for _ in 0..200 {
+            let mut stream = tokio::net::TcpStream::connect(node.agent_address)
+                .await
+                .unwrap();
+            // Past the handshake: a request without its end.
+            stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.ok();
+            open.push(stream);
+        }
+        node.desire(1, Vec::new()).await;
+        let logged = async || node.logged().contains("limits.connections");
+        assert!(logged().await, "{}", node.logged());
+    });
+}
+
 #[test]
 fn older_generations_and_sets_of_other_nodes_are_refused() {
     on_a_node("", async |node| {

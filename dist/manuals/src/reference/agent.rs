@@ -143,6 +143,8 @@ const LIMITS: [Key; 17] = [
         "Most bytes of one answer with logs."),
     key("limits.layer_bytes", "\"32GiB\"", Bounds::Free,
         "Largest layer, unpacked."),
+    key("limits.connections", "256", Bounds::Between("1", "10000"),
+        "Most connections of clients other than the controller at once. Beyond, the oldest is closed."),
     key("limits.handshakes", "64", Bounds::Between("1", "10000"),
         "Most connections that have not begun a request."),
     key("limits.handshake_timeout", "\"10s\"", Bounds::Between("\"100ms\"", "\"10m\""),
