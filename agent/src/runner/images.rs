@@ -157,7 +157,7 @@ impl Images {
         try_join_all(layers).await?;
         let diff_ids: Vec<_> = parts.iter().map(|(_, diff_id)| diff_id.clone()).collect();
         let unpacked = Arc::new(Unpacked {
-            layers: self.stack(&diff_ids, volumes(&image)).await?,
+            layers: self.stack(&diff_ids, volumes(&image.config)).await?,
             diff_ids,
             config: image.config,
         });
@@ -459,8 +459,8 @@ fn deduplicate(layers: Vec<(Descriptor, OciDigest)>) -> Vec<(Descriptor, OciDige
 }
 
 /// The declared volumes of an image, sorted.
-fn volumes(image: &Image) -> Vec<String> {
-    let config = image.config.config().as_ref();
+pub(super) fn volumes(image: &ImageConfiguration) -> Vec<String> {
+    let config = image.config().as_ref();
     let volumes = config.and_then(|config| config.volumes().clone());
     let mut volumes = volumes.unwrap_or_default();
     volumes.sort();

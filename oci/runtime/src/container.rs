@@ -109,6 +109,7 @@ impl ContainerSetup<'_> {
             .unwrap_or_default();
         let shared_sources = mounts::clone_shared_sources(spec)?;
         let root = rootfs::mount_root(self.launch, self.namespace)?;
+        rootfs::keep_writable(self.launch, &root)?;
         let read_only = self.populate(&root, &ids, shared_sources)?;
         let stdio = self.stdio(&root, &ids)?;
         self.run_hooks()?;
@@ -116,7 +117,7 @@ impl ContainerSetup<'_> {
             .send(&FromContainer::DevicesReady)
             .step("supervisor")?;
         mounts::make_read_only(&read_only)?;
-        if is_read_only(spec) {
+        if rootfs::is_read_only(spec) {
             rootfs::make_read_only(&root)?;
         }
         if self.options.pivot_root {
@@ -238,11 +239,6 @@ fn null(root: &Root) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     root.open(Path::new("/dev/null"), flags, Symlinks::Refuse)
         .step("stdin")
-}
-
-fn is_read_only(spec: &Spec) -> bool {
-    let root = spec.root().as_ref();
-    root.and_then(oci_spec::runtime::Root::readonly) == Some(true)
 }
 
 #[allow(deprecated, reason = "specifications still have them")]
