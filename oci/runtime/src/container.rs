@@ -7,6 +7,8 @@ pub(crate) mod landlock;
 pub(crate) mod message;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod net_devices;
+mod netlink;
 pub(crate) mod process;
 pub(crate) mod procfs;
 pub(crate) mod resolve;
@@ -28,6 +30,7 @@ use self::{
     message::FromContainer,
     mounts::{Masks, MountedFileSystems, Mounter, Sources},
     namespaces::{Joined, joined_path},
+    net_devices::NetDevices,
     resolve::{Root, Symlinks},
     start_options::{StartOptions, Stdio},
     user::User,
@@ -57,6 +60,8 @@ pub(crate) struct ContainerSetup<'a> {
     pub(crate) channel: &'a Channel,
     /// Inode of the starter's network namespace.
     pub(crate) host_network: u64,
+    /// Devices to move into the container's.
+    pub(crate) net_devices: NetDevices,
 }
 
 impl ContainerSetup<'_> {
@@ -98,6 +103,7 @@ impl ContainerSetup<'_> {
         self.joined.enter()?;
         namespaces::enter_time(spec)?;
         namespaces::bring_up_loopback(spec)?;
+        self.net_devices.take(self.host_network)?;
         let process = process_of(spec)?;
         kernel::set_names(spec)?;
         kernel::set_oom_score(process)?;
