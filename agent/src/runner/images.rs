@@ -4,6 +4,7 @@
 mod error;
 mod fetch;
 mod prefetch;
+mod refused;
 mod slots;
 mod verified;
 
@@ -20,6 +21,7 @@ use fetch::Fetcher;
 use futures_util::future::try_join_all;
 use oci_spec::image::{Descriptor, Digest as OciDigest, ImageConfiguration};
 use prefetch::Prefetched;
+use refused::RefusedLayers;
 use slots::Slots;
 use tokio::sync::{OwnedMutexGuard, RwLock};
 use tucano_api::ids::Digest;
@@ -58,6 +60,7 @@ pub struct Images {
     verified: VerifiedLayers,
     fetcher: Fetcher,
     prefetched: Prefetched,
+    refused: RefusedLayers,
     unpacked: Mutex<HashMap<Digest, CachedImage>>,
     /// One lock for each image, layer and blob, so that each is fetched once.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -129,6 +132,7 @@ impl Images {
             verified: VerifiedLayers::new(options.check_again),
             fetcher,
             prefetched: Prefetched::new(options.prefetches),
+            refused: RefusedLayers::default(),
             unpacked: Mutex::default(),
             locks: Mutex::default(),
             slots: Slots::new(options.layer_pulls),
@@ -157,7 +161,7 @@ impl Images {
         try_join_all(layers).await?;
         let diff_ids: Vec<_> = parts.iter().map(|(_, diff_id)| diff_id.clone()).collect();
         let unpacked = Arc::new(Unpacked {
-            layers: self.stack(&diff_ids, volumes(&image)).await?,
+            layers: self.stack(&diff_ids, volumes(&image.config)).await?,
             diff_ids,
             config: image.config,
         });
@@ -386,15 +390,19 @@ impl Images {
         diff_id: &OciDigest,
         form: Option<Form>,
     ) -> Result<PathBuf, Error> {
+        self.refused.check(layer.digest())?;
         let layers = self.layers.clone();
         let (wanted, diff_id) = (layer.clone(), diff_id.clone());
         let unpack = move |blob: &mut (dyn Read + Send)| match form {
             None => layers.unpack_stream(blob, &wanted, &diff_id),
             Some(form) => layers.unpack_stream_in_form(form, blob, &wanted, &diff_id),
         };
-        self.fetcher
+        let unpacked = self
+            .fetcher
             .stream(layer.digest(), layer.size(), unpack)
-            .await
+            .await;
+        self.refused.note(layer.digest(), &unpacked);
+        unpacked
     }
 
     async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
@@ -459,8 +467,8 @@ fn deduplicate(layers: Vec<(Descriptor, OciDigest)>) -> Vec<(Descriptor, OciDige
 }
 
 /// The declared volumes of an image, sorted.
-fn volumes(image: &Image) -> Vec<String> {
-    let config = image.config.config().as_ref();
+pub(super) fn volumes(image: &ImageConfiguration) -> Vec<String> {
+    let config = image.config().as_ref();
     let volumes = config.and_then(|config| config.volumes().clone());
     let mut volumes = volumes.unwrap_or_default();
     volumes.sort();

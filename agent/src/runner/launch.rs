@@ -12,7 +12,7 @@ use tucano_oci_runtime::{
 use super::{
     container::{self, Identity},
     execute::{Error, Executor},
-    images::Unpacked,
+    images::{self, Unpacked},
     state::Record,
 };
 
@@ -64,6 +64,11 @@ impl Executor {
             spec: sandbox.spec()?,
             rootfs: Rootfs::Overlay {
                 layers: image.layers.clone(),
+                // Declared volumes are for writing, also below a read-only root.
+                writable: images::volumes(&image.config)
+                    .into_iter()
+                    .map(|volume| Path::new("/").join(volume))
+                    .collect(),
             },
             user: process
                 .config

@@ -24,7 +24,10 @@ use tucano_api::{
     ids::Generation,
     units::Span,
 };
-use tucano_image_builder::Layout;
+use tucano_image_builder::{
+    Layout,
+    layout::{blob_path, sha256},
+};
 use tucano_tls::{Authority, Identity, Validity};
 
 /// The agent token.
@@ -43,6 +46,8 @@ struct ControllerState {
     last: Mutex<Option<NodeReport>>,
     generation: AtomicU64,
     blobs_served: AtomicU64,
+    /// Requests for blobs, by path.
+    requests: Mutex<BTreeMap<String, u64>>,
     authority: Authority,
     /// The directory of its files.
     _authority: tempfile::TempDir,
@@ -59,6 +64,7 @@ impl Controller {
             last: Mutex::default(),
             generation: AtomicU64::new(0),
             blobs_served: AtomicU64::new(0),
+            requests: Mutex::default(),
             authority: Authority::open(authority.path()).unwrap(),
             _authority: authority,
             issues_certificates: AtomicBool::new(true),
@@ -121,6 +127,13 @@ impl Controller {
 
     pub(crate) fn certificates_issued(&self) -> u64 {
         self.state.certificates_issued.load(Ordering::Relaxed)
+    }
+
+    /// How often a blob was requested, whole or in part.
+    pub(crate) fn requests_for(&self, blob: &[u8]) -> u64 {
+        let path = blob_path(&sha256(blob));
+        let requests = self.state.requests.lock().unwrap();
+        requests.get(&path).copied().unwrap_or_default()
     }
 
     pub(crate) fn blobs_served(&self) -> u64 {
@@ -190,6 +203,12 @@ async fn serve_blob(
         .strip_prefix("sha256:")
         .ok_or(StatusCode::BAD_REQUEST)?;
     let path = format!("blobs/sha256/{hex}");
+    *state
+        .requests
+        .lock()
+        .unwrap()
+        .entry(path.clone())
+        .or_default() += 1;
     if let Some(bytes) = state.published.lock().unwrap().get(&path) {
         return Ok(Body::from(bytes.clone()));
     }

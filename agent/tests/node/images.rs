@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tucano_api::agent::DesiredProcess;
+use tucano_api::agent::{DesiredProcess, ProcessReport};
 use tucano_image_builder::{
     Compression, Entry, ImageSpec, Layer, Layout,
     layout::{blob_path, sha256},
@@ -245,6 +245,86 @@ async fn wait_for_layer(node: &Node, layer: &Layer) {
             .then_some(())
     })
     .await;
+}
+
+#[test]
+fn volumes_in_directories_are_writable_below_a_read_only_root() {
+    on_a_node(DIRECTORIES, async |node| volumes_are_writable(&node).await);
+}
+
+#[test]
+fn volumes_in_erofs_images_are_writable_below_a_read_only_root() {
+    on_a_node(EROFS, async |node| volumes_are_writable(&node).await);
+}
+
+/// Declared volumes: one with content, one that no layer has, and one through a link.
+async fn volumes_are_writable(node: &Node) {
+    let content = layer(&[
+        Entry::directory("data").owner(7, 8).mode(0o750),
+        Entry::file("data/kept", "of the image").owner(7, 8),
+        Entry::symlink("linked", "/srv/target"),
+        Entry::directory("srv/target"),
+        Entry::directory("other"),
+    ]);
+    let volumes = serde_json::json!({ "/data": {}, "/made/deep": {}, "/linked": {}, "/": {} });
+    let image = ImageSpec::new("hello")
+        .layer(program())
+        .layer(content)
+        .edit_config(move |config| config["config"]["Volumes"] = volumes.clone())
+        .build()
+        .unwrap();
+    node.controller.publish(&image);
+    let mut desired = process("hello", 1, "read_only = true");
+    desired.image = image.manifest_digest.parse().unwrap();
+    node.desire(1, vec![desired]).await;
+    node.wait_until_healthy("hello-1").await;
+    let root = PathBuf::from(format!("/proc/{}/root", node.pid("hello-1")));
+    let is_read_only = |path: &str| {
+        let found = nix::sys::statvfs::statvfs(&root.join(path)).unwrap();
+        found
+            .flags()
+            .contains(nix::sys::statvfs::FsFlags::ST_RDONLY)
+    };
+    for path in ["data", "made/deep", "srv/target", "tmp"] {
+        assert!(!is_read_only(path), "{path}");
+    }
+    for path in ["", "other", "made", "srv", "etc"] {
+        assert!(is_read_only(path), "{path}");
+    }
+    assert_eq!(
+        fs::read_to_string(root.join("data/kept")).unwrap(),
+        "of the image"
+    );
+    let map = fs::read_to_string(root.join("proc/1/uid_map")).unwrap();
+    let first: u32 = map.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let owned = fs::metadata(root.join("data")).unwrap();
+    assert_eq!((owned.uid(), owned.mode() & 0o7777), (first + 7, 0o750));
+    node.remove_all(2).await;
+}
+
+#[test]
+fn a_layer_that_is_refused_is_not_fetched_for_ever() {
+    on_a_node("", async |node| {
+        let hostile = layer(&[Entry::file("../escape", "x")]);
+        let blob = hostile.blob.clone();
+        let image = image_of(vec![program(), hostile]);
+        node.controller.publish(&image);
+        node.desire(1, vec![process_of(&image, 1)]).await;
+        let tried = |process: &ProcessReport| process.attempts >= 5;
+        let process = node
+            .wait_for_process("hello-1", "tried five times", tried)
+            .await;
+        assert_eq!(node.controller.requests_for(&blob), 3);
+        let reason = process.reason.unwrap();
+        assert!(reason.contains("escape"), "{reason}");
+        assert!(reason.contains("refused 3 times"), "{reason}");
+        // Another revision without the layer runs.
+        let good = image_of(vec![program()]);
+        node.controller.publish(&good);
+        node.desire(2, vec![process_of(&good, 2)]).await;
+        node.wait_until_healthy("hello-2").await;
+        node.remove_all(3).await;
+    });
 }
 
 /// Runs an image of these layers; returns its root directory as the program sees it.

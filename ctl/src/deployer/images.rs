@@ -146,6 +146,18 @@ impl Images {
         blocking(move || store.check_runnable(&store.image(&image)?, &overrides)).await
     }
 
+    /// The layers of a stored image.
+    ///
+    /// # Errors
+    /// Its documents cannot be read.
+    pub async fn layers(&self, image: &Digest) -> Result<Vec<Digest>, Error> {
+        let (store, image) = (self.store.clone(), to_oci(image));
+        let image = blocking(move || store.image(&image)).await?;
+        let layers = image.layers();
+        let digests = layers.iter().map(|(layer, _)| from_oci(layer.digest()));
+        digests.collect()
+    }
+
     /// Resolves a reference in the cluster's registry to a manifest or index.
     ///
     /// # Errors

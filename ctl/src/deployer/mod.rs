@@ -178,13 +178,14 @@ impl Deployer {
             stored_image,
             config_name,
             guard: _guard,
+            announced,
         } = uploaded;
         config.image = stored_image.or(config.image);
         let digest = match image {
             Some(digest) => digest,
             None => self.stored_image(&config_name, &config).await?,
         };
-        let warnings = self.images.check_runnable(&digest, &config).await?;
+        let warnings = self.check_runnable(&digest, &config).await?;
         config.image = Some(digest.to_string());
         let most = self.config.current().limits.services;
         let name = config.name.clone();
@@ -197,8 +198,26 @@ impl Deployer {
             Ok((config, digest))
         });
         let mut outcome = outcome.await?;
+        if let Some(announced) = announced {
+            announced.accept();
+        }
         outcome.deployed.warnings = warnings;
         Ok(outcome)
+    }
+
+    /// Checks that a process can start. What agents prefetched of an image that cannot is withdrawn.
+    async fn check_runnable(
+        &self,
+        image: &Digest,
+        config: &ServiceConfig,
+    ) -> Result<Vec<String>, images::Error> {
+        let checked = self.images.check_runnable(image, config).await;
+        if let (Err(_), Some(prefetcher)) = (&checked, &self.prefetcher)
+            && let Ok(layers) = self.images.layers(image).await
+        {
+            prefetcher.refused(layers);
+        }
+        checked
     }
 
     /// Changes keys of a service's configuration.
@@ -348,8 +367,10 @@ impl Deployer {
         let Ok(config) = patched(&config, patch.clone()) else {
             return Ok(Vec::new());
         };
-        let image = image.unwrap_or(&current_image);
-        Ok(self.images.check_runnable(image, &config).await?)
+        let Some(image) = image else {
+            return Ok(self.images.check_runnable(&current_image, &config).await?);
+        };
+        Ok(self.check_runnable(image, &config).await?)
     }
 
     async fn stored_image(

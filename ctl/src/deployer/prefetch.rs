@@ -28,8 +28,15 @@ const MAX_WITHDRAWN: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Prefetcher {
     announcer: Announcer,
-    /// Blobs that were pushed to the registry.
-    pushed: mpsc::Sender<PrefetchedBlob>,
+    /// Blobs that were pushed to the registry, and those of refused images.
+    pushed: mpsc::Sender<Hint>,
+}
+
+/// What agents are told, in this order.
+#[derive(Debug)]
+enum Hint {
+    Announced(PrefetchedBlob),
+    Withdrawn(Vec<Digest>),
 }
 
 #[derive(Debug, Clone)]
@@ -57,6 +64,13 @@ impl Prefetcher {
         enqueue(&self.pushed, digest, bytes);
     }
 
+    /// Withdraws the layers of a stored image that cannot run. Agents keep what other images use.
+    pub(super) fn refused(&self, layers: Vec<Digest>) {
+        if self.pushed.try_send(Hint::Withdrawn(layers)).is_err() {
+            tracing::debug!("the layers of a refused image are not withdrawn: the queue is full");
+        }
+    }
+
     /// A callback for an import, called for each blob; blobs that `store` already has are not announced. The import's
     /// announcements are withdrawn when the other value is dropped, unless the image is accepted.
     pub(super) fn observer(&self, store: Store) -> (BlobListener, Announced) {
@@ -65,6 +79,7 @@ impl Prefetcher {
         let announced = Announced {
             announcer: self.announcer.clone(),
             blobs: Arc::default(),
+            queue: sender.clone(),
         };
         let noted = Arc::clone(&announced.blobs);
         let listener = Box::new(move |digest: &OciDigest, bytes| {
@@ -88,6 +103,7 @@ impl Prefetcher {
 pub(super) struct Announced {
     announcer: Announcer,
     blobs: Arc<Mutex<Vec<Digest>>>,
+    queue: mpsc::Sender<Hint>,
 }
 
 impl Announced {
@@ -104,25 +120,42 @@ impl Announced {
 impl Drop for Announced {
     fn drop(&mut self) {
         let withdrawn = self.take();
-        if let (false, Ok(runtime)) = (withdrawn.is_empty(), Handle::try_current()) {
-            runtime.spawn(self.announcer.clone().withdraw(withdrawn));
+        if withdrawn.is_empty() {
+            return;
+        }
+        // Behind the announcements that still wait.
+        let full = match self.queue.try_send(Hint::Withdrawn(withdrawn)) {
+            Err(mpsc::error::TrySendError::Full(Hint::Withdrawn(withdrawn))) => withdrawn,
+            _ => return,
+        };
+        if let Ok(runtime) = Handle::try_current() {
+            let announcer = self.announcer.clone();
+            runtime.spawn(async move { announcer.withdraw(full).await });
         }
     }
 }
 
-fn enqueue(queue: &mpsc::Sender<PrefetchedBlob>, digest: Digest, bytes: u64) {
+fn enqueue(queue: &mpsc::Sender<Hint>, digest: Digest, bytes: u64) {
     if bytes < MIN_BYTES {
         return;
     }
-    if queue.try_send(PrefetchedBlob { digest, bytes }).is_err() {
+    let blob = PrefetchedBlob { digest, bytes };
+    if queue.try_send(Hint::Announced(blob)).is_err() {
         tracing::debug!("a blob is not announced to agents: the queue is full");
     }
 }
 
 impl Announcer {
     /// Runs until the import or the controller ends.
-    async fn announce(self, mut blobs: mpsc::Receiver<PrefetchedBlob>) {
-        while let Some(blob) = blobs.recv().await {
+    async fn announce(self, mut hints: mpsc::Receiver<Hint>) {
+        while let Some(hint) = hints.recv().await {
+            let blob = match hint {
+                Hint::Announced(blob) => blob,
+                Hint::Withdrawn(withdrawn) => {
+                    self.withdraw(withdrawn).await;
+                    continue;
+                }
+            };
             let most = self.config.current().limits.prefetching_agents;
             let addresses = self
                 .agents
@@ -139,7 +172,7 @@ impl Announcer {
     }
 
     /// Has agents remove what they prefetched of a refused image.
-    async fn withdraw(self, withdrawn: Vec<Digest>) {
+    async fn withdraw(&self, withdrawn: Vec<Digest>) {
         for digests in withdrawn.chunks(MAX_WITHDRAWN) {
             let hint = Prefetch {
                 blobs: Vec::new(),

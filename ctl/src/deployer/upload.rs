@@ -31,6 +31,7 @@ use tucano_oci_image::Image;
 use super::{
     Deployer,
     images::{ImageGuard, blocking, from_oci, platform},
+    prefetch::Announced,
 };
 use crate::{
     body::{self, BodyError},
@@ -57,6 +58,8 @@ pub struct Uploaded {
     pub stored_image: Option<String>,
     /// Protects the image until a service references it.
     pub guard: ImageGuard,
+    /// What agents prefetch of it, withdrawn unless the image is accepted.
+    pub(super) announced: Option<Announced>,
 }
 
 /// Why a request was refused; nothing of it is stored.
@@ -145,6 +148,7 @@ impl Deployer {
             image: None,
             stored_image: None,
             guard: self.images.guard().await,
+            announced: None,
         })
     }
 
@@ -232,6 +236,7 @@ struct Parts<'a> {
 struct Received {
     image: Image,
     guard: ImageGuard,
+    announced: Option<Announced>,
     file: String,
     /// The name that selected it within the archive.
     name: Option<String>,
@@ -262,8 +267,8 @@ impl Parts<'_> {
         if self.image.is_some() && self.stored_image.is_some() {
             return Err(UploadError::TwoImages);
         }
-        let (image, guard) = match self.image {
-            None => (None, self.deployer.images.guard().await),
+        let (image, guard, announced) = match self.image {
+            None => (None, self.deployer.images.guard().await, None),
             Some(received) => {
                 let wanted = name_within(&config, &received.file);
                 if let Some(name) = wanted.filter(|_| received.name.is_none()) {
@@ -272,7 +277,7 @@ impl Parts<'_> {
                 let store = self.deployer.images.store().clone();
                 let found = received.image.digest;
                 let ours = blocking(move || from_oci(&store.by_sha256(&found)?)).await?;
-                (Some(ours), received.guard)
+                (Some(ours), received.guard, received.announced)
             }
         };
         Ok(Uploaded {
@@ -281,6 +286,7 @@ impl Parts<'_> {
             image,
             stored_image: self.stored_image,
             guard,
+            announced,
         })
     }
 
@@ -363,12 +369,10 @@ impl Parts<'_> {
         // An error of the stream is the cause of the store's error.
         sent?;
         let image = image?;
-        if let Some(announced) = announced {
-            announced.accept();
-        }
         self.image = Some(Received {
             image,
             guard,
+            announced,
             file,
             name,
         });

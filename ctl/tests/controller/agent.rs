@@ -24,7 +24,7 @@ use tucano_api::{
         DesiredProcess, DesiredSet, Identity, NodeMetrics, NodeReport, Prefetch, PrefetchedBlob,
         ProcessReport, ProcessState,
     },
-    ids::Generation,
+    ids::{Digest, Generation},
     units::Bytes,
 };
 
@@ -52,6 +52,8 @@ struct Shared {
     answered: Mutex<Option<StatusCode>>,
     /// Announced blobs.
     hints: Mutex<Vec<PrefetchedBlob>>,
+    /// Withdrawn blobs.
+    withdrawn: Mutex<Vec<Digest>>,
 }
 
 impl Agent {
@@ -77,6 +79,7 @@ impl Agent {
             presented: Mutex::default(),
             answered: Mutex::default(),
             hints: Mutex::default(),
+            withdrawn: Mutex::default(),
         });
         let routes = Router::new()
             .route("/v1/desired", put(take))
@@ -128,6 +131,11 @@ impl Agent {
         self.shared.hints.lock().unwrap().clone()
     }
 
+    /// Blobs that were withdrawn after their announcement.
+    pub(crate) fn withdrawn(&self) -> Vec<Digest> {
+        self.shared.withdrawn.lock().unwrap().clone()
+    }
+
     /// The token that the controller presented last.
     pub(crate) fn presented_token(&self) -> Option<String> {
         self.shared.presented.lock().unwrap().clone()
@@ -165,7 +173,12 @@ async fn take(
 }
 
 async fn hear(State(agent): State<Arc<Shared>>, Json(hint): Json<Prefetch>) -> StatusCode {
-    agent.hints.lock().unwrap().extend(hint.blobs);
+    let mut hints = agent.hints.lock().unwrap();
+    // A withdrawal that overtakes its announcement has no effect.
+    let announced = |blob: &Digest| hints.iter().any(|hint| hint.digest == *blob);
+    let withdrawn = hint.withdrawn.into_iter().filter(announced);
+    agent.withdrawn.lock().unwrap().extend(withdrawn);
+    hints.extend(hint.blobs);
     StatusCode::ACCEPTED
 }
 

@@ -73,6 +73,32 @@ async fn blobs_are_not_announced_to_more_agents_than_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn layers_of_an_image_that_cannot_run_are_withdrawn() {
+    let mut ctl = Ctl::start(&config(1, "", "")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    ctl.eventually("the agent to be known", async |_| agent.answered())
+        .await;
+    let unknown_user = image::config(1, "user = \"who\"");
+    let archive = image::large_archive(300_000);
+    let refused = ctl.deploy(&unknown_user, archive.clone()).await.expect(400);
+    assert!(refused.to_string().contains("no user"), "{refused}");
+    let withdrawn = ctl
+        .eventually("the layer to be withdrawn", async |_| {
+            Some(agent.withdrawn()).filter(|blobs| !blobs.is_empty())
+        })
+        .await;
+    let hints = agent.hints();
+    assert!(withdrawn.iter().all(|blob| *blob == hints[0].digest));
+    // The image can run with another configuration, and is announced again.
+    ctl.deploy(&image::config(1, ""), archive).await.expect(201);
+    ctl.eventually("the layer to be announced again", async |_| {
+        (agent.hints().len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(agent.withdrawn(), withdrawn);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn blobs_pushed_for_a_deploy_are_announced() {
     let mut ctl = Ctl::start(&config(1, "", "")).await;
     let agent = Agent::start(&ctl, 1).await;

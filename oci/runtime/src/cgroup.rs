@@ -38,13 +38,16 @@ pub(crate) use timing::CgroupTiming;
 /// processes.
 pub const LEAF: &str = "agent.scope";
 
+/// Name of the v2 directory on a hybrid host, whose controllers are v1's.
+pub(crate) const HYBRID: &str = "unified";
+
 /// How long the processes of a cgroup may take to exit after SIGKILL.
 const DESTROY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A container's cgroup in every hierarchy. Its paths are absolute, so that other processes find it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
-    /// `(controller, directory)` on v1; one entry `("", directory)` on v2.
+    /// `(controller, directory)` on v1, with `("unified", directory)` on hybrid hosts; one entry `("", directory)` on v2.
     pub directories: Vec<(String, PathBuf)>,
 }
 
@@ -69,9 +72,13 @@ impl Cgroup {
                 .iter_mut()
                 .filter(|(name, _)| is_meant(name));
             let mut found = false;
-            for ((_, directory), (_, own)) in
+            for ((name, directory), (_, own)) in
                 meant.zip(self.directories.iter().filter(|(name, _)| is_meant(name)))
             {
+                // The container sees v1's hierarchies alone.
+                if name == HYBRID {
+                    continue;
+                }
                 *directory = own.join(&relative);
                 fs::metadata(directory.join("cgroup.procs")).map_err(|source| Error::Read {
                     path: directory.clone(),
@@ -128,8 +135,8 @@ impl Cgroup {
         let base = hierarchy::Base::of_path(path);
         let more = settings::controllers(limits);
         let path = checked(path)?;
-        let directories = hierarchies
-            .find(base, &more)?
+        let found = hierarchies.find(base, &more)?;
+        let directories = found
             .into_iter()
             .map(|(controller, base)| (controller, base.join(&path)))
             .collect();
@@ -201,6 +208,10 @@ impl Cgroup {
                 if controller.is_empty() {
                     return hierarchy::delegate(directory, below, more);
                 }
+                // Made before the process, which is cloned into it.
+                if controller == HYBRID {
+                    return Ok(());
+                }
                 // Several controllers may share a directory.
                 if seen.insert(directory) {
                     make(directory)?;
@@ -227,11 +238,14 @@ impl Cgroup {
     /// Moves a process into it.
     pub(crate) fn add(&self, pid: i32) -> Result<(), Error> {
         self.distinct().into_iter().try_for_each(|path| {
-            fs::write(path.join("cgroup.procs"), pid.to_string()).map_err(|source| Error::Join {
-                pid,
-                path: path.to_owned(),
-                source,
-            })
+            match fs::write(path.join("cgroup.procs"), pid.to_string()) {
+                Err(error) if is_absent(&error) && self.is_hybrid(path) => Ok(()),
+                other => other.map_err(|source| Error::Join {
+                    pid,
+                    path: path.to_owned(),
+                    source,
+                }),
+            }
         })
     }
 
@@ -244,7 +258,9 @@ impl Cgroup {
         } else {
             "tasks"
         };
-        self.distinct().into_iter().try_for_each(|path| {
+        let mut all = self.distinct().into_iter();
+        let is_v1 = |path: &&Path| !self.is_hybrid(path);
+        all.by_ref().filter(is_v1).try_for_each(|path| {
             fs::write(path.join(name), SELF).map_err(|source| Error::Join {
                 pid: rustix::process::getpid().as_raw_nonzero().get(),
                 path: path.to_owned(),
@@ -253,9 +269,17 @@ impl Cgroup {
         })
     }
 
-    /// Opens the v2 directory, for `CLONE_INTO_CGROUP`.
+    /// Opens the v2 directory, for `CLONE_INTO_CGROUP`. On a hybrid host it is made, and a failure means that the container
+    /// has none: it limits nothing there.
     pub(crate) fn open_unified(&self) -> Option<OwnedFd> {
-        let directory = self.directory("").filter(|_| self.is_unified())?;
+        let directory = match self.is_unified() {
+            true => self.directory("")?,
+            false => {
+                let directory = self.hybrid()?;
+                recreate(directory).ok()?;
+                directory
+            }
+        };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(directory, flags, Mode::empty()).ok()
     }
@@ -268,6 +292,17 @@ impl Cgroup {
     /// Whether this is a v2 cgroup.
     pub(crate) fn is_unified(&self) -> bool {
         self.directories.iter().any(|(name, _)| name.is_empty())
+    }
+
+    /// The v2 directory on a hybrid host.
+    pub(crate) fn hybrid(&self) -> Option<&Path> {
+        let mut all = self.directories.iter();
+        let (_, directory) = all.find(|(name, _)| name == HYBRID)?;
+        Some(directory)
+    }
+
+    fn is_hybrid(&self, path: &Path) -> bool {
+        self.hybrid() == Some(path)
     }
 
     fn directory(&self, controller: &str) -> Option<&Path> {

@@ -7,6 +7,8 @@ pub(crate) mod landlock;
 pub(crate) mod message;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod net_devices;
+mod netlink;
 pub(crate) mod process;
 pub(crate) mod procfs;
 pub(crate) mod resolve;
@@ -28,6 +30,7 @@ use self::{
     message::FromContainer,
     mounts::{Masks, MountedFileSystems, Mounter, Sources},
     namespaces::{Joined, joined_path},
+    net_devices::NetDevices,
     resolve::{Root, Symlinks},
     start_options::{StartOptions, Stdio},
     user::User,
@@ -57,6 +60,8 @@ pub(crate) struct ContainerSetup<'a> {
     pub(crate) channel: &'a Channel,
     /// Inode of the starter's network namespace.
     pub(crate) host_network: u64,
+    /// Devices to move into the container's.
+    pub(crate) net_devices: NetDevices,
 }
 
 impl ContainerSetup<'_> {
@@ -98,6 +103,7 @@ impl ContainerSetup<'_> {
         self.joined.enter()?;
         namespaces::enter_time(spec)?;
         namespaces::bring_up_loopback(spec)?;
+        self.net_devices.take(self.host_network)?;
         let process = process_of(spec)?;
         kernel::set_names(spec)?;
         kernel::set_oom_score(process)?;
@@ -109,6 +115,7 @@ impl ContainerSetup<'_> {
             .unwrap_or_default();
         let shared_sources = mounts::clone_shared_sources(spec)?;
         let root = rootfs::mount_root(self.launch, self.namespace)?;
+        rootfs::keep_writable(self.launch, &root)?;
         let read_only = self.populate(&root, &ids, shared_sources)?;
         let stdio = self.stdio(&root, &ids)?;
         self.run_hooks()?;
@@ -116,7 +123,7 @@ impl ContainerSetup<'_> {
             .send(&FromContainer::DevicesReady)
             .step("supervisor")?;
         mounts::make_read_only(&read_only)?;
-        if is_read_only(spec) {
+        if rootfs::is_read_only(spec) {
             rootfs::make_read_only(&root)?;
         }
         if self.options.pivot_root {
@@ -238,11 +245,6 @@ fn null(root: &Root) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     root.open(Path::new("/dev/null"), flags, Symlinks::Refuse)
         .step("stdin")
-}
-
-fn is_read_only(spec: &Spec) -> bool {
-    let root = spec.root().as_ref();
-    root.and_then(oci_spec::runtime::Root::readonly) == Some(true)
 }
 
 #[allow(deprecated, reason = "specifications still have them")]

@@ -14,7 +14,7 @@ pub fn describe() -> Value {
     let capabilities: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
     json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.2.0",
+        "ociVersionMax": "1.3.0",
         "hooks": [
             "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
         ],
@@ -44,6 +44,7 @@ pub fn describe() -> Value {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
+            "netDevices": { "enabled": true },
             "mountExtensions": { "idmap": { "enabled": true } },
         },
     })
@@ -58,6 +59,8 @@ mod tests {
         let features: oci_spec::runtime::Features = serde_json::from_value(describe()).unwrap();
         let linux = features.linux().as_ref().unwrap();
         assert!(linux.namespaces().as_ref().unwrap().len() >= 7);
+        let devices = linux.net_devices().as_ref().unwrap();
+        assert_eq!(*devices.enabled(), Some(true));
         assert!(
             features
                 .mount_options()

@@ -58,6 +58,10 @@ pub enum Rootfs {
     Overlay {
         /// Lower directories.
         layers: Vec<PathBuf>,
+        /// Directories of the container that stay writable where `spec.root.readonly` is set, such as the declared
+        /// volumes of an image. What is written there is in `upper/`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        writable: Vec<PathBuf>,
     },
 }
 

@@ -22,7 +22,7 @@ use tucano_oci_runtime::{
 use crate::log::Log;
 
 /// Format that Docker parses, after the program's name.
-const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0");
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
 
 /// Exit code of a failed command, as runc's.
 const FAILED: u8 = 1;

@@ -61,6 +61,7 @@ fn try_it(state_dir: &Path, layer: PathBuf) -> Result<(), Failure> {
         spec: Spec::default(),
         rootfs: Rootfs::Overlay {
             layers: vec![layer],
+            writable: Vec::new(),
         },
         user: None,
         logs: LogLimits::default(),

@@ -1,7 +1,9 @@
 //! Starts a container from the starter's side: clones its process and drives it through set-up to `execve`.
 
 use std::{
+    fs,
     os::fd::OwnedFd,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -18,6 +20,7 @@ use crate::{
         ContainerSetup, kernel,
         message::FromContainer,
         namespaces::{self, Joined},
+        net_devices::NetDevices,
         start_options::StartOptions,
         user::User,
         userns::UserNamespace,
@@ -36,6 +39,8 @@ pub(crate) struct ContainerStart {
     channel: Channel,
     timeout: Duration,
     cgroup_timing: CgroupTiming,
+    /// The v2 cgroup that was made for it on a hybrid host.
+    hybrid: Option<PathBuf>,
     /// Held until the container runs: the kernel takes a while to unmount it.
     _program: Option<ReadOnlyProgram>,
 }
@@ -56,13 +61,20 @@ impl ContainerStart {
         let joined = Joined::open(launch.spec)?;
         let id_maps = UserNamespace::of_mounts(launch.spec)?;
         let host_network = kernel::network_inode().step("network namespace")?;
+        let net_devices = NetDevices::open(launch.spec)?;
         let flags = namespaces::clone_flags(launch.spec)?;
-        let is_created = cgroup_timing == CgroupTiming::Before;
-        let target = is_created.then(|| cgroup.open_unified()).flatten();
+        // A scope's place does not exist yet.
+        let has_place = cgroup_timing != CgroupTiming::After;
+        let target = has_place.then(|| cgroup.open_unified()).flatten();
+        let hybrid = target.as_ref().and_then(|_| cgroup.hybrid());
         // Kernels before 5.7, and containers with a systemd scope, cannot clone into a cgroup.
         let (cloned, is_in_cgroup) = match joined.clone_process(flags, target.as_ref()) {
-            Err(_) if target.is_some() => (joined.clone_process(flags, None)?, false),
-            other => (other?, target.is_some()),
+            Err(_) if target.is_some() => {
+                let cloned = joined.clone_process(flags, None);
+                (cloned.inspect_err(|_| remove(hybrid))?, false)
+            }
+            // On a hybrid host, v1's cgroups are still to be joined.
+            other => (other?, target.is_some() && cgroup.is_unified()),
         };
         match cloned {
             Cloned::Parent(pid, process) => Ok(Self {
@@ -71,6 +83,7 @@ impl ContainerStart {
                 channel: here,
                 timeout,
                 cgroup_timing,
+                hybrid: hybrid.map(Path::to_owned),
                 _program: program,
             }),
             Cloned::Child => {
@@ -88,6 +101,7 @@ impl ContainerStart {
                     options,
                     channel: &there,
                     host_network,
+                    net_devices,
                 };
                 let failure = match switched.step("program") {
                     Ok(()) => setup.run(),
@@ -177,6 +191,7 @@ impl ContainerStart {
     /// Kills the process in whatever state it is.
     pub(crate) fn abort(&self) {
         sys::end_child(&self.process).ok();
+        remove(self.hybrid.as_deref());
     }
 
     fn receive(&self) -> Result<Option<FromContainer>, Failure> {
@@ -201,5 +216,12 @@ impl ContainerStart {
 
     fn killed_message(&self) -> String {
         "it was killed during set-up; the memory limit may be too small".to_owned()
+    }
+}
+
+/// A failure leaves an empty directory, which the next container of this name takes.
+fn remove(hybrid: Option<&Path>) {
+    if let Some(directory) = hybrid {
+        fs::remove_dir(directory).ok();
     }
 }

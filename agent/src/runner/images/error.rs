@@ -72,6 +72,14 @@ pub enum Error {
         #[source]
         source: Box<tucano_oci_image::Error>,
     },
+    /// A layer was refused too often to be fetched again.
+    #[error("{reason} (refused {tries} times; it is not fetched again: deploy another image)")]
+    Refused {
+        /// How often.
+        tries: u32,
+        /// The last reason.
+        reason: String,
+    },
     /// An unpacked layer cannot be verified.
     #[error("cannot verify layer {diff_id}: {source}")]
     Check {

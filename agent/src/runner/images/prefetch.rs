@@ -106,11 +106,14 @@ impl Images {
         if known.is_some_and(|(diff_id, _)| self.layers.get(&diff_id).is_some()) {
             return Ok(());
         }
+        self.refused.check(&digest)?;
         let (layers, bytes, own) = (self.layers.clone(), blob.bytes, digest.clone());
         let unpack = move |blob: &mut (dyn std::io::Read + Send)| {
             layers.unpack_undescribed(blob, &own, bytes)
         };
-        let diff_id = self.fetcher.stream(&digest, blob.bytes, unpack).await?;
+        let unpacked = self.fetcher.stream(&digest, blob.bytes, unpack).await;
+        self.refused.note(&digest, &unpacked);
+        let diff_id = unpacked?;
         self.verified.set(&diff_id);
         tracing::debug!(%digest, %diff_id, "prefetched a layer");
         if self.prefetched.withdrawn().contains_key(&digest) {

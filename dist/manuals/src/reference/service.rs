@@ -93,7 +93,8 @@ const KEYS: [Key; 27] = [
         "Capabilities of programs that run as the container's root: `\"web\"`, or a list of names. See \
          [security](../security.md#capabilities)."),
     key("read_only", "false", Bounds::OneOf(&["true", "false"]), NEW_PROCESSES,
-        "Whether the root file system is read-only, with a tmpfs on `/tmp`."),
+        "Whether the root file system is read-only, with a tmpfs on `/tmp`. Directories that the image declares as `VOLUME` \
+         stay writable, within `disk`."),
     key("tmp_size", "", Bounds::Free, NEW_PROCESSES,
         "Size of that tmpfs, from 4KiB to `memory`; it counts as memory. Only with `read_only`. Without it: 64MiB."),
     key("shm_size", "", Bounds::Free, NEW_PROCESSES,

@@ -1,5 +1,7 @@
 //! Whether a service can run an image: what a node would find out when it starts a process, found out before.
 
+use tucano_oci_user::{Reference, Wanted};
+
 use super::inspect::{Contents, Found};
 use crate::{content::store::Store, error::Error, manifest::image::Image, signal::signal_number};
 
@@ -7,8 +9,6 @@ use crate::{content::store::Store, error::Error, manifest::image::Image, signal:
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Ids in a container.
 const IDS: u32 = 65_536;
-/// Longest `User`.
-const USER_BYTES: usize = 512;
 /// File systems that a container has in place of the image's directories.
 const MOUNTED: [&str; 3] = ["/proc/", "/dev/", "/sys/"];
 
@@ -47,7 +47,7 @@ impl Store {
         let user = overrides.user.clone();
         let user = user.or_else(|| config.and_then(|config| config.user().clone()));
         let user = user.unwrap_or_default();
-        check_ids(&user)?;
+        let user = wanted_user(&user)?;
         let mut warnings = Vec::new();
         if image.has_healthcheck {
             warnings.push(
@@ -86,56 +86,58 @@ fn command(image: &Image, overrides: &Overrides) -> Result<String, Error> {
     })
 }
 
-/// Checks the numbers of `user`, `uid`, `user:group`, `uid:gid`, and of those with an empty part.
-fn check_ids(user: &str) -> Result<(), Error> {
-    if user.len() > USER_BYTES {
-        return Err(cannot_run(format!(
-            "its user has {} bytes, and {USER_BYTES} is the limit",
-            user.len()
-        )));
+/// Parses the user; its numbers must be ids of a container.
+fn wanted_user(text: &str) -> Result<Wanted, Error> {
+    let wanted = Wanted::parse(text).map_err(|error| match error {
+        tucano_oci_user::Error::BadId(_) => too_high(text),
+        error => cannot_run(error.to_string()),
+    })?;
+    let group = wanted.group.as_ref().and_then(Reference::id);
+    let mut ids = wanted.user.id().into_iter().chain(group);
+    if ids.any(|id| id >= IDS) {
+        return Err(too_high(text));
     }
-    for part in user.split(':').filter(|part| is_number(part)) {
-        if part.parse::<u32>().ok().is_none_or(|id| id >= IDS) {
-            return Err(cannot_run(format!(
-                "its user {user:?} has an id above {}, which a container does not have",
-                IDS - 1
-            )));
-        }
-    }
-    Ok(())
+    Ok(wanted)
 }
 
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+fn too_high(user: &str) -> Error {
+    cannot_run(format!(
+        "its user {user:?} has an id above {}, which a container does not have",
+        IDS - 1
+    ))
 }
 
-fn check_user(contents: &Contents, user: &str) -> Result<(), Error> {
-    let (name, group) = user.split_once(':').unwrap_or((user, ""));
-    for (name, file, kind) in [(name, "etc/passwd", "user"), (group, "etc/group", "group")] {
-        if name.is_empty() || is_number(name) {
-            continue;
+/// Checks the user as the runtime looks it up. What is in a file that only a link leads to is found out at the start.
+fn check_user(contents: &Contents, user: &Wanted) -> Result<(), Error> {
+    let text = |path: &str| {
+        let bytes = contents.accounts(path)?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let (passwd, group) = (text("etc/passwd"), text("etc/group"));
+    let group_of_user = Wanted {
+        user: Reference::Id(0),
+        group: user.group.clone(),
+    };
+    let ids = match (&passwd, &group) {
+        (Some(passwd), Some(group)) => user.ids(passwd, group),
+        // Without group(5) the user can be looked up, and without passwd(5) the group.
+        (Some(passwd), None) => Wanted {
+            user: user.user.clone(),
+            group: None,
         }
-        let Some(text) = contents.accounts(file) else {
-            continue;
-        };
-        let is_known = String::from_utf8_lossy(&text)
-            .lines()
-            .any(|line| has_id(line, name));
-        if !is_known {
-            return Err(cannot_run(format!(
-                "it has no {kind} {name:?} in /{file}: use a number, or a {kind} of the image"
-            )));
-        }
+        .ids(passwd, ""),
+        (None, Some(group)) => group_of_user.ids("", group),
+        (None, None) => return Ok(()),
+    };
+    let ids = ids.map_err(|error| cannot_run(error.to_string()))?;
+    let mut all = ids.groups.iter().chain([&ids.uid, &ids.gid]);
+    match all.find(|id| **id >= IDS) {
+        Some(id) => Err(cannot_run(format!(
+            "its user is or is in {id} in /etc/passwd or /etc/group, and a container has ids to {}",
+            IDS - 1
+        ))),
+        None => Ok(()),
     }
-    Ok(())
-}
-
-/// Whether a line of passwd or group is about this name, and has a valid id.
-fn has_id(line: &str, name: &str) -> bool {
-    let mut fields = line.trim().split(':');
-    let is_name = fields.next() == Some(name);
-    let id = fields.nth(1).and_then(|id| id.parse::<u32>().ok());
-    is_name && id.is_some_and(|id| id != u32::MAX)
 }
 
 fn check_program(

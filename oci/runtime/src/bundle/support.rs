@@ -12,7 +12,7 @@ use crate::container::{
     labels,
     mounts::options::{Options, Propagation},
     namespaces::{joined_path, lists, namespaces},
-    scheduling,
+    net_devices, scheduling,
 };
 
 /// Clocks that a time namespace can shift (time_namespaces(7)).
@@ -40,6 +40,7 @@ pub(super) fn check(spec: &Spec, text: &[u8]) -> Result<(), String> {
     scheduling::check_spec(spec)?;
     check_hooks(spec)?;
     labels::check_mounts(spec)?;
+    net_devices::check(spec)?;
     let seccomp = spec
         .linux()
         .as_ref()
@@ -68,7 +69,6 @@ struct UnsupportedFields {
 #[serde(rename_all = "camelCase")]
 struct UnsupportedLinux {
     intel_rdt: Option<Value>,
-    net_devices: Option<Value>,
     resources: Option<UnsupportedResources>,
 }
 
@@ -95,7 +95,6 @@ impl UnsupportedFields {
             ("vm", self.vm),
             ("zos", self.zos),
             ("linux.intelRdt", linux.intel_rdt),
-            ("linux.netDevices", linux.net_devices),
             (
                 "linux.resources.blockIO.leafWeight",
                 block_io.and_then(|block_io| block_io.leaf_weight),

@@ -8,7 +8,7 @@ use std::{
 
 use procfs::{FromRead, ProcessCGroup, ProcessCGroups, process::MountInfo};
 
-use super::{Error, LEAF, is_in_use, make};
+use super::{Error, HYBRID, LEAF, is_in_use, make};
 
 /// v1 controllers of every container. blkio comes before memory, because writeback accounting joins the two.
 const CONTROLLERS: [&str; 7] = [
@@ -61,14 +61,17 @@ impl Hierarchies {
     }
 
     /// Returns `(controller, base directory)` for each v1 hierarchy, or `("", base directory)` on v2. `more` names v1
-    /// controllers beyond the usual ones.
+    /// controllers beyond the usual ones. A hybrid host has `("unified", base directory)`, too.
     pub(super) fn find(&self, base: Base, more: &[&str]) -> Result<Vec<(String, PathBuf)>, Error> {
         // Reading the own cgroup is slow, and absolute paths do not need it.
         let memberships = match base {
             Base::Own => ProcessCGroups::from_file("/proc/self/cgroup").map_err(unknown)?,
             Base::Mount => ProcessCGroups(Vec::new()),
         };
-        locate(&self.0, &memberships.0, base, more, &|path| path.is_dir())
+        let is_writable =
+            |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+        let exists = |path: &Path| path.is_dir();
+        locate(&self.0, &memberships.0, base, more, &exists, &is_writable)
     }
 }
 
@@ -85,13 +88,15 @@ fn unknown(error: procfs::ProcError) -> Error {
     }
 }
 
-/// A hybrid host has its controllers on v1; its cgroup2 mount has none.
+/// A hybrid host has its controllers on v1; its cgroup2 mount has none. There the container has a cgroup too, by which eBPF
+/// programs and service managers know its processes.
 fn locate(
     mounts: &[MountInfo],
     memberships: &[ProcessCGroup],
     base: Base,
     more: &[&str],
     exists: &dyn Fn(&Path) -> bool,
+    is_writable: &dyn Fn(&Path) -> bool,
 ) -> Result<Vec<(String, PathBuf)>, Error> {
     let found: Vec<_> = CONTROLLERS
         .iter()
@@ -105,7 +110,10 @@ fn locate(
         .collect();
     let has = |wanted: &&str| found.iter().any(|(name, _)| name == wanted);
     if REQUIRED.iter().all(has) {
-        return Ok(found);
+        let hybrid = unified(mounts, memberships, base, exists)
+            .filter(|place| is_writable(place))
+            .map(|place| (HYBRID.to_owned(), place));
+        return Ok(found.into_iter().chain(hybrid).collect());
     }
     if let Some(directory) = unified(mounts, memberships, base, exists) {
         return Ok(vec![(String::new(), directory)]);

@@ -27,7 +27,7 @@ use super::{
     userns::{IdMappings, UserNamespace},
 };
 use crate::{
-    cgroup::Cgroup,
+    cgroup::{Cgroup, HYBRID},
     channel::{Failure, Step},
     sys::{self, MountAttributes},
 };
@@ -274,7 +274,8 @@ impl Mounter<'_> {
         let hub = detached("tmpfs", &data, libc::MOUNT_ATTR_NOSUID)
             .step("the directory of the hierarchies")?;
         attach(&hub, &target_fd).step("attaching")?;
-        for (controller, directory) in &self.cgroup.directories {
+        let v1 = self.cgroup.directories.iter();
+        for (controller, directory) in v1.filter(|(name, _)| name != HYBRID) {
             rustix::fs::mkdirat(&hub, controller, 0o755.into()).step(controller)?;
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             move_mount(&single(directory)?, "", &hub, controller, flags).step(controller)?;

@@ -14,13 +14,13 @@ use nix::mount::{MsFlags, mount};
 use oci_spec::runtime::Spec;
 use procfs::{FromRead, process::MountInfos};
 use rustix::{
-    fs::{CWD, Mode, OFlags},
+    fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, statx},
     mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
 };
 
 use super::{
     mounts::{attach, detached, options::Propagation},
-    resolve::Root,
+    resolve::{Root, Symlinks},
     userns::{IdMappings, UserNamespace},
 };
 use crate::{
@@ -37,7 +37,7 @@ const LAYERS_LIMIT: usize = 500;
 /// Creates the directories of the writable layer. Its root gets the owner and mode of the topmost layer, because the
 /// container sees it as `/`.
 pub(crate) fn prepare(state_dir: &Path, rootfs: &Rootfs) -> Result<(), Failure> {
-    let Rootfs::Overlay { layers } = rootfs else {
+    let Rootfs::Overlay { layers, .. } = rootfs else {
         return Ok(());
     };
     let top = layers
@@ -67,7 +67,7 @@ pub(crate) fn mount_root(
     rustix::mount::mount_change("/", propagation(launch.spec)).step(STEP)?;
     match launch.rootfs {
         Rootfs::Bundle => bundle(launch),
-        Rootfs::Overlay { layers } => overlay(launch.state_dir, layers, namespace),
+        Rootfs::Overlay { layers, .. } => overlay(launch.state_dir, layers, namespace),
     }
 }
 
@@ -242,6 +242,52 @@ pub(crate) fn make_read_only(root: &Root) -> Result<(), Failure> {
         ..Default::default()
     };
     sys::set_mount_attributes(root, &change).step(STEP)
+}
+
+/// Mounts directories of the overlay on themselves, so that they stay writable when the root becomes read-only. A path
+/// that is no directory, or that leads to the root itself, stays as it is.
+pub(crate) fn keep_writable(launch: Parts<'_>, root: &Root) -> Result<(), Failure> {
+    let Rootfs::Overlay { writable, .. } = launch.rootfs else {
+        return Ok(());
+    };
+    if !is_read_only(launch.spec) {
+        return Ok(());
+    }
+    for path in writable {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(directory) = root.open(path, flags, Symlinks::InRoot) else {
+            continue;
+        };
+        if is_mount_root(&directory).step(STEP)? {
+            continue;
+        }
+        let keep = || -> io::Result<()> {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH;
+            attach(
+                &rustix::mount::open_tree(&directory, "", flags)?,
+                &directory,
+            )
+        };
+        keep()
+            .map_err(|error| format!("keeping {} writable: {error}", path.display()))
+            .step(STEP)?;
+    }
+    Ok(())
+}
+
+/// Whether a directory is the top of a mount. Before the specification's mounts only the root and the directories that are
+/// kept writable are.
+fn is_mount_root(directory: &OwnedFd) -> io::Result<bool> {
+    let found = statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Whether the specification asks for a read-only root.
+pub(crate) fn is_read_only(spec: &Spec) -> bool {
+    let root = spec.root().as_ref();
+    root.and_then(oci_spec::runtime::Root::readonly) == Some(true)
 }
 
 /// Clones the mount at a path.

@@ -7,6 +7,7 @@ use std::{
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 use rustix::process::{Signal, pidfd_send_signal};
+use tucano_oci_user::Wanted;
 
 use super::{
     Error,
@@ -181,16 +182,11 @@ fn changed(spec: &Spec, wanted: &Exec) -> Result<Process, Failure> {
 
 /// Names are not accepted: the image would decide which user they mean.
 fn set_user(process: &mut Process, text: &str) -> Result<(), String> {
-    let number = |text: &str| {
-        text.parse::<u32>()
-            .ok()
-            .filter(|id| *id != u32::MAX)
-            .ok_or_else(|| format!("{text:?} is not an id: use `uid` or `uid:gid`"))
-    };
-    let (uid, gid) = match text.split_once(':') {
-        Some((uid, gid)) => (number(uid)?, Some(number(gid)?)),
-        None => (number(text)?, None),
-    };
+    let refused = || format!("{text:?} is not an id: use `uid` or `uid:gid`");
+    let wanted = Wanted::parse(text).map_err(|error| error.to_string())?;
+    let uid = wanted.user.id().ok_or_else(refused)?;
+    let gid = wanted.group.map(|group| group.id().ok_or_else(refused));
+    let gid = gid.transpose()?;
     process.user_mut().set_uid(uid);
     if let Some(gid) = gid {
         process.user_mut().set_gid(gid);

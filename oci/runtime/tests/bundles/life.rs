@@ -1,6 +1,6 @@
 //! The operations of the specification.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use tucano_testkit::{ROOT, needs, tool, wait_until};
 
@@ -381,4 +381,55 @@ fn a_log_file_that_cannot_be_written_is_an_error() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/log"));
+}
+
+/// Of cgroup v1, where frozen processes do not even die.
+#[test]
+fn a_container_whose_process_is_frozen_elsewhere_is_deleted() {
+    let top = std::path::Path::new("/sys/fs/cgroup/freezer");
+    if !needs(&NEEDS) || !top.join("cgroup.procs").exists() {
+        return;
+    }
+    let case = Case::new("echo up; sleep 1000");
+    case.start();
+    let pid = case.read("pid");
+    let elsewhere = top.join(format!("{}-elsewhere", case.id()));
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("cgroup.procs"), &pid).unwrap();
+    fs::write(elsewhere.join("freezer.state"), "FROZEN").unwrap();
+    wait_until("the process to be frozen", TIMEOUT, || {
+        fs::read_to_string(elsewhere.join("freezer.state"))
+            .unwrap()
+            .trim()
+            == "FROZEN"
+    });
+    case.must(&["delete", "--force", case.id()]);
+    // Its parent may not have waited for it yet.
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    assert!(status.is_empty() || status.contains("(zombie)"), "{status}");
+    assert!(case.is_gone());
+    fs::remove_dir(&elsewhere).unwrap();
+}
+
+#[test]
+fn a_rootless_configuration_runs() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("");
+    fs::remove_file(case.path("config.json")).unwrap();
+    let bundle = case.path("");
+    case.must(&["spec", "--rootless", "--bundle", bundle.to_str().unwrap()]);
+    case.config = serde_json::from_slice(&fs::read(case.path("config.json")).unwrap()).unwrap();
+    case.config["process"]["terminal"] = false.into();
+    let script = "id -u; cat /proc/self/uid_map; readlink /proc/self/ns/net";
+    case.config["process"]["args"] = serde_json::json!(["sh", "-c", script]);
+    let output = case.run();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.first(), Some(&"0"), "{output:?}");
+    let map: Vec<_> = lines[1].split_whitespace().collect();
+    assert_eq!(map, ["0", "0", "1"], "{output:?}");
+    let network = fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(lines[2], network.to_str().unwrap());
 }

@@ -332,3 +332,49 @@ fn delete_kills_the_whole_cgroup() {
         assert_eq!(stranger.wait().unwrap().signal(), Some(9));
     }
 }
+
+/// By their v2 cgroup eBPF programs and service managers know processes, also where v1 has the controllers.
+#[test]
+fn on_a_hybrid_host_the_container_has_a_cgroup_of_v2_too() {
+    let top = std::path::Path::new("/sys/fs/cgroup/unified");
+    if !needs(&NEEDS) || !top.join("cgroup.procs").exists() {
+        return;
+    }
+    let case = Case::new("echo up; sleep 1000");
+    case.start();
+    let v2 = |pid: &str| {
+        let memberships = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let line = memberships
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"));
+        line.unwrap().to_owned()
+    };
+    let pid = case.read("pid");
+    assert!(v2(&pid).ends_with(case.id()), "{}", v2(&pid));
+    let mut command = case.program();
+    let mut exec = command
+        .args(["exec", case.id(), "sh", "-c", "echo up; sleep 1000"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 3];
+    std::io::Read::read_exact(exec.stdout.as_mut().unwrap(), &mut said).unwrap();
+    let inside = top.join(v2(&pid).trim_start_matches('/'));
+    let members = std::fs::read_to_string(inside.join("cgroup.procs")).unwrap();
+    assert!(members.lines().count() > 1, "{members}");
+    case.must(&["delete", "--force", case.id()]);
+    exec.wait().unwrap();
+    assert!(!inside.exists() && case.is_gone());
+}
+
+#[test]
+fn a_failed_start_leaves_no_cgroup_of_v2() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut case = Case::new("echo up");
+    case.config["linux"]["resources"]["pids"] = json!({ "limit": 10 });
+    case.config["process"]["args"] = json!(["/none"]);
+    assert!(!case.run().status.success());
+    assert!(case.cgroups().is_empty(), "{:?}", case.cgroups());
+}

@@ -1,6 +1,7 @@
 //! The command line as callers of runc use it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod devices;
 mod docker;
 mod drivers;
 mod harness;

@@ -30,6 +30,8 @@ pub(crate) struct Case {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) sandbox: Sandbox,
     pub(crate) user: Option<String>,
+    /// Directories that stay writable below a read-only root.
+    pub(crate) writable: Vec<PathBuf>,
     pub(crate) logs: LogLimits,
     parent: String,
 }
@@ -59,6 +61,7 @@ impl Case {
                 ..Sandbox::default()
             },
             user: None,
+            writable: Vec::new(),
             logs: LogLimits::default(),
             parent,
             directory,
@@ -80,6 +83,7 @@ impl Case {
             spec: self.sandbox.spec().unwrap(),
             rootfs: Rootfs::Overlay {
                 layers: vec![self.layer()],
+                writable: self.writable.clone(),
             },
             user: self.user.clone(),
             logs: self.logs,

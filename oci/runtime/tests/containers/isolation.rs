@@ -215,6 +215,7 @@ fn upper_layers_hide_lower_ones() {
     let mut launch = case.launch();
     launch.rootfs = tucano_oci_runtime::launch::Rootfs::Overlay {
         layers: vec![case.layer(), second],
+        writable: Vec::new(),
     };
     case.start_to_end(&launch);
     case.wait_for_exit();

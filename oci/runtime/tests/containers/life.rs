@@ -288,3 +288,21 @@ fn the_hosts_network_is_not_changed_by_a_sysctl() {
     );
     assert_eq!(fs::read_to_string(path).unwrap(), before);
 }
+
+/// It is executed for each container (docs/decisions/0077).
+#[test]
+fn the_program_needs_no_dynamic_linker() {
+    if !needs(&[tool("cc")]) {
+        return;
+    }
+    let mut compiler = std::process::Command::new("cc");
+    let found = compiler.arg("-print-file-name=libc.a").output().unwrap();
+    // It has a directory where there is one: Fedora's glibc-static has it.
+    if !found.stdout.starts_with(b"/") {
+        return;
+    }
+    let program = fs::read(program()).unwrap();
+    let interpreter: &[u8] = b"/ld-linux";
+    let mut windows = program.windows(interpreter.len());
+    assert!(!windows.any(|window| window == interpreter));
+}

@@ -1,6 +1,9 @@
 //! Optional privileges of a service, and the defaults, seen from inside its container.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::fs::{chown, symlink},
+};
 
 use tucano_testkit::{ROOT, needs, tool};
 
@@ -120,6 +123,80 @@ fn a_read_only_root_leaves_a_bounded_tmp() {
         );
     }
     assert_eq!(read_only(&["fill", "/tmp/full"]).run().1.trim(), "1024");
+}
+
+/// As with Docker: what the image has below a declared volume is there, with its owners, and can be changed.
+#[test]
+fn a_volume_is_writable_below_a_read_only_root() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let with_volumes = |arguments: &[&str], namespace: Option<u32>| {
+        let mut case = with(arguments, &WEB);
+        case.sandbox.user_namespace = namespace;
+        case.sandbox.read_only = true;
+        case.user = Some("33:33".into());
+        // Doubled, nested, through a link, missing, no directory, and the root itself.
+        let paths = [
+            "/data",
+            "/data",
+            "/data/below",
+            "/link",
+            "/none",
+            "/inmate",
+            "/",
+            "/data/..",
+            "/tmp",
+        ];
+        case.writable = paths.map(Into::into).into();
+        for directory in ["data", "data/below", "linked", "beside"] {
+            let directory = case.layer().join(directory);
+            fs::create_dir_all(&directory).unwrap();
+            chown(&directory, Some(33), Some(33)).unwrap();
+        }
+        let file = case.layer().join("data/below/file");
+        fs::write(&file, "of the image").unwrap();
+        chown(&file, Some(33), Some(33)).unwrap();
+        symlink("/linked", case.layer().join("link")).unwrap();
+        case
+    };
+    for namespace in [Some(BASE), None] {
+        for path in [
+            "/data/made",
+            "/data/below/file",
+            "/data/below/made",
+            "/linked/made",
+        ] {
+            let case = with_volumes(&["write", path, "x"], namespace);
+            assert_eq!(case.run().1.trim(), "written", "{path}");
+            let kept = fs::read(case.home().join("upper").join(&path[1..])).unwrap();
+            assert_eq!(kept, b"x", "{path}");
+            let layer = case.layer().join("data/below/file");
+            assert_eq!(fs::read(layer).unwrap(), b"of the image");
+        }
+        for path in ["/made", "/beside/made", "/etc/passwd"] {
+            let (_, outcome) = with_volumes(&["write", path, "x"], namespace).run();
+            assert!(
+                outcome.contains("Read-only file system"),
+                "{path}: {outcome}"
+            );
+        }
+        let (_, content) = with_volumes(&["cat", "/data/below/file"], namespace).run();
+        assert_eq!(content.trim(), "of the image");
+        let (_, owner) = with_volumes(&["owner", "/data/below/file"], namespace).run();
+        assert_eq!(owner.trim(), "33:33");
+        let (_, outcome) = with_volumes(&["write", "/tmp/made", "x"], namespace).run();
+        assert_eq!(outcome.trim(), "written");
+    }
+}
+
+/// Containers of an earlier version have records without the field.
+#[test]
+fn a_launch_without_volumes_is_read() {
+    let case = Case::new(&["exit", "0"]);
+    let launch = serde_json::to_value(case.launch()).unwrap();
+    assert!(launch["rootfs"]["overlay"].get("writable").is_none());
+    serde_json::from_value::<tucano_oci_runtime::launch::Launch>(launch).unwrap();
 }
 
 #[test]
