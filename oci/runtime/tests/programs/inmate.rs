@@ -16,6 +16,7 @@ fn main() -> ExitCode {
             println!("{text}");
             wait();
         }
+        ["alternate", lines] => alternate(lines.parse().unwrap_or_default()),
         ["count"] => count(),
         ["cat", path] => show(fs::read_to_string(path)),
         ["ls", path] => show(list(path)),
@@ -69,6 +70,26 @@ fn main() -> ExitCode {
 fn wait() {
     loop {
         nix::unistd::pause();
+    }
+}
+
+/// Writes numbered lines to stdout and stderr in turns, each when the one before has been read.
+fn alternate(lines: u32) {
+    for number in 0..lines {
+        let line = format!("line {number}\n");
+        if number % 2 == 0 {
+            rustix::io::write(rustix::stdio::stdout(), line.as_bytes()).ok();
+            wait_until_read(rustix::stdio::stdout());
+        } else {
+            rustix::io::write(rustix::stdio::stderr(), line.as_bytes()).ok();
+            wait_until_read(rustix::stdio::stderr());
+        }
+    }
+}
+
+fn wait_until_read(pipe: std::os::fd::BorrowedFd<'_>) {
+    while rustix::io::ioctl_fionread(pipe).is_ok_and(|unread| unread > 0) {
+        std::thread::yield_now();
     }
 }
 
