@@ -112,6 +112,11 @@ impl ProcessId {
             .and_then(|(_, n)| n.parse().ok())
             .unwrap_or(0)
     }
+
+    /// The name of the service that it runs.
+    pub fn service_name(&self) -> &str {
+        self.0.rsplit_once('-').map_or("", |(service, _)| service)
+    }
 }
 
 impl Digest {
@@ -259,6 +264,7 @@ mod tests {
         let id = ProcessId::new(&"hello-7".parse().unwrap(), 12);
         assert_eq!(id.as_str(), "hello-7-12");
         assert_eq!(id.number(), 12);
+        assert_eq!(id.service_name(), "hello-7");
         assert!("hello".parse::<ProcessId>().is_err());
         assert!("../x-1".parse::<ProcessId>().is_err());
     }
