@@ -33,6 +33,7 @@ use crate::{
     cgroup::{Cgroup, CgroupTiming, Hierarchies},
     channel::{Channel, Failure, Report, StartRequest, Step},
     container::{
+        init::ProgramEnd,
         rootfs,
         start_options::{StartOptions, Stdio},
         userns::UserNamespace,
@@ -166,6 +167,8 @@ struct Supervisor<'a> {
     process: OwnedFd,
     outputs: Outputs,
     exit: File,
+    /// The pipe in which the container's init, if it has one, reports the end of its program.
+    program_end: Option<OwnedFd>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -215,10 +218,16 @@ impl<'a> Supervisor<'a> {
         let namespace = UserNamespace::prepare(&launch.spec)?;
         let (stdout, stdout_inside) = pipe()?;
         let (stderr, stderr_inside) = pipe()?;
-        let options = StartOptions::supervised(Stdio::Outputs {
+        let mut options = StartOptions::supervised(Stdio::Outputs {
             stdout: stdout_inside,
             stderr: stderr_inside,
         });
+        let mut program_end = None;
+        if launch.init {
+            let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("pipes")?;
+            program_end = Some(read);
+            options.init = Some(write);
+        }
         let namespace = namespace.as_ref();
         let start = ContainerStart::spawn(
             launch.parts(),
@@ -244,6 +253,7 @@ impl<'a> Supervisor<'a> {
             outputs: Outputs::new([stdout, stderr], state_dir.0, launch.logs).step("log files")?,
             process: start.process,
             exit,
+            program_end,
         })
     }
 
@@ -270,11 +280,17 @@ impl<'a> Supervisor<'a> {
             .stats()
             .is_ok_and(|stats| stats.oom_kills > 0);
         let status = status.ok().flatten();
-        let exit = Exit {
+        let of_first_process = ProgramEnd {
             code: status.as_ref().and_then(|status| status.exit_status()),
             signal: status
                 .as_ref()
                 .and_then(|status| status.terminating_signal()),
+        };
+        let of_program = self.program_end.as_ref().and_then(ProgramEnd::read);
+        let ProgramEnd { code, signal } = of_program.unwrap_or(of_first_process);
+        let exit = Exit {
+            code,
+            signal,
             oom_killed,
             at_ms: now_ms(),
         };

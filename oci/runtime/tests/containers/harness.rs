@@ -31,6 +31,7 @@ pub(crate) struct Case {
     pub(crate) sandbox: Sandbox,
     pub(crate) user: Option<String>,
     pub(crate) logs: LogLimits,
+    pub(crate) init: bool,
     parent: String,
 }
 
@@ -60,6 +61,7 @@ impl Case {
             },
             user: None,
             logs: LogLimits::default(),
+            init: false,
             parent,
             directory,
         }
@@ -83,6 +85,7 @@ impl Case {
             },
             user: self.user.clone(),
             logs: self.logs,
+            init: self.init,
         }
     }
 

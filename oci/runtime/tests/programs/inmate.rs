@@ -61,6 +61,14 @@ fn main() -> ExitCode {
         ["fill", path] => show_line(fill(path)),
         ["spawn", arguments @ ..] => show_line(Command::new("/inmate").args(arguments).status()),
         ["listen", port] => show_line(std::net::TcpListener::bind(format!("0.0.0.0:{port}"))),
+        ["leave", arguments @ ..] => drop(Command::new("/inmate").args(arguments).spawn()),
+        ["orphans", count] => orphans(count.parse().unwrap_or_default()),
+        ["open", path] => return ExitCode::from(u8::from(fs::File::open(path).is_err())),
+        ["become-and-wait", id] => {
+            change_ids(id.parse().unwrap_or_default());
+            println!("changed");
+            wait();
+        }
         ["leave-child"] => drop(Command::new("/inmate").arg("wait").spawn()),
         other => println!("unknown: {other:?}"),
     }
@@ -152,6 +160,20 @@ fn fork_bomb() {
             }
         }
     }
+}
+
+/// Leaves processes that end without being waited for.
+fn orphans(count: u32) {
+    for _ in 0..count {
+        let mut parent = Command::new("/inmate");
+        parent.args(["leave", "exit", "0"]);
+        // Until earlier ones have been reaped, the limit of processes may be reached.
+        while parent.status().is_err() {
+            std::thread::yield_now();
+        }
+    }
+    println!("{count} orphans");
+    wait();
 }
 
 fn die(signal: i32) {
