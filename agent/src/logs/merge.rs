@@ -271,5 +271,4 @@ pub(super) fn stream(source: Source) -> OutputStream {
 }
 
 #[cfg(test)]
-#[path = "merge_tests.rs"]
 mod tests;

@@ -348,5 +348,4 @@ fn keep_since(
 }
 
 #[cfg(test)]
-#[path = "output_tests.rs"]
 mod tests;

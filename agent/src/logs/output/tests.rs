@@ -211,7 +211,7 @@ fn output_without_times_is_shown_unless_it_is_certainly_older() {
     };
     assert_eq!(
         of(writer.path(), since(100)),
-        ["- err unknown", "- out old", "100 out a"]
+        ["- out old", "- err unknown", "100 out a"]
     );
     assert_eq!(of(writer.path(), since(101)), ["- err unknown"]);
     let stderr = File::options()
