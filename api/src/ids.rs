@@ -112,6 +112,11 @@ impl ProcessId {
             .and_then(|(_, n)| n.parse().ok())
             .unwrap_or(0)
     }
+
+    /// The name of the service that it runs.
+    pub fn service_name(&self) -> &str {
+        self.0.rsplit_once('-').map_or("", |(service, _)| service)
+    }
 }
 
 impl Digest {

@@ -11,12 +11,14 @@
 //! - [`rollout`]: how far a deploy has come, and why it failed.
 //! - [`state`]: what the controller shows of the cluster.
 //! - [`reasons`]: why something is as it is, as data and in words.
+//! - [`logs`]: which part of a process's output to show, and its lines.
 //! - [`error`]: the error body of every API.
 
 pub mod agent;
 pub mod capabilities;
 pub mod error;
 pub mod ids;
+pub mod logs;
 pub mod reasons;
 pub mod rollout;
 pub mod routes;

@@ -314,7 +314,9 @@ pub enum AlertKind {
     ProcessCrashing,
     /// A process was killed for reaching its memory limit.
     ProcessOomKilled,
-    /// A process that crashed or was killed has been healthy for a while again.
+    /// A process has reached its limit of processes and threads.
+    ProcessAtPidsLimit,
+    /// A process that crashed, was killed, or was at a limit has been healthy and below it for a while again.
     ProcessRecovered,
 }
 

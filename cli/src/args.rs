@@ -6,7 +6,7 @@ use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     error::ErrorKind, parser::ValueSource,
 };
-use tucano_api::{ids::ServiceName, service::MAX_CONCURRENCY, units::Span};
+use tucano_api::{ids::ServiceName, logs::Since, service::MAX_CONCURRENCY, units::Span};
 
 use crate::{client::Token, exit::EXIT_CODES};
 
@@ -217,6 +217,12 @@ pub struct Logs {
     /// Show only the last lines of each process.
     #[arg(long, value_name = "LINES")]
     pub tail: Option<u64>,
+    /// Show only lines that are not older: a duration such as 10m, or a time such as 2026-07-01T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Since>,
+    /// Show the time of each line, in UTC; - where it is not known.
+    #[arg(short, long)]
+    pub timestamps: bool,
     /// The output to show.
     #[arg(long, value_enum, default_value = "both")]
     pub stream: Stream,
@@ -287,6 +293,10 @@ pub struct Dev {
     /// Do not print what to try.
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    text.parse()
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

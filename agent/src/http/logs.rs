@@ -1,8 +1,14 @@
-//! `GET /v1/processes/{id}/logs`.
+//! Processes' output: `GET /v1/processes/{id}/logs` and `GET /v1/services/{name}/logs`.
 
-use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
+    Json,
     body::{Body, Bytes},
     extract::{Path, Query, State, rejection::QueryRejection},
     http::{StatusCode, header},
@@ -11,9 +17,14 @@ use axum::{
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tucano_api::{
+    ids::ServiceName,
+    logs::{KeptOutput, Since, TextWriter},
+    units::Timestamp,
+};
 
 use super::{Api, ApiError, parse_process_id};
-use crate::logs::{Bounds, Follower, Selection, tail};
+use crate::logs::{Bounds, Output, OutputLine, Part, Selection, past};
 
 /// Number of past lines when the request has no `tail`.
 const DEFAULT_LINES: usize = 100;
@@ -29,9 +40,26 @@ pub(super) struct LogQuery {
     tail: Option<usize>,
     #[serde(default)]
     follow: bool,
+    #[serde(default)]
+    since: Option<Since>,
+    #[serde(default)]
+    timestamps: bool,
+    #[serde(default)]
+    format: Format,
 }
 
-pub(super) async fn get(
+/// How lines are sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    /// As they were written.
+    #[default]
+    Text,
+    /// With time and stream, as the Container Runtime Interface stores them.
+    Cri,
+}
+
+pub(super) async fn of_process(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
     query: Result<Query<LogQuery>, QueryRejection>,
@@ -40,13 +68,16 @@ pub(super) async fn get(
     let Query(query) = query
         .map_err(|rejection| ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", rejection))?;
     let (home, retained) = api.output(&id)?;
-    let bounds = Bounds {
-        lines: query
-            .tail
-            .unwrap_or(DEFAULT_LINES)
-            .min(api.limits.log_lines),
-        bytes: api.limits.log_bytes.0,
+    let lines = query.tail.unwrap_or(DEFAULT_LINES);
+    let part = Part {
+        selection: query.stream,
+        bounds: Bounds {
+            lines: lines.min(api.limits.log_lines),
+            bytes: api.limits.log_bytes.0,
+        },
+        since: query.since.map(|since| since.at(now())),
     };
+    let writer = LineWriter::new(&query);
     let body = if query.follow {
         let permit = Arc::clone(&api.followers)
             .try_acquire_owned()
@@ -55,48 +86,91 @@ pub(super) async fn get(
                     "too many clients follow logs on this node (limits.followers): try again later";
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_followers", message)
             })?;
-        follow(home, retained, query.stream, bounds, permit)
+        follow(home, retained, part, writer, permit)
     } else {
-        Body::from(past(home, query.stream, bounds).await?)
+        Body::from(read_past(home, part, writer).await?)
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 
-async fn past(home: PathBuf, selection: Selection, bounds: Bounds) -> Result<Vec<u8>, ApiError> {
-    let read = tokio::task::spawn_blocking(move || {
-        let streams = selection.streams().iter();
-        let texts: Result<Vec<_>, _> = streams.map(|stream| tail(&home, stream, bounds)).collect();
-        texts.map(|texts| texts.concat())
-    });
-    let failed = |error: String| {
-        let message = format!("cannot read the process's output: {error}");
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "io", message)
+/// The removed processes of a service whose output is kept, oldest first.
+pub(super) async fn kept_of_service(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<KeptOutput>>, ApiError> {
+    let unknown = |_| {
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "there is no such service",
+        )
     };
-    let read = read.await.map_err(|error| failed(error.to_string()))?;
-    read.map_err(|error| failed(error.to_string()))
+    let name: ServiceName = name.parse().map_err(unknown)?;
+    let retained = api.executor.retained.clone();
+    let kept = blocking(move || retained.of_service(&name)).await;
+    let mut kept = kept.map_err(|error| unreadable(&error))?;
+    // One that is starting again under its id is not removed.
+    kept.retain(|output| api.existing(&output.id).is_err());
+    Ok(Json(kept))
+}
+
+fn now() -> Timestamp {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Timestamp(now.map_or(0, |now| now.as_millis() as u64))
+}
+
+/// Writes lines in the format of a request.
+#[derive(Debug)]
+enum LineWriter {
+    Text(TextWriter),
+    Cri,
+}
+
+impl LineWriter {
+    fn new(query: &LogQuery) -> Self {
+        match query.format {
+            Format::Text => Self::Text(TextWriter::new(query.timestamps)),
+            Format::Cri => Self::Cri,
+        }
+    }
+
+    fn write(&mut self, lines: &[OutputLine]) -> Vec<u8> {
+        let mut text = Vec::new();
+        for line in lines {
+            match self {
+                Self::Text(writer) => writer.write(&line.as_line(), &mut text),
+                Self::Cri => line.as_line().write_cri(&mut text),
+            }
+        }
+        text
+    }
+}
+
+async fn read_past(home: PathBuf, part: Part, mut writer: LineWriter) -> Result<Vec<u8>, ApiError> {
+    let read = blocking(move || past(&home, part).map(|lines| writer.write(&lines))).await;
+    read.map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &std::io::Error) -> ApiError {
+    let message = format!("cannot read the process's output: {error}");
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "io", message)
 }
 
 /// A body that streams the output until the process is removed or the client disconnects.
 fn follow(
     home: PathBuf,
     retained: PathBuf,
-    selection: Selection,
-    bounds: Bounds,
+    part: Part,
+    writer: LineWriter,
     permit: OwnedSemaphorePermit,
 ) -> Body {
     let (sender, receiver) = mpsc::channel(4);
-    // Shared by the tasks of both streams: released when the last one ends.
-    let permit = Arc::new(permit);
-    for &stream in selection.streams() {
-        let (home, retained) = (home.clone(), retained.clone());
-        let (sender, permit) = (sender.clone(), Arc::clone(&permit));
-        tokio::spawn(async move {
-            if let Err(error) = pump(home.clone(), retained, stream, bounds, &sender).await {
-                tracing::warn!(home = %home.display(), stream, %error, "cannot follow the output");
-            }
-            drop(permit);
-        });
-    }
+    tokio::spawn(async move {
+        if let Err(error) = pump(home.clone(), retained, part, writer, &sender).await {
+            tracing::warn!(home = %home.display(), %error, "cannot follow the output");
+        }
+        drop(permit);
+    });
     Body::from_stream(ReceiverStream::new(receiver))
 }
 
@@ -105,32 +179,40 @@ type Chunk = Result<Bytes, Infallible>;
 async fn pump(
     home: PathBuf,
     retained: PathBuf,
-    stream: &'static str,
-    bounds: Bounds,
+    part: Part,
+    mut writer: LineWriter,
     to: &mpsc::Sender<Chunk>,
 ) -> std::io::Result<()> {
-    let (mut text, mut follower) =
-        blocking(move || Follower::begin(&home, &retained, stream, bounds)).await?;
+    let (mut lines, mut output) = blocking(move || Output::follow(&home, &retained, part)).await?;
+    let mut is_idle = false;
     loop {
-        let quiet = text.is_empty();
-        if !quiet && to.send(Ok(Bytes::from(text))).await.is_err() {
+        let text = writer.write(&lines);
+        if !text.is_empty() && to.send(Ok(Bytes::from(text))).await.is_err() {
             return Ok(());
         }
-        if quiet {
+        if is_idle || lines.is_empty() {
             tokio::select! {
                 () = to.closed() => return Ok(()),
-                () = tokio::time::sleep(POLL_INTERVAL) => {}
+                () = tokio::time::sleep(POLL_INTERVAL), if is_idle => {}
+                () = tokio::task::yield_now(), if !is_idle => {}
             }
         }
-        let over;
-        (over, text, follower) = blocking(move || {
+        let is_over;
+        (is_over, lines, is_idle, output) = blocking(move || {
             // Checked before the last read, so that output written until the removal is still sent.
-            let over = follower.is_over();
-            let text = follower.poll()?;
-            Ok((over, text, follower))
+            let is_over = output.is_over();
+            let mut polled = output.poll()?;
+            let is_end = is_over && polled.is_idle;
+            if is_end {
+                polled.lines.extend(output.finish());
+            }
+            Ok((is_end, polled.lines, polled.is_idle, output))
         })
         .await?;
-        if over && text.is_empty() {
+        if is_over {
+            let text = writer.write(&lines);
+            // The client may have disconnected.
+            drop(to.send(Ok(Bytes::from(text))).await);
             return Ok(());
         }
     }

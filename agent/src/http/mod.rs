@@ -154,7 +154,7 @@ struct Route {
 }
 
 /// Every route, with the clients that may use it.
-fn routes() -> [Route; 6] {
+fn routes() -> [Route; 7] {
     let route = |path, access, handler| Route {
         path,
         access,
@@ -168,7 +168,12 @@ fn routes() -> [Route; 6] {
         route(
             "/v1/processes/{id}/logs",
             Access::Controller,
-            get(logs::get),
+            get(logs::of_process),
+        ),
+        route(
+            "/v1/services/{name}/logs",
+            Access::Controller,
+            get(logs::kept_of_service),
         ),
         route(
             "/v1/processes/{id}/exec",

@@ -1,4 +1,4 @@
-//! Follows a stream as it grows, through rotations.
+//! Follows a file as it grows, through rotations.
 
 use std::{
     io,
@@ -7,74 +7,86 @@ use std::{
 };
 
 use super::{
-    Bounds, files,
-    tail::{Position, tail_and_position},
+    files,
+    tail::{Chunk, Position},
 };
 
-/// Largest result of one poll.
+/// Largest result of one read.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Reads one stream as it grows.
+/// Reads a file as it grows.
 #[derive(Debug)]
-pub struct Follower {
+pub(super) struct FileFollower {
     home: PathBuf,
     /// Where the output is after the process's removal.
     retained: PathBuf,
-    stream: &'static str,
+    name: &'static str,
+    /// What is read is a multiple of this many bytes.
+    unit_bytes: usize,
     position: Option<Position>,
 }
 
-impl Follower {
-    /// The last lines, and a follower of what comes after them.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub fn begin(
+impl FileFollower {
+    /// A follower of what comes after a position; none is the beginning of the oldest file.
+    pub(super) fn new(
         home: &Path,
         retained: &Path,
-        stream: &'static str,
-        bounds: Bounds,
-    ) -> io::Result<(Vec<u8>, Self)> {
-        let (text, position) = tail_and_position(home, stream, bounds)?;
-        let follower = Self {
+        name: &'static str,
+        unit_bytes: usize,
+        position: Option<Position>,
+    ) -> Self {
+        Self {
             home: home.to_owned(),
             retained: retained.to_owned(),
-            stream,
+            name,
+            unit_bytes,
             position,
-        };
-        Ok((text, follower))
+        }
     }
 
-    /// Output since the last poll, up to a limit; empty if there is none.
+    /// The next bytes, up to a limit; none if there are none yet.
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn poll(&mut self) -> io::Result<Vec<u8>> {
+    pub(super) fn read(&mut self) -> io::Result<Option<Chunk>> {
         loop {
-            if let Some(position) = &mut self.position {
-                let text = read_on(position)?;
-                if !text.is_empty() {
-                    return Ok(text);
-                }
+            if let Some(chunk) = self.read_on()? {
+                return Ok(Some(chunk));
             }
             if !self.switch_file()? {
-                return Ok(Vec::new());
+                return Ok(None);
             }
         }
     }
 
     /// Whether the process was removed from the node.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         !self.home.exists() || self.home == self.retained
+    }
+
+    fn read_on(&mut self) -> io::Result<Option<Chunk>> {
+        let Some(position) = &mut self.position else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; CHUNK_BYTES];
+        let count = position.file.read_at(&mut bytes, position.offset)?;
+        bytes.truncate(count - count % self.unit_bytes);
+        let chunk = Chunk {
+            inode: position.inode,
+            offset: position.offset,
+            bytes,
+        };
+        position.offset = chunk.end();
+        Ok((!chunk.bytes.is_empty()).then_some(chunk))
     }
 
     /// Switches to the next newer file, if there is one.
     fn switch_file(&mut self) -> io::Result<bool> {
         let mut newer = None;
         // Output is moved before the home directory is removed, so that the last lines are read from there.
-        let mut current = files(&self.home, self.stream);
+        let mut current = files(&self.home, self.name);
         if current.is_empty() {
-            current = files(&self.retained, self.stream);
+            current = files(&self.retained, self.name);
         }
         for path in current {
             let file = match super::open(&path) {
@@ -97,35 +109,19 @@ impl Follower {
         }
         let found = newer.is_some();
         if let Some(next) = newer {
-            // Output may have been written between the last poll and the rotation: the current file is read to its end first.
-            if let Some(last) = self
-                .position
-                .as_mut()
-                .map(read_on)
-                .transpose()?
-                .filter(|text| !text.is_empty())
-            {
-                self.rewind(last.len());
+            // Output may have been written between the last read and the rotation: the current file is read to its end
+            // first.
+            let offset = self.position.as_ref().map(|position| position.offset);
+            if self.read_on()?.is_some() {
+                if let (Some(position), Some(offset)) = (&mut self.position, offset) {
+                    position.offset = offset;
+                }
                 return Ok(true);
             }
             self.position = Some(next);
         }
         Ok(found)
     }
-
-    fn rewind(&mut self, bytes: usize) {
-        if let Some(position) = &mut self.position {
-            position.offset -= bytes as u64;
-        }
-    }
-}
-
-fn read_on(position: &mut Position) -> io::Result<Vec<u8>> {
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let count = position.file.read_at(&mut buffer, position.offset)?;
-    buffer.truncate(count);
-    position.offset += count as u64;
-    Ok(buffer)
 }
 
 #[cfg(test)]
@@ -136,11 +132,16 @@ mod tests {
     };
 
     use super::*;
+    use crate::logs::{Bounds, tail::tail};
 
-    const ALL: Bounds = Bounds {
-        lines: 100,
-        bytes: 1000,
-    };
+    /// The last lines, and a follower of what comes after them.
+    fn begin(home: &Path, retained: &Path, lines: usize) -> (Vec<u8>, FileFollower) {
+        let bounds = Bounds { lines, bytes: 1000 };
+        let tail = tail(home, "stdout.log", bounds).unwrap();
+        let text = tail.chunks.into_iter().flat_map(|chunk| chunk.bytes);
+        let follower = FileFollower::new(home, retained, "stdout.log", 1, tail.end);
+        (text.collect(), follower)
+    }
 
     fn append(home: &Path, text: &str) {
         let mut file = File::options()
@@ -164,24 +165,19 @@ mod tests {
         fs::rename(home.join("stdout.log"), home.join("stdout.log.1")).unwrap();
     }
 
-    fn all(follower: &mut Follower) -> String {
+    fn all(follower: &mut FileFollower) -> String {
         let mut text = Vec::new();
-        loop {
-            let more = follower.poll().unwrap();
-            if more.is_empty() {
-                return String::from_utf8(text).unwrap();
-            }
-            text.extend(more);
+        while let Some(chunk) = follower.read().unwrap() {
+            text.extend(chunk.bytes);
         }
+        String::from_utf8(text).unwrap()
     }
 
     #[test]
     fn output_after_the_tail_is_returned_once() {
         let home = tempfile::tempdir().unwrap();
         append(home.path(), "a\nb\n");
-        let one = Bounds { lines: 1, ..ALL };
-        let (text, mut follower) =
-            Follower::begin(home.path(), Path::new("/none"), "stdout", one).unwrap();
+        let (text, mut follower) = begin(home.path(), Path::new("/none"), 1);
         assert_eq!(text, b"b\n");
         assert_eq!(all(&mut follower), "");
         append(home.path(), "c\n");
@@ -193,8 +189,7 @@ mod tests {
     fn rotations_lose_no_output() {
         let home = tempfile::tempdir().unwrap();
         append(home.path(), "a\n");
-        let (_, mut follower) =
-            Follower::begin(home.path(), Path::new("/none"), "stdout", ALL).unwrap();
+        let (_, mut follower) = begin(home.path(), Path::new("/none"), 100);
         append(home.path(), "b\n");
         rotate(home.path());
         append(home.path(), "c\n");
@@ -210,18 +205,32 @@ mod tests {
     #[test]
     fn a_stream_without_files_is_followed_from_its_first_byte() {
         let home = tempfile::tempdir().unwrap();
-        let (text, mut follower) =
-            Follower::begin(home.path(), Path::new("/none"), "stdout", ALL).unwrap();
+        let (text, mut follower) = begin(home.path(), Path::new("/none"), 100);
         assert!(text.is_empty());
         append(home.path(), "first\n");
         assert_eq!(all(&mut follower), "first\n");
     }
 
     #[test]
+    fn units_are_read_whole() {
+        let home = tempfile::tempdir().unwrap();
+        append(home.path(), "abcd");
+        let mut follower =
+            FileFollower::new(home.path(), Path::new("/none"), "stdout.log", 3, None);
+        assert_eq!(all(&mut follower), "abc");
+        append(home.path(), "ef");
+        assert_eq!(all(&mut follower), "def");
+        // What is left of a unit when the file is rotated is never completed.
+        append(home.path(), "g");
+        rotate(home.path());
+        append(home.path(), "hij");
+        assert_eq!(all(&mut follower), "hij");
+    }
+
+    #[test]
     fn following_ends_with_the_removal_of_the_process() {
         let home = tempfile::tempdir().unwrap();
-        let (_, follower) =
-            Follower::begin(home.path(), Path::new("/none"), "stdout", ALL).unwrap();
+        let (_, follower) = begin(home.path(), Path::new("/none"), 100);
         assert!(!follower.is_over());
         fs::remove_dir_all(home.path()).unwrap();
         assert!(follower.is_over());
@@ -236,7 +245,7 @@ mod tests {
             if begins_before {
                 append(&home, "first\n");
             }
-            let (text, mut follower) = Follower::begin(&home, &kept, "stdout", ALL).unwrap();
+            let (text, mut follower) = begin(&home, &kept, 100);
             assert_eq!(text.is_empty(), !begins_before);
             append(&home, "last\n");
             fs::create_dir(&kept).unwrap();

@@ -1,9 +1,19 @@
 //! The stored output of processes: its end, and what follows.
 //!
-//! The runtime writes `<stream>.log` and rotated files `<stream>.log.1`, `.2`… (newest first) in the container's home directory.
-//! No other file is read.
+//! The runtime writes `<stream>.log` and rotated files `<stream>.log.1`, `.2`… (newest first) in the container's home
+//! directory, and beside them `output.idx` ([`tucano_oci_runtime::output_index`]), which has their order and times. No other
+//! file is read. Output without an index, of a runtime of an earlier version, is shown one stream after the other.
+//!
+//! ```text
+//! stdout.log  stderr.log ── tail, follow ──> chunks ──┐
+//!                                                     ├── merge ──> lines ── output ──> http
+//! output.idx ──────────────── index ───────> records ─┘
+//! ```
 
 mod follow;
+mod index;
+mod merge;
+mod output;
 mod retained;
 mod tail;
 
@@ -14,10 +24,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use follow::Follower;
+pub use merge::OutputLine;
+pub use output::{Output, Part, Polled, past};
 pub use retained::Retained;
 use serde::Deserialize;
-pub use tail::{Bounds, tail};
+pub use tail::Bounds;
+use tucano_oci_runtime::output_index::Source;
 
 /// Which of a process's two streams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -33,20 +45,28 @@ pub enum Selection {
 }
 
 impl Selection {
-    /// Names of the files without their endings.
-    pub fn streams(self) -> &'static [&'static str] {
+    /// The streams.
+    fn sources(self) -> &'static [Source] {
         match self {
-            Self::Stdout => &["stdout"],
-            Self::Stderr => &["stderr"],
-            Self::Both => &["stdout", "stderr"],
+            Self::Stdout => &[Source::Stdout],
+            Self::Stderr => &[Source::Stderr],
+            Self::Both => &[Source::Stdout, Source::Stderr],
         }
     }
 }
 
-/// The existing files of one stream, newest first.
-fn files(home: &Path, stream: &str) -> Vec<PathBuf> {
-    let current = home.join(format!("{stream}.log"));
-    let rotated = (1_u32..).map(|n| home.join(format!("{stream}.log.{n}")));
+/// Name of a stream's newest file.
+fn file_name(source: Source) -> &'static str {
+    match source {
+        Source::Stdout => "stdout.log",
+        Source::Stderr => "stderr.log",
+    }
+}
+
+/// The existing files of this name and their rotated ones, newest first.
+fn files(home: &Path, name: &str) -> Vec<PathBuf> {
+    let current = home.join(name);
+    let rotated = (1_u32..).map(|n| home.join(format!("{name}.{n}")));
     // During a rotation the current file is missing for a moment.
     let rotated = rotated.take_while(|path| path.exists());
     current
@@ -84,16 +104,23 @@ mod tests {
         fs::write(&secret, "secret\n").unwrap();
         let log = home.path().join("stdout.log");
         symlink(&secret, &log).unwrap();
-        let all = Bounds {
-            lines: 10,
-            bytes: 100,
+        let part = Part {
+            selection: Selection::Stdout,
+            bounds: Bounds {
+                lines: 10,
+                bytes: 100,
+            },
+            since: None,
         };
-        tail(home.path(), "stdout", all).unwrap_err();
+        past(home.path(), part).unwrap_err();
         fs::remove_file(&log).unwrap();
         nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        tail(home.path(), "stdout", all).unwrap_err();
+        past(home.path(), part).unwrap_err();
         fs::remove_file(&log).unwrap();
         fs::rename(&secret, &log).unwrap();
-        assert_eq!(tail(home.path(), "stdout", all).unwrap(), b"secret\n");
+        assert_eq!(past(home.path(), part).unwrap()[0].text, b"secret");
+        // Nor in place of the index: the output is shown without it.
+        symlink(&log, home.path().join("output.idx")).unwrap();
+        assert_eq!(past(home.path(), part).unwrap()[0].text, b"secret");
     }
 }

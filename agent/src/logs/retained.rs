@@ -6,12 +6,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tucano_api::ids::ProcessId;
+use tucano_api::{
+    ids::{ProcessId, ServiceName},
+    logs::KeptOutput,
+    units::Timestamp,
+};
+use tucano_oci_runtime::output_index;
 
 use crate::files::{protect, remove_if_exists};
 
 /// Beginnings of the names of output files.
-const STREAMS: [&str; 2] = ["stdout.log", "stderr.log"];
+const OUTPUT: [&str; 3] = ["stdout.log", "stderr.log", output_index::NAME];
 
 /// The directory of kept output, and its limits.
 #[derive(Debug, Clone)]
@@ -56,6 +61,23 @@ impl Retained {
         output
             .iter()
             .try_for_each(|name| fs::rename(home.join(name), directory.join(name)))
+    }
+
+    /// The processes of a service whose output is kept, oldest first.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn of_service(&self, name: &ServiceName) -> io::Result<Vec<KeptOutput>> {
+        let all = self.newest_first()?.into_iter();
+        let kept = all.filter_map(|(removed_at, _, directory)| {
+            let id: ProcessId = directory.file_name()?.to_str()?.parse().ok()?;
+            let removed_at = removed_at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            let removed_at = Timestamp(u64::try_from(removed_at.as_millis()).ok()?);
+            (id.service_name() == name.as_str()).then_some(KeptOutput { id, removed_at })
+        });
+        let mut kept: Vec<_> = kept.collect();
+        kept.sort_by_key(|output| output.id.number());
+        Ok(kept)
     }
 
     /// Removes output that is older than the limit, then the oldest output beyond the limit of bytes.
@@ -107,7 +129,7 @@ fn output_files(home: &Path) -> io::Result<Vec<std::ffi::OsString>> {
     let files = entries.flatten().filter(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let is_output = STREAMS.iter().any(|stream| name.starts_with(stream));
+        let is_output = OUTPUT.iter().any(|output| name.starts_with(output));
         is_output && entry.file_type().is_ok_and(|kind| kind.is_file())
     });
     Ok(files.map(|entry| entry.file_name()).collect())
@@ -125,7 +147,8 @@ mod tests {
 
     fn keep(retained: &Retained, name: &str, output: &str) {
         let home = tempfile::tempdir().unwrap();
-        for file in ["stdout.log", "stdout.log.1", "stderr.log", "launch.json"] {
+        let names = ["stdout.log", "stdout.log.1", "stderr.log", "output.idx"];
+        for file in names.into_iter().chain(["launch.json"]) {
             fs::write(home.path().join(file), output).unwrap();
         }
         retained.keep(&id(name), home.path()).unwrap();
@@ -137,7 +160,7 @@ mod tests {
         let directory = fs::File::open(retained.directory(&id(name))).unwrap();
         assert_eq!(
             fs::read_dir(retained.directory(&id(name))).unwrap().count(),
-            3
+            names.len()
         );
         drop(directory);
     }
@@ -163,7 +186,7 @@ mod tests {
     #[test]
     fn the_oldest_output_is_removed_beyond_the_limit_of_bytes() {
         let root = tempfile::tempdir().unwrap();
-        let retained = Retained::new(root.path().join("logs"), HOUR, 700);
+        let retained = Retained::new(root.path().join("logs"), HOUR, 900);
         for (number, name) in ["a-1", "a-2", "a-3"].into_iter().enumerate() {
             keep(&retained, name, &"x".repeat(100));
             removed(
@@ -175,6 +198,25 @@ mod tests {
         retained.prune(SystemTime::now()).unwrap();
         let kept = ["a-1", "a-2", "a-3"].map(|name| retained.directory(&id(name)).exists());
         assert_eq!(kept, [false, true, true]);
+    }
+
+    #[test]
+    fn the_kept_output_of_a_service_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let retained = Retained::new(root.path().join("logs"), HOUR, 1 << 20);
+        let name = |text: &str| text.parse().unwrap();
+        assert_eq!(retained.of_service(&name("a")).unwrap(), []);
+        for name in ["a-10", "a-9", "a-1-2", "b-3"] {
+            keep(&retained, name, "x");
+        }
+        fs::create_dir(retained.root().join("lost+found")).unwrap();
+        let found = |service| {
+            let kept = retained.of_service(&name(service)).unwrap().into_iter();
+            kept.map(|output| output.id.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(found("a"), ["a-9", "a-10"]);
+        assert_eq!(found("a-1"), ["a-1-2"]);
+        assert_eq!(found("c"), [""; 0]);
     }
 
     #[test]

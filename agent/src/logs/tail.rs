@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     os::unix::fs::MetadataExt,
     path::Path,
+    time::SystemTime,
 };
 
 use super::files;
@@ -18,7 +19,7 @@ pub struct Bounds {
     pub bytes: u64,
 }
 
-/// The end of the output that was read.
+/// How far a file was read.
 #[derive(Debug)]
 pub(super) struct Position {
     /// The file.
@@ -29,60 +30,88 @@ pub(super) struct Position {
     pub(super) offset: u64,
 }
 
+/// Successive bytes of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chunk {
+    /// The file's inode.
+    pub(super) inode: u64,
+    /// Offset of the first byte.
+    pub(super) offset: u64,
+    /// The bytes.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Chunk {
+    /// Offset behind the last byte.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+}
+
+/// The end of a stream.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    /// The last lines, oldest first.
+    pub(super) chunks: Vec<Chunk>,
+    /// Where the stream ended; none if it has no files.
+    pub(super) end: Option<Position>,
+    /// When the newest file was written to.
+    pub(super) modified: Option<SystemTime>,
+}
+
 /// The last lines of a stream; a missing file has none.
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn tail(home: &Path, stream: &str, bounds: Bounds) -> io::Result<Vec<u8>> {
-    tail_and_position(home, stream, bounds).map(|(text, _)| text)
-}
-
-/// The last lines, and the position from which a follower continues.
-pub(super) fn tail_and_position(
-    home: &Path,
-    stream: &str,
-    bounds: Bounds,
-) -> io::Result<(Vec<u8>, Option<Position>)> {
-    let mut parts: Vec<Vec<u8>> = Vec::new();
+pub(super) fn tail(home: &Path, name: &str, bounds: Bounds) -> io::Result<Tail> {
     let (mut bytes, mut lines) = (bounds.bytes, bounds.lines);
-    let mut end = None;
+    let mut tail = Tail::default();
     let mut last_inode = None;
-    for path in files(home, stream) {
+    for path in files(home, name) {
         let mut file = match super::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened?,
         };
         let metadata = file.metadata()?;
+        let (inode, size) = (metadata.ino(), metadata.len());
         // Already read: it was rotated between the listing and the opening.
-        if last_inode == Some(metadata.ino()) {
+        if last_inode == Some(inode) {
             continue;
         }
-        last_inode = Some(metadata.ino());
-        let size = metadata.len();
+        last_inode = Some(inode);
         if lines > 0 && bytes > 0 {
-            let part = last_bytes(&mut file, size, bytes)?;
-            let part = last_lines(&part, lines, parts.is_empty());
+            let start = size.saturating_sub(bytes);
+            let read = read_between(&mut file, start, size)?;
+            let part = last_lines(&read, lines, tail.chunks.is_empty());
             lines -= line_count(part).min(lines);
             bytes -= part.len() as u64;
-            parts.push(part.to_vec());
+            tail.chunks.push(Chunk {
+                inode,
+                offset: start + (read.len() - part.len()) as u64,
+                bytes: part.to_vec(),
+            });
         }
-        end.get_or_insert(Position {
-            inode: metadata.ino(),
-            offset: size,
-            file,
-        });
+        if tail.end.is_none() {
+            tail.modified = metadata.modified().ok();
+            tail.end = Some(Position {
+                inode,
+                offset: size,
+                file,
+            });
+        }
         if lines == 0 || bytes == 0 {
             break;
         }
     }
-    Ok((parts.into_iter().rev().flatten().collect(), end))
+    tail.chunks.retain(|chunk| !chunk.bytes.is_empty());
+    tail.chunks.reverse();
+    Ok(tail)
 }
 
-fn last_bytes(file: &mut File, size: u64, most: u64) -> io::Result<Vec<u8>> {
-    let start = size.saturating_sub(most);
+fn read_between(file: &mut File, start: u64, end: u64) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(start))?;
     let mut text = Vec::new();
-    file.take(size - start).read_to_end(&mut text)?;
+    file.take(end - start).read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -131,8 +160,9 @@ mod tests {
 
     fn tail_of(files: &[(&str, &str)], lines: usize, bytes: u64) -> String {
         let home = home(files);
-        let text = tail(home.path(), "stdout", Bounds { lines, bytes }).unwrap();
-        String::from_utf8(text).unwrap()
+        let tail = tail(home.path(), "stdout.log", Bounds { lines, bytes }).unwrap();
+        let text = tail.chunks.iter().flat_map(|chunk| chunk.bytes.clone());
+        String::from_utf8(text.collect()).unwrap()
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl Executor {
                 .or_else(images_user)
                 .filter(|user| !user.is_empty()),
             logs: self.logs,
+            init: process.config.init,
         })
     }
 }

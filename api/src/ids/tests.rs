@@ -27,6 +27,7 @@ fn process_ids_tell_services_apart() {
     let id = ProcessId::new(&"hello-7".parse().unwrap(), 12);
     assert_eq!(id.as_str(), "hello-7-12");
     assert_eq!(id.number(), 12);
+    assert_eq!(id.service_name(), "hello-7");
     assert!("hello".parse::<ProcessId>().is_err());
     assert!("../x-1".parse::<ProcessId>().is_err());
 }

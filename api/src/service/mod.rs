@@ -85,6 +85,10 @@ pub struct ServiceConfig {
     /// Size of that tmpfs, which counts as memory: 64 MiB where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tmp_size: Option<Bytes>,
+    /// Whether an init is the container's first process: it reaps processes whose parent has ended, forwards signals to the
+    /// image's program, and ends with it. Agents of versions without this key refuse it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
     /// Size of `/dev/shm`, which counts as memory: 64 MiB where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Bytes>,

@@ -1,5 +1,6 @@
 //! `logs`: the output of processes.
 
+use reqwest::Response;
 use serde_json::{Value, json};
 use tucano_api::ids::{ProcessId, ServiceName};
 
@@ -14,28 +15,76 @@ use crate::{
 const MAX_LINE_BYTES: usize = 1 << 20;
 
 pub(super) async fn run(client: &Client, global: &Global, logs: &Logs) -> Result<(), Error> {
-    let query = query(logs);
+    let format = if global.json {
+        Format::Json
+    } else {
+        Format::Text
+    };
+    match open(client, logs, format).await {
+        Err(error) if error.code() == "invalid_query" => {
+            if logs.since.is_some() || logs.timestamps {
+                let message = "the controller is of an earlier version, without --since and --timestamps: upgrade it";
+                return Err(Error::Controller(message.to_owned().into()));
+            }
+            let (response, process) = open(client, logs, Format::Text).await?;
+            copy_as_objects(client, response, process).await
+        }
+        opened => copy(client, opened?.0).await,
+    }
+}
+
+/// How the controller sends lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Requests the output of the service of that name, else of the process, whose name is returned.
+async fn open<'a>(
+    client: &Client,
+    logs: &'a Logs,
+    format: Format,
+) -> Result<(Response, Option<&'a str>), Error> {
+    let query = query(logs, format);
+    let name = name(&logs.name)?;
     // A process's name may also be the name of a service, which then takes precedence.
     let of_service = client
-        .stream(&format!("/v1/services/{}/logs?{query}", name(&logs.name)?))
+        .stream(&format!("/v1/services/{name}/logs?{query}"))
         .await;
-    let (mut response, process) = match of_service {
-        Err(Error::NotFound(_)) if logs.name.parse::<ProcessId>().is_ok() => {
-            let path = format!("/v1/processes/{}/logs?{query}", logs.name);
-            (client.stream(&path).await?, Some(logs.name.as_str()))
+    match of_service {
+        Err(Error::NotFound(_)) if name.parse::<ProcessId>().is_ok() => {
+            let path = format!("/v1/processes/{name}/logs?{query}");
+            Ok((client.stream(&path).await?, Some(name)))
         }
-        result => (result?, None),
-    };
+        result => Ok((result?, None)),
+    }
+}
+
+async fn copy(client: &Client, mut response: Response) -> Result<(), Error> {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(client.transfer_error("reading the logs"))?
+    {
+        output::bytes(&chunk)?;
+    }
+    Ok(())
+}
+
+/// Makes objects of the text of a controller of an earlier version.
+async fn copy_as_objects(
+    client: &Client,
+    mut response: Response,
+    process: Option<&str>,
+) -> Result<(), Error> {
     let mut lines = Lines::default();
     while let Some(chunk) = response
         .chunk()
         .await
         .map_err(client.transfer_error("reading the logs"))?
     {
-        match global.json {
-            true => print(lines.push(&chunk), process)?,
-            false => output::bytes(&chunk)?,
-        }
+        print(lines.push(&chunk), process)?;
     }
     print(lines.rest(), process)
 }
@@ -94,7 +143,7 @@ pub(super) fn name(name: &str) -> Result<&str, Error> {
     }
 }
 
-fn query(logs: &Logs) -> String {
+fn query(logs: &Logs, format: Format) -> String {
     let stream = match logs.stream {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",
@@ -105,7 +154,21 @@ fn query(logs: &Logs) -> String {
         .map(|lines| format!("&tail={lines}"))
         .unwrap_or_default();
     let follow = if logs.follow { "&follow=true" } else { "" };
-    format!("stream={stream}{tail}{follow}")
+    // Neither form has a character that a query must not have.
+    let since = logs
+        .since
+        .map(|since| format!("&since={since}"))
+        .unwrap_or_default();
+    let times = if logs.timestamps {
+        "&timestamps=true"
+    } else {
+        ""
+    };
+    let format = match format {
+        Format::Text => "",
+        Format::Json => "&format=json",
+    };
+    format!("stream={stream}{tail}{follow}{since}{times}{format}")
 }
 
 #[cfg(test)]
@@ -114,17 +177,28 @@ mod tests {
 
     #[test]
     fn the_query_holds_the_options() {
-        let logs = |tail, follow, stream| Logs {
+        let mut logs = Logs {
             name: "a".to_owned(),
-            follow,
-            tail,
-            stream,
+            follow: false,
+            tail: None,
+            since: None,
+            timestamps: false,
+            stream: Stream::Both,
         };
-        assert_eq!(query(&logs(None, false, Stream::Both)), "stream=both");
-        assert_eq!(
-            query(&logs(Some(5), true, Stream::Stderr)),
-            "stream=stderr&tail=5&follow=true"
-        );
+        assert_eq!(query(&logs, Format::Text), "stream=both");
+        assert_eq!(query(&logs, Format::Json), "stream=both&format=json");
+        logs.tail = Some(5);
+        logs.follow = true;
+        logs.stream = Stream::Stderr;
+        logs.timestamps = true;
+        for (since, sent) in [
+            ("1h 30m", "5400000ms"),
+            ("2026-07-01T14:00:00+02:00", "2026-07-01T12:00:00.000Z"),
+        ] {
+            logs.since = Some(since.parse().unwrap());
+            let all = format!("stream=stderr&tail=5&follow=true&since={sent}&timestamps=true");
+            assert_eq!(query(&logs, Format::Text), all);
+        }
     }
 
     #[test]

@@ -434,9 +434,65 @@ fn logs_are_those_of_a_service_or_else_of_a_process() {
             .ends_with("?stream=both&tail=5")
     );
     assert_eq!(code(&tucano(&controller, &["logs", "hello"])), 7);
+    let since = [
+        "logs",
+        "hello",
+        "-t",
+        "--since",
+        "2026-07-01T14:00:00+02:00",
+    ];
+    assert_eq!(code(&tucano(&controller, &since)), 7);
+    let query = "?stream=both&since=2026-07-01T12:00:00.000Z&timestamps=true";
+    let asked = controller.requests().pop().unwrap().line;
+    assert!(asked.ends_with(query), "{asked}");
+    let local = tucano(
+        &controller,
+        &["logs", "hello", "--since", "2026-07-01T14:00:00"],
+    );
+    assert_eq!(code(&local), 2);
+    assert!(said(&local).contains("RFC 3339"), "{}", said(&local));
+}
+
+#[test]
+fn the_controllers_json_lines_are_printed_unchanged() {
+    let lines = "{\"process\":\"hello-1\",\"time\":\"2026-07-01T12:00:00.000Z\",\"stream\":\"stderr\",\"line\":\"x\"}\n";
+    let controller = Controller::answering(200, lines);
+    assert_eq!(
+        printed(&tucano(&controller, &["--json", "logs", "hello"])),
+        lines
+    );
+    let asked = controller.requests().pop().unwrap().line;
+    assert!(asked.ends_with("?stream=both&format=json"), "{asked}");
+}
+
+#[test]
+fn logs_of_a_controller_of_an_earlier_version_have_neither_times_nor_streams() {
+    let controller = Controller::start(|line, _| match line {
+        _ if line.contains("format=")
+            || line.contains("since=")
+            || line.contains("timestamps=") =>
+        {
+            let error = json!({ "error": "unknown field", "code": "invalid_query" });
+            (400, error.to_string())
+        }
+        _ if line.starts_with("GET /v1/processes/hello-1/logs") => (200, "a line\n".to_owned()),
+        _ => (
+            404,
+            json!({ "error": "no such service", "code": "not_found" }).to_string(),
+        ),
+    });
     let json = tucano(&controller, &["--json", "logs", "hello-1"]);
     let line: Value = serde_json::from_str(&printed(&json)).unwrap();
     assert_eq!(line, json!({ "process": "hello-1", "line": "a line" }));
+    for option in [&["--since", "10m"][..], &["--timestamps"]] {
+        let output = tucano(&controller, &[&["logs", "hello-1"][..], option].concat());
+        assert_eq!((code(&output), printed(&output)), (1, String::new()));
+        assert!(
+            said(&output).contains("earlier version"),
+            "{}",
+            said(&output)
+        );
+    }
 }
 
 #[test]

@@ -286,6 +286,7 @@ fn insert(state: &mut State, node: usize, record: ProcessRecord, memory: u64) {
         memory,
         report: None,
         healthy_since: None,
+        at_pids_limit: None,
         record,
     };
     state.processes.insert(process.record.id.number(), process);

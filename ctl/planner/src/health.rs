@@ -1,4 +1,4 @@
-//! Alerts about a process's crashes: one when they begin, one when it has recovered.
+//! Alerts about a process's crashes and limits: one when they begin, one when it has recovered.
 
 use tucano_api::{
     agent::{Exit, ProcessReport},
@@ -27,6 +27,7 @@ pub(crate) fn observe(state: &mut State, number: u64, report: Option<ProcessRepo
     reset_lost_count(state, number);
     alert_oom_kill(state, number);
     alert_crashes(state, number);
+    alert_pids_limit(state, number);
     if state
         .processes
         .get(&number)
@@ -58,7 +59,10 @@ pub(crate) fn next_recovery(state: &State) -> Option<Timestamp> {
 }
 
 fn recovers_at(state: &State, number: u64) -> Option<Timestamp> {
-    let since = state.processes.get(&number)?.healthy_since?;
+    let process = state.processes.get(&number)?;
+    let since = process
+        .healthy_since?
+        .max(process.at_pids_limit.unwrap_or_default());
     Some(since.after(state.settings.recovered_after))
 }
 
@@ -72,6 +76,7 @@ fn recovered(state: &mut State, number: u64) {
     crashes.baseline_restarts = restarts;
     crashes.crash_alerted = false;
     crashes.oom_alerted = false;
+    crashes.pids_alerted = false;
     if *crashes == before {
         return;
     }
@@ -79,7 +84,11 @@ fn recovered(state: &mut State, number: u64) {
     state.changes.processes.insert(id.clone());
     if before.is_alerted() {
         let healthy_for = state.settings.recovered_after;
-        let message = format!("process {id} has been healthy for {healthy_for} again");
+        let message = if before.crash_alerted || before.oom_alerted {
+            format!("process {id} has been healthy for {healthy_for} again")
+        } else {
+            format!("process {id} has been below its limit of `pids` for {healthy_for} again")
+        };
         state.alert(AlertKind::ProcessRecovered, id, message);
     }
 }
@@ -146,6 +155,26 @@ fn alert_crashes(state: &mut State, number: u64) {
     );
     state.changes.processes.insert(id.clone());
     state.alert(AlertKind::ProcessCrashing, id, message);
+}
+
+fn alert_pids_limit(state: &mut State, number: u64) {
+    let Some(process) = state.processes.get_mut(&number) else {
+        return;
+    };
+    let Some(limit) = process.pids_limit() else {
+        return;
+    };
+    if std::mem::replace(&mut process.record.crashes.pids_alerted, true) {
+        return;
+    }
+    let id = process.record.id.clone();
+    let message = format!(
+        "process {id} on {} has reached its limit of {limit} processes and threads, zombies included: it cannot start \
+         more. Give service {} more `pids`, or `init = true` if what it starts is not waited for",
+        process.record.node, process.record.service,
+    );
+    state.changes.processes.insert(id.clone());
+    state.alert(AlertKind::ProcessAtPidsLimit, id, message);
 }
 
 fn describe_exit(exit: Exit) -> String {

@@ -43,6 +43,7 @@ pub(crate) fn start(
         memory: current.config.memory.0,
         report: None,
         healthy_since: None,
+        at_pids_limit: None,
     };
     service.processes.insert(number);
     state.nodes[node].reserve(number, process.memory);

@@ -67,6 +67,7 @@ fn insert(state: &mut State, index: usize, record: ProcessRecord) {
         memory,
         report: None,
         healthy_since: None,
+        at_pids_limit: None,
     };
     state.processes.insert(number, process);
 }

@@ -121,6 +121,7 @@ fn load_process(state: &mut State, mut record: ProcessRecord) {
         memory,
         report: None,
         healthy_since: None,
+        at_pids_limit: None,
     };
     if process.record.crashes.is_alerted() {
         state.watched.insert(number);

@@ -40,6 +40,8 @@ pub struct Container {
     pub restarts: u32,
     /// How it last ended.
     pub last_exit: Option<Exit>,
+    /// Whether it has reached its limit of processes and threads.
+    pub is_at_pids_limit: bool,
     /// When its state ends.
     until: Timestamp,
 }
@@ -150,6 +152,14 @@ impl Agent {
         }
     }
 
+    /// A process reaches its limit of processes and threads, or is below it again.
+    pub fn fill_pids(&mut self, id: &ProcessId, is_reached: bool, now: Timestamp) {
+        if let Some(container) = self.containers.get_mut(id) {
+            container.is_at_pids_limit = is_reached;
+            self.report_at = now;
+        }
+    }
+
     /// Processes that are healthy.
     pub fn healthy(&self) -> impl Iterator<Item = &ProcessId> {
         let healthy = |c: &Container| c.state == ProcessState::Healthy;
@@ -236,6 +246,7 @@ impl Container {
             port,
             restarts: 0,
             last_exit: None,
+            is_at_pids_limit: false,
             until: now.after(workloads.start_time),
         }
     }
@@ -261,6 +272,7 @@ impl Container {
         match self.state {
             ProcessState::BackOff => {
                 self.restarts += 1;
+                self.is_at_pids_limit = false;
                 self.enter(ProcessState::Starting, now.after(workloads.start_time));
             }
             ProcessState::Starting if workloads.crashing.contains(image) => self.end(now, false),
@@ -286,6 +298,11 @@ impl Container {
             relaxed: Vec::new(),
             metrics: Some(ProcessMetrics {
                 memory_limit: self.desired.config.memory,
+                pids_limit: u64::from(self.desired.config.pids),
+                pids_current: match self.is_at_pids_limit {
+                    true => u64::from(self.desired.config.pids),
+                    false => 1,
+                },
                 ..ProcessMetrics::default()
             }),
             attempts: 0,

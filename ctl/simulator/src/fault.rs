@@ -3,13 +3,14 @@
 #[cfg(feature = "proptest")]
 use proptest::prelude::*;
 use tucano_api::{
-    ids::NodeName,
-    units::{Bytes, Span},
+    ids::{NodeName, ProcessId},
+    units::{Bytes, Span, Timestamp},
 };
 use tucano_planner::{Event, Worker};
 
 use crate::{
     Options, Sim,
+    agent::Agent,
     fixtures::{image, name, node, with_memory, worker},
 };
 
@@ -49,6 +50,8 @@ pub enum Fault {
     LoseAgentDisk(usize),
     /// The kernel kills one of the processes.
     OomKill(usize),
+    /// One of the processes has reached its limit of processes and threads, or is below it again.
+    PidsLimit(usize, bool),
     /// A worker gets this load, in tenths.
     Load(usize, u8),
     /// The network gets these faults.
@@ -96,6 +99,7 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         1 => worker().prop_map(Fault::RestartAgent),
         1 => worker().prop_map(Fault::LoseAgentDisk),
         1 => (0..8_usize).prop_map(Fault::OomKill),
+        1 => (0..8_usize, any::<bool>()).prop_map(|(nth, is_reached)| Fault::PidsLimit(nth, is_reached)),
         1 => (worker(), 0..=10_u8).prop_map(|(worker, tenths)| Fault::Load(worker, tenths)),
         2 => (0..50_u64, 0..30_u64, 0..1500_u64)
             .prop_map(|(lost, doubled, delay_ms)| Fault::Network { lost, doubled, delay_ms }),
@@ -187,7 +191,10 @@ impl Sim {
             Fault::PowerOn(number) if !self.agent(number).powered => self.agent(number).power_on(),
             Fault::RestartAgent(number) => self.agent(number).restart(),
             Fault::LoseAgentDisk(number) => self.agent(number).lose_disk(),
-            Fault::OomKill(nth) => self.oom_kill_some(nth),
+            Fault::OomKill(nth) => self.on_some(nth, |agent, id, now| agent.oom_kill(id, now)),
+            Fault::PidsLimit(nth, is_reached) => {
+                self.on_some(nth, |agent, id, now| agent.fill_pids(id, is_reached, now));
+            }
             Fault::Load(number, tenths) => {
                 self.agent(number).metrics.cpu_used = f64::from(tenths) / 10.0;
             }
@@ -211,7 +218,8 @@ impl Sim {
         }
     }
 
-    fn oom_kill_some(&mut self, nth: usize) {
+    /// Acts on one of the healthy processes.
+    fn on_some(&mut self, nth: usize, act: impl Fn(&mut Agent, &ProcessId, Timestamp)) {
         let now = self.now;
         let victim = |sim: &Self| -> Option<(NodeName, _)> {
             let all = sim
@@ -223,7 +231,7 @@ impl Sim {
         if let Some((node, id)) = victim(self)
             && let Some(agent) = self.agents.get_mut(&node)
         {
-            agent.oom_kill(&id, now);
+            act(agent, &id, now);
         }
     }
 }

@@ -85,6 +85,7 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         caps: Default::default(),
         read_only: false,
         tmp_size: None,
+        init: false,
         shm_size: None,
         health: Health::default(),
         stop_timeout: Span::secs(10),

@@ -444,7 +444,11 @@ fn may_follow(before: Option<AlertKind>, kind: AlertKind) -> bool {
         | MassSilenceEnded | NodeUnreachable | NodeReachable => false,
         ProcessCrashing => before != Some(ProcessCrashing),
         ProcessOomKilled => before != Some(ProcessOomKilled),
-        ProcessRecovered => matches!(before, Some(ProcessCrashing | ProcessOomKilled)),
+        ProcessAtPidsLimit => before != Some(ProcessAtPidsLimit),
+        ProcessRecovered => matches!(
+            before,
+            Some(ProcessCrashing | ProcessOomKilled | ProcessAtPidsLimit)
+        ),
     }
 }
 

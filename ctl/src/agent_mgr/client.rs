@@ -6,7 +6,8 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tucano_api::{
     agent::{DesiredSet, Identity, Prefetch},
     error::{ErrorBody, innermost},
-    ids::{NodeName, ProcessId},
+    ids::{NodeName, ProcessId, ServiceName},
+    logs::KeptOutput,
 };
 use tucano_oci_session::UPGRADE;
 use tucano_tls::Mode;
@@ -178,6 +179,22 @@ impl AgentClient {
         self.send(address, request).await
     }
 
+    /// Requests the list of a service's removed processes whose output the node keeps.
+    ///
+    /// # Errors
+    /// The agent did not accept it: one of an earlier version answers 404.
+    pub async fn kept_output(
+        &self,
+        address: AgentAddress,
+        service: &ServiceName,
+    ) -> Result<Vec<KeptOutput>, AgentError> {
+        let url = format!("{}/v1/services/{service}/logs", address.base());
+        let mut answer = self.send(address, self.client.get(url)).await?;
+        let max_wait = self.config.current().limits.agent_timeout.0;
+        let text = read_at_most(&mut answer, MAX_KEPT_LIST_BYTES, max_wait).await;
+        serde_json::from_slice(&text).map_err(|source| AgentError::Malformed { address, source })
+    }
+
     /// Requests a session in a process's container; the response upgrades to frames.
     ///
     /// # Errors
@@ -263,14 +280,20 @@ async fn refusal(mut answer: Response, max_wait: Duration) -> ErrorBody {
         .unwrap_or_else(|_| ErrorBody::new("agent_refused", "without a reason"))
 }
 
+/// Maximum length of the list of a service's removed processes: thousands of them.
+const MAX_KEPT_LIST_BYTES: usize = 1 << 20;
+
 /// The part of a short answer that arrives in time; more than the limit if it is too long.
 async fn read_bounded(answer: &mut Response, max_wait: Duration) -> Vec<u8> {
-    const MOST: usize = 16 << 10;
+    read_at_most(answer, 16 << 10, max_wait).await
+}
+
+async fn read_at_most(answer: &mut Response, max_bytes: usize, max_wait: Duration) -> Vec<u8> {
     let mut text = Vec::new();
     let read = async {
         while let Ok(Some(chunk)) = answer.chunk().await {
             text.extend_from_slice(&chunk);
-            if text.len() > MOST {
+            if text.len() > max_bytes {
                 break;
             }
         }

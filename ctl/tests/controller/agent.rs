@@ -24,8 +24,10 @@ use tucano_api::{
         DesiredProcess, DesiredSet, Identity, NodeMetrics, NodeReport, Prefetch, PrefetchedBlob,
         ProcessReport, ProcessState,
     },
+    error::ErrorBody,
     ids::{Digest, Generation},
-    units::Bytes,
+    logs::KeptOutput,
+    units::{Bytes, Timestamp},
 };
 
 use crate::ctl::Ctl;
@@ -54,7 +56,14 @@ struct Shared {
     hints: Mutex<Vec<PrefetchedBlob>>,
     /// Withdrawn blobs.
     withdrawn: Mutex<Vec<Digest>>,
+    /// Whether it answers requests for output as an agent of the version before.
+    is_old: AtomicBool,
+    /// Removed processes whose output it keeps.
+    kept: Mutex<Vec<KeptOutput>>,
 }
+
+/// The time of each process's first line.
+pub(crate) const LINE_TIME: &str = "2026-07-01T12:00:00.001Z";
 
 impl Agent {
     /// The agent of worker `w<n>`.
@@ -80,11 +89,14 @@ impl Agent {
             answered: Mutex::default(),
             hints: Mutex::default(),
             withdrawn: Mutex::default(),
+            is_old: AtomicBool::new(false),
+            kept: Mutex::default(),
         });
         let routes = Router::new()
             .route("/v1/desired", put(take))
             .route("/v1/prefetch", post(hear))
             .route("/v1/processes/{id}/logs", get(logs))
+            .route("/v1/services/{name}/logs", get(kept))
             .route("/v1/processes/{id}/exec", post(echo))
             .route("/v1/identity", get(identity))
             .with_state(shared.clone());
@@ -107,6 +119,20 @@ impl Agent {
     /// Stops or resumes reporting.
     pub(crate) fn cut_off(&self, is_cut_off: bool) {
         self.shared.is_cut_off.store(is_cut_off, SeqCst);
+    }
+
+    /// Answers requests for output as an agent of the version before, from now on.
+    pub(crate) fn be_old(&self) {
+        self.shared.is_old.store(true, SeqCst);
+    }
+
+    /// Keeps the output of a process that was removed at this time.
+    pub(crate) fn keep(&self, id: &str, removed_at: Timestamp) {
+        let output = KeptOutput {
+            id: id.parse().unwrap(),
+            removed_at,
+        };
+        self.shared.kept.lock().unwrap().push(output);
     }
 
     /// Ids of the desired processes.
@@ -194,17 +220,47 @@ async fn logs(
     State(agent): State<Arc<Shared>>,
     Path(id): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Body, StatusCode> {
-    let is_known = agent.desired.lock().unwrap().as_ref().is_some_and(|set| {
+) -> Result<Body, (StatusCode, Json<ErrorBody>)> {
+    let is_desired = agent.desired.lock().unwrap().as_ref().is_some_and(|set| {
         let mut processes = set.processes.iter();
         processes.any(|process| process.id.as_str() == id)
     });
-    if !is_known {
-        return Err(StatusCode::NOT_FOUND);
+    let is_kept = || {
+        let kept = agent.kept.lock().unwrap();
+        kept.iter().any(|output| output.id.as_str() == id)
+    };
+    if !is_desired && !is_kept() {
+        let body = ErrorBody::new("not_found", "there is no such process");
+        return Err((StatusCode::NOT_FOUND, Json(body)));
+    }
+    let is_of_this_version = query.iter().any(|(key, _)| key == "format");
+    if agent.is_old.load(SeqCst) && is_of_this_version {
+        let body = ErrorBody::new("invalid_query", "unknown field `format`");
+        return Err((StatusCode::BAD_REQUEST, Json(body)));
     }
     let query: Vec<String> = query.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    let text = format!("I am {id}\nasked for {}\n", query.join(" "));
-    Ok(Body::from(text))
+    let lines = [
+        format!("I am {id}"),
+        format!("asked for {}", query.join(" ")),
+    ];
+    Ok(Body::from(if is_of_this_version {
+        let [first, second] = lines;
+        format!("{LINE_TIME} stdout F {first}\n- stderr F {second}\n")
+    } else {
+        lines.map(|line| line + "\n").concat()
+    }))
+}
+
+async fn kept(
+    State(agent): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<KeptOutput>>, StatusCode> {
+    if agent.is_old.load(SeqCst) {
+        return Err(StatusCode::NOT_FOUND);
+    }
+    let mut kept = agent.kept.lock().unwrap().clone();
+    kept.retain(|output| output.id.service_name() == name);
+    Ok(Json(kept))
 }
 
 /// Sends the process id, then echoes its input.

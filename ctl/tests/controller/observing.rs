@@ -7,9 +7,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
+use tucano_api::units::Timestamp;
 
 use crate::{
-    agent::Agent,
+    agent::{Agent, LINE_TIME},
     ctl::{Ctl, config},
     image,
 };
@@ -112,35 +113,129 @@ async fn metrics_show_the_cluster() {
     assert!(page.ends_with("# EOF\n"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn logs_are_streamed_from_the_nodes_with_the_process_as_prefix() {
+const ASKED: &str = "asked for stream=both tail=50 follow=false";
+
+/// A controller with two workers and a service of two processes, `hello-1` and `hello-2`.
+async fn two_processes() -> (Ctl, [Agent; 2]) {
     let ctl = Ctl::start(&config(2, "", "[limits]\nlog_lines = 50")).await;
-    let _agents = [Agent::start(&ctl, 1).await, Agent::start(&ctl, 2).await];
+    let agents = [Agent::start(&ctl, 1).await, Agent::start(&ctl, 2).await];
     ctl.deploy_and("?wait=true", &image::config(2, ""), image::archive("one"))
         .await
         .expect(201);
+    (ctl, agents)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_streamed_from_the_nodes_with_the_process_as_prefix() {
+    let (ctl, _agents) = two_processes().await;
     let one = ctl
         .get("/v1/processes/hello-2/logs?tail=7&stream=stderr")
         .await
         .expect(200);
     assert_eq!(
         one,
-        "I am hello-2\nasked for stream=stderr tail=7 follow=false\n"
+        "I am hello-2\nasked for stream=stderr tail=7 follow=false format=cri\n"
     );
     let all = ctl.get("/v1/services/hello/logs").await.expect(200);
-    let asked = "asked for stream=both tail=50 follow=false";
-    assert_eq!(
-        all,
-        format!(
-            "hello-1 | I am hello-1\nhello-1 | {asked}\nhello-2 | I am hello-2\nhello-2 | {asked}\n"
-        )
-    );
+    let of = |id| format!("{id} | I am {id}\n{id} | {ASKED} format=cri\n");
+    assert_eq!(all, of("hello-1") + &of("hello-2"));
     ctl.get("/v1/processes/hello-9/logs")
         .await
         .refused(404, "not_found");
     ctl.get("/v1/services/nobody/logs")
         .await
         .refused(404, "not_found");
+    ctl.get("/v1/services/hello/logs?since=yesterday")
+        .await
+        .refused(400, "invalid_query");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_have_times_and_streams_where_they_are_asked_for() {
+    let (ctl, _agents) = two_processes().await;
+    let asked = format!("{ASKED} format=cri since=600000ms");
+    let query = "logs?since=10m&timestamps=true";
+    let one = ctl.get(&format!("/v1/processes/hello-1/{query}")).await;
+    assert_eq!(
+        one.expect(200),
+        format!("{LINE_TIME} I am hello-1\n- {asked}\n")
+    );
+    let all = ctl.get(&format!("/v1/services/hello/{query}")).await;
+    let of = |id| format!("{id} | {LINE_TIME} I am {id}\n{id} | - {asked}\n");
+    assert_eq!(all.expect(200), of("hello-1") + &of("hello-2"));
+    let json = ctl.get("/v1/processes/hello-1/logs?format=json").await;
+    assert_eq!(
+        json.expect(200),
+        format!(
+            "{{\"process\":\"hello-1\",\"time\":\"{LINE_TIME}\",\"stream\":\"stdout\",\"line\":\"I am hello-1\"}}\n\
+             {{\"process\":\"hello-1\",\"stream\":\"stderr\",\"line\":\"{ASKED} format=cri\"}}\n"
+        )
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_an_earlier_version_is_asked_for_what_it_has() {
+    let (ctl, agents) = two_processes().await;
+    agents.iter().for_each(Agent::be_old);
+    let all = ctl.get("/v1/services/hello/logs").await.expect(200);
+    let of = |id| format!("{id} | I am {id}\n{id} | {ASKED}\n");
+    assert_eq!(all, of("hello-1") + &of("hello-2"));
+    for option in ["since=10m", "timestamps=true"] {
+        ctl.get(&format!("/v1/processes/hello-1/logs?{option}"))
+            .await
+            .refused(409, "agent_too_old");
+        let all = ctl.get(&format!("/v1/services/hello/logs?{option}")).await;
+        let all = all.expect(200);
+        let all = all.as_str().unwrap();
+        assert_eq!(all.matches("upgrade it").count(), 2, "{all}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_of_a_service_begin_with_those_of_its_removed_processes() {
+    let (ctl, agents) = two_processes().await;
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let now = Timestamp(now.as_millis() as u64);
+    for number in 100..130 {
+        agents[number % 2].keep(&format!("hello-{number}"), now);
+    }
+    agents[0].keep("hello-99", Timestamp(now.0 - 3_600_000));
+    // It was moved here, and moved away again.
+    agents[1].keep("hello-1", now);
+    agents[1].keep("other-98", now);
+    let order = |text: &str| {
+        let mut ids: Vec<_> = text
+            .lines()
+            .map(|line| line.split_once(" | ").unwrap().0.to_owned())
+            .collect();
+        ids.dedup();
+        ids
+    };
+    let mut expected: Vec<_> = (110..130).map(|number| format!("hello-{number}")).collect();
+    expected.extend(["hello-1", "hello-2"].map(str::to_owned));
+    let all = ctl.get("/v1/services/hello/logs").await.expect(200);
+    let all = all.as_str().unwrap();
+    assert_eq!(order(all), expected);
+    assert!(
+        all.contains("output of 11 processes that were removed earlier is kept"),
+        "{all}"
+    );
+    let recent = ctl
+        .get("/v1/services/hello/logs?since=10m")
+        .await
+        .expect(200);
+    assert!(
+        recent.as_str().unwrap().contains("of 10 processes"),
+        "{recent}"
+    );
+    // That of a service that does not exist any more, too.
+    let gone = ctl.get("/v1/services/other/logs").await.expect(200);
+    assert_eq!(order(gone.as_str().unwrap()), ["other-98"]);
+    let followed = ctl
+        .get("/v1/services/other/logs?follow=true")
+        .await
+        .expect(200);
+    assert_eq!(order(followed.as_str().unwrap()), ["other-98"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

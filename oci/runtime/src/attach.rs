@@ -136,7 +136,7 @@ impl AttachServer {
             if self.clients.len() < MAX_CLIENTS {
                 self.clients.push(client);
             } else {
-                let message = format!("{MAX_CLIENTS} rest are attached already");
+                let message = format!("{MAX_CLIENTS} clients are attached already");
                 client.send(Kind::Refused, message.as_bytes());
             }
         }

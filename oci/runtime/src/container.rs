@@ -1,6 +1,7 @@
 //! The container's side of a start: a process in new namespaces sets itself up and becomes the program.
 
 pub(crate) mod devices;
+pub(crate) mod init;
 pub(crate) mod kernel;
 pub(crate) mod labels;
 pub(crate) mod landlock;

@@ -24,6 +24,9 @@ pub struct Launch {
     pub user: Option<String>,
     /// Limits of the stdout and stderr log files.
     pub logs: LogLimits,
+    /// Whether the program runs below an init of the runtime's, which reaps orphans and forwards signals.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
 }
 
 /// Borrowed parts of a [`Launch`]: a specification is too large to be cloned.

@@ -14,6 +14,7 @@
 //! - `attach`: the supervisor's socket for [`attach_client`], while the container runs,
 //! - `exit.json`: the exit status ([`launch::Exit`]); its space is reserved as `exit.json.tmp`,
 //! - `stdout.log`, `stderr.log`, and rotated files `.1`, `.2`…,
+//! - `output.idx`, and rotated files: the order and the times of what is in the logs ([`output_index`]),
 //! - `upper/`, `work/`: the writable layer.
 
 pub mod arguments;
@@ -33,6 +34,7 @@ pub mod lifecycle;
 mod listener;
 mod logs;
 mod notification;
+pub mod output_index;
 pub mod probe;
 pub mod profile;
 mod record;

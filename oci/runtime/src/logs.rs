@@ -1,46 +1,98 @@
-//! Log files of a container's stdout and stderr, rotated and bounded. Logging never blocks or kills the container:
-//! what cannot be written (a full disk) is dropped.
+//! Log files of a container's stdout and stderr, rotated and bounded, and the index of their order. Logging never blocks
+//! or kills the container: what cannot be written (a full disk) is dropped.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
+        unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use rustix::io::Errno;
 
-use crate::launch::LogLimits;
+pub(crate) use crate::output_index::Source;
+use crate::{
+    launch::LogLimits,
+    output_index::{self, IndexWriter, Record},
+};
 
 /// Number of bytes per read; a pipe holds 16 times as much by default.
 pub(crate) const CHUNK_BYTES: usize = 4096;
 
-/// Output stream of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    Stdout,
-    Stderr,
+/// A container's output: the streams that are open, and their index.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    streams: Vec<Stream>,
+    index: IndexWriter,
+}
+
+impl Outputs {
+    /// The outputs that these pipes carry, logged in a directory. Sets the pipes to non-blocking mode.
+    pub(crate) fn new(
+        [stdout, stderr]: [OwnedFd; 2],
+        directory: &Path,
+        limits: LogLimits,
+    ) -> io::Result<Self> {
+        let stream = |pipe, source, name| Stream::new(pipe, source, directory.join(name), limits);
+        Ok(Self {
+            streams: vec![
+                stream(stdout, Source::Stdout, "stdout.log")?,
+                stream(stderr, Source::Stderr, "stderr.log")?,
+            ],
+            index: IndexWriter::new(directory.join(output_index::NAME), limits),
+        })
+    }
+
+    /// The pipes to poll.
+    pub(crate) fn descriptors(&self) -> impl ExactSizeIterator<Item = BorrowedFd<'_>> {
+        self.streams.iter().map(Stream::as_fd)
+    }
+
+    /// Takes what is in the pipes, at most `rounds` chunks of each, logs it and passes it to `show`. The streams take
+    /// turns, so that the order of their chunks is close to the order in which they were written.
+    pub(crate) fn take(&mut self, rounds: usize, show: &mut dyn FnMut(Source, &[u8])) {
+        for _ in 0..rounds {
+            let mut is_anything_left = false;
+            let index = &mut self.index;
+            self.streams
+                .retain_mut(|stream| match stream.take_chunk(index, show) {
+                    Taken::Chunk => {
+                        is_anything_left = true;
+                        true
+                    }
+                    Taken::Nothing => true,
+                    Taken::End => false,
+                });
+            if !is_anything_left {
+                break;
+            }
+        }
+        self.index.flush();
+    }
+}
+
+/// What a stream's pipe had.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    Chunk,
+    Nothing,
+    End,
 }
 
 /// The read end of a container's output pipe and its log file.
 #[derive(Debug)]
-pub(crate) struct Stream {
+struct Stream {
     pipe: OwnedFd,
     log: Log,
     source: Source,
 }
 
 impl Stream {
-    /// Sets the pipe to non-blocking mode.
-    pub(crate) fn new(
-        pipe: OwnedFd,
-        source: Source,
-        path: PathBuf,
-        limits: LogLimits,
-    ) -> io::Result<Self> {
+    fn new(pipe: OwnedFd, source: Source, path: PathBuf, limits: LogLimits) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&pipe, true)?;
         Ok(Self {
             pipe,
@@ -49,22 +101,30 @@ impl Stream {
         })
     }
 
-    /// Reads at most `rounds` chunks, logs them and passes them to `show`. Returns false once the pipe is closed.
-    pub(crate) fn take(&mut self, rounds: usize, show: &mut dyn FnMut(Source, &[u8])) -> bool {
+    fn take_chunk(
+        &mut self,
+        index: &mut IndexWriter,
+        show: &mut dyn FnMut(Source, &[u8]),
+    ) -> Taken {
         let mut chunk = [0; CHUNK_BYTES];
-        for _ in 0..rounds {
-            match rustix::io::read(&self.pipe, &mut chunk) {
-                Ok(0) => return false,
-                Ok(length) => {
-                    self.log.append(&chunk[..length]);
-                    show(self.source, &chunk[..length]);
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return true,
-                Err(_) => return false,
-            }
-        }
-        true
+        let length = match rustix::io::retry_on_intr(|| rustix::io::read(&self.pipe, &mut chunk)) {
+            Ok(0) => return Taken::End,
+            Ok(length) => length,
+            Err(Errno::AGAIN) => return Taken::Nothing,
+            Err(_) => return Taken::End,
+        };
+        let (source, time_ms) = (self.source, now_ms());
+        self.log.append(&chunk[..length], &mut |piece| {
+            index.note(Record {
+                source,
+                time_ms,
+                inode: piece.inode,
+                offset: piece.offset,
+                length: piece.length,
+            });
+        });
+        show(self.source, &chunk[..length]);
+        Taken::Chunk
     }
 }
 
@@ -74,12 +134,28 @@ impl AsFd for Stream {
     }
 }
 
+/// Now, in milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Where output was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    inode: u64,
+    offset: u64,
+    length: u64,
+}
+
 /// A log file and its predecessors `.1` (the newest), `.2`…
 #[derive(Debug)]
 struct Log {
     path: PathBuf,
     limits: LogLimits,
     file: Option<File>,
+    inode: u64,
     length: u64,
 }
 
@@ -89,15 +165,25 @@ impl Log {
             path,
             limits,
             file: None,
+            inode: 0,
             length: 0,
         }
     }
 
-    /// Appends bytes, rotating as needed. A failure drops them; the next output tries again.
-    fn append(&mut self, mut bytes: &[u8]) {
+    /// Appends bytes, rotating as needed, and passes what was written to `note`. A failure drops them; the next output
+    /// tries again.
+    fn append(&mut self, mut bytes: &[u8], note: &mut dyn FnMut(Piece)) {
         while !bytes.is_empty() {
             match self.append_some(bytes) {
-                Ok(written) => bytes = &bytes[written..],
+                Ok(0) => {}
+                Ok(written) => {
+                    note(Piece {
+                        inode: self.inode,
+                        offset: self.length - written as u64,
+                        length: written as u64,
+                    });
+                    bytes = &bytes[written..];
+                }
                 Err(_) => {
                     self.file = None;
                     return;
@@ -117,7 +203,8 @@ impl Log {
             Some(file) => file,
             None => {
                 let file = own_file().append(true).open(&self.path)?;
-                self.length = file.metadata()?.len();
+                let metadata = file.metadata()?;
+                (self.inode, self.length) = (metadata.ino(), metadata.len());
                 self.file.insert(file)
             }
         };
@@ -135,7 +222,7 @@ impl Log {
 }
 
 /// Opens a log file without following a symbolic link in its place.
-fn own_file() -> OpenOptions {
+pub(crate) fn own_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options
         .create(true)
@@ -145,7 +232,7 @@ fn own_file() -> OpenOptions {
 }
 
 /// Shifts each file to the next number; the oldest is replaced.
-fn rotate(path: &Path, files: u32) -> io::Result<()> {
+pub(crate) fn rotate(path: &Path, files: u32) -> io::Result<()> {
     if files <= 1 {
         return own_file().write(true).truncate(true).open(path).map(drop);
     }
@@ -200,7 +287,8 @@ mod tests {
     fn output_is_kept_whole_while_it_fits() {
         let (directory, mut log) = log(3);
         let text: Vec<u8> = (0..12_000u32).map(|index| (index % 251) as u8).collect();
-        text.chunks(777).for_each(|chunk| log.append(chunk));
+        text.chunks(777)
+            .for_each(|chunk| log.append(chunk, &mut |_| {}));
         let names = ["out.log.2", "out.log.1", "out.log"];
         let kept: Vec<u8> = names
             .iter()
@@ -209,11 +297,78 @@ mod tests {
         assert_eq!(kept, text);
     }
 
+    fn pipes() -> ([OwnedFd; 2], [File; 2]) {
+        let (stdout, stdout_inside) = rustix::pipe::pipe().unwrap();
+        let (stderr, stderr_inside) = rustix::pipe::pipe().unwrap();
+        (
+            [stdout, stderr],
+            [stdout_inside.into(), stderr_inside.into()],
+        )
+    }
+
+    /// The pieces of both logs in the order of the index.
+    fn in_order(directory: &Path) -> Vec<u8> {
+        let index = fs::read(directory.join(output_index::NAME)).unwrap();
+        let mut text = Vec::new();
+        for record in index.as_chunks().0.iter().map(Record::read) {
+            let record = record.unwrap();
+            let name = match record.source {
+                Source::Stdout => "stdout.log",
+                Source::Stderr => "stderr.log",
+            };
+            let path = directory.join(name);
+            assert_eq!(fs::metadata(&path).unwrap().ino(), record.inode);
+            let whole = fs::read(path).unwrap();
+            let start = record.offset as usize;
+            text.extend_from_slice(&whole[start..start + record.length as usize]);
+        }
+        text
+    }
+
+    #[test]
+    fn the_index_has_the_order_of_both_streams() {
+        let directory = tempfile::tempdir().unwrap();
+        let (read, [mut stdout, mut stderr]) = pipes();
+        let mut outputs = Outputs::new(read, directory.path(), LogLimits::default()).unwrap();
+        let mut written = String::new();
+        for number in 0..50 {
+            let to = if number % 3 == 0 {
+                &mut stderr
+            } else {
+                &mut stdout
+            };
+            let line = format!("line {number}\n");
+            to.write_all(line.as_bytes()).unwrap();
+            outputs.take(1, &mut |_, _| {});
+            written.push_str(&line);
+        }
+        assert_eq!(
+            String::from_utf8(in_order(directory.path())).unwrap(),
+            written
+        );
+        drop((stdout, stderr));
+        outputs.take(1, &mut |_, _| {});
+        assert_eq!(outputs.descriptors().len(), 0);
+    }
+
+    #[test]
+    fn streams_that_are_both_full_take_turns() {
+        let directory = tempfile::tempdir().unwrap();
+        let (read, [mut stdout, mut stderr]) = pipes();
+        let mut outputs = Outputs::new(read, directory.path(), LogLimits::default()).unwrap();
+        stdout.write_all(&[b'o'; 4 * CHUNK_BYTES]).unwrap();
+        stderr.write_all(&[b'e'; 4 * CHUNK_BYTES]).unwrap();
+        outputs.take(64, &mut |_, _| {});
+        let text = in_order(directory.path());
+        let chunks: Vec<u8> = text.chunks(CHUNK_BYTES).map(|chunk| chunk[0]).collect();
+        assert_eq!(chunks, b"oeoeoeoe");
+    }
+
     #[test]
     fn the_oldest_output_is_dropped_and_the_limits_hold() {
         for files in [0, 1, 2, 3] {
             let (directory, mut log) = log(files);
-            (0..50).for_each(|_| log.append(&[b'x'; 1000]));
+            (0..50).for_each(|_| log.append(&[b'x'; 1000], &mut |_| {}));
             let kept = lengths(directory.path());
             assert_eq!(kept.len(), files.max(1) as usize, "{kept:?}");
             assert!(kept.iter().all(|(_, length)| *length <= 5000), "{kept:?}");
@@ -224,7 +379,7 @@ mod tests {
     fn a_log_that_exists_is_continued() {
         let (directory, mut log) = log(2);
         fs::write(directory.path().join("out.log"), [b'a'; 4999]).unwrap();
-        log.append(b"bb");
+        log.append(b"bb", &mut |_| {});
         assert_eq!(
             lengths(directory.path()),
             [("out.log".to_owned(), 1), ("out.log.1".to_owned(), 5000)]
@@ -240,13 +395,13 @@ mod tests {
             fs::write(&other, "kept").unwrap();
             let path = directory.path().join("out.log");
             std::os::unix::fs::symlink(&other, &path).unwrap();
-            (0..50).for_each(|_| log.append(&[b'x'; 1000]));
+            (0..50).for_each(|_| log.append(&[b'x'; 1000], &mut |_| {}));
             assert_eq!(fs::read(&other).unwrap(), b"kept");
             fs::remove_file(&path).unwrap();
-            log.append(&[b'x'; 4999]);
+            log.append(&[b'x'; 4999], &mut |_| {});
             fs::remove_file(&path).unwrap();
             std::os::unix::fs::symlink(&other, &path).unwrap();
-            (0..50).for_each(|_| log.append(&[b'x'; 1000]));
+            (0..50).for_each(|_| log.append(&[b'x'; 1000], &mut |_| {}));
             assert_eq!(fs::read(&other).unwrap(), b"kept");
         }
     }
@@ -256,9 +411,9 @@ mod tests {
         let (directory, mut log) = log(2);
         let path = directory.path().join("out.log");
         fs::create_dir(&path).unwrap();
-        log.append(b"lost");
+        log.append(b"lost", &mut |_| panic!("nothing was written"));
         fs::remove_dir(&path).unwrap();
-        log.append(b"kept");
+        log.append(b"kept", &mut |_| {});
         assert_eq!(fs::read(&path).unwrap(), b"kept");
     }
 }

@@ -65,6 +65,7 @@ fn try_it(state_dir: &Path, layer: PathBuf) -> Result<(), Failure> {
         },
         user: None,
         logs: LogLimits::default(),
+        init: false,
     };
     rootfs::prepare(state_dir, &launch.rootfs)?;
     let namespace = UserNamespace::probe().step("user namespace")?;

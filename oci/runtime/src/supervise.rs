@@ -13,7 +13,7 @@
 use std::{
     fs::{self, File},
     os::fd::{AsFd, OwnedFd},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use nix::{
@@ -24,6 +24,7 @@ use oci_spec::runtime::LinuxResources;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::Mode,
+    pipe::PipeFlags,
     process::{PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, waitid},
 };
 
@@ -32,13 +33,14 @@ use crate::{
     cgroup::{Cgroup, CgroupTiming, Hierarchies},
     channel::{Channel, Failure, Report, StartRequest, Step},
     container::{
+        init::ProgramEnd,
         rootfs,
         start_options::{StartOptions, Stdio},
         userns::UserNamespace,
     },
     exe,
-    launch::{Exit, Launch, LogLimits},
-    logs::{Source, Stream},
+    launch::{Exit, Launch},
+    logs::{Outputs, Source, now_ms},
     record::Record,
     start::ContainerStart,
     state_dir::{self, ProcessId, StateDir},
@@ -52,7 +54,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Mode of a pipe that a container writes to.
 const OUTPUT_MODE: u32 = 0o622;
 
-/// Maximum number of chunks read from one stream before the other.
+/// Maximum number of chunks read from each stream before other work.
 const FAIR_ROUNDS: usize = 64;
 
 /// Maximum number of chunks read after the exit: more than a pipe can hold (`/proc/sys/fs/pipe-max-size`, 1 MiB).
@@ -163,8 +165,10 @@ struct Supervisor<'a> {
     record: Record,
     pid: i32,
     process: OwnedFd,
-    streams: Vec<Stream>,
+    outputs: Outputs,
     exit: File,
+    /// The pipe in which the container's init, if it has one, reports the end of its program.
+    program_end: Option<OwnedFd>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -214,10 +218,16 @@ impl<'a> Supervisor<'a> {
         let namespace = UserNamespace::prepare(&launch.spec)?;
         let (stdout, stdout_inside) = pipe()?;
         let (stderr, stderr_inside) = pipe()?;
-        let options = StartOptions::supervised(Stdio::Outputs {
+        let mut options = StartOptions::supervised(Stdio::Outputs {
             stdout: stdout_inside,
             stderr: stderr_inside,
         });
+        let mut program_end = None;
+        if launch.init {
+            let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("pipes")?;
+            program_end = Some(read);
+            options.init = Some(write);
+        }
         let namespace = namespace.as_ref();
         let start = ContainerStart::spawn(
             launch.parts(),
@@ -240,9 +250,10 @@ impl<'a> Supervisor<'a> {
             state_dir,
             record,
             pid: start.pid,
-            streams: streams([stdout, stderr], state_dir, launch.logs)?,
+            outputs: Outputs::new([stdout, stderr], state_dir.0, launch.logs).step("log files")?,
             process: start.process,
             exit,
+            program_end,
         })
     }
 
@@ -261,20 +272,25 @@ impl<'a> Supervisor<'a> {
         while !self.poll_once(&mut server) {}
         let status = waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED);
         // A pid namespace ends with its init process, so all output is in the pipes by now.
-        for stream in &mut self.streams {
-            stream.take(LAST_ROUNDS, &mut broadcast_to(&mut server));
-        }
+        self.outputs
+            .take(LAST_ROUNDS, &mut broadcast_to(&mut server));
         let oom_killed = self
             .record
             .cgroup
             .stats()
             .is_ok_and(|stats| stats.oom_kills > 0);
         let status = status.ok().flatten();
-        let exit = Exit {
+        let of_first_process = ProgramEnd {
             code: status.as_ref().and_then(|status| status.exit_status()),
             signal: status
                 .as_ref()
                 .and_then(|status| status.terminating_signal()),
+        };
+        let of_program = self.program_end.as_ref().and_then(ProgramEnd::read);
+        let ProgramEnd { code, signal } = of_program.unwrap_or(of_first_process);
+        let exit = Exit {
+            code,
+            signal,
             oom_killed,
             at_ms: now_ms(),
         };
@@ -288,38 +304,27 @@ impl<'a> Supervisor<'a> {
 
     /// Handles output and attach clients. Returns true once the container has exited.
     fn poll_once(&mut self, server: &mut Option<AttachServer>) -> bool {
-        let mut wanted: Vec<_> = std::iter::once(PollFd::new(&self.process, PollFlags::IN))
-            .chain(
-                self.streams
-                    .iter()
-                    .map(|stream| PollFd::new(stream, PollFlags::IN)),
-            )
-            .chain(
-                server
-                    .iter()
-                    .flat_map(AttachServer::descriptors)
-                    .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
-            )
+        let outputs = self.outputs.descriptors();
+        let output_count = outputs.len();
+        let mut wanted: Vec<_> = std::iter::once(self.process.as_fd())
+            .chain(outputs)
+            .chain(server.iter().flat_map(AttachServer::descriptors))
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         if poll(&mut wanted, None).is_err() {
             return false;
         }
-        let ended = !wanted[0].revents().is_empty();
-        let ready: Vec<_> = wanted[1..]
-            .iter()
-            .map(|fd| !fd.revents().is_empty())
-            .collect();
-        let (stream_ready, server_ready) = ready.split_at(self.streams.len());
-        let mut stream_ready = stream_ready.iter();
-        self.streams.retain_mut(|stream| {
-            !stream_ready.next().unwrap_or(&false)
-                || stream.take(FAIR_ROUNDS, &mut broadcast_to(server))
-        });
+        let ready: Vec<_> = wanted.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let has_ended = ready[0];
+        let (output_ready, server_ready) = ready[1..].split_at(output_count);
+        if output_ready.contains(&true) {
+            self.outputs.take(FAIR_ROUNDS, &mut broadcast_to(server));
+        }
         // After the output: a client that connects now receives what is written from now on.
         if let Some(server) = server {
             server.serve(server_ready, &self.process);
         }
-        ended
+        has_ended
     }
 }
 
@@ -365,32 +370,11 @@ fn clean_up(state_dir: StateDir<'_>, cgroup: Option<&Cgroup>) {
     }
 }
 
-/// The log streams of a container's outputs.
-fn streams(
-    [stdout, stderr]: [OwnedFd; 2],
-    state_dir: StateDir<'_>,
-    limits: LogLimits,
-) -> Result<Vec<Stream>, Failure> {
-    [
-        (stdout, Source::Stdout, "stdout.log"),
-        (stderr, Source::Stderr, "stderr.log"),
-    ]
-    .into_iter()
-    .map(|(end, source, name)| Stream::new(end, source, state_dir.path(name), limits).step(name))
-    .collect()
-}
-
 /// A pipe for an output. Its holder may open it again, as `/dev/stdout`: a program that began as root, too.
 fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("pipes")?;
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("pipes")?;
     rustix::fs::fchmod(&write, Mode::from_raw_mode(OUTPUT_MODE)).step("pipes")?;
     Ok((read, write))
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Removes the files of an earlier start. The caller holds the lock.

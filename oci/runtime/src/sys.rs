@@ -396,6 +396,53 @@ fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) })
 }
 
+/// `fork(2)`, of this process, which has one thread. Returns the child's pid in the parent, none in the child. Unlike
+/// [`clone_process`], under filters that know `clone` alone.
+pub(crate) fn fork() -> io::Result<Option<rustix::process::Pid>> {
+    // SAFETY: without other threads, no lock is held in the child that nobody releases.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(rustix::process::Pid::from_raw(pid))
+}
+
+/// Overwrites this process's arguments by a text and zeros. The range is that of the kernel (proc_pid_stat(5), `arg_start`,
+/// `arg_end`), and nothing refers to an argument meanwhile.
+pub(crate) fn overwrite_arguments((start, end): (u64, u64), text: &[u8]) {
+    let length = end.saturating_sub(start) as usize;
+    // SAFETY: the kernel has placed the arguments there, on the stack, which is writable and stays. This process has one
+    // thread, and copies of arguments, not references to them.
+    let arguments = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, length) };
+    arguments.fill(0);
+    let text = &text[..text.len().min(length)];
+    arguments[..text.len()].copy_from_slice(text);
+}
+
+/// Ends this process without running exit handlers.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: it does not return, and runs no code of this process.
+    unsafe { libc::_exit(code) }
+}
+
+/// Blocks every signal.
+pub(crate) fn block_signals() -> io::Result<()> {
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None).map_err(Into::into)
+}
+
+/// Waits for a blocked signal and takes it. Returns its number.
+pub(crate) fn wait_for_signal() -> i32 {
+    let all = nix::sys::signal::SigSet::all();
+    loop {
+        // SAFETY: the set is initialised, and the kernel is given no place for details.
+        let number = unsafe { libc::sigwaitinfo(all.as_ref(), std::ptr::null_mut()) };
+        if number > 0 {
+            return number;
+        }
+    }
+}
+
 /// A real-time signal by its number.
 pub(crate) fn realtime_signal(number: i32) -> Option<rustix::process::Signal> {
     let range = libc::SIGRTMIN()..=libc::SIGRTMAX();

@@ -5,12 +5,25 @@ use std::{
     fs::File,
     os::unix::{ffi::OsStrExt, fs::FileExt},
     path::Path,
+    sync::OnceLock,
 };
 
 use procfs::{FromRead, process::Stat};
 
+use crate::sys;
+
 /// Maximum length. Of a longer path, the end is shown.
 const TITLE_BYTES: usize = 256;
+
+/// Where the arguments of a process that has a title are in its memory.
+static ARGUMENTS: OnceLock<(u64, u64)> = OnceLock::new();
+
+/// Replaces all arguments by a name, in a fork of the process that has a title.
+pub(crate) fn replace(name: &str) {
+    if let Some((start, end)) = ARGUMENTS.get() {
+        sys::overwrite_arguments((*start, *end), name.as_bytes());
+    }
+}
 
 /// The argument that reserves the space of a [`Title`]: blanks.
 pub(crate) fn placeholder() -> String {
@@ -30,6 +43,9 @@ impl Title {
         let stat = Stat::from_file("/proc/self/stat").ok()?;
         // A NUL byte follows it.
         let position = stat.arg_end?.checked_sub(TITLE_BYTES as u64 + 1)?;
+        if has_space {
+            ARGUMENTS.set((stat.arg_start?, stat.arg_end?)).ok();
+        }
         let memory = File::options().write(true).open("/proc/self/mem").ok()?;
         has_space.then_some(Self { memory, position })
     }

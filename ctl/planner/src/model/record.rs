@@ -92,6 +92,9 @@ pub struct CrashHistory {
     /// Whether an alert about its memory limit was sent since it last recovered.
     #[serde(default, rename = "oom_told")]
     pub oom_alerted: bool,
+    /// Whether an alert about its limit of processes and threads was sent since it last recovered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pids_alerted: bool,
 }
 
 impl CrashHistory {
@@ -102,7 +105,7 @@ impl CrashHistory {
 
     /// Whether an alert was sent that its recovery has to follow.
     pub fn is_alerted(&self) -> bool {
-        self.crash_alerted || self.oom_alerted
+        self.crash_alerted || self.oom_alerted || self.pids_alerted
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Process {
     pub(crate) report: Option<ProcessReport>,
     /// Since when it has been healthy without interruption.
     pub(crate) healthy_since: Option<Timestamp>,
+    /// When it was last reported at its limit of processes and threads.
+    pub(crate) at_pids_limit: Option<Timestamp>,
 }
 
 impl Process {
@@ -52,7 +54,17 @@ impl Process {
             (Some(_), since) => since.or(Some(now)),
             (None, _) => None,
         };
+        if self.pids_limit().is_some() {
+            self.at_pids_limit = Some(now);
+        }
         self.node_port() != port
+    }
+
+    /// Its limit of processes and threads, if it has reached it.
+    pub(crate) fn pids_limit(&self) -> Option<u64> {
+        let metrics = self.report.as_ref()?.metrics.as_ref()?;
+        let limit = metrics.pids_limit;
+        (limit > 0 && metrics.pids_current >= limit).then_some(limit)
     }
 
     /// How often it has ended since it last recovered.

@@ -102,6 +102,46 @@ fn an_oom_kill_is_alerted_once_until_the_process_has_recovered() {
     );
 }
 
+/// The service's first process reaches its limit of processes and threads, or is below it again.
+fn fill_pids(sim: &mut Sim, is_reached: bool) {
+    let id = sim.ids("hello")[0].clone();
+    let now = sim.now;
+    for agent in sim.agents.values_mut() {
+        agent.fill_pids(&id, is_reached, now);
+    }
+}
+
+#[test]
+fn a_reached_pids_limit_is_alerted_once_until_the_process_has_been_below_it_for_a_while() {
+    use AlertKind::{ProcessAtPidsLimit, ProcessRecovered};
+    let mut sim = Sim::new(1);
+    sim.serve(config("hello", 1));
+    sim.run(Span::secs(60));
+    assert_eq!(alerts(&sim), []);
+    for _ in 0..5 {
+        fill_pids(&mut sim, true);
+        sim.run(Span::secs(3));
+        fill_pids(&mut sim, false);
+        sim.run(Span::secs(1));
+    }
+    assert_eq!(alerts(&sim), [(ProcessAtPidsLimit, "hello-1")]);
+    let message = &sim.alerts[0].message;
+    assert!(
+        message.contains("limit of 512 processes and threads"),
+        "{message}"
+    );
+    assert!(message.contains("`init = true`"), "{message}");
+    sim.run(Span::secs(30));
+    fill_pids(&mut sim, true);
+    sim.run(Span::secs(60));
+    let kinds: Vec<AlertKind> = alerts(&sim).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(
+        kinds,
+        [ProcessAtPidsLimit, ProcessRecovered, ProcessAtPidsLimit]
+    );
+    assert!(sim.alerts[1].message.contains("below its limit"));
+}
+
 #[test]
 fn a_restart_of_the_controller_repeats_no_alert() {
     let mut sim = Sim::new(1);

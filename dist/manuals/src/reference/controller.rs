@@ -231,7 +231,7 @@ const LIMITS: [Key; 33] = [
     key("limits.log_lines", "10000", Bounds::Between("1", "10000000"), AT_ONCE,
         "Most lines of logs that one request may ask for."),
     key("limits.log_line_bytes", "\"64KiB\"", Bounds::Between("\"80B\"", "\"16MiB\""), AT_ONCE,
-        "Longest line of logs that is kept in one piece."),
+        "Longest line of a service's logs, or of logs as JSON: a longer one is cut into pieces of this length."),
     key("limits.sessions", "64", Bounds::Between("1", "4096"), RESTART,
         "Most commands that `exec` runs in containers at once."),
     key("limits.database_bytes", "\"4GiB\"", Bounds::Between("\"256KiB\"", "\"16TiB\""), RESTART,

@@ -99,6 +99,11 @@ const KEYS: [Key; 27] = [
         "Size of that tmpfs, from 4KiB to `memory`; it counts as memory. Only with `read_only`. Without it: 64MiB."),
     key("shm_size", "", Bounds::Free, NEW_PROCESSES,
         "Size of `/dev/shm`, from 4KiB to `memory`; it counts as memory. Without it: 64MiB."),
+    key("init", "false", Bounds::OneOf(&["true", "false"]), NEW_PROCESSES,
+        "Whether an init of the runtime's is each container's first process: it reaps processes whose parent has ended, which \
+         otherwise count for `pids` until the container ends, forwards signals to the image's program, and ends with its exit \
+         code or signal. It counts for `pids`. For images whose program starts others and does not wait for them. A worker \
+         whose agent does not know the key takes no changes until it is upgraded."),
     key("health.http", "", Bounds::Free, NEW_PROCESSES,
         "A path. A process is healthy when a GET of it is answered with a status below 400. Only one of `http`, `tcp` and \
          `exec` may be given; without any of them a TCP connect is tried."),

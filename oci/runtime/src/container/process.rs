@@ -23,7 +23,7 @@ use rustix::{
 };
 
 use super::{
-    kernel,
+    init, kernel,
     labels::Labels,
     landlock,
     message::FromContainer,
@@ -109,7 +109,11 @@ impl ExecPlan<'_> {
             // Programs of the image run under all of the container's restrictions.
             hooks.run(hooks::Side::Container)
         };
-        let failure = match finish() {
+        let run_below_init = || match &self.options.init {
+            Some(report) => init::fork_program(report),
+            None => Ok(()),
+        };
+        let failure = match finish().and_then(|()| run_below_init()) {
             Ok(()) => program.execute(&environment),
             Err(failure) => failure,
         };
@@ -150,7 +154,9 @@ impl ExecPlan<'_> {
             _ => Ok(()),
         };
         if self.process.no_new_privileges().unwrap_or(false) {
-            limit_capabilities(self.process, None).step("capabilities")?;
+            // The init's, which the program does not get: it has only those of its inheritable, bounding and ambient sets.
+            let needed = self.options.init.as_ref().map(|_| Capability::CAP_KILL);
+            limit_capabilities(self.process, needed).step("capabilities")?;
             rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
             if self.options.landlock {
                 landlock::confine()?;

@@ -41,6 +41,8 @@ pub(crate) struct StartOptions {
     pub(crate) pivot_root: bool,
     /// Socket on which the container waits for `start`; it runs at once if absent.
     pub(crate) start_socket: Option<Listener>,
+    /// Run the program below an init, which reports the program's end to this pipe.
+    pub(crate) init: Option<OwnedFd>,
     /// Hooks of the specification.
     pub(crate) hooks: Hooks,
     /// State that is passed to hooks.
@@ -59,6 +61,7 @@ impl StartOptions {
             own_keyring: true,
             pivot_root: true,
             start_socket: None,
+            init: None,
             hooks: Hooks::default(),
             state: State::default(),
         }

@@ -311,6 +311,7 @@ fn options(
         own_keyring: !wanted.keep_keyring,
         pivot_root: !wanted.no_pivot,
         start_socket,
+        init: None,
         hooks: container.record.spec.hooks().clone().unwrap_or_default(),
         state: container.state(ContainerState::Created),
     })

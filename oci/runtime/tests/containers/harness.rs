@@ -33,6 +33,7 @@ pub(crate) struct Case {
     /// Directories that stay writable below a read-only root.
     pub(crate) writable: Vec<PathBuf>,
     pub(crate) logs: LogLimits,
+    pub(crate) init: bool,
     parent: String,
 }
 
@@ -63,6 +64,7 @@ impl Case {
             user: None,
             writable: Vec::new(),
             logs: LogLimits::default(),
+            init: false,
             parent,
             directory,
         }
@@ -87,6 +89,7 @@ impl Case {
             },
             user: self.user.clone(),
             logs: self.logs,
+            init: self.init,
         }
     }
 

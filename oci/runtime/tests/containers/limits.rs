@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf};
 
 use tucano_oci_runtime::{
     launch::LogLimits,
+    output_index::{self, Record, Source},
     supervisor::{self, Status},
 };
 use tucano_testkit::{ROOT, needs, tool, wait_for, wait_until};
@@ -108,6 +109,42 @@ fn output_is_bounded_and_the_newest_is_kept() {
     assert!(logs.iter().all(|length| *length <= 100_000), "{logs:?}");
     assert_eq!(logs.iter().sum::<u64>(), 300_000);
     assert!(!case.home().join("stdout.log.3").exists());
+}
+
+#[test]
+fn the_index_has_the_order_of_both_streams_across_restarts() {
+    if !needs(&[ROOT, tool("ldd")]) {
+        return;
+    }
+    let case = Case::new(&["alternate", "40"]);
+    for start in 1..=2 {
+        let (exit, _) = case.run();
+        assert_eq!(exit.code, Some(0));
+        let index = fs::read(case.home().join(output_index::NAME)).unwrap();
+        let records: Vec<_> = index
+            .as_chunks()
+            .0
+            .iter()
+            .map(|record| Record::read(record).unwrap())
+            .collect();
+        assert!(
+            records
+                .iter()
+                .all(|record| record.time_ms.abs_diff(exit.at_ms) < 600_000)
+        );
+        let piece = |record: &Record| {
+            let name = match record.source {
+                Source::Stdout => "stdout.log",
+                Source::Stderr => "stderr.log",
+            };
+            let text = fs::read(case.home().join(name)).unwrap();
+            let start = record.offset as usize;
+            text[start..start + record.length as usize].to_vec()
+        };
+        let text: Vec<u8> = records.iter().flat_map(piece).collect();
+        let once: String = (0..40).map(|number| format!("line {number}\n")).collect();
+        assert_eq!(String::from_utf8(text).unwrap(), once.repeat(start));
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
             println!("{text}");
             wait();
         }
+        ["alternate", lines] => alternate(lines.parse().unwrap_or_default()),
         ["count"] => count(),
         ["cat", path] => show(fs::read_to_string(path)),
         ["ls", path] => show(list(path)),
@@ -60,6 +61,14 @@ fn main() -> ExitCode {
         ["fill", path] => show_line(fill(path)),
         ["spawn", arguments @ ..] => show_line(Command::new("/inmate").args(arguments).status()),
         ["listen", port] => show_line(std::net::TcpListener::bind(format!("0.0.0.0:{port}"))),
+        ["leave", arguments @ ..] => drop(Command::new("/inmate").args(arguments).spawn()),
+        ["orphans", count] => orphans(count.parse().unwrap_or_default()),
+        ["open", path] => return ExitCode::from(u8::from(fs::File::open(path).is_err())),
+        ["become-and-wait", id] => {
+            change_ids(id.parse().unwrap_or_default());
+            println!("changed");
+            wait();
+        }
         ["leave-child"] => drop(Command::new("/inmate").arg("wait").spawn()),
         other => println!("unknown: {other:?}"),
     }
@@ -69,6 +78,26 @@ fn main() -> ExitCode {
 fn wait() {
     loop {
         nix::unistd::pause();
+    }
+}
+
+/// Writes numbered lines to stdout and stderr in turns, each when the one before has been read.
+fn alternate(lines: u32) {
+    for number in 0..lines {
+        let line = format!("line {number}\n");
+        if number % 2 == 0 {
+            rustix::io::write(rustix::stdio::stdout(), line.as_bytes()).ok();
+            wait_until_read(rustix::stdio::stdout());
+        } else {
+            rustix::io::write(rustix::stdio::stderr(), line.as_bytes()).ok();
+            wait_until_read(rustix::stdio::stderr());
+        }
+    }
+}
+
+fn wait_until_read(pipe: std::os::fd::BorrowedFd<'_>) {
+    while rustix::io::ioctl_fionread(pipe).is_ok_and(|unread| unread > 0) {
+        std::thread::yield_now();
     }
 }
 
@@ -131,6 +160,20 @@ fn fork_bomb() {
             }
         }
     }
+}
+
+/// Leaves processes that end without being waited for.
+fn orphans(count: u32) {
+    for _ in 0..count {
+        let mut parent = Command::new("/inmate");
+        parent.args(["leave", "exit", "0"]);
+        // Until earlier ones have been reaped, the limit of processes may be reached.
+        while parent.status().is_err() {
+            std::thread::yield_now();
+        }
+    }
+    println!("{count} orphans");
+    wait();
 }
 
 fn die(signal: i32) {
