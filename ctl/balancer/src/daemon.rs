@@ -23,7 +23,11 @@ use tracing::{info, warn};
 use crate::{
     admin,
     client::accept::Acceptor,
-    follow::{Follower, cache::Cache},
+    follow::{
+        Follower,
+        cache::Cache,
+        report::{self, Reporter},
+    },
     lock::{Lock, LockError},
     plane::DataPlane,
     settings::{Listen, Settings},
@@ -40,6 +44,7 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Balancer {
     plane: Arc<DataPlane>,
     follower: Follower,
+    reporter: Reporter,
     listeners: Vec<Listener>,
     admin: Option<UnixListener>,
     lock: Option<Lock>,
@@ -81,10 +86,13 @@ impl Balancer {
         let plane = DataPlane::new(settings.limits.clone(), settings.trust_forwarded);
         let plane = Arc::new(plane);
         let cache = settings.routes.as_deref().map(Cache::new);
-        let follower = Follower::start(plane.clone(), settings.follow.clone(), cache);
+        let (socket, id) = (settings.follow.clone(), report::new_id());
+        let reporter = Reporter::new(plane.clone(), socket.clone(), id.clone());
+        let follower = Follower::start(plane.clone(), socket, id, cache);
         Ok(Self {
             plane,
             follower,
+            reporter,
             listeners,
             admin,
             lock,
@@ -109,6 +117,7 @@ impl Balancer {
         let plane = self.plane;
         // Background tasks are aborted when this function returns.
         let _follower = background(self.follower.run());
+        let reporter = background(self.reporter.clone().run());
         let _reaper = background(reap(plane.clone()));
         let _admin = self
             .admin
@@ -133,6 +142,8 @@ impl Balancer {
         closing.cancel();
         join_all(listeners).await;
         drain(&plane, &acceptor).await;
+        drop(reporter);
+        self.reporter.leave().await;
     }
 }
 

@@ -286,6 +286,7 @@ fn insert(state: &mut State, node: usize, record: ProcessRecord, memory: u64) {
         memory,
         report: None,
         healthy_since: None,
+        was_routed: true,
         record,
     };
     state.processes.insert(process.record.id.number(), process);

@@ -67,6 +67,7 @@ fn insert(state: &mut State, index: usize, record: ProcessRecord) {
         memory,
         report: None,
         healthy_since: None,
+        was_routed: true,
     };
     state.processes.insert(number, process);
 }

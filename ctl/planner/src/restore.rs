@@ -121,6 +121,8 @@ fn load_process(state: &mut State, mut record: ProcessRecord) {
         memory,
         report: None,
         healthy_since: None,
+        // By the controller before this one.
+        was_routed: true,
     };
     if process.record.crashes.is_alerted() {
         state.watched.insert(number);

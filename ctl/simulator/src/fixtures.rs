@@ -87,6 +87,7 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         tmp_size: None,
         shm_size: None,
         health: Health::default(),
+        drain: None,
         stop_timeout: Span::secs(10),
     }
 }

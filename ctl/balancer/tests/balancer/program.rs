@@ -132,6 +132,21 @@ async fn the_first_request_of_an_accepted_connection_is_answered_after_sigterm()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_report_says_that_the_balancer_has_left() {
+    let origin = Origin::tagged("a").await;
+    let (directory, controller) = routed_to(&origin);
+    let mut program = Program::start(&directory, &[]);
+    serving(&program).await;
+    program.terminate();
+    assert!(program.ended().success());
+    let reports = controller.reports();
+    let leaving: Vec<bool> = reports.iter().map(|report| report.leaving).collect();
+    assert_eq!(leaving.iter().position(|it| *it), Some(leaving.len() - 1));
+    let ids: std::collections::BTreeSet<_> = reports.iter().map(|it| &it.balancer).collect();
+    assert_eq!(ids.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_drains_requests_and_exits_with_0() {
     let go_on = Arc::new(Notify::new());
     let origin = on_demand(&go_on).await;

@@ -17,6 +17,8 @@ pub(crate) struct Process {
     pub(crate) report: Option<ProcessReport>,
     /// Since when it has been healthy without interruption.
     pub(crate) healthy_since: Option<Timestamp>,
+    /// Whether a balancer may have sent it requests.
+    pub(crate) was_routed: bool,
 }
 
 impl Process {
@@ -30,6 +32,11 @@ impl Process {
         let report = self.report.as_ref()?;
         let healthy = report.state == ProcessState::Healthy;
         report.node_port.filter(|port| healthy && *port != 0)
+    }
+
+    /// Whether requests may be in flight to it.
+    pub(crate) fn may_have_requests(&self) -> bool {
+        self.is_healthy() && self.was_routed
     }
 
     pub(crate) fn is_draining(&self) -> bool {
