@@ -71,8 +71,8 @@ impl Discovery {
         });
     }
 
-    /// Waits for a table of another version than `after`; `None` after `max_wait`. Whoever says no `balancer` and has no
-    /// table has sent no request to any process.
+    /// Waits for a table of another version than `after`; `None` after `max_wait`. A request with `after` but without
+    /// `balancer` comes from a balancer of an earlier version, which confirms no drains.
     pub async fn next(
         &self,
         balancer: Option<&BalancerId>,

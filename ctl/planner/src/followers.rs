@@ -3,8 +3,7 @@
 //! A process is drained when every known balancer has a table in force in which it gets no new requests, and has no
 //! request in flight to it. Where that is not certain, nothing is drained and the drain time decides:
 //!
-//! - no balancer is known, or one was that has not been heard of for less than [`KNOWN_FOR`]: it may be cut off and
-//!   still serve;
+//! - no balancer is known, or one has been silent for less than [`KNOWN_FOR`]: it may be cut off and still serve;
 //! - a balancer of an earlier version follows, which does not confirm;
 //! - the controller has started less than [`SETTLING`] ago: a balancer of its predecessor may not have returned yet.
 
@@ -16,7 +15,7 @@ use tucano_api::{
     units::{Span, Timestamp},
 };
 
-/// How long a balancer that is not heard of counts as one that may still serve.
+/// How long a silent balancer counts as one that may still serve.
 pub const KNOWN_FOR: Span = Span::secs(60);
 /// How long after the controller's start balancers are expected to return.
 pub const SETTLING: Span = Span::secs(5);
