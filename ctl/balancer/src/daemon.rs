@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use crate::{
     admin,
     client::accept::Acceptor,
+    detach,
     follow::{
         Follower,
         cache::Cache,
@@ -48,6 +49,7 @@ pub struct Balancer {
     listeners: Vec<Listener>,
     admin: Option<UnixListener>,
     lock: Option<Lock>,
+    is_child: bool,
 }
 
 #[derive(Debug)]
@@ -96,7 +98,13 @@ impl Balancer {
             listeners,
             admin,
             lock,
+            is_child: false,
         })
+    }
+
+    /// It has a parent process, without which it is to drain.
+    pub fn with_parent(self, is_child: bool) -> Self {
+        Self { is_child, ..self }
     }
 
     /// The listening addresses, in the settings' order.
@@ -138,9 +146,16 @@ impl Balancer {
             })
             .collect();
         stop.cancelled().await;
+        if self.is_child {
+            // Before the lock is given up: the parent ends then.
+            detach::outlive_parent();
+        }
         hand_over(self.lock, is_inherited, &plane).await;
         closing.cancel();
         join_all(listeners).await;
+        if self.is_child {
+            detach::close_stdin();
+        }
         drain(&plane, &acceptor).await;
         drop(reporter);
         self.reporter.leave().await;

@@ -30,6 +30,9 @@ const DRAINING: &str = "draining";
 /// How often a draining balancer looks for its successor.
 const SUCCESSOR_INTERVAL: Duration = Duration::from_millis(5);
 
+/// How often the lock is tried, a millisecond apart.
+const LOCK_TRIES: usize = 10;
+
 /// A lock that was given up.
 #[derive(Debug)]
 pub struct Released(PathBuf);
@@ -61,7 +64,7 @@ impl Lock {
             .write(true)
             .open(path)
             .map_err(unusable)?;
-        match file.try_lock() {
+        match lock_patiently(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(LockError::Taken {
@@ -97,9 +100,25 @@ impl Released {
     }
 
     fn has_successor(&self) -> bool {
-        let lock = File::open(&self.0).map(|file| file.try_lock_shared());
-        matches!(lock, Ok(Err(TryLockError::WouldBlock)))
+        is_held(&self.0)
     }
+}
+
+/// Whether a balancer holds this lock.
+pub fn is_held(path: &Path) -> bool {
+    let lock = File::open(path).map(|file| file.try_lock_shared());
+    matches!(lock, Ok(Err(TryLockError::WouldBlock)))
+}
+
+/// Others look whether the lock is held by locking it for an instant.
+fn lock_patiently(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+            done => return done,
+        }
+    }
+    file.try_lock()
 }
 
 /// Writes this process's id and `state`.
