@@ -78,7 +78,10 @@ pub enum StartError {
 impl Balancer {
     /// Takes the lock, listens, and puts the cached routes in force. Must run within a tokio runtime.
     pub async fn build(settings: &Settings) -> Result<Self, StartError> {
-        let lock = settings.lock.as_deref().map(Lock::take).transpose()?;
+        let lock = match &settings.lock {
+            Some(path) => Some(Lock::take(path).await?),
+            None => None,
+        };
         let follows_draining = lock.as_ref().is_some_and(|lock| lock.follows_draining);
         let mut listeners = Vec::new();
         for listen in &settings.listen {

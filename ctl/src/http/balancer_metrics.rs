@@ -15,6 +15,9 @@ use tucano_api::{
 
 use super::metrics::{family, gauges};
 
+/// A metric's name and help, and where its value is.
+type Counter<T, V> = (&'static str, &'static str, fn(&T) -> V);
+
 /// The counters of all known balancers.
 #[derive(Debug)]
 pub(super) struct BalancersSnapshot(pub(super) Vec<(BalancerId, BalancerMetrics)>);
@@ -48,7 +51,7 @@ impl Collector for BalancersSnapshot {
 
 impl BalancersSnapshot {
     fn encode_clients(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let counters: [(&str, &str, fn(&BalancerMetrics) -> u64); 2] = [
+        let counters: [Counter<BalancerMetrics, u64>; 2] = [
             (
                 "balancer_accepted",
                 "Client connections accepted by a balancer",
@@ -91,7 +94,7 @@ impl BalancersSnapshot {
     }
 
     fn encode_services(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let counters: [(&str, &str, fn(&ServiceMetrics) -> u64); 2] = [
+        let counters: [Counter<ServiceMetrics, u64>; 2] = [
             (
                 "balancer_retries",
                 "Requests that a balancer has retried",
@@ -107,7 +110,7 @@ impl BalancersSnapshot {
             let values = self.traffic(|it| ConstCounter::new(read(it)));
             family(encoder, name, help, values)?;
         }
-        let levels: [(&str, &str, fn(&ServiceMetrics) -> i64); 2] = [
+        let levels: [Counter<ServiceMetrics, i64>; 2] = [
             (
                 "balancer_in_flight",
                 "Requests in flight at a balancer",

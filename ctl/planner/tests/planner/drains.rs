@@ -74,7 +74,8 @@ fn a_process_with_an_endless_request_is_stopped_after_the_drain_time() {
 
 #[test]
 fn without_a_confirmation_of_every_balancer_the_drain_time_decides() {
-    let cases: [(&str, usize, fn(&mut Sim)); 5] = [
+    type Prepare = fn(&mut Sim);
+    let cases: [(&str, usize, Prepare); 5] = [
         ("no balancer", 0, |_| {}),
         ("one is cut off", 2, |sim| {
             sim.balancers[1].connected = false;
