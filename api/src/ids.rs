@@ -99,6 +99,14 @@ string_id!(
     is_cluster_id
 );
 
+string_id!(
+    /// Identity of one balancer, from its start to its end.
+    BalancerId,
+    "balancer id",
+    "use 1 to 100 letters, digits, '.', '_' and '-'",
+    is_balancer_id
+);
+
 impl ProcessId {
     /// The `number`-th process of the cluster, which runs `service`.
     pub fn new(service: &ServiceName, number: u64) -> Self {
@@ -134,6 +142,13 @@ impl Digest {
     pub fn short(&self) -> &str {
         &self.hex()[..12]
     }
+}
+
+fn is_balancer_id(id: &str) -> bool {
+    (1..=100).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
 }
 
 fn is_service_name(name: &str) -> bool {

@@ -7,7 +7,7 @@
 //! - [`capabilities`]: the capabilities that it may ask for.
 //! - [`settings`]: reading any static configuration; every error with its line, column and a suggestion.
 //! - [`agent`]: controller → agent desired sets and agent → controller reports.
-//! - [`routes`]: the table that discovery gives to the balancer.
+//! - [`routes`]: the table that discovery gives to the balancer; [`balancer`]: what balancers report back.
 //! - [`rollout`]: how far a deploy has come, and why it failed.
 //! - [`state`]: what the controller shows of the cluster.
 //! - [`reasons`]: why something is as it is, as data and in words.
@@ -15,6 +15,7 @@
 //! - [`error`]: the error body of every API.
 
 pub mod agent;
+pub mod balancer;
 pub mod capabilities;
 pub mod error;
 pub mod ids;

@@ -1,16 +1,29 @@
-//! Service → endpoints: the table that the balancer follows.
+//! Service → endpoints: the table that balancers follow, and what they report back.
 //!
 //! Until the planner publishes for the first time there is no table: a controller that has just started and has no
 //! reports yet must not remove the balancer's routes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::watch;
-use tucano_api::routes::{RouteTable, ServiceRoute};
+use tucano_api::{
+    balancer::{BalancerMetrics, BalancerReport},
+    ids::{BalancerId, ProcessId},
+    routes::{RouteTable, ServiceRoute},
+};
+use tucano_planner::Followers;
 
-/// Holds the newest table.
+use crate::state_loop::clock::Clock;
+
+/// Holds the newest table, and what is known of the balancers that follow it.
 #[derive(Debug)]
 pub struct Discovery {
+    clock: Clock,
+    balancers: Mutex<Balancers>,
     start: String,
     table: watch::Sender<Option<Arc<RouteTable>>>,
     count: std::sync::atomic::AtomicU64,
@@ -18,10 +31,24 @@ pub struct Discovery {
     followed: watch::Sender<u64>,
 }
 
+#[derive(Debug)]
+struct Balancers {
+    followers: Followers,
+    /// The counters that each of them last reported.
+    metrics: BTreeMap<BalancerId, BalancerMetrics>,
+}
+
 impl Discovery {
     /// No table yet. `start` differs for each start of the controller.
     pub fn new(start: String) -> Self {
+        let clock = Clock::start();
+        let balancers = Balancers {
+            followers: Followers::new(clock.now()),
+            metrics: BTreeMap::new(),
+        };
         Self {
+            clock,
+            balancers: Mutex::new(balancers),
             start,
             table: watch::Sender::new(None),
             count: std::sync::atomic::AtomicU64::new(0),
@@ -38,14 +65,25 @@ impl Discovery {
             }
             let number = self.count.fetch_add(1, Relaxed) + 1;
             let version = format!("{}-{number}", self.start);
+            self.balancers().followers.published(number, &services);
             *table = Some(Arc::new(RouteTable { version, services }));
             true
         });
     }
 
-    /// Waits for a table of another version than `after`; `None` after `max_wait`.
-    pub async fn next(&self, after: Option<&str>, max_wait: Duration) -> Option<Arc<RouteTable>> {
+    /// Waits for a table of another version than `after`; `None` after `max_wait`. A request with `after` but without
+    /// `balancer` comes from a balancer of an earlier version, which confirms no drains.
+    pub async fn next(
+        &self,
+        balancer: Option<&BalancerId>,
+        after: Option<&str>,
+        max_wait: Duration,
+    ) -> Option<Arc<RouteTable>> {
         self.note_follower(after);
+        if balancer.is_some() || after.is_some() {
+            let now = self.clock.now();
+            self.balancers().followers.asked(now, balancer);
+        }
         let mut table = self.table.subscribe();
         let differs = |table: &Option<Arc<RouteTable>>| {
             table
@@ -56,6 +94,45 @@ impl Discovery {
             Ok(Ok(table)) => table.clone(),
             Ok(Err(_)) | Err(_) => None,
         }
+    }
+
+    /// Takes a balancer's report. Returns the draining processes that every balancer has confirmed.
+    pub fn report(&self, report: BalancerReport) -> Vec<ProcessId> {
+        let now = self.clock.now();
+        let mut balancers = self.balancers();
+        let id = report.balancer;
+        if report.leaving {
+            balancers.followers.left(&id);
+            balancers.metrics.remove(&id);
+        } else {
+            let table = report.table.and_then(|version| self.number_of(&version));
+            let drained = report.drained.into_iter().collect();
+            balancers
+                .followers
+                .confirmed(now, &id, table.unwrap_or(0), drained);
+            if balancers.followers.contains(now, &id) {
+                balancers.metrics.insert(id, report.metrics);
+            }
+        }
+        balancers.followers.drained(now)
+    }
+
+    /// The counters that each known balancer last reported.
+    pub fn metrics(&self) -> Vec<(BalancerId, BalancerMetrics)> {
+        let now = self.clock.now();
+        let mut balancers = self.balancers();
+        let Balancers { followers, metrics } = &mut *balancers;
+        metrics.retain(|id, _| followers.contains(now, id));
+        let metrics = metrics.iter();
+        metrics
+            .map(|(id, counters)| (id.clone(), counters.clone()))
+            .collect()
+    }
+
+    fn balancers(&self) -> MutexGuard<'_, Balancers> {
+        self.balancers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the balancer has the current table, at most `max_wait`; returns at once if no balancer follows.
@@ -118,11 +195,15 @@ mod tests {
     #[tokio::test]
     async fn there_is_no_table_before_the_first() {
         let discovery = Discovery::new("a".into());
-        assert_eq!(discovery.next(None, SOON).await, None);
-        assert_eq!(discovery.next(Some("older-7"), SOON).await, None);
+        assert_eq!(discovery.next(None, None, SOON).await, None);
+        assert_eq!(discovery.next(None, Some("older-7"), SOON).await, None);
         discovery.publish(Vec::new());
         assert_eq!(
-            discovery.next(Some("older-7"), LONG).await.unwrap().version,
+            discovery
+                .next(None, Some("older-7"), LONG)
+                .await
+                .unwrap()
+                .version,
             "a-1"
         );
     }
@@ -132,16 +213,16 @@ mod tests {
         let discovery = Arc::new(Discovery::new("a".into()));
         discovery.publish(vec![route("hello")]);
         discovery.until_followed(LONG).await;
-        assert_eq!(discovery.next(Some("a-1"), SOON).await, None);
+        assert_eq!(discovery.next(None, Some("a-1"), SOON).await, None);
         discovery.until_followed(LONG).await;
         discovery.publish(vec![route("other")]);
         let waiting = tokio::spawn({
             let discovery = discovery.clone();
             async move { discovery.until_followed(LONG).await }
         });
-        assert!(discovery.next(Some("a-1"), LONG).await.is_some());
+        assert!(discovery.next(None, Some("a-1"), LONG).await.is_some());
         assert!(!waiting.is_finished(), "requested, not yet acknowledged");
-        assert_eq!(discovery.next(Some("a-2"), SOON).await, None);
+        assert_eq!(discovery.next(None, Some("a-2"), SOON).await, None);
         waiting.await.unwrap();
     }
 
@@ -150,12 +231,12 @@ mod tests {
         let discovery = Arc::new(Discovery::new("a".into()));
         discovery.publish(vec![route("hello")]);
         discovery.publish(vec![route("hello")]);
-        let first = discovery.next(None, LONG).await.unwrap();
+        let first = discovery.next(None, None, LONG).await.unwrap();
         assert_eq!(first.version, "a-1");
-        assert_eq!(discovery.next(Some("a-1"), SOON).await, None);
+        assert_eq!(discovery.next(None, Some("a-1"), SOON).await, None);
         let follower = tokio::spawn({
             let discovery = discovery.clone();
-            async move { discovery.next(Some("a-1"), LONG).await }
+            async move { discovery.next(None, Some("a-1"), LONG).await }
         });
         discovery.publish(vec![route("other")]);
         let second = follower.await.unwrap().unwrap();

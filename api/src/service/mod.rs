@@ -95,6 +95,10 @@ pub struct ServiceConfig {
     /// How a process is found healthy; a TCP connect to `port` when absent.
     #[serde(default)]
     pub health: Health,
+    /// How long a process that gets no new requests may finish those in flight, at most; the controller's `drain` when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Span>,
     /// How long a process may take to end after SIGTERM before SIGKILL.
     #[serde(default = "default_stop_timeout")]
     pub stop_timeout: Span,
@@ -112,9 +116,18 @@ impl ServiceConfig {
             concurrency: 0,
             hosts: Vec::new(),
             path_prefix: None,
+            drain: None,
             ..config.clone()
         };
         routing_of(self) == routing_of(other)
+    }
+
+    /// The configuration as agents need it: an agent of an earlier version refuses keys that it does not know.
+    pub fn for_agents(&self) -> Self {
+        Self {
+            drain: None,
+            ..self.clone()
+        }
     }
 
     /// In what its processes are less restricted than by default, each as `key=value`.

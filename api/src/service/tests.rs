@@ -24,7 +24,7 @@ fn every_key_is_read() {
     let config = read(
         "image = \"hello.tar\"\nhosts = [\"a.example\"]\npath_prefix = \"/x\"\nenv = { A = \"1\" }\nargs = [\"-v\"]\n\
          user = \"1000:1000\"\nmemory = \"64MiB\"\ndisk = \"1GiB\"\ncpus = 0.5\npids = 10\n\
-         caps = \"web\"\nread_only = true\ntmp_size = \"8MiB\"\nshm_size = \"16MiB\"\nstop_timeout = \"1s\"\n\
+         caps = \"web\"\nread_only = true\ntmp_size = \"8MiB\"\nshm_size = \"16MiB\"\ndrain = \"0s\"\nstop_timeout = \"1s\"\n\
          health = { http = \"/healthz\", host = \"www.example.org:8080\", headers = { X-Forwarded-Proto = \"https\" }, port = 9000, interval = \"500ms\", timeout = \"2s\", grace = \"1m\" }",
     )
     .unwrap();
@@ -195,6 +195,7 @@ fn names_values_and_counts_are_bounded() {
         ),
         (format!("args = [{}]", many.join(",")), "the limit is 4096"),
         ("stop_timeout = \"2h\"".to_owned(), "at most 1h"),
+        ("drain = \"2h\"".to_owned(), "at most 1h"),
         ("path_prefix = \"/a b\"".to_owned(), "no spaces"),
     ] {
         let message = read(&more).unwrap_err();
@@ -242,4 +243,14 @@ fn every_problem_is_reported_at_once() {
         places,
         expected.map(|(line, key)| (Some(line), key.to_owned()))
     );
+}
+
+#[test]
+fn the_drain_time_concerns_neither_processes_nor_agents() {
+    let (config, other) = (read("").unwrap(), read("drain = \"5s\"").unwrap());
+    assert_eq!((config.drain, other.drain), (None, Some(Span::secs(5))));
+    assert!(config.same_process(&other));
+    assert_eq!(other.for_agents(), config);
+    let text = serde_json::to_string(&config).unwrap();
+    assert!(!text.contains("drain"), "{text}");
 }

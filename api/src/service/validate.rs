@@ -125,11 +125,14 @@ fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
     if !(1..=4_194_304).contains(&config.pids) {
         problems.push(Problem::new("pids", "write a number from 1 to 4194304"));
     }
-    if config.stop_timeout > Span::secs(3600) {
-        problems.push(Problem::new(
-            "stop_timeout",
-            "write a duration of at most 1h",
-        ));
+    let times = [
+        ("drain", config.drain.unwrap_or_default()),
+        ("stop_timeout", config.stop_timeout),
+    ];
+    for (key, time) in times {
+        if time > Span::secs(3600) {
+            problems.push(Problem::new(key, "write a duration of at most 1h"));
+        }
     }
     problems
 }

@@ -117,6 +117,7 @@ impl Cluster {
             starts,
         });
         let follow = data_dir.join("ctl.sock");
+        let lock = data_dir.join("balancer.lock");
         self.keep_running(Program {
             name: "tucano_balancerd".to_owned(),
             host: ctl.clone(),
@@ -126,6 +127,9 @@ impl Cluster {
                 &follow,
                 &"--listen",
                 &"stdin",
+                &"--detach-draining",
+                &"--lock",
+                &lock,
             ]),
             socket: Some(balancer),
             log: directory.log_of("balancerd"),

@@ -23,7 +23,12 @@ use tracing::{info, warn};
 use crate::{
     admin,
     client::accept::Acceptor,
-    follow::{Follower, cache::Cache},
+    detach,
+    follow::{
+        Follower,
+        cache::Cache,
+        report::{self, Reporter},
+    },
     lock::{Lock, LockError},
     plane::DataPlane,
     settings::{Listen, Settings},
@@ -40,9 +45,11 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Balancer {
     plane: Arc<DataPlane>,
     follower: Follower,
+    reporter: Reporter,
     listeners: Vec<Listener>,
     admin: Option<UnixListener>,
     lock: Option<Lock>,
+    is_child: bool,
 }
 
 #[derive(Debug)]
@@ -71,7 +78,10 @@ pub enum StartError {
 impl Balancer {
     /// Takes the lock, listens, and puts the cached routes in force. Must run within a tokio runtime.
     pub async fn build(settings: &Settings) -> Result<Self, StartError> {
-        let lock = settings.lock.as_deref().map(Lock::take).transpose()?;
+        let lock = match &settings.lock {
+            Some(path) => Some(Lock::take(path).await?),
+            None => None,
+        };
         let follows_draining = lock.as_ref().is_some_and(|lock| lock.follows_draining);
         let mut listeners = Vec::new();
         for listen in &settings.listen {
@@ -81,14 +91,23 @@ impl Balancer {
         let plane = DataPlane::new(settings.limits.clone(), settings.trust_forwarded);
         let plane = Arc::new(plane);
         let cache = settings.routes.as_deref().map(Cache::new);
-        let follower = Follower::start(plane.clone(), settings.follow.clone(), cache);
+        let (socket, id) = (settings.follow.clone(), report::new_id());
+        let reporter = Reporter::new(plane.clone(), socket.clone(), id.clone());
+        let follower = Follower::start(plane.clone(), socket, id, cache);
         Ok(Self {
             plane,
             follower,
+            reporter,
             listeners,
             admin,
             lock,
+            is_child: false,
         })
+    }
+
+    /// It has a parent process, without which it is to drain.
+    pub fn with_parent(self, is_child: bool) -> Self {
+        Self { is_child, ..self }
     }
 
     /// The listening addresses, in the settings' order.
@@ -109,6 +128,7 @@ impl Balancer {
         let plane = self.plane;
         // Background tasks are aborted when this function returns.
         let _follower = background(self.follower.run());
+        let reporter = background(self.reporter.clone().run());
         let _reaper = background(reap(plane.clone()));
         let _admin = self
             .admin
@@ -129,10 +149,19 @@ impl Balancer {
             })
             .collect();
         stop.cancelled().await;
+        if self.is_child {
+            // Before the lock is given up: the parent ends then.
+            detach::outlive_parent();
+        }
         hand_over(self.lock, is_inherited, &plane).await;
         closing.cancel();
         join_all(listeners).await;
+        if self.is_child {
+            detach::close_stdin();
+        }
         drain(&plane, &acceptor).await;
+        drop(reporter);
+        self.reporter.leave().await;
     }
 }
 

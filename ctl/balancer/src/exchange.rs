@@ -22,7 +22,7 @@ use crate::{
         Backend, Connection,
         connect::{self, READ_BUFFER_MAX},
         health::uptime,
-        pool::Reuse,
+        pool::{Link, Reuse},
     },
     waiting::CHECK_INTERVAL,
 };
@@ -213,11 +213,17 @@ impl<'a> Forwarder<'a> {
                 self.tried.push(backend);
                 continue;
             }
-            if let Some(connection) = backend.pooled(self.reuse(), &self.plane.limits).await {
-                return Ok(connection);
+            let Some(in_flight) = backend.begin() else {
+                // The route table has just changed: the process drains.
+                self.refresh_service();
+                self.tried.push(backend);
+                continue;
+            };
+            if let Some(link) = backend.pooled(self.reuse(), &self.plane.limits).await {
+                return Ok(Connection::new(link, in_flight));
             }
-            if let Some(connection) = self.connect_to(&backend).await? {
-                return Ok(connection);
+            if let Some(link) = self.connect_to(&backend).await? {
+                return Ok(Connection::new(link, in_flight));
             }
             self.tried.push(backend);
             refusal = Refusal::Unreachable(self.service.name.clone());
@@ -236,13 +242,13 @@ impl<'a> Forwarder<'a> {
     }
 
     /// `None` if the process cannot be reached.
-    async fn connect_to(&self, backend: &Arc<Backend>) -> Result<Option<Connection>, Refusal> {
+    async fn connect_to(&self, backend: &Arc<Backend>) -> Result<Option<Link>, Refusal> {
         let connected = tokio::select! {
             connected = backend.connect(&self.plane.limits) => connected,
             () = backend.wait_lost() => return Ok(None),
         };
         let error = match connected {
-            Ok(connection) => return Ok(Some(connection)),
+            Ok(link) => return Ok(Some(link)),
             Err(error @ connect::Error::Exhausted(..)) => {
                 warn!(cause = %chain(&error), "out of descriptors, ports or memory");
                 return Err(Refusal::Exhausted);

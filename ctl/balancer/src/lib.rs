@@ -13,7 +13,7 @@
 //! - [`waiting`]: requests without a process to go to
 //! - [`upstream`]: connections to processes: connect, pool, ejection
 //! - [`metrics`], [`admin`]: counters and the admin socket
-//! - [`daemon`]: build, run, drain; [`lock`]: single instance; [`errors`]: error chains as text
+//! - [`daemon`]: build, run, drain; [`detach`]: drain without a parent; [`lock`]: single instance; [`errors`]: error chains as text
 //!
 //! On disk: the lock file (`--lock`), the cached route table (`--routes`), the admin socket (`--admin`).
 
@@ -21,6 +21,7 @@ pub mod admin;
 pub mod choose;
 pub mod client;
 pub mod daemon;
+pub mod detach;
 pub mod errors;
 pub mod exchange;
 pub mod follow;

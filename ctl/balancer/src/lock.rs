@@ -30,6 +30,11 @@ const DRAINING: &str = "draining";
 /// How often a draining balancer looks for its successor.
 const SUCCESSOR_INTERVAL: Duration = Duration::from_millis(5);
 
+/// How often the lock is tried.
+const LOCK_TRIES: usize = 10;
+/// More than others hold it for when they look whether it is held.
+const LOOK_TIME: Duration = Duration::from_millis(1);
+
 /// A lock that was given up.
 #[derive(Debug)]
 pub struct Released(PathBuf);
@@ -52,7 +57,7 @@ pub enum LockError {
 
 impl Lock {
     /// Takes the lock and writes this process's id into the file.
-    pub fn take(path: &Path) -> Result<Self, LockError> {
+    pub async fn take(path: &Path) -> Result<Self, LockError> {
         let unusable = |error| LockError::Unusable(path.to_owned(), error);
         let mut file = OpenOptions::new()
             .create(true)
@@ -61,7 +66,7 @@ impl Lock {
             .write(true)
             .open(path)
             .map_err(unusable)?;
-        match file.try_lock() {
+        match lock_patiently(&file).await {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(LockError::Taken {
@@ -97,9 +102,25 @@ impl Released {
     }
 
     fn has_successor(&self) -> bool {
-        let lock = File::open(&self.0).map(|file| file.try_lock_shared());
-        matches!(lock, Ok(Err(TryLockError::WouldBlock)))
+        is_held(&self.0)
     }
+}
+
+/// Whether a balancer holds this lock.
+pub fn is_held(path: &Path) -> bool {
+    let lock = File::open(path).map(|file| file.try_lock_shared());
+    matches!(lock, Ok(Err(TryLockError::WouldBlock)))
+}
+
+/// Others look whether the lock is held by locking it for an instant.
+async fn lock_patiently(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => sleep(LOOK_TIME).await,
+            done => return done,
+        }
+    }
+    file.try_lock()
 }
 
 /// Writes this process's id and `state`.
@@ -128,36 +149,38 @@ fn holder(file: &mut File) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_second_instance_names_the_first() {
+    #[tokio::test]
+    async fn a_second_instance_names_the_first() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("balancer.lock");
-        let first = Lock::take(&path).unwrap();
-        let error = Lock::take(&path).unwrap_err().to_string();
+        let first = Lock::take(&path).await.unwrap();
+        let error = Lock::take(&path).await.unwrap_err().to_string();
         let holder = format!("(process {})", std::process::id());
         assert!(error.contains(&holder), "{error}");
         drop(first);
-        Lock::take(&path).unwrap();
+        Lock::take(&path).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_released_lock_tells_the_next_holder() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("balancer.lock");
-        let first = Lock::take(&path).unwrap();
+        let first = Lock::take(&path).await.unwrap();
         assert!(!first.follows_draining);
         let released = first.release().unwrap();
         assert!(!released.has_successor());
-        let second = Lock::take(&path).unwrap();
+        let second = Lock::take(&path).await.unwrap();
         assert!(second.follows_draining);
         released.wait_successor().await;
         drop(second);
-        assert!(!Lock::take(&path).unwrap().follows_draining);
+        assert!(!Lock::take(&path).await.unwrap().follows_draining);
     }
 
-    #[test]
-    fn an_unusable_path_is_named() {
-        let error = Lock::take(Path::new("/nowhere/balancer.lock")).unwrap_err();
+    #[tokio::test]
+    async fn an_unusable_path_is_named() {
+        let error = Lock::take(Path::new("/nowhere/balancer.lock"))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("/nowhere/balancer.lock"));
     }
 }

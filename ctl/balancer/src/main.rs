@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 use tucano_balancer::{
     daemon::{Balancer, StartError, raise_descriptor_limit},
+    detach,
     errors::chain,
     lock::{EXIT_LOCKED, LockError},
     plane::DataPlane,
@@ -19,19 +20,46 @@ use tucano_daemon::{log, notify};
 async fn main() -> ExitCode {
     let settings = Settings::parse();
     log::to_stderr(settings.log_format);
+    let is_child = match detach::is_child() {
+        Ok(is_child) => is_child,
+        Err(cause) => {
+            error!(%cause, "cannot run as a child process");
+            return ExitCode::FAILURE;
+        }
+    };
     raise_descriptor_limit();
     let stop = CancellationToken::new();
     if let Err(cause) = stop_on_signals(&stop) {
         error!(%cause, "cannot watch for signals");
         return ExitCode::FAILURE;
     }
-    match Balancer::build(&settings).await {
+    match &settings.lock {
+        Some(lock) if settings.detach_draining && !is_child => detach::run(lock, stop).await,
+        _ => run(&settings, is_child, stop).await,
+    }
+}
+
+async fn run(settings: &Settings, is_child: bool, stop: CancellationToken) -> ExitCode {
+    match Balancer::build(settings).await {
         Ok(balancer) => {
             notify::ready();
             let plane = balancer.plane().clone();
+            let notified = notify::run_watchdog(async || Some(status(&plane)));
+            let draining = stop.clone();
+            let notified = async {
+                match is_child {
+                    // The next balancer notifies the service manager while this one drains.
+                    true => draining
+                        .run_until_cancelled(notified)
+                        .await
+                        .unwrap_or_default(),
+                    false => notified.await,
+                }
+                std::future::pending().await
+            };
             tokio::select! {
-                () = balancer.run(stop) => ExitCode::SUCCESS,
-                () = notify::run_watchdog(async || Some(status(&plane))) => ExitCode::FAILURE,
+                () = balancer.with_parent(is_child).run(stop) => ExitCode::SUCCESS,
+                () = notified => ExitCode::FAILURE,
             }
         }
         Err(cause) => {

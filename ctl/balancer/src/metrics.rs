@@ -15,6 +15,10 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
+use tucano_api::{
+    balancer::{BalancerMetrics, ServiceMetrics},
+    ids::ServiceName,
+};
 
 use crate::plane::DataPlane;
 
@@ -42,6 +46,18 @@ impl ServiceStats {
     pub fn answered(&self, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         self.responses[class].fetch_add(1, Relaxed);
+    }
+
+    /// The counters as they are now, as reported to the controller.
+    pub fn read(&self, service: ServiceName) -> ServiceMetrics {
+        ServiceMetrics {
+            service,
+            responses: std::array::from_fn(|class| self.responses[class].load(Relaxed)),
+            retries: self.retries.load(Relaxed),
+            ejections: self.ejections.load(Relaxed),
+            in_flight: self.in_flight.load(Relaxed),
+            tunnels: self.tunnels.load(Relaxed),
+        }
     }
 
     /// Counts a retry.
@@ -116,6 +132,20 @@ impl fmt::Debug for InFlight {
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// All counters as they are now, as reported to the controller.
+pub fn read(plane: &DataPlane) -> BalancerMetrics {
+    let table = plane.table();
+    let services = table.services().iter();
+    BalancerMetrics {
+        accepted: plane.clients.accepted.load(Relaxed),
+        refused: plane.clients.refused.load(Relaxed),
+        connections: plane.clients.connections(),
+        services: services
+            .map(|service| service.stats.read(service.name.clone()))
+            .collect(),
     }
 }
 

@@ -1,14 +1,21 @@
 //! State shared by all requests: the route table in force, the limits, the counters.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use tucano_api::routes::RouteTable;
+use tucano_api::{balancer::MAX_DRAINED, ids::ProcessId, routes::RouteTable};
 
 use crate::{
-    limits::Limits, metrics::ClientStats, table::Table, upstream::health::uptime, waiting::Waiting,
+    limits::Limits,
+    metrics::ClientStats,
+    table::Table,
+    upstream::{Backend, health::uptime},
+    waiting::Waiting,
 };
 
 /// The data plane's shared state. Requests read the table without a lock.
@@ -26,6 +33,20 @@ pub struct DataPlane {
     pub waiting: Arc<Waiting>,
     table: ArcSwap<Table>,
     changed: watch::Sender<()>,
+    /// Processes that have left the table with requests in flight. One may enter it again, at another address or as
+    /// another backend.
+    departed: Mutex<Vec<Arc<Backend>>>,
+}
+
+/// How far the draining processes of a table are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drains {
+    /// The table's version.
+    pub table: Option<String>,
+    /// Those that have nothing in flight.
+    pub drained: Vec<ProcessId>,
+    /// Whether others have.
+    pub some_in_flight: bool,
 }
 
 impl DataPlane {
@@ -39,6 +60,7 @@ impl DataPlane {
             waiting: Arc::default(),
             table: ArcSwap::default(),
             changed: watch::Sender::new(()),
+            departed: Mutex::default(),
         }
     }
 
@@ -58,12 +80,46 @@ impl DataPlane {
         let previous = self.table.load_full();
         let next = Arc::new(Table::compile(routes, &previous));
         self.table.store(next.clone());
+        next.mark_draining();
+        self.note_departed(&previous, &next);
         self.changed.send_replace(());
         for backend in previous.lost_in(&next) {
             backend.mark_lost();
         }
         // The pools of draining processes are closed already when they leave the table.
         next.update_pools();
+    }
+
+    /// Which draining processes have nothing in flight.
+    pub fn drains(&self) -> Drains {
+        let table = self.table.load();
+        let departed = self.departed();
+        let mut drains = Drains {
+            table: table.version().map(str::to_owned),
+            ..Drains::default()
+        };
+        for backend in table.draining() {
+            let again = departed.iter().filter(|it| it.process == backend.process);
+            match backend.is_drained() && !again.into_iter().any(|it| it.is_used()) {
+                true => drains.drained.push(backend.process.clone()),
+                false => drains.some_in_flight = true,
+            }
+        }
+        drains.drained.truncate(MAX_DRAINED);
+        drains
+    }
+
+    fn note_departed(&self, previous: &Table, next: &Table) {
+        let kept: HashSet<_> = next.backends().map(Arc::as_ptr).collect();
+        let left = previous.backends();
+        let left = left.filter(|backend| !kept.contains(&Arc::as_ptr(backend)));
+        let mut departed = self.departed();
+        departed.extend(left.cloned());
+        departed.retain(|backend| backend.is_used());
+    }
+
+    fn departed(&self) -> MutexGuard<'_, Vec<Arc<Backend>>> {
+        self.departed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes pooled connections that have been idle for too long.

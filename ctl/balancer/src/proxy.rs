@@ -173,7 +173,8 @@ impl RoutedRequest {
             let counted = service.stats.begin_tunnel();
             let process = hyper::upgrade::on(&mut response);
             active.decide(UpgradeOutcome::Tunnel);
-            tunnel::start(plane, upgrade.client, process, counted);
+            let in_flight = connection.into_in_flight();
+            tunnel::start(plane, upgrade.client, process, (counted, in_flight));
             return switching_response(response, upgrade.protocol).map_err(|_| invalid());
         }
         sanitize_response(&mut response).map_err(|_| invalid())?;

@@ -22,6 +22,10 @@ pub struct Settings {
     /// Lock file that holds this balancer's process id; a second balancer with the same lock exits at once
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
+    /// Run in a child process and end as soon as that one drains, so that a service manager can start the next balancer at
+    /// once; requests in flight are finished by the child
+    #[arg(long, requires = "lock")]
+    pub detach_draining: bool,
     /// File in which the last route table is cached, for starting while the controller is down
     #[arg(long, value_name = "FILE")]
     pub routes: Option<PathBuf>,

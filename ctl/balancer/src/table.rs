@@ -103,6 +103,21 @@ impl Table {
             .filter(move |backend| !kept.contains(&Arc::as_ptr(backend)))
     }
 
+    /// Processes that get no new requests.
+    pub fn draining(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        let members = self.services.iter().flat_map(|service| &service.members);
+        members
+            .filter(|member| member.draining)
+            .map(|member| &member.backend)
+    }
+
+    /// Keeps requests that have chosen by an earlier table from draining processes.
+    pub fn mark_draining(&self) {
+        for member in self.services.iter().flat_map(|service| &service.members) {
+            member.backend.set_draining(member.draining);
+        }
+    }
+
     /// Opens the pools of processes that get new requests and closes those of draining ones.
     pub fn update_pools(&self) {
         for member in self.services.iter().flat_map(|service| &service.members) {

@@ -17,12 +17,22 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{metrics::InFlight, plane::DataPlane, upstream::health::uptime};
+use crate::{
+    metrics,
+    plane::DataPlane,
+    upstream::{self, health::uptime},
+};
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Copies bytes between a client and a process once both have switched protocols.
-pub fn start(plane: &Arc<DataPlane>, client: OnUpgrade, process: OnUpgrade, counted: InFlight) {
+/// Copies bytes between a client and a process once both have switched protocols. It is counted in the service's metrics
+/// and as in flight to the process.
+pub fn start(
+    plane: &Arc<DataPlane>,
+    client: OnUpgrade,
+    process: OnUpgrade,
+    counted: (metrics::InFlight, upstream::InFlight),
+) {
     let idle_timeout = plane.limits.tunnel_idle_timeout;
     plane.tunnels.spawn(async move {
         let _counted = counted;

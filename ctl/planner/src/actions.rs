@@ -89,7 +89,7 @@ fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
         id: process.id.clone(),
         revision: process.revision,
         image: revision.image.clone(),
-        config: revision.config.clone(),
+        config: revision.config.for_agents(),
     })
 }
 

@@ -287,6 +287,7 @@ fn insert(state: &mut State, node: usize, record: ProcessRecord, memory: u64) {
         report: None,
         healthy_since: None,
         at_pids_limit: None,
+        was_routed: true,
         record,
     };
     state.processes.insert(process.record.id.number(), process);

@@ -76,6 +76,7 @@ fn apply(state: &mut State, event: Event) {
         Event::ServiceConfigured { config, image } => services::configure(state, *config, image),
         Event::ServiceRemoved { name } => services::remove(state, &name),
         Event::AgentReachable { node, reachable } => reachability::update(state, &node, reachable),
+        Event::Drained { processes } => lifecycle::drained(state, &processes),
         Event::Adopt => adoption::adopt(state),
         Event::NodeReported { node, report } => reports::accept(state, &node, *report),
         Event::RestartFinished { node, result } => restarts::finished(state, &node, result),

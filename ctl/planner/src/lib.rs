@@ -13,6 +13,7 @@
 //!   `rebalance`: moving processes.
 //! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
 //! - `restore` (the state from its records), `routes` and `actions` (what follows from a step's changes), `messages`.
+//! - [`followers`]: which draining processes the balancers have confirmed to be drained.
 //! - `state`: the data that a step works on.
 //! - [`model`]: durable records, events and actions.
 //!
@@ -23,6 +24,7 @@ mod actions;
 mod adoption;
 pub mod cluster;
 mod duplicates;
+pub mod followers;
 mod health;
 mod holds;
 mod leases;
@@ -47,6 +49,7 @@ mod state;
 mod topology;
 
 pub use cluster::Cluster;
+pub use followers::Followers;
 pub use model::{
     Action, Counters, CrashHistory, Event, Hold, Identity, NodeRecord, ProcessRecord, Record,
     RevisionRecord, ServiceRecord, SetVersion, Settings, Snapshot, Worker,

@@ -1,8 +1,8 @@
 //! The life of one process, as the controller sees it:
 //!
 //! ```text
-//! start ──> assigned ──(reports)──> healthy ──retire──> draining ──drain time──> removed
-//!              └────────── retire: no request is under way ───────────────────────^
+//! start ──> assigned ──(reports)──> healthy ──> routed ──retire──> draining ──drained, or drain time──> removed
+//!              └────── retire: no request is in flight ────────────────────────────────────────────────^
 //! ```
 
 use tucano_api::{
@@ -44,6 +44,7 @@ pub(crate) fn start(
         report: None,
         healthy_since: None,
         at_pids_limit: None,
+        was_routed: false,
     };
     service.processes.insert(number);
     state.nodes[node].reserve(number, process.memory);
@@ -54,11 +55,11 @@ pub(crate) fn start(
     state.processes.insert(number, process);
 }
 
-/// Takes a process out of service. A healthy one drains first.
+/// Takes a process out of service. A healthy one drains first, unless no request was ever routed to it.
 pub(crate) fn retire(state: &mut State, number: u64) {
     let now = state.now;
     match state.processes.get_mut(&number) {
-        Some(process) if process.is_healthy() && !process.is_draining() => {
+        Some(process) if process.may_have_requests() && !process.is_draining() => {
             process.record.draining_since = Some(now);
             process.record.replaces = None;
             state.changes.processes.insert(process.record.id.clone());
@@ -112,6 +113,15 @@ pub(crate) fn remove_all_on(state: &mut State, index: usize) {
     node.unconfirmed = std::mem::take(&mut node.undesired);
 }
 
+/// Removes draining processes that no request is in flight to.
+pub(crate) fn drained(state: &mut State, processes: &[ProcessId]) {
+    for id in processes {
+        if state.process(id).is_some_and(Process::is_draining) {
+            remove(state, id.number());
+        }
+    }
+}
+
 /// Removes the processes whose drain time has passed.
 pub(crate) fn expire_drains(state: &mut State) {
     let due: Vec<u64> = state
@@ -135,6 +145,9 @@ pub(crate) fn next_drain_deadline(state: &State) -> Option<Timestamp> {
 }
 
 fn drained_at(state: &State, number: u64) -> Option<Timestamp> {
-    let since = state.processes.get(&number)?.record.draining_since?;
-    Some(since.after(state.settings.drain))
+    let record = &state.processes.get(&number)?.record;
+    let service = state.services.get(&record.service);
+    let own = service.and_then(|service| service.current().config.drain);
+    let drain = own.unwrap_or(state.settings.drain);
+    Some(record.draining_since?.after(drain))
 }

@@ -18,12 +18,17 @@ use crate::{
     actions, adoption,
     cluster::Cluster,
     duplicates, holds,
-    model::RevisionRecord,
+    model::{RevisionRecord, Settings},
     placement, routes, services,
     state::{Node, Process, Service, Unplaced, pending, unreported},
 };
 
 impl Cluster {
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.state.settings
+    }
+
     /// All routes, by service. They are not complete, and not to be published, until every worker has reported after
     /// the controller's start.
     pub fn routes(&self) -> Vec<ServiceRoute> {

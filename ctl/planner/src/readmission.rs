@@ -68,6 +68,7 @@ fn insert(state: &mut State, index: usize, record: ProcessRecord) {
         report: None,
         healthy_since: None,
         at_pids_limit: None,
+        was_routed: true,
     };
     state.processes.insert(number, process);
 }

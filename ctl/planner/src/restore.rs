@@ -122,6 +122,8 @@ fn load_process(state: &mut State, mut record: ProcessRecord) {
         report: None,
         healthy_since: None,
         at_pids_limit: None,
+        // By the controller before this one.
+        was_routed: true,
     };
     if process.record.crashes.is_alerted() {
         state.watched.insert(number);

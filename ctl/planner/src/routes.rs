@@ -25,11 +25,17 @@ pub(crate) fn update(state: &mut State) {
         let Some(service) = state.services.get(&name) else {
             continue;
         };
-        let route = Some(route(state, service));
-        if route != service.route
-            && let Some(service) = state.services.get_mut(&name)
-        {
-            service.route = route;
+        let route = route(state, service);
+        if service.route.as_ref() == Some(&route) {
+            continue;
+        }
+        for endpoint in &route.endpoints {
+            if let Some(process) = state.processes.get_mut(&endpoint.process.number()) {
+                process.was_routed = true;
+            }
+        }
+        if let Some(service) = state.services.get_mut(&name) {
+            service.route = Some(route);
             state.changes.publish = true;
         }
     }

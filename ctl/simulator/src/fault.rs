@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 use tucano_api::{
     ids::{NodeName, ProcessId},
+    service::ServiceConfig,
     units::{Bytes, Span, Timestamp},
 };
 use tucano_planner::{Event, Worker};
@@ -16,6 +17,8 @@ use crate::{
 
 /// Workers of [`unstable_cluster`].
 pub const WORKERS: usize = 4;
+/// Its balancers.
+pub const BALANCERS: usize = 2;
 const SERVICES: [&str; 3] = ["a", "b", "c"];
 
 /// A fault, or something else that happens. Workers are numbered from 1, services from 0.
@@ -80,6 +83,14 @@ pub enum Fault {
     RepairImages,
     /// A worker's restart command fails from now on.
     BreakRestart(usize),
+    /// A balancer loses its connection to the controller, and serves on.
+    CutOffBalancer(usize),
+    /// A balancer is connected again.
+    ReconnectBalancer(usize),
+    /// A balancer is killed, and another one is started.
+    KillBalancer(usize),
+    /// Whether a balancer is of an earlier version.
+    OldBalancer(usize, bool),
 }
 
 /// Any fault.
@@ -110,17 +121,23 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         1 => (0..3_u8).prop_map(Fault::BreakImage),
         1 => Just(Fault::RepairImages),
         1 => worker().prop_map(Fault::BreakRestart),
+        1 => (0..BALANCERS).prop_map(Fault::CutOffBalancer),
+        1 => (0..BALANCERS).prop_map(Fault::ReconnectBalancer),
+        1 => (0..BALANCERS).prop_map(Fault::KillBalancer),
+        1 => (0..BALANCERS, any::<bool>()).prop_map(|(which, old)| Fault::OldBalancer(which, old)),
     ]
 }
 
 /// A cluster in which half of the workers have a restart command and memory is scarce.
 pub fn unstable_cluster(seed: u64) -> Sim {
-    Sim::with(Options {
+    let mut sim = Sim::with(Options {
         workers: all_workers(),
         reservable: Bytes::mib(4096),
         seed,
         ..Options::default()
-    })
+    });
+    sim.add_balancers(BALANCERS);
+    sim
 }
 
 fn all_workers() -> Vec<Worker> {
@@ -142,7 +159,11 @@ impl Sim {
                 mib,
                 image,
             } => {
-                self.deploy_image(with_memory(SERVICES[service], concurrency, mib), image);
+                let config = ServiceConfig {
+                    drain: (image == 2).then_some(Span::secs(3)),
+                    ..with_memory(SERVICES[service], concurrency, mib)
+                };
+                self.deploy_image(config, image);
             }
             Fault::Remove(service) => {
                 self.event(Event::ServiceRemoved {
@@ -167,6 +188,9 @@ impl Sim {
         self.network.mend();
         self.workloads.crashing.clear();
         self.unrestartable.clear();
+        for balancer in &mut self.balancers {
+            balancer.connected = true;
+        }
         for agent in self.agents.values_mut() {
             agent.metrics.cpu_used = 0.0;
             if !agent.powered {
@@ -214,6 +238,10 @@ impl Sim {
             Fault::BreakRestart(number) => {
                 self.unrestartable.insert(node(number));
             }
+            Fault::CutOffBalancer(which) => self.balancers[which].connected = false,
+            Fault::ReconnectBalancer(which) => self.balancers[which].connected = true,
+            Fault::OldBalancer(which, is_old) => self.balancers[which].is_old = is_old,
+            Fault::KillBalancer(which) => self.restart_balancer(which),
             _ => {}
         }
     }

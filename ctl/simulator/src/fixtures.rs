@@ -88,6 +88,7 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         init: false,
         shm_size: None,
         health: Health::default(),
+        drain: None,
         stop_timeout: Span::secs(10),
     }
 }

@@ -2,7 +2,7 @@
 //! and a disk. A validator checks every single step. Simulations are deterministic: a seed and a list of faults replay.
 //!
 //! - [`sim`]: the simulation; [`fixtures`]: what it is described with.
-//! - [`agent`]: the model of an agent; [`network`]; [`disk`].
+//! - [`agent`]: the model of an agent; [`balancer`]: that of a balancer; [`network`]; [`disk`].
 //! - [`fault`]: what can go wrong, as a list that replays (and, with the feature `proptest`, shrinks).
 //! - [`validator`]: the rules that no step may break. It panics where one is broken.
 
@@ -13,7 +13,9 @@
 )]
 
 pub mod agent;
+pub mod balancer;
 pub mod disk;
+mod drains;
 pub mod fault;
 pub mod fixtures;
 pub mod network;

@@ -9,13 +9,14 @@ use tucano_api::{
     state::{Alert, AlertKind, NodeCondition, ServiceView},
     units::{Bytes, Span, Timestamp},
 };
-use tucano_planner::{Action, Cluster, Event, Identity, Settings, Snapshot, Worker};
+use tucano_planner::{Action, Cluster, Event, Followers, Identity, Settings, Snapshot, Worker};
 
 use crate::{
     agent::{Agent, Workloads},
+    balancer::{Balancer, Version},
     disk, fixtures,
     fixtures::node,
-    network::{Message, Network},
+    network::{Message, Network, Rng},
     validator::Validator,
 };
 
@@ -68,8 +69,17 @@ pub struct Sim {
     pub network: Network,
     /// How programs behave.
     pub workloads: Workloads,
-    /// The balancer's routes.
+    /// The routes that the controller has published.
     pub published: Option<Vec<ServiceRoute>>,
+    /// Their version.
+    pub(crate) published_version: Version,
+    /// The controller's present start.
+    pub(crate) starts: u64,
+    /// The balancers; none in simulations that are not about them.
+    pub balancers: Vec<Balancer>,
+    /// What the controller knows of them.
+    pub(crate) followers: Followers,
+    pub(crate) requests: Rng,
     /// All alerts that were sent.
     pub alerts: Vec<Alert>,
     /// All restart commands that were run, with the number of the attempt.
@@ -120,6 +130,11 @@ impl Sim {
                 start_time: Span::millis(300),
             },
             published: None,
+            published_version: (0, 0),
+            starts: 0,
+            balancers: Vec::new(),
+            followers: Followers::new(START),
+            requests: Rng(seed),
             alerts: Vec::new(),
             restarts: Vec::new(),
             unrestartable: BTreeSet::new(),
@@ -154,6 +169,8 @@ impl Sim {
             self.now,
         );
         self.validator.restored(&cluster, &self.disk);
+        self.starts += 1;
+        self.followers = Followers::new(self.now);
         self.cluster = Some(cluster);
     }
 
@@ -210,6 +227,9 @@ impl Sim {
         let Some(mut cluster) = self.cluster.take() else {
             return Vec::new();
         };
+        if let Event::Drained { processes } = &event {
+            self.check_drained(&cluster, processes);
+        }
         let before = self.validator.clone();
         let mut twin = cluster.clone();
         let actions = cluster.step(self.now, event.clone());
@@ -339,7 +359,7 @@ impl Sim {
         match action {
             Action::Persist(records) => disk::write(&mut self.disk, &records),
             Action::Assign(set) => self.network.send(self.now, Message::Desired(set)),
-            Action::Publish(routes) => self.published = Some(routes),
+            Action::Publish(routes) => self.publish(routes),
             Action::Restart { node, attempt } => {
                 self.commands
                     .push((self.now.after(COMMAND_TIME), node.clone()));
@@ -368,6 +388,7 @@ impl Sim {
             );
         }
         self.run_commands();
+        self.run_balancers();
         let deadline = self.cluster.as_ref().and_then(Cluster::next_deadline);
         if deadline.is_some_and(|at| at <= self.now) {
             self.event(Event::Tick);

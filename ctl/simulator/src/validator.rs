@@ -11,7 +11,7 @@ use tucano_api::{
 };
 use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, Snapshot};
 
-use crate::disk;
+use crate::{disk, drains};
 
 /// Checks every step, and what it has to know of the steps before.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +85,7 @@ impl Validator {
             check_spread(&service, cluster, &started, &freed);
         }
         check_memory(cluster, &started);
+        drains::check_deadlines(now, cluster);
         check_deadline(now, cluster);
         if let Some(published) =
             published.filter(|_| all_known(cluster) && !cluster.withholds_routes())

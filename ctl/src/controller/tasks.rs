@@ -57,7 +57,7 @@ impl Tasks {
         self.spawn(server::serve_unix(
             sockets.routes,
             sockets.routes_path,
-            http::routes::router(api.discovery.clone()),
+            http::routes::router(api.clone()),
             routes_bounds,
             self.stop.clone(),
         ));

@@ -6,7 +6,7 @@
 //! | `POST /v1/reports` | | | legacy nodes | | its own | |
 //! | `POST /v1/certificates` | | | from the node's address | | its own | |
 //! | `GET /v2/tucano/images/blobs/…` | | yes | legacy nodes | | its own | |
-//! | `GET /v1/routes` | | yes | | | | yes |
+//! | `GET /v1/routes`, `POST /v1/balancer_reports` | | yes | | | | yes |
 //! | everything else | | yes | | | | |
 //!
 //! Without a configured token, programs on this machine count as its holder, on loopback listeners (see [`super::auth`]).
@@ -39,7 +39,7 @@ pub enum Access {
     Certificates,
     /// The registry's blobs that agents fetch.
     Blobs,
-    /// The balancers' routes.
+    /// The balancers' routes and reports.
     Routes,
     /// The rest of the registry.
     Registry,
@@ -62,7 +62,7 @@ impl Access {
             "/healthz" => Self::Everyone,
             "/v1/reports" => Self::Reports,
             "/v1/certificates" => Self::Certificates,
-            "/v1/routes" => Self::Routes,
+            "/v1/routes" | "/v1/balancer_reports" => Self::Routes,
             "/v2" => Self::Registry,
             _ if path.starts_with("/v2/") => Self::Registry,
             _ => Self::Sysadmin,
@@ -145,6 +145,7 @@ mod tests {
             ("DELETE", blob, "-y----"),
             ("PUT", blob, "-y----"),
             ("GET", "/v1/routes", "-y---y"),
+            ("POST", "/v1/balancer_reports", "-y---y"),
             ("GET", "/openapi.json", "-y----"),
             ("GET", "/v1/reports/", "-y----"),
             ("GET", "/healthz/", "-y----"),

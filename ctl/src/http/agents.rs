@@ -139,7 +139,7 @@ async fn certify(
     Ok(Json(Certificate { certificate }))
 }
 
-async fn read(api: &Api, what: &'static str, body: Body) -> Result<Bytes, BodyError> {
+pub(super) async fn read(api: &Api, what: &'static str, body: Body) -> Result<Bytes, BodyError> {
     let limits = api.config.current().limits.clone();
     let most = ("limits.report_bytes", limits.report_bytes);
     body::read(what, body, most, limits.body_idle.0).await

@@ -16,7 +16,7 @@ use prometheus_client::{
 use tucano_api::state::{NodeView, ServiceView};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, errors::ApiError};
+use super::{Api, balancer_metrics::BalancersSnapshot, errors::ApiError};
 
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -45,6 +45,7 @@ async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiEr
         api.alerts.lost.clone(),
     );
     registry.register_collector(Box::new(snapshot));
+    registry.register_collector(Box::new(BalancersSnapshot(api.discovery.metrics())));
     let mut page = String::new();
     text::encode(&mut page, &registry).map_err(|error| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -270,7 +271,7 @@ impl Snapshot {
     }
 }
 
-fn gauges<L, V>(
+pub(super) fn gauges<L, V>(
     encoder: &mut DescriptorEncoder,
     name: &str,
     help: &str,
@@ -286,7 +287,7 @@ where
     family(encoder, name, help, values)
 }
 
-fn family<L: EncodeLabelSet, M: EncodeMetric>(
+pub(super) fn family<L: EncodeLabelSet, M: EncodeMetric>(
     encoder: &mut DescriptorEncoder,
     name: &str,
     help: &str,

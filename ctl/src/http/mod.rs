@@ -5,6 +5,7 @@ pub mod adoption;
 pub mod agents;
 pub mod audit;
 pub mod auth;
+mod balancer_metrics;
 pub mod config;
 pub mod errors;
 pub mod exec;
@@ -115,7 +116,7 @@ pub fn router(api: Arc<Api>) -> Router {
     routes
         .route("/openapi.json", openapi::serve(document))
         .merge(registry::router(&api))
-        .merge(routes::router(api.discovery.clone()))
+        .merge(routes::router(api.clone()))
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(api.clone(), auth::authorize))

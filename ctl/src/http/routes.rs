@@ -1,27 +1,34 @@
-//! The routes' feed for balancers: on a unix socket for our own user only, and over TCP for a balancer's certificate.
+//! The routes' feed for balancers, and their reports: on a unix socket for our own user only, and over TCP for a balancer's
+//! certificate.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::State,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::Deserialize;
+use tucano_api::{
+    balancer::{BALANCER_HEADER, BalancerReport, MAX_DRAINED},
+    ids::BalancerId,
+};
+use tucano_planner::Event;
 
-use super::extract::QueryParams;
-use crate::discovery::Discovery;
+use super::{Api, agents, errors::ApiError, extract::QueryParams};
 
 /// Duration of a long poll without a change.
 const LONG_POLL: Duration = Duration::from_secs(20);
 
 /// The routes of the unix socket, which balancers use over TCP as well.
-pub fn router<S: Clone + Send + Sync + 'static>(discovery: Arc<Discovery>) -> Router<S> {
+pub fn router<S: Clone + Send + Sync + 'static>(api: Arc<Api>) -> Router<S> {
     Router::new()
         .route("/v1/routes", get(routes))
-        .with_state(discovery)
+        .route("/v1/balancer_reports", post(report))
+        .with_state(api)
 }
 
 #[derive(Debug, Deserialize)]
@@ -31,11 +38,37 @@ struct After {
 }
 
 async fn routes(
-    State(discovery): State<Arc<Discovery>>,
+    State(api): State<Arc<Api>>,
     QueryParams(After { after }): QueryParams<After>,
+    headers: HeaderMap,
 ) -> Response {
-    match discovery.next(after.as_deref(), LONG_POLL).await {
+    let balancer = headers.get(BALANCER_HEADER);
+    let balancer = balancer.and_then(|id| id.to_str().ok()?.parse::<BalancerId>().ok());
+    let next = api
+        .discovery
+        .next(balancer.as_ref(), after.as_deref(), LONG_POLL);
+    match next.await {
         Some(table) => Json(table.as_ref()).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }
+}
+
+/// Accepts a balancer's report.
+async fn report(State(api): State<Arc<Api>>, body: Body) -> Result<StatusCode, ApiError> {
+    let text = agents::read(&api, "the report", body).await?;
+    let invalid = |error: String| ApiError::bad_request("invalid_report", error);
+    let report: BalancerReport = serde_json::from_slice(&text)
+        .map_err(|error| invalid(format!("not a report of a balancer: {error}")))?;
+    if report.drained.len() > MAX_DRAINED {
+        let message = format!(
+            "{} processes are too many: at most {MAX_DRAINED}",
+            report.drained.len()
+        );
+        return Err(invalid(message));
+    }
+    let processes = api.discovery.report(report);
+    if !processes.is_empty() {
+        api.state.observe(Event::Drained { processes }).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -62,6 +62,7 @@ impl StateLoopMetrics {
             Event::ServiceRemoved { .. } => "service_removed",
             Event::NodeReported { .. } => "node_reported",
             Event::AgentReachable { .. } => "agent_reachable",
+            Event::Drained { .. } => "drained",
             Event::Adopt => "adopt",
             Event::RestartFinished { .. } => "restart_finished",
             Event::Tick => "tick",

@@ -8,13 +8,13 @@ use tucano_testkit::{Need, needs, programs};
 
 use crate::ctl::{Ctl, config};
 
-fn supervising(listen: &str) -> String {
+pub(crate) fn supervising(listen: &str) -> String {
     let program = programs().join("tucano_balancerd");
     let with = format!("listen = \"{listen}\"\nprogram = \"{}\"", program.display());
     config(1, "", "").replace("spawn = false", &with)
 }
 
-fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     let path = programs().join("tucano_balancerd").display().to_string();
     needs(&[Need::Exists(path.leak())])
 }

@@ -184,6 +184,18 @@ impl Ctl {
             .unwrap()
     }
 
+    /// Stops it, and the balancer that it has started, if it still runs.
+    pub(crate) fn terminate(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            kill(
+                Pid::from_raw(child.id().try_into().unwrap()),
+                Signal::SIGTERM,
+            )
+            .ok();
+            child.wait().ok();
+        }
+    }
+
     pub(crate) async fn kill_9(&mut self) {
         assert_eq!(self.end(Signal::SIGKILL).await.signal(), Some(9));
     }

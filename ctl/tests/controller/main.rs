@@ -14,6 +14,7 @@ mod balancer;
 mod configuration;
 mod ctl;
 mod deploys;
+mod drains;
 mod durability;
 mod exec;
 mod image;

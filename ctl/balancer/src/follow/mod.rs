@@ -1,13 +1,15 @@
-//! Follows the controller's route table and caches it in a file for starts without a controller.
+//! Follows the controller's route table and caches it in a file for starts without a controller; [`report`] tells the
+//! controller which processes are drained.
 
 pub mod cache;
 pub mod poll;
+pub mod report;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use tracing::{info, warn};
-use tucano_api::routes::RouteTable;
+use tucano_api::{ids::BalancerId, routes::RouteTable};
 
 use crate::{errors::chain, plane::DataPlane};
 use cache::Cache;
@@ -22,16 +24,23 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 pub struct Follower {
     plane: Arc<DataPlane>,
     socket: PathBuf,
+    balancer: BalancerId,
     cache: Option<Cache>,
     version: Option<String>,
 }
 
 impl Follower {
     /// Puts the cached table in force, if there is one. `socket` is the controller's.
-    pub fn start(plane: Arc<DataPlane>, socket: PathBuf, cache: Option<Cache>) -> Self {
+    pub fn start(
+        plane: Arc<DataPlane>,
+        socket: PathBuf,
+        balancer: BalancerId,
+        cache: Option<Cache>,
+    ) -> Self {
         let mut follower = Self {
             plane,
             socket,
+            balancer,
             cache,
             version: None,
         };
@@ -44,7 +53,7 @@ impl Follower {
         let mut pause = PAUSE_MIN;
         let limit = self.plane.limits.table_len();
         loop {
-            match poll::poll(&self.socket, self.version.as_deref(), limit).await {
+            match poll::poll(&self.socket, &self.balancer, self.version.as_deref(), limit).await {
                 Ok(table) => {
                     if pause > PAUSE_MIN {
                         info!("the controller answers again");

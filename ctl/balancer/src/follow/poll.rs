@@ -1,4 +1,4 @@
-//! One long poll of the controller's route table.
+//! Requests to the controller: one long poll of its route table, and reports to it.
 
 use std::{
     io,
@@ -7,14 +7,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1, header::HOST};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    client::conn::http1,
+    header::{CONTENT_TYPE, HOST},
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::UnixStream,
     time::{error::Elapsed, timeout},
 };
-use tucano_api::routes::RouteTable;
+use tucano_api::{
+    balancer::{BALANCER_HEADER, BalancerReport},
+    ids::BalancerId,
+    routes::RouteTable,
+};
 
 /// The controller answers within 20 s; a longer silence means that it is gone.
 const POLL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,8 +43,11 @@ pub enum PollError {
     /// Unexpected status.
     #[error("the controller answered {0} instead of a route table")]
     Status(StatusCode),
+    /// A report was not accepted; controllers of earlier versions accept none.
+    #[error("the controller answered {0} to a report")]
+    Refused(StatusCode),
     /// The request cannot be built.
-    #[error("cannot build the request for the route table")]
+    #[error("cannot build the request to the controller")]
     Request(#[from] hyper::http::Error),
     /// The table exceeds the limit, or was truncated.
     #[error("the route table is larger than {limit} bytes (--table-bytes), or was truncated")]
@@ -54,29 +66,58 @@ pub enum PollError {
 /// Asks the controller at `socket` for a table other than `version`; `None` if there was no change.
 pub async fn poll(
     socket: &Path,
+    balancer: &BalancerId,
     version: Option<&str>,
     limit: usize,
 ) -> Result<Option<RouteTable>, PollError> {
+    let request = Request::get(target(version))
+        .header(HOST, "controller")
+        .header(BALANCER_HEADER, balancer.as_str())
+        .body(Full::default())?;
+    exchange(socket, request, |response| read(response, limit)).await
+}
+
+/// Reports to the controller at `socket`.
+pub async fn report(socket: &Path, report: &BalancerReport) -> Result<(), PollError> {
+    let request = Request::post("/v1/balancer_reports")
+        .header(HOST, "controller")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::from(serde_json::to_vec(report)?))?;
+    let accepted = |response: Response<Incoming>| async move {
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(PollError::Refused(status)),
+        }
+    };
+    exchange(socket, request, accepted).await
+}
+
+/// Sends one request over a connection of its own.
+async fn exchange<T, F>(
+    socket: &Path,
+    request: Request<Full<Bytes>>,
+    read: impl FnOnce(Response<Incoming>) -> F,
+) -> Result<T, PollError>
+where
+    F: Future<Output = Result<T, PollError>>,
+{
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|error| PollError::Connect(socket.to_owned(), error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(target(version))
-        .header(HOST, "controller")
-        .body(Empty::<Bytes>::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
-        read(response, limit).await
+        read(response).await
     };
     // The connection ends with the exchange.
     tokio::select! {
-        table = timeout(POLL_TIMEOUT, exchange) => table?,
+        done = timeout(POLL_TIMEOUT, exchange) => done?,
         broken = drive(connection) => Err(broken),
     }
 }
 
 /// Drives the connection; returns only its error.
-async fn drive(connection: http1::Connection<TokioIo<UnixStream>, Empty<Bytes>>) -> PollError {
+async fn drive(connection: http1::Connection<TokioIo<UnixStream>, Full<Bytes>>) -> PollError {
     match connection.await {
         Err(error) => error.into(),
         // The exchange is complete.

@@ -5,7 +5,13 @@ pub mod health;
 pub mod io;
 pub mod pool;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
 
 use hyper::{Request, Response, body::Incoming};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +35,13 @@ pub struct Backend {
     /// Idle connections.
     pub pool: Pool,
     lost: CancellationToken,
+    draining: AtomicBool,
+    in_flight: AtomicUsize,
 }
+
+/// A request in flight to a process, or an upgraded connection, until this is dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<Backend>);
 
 /// One connection to a process, owned by the request that uses it.
 #[derive(Debug)]
@@ -37,6 +49,7 @@ pub struct Connection {
     backend: Arc<Backend>,
     link: Link,
     reused: bool,
+    in_flight: InFlight,
 }
 
 /// A request without a response head.
@@ -58,7 +71,32 @@ impl Backend {
             health: Health::default(),
             pool: Pool::default(),
             lost: CancellationToken::new(),
+            draining: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
         }
+    }
+
+    /// Counts a request; `None` if the process gets no new ones.
+    pub fn begin(self: &Arc<Self>) -> Option<InFlight> {
+        self.in_flight.fetch_add(1, SeqCst);
+        let request = InFlight(self.clone());
+        // Either this sees the mark, or whoever has set the mark sees the request.
+        (!self.draining.load(SeqCst)).then_some(request)
+    }
+
+    /// Whether the process gets new requests from now on. Must be called once the table that says so is in force.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, SeqCst);
+    }
+
+    /// Whether it drains and has nothing in flight, and so never will.
+    pub fn is_drained(&self) -> bool {
+        self.draining.load(SeqCst) && !self.is_used()
+    }
+
+    /// Whether a request is in flight to it.
+    pub fn is_used(&self) -> bool {
+        self.in_flight.load(SeqCst) > 0
     }
 
     /// The route table no longer contains the process: requests stop waiting for its response.
@@ -78,33 +116,46 @@ impl Backend {
     }
 
     /// An idle connection whose last exchange is complete, if there is one.
-    pub async fn pooled(self: &Arc<Self>, reuse: Reuse, limits: &Limits) -> Option<Connection> {
+    pub async fn pooled(&self, reuse: Reuse, limits: &Limits) -> Option<Link> {
         while let Some(mut link) = self.pool.take(uptime(), reuse, limits) {
             if link.sender.ready().await.is_ok() {
                 link.is_reused = true;
-                return Some(Connection {
-                    backend: self.clone(),
-                    link,
-                    reused: true,
-                });
+                return Some(link);
             }
         }
         None
     }
 
     /// A new connection.
-    pub async fn connect(self: &Arc<Self>, limits: &Limits) -> Result<Connection, connect::Error> {
+    pub async fn connect(&self, limits: &Limits) -> Result<Link, connect::Error> {
         let link = connect::connect(self.address, limits).await?;
         self.health.succeeded();
-        Ok(Connection {
-            backend: self.clone(),
-            link,
-            reused: false,
-        })
+        Ok(link)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, SeqCst);
     }
 }
 
 impl Connection {
+    /// For one request over `link`.
+    pub fn new(link: Link, in_flight: InFlight) -> Self {
+        Self {
+            backend: in_flight.0.clone(),
+            reused: link.is_reused,
+            link,
+            in_flight,
+        }
+    }
+
+    /// The upgraded connection stays in flight for as long as the result exists.
+    pub fn into_in_flight(self) -> InFlight {
+        self.in_flight
+    }
+
     /// The process at the other end.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend

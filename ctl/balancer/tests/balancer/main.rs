@@ -6,6 +6,7 @@
 mod support;
 
 mod client_limits;
+mod drains;
 mod early_responses;
 mod failover;
 mod forwarding;

@@ -132,6 +132,21 @@ async fn the_first_request_of_an_accepted_connection_is_answered_after_sigterm()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_report_says_that_the_balancer_has_left() {
+    let origin = Origin::tagged("a").await;
+    let (directory, controller) = routed_to(&origin);
+    let mut program = Program::start(&directory, &[]);
+    serving(&program).await;
+    program.terminate();
+    assert!(program.ended().success());
+    let reports = controller.reports();
+    let leaving: Vec<bool> = reports.iter().map(|report| report.leaving).collect();
+    assert_eq!(leaving.iter().position(|it| *it), Some(leaving.len() - 1));
+    let ids: std::collections::BTreeSet<_> = reports.iter().map(|it| &it.balancer).collect();
+    assert_eq!(ids.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_drains_requests_and_exits_with_0() {
     let go_on = Arc::new(Notify::new());
     let origin = on_demand(&go_on).await;
@@ -357,6 +372,62 @@ async fn it_survives_a_closed_log_pipe() {
         .await;
     }
     assert!(program.child.try_wait().unwrap().is_none());
+}
+
+/// A detached balancer on a socket that the test keeps open, as a service manager does.
+fn detached(directory: &TempDir, listener: &std::net::TcpListener) -> Program {
+    let more = ["--detach-draining", "--drain-timeout", "60s"];
+    let mut command = command_at(directory, "stdin", &more);
+    command.stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())));
+    Program::of(command)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_detached_balancer_keeps_no_client_waiting_while_it_drains() {
+    let go_on = Arc::new(Notify::new());
+    let origin = on_demand(&go_on).await;
+    let (directory, _controller) = routed_to(&origin);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut first = detached(&directory, &listener);
+    serving(&first).await;
+    let mut client = Client::connect(first.address).await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n")
+        .await;
+    wait_until("the request to be in flight", || origin.seen().len() == 1).await;
+    first.terminate();
+    assert!(first.ended().success(), "the program ends at once");
+    let second = detached(&directory, &listener);
+    serving(&second).await;
+    // The one that drains does not keep the address: another socket can be bound to it.
+    drop(second);
+    drop(listener);
+    soon("the address to be free", async {
+        while std::net::TcpListener::bind(first.address).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    go_on.notify_one();
+    assert_eq!(client.reply().await.body, "done");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_detached_balancer_that_does_not_drain_ends_with_its_program() {
+    let origin = Origin::tagged("a").await;
+    let (directory, _controller) = routed_to(&origin);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut first = detached(&directory, &listener);
+    serving(&first).await;
+    first.child.kill().unwrap();
+    first.ended();
+    let lock = directory.path().join("balancer.lock");
+    wait_until("the lock to be released", || {
+        fs::File::open(&lock).unwrap().try_lock_shared().is_ok()
+    })
+    .await;
+    let second = detached(&directory, &listener);
+    serving(&second).await;
 }
 
 /// New clients, one after the other, until `stop`; each gets an answer.

@@ -1,6 +1,6 @@
 use tucano_api::{
     agent::{DesiredSet, NodeReport},
-    ids::{Digest, NodeName, ServiceName},
+    ids::{Digest, NodeName, ProcessId, ServiceName},
     routes::ServiceRoute,
     service::ServiceConfig,
     state::Alert,
@@ -50,6 +50,11 @@ pub enum Event {
         node: NodeName,
         /// Whether they succeed.
         reachable: bool,
+    },
+    /// No balancer has a request in flight to these draining processes, and none will send one.
+    Drained {
+        /// The processes.
+        processes: Vec<ProcessId>,
     },
     /// The sysadmin has decided that the processes on nodes on hold are adopted.
     Adopt,

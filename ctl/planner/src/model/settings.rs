@@ -7,7 +7,8 @@ use tucano_api::{ids::NodeName, units::Span};
 pub struct Settings {
     /// A worker that has not reported for this long is not alive.
     pub lease: Span,
-    /// How long a process that gets no new requests may finish those under way.
+    /// How long a process that gets no new requests may finish those in flight, at most; a service's own `drain` takes
+    /// precedence.
     pub drain: Span,
     /// How long the set of alive workers must be the same before processes are moved to spread them evenly.
     pub rebalance_after: Span,
@@ -31,7 +32,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             lease: Span::secs(6),
-            drain: Span::secs(2),
+            drain: Span::secs(30),
             rebalance_after: Span::secs(30),
             restart_attempts: 3,
             restart_backoff: Span::secs(5),

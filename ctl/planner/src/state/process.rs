@@ -19,6 +19,8 @@ pub(crate) struct Process {
     pub(crate) healthy_since: Option<Timestamp>,
     /// When it was last reported at its limit of processes and threads.
     pub(crate) at_pids_limit: Option<Timestamp>,
+    /// Whether a balancer may have sent it requests.
+    pub(crate) was_routed: bool,
 }
 
 impl Process {
@@ -32,6 +34,11 @@ impl Process {
         let report = self.report.as_ref()?;
         let healthy = report.state == ProcessState::Healthy;
         report.node_port.filter(|port| healthy && *port != 0)
+    }
+
+    /// Whether requests may be in flight to it.
+    pub(crate) fn may_have_requests(&self) -> bool {
+        self.is_healthy() && self.was_routed
     }
 
     pub(crate) fn is_draining(&self) -> bool {

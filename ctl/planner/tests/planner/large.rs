@@ -55,6 +55,14 @@ impl Large {
         self.step(Event::Tick);
     }
 
+    /// The balancers have nothing in flight to any draining process.
+    fn drain_all(&mut self) {
+        let processes = self.cluster.snapshot().processes.into_iter();
+        let draining = processes.filter(|process| process.draining_since.is_some());
+        let processes = draining.map(|process| process.id).collect();
+        self.step(Event::Drained { processes });
+    }
+
     fn report(&self, node: &NodeName, number: usize) -> NodeReport {
         let set = self.cluster.desired_set(node).unwrap();
         let healthy = set
@@ -153,9 +161,8 @@ fn one_service_of_ten_thousand_processes_scales_down_to_one() {
         config: Box::new(config("big", 1)),
         image: image(1),
     });
-    for _ in 0..4 {
-        large.report_all(None);
-    }
+    large.drain_all();
+    large.report_all(None);
     assert_eq!(
         large
             .cluster

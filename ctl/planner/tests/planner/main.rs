@@ -12,6 +12,7 @@
 
 mod alerts;
 mod convergence;
+mod drains;
 mod duplicates;
 mod identity;
 mod invariants;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use tucano_api::{
     agent::{Exit, NodeMetrics, NodeReport, ProcessReport, ProcessState},
-    ids::{Generation, Revision},
+    ids::{Generation, ProcessId, Revision},
     service::ServiceConfig,
     units::{Bytes, Span, Timestamp},
 };
@@ -111,6 +111,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..5_usize, any::<bool>()).prop_map(|(number, ok)| Event::RestartFinished {
             node: node(number),
             result: if ok { Ok(()) } else { Err("failed".into()) },
+        }),
+        1 => prop::collection::vec((0..2_usize, 0..12_u64), 0..4).prop_map(|processes| Event::Drained {
+            processes: processes.into_iter().map(|(which, n)| ProcessId::new(&name(["a", "b"][which]), n)).collect(),
         }),
         1 => (0..4_usize, any::<u32>(), 0..4_usize, times).prop_map(odd_configuration),
     ]

@@ -81,8 +81,9 @@ const CLUSTER: [Key; 17] = [
         "Each service is reached at `<name>.<domain>`."),
     key("lease", "\"6s\"", Bounds::Between("\"100ms\"", "\"1h\""), AT_ONCE,
         "A worker that has not reported for this long is not alive."),
-    key("drain", "\"2s\"", Bounds::Between("\"0s\"", "\"1h\""), AT_ONCE,
-        "How long a process that gets no new requests may finish those that it has."),
+    key("drain", "\"30s\"", Bounds::Between("\"0s\"", "\"1h\""), AT_ONCE,
+        "How long a process that gets no new requests may finish those in flight, at most: it is stopped as soon as the \
+         balancers say that there are none. A service's own `drain` takes precedence."),
     key("rebalance_after", "\"30s\"", Bounds::Between("\"0s\"", "\"24h\""), AT_ONCE,
         "How long the workers must have been stable before processes are moved to even them out."),
     key("restart_attempts", "3", Bounds::Between("0", "100"), AT_ONCE,

@@ -56,7 +56,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 27] = [
+const KEYS: [Key; 28] = [
     key("name", "", Bounds::Free, "another service",
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -124,6 +124,10 @@ const KEYS: [Key; 27] = [
     key("health.grace", "\"30s\"", Bounds::Between("\"10ms\"", "\"24h\""), NEW_PROCESSES,
         "How long a process may take to answer its first probe, and how long a process that was healthy may go on failing, \
          before it is restarted."),
+    key("drain", "", Bounds::Between("\"0s\"", "\"1h\""), ROUTES,
+        "How long a process that is replaced or scaled away may finish its requests, at most, before SIGTERM: responses, \
+         uploads, WebSockets. It is stopped as soon as the balancers say that none is in flight. Without it: the controller's \
+         `drain`."),
     key("stop_timeout", "\"10s\"", Bounds::Between("\"0s\"", "\"1h\""), NEW_PROCESSES,
         "Time between SIGTERM and SIGKILL when a process is stopped."),
 ];
@@ -194,6 +198,7 @@ mod tests {
             ("image", "\"b:1\""),
             ("hosts", "[\"a.b\"]"),
             ("path_prefix", "\"/x\""),
+            ("drain", "\"1s\""),
             ("env", "{ A = \"b\" }"),
             ("memory", "\"8MiB\""),
             ("cpus", "2.0"),

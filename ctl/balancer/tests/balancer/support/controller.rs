@@ -5,15 +5,15 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::{
-    Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
+    Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -22,21 +22,33 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
-use tucano_api::routes::{RouteTable, ServiceRoute};
+use tucano_api::{
+    balancer::BalancerReport,
+    routes::{RouteTable, ServiceRoute},
+};
 
 /// Publishes routes as `tucano_ctld` does.
 pub(crate) struct Controller {
     pub(crate) socket: PathBuf,
     table: watch::Sender<RouteTable>,
     published: AtomicUsize,
-    asked: Arc<Mutex<Vec<String>>>,
+    heard: Arc<Heard>,
     task: AbortHandle,
 }
 
 #[derive(Clone)]
 struct State {
     table: watch::Receiver<RouteTable>,
-    asked: Arc<Mutex<Vec<String>>>,
+    heard: Arc<Heard>,
+}
+
+/// What balancers have sent.
+#[derive(Default)]
+struct Heard {
+    asked: Mutex<Vec<String>>,
+    reports: Mutex<Vec<BalancerReport>>,
+    /// Whether reports are not known, as in earlier versions.
+    is_old: AtomicBool,
 }
 
 /// Shorter than the real one's, so that tests see answers without change.
@@ -45,17 +57,17 @@ const POLL: Duration = Duration::from_millis(300);
 impl Controller {
     pub(crate) fn start(socket: PathBuf) -> Self {
         let (table, receiver) = watch::channel(RouteTable::default());
-        let asked = Arc::default();
+        let heard = Arc::<Heard>::default();
         let state = State {
             table: receiver,
-            asked: Arc::clone(&asked),
+            heard: heard.clone(),
         };
         let task = serve(&socket, state);
         Self {
             socket,
             table,
             published: AtomicUsize::new(0),
-            asked,
+            heard,
             task,
         }
     }
@@ -71,9 +83,27 @@ impl Controller {
         version
     }
 
-    /// The requests so far.
+    /// The requests for routes so far.
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+        self.heard.asked.lock().unwrap().clone()
+    }
+
+    /// The reports so far.
+    pub(crate) fn reports(&self) -> Vec<BalancerReport> {
+        self.heard.reports.lock().unwrap().clone()
+    }
+
+    /// The processes that the last report for the table of this version confirms.
+    pub(crate) fn drained(&self, version: &str) -> Option<Vec<String>> {
+        let reports = self.reports();
+        let of_table = |report: &&BalancerReport| report.table.as_deref() == Some(version);
+        let last = reports.iter().rev().find(of_table)?;
+        Some(last.drained.iter().map(ToString::to_string).collect())
+    }
+
+    /// From now on it answers as a controller of an earlier version.
+    pub(crate) fn be_old(&self) {
+        self.heard.is_old.store(true, Relaxed);
     }
 
     /// Ends with all its connections, as by kill -9: the socket's file stays.
@@ -86,7 +116,7 @@ impl Controller {
         std::fs::remove_file(&self.socket).unwrap();
         let state = State {
             table: self.table.subscribe(),
-            asked: Arc::clone(&self.asked),
+            heard: self.heard.clone(),
         };
         self.task = serve(&self.socket, state);
     }
@@ -120,7 +150,10 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let target = request.uri().to_string();
-    state.asked.lock().unwrap().push(target.clone());
+    if request.method() == Method::POST {
+        return Ok(accept_report(&state.heard, request).await);
+    }
+    state.heard.asked.lock().unwrap().push(target.clone());
     let known = target.strip_prefix("/v1/routes?after=").map(decode);
     let known = known.unwrap_or_default();
     let changed = state.table.wait_for(|table| table.version != known);
@@ -133,6 +166,19 @@ async fn answer(
         }
     };
     Ok(response)
+}
+
+async fn accept_report(heard: &Heard, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    assert_eq!(request.uri().path(), "/v1/balancer_reports");
+    let mut response = Response::default();
+    if heard.is_old.load(Relaxed) {
+        *response.status_mut() = StatusCode::NOT_FOUND;
+    } else if let Ok(body) = request.into_body().collect().await {
+        let report = serde_json::from_slice(&body.to_bytes()).unwrap();
+        heard.reports.lock().unwrap().push(report);
+        *response.status_mut() = StatusCode::NO_CONTENT;
+    }
+    response
 }
 
 fn decode(text: &str) -> String {

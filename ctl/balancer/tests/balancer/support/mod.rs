@@ -93,6 +93,7 @@ fn settings(directory: &TempDir) -> Settings {
         follow: file("ctl.sock"),
         listen: vec![Listen::Address(([127, 0, 0, 1], 0).into())],
         lock: None,
+        detach_draining: false,
         routes: Some(file("routes.json")),
         admin: Some(file("admin.sock")),
         trust_forwarded: false,
