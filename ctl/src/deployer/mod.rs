@@ -210,7 +210,7 @@ impl Deployer {
         &self,
         image: &Digest,
         config: &ServiceConfig,
-    ) -> Result<Vec<String>, images::Error> {
+    ) -> Result<Vec<String>, tucano_oci_image::Error> {
         let checked = self.images.check_runnable(image, config).await;
         if let (Err(_), Some(prefetcher)) = (&checked, &self.prefetcher)
             && let Ok(layers) = self.images.layers(image).await
