@@ -89,24 +89,28 @@ async fn invalid_answers_of_the_controller_are_ignored() {
     bed.controller.kill();
     std::fs::remove_file(&bed.controller.socket).unwrap();
     let nonsense = UnixListener::bind(&bed.controller.socket).unwrap();
-    for answer in [
+    let mut answered = 0;
+    let answers = [
         "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"ver\":1}",
         "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n",
         "what?\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{",
-    ] {
+    ];
+    while let Some(answer) = answers.get(answered).copied() {
         let (stream, _) = soon("another poll", nonsense.accept()).await.unwrap();
         let stream = stream.into_std().unwrap();
         stream.set_nonblocking(false).unwrap();
         let mut head = [0; 1024];
         use std::io::{Read, Write};
-        tokio::task::spawn_blocking(move || {
+        let is_poll = tokio::task::spawn_blocking(move || {
             let len = (&stream).read(&mut head).unwrap();
-            assert!(head[..len].starts_with(b"GET /v1/routes?after="));
-            (&stream).write_all(answer.as_bytes()).unwrap();
+            // A report gets the same kind of answer; the balancer may have given it up.
+            (&stream).write_all(answer.as_bytes()).ok();
+            head[..len].starts_with(b"GET /v1/routes?after=")
         })
         .await
         .unwrap();
+        answered += usize::from(is_poll);
     }
     assert_eq!(bed.get("/").await.body, "a");
 }
