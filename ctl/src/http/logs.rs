@@ -175,10 +175,7 @@ fn body(answer: Answer, mut writer: LineWriter) -> Body {
         .chain(futures_util::stream::iter(end));
     let texts = batches.map(move |batch| {
         let text = match batch {
-            Some(lines) => lines
-                .into_iter()
-                .flat_map(|line| writer.write(line))
-                .collect(),
+            Some(lines) => writer.write_all(lines),
             None => writer.finish(),
         };
         Ok::<Bytes, Infallible>(text)
@@ -292,7 +289,7 @@ pub(super) async fn last_lines(
         let mut writer = LineWriter::new(Form::Bytes { has_times: false }, id, usize::MAX);
         let mut batches = answer.lines();
         while let Some(lines) = batches.next().await {
-            text.extend(lines.into_iter().flat_map(|line| writer.write(line)));
+            text.extend_from_slice(&writer.write_all(lines));
             if text.len() > LAST_LINES_BYTES {
                 break;
             }

@@ -148,7 +148,7 @@ pub(super) async fn request_kept(
 /// the version before, have none.
 pub(super) async fn kept_of(api: &Api, service: &ServiceName) -> Vec<(AgentAddress, KeptOutput)> {
     let addresses = api.agents.addresses(usize::MAX).into_iter();
-    let requests = addresses.map(async |address| {
+    let requests = addresses.map(|address| async move {
         let kept = api.agents.client().kept_output(address, service);
         let kept = tokio::time::timeout(KEPT_TIMEOUT, kept).await;
         let kept = kept.ok().and_then(Result::ok).unwrap_or_default();

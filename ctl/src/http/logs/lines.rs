@@ -101,6 +101,15 @@ impl LineWriter {
         }
     }
 
+    /// The text for lines.
+    pub(super) fn write_all(&mut self, lines: Vec<OwnedLine>) -> Bytes {
+        let mut text = Vec::new();
+        for line in lines {
+            text.extend_from_slice(&self.write(line));
+        }
+        text.into()
+    }
+
     /// The text for a line. Empty if the line is not complete yet.
     pub(super) fn write(&mut self, line: OwnedLine) -> Bytes {
         let mut text = Vec::new();
