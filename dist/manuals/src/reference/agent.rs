@@ -112,7 +112,7 @@ const KEYS: [Key; 29] = [
 ];
 
 #[rustfmt::skip]
-const LIMITS: [Key; 17] = [
+const LIMITS: [Key; 18] = [
     key("limits.processes", "1000", Bounds::Between("1", "4000"),
         "Most processes of services on this node."),
     key("limits.body_bytes", "\"16MiB\"", Bounds::Between("\"4KiB\"", "\"256MiB\""),

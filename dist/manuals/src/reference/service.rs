@@ -56,7 +56,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 28] = [
+const KEYS: [Key; 29] = [
     key("name", "", Bounds::Free, "another service",
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
