@@ -55,16 +55,11 @@ pub(crate) fn change(cluster: &Cluster, round: u32) {
 pub(crate) fn assert_configured(cluster: &Cluster, round: u32) {
     let expected = [Some(6), Some(9), Some(7), Some(2), None][(round % 5) as usize];
     let state = cluster.wait("the controller", || cluster.state());
-    let services = state.configured_services.iter();
+    let mut services = state.configured_services.iter();
     let configured = services
-        .filter(|service| service.config.name.as_str() == "hello")
+        .find(|service| service.config.name.as_str() == "hello")
         .map(|service| service.config.concurrency);
-    assert_eq!(
-        configured.last(),
-        expected,
-        "round {round}: {}",
-        cluster.logs()
-    );
+    assert_eq!(configured, expected, "round {round}: {}", cluster.logs());
 }
 
 /// Each process, and when it was started.
