@@ -149,6 +149,8 @@ fn mark_missing(state: &mut State, index: usize) {
         node.record.restart_attempts = 0;
     }
     let name = node.record.name.clone();
+    // Also where a restart is under way already, since a silence.
+    state.changes.nodes.insert(name.clone());
     let message = format!(
         "worker {name} ({}) has not reported for {lease}; {}",
         node.worker.ip,

@@ -151,7 +151,9 @@ impl Validator {
                 continue;
             };
             let was_silent = self.silent.contains(&alert.subject);
-            let lost_at_once = actions.iter().filter(missing).count();
+            // A worker that has never reported is missed, but not lost.
+            let is_lost = |action: &&Action| matches!(action, Action::Alert(it) if self.alive_before.contains(&it.subject));
+            let lost_at_once = actions.iter().filter(missing).filter(is_lost).count();
             let workers = self.alive_before.len();
             let known = self.alive_before.contains(&alert.subject);
             assert!(

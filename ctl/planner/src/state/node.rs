@@ -210,13 +210,15 @@ impl Node {
         self.last_sequence = Some((agent.to_owned(), sequence));
     }
 
-    /// When something is due for it: the end of its lease, or of a wait between restart attempts.
+    /// When something is due for it: the end of its lease or of its silence, or of a wait between restart attempts.
     pub(crate) fn deadline(&self, lease: Span) -> Option<Timestamp> {
-        match self.restart {
-            _ if self.has_lease() => Some(self.leased_at.after(lease)),
-            _ if self.silence.flatten().is_some() => self.silence.flatten(),
+        if self.has_lease() {
+            return Some(self.leased_at.after(lease));
+        }
+        let restart = match self.restart {
             NodeRestart::BackOff(until) | NodeRestart::AwaitingReport(until) => Some(until),
             NodeRestart::Idle | NodeRestart::Running => None,
-        }
+        };
+        self.silence.flatten().into_iter().chain(restart).min()
     }
 }

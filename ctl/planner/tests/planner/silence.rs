@@ -8,7 +8,11 @@ use tucano_api::{
     units::Span,
 };
 use tucano_planner::Worker;
-use tucano_simulator::{Options, Sim, alerts, config, node, of_kind, workers};
+use tucano_simulator::{
+    Options, Sim, alerts, config,
+    fault::{Fault, unstable_cluster},
+    node, of_kind, workers,
+};
 
 fn containers(sim: &Sim) -> BTreeSet<ProcessId> {
     let agents = sim.agents.values();
@@ -208,4 +212,30 @@ fn a_restart_of_the_controller_during_total_silence_keeps_the_processes() {
     sim.run(Span::secs(10));
     assert_eq!(containers(&sim), before);
     assert_eq!(sim.routed("hello").len(), 6);
+}
+
+/// The validator checks that nothing happens before the deadline that the planner tells.
+#[test]
+fn a_restart_attempt_during_a_silence_is_a_deadline() {
+    let mut sim = unstable_cluster(0);
+    let deploy = Fault::Deploy {
+        service: 0,
+        concurrency: 1,
+        mib: 256,
+        image: 0,
+    };
+    for fault in [
+        Fault::KillController { carried_out: 0 },
+        Fault::CutPower(1),
+        Fault::CutPower(4),
+        deploy,
+        Fault::CutPower(2),
+        Fault::StartController,
+        Fault::CutOff(3),
+        Fault::Run(901),
+        Fault::BreakRestart(2),
+        Fault::Run(3601),
+    ] {
+        sim.inject(fault);
+    }
 }
