@@ -144,7 +144,10 @@ async fn unhealthy_processes_are_listed_with_their_reasons() {
     assert_eq!(failure["reason"], json!("ended with exit code 1"));
     assert_eq!(
         failure["log"],
-        json!(["I am hello-2", "asked for stream=both tail=10 follow=false"])
+        json!([
+            "I am hello-2",
+            "asked for stream=both tail=10 follow=false format=cri"
+        ])
     );
 }
 

@@ -80,7 +80,7 @@ async fn layers_of_an_image_that_cannot_run_are_withdrawn() {
         .await;
     let unknown_user = image::config(1, "user = \"who\"");
     let archive = image::large_archive(300_000);
-    let refused = ctl.deploy(&unknown_user, archive.clone()).await.expect(400);
+    let refused = ctl.deploy(&unknown_user, archive.clone()).await.expect(422);
     assert!(refused.to_string().contains("no user"), "{refused}");
     let withdrawn = ctl
         .eventually("the layer to be withdrawn", async |_| {
