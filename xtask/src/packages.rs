@@ -42,7 +42,7 @@ enum Evidence {
 
 /// Every package, each with its reason.
 #[rustfmt::skip]
-pub const PACKAGES: [Package; 42] = [
+pub const PACKAGES: [Package; 43] = [
     package("gcc", Purpose::Build, Evidence::Programs(&["gcc", "cc"]),
         "links Rust programs, and compiles the C of SQLite, zstd and ring"),
     package("libc6-dev", Purpose::Build, Evidence::Library("libc.a"),
@@ -61,6 +61,8 @@ pub const PACKAGES: [Package; 42] = [
         "tests look into namespaces"),
     package("mount", Purpose::Test, Evidence::Programs(&["mount", "umount"]),
         "tests mount images"),
+    package("libcap2-bin", Purpose::Test, Evidence::Programs(&["setcap"]),
+        "tests run programs with file capabilities"),
     package("strace", Purpose::Test, Evidence::Programs(&["strace"]),
         "makes system calls fail as they fail on other kernels"),
     package("umoci", Purpose::Test, Evidence::Programs(&["umoci"]),
