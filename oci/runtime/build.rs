@@ -1,5 +1,5 @@
 //! Links `tucano_oci` statically on hosts with the GNU C library, so that a plain `cargo build` gives a program that starts
-//! as fast as the packages' (docs/decisions/0077). It is executed for each container, and the dynamic linker is a third of
+//! nearly as fast as the packages' (docs/decisions/0077). It is executed for each container, and the dynamic linker is a third of
 //! its start.
 //!
 //! Rust's standard library asks for shared libraries unless the whole build is static, which would build everything a second
