@@ -16,7 +16,7 @@ runtime() { "$(word runtime)" --root /run/containers "$@"; }
 configure() {
     rm -f /tmp/bundle/config.json
     runtime spec --bundle /tmp/bundle
-    jq --arg script "$1" ".process.args = [\"sh\", \"-c\", \$script] | $2" /tmp/bundle/config.json >/tmp/config.json
+    jq --arg script "$1" ".process.terminal = false | .process.args = [\"sh\", \"-c\", \$script] | $2" /tmp/bundle/config.json >/tmp/config.json
     mv /tmp/config.json /tmp/bundle/config.json
 }
 

@@ -13,7 +13,7 @@ runtime() { "$(word runtime)" --root /run/containers "$@"; }
 mkdir -p /tmp/bundle/rootfs/bin
 cp "$(command -v busybox)" /tmp/bundle/rootfs/bin/sleep
 runtime spec --bundle /tmp/bundle
-jq '.process.args = ["/bin/sleep", "1000"] | .linux.cgroupsPath = "huge"
+jq '.process.terminal = false | .process.args = ["/bin/sleep", "1000"] | .linux.cgroupsPath = "huge"
     | .linux.resources.hugepageLimits = [{ pageSize: "2MB", limit: 4194304 }]' \
     /tmp/bundle/config.json >/tmp/config.json
 mv /tmp/config.json /tmp/bundle/config.json

@@ -25,7 +25,7 @@ bundle() {
     for applet in sh sleep cat echo grep; do ln -sf busybox "$place/rootfs/bin/$applet"; done
     rm -f "$place/config.json"
     runtime spec --bundle "$place"
-    jq "$2" "$place/config.json" >"$place/new.json"
+    jq ".process.terminal = false | $2" "$place/config.json" >"$place/new.json"
     mv "$place/new.json" "$place/config.json"
 }
 
