@@ -6,7 +6,7 @@
 start_controller
 start_agent
 await alive
-echo "logged: $(grep -c 'nftables does not work here' /tmp/agent.log)"
+echo "logged: $(grep -c 'nftables does not work on this node' /tmp/agent.log)"
 tell_notes
 deploy
 tell_limits
