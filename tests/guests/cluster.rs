@@ -55,7 +55,12 @@ fn three_kernels_are_one_cluster_and_one_of_them_is_killed() {
     assert_eq!(answer.status, 201, "{answer:?}");
     cluster.wait_for_healthy("hello", 3);
     let one_each = ["w1", "w2", "w3"].map(|node| (node.to_owned(), 1));
-    assert_eq!(cluster.placement("hello"), BTreeMap::from(one_each));
+    assert_eq!(
+        cluster.placement("hello"),
+        BTreeMap::from(one_each),
+        "{}",
+        cluster.logs()
+    );
     let all = ["hello-1", "hello-2", "hello-3"].map(str::to_owned);
     assert_eq!(cluster.answering("hello", 9), BTreeSet::from(all));
 
