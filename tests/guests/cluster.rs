@@ -31,7 +31,7 @@ fn three_kernels_are_one_cluster_and_one_of_them_is_killed() {
         return;
     }
     let mut cluster = Cluster::start(&Options {
-        ctl_settings: "lease = \"20s\"\ndrain = \"500ms\"\n".to_owned(),
+        ctl_settings: "lease = \"90s\"\ndrain = \"500ms\"\n".to_owned(),
         agent_settings: "publish_interval = \"2s\"\n".to_owned(),
         agents: BTreeMap::from([
             (1, user_mode as fn(&Host, &Path) -> Command),
