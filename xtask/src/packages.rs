@@ -42,7 +42,7 @@ enum Evidence {
 
 /// Every package, each with its reason.
 #[rustfmt::skip]
-pub const PACKAGES: [Package; 43] = [
+pub const PACKAGES: [Package; 44] = [
     package("gcc", Purpose::Build, Evidence::Programs(&["gcc", "cc"]),
         "links Rust programs, and compiles the C of SQLite, zstd and ring"),
     package("libc6-dev", Purpose::Build, Evidence::Library("libc.a"),
@@ -57,12 +57,14 @@ pub const PACKAGES: [Package; 43] = [
         "packages contain programs without symbols"),
     package("python3", Purpose::Test, Evidence::Programs(&["python3"]),
         "tests of the runtime ask the kernel who owns a user namespace"),
-    package("util-linux", Purpose::Test, Evidence::Programs(&["nsenter", "unshare", "chrt", "ionice"]),
+    package("util-linux", Purpose::Test, Evidence::Programs(&["nsenter", "unshare", "chrt", "ionice", "taskset"]),
         "tests look into namespaces"),
     package("mount", Purpose::Test, Evidence::Programs(&["mount", "umount"]),
         "tests mount images"),
     package("libcap2-bin", Purpose::Test, Evidence::Programs(&["setcap"]),
         "tests run programs with file capabilities"),
+    package("diffutils", Purpose::Test, Evidence::Programs(&["diff3"]),
+        "tests of the provisioning merge settings"),
     package("strace", Purpose::Test, Evidence::Programs(&["strace"]),
         "makes system calls fail as they fail on other kernels"),
     package("umoci", Purpose::Test, Evidence::Programs(&["umoci"]),
