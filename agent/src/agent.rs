@@ -264,8 +264,9 @@ async fn runner(
     // Processes keep running without a stored set, until the controller sends it again.
     let desired = executor.data.desired(&mut notes);
     let adopted = adopt::adopt(executor, clock.elapsed(), &mut notes)?;
-    notes.extend(conditions::detect(executor, settings));
+    // Which firewall works is known after that.
     executor.network.tidy().await?;
+    notes.extend(conditions::detect(executor, settings));
     let initial = InitialState {
         adopted,
         node: settings.name.clone(),
