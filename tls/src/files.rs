@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    string::FromUtf8Error,
 };
 
 use crate::Error;
@@ -30,21 +31,19 @@ pub(crate) fn directory(path: &Path) -> Result<(), Error> {
 /// The file's text; `None` if it does not exist. At most 1 MiB is read.
 ///
 /// # Errors
-/// The file cannot be read.
+/// The file cannot be read, or is not UTF-8.
 pub fn read(path: &Path) -> Result<Option<String>, Error> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(failed("read", path, source)),
-    };
-    let mut text = String::new();
-    let read = file.take(MAX_BYTES).read_to_string(&mut text);
-    read.map_err(|source| failed("read", path, source))?;
-    Ok(Some(text))
+    let text = |bytes| String::from_utf8(bytes).map_err(|error| invalid(path, error));
+    read_bytes(path)?.map(text).transpose()
 }
 
 /// As [`read`], of a file that may be damaged: what is not UTF-8 is replaced.
 pub(crate) fn read_lossy(path: &Path) -> Result<Option<String>, Error> {
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(read_bytes(path)?.map(text))
+}
+
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -53,7 +52,15 @@ pub(crate) fn read_lossy(path: &Path) -> Result<Option<String>, Error> {
     let mut bytes = Vec::new();
     let read = file.take(MAX_BYTES).read_to_end(&mut bytes);
     read.map_err(|source| failed("read", path, source))?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(Some(bytes))
+}
+
+fn invalid(path: &Path, error: FromUtf8Error) -> Error {
+    failed(
+        "read",
+        path,
+        io::Error::new(io::ErrorKind::InvalidData, error),
+    )
 }
 
 /// Renames a damaged file to `<name>.damaged`, which is replaced.

@@ -80,7 +80,7 @@ impl Backend {
     pub fn begin(self: &Arc<Self>) -> Option<InFlight> {
         self.in_flight.fetch_add(1, SeqCst);
         let request = InFlight(self.clone());
-        // Either this sees the mark, or whoever has set the mark sees the request.
+        // The request is counted before the mark is read, so either it sees the mark or the task that sets the mark counts it.
         (!self.draining.load(SeqCst)).then_some(request)
     }
 
