@@ -38,22 +38,6 @@ async fn until_drained(bed: &TestBed, version: &str) {
     .await;
 }
 
-/// Takes the request and answers after a notification.
-async fn slow(go_on: &Arc<Notify>) -> Origin {
-    let go_on = go_on.clone();
-    Origin::serving(move |mut peer| {
-        let go_on = go_on.clone();
-        async move {
-            while peer.request().await.is_some() {
-                go_on.notified().await;
-                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold")
-                    .await;
-            }
-        }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn an_idle_process_is_drained_at_once() {
     let (old, new) = (Origin::tagged("old").await, Origin::tagged("new").await);
@@ -72,7 +56,10 @@ async fn an_idle_process_is_drained_at_once() {
 #[tokio::test]
 async fn a_request_without_response_keeps_its_process() {
     let go_on = Arc::new(Notify::new());
-    let (old, new) = (slow(&go_on).await, Origin::tagged("new").await);
+    let (old, new) = (
+        Origin::tagged_on(&go_on, "old").await,
+        Origin::tagged("new").await,
+    );
     let bed = TestBed::new(hello(&[&old])).await;
     let mut client = Client::connect(bed.address).await;
     client
@@ -151,7 +138,10 @@ async fn an_upgraded_connection_keeps_its_process() {
 #[tokio::test]
 async fn a_client_that_goes_away_keeps_no_process() {
     let go_on = Arc::new(Notify::new());
-    let (old, new) = (slow(&go_on).await, Origin::tagged("new").await);
+    let (old, new) = (
+        Origin::tagged_on(&go_on, "old").await,
+        Origin::tagged("new").await,
+    );
     let bed = TestBed::new(hello(&[&old])).await;
     let mut client = Client::connect(bed.address).await;
     client.send(GET).await;

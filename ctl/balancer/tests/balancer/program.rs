@@ -73,22 +73,6 @@ fn command_at(directory: &TempDir, listen: &str, more: &[&str]) -> Command {
     command
 }
 
-/// A process that answers each request after a notification.
-async fn on_demand(go_on: &Arc<Notify>) -> Origin {
-    let go_on = go_on.clone();
-    Origin::serving(move |mut peer| {
-        let go_on = go_on.clone();
-        async move {
-            while peer.request().await.is_some() {
-                go_on.notified().await;
-                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
-                    .await;
-            }
-        }
-    })
-    .await
-}
-
 /// A directory for the program, with a controller that routes `hello` to this process.
 fn routed_to(origin: &Origin) -> (TempDir, Controller) {
     let directory = tempfile::tempdir().unwrap();
@@ -149,7 +133,7 @@ async fn the_last_report_says_that_the_balancer_has_left() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_drains_requests_and_exits_with_0() {
     let go_on = Arc::new(Notify::new());
-    let origin = on_demand(&go_on).await;
+    let origin = Origin::tagged_on(&go_on, "done").await;
     let (directory, _controller) = routed_to(&origin);
     let mut program = Program::start(&directory, &[]);
     serving(&program).await;
@@ -174,7 +158,7 @@ async fn sigterm_drains_requests_and_exits_with_0() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_has_a_timeout() {
-    let origin = on_demand(&Arc::new(Notify::new())).await;
+    let origin = Origin::tagged_on(&Arc::new(Notify::new()), "done").await;
     let (directory, _controller) = routed_to(&origin);
     let mut program = Program::start(&directory, &["--drain-timeout", "100ms"]);
     serving(&program).await;
@@ -385,7 +369,7 @@ fn detached(directory: &TempDir, listener: &std::net::TcpListener) -> Program {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_detached_balancer_keeps_no_client_waiting_while_it_drains() {
     let go_on = Arc::new(Notify::new());
-    let origin = on_demand(&go_on).await;
+    let origin = Origin::tagged_on(&go_on, "done").await;
     let (directory, _controller) = routed_to(&origin);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut first = detached(&directory, &listener);
@@ -443,7 +427,7 @@ async fn clients(address: SocketAddr, stop: Arc<std::sync::atomic::AtomicBool>) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_balancer_serves_while_the_last_one_drains() {
     let go_on = Arc::new(Notify::new());
-    let origin = on_demand(&go_on).await;
+    let origin = Origin::tagged_on(&go_on, "done").await;
     let (directory, _controller) = routed_to(&origin);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();

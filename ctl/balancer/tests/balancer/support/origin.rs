@@ -8,6 +8,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::{AbortHandle, JoinSet},
 };
 
@@ -41,6 +42,23 @@ impl Origin {
             async move {
                 while peer.request().await.is_some() {
                     peer.send((*response).as_ref()).await;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Answers each request with `body`, after a notification.
+    pub(crate) async fn tagged_on(go_on: &Arc<Notify>, body: &'static str) -> Self {
+        let length = body.len();
+        let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+        let (go_on, response) = (go_on.clone(), Arc::new(response));
+        Self::serving(move |mut peer| {
+            let (go_on, response) = (go_on.clone(), response.clone());
+            async move {
+                while peer.request().await.is_some() {
+                    go_on.notified().await;
+                    peer.send(response.as_bytes()).await;
                 }
             }
         })
