@@ -26,6 +26,8 @@ pub struct Validator {
     /// Workers that were silent, and workers that were alive, after the step before.
     silent: BTreeSet<String>,
     alive_before: BTreeSet<String>,
+    /// The processes that got requests after the step before.
+    routed: BTreeSet<ProcessId>,
     /// The last alert about each node and process.
     alerted: BTreeMap<String, AlertKind>,
     /// Workers that left the topology while no controller ran. One of the same name that is added later is another worker,
@@ -80,6 +82,7 @@ impl Validator {
         self.check_assigned(actions, cluster);
         self.check_alerts(actions);
         self.check_routes(cluster);
+        self.check_retired(actions, cluster);
         for service in cluster.services() {
             check_count(&service, cluster);
             check_spread(&service, cluster, &started, &freed);
@@ -277,6 +280,33 @@ impl Validator {
                 assert_eq!(node.ip, endpoint.address.ip());
             }
         }
+    }
+
+    /// A process that gets requests drains before it is removed, unless it is not healthy any more, or its worker or its
+    /// service is gone.
+    fn check_retired(&mut self, actions: &[Action], cluster: &Cluster) {
+        for record in records_of(actions) {
+            let Record::ProcessGone(id) = record else {
+                continue;
+            };
+            let node = self.used.get(id).and_then(|node| cluster.node(node));
+            let is_reachable = node.is_some_and(|node| node.condition == NodeCondition::Alive);
+            let service = id.service_name().parse();
+            let is_wanted = service.is_ok_and(|name| cluster.service(&name).is_some());
+            let is_healthy = self.used.get(id).is_some_and(|node| {
+                let report = self.reports.get(node);
+                let mut processes = report.into_iter().flat_map(|report| &report.processes);
+                processes.any(|it| it.id == *id && it.state == ProcessState::Healthy)
+            });
+            assert!(
+                !(self.routed.contains(id) && is_reachable && is_wanted && is_healthy),
+                "{id} got requests and is removed at once"
+            );
+        }
+        let routes = cluster.routes();
+        let endpoints = routes.iter().flat_map(|route| &route.endpoints);
+        let serving = endpoints.filter(|endpoint| !endpoint.draining);
+        self.routed = serving.map(|endpoint| endpoint.process.clone()).collect();
     }
 }
 
