@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BalancerId, ProcessId, ServiceName};
+use utoipa::ToSchema;
+
+use crate::ids::{BalancerId, BalancerName, ProcessId, ServiceName};
 
 /// Header with the [`BalancerId`] in requests for the route table. Balancers of earlier versions do not send it, and
 /// earlier controllers ignore it.
@@ -11,6 +13,18 @@ pub const BALANCER_HEADER: &str = "x-tucano-balancer";
 
 /// Most processes that a report names.
 pub const MAX_DRAINED: usize = 10_000;
+
+/// Body of `POST /v1/balancer_certificates` on the controller: a balancer on another machine asks for its next certificate,
+/// or the sysadmin for its first one. The answer is a [`Certificate`](crate::agent::Certificate).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BalancerCertificateRequest {
+    /// The balancer's name, one of `api.balancers` in `ctl.toml`.
+    #[schema(value_type = String)]
+    pub name: BalancerName,
+    /// The balancer's key, which signs this (PKCS #10, in PEM).
+    pub request: String,
+}
 
 /// Body of `POST /v1/balancer_reports` on the controller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -100,12 +100,31 @@ string_id!(
 );
 
 string_id!(
+    /// Name of a balancer on another machine than the controller's, as its certificate has it.
+    BalancerName,
+    "balancer name",
+    "use 1 to 63 letters, digits, '.' and '-', starting and ending with a letter or digit",
+    is_balancer_name
+);
+string_id!(
     /// Identity of one balancer, from its start to its end.
     BalancerId,
     "balancer id",
     "use 1 to 100 letters, digits, '.', '_' and '-'",
     is_balancer_id
 );
+
+impl BalancerId {
+    /// The identity of a balancer that has this certificate, process id and start time.
+    pub fn new(name: &str, pid: u32, started: u128) -> Result<Self, InvalidId> {
+        Self::try_from(format!("{name}-{pid}-{started:x}"))
+    }
+
+    /// The name that it begins with; `None` where it is not made by [`BalancerId::new`].
+    pub fn name(&self) -> Option<&str> {
+        self.0.rsplitn(3, '-').nth(2)
+    }
+}
 
 impl ProcessId {
     /// The `number`-th process of the cluster, which runs `service`.
@@ -142,6 +161,16 @@ impl Digest {
     pub fn short(&self) -> &str {
         &self.hex()[..12]
     }
+}
+
+fn is_balancer_name(name: &str) -> bool {
+    let is_alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    (1..=63).contains(&name.len())
+        && name.starts_with(is_alphanumeric)
+        && name.ends_with(is_alphanumeric)
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-".contains(&b))
 }
 
 fn is_balancer_id(id: &str) -> bool {

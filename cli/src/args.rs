@@ -6,7 +6,12 @@ use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     error::ErrorKind, parser::ValueSource,
 };
-use tucano_api::{ids::ServiceName, logs::Since, service::MAX_CONCURRENCY, units::Span};
+use tucano_api::{
+    ids::{BalancerName, ServiceName},
+    logs::Since,
+    service::MAX_CONCURRENCY,
+    units::Span,
+};
 
 use crate::{client::Token, exit::EXIT_CODES};
 
@@ -168,6 +173,14 @@ pub enum Command {
         /// Whether, and how long, to wait for it.
         #[command(flatten)]
         wait: Wait,
+    },
+    /// Print the certificate of a balancer on another machine, one of `balancers` in [api] of ctl.toml.
+    BalancerCertificate {
+        /// The balancer's name.
+        name: BalancerName,
+        /// The request that the balancer has made: request.pem in its --identity directory.
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
     },
     /// Print the controller's run-time state as JSON.
     State,

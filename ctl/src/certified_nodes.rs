@@ -1,7 +1,8 @@
 //! Which nodes must present their certificate, durable in `<data_dir>/tls/nodes.json`.
 //!
 //! A node that has used its certificate once never works with the shared token again. The token also suffices for the nodes
-//! of a cluster that is older than certificates with identities, until each of them has used its own.
+//! of a cluster that is older than certificates with identities, until each of them has used its own. Where the file is lost,
+//! every node must present its certificate: losing it opens nothing.
 
 use std::{
     collections::BTreeSet,
@@ -37,7 +38,7 @@ struct Nodes {
 }
 
 impl CertifiedNodes {
-    /// Reads the file, or creates it: then `legacy` are the nodes that the cluster already has.
+    /// Reads the file, or creates it: then `legacy` are the nodes of a cluster that is older than certificates with identities.
     ///
     /// # Errors
     /// The file is not usable. It is not replaced: nodes would fall back to the token.

@@ -135,7 +135,8 @@ impl Discovery {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the balancer has the current table, at most `max_wait`; returns at once if no balancer follows.
+    /// Waits until a balancer has the current table, at most `max_wait`; returns at once if none follows, nor waits for its
+    /// first table.
     pub async fn until_followed(&self, max_wait: Duration) {
         let newest = self
             .current()
@@ -143,7 +144,11 @@ impl Discovery {
         let (Some(newest), mut followed) = (newest, self.followed.subscribe()) else {
             return;
         };
-        let has_it = |followed: &u64| *followed == 0 || *followed >= newest;
+        let is_followed = self.balancers().followers.is_any_known(self.clock.now());
+        if *followed.borrow() == 0 && !is_followed {
+            return;
+        }
+        let has_it = |followed: &u64| *followed >= newest;
         if tokio::time::timeout(max_wait, followed.wait_for(has_it))
             .await
             .is_err()

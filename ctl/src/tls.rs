@@ -23,6 +23,7 @@ use tucano_tls::{
 use crate::{
     certified_nodes::CertifiedNodes,
     config_mgr::{Config, ConfigManager, Listen, topology::WorkerNode},
+    store::Age,
 };
 
 /// Marks a cluster that used plain HTTP before TLS existed and whose `api.tls` is not set yet.
@@ -57,19 +58,19 @@ pub fn directory(config: &Config) -> PathBuf {
 }
 
 impl Tls {
-    /// Opens the authority, or creates it; `has_state` is whether a cluster existed before this start.
+    /// Opens the authority, or creates it.
     ///
     /// # Errors
     /// Its files are not usable.
-    pub fn open(config: &Config, has_state: bool) -> Result<Self, Error> {
+    pub fn open(config: &Config, age: Age) -> Result<Self, Error> {
         let directory = directory(config);
-        let is_undecided = is_undecided(&directory, config, has_state)?;
+        let is_undecided = is_undecided(&directory, config, age != Age::New)?;
         let default = if is_undecided { Mode::Off } else { Mode::On };
         let mode = config.tls.unwrap_or(default);
         let authority = Authority::open(&directory)?;
         let workers = || {
             let names = config.topology.workers.iter().map(|it| it.name.clone());
-            names.filter(|_| has_state).collect()
+            names.filter(|_| age == Age::BeforeIdentities).collect()
         };
         Ok(Self {
             trust: Trust::from_pem(authority.pem())?,
@@ -131,8 +132,21 @@ impl Tls {
     /// The signing request is malformed.
     pub fn sign(&self, request: &str, worker: &WorkerNode) -> Result<String, Error> {
         let identity = Identity::Node(worker.name.to_string());
+        self.sign_for(request, &identity, &[Name::Ip(worker.ip)])
+    }
+
+    /// Issues a certificate with this identity for these names, in PEM.
+    ///
+    /// # Errors
+    /// The signing request is malformed.
+    pub fn sign_for(
+        &self,
+        request: &str,
+        identity: &Identity,
+        names: &[Name],
+    ) -> Result<String, Error> {
         let validity = Validity::from(SystemTime::now());
-        self.authority.sign(request, &identity, worker.ip, validity)
+        self.authority.sign(request, identity, names, validity)
     }
 
     /// Issues a certificate for these names, unless the current one is for `issued`, the same names, and not due.

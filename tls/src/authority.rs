@@ -145,7 +145,7 @@ impl Authority {
         Leaf::new(&certificate.pem(), &key.serialize_pem())
     }
 
-    /// Issues a certificate with this identity, in PEM, for the key of a signing request and for this address. Everything
+    /// Issues a certificate with this identity, in PEM, for the key of a signing request and for these names. Everything
     /// else in the request is ignored.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl Authority {
         &self,
         request: &str,
         identity: &Identity,
-        ip: IpAddr,
+        names: &[Name],
         validity: Validity,
     ) -> Result<String, Error> {
         let request = CertificateSigningRequestParams::from_pem(request)
@@ -162,7 +162,7 @@ impl Authority {
         if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
             return Err(Error::Request("its key is not ECDSA P-256".to_owned()));
         }
-        let params = leaf_params(identity, &[Name::Ip(ip)], validity)?;
+        let params = leaf_params(identity, names, validity)?;
         Ok(params.signed_by(&request.public_key, &self.issuer)?.pem())
     }
 }

@@ -21,6 +21,7 @@ use crate::{Error, Identity, Validity, files, provider};
 
 const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "certificate.pem";
+const REQUEST: &str = "request.pem";
 
 /// A key and its certificate.
 #[derive(Clone)]
@@ -209,6 +210,16 @@ impl Files {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         Ok(params.serialize_request(&self.key)?.pem()?)
+    }
+
+    /// Writes the request to a world-readable file of this directory, for a person who has it signed. Returns its path.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_request(&self) -> Result<PathBuf, Error> {
+        let path = self.directory.join(REQUEST);
+        files::write(&path, &self.request()?, files::PUBLIC)?;
+        Ok(path)
     }
 
     /// Stores an issued certificate.

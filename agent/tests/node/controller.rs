@@ -28,7 +28,7 @@ use tucano_image_builder::{
     Layout,
     layout::{blob_path, sha256},
 };
-use tucano_tls::{Authority, Identity, Validity};
+use tucano_tls::{Authority, Identity, Validity, authority::Name};
 
 /// The agent token.
 pub(crate) const TOKEN: &str = "agents-only";
@@ -185,7 +185,7 @@ async fn issue_certificate(
     let node = Identity::Node("w1".to_owned());
     let signed = state
         .authority
-        .sign(&request.request, &node, request.ip, validity);
+        .sign(&request.request, &node, &[Name::Ip(request.ip)], validity);
     let certificate = signed.map_err(|_| StatusCode::BAD_REQUEST)?;
     Ok(Json(Certificate { certificate }))
 }

@@ -156,7 +156,12 @@ fn a_certificate_is_stored_and_replaced_once_invalid() {
             node.kill_agent();
             let authority = node.controller.authority();
             let bad = authority
-                .sign(&request, &own_identity(), ip, Validity::from(issued))
+                .sign(
+                    &request,
+                    &own_identity(),
+                    &[Name::Ip(ip)],
+                    Validity::from(issued),
+                )
                 .unwrap();
             files.store(&bad).unwrap();
             node.start_agent().await;

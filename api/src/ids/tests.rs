@@ -33,6 +33,18 @@ fn process_ids_tell_services_apart() {
 }
 
 #[test]
+fn a_balancers_id_belongs_to_one_name() {
+    for name in ["edge1", "edge1-2", "a.b-3-4"] {
+        let id = BalancerId::new(name, 7, 0xabc).unwrap();
+        assert_eq!(id.name(), Some(name), "{id}");
+    }
+    assert_eq!("plain".parse::<BalancerId>().unwrap().name(), None);
+    for bad in ["", "-a", "a-", "a_b", "a:b", "a/b", &"x".repeat(64)] {
+        assert!(bad.parse::<BalancerName>().is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn digests_are_exact() {
     let hex = "0".repeat(64);
     assert_eq!(Digest::sha256(&hex).unwrap().hex(), hex);

@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod adopt;
+mod balancer_certificate;
 mod check;
 mod deploy;
 mod exec;
@@ -33,6 +34,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Services => show::services(&client()?, &global).await,
         Command::Nodes => show::nodes(&client()?, &global).await,
         Command::Adopt { yes } => adopt::run(&client()?, &global, yes).await,
+        Command::BalancerCertificate { name, request } => {
+            balancer_certificate::run(&client()?, &global, name, &request).await
+        }
         Command::State => show::state(&client()?).await,
         Command::Scale {
             name,

@@ -27,7 +27,9 @@ use crate::{
     follow::{
         Follower,
         cache::Cache,
-        report::{self, Reporter},
+        certificate::OwnCertificate,
+        controller::{Address, Controller},
+        report::Reporter,
     },
     lock::{Lock, LockError},
     plane::DataPlane,
@@ -46,6 +48,8 @@ pub struct Balancer {
     plane: Arc<DataPlane>,
     follower: Follower,
     reporter: Reporter,
+    /// Of a balancer on another machine than the controller's.
+    certificate: Option<(Arc<OwnCertificate>, Controller)>,
     listeners: Vec<Listener>,
     admin: Option<UnixListener>,
     lock: Option<Lock>,
@@ -70,6 +74,12 @@ pub enum StartError {
     /// Descriptor 0 is not a listening TCP socket.
     #[error("standard input is not a listening TCP socket (--listen stdin)")]
     Stdin(#[source] io::Error),
+    /// The key or certificate is not usable.
+    #[error(transparent)]
+    Tls(#[from] tucano_tls::Error),
+    /// A controller on another machine, and nothing to present to it.
+    #[error("--follow https://… needs --identity DIR, for this balancer's key and certificate")]
+    NoIdentity,
     /// The admin socket cannot be created.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
@@ -91,13 +101,14 @@ impl Balancer {
         let plane = DataPlane::new(settings.limits.clone(), settings.trust_forwarded);
         let plane = Arc::new(plane);
         let cache = settings.routes.as_deref().map(Cache::new);
-        let (socket, id) = (settings.follow.clone(), report::new_id());
-        let reporter = Reporter::new(plane.clone(), socket.clone(), id.clone());
-        let follower = Follower::start(plane.clone(), socket, id, cache);
+        let (controller, certificate) = controller(settings)?;
+        let reporter = Reporter::new(plane.clone(), controller.clone());
+        let follower = Follower::start(plane.clone(), controller.clone(), cache);
         Ok(Self {
             plane,
             follower,
             reporter,
+            certificate: certificate.map(|own| (own, controller)),
             listeners,
             admin,
             lock,
@@ -129,6 +140,9 @@ impl Balancer {
         // Background tasks are aborted when this function returns.
         let _follower = background(self.follower.run());
         let reporter = background(self.reporter.clone().run());
+        let _certificate = self
+            .certificate
+            .map(|(own, controller)| background(own.keep_current(controller)));
         let _reaper = background(reap(plane.clone()));
         let _admin = self
             .admin
@@ -162,6 +176,21 @@ impl Balancer {
         drain(&plane, &acceptor).await;
         drop(reporter);
         self.reporter.leave().await;
+    }
+}
+
+/// The controller to follow, and what is presented to it where it is on another machine.
+fn controller(
+    settings: &Settings,
+) -> Result<(Controller, Option<Arc<OwnCertificate>>), StartError> {
+    match (&settings.follow, &settings.identity) {
+        (Address::Socket(path), _) => Ok((Controller::local(path.clone()), None)),
+        (Address::Network(authority), Some(directory)) => {
+            let own = Arc::new(OwnCertificate::open(directory)?);
+            let controller = Controller::remote(authority.clone(), &settings.ca, own.clone())?;
+            Ok((controller, Some(own)))
+        }
+        (Address::Network(_), None) => Err(StartError::NoIdentity),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 use clap::Parser;
 use tucano_daemon::log::LogFormat;
 
-use crate::limits::Limits;
+use crate::{follow::controller::Address, limits::Limits};
 
 /// Tucano's HTTP load balancer: forwards requests to the processes of services.
 ///
@@ -13,9 +13,15 @@ use crate::limits::Limits;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "tucano_balancerd", version)]
 pub struct Settings {
-    /// The controller's unix socket, which serves the route table
-    #[arg(long, value_name = "SOCKET")]
-    pub follow: PathBuf,
+    /// The controller, which serves the route table: its unix socket, or https://HOST:PORT of its API
+    #[arg(long, value_name = "SOCKET|URL")]
+    pub follow: Address,
+    /// Directory of this balancer's key and certificate, which it needs to follow a controller on another machine
+    #[arg(long, value_name = "DIR")]
+    pub identity: Option<PathBuf>,
+    /// Certificate of the cluster's authority, a copy of the controller's ca.pem
+    #[arg(long, value_name = "FILE", default_value = tucano_tls::CA_FILE)]
+    pub ca: PathBuf,
     /// Where to listen: IP:PORT, or "stdin" for a listening socket inherited as descriptor 0
     #[arg(long, required = true, value_name = "ADDR|stdin")]
     pub listen: Vec<Listen>,

@@ -92,7 +92,13 @@ impl Followers {
         self.known.remove(balancer);
     }
 
-    /// Whether a balancer is known.
+    /// Whether any balancer follows: also one that waits for its first table, or does not say which it is.
+    pub fn is_any_known(&self, now: Timestamp) -> bool {
+        let mut seen = self.known.values().map(|it| it.seen_at);
+        seen.any(|at| is_recent(now, at)) || self.silent_at.is_some_and(|at| is_recent(now, at))
+    }
+
+    /// Whether this balancer is known.
     pub fn contains(&self, now: Timestamp, balancer: &BalancerId) -> bool {
         let follower = self.known.get(balancer);
         follower.is_some_and(|follower| is_recent(now, follower.seen_at))

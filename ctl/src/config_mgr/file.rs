@@ -80,6 +80,7 @@ pub(super) struct Api {
     pub(super) listen: Spanned<OneOrMany>,
     pub(super) tls: Option<Mode>,
     pub(super) names: Vec<Spanned<String>>,
+    pub(super) balancers: Vec<Spanned<String>>,
 }
 
 impl Default for Api {
@@ -89,6 +90,7 @@ impl Default for Api {
             listen: Spanned::new(0..0, OneOrMany::One(address)),
             tls: None,
             names: Vec::new(),
+            balancers: Vec::new(),
         }
     }
 }

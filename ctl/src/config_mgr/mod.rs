@@ -17,6 +17,7 @@ pub mod token;
 pub mod topology;
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::{IpAddr, SocketAddr},
     ops::Range,
@@ -26,6 +27,7 @@ use std::{
 use reqwest::Url;
 use toml::Spanned;
 use tucano_api::{
+    ids::BalancerName,
     settings::{SettingsError, SettingsErrors, parse_within},
     units::Span,
 };
@@ -57,6 +59,8 @@ pub struct Config {
     pub tls: Option<Mode>,
     /// More names and addresses of the API, for its certificate.
     pub names: Vec<Name>,
+    /// The balancers on other machines that may follow the routes, by the names in their certificates.
+    pub balancers: BTreeSet<BalancerName>,
     /// How the balancer is run.
     pub balancer: Balancer,
     /// Destinations of alerts.
@@ -175,6 +179,7 @@ impl Reader<'_> {
             listen: self.listen(&file.api.listen)?,
             tls: file.api.tls,
             names: self.names(&file.api.names)?,
+            balancers: self.balancers(&file.api.balancers)?,
             balancer: Balancer {
                 listen: self.addresses("balancer.listen", &file.balancer.listen)?,
                 spawn: file.balancer.spawn,
@@ -293,6 +298,17 @@ impl Reader<'_> {
                 );
                 self.error(Some(name.span()), message)
             })
+        };
+        names.iter().map(parse).collect()
+    }
+
+    fn balancers(
+        &self,
+        names: &[Spanned<String>],
+    ) -> Result<BTreeSet<BalancerName>, SettingsError> {
+        let parse = |name: &Spanned<String>| {
+            BalancerName::try_from(name.get_ref().clone())
+                .map_err(|error| self.error(Some(name.span()), format!("api.balancers: {error}")))
         };
         names.iter().map(parse).collect()
     }

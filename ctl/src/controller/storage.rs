@@ -55,7 +55,8 @@ pub(super) struct Storage {
 impl Storage {
     pub(super) fn open(config: &Config) -> Result<Self, StartError> {
         let data_dir = &config.data_dir;
-        let tls = Tls::open(config, Store::is_there(data_dir))?;
+        // First the nodes that may go on with the token are stored: opening the database gives the cluster its identity.
+        let tls = Tls::open(config, Store::age(data_dir))?;
         let (store, stored) = Store::open(data_dir, config.limits.database_bytes.0)?;
         let images = Images::open(&data_dir.join("images"), &config.limits)?;
         Ok(Self {

@@ -47,6 +47,25 @@ async fn a_deploy_waits_for_the_balancer_only_where_there_is_one() {
 }
 
 #[tokio::test]
+async fn a_deploy_waits_for_a_balancer_that_takes_its_first_table() {
+    let discovery = Arc::new(Discovery::new("a".into()));
+    let balancer: BalancerId = "b-1-1".parse().unwrap();
+    assert_eq!(discovery.next(Some(&balancer), None, SOON).await, None);
+    discovery.publish(vec![route("hello")]);
+    let waiting = tokio::spawn({
+        let discovery = discovery.clone();
+        async move { discovery.until_followed(LONG).await }
+    });
+    let first = discovery.next(Some(&balancer), None, LONG).await;
+    assert!(first.is_some() && !waiting.is_finished());
+    assert_eq!(
+        discovery.next(Some(&balancer), Some("a-1"), SOON).await,
+        None
+    );
+    waiting.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_follower_gets_changes_only() {
     let discovery = Arc::new(Discovery::new("a".into()));
     discovery.publish(vec![route("hello")]);

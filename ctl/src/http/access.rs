@@ -7,7 +7,10 @@
 //! | `POST /v1/certificates` | | | from the node's address | | its own | |
 //! | `GET /v2/tucano/images/blobs/…` | | yes | legacy nodes | | its own | |
 //! | `GET /v1/routes`, `POST /v1/balancer_reports` | | yes | | | | yes |
+//! | `POST /v1/balancer_certificates` | | yes | | | | its own |
 //! | everything else | | yes | | | | |
+//!
+//! A balancer's certificate counts while its name is one of `api.balancers`.
 //!
 //! Without a configured token, programs on this machine count as its holder, on loopback listeners (see [`super::auth`]).
 
@@ -39,7 +42,7 @@ pub enum Access {
     Certificates,
     /// The registry's blobs that agents fetch.
     Blobs,
-    /// The balancers' routes and reports.
+    /// The balancers' routes, reports and certificates.
     Routes,
     /// The rest of the registry.
     Registry,
@@ -62,7 +65,7 @@ impl Access {
             "/healthz" => Self::Everyone,
             "/v1/reports" => Self::Reports,
             "/v1/certificates" => Self::Certificates,
-            "/v1/routes" | "/v1/balancer_reports" => Self::Routes,
+            "/v1/routes" | "/v1/balancer_reports" | "/v1/balancer_certificates" => Self::Routes,
             "/v2" => Self::Registry,
             _ if path.starts_with("/v2/") => Self::Registry,
             _ => Self::Sysadmin,

@@ -92,6 +92,7 @@ fn caller(api: &Api, access: Access, request: &Request) -> Result<Caller, ApiErr
     if let Some(caller) = identity.map(Caller::Certificate)
         && access.allows(&caller)
     {
+        check_balancer(api, &caller)?;
         return Ok(caller);
     }
     let caller = by_token(api, access, request)?;
@@ -99,6 +100,20 @@ fn caller(api: &Api, access: Access, request: &Request) -> Result<Caller, ApiErr
         check_token_suffices(api, peer)?;
     }
     Ok(caller)
+}
+
+/// A balancer whose name is taken out of the configuration is refused, whatever its certificate says.
+fn check_balancer(api: &Api, caller: &Caller) -> Result<(), ApiError> {
+    let Caller::Certificate(Identity::Balancer(name)) = caller else {
+        return Ok(());
+    };
+    let config = api.config.current();
+    if config.balancers.iter().any(|known| known.as_str() == name) {
+        return Ok(());
+    }
+    Err(forbidden(format!(
+        "balancer {name} is not one of the balancers in [api] of ctl.toml"
+    )))
 }
 
 /// The caller by its token, if the route allows one.

@@ -1,10 +1,10 @@
 //! The static configuration in force, and its reload.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use axum::{Json, extract::State};
 use serde::Serialize;
-use tucano_api::{error::ErrorBody, units::Span};
+use tucano_api::{error::ErrorBody, ids::BalancerName, units::Span};
 use tucano_oci_distribution::client::Credentials;
 use tucano_tls::Mode;
 use utoipa::ToSchema;
@@ -83,6 +83,9 @@ struct ApiView {
     #[schema(value_type = String)]
     tls: Mode,
     names: Vec<String>,
+    /// The balancers on other machines that may follow the routes.
+    #[schema(value_type = Vec<String>)]
+    balancers: BTreeSet<BalancerName>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -127,6 +130,7 @@ impl ConfigView {
                 listen: config.listen.iter().map(listen).collect(),
                 tls,
                 names: config.names.iter().map(ToString::to_string).collect(),
+                balancers: config.balancers.clone(),
             },
             balancer: BalancerView {
                 listen: config

@@ -6,6 +6,7 @@ pub mod agents;
 pub mod audit;
 pub mod auth;
 mod balancer_metrics;
+pub mod balancers;
 pub mod config;
 pub mod errors;
 pub mod exec;

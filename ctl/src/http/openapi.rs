@@ -9,7 +9,7 @@ use utoipa::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Api, adoption, agents, config, exec, logs, metrics, services, state};
+use super::{Api, adoption, agents, balancers, config, exec, logs, metrics, services, state};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -47,6 +47,7 @@ pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(services::routes())
         .merge(adoption::routes())
+        .merge(balancers::routes())
         .merge(state::routes())
         .merge(logs::routes())
         .merge(exec::routes())

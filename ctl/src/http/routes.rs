@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode},
@@ -17,8 +17,9 @@ use tucano_api::{
     ids::BalancerId,
 };
 use tucano_planner::Event;
+use tucano_tls::Identity;
 
-use super::{Api, agents, errors::ApiError, extract::QueryParams};
+use super::{Api, access::Caller, agents, errors::ApiError, extract::QueryParams};
 
 /// Duration of a long poll without a change.
 const LONG_POLL: Duration = Duration::from_secs(20);
@@ -40,10 +41,16 @@ struct After {
 async fn routes(
     State(api): State<Arc<Api>>,
     QueryParams(After { after }): QueryParams<After>,
+    caller: Option<Extension<Caller>>,
     headers: HeaderMap,
 ) -> Response {
     let balancer = headers.get(BALANCER_HEADER);
     let balancer = balancer.and_then(|id| id.to_str().ok()?.parse::<BalancerId>().ok());
+    if let Some(balancer) = &balancer
+        && let Err(error) = check_own_id(caller.map(|Extension(caller)| caller), balancer)
+    {
+        return error.into_response();
+    }
     let next = api
         .discovery
         .next(balancer.as_ref(), after.as_deref(), LONG_POLL);
@@ -53,12 +60,33 @@ async fn routes(
     }
 }
 
+/// A balancer with a certificate speaks for itself: its id begins with its name.
+fn check_own_id(caller: Option<Caller>, id: &BalancerId) -> Result<(), ApiError> {
+    let Some(Caller::Certificate(Identity::Balancer(name))) = caller else {
+        return Ok(());
+    };
+    if id.name() == Some(name.as_str()) {
+        return Ok(());
+    }
+    let message = format!("balancer {name} cannot act for balancer {id}");
+    Err(ApiError::new(
+        StatusCode::FORBIDDEN,
+        "another_balancer",
+        message,
+    ))
+}
+
 /// Accepts a balancer's report.
-async fn report(State(api): State<Arc<Api>>, body: Body) -> Result<StatusCode, ApiError> {
+async fn report(
+    State(api): State<Arc<Api>>,
+    caller: Option<Extension<Caller>>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
     let text = agents::read(&api, "the report", body).await?;
     let invalid = |error: String| ApiError::bad_request("invalid_report", error);
     let report: BalancerReport = serde_json::from_slice(&text)
         .map_err(|error| invalid(format!("not a report of a balancer: {error}")))?;
+    check_own_id(caller.map(|Extension(caller)| caller), &report.balancer)?;
     if report.drained.len() > MAX_DRAINED {
         let message = format!(
             "{} processes are too many: at most {MAX_DRAINED}",

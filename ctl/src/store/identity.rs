@@ -1,13 +1,23 @@
 //! The cluster's identity, in a table of its own: an earlier version that writes to the database leaves it alone.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tucano_api::ids::{ClusterId, Epoch};
 use tucano_planner::Identity;
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS identity (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;";
 const KEY: &str = "cluster";
+
+/// Whether the database is of a version before identities. Nothing is changed in it.
+pub(super) fn is_missing(path: &Path) -> rusqlite::Result<bool> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    Ok(!connection.table_exists(None, "identity")?)
+}
 
 /// The identity in the database. A database without one gets a new one.
 pub(super) fn open(connection: &Connection) -> rusqlite::Result<Identity> {
@@ -75,6 +85,20 @@ mod tests {
         assert_eq!(second.cluster, first.cluster);
         assert!(second.epoch > first.epoch);
         assert_eq!(open(&connection).unwrap(), second);
+    }
+
+    #[test]
+    fn a_database_of_a_version_before_identities_is_recognised() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.sqlite3");
+        assert!(is_missing(&path).is_err() && !path.exists());
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .execute_batch("CREATE TABLE services (key TEXT)")
+            .unwrap();
+        assert!(is_missing(&path).unwrap());
+        open(&connection).unwrap();
+        assert!(!is_missing(&path).unwrap());
     }
 
     #[test]

@@ -126,6 +126,17 @@ pub struct Store {
     work: mpsc::Sender<Work>,
 }
 
+/// How old a cluster is when its controller starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// It starts for the first time.
+    New,
+    /// A version without identities of clusters and nodes had it last.
+    BeforeIdentities,
+    /// A version with identities had it.
+    WithIdentities,
+}
+
 /// What a database holds when it is opened.
 #[derive(Debug)]
 pub struct Stored {
@@ -168,9 +179,15 @@ fn run(database: &mut Database, queue: &mut mpsc::Receiver<Work>) {
 }
 
 impl Store {
-    /// Whether a database exists.
-    pub fn is_there(data_dir: &Path) -> bool {
-        data_dir.join(FILE).exists()
+    /// What the data directory holds before the database is opened.
+    pub fn age(data_dir: &Path) -> Age {
+        let path = data_dir.join(FILE);
+        match path.exists() {
+            false => Age::New,
+            // A damaged database counts as one of this version: that opens nothing, and opening it reports the damage.
+            true if identity::is_missing(&path).unwrap_or(false) => Age::BeforeIdentities,
+            true => Age::WithIdentities,
+        }
     }
 
     /// Opens or creates the database of at most `limit_bytes` in `data_dir`, and reads all of it.

@@ -12,32 +12,55 @@ fn config(tls: Option<Mode>, worker: &str, directory: &Path) -> Config {
 #[test]
 fn a_cluster_older_than_tls_stays_plain_until_the_setting_is_made() {
     let directory = tempfile::tempdir().unwrap();
-    let open =
-        |tls, has_state| Tls::open(&config(tls, "10.0.0.11", directory.path()), has_state).unwrap();
+    let open = |tls| {
+        Tls::open(
+            &config(tls, "10.0.0.11", directory.path()),
+            Age::BeforeIdentities,
+        )
+        .unwrap()
+    };
     let now = Timestamp(0);
     for _ in 0..2 {
-        let tls = open(None, true);
+        let tls = open(None);
         assert_eq!(tls.mode(), Mode::Off);
         assert!(tls.alert(now).unwrap().message.contains("tls = \"on\""));
     }
-    let off = open(Some(Mode::Off), true);
+    let off = open(Some(Mode::Off));
     assert_eq!(off.mode(), Mode::Off);
     assert!(off.alert(now).unwrap().message.contains("deprecated"));
-    let on = open(Some(Mode::On), true);
+    let on = open(Some(Mode::On));
     assert_eq!((on.mode(), on.alert(now)), (Mode::On, None));
     // The decision is remembered.
-    let tls = open(None, true);
+    let tls = open(None);
     assert_eq!((tls.mode(), tls.alert(now)), (Mode::On, None));
 }
 
 #[test]
 fn new_and_single_machine_clusters_use_tls_from_the_start() {
-    for (worker, has_state) in [("10.0.0.11", false), ("127.0.0.11", true)] {
+    for (worker, age) in [
+        ("10.0.0.11", Age::New),
+        ("127.0.0.11", Age::BeforeIdentities),
+    ] {
         let directory = tempfile::tempdir().unwrap();
-        let tls = Tls::open(&config(None, worker, directory.path()), has_state).unwrap();
+        let tls = Tls::open(&config(None, worker, directory.path()), age).unwrap();
         assert_eq!(tls.mode(), Mode::On);
         assert!(tls.alert(Timestamp(0)).is_none());
     }
+}
+
+#[test]
+fn losing_the_list_of_certified_nodes_opens_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(Some(Mode::On), "10.0.0.11", directory.path());
+    let worker = &config.topology.workers[0];
+    let token_suffices = |age| {
+        let tls = Tls::open(&config, age).unwrap();
+        tls.nodes().token_suffices(worker, worker.ip)
+    };
+    assert!(token_suffices(Age::BeforeIdentities));
+    assert!(token_suffices(Age::WithIdentities), "it is listed");
+    std::fs::remove_file(super::directory(&config).join("nodes.json")).unwrap();
+    assert!(!token_suffices(Age::WithIdentities));
 }
 
 #[test]
@@ -49,7 +72,7 @@ fn a_certificate_covers_all_names_and_is_reissued_when_they_change() {
     config
         .listen
         .push(Listen::Address("0.0.0.0:1".parse().unwrap()));
-    let tls = Tls::open(&config, false).unwrap();
+    let tls = Tls::open(&config, Age::New).unwrap();
     let all = names(&config, &["10.1.0.1:7070".parse().unwrap()]);
     let mut issued = Names::new();
     tls.ensure(&all, &mut issued).unwrap();

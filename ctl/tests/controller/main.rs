@@ -23,5 +23,6 @@ mod observing;
 mod prefetching;
 mod pulling;
 mod registry;
+mod remote_balancer;
 mod service_manager;
 mod tls;

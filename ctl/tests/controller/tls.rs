@@ -179,7 +179,8 @@ async fn a_cluster_older_than_tls_alerts_until_the_setting_is_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_opens_its_own_routes_only() {
     let tokens = "token = \"0123456789abcdef-s\"\nagent_token = \"0123456789abcdef-a\"";
-    let ctl = Ctl::start(&config(2, tokens, "")).await;
+    let text = config(2, tokens, "").replace("[api]", "[api]\nbalancers = [\"b1\"]");
+    let ctl = Ctl::start(&text).await;
     let _agent = Agent::start_with_token(&ctl, 1, Some("0123456789abcdef-a")).await;
     let status = async |identity: &str, method: Method, path: &str, body: String| {
         let url = ctl.url(path).replace("http:", "https:");
@@ -242,5 +243,22 @@ async fn a_certificate_opens_its_own_routes_only() {
             .0
     };
     assert_eq!(routes("balancer:b1").await, 200);
+    assert_eq!(routes("balancer:b2").await, 403, "not configured");
     assert_eq!(routes("node:w1").await, 401);
+    // A balancer speaks for itself.
+    for (id, expected) in [
+        ("b1-7-abc", 204),
+        ("b2-7-abc", 403),
+        ("b1-2-7-abc", 403),
+        ("b1", 403),
+    ] {
+        let report = serde_json::json!({ "balancer": id, "leaving": true }).to_string();
+        let path = "/v1/balancer_reports";
+        let (answer, _) = status("balancer:b1", Method::POST, path, report).await;
+        assert_eq!(answer, expected, "{id}");
+    }
+    let request = serde_json::json!({ "name": "b2", "request": "x" }).to_string();
+    let path = "/v1/balancer_certificates";
+    let another = status("balancer:b1", Method::POST, path, request).await;
+    assert_eq!(another, (403, "another_balancer".to_owned()));
 }

@@ -13,7 +13,7 @@ use tucano_api::{
 };
 use tucano_testkit::{needs, tool};
 use tucano_tests::{CLUSTER, Cluster, images};
-use tucano_tls::{Authority, Identity, Validity};
+use tucano_tls::{Authority, Identity, Validity, authority::Name};
 
 use super::{presented, small, text};
 
@@ -224,7 +224,12 @@ fn the_controller_refuses_agents_with_a_foreign_or_expired_certificate() {
     ] {
         let certificate = cluster.path("certificate.pem");
         let node = Identity::Node("w1".to_owned());
-        let signed = authority.sign(&request, &node, ip.into(), Validity::from(issued));
+        let signed = authority.sign(
+            &request,
+            &node,
+            &[Name::Ip(ip.into())],
+            Validity::from(issued),
+        );
         fs::write(&certificate, signed.unwrap()).unwrap();
         let mut impostor = cluster
             .on_worker(0, "openssl")

@@ -2,17 +2,20 @@
 //! controller which processes are drained.
 
 pub mod cache;
+pub mod certificate;
+pub mod controller;
 pub mod poll;
 pub mod report;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use tracing::{info, warn};
-use tucano_api::{ids::BalancerId, routes::RouteTable};
+use tucano_api::routes::RouteTable;
 
 use crate::{errors::chain, plane::DataPlane};
 use cache::Cache;
+use controller::Controller;
 
 /// Pause after the first failed attempt; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -23,24 +26,17 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Follower {
     plane: Arc<DataPlane>,
-    socket: PathBuf,
-    balancer: BalancerId,
+    controller: Controller,
     cache: Option<Cache>,
     version: Option<String>,
 }
 
 impl Follower {
-    /// Puts the cached table in force, if there is one. `socket` is the controller's.
-    pub fn start(
-        plane: Arc<DataPlane>,
-        socket: PathBuf,
-        balancer: BalancerId,
-        cache: Option<Cache>,
-    ) -> Self {
+    /// Puts the cached table in force, if there is one.
+    pub fn start(plane: Arc<DataPlane>, controller: Controller, cache: Option<Cache>) -> Self {
         let mut follower = Self {
             plane,
-            socket,
-            balancer,
+            controller,
             cache,
             version: None,
         };
@@ -53,7 +49,7 @@ impl Follower {
         let mut pause = PAUSE_MIN;
         let limit = self.plane.limits.table_len();
         loop {
-            match poll::poll(&self.socket, &self.balancer, self.version.as_deref(), limit).await {
+            match poll::poll(&self.controller, self.version.as_deref(), limit).await {
                 Ok(table) => {
                     if pause > PAUSE_MIN {
                         info!("the controller answers again");

@@ -1,10 +1,6 @@
 //! Requests to the controller: one long poll of its route table, and reports to it.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -15,25 +11,36 @@ use hyper::{
     header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::UnixStream,
-    time::{error::Elapsed, timeout},
-};
+use serde::de::DeserializeOwned;
+use tokio::time::{error::Elapsed, timeout};
 use tucano_api::{
-    balancer::{BALANCER_HEADER, BalancerReport},
-    ids::BalancerId,
+    agent::Certificate,
+    balancer::{BALANCER_HEADER, BalancerCertificateRequest, BalancerReport},
+    ids::InvalidId,
     routes::RouteTable,
 };
 
+use super::controller::{Address, Controller, Stream};
+
+/// Largest answer to a request for a certificate, in bytes.
+const CERTIFICATE_MAX: usize = 64 << 10;
 /// The controller answers within 20 s; a longer silence means that it is gone.
 const POLL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a connection with its TLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a poll failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PollError {
-    /// The socket cannot be reached.
+    /// It cannot be reached, or is not the controller of this cluster.
     #[error("cannot connect to the controller at {0}")]
-    Connect(PathBuf, #[source] io::Error),
+    Connect(Address, #[source] io::Error),
+    /// This balancer has no certificate yet.
+    #[error("this balancer has no valid certificate yet")]
+    NoCertificate,
+    /// The name in the certificate is none of a balancer.
+    #[error(transparent)]
+    Id(InvalidId),
     /// The connection failed.
     #[error("the connection to the controller failed")]
     Broken(#[from] hyper::Error),
@@ -43,14 +50,16 @@ pub enum PollError {
     /// Unexpected status.
     #[error("the controller answered {0} instead of a route table")]
     Status(StatusCode),
-    /// A report was not accepted; controllers of earlier versions accept none.
-    #[error("the controller answered {0} to a report")]
+    /// A request was not accepted; controllers of earlier versions accept no reports.
+    #[error("the controller answered {0}")]
     Refused(StatusCode),
     /// The request cannot be built.
     #[error("cannot build the request to the controller")]
     Request(#[from] hyper::http::Error),
     /// The table exceeds the limit, or was truncated.
-    #[error("the route table is larger than {limit} bytes (--table-bytes), or was truncated")]
+    #[error(
+        "the controller's answer is larger than {limit} bytes (--table-bytes), or was truncated"
+    )]
     Body {
         /// The limit in bytes.
         limit: usize,
@@ -59,28 +68,45 @@ pub enum PollError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Not a route table.
-    #[error("the controller's answer is not a route table")]
+    #[error("the controller's answer is not what was asked for")]
     Parse(#[from] serde_json::Error),
 }
 
-/// Asks the controller at `socket` for a table other than `version`; `None` if there was no change.
+/// Asks the controller for a table other than `version`; `None` if there was no change.
 pub async fn poll(
-    socket: &Path,
-    balancer: &BalancerId,
+    controller: &Controller,
     version: Option<&str>,
     limit: usize,
 ) -> Result<Option<RouteTable>, PollError> {
     let request = Request::get(target(version))
-        .header(HOST, "controller")
-        .header(BALANCER_HEADER, balancer.as_str())
+        .header(HOST, controller.host())
+        .header(BALANCER_HEADER, controller.balancer_id()?.as_str())
         .body(Full::default())?;
-    exchange(socket, request, |response| read(response, limit)).await
+    exchange(controller, request, |response| read(response, limit)).await
 }
 
-/// Reports to the controller at `socket`.
-pub async fn report(socket: &Path, report: &BalancerReport) -> Result<(), PollError> {
+/// Asks the controller for this balancer's next certificate.
+pub async fn certificate(
+    controller: &Controller,
+    request: &BalancerCertificateRequest,
+) -> Result<Certificate, PollError> {
+    let request = Request::post("/v1/balancer_certificates")
+        .header(HOST, controller.host())
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::from(serde_json::to_vec(request)?))?;
+    let accepted = |response: Response<Incoming>| async move {
+        match response.status() {
+            StatusCode::OK => parse(response, CERTIFICATE_MAX).await,
+            status => Err(PollError::Refused(status)),
+        }
+    };
+    exchange(controller, request, accepted).await
+}
+
+/// Reports to the controller.
+pub async fn report(controller: &Controller, report: &BalancerReport) -> Result<(), PollError> {
     let request = Request::post("/v1/balancer_reports")
-        .header(HOST, "controller")
+        .header(HOST, controller.host())
         .header(CONTENT_TYPE, "application/json")
         .body(Full::from(serde_json::to_vec(report)?))?;
     let accepted = |response: Response<Incoming>| async move {
@@ -89,21 +115,19 @@ pub async fn report(socket: &Path, report: &BalancerReport) -> Result<(), PollEr
             status => Err(PollError::Refused(status)),
         }
     };
-    exchange(socket, request, accepted).await
+    exchange(controller, request, accepted).await
 }
 
 /// Sends one request over a connection of its own.
 async fn exchange<T, F>(
-    socket: &Path,
+    controller: &Controller,
     request: Request<Full<Bytes>>,
     read: impl FnOnce(Response<Incoming>) -> F,
 ) -> Result<T, PollError>
 where
     F: Future<Output = Result<T, PollError>>,
 {
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|error| PollError::Connect(socket.to_owned(), error))?;
+    let stream = timeout(CONNECT_TIMEOUT, controller.connect()).await??;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async {
         let response = sender.send_request(request).await?;
@@ -117,7 +141,7 @@ where
 }
 
 /// Drives the connection; returns only its error.
-async fn drive(connection: http1::Connection<TokioIo<UnixStream>, Full<Bytes>>) -> PollError {
+async fn drive(connection: http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>) -> PollError {
     match connection.await {
         Err(error) => error.into(),
         // The exchange is complete.
@@ -131,9 +155,16 @@ async fn read(response: Response<Incoming>, limit: usize) -> Result<Option<Route
         StatusCode::OK => {}
         other => return Err(PollError::Status(other)),
     }
+    parse(response, limit).await.map(Some)
+}
+
+async fn parse<T: DeserializeOwned>(
+    response: Response<Incoming>,
+    limit: usize,
+) -> Result<T, PollError> {
     let body = Limited::new(response.into_body(), limit).collect().await;
     let body = body.map_err(|source| PollError::Body { limit, source })?;
-    Ok(Some(serde_json::from_slice(&body.to_bytes())?))
+    Ok(serde_json::from_slice(&body.to_bytes())?)
 }
 
 fn target(version: Option<&str>) -> String {

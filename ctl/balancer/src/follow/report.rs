@@ -1,16 +1,15 @@
 //! Reports to the controller: which draining processes have no request in flight, and the counters.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info};
-use tucano_api::{balancer::BalancerReport, ids::BalancerId};
+use tucano_api::balancer::BalancerReport;
 
-use super::poll::{self, PollError};
+use super::{
+    controller::Controller,
+    poll::{self, PollError},
+};
 use crate::{
     errors::chain,
     metrics,
@@ -25,37 +24,18 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Time for the last report.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest part of the host's name in an id.
-const HOST_MAX: usize = 60;
 
 /// Reports to the controller.
 #[derive(Debug, Clone)]
 pub struct Reporter {
     plane: Arc<DataPlane>,
-    socket: PathBuf,
-    balancer: BalancerId,
-}
-
-/// The identity of a balancer that starts now: unlike that of any other.
-pub fn new_id() -> BalancerId {
-    let uname = rustix::system::uname();
-    let host = uname.nodename().to_string_lossy();
-    let is_plain = |c: &char| c.is_ascii_alphanumeric() || *c == '.' || *c == '-';
-    let host: String = host.chars().filter(is_plain).take(HOST_MAX).collect();
-    let started = SystemTime::now().duration_since(UNIX_EPOCH);
-    let nanos = started.unwrap_or_default().as_nanos();
-    let id = format!("{host}-{}-{nanos:x}", std::process::id());
-    id.parse().expect("it consists of the characters of an id")
+    controller: Controller,
 }
 
 impl Reporter {
-    /// Reports to the controller at `socket`.
-    pub fn new(plane: Arc<DataPlane>, socket: PathBuf, balancer: BalancerId) -> Self {
-        Self {
-            plane,
-            socket,
-            balancer,
-        }
+    /// Reports to this controller.
+    pub fn new(plane: Arc<DataPlane>, controller: Controller) -> Self {
+        Self { plane, controller }
     }
 
     /// Reports forever: at once when a process is drained, else every few seconds.
@@ -117,22 +97,12 @@ impl Reporter {
 
     async fn send(&self, drains: Drains, leaving: bool) -> Result<(), PollError> {
         let report = BalancerReport {
-            balancer: self.balancer.clone(),
+            balancer: self.controller.balancer_id()?,
             table: drains.table,
             drained: drains.drained,
             leaving,
             metrics: metrics::read(&self.plane),
         };
-        poll::report(&self.socket, &report).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_differ() {
-        assert_ne!(new_id(), new_id());
+        poll::report(&self.controller, &report).await
     }
 }

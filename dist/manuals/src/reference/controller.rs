@@ -113,7 +113,7 @@ const CLUSTER: [Key; 17] = [
 ];
 
 #[rustfmt::skip]
-const PROGRAMS: [Key; 8] = [
+const PROGRAMS: [Key; 9] = [
     key("api.listen", "\"127.0.0.1:7070\"", Bounds::Free, RESTART,
         "Where the API listens: an address, or a list of them."),
     key("api.tls", "", Bounds::OneOf(&["\"on\"", "\"off\""]), RESTART,
@@ -121,6 +121,8 @@ const PROGRAMS: [Key; 8] = [
     key("api.names", "[]", Bounds::Free, RESTART,
         "Names and addresses by which the API is reached, beside those that the controller knows: they are put into its \
          certificate."),
+    key("api.balancers", "[]", Bounds::Free, AT_ONCE,
+        "Names of the balancers on other machines that may follow the routes. See [the balancer](balancer.md)."),
     key("balancer.listen", "\"127.0.0.1:8080\"", Bounds::Free, RESTART,
         "Where users reach the services: an address, or a list of them."),
     key("balancer.spawn", "true", Bounds::OneOf(&["true", "false"]), RESTART,

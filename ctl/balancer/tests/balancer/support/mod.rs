@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tucano_api::routes::{Endpoint, ServiceRoute};
 use tucano_balancer::{
     daemon::Balancer,
+    follow::controller::Address,
     limits::Limits,
     settings::{Listen, Settings},
 };
@@ -90,7 +91,9 @@ impl TestBed {
 fn settings(directory: &TempDir) -> Settings {
     let file = |name: &str| -> PathBuf { directory.path().join(name) };
     Settings {
-        follow: file("ctl.sock"),
+        follow: Address::Socket(file("ctl.sock")),
+        identity: None,
+        ca: file("ca.pem"),
         listen: vec![Listen::Address(([127, 0, 0, 1], 0).into())],
         lock: None,
         detach_draining: false,
