@@ -574,13 +574,21 @@ pub(crate) fn release_memory(code: &[(u64, u64)]) {
         // comes from there again. Failing to give it back is no loss.
         unsafe { libc::madvise(address, length as usize, libc::MADV_DONTNEED) };
     }
-    let page = rustix::param::page_size();
+    let page = page_size();
     let end = (std::ptr::from_ref(&code).addr() - STACK_KEPT_BYTES) / page * page;
     let begin = (end - STACK_BYTES) as *mut libc::c_void;
     // SAFETY: the stack grows down, and this is so far below where it is now that neither this function nor those that it calls
     // stand there: nothing that lives is. What may lie further below than the stack has ever grown is mapped by nobody, for the
     // kernel keeps a MiB free there (`stack_guard_gap`).
     unsafe { libc::madvise(begin, STACK_BYTES, libc::MADV_DONTNEED) };
+}
+
+/// Size of a page, as the C library has it from the start. Rustix reads `/proc/self/auxv` for it where the kernel is older than
+/// 6.4, which a process that is not dumpable may not, and panics.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: it passes no memory.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
 }
 
 /// Bytes below the current stack frame that are kept: ample for the calls here.

@@ -101,7 +101,7 @@ pub(crate) fn file_regions() -> Vec<(u64, u64)> {
 
 /// This program's regions.
 fn own_regions() -> Vec<Region> {
-    regions(&sys::loaded(), rustix::param::page_size() as u64)
+    regions(&sys::loaded(), sys::page_size() as u64)
 }
 
 /// Relocated read-only data (`PT_GNU_RELRO`) ends at a page boundary.
