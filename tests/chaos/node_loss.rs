@@ -40,7 +40,7 @@ fn an_isolated_worker_is_replaced_and_rejoins_without_duplicates() {
 
     let cut = Instant::now();
     cluster.worker(0).isolate().unwrap();
-    // The bounds are part of what is promised: routes gone within 2 s, replaced and healthy within 5 s.
+    // The bound is part of what is promised: replaced and healthy within 5 s.
     cluster.wait("six healthy processes on the other two", || {
         (cluster.placement("hello") == BTreeMap::from([("w2".to_owned(), 3), ("w3".to_owned(), 3)]))
             .then_some(())
@@ -49,18 +49,15 @@ fn an_isolated_worker_is_replaced_and_rejoins_without_duplicates() {
     let enough = load.successes() + 200;
     cluster.wait("more load", || (load.successes() > enough).then_some(()));
     let samples = load.stop();
-    let failed: Vec<_> = samples
-        .iter()
-        .filter(|sample| !sample.is_ok() && sample.sent > cut + Duration::from_secs(2))
-        .collect();
+    let failed: Vec<_> = samples.iter().filter(|sample| !sample.is_ok()).collect();
+    // Also those that were in flight to the worker, whose connections nothing resets.
     assert!(failed.is_empty(), "{failed:#?}\n{}", cluster.logs());
     assert!(
         replaced < Duration::from_secs(5),
         "healthy again only after {replaced:?}"
     );
     eprintln!(
-        "replaced and healthy after {replaced:?}; {} of {} requests failed, all within 2 s of the cut",
-        samples.iter().filter(|sample| !sample.is_ok()).count(),
+        "replaced and healthy after {replaced:?}; none of {} requests failed",
         samples.len()
     );
     wait_for_alert(&cluster, AlertKind::NodeMissing, "w1");

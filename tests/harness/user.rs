@@ -18,7 +18,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tucano_api::state::Alert;
+use tucano_testkit::wait_until;
 use tucano_vhost::Network;
+
+/// Ample for the time-outs of clients and balancer.
+const LAST_ANSWERS: Duration = Duration::from_secs(60);
 
 /// An answer, whole.
 #[derive(Debug, Clone)]
@@ -224,9 +228,12 @@ impl Load {
             .count()
     }
 
-    /// Ends it and gives every request sent so far.
+    /// Ends it, and gives every request that was sent, the last one of each client too.
     pub fn stop(self) -> Vec<Sample> {
         self.stop.store(true, Ordering::Relaxed);
+        wait_until("the last answers", LAST_ANSWERS, || {
+            Arc::strong_count(&self.stop) == 1
+        });
         self.samples.lock().expect("no panic holds it").clone()
     }
 }

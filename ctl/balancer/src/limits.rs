@@ -65,6 +65,10 @@ pub struct Limits {
     /// Time for a process to accept a connection
     #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
     pub connect_timeout: Duration,
+    /// Time without any sign of a process's machine, neither acknowledged data nor answered probes, after which connections to
+    /// the process are given up; a request that may be repeated is then tried on another process
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub unreachable_timeout: Duration,
     /// Time for finding a process that accepts a connection, over all attempts
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub connect_total_timeout: Duration,
@@ -156,6 +160,7 @@ impl Default for Limits {
             waiting_bytes: ByteSize::mib(16),
             waiting_batch: 10,
             connect_timeout: Duration::from_millis(500),
+            unreachable_timeout: Duration::from_secs(5),
             connect_total_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(60),
             continue_timeout: Duration::from_secs(1),

@@ -31,9 +31,10 @@ const DRAINING: &str = "draining";
 const SUCCESSOR_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How often the lock is tried.
-const LOCK_TRIES: usize = 10;
-/// More than others hold it for when they look whether it is held.
-const LOOK_TIME: Duration = Duration::from_millis(1);
+const LOCK_TRIES: usize = 60;
+/// Pause between two tries. All of them together take longer than others hold the lock when they look whether it is held, also
+/// where the one that looks waits for a processor.
+const LOOK_TIME: Duration = Duration::from_millis(5);
 
 /// A lock that was given up.
 #[derive(Debug)]

@@ -32,6 +32,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Clients that are still accepted from the queue of a socket that is about to be closed.
 const QUEUE_MAX: usize = 1024;
 
+/// Time after which a client that acknowledges nothing counts as gone: those of mobile networks come back after a while.
+const UNREACHABLE_CLIENT: Duration = Duration::from_secs(60);
+
 /// How often clients that wait for a slot are looked for.
 const RECYCLE_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -129,7 +132,7 @@ impl Acceptor {
 
     async fn serve(&self, stream: TcpStream, address: SocketAddr) {
         let _counted = self.plane.clients.connected();
-        tune(&stream);
+        tune(&stream, UNREACHABLE_CLIENT);
         let state = ConnectionState::new();
         let stream = Arc::new(stream);
         let client = Client {

@@ -43,7 +43,7 @@ pub async fn connect(address: SocketAddr, limits: &Limits) -> Result<Link, Error
             true => Error::Exhausted(address, error),
             false => Error::Refused(address, error),
         })?;
-    tune(&stream);
+    tune(&stream, limits.unreachable_timeout);
     let escaped = EscapedTarget::default();
     let (sender, connection) = http1::Builder::new()
         .max_headers(limits.max_headers)
@@ -79,24 +79,29 @@ fn is_local(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
 }
 
+/// The resolution of keepalive times.
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Largest read from a fast peer, and roughly what is buffered for a slow one. More costs memory for each client
 /// that does not read; much less costs system calls.
 pub const READ_BUFFER_MAX: usize = 64 * 1024;
 
-/// Unacknowledged data ends the connection after this time: keepalive probes are not sent while data is
-/// unacknowledged.
-const UNACKNOWLEDGED_MS_MAX: u32 = 60_000;
+/// Keepalive probes of a connection until its peer counts as gone.
+const PROBES: u32 = 3;
 
-/// Disables Nagle's algorithm and enables keepalive probes, which detect a peer whose machine is gone while
-/// a stream carries no traffic.
-pub fn tune(stream: &TcpStream) {
+/// Disables Nagle's algorithm, and ends the connection when its peer's machine has acknowledged nothing for `unreachable`:
+/// neither data, nor keepalive probes while the stream carries no traffic.
+pub fn tune(stream: &TcpStream, unreachable: Duration) {
+    let idle = (unreachable / 2).max(SECOND);
+    let interval = (unreachable / 2 / PROBES).max(SECOND);
+    let unacknowledged = u32::try_from(unreachable.as_millis()).unwrap_or(u32::MAX);
     let set = || -> rustix::io::Result<()> {
         sockopt::set_tcp_nodelay(stream, true)?;
         sockopt::set_socket_keepalive(stream, true)?;
-        sockopt::set_tcp_keepidle(stream, Duration::from_secs(30))?;
-        sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
-        sockopt::set_tcp_keepcnt(stream, 3)?;
-        sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX)
+        sockopt::set_tcp_keepidle(stream, idle)?;
+        sockopt::set_tcp_keepintvl(stream, interval)?;
+        sockopt::set_tcp_keepcnt(stream, PROBES)?;
+        sockopt::set_tcp_user_timeout(stream, unacknowledged)
     };
     // This fails only if the peer is gone already; the next read reports that.
     if let Err(error) = set() {
