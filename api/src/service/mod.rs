@@ -1,8 +1,10 @@
 //! The static configuration of a service.
 //!
 //! - [`Health`]: how its processes are probed;
+//! - [`Effect`]: what a change of a field means for running processes;
 //! - `validate`: which values are accepted, and which make sense together.
 
+mod changes;
 mod health;
 #[cfg(test)]
 mod tests;
@@ -13,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use changes::{EFFECTS, Effect, effect_of};
 pub use health::{Health, Probe};
 
 use crate::{
@@ -108,18 +111,6 @@ impl ServiceConfig {
     /// The stored image that `image` names, where it is a digest.
     pub fn image_digest(&self) -> Option<Digest> {
         self.image.as_deref()?.parse().ok()
-    }
-
-    /// Whether processes of `self` need no replacement under `other`: the two differ in `concurrency` and routing alone.
-    pub fn same_process(&self, other: &Self) -> bool {
-        let routing_of = |config: &Self| Self {
-            concurrency: 0,
-            hosts: Vec::new(),
-            path_prefix: None,
-            drain: None,
-            ..config.clone()
-        };
-        routing_of(self) == routing_of(other)
     }
 
     /// The configuration as agents need it: an agent of an earlier version refuses keys that it does not know.

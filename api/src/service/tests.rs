@@ -110,11 +110,6 @@ fn a_change_of_routing_or_concurrency_keeps_the_processes() {
         ..config.clone()
     };
     assert!(config.same_process(&scaled));
-    let bigger = ServiceConfig {
-        memory: Bytes::mib(512),
-        ..config.clone()
-    };
-    assert!(!config.same_process(&bigger));
     let looser = ServiceConfig {
         caps: read("caps = \"web\"").unwrap().caps,
         ..config.clone()
