@@ -5,7 +5,7 @@ use super::ServiceConfig;
 /// What a change of a field means for running processes, in the order of how much it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Effect {
-    /// Running processes do not have it.
+    /// It concerns no running process.
     Nothing,
     /// The routes to the processes change.
     Routes,
@@ -52,6 +52,7 @@ macro_rules! effects {
 
 effects! {
     name => Process,
+    app => Nothing,
     concurrency => Nothing,
     image => Process,
     port => Process,
@@ -106,6 +107,7 @@ mod tests {
     #[test]
     fn every_field_has_the_effect_of_the_table() {
         let others = [
+            ("app = \"shop\"", Effect::Nothing),
             ("hosts = [\"a.b\"]", Effect::Routes),
             ("path_prefix = \"/x\"", Effect::Routes),
             ("drain = \"1s\"", Effect::Routes),

@@ -20,7 +20,7 @@ pub use health::{Health, Probe};
 
 use crate::{
     capabilities::Capabilities,
-    ids::{Digest, ServiceName},
+    ids::{AppName, Digest, ServiceName},
     units::{Bytes, Span},
 };
 
@@ -42,6 +42,9 @@ pub const DEFAULT_TMP: Bytes = Bytes::mib(64);
 pub struct ServiceConfig {
     /// Unique name; also its host name below the balancer's domain.
     pub name: ServiceName,
+    /// The application that it belongs to; none where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppName>,
     /// How many processes are kept alive: 1 to 10,000.
     pub concurrency: u32,
     /// `sha256:…`, `name:tag` or `name@sha256:…` of an image that the controller already stores, `host[:port]/name:tag` or
@@ -116,6 +119,7 @@ impl ServiceConfig {
     /// The configuration as agents need it: an agent of an earlier version refuses keys that it does not know.
     pub fn for_agents(&self) -> Self {
         Self {
+            app: None,
             drain: None,
             ..self.clone()
         }
