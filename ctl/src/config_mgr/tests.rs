@@ -397,7 +397,9 @@ fn a_large_cluster_meets_no_default_limit() {
             )
         })
         .collect();
-    let config = read(&format!("{}{nodes}", node("ctl", "10.9.0.1", ""))).unwrap();
+    let tokens = "token = \"0123456789abcdef\"\nagent_token = \"fedcba9876543210\"\n";
+    let text = format!("{tokens}{}{nodes}", node("ctl", "10.9.0.1", ""));
+    let config = read(&text).unwrap();
     assert_eq!(config.topology.workers.len(), 5_000);
     let limits = &config.limits;
     let (workers, services) = (5_000, 10_000);

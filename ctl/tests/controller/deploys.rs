@@ -283,7 +283,7 @@ fn uses(agent: &Agent, mib: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_change_as_processes_run_unless_they_use_more() {
-    let ctl = Ctl::start(&config(1, "", "")).await;
+    let mut ctl = Ctl::start(&config(1, "", "")).await;
     let agent = Agent::start(&ctl, 1).await;
     uses(&agent, 200);
     ctl.deploy_and("?wait=true", &image::config(1, ""), image::archive("one"))
