@@ -55,33 +55,3 @@ fn a_change_of_memory_restarts_nothing_and_loses_no_request() {
     let failed: Vec<_> = sent.iter().filter(|sample| !sample.is_ok()).collect();
     assert!(!sent.is_empty() && failed.is_empty(), "{failed:?}");
 }
-
-#[test]
-fn a_limit_below_what_is_in_use_is_refused_with_the_process_and_the_figure() {
-    if !needs(&CLUSTER) {
-        return;
-    }
-    let cluster = Cluster::start(&Options::default());
-    cluster.deploy_healthy(HELLO, &images::sample("hello"));
-    cluster.wait("the processes' metrics", || {
-        (memory_limits(&cluster) == [64; 3]).then_some(())
-    });
-    let pids = cluster.processes("hello").into_iter();
-    let pids = pids.filter_map(|process| Some(process.report.metrics?.pids_current));
-    let fewest = pids.min().unwrap();
-    let body = format!("{{\"pids\": {}}}", fewest.saturating_sub(1).max(1));
-    let answer = cluster.curl(&["-X", "PATCH", "-d", &body], "/v1/services/hello");
-    if fewest > 1 {
-        assert_eq!(answer.status, 409, "{answer:?}");
-        let parts = [
-            "limit_in_use",
-            "process hello-",
-            "threads now, more than `pids`",
-        ];
-        assert!(
-            parts.iter().all(|part| answer.body.contains(part)),
-            "{answer:?}"
-        );
-    }
-    assert!(cluster.state().unwrap().active_services[0].healthy == 3);
-}
