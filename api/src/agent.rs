@@ -107,6 +107,9 @@ pub struct NodeReport {
     /// The architecture of images it can run, in OCI (Go) terms, such as `amd64`.
     #[serde(default)]
     pub architecture: String,
+    /// Whether it changes limits and probes of running processes. Agents of earlier versions replace the processes.
+    #[serde(default)]
+    pub live_changes: bool,
     /// Generation of the desired set that the agent holds; 0 before the first.
     pub generation: Generation,
     /// Cluster, epoch and digest of that set.
@@ -321,7 +324,7 @@ pub struct ProcessReport {
     pub id: ProcessId,
     /// Its service.
     pub service: ServiceName,
-    /// The revision it runs.
+    /// The revision it runs. Where a change needs no new process, the new revision is reported once all of it is in force.
     pub revision: Revision,
     /// Where it stands.
     pub state: ProcessState,
@@ -372,6 +375,8 @@ pub struct ProcessMetrics {
     pub throttled_us: u64,
     /// Memory in use.
     pub memory_current: Bytes,
+    /// What of it the kernel can reclaim: the page cache.
+    pub memory_reclaimable: Bytes,
     /// Most memory ever in use.
     pub memory_peak: Bytes,
     /// Memory limit.

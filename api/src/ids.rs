@@ -70,6 +70,13 @@ string_id!(
     is_service_name
 );
 string_id!(
+    /// Name of an application, which services belong to: formed as a service's name.
+    AppName,
+    "application name",
+    "use 1 to 50 lower-case letters, digits and '-', starting with a letter and not ending with '-'",
+    is_service_name
+);
+string_id!(
     /// Name of a node of the topology: its configured `name`, else its ip.
     NodeName,
     "node name",

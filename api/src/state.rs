@@ -212,6 +212,9 @@ pub struct ProcessView {
     pub routed: bool,
     /// Whether it is being replaced: it gets no new requests and will be stopped.
     pub draining: bool,
+    /// Whether its limits or its probe are being changed while it runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changing: bool,
     /// As its agent reports it; state `assigned` before its first report.
     #[serde(flatten)]
     pub report: ProcessReport,

@@ -119,7 +119,7 @@ fn errors_of_the_notation() {
         "{ \"name\": \"a\", \"name\": \"b\", \"concurrency\": 1, \"port\": 1 }",
         "{\n  \"name\": \"hello\",\n  \"concurrency\": null,\n  \"port\": \"8080\"\n}",
     ];
-    let long = "#".repeat(70_000);
+    let long = "#".repeat(1_100_000);
     let all = [
         reports("hello.toml", &toml),
         reports("hello.json", &json),

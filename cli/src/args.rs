@@ -7,7 +7,7 @@ use clap::{
     error::ErrorKind, parser::ValueSource,
 };
 use tucano_api::{
-    ids::{BalancerName, ServiceName},
+    ids::{AppName, BalancerName, ServiceName},
     logs::Since,
     service::MAX_CONCURRENCY,
     units::Span,
@@ -124,9 +124,16 @@ pub enum Command {
     Ps {
         /// Show only the processes of this service.
         service: Option<ServiceName>,
+        /// Show only processes of services that belong to this application.
+        #[arg(long, value_name = "NAME", conflicts_with = "service")]
+        app: Option<AppName>,
     },
     /// Show the configured services.
-    Services,
+    Services {
+        /// Show only services that belong to this application.
+        #[arg(long, value_name = "NAME")]
+        app: Option<AppName>,
+    },
     /// Show the nodes of the topology.
     Nodes,
     /// Show what runs on nodes that are on hold, because the controller's database does not know it, and take it over.

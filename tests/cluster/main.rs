@@ -5,6 +5,7 @@ mod apis;
 mod deploy;
 mod exec;
 mod limits;
+mod live_changes;
 mod placement;
 mod remove;
 mod tls;

@@ -272,6 +272,7 @@ impl Monitor {
             sequence: self.sequence,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             architecture: tucano_oci_image::Platform::host().architecture,
+            live_changes: true,
             generation: snapshot.generation,
             identity: snapshot.identity,
             held,

@@ -28,6 +28,7 @@ fn from_stats(stats: &Stats) -> ProcessMetrics {
         throttled_periods: stats.throttled_periods,
         throttled_us: stats.throttled_us,
         memory_current: Bytes(stats.memory_current),
+        memory_reclaimable: Bytes(stats.memory_reclaimable),
         memory_peak: Bytes(stats.memory_peak),
         memory_limit: Bytes(stats.memory_limit),
         oom_kills: stats.oom_kills,

@@ -43,6 +43,14 @@ pub enum Event {
     Ended(Exit),
     /// Its health or the reason for it changed.
     Probed(Finding),
+    /// It answers the probe of this desired process, which it was tried with.
+    ProbeAnswered(Box<DesiredProcess>),
+    /// It does not answer the probe that it is tried with.
+    ProbeFailed(String),
+    /// It has the limits of this desired process.
+    Resized(Box<DesiredProcess>),
+    /// It could not be given the limits of this desired process.
+    NotResized(Box<DesiredProcess>, String),
     /// Its file system holds this many bytes.
     DiskUsed(u64),
     /// It could not be killed.
@@ -106,12 +114,21 @@ impl<N: Node> Runner<N> {
                 process.probed(finding, now);
                 self.store_record(id).await;
             }
-            Event::DiskUsed(bytes) => {
-                if process.exceeds_disk(bytes) {
-                    tracing::warn!(%id, bytes, "killing it: its disk usage exceeds its limit");
-                    self.kill(id);
-                }
+            Event::ProbeAnswered(tried) => {
+                process.take_probe(&tried);
+                self.probe(id);
             }
+            Event::ProbeFailed(reason) => process.probe_refused(&reason),
+            Event::Resized(with) => {
+                tracing::info!(%id, "its limits are changed");
+                process.resized(&with, now);
+                self.store_record(id).await;
+            }
+            Event::NotResized(tried, reason) => {
+                tracing::warn!(%id, %reason, "cannot change its limits");
+                process.not_resized(*tried, &reason, now);
+            }
+            Event::DiskUsed(bytes) => self.disk_used(id, bytes),
             Event::NotKilled(reason) => {
                 tracing::warn!(%id, %reason, "cannot kill");
                 process.reason = Some(reason);
@@ -130,8 +147,17 @@ impl<N: Node> Runner<N> {
         }
     }
 
+    /// Notes the disk usage of a process, and kills it if that exceeds its limit.
+    pub(super) fn disk_used(&mut self, id: &ProcessId, bytes: u64) {
+        let process = self.processes.get_mut(id);
+        if process.is_some_and(|process| process.exceeds_disk(bytes)) {
+            tracing::warn!(%id, bytes, "killing it: its disk usage exceeds its limit");
+            self.kill(id);
+        }
+    }
+
     /// Stores the record for the next agent. A failure is logged; the process goes on.
-    async fn store_record(&mut self, id: &ProcessId) {
+    pub(super) async fn store_record(&mut self, id: &ProcessId) {
         let Some(record) = self.processes.get(id).map(Process::record) else {
             return;
         };

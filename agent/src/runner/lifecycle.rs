@@ -14,6 +14,8 @@
 //!        removed        ▲ failed     │
 //!                       └────────────┘ (after a delay)
 //! ```
+//!
+//! A running process whose limits change stays in its phase: see [`Resize`].
 
 use std::time::Duration;
 
@@ -27,16 +29,34 @@ pub const LONGEST_RESTART_DELAY: Duration = Duration::from_secs(30);
 pub const HEALTHY_RESETS_AFTER: Duration = Duration::from_secs(30);
 /// Delay before a failed kill or removal is retried.
 pub const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Delay before a refused change of limits is tried again: each attempt has the kernel reclaim memory.
+pub const RESIZE_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// The actual state of one process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Actual {
-    /// The desired process that it was made from.
+    /// The desired process that it was made from, with all later changes that are in force.
     pub process: DesiredProcess,
     /// Its phase.
     pub phase: Phase,
+    /// Where a change of its limits stands.
+    pub resize: Resize,
     /// Consecutive ends and failed starts.
     pub crashes: u32,
+}
+
+/// A change of the limits of a running process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resize {
+    /// None is in progress.
+    Idle,
+    /// They are being written.
+    InProgress,
+    /// They were refused.
+    Refused {
+        /// When they are tried again.
+        retry_at: Duration,
+    },
 }
 
 /// The phase of a process. A step in progress has a phase of its own, so that it is not started twice.
@@ -96,6 +116,8 @@ pub enum Step {
     Pull,
     /// Start its container.
     Start,
+    /// Change its limits while it runs.
+    Resize,
     /// Send its stop signal.
     Terminate,
     /// Kill it.
@@ -117,6 +139,10 @@ pub enum Change {
     Ended,
     /// Its health changed.
     Probed(Health),
+    /// Its limits are changed.
+    Resized,
+    /// Its limits cannot be changed.
+    NotResized,
     /// It could not be killed.
     NotKilled,
     /// It could not be removed completely.
@@ -135,12 +161,17 @@ impl Actual {
         Self {
             process,
             phase: Phase::New,
+            resize: Resize::Idle,
             crashes: 0,
         }
     }
 
     /// Enters the phase of a step in progress.
     pub fn begin(&mut self, step: Step, now: Duration) {
+        self.resize = match step {
+            Step::Resize => Resize::InProgress,
+            _ => Resize::Idle,
+        };
         self.phase = match (step, self.phase) {
             (Step::Pull, _) => Phase::Pulling,
             (Step::Start, _) => Phase::Launching,
@@ -152,7 +183,7 @@ impl Actual {
                 kill_at,
                 killing: true,
             },
-            (Step::Kill, phase) => phase,
+            (Step::Kill | Step::Resize, phase) => phase,
             (Step::Remove, _) => Phase::Removing,
         };
     }
@@ -171,6 +202,12 @@ impl Actual {
             (Change::Ended, Phase::Running { .. } | Phase::Stopping { .. }) => self.end(now),
             (Change::Probed(health), Phase::Running { health: before, .. }) if health != before => {
                 self.phase = Phase::Running { health, since: now };
+            }
+            (Change::Resized, Phase::Running { .. }) => self.resize = Resize::Idle,
+            (Change::NotResized, Phase::Running { .. }) => {
+                self.resize = Resize::Refused {
+                    retry_at: now + RESIZE_RETRY_DELAY,
+                }
             }
             (Change::NotKilled, Phase::Stopping { .. }) => {
                 self.phase = Phase::Stopping {
@@ -192,6 +229,7 @@ impl Actual {
             self.crashes = 0;
         }
         self.crashes = self.crashes.saturating_add(1);
+        self.resize = Resize::Idle;
         self.phase = Phase::Ended {
             restart_at: now + restart_delay(self.crashes),
         };

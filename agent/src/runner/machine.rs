@@ -7,11 +7,11 @@ use std::{
 };
 
 use tucano_api::{
-    agent::{DesiredSet, Exit},
+    agent::{DesiredProcess, DesiredSet, Exit},
     ids::{Digest, NodeName, ProcessId},
     service::ServiceConfig,
 };
-use tucano_oci_runtime::supervisor::Running;
+use tucano_oci_runtime::{cgroup::Limits, supervisor::Running};
 
 use super::{
     Node, disk,
@@ -78,21 +78,39 @@ impl Node for Executor {
     }
 
     async fn probe(&self, record: &Record, from: Health, events: EventSender) {
-        let Some(lease) = record.lease else { return };
-        let config = &record.process.config;
-        let prober = Prober {
-            address: SocketAddrV4::new(lease.ip, config.health.port.unwrap_or(config.port)),
-            host: host_of(config),
-            config: config.health.clone(),
-            home: self.data.process(&record.process.id).home(),
-            runtime: Arc::clone(&self.runtime),
-            client: self.probe_client.clone(),
+        let Some(prober) = self.prober(record) else {
+            return;
         };
         let send = |finding| {
             let events = events.clone();
             async move { events.send(Event::Probed(finding)).await }
         };
         prober.run(from, send).await;
+    }
+
+    async fn try_probe(&self, record: &Record, events: EventSender) {
+        let Some(prober) = self.prober(record) else {
+            return;
+        };
+        let mut last = None;
+        while let Err(reason) = prober.probe().await {
+            if last.as_ref() != Some(&reason) {
+                events.send(Event::ProbeFailed(reason.clone())).await;
+                last = Some(reason);
+            }
+            tokio::time::sleep(prober.config.interval.0).await;
+        }
+        let process = Box::new(record.process.clone());
+        events.send(Event::ProbeAnswered(process)).await;
+    }
+
+    async fn resize(&self, process: &DesiredProcess) -> Result<(), String> {
+        let (workspace, config) = (self.workspace(&process.id), process.config.clone());
+        let resized = blocking(move || {
+            let mut cgroup = workspace.recorded_cgroup().ok_or(Error::NotRunning)?;
+            Ok(cgroup.resize(limits(&config))?)
+        });
+        resized.await.map_err(sentence)
     }
 
     async fn measure_disk(&self, events: EventSender) {
@@ -146,6 +164,31 @@ impl Node for Executor {
 
     fn relaxed(&self, config: &ServiceConfig) -> Vec<String> {
         self.relaxations(config)
+    }
+}
+
+impl Executor {
+    /// The prober of a process; `None` if it has no address.
+    fn prober(&self, record: &Record) -> Option<Prober> {
+        let lease = record.lease?;
+        let config = &record.process.config;
+        Some(Prober {
+            address: SocketAddrV4::new(lease.ip, config.health.port.unwrap_or(config.port)),
+            host: host_of(config),
+            config: config.health.clone(),
+            home: self.data.process(&record.process.id).home(),
+            runtime: Arc::clone(&self.runtime),
+            client: self.probe_client.clone(),
+        })
+    }
+}
+
+/// The limits of a service's cgroups.
+fn limits(config: &ServiceConfig) -> Limits {
+    Limits {
+        memory_bytes: config.memory.0,
+        cpus: config.cpus,
+        pids: config.pids,
     }
 }
 

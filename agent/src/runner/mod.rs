@@ -19,6 +19,7 @@ pub mod images;
 mod launch;
 pub mod lifecycle;
 mod listening;
+mod live_changes;
 mod machine;
 pub mod network;
 pub mod node;

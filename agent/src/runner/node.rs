@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use tucano_api::{
-    agent::{DesiredSet, Exit},
+    agent::{DesiredProcess, DesiredSet, Exit},
     ids::{Digest, NodeName, ProcessId},
     service::ServiceConfig,
 };
@@ -44,6 +44,12 @@ pub trait Node: fmt::Debug + Send + Sync + 'static {
         from: Health,
         events: EventSender,
     ) -> impl Future<Output = ()> + Send;
+
+    /// Probes a running process in the way of `record`, sends why that fails, and ends as soon as it has sent that it succeeds.
+    fn try_probe(&self, record: &Record, events: EventSender) -> impl Future<Output = ()> + Send;
+
+    /// Sets the limits of a running process to those of `process`.
+    fn resize(&self, process: &DesiredProcess) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Measures the disk usage of a running process, and sends each change, until the future is dropped.
     fn measure_disk(&self, events: EventSender) -> impl Future<Output = ()> + Send;

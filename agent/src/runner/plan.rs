@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tucano_api::{agent::DesiredProcess, ids::ProcessId};
 
-use super::lifecycle::{Actual, Health, Phase, Step};
+use super::{
+    lifecycle::{Actual, Health, Phase, Resize, Step},
+    live_changes,
+};
 
 /// The desired state of this node.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +22,17 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// Whether the limits of `actual` differ, or may differ, from those of the desired process of its id. A change that was
+    /// refused may have been made in part.
+    fn resizes(&self, actual: &Actual) -> bool {
+        let was_refused = matches!(actual.resize, Resize::Refused { .. });
+        let desired = self.processes.as_ref();
+        let desired = desired.and_then(|all| all.get(&actual.process.id));
+        desired.is_some_and(|desired| {
+            was_refused || live_changes::limits_differ(&desired.config, &actual.process.config)
+        })
+    }
+
     /// Whether `actual` is, or can become, the desired process of its id.
     pub fn wants(&self, actual: &Actual) -> bool {
         match &self.processes {
@@ -72,13 +86,16 @@ fn decide(desired: &Desired, actual: &Actual, now: Duration) -> Result<Step, Opt
         Phase::Stopping { killing: true, .. } => Err(None),
         Phase::Stopping { kill_at, .. } => due(kill_at, Step::Kill),
         Phase::Running { .. } if !wanted => Ok(Step::Terminate),
-        Phase::Running { health, since } => match health {
-            Health::Healthy => Err(None),
-            Health::Starting | Health::Unhealthy => due(
-                since + actual.process.config.health.grace.0,
-                Step::Terminate,
-            ),
-        },
+        Phase::Running { health, since } => {
+            let grace = actual.process.config.health.grace.0;
+            let restart_at = (health != Health::Healthy).then(|| since + grace);
+            let resize_at = resize_at(desired, actual);
+            match (restart_at, resize_at) {
+                (Some(at), _) if at <= now => Ok(Step::Terminate),
+                (_, Some(at)) if at <= now => Ok(Step::Resize),
+                (restart, resize) => Err(restart.into_iter().chain(resize).min()),
+            }
+        }
         Phase::New | Phase::Pulling | Phase::Pulled | Phase::Ended { .. } if !wanted => {
             Ok(Step::Remove)
         }
@@ -90,7 +107,17 @@ fn decide(desired: &Desired, actual: &Actual, now: Duration) -> Result<Step, Opt
     }
 }
 
-/// Whether a container of `b` serves `a` too: settings that only the balancer reads need no new container.
+/// When the limits of a running process are changed, if they are to be.
+fn resize_at(desired: &Desired, actual: &Actual) -> Option<Duration> {
+    let at = match actual.resize {
+        Resize::Idle => Duration::ZERO,
+        Resize::Refused { retry_at } => retry_at,
+        Resize::InProgress => return None,
+    };
+    desired.resizes(actual).then_some(at)
+}
+
+/// Whether a container of `b` serves `a` too, perhaps with other limits or another probe.
 pub fn same_container(a: &DesiredProcess, b: &DesiredProcess) -> bool {
     a.image == b.image && a.config.same_process(&b.config)
 }

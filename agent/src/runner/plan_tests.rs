@@ -8,7 +8,8 @@ use tucano_api::{
 
 use super::*;
 use crate::runner::lifecycle::{
-    Change, FIRST_RESTART_DELAY, HEALTHY_RESETS_AFTER, LONGEST_RESTART_DELAY, restart_delay,
+    Change, FIRST_RESTART_DELAY, HEALTHY_RESETS_AFTER, LONGEST_RESTART_DELAY, RESIZE_RETRY_DELAY,
+    restart_delay,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -93,11 +94,68 @@ fn a_change_of_routing_alone_does_not_restart() {
         .values_mut()
         .next()
         .unwrap();
-    changed.config.pids = 7;
+    changed.config.args = Some(Vec::new());
     assert_eq!(
         step(&desired, running(Health::Healthy), SECOND),
         Some(Step::Terminate)
     );
+}
+
+/// A desired process with another limit.
+fn resized() -> Desired {
+    let mut desired = wanting(&[1]);
+    for process in desired.processes.iter_mut().flat_map(BTreeMap::values_mut) {
+        process.config.pids = 7;
+        process.revision = Revision(2);
+    }
+    desired
+}
+
+#[test]
+fn other_limits_are_set_as_the_process_runs_and_once_at_a_time() {
+    let desired = resized();
+    let mut actual = existing(running(Health::Healthy));
+    assert_eq!(plan(&desired, &actual, SECOND)[0].1, Step::Resize);
+    let process = actual.values_mut().next().unwrap();
+    process.begin(Step::Resize, SECOND);
+    assert_eq!(process.phase, running(Health::Healthy));
+    assert_eq!(plan(&desired, &actual, SECOND), []);
+    // Limits that differ are no reason to spare a process that is not healthy.
+    assert_eq!(
+        step(&desired, running(Health::Unhealthy), SECOND * 31),
+        Some(Step::Terminate)
+    );
+    for phase in [Phase::Pulling, Phase::Launching, Phase::Removing] {
+        assert_eq!(step(&desired, phase, SECOND), None, "{phase:?}");
+    }
+}
+
+#[test]
+fn refused_limits_are_tried_again_after_a_delay() {
+    let desired = resized();
+    let mut actual = existing(running(Health::Healthy));
+    let process = actual.values_mut().next().unwrap();
+    process.begin(Step::Resize, SECOND);
+    process.apply(Change::NotResized, SECOND);
+    let retry_at = SECOND + RESIZE_RETRY_DELAY;
+    assert_eq!(plan(&desired, &actual, SECOND * 2), []);
+    assert_eq!(next_change(&desired, &actual, SECOND * 2), Some(retry_at));
+    assert_eq!(plan(&desired, &actual, retry_at)[0].1, Step::Resize);
+    // The earlier limits are desired again: some of the refused ones may have been written.
+    assert_eq!(plan(&wanting(&[1]), &actual, retry_at)[0].1, Step::Resize);
+}
+
+#[test]
+fn a_result_that_arrives_after_the_end_changes_nothing() {
+    let mut process = existing(running(Health::Healthy))
+        .remove(&process(1).id)
+        .unwrap();
+    process.begin(Step::Resize, SECOND);
+    process.apply(Change::Ended, SECOND);
+    let ended = process.clone();
+    assert_eq!(ended.resize, Resize::Idle);
+    process.apply(Change::NotResized, SECOND);
+    assert_eq!(process, ended);
 }
 
 #[test]
@@ -263,6 +321,11 @@ impl Model {
             (Step::Terminate | Step::Kill, true) => {
                 self.containers.remove(id);
                 Change::Ended
+            }
+            (Step::Resize, false) => Change::NotResized,
+            (Step::Resize, true) => {
+                actual.process = made_from(desired);
+                Change::Resized
             }
             (Step::Remove, false) => Change::NotRemoved,
             (Step::Remove, true) => {

@@ -4,15 +4,16 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::task::AbortHandle;
 use tucano_api::{
-    agent::{Exit, ProcessReport},
+    agent::{DesiredProcess, Exit, ProcessReport},
     ids::ProcessId,
     units::{Bytes, Timestamp},
 };
 
 use super::{
     images::Unpacked,
-    lifecycle::{Actual, Change, Health, Phase, Step},
-    listening,
+    lifecycle::{Actual, Change, Health, Phase, Resize, Step},
+    listening, live_changes,
+    live_changes::probes_differ,
     network::Lease,
     probe::Finding,
     state::Record,
@@ -43,6 +44,21 @@ pub struct Process {
     stop_signal: Option<i32>,
     tasks: Vec<AbortHandle>,
     probe: Option<AbortHandle>,
+    /// The task that tries the desired probe, and the desired process that it has it from.
+    probe_trial: Option<(DesiredProcess, AbortHandle)>,
+    /// Why the desired probe is not in use.
+    probe_refusal: Option<String>,
+    /// The desired process whose limits were refused, and why.
+    resize_refusal: Option<(DesiredProcess, String)>,
+}
+
+/// What a process has taken of a desired one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Whether anything of it was new.
+    pub(super) any: bool,
+    /// Whether its probe was.
+    pub(super) probe: bool,
 }
 
 impl AsRef<Actual> for Process {
@@ -70,15 +86,18 @@ impl Process {
             stop_signal: None,
             tasks: Vec::new(),
             probe: None,
+            probe_trial: None,
+            probe_refusal: None,
+            resize_refusal: None,
         }
     }
 
     /// A process of an earlier agent.
     pub fn adopted(record: Record, phase: Phase) -> Self {
         let actual = Actual {
-            process: record.process,
             phase,
             crashes: record.crashes,
+            ..Actual::new(record.process)
         };
         Self {
             lease: record.lease,
@@ -125,7 +144,7 @@ impl Process {
             service: process.config.name.clone(),
             revision: process.revision,
             state: self.actual.state(wanted),
-            reason: self.reason.clone(),
+            reason: self.reason().cloned(),
             node_port: self.lease.map(|lease| lease.node_port),
             started_at: self.started_at,
             restarts: self.restarts,
@@ -136,6 +155,14 @@ impl Process {
             disk_used: self.disk_used.map(Bytes),
             metrics: None,
         }
+    }
+
+    /// Why it is not healthy, or why a change is not in force.
+    fn reason(&self) -> Option<&String> {
+        let own = self.reason.as_ref();
+        let limits = self.resize_refusal.as_ref();
+        own.or(limits.map(|(_, reason)| reason))
+            .or(self.probe_refusal.as_ref())
     }
 
     /// The TCP addresses that it listens on, while its probe fails.
@@ -248,7 +275,105 @@ impl Process {
         }
     }
 
+    /// Takes what of `desired` is in force without anybody's consent.
+    pub(super) fn take(&mut self, desired: &DesiredProcess) -> Taken {
+        self.forget_refusal(desired);
+        let next = live_changes::in_force(&self.actual, desired);
+        let before = std::mem::replace(&mut self.actual.process, next);
+        let (old, new) = (&before.config, &self.actual.process.config);
+        Taken {
+            any: before != self.actual.process,
+            probe: old.health != new.health || probes_differ(old, new),
+        }
+    }
+
+    /// Whether a record of it is on disk, and stays there.
+    pub(super) fn has_record(&self) -> bool {
+        let is_removed = matches!(
+            self.actual.phase,
+            Phase::Removing | Phase::NotRemoved { .. }
+        );
+        self.started_at.is_some() && !is_removed
+    }
+
+    /// Whether the desired probe has to be tried, and is not yet. A trial that is no longer needed ends.
+    pub(super) fn needs_probe_trial(&mut self, desired: &DesiredProcess) -> bool {
+        let awaits = live_changes::awaits_probe(&self.actual, desired);
+        let trial = self.probe_trial.as_ref();
+        let is_tried = trial.is_some_and(|(of, _)| !probes_differ(&of.config, &desired.config));
+        if !(awaits && is_tried) {
+            self.end_probe_trial();
+        }
+        awaits && !is_tried
+    }
+
+    pub(super) fn set_probe_trial(&mut self, of: DesiredProcess, task: AbortHandle) {
+        self.end_probe_trial();
+        self.probe_trial = Some((of, task));
+    }
+
+    /// It has answered the probe of `tried`.
+    pub(super) fn take_probe(&mut self, tried: &DesiredProcess) {
+        if self.probe_trial.as_ref().is_none_or(|(of, _)| of != tried) {
+            return;
+        }
+        let config = &mut self.actual.process.config;
+        config.health = tried.config.health.clone();
+        config.hosts.clone_from(&tried.config.hosts);
+        self.end_probe_trial();
+    }
+
+    pub(super) fn probe_refused(&mut self, reason: &str) {
+        if self.probe_trial.is_some() {
+            self.probe_refusal = Some(format!("it is not probed in the new way yet: {reason}"));
+        }
+    }
+
+    /// It has the limits of `with`.
+    pub(super) fn resized(&mut self, with: &DesiredProcess, now: Duration) {
+        let config = &mut self.actual.process.config;
+        config.memory = with.config.memory;
+        config.cpus = with.config.cpus;
+        config.pids = with.config.pids;
+        self.resize_refusal = None;
+        self.actual.apply(Change::Resized, now);
+    }
+
+    pub(super) fn not_resized(&mut self, tried: DesiredProcess, reason: &str, now: Duration) {
+        if self.health().is_some() {
+            let reason = format!("its limits are not changed yet: {reason}");
+            self.resize_refusal = Some((tried, reason));
+            self.actual.apply(Change::NotResized, now);
+        }
+    }
+
+    /// Limits other than the refused ones are tried at once.
+    fn forget_refusal(&mut self, desired: &DesiredProcess) {
+        let differ = |(tried, _): &mut (DesiredProcess, String)| {
+            live_changes::limits_differ(&tried.config, &desired.config)
+        };
+        if self.resize_refusal.take_if(differ).is_some() {
+            self.actual.resize = Resize::Refused {
+                retry_at: Duration::ZERO,
+            };
+        }
+    }
+
+    /// Its last measured disk usage, in bytes.
+    pub(super) fn last_disk_used(&self) -> Option<u64> {
+        self.disk_used
+    }
+
+    fn end_probe_trial(&mut self) {
+        self.probe_refusal = None;
+        if let Some((_, task)) = self.probe_trial.take() {
+            task.abort();
+        }
+    }
+
     fn abort_tasks(&mut self) {
+        self.end_probe_trial();
+        self.resize_refusal = None;
         for task in self.tasks.drain(..).chain(self.probe.take()) {
             task.abort();
         }

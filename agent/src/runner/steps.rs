@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tucano_api::{
-    agent::Exit,
+    agent::{DesiredProcess, Exit},
     ids::{Digest, ProcessId},
 };
 
@@ -40,6 +40,7 @@ impl<N: Node> Runner<N> {
         match step {
             Step::Pull => self.pull(id),
             Step::Start => self.launch(id),
+            Step::Resize => self.resize(id),
             Step::Terminate => self.terminate(id),
             Step::Kill => self.kill(id),
             Step::Remove => self.remove(id),
@@ -87,6 +88,38 @@ impl<N: Node> Runner<N> {
             let event = launched.map_or_else(Event::Failed, Event::Started);
             events.send(event).await;
         });
+    }
+
+    fn resize(&mut self, id: &ProcessId) {
+        let desired = self.desired.processes.as_ref();
+        let Some(desired) = desired.and_then(|all| all.get(id)).cloned() else {
+            return;
+        };
+        let (machine, events) = (Arc::clone(&self.machine), self.events(id, self.attempt(id)));
+        // Never aborted: only its result tells which limits the container has.
+        tokio::spawn(async move {
+            let event = match machine.resize(&desired).await {
+                Ok(()) => Event::Resized(Box::new(desired)),
+                Err(reason) => Event::NotResized(Box::new(desired), reason),
+            };
+            events.send(event).await;
+        });
+    }
+
+    /// Tries the probe of `desired` on a running process, beside the present one.
+    pub(super) fn try_probe(&mut self, desired: &DesiredProcess) {
+        let id = &desired.id;
+        let events = self.events(id, self.attempt(id));
+        let machine = Arc::clone(&self.machine);
+        let Some(process) = self.processes.get_mut(id) else {
+            return;
+        };
+        let record = Record {
+            process: desired.clone(),
+            ..process.record()
+        };
+        let trial = async move { machine.try_probe(&record, events).await };
+        process.set_probe_trial(desired.clone(), tokio::spawn(trial).abort_handle());
     }
 
     fn terminate(&mut self, id: &ProcessId) {

@@ -205,29 +205,49 @@ impl<N: Node> Runner<N> {
         if self.desired.starts_allowed {
             self.notes.retain(|note| note != ANNOUNCED);
         }
-        self.update_unchanged();
+        self.take_changes().await;
         for (id, step) in plan(&self.desired, &self.processes, now) {
             self.begin(&id, step, now);
         }
         self.publish();
     }
 
-    /// Gives running processes the new revision where it needs no new container. Probes start again, since their `Host` may
-    /// have changed.
-    fn update_unchanged(&mut self) {
+    /// Gives processes what has changed in the desired set, where that needs no new container.
+    async fn take_changes(&mut self) {
         let desired = self.desired.processes.iter().flatten();
-        let mut updated = Vec::new();
-        for (id, desired) in desired {
-            if let Some(process) = self.processes.get_mut(id)
-                && same_container(desired, &process.actual.process)
-                && process.actual.process != *desired
-            {
-                process.actual.process = desired.clone();
-                updated.push(id.clone());
-            }
+        let changed = desired.filter_map(|(id, desired)| {
+            let actual = &self.processes.get(id)?.actual;
+            let differs = actual.process != *desired && same_container(desired, &actual.process);
+            differs.then(|| desired.clone())
+        });
+        let changed: Vec<DesiredProcess> = changed.collect();
+        for desired in changed {
+            self.take_change(&desired).await;
         }
-        for id in updated {
-            self.probe(&id);
+    }
+
+    async fn take_change(&mut self, desired: &DesiredProcess) {
+        let id = &desired.id;
+        let Some(process) = self.processes.get_mut(id) else {
+            return;
+        };
+        let taken = process.take(desired);
+        let tries = process.needs_probe_trial(desired);
+        let disk_used = process.last_disk_used();
+        if tries {
+            self.try_probe(desired);
+        }
+        if taken.probe {
+            self.probe(id);
+        }
+        if !taken.any {
+            return;
+        }
+        if let Some(bytes) = disk_used {
+            self.disk_used(id, bytes);
+        }
+        if self.processes.get(id).is_some_and(Process::has_record) {
+            self.store_record(id).await;
         }
     }
 

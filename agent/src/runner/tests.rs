@@ -1,6 +1,7 @@
 //! The runner with a recording fake in place of the machine: plan, execute and adopt, without root.
 
 mod fake;
+mod live_changes;
 
 use std::{sync::Arc, time::Duration};
 

@@ -9,6 +9,7 @@ mod api;
 mod controller;
 mod images;
 mod lifecycle;
+mod live_changes;
 mod network;
 mod node;
 mod restart;

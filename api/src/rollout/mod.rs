@@ -141,7 +141,9 @@ fn current(view: &ServiceView) -> impl Iterator<Item = &ProcessView> {
 }
 
 fn unready(view: &ServiceView) -> impl Iterator<Item = &ProcessView> {
-    current(view).filter(|process| process.report.state != ProcessState::Healthy || !process.routed)
+    current(view).filter(|process| {
+        process.report.state != ProcessState::Healthy || !process.routed || process.changing
+    })
 }
 
 fn keeps_failing(process: &ProcessView) -> bool {
@@ -177,6 +179,7 @@ fn describe(process: &ProcessView) -> String {
     let text = format!("{} on {}: {state}", report.id, process.node);
     match reason(process) {
         Some(reason) => format!("{text}: {reason}"),
+        None if process.changing => format!("{text}, its limits or its probe are not changed yet"),
         None if report.state == ProcessState::Healthy => format!("{text}, not routed yet"),
         None => text,
     }

@@ -20,6 +20,7 @@ fn process(number: u64, state: ProcessState) -> ProcessView {
         current: true,
         routed: state == ProcessState::Healthy,
         draining: false,
+        changing: false,
         report: serde_json::from_value(report).unwrap(),
     }
 }

@@ -1,8 +1,10 @@
 //! The static configuration of a service.
 //!
 //! - [`Health`]: how its processes are probed;
+//! - [`Effect`]: what a change of a field means for running processes;
 //! - `validate`: which values are accepted, and which make sense together.
 
+mod changes;
 mod health;
 #[cfg(test)]
 mod tests;
@@ -13,11 +15,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use changes::{EFFECTS, Effect, effect_of};
 pub use health::{Health, Probe};
 
 use crate::{
     capabilities::Capabilities,
-    ids::{Digest, ServiceName},
+    ids::{AppName, Digest, ServiceName},
     units::{Bytes, Span},
 };
 
@@ -39,6 +42,9 @@ pub const DEFAULT_TMP: Bytes = Bytes::mib(64);
 pub struct ServiceConfig {
     /// Unique name; also its host name below the balancer's domain.
     pub name: ServiceName,
+    /// The application that it belongs to; none where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppName>,
     /// How many processes are kept alive: 1 to 10,000.
     pub concurrency: u32,
     /// `sha256:…`, `name:tag` or `name@sha256:…` of an image that the controller already stores, `host[:port]/name:tag` or
@@ -110,21 +116,10 @@ impl ServiceConfig {
         self.image.as_deref()?.parse().ok()
     }
 
-    /// Whether processes of `self` need no replacement under `other`: the two differ in `concurrency` and routing alone.
-    pub fn same_process(&self, other: &Self) -> bool {
-        let routing_of = |config: &Self| Self {
-            concurrency: 0,
-            hosts: Vec::new(),
-            path_prefix: None,
-            drain: None,
-            ..config.clone()
-        };
-        routing_of(self) == routing_of(other)
-    }
-
     /// The configuration as agents need it: an agent of an earlier version refuses keys that it does not know.
     pub fn for_agents(&self) -> Self {
         Self {
+            app: None,
             drain: None,
             ..self.clone()
         }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    ids::AppName,
     settings::{Validate, parse, parse_all},
     units::Bytes,
 };
@@ -110,11 +111,6 @@ fn a_change_of_routing_or_concurrency_keeps_the_processes() {
         ..config.clone()
     };
     assert!(config.same_process(&scaled));
-    let bigger = ServiceConfig {
-        memory: Bytes::mib(512),
-        ..config.clone()
-    };
-    assert!(!config.same_process(&bigger));
     let looser = ServiceConfig {
         caps: read("caps = \"web\"").unwrap().caps,
         ..config.clone()
@@ -243,6 +239,18 @@ fn every_problem_is_reported_at_once() {
         places,
         expected.map(|(line, key)| (Some(line), key.to_owned()))
     );
+}
+
+#[test]
+fn an_application_is_named_as_a_service_is_and_concerns_no_agent() {
+    let (config, other) = (read("").unwrap(), read("app = \"shop\"").unwrap());
+    assert_eq!(other.app.as_ref().map(AppName::as_str), Some("shop"));
+    assert_eq!(other.for_agents(), config);
+    assert!(!serde_json::to_string(&config).unwrap().contains("app"));
+    for bad in ["", "Shop", "a/b", "-a", "a-", "../a"] {
+        let error = read(&format!("app = {bad:?}")).unwrap_err().to_string();
+        assert!(error.contains("application name"), "{error}");
+    }
 }
 
 #[test]

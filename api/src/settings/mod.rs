@@ -22,7 +22,7 @@ pub use explain::closest;
 use collect::Collector;
 
 /// Largest configuration text that is read, in bytes.
-pub const MAX_SETTINGS_BYTES: usize = 64 << 10;
+pub const MAX_SETTINGS_BYTES: usize = 1 << 20;
 
 /// Settings whose values are checked after they were read.
 pub trait Validate {

@@ -150,7 +150,7 @@ fn a_text_over_the_limit_is_refused() {
     let long = errors(&"#".repeat(MAX_SETTINGS_BYTES + 1));
     assert_eq!(
         long,
-        ["x.toml: the configuration has 65537 bytes; the limit is 65536 bytes"]
+        ["x.toml: the configuration has 1048577 bytes; the limit is 1048576 bytes"]
     );
 }
 

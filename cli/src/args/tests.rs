@@ -19,7 +19,7 @@ fn global_options_stand_before_or_after_the_command() {
         assert!(arguments.global.json, "{line}");
         assert_eq!(arguments.global.api, "http://a:1");
         assert!(
-            matches!(arguments.command, Command::Ps { service: Some(name) } if name.as_str() == "hello")
+            matches!(arguments.command, Command::Ps { service: Some(name), .. } if name.as_str() == "hello")
         );
     }
 }

@@ -30,8 +30,11 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     let client = || Client::new(&global);
     match command {
         Command::Deploy(deploy) => deploy::run(&client()?, &global, &deploy).await,
-        Command::Ps { service } => show::processes(&client()?, &global, service.as_ref()).await,
-        Command::Services => show::services(&client()?, &global).await,
+        Command::Ps { service, app } => match service {
+            Some(name) => show::service(&client()?, &global, &name).await,
+            None => show::processes(&client()?, &global, app.as_ref()).await,
+        },
+        Command::Services { app } => show::services(&client()?, &global, app.as_ref()).await,
         Command::Nodes => show::nodes(&client()?, &global).await,
         Command::Adopt { yes } => adopt::run(&client()?, &global, yes).await,
         Command::BalancerCertificate { name, request } => {

@@ -1,7 +1,7 @@
 //! `ps`, `services`, `revisions`, `nodes`, `state`: tables, or the API's JSON.
 
 use tucano_api::{
-    ids::ServiceName,
+    ids::{AppName, ServiceName},
     state::{ConfiguredService, NodeView, ServiceView},
 };
 
@@ -13,33 +13,62 @@ use crate::{
     table::{self, Style},
 };
 
-pub(super) async fn processes(
+/// The processes of one service.
+pub(super) async fn service(
     client: &Client,
     global: &Global,
-    service: Option<&ServiceName>,
+    name: &ServiceName,
 ) -> Result<(), Error> {
-    let path = match service {
-        Some(name) => format!("/v1/services/{name}"),
-        None => "/v1/services".to_owned(),
-    };
-    let text = client.get_text(&path).await?;
+    let text = client.get_text(&format!("/v1/services/{name}")).await?;
     if global.json {
         return output::data(&text);
     }
-    let services: Vec<ServiceView> = match service {
-        Some(_) => vec![client.parse(&text)?],
-        None => client.parse(&text)?,
-    };
+    let services = [client.parse(&text)?];
     output::data(&table::processes(&services, Style::of_stdout()))
 }
 
-pub(super) async fn services(client: &Client, global: &Global) -> Result<(), Error> {
+/// The processes of all services, or of an application's.
+pub(super) async fn processes(
+    client: &Client,
+    global: &Global,
+    app: Option<&AppName>,
+) -> Result<(), Error> {
+    show_services(client, global, app, table::processes).await
+}
+
+/// All services, or an application's.
+pub(super) async fn services(
+    client: &Client,
+    global: &Global,
+    app: Option<&AppName>,
+) -> Result<(), Error> {
+    show_services(client, global, app, table::services).await
+}
+
+async fn show_services(
+    client: &Client,
+    global: &Global,
+    app: Option<&AppName>,
+    table: fn(&[ServiceView], Style) -> String,
+) -> Result<(), Error> {
     let text = client.get_text("/v1/services").await?;
     if global.json {
-        return output::data(&text);
+        return match app {
+            None => output::data(&text),
+            Some(app) => output::data(&of_app(client.parse(&text)?, app)),
+        };
     }
-    let services: Vec<ServiceView> = client.parse(&text)?;
-    output::data(&table::services(&services, Style::of_stdout()))
+    let mut services: Vec<ServiceView> = client.parse(&text)?;
+    services.retain(|it| app.is_none() || it.configured.config.app.as_ref() == app);
+    output::data(&table(&services, Style::of_stdout()))
+}
+
+/// The services of an application, as the API's JSON: keys that this version does not know stay.
+fn of_app(services: Vec<serde_json::Value>, app: &AppName) -> String {
+    let belongs = |service: &serde_json::Value| {
+        service["configured"]["config"]["app"].as_str() == Some(app.as_str())
+    };
+    serde_json::Value::Array(services.into_iter().filter(belongs).collect()).to_string()
 }
 
 pub(super) async fn revisions(

@@ -550,3 +550,34 @@ fn a_development_cluster_checks_its_addresses_and_images_first() {
         said(&absent)
     );
 }
+
+#[test]
+fn services_and_processes_of_one_application_are_shown() {
+    let named = |name: &str, app: &str| {
+        let text = view("healthy").to_string().replace("hello", name);
+        let mut view: Value = serde_json::from_str(&text).unwrap();
+        view["configured"]["config"]["app"] = json!(app);
+        view["configured"]["a_newer_key"] = json!(1);
+        view
+    };
+    let all = json!([
+        named("web", "shop"),
+        named("api", "shop"),
+        named("blog", "pages"),
+        view("healthy")
+    ]);
+    let controller = Controller::answering(200, &all.to_string());
+    for command in ["services", "ps"] {
+        let shown = printed(&tucano(&controller, &[command, "--app", "shop"]));
+        let has = |name: &str| shown.lines().any(|line| line.starts_with(name));
+        assert!(has("web") && has("api"), "{shown}");
+        assert!(!has("blog") && !has("hello"), "{shown}");
+        let shown = printed(&tucano(&controller, &["--json", command, "--app", "pages"]));
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(shown, json!([named("blog", "pages")]));
+        let shown = printed(&tucano(&controller, &[command]));
+        assert!(shown.contains("blog") && shown.contains("hello"), "{shown}");
+    }
+    let wrong = tucano(&controller, &["ps", "--app", "A/b"]);
+    assert_eq!(code(&wrong), 2, "{}", said(&wrong));
+}

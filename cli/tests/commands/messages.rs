@@ -118,7 +118,7 @@ fn errors_of_configurations_and_images() {
     );
     run.file("none.toml", &CONFIG.replace("image = \"hello.tar\"\n", ""));
     run.file("tag.toml", &CONFIG.replace("hello.tar", "hello:9"));
-    run.file("huge.toml", &"#".repeat(70_000));
+    run.file("huge.toml", &"#".repeat(1_100_000));
     run.file("empty/readme", "");
     let lines: [&[&str]; 12] = [
         &["check", "wrong.toml"],

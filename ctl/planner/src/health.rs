@@ -7,6 +7,7 @@ use tucano_api::{
 };
 
 use crate::{
+    live_changes,
     messages::{bytes, plural},
     state::{Process, State},
 };
@@ -24,6 +25,7 @@ pub(crate) fn observe(state: &mut State, number: u64, report: Option<ProcessRepo
             .insert(process.record.service.clone());
         state.changes.reroute.insert(process.record.service.clone());
     }
+    live_changes::settle(state, number);
     reset_lost_count(state, number);
     alert_oom_kill(state, number);
     alert_crashes(state, number);

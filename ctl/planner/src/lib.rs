@@ -29,6 +29,7 @@ mod health;
 mod holds;
 mod leases;
 mod lifecycle;
+mod live_changes;
 mod messages;
 pub mod model;
 mod placement;

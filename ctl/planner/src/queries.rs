@@ -17,7 +17,7 @@ use tucano_api::{
 use crate::{
     actions, adoption,
     cluster::Cluster,
-    duplicates, holds,
+    duplicates, holds, live_changes,
     model::{RevisionRecord, Settings},
     placement, routes, services,
     state::{Node, Process, Service, Unplaced, pending, unreported},
@@ -49,6 +49,12 @@ impl Cluster {
     /// A message for the user.
     pub fn conflict(&self, config: &ServiceConfig) -> Option<String> {
         services::conflict(&self.state, config)
+    }
+
+    /// Why the running processes of a service cannot have the limits of this configuration: they use more. A message for the
+    /// user.
+    pub fn resize_obstacle(&self, config: &ServiceConfig, image: &Digest) -> Option<String> {
+        live_changes::obstacle(&self.state, config, image)
     }
 
     /// The nodes on hold, and what can be adopted from them.
@@ -269,6 +275,7 @@ impl Cluster {
                 current: false,
                 routed: false,
                 draining: false,
+                changing: false,
                 report: ProcessReport {
                     state: ProcessState::Stopping,
                     ..it.report.clone()
@@ -300,6 +307,7 @@ impl Cluster {
             current: service.is_current(process),
             routed: routed.contains(&process.record.id),
             draining: process.is_draining(),
+            changing: process.is_changing(),
             report,
         }
     }

@@ -2,7 +2,7 @@
 
 use tucano_api::ids::ServiceName;
 
-use crate::{placement, rebalance, rollout, state::State};
+use crate::{live_changes, placement, rebalance, rollout, state::State};
 
 /// Limit of rounds within one step, in which services may free memory for each other; what is left is done with the
 /// next event.
@@ -45,8 +45,9 @@ fn take_names(state: &mut State) -> Vec<ServiceName> {
     names
 }
 
-/// Stops what a service has too much of.
+/// Changes what can be changed as it runs, and stops what a service has too much of.
 fn shrink(state: &mut State, name: &ServiceName) {
+    live_changes::apply(state, name);
     let mut inventory = placement::inventory(state, name);
     if !inventory.moves.is_empty() {
         rebalance::advance_moves(state, name, inventory);

@@ -8,11 +8,14 @@ use tucano_api::{
         ProcessState, SetIdentity,
     },
     ids::{Digest, Generation, NodeName, ProcessId},
+    service::Effect,
     units::{Bytes, Span, Timestamp},
 };
 use tucano_planner::Worker;
 
 const STOP_TIME: Span = Span::millis(500);
+/// Longer than the time between two reports: some tell of the time before a change.
+const CHANGE_TIME: Span = Span::millis(1500);
 const BACK_OFF: Span = Span::millis(700);
 const REPORT_INTERVAL: Span = Span::secs(1);
 
@@ -44,6 +47,8 @@ pub struct Container {
     pub is_at_pids_limit: bool,
     /// When its state ends.
     until: Timestamp,
+    /// A change of its limits, and when it is in force.
+    change: Option<(DesiredProcess, Timestamp)>,
 }
 
 /// An agent and its node.
@@ -62,6 +67,8 @@ pub struct Agent {
     pub metrics: NodeMetrics,
     /// Whether the controller has asked for the set that it holds.
     pub send_held: bool,
+    /// Whether it is of an earlier version, which replaces processes whose limits change.
+    pub is_old: bool,
     /// Whether its memory was made smaller than what it runs.
     pub overcommitted: bool,
     starts: u32,
@@ -91,6 +98,7 @@ impl Agent {
                 ..NodeMetrics::default()
             },
             send_held: false,
+            is_old: false,
             overcommitted: false,
             starts: 0,
             sequence: 0,
@@ -188,7 +196,9 @@ impl Agent {
             }
         }
         for process in &self.desired.processes {
-            if !self.containers.contains_key(&process.id) {
+            if let Some(container) = self.containers.get_mut(&process.id) {
+                changed |= container.change(process, self.is_old, now);
+            } else {
                 self.next_port += 1;
                 let container = Container::new(process.clone(), self.next_port, now, workloads);
                 self.containers.insert(process.id.clone(), container);
@@ -227,6 +237,7 @@ impl Agent {
             sequence: self.sequence,
             version: "1.0.0".into(),
             architecture: "amd64".into(),
+            live_changes: !self.is_old,
             generation: self.desired.generation,
             identity: self.desired.identity.clone(),
             held: self.send_held.then(|| self.desired.processes.clone()),
@@ -248,6 +259,33 @@ impl Container {
             last_exit: None,
             is_at_pids_limit: false,
             until: now.after(workloads.start_time),
+            change: None,
+        }
+    }
+
+    /// Follows its desired process: as it runs, or by being replaced.
+    fn change(&mut self, desired: &DesiredProcess, is_old: bool, now: Timestamp) -> bool {
+        if self.state == ProcessState::Stopping || self.desired == *desired {
+            self.change = None;
+            return false;
+        }
+        let effect = self.desired.config.change_to(&desired.config);
+        let stays = self.desired.image == desired.image && effect < Effect::Process;
+        if !stays || is_old && effect > Effect::Routes {
+            self.enter(ProcessState::Stopping, now.after(STOP_TIME));
+            return true;
+        }
+        match &self.change {
+            Some((change, at)) if change == desired && *at <= now => {
+                self.desired = desired.clone();
+                self.change = None;
+                true
+            }
+            Some((change, _)) if change == desired => false,
+            _ => {
+                self.change = Some((desired.clone(), now.after(CHANGE_TIME)));
+                false
+            }
         }
     }
 

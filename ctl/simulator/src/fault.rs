@@ -51,6 +51,8 @@ pub enum Fault {
     RestartAgent(usize),
     /// An agent loses its disk.
     LoseAgentDisk(usize),
+    /// Whether an agent is of an earlier version.
+    OldAgent(usize, bool),
     /// The kernel kills one of the processes.
     OomKill(usize),
     /// One of the processes has reached its limit of processes and threads, or is below it again.
@@ -109,6 +111,7 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         2 => worker().prop_map(Fault::PowerOn),
         1 => worker().prop_map(Fault::RestartAgent),
         1 => worker().prop_map(Fault::LoseAgentDisk),
+        1 => (worker(), any::<bool>()).prop_map(|(worker, old)| Fault::OldAgent(worker, old)),
         1 => (0..8_usize).prop_map(Fault::OomKill),
         1 => (0..8_usize, any::<bool>()).prop_map(|(nth, is_reached)| Fault::PidsLimit(nth, is_reached)),
         1 => (worker(), 0..=10_u8).prop_map(|(worker, tenths)| Fault::Load(worker, tenths)),
@@ -215,6 +218,11 @@ impl Sim {
             Fault::PowerOn(number) if !self.agent(number).powered => self.agent(number).power_on(),
             Fault::RestartAgent(number) => self.agent(number).restart(),
             Fault::LoseAgentDisk(number) => self.agent(number).lose_disk(),
+            Fault::OldAgent(number, is_old) => {
+                let agent = self.agent(number);
+                agent.is_old = is_old;
+                agent.restart();
+            }
             Fault::OomKill(nth) => self.on_some(nth, |agent, id, now| agent.oom_kill(id, now)),
             Fault::PidsLimit(nth, is_reached) => {
                 self.on_some(nth, |agent, id, now| agent.fill_pids(id, is_reached, now));

@@ -71,6 +71,7 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
     ServiceConfig {
         name: name(service),
         concurrency,
+        app: None,
         image: None,
         port: 8080,
         hosts: Vec::new(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
     agent::{NodeReport, ProcessState},
-    ids::{Generation, NodeName, ProcessId},
+    ids::{Generation, NodeName, ProcessId, Revision},
     routes::ServiceRoute,
     state::{AlertKind, NodeCondition, ProcessView, ServiceView},
     units::Timestamp,
@@ -20,6 +20,8 @@ pub struct Validator {
     reports: BTreeMap<NodeName, NodeReport>,
     /// Process ids that have been given out, with their nodes, and those of them that are gone.
     used: BTreeMap<ProcessId, NodeName>,
+    /// The last revision of each of them.
+    revisions: BTreeMap<ProcessId, Revision>,
     gone: BTreeSet<ProcessId>,
     /// What each generation of each node's desired set consisted of.
     assigned: BTreeMap<(NodeName, Generation), Vec<ProcessId>>,
@@ -76,6 +78,7 @@ impl Validator {
     ) {
         self.observe(event, cluster);
         check_order(actions);
+        let grown = self.changed(actions);
         let started = self.check_records(event, actions);
         let freed = self.freed(actions);
         self.check_silence(actions, cluster);
@@ -87,7 +90,7 @@ impl Validator {
             check_count(&service, cluster);
             check_spread(&service, cluster, &started, &freed);
         }
-        check_memory(cluster, &started);
+        check_memory(cluster, started.iter().chain(&grown));
         drains::check_deadlines(now, cluster);
         check_deadline(now, cluster);
         if let Some(published) =
@@ -113,6 +116,23 @@ impl Validator {
                 self.reports.insert(node.clone(), (**report).clone());
             }
         }
+    }
+
+    /// The processes that are ones of another revision since this step.
+    fn changed(&mut self, actions: &[Action]) -> Vec<ProcessRecord> {
+        let processes = records_of(actions).filter_map(|record| match record {
+            Record::Process(process) => Some(process),
+            _ => None,
+        });
+        let mut changed = Vec::new();
+        for process in processes {
+            let (id, revision) = (process.id.clone(), process.revision);
+            let before = self.revisions.insert(id, revision);
+            if before.is_some_and(|before| before != revision) {
+                changed.push(process.clone());
+            }
+        }
+        changed
     }
 
     /// No process id is given out twice. Returns the processes that this step has placed.
@@ -428,9 +448,9 @@ fn check_spread(
     }
 }
 
-/// Nothing is placed where there is no memory left for it.
-fn check_memory(cluster: &Cluster, started: &[ProcessRecord]) {
-    let receivers: BTreeSet<&NodeName> = started.iter().map(|process| &process.node).collect();
+/// Nothing is placed, and nothing grows, where there is no memory left for it.
+fn check_memory<'a>(cluster: &Cluster, receiving: impl Iterator<Item = &'a ProcessRecord>) {
+    let receivers: BTreeSet<&NodeName> = receiving.map(|process| &process.node).collect();
     for name in receivers {
         let node = cluster.node(name).expect("placed on a known worker");
         let alive = node.alive.expect("placed on an alive worker");

@@ -377,3 +377,37 @@ fn the_manual_page_has_every_limit() {
         assert!(page.contains(&format!("\\fB{key}\\fR")), "{key}");
     }
 }
+
+/// 5,000 workers and 10,000 services are within the defaults.
+#[test]
+fn a_large_cluster_meets_no_default_limit() {
+    let nodes: String = (0..5_000)
+        .map(|index| {
+            let ip = format!(
+                "10.{}.{}.{}",
+                index / 65_536,
+                index / 256 % 256,
+                index % 256
+            );
+            let restart = "restart = [\"ssh\", \"root@console.example.org\", \"power\", \"reset\"]";
+            node(
+                "worker",
+                &ip,
+                &format!("name = \"worker-{index}\"\n{restart}"),
+            )
+        })
+        .collect();
+    let tokens = "token = \"0123456789abcdef\"\nagent_token = \"fedcba9876543210\"\n";
+    let text = format!("{tokens}{}{nodes}", node("ctl", "10.9.0.1", ""));
+    let config = read(&text).unwrap();
+    assert_eq!(config.topology.workers.len(), 5_000);
+    let limits = &config.limits;
+    let (workers, services) = (5_000, 10_000);
+    assert!(limits.services >= services);
+    assert!(limits.registry_repositories >= services);
+    // A report and a download of an image at once.
+    assert!(limits.connections >= 2 * workers);
+    assert!(limits.worker_connections >= workers);
+    // The unit allows this many open files.
+    assert!(limits.connections + limits.worker_connections < 65_536 / 2);
+}

@@ -98,6 +98,9 @@ pub enum DeployError {
     /// Another service uses the host and path.
     #[error("{0}")]
     HostTaken(String),
+    /// Running processes use more than the new limits.
+    #[error("{0}")]
+    InUse(String),
     /// No worker can ever run a process of it.
     #[error(transparent)]
     DoesNotFit(#[from] DoesNotFit),
@@ -309,6 +312,9 @@ impl Deployer {
             let (config, image) = decide(cluster)?;
             if let Some(conflict) = cluster.conflict(&config) {
                 return Err(DeployError::HostTaken(conflict));
+            }
+            if let Some(obstacle) = cluster.resize_obstacle(&config, &image) {
+                return Err(DeployError::InUse(obstacle));
             }
             let name = config.name.clone();
             let before = cluster.service(&name).map(|service| service.configured);

@@ -151,6 +151,7 @@ impl From<DeployError> for ApiError {
             DeployError::DoesNotFit(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "does_not_fit", message)
             }
+            DeployError::InUse(_) => Self::new(StatusCode::CONFLICT, "limit_in_use", message),
             DeployError::HostTaken(_) => Self::new(StatusCode::CONFLICT, "host_taken", message),
             DeployError::NotFound(_) => Self::not_found(message),
             DeployError::TooManyServices(_) => {

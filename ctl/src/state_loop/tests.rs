@@ -102,6 +102,7 @@ fn report() -> Event {
             sequence: 1,
             version: "0".into(),
             architecture: "amd64".into(),
+            live_changes: true,
             generation: Generation(0),
             identity: Default::default(),
             held: None,

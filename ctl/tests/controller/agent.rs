@@ -314,6 +314,7 @@ impl Shared {
             sequence,
             version: "0.1.0".to_owned(),
             architecture: "amd64".to_owned(),
+            live_changes: true,
             generation: desired.as_ref().map_or(Generation(0), |set| set.generation),
             identity: desired
                 .as_ref()

@@ -268,3 +268,63 @@ async fn a_change_creates_a_revision_and_a_removal_leaves_nothing() {
     })
     .await;
 }
+
+/// The agent says what its process uses, in MiB, of which the kernel can reclaim half.
+fn uses(agent: &Agent, mib: u64) {
+    agent.report_as(move |_, report| {
+        report.metrics = Some(tucano_api::agent::ProcessMetrics {
+            memory_current: tucano_api::units::Bytes::mib(mib),
+            memory_reclaimable: tucano_api::units::Bytes::mib(mib / 2),
+            pids_current: 30,
+            ..Default::default()
+        });
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_change_as_processes_run_unless_they_use_more() {
+    let mut ctl = Ctl::start(&config(1, "", "")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    uses(&agent, 200);
+    ctl.deploy_and("?wait=true", &image::config(1, ""), image::archive("one"))
+        .await
+        .expect(201);
+    ctl.eventually("the process's use is known", async |ctl| {
+        let service = ctl.get("/v1/services/hello").await.expect(200);
+        let used = &service["active"]["processes"][0]["metrics"]["memory_current"];
+        (!used.is_null()).then_some(())
+    })
+    .await;
+    let patch = async |change: serde_json::Value| {
+        let path = "/v1/services/hello?wait=true";
+        ctl.request(Method::PATCH, path, &change).await
+    };
+    for (change, part) in [
+        (
+            json!({"memory": "99MiB"}),
+            "process hello-1 on w1 uses 100 MiB now, more than `memory` = 99 MiB",
+        ),
+        (
+            json!({"pids": 29}),
+            "process hello-1 on w1 has 30 processes and threads now, more than `pids` = 29",
+        ),
+    ] {
+        let refused = patch(change).await.refused(409, "limit_in_use");
+        assert!(refused.starts_with(part), "{refused}");
+    }
+    let service = ctl.get("/v1/services/hello").await.expect(200);
+    assert_eq!(service["configured"]["revision"], 1, "nothing has changed");
+
+    let changed = patch(json!({"memory": "100MiB", "app": "shop", "stop_timeout": "1s"})).await;
+    assert_eq!(changed.expect(200)["revision"], 2);
+    assert_eq!(agent.processes(), ["hello-1"]);
+    let service = ctl.get("/v1/services/hello").await.expect(200);
+    let process = &service["active"]["processes"][0];
+    assert_eq!(
+        (&process["revision"], &process["current"]),
+        (&json!(2), &json!(true))
+    );
+    assert_eq!(service["configured"]["config"]["app"], "shop");
+    let state = ctl.get("/v1/state").await.expect(200);
+    assert_eq!(state["configured_services"][0]["config"]["app"], "shop");
+}

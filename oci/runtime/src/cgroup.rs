@@ -11,6 +11,7 @@ mod error;
 mod filter;
 mod hierarchy;
 mod limits;
+mod resize;
 mod settings;
 mod stats;
 mod timing;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use error::Error;
 pub(crate) use hierarchy::Hierarchies;
 pub(crate) use limits::weight;
+pub use resize::Limits;
 pub use stats::Stats;
 pub(crate) use timing::CgroupTiming;
 

@@ -155,7 +155,7 @@ impl Sandbox {
         let mut linux = json!({
             "cgroupsPath": self.cgroup,
             "namespaces": self.namespaces(),
-            "resources": self.resources(),
+            "resources": resources(self.memory_bytes, self.cpus, self.pids),
             // Services may listen on ports below 1024 without a capability.
             "sysctl": {
                 "net.ipv4.ip_unprivileged_port_start": "0",
@@ -185,20 +185,6 @@ impl Sandbox {
         });
         all.extend(self.user_namespace.map(|_| json!({ "type": "user" })));
         all.into()
-    }
-
-    fn resources(&self) -> Value {
-        let mut resources = json!({
-            "memory": { "limit": self.memory_bytes, "swap": self.memory_bytes },
-            "pids": { "limit": self.pids },
-        });
-        if let Some(cpus) = self.cpus {
-            let quota = (cpus * CPU_PERIOD_US as f64) as u64;
-            resources["cpu"] = json!({
-                "quota": quota.max(CPU_QUOTA_MIN_US), "period": CPU_PERIOD_US
-            });
-        }
-        resources
     }
 
     fn mounts(&self) -> Value {
@@ -249,6 +235,21 @@ impl Sandbox {
         }));
         mounts.into()
     }
+}
+
+/// The limits of a sandbox: memory in bytes, CPUs, and processes and threads.
+pub(crate) fn resources(memory_bytes: u64, cpus: Option<f64>, pids: u32) -> Value {
+    let mut resources = json!({
+        "memory": { "limit": memory_bytes, "swap": memory_bytes },
+        "pids": { "limit": pids },
+    });
+    if let Some(cpus) = cpus {
+        let quota = (cpus * CPU_PERIOD_US as f64) as u64;
+        resources["cpu"] = json!({
+            "quota": quota.max(CPU_QUOTA_MIN_US), "period": CPU_PERIOD_US
+        });
+    }
+    resources
 }
 
 /// The seccomp section for a process with these capabilities.

@@ -133,6 +133,7 @@ fn report(ip: Ipv4Addr) -> String {
         sequence: 1,
         version: "0".to_owned(),
         architecture: "amd64".to_owned(),
+        live_changes: true,
         generation: Generation(0),
         identity: Default::default(),
         held: None,

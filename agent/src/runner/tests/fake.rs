@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{Notify, mpsc};
 use tucano_api::{
-    agent::{DesiredSet, Exit},
+    agent::{DesiredProcess, DesiredSet, Exit},
     ids::{Digest, NodeName, ProcessId},
     service::ServiceConfig,
     units::Timestamp,
@@ -28,6 +28,8 @@ use crate::runner::{
 pub(super) enum Call {
     Pull(Digest),
     Launch(ProcessId),
+    Resize(ProcessId, u64),
+    TryProbe(ProcessId),
     Signal(ProcessId, i32),
     Kill(ProcessId),
     Remove(ProcessId),
@@ -48,6 +50,8 @@ struct State {
     failing: BTreeSet<&'static str>,
     containers: BTreeMap<ProcessId, i32>,
     probes: BTreeMap<ProcessId, EventSender>,
+    probed: BTreeMap<ProcessId, Record>,
+    trials: BTreeMap<ProcessId, (Record, EventSender)>,
     disks: BTreeMap<ProcessId, EventSender>,
     records: BTreeMap<ProcessId, Record>,
     exits: BTreeMap<ProcessId, Exit>,
@@ -101,6 +105,22 @@ impl FakeNode {
         let sender = self.sender(id, |state| &state.probes).await;
         let reason = (health != Health::Healthy).then(|| "no answer".to_owned());
         sender.send(Event::Probed(Finding { health, reason })).await;
+    }
+
+    /// The record that a process was last probed by.
+    pub(super) fn probed_by(&self, id: &ProcessId) -> Option<Record> {
+        self.state().probed.get(id).cloned()
+    }
+
+    /// Sends the result of the trial of a probe.
+    pub(super) async fn trial_ends(&self, id: &ProcessId, result: Result<(), &str>) {
+        let trial = self.state().trials.get(id).cloned();
+        let (record, sender) = trial.unwrap();
+        let event = match result {
+            Ok(()) => Event::ProbeAnswered(Box::new(record.process)),
+            Err(reason) => Event::ProbeFailed(reason.to_owned()),
+        };
+        sender.send(event).await;
     }
 
     /// Sends a measured disk usage in bytes.
@@ -191,9 +211,25 @@ impl Node for FakeNode {
 
     async fn probe(&self, record: &Record, _: Health, events: EventSender) {
         let id = record.process.id.clone();
+        self.state().probed.insert(id.clone(), record.clone());
         self.state().probes.insert(id, events);
         self.changed.notify_waiters();
         std::future::pending().await
+    }
+
+    async fn try_probe(&self, record: &Record, events: EventSender) {
+        let id = record.process.id.clone();
+        self.state()
+            .trials
+            .insert(id.clone(), (record.clone(), events));
+        self.call("try_probe", Call::TryProbe(id)).unwrap();
+        self.changed.notify_waiters();
+        std::future::pending().await
+    }
+
+    async fn resize(&self, process: &DesiredProcess) -> Result<(), String> {
+        let (id, memory) = (process.id.clone(), process.config.memory.0);
+        self.call("resize", Call::Resize(id, memory))
     }
 
     async fn measure_disk(&self, events: EventSender) {

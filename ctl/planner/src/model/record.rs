@@ -33,8 +33,8 @@ pub struct ServiceRecord {
     pub name: ServiceName,
     /// Its last revisions, oldest first, never empty; the last one is current.
     pub revisions: Vec<RevisionRecord>,
-    /// Processes of this revision or a later one are not replaced: what has changed since then does not concern them
-    /// (`ServiceConfig::same_process`).
+    /// Processes of this revision or a later one are current: only concurrency and routes have changed since then. Ones of
+    /// earlier revisions become current where their agents can change them as they run, and are replaced elsewhere.
     pub compatible_from: Revision,
 }
 

@@ -131,6 +131,13 @@ impl Node {
         self.is_alive() && self.record.hold.is_none()
     }
 
+    /// Whether its agent changes limits and probes of running processes.
+    pub(crate) fn changes_live(&self) -> bool {
+        self.report
+            .as_ref()
+            .is_some_and(|report| report.live_changes)
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         self.condition() == NodeCondition::Alive
     }

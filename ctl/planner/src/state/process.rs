@@ -45,6 +45,12 @@ impl Process {
         self.record.draining_since.is_some()
     }
 
+    /// Whether its agent has reported it, and not yet that its last changes are in force.
+    pub(crate) fn is_changing(&self) -> bool {
+        let reported = self.report.as_ref().map(|report| report.revision);
+        reported.is_some_and(|reported| reported < self.record.revision)
+    }
+
     /// Applies its part of a report, `None` if the report does not name it. Whether its route or its service's
     /// rollout may change.
     pub(crate) fn update(&mut self, report: Option<ProcessReport>, now: Timestamp) -> bool {

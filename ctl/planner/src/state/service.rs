@@ -4,7 +4,7 @@ use tucano_api::{
     ids::{Digest, Revision},
     reasons::PendingReason,
     routes::ServiceRoute,
-    service::ServiceConfig,
+    service::{Effect, ServiceConfig},
     units::Timestamp,
 };
 
@@ -88,7 +88,8 @@ impl Service {
             return changed;
         }
         let revision = current.revision.next();
-        let compatible = current.image == image && current.config.same_process(&config);
+        let compatible =
+            current.image == image && current.config.change_to(&config) <= Effect::Routes;
         if !compatible {
             self.record.compatible_from = revision;
         }

@@ -123,7 +123,7 @@ fn adoption_shows_and_rebuilds_services_revisions_and_processes() {
     sim.serve(config("hello", 5));
     assert_eq!(
         sim.ids("hello").last().unwrap().number(),
-        7,
+        6,
         "no number is used twice"
     );
 }
@@ -158,7 +158,8 @@ fn an_older_copy_that_loses_its_workers_at_first_does_not_outrun_them() {
     let mut sim = Sim::new(2);
     sim.serve(config("hello", 2));
     let copy = sim.disk.clone();
-    sim.serve(with_memory("hello", 2, 64));
+    sim.deploy_image(config("hello", 2), 2);
+    sim.until_settled("hello");
     let before = containers(&sim);
     sim.network.cut_off.extend([node(1), node(2)]);
     sim.replace_disk(copy);

@@ -93,6 +93,7 @@ impl Large {
             sequence: self.sequence,
             version: "1.0.0".into(),
             architecture: "amd64".into(),
+            live_changes: true,
             generation: set.generation,
             identity: Default::default(),
             held: None,

@@ -18,6 +18,7 @@ mod identity;
 mod invariants;
 mod large;
 mod leases;
+mod live_changes;
 mod placement;
 mod reachability;
 mod rebalance;

@@ -287,15 +287,3 @@ fn two_services_with_one_host_and_path_conflict() {
         "itself"
     );
 }
-
-#[test]
-fn a_change_of_memory_replaces_the_processes() {
-    let mut sim = Sim::new(2);
-    sim.serve(with_memory("hello", 2, 64));
-    let before = sim.ids("hello");
-    sim.serve(ServiceConfig {
-        memory: Bytes::mib(128),
-        ..config("hello", 2)
-    });
-    assert!(sim.ids("hello").iter().all(|id| !before.contains(id)));
-}

@@ -43,6 +43,7 @@ fn report() -> impl Strategy<Value = Event> {
             sequence,
             version: String::new(),
             architecture: String::new(),
+            live_changes: true,
             generation: Generation(generation),
             identity: Default::default(),
             held: None,

@@ -1,10 +1,8 @@
 //! `service.toml`: a service's configuration.
 
-use super::keys::{Bounds, Key, describe};
+use tucano_api::service::{Effect, effect_of};
 
-const NEW_PROCESSES: &str = "the processes are replaced, one by one";
-const NOTHING: &str = "nothing restarts";
-const ROUTES: &str = "only routes change; nothing restarts";
+use super::keys::{Bounds, Key, describe};
 
 const HEAD: &str = "\
 # service.toml
@@ -36,14 +34,25 @@ program that does not handle SIGTERM is ended by SIGKILL, after `stop_timeout`.
 ";
 
 pub(super) fn page() -> String {
-    format!("{HEAD}## Keys\n\n{}{TAIL}", describe(&KEYS))
+    let keys = KEYS.map(|key| Key {
+        change: change(key.name),
+        ..key
+    });
+    format!("{HEAD}## Keys\n\n{}{TAIL}", describe(&keys))
+}
+
+/// What a change of a key does, by the table of the effects of changes.
+fn change(name: &str) -> &'static str {
+    match name {
+        "name" => "another service",
+        _ => effect_of(name).map_or("", Effect::describe),
+    }
 }
 
 const fn key(
     name: &'static str,
     default: &'static str,
     bounds: Bounds,
-    change: &'static str,
     meaning: &'static str,
 ) -> Key {
     Key {
@@ -51,84 +60,89 @@ const fn key(
         default,
         bounds,
         meaning,
-        change,
+        change: "",
     }
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 29] = [
-    key("name", "", Bounds::Free, "another service",
+const KEYS: [Key; 30] = [
+    key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
-    key("concurrency", "", Bounds::Between("1", "10000"), NOTHING,
+    key("app", "", Bounds::Free,
+        "The application that the service belongs to: a name like a service's. `tucano services --app` and `tucano ps --app` show \
+         the services of one application. Without it: none."),
+    key("concurrency", "", Bounds::Between("1", "10000"),
         "How many processes are kept alive."),
-    key("port", "", Bounds::Between("1", "65535"), NEW_PROCESSES,
+    key("port", "", Bounds::Between("1", "65535"),
         "The TCP port on which each process listens, inside its own network namespace."),
-    key("image", "", Bounds::Free, NEW_PROCESSES,
+    key("image", "", Bounds::Free,
         "The image. `name:tag`, `name@sha256:…`, `name@sha512:…` or `sha256:…` is one that the controller stores; \
          `host[:port]/name:tag` or `…@sha256:…` is in another registry that `ctl.toml` lists. For `tucano deploy` it is also an \
          archive or an OCI layout directory, relative to this file. With an archive in the request it is the name of an image in \
          it. Without it the request carries the image."),
-    key("hosts", "[]", Bounds::Free, ROUTES,
+    key("hosts", "[]", Bounds::Free,
         "Host names that the balancer routes to this service, beside `<name>.<domain>`: lower case, without a port."),
-    key("path_prefix", "", Bounds::Free, ROUTES,
+    key("path_prefix", "", Bounds::Free,
         "Only requests whose path begins with this, on a `/` boundary, go to this service. The longest prefix of a host wins. \
          Without it: all paths."),
-    key("env", "{}", Bounds::Free, NEW_PROCESSES,
+    key("env", "{}", Bounds::Free,
         "Variables of each process's environment, beside the image's own."),
-    key("args", "", Bounds::Free, NEW_PROCESSES,
+    key("args", "", Bounds::Free,
         "Arguments in place of the image's `Cmd`. Its `Entrypoint` stays."),
-    key("user", "", Bounds::Free, NEW_PROCESSES,
+    key("user", "", Bounds::Free,
         "`user`, `uid`, `user:group` or `uid:gid` in place of the image's `User`."),
-    key("memory", "\"256MiB\"", Bounds::Between("\"4MiB\"", "\"1024TiB\""), NEW_PROCESSES,
-        "Memory limit of each process, without swap; also what each process reserves on its node."),
-    key("disk", "\"2GiB\"", Bounds::Between("\"1MiB\"", "\"1024TiB\""), NEW_PROCESSES,
+    key("memory", "\"256MiB\"", Bounds::Between("\"4MiB\"", "\"1024TiB\""),
+        "Memory limit of each process, without swap; also what each process reserves on its node. A process whose node has not \
+         enough memory for it to grow is replaced by one on a node that has. A limit below what a process uses now, without its \
+         page cache, is refused."),
+    key("disk", "\"2GiB\"", Bounds::Between("\"1MiB\"", "\"1024TiB\""),
         "How much each process may write to its own file system, which is empty again after each start. It is measured every \
-         second; a process that has written more is killed."),
-    key("cpus", "", Bounds::Between("0.01", "1024"), NEW_PROCESSES,
+         second; a process that has written more is killed. A limit below what a process has written is refused."),
+    key("cpus", "", Bounds::Between("0.01", "1024"),
         "How many CPUs' time each process may use, such as `0.5`. Without it: unlimited."),
-    key("pids", "512", Bounds::Between("1", "4194304"), NEW_PROCESSES,
-        "How many processes and threads each container may have."),
-    key("caps", "[]", Bounds::Free, NEW_PROCESSES,
+    key("pids", "512", Bounds::Between("1", "4194304"),
+        "How many processes and threads each container may have. A limit below what a process has now is refused."),
+    key("caps", "[]", Bounds::Free,
         "Capabilities of programs that run as the container's root: `\"web\"`, or a list of names. See \
          [security](../security.md#capabilities)."),
-    key("read_only", "false", Bounds::OneOf(&["true", "false"]), NEW_PROCESSES,
+    key("read_only", "false", Bounds::OneOf(&["true", "false"]),
         "Whether the root file system is read-only, with a tmpfs on `/tmp`. Directories that the image declares as `VOLUME` \
          stay writable, within `disk`."),
-    key("tmp_size", "", Bounds::Free, NEW_PROCESSES,
+    key("tmp_size", "", Bounds::Free,
         "Size of that tmpfs, from 4KiB to `memory`; it counts as memory. Only with `read_only`. Without it: 64MiB."),
-    key("shm_size", "", Bounds::Free, NEW_PROCESSES,
+    key("shm_size", "", Bounds::Free,
         "Size of `/dev/shm`, from 4KiB to `memory`; it counts as memory. Without it: 64MiB."),
-    key("init", "false", Bounds::OneOf(&["true", "false"]), NEW_PROCESSES,
+    key("init", "false", Bounds::OneOf(&["true", "false"]),
         "Whether an init of the runtime's is each container's first process: it reaps processes whose parent has ended, which \
          otherwise count for `pids` until the container ends, forwards signals to the image's program, and ends with its exit \
          code or signal. It counts for `pids`. For images whose program starts others and does not wait for them. A worker \
          whose agent does not know the key takes no changes until it is upgraded."),
-    key("health.http", "", Bounds::Free, NEW_PROCESSES,
+    key("health.http", "", Bounds::Free,
         "A path. A process is healthy when a GET of it is answered with a status below 400. Only one of `http`, `tcp` and \
          `exec` may be given; without any of them a TCP connect is tried."),
-    key("health.host", "", Bounds::Free, NEW_PROCESSES,
+    key("health.host", "", Bounds::Free,
         "`Host` of that request. Without it: the first of `hosts`, else the process's address."),
-    key("health.headers", "{}", Bounds::Free, NEW_PROCESSES,
+    key("health.headers", "{}", Bounds::Free,
         "Further headers of that request."),
-    key("health.port", "", Bounds::Free, NEW_PROCESSES,
+    key("health.port", "", Bounds::Free,
         "The port of the HTTP request, or of the TCP connect. Without it: `port`."),
-    key("health.tcp", "", Bounds::OneOf(&["true", "false"]), NEW_PROCESSES,
+    key("health.tcp", "", Bounds::OneOf(&["true", "false"]),
         "A process is healthy when it accepts a connection to `port`."),
-    key("health.exec", "", Bounds::Free, NEW_PROCESSES,
+    key("health.exec", "", Bounds::Free,
         "A command. A process is healthy when the command exits with 0 inside its container."),
-    key("health.interval", "\"1s\"", Bounds::Between("\"10ms\"", "\"1h\""), NEW_PROCESSES,
+    key("health.interval", "\"1s\"", Bounds::Between("\"10ms\"", "\"1h\""),
         "Time between two probes."),
-    key("health.timeout", "\"1s\"", Bounds::Between("\"10ms\"", "\"10m\""), NEW_PROCESSES,
+    key("health.timeout", "\"1s\"", Bounds::Between("\"10ms\"", "\"10m\""),
         "A probe that takes longer has failed."),
-    key("health.grace", "\"30s\"", Bounds::Between("\"10ms\"", "\"24h\""), NEW_PROCESSES,
+    key("health.grace", "\"30s\"", Bounds::Between("\"10ms\"", "\"24h\""),
         "How long a process may take to answer its first probe, and how long a process that was healthy may go on failing, \
          before it is restarted."),
-    key("drain", "", Bounds::Between("\"0s\"", "\"1h\""), ROUTES,
+    key("drain", "", Bounds::Between("\"0s\"", "\"1h\""),
         "How long a process that is replaced or scaled away may finish its requests, at most, before SIGTERM: responses, \
          uploads, WebSockets. It is stopped as soon as the balancers say that none is in flight. Without it: the controller's \
          `drain`."),
-    key("stop_timeout", "\"10s\"", Bounds::Between("\"0s\"", "\"1h\""), NEW_PROCESSES,
+    key("stop_timeout", "\"10s\"", Bounds::Between("\"0s\"", "\"1h\""),
         "Time between SIGTERM and SIGKILL when a process is stopped."),
 ];
 
@@ -191,24 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn the_effect_of_a_change_is_described_correctly() {
-        let examples = [
-            ("concurrency", "7"),
-            ("port", "81"),
-            ("image", "\"b:1\""),
-            ("hosts", "[\"a.b\"]"),
-            ("path_prefix", "\"/x\""),
-            ("drain", "\"1s\""),
-            ("env", "{ A = \"b\" }"),
-            ("memory", "\"8MiB\""),
-            ("cpus", "2.0"),
-            ("health.http", "\"/x\""),
-            ("stop_timeout", "\"1s\""),
-        ];
-        for (name, value) in examples {
-            let key = KEYS.iter().find(|key| key.name == name).unwrap();
-            let is_kept = usual().same_process(&read(name, value).unwrap());
-            assert_eq!(is_kept, key.change != NEW_PROCESSES, "{name}");
+    fn the_effect_of_a_change_of_every_key_is_described() {
+        for key in KEYS {
+            assert_ne!(change(key.name), "", "{}", key.name);
         }
+        assert_eq!(change("health.interval"), Effect::Probe.describe());
+        assert_eq!(change("memory"), Effect::Resize.describe());
     }
 }

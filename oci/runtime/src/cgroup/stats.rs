@@ -18,6 +18,8 @@ pub struct Stats {
     pub throttled_us: u64,
     /// Memory usage in bytes.
     pub memory_current: u64,
+    /// Bytes of it that the kernel can reclaim: the page cache.
+    pub memory_reclaimable: u64,
     /// Peak memory usage in bytes.
     pub memory_peak: u64,
     /// Memory limit in bytes.
@@ -34,6 +36,13 @@ pub struct Stats {
     pub io_read_bytes: u64,
     /// Bytes written to block devices.
     pub io_write_bytes: u64,
+}
+
+impl Stats {
+    /// Bytes in use that the kernel cannot reclaim.
+    pub fn memory_used(&self) -> u64 {
+        self.memory_current.saturating_sub(self.memory_reclaimable)
+    }
 }
 
 /// Reads the counters. Fails only if the cgroup does not exist.
@@ -63,6 +72,7 @@ fn unified(files: &Files) -> Stats {
         throttled_periods: files.entry("cpu.stat", "nr_throttled"),
         throttled_us: files.entry("cpu.stat", "throttled_usec"),
         memory_current: files.number("memory.current"),
+        memory_reclaimable: files.sum("memory.stat", &["inactive_file", "active_file"]),
         memory_peak: files.number("memory.peak"),
         memory_limit: files.number("memory.max"),
         oom_kills: files.entry("memory.events", "oom_kill"),
@@ -82,6 +92,8 @@ fn per_controller(cgroup: &Cgroup) -> Stats {
         throttled_periods: cpu.entry("cpu.stat", "nr_throttled"),
         throttled_us: cpu.entry("cpu.stat", "throttled_time") / 1000,
         memory_current: memory.number("memory.usage_in_bytes"),
+        memory_reclaimable: memory
+            .sum("memory.stat", &["total_inactive_file", "total_active_file"]),
         memory_peak: memory.number("memory.max_usage_in_bytes"),
         memory_limit: if limit < UNLIMITED_BYTES { limit } else { 0 },
         oom_kills: memory.entry("memory.oom_control", "oom_kill"),
@@ -107,6 +119,12 @@ impl Files<'_> {
     /// The number of a `key number` line.
     fn entry(&self, name: &str, key: &str) -> u64 {
         entry(&self.text(name), key)
+    }
+
+    /// The sum of the numbers of several `key number` lines.
+    fn sum(&self, name: &str, keys: &[&str]) -> u64 {
+        let text = self.text(name);
+        keys.iter().map(|key| entry(&text, key)).sum()
     }
 }
 

@@ -110,11 +110,8 @@ fn limits_become_resources() {
 
 #[test]
 fn a_tiny_cpu_share_is_rounded_up() {
-    let tiny = Sandbox {
-        cpus: Some(0.000_1),
-        ..sandbox()
-    };
-    assert_eq!(tiny.resources()["cpu"]["quota"], CPU_QUOTA_MIN_US);
+    let tiny = resources(1 << 20, Some(0.000_1), 9);
+    assert_eq!(tiny["cpu"]["quota"], CPU_QUOTA_MIN_US);
 }
 
 #[test]
