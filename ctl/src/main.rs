@@ -15,7 +15,7 @@ use tucano_ctl::{
     },
     tls,
 };
-use tucano_daemon::{log, notify};
+use tucano_daemon::{limits, log, notify};
 use tucano_planner::Cluster;
 
 fn main() -> ExitCode {
@@ -55,6 +55,7 @@ fn main() -> ExitCode {
     log::to_stderr(arguments.log_format);
     // State, images and the balancer's socket are for our own user only.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    limits::raise_open_files();
     tucano_tls::install_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -9,10 +9,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use rustix::{
-    net::sockopt::socket_acceptconn,
-    process::{Resource, getrlimit, setrlimit},
-};
+use rustix::net::sockopt::socket_acceptconn;
 use tokio::{
     net::{TcpListener, TcpSocket, UnixListener},
     time::{interval, timeout},
@@ -191,15 +188,6 @@ fn controller(
             Ok((controller, Some(own)))
         }
         (Address::Network(_), None) => Err(StartError::NoIdentity),
-    }
-}
-
-/// Raises the limit on open files to the hard limit: each request in flight needs two descriptors.
-pub fn raise_descriptor_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!(%error, "cannot raise the number of open files");
     }
 }
 

@@ -7,14 +7,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use tucano_balancer::{
-    daemon::{Balancer, StartError, raise_descriptor_limit},
+    daemon::{Balancer, StartError},
     detach,
     errors::chain,
     lock::{EXIT_LOCKED, LockError},
     plane::DataPlane,
     settings::Settings,
 };
-use tucano_daemon::{log, notify};
+use tucano_daemon::{limits, log, notify};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -27,7 +27,7 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    raise_descriptor_limit();
+    limits::raise_open_files();
     let stop = CancellationToken::new();
     if let Err(cause) = stop_on_signals(&stop) {
         error!(%cause, "cannot watch for signals");
