@@ -91,7 +91,12 @@ fn a_signing_request_does_not_decide_what_the_certificate_is_for() {
     let request = params.serialize_request(&key).unwrap().pem().unwrap();
     let worker = Name::parse("10.0.0.11").unwrap();
     let pem = authority
-        .sign(&request, &node(), &[worker.clone()], Validity::from(now))
+        .sign(
+            &request,
+            &node(),
+            std::slice::from_ref(&worker),
+            Validity::from(now),
+        )
         .unwrap();
     let leaf = Leaf::new(&pem, &key.serialize_pem()).unwrap();
     let trust = Trust::from_pem(authority.pem()).unwrap();
@@ -107,13 +112,23 @@ fn a_signing_request_does_not_decide_what_the_certificate_is_for() {
     let forged = Leaf::new(&chain, &forged_key.serialize_pem()).unwrap();
     assert!(trust.verify(&forged, "10.0.0.1", now).is_err());
     for nonsense in ["", "x", authority.pem()] {
-        let refused = authority.sign(nonsense, &node(), &[worker.clone()], Validity::from(now));
+        let refused = authority.sign(
+            nonsense,
+            &node(),
+            std::slice::from_ref(&worker),
+            Validity::from(now),
+        );
         assert!(matches!(refused, Err(Error::Request(_))), "{refused:?}");
     }
     let tampered = request.replacen('M', "N", 2);
     assert!(
         authority
-            .sign(&tampered, &node(), &[worker.clone()], Validity::from(now))
+            .sign(
+                &tampered,
+                &node(),
+                std::slice::from_ref(&worker),
+                Validity::from(now)
+            )
             .is_err()
     );
 }
