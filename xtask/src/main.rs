@@ -52,6 +52,7 @@ fn run(task: Task) -> Result<()> {
                 "conformance" => Purpose::Conformance,
                 "package" => Purpose::Test,
                 "recording" => Purpose::Run,
+                "deny" => Purpose::Deny,
                 _ => Purpose::Build,
             };
             apt::install(&missing(purpose))?;

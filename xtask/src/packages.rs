@@ -11,6 +11,8 @@ pub enum Purpose {
     Build,
     /// To run a cluster.
     Run,
+    /// To check the dependencies against the advisories.
+    Deny,
     /// To run every test.
     Test,
     /// To build and run the conformance suite.
@@ -119,7 +121,7 @@ pub const PACKAGES: [Package; 44] = [
         "packages keep to Debian's policy"),
     package("bash", Purpose::Test, Evidence::Programs(&["bash"]),
         "tests open connections from shells"),
-    package("git", Purpose::Test, Evidence::Programs(&["git"]),
+    package("git", Purpose::Deny, Evidence::Programs(&["git"]),
         "cargo deny reads its advisories from a repository"),
     package("golang-go", Purpose::Conformance, Evidence::Programs(&["go"]),
         "the conformance suite is written in Go"),
