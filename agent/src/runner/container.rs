@@ -1,9 +1,16 @@
-//! A container's command line, environment, and the files of its `/etc`.
+//! A container's command line, environment, the files of its `/etc`, and the configuration files of its service.
 
-use std::{collections::BTreeMap, fs, io, net::Ipv4Addr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, Permissions},
+    io::{self, Write},
+    net::Ipv4Addr,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
 
 use oci_spec::image::ImageConfiguration;
-use tucano_api::{agent::DesiredProcess, ids::NodeName};
+use tucano_api::{agent::DesiredProcess, ids::NodeName, service::ConfigFile};
 
 /// The identity that a process learns from its environment.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +80,31 @@ pub fn write_etc(
     fs::write(directory.join("hosts"), hosts)?;
     fs::write(directory.join("hostname"), format!("{hostname}\n"))?;
     fs::write(directory.join("resolv.conf"), resolv_conf)
+}
+
+/// Writes the configuration files of a service, which are mounted read-only: each by its number, with its mode, and owned by the
+/// id in the container, which on the node is `ids_base` higher.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_files(directory: &Path, files: &[ConfigFile], ids_base: u32) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ if files.is_empty() => return Ok(()),
+        _ => fs::create_dir_all(directory)?,
+    }
+    for (number, file) in files.iter().enumerate() {
+        let mut written = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(directory.join(number.to_string()))?;
+        written.write_all(file.content.as_deref().unwrap_or_default().as_bytes())?;
+        let id = |id: u32| Some(ids_base.saturating_add(id));
+        std::os::unix::fs::fchown(&written, id(file.uid), id(file.gid))?;
+        written.set_permissions(Permissions::from_mode(file.mode.bits()))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use tucano_api::{ids::NodeName, service::ServiceConfig};
 use tucano_oci_runtime::{
     launch::{Launch, Rootfs},
-    profile::Sandbox,
+    profile::{HostFile, Sandbox},
 };
 
 use super::{
@@ -32,7 +32,17 @@ impl Executor {
             return Err(Error::NoCommand);
         }
         let etc = directory.etc();
-        let file = |name: &str| (etc.join(name), Path::new("/etc").join(name));
+        let written = ["hosts", "hostname", "resolv.conf"].map(|name| HostFile {
+            source: etc.join(name),
+            destination: Path::new("/etc").join(name),
+            is_executable: false,
+        });
+        let configured = process.config.file.iter().enumerate();
+        let configured = configured.map(|(number, file)| HostFile {
+            source: directory.files().join(number.to_string()),
+            destination: file.path.clone().into(),
+            is_executable: file.mode.is_executable(),
+        });
         let config = image.config.config().as_ref();
         let sandbox = Sandbox {
             args: command,
@@ -55,7 +65,7 @@ impl Executor {
             read_only: process.config.read_only,
             tmp_bytes: process.config.tmp_size.map(|size| size.0),
             shared_memory_bytes: process.config.shm_size.map(|size| size.0),
-            files: ["hosts", "hostname", "resolv.conf"].map(file).into(),
+            files: written.into_iter().chain(configured).collect(),
         };
         let images_user = || config.and_then(|config| config.user().clone());
         Ok(Launch {

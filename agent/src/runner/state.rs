@@ -290,6 +290,11 @@ impl ProcessDir {
         self.0.join("etc")
     }
 
+    /// The configuration files of its service, by their numbers.
+    pub fn files(&self) -> PathBuf {
+        self.0.join("files")
+    }
+
     /// Its record, if it has one.
     ///
     /// # Errors

@@ -46,18 +46,22 @@ impl Workspace {
         self.directory.home()
     }
 
-    /// Writes the files of a process before its start. They are not synced: see decision 70.
+    /// Writes the files of a process before its start; ids of the container are `ids_base` higher on the node. They are not synced: see decision 70.
     pub(super) fn prepare(
         &self,
         record: &Record,
         lease: Lease,
+        ids_base: u32,
         resolv_conf: &ResolvConf,
     ) -> Result<(), Error> {
         self.clear_last_run()?;
         self.directory.store(record)?;
         let etc = self.directory.etc();
         container::write_etc(&etc, self.id.as_str(), lease.ip, &resolv_conf.text)
-            .map_err(|source| file_error("write", &etc, source))
+            .map_err(|source| file_error("write", &etc, source))?;
+        let files = self.directory.files();
+        container::write_files(&files, &record.process.config.file, ids_base)
+            .map_err(|source| file_error("write", &files, source))
     }
 
     /// Removes what the container's previous run left, except its output.

@@ -7,6 +7,7 @@
 
 mod api;
 mod controller;
+mod files;
 mod images;
 mod lifecycle;
 mod live_changes;

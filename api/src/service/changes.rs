@@ -69,6 +69,7 @@ effects! {
     read_only => Process,
     tmp_size => Process,
     init => Process,
+    file => Process,
     shm_size => Process,
     health => Probe,
     drain => Routes,
@@ -124,6 +125,7 @@ mod tests {
             ("caps = \"web\"", Effect::Process),
             ("read_only = true", Effect::Process),
             ("init = true", Effect::Process),
+            ("[[file]]\npath = \"/x\"\ncontent = \"\"", Effect::Process),
             ("shm_size = \"1MiB\"", Effect::Process),
             ("image = \"b:1\"", Effect::Process),
         ];

@@ -1,10 +1,12 @@
 //! The static configuration of a service.
 //!
+//! - [`ConfigFile`]: its configuration files;
 //! - [`Health`]: how its processes are probed;
 //! - [`Effect`]: what a change of a field means for running processes;
 //! - `validate`: which values are accepted, and which make sense together.
 
 mod changes;
+pub mod file;
 mod health;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use changes::{EFFECTS, Effect, effect_of};
+pub use file::ConfigFile;
 pub use health::{Health, Probe};
 
 use crate::{
@@ -95,6 +98,9 @@ pub struct ServiceConfig {
     /// image's program, and ends with it. Agents of versions without this key refuse it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub init: bool,
+    /// Text files that are mounted read-only into each container. Agents of versions without this key refuse it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub file: Vec<ConfigFile>,
     /// Size of `/dev/shm`, which counts as memory: 64 MiB where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Bytes>,

@@ -6,7 +6,7 @@
 
 mod probe;
 
-use super::{Health, MAX_CONCURRENCY, ServiceConfig};
+use super::{Health, MAX_CONCURRENCY, ServiceConfig, file};
 use crate::{
     settings::{Problem, Validate},
     units::{Bytes, Span},
@@ -93,6 +93,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     if config.user.as_ref().is_some_and(|user| user.contains('\0')) {
         problems.push(Problem::new("user", "a user cannot contain a NUL byte"));
     }
+    problems.extend(file::problems(config));
     problems.extend(config.health.problems());
     problems
 }

@@ -9,7 +9,7 @@ use std::{
 use tokio::process::Command;
 use tucano_api::{service::ServiceConfig, settings::parse_all};
 
-use crate::{Error, args::Global, output};
+use crate::{Error, args::Global, image::config_files, output};
 
 pub(super) async fn run(global: &Global, file: &Path) -> Result<(), Error> {
     let text = fs::read_to_string(file).map_err(Error::input("read", file))?;
@@ -19,7 +19,8 @@ pub(super) async fn run(global: &Global, file: &Path) -> Result<(), Error> {
             program
         }
         None => {
-            parse_all::<ServiceConfig>(&file.display().to_string(), &text)?;
+            let mut config: ServiceConfig = parse_all(&file.display().to_string(), &text)?;
+            config_files::read(file, &mut config)?;
             "tucano deploy"
         }
     };

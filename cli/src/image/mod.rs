@@ -1,11 +1,13 @@
 //! The configuration and image of a service, found from a path, and their upload.
 //!
 //! - `files`: the files of an archive or layout;
+//! - `config_files`: the text files that the configuration names;
 //! - `select`: which image of the archive is meant;
 //! - `upload`: sends the blobs that the controller does not have;
 //! - `archive`: sends an archive as a whole, where it is not understood here: a compressed one, for example.
 
 mod archive;
+pub(crate) mod config_files;
 mod files;
 mod select;
 mod upload;
@@ -56,8 +58,12 @@ impl Source {
             path.to_owned()
         };
         let file = path.display().to_string();
-        let text = read(&path)?;
-        let config: ServiceConfig = parse_all(&file, &text)?;
+        let mut text = read(&path)?;
+        let mut config: ServiceConfig = parse_all(&file, &text)?;
+        if config_files::read(&path, &mut config)? {
+            text = serde_json::to_string(&config).unwrap_or_default();
+            config = parse_all(&file, &text)?;
+        }
         let named = image.and_then(Path::to_str);
         let named = named.filter(|name| is_reference(name) && !Path::new(name).exists());
         let image = match (image, &config.image) {

@@ -110,3 +110,40 @@ fn an_overlong_configuration_is_not_read() {
     let error = Source::of_service(directory.path(), None).unwrap_err();
     assert!(error.to_string().contains("the limit"), "{error}");
 }
+
+#[test]
+fn configuration_files_are_read_beside_the_configuration() {
+    let files = "[[file]]\npath = \"/etc/a\"\nfrom = \"conf/a.txt\"\n[[file]]\npath = \"/etc/b\"\ncontent = \"b\"\n";
+    let directory = directory(&[
+        ("service.toml", &format!("{SERVICE}{files}")),
+        ("a.tar", "x"),
+        ("conf/a.txt", "text \u{e9}\n"),
+    ]);
+    let source = Source::of_service(directory.path(), None).unwrap();
+    let sent: ServiceConfig = parse_all("sent", &source.text).unwrap();
+    assert_eq!(sent, source.config);
+    let contents: Vec<_> = sent
+        .file
+        .iter()
+        .map(|file| file.content.as_deref())
+        .collect();
+    assert_eq!(contents, [Some("text \u{e9}\n"), Some("b")]);
+    assert!(sent.file.iter().all(|file| file.from.is_none()));
+
+    let refused = |content: Option<&[u8]>| {
+        let path = directory.path().join("conf/a.txt");
+        match content {
+            Some(content) => fs::write(path, content).unwrap(),
+            None => fs::remove_file(path).unwrap(),
+        }
+        Source::of_service(directory.path(), None)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(refused(Some(b"\xff")).contains("is not UTF-8 text"));
+    assert!(
+        refused(Some(&[b'x'; (64 << 10) + 1]))
+            .contains("the limit for a configuration file is 65536 bytes")
+    );
+    assert!(refused(None).contains("cannot read"));
+}

@@ -87,6 +87,7 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         read_only: false,
         tmp_size: None,
         init: false,
+        file: Vec::new(),
         shm_size: None,
         health: Health::default(),
         drain: None,

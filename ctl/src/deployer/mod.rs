@@ -183,6 +183,7 @@ impl Deployer {
             guard: _guard,
             announced,
         } = uploaded;
+        check_files(&config_name, &config)?;
         config.image = stored_image.or(config.image);
         let digest = match image {
             Some(digest) => digest,
@@ -456,6 +457,21 @@ impl Deployer {
 }
 
 /// A configuration's `image` as a reference. A bare digest is not one, although it looks like a name with a tag.
+/// The command line reads files and sends their text; this machine's files are nobody's to read.
+fn check_files(name: &str, config: &ServiceConfig) -> Result<(), SettingsError> {
+    let Some(index) = config.file.iter().position(|file| file.from.is_some()) else {
+        return Ok(());
+    };
+    Err(SettingsError {
+        file: name.to_owned(),
+        line: None,
+        column: None,
+        message: format!(
+            "file[{index}].from: the controller reads no files of yours: send the text as `content`, or deploy with the command line"
+        ),
+    })
+}
+
 fn reference(image: &str) -> Option<Reference> {
     match image.parse::<Digest>() {
         Ok(_) => None,

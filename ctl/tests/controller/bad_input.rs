@@ -48,6 +48,16 @@ async fn an_invalid_configuration_is_explained() {
             "name = \"hello\"\nconcurrency = 1\nport = 0",
             "hello.toml:3:1: port: 0 is not a port: write the one the program listens on",
         ),
+        (
+            "name = \"hello\"\nconcurrency = 1\nport = 1\n[[file]]\npath = \"/etc/../x\"\ncontent = \"\"",
+            "hello.toml:5:1: file[0].path: \"/etc/../x\" is not the path of a file: write an absolute one without `.`, `..` and \
+             doubled or final slashes",
+        ),
+        (
+            "name = \"hello\"\nconcurrency = 1\nport = 1\n[[file]]\npath = \"/x\"\nfrom = \"/etc/shadow\"",
+            "hello.toml: file[0].from: the controller reads no files of yours: send the text as `content`, or deploy with the \
+             command line",
+        ),
     ] {
         let answer = refused(&mut ctl, text, image::archive("one")).await;
         assert_eq!(answer.refused(400, "invalid_config"), message);

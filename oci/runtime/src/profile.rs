@@ -109,8 +109,19 @@ pub struct Sandbox {
     pub tmp_bytes: Option<u64>,
     /// Size of `/dev/shm` in bytes; [`SHARED_MEMORY_BYTES`] if absent.
     pub shared_memory_bytes: Option<u64>,
-    /// Files of the host to mount read-only: `(host path, container path)`.
-    pub files: Vec<(PathBuf, PathBuf)>,
+    /// Files of the host to mount read-only.
+    pub files: Vec<HostFile>,
+}
+
+/// A file of the host that a container sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFile {
+    /// Its path on the host.
+    pub source: PathBuf,
+    /// Its path in the container.
+    pub destination: PathBuf,
+    /// Whether it can be executed there.
+    pub is_executable: bool,
 }
 
 impl Sandbox {
@@ -227,10 +238,11 @@ impl Sandbox {
             let options = ["nosuid", "nodev", "mode=1777", &size];
             mounts.push(mount("tmpfs", "/tmp", &options));
         }
-        mounts.extend(self.files.iter().map(|(outside, inside)| {
+        mounts.extend(self.files.iter().map(|file| {
+            let mut options = vec!["bind", "ro", "nosuid", "nodev"];
+            options.extend((!file.is_executable).then_some("noexec"));
             json!({
-                "destination": inside, "type": "bind", "source": outside,
-                "options": ["bind", "ro", "nosuid", "noexec", "nodev"],
+                "destination": file.destination, "type": "bind", "source": file.source, "options": options,
             })
         }));
         mounts.into()

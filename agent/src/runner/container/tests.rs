@@ -85,3 +85,31 @@ fn the_environment_identifies_the_process_and_services_cannot_override_it() {
         1
     );
 }
+
+#[test]
+fn files_are_written_anew_with_their_modes() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = directory.path().join("files");
+    let own = rustix::process::getuid().as_raw();
+    let texts = |more: &str| process(more).config.file;
+    let two = texts(
+        "[[file]]\npath = \"/a\"\ncontent = \"1\"\nmode = \"0400\"\n[[file]]\npath = \"/b\"\ncontent = \"2\"",
+    );
+    for file in [&two, &two] {
+        // The ids of this user, who need not be root.
+        let owned: Vec<ConfigFile> = file
+            .iter()
+            .map(|file| ConfigFile {
+                uid: 0,
+                gid: rustix::process::getgid().as_raw().saturating_sub(own),
+                ..file.clone()
+            })
+            .collect();
+        write_files(&files, &owned, own).unwrap();
+        assert_eq!(fs::read_to_string(files.join("1")).unwrap(), "2");
+        let mode = fs::metadata(files.join("0")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o400);
+    }
+    write_files(&files, &[], own).unwrap();
+    assert!(!files.exists());
+}

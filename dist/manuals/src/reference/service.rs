@@ -65,7 +65,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 30] = [
+const KEYS: [Key; 36] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -118,6 +118,21 @@ const KEYS: [Key; 30] = [
          otherwise count for `pids` until the container ends, forwards signals to the image's program, and ends with its exit \
          code or signal. It counts for `pids`. For images whose program starts others and does not wait for them. A worker \
          whose agent does not know the key takes no changes until it is upgraded."),
+    key("file.path", "", Bounds::Free,
+        "`[[file]]`, once for each file, at most 64: a text file that is mounted read-only into each container at this absolute \
+         path. Directories that the image does not have are created; links of the image are followed within it. A worker whose \
+         agent does not know the key takes no changes until it is upgraded."),
+    key("file.content", "", Bounds::Free,
+        "Its text: at most 64KiB, and 512KiB of all files together."),
+    key("file.from", "", Bounds::Free,
+        "In place of `content`: a file, relative to the configuration, that `tucano deploy` reads and sends. Over the API it is \
+         refused."),
+    key("file.mode", "\"0444\"", Bounds::Free,
+        "Its permissions, as for chmod. Without an `x` it cannot be executed by any means."),
+    key("file.uid", "0", Bounds::Between("0", "65535"),
+        "Its owner in the container."),
+    key("file.gid", "0", Bounds::Between("0", "65535"),
+        "Its group in the container."),
     key("health.http", "", Bounds::Free,
         "A path. A process is healthy when a GET of it is answered with a status below 400. Only one of `http`, `tcp` and \
          `exec` may be given; without any of them a TCP connect is tried."),
@@ -162,20 +177,31 @@ mod tests {
             let value = if needed == name { value } else { usual };
             text += &format!("{needed} = {value}\n");
         }
-        if !NEEDED.iter().any(|(needed, _)| *needed == name) {
+        if let Some(key) = name.strip_prefix("file.") {
+            text += &format!("{FILE}{key} = {value}\n");
+        } else if !NEEDED.iter().any(|(needed, _)| *needed == name) {
             text += &setting(name, value);
         }
         parse("service.toml", &text).map_err(|error| error.to_string())
     }
 
-    fn usual() -> ServiceConfig {
-        read("port", "80").unwrap()
+    /// A file, to which a key is added.
+    const FILE: &str = "[[file]]\npath = \"/x\"\ncontent = \"\"\n";
+
+    /// What a default leaves as it is.
+    fn usual(name: &str) -> ServiceConfig {
+        match name.starts_with("file.") {
+            true => read("file.gid", "0").unwrap(),
+            false => read("port", "80").unwrap(),
+        }
     }
 
     #[test]
     fn every_key_is_described() {
         let own = fields("api/src", "ServiceConfig");
-        assert_complete(&KEYS, "", &own, &["health"]);
+        assert_complete(&KEYS, "", &own, &["health", "file"]);
+        let file = fields("api/src", "ConfigFile");
+        assert_complete(&KEYS, "file.", &file, &[]);
         let health = fields("api/src", "Health");
         assert_complete(&KEYS, "health.", &health, &[]);
     }
@@ -185,7 +211,7 @@ mod tests {
         for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
             assert_eq!(
                 read(key.name, key.default).unwrap(),
-                usual(),
+                usual(key.name),
                 "{}",
                 key.name
             );

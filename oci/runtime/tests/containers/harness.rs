@@ -12,13 +12,22 @@ use std::{
 use tucano_oci_runtime::{
     cgroup::{self, Cgroup},
     launch::{Exit, Launch, LogLimits, Rootfs},
-    profile::Sandbox,
+    profile::{HostFile, Sandbox},
     supervisor::{self, Error, Running, Status},
 };
 use tucano_testkit::{programs, wait_for, wait_until};
 
 /// Time limit; only reached if something is broken.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A file of the host as a container sees it.
+pub(crate) fn host_file(source: PathBuf, destination: &str) -> HostFile {
+    HostFile {
+        source,
+        destination: destination.into(),
+        is_executable: false,
+    }
+}
 
 /// The runtime's program.
 pub(crate) fn program() -> PathBuf {

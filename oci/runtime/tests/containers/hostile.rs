@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 use tucano_oci_runtime::supervisor;
 use tucano_testkit::{ROOT, needs, tool, wait_until};
 
-use super::harness::{Case, TIMEOUT, program};
+use super::harness::{Case, TIMEOUT, host_file, program};
 
 /// A directory of the host that an image points at, and its content.
 fn outside(case: &Case) -> std::path::PathBuf {
@@ -72,7 +72,7 @@ fn targets_of_mounts_and_the_working_directory_stay_inside() {
     symlink(&outside, case.layer().join("work")).unwrap();
     let hosts = case.directory.path().join("hosts");
     fs::write(&hosts, "shown").unwrap();
-    case.sandbox.files = vec![(hosts, "/etc/conf/hosts".into())];
+    case.sandbox.files = vec![host_file(hosts, "/etc/conf/hosts")];
     case.sandbox.cwd = "/work/deep".into();
     // The links dangle inside, where their targets are created.
     assert_eq!(case.run().1.trim(), "shown");

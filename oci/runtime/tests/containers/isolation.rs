@@ -4,7 +4,7 @@ use std::fs;
 
 use tucano_testkit::{ROOT, needs, tool};
 
-use super::harness::{Case, field};
+use super::harness::{Case, field, host_file};
 
 #[test]
 fn it_has_no_privilege_at_all() {
@@ -230,10 +230,10 @@ fn files_of_the_host_are_shown_read_only() {
     let mut case = Case::new(&["cat", "/etc/hosts"]);
     let hosts = case.directory.path().join("hosts");
     fs::write(&hosts, "10.0.0.1 ctl\n").unwrap();
-    case.sandbox.files = vec![(hosts.clone(), "/etc/hosts".into())];
+    case.sandbox.files = vec![host_file(hosts.clone(), "/etc/hosts")];
     assert_eq!(case.run().1.trim(), "10.0.0.1 ctl");
     let mut case = Case::new(&["write", "/etc/hosts", "x"]);
-    case.sandbox.files = vec![(hosts.clone(), "/etc/hosts".into())];
+    case.sandbox.files = vec![host_file(hosts.clone(), "/etc/hosts")];
     assert!(case.run().1.contains("Read-only"), "{}", case.stdout());
     assert_eq!(fs::read_to_string(&hosts).unwrap(), "10.0.0.1 ctl\n");
 }
