@@ -292,6 +292,7 @@ async fn every_route_is_described() {
         "get /v1/state",
         "patch /v1/services/{name}",
         "post /v1/adoption",
+        "post /v1/balancer_certificates",
         "post /v1/certificates",
         "post /v1/config/reload",
         "post /v1/processes/{id}/exec",

@@ -82,12 +82,12 @@ async fn layers_of_an_image_that_cannot_run_are_withdrawn() {
     let archive = image::large_archive(300_000);
     let refused = ctl.deploy(&unknown_user, archive.clone()).await.expect(422);
     assert!(refused.to_string().contains("no user"), "{refused}");
-    let withdrawn = ctl
-        .eventually("the layer to be withdrawn", async |_| {
-            Some(agent.withdrawn()).filter(|blobs| !blobs.is_empty())
-        })
-        .await;
-    let hints = agent.hints();
+    // By the refused check and by the refused upload, each in its own time.
+    ctl.eventually("the layer to be withdrawn", async |_| {
+        (agent.withdrawn().len() == 2).then_some(())
+    })
+    .await;
+    let (withdrawn, hints) = (agent.withdrawn(), agent.hints());
     assert!(withdrawn.iter().all(|blob| *blob == hints[0].digest));
     // The image can run with another configuration, and is announced again.
     ctl.deploy(&image::config(1, ""), archive).await.expect(201);
