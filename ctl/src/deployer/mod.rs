@@ -183,7 +183,6 @@ impl Deployer {
             guard: _guard,
             announced,
         } = uploaded;
-        check_files(&config_name, &config)?;
         config.image = stored_image.or(config.image);
         let digest = match image {
             Some(digest) => digest,
@@ -457,21 +456,6 @@ impl Deployer {
 }
 
 /// A configuration's `image` as a reference. A bare digest is not one, although it looks like a name with a tag.
-/// The command line reads files and sends their text; this machine's files are nobody's to read.
-fn check_files(name: &str, config: &ServiceConfig) -> Result<(), SettingsError> {
-    let Some(index) = config.file.iter().position(|file| file.from.is_some()) else {
-        return Ok(());
-    };
-    Err(SettingsError {
-        file: name.to_owned(),
-        line: None,
-        column: None,
-        message: format!(
-            "file[{index}].from: the controller reads no files of yours: send the text as `content`, or deploy with the command line"
-        ),
-    })
-}
-
 fn reference(image: &str) -> Option<Reference> {
     match image.parse::<Digest>() {
         Ok(_) => None,
@@ -501,6 +485,23 @@ fn shown(names: &[String]) -> String {
     }
 }
 
+/// A configuration that a client has sent. The command line reads files and sends their text; this machine's files are nobody's
+/// to read.
+fn parse_sent(name: &str, text: &str) -> Result<ServiceConfig, SettingsError> {
+    let config: ServiceConfig = parse(name, text)?;
+    let Some(index) = config.file.iter().position(|file| file.from.is_some()) else {
+        return Ok(config);
+    };
+    Err(SettingsError {
+        file: name.to_owned(),
+        line: None,
+        column: None,
+        message: format!(
+            "file[{index}].from: the controller reads no files of yours: send the text as `content`, or deploy with the command line"
+        ),
+    })
+}
+
 /// Merges a patch into the configuration; `null` resets a key to its default.
 fn patched(config: &ServiceConfig, patch: ServicePatch) -> Result<ServiceConfig, DeployError> {
     let wrong = |message: String| SettingsError {
@@ -528,7 +529,7 @@ fn patched(config: &ServiceConfig, patch: ServicePatch) -> Result<ServiceConfig,
         }
     }
     let text = Value::Object(merged).to_string();
-    let parsed = parse::<ServiceConfig>("patch", &text);
+    let parsed = parse_sent("patch", &text);
     // The merged text is generated: its positions mean nothing to the user.
     parsed.map_err(|error| wrong(error.message).into())
 }

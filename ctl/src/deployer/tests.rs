@@ -47,6 +47,11 @@ fn an_invalid_patch_is_explained() {
             r#"{"name": "other"}"#,
             "patch: name: a service cannot be renamed: deploy another one and remove this one",
         ),
+        (
+            r#"{"file": [{"path": "/x", "from": "/etc/shadow"}]}"#,
+            "patch: file[0].from: the controller reads no files of yours: send the text as `content`, or deploy with the \
+             command line",
+        ),
     ] {
         assert_eq!(patch(json).unwrap_err(), message);
     }

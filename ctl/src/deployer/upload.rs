@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tucano_api::{
     ids::Digest,
     service::ServiceConfig,
-    settings::{SettingsError, parse},
+    settings::SettingsError,
     units::{Bytes as Size, Span},
 };
 use tucano_oci_image::Image;
@@ -434,7 +434,7 @@ fn parse_config(file: &str, text: &[u8]) -> Result<ServiceConfig, SettingsError>
         column: None,
         message: "is not UTF-8 text: send TOML or JSON".to_owned(),
     })?;
-    parse(file, text)
+    super::parse_sent(file, text)
 }
 
 enum Piece {

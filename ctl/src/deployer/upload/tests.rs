@@ -1,3 +1,5 @@
+use tucano_api::settings::parse;
+
 use super::*;
 
 #[test]
