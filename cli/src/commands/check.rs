@@ -7,7 +7,6 @@ use std::{
 };
 
 use tokio::process::Command;
-use tucano_api::{service::ServiceConfig, settings::parse_all};
 
 use crate::{Error, args::Global, image::config_files, output};
 
@@ -19,8 +18,7 @@ pub(super) async fn run(global: &Global, file: &Path) -> Result<(), Error> {
             program
         }
         None => {
-            let mut config: ServiceConfig = parse_all(&file.display().to_string(), &text)?;
-            config_files::read(file, &mut config)?;
+            config_files::parse(file, text)?;
             "tucano deploy"
         }
     };

@@ -2,40 +2,39 @@
 
 use std::{fs, path::Path};
 
-use tucano_api::service::{ServiceConfig, file::MAX_FILE_BYTES};
+use tucano_api::{
+    service::{ServiceConfig, file::MAX_FILE_BYTES},
+    settings::parse_all,
+};
 
+use super::check_size;
 use crate::Error;
 
-/// Puts the text of each file that `from` names into `content`. Returns whether there is any. `configuration` is the path of the
-/// configuration, which relative names start at.
+/// Parses a configuration, with the text of each file that `from` names as its `content`. `path` is the configuration's, which
+/// relative names start at. Returns the text to send as well.
 ///
 /// # Errors
-/// A file that cannot be read, is too large, or is not text.
-pub(crate) fn read(configuration: &Path, config: &mut ServiceConfig) -> Result<bool, Error> {
-    let directory = configuration.parent().unwrap_or(Path::new(""));
-    let mut any = false;
+/// The configuration is wrong, or a file cannot be read, is too large, or is not text.
+pub(crate) fn parse(path: &Path, text: String) -> Result<(String, ServiceConfig), Error> {
+    let name = path.display().to_string();
+    let mut config: ServiceConfig = parse_all(&name, &text)?;
+    if config.file.iter().all(|file| file.from.is_none()) {
+        return Ok((text, config));
+    }
+    let directory = path.parent().unwrap_or(Path::new(""));
     for file in &mut config.file {
         if let Some(from) = file.from.take() {
             file.content = Some(read_text(&directory.join(from))?);
-            any = true;
         }
     }
-    Ok(any)
+    let text = serde_json::to_string(&config).unwrap_or_default();
+    let config = parse_all(&name, &text)?;
+    Ok((text, config))
 }
 
 fn read_text(path: &Path) -> Result<String, Error> {
-    let size = fs::metadata(path)
-        .map_err(Error::input("read", path))?
-        .len();
-    let refused = |problem: String| {
-        let message = format!("{} {problem}", path.display());
-        Error::Refused(message.into())
-    };
-    if size > MAX_FILE_BYTES as u64 {
-        return Err(refused(format!(
-            "has {size} bytes; the limit for a configuration file is {MAX_FILE_BYTES} bytes"
-        )));
-    }
+    check_size(path, "a configuration file", MAX_FILE_BYTES)?;
     let bytes = fs::read(path).map_err(Error::input("read", path))?;
-    String::from_utf8(bytes).map_err(|_| refused("is not UTF-8 text".to_owned()))
+    String::from_utf8(bytes)
+        .map_err(|_| Error::Refused(format!("{} is not UTF-8 text", path.display()).into()))
 }

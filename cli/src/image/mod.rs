@@ -58,12 +58,7 @@ impl Source {
             path.to_owned()
         };
         let file = path.display().to_string();
-        let mut text = read(&path)?;
-        let mut config: ServiceConfig = parse_all(&file, &text)?;
-        if config_files::read(&path, &mut config)? {
-            text = serde_json::to_string(&config).unwrap_or_default();
-            config = parse_all(&file, &text)?;
-        }
+        let (text, config) = config_files::parse(&path, read(&path)?)?;
         let named = image.and_then(Path::to_str);
         let named = named.filter(|name| is_reference(name) && !Path::new(name).exists());
         let image = match (image, &config.image) {
@@ -170,17 +165,23 @@ impl Source {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
+    check_size(path, "a configuration", MAX_SETTINGS_BYTES)?;
+    fs::read_to_string(path).map_err(Error::input("read", path))
+}
+
+/// Refuses a file over its limit before it is read.
+fn check_size(path: &Path, what: &str, limit: usize) -> Result<(), Error> {
     let size = fs::metadata(path)
         .map_err(Error::input("read", path))?
         .len();
-    if size > MAX_SETTINGS_BYTES as u64 {
+    if size > limit as u64 {
         let message = format!(
-            "{} has {size} bytes; the limit for a configuration is {MAX_SETTINGS_BYTES} bytes",
+            "{} has {size} bytes; the limit for {what} is {limit} bytes",
             path.display()
         );
         return Err(Error::Refused(message.into()));
     }
-    fs::read_to_string(path).map_err(Error::input("read", path))
+    Ok(())
 }
 
 /// Whether a string that names no file looks like `name:tag`, `name@sha256:…` or `sha256:…`, with or without a registry
