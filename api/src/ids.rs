@@ -171,13 +171,7 @@ impl Digest {
 }
 
 fn is_balancer_name(name: &str) -> bool {
-    let is_alphanumeric = |c: char| c.is_ascii_alphanumeric();
-    (1..=63).contains(&name.len())
-        && name.starts_with(is_alphanumeric)
-        && name.ends_with(is_alphanumeric)
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b".-".contains(&b))
+    is_node_name(name) && !name.contains(':')
 }
 
 fn is_balancer_id(id: &str) -> bool {

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ServiceConfig;
+use super::{ServiceConfig, validate::MAX_ID};
 use crate::settings::Problem;
 
 /// Most files of one service.
@@ -16,8 +16,6 @@ pub const MAX_FILE_BYTES: usize = 64 << 10;
 pub const MAX_FILES_BYTES: usize = 512 << 10;
 /// Longest path, in bytes: Linux's PATH_MAX without its NUL.
 const MAX_PATH_BYTES: usize = 4095;
-/// Largest user or group id: a container's user namespace has 65,536 of each.
-const MAX_ID: u32 = 65_535;
 /// What the runtime mounts itself, and what lies below.
 const MOUNTED: [&str; 3] = ["/proc", "/sys", "/dev"];
 /// Files that the agent writes for each process.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Largest user or group id: a container's user namespace has 65,536 of each.
-const MAX_ID: u32 = 65_535;
+pub(super) const MAX_ID: u32 = 65_535;
 /// Longest name of a user or group, in bytes; shadow's tools allow 32, others more.
 const MAX_USER_BYTES: usize = 256;
 /// Longest name of an environment variable, in bytes.
