@@ -82,6 +82,11 @@ impl ServiceConfig {
         effects(self, other).max().unwrap_or(Effect::Nothing)
     }
 
+    /// Whether processes of `self` are ones of `other` as they run: only concurrency and routes differ.
+    pub fn differs_in_routes_only(&self, other: &Self) -> bool {
+        self.change_to(other) <= Effect::Routes
+    }
+
     /// Whether processes of `self` need no replacement under `other`.
     pub fn same_process(&self, other: &Self) -> bool {
         self.change_to(other) < Effect::Process

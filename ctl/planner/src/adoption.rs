@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tucano_api::{
     agent::DesiredProcess,
     ids::{Digest, Epoch, NodeName, ProcessId, Revision, ServiceName},
-    service::{Effect, ServiceConfig},
+    service::ServiceConfig,
     state::{AdoptableNode, AdoptableService, Adoption},
 };
 
@@ -123,7 +123,7 @@ fn conflict(state: &State, node: &Node, process: &DesiredProcess) -> Option<Stri
 }
 
 fn is_same(known: &RevisionRecord, process: &DesiredProcess) -> bool {
-    known.image == process.image && known.config.change_to(&process.config) <= Effect::Routes
+    known.image == process.image && known.config.differs_in_routes_only(&process.config)
 }
 
 fn held_processes(state: &State) -> impl Iterator<Item = &DesiredProcess> {
@@ -219,7 +219,7 @@ fn compatible_from(revisions: &[RevisionRecord]) -> Revision {
         return Revision(1);
     };
     let same = |it: &&RevisionRecord| {
-        it.image == current.image && it.config.change_to(&current.config) <= Effect::Routes
+        it.image == current.image && it.config.differs_in_routes_only(&current.config)
     };
     let oldest = revisions.iter().rev().take_while(same).last();
     oldest.map_or(current.revision, |record| record.revision)

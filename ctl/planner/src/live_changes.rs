@@ -33,12 +33,13 @@ pub(crate) fn apply(state: &mut State, name: &tucano_api::ids::ServiceName) {
             continue;
         };
         let node = &mut state.nodes[process.node];
-        let growth = memory.saturating_sub(process.memory);
+        let larger = process.memory.max(memory);
+        let growth = larger - process.memory;
         if !node.is_usable() || !node.changes_live() || growth > node.free() {
             continue;
         }
-        node.reserved = node.reserved.saturating_add(growth);
-        process.memory = process.memory.saturating_add(growth);
+        node.change_reservation(process.memory, larger);
+        process.memory = larger;
         process.record.revision = revision;
         state.changes.processes.insert(process.record.id.clone());
         state.changes.reassign.insert(process.record.node.clone());
@@ -59,8 +60,7 @@ pub(crate) fn settle(state: &mut State, number: u64) {
     if memory == before {
         return;
     }
-    let node = &mut state.nodes[process.node];
-    node.reserved = node.reserved.saturating_sub(before).saturating_add(memory);
+    state.nodes[process.node].change_reservation(before, memory);
     if let Some(process) = state.processes.get_mut(&number) {
         process.memory = memory;
     }

@@ -178,6 +178,11 @@ impl Node {
         self.reserved = self.reserved.saturating_add(memory);
     }
 
+    /// Changes what one of its processes reserves.
+    pub(crate) fn change_reservation(&mut self, before: u64, after: u64) {
+        self.reserved = self.reserved.saturating_sub(before).saturating_add(after);
+    }
+
     pub(crate) fn release(&mut self, process: u64, memory: u64) {
         if self.processes.remove(&process) {
             self.reserved = self.reserved.saturating_sub(memory);

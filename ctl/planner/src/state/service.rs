@@ -4,7 +4,7 @@ use tucano_api::{
     ids::{Digest, Revision},
     reasons::PendingReason,
     routes::ServiceRoute,
-    service::{Effect, ServiceConfig},
+    service::ServiceConfig,
     units::Timestamp,
 };
 
@@ -88,8 +88,7 @@ impl Service {
             return changed;
         }
         let revision = current.revision.next();
-        let compatible =
-            current.image == image && current.config.change_to(&config) <= Effect::Routes;
+        let compatible = current.image == image && current.config.differs_in_routes_only(&config);
         if !compatible {
             self.record.compatible_from = revision;
         }
