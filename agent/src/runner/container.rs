@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
     net::Ipv4Addr,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use oci_spec::image::ImageConfiguration;
@@ -82,6 +82,11 @@ pub fn write_etc(
     fs::write(directory.join("resolv.conf"), resolv_conf)
 }
 
+/// Where the configuration file of this number is.
+pub fn file_path(directory: &Path, number: usize) -> PathBuf {
+    directory.join(number.to_string())
+}
+
 /// Writes the configuration files of a service, which are mounted read-only: each by its number, with its mode, and owned by the
 /// id in the container, which on the node is `ids_base` higher.
 ///
@@ -98,7 +103,7 @@ pub fn write_files(directory: &Path, files: &[ConfigFile], ids_base: u32) -> io:
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(directory.join(number.to_string()))?;
+            .open(file_path(directory, number))?;
         written.write_all(file.content.as_deref().unwrap_or_default().as_bytes())?;
         let id = |id: u32| Some(ids_base.saturating_add(id));
         std::os::unix::fs::fchown(&written, id(file.uid), id(file.gid))?;

@@ -153,11 +153,7 @@ impl Executor {
         join(&mut launch.spec, &namespace);
         let workspace = self.workspace(&record.process.id);
         let (stored, supervisors) = (record.clone(), Arc::clone(&self.supervisors));
-        let ids_base = if self.user_namespaces {
-            lease.ids_base
-        } else {
-            0
-        };
+        let ids_base = self.ids_base(lease).unwrap_or(0);
         let started = blocking(move || {
             workspace.prepare(&stored, lease, ids_base, &resolv_conf)?;
             // The descriptor keeps the namespace until the container is in it.

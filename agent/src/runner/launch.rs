@@ -13,6 +13,7 @@ use super::{
     container::{self, Identity},
     execute::{Error, Executor},
     images::{self, Unpacked},
+    network::Lease,
     state::Record,
 };
 
@@ -39,7 +40,7 @@ impl Executor {
         });
         let configured = process.config.file.iter().enumerate();
         let configured = configured.map(|(number, file)| HostFile {
-            source: directory.files().join(number.to_string()),
+            source: container::file_path(&directory.files(), number),
             destination: file.path.clone().into(),
             is_executable: file.mode.is_executable(),
         });
@@ -57,7 +58,7 @@ impl Executor {
             cgroup: format!("{}/{}", self.cgroup, process.id),
             // Not connected yet: see `join`.
             network: None,
-            user_namespace: self.user_namespaces.then_some(lease.ids_base),
+            user_namespace: self.ids_base(lease),
             capabilities: capabilities(
                 &process.config,
                 self.user_namespaces || self.caps_without_user_namespaces,
@@ -89,6 +90,11 @@ impl Executor {
             logs: self.logs,
             init: process.config.init,
         })
+    }
+
+    /// The first id on the node of a container's user namespace; `None` where containers have none.
+    pub(super) fn ids_base(&self, lease: Lease) -> Option<u32> {
+        self.user_namespaces.then_some(lease.ids_base)
     }
 }
 

@@ -18,14 +18,11 @@ pub(super) fn in_force(actual: &Actual, desired: &DesiredProcess) -> DesiredProc
     let mut next = desired.clone();
     let present = &actual.process.config;
     if has_cgroup(actual.phase) && limits_differ(&next.config, present) {
-        next.config.memory = present.memory;
-        next.config.cpus = present.cpus;
-        next.config.pids = present.pids;
+        set_limits(&mut next.config, present);
         next.revision = actual.process.revision;
     }
     if awaits_probe(actual, desired) {
-        next.config.health = present.health.clone();
-        next.config.hosts.clone_from(&present.hosts);
+        set_probe(&mut next.config, present);
         next.revision = actual.process.revision;
     }
     next
@@ -46,6 +43,19 @@ pub(super) fn awaits_probe(actual: &Actual, desired: &DesiredProcess) -> bool {
 /// Whether two configurations have different limits of the cgroup.
 pub(super) fn limits_differ(a: &ServiceConfig, b: &ServiceConfig) -> bool {
     (a.memory, a.cpus, a.pids) != (b.memory, b.cpus, b.pids)
+}
+
+/// Gives a configuration the limits of the cgroup of another.
+pub(super) fn set_limits(config: &mut ServiceConfig, from: &ServiceConfig) {
+    config.memory = from.memory;
+    config.cpus = from.cpus;
+    config.pids = from.pids;
+}
+
+/// Gives a configuration the probe of another.
+pub(super) fn set_probe(config: &mut ServiceConfig, from: &ServiceConfig) {
+    config.health = from.health.clone();
+    config.hosts.clone_from(&from.hosts);
 }
 
 /// Whether two configurations probe differently. How often and for how long is nothing that a process has to answer.

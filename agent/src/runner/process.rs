@@ -317,9 +317,7 @@ impl Process {
         if self.probe_trial.as_ref().is_none_or(|(of, _)| of != tried) {
             return;
         }
-        let config = &mut self.actual.process.config;
-        config.health = tried.config.health.clone();
-        config.hosts.clone_from(&tried.config.hosts);
+        live_changes::set_probe(&mut self.actual.process.config, &tried.config);
         self.end_probe_trial();
     }
 
@@ -331,10 +329,7 @@ impl Process {
 
     /// It has the limits of `with`.
     pub(super) fn resized(&mut self, with: &DesiredProcess, now: Duration) {
-        let config = &mut self.actual.process.config;
-        config.memory = with.config.memory;
-        config.cpus = with.config.cpus;
-        config.pids = with.config.pids;
+        live_changes::set_limits(&mut self.actual.process.config, &with.config);
         self.resize_refusal = None;
         self.actual.apply(Change::Resized, now);
     }
