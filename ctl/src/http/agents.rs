@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{Extension, Json, body::Body, extract::State, http::StatusCode};
+use axum::{Extension, Json, body::Body, extract::State};
 use bytes::Bytes;
 use tucano_api::{
     agent::{Certificate, CertificateRequest, NodeReport, ReportAccepted},
@@ -101,12 +101,8 @@ fn check_own(identity: &Identity, worker: &WorkerNode) -> Result<(), ApiError> {
     if *identity == Identity::Node(worker.name.to_string()) {
         return Ok(());
     }
-    let message = format!("{identity} cannot act for node {}", worker.name);
-    Err(ApiError::new(
-        StatusCode::FORBIDDEN,
-        "another_node",
-        message,
-    ))
+    let node = format!("node {}", worker.name);
+    Err(ApiError::cannot_act("another_node", identity, node))
 }
 
 /// Issues a certificate for a worker's address to its agent; the request must come from that address.

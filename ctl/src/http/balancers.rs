@@ -35,12 +35,8 @@ async fn certify(
     if let Caller::Certificate(own) = &caller
         && *own != identity
     {
-        let message = format!("{own} cannot act for balancer {name}");
-        return Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "another_balancer",
-            message,
-        ));
+        let balancer = format!("balancer {name}");
+        return Err(ApiError::cannot_act("another_balancer", own, balancer));
     }
     if !api.config.current().balancers.contains(name) {
         let message = format!(

@@ -1,5 +1,7 @@
 //! The API's errors: a status, a code for programs, a message for people.
 
+use std::fmt::Display;
+
 use axum::{
     Json,
     http::StatusCode,
@@ -36,6 +38,12 @@ impl ApiError {
     /// 400 with this code.
     pub fn bad_request(code: &str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// 403: the caller's certificate is another's.
+    pub fn cannot_act(code: &str, caller: impl Display, whom: impl Display) -> Self {
+        let message = format!("{caller} cannot act for {whom}");
+        Self::new(StatusCode::FORBIDDEN, code, message)
     }
 
     /// 404.

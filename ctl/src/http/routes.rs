@@ -68,11 +68,10 @@ fn check_own_id(caller: Option<Caller>, id: &BalancerId) -> Result<(), ApiError>
     if id.name() == Some(name.as_str()) {
         return Ok(());
     }
-    let message = format!("balancer {name} cannot act for balancer {id}");
-    Err(ApiError::new(
-        StatusCode::FORBIDDEN,
+    Err(ApiError::cannot_act(
         "another_balancer",
-        message,
+        format!("balancer {name}"),
+        format!("balancer {id}"),
     ))
 }
 
