@@ -1,6 +1,7 @@
 //! The controller that a balancer follows: on this machine by its unix socket, on another one by mutual TLS.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
@@ -56,32 +57,42 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// The controller, and what this balancer is to it.
 #[derive(Debug, Clone)]
 pub struct Controller {
-    address: Address,
-    tls: Option<Tls>,
+    link: Link,
     pid: u32,
     started: u128,
 }
 
-#[derive(Debug, Clone)]
-struct Tls {
-    connector: Connector,
-    server: ServerName<'static>,
-    own: Arc<OwnCertificate>,
+/// How it is reached.
+#[derive(Clone)]
+enum Link {
+    Socket(PathBuf),
+    Network {
+        authority: String,
+        server: ServerName<'static>,
+        connector: TlsConnector,
+        own: Arc<OwnCertificate>,
+    },
 }
 
-#[derive(Clone)]
-struct Connector(TlsConnector);
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address().fmt(f)
+    }
+}
 
-impl std::fmt::Debug for Connector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Connector")
+impl Link {
+    fn address(&self) -> Address {
+        match self {
+            Self::Socket(path) => Address::Socket(path.clone()),
+            Self::Network { authority, .. } => Address::Network(authority.clone()),
+        }
     }
 }
 
 impl Controller {
     /// The controller on this machine.
     pub fn local(socket: PathBuf) -> Self {
-        Self::new(Address::Socket(socket), None)
+        Self::new(Link::Socket(socket))
     }
 
     /// A controller on another machine, `host:port`, whose certificate is of the authority in the file `ca`.
@@ -98,19 +109,18 @@ impl Controller {
         let server = ServerName::try_from(host)
             .map_err(|error| Error::Unusable(format!("{authority}: {error} (--follow)")))?;
         let config = trust.client_config(own.certificates().clone())?;
-        let tls = Tls {
-            connector: Connector(TlsConnector::from(Arc::new(config))),
+        Ok(Self::new(Link::Network {
+            authority,
             server,
+            connector: TlsConnector::from(Arc::new(config)),
             own,
-        };
-        Ok(Self::new(Address::Network(authority), Some(tls)))
+        }))
     }
 
-    fn new(address: Address, tls: Option<Tls>) -> Self {
+    fn new(link: Link) -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
-            address,
-            tls,
+            link,
             pid: std::process::id(),
             started: started.unwrap_or_default().as_nanos(),
         }
@@ -118,9 +128,9 @@ impl Controller {
 
     /// The value of the Host header.
     pub(super) fn host(&self) -> &str {
-        match &self.address {
-            Address::Socket(_) => "controller",
-            Address::Network(authority) => authority,
+        match &self.link {
+            Link::Socket(_) => "controller",
+            Link::Network { authority, .. } => authority,
         }
     }
 
@@ -129,9 +139,9 @@ impl Controller {
     /// # Errors
     /// There is no certificate yet.
     pub fn balancer_id(&self) -> Result<BalancerId, PollError> {
-        let name = match &self.tls {
-            Some(tls) => tls.own.name().ok_or(PollError::NoCertificate)?,
-            None => host_name(),
+        let name = match &self.link {
+            Link::Socket(_) => host_name(),
+            Link::Network { own, .. } => own.name().ok_or(PollError::NoCertificate)?,
         };
         BalancerId::new(&name, self.pid, self.started).map_err(PollError::Id)
     }
@@ -141,24 +151,28 @@ impl Controller {
     /// # Errors
     /// The controller cannot be reached, or is not the one of this cluster.
     pub async fn connect(&self) -> Result<Box<dyn Stream>, PollError> {
-        let failed = |error| PollError::Connect(self.address.clone(), error);
-        match (&self.address, &self.tls) {
-            (Address::Socket(path), _) => {
+        let failed = |error| PollError::Connect(self.link.address(), error);
+        match &self.link {
+            Link::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(failed)?;
                 Ok(Box::new(stream))
             }
-            (Address::Network(authority), Some(tls)) => {
+            Link::Network {
+                authority,
+                server,
+                connector,
+                ..
+            } => {
                 let stream = TcpStream::connect(authority).await.map_err(failed)?;
-                let stream = tls.connector.0.connect(tls.server.clone(), stream).await;
+                let stream = connector.connect(server.clone(), stream).await;
                 Ok(Box::new(stream.map_err(failed)?))
             }
-            (Address::Network(_), None) => Err(PollError::NoCertificate),
         }
     }
 }
 
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(path) => path.display().fmt(f),
             Self::Network(authority) => write!(f, "https://{authority}"),
