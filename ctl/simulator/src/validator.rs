@@ -309,17 +309,18 @@ impl Validator {
             let Record::ProcessGone(id) = record else {
                 continue;
             };
-            let node = self.used.get(id).and_then(|node| cluster.node(node));
-            let is_reachable = node.is_some_and(|node| node.condition == NodeCondition::Alive);
+            let Some(node) = self.used.get(id).filter(|_| self.routed.contains(id)) else {
+                continue;
+            };
+            let view = cluster.node(node);
+            let is_reachable = view.is_some_and(|node| node.condition == NodeCondition::Alive);
             let service = id.service_name().parse();
             let is_wanted = service.is_ok_and(|name| cluster.service(&name).is_some());
-            let is_healthy = self.used.get(id).is_some_and(|node| {
-                let report = self.reports.get(node);
-                let mut processes = report.into_iter().flat_map(|report| &report.processes);
-                processes.any(|it| it.id == *id && it.state == ProcessState::Healthy)
-            });
+            let report = self.reports.get(node);
+            let mut processes = report.into_iter().flat_map(|report| &report.processes);
+            let is_healthy = processes.any(|it| it.id == *id && it.state == ProcessState::Healthy);
             assert!(
-                !(self.routed.contains(id) && is_reachable && is_wanted && is_healthy),
+                !(is_reachable && is_wanted && is_healthy),
                 "{id} got requests and is removed at once"
             );
         }

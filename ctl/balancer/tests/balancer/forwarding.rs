@@ -227,26 +227,29 @@ async fn request_bodies_keep_their_framing() {
     }
 }
 
-#[tokio::test]
-async fn trailers_are_forwarded_except_unsafe_ones() {
-    let origin = Origin::replying(
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum, content-length\r\n\r\n\
-         1\r\na\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\n\r\n",
-    )
-    .await;
+/// Sends a chunked request, of which `request` is the end, and has the process answer. Returns the body that the client gets,
+/// and what the process sees.
+async fn with_trailers(response: &'static str, request: &str) -> (String, String) {
+    let origin = Origin::replying(response).await;
     let bed = TestBed::new(hello(&[&origin])).await;
     let mut client = Client::connect(bed.address).await;
-    client
-        .send(
-            "POST / HTTP/1.1\r\nHost: hello.localhost\r\nTE: trailers\r\nConnection: te\r\n\
-             Transfer-Encoding: chunked\r\nTrailer: x-mine, x-forwarded-for\r\n\r\n\
-             1\r\na\r\n0\r\nX-Mine: 8\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n",
-        )
-        .await;
+    let head = "POST / HTTP/1.1\r\nHost: hello.localhost\r\nTE: trailers\r\nConnection: te\r\nTransfer-Encoding: chunked\r\n";
+    client.send(format!("{head}{request}")).await;
     client.head().await;
     let body = String::from_utf8(client.read_until(b"\r\n\r\n").await).unwrap();
+    (body, origin.seen().remove(0))
+}
+
+#[tokio::test]
+async fn trailers_are_forwarded_except_unsafe_ones() {
+    let (body, seen) = with_trailers(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum, content-length\r\n\r\n\
+         1\r\na\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\n\r\n",
+        "Trailer: x-mine, x-forwarded-for\r\n\r\n\
+         1\r\na\r\n0\r\nX-Mine: 8\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n",
+    )
+    .await;
     assert_eq!(body, "1\r\na\r\n0\r\nx-sum: 7\r\n\r\n");
-    let seen = origin.seen().remove(0);
     assert!(seen.ends_with("0\r\nx-mine: 8\r\n\r\n"), "{seen}");
     assert!(seen.contains("te: trailers\r\n"), "{seen}");
 }
@@ -254,22 +257,12 @@ async fn trailers_are_forwarded_except_unsafe_ones() {
 #[tokio::test]
 #[ignore = "hyper sends no trailer that the head does not announce"]
 async fn trailers_need_no_announcement() {
-    let origin = Origin::replying(
+    let (body, seen) = with_trailers(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 7\r\n\r\n",
+        "\r\n1\r\na\r\n0\r\nX-Mine: 8\r\n\r\n",
     )
     .await;
-    let bed = TestBed::new(hello(&[&origin])).await;
-    let mut client = Client::connect(bed.address).await;
-    client
-        .send(
-            "POST / HTTP/1.1\r\nHost: hello.localhost\r\nTE: trailers\r\nConnection: te\r\n\
-             Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Mine: 8\r\n\r\n",
-        )
-        .await;
-    client.head().await;
-    let body = String::from_utf8(client.read_until(b"\r\n\r\n").await).unwrap();
     assert_eq!(body, "1\r\na\r\n0\r\nx-sum: 7\r\n\r\n");
-    let seen = origin.seen().remove(0);
     assert!(seen.ends_with("0\r\nx-mine: 8\r\n\r\n"), "{seen}");
 }
 
