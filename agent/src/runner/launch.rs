@@ -66,6 +66,12 @@ impl Executor {
             read_only: process.config.read_only,
             tmp_bytes: process.config.tmp_size.map(|size| size.0),
             shared_memory_bytes: process.config.shm_size.map(|size| size.0),
+            tmpfs: process
+                .config
+                .mount
+                .iter()
+                .map(|mount| (mount.path.clone().into(), mount.tmpfs.0))
+                .collect(),
             files: written.into_iter().chain(configured).collect(),
         };
         let images_user = || config.and_then(|config| config.user().clone());

@@ -1,4 +1,4 @@
-//! Configuration files of a service in its containers.
+//! Configuration files and mounts of a service in its containers.
 
 use std::{
     fs,
@@ -68,5 +68,38 @@ fn a_container_has_its_services_files_with_mode_and_owner_read_only() {
         );
         node.remove_all(2).await;
         assert!(!node.data("processes/hello-1").exists());
+    });
+}
+
+#[test]
+fn a_tmpfs_is_writable_bounded_and_empty_at_each_start() {
+    on_a_node("", async |node| {
+        let mounts = "memory = \"32MiB\"\nread_only = true\n[[mount]]\npath = \"/var/cache/app\"\ntmpfs = \"1MiB\"\n";
+        node.desire(1, vec![process("hello", 1, mounts)]).await;
+        node.wait_until_healthy("hello-1").await;
+        let first = node.pid("hello-1");
+        let place = inside(&node, "/var/cache/app");
+        let mode = fs::metadata(&place).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o1777);
+        fs::write(place.join("small"), "x").unwrap();
+        let full = fs::write(place.join("large"), vec![0; 2 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "{full}");
+
+        // The next process of the same container begins with nothing.
+        let pid = nix::unistd::Pid::from_raw(first.try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        node.wait_for_process("hello-1", "a restart", |it| {
+            it.restarts == 1 && it.node_port.is_some()
+        })
+        .await;
+        node.wait_until_healthy("hello-1").await;
+        assert_ne!(node.pid("hello-1"), first);
+        assert_eq!(
+            fs::read_dir(inside(&node, "/var/cache/app"))
+                .unwrap()
+                .count(),
+            0
+        );
+        node.remove_all(2).await;
     });
 }

@@ -70,6 +70,7 @@ effects! {
     tmp_size => Process,
     init => Process,
     file => Process,
+    mount => Process,
     shm_size => Process,
     health => Probe,
     drain => Routes,
@@ -130,6 +131,10 @@ mod tests {
             ("caps = \"web\"", Effect::Process),
             ("read_only = true", Effect::Process),
             ("init = true", Effect::Process),
+            (
+                "[[mount]]\npath = \"/x\"\ntmpfs = \"1MiB\"",
+                Effect::Process,
+            ),
             ("[[file]]\npath = \"/x\"\ncontent = \"\"", Effect::Process),
             ("shm_size = \"1MiB\"", Effect::Process),
             ("image = \"b:1\"", Effect::Process),

@@ -121,7 +121,8 @@ pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
     for (index, file) in files.iter().enumerate() {
         let problem =
             |(key, message): (&str, String)| Problem::new(format!("file[{index}].{key}"), message);
-        problems.extend(path_problem(&file.path).map(|message| problem(("path", message))));
+        problems
+            .extend(path_problem(&file.path, "a file").map(|message| problem(("path", message))));
         problems.extend(file.content_problem().map(problem));
         for (key, id) in [("uid", file.uid), ("gid", file.gid)] {
             if id > MAX_ID {
@@ -170,7 +171,7 @@ impl ConfigFile {
 }
 
 /// Whether one path is the other, or below it.
-fn overlap(a: &str, b: &str) -> bool {
+pub(super) fn overlap(a: &str, b: &str) -> bool {
     is_at_or_below(a, b) || is_at_or_below(b, a)
 }
 
@@ -179,14 +180,15 @@ fn is_at_or_below(path: &str, directory: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn path_problem(path: &str) -> Option<String> {
+/// Why nothing can be mounted at a path: `what` is to be mounted there.
+pub(super) fn path_problem(path: &str, what: &str) -> Option<String> {
     let mut components = path.split('/').skip(1);
     let is_plain = path.starts_with('/')
         && !path.contains('\0')
         && components.all(|component| !["", ".", ".."].contains(&component));
     if !is_plain {
         return Some(format!(
-            "{path:?} is not the path of a file: write an absolute one without `.`, `..` and doubled or final slashes"
+            "{path:?} is not the path of {what}: write an absolute one without `.`, `..` and doubled or final slashes"
         ));
     }
     if path.len() > MAX_PATH_BYTES {

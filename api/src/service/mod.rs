@@ -1,6 +1,7 @@
 //! The static configuration of a service.
 //!
 //! - [`ConfigFile`]: its configuration files;
+//! - [`Mount`]: what is mounted into its containers;
 //! - [`Health`]: how its processes are probed;
 //! - [`Effect`]: what a change of a field means for running processes;
 //! - `validate`: which values are accepted, and which make sense together.
@@ -8,6 +9,7 @@
 mod changes;
 pub mod file;
 mod health;
+pub mod mount;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -20,6 +22,7 @@ use utoipa::ToSchema;
 pub use changes::{EFFECTS, Effect, effect_of};
 pub use file::ConfigFile;
 pub use health::{Health, Probe};
+pub use mount::Mount;
 
 use crate::{
     capabilities::Capabilities,
@@ -101,6 +104,9 @@ pub struct ServiceConfig {
     /// Text files that are mounted read-only into each container. Agents of versions without this key refuse it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub file: Vec<ConfigFile>,
+    /// File systems that are mounted into each container. Agents of versions without this key refuse it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount: Vec<Mount>,
     /// Size of `/dev/shm`, which counts as memory: 64 MiB where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Bytes>,

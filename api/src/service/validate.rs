@@ -6,7 +6,7 @@
 
 mod probe;
 
-use super::{Health, MAX_CONCURRENCY, ServiceConfig, file};
+use super::{Health, MAX_CONCURRENCY, ServiceConfig, file, mount};
 use crate::{
     settings::{Problem, Validate},
     units::{Bytes, Span},
@@ -94,6 +94,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
         problems.push(Problem::new("user", "a user cannot contain a NUL byte"));
     }
     problems.extend(file::problems(config));
+    problems.extend(mount::problems(config));
     problems.extend(config.health.problems());
     problems
 }

@@ -88,6 +88,7 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         tmp_size: None,
         init: false,
         file: Vec::new(),
+        mount: Vec::new(),
         shm_size: None,
         health: Health::default(),
         drain: None,

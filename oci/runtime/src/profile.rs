@@ -109,6 +109,8 @@ pub struct Sandbox {
     pub tmp_bytes: Option<u64>,
     /// Size of `/dev/shm` in bytes; [`SHARED_MEMORY_BYTES`] if absent.
     pub shared_memory_bytes: Option<u64>,
+    /// File systems in memory: their paths in the container, and their sizes in bytes.
+    pub tmpfs: Vec<(PathBuf, u64)>,
     /// Files of the host to mount read-only.
     pub files: Vec<HostFile>,
 }
@@ -238,6 +240,12 @@ impl Sandbox {
             let options = ["nosuid", "nodev", "mode=1777", &size];
             mounts.push(mount("tmpfs", "/tmp", &options));
         }
+        mounts.extend(self.tmpfs.iter().map(|(path, bytes)| {
+            json!({
+                "destination": path, "type": "tmpfs", "source": "tmpfs",
+                "options": ["nosuid", "nodev", "noexec", "mode=1777", format!("size={bytes}")],
+            })
+        }));
         mounts.extend(self.files.iter().map(|file| {
             let mut options = vec!["bind", "ro", "nosuid", "nodev"];
             options.extend((!file.is_executable).then_some("noexec"));

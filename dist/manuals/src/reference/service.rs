@@ -65,7 +65,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 36] = [
+const KEYS: [Key; 38] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -133,6 +133,12 @@ const KEYS: [Key; 36] = [
         "Its owner in the container."),
     key("file.gid", "0", Bounds::Between("0", "65535"),
         "Its group in the container."),
+    key("mount.path", "", Bounds::Free,
+        "`[[mount]]`, once for each mount, at most 64: its absolute path in each container. Directories that the image does not \
+         have are created. A worker whose agent does not know the key takes no changes until it is upgraded."),
+    key("mount.tmpfs", "", Bounds::Free,
+        "A file system in memory of this size, at least 4KiB: empty at each start, writable by every user of the container, also \
+         where the root is read-only. What is in it counts as memory; all of them together have at most `memory`."),
     key("health.http", "", Bounds::Free,
         "A path. A process is healthy when a GET of it is answered with a status below 400. Only one of `http`, `tcp` and \
          `exec` may be given; without any of them a TCP connect is tried."),
@@ -177,7 +183,9 @@ mod tests {
             let value = if needed == name { value } else { usual };
             text += &format!("{needed} = {value}\n");
         }
-        if let Some(key) = name.strip_prefix("file.") {
+        if let Some(key) = name.strip_prefix("mount.") {
+            text += &format!("[[mount]]\npath = \"/x\"\ntmpfs = \"1MiB\"\n{key} = {value}\n");
+        } else if let Some(key) = name.strip_prefix("file.") {
             text += &format!("{FILE}{key} = {value}\n");
         } else if !NEEDED.iter().any(|(needed, _)| *needed == name) {
             text += &setting(name, value);
@@ -199,7 +207,9 @@ mod tests {
     #[test]
     fn every_key_is_described() {
         let own = fields("api/src", "ServiceConfig");
-        assert_complete(&KEYS, "", &own, &["health", "file"]);
+        assert_complete(&KEYS, "", &own, &["health", "file", "mount"]);
+        let mount = fields("api/src", "Mount");
+        assert_complete(&KEYS, "mount.", &mount, &[]);
         let file = fields("api/src", "ConfigFile");
         assert_complete(&KEYS, "file.", &file, &[]);
         let health = fields("api/src", "Health");

@@ -1,0 +1,73 @@
+use super::*;
+use crate::settings::{parse, parse_all};
+
+fn parsed(more: &str) -> Result<ServiceConfig, String> {
+    let text = format!("name = \"a\"\nconcurrency = 1\nport = 80\nmemory = \"64MiB\"\n{more}");
+    parse_all("a.toml", &text).map_err(|errors| errors.to_string())
+}
+
+fn tmpfs(path: &str, size: &str) -> String {
+    format!("[[mount]]\npath = \"{path}\"\ntmpfs = \"{size}\"\n")
+}
+
+#[test]
+fn a_tmpfs_has_a_path_and_a_size() {
+    let config = parsed(&(tmpfs("/cache", "4KiB") + &tmpfs("/var/run/x", "32MiB"))).unwrap();
+    assert_eq!(config.mount[1].tmpfs, Bytes::mib(32));
+    let text = serde_json::to_string(&config).unwrap();
+    assert_eq!(parse::<ServiceConfig>("again", &text).unwrap(), config);
+}
+
+#[test]
+fn wrong_mounts_are_refused_with_their_index() {
+    let file = "[[file]]\npath = \"/cache/x\"\ncontent = \"\"\n";
+    for (more, expected) in [
+        (
+            tmpfs("cache", "1MiB"),
+            "mount[0].path: \"cache\" is not the path of a directory",
+        ),
+        (tmpfs("/a/../b", "1MiB"), "not the path of a directory"),
+        (tmpfs("/", "1MiB"), "not the path of a directory"),
+        (tmpfs("/proc/x", "1MiB"), "below /proc"),
+        (tmpfs("/etc/hosts", "1MiB"), "by its agent"),
+        (
+            tmpfs("/a", "1KiB"),
+            "mount[0].tmpfs: write a size of at least",
+        ),
+        (tmpfs("/a", "65MiB"), "more than `memory`"),
+        (
+            tmpfs("/a", "40MiB") + &tmpfs("/b", "40MiB"),
+            "more than `memory`",
+        ),
+        (
+            tmpfs("/a", "1MiB") + &tmpfs("/a", "1MiB"),
+            "mount[1].path: \"/a\" is mounted already",
+        ),
+        (
+            tmpfs("/a", "1MiB") + &tmpfs("/a/b", "1MiB"),
+            "one is below the other",
+        ),
+        (
+            tmpfs("/a/b", "1MiB") + &tmpfs("/a", "1MiB"),
+            "one is below the other",
+        ),
+        (tmpfs("/cache", "1MiB") + file, "one is below the other"),
+        (
+            "read_only = true\n".to_owned() + &tmpfs("/tmp", "1MiB"),
+            "`tmp_size` sets its size",
+        ),
+        ("[[mount]]\npath = \"/a\"".to_owned(), "tmpfs"),
+    ] {
+        let error = parsed(&more).unwrap_err();
+        assert!(error.contains(expected), "{more}: {error}");
+    }
+    assert!(parsed(&tmpfs("/tmp", "1MiB")).is_ok());
+}
+
+#[test]
+fn mounts_are_bounded() {
+    let many: String = (0..=MAX_MOUNTS)
+        .map(|n| tmpfs(&format!("/m{n}"), "4KiB"))
+        .collect();
+    assert!(parsed(&many).unwrap_err().contains("the limit is 64"));
+}
