@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    ids::{ClusterId, Digest, Epoch, Generation, NodeName, ProcessId, Revision, ServiceName},
+    ids::{
+        ClusterId, Digest, Epoch, Generation, NodeName, ProcessId, Revision, ServiceName, VolumeId,
+    },
     service::ServiceConfig,
     signal,
     units::{Bytes, Span, Timestamp},
@@ -51,6 +53,30 @@ pub struct DesiredSet {
     pub adopts: Option<ClusterId>,
     /// The processes that are to run, ordered by id.
     pub processes: Vec<DesiredProcess>,
+    /// Volumes to remove, which no process uses. Each stays here until the agent no longer reports it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed_volumes: Vec<VolumeInstance>,
+}
+
+/// One volume, and which one of that name: a volume that is created after another one of its name was removed or given up has
+/// another instance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+pub struct VolumeInstance {
+    /// Its name.
+    pub id: VolumeId,
+    /// Unique in the cluster.
+    pub instance: u64,
+}
+
+/// A volume of a desired process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DesiredVolume {
+    /// Which one. Its path and size are in the process's configuration, under its name.
+    #[serde(flatten)]
+    pub volume: VolumeInstance,
+    /// Whether the agent creates it where it has none: false once it was reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_create: bool,
 }
 
 /// One process that is to run.
@@ -64,6 +90,12 @@ pub struct DesiredProcess {
     pub image: Digest,
     /// That revision's static configuration.
     pub config: ServiceConfig,
+    /// Its slot of a service with volumes, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// The volumes of that slot, in the order of the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<DesiredVolume>,
 }
 
 /// Blobs that an agent may soon need: body of `POST /v1/prefetch` on the agent. A hint: the agent may ignore it, and it
@@ -110,6 +142,16 @@ pub struct NodeReport {
     /// Whether it changes limits and probes of running processes. Agents of earlier versions replace the processes.
     #[serde(default)]
     pub live_changes: bool,
+    /// The keys of services' configurations that it knows beyond those of the first version: some of
+    /// [`AGENT_KEYS`](crate::service::AGENT_KEYS).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+    /// Directories that containers may have, with all below them: its `host_paths`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_paths: Vec<String>,
+    /// The volumes on the node; absent where it has no place for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<NodeVolumes>,
     /// Generation of the desired set that the agent holds; 0 before the first.
     pub generation: Generation,
     /// Cluster, epoch and digest of that set.
@@ -129,6 +171,45 @@ pub struct NodeReport {
     pub apis: Option<String>,
     /// Every process that exists on the node, wanted or not, ordered by id.
     pub processes: Vec<ProcessReport>,
+}
+
+/// The volumes on a node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeVolumes {
+    /// What all of them together can hold: what they use, and what is free where they are.
+    pub capacity: Bytes,
+    /// How their sizes are enforced.
+    pub enforcement: Enforcement,
+    /// Every volume that exists there, ordered by id.
+    #[serde(default)]
+    pub all: Vec<VolumeReport>,
+}
+
+/// How the size of a volume is enforced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforcement {
+    /// By a file system of that size in a sparse file.
+    #[default]
+    LoopFile,
+    /// By a project quota of the file system that the volumes are on.
+    ProjectQuota,
+}
+
+/// One volume as its agent sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeReport {
+    /// Which one.
+    #[serde(flatten)]
+    pub volume: VolumeInstance,
+    /// Its present size.
+    pub size: Bytes,
+    /// What is written to it; absent before it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Bytes>,
+    /// Why it cannot be used, in words for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// An agent asks for a certificate of its node's address: body of `POST /v1/certificates` on the controller.

@@ -77,6 +77,27 @@ string_id!(
     is_service_name
 );
 string_id!(
+    /// Name of a volume within its service: formed as a service's name.
+    VolumeName,
+    "volume name",
+    "use 1 to 50 lower-case letters, digits and '-', starting with a letter and not ending with '-'",
+    is_service_name
+);
+string_id!(
+    /// Identity of a volume: `<service>/<volume>/<slot>`. It outlives its service.
+    VolumeId,
+    "volume",
+    "it is a service's name, a volume's name and a slot's number, such as db/data/1",
+    is_volume_id
+);
+string_id!(
+    /// Name of a secret.
+    SecretName,
+    "secret name",
+    "use 1 to 100 letters, digits, '.', '_' and '-', starting with a letter or digit",
+    is_secret_name
+);
+string_id!(
     /// Name of a node of the topology: its configured `name`, else its ip.
     NodeName,
     "node name",
@@ -153,6 +174,29 @@ impl ProcessId {
     }
 }
 
+impl VolumeId {
+    /// The volume `name` of a service's slot, which is counted from 1.
+    pub fn new(service: &ServiceName, name: &VolumeName, slot: u32) -> Self {
+        Self(format!("{service}/{name}/{slot}"))
+    }
+
+    /// The name of its service.
+    pub fn service_name(&self) -> &str {
+        self.0.split('/').next().unwrap_or("")
+    }
+
+    /// Its name within the service.
+    pub fn volume_name(&self) -> &str {
+        self.0.split('/').nth(1).unwrap_or("")
+    }
+
+    /// The slot that it belongs to.
+    pub fn slot(&self) -> u32 {
+        let slot = self.0.rsplit('/').next();
+        slot.and_then(|slot| slot.parse().ok()).unwrap_or(0)
+    }
+}
+
 impl Digest {
     /// The digest of a SHA-256 sum given as hexadecimal text.
     pub fn sha256(hex: &str) -> Result<Self, InvalidId> {
@@ -188,6 +232,26 @@ fn is_service_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn is_volume_id(id: &str) -> bool {
+    let parts: Vec<&str> = id.split('/').collect();
+    matches!(parts[..], [service, volume, slot]
+        if is_service_name(service) && is_service_name(volume) && is_slot(slot))
+}
+
+fn is_slot(slot: &str) -> bool {
+    (1..=5).contains(&slot.len())
+        && slot.bytes().all(|b| b.is_ascii_digit())
+        && !slot.starts_with('0')
+}
+
+fn is_secret_name(name: &str) -> bool {
+    (1..=100).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 fn is_node_name(name: &str) -> bool {

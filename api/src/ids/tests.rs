@@ -45,6 +45,30 @@ fn a_balancers_id_belongs_to_one_name() {
 }
 
 #[test]
+fn a_volume_belongs_to_a_slot_of_a_service() {
+    let id = VolumeId::new(&"db-1".parse().unwrap(), &"data".parse().unwrap(), 12);
+    assert_eq!(id.as_str(), "db-1/data/12");
+    assert_eq!(
+        (id.service_name(), id.volume_name(), id.slot()),
+        ("db-1", "data", 12)
+    );
+    for bad in [
+        "db/data",
+        "db/data/0",
+        "db/data/01",
+        "db/data/x",
+        "db//1",
+        "db/data/1/2",
+        "../data/1",
+    ] {
+        assert!(bad.parse::<VolumeId>().is_err(), "{bad}");
+    }
+    for bad in ["", ".a", "a/b", "a b", "-a"] {
+        assert!(bad.parse::<SecretName>().is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn digests_are_exact() {
     let hex = "0".repeat(64);
     assert_eq!(Digest::sha256(&hex).unwrap().hex(), hex);

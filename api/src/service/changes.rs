@@ -1,6 +1,6 @@
 //! What a change of each field of a service's configuration means for its running processes.
 
-use super::ServiceConfig;
+use super::{ServiceConfig, volume};
 
 /// What a change of a field means for running processes, in the order of how much it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,8 +44,14 @@ macro_rules! effects {
         fn effects(a: &ServiceConfig, b: &ServiceConfig) -> impl Iterator<Item = Effect> {
             // Without `..`: a field that is missing in the table does not compile.
             let ServiceConfig { $($field,)* } = a;
-            let fields = [$(($field != &b.$field, Effect::$effect),)*];
-            fields.into_iter().filter(|(differs, _)| *differs).map(|(_, effect)| effect)
+            let fields = [$((stringify!($field), $field != &b.$field, Effect::$effect),)*];
+            let growth = volume::differ_in_size_only(&a.volume, &b.volume);
+            let effect = move |(field, differs, effect): (&str, bool, Effect)| match field {
+                _ if !differs => None,
+                "volume" if growth => Some(Effect::Resize),
+                _ => Some(effect),
+            };
+            fields.into_iter().filter_map(effect)
         }
     };
 }
@@ -71,6 +77,8 @@ effects! {
     init => Process,
     file => Process,
     mount => Process,
+    secret => Process,
+    volume => Process,
     shm_size => Process,
     health => Probe,
     drain => Routes,
@@ -96,6 +104,9 @@ impl ServiceConfig {
 
 /// The effect of a change of a key, such as `memory` or `health.interval`; `None` if there is no such key.
 pub fn effect_of(key: &str) -> Option<Effect> {
+    if key == "volume.size" {
+        return Some(Effect::Resize);
+    }
     let field = key.split('.').next()?;
     let mut all = EFFECTS.iter();
     all.find_map(|(name, effect)| (*name == field).then_some(*effect))
@@ -135,6 +146,11 @@ mod tests {
                 "[[mount]]\npath = \"/x\"\ntmpfs = \"1MiB\"",
                 Effect::Process,
             ),
+            (
+                "[[volume]]\nname = \"a\"\npath = \"/x\"\nsize = \"8MiB\"",
+                Effect::Process,
+            ),
+            ("[[secret]]\nname = \"a\"", Effect::Process),
             ("[[file]]\npath = \"/x\"\ncontent = \"\"", Effect::Process),
             ("shm_size = \"1MiB\"", Effect::Process),
             ("image = \"b:1\"", Effect::Process),
@@ -154,6 +170,18 @@ mod tests {
         assert_eq!(config("").change_to(&other), Effect::Resize);
         let other = config("memory = \"1GiB\"\nenv = { A = \"b\" }");
         assert_eq!(config("").change_to(&other), Effect::Process);
+    }
+
+    #[test]
+    fn a_volume_of_another_size_needs_no_new_process() {
+        let volume = |size: &str, path: &str| {
+            config(&format!(
+                "[[volume]]\nname = \"a\"\npath = \"{path}\"\nsize = \"{size}\""
+            ))
+        };
+        let usual = volume("8MiB", "/x");
+        assert_eq!(usual.change_to(&volume("9MiB", "/x")), Effect::Resize);
+        assert_eq!(usual.change_to(&volume("9MiB", "/y")), Effect::Process);
     }
 
     #[test]

@@ -14,13 +14,6 @@ pub const MAX_FILES: usize = 64;
 pub const MAX_FILE_BYTES: usize = 64 << 10;
 /// Largest contents of all files of one service together, in bytes.
 pub const MAX_FILES_BYTES: usize = 512 << 10;
-/// Longest path, in bytes: Linux's PATH_MAX without its NUL.
-const MAX_PATH_BYTES: usize = 4095;
-/// What the runtime mounts itself, and what lies below.
-const MOUNTED: [&str; 3] = ["/proc", "/sys", "/dev"];
-/// Files that the agent writes for each process.
-const WRITTEN: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
-
 /// A text file of a service's containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -121,25 +114,12 @@ pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
     for (index, file) in files.iter().enumerate() {
         let problem =
             |(key, message): (&str, String)| Problem::new(format!("file[{index}].{key}"), message);
-        problems
-            .extend(path_problem(&file.path, "a file").map(|message| problem(("path", message))));
         problems.extend(file.content_problem().map(problem));
         for (key, id) in [("uid", file.uid), ("gid", file.gid)] {
             if id > MAX_ID {
                 let message = format!("{id} is out of range: write 0 to {MAX_ID}");
                 problems.push(problem((key, message)));
             }
-        }
-        let mut others = files[..index].iter();
-        if let Some(other) = others.find(|other| overlap(&other.path, &file.path)) {
-            let message = match other.path == file.path {
-                true => format!("another file has this path, {:?}", file.path),
-                false => format!(
-                    "{:?} and {:?} cannot both be files: one would have to be a directory",
-                    other.path, file.path
-                ),
-            };
-            problems.push(problem(("path", message)));
         }
     }
     problems
@@ -168,40 +148,6 @@ impl ConfigFile {
             _ => None,
         }
     }
-}
-
-/// Whether one path is the other, or below it.
-pub(super) fn overlap(a: &str, b: &str) -> bool {
-    is_at_or_below(a, b) || is_at_or_below(b, a)
-}
-
-fn is_at_or_below(path: &str, directory: &str) -> bool {
-    path.strip_prefix(directory)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Why nothing can be mounted at a path: `what` is to be mounted there.
-pub(super) fn path_problem(path: &str, what: &str) -> Option<String> {
-    let mut components = path.split('/').skip(1);
-    let is_plain = path.starts_with('/')
-        && !path.contains('\0')
-        && components.all(|component| !["", ".", ".."].contains(&component));
-    if !is_plain {
-        return Some(format!(
-            "{path:?} is not the path of {what}: write an absolute one without `.`, `..` and doubled or final slashes"
-        ));
-    }
-    if path.len() > MAX_PATH_BYTES {
-        return Some(format!("a path has at most {MAX_PATH_BYTES} bytes"));
-    }
-    if let Some(mounted) = MOUNTED.iter().find(|mounted| is_at_or_below(path, mounted)) {
-        return Some(format!(
-            "{path:?} is below {mounted}, which every container has mounted: write another path"
-        ));
-    }
-    WRITTEN
-        .contains(&path)
-        .then(|| format!("{path:?} is written for every process by its agent: write another path"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The static configuration of a service.
 //!
 //! - [`ConfigFile`]: its configuration files;
-//! - [`Mount`]: what is mounted into its containers;
+//! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them;
+//! - [`SecretRef`]: its secrets;
 //! - [`Health`]: how its processes are probed;
 //! - [`Effect`]: what a change of a field means for running processes;
 //! - `validate`: which values are accepted, and which make sense together.
@@ -10,9 +11,12 @@ mod changes;
 pub mod file;
 mod health;
 pub mod mount;
+pub mod secret;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod validate;
+pub mod volume;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +27,9 @@ pub use changes::{EFFECTS, Effect, effect_of};
 pub use file::ConfigFile;
 pub use health::{Health, Probe};
 pub use mount::Mount;
+pub use secret::SecretRef;
+pub use targets::is_at_or_below;
+pub use volume::Volume;
 
 use crate::{
     capabilities::Capabilities,
@@ -35,6 +42,9 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 
 /// Processes and threads of a container, unless `pids` says otherwise.
 pub const DEFAULT_PIDS: u32 = 512;
+
+/// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
+pub const AGENT_KEYS: [&str; 5] = ["init", "file", "mount", "volume", "secret"];
 
 /// Size of a container's `/dev/shm`, unless `shm_size` says otherwise.
 pub const DEFAULT_SHM: Bytes = Bytes::mib(64);
@@ -98,15 +108,21 @@ pub struct ServiceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tmp_size: Option<Bytes>,
     /// Whether an init is the container's first process: it reaps processes whose parent has ended, forwards signals to the
-    /// image's program, and ends with it. Agents of versions without this key refuse it.
+    /// image's program, and ends with it. Only workers whose agents know this key run the service.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub init: bool,
-    /// Text files that are mounted read-only into each container. Agents of versions without this key refuse it.
+    /// Text files that are mounted read-only into each container. Only workers whose agents know this key run the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub file: Vec<ConfigFile>,
-    /// File systems that are mounted into each container. Agents of versions without this key refuse it.
+    /// What is mounted into each container. Only workers whose agents know this key run the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mount: Vec<Mount>,
+    /// File systems of each slot that outlive its processes. Only workers whose agents know this key run the service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume: Vec<Volume>,
+    /// Secrets of each process. Only workers whose agents know this key run the service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret: Vec<SecretRef>,
     /// Size of `/dev/shm`, which counts as memory: 64 MiB where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Bytes>,
@@ -137,13 +153,35 @@ impl ServiceConfig {
         }
     }
 
+    /// The keys of this configuration that agents of the first version do not know, of [`AGENT_KEYS`].
+    pub fn agent_keys(&self) -> impl Iterator<Item = &'static str> {
+        let used = [
+            self.init,
+            !self.file.is_empty(),
+            !self.mount.is_empty(),
+            !self.volume.is_empty(),
+            !self.secret.is_empty(),
+        ];
+        AGENT_KEYS
+            .into_iter()
+            .zip(used)
+            .filter_map(|(key, used)| used.then_some(key))
+    }
+
+    /// Directories of the worker that its containers have.
+    pub fn host_paths(&self) -> impl Iterator<Item = &str> {
+        self.mount.iter().filter_map(|mount| mount.host.as_deref())
+    }
+
     /// In what its processes are less restricted than by default, each as `key=value`.
     pub fn relaxed(&self) -> Vec<String> {
         let caps = (!self.caps.is_empty()).then(|| format!("caps={}", self.caps));
         let pids = (self.pids > DEFAULT_PIDS).then(|| format!("pids={}", self.pids));
         let shm = self.shm_size.filter(|size| *size > DEFAULT_SHM);
         let shm = shm.map(|size| format!("shm_size={}", size.to_string().replace(' ', "")));
-        [caps, pids, shm].into_iter().flatten().collect()
+        let hosts = self.host_paths().map(|path| format!("host={path}"));
+        let limits = [caps, pids, shm].into_iter().flatten();
+        limits.chain(hosts).collect()
     }
 }
 

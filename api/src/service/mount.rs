@@ -1,9 +1,9 @@
-//! File systems that are mounted into each container of a service.
+//! File systems and directories that are mounted into each container of a service.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ServiceConfig, file};
+use super::ServiceConfig;
 use crate::{settings::Problem, units::Bytes};
 
 /// Most mounts of one service.
@@ -11,14 +11,21 @@ pub const MAX_MOUNTS: usize = 64;
 /// Smallest tmpfs: a page.
 const MIN_TMPFS: Bytes = Bytes(4096);
 
-/// A mount of a service's containers.
+/// A mount of a service's containers: exactly one of `tmpfs` and `host` says what is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
     /// Its absolute path in the container. Directories that the image does not have are created.
     pub path: String,
     /// A file system in memory of this size, which is empty at each start and counts as memory of the process.
-    pub tmpfs: Bytes,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tmpfs: Option<Bytes>,
+    /// A directory of the worker, which its `agent.toml` lists in `host_paths`, or one below. Only such workers run the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Whether the container may not write to the directory of the worker.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
 }
 
 /// What is wrong with the mounts of a service.
@@ -32,9 +39,8 @@ pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
         );
         problems.push(Problem::new("mount", message));
     }
-    let whole: u64 = mounts
-        .iter()
-        .fold(0, |sum, mount| sum.saturating_add(mount.tmpfs.0));
+    let sizes = mounts.iter().filter_map(|mount| mount.tmpfs);
+    let whole = sizes.fold(0, |sum: u64, size| sum.saturating_add(size.0));
     if whole > config.memory.0 {
         let message = format!(
             "all tmpfs together have {}, more than `memory`, {}, which they count for",
@@ -44,34 +50,47 @@ pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
         problems.push(Problem::new("mount", message).depending_on("memory"));
     }
     for (index, mount) in mounts.iter().enumerate() {
-        let key = |name: &str| format!("mount[{index}].{name}");
-        problems.extend(
-            file::path_problem(&mount.path, "a directory")
-                .map(|message| Problem::new(key("path"), message)),
-        );
-        if mount.tmpfs < MIN_TMPFS {
-            let message = format!("write a size of at least {MIN_TMPFS}");
-            problems.push(Problem::new(key("tmpfs"), message));
-        }
-        problems.extend(conflict(config, index).map(|message| Problem::new(key("path"), message)));
+        let problem = mount.problem();
+        problems.extend(problem.map(|(key, message)| {
+            let key = format!("mount[{index}].{key}");
+            Problem::new(key, message)
+        }));
     }
     problems
 }
 
-/// Why a mount cannot be where it is: something else is mounted there, above or below.
-fn conflict(config: &ServiceConfig, index: usize) -> Option<String> {
-    let path = &config.mount[index].path;
-    if config.read_only && file::overlap(path, "/tmp") {
-        let message = "with `read_only` a tmpfs is on /tmp already: `tmp_size` sets its size";
-        return Some(message.to_owned());
+impl Mount {
+    /// The key that is wrong, and why.
+    fn problem(&self) -> Option<(&'static str, String)> {
+        match (self.tmpfs, &self.host) {
+            (None, None) => {
+                let message = "say what is mounted: `tmpfs`, the size of a file system in memory, or `host`, a directory of the worker";
+                Some(("path", message.to_owned()))
+            }
+            (Some(_), Some(_)) => Some(("host", "give only one of tmpfs and host".to_owned())),
+            (Some(_), None) if self.read_only => {
+                let message = "an empty file system that cannot be written has no use";
+                Some(("read_only", message.to_owned()))
+            }
+            (Some(size), None) if size < MIN_TMPFS => {
+                Some(("tmpfs", format!("write a size of at least {MIN_TMPFS}")))
+            }
+            (None, Some(host)) if !is_plain(host) => {
+                let message = format!(
+                    "{host:?} is not the path of a directory: write an absolute one without `.`, `..` and doubled or final slashes"
+                );
+                Some(("host", message))
+            }
+            _ => None,
+        }
     }
-    let others = config.mount[..index].iter().map(|other| &other.path);
-    let mut others = others.chain(config.file.iter().map(|file| &file.path));
-    let other = others.find(|other| file::overlap(other, path))?;
-    Some(match other == path {
-        true => format!("{path:?} is mounted already"),
-        false => format!("{path:?} and {other:?} cannot both be mounted: one is below the other"),
-    })
+}
+
+fn is_plain(path: &str) -> bool {
+    let mut components = path.split('/').skip(1);
+    path.starts_with('/')
+        && !path.contains('\0')
+        && components.all(|component| !["", ".", ".."].contains(&component))
 }
 
 #[cfg(test)]

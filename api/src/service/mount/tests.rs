@@ -10,10 +10,22 @@ fn tmpfs(path: &str, size: &str) -> String {
     format!("[[mount]]\npath = \"{path}\"\ntmpfs = \"{size}\"\n")
 }
 
+fn host(directory: &str) -> String {
+    format!("[[mount]]\npath = \"/media\"\nhost = \"{directory}\"\n")
+}
+
+#[test]
+fn a_directory_of_the_worker_relaxes_the_service() {
+    let config = parsed(&(host("/srv/media") + "read_only = true")).unwrap();
+    assert_eq!(config.relaxed(), ["host=/srv/media"]);
+    assert_eq!(config.host_paths().collect::<Vec<_>>(), ["/srv/media"]);
+    assert_eq!(config.agent_keys().collect::<Vec<_>>(), ["mount"]);
+}
+
 #[test]
 fn a_tmpfs_has_a_path_and_a_size() {
     let config = parsed(&(tmpfs("/cache", "4KiB") + &tmpfs("/var/run/x", "32MiB"))).unwrap();
-    assert_eq!(config.mount[1].tmpfs, Bytes::mib(32));
+    assert_eq!(config.mount[1].tmpfs, Some(Bytes::mib(32)));
     let text = serde_json::to_string(&config).unwrap();
     assert_eq!(parse::<ServiceConfig>("again", &text).unwrap(), config);
 }
@@ -41,7 +53,7 @@ fn wrong_mounts_are_refused_with_their_index() {
         ),
         (
             tmpfs("/a", "1MiB") + &tmpfs("/a", "1MiB"),
-            "mount[1].path: \"/a\" is mounted already",
+            "mount[1].path: \"/a\" is the path of mount[0] already",
         ),
         (
             tmpfs("/a", "1MiB") + &tmpfs("/a/b", "1MiB"),
@@ -56,7 +68,15 @@ fn wrong_mounts_are_refused_with_their_index() {
             "read_only = true\n".to_owned() + &tmpfs("/tmp", "1MiB"),
             "`tmp_size` sets its size",
         ),
-        ("[[mount]]\npath = \"/a\"".to_owned(), "tmpfs"),
+        ("[[mount]]\npath = \"/a\"".to_owned(), "say what is mounted"),
+        (
+            tmpfs("/a", "1MiB") + "host = \"/srv\"",
+            "only one of tmpfs and host",
+        ),
+        (tmpfs("/a", "1MiB") + "read_only = true", "has no use"),
+        (host("srv"), "mount[0].host: \"srv\" is not the path"),
+        (host("/srv/../etc"), "mount[0].host"),
+        (host("/srv/"), "mount[0].host"),
     ] {
         let error = parsed(&more).unwrap_err();
         assert!(error.contains(expected), "{more}: {error}");

@@ -1,0 +1,63 @@
+//! Volumes: file systems of a service's slots, which outlive its processes.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::ServiceConfig;
+use crate::{ids::VolumeName, settings::Problem, units::Bytes};
+
+/// Most volumes of one slot.
+pub const MAX_VOLUMES: usize = 8;
+/// Smallest volume: what a file system of its own needs.
+pub const MIN_VOLUME: Bytes = Bytes::mib(8);
+/// Largest volume.
+pub const MAX_VOLUME: Bytes = Bytes::mib(64 << 20);
+
+/// A volume of each slot of a service. It lives on one worker, and the slot's process runs there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Its name within the service.
+    pub name: VolumeName,
+    /// Its absolute path in the container. On first use it gets what the image has there.
+    pub path: String,
+    /// How much can be written to it. It can grow while it is in use, and does not shrink.
+    pub size: Bytes,
+}
+
+/// What is wrong with the volumes of a service.
+pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
+    let volumes = &config.volume;
+    let mut problems = Vec::new();
+    if volumes.len() > MAX_VOLUMES {
+        let message = format!(
+            "{} volumes are too many: the limit is {MAX_VOLUMES}",
+            volumes.len()
+        );
+        problems.push(Problem::new("volume", message));
+    }
+    for (index, volume) in volumes.iter().enumerate() {
+        if !(MIN_VOLUME..=MAX_VOLUME).contains(&volume.size) {
+            let message = format!(
+                "{} is out of range: write {MIN_VOLUME} to {MAX_VOLUME}",
+                volume.size
+            );
+            problems.push(Problem::new(format!("volume[{index}].size"), message));
+        }
+        let mut others = volumes[..index].iter();
+        if others.any(|other| other.name == volume.name) {
+            let message = format!("another volume is named {} already", volume.name);
+            problems.push(Problem::new(format!("volume[{index}].name"), message));
+        }
+    }
+    problems
+}
+
+/// Whether two lists of volumes differ in sizes only.
+pub(super) fn differ_in_size_only(a: &[Volume], b: &[Volume]) -> bool {
+    let same = |(a, b): (&Volume, &Volume)| (&a.name, &a.path) == (&b.name, &b.path);
+    a.len() == b.len() && a.iter().zip(b).all(same)
+}
+
+#[cfg(test)]
+mod tests;
