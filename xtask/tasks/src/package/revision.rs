@@ -19,6 +19,8 @@ pub(super) fn package(revision: &str, profile: &str) -> anyhow::Result<()> {
     remove(&source)?;
     fs::create_dir_all(&source).with_context(|| format!("cannot create {}", source.display()))?;
     extract(revision, &source)?;
+    // Cargo merges the configurations of the copy and of this project, around it: of two kinds of alias that fails.
+    remove(&source.join(".cargo"))?;
     // What was built of it before, and the tools, are used again.
     for (name, target) in [("target", "revision-target"), ("target/tools", "../tools")] {
         let original = directory.join(target);
