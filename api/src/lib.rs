@@ -11,6 +11,7 @@
 //! - [`rollout`]: how far a deploy has come, and why it failed.
 //! - [`state`]: what the controller shows of the cluster.
 //! - [`reasons`]: why something is as it is, as data and in words.
+//! - [`secrets`]: secrets without their values, and how those come to agents.
 //! - [`logs`]: which part of a process's output to show, and its lines.
 //! - [`error`]: the error body of every API.
 
@@ -23,6 +24,7 @@ pub mod logs;
 pub mod reasons;
 pub mod rollout;
 pub mod routes;
+pub mod secrets;
 pub mod service;
 pub mod settings;
 mod signal;

@@ -3,7 +3,7 @@
 use sha2::{Digest as _, Sha256};
 use tucano_api::{
     agent::{DesiredProcess, DesiredSet, SetIdentity},
-    ids::{Digest, NodeName, ProcessId, ServiceName},
+    ids::{Digest, NodeName, ProcessId, SecretName, ServiceName},
 };
 
 use crate::{
@@ -58,6 +58,7 @@ pub(crate) fn desired_set(state: &State, name: &NodeName) -> Option<DesiredSet> 
         },
         adopts: node.record.adopts.clone(),
         processes,
+        removed_volumes: Vec::new(),
     })
 }
 
@@ -90,6 +91,8 @@ fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
         revision: process.revision,
         image: revision.image.clone(),
         config: revision.config.for_agents(),
+        slot: None,
+        volumes: Vec::new(),
     })
 }
 
@@ -137,10 +140,12 @@ fn take_records(state: &mut State) -> Vec<Record> {
     let services = std::mem::take(&mut state.changes.services);
     let processes = std::mem::take(&mut state.changes.processes);
     let nodes = std::mem::take(&mut state.changes.nodes);
+    let secrets = std::mem::take(&mut state.changes.secrets);
     let mut records = Vec::new();
     records.extend(services.into_iter().map(|name| service_record(state, name)));
     records.extend(processes.into_iter().map(|id| process_record(state, id)));
     records.extend(nodes.into_iter().map(|name| node_record(state, name)));
+    records.extend(secrets.into_iter().map(|name| secret_record(state, name)));
     if std::mem::take(&mut state.changes.counters) {
         records.push(Record::Counters(state.counters.clone()));
     }
@@ -151,6 +156,13 @@ fn service_record(state: &State, name: ServiceName) -> Record {
     match state.services.get(&name) {
         Some(service) => Record::Service(Box::new(service.record.clone())),
         None => Record::ServiceGone(name),
+    }
+}
+
+fn secret_record(state: &State, name: SecretName) -> Record {
+    match state.secrets.get(&name) {
+        Some(secret) => Record::Secret(secret.clone()),
+        None => Record::SecretGone(name),
     }
 }
 

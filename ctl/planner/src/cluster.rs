@@ -5,7 +5,7 @@ use tucano_api::units::Timestamp;
 use crate::{
     actions, adoption, health, leases, lifecycle,
     model::{Action, Event, Settings, Snapshot, Worker},
-    reachability, rebalance, reconcile, reports, restarts, restore, routes, services,
+    reachability, rebalance, reconcile, reports, restarts, restore, routes, secrets, services,
     state::State,
     topology,
 };
@@ -64,6 +64,7 @@ impl Cluster {
             services: state.services.values().map(|s| s.record.clone()).collect(),
             processes: state.processes.values().map(|p| p.record.clone()).collect(),
             nodes: state.nodes.iter().map(|n| n.record.clone()).collect(),
+            secrets: state.secrets.values().cloned().collect(),
             counters: state.counters.clone(),
             identity: state.identity.clone(),
         }
@@ -75,6 +76,13 @@ fn apply(state: &mut State, event: Event) {
         Event::Configured { workers, settings } => topology::configure(state, workers, settings),
         Event::ServiceConfigured { config, image } => services::configure(state, *config, image),
         Event::ServiceRemoved { name } => services::remove(state, &name),
+        Event::SecretSet {
+            name,
+            version,
+            sealed,
+        } => secrets::set(state, name, version, sealed),
+        Event::SecretRemoved { name } => secrets::remove(state, &name),
+        Event::SecretsResealed { records } => secrets::reseal(state, records),
         Event::AgentReachable { node, reachable } => reachability::update(state, &node, reachable),
         Event::Drained { processes } => lifecycle::drained(state, &processes),
         Event::Adopt => adoption::adopt(state),

@@ -9,6 +9,7 @@
 //!   `duplicates` (two agents that report as one worker), `restarts` (of missing workers), `leases`, `silence` (of many
 //!   workers at once), `readmission` (of what still runs on a lost one) and `health`, `holds` (nodes that hold sets of another controller) `adoption` (of what runs on
 //!   those), `reachability` (agents that report but cannot be reached).
+//! - `secrets`: which versions of them exist, and who needs them.
 //! - `reconcile`: brings services nearer to their configuration; `rollout`: how many processes of which revision;
 //!   `rebalance`: moving processes.
 //! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
@@ -44,6 +45,7 @@ mod restarts;
 mod restore;
 mod rollout;
 mod routes;
+mod secrets;
 mod services;
 mod silence;
 mod state;
@@ -53,5 +55,6 @@ pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
     Action, Counters, CrashHistory, Event, Hold, Identity, NodeRecord, ProcessRecord, Record,
-    RevisionRecord, ServiceRecord, SetVersion, Settings, Snapshot, Worker,
+    RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Settings,
+    Snapshot, Worker,
 };

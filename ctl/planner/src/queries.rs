@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use tucano_api::{
     agent::{DesiredSet, ProcessReport, ProcessState},
-    ids::{Digest, NodeName, ProcessId, ServiceName},
+    ids::{Digest, NodeName, ProcessId, SecretName, ServiceName},
     reasons::PendingReason,
     routes::ServiceRoute,
+    secrets::{SecretUser, SecretVersion, SecretView},
     service::ServiceConfig,
     state::{
         ActiveService, Adoption, AliveNode, ConfiguredService, DeadNode, NodeCondition, NodeView,
@@ -18,8 +19,8 @@ use crate::{
     actions, adoption,
     cluster::Cluster,
     duplicates, holds, live_changes,
-    model::{RevisionRecord, Settings},
-    placement, routes, services,
+    model::{RevisionRecord, Sealed, SecretRecord, Settings},
+    placement, routes, secrets, services,
     state::{Node, Process, Service, Unplaced, pending, unreported},
 };
 
@@ -55,6 +56,41 @@ impl Cluster {
     /// user.
     pub fn resize_obstacle(&self, config: &ServiceConfig, image: &Digest) -> Option<String> {
         live_changes::obstacle(&self.state, config, image)
+    }
+
+    /// Gives each secret of a configuration that has no version its newest one. Returns the secrets that do not exist.
+    pub fn resolve_secrets(&self, config: &mut ServiceConfig) -> Vec<SecretName> {
+        secrets::resolve(&self.state, config)
+    }
+
+    /// The number of the next version of a secret.
+    pub fn next_secret_version(&self) -> u64 {
+        secrets::next_version(&self.state)
+    }
+
+    /// Every secret, without its value.
+    pub fn secrets(&self) -> Vec<SecretView> {
+        secrets::show(&self.state)
+    }
+
+    /// The revisions that have a secret.
+    pub fn secret_users(&self, name: &SecretName) -> Vec<SecretUser> {
+        secrets::users(&self.state, name).collect()
+    }
+
+    /// A secret and its encrypted values.
+    pub fn secret(&self, name: &SecretName) -> Option<&SecretRecord> {
+        self.state.secrets.get(name)
+    }
+
+    /// Every secret and its encrypted values.
+    pub fn sealed_secrets(&self) -> impl Iterator<Item = &SecretRecord> {
+        self.state.secrets.values()
+    }
+
+    /// An encrypted value that a process on this worker needs; `None` if none does.
+    pub fn secret_value(&self, node: &NodeName, wanted: &SecretVersion) -> Option<Sealed> {
+        secrets::value_for(&self.state, node, wanted)
     }
 
     /// The nodes on hold, and what can be adopted from them.

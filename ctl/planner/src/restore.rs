@@ -19,6 +19,8 @@ pub(crate) fn load(state: &mut State, snapshot: Snapshot, workers: Vec<Worker>) 
     state.counters = snapshot.counters;
     state.identity = snapshot.identity;
     load_nodes(state, snapshot.nodes, workers);
+    let secrets = snapshot.secrets.into_iter();
+    state.secrets = secrets.map(|it| (it.name.clone(), it)).collect();
     for record in snapshot.services {
         load_service(state, record);
     }

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use tucano_api::{
-    ids::{Digest, Revision, ServiceName},
+    ids::{Digest, Revision, SecretName, ServiceName},
     service::ServiceConfig,
 };
 
 use crate::{
     lifecycle,
     model::{RevisionRecord, ServiceRecord},
+    secrets,
     state::{Service, State, hosts, path_prefix},
 };
 
@@ -63,6 +64,8 @@ pub(crate) fn remove(state: &mut State, name: &ServiceName) {
     for number in service.processes {
         lifecycle::remove(state, number);
     }
+    let secrets = secrets_of(&service.record.revisions);
+    secrets::prune(state, secrets);
     for node in &mut state.nodes {
         node.lost.retain(|_, process| process.service != *name);
     }
@@ -85,11 +88,18 @@ pub(crate) fn prune_revisions(state: &mut State, name: &ServiceName) {
         .filter_map(|number| Some(state.processes.get(number)?.record.revision))
         .collect();
     let first_kept = revisions[excess].revision;
-    let before = revisions.len();
-    revisions.retain(|r| r.revision >= first_kept || in_use.contains(&r.revision));
-    if revisions.len() != before {
+    let is_kept = |it: &RevisionRecord| it.revision >= first_kept || in_use.contains(&it.revision);
+    let (kept, dropped): (Vec<_>, Vec<_>) = revisions.drain(..).partition(is_kept);
+    *revisions = kept;
+    if !dropped.is_empty() {
         state.changes.services.insert(name.clone());
+        secrets::prune(state, secrets_of(&dropped));
     }
+}
+
+fn secrets_of(revisions: &[RevisionRecord]) -> BTreeSet<SecretName> {
+    let secrets = revisions.iter().flat_map(|it| &it.config.secret);
+    secrets.map(|secret| secret.name.clone()).collect()
 }
 
 fn add(state: &mut State, config: ServiceConfig, image: Digest) {

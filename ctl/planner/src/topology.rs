@@ -54,6 +54,7 @@ fn remove_worker(state: &mut State, index: usize) {
             identity,
             adopts: None,
             processes: Vec::new(),
+            removed_volumes: Vec::new(),
         });
     }
     if was_alive {

@@ -89,6 +89,7 @@ impl Agent {
                 identity: SetIdentity::default(),
                 adopts: None,
                 processes: Vec::new(),
+                removed_volumes: Vec::new(),
             },
             containers: BTreeMap::new(),
             metrics: NodeMetrics {
@@ -238,6 +239,9 @@ impl Agent {
             version: "1.0.0".into(),
             architecture: "amd64".into(),
             live_changes: !self.is_old,
+            keys: Vec::new(),
+            host_paths: Vec::new(),
+            volumes: None,
             generation: self.desired.generation,
             identity: self.desired.identity.clone(),
             held: self.send_held.then(|| self.desired.processes.clone()),

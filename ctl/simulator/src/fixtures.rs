@@ -89,6 +89,8 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         init: false,
         file: Vec::new(),
         mount: Vec::new(),
+        volume: Vec::new(),
+        secret: Vec::new(),
         shm_size: None,
         health: Health::default(),
         drain: None,

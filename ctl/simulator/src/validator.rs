@@ -377,6 +377,8 @@ fn key(record: &Record) -> String {
         Record::ProcessGone(id) => format!("process {id}"),
         Record::Node(node) => format!("node {}", node.name),
         Record::NodeGone(name) => format!("node {name}"),
+        Record::Secret(secret) => format!("secret {}", secret.name),
+        Record::SecretGone(name) => format!("secret {name}"),
         Record::Counters(_) => "counters".to_owned(),
     }
 }

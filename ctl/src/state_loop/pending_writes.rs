@@ -53,7 +53,9 @@ fn key(record: &Record) -> (u8, String) {
         Record::ProcessGone(id) => (1, id.to_string()),
         Record::Node(node) => (2, node.name.to_string()),
         Record::NodeGone(name) => (2, name.to_string()),
-        Record::Counters(_) => (3, String::new()),
+        Record::Secret(secret) => (3, secret.name.to_string()),
+        Record::SecretGone(name) => (3, name.to_string()),
+        Record::Counters(_) => (4, String::new()),
     }
 }
 

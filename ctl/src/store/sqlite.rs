@@ -32,8 +32,11 @@ const CREATE: &str = "
     CREATE TABLE counters  (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// Undelivered alerts. Versions without this table ignore it.
-const CREATE_ALERTS: &str = "CREATE TABLE IF NOT EXISTS alerts (id INTEGER PRIMARY KEY AUTOINCREMENT, alert TEXT NOT NULL) STRICT;";
+/// Tables that came later. Versions without them ignore them.
+const CREATE_LATER: &str = "
+    CREATE TABLE IF NOT EXISTS alerts (id INTEGER PRIMARY KEY AUTOINCREMENT, alert TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS secrets (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
 
 /// An open database.
 #[derive(Debug)]
@@ -79,7 +82,7 @@ impl Database {
                 });
             }
         }
-        connection.execute_batch(CREATE_ALERTS).map_err(opening)?;
+        connection.execute_batch(CREATE_LATER).map_err(opening)?;
         let identity = identity::open(&connection).map_err(opening)?;
         let changes = mark::changes(&connection).map_err(opening)?;
         let same =
@@ -106,6 +109,7 @@ impl Database {
             services: self.table("services")?,
             processes: self.table("processes")?,
             nodes: self.table("nodes")?,
+            secrets: self.table("secrets")?,
             counters: self.table("counters")?.pop().unwrap_or_default(),
             identity: self.identity.clone(),
         })
@@ -291,6 +295,8 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), StoreErro
         Record::ProcessGone(id) => delete(transaction, "processes", id.as_str()),
         Record::Node(node) => put(transaction, "nodes", node.name.as_str(), node),
         Record::NodeGone(name) => delete(transaction, "nodes", name.as_str()),
+        Record::Secret(secret) => put(transaction, "secrets", secret.name.as_str(), secret),
+        Record::SecretGone(name) => delete(transaction, "secrets", name.as_str()),
         Record::Counters(counters) => put(transaction, "counters", COUNTERS, counters),
     }
 }

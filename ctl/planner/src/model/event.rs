@@ -1,12 +1,12 @@
 use tucano_api::{
     agent::{DesiredSet, NodeReport},
-    ids::{Digest, NodeName, ProcessId, ServiceName},
+    ids::{Digest, NodeName, ProcessId, SecretName, ServiceName},
     routes::ServiceRoute,
     service::ServiceConfig,
     state::Alert,
 };
 
-use super::{Record, Settings, Worker};
+use super::{Record, Sealed, SecretRecord, Settings, Worker};
 
 /// What can happen.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,25 @@ pub enum Event {
     ServiceRemoved {
         /// Its name.
         name: ServiceName,
+    },
+    /// A secret has a new value.
+    SecretSet {
+        /// Its name.
+        name: SecretName,
+        /// The number of its version: a larger one than any before.
+        version: u64,
+        /// The value.
+        sealed: Sealed,
+    },
+    /// A secret was removed.
+    SecretRemoved {
+        /// Its name.
+        name: SecretName,
+    },
+    /// Values of secrets were encrypted with another key.
+    SecretsResealed {
+        /// With the new texts.
+        records: Vec<SecretRecord>,
     },
     /// A worker reported. `node` is its canonical name.
     NodeReported {

@@ -1,6 +1,11 @@
+use std::{fmt, sync::Arc};
+
 use serde::{Deserialize, Serialize};
 use tucano_api::{
-    ids::{ClusterId, Digest, Epoch, Generation, NodeName, ProcessId, Revision, ServiceName},
+    ids::{
+        ClusterId, Digest, Epoch, Generation, NodeName, ProcessId, Revision, SecretName,
+        ServiceName,
+    },
     service::ServiceConfig,
     state::{HoldCause, NodeCondition},
     units::Timestamp,
@@ -22,6 +27,10 @@ pub enum Record {
     Node(NodeRecord),
     /// A worker has left the topology.
     NodeGone(NodeName),
+    /// A secret.
+    Secret(SecretRecord),
+    /// A secret was removed.
+    SecretGone(SecretName),
     /// The cluster's counters.
     Counters(Counters),
 }
@@ -49,6 +58,68 @@ pub struct RevisionRecord {
     pub image: Digest,
     /// When it was configured.
     pub configured_at: Timestamp,
+}
+
+/// A secret and its versions that are in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretRecord {
+    /// Its name.
+    pub name: SecretName,
+    /// Its versions, oldest first.
+    pub versions: Vec<SealedVersion>,
+}
+
+impl SecretRecord {
+    /// The newest version.
+    pub fn newest(&self) -> Option<&SealedVersion> {
+        self.versions.last()
+    }
+
+    /// The version of this number.
+    pub fn version(&self, version: u64) -> Option<&SealedVersion> {
+        self.versions.iter().find(|it| it.version == version)
+    }
+}
+
+/// A version of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedVersion {
+    /// Its number.
+    pub version: u64,
+    /// Its value.
+    pub sealed: Sealed,
+    /// When it was set.
+    pub set_at: Timestamp,
+}
+
+/// An encrypted value, as text. Copies share it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Sealed(Arc<str>);
+
+impl Sealed {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Sealed {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<Sealed> for String {
+    fn from(sealed: Sealed) -> Self {
+        sealed.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealed({} bytes)", self.0.len())
+    }
 }
 
 /// A process that has been placed.
@@ -186,6 +257,9 @@ pub struct Counters {
     /// that is added again does not take an old set for a new one.
     #[serde(default)]
     pub first_generation: Generation,
+    /// The largest number of a secret's version.
+    #[serde(default)]
+    pub last_secret_version: u64,
 }
 
 /// All durable state, as read at start-up.
@@ -197,6 +271,9 @@ pub struct Snapshot {
     pub processes: Vec<ProcessRecord>,
     /// The workers.
     pub nodes: Vec<NodeRecord>,
+    /// The secrets.
+    #[serde(default)]
+    pub secrets: Vec<SecretRecord>,
     /// The counters.
     pub counters: Counters,
     /// The cluster's identity.

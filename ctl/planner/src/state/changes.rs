@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use tucano_api::{
     agent::DesiredSet,
-    ids::{NodeName, ProcessId, ServiceName},
+    ids::{NodeName, ProcessId, SecretName, ServiceName},
     state::Alert,
 };
 
@@ -14,6 +14,7 @@ pub(crate) struct Changes {
     pub(crate) services: BTreeSet<ServiceName>,
     pub(crate) processes: BTreeSet<ProcessId>,
     pub(crate) nodes: BTreeSet<NodeName>,
+    pub(crate) secrets: BTreeSet<SecretName>,
     pub(crate) counters: bool,
     /// Workers whose set of processes has changed: their generation is incremented.
     pub(crate) reassign: BTreeSet<NodeName>,

@@ -10,12 +10,12 @@ mod service;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
-    ids::{Generation, NodeName, ProcessId, ServiceName},
+    ids::{Generation, NodeName, ProcessId, SecretName, ServiceName},
     state::{Alert, AlertKind},
     units::Timestamp,
 };
 
-use crate::model::{Counters, Identity, Settings};
+use crate::model::{Counters, Identity, SecretRecord, Settings};
 
 pub(crate) use changes::Changes;
 pub(crate) use node::{MassSilence, Node, NodeRestart, Undesired};
@@ -35,6 +35,7 @@ pub(crate) struct State {
     pub(crate) node_index: BTreeMap<NodeName, usize>,
     pub(crate) services: BTreeMap<ServiceName, Service>,
     pub(crate) processes: BTreeMap<u64, Process>,
+    pub(crate) secrets: BTreeMap<SecretName, SecretRecord>,
     pub(crate) counters: Counters,
     pub(crate) identity: Identity,
     /// Whether the routes were published since the controller's start.
@@ -66,6 +67,7 @@ impl State {
             node_index: BTreeMap::new(),
             services: BTreeMap::new(),
             processes: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             counters: Counters::default(),
             identity: Identity::default(),
             published: false,

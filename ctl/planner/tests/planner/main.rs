@@ -27,6 +27,7 @@ mod restarts;
 mod restore;
 mod rollout;
 mod routes;
+mod secrets;
 mod services;
 mod silence;
 mod topology;

@@ -1,0 +1,170 @@
+//! Secrets: which versions exist, which revisions have them, and which of a worker's processes need them. Values are sealed; the
+//! planner cannot read them.
+
+use std::collections::BTreeSet;
+
+use tucano_api::{
+    ids::{NodeName, SecretName, ServiceName},
+    secrets::{SecretUser, SecretVersion, SecretView},
+    service::ServiceConfig,
+};
+
+use crate::{
+    model::{Sealed, SealedVersion, SecretRecord},
+    services,
+    state::State,
+};
+
+/// Gives each secret of a configuration that has no version its newest one. Returns the secrets that do not exist.
+pub(crate) fn resolve(state: &State, config: &mut ServiceConfig) -> Vec<SecretName> {
+    let mut missing = Vec::new();
+    for secret in &mut config.secret {
+        let record = state.secrets.get(&secret.name);
+        let version = secret.version;
+        let found = match (record, version) {
+            (Some(record), None) => record.newest().map(|newest| newest.version),
+            (Some(record), Some(version)) => record.version(version).map(|it| it.version),
+            (None, _) => None,
+        };
+        match found {
+            Some(version) => secret.version = Some(version),
+            None => missing.push(secret.name.clone()),
+        }
+    }
+    missing
+}
+
+/// The number of the next version of any secret. It is larger than every number before, also of another controller that had this
+/// cluster: agents keep values by their numbers. It has no other meaning.
+pub(crate) fn next_version(state: &State) -> u64 {
+    let now_seconds = state.now.0 / 1000;
+    let revisions = state.services.values().flat_map(|it| &it.record.revisions);
+    let referenced = revisions.flat_map(|it| it.config.secret.iter().filter_map(|it| it.version));
+    let last = referenced.max().unwrap_or(0);
+    last.max(state.counters.last_secret_version)
+        .max(now_seconds.saturating_sub(1))
+        .saturating_add(1)
+}
+
+/// Adds a version. The services whose current revision has the secret get a revision with it.
+pub(crate) fn set(state: &mut State, name: SecretName, version: u64, sealed: Sealed) {
+    if version <= state.counters.last_secret_version {
+        return;
+    }
+    state.counters.last_secret_version = version;
+    state.changes.counters = true;
+    let record = state
+        .secrets
+        .entry(name.clone())
+        .or_insert_with(|| SecretRecord {
+            name: name.clone(),
+            versions: Vec::new(),
+        });
+    record.versions.push(SealedVersion {
+        version,
+        sealed,
+        set_at: state.now,
+    });
+    for service in current_users(state, &name) {
+        let Some(current) = state.services.get(&service).map(|it| it.current().clone()) else {
+            continue;
+        };
+        let mut config = current.config;
+        for secret in config.secret.iter_mut().filter(|it| it.name == name) {
+            secret.version = Some(version);
+        }
+        services::configure(state, config, current.image);
+    }
+    prune(state, [name]);
+}
+
+/// Removes a secret. Revisions that have it can no longer be rolled back to.
+pub(crate) fn remove(state: &mut State, name: &SecretName) {
+    if state.secrets.remove(name).is_some() {
+        state.changes.secrets.insert(name.clone());
+    }
+}
+
+/// Replaces sealed values by the same ones, sealed with another key. A version that is no longer there stays away.
+pub(crate) fn reseal(state: &mut State, records: Vec<SecretRecord>) {
+    for resealed in records {
+        let Some(record) = state.secrets.get_mut(&resealed.name) else {
+            continue;
+        };
+        for version in &mut record.versions {
+            if let Some(new) = resealed.version(version.version) {
+                version.sealed = new.sealed.clone();
+            }
+        }
+        state.changes.secrets.insert(resealed.name);
+    }
+}
+
+/// Drops the versions of these secrets that are neither the newest nor in a revision.
+pub(crate) fn prune(state: &mut State, names: impl IntoIterator<Item = SecretName>) {
+    for name in names {
+        let used: BTreeSet<u64> = users(state, &name).map(|user| user.version).collect();
+        let Some(record) = state.secrets.get_mut(&name) else {
+            continue;
+        };
+        let newest = record.newest().map(|it| it.version);
+        record
+            .versions
+            .retain(|it| Some(it.version) == newest || used.contains(&it.version));
+        state.changes.secrets.insert(name);
+    }
+}
+
+/// Every secret, by name.
+pub(crate) fn show(state: &State) -> Vec<SecretView> {
+    let views = state.secrets.values().filter_map(|record| {
+        let newest = record.newest()?;
+        Some(SecretView {
+            name: record.name.clone(),
+            version: newest.version,
+            set_at: newest.set_at,
+            users: users(state, &record.name).collect(),
+        })
+    });
+    views.collect()
+}
+
+/// The revisions that have a secret.
+pub(crate) fn users(state: &State, name: &SecretName) -> impl Iterator<Item = SecretUser> {
+    let revisions = state.services.values().flat_map(|service| {
+        let current = service.current().revision;
+        let revisions = service.record.revisions.iter();
+        revisions
+            .map(move |revision| (&service.record.name, revision, revision.revision == current))
+    });
+    revisions.filter_map(move |(service, revision, current)| {
+        let mut secrets = revision.config.secret.iter();
+        let secret = secrets.find(|secret| secret.name == *name)?;
+        Some(SecretUser {
+            service: service.clone(),
+            revision: revision.revision,
+            current,
+            version: secret.version.unwrap_or(0),
+        })
+    })
+}
+
+/// A sealed value that a process on this worker needs; `None` if none does.
+pub(crate) fn value_for(state: &State, node: &NodeName, wanted: &SecretVersion) -> Option<Sealed> {
+    let node = &state.nodes[*state.node_index.get(node)?];
+    let is_needed = state.processes(&node.processes).any(|process| {
+        let service = state.services.get(&process.record.service);
+        let revision = service.and_then(|it| it.revision(process.record.revision));
+        revision.is_some_and(|revision| {
+            let mut secrets = revision.config.secret.iter();
+            secrets.any(|it| it.name == wanted.name && it.version == Some(wanted.version))
+        })
+    });
+    let record = state.secrets.get(&wanted.name).filter(|_| is_needed)?;
+    record.version(wanted.version).map(|it| it.sealed.clone())
+}
+
+fn current_users(state: &State, name: &SecretName) -> Vec<ServiceName> {
+    let users = users(state, name).filter(|user| user.current);
+    users.map(|user| user.service).collect()
+}
