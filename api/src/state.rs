@@ -313,6 +313,8 @@ pub enum AlertKind {
     MassSilenceEnded,
     /// Traffic between the machines is plain HTTP, and the configuration does not allow that explicitly.
     WireUnprotected,
+    /// Stored secrets cannot be decrypted.
+    SecretsUnreadable,
     /// A process keeps crashing.
     ProcessCrashing,
     /// A process was killed for reaching its memory limit.

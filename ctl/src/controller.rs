@@ -12,6 +12,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tucano_api::state::{Alert, AlertKind};
 use tucano_planner::{Cluster, Event, Snapshot};
 
 use self::{
@@ -110,6 +111,15 @@ impl Controller {
         let mut tasks = Tasks::default();
         tasks.renew_certificate(&api, &sockets.addresses)?;
         if let Some(alert) = api.tls.alert(clock.started_at()) {
+            api.alerts.send(StoredAlert { id: None, alert });
+        }
+        if let Some(message) = api.secrets.problem().await? {
+            let alert = Alert {
+                kind: AlertKind::SecretsUnreadable,
+                subject: "secret_key_file".to_owned(),
+                message,
+                at: clock.now(),
+            };
             api.alerts.send(StoredAlert { id: None, alert });
         }
         let listeners = sockets.addresses.clone();

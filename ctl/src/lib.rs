@@ -9,6 +9,7 @@
 //!
 //! - [`config_mgr`]: the static configuration and its reload.
 //! - [`deployer`]: services and their images.
+//! - [`secrets`]: secrets, encrypted at rest.
 //! - [`agent_mgr`]: reports in, desired sets out, node restarts.
 //! - [`state_loop`]: the task that owns the cluster's state.
 //! - [`store`]: durable state.
@@ -17,7 +18,7 @@
 //! - [`http`]: the API; [`tls`], [`certified_nodes`]: authority, certificates, and the nodes that use them.
 //! - [`controller`]: the wiring.
 //!
-//! In the data directory: `lock`, `state.sqlite3` (with `-wal` and `-shm`), `images/`, `tls/`, `ctl.sock`, and the balancer's
+//! In the data directory: `lock`, `state.sqlite3` (with `-wal` and `-shm`), `secrets.key`, `images/`, `tls/`, `ctl.sock`, and the balancer's
 //! `balancer.lock` and `routes.json`.
 //!
 //! Deliberately absent: decisions about the cluster. Everything that happens becomes an event for the planner, and
@@ -34,6 +35,7 @@ pub mod controller;
 pub mod deployer;
 pub mod discovery;
 pub mod http;
+pub mod secrets;
 pub mod state_loop;
 pub mod store;
 pub mod tls;

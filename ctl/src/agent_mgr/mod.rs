@@ -86,6 +86,16 @@ pub enum ReportError {
     Refused(#[from] Refused),
 }
 
+impl ReportError {
+    /// No worker of the topology has this name and address.
+    pub fn unknown(node: Option<&NodeName>, ip: std::net::IpAddr) -> Self {
+        Self::UnknownNode {
+            node: node.map_or_else(|| ip.to_string(), ToString::to_string),
+            ip,
+        }
+    }
+}
+
 impl AgentManager {
     /// Without any agent.
     pub fn new(config: Arc<ConfigManager>, state: StateHandle, client: AgentClient) -> Self {
@@ -107,13 +117,7 @@ impl AgentManager {
         let worker = config
             .topology
             .worker(report.node.as_ref(), report.ip)
-            .ok_or_else(|| ReportError::UnknownNode {
-                node: report
-                    .node
-                    .as_ref()
-                    .map_or_else(|| report.ip.to_string(), ToString::to_string),
-                ip: report.ip,
-            })?;
+            .ok_or_else(|| ReportError::unknown(report.node.as_ref(), report.ip))?;
         let (node, seen, agent) = (
             worker.name.clone(),
             report.generation,

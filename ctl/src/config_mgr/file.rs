@@ -18,6 +18,7 @@ use super::{limits::Limits, registries};
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
     pub(super) data_dir: PathBuf,
+    pub(super) secret_key_file: Option<PathBuf>,
     pub(super) domain: String,
     pub(super) lease: Span,
     pub(super) drain: Span,
@@ -47,6 +48,7 @@ impl Default for File {
         let planner = tucano_planner::Settings::default();
         Self {
             data_dir: PathBuf::from("/var/lib/tucano/ctl"),
+            secret_key_file: None,
             domain: planner.domain,
             lease: planner.lease,
             drain: planner.drain,

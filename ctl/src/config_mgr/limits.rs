@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tucano_api::{
+    service::secret::MAX_SECRET_BYTES,
     settings::{MAX_SETTINGS_BYTES, Problem, Validate},
     units::{Bytes, Span},
 };
@@ -41,6 +42,10 @@ pub struct Limits {
     pub config_bytes: Bytes,
     /// Most services.
     pub services: u64,
+    /// Most secrets.
+    pub secrets: u64,
+    /// Largest value of a secret.
+    pub secret_bytes: Bytes,
     /// Most uploads at once.
     pub uploads: u64,
     /// Up to this number of agents prefetch an image's layers while it is uploaded for a deploy.
@@ -98,6 +103,8 @@ impl Default for Limits {
             pull: Span::secs(1800),
             config_bytes: Bytes(256 << 10),
             services: 20_000,
+            secrets: 10_000,
+            secret_bytes: Bytes(MAX_SECRET_BYTES as u64),
             uploads: 4,
             prefetching_agents: 5,
             body_idle: Span::secs(60),
@@ -248,6 +255,13 @@ impl Validate for Limits {
             ("webhook_queue", self.webhook_queue, 1, 1_000_000),
             ("log_lines", self.log_lines, 1, 10_000_000),
             ("log_line_bytes", self.log_line_bytes.0, 80, 1 << 24),
+            ("secrets", self.secrets, 1, 1_000_000),
+            (
+                "secret_bytes",
+                self.secret_bytes.0,
+                1,
+                MAX_SECRET_BYTES as u64,
+            ),
             ("sessions", self.sessions, 1, 4096),
             ("database_bytes", self.database_bytes.0, 256 << 10, 16 * TIB),
         ] {

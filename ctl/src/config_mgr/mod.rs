@@ -43,6 +43,8 @@ pub use self::{
 pub struct Config {
     /// Directory of all durable state.
     pub data_dir: PathBuf,
+    /// The file with the keys of the secrets.
+    pub secret_key_file: PathBuf,
     /// The planner's settings.
     pub planner: tucano_planner::Settings,
     /// Longest duration of a restart command.
@@ -159,6 +161,9 @@ fn read_bounded(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// The file with the keys of the secrets in the data directory.
+const SECRET_KEY_FILE: &str = "secrets.key";
+
 /// A text being validated.
 struct Reader<'a> {
     name: &'a str,
@@ -172,6 +177,10 @@ impl Reader<'_> {
             .map_err(|wrong| self.error(wrong.span, wrong.message))?;
         let config = Config {
             data_dir: self.directory.join(&file.data_dir),
+            secret_key_file: match &file.secret_key_file {
+                Some(path) => self.directory.join(path),
+                None => self.directory.join(&file.data_dir).join(SECRET_KEY_FILE),
+            },
             restart_timeout: file.restart_timeout,
             token: self.token("token", file.token, file.token_file)?,
             agent_token: self.token("agent_token", file.agent_token, file.agent_token_file)?,

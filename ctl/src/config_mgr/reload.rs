@@ -136,6 +136,10 @@ impl ConfigManager {
 fn restart_required_by(old: &Config, new: &Config) -> Option<&'static str> {
     [
         ("data_dir", old.data_dir == new.data_dir),
+        (
+            "secret_key_file",
+            old.secret_key_file == new.secret_key_file,
+        ),
         ("api.listen", old.listen == new.listen),
         ("api.tls", old.tls == new.tls),
         ("[balancer]", old.balancer == new.balancer),

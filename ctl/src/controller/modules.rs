@@ -13,6 +13,7 @@ use crate::{
     deployer::{Deployer, Prefetcher, images::Images},
     discovery::Discovery,
     http::Api,
+    secrets::Secrets,
     state_loop::{EffectSink, StateHandle, clock::Clock, metrics::StateLoopMetrics},
     store::StoredAlert,
     tls::Tls,
@@ -22,6 +23,7 @@ use crate::{
 /// balancer's.
 pub(super) struct Modules {
     deployer: Deployer,
+    secrets: Secrets,
     agents: Arc<AgentManager>,
     discovery: Arc<Discovery>,
     pub(super) alerts: Arc<Alerts>,
@@ -40,10 +42,13 @@ impl Modules {
         let discovery = Discovery::new(uuid::Uuid::new_v4().simple().to_string());
         let alerts = Alerts::new(config.clone(), state.clone(), webhook_client()?);
         let prefetcher = Prefetcher::new(config.clone(), agents.clone(), images.clone());
+        let secrets = Secrets::new(config.clone(), state.clone(), tls.mode());
         let deployer = Deployer::new(config.clone(), state.clone(), images.clone())
-            .with_prefetcher(prefetcher);
+            .with_prefetcher(prefetcher)
+            .with_secrets(secrets.checker());
         Ok(Self {
             deployer,
+            secrets,
             agents,
             discovery: Arc::new(discovery),
             alerts: Arc::new(alerts),
@@ -74,6 +79,7 @@ impl Modules {
             config,
             state,
             deployer: self.deployer,
+            secrets: self.secrets,
             agents: self.agents,
             discovery: self.discovery,
             alerts: self.alerts,

@@ -18,7 +18,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use serde_json::Value;
 use tucano_api::{
-    ids::{Digest, Revision, ServiceName},
+    ids::{Digest, Revision, SecretName, ServiceName},
     service::ServiceConfig,
     settings::{SettingsError, parse},
     state::{ConfiguredService, Deployed, ServicePatch},
@@ -30,6 +30,7 @@ pub use self::prefetch::Prefetcher;
 use self::{capacity::DoesNotFit, images::Images, remote_image::RemoteImage, upload::Uploaded};
 use crate::{
     config_mgr::ConfigManager,
+    secrets::{Checker, SecretError},
     state_loop::{Refused, StateHandle, TransactError},
 };
 
@@ -41,6 +42,7 @@ pub struct Deployer {
     images: Arc<Images>,
     uploads: Arc<AtomicU64>,
     prefetcher: Option<Prefetcher>,
+    secrets: Option<Checker>,
 }
 
 /// Why a service was not deployed, changed or removed; nothing has changed then.
@@ -95,6 +97,22 @@ pub enum DeployError {
     /// The image was refused.
     #[error("the image was refused: {0}")]
     Image(#[from] tucano_oci_image::Error),
+    /// Secrets that do not exist.
+    #[error(
+        "{service}: there {} {}: set {} with `tucano secret set` first",
+        is_no(names),
+        listed(names),
+        it(names)
+    )]
+    NoSuchSecret {
+        /// The service.
+        service: ServiceName,
+        /// The secrets.
+        names: Vec<SecretName>,
+    },
+    /// A secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// Another service uses the host and path.
     #[error("{0}")]
     HostTaken(String),
@@ -143,6 +161,7 @@ impl Deployer {
             images,
             uploads: Arc::default(),
             prefetcher: None,
+            secrets: None,
         }
     }
 
@@ -150,6 +169,13 @@ impl Deployer {
     #[must_use]
     pub fn with_prefetcher(mut self, prefetcher: Prefetcher) -> Self {
         self.prefetcher = Some(prefetcher);
+        self
+    }
+
+    /// Checks the secrets of configurations.
+    #[must_use]
+    pub fn with_secrets(mut self, checker: Checker) -> Self {
+        self.secrets = Some(checker);
         self
     }
 
@@ -193,11 +219,13 @@ impl Deployer {
         let most = self.config.current().limits.services;
         let name = config.name.clone();
         let outcome = self.change(move |cluster| {
+            let mut config = config;
             let before = cluster.service(&name);
             let count = cluster.state().configured_services.len() as u64;
             if before.is_none() && count >= most {
                 return Err(DeployError::TooManyServices(count));
             }
+            use_newest_secrets(&mut config);
             Ok((config, digest))
         });
         let mut outcome = outcome.await?;
@@ -244,7 +272,11 @@ impl Deployer {
             let service = cluster
                 .service(&name)
                 .ok_or_else(|| DeployError::NotFound(name.clone()))?;
+            let has_secrets = patch.contains_key("secret");
             let mut config = patched(&service.configured.config, patch)?;
+            if has_secrets {
+                use_newest_secrets(&mut config);
+            }
             let digest = new_image.unwrap_or(service.configured.image);
             config.image = Some(digest.to_string());
             Ok((config, digest))
@@ -308,8 +340,14 @@ impl Deployer {
         &self,
         decide: impl FnOnce(&Cluster) -> Result<(ServiceConfig, Digest), DeployError> + Send + 'static,
     ) -> Result<Outcome, DeployError> {
+        let checker = self.secrets.clone();
         let decide = move |cluster: &Cluster| {
-            let (config, image) = decide(cluster)?;
+            let (mut config, image) = decide(cluster)?;
+            let names = cluster.resolve_secrets(&mut config);
+            if !names.is_empty() {
+                let service = config.name;
+                return Err(DeployError::NoSuchSecret { service, names });
+            }
             if let Some(conflict) = cluster.conflict(&config) {
                 return Err(DeployError::HostTaken(conflict));
             }
@@ -318,6 +356,10 @@ impl Deployer {
             }
             let name = config.name.clone();
             let before = cluster.service(&name).map(|service| service.configured);
+            if let Some(checker) = checker {
+                let before = before.as_ref().map(|it| &it.config);
+                checker.check(cluster, &config, before)?;
+            }
             // A change of other keys is possible in any case.
             let needs = |config: &ServiceConfig| (config.memory, config.cpus);
             let is_new_need = before.as_ref().map(|it| needs(&it.config)) != Some(needs(&config));
@@ -452,6 +494,32 @@ impl Deployer {
             advice: format!("{image} is not a stored image: write name:tag, name@sha256:... or sha256:..., or deploy the new image"),
         })?;
         self.images.check(digest).await.map_err(DeployError::Image)
+    }
+}
+
+/// A deploy has the newest version of each secret.
+fn use_newest_secrets(config: &mut ServiceConfig) {
+    for secret in &mut config.secret {
+        secret.version = None;
+    }
+}
+
+fn is_no(names: &[SecretName]) -> &'static str {
+    match names {
+        [_] => "is no secret",
+        _ => "are no secrets",
+    }
+}
+
+fn listed(names: &[SecretName]) -> String {
+    let names: Vec<&str> = names.iter().map(SecretName::as_str).collect();
+    names.join(", ")
+}
+
+fn it(names: &[SecretName]) -> &'static str {
+    match names {
+        [_] => "it",
+        _ => "them",
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `/healthz` | yes | yes | yes | yes | yes | yes |
 //! | `POST /v1/reports` | | | legacy nodes | | its own | |
 //! | `POST /v1/certificates` | | | from the node's address | | its own | |
+//! | `POST /v1/secret_values` | | | on this machine | | its own | |
 //! | `GET /v2/tucano/images/blobs/…` | | yes | legacy nodes | | its own | |
 //! | `GET /v1/routes`, `POST /v1/balancer_reports` | | yes | | | | yes |
 //! | `POST /v1/balancer_certificates` | | yes | | | | its own |
@@ -40,6 +41,8 @@ pub enum Access {
     Reports,
     /// Enrolment and renewal of certificates.
     Certificates,
+    /// Values of secrets that agents fetch.
+    SecretValues,
     /// The registry's blobs that agents fetch.
     Blobs,
     /// The balancers' routes, reports and certificates.
@@ -65,6 +68,7 @@ impl Access {
             "/healthz" => Self::Everyone,
             "/v1/reports" => Self::Reports,
             "/v1/certificates" => Self::Certificates,
+            "/v1/secret_values" => Self::SecretValues,
             "/v1/routes" | "/v1/balancer_reports" | "/v1/balancer_certificates" => Self::Routes,
             "/v2" => Self::Registry,
             _ if path.starts_with("/v2/") => Self::Registry,
@@ -72,14 +76,14 @@ impl Access {
         }
     }
 
-    /// The table. Reports, certificates and blobs are further limited to what is the node's own.
+    /// The table. Reports, certificates, values of secrets and blobs are further limited to what is the node's own.
     pub fn allows(self, caller: &Caller) -> bool {
         use Identity::{Balancer, Node};
         matches!(
             (self, caller),
             (Self::Everyone, _)
                 | (
-                    Self::Reports | Self::Certificates | Self::Blobs,
+                    Self::Reports | Self::Certificates | Self::SecretValues | Self::Blobs,
                     Caller::AgentToken | Caller::Certificate(Node(_))
                 )
                 | (Self::Routes, Caller::Certificate(Balancer(_)))

@@ -97,7 +97,7 @@ fn check_reporter(
     }
 }
 
-fn check_own(identity: &Identity, worker: &WorkerNode) -> Result<(), ApiError> {
+pub(super) fn check_own(identity: &Identity, worker: &WorkerNode) -> Result<(), ApiError> {
     if *identity == Identity::Node(worker.name.to_string()) {
         return Ok(());
     }

@@ -14,6 +14,7 @@ use crate::{
     body::BodyError,
     config_mgr::reload::ReloadError,
     deployer::{DeployError, remote_image::pull_failure, upload::UploadError},
+    secrets::SecretError,
     state_loop::Refused,
 };
 
@@ -160,12 +161,42 @@ impl From<DeployError> for ApiError {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "does_not_fit", message)
             }
             DeployError::InUse(_) => Self::new(StatusCode::CONFLICT, "limit_in_use", message),
+            DeployError::NoSuchSecret { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no_such_secret", message)
+            }
+            DeployError::Secret(error) => error.into(),
             DeployError::HostTaken(_) => Self::new(StatusCode::CONFLICT, "host_taken", message),
             DeployError::NotFound(_) => Self::not_found(message),
             DeployError::TooManyServices(_) => {
                 Self::new(StatusCode::CONFLICT, "too_many_services", message)
             }
             DeployError::Refused(refused) => refused.into(),
+        }
+    }
+}
+
+impl From<SecretError> for ApiError {
+    fn from(error: SecretError) -> Self {
+        let message = error.to_string();
+        let conflict = |code| Self::new(StatusCode::CONFLICT, code, message.clone());
+        match error {
+            SecretError::NotFound(_) => Self::not_found(message),
+            SecretError::InUse { .. } => conflict("secret_in_use"),
+            SecretError::NotAVariable { .. } => conflict("not_a_variable"),
+            SecretError::TooMany(_) => conflict("too_many_secrets"),
+            SecretError::Empty(_) => Self::bad_request("empty_secret", message),
+            SecretError::NeedsTls => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "needs_tls", message)
+            }
+            SecretError::NotNeeded { .. } => {
+                Self::new(StatusCode::FORBIDDEN, "secret_not_needed", message)
+            }
+            SecretError::Vault(_) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "secret_unreadable",
+                message,
+            ),
+            SecretError::Refused(refused) => refused.into(),
         }
     }
 }

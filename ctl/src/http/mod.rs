@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod registry;
 pub mod routes;
+pub mod secrets;
 pub mod server;
 pub mod services;
 pub mod state;
@@ -45,6 +46,7 @@ use crate::{
     config_mgr::ConfigManager,
     deployer::Deployer,
     discovery::Discovery,
+    secrets::Secrets,
     state_loop::{StateHandle, metrics::StateLoopMetrics},
     tls::Tls,
 };
@@ -63,6 +65,8 @@ pub struct Api {
     pub state: StateHandle,
     /// Deploys.
     pub deployer: Deployer,
+    /// The secrets.
+    pub secrets: Secrets,
     /// The agents.
     pub agents: Arc<AgentManager>,
     /// The routes.

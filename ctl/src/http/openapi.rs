@@ -9,7 +9,9 @@ use utoipa::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Api, adoption, agents, balancers, config, exec, logs, metrics, services, state};
+use super::{
+    Api, adoption, agents, balancers, config, exec, logs, metrics, secrets, services, state,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -21,6 +23,7 @@ use super::{Api, adoption, agents, balancers, config, exec, logs, metrics, servi
     security(("token" = [])),
     tags(
         (name = "services", description = "Services and their configuration"),
+        (name = "secrets", description = "Secrets, without their values"),
         (name = "state", description = "The cluster's state"),
         (name = "adoption", description = "Taking over what runs on nodes on hold"),
         (name = "logs", description = "Output of processes"),
@@ -48,6 +51,7 @@ pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(services::routes())
         .merge(adoption::routes())
         .merge(balancers::routes())
+        .merge(secrets::routes())
         .merge(state::routes())
         .merge(logs::routes())
         .merge(exec::routes())

@@ -315,6 +315,9 @@ impl Shared {
             version: "0.1.0".to_owned(),
             architecture: "amd64".to_owned(),
             live_changes: true,
+            keys: tucano_api::service::AGENT_KEYS.map(str::to_owned).to_vec(),
+            host_paths: Vec::new(),
+            volumes: None,
             generation: desired.as_ref().map_or(Generation(0), |set| set.generation),
             identity: desired
                 .as_ref()

@@ -24,5 +24,6 @@ mod prefetching;
 mod pulling;
 mod registry;
 mod remote_balancer;
+mod secrets;
 mod service_manager;
 mod tls;

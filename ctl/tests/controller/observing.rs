@@ -270,6 +270,7 @@ async fn every_route_is_described() {
         })
         .collect();
     let known: BTreeSet<String> = [
+        "delete /v1/secrets/{name}",
         "delete /v1/services/{name}",
         "get /healthz",
         "get /metrics",
@@ -285,6 +286,7 @@ async fn every_route_is_described() {
         "get /v1/dead_nodes/{name}",
         "get /v1/nodes",
         "get /v1/processes/{id}/logs",
+        "get /v1/secrets",
         "get /v1/services",
         "get /v1/services/{name}",
         "get /v1/services/{name}/logs",
@@ -297,9 +299,12 @@ async fn every_route_is_described() {
         "post /v1/config/reload",
         "post /v1/processes/{id}/exec",
         "post /v1/reports",
+        "post /v1/secret_values",
+        "post /v1/secrets/rekey",
         "post /v1/services",
         "post /v1/services/{name}/exec",
         "post /v1/services/{name}/rollback",
+        "put /v1/secrets/{name}",
     ]
     .map(str::to_owned)
     .into();

@@ -34,7 +34,7 @@ fn every_route_and_identity_is_as_in_the_table() {
             let path = template.replace("{name}", "x").replace("{id}", "x-1");
             let expected = match (method.as_str(), path.as_str()) {
                 ("GET", "/healthz") => "yyyyyy",
-                ("POST", "/v1/reports" | "/v1/certificates") => "--y-y-",
+                ("POST", "/v1/reports" | "/v1/certificates" | "/v1/secret_values") => "--y-y-",
                 ("POST", "/v1/balancer_certificates") => "-y---y",
                 _ => "-y----",
             };

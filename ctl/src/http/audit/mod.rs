@@ -95,12 +95,15 @@ fn action(method: &Method, path: &str) -> Option<&'static str> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let action = match (method.as_str(), parts.as_slice()) {
         ("GET" | "HEAD" | "OPTIONS", _) => return None,
-        ("POST", ["v1", "reports" | "certificates"]) => return None,
+        ("POST", ["v1", "reports" | "certificates" | "secret_values"]) => return None,
         ("POST", ["v1", "services"]) => "deploy",
         ("PATCH", ["v1", "services", _]) => "change",
         ("DELETE", ["v1", "services", _]) => "remove",
         ("POST", ["v1", "services", _, "rollback"]) => "rollback",
         ("POST", ["v1", "services" | "processes", _, "exec"]) => "exec",
+        ("PUT", ["v1", "secrets", _]) => "set a secret",
+        ("DELETE", ["v1", "secrets", _]) => "remove a secret",
+        ("POST", ["v1", "secrets", "rekey"]) => "rekey",
         ("PUT", ["v2", .., "manifests", _]) => "push",
         ("DELETE", ["v2", ..]) => "delete",
         // Uploads of blobs: their manifest is recorded.

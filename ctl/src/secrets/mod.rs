@@ -1,0 +1,421 @@
+//! Secrets: set, shown without their values, removed, and given to the agents of the workers whose processes need them.
+//!
+//! - [`vault`]: the keys; [`sealing`]: a value's encryption; [`key_file`].
+
+pub mod key_file;
+pub mod sealing;
+pub mod vault;
+
+use std::sync::Arc;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use subtle::ConstantTimeEq;
+use tucano_api::{
+    ids::{NodeName, SecretName, ServiceName},
+    secrets::{SecretStored, SecretUser, SecretValue, SecretVersion, SecretView},
+    service::{SecretRef, ServiceConfig, secret::MAX_ENV_BYTES},
+};
+use tucano_planner::{Cluster, Event, SecretRecord};
+use tucano_tls::Mode;
+
+use self::vault::{Vault, VaultError};
+use crate::{
+    config_mgr::ConfigManager,
+    state_loop::{Refused, StateHandle, TransactError},
+};
+
+/// Revisions that an error names.
+const MAX_NAMED: usize = 5;
+
+/// The cluster's secrets.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    config: Arc<ConfigManager>,
+    state: StateHandle,
+    vault: Arc<Vault>,
+    /// One change of the key at a time.
+    rekeying: Arc<tokio::sync::Mutex<()>>,
+    tls: Mode,
+}
+
+/// Why nothing was done with a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// There is none of this name.
+    #[error("there is no secret {0}: `tucano secret ls` lists all secrets")]
+    NotFound(SecretName),
+    /// A service has it.
+    #[error("secret {name} is used by {}: {}", users(of), advice(of))]
+    InUse {
+        /// Its name.
+        name: SecretName,
+        /// The revisions that have it.
+        of: Vec<SecretUser>,
+    },
+    /// It has no content.
+    #[error("the value of secret {0} is empty: send the value as the request's body")]
+    Empty(SecretName),
+    /// A service has it as a variable, which it cannot be.
+    #[error(
+        "secret {name} cannot be a variable, as {service} has it: {why}. Use `path` in place of `env`"
+    )]
+    NotAVariable {
+        /// Its name.
+        name: SecretName,
+        /// The service.
+        service: ServiceName,
+        /// Why.
+        why: String,
+    },
+    /// The limit on secrets is reached.
+    #[error("there are {0} secrets, as many as limits.secrets allows: remove one, or raise it")]
+    TooMany(u64),
+    /// Values would travel as plain text.
+    #[error(
+        "secrets need TLS between the controller and its agents: `tls = \"off\"` is set in [api] of ctl.toml"
+    )]
+    NeedsTls,
+    /// The keys, or a value, cannot be used.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// No process on the worker needs it.
+    #[error("no process on {node} needs secret {secret}")]
+    NotNeeded {
+        /// The worker.
+        node: NodeName,
+        /// The secret.
+        secret: SecretVersion,
+    },
+    /// It could not be stored.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+/// What `decide` of [`Secrets::set`] finds.
+enum NotSet {
+    /// It has this value already.
+    Unchanged(u64),
+    Failed(SecretError),
+}
+
+impl Secrets {
+    /// With the keys in the configured file.
+    pub fn new(config: Arc<ConfigManager>, state: StateHandle, tls: Mode) -> Self {
+        let path = config.current().secret_key_file.clone();
+        Self {
+            config,
+            state,
+            vault: Arc::new(Vault::open(path)),
+            rekeying: Arc::default(),
+            tls,
+        }
+    }
+
+    /// Why stored secrets cannot be read, if so: a message for the user.
+    ///
+    /// # Errors
+    /// The controller is shutting down.
+    pub async fn problem(&self) -> Result<Option<String>, Refused> {
+        let vault = Arc::clone(&self.vault);
+        let problem = move |cluster: &Cluster| vault.problem(cluster.sealed_secrets());
+        self.state.query(problem).await
+    }
+
+    /// Every secret, by name.
+    ///
+    /// # Errors
+    /// The controller is shutting down.
+    pub async fn list(&self) -> Result<Vec<SecretView>, SecretError> {
+        Ok(self.state.query(Cluster::secrets).await?)
+    }
+
+    /// Gives a secret a value. Services that have it get a new revision, unless it is the value that it has.
+    ///
+    /// # Errors
+    /// Why nothing has changed.
+    pub async fn set(&self, name: SecretName, value: Vec<u8>) -> Result<SecretStored, SecretError> {
+        self.check_tls()?;
+        if value.is_empty() {
+            return Err(SecretError::Empty(name));
+        }
+        let value = zeroize::Zeroizing::new(value);
+        let (vault, most) = (
+            Arc::clone(&self.vault),
+            self.config.current().limits.secrets,
+        );
+        let of = name.clone();
+        let decide = move |cluster: &Cluster| {
+            check_variable_users(cluster, &of, &value).map_err(NotSet::Failed)?;
+            decide_set(cluster, &vault, &of, &value, most)
+        };
+        let read_name = name.clone();
+        let set = self.state.transact(decide, move |cluster, version| {
+            let users = cluster.secret_users(&read_name).into_iter();
+            let users = users.filter(|user| user.current && user.version == version);
+            SecretStored {
+                services: users.map(|user| user.service).collect(),
+                name: read_name,
+                version,
+                changed: true,
+            }
+        });
+        match set.await {
+            Ok(stored) => Ok(stored),
+            Err(TransactError::Rejected(NotSet::Unchanged(version))) => Ok(SecretStored {
+                name,
+                version,
+                changed: false,
+                services: Vec::new(),
+            }),
+            Err(TransactError::Rejected(NotSet::Failed(error))) => Err(error),
+            Err(TransactError::Refused(refused)) => Err(refused.into()),
+        }
+    }
+
+    /// Removes a secret that no current revision has; with `force`, also one that earlier revisions have, which can then no longer
+    /// be rolled back to.
+    ///
+    /// # Errors
+    /// Why it is still there.
+    pub async fn remove(&self, name: SecretName, force: bool) -> Result<(), SecretError> {
+        let decide = move |cluster: &Cluster| {
+            if cluster.secret(&name).is_none() {
+                return Err(SecretError::NotFound(name));
+            }
+            let of = cluster.secret_users(&name);
+            if of.iter().any(|user| user.current || !force) {
+                return Err(SecretError::InUse { name, of });
+            }
+            Ok((Event::SecretRemoved { name }, ()))
+        };
+        let removed = self.state.transact(decide, |_, ()| ()).await;
+        removed.map_err(transact_error)
+    }
+
+    /// Encrypts every value with a new key, and forgets the earlier one. Where that is interrupted, both keys are kept, every value
+    /// can be read, and the next call completes it.
+    ///
+    /// # Errors
+    /// Why the earlier key is still in use.
+    pub async fn rekey(&self) -> Result<usize, SecretError> {
+        let _alone = self.rekeying.lock().await;
+        self.vault.add_key()?;
+        let vault = Arc::clone(&self.vault);
+        let decide = move |cluster: &Cluster| {
+            let records = vault.reseal(cluster.sealed_secrets())?;
+            let count = records.len();
+            Ok::<_, SecretError>((Event::SecretsResealed { records }, count))
+        };
+        let resealed = self.state.transact(decide, |_, count| count).await;
+        let count = resealed.map_err(transact_error)?;
+        let vault = Arc::clone(&self.vault);
+        let drop_keys = move |cluster: &Cluster| vault.drop_earlier_keys(cluster.sealed_secrets());
+        self.state.query(drop_keys).await??;
+        Ok(count)
+    }
+
+    /// Values for the agent of a worker, in the order in which they are asked for.
+    ///
+    /// # Errors
+    /// No process on the worker needs one of them, or it cannot be decrypted.
+    pub async fn values(
+        &self,
+        node: NodeName,
+        wanted: Vec<SecretVersion>,
+    ) -> Result<Vec<SecretValue>, SecretError> {
+        self.check_tls()?;
+        let query = move |cluster: &Cluster| {
+            let values =
+                wanted
+                    .into_iter()
+                    .map(|secret| match cluster.secret_value(&node, &secret) {
+                        Some(sealed) => Ok((secret, sealed)),
+                        None => {
+                            let node = node.clone();
+                            Err(SecretError::NotNeeded { node, secret })
+                        }
+                    });
+            values.collect::<Result<Vec<_>, SecretError>>()
+        };
+        let sealed = self.state.query(query).await??;
+        let unseal = |(secret, sealed)| {
+            let value = self.vault.unseal(&secret, &sealed)?;
+            Ok(SecretValue(BASE64_STANDARD.encode(value.as_slice())))
+        };
+        sealed.into_iter().map(unseal).collect()
+    }
+
+    /// What checks a configuration within a transaction.
+    pub fn checker(&self) -> Checker {
+        Checker {
+            vault: Arc::clone(&self.vault),
+            tls: self.tls,
+        }
+    }
+
+    fn check_tls(&self) -> Result<(), SecretError> {
+        check_tls(self.tls)
+    }
+}
+
+/// Checks the secrets of configurations.
+#[derive(Debug, Clone)]
+pub struct Checker {
+    vault: Arc<Vault>,
+    tls: Mode,
+}
+
+impl Checker {
+    /// Whether processes of a configuration, whose secrets exist, can have them; `before` is the service's present configuration,
+    /// whose secrets are not checked again.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(
+        &self,
+        cluster: &Cluster,
+        config: &ServiceConfig,
+        before: Option<&ServiceConfig>,
+    ) -> Result<(), SecretError> {
+        let known = before.map_or(&[][..], |before| &before.secret);
+        let mut new = config.secret.iter().filter(|it| !known.contains(it));
+        new.try_for_each(|secret| {
+            check_tls(self.tls)?;
+            self.check_one(cluster, config, secret)
+        })
+    }
+
+    fn check_one(
+        &self,
+        cluster: &Cluster,
+        config: &ServiceConfig,
+        secret: &SecretRef,
+    ) -> Result<(), SecretError> {
+        let version = SecretVersion {
+            name: secret.name.clone(),
+            version: secret.version.unwrap_or(0),
+        };
+        let record = cluster.secret(&secret.name);
+        let stored = record.and_then(|record| record.version(version.version));
+        let stored = stored.ok_or_else(|| SecretError::NotFound(secret.name.clone()))?;
+        let value = self.vault.unseal(&version, &stored.sealed)?;
+        match secret.env.is_some() {
+            true => check_variable(&config.name, &secret.name, &value),
+            false => Ok(()),
+        }
+    }
+}
+
+fn check_tls(tls: Mode) -> Result<(), SecretError> {
+    match tls {
+        Mode::On => Ok(()),
+        Mode::Off => Err(SecretError::NeedsTls),
+    }
+}
+
+fn decide_set(
+    cluster: &Cluster,
+    vault: &Vault,
+    name: &SecretName,
+    value: &[u8],
+    most: u64,
+) -> Result<(Event, u64), NotSet> {
+    let record = cluster.secret(name);
+    let count = cluster.sealed_secrets().count() as u64;
+    if record.is_none() && count >= most {
+        return Err(NotSet::Failed(SecretError::TooMany(count)));
+    }
+    if let Some(version) = unchanged(vault, record, value) {
+        return Err(NotSet::Unchanged(version));
+    }
+    let secret = SecretVersion {
+        name: name.clone(),
+        version: cluster.next_secret_version(),
+    };
+    let sealed = vault
+        .seal(&secret, value, count == 0)
+        .map_err(|error| NotSet::Failed(error.into()))?;
+    let SecretVersion { name, version } = secret;
+    let event = Event::SecretSet {
+        name,
+        version,
+        sealed,
+    };
+    Ok((event, version))
+}
+
+/// The newest version, if it has this value.
+fn unchanged(vault: &Vault, record: Option<&SecretRecord>, value: &[u8]) -> Option<u64> {
+    let record = record?;
+    let newest = record.newest()?;
+    let secret = SecretVersion {
+        name: record.name.clone(),
+        version: newest.version,
+    };
+    let present = vault.unseal(&secret, &newest.sealed).ok()?;
+    bool::from(present.as_slice().ct_eq(value)).then_some(newest.version)
+}
+
+/// Whether all services that have a secret as a variable can have this value.
+fn check_variable_users(
+    cluster: &Cluster,
+    name: &SecretName,
+    value: &[u8],
+) -> Result<(), SecretError> {
+    for user in cluster.secret_users(name).iter().filter(|it| it.current) {
+        let service = cluster.service(&user.service);
+        let config = service.map(|service| service.configured.config);
+        let is_variable = config.is_some_and(|config| {
+            let mut secrets = config.secret.iter();
+            secrets.any(|it| it.name == *name && it.env.is_some())
+        });
+        if is_variable {
+            check_variable(&user.service, name, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_variable(
+    service: &ServiceName,
+    name: &SecretName,
+    value: &[u8],
+) -> Result<(), SecretError> {
+    let why = if value.contains(&0) {
+        "it contains a NUL byte".to_owned()
+    } else if value.len() > MAX_ENV_BYTES {
+        format!("it has more than {MAX_ENV_BYTES} bytes")
+    } else if std::str::from_utf8(value).is_err() {
+        "it is not UTF-8".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(SecretError::NotAVariable {
+        name: name.clone(),
+        service: service.clone(),
+        why,
+    })
+}
+
+fn users(of: &[SecretUser]) -> String {
+    let named = of.iter().take(MAX_NAMED).map(ToString::to_string);
+    let named: Vec<String> = named.collect();
+    match of.len().saturating_sub(MAX_NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+fn advice(of: &[SecretUser]) -> &'static str {
+    match of.iter().any(|user| user.current) {
+        true => "deploy without it first",
+        false => "with force=true it is removed, and those can no longer be rolled back to",
+    }
+}
+
+fn transact_error(error: TransactError<SecretError>) -> SecretError {
+    match error {
+        TransactError::Rejected(error) => error,
+        TransactError::Refused(refused) => refused.into(),
+    }
+}
