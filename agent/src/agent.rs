@@ -30,6 +30,7 @@ use crate::{
         network::{self, Network},
         probe,
         resolver::Resolver,
+        secrets::Secrets,
         state,
         supervisors::Supervisors,
     },
@@ -241,6 +242,7 @@ fn executor_with(settings: &Settings, credentials: &Arc<Credentials>) -> Result<
             file_bytes: settings.logs.file_bytes.0,
             files: settings.logs.files,
         },
+        secrets: Arc::new(Secrets::new(settings, Arc::clone(credentials))),
         retained: Retained::new(
             settings.data_dir.join("logs"),
             settings.logs.kept.0,

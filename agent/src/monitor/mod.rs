@@ -18,6 +18,7 @@ use tokio::{
 use tucano_api::{
     agent::{Apis, NodeReport, ReportAccepted},
     error::ErrorBody,
+    service::AGENT_KEYS,
 };
 
 use self::{
@@ -273,6 +274,9 @@ impl Monitor {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             architecture: tucano_oci_image::Platform::host().architecture,
             live_changes: true,
+            keys: AGENT_KEYS.map(str::to_owned).to_vec(),
+            host_paths: Vec::new(),
+            volumes: None,
             generation: snapshot.generation,
             identity: snapshot.identity,
             held,

@@ -27,6 +27,7 @@ use super::{
     machine::Containers,
     network::{self, Network},
     resolver::Resolver,
+    secrets::Secrets,
     state::{DataDir, Record},
     supervisors::Supervisors,
     workspace::Workspace,
@@ -107,6 +108,8 @@ pub struct Executor {
     pub cgroup: String,
     /// Minimum time between two measurements of a process's disk usage.
     pub disk_interval: Duration,
+    /// Secrets of the processes.
+    pub secrets: Arc<Secrets>,
     /// Retention of their output.
     pub logs: LogLimits,
     /// Output of removed processes.
@@ -248,7 +251,13 @@ impl Executor {
             self.network.disconnect(lease).await?;
         }
         let (retained, id) = (self.retained.clone(), record.process.id.clone());
+        let secrets = Arc::clone(&self.secrets);
         blocking(move || {
+            secrets.remove(&id).map_err(|source| Error::File {
+                what: "remove the secrets of",
+                path: PathBuf::from(id.as_str()),
+                source,
+            })?;
             keep_output(&retained, &id, &directory.home());
             Ok(directory.remove()?)
         })
@@ -268,8 +277,12 @@ impl Executor {
             return Ok(());
         };
         self.supervisors.drain();
-        let parent = self.cgroup.clone();
-        blocking(move || Ok(cgroup::remove_parent(&parent)?)).await
+        let (parent, secrets) = (self.cgroup.clone(), Arc::clone(&self.secrets));
+        blocking(move || {
+            secrets.unmount();
+            Ok(cgroup::remove_parent(&parent)?)
+        })
+        .await
     }
 
     /// The files and the cgroup of a process.

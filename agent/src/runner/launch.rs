@@ -44,6 +44,14 @@ impl Executor {
             destination: file.path.clone().into(),
             is_executable: file.mode.is_executable(),
         });
+        let secrets = process.config.secret.iter().enumerate();
+        let secrets = secrets.filter_map(|(number, secret)| {
+            Some(HostFile {
+                source: self.secrets.file_path(&process.id, number),
+                destination: secret.path()?.into(),
+                is_executable: secret.mode.is_executable(),
+            })
+        });
         let config = image.config.config().as_ref();
         let sandbox = Sandbox {
             args: command,
@@ -70,9 +78,13 @@ impl Executor {
                 .config
                 .mount
                 .iter()
-                .map(|mount| (mount.path.clone().into(), mount.tmpfs.0))
+                .filter_map(|mount| Some((mount.path.clone().into(), mount.tmpfs?.0)))
                 .collect(),
-            files: written.into_iter().chain(configured).collect(),
+            files: written
+                .into_iter()
+                .chain(configured)
+                .chain(secrets)
+                .collect(),
         };
         let images_user = || config.and_then(|config| config.user().clone());
         Ok(Launch {
@@ -95,6 +107,7 @@ impl Executor {
                 .filter(|user| !user.is_empty()),
             logs: self.logs,
             init: process.config.init,
+            environment_file: self.secrets.environment_path(process),
         })
     }
 

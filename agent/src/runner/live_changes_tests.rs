@@ -17,6 +17,8 @@ fn process(revision: u64, more: &str) -> DesiredProcess {
         revision: Revision(revision),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),
         config,
+        slot: None,
+        volumes: Vec::new(),
     }
 }
 

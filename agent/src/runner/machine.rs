@@ -62,6 +62,9 @@ impl Node for Executor {
         image: &Unpacked,
         node: &NodeName,
     ) -> Result<i32, String> {
+        let ids_base = record.lease.and_then(|lease| self.ids_base(lease));
+        let secrets = self.secrets.prepare(&record.process, ids_base.unwrap_or(0));
+        secrets.await?;
         let running = self.start(record, image, node).await.map_err(sentence)?;
         let pid = running.pid;
         let id = record.process.id.clone();
@@ -152,7 +155,12 @@ impl Node for Executor {
 
     async fn store_desired(&self, set: &DesiredSet) -> Result<(), String> {
         let (data, set) = (Arc::clone(&self.data), set.clone());
-        let stored = blocking(move || Ok(data.store_desired(&set)?));
+        let secrets = Arc::clone(&self.secrets);
+        let stored = blocking(move || {
+            data.store_desired(&set)?;
+            secrets.prune(&set.processes);
+            Ok(())
+        });
         stored.await.map_err(sentence)
     }
 

@@ -6,6 +6,7 @@
 //! - [`lifecycle`], [`plan`]: the pure part;
 //! - [`node`]: what a step may do to the machine: done by [`execute::Executor`], and recorded by a fake in tests;
 //! - [`adopt`]: what an earlier agent left behind;
+//! - [`secrets`]: values in memory, for processes that have them;
 //! - [`state`]: the files that the agent keeps.
 
 mod acceptance;
@@ -27,6 +28,7 @@ pub mod plan;
 pub mod probe;
 mod process;
 pub mod resolver;
+pub mod secrets;
 pub mod state;
 mod steps;
 pub mod supervisors;

@@ -25,6 +25,8 @@ fn process(number: u64) -> DesiredProcess {
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),
         config,
+        slot: None,
+        volumes: Vec::new(),
     }
 }
 

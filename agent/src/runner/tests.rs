@@ -108,6 +108,8 @@ fn process(number: u64) -> DesiredProcess {
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),
         config,
+        slot: None,
+        volumes: Vec::new(),
     }
 }
 
@@ -118,6 +120,7 @@ fn set(generation: u64, processes: Vec<DesiredProcess>) -> DesiredSet {
         node: "w1".parse().unwrap(),
         generation: Generation(generation),
         processes,
+        removed_volumes: Vec::new(),
     }
 }
 

@@ -18,10 +18,12 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::{get, post},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tucano_api::{
     agent::{Certificate, CertificateRequest, NodeReport, ReportAccepted},
     ids::Generation,
+    secrets::{SecretValue, SecretValues, SecretValuesRequest, SecretVersion},
     units::Span,
 };
 use tucano_image_builder::{
@@ -53,6 +55,8 @@ struct ControllerState {
     _authority: tempfile::TempDir,
     issues_certificates: AtomicBool,
     certificates_issued: AtomicU64,
+    /// Values of secrets, as `name@version`; none while it refuses them.
+    secrets: Mutex<Option<BTreeMap<String, Vec<u8>>>>,
 }
 
 impl Controller {
@@ -69,11 +73,13 @@ impl Controller {
             _authority: authority,
             issues_certificates: AtomicBool::new(true),
             certificates_issued: AtomicU64::new(0),
+            secrets: Mutex::default(),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new()
             .route("/v1/reports", post(accept_report))
+            .route("/v1/secret_values", post(reveal))
             .route("/v1/certificates", post(issue_certificate))
             .route("/v2/tucano/images/blobs/{digest}", get(serve_blob))
             .layer(DefaultBodyLimit::disable())
@@ -84,6 +90,16 @@ impl Controller {
             state,
             server,
         }
+    }
+
+    /// Gives these values from now on, or refuses all.
+    pub(crate) fn set_secrets(&self, secrets: Option<&[(&str, &[u8])]>) {
+        let owned = |all: &[(&str, &[u8])]| {
+            let all = all.iter();
+            all.map(|(name, value)| ((*name).to_owned(), value.to_vec()))
+                .collect()
+        };
+        *self.state.secrets.lock().unwrap() = secrets.map(owned);
     }
 
     /// The last report.
@@ -170,6 +186,25 @@ async fn accept_report(
         lease: Span::secs(6),
         apis: None,
     }))
+}
+
+async fn reveal(
+    State(state): State<Arc<ControllerState>>,
+    headers: HeaderMap,
+    Json(request): Json<SecretValuesRequest>,
+) -> Result<Json<SecretValues>, StatusCode> {
+    let secrets = state.secrets.lock().unwrap();
+    let secrets = secrets.as_ref().ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+    if !authorized(&headers) {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    let value = |secret: &SecretVersion| {
+        let value = secrets.get(&format!("{}@{}", secret.name, secret.version));
+        value.map(|value| SecretValue(BASE64_STANDARD.encode(value)))
+    };
+    let values: Option<Vec<SecretValue>> = request.secrets.iter().map(value).collect();
+    let values = values.ok_or(StatusCode::FORBIDDEN)?;
+    Ok(Json(SecretValues { values }))
 }
 
 async fn issue_certificate(

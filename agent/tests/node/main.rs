@@ -14,6 +14,7 @@ mod live_changes;
 mod network;
 mod node;
 mod restart;
+mod secrets;
 mod spoofing;
 mod tls;
 mod trouble;

@@ -391,6 +391,7 @@ pub(crate) fn desired(generation: u64, processes: Vec<DesiredProcess>) -> Desire
         node: "w1".parse().unwrap(),
         generation: Generation(generation),
         processes,
+        removed_volumes: Vec::new(),
     }
 }
 
@@ -403,6 +404,8 @@ pub(crate) fn process(sample: &str, number: u64, more_config: &str) -> DesiredPr
         revision: Revision(1),
         image: manifest_of(sample),
         config,
+        slot: None,
+        volumes: Vec::new(),
     }
 }
 

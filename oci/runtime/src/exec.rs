@@ -102,10 +102,7 @@ impl TargetContainer {
     pub(crate) fn open(state_dir: &Path) -> Result<Self, Failure> {
         let state_dir = StateDir(state_dir);
         let gone = || Failure::new("container", "it does not run");
-        let launch: Launch = state_dir
-            .read("launch.json")
-            .step("state_dir directory")?
-            .ok_or_else(gone)?;
+        let launch = Launch::read(state_dir)?.ok_or_else(gone)?;
         let record: Record = state_dir
             .read("supervisor.json")
             .step("state_dir directory")?

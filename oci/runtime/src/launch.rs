@@ -1,9 +1,17 @@
 //! The request to start a container, and its exit status.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    channel::{Failure, Step},
+    state_dir::StateDir,
+};
 
 /// Everything that a supervisor needs to start a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +35,10 @@ pub struct Launch {
     /// Whether the program runs below an init of the runtime's, which reaps orphans and forwards signals.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub init: bool,
+    /// File with further variables of the environment, each `NAME=value` and a NUL, which take precedence: those that must not be in
+    /// `launch.json`. It is read at each start and by each command in the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_file: Option<PathBuf>,
 }
 
 /// Borrowed parts of a [`Launch`]: a specification is too large to be cloned.
@@ -39,6 +51,37 @@ pub(crate) struct Parts<'a> {
 }
 
 impl Launch {
+    /// The request in a state directory, with the variables of its file; `None` if there is none.
+    pub(crate) fn read(state_dir: StateDir<'_>) -> Result<Option<Self>, Failure> {
+        let launch = state_dir.read::<Self>("launch.json");
+        let Some(mut launch) = launch.step("state_dir directory")? else {
+            return Ok(None);
+        };
+        let variables = launch.read_environment_file().step("environment")?;
+        if let Some(process) = launch.spec.process_mut() {
+            let mut all = process.env().clone().unwrap_or_default();
+            all.extend(variables);
+            process.set_env(Some(all));
+        }
+        Ok(Some(launch))
+    }
+
+    fn read_environment_file(&self) -> io::Result<Vec<String>> {
+        let Some(path) = &self.environment_file else {
+            return Ok(Vec::new());
+        };
+        let unusable = |error: String| {
+            let message = format!("the variables in {}: {error}", path.display());
+            io::Error::other(message)
+        };
+        let text = fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        let variables = text.split(|byte| *byte == 0).filter(|it| !it.is_empty());
+        let variables = variables.map(|it| String::from_utf8(it.to_vec()));
+        variables
+            .collect::<Result<_, _>>()
+            .map_err(|_| unusable("they are not UTF-8".to_owned()))
+    }
+
     pub(crate) fn parts(&self) -> Parts<'_> {
         Parts {
             spec: &self.spec,

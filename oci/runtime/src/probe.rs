@@ -56,6 +56,7 @@ fn in_a_process(state_dir: &Path, layer: PathBuf) -> Result<(), String> {
 
 fn try_it(state_dir: &Path, layer: PathBuf) -> Result<(), Failure> {
     let launch = Launch {
+        environment_file: None,
         id: "probe".into(),
         state_dir: state_dir.to_owned(),
         spec: Spec::default(),

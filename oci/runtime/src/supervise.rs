@@ -173,9 +173,7 @@ struct Supervisor<'a> {
 
 impl<'a> Supervisor<'a> {
     fn start(state_dir: StateDir<'a>, facts: &HostFacts) -> Result<Self, Failure> {
-        let launch: Launch = state_dir
-            .read("launch.json")
-            .step("state_dir directory")?
+        let launch = Launch::read(state_dir)?
             .ok_or("there is no launch.json")
             .step("state_dir directory")?;
         let linux = launch.spec.linux().as_ref();

@@ -13,6 +13,7 @@ fn set(cluster: &str, epoch: u64, generation: u64, digit: &str) -> DesiredSet {
         },
         adopts: None,
         processes: Vec::new(),
+        removed_volumes: Vec::new(),
     }
 }
 

@@ -13,6 +13,8 @@ fn record() -> Record {
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),
         config: parse("a", "name = \"a\"\nconcurrency = 1\nport = 80").unwrap(),
+        slot: None,
+        volumes: Vec::new(),
     })
 }
 

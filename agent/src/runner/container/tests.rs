@@ -13,6 +13,8 @@ fn process(more: &str) -> DesiredProcess {
         revision: Revision(3),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),
         config: parse("hello.toml", &text).unwrap(),
+        slot: None,
+        volumes: Vec::new(),
     }
 }
 

@@ -11,6 +11,8 @@ fn process() -> DesiredProcess {
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),
         config: parse("a", "name = \"a\"\nconcurrency = 1\nport = 80").unwrap(),
+        slot: None,
+        volumes: Vec::new(),
     }
 }
 
@@ -63,6 +65,7 @@ fn set() -> DesiredSet {
         node: "w1".parse().unwrap(),
         generation: Generation(4),
         processes: vec![process()],
+        removed_volumes: Vec::new(),
     }
 }
 

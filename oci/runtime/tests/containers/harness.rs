@@ -89,6 +89,7 @@ impl Case {
 
     pub(crate) fn launch(&self) -> Launch {
         Launch {
+            environment_file: None,
             id: "box".into(),
             state_dir: self.home(),
             spec: self.sandbox.spec().unwrap(),

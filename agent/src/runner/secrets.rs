@@ -1,0 +1,331 @@
+//! Secrets on this node: their values are in a file system in memory only, which is never swapped out where the kernel can do that.
+//!
+//! ```text
+//! <data_dir>/secrets/               tmpfs, or ramfs, for root only
+//!   values/<name>@<version>         as long as a desired process has it: a restart needs no controller
+//!   processes/<id>/<n>, env         what is mounted into a container, with mode and owner; its variables
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, DirBuilder, File, Permissions},
+    io::{self, Write},
+    net::IpAddr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::statfs::{FsType, TMPFS_MAGIC, statfs},
+};
+use tucano_api::{
+    agent::DesiredProcess,
+    error::ErrorBody,
+    ids::{NodeName, ProcessId},
+    secrets::{SecretValues, SecretValuesRequest, SecretVersion},
+    service::{ServiceConfig, secret::MAX_SECRET_BYTES},
+};
+
+use crate::{
+    address::local_address, credentials::Credentials, errors::root_cause, files::remove_if_exists,
+    settings::Settings,
+};
+
+/// Largest answer with one value: it is in Base64.
+const MAX_ANSWER_BYTES: usize = MAX_SECRET_BYTES / 3 * 4 + 4096;
+/// ramfs has no constant in nix.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+/// Name of the file with a container's variables.
+const ENVIRONMENT: &str = "env";
+
+/// The node's secrets.
+#[derive(Debug)]
+pub struct Secrets {
+    directory: PathBuf,
+    controller: String,
+    credentials: Arc<Credentials>,
+    node: Option<NodeName>,
+    ip: Option<IpAddr>,
+    timeout: std::time::Duration,
+    mounting: std::sync::Mutex<()>,
+}
+
+impl Secrets {
+    /// Of these settings. Nothing is mounted before the first secret.
+    pub fn new(settings: &Settings, credentials: Arc<Credentials>) -> Self {
+        Self {
+            directory: settings.data_dir.join("secrets"),
+            controller: settings.controller.clone(),
+            credentials,
+            node: settings.name.clone(),
+            ip: settings.ip,
+            timeout: settings.report_timeout(),
+            mounting: std::sync::Mutex::default(),
+        }
+    }
+
+    /// Fetches the values that a process needs and that are not on the node, and writes its files. Ids of the container are
+    /// `ids_base` higher on the node.
+    ///
+    /// # Errors
+    /// A message for the user.
+    pub async fn prepare(
+        self: &Arc<Self>,
+        process: &DesiredProcess,
+        ids_base: u32,
+    ) -> Result<(), String> {
+        if process.config.secret.is_empty() {
+            return Ok(());
+        }
+        let this = Arc::clone(self);
+        blocking(move || this.mount()).await?;
+        for secret in versions(&process.config) {
+            let path = self.value_path(&secret);
+            if path.exists() {
+                continue;
+            }
+            let value = self.fetch(&secret).await?;
+            blocking(move || write_private(&path, &value)).await?;
+        }
+        let (this, process) = (Arc::clone(self), process.clone());
+        blocking(move || this.write_files(&process, ids_base)).await
+    }
+
+    /// Where the file of a process's secret is, by the secret's number in the configuration.
+    pub fn file_path(&self, id: &ProcessId, number: usize) -> PathBuf {
+        self.process(id).join(number.to_string())
+    }
+
+    /// The file with a process's variables, if it has secrets as variables.
+    pub fn environment_path(&self, process: &DesiredProcess) -> Option<PathBuf> {
+        let mut secrets = process.config.secret.iter();
+        let has_variables = secrets.any(|secret| secret.env.is_some());
+        has_variables.then(|| self.process(&process.id).join(ENVIRONMENT))
+    }
+
+    /// Removes a process's files.
+    ///
+    /// # Errors
+    /// They cannot be removed.
+    pub fn remove(&self, id: &ProcessId) -> io::Result<()> {
+        remove_if_exists(&self.process(id))
+    }
+
+    /// Removes the values that no desired process needs. Best effort: a failure is logged.
+    pub fn prune(&self, desired: &[DesiredProcess]) {
+        let needed: BTreeSet<String> = desired
+            .iter()
+            .flat_map(|process| versions(&process.config))
+            .map(|secret| file_name(&secret))
+            .collect();
+        let entries = fs::read_dir(self.values()).into_iter().flatten().flatten();
+        let unneeded = entries.filter(|entry| {
+            let name = entry.file_name();
+            !name.to_str().is_some_and(|name| needed.contains(name))
+        });
+        for entry in unneeded {
+            if let Err(error) = fs::remove_file(entry.path()) {
+                tracing::warn!(%error, "cannot remove a secret that no process needs");
+            }
+        }
+    }
+
+    /// Unmounts the file system, where no process uses it.
+    pub fn unmount(&self) {
+        let is_empty = |directory: &Path| {
+            fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
+        };
+        let _alone = self.alone();
+        let is_idle = is_empty(&self.values()) && is_empty(&self.directory.join("processes"));
+        if is_idle
+            && is_in_memory(&self.directory)
+            && let Err(error) = umount2(&self.directory, MntFlags::UMOUNT_NOFOLLOW)
+        {
+            tracing::debug!(%error, "the secrets' file system is in use");
+        }
+    }
+
+    fn mount(&self) -> Result<(), String> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            let path = self.directory.display();
+            format!("cannot {what} {path}, where secrets are kept in memory: {error}")
+        };
+        let _alone = self.alone();
+        let mut directory = DirBuilder::new();
+        directory.recursive(true).mode(0o700);
+        directory
+            .create(&self.directory)
+            .map_err(|error| failed("create", &error))?;
+        if !is_in_memory(&self.directory) {
+            mount_in_memory(&self.directory).map_err(|error| failed("mount", &error))?;
+        }
+        for directory_of in [self.values(), self.directory.join("processes")] {
+            directory
+                .create(directory_of)
+                .map_err(|error| failed("write", &error))?;
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, secret: &SecretVersion) -> Result<Vec<u8>, String> {
+        let waiting = |why: String| {
+            format!(
+                "waits for secret {}, which is not on this node since its start: {why}",
+                secret.name
+            )
+        };
+        let ip = self.ip.map_or_else(|| local_address(&self.controller), Ok);
+        let request = SecretValuesRequest {
+            node: self.node.clone(),
+            ip: ip.map_err(|error| waiting(error.to_string()))?,
+            secrets: vec![secret.clone()],
+        };
+        let client = self.credentials.client();
+        let client = client.map_err(|error| waiting(error.to_string()))?;
+        let client = client.timeout(self.timeout).build();
+        let client = client.map_err(|error| waiting(root_cause(&error)))?;
+        let url = format!("{}/v1/secret_values", self.controller);
+        let unreachable = |error: reqwest::Error| {
+            let why = format!("the controller cannot be reached: {}", root_cause(&error));
+            waiting(why)
+        };
+        let send = || client.post(&url).json(&request);
+        let mut response = self.credentials.send(send).await.map_err(unreachable)?;
+        let status = response.status();
+        let mut body = zeroize::Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_ANSWER_BYTES {
+                return Err(waiting("the controller's answer is too long".to_owned()));
+            }
+        }
+        if !status.is_success() {
+            let reason = serde_json::from_slice::<ErrorBody>(&body).map(|body| body.error);
+            let reason = reason.unwrap_or_else(|_| "no reason given".to_owned());
+            let status = status.as_u16();
+            return Err(waiting(format!(
+                "the controller refuses it with status {status}: {reason}"
+            )));
+        }
+        value_in(&body).ok_or_else(|| waiting("the controller's answer has no value".to_owned()))
+    }
+
+    /// Writes what is mounted into a container, anew for each start: the earlier container is gone.
+    fn write_files(&self, process: &DesiredProcess, ids_base: u32) -> Result<(), String> {
+        let write = || -> io::Result<()> {
+            let directory = self.process(&process.id);
+            remove_if_exists(&directory)?;
+            DirBuilder::new().mode(0o700).create(&directory)?;
+            let mut environment = zeroize::Zeroizing::new(Vec::new());
+            for (number, secret) in process.config.secret.iter().enumerate() {
+                let version = SecretVersion {
+                    name: secret.name.clone(),
+                    version: secret.version.unwrap_or(0),
+                };
+                let value = zeroize::Zeroizing::new(fs::read(self.value_path(&version))?);
+                if let Some(variable) = &secret.env {
+                    environment.extend_from_slice(variable.as_bytes());
+                    environment.push(b'=');
+                    environment.extend_from_slice(&value);
+                    environment.push(0);
+                    continue;
+                }
+                let file = write_new(&self.file_path(&process.id, number), &value)?;
+                let id = |id: u32| Some(ids_base.saturating_add(id));
+                fchown(&file, id(secret.uid), id(secret.gid))?;
+                file.set_permissions(Permissions::from_mode(secret.mode.bits()))?;
+            }
+            if !environment.is_empty() {
+                write_new(&directory.join(ENVIRONMENT), &environment)?;
+            }
+            Ok(())
+        };
+        write().map_err(|error| format!("cannot write its secrets into memory: {error}"))
+    }
+
+    fn values(&self) -> PathBuf {
+        self.directory.join("values")
+    }
+
+    fn value_path(&self, secret: &SecretVersion) -> PathBuf {
+        self.values().join(file_name(secret))
+    }
+
+    fn process(&self, id: &ProcessId) -> PathBuf {
+        self.directory.join("processes").join(id.as_str())
+    }
+
+    fn alone(&self) -> std::sync::MutexGuard<'_, ()> {
+        let lock = self.mounting.lock();
+        lock.unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn versions(config: &ServiceConfig) -> impl Iterator<Item = SecretVersion> {
+    config.secret.iter().map(|secret| SecretVersion {
+        name: secret.name.clone(),
+        version: secret.version.unwrap_or(0),
+    })
+}
+
+fn file_name(secret: &SecretVersion) -> String {
+    format!("{}@{}", secret.name, secret.version)
+}
+
+/// The value in an answer with exactly one.
+fn value_in(body: &[u8]) -> Option<Vec<u8>> {
+    let SecretValues { values } = serde_json::from_slice(body).ok()?;
+    let [value] = values.as_slice() else {
+        return None;
+    };
+    BASE64_STANDARD.decode(&value.0).ok()
+}
+
+/// Whether a directory is on a file system in memory of its own.
+fn is_in_memory(directory: &Path) -> bool {
+    let kind = |path: &Path| statfs(path).map(|found| found.filesystem_type());
+    let is_memory = matches!(kind(directory), Ok(TMPFS_MAGIC | RAMFS_MAGIC));
+    let device = |path: &Path| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).map(|metadata| metadata.dev()).ok()
+    };
+    let parent = directory.parent().unwrap_or(directory);
+    is_memory && device(directory) != device(parent)
+}
+
+/// tmpfs without swap since Linux 6.4; ramfs, which is never swapped out either, before.
+fn mount_in_memory(directory: &Path) -> nix::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let mount_as = |kind: &str, options: &str| {
+        mount(Some("secrets"), directory, Some(kind), flags, Some(options))
+    };
+    mount_as("tmpfs", "mode=0700,size=25%,noswap").or_else(|_| mount_as("ramfs", "mode=0700"))
+}
+
+fn write_private(path: &Path, content: &[u8]) -> Result<(), String> {
+    crate::files::write_atomically(path, content, crate::files::Durability::Cached)
+        .map_err(|error| format!("cannot keep a secret in memory: {error}"))
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<File> {
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(content)?;
+    Ok(file)
+}
+
+async fn blocking(
+    work: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<(), String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| "the agent is ending".to_owned())?
+}
+
+#[cfg(test)]
+mod tests;
