@@ -7,7 +7,7 @@ use clap::{
     error::ErrorKind, parser::ValueSource,
 };
 use tucano_api::{
-    ids::{AppName, BalancerName, ServiceName},
+    ids::{AppName, BalancerName, SecretName, ServiceName},
     logs::Since,
     service::MAX_CONCURRENCY,
     units::Span,
@@ -181,6 +181,9 @@ pub enum Command {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Set, list and remove secrets, which services have as files or variables.
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Print the certificate of a balancer on another machine, one of `balancers` in [api] of ctl.toml.
     BalancerCertificate {
         /// The balancer's name.
@@ -199,6 +202,42 @@ pub enum Command {
     /// Run a whole cluster on this machine: a controller, and workers on virtual hosts. Needs root.
     Dev(Dev),
 }
+
+/// The commands of `secret`.
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// Give a secret a value, read from standard input, byte for byte. The processes of services that have it are replaced.
+    #[command(after_help = SECRET_EXAMPLES)]
+    Set {
+        /// The secret.
+        name: SecretName,
+        /// Read the value from a file.
+        #[arg(long, value_name = "FILE", conflicts_with = "from_command")]
+        from_file: Option<PathBuf>,
+        /// Read the value from the output of a shell command, such as one of a password manager, without its last line break.
+        #[arg(long, value_name = "COMMAND")]
+        from_command: Option<String>,
+    },
+    /// Show the secrets and the services that have them, never their values.
+    Ls,
+    /// Remove a secret that no service has.
+    Rm {
+        /// The secret.
+        name: SecretName,
+        /// Remove it although earlier revisions of services have it, which can then no longer be rolled back to.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Encrypt all stored secrets with a new key, in place of the controller's present one. No value changes.
+    Rekey,
+}
+
+const SECRET_EXAMPLES: &str = "\
+Examples:
+  tucano secret set db-password                                # asks for it
+  printf %s \"$PASSWORD\" | tucano secret set db-password
+  tucano secret set tls-key --from-file key.pem
+  tucano secret set db-password --from-command 'pass show db'";
 
 /// Arguments of `deploy`.
 #[derive(Debug, Args)]

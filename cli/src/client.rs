@@ -148,6 +148,16 @@ impl Client {
         self.text(self.send(request, "the request").await?).await
     }
 
+    /// `PUT` of bytes.
+    pub async fn put(&self, path: &str, body: Vec<u8>) -> Result<String, Error> {
+        let request = self
+            .request(Method::PUT, path)
+            .timeout(REQUEST_TIMEOUT)
+            .header("content-type", "application/octet-stream")
+            .body(body);
+        self.text(self.send(request, "the request").await?).await
+    }
+
     /// `POST` of a configuration, without a time limit: the controller may have to pull an image.
     pub async fn deploy(&self, path: &str, body: String) -> Result<String, Error> {
         let request = self.request(Method::POST, path).body(body);

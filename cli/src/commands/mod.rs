@@ -9,6 +9,7 @@ mod logs;
 mod remove;
 mod rollback;
 mod scale;
+mod secret;
 mod show;
 
 use crate::{
@@ -40,6 +41,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::BalancerCertificate { name, request } => {
             balancer_certificate::run(&client()?, &global, name, &request).await
         }
+        Command::Secret(command) => secret::run(&client()?, &global, &command).await,
         Command::State => show::state(&client()?).await,
         Command::Scale {
             name,

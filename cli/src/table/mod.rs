@@ -10,6 +10,7 @@ use rustix::{stdio::stdout, termios::tcgetwinsize};
 use tucano_api::{
     agent::{NodeMetrics, ProcessReport, ProcessState},
     ids::Revision,
+    secrets::SecretView,
     state::{ConfiguredService, NodeCondition, NodeView, ProcessView, ServiceView},
     units::{Bytes, Span, Timestamp},
 };
@@ -201,6 +202,26 @@ pub fn revisions(revisions: &[ConfiguredService], style: Style) -> String {
             Cell::new(revision.image.short()),
             Cell::new(revision.config.concurrency),
             Cell::new(style.age(Some(revision.configured_at))),
+        ]);
+    }
+    style.render(&table)
+}
+
+const SECRETS: [Column; 3] = [column("SECRET", 0), column("AGE", 1), column("USED BY", 0)];
+
+/// Secrets, and the services and earlier revisions that have them.
+pub fn secrets(secrets: &[SecretView], style: Style) -> String {
+    let mut table = Table::new(&SECRETS);
+    for secret in secrets {
+        let users: Vec<String> = secret.users.iter().map(ToString::to_string).collect();
+        let users = match users.is_empty() {
+            true => "-".to_owned(),
+            false => users.join(", "),
+        };
+        table.push(vec![
+            Cell::new(&secret.name),
+            Cell::new(style.age(Some(secret.set_at))),
+            Cell::new(users),
         ]);
     }
     style.render(&table)

@@ -1,5 +1,6 @@
 use tucano_api::{
     agent::{Exit, ProcessMetrics},
+    secrets::{SecretUser, SecretView},
     state::{AliveNode, Pending},
 };
 
@@ -73,6 +74,27 @@ fn services_at_several_widths() {
 }
 
 #[test]
+fn secrets_at_several_widths() {
+    let user = |service: &str, current| SecretUser {
+        service: service.parse().unwrap(),
+        revision: Revision(2),
+        current,
+        version: 1,
+    };
+    let secret = |name: &str, users| SecretView {
+        name: name.parse().unwrap(),
+        version: 1,
+        set_at: Timestamp(100_000),
+        users,
+    };
+    let all = [
+        secret("db-password", vec![user("web", true), user("db", false)]),
+        secret("unused", Vec::new()),
+    ];
+    insta::assert_snapshot!(at_widths(|style| secrets(&all, style)));
+}
+
+#[test]
 fn revisions_at_several_widths() {
     let all = two_services().map(|view| view.configured);
     insta::assert_snapshot!(at_widths(|style| revisions(&all, style)));
@@ -126,6 +148,7 @@ fn empty_tables_have_their_header() {
         processes(&[], PLAIN),
         services(&[], PLAIN),
         revisions(&[], PLAIN),
+        secrets(&[], PLAIN),
         nodes(&[], PLAIN),
     ];
     insta::assert_snapshot!(tables.join("\n"));

@@ -77,6 +77,11 @@ fn help_of_the_program_and_of_each_command() {
     let mut help = run.tucano(&["--help"]);
     for name in names {
         write!(help, "\n{}", run.tucano(&[name, "--help"])).unwrap();
+        let below = commands.find_subcommand(name).into_iter();
+        for below in below.flat_map(clap::Command::get_subcommands) {
+            let help_of = run.tucano(&[name, below.get_name(), "--help"]);
+            write!(help, "\n{help_of}").unwrap();
+        }
     }
     insta::assert_snapshot!(help);
 }

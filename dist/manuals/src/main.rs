@@ -50,12 +50,19 @@ fn write_all(directory: &Path) -> anyhow::Result<()> {
     }
     // Such as tucano-deploy(1), with the options of every command.
     tucano.build();
-    for command in tucano.get_subcommands() {
+    write_subcommands(&pages, &tucano)?;
+    write_page(&pages, tucano_cli::args::command(), "1")
+}
+
+/// A page for each command below, such as tucano-deploy(1) and tucano-secret-set(1).
+fn write_subcommands(directory: &Path, command: &Command) -> anyhow::Result<()> {
+    for command in command.get_subcommands() {
         if command.get_name() != "help" {
-            write_page(&pages, command.clone(), "1")?;
+            write_page(directory, command.clone(), "1")?;
+            write_subcommands(directory, command)?;
         }
     }
-    write_page(&pages, tucano_cli::args::command(), "1")
+    Ok(())
 }
 
 /// The programs for root.

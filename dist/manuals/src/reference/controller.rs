@@ -74,9 +74,12 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const CLUSTER: [Key; 17] = [
+const CLUSTER: [Key; 18] = [
     key("data_dir", "\"/var/lib/tucano/ctl\"", Bounds::Free, RESTART,
         "Where the state, the images and the cluster's authority are kept."),
+    key("secret_key_file", "", Bounds::Free, RESTART,
+        "The file with the keys that secrets are encrypted with: `secrets.key` in `data_dir` where absent. It is created with the \
+         first secret, for its owner only, and is in no backup of the database: keep a copy elsewhere."),
     key("domain", "\"localhost\"", Bounds::Free, AT_ONCE,
         "Each service is reached at `<name>.<domain>`."),
     key("lease", "\"6s\"", Bounds::Between("\"100ms\"", "\"1h\""), AT_ONCE,
@@ -171,7 +174,7 @@ const REGISTRY: [Key; 9] = [
 ];
 
 #[rustfmt::skip]
-const LIMITS: [Key; 33] = [
+const LIMITS: [Key; 35] = [
     key("limits.image_bytes", "\"8GiB\"", Bounds::Between("\"1KiB\"", "\"64TiB\""), AT_ONCE,
         "Largest image archive as it is sent, and largest blob of the registry. The registry's counts after a restart."),
     key("limits.image_document_bytes", "\"4MiB\"", Bounds::Between("\"1KiB\"", "\"1GiB\""), RESTART,
@@ -235,6 +238,10 @@ const LIMITS: [Key; 33] = [
         "Most lines of logs that one request may ask for."),
     key("limits.log_line_bytes", "\"64KiB\"", Bounds::Between("\"80B\"", "\"16MiB\""), AT_ONCE,
         "Longest line of a service's logs, or of logs as JSON: a longer one is cut into pieces of this length."),
+    key("limits.secrets", "10000", Bounds::Between("1", "1000000"), AT_ONCE,
+        "Most secrets."),
+    key("limits.secret_bytes", "\"1MiB\"", Bounds::Between("\"1B\"", "\"1MiB\""), AT_ONCE,
+        "Largest value of a secret."),
     key("limits.sessions", "64", Bounds::Between("1", "4096"), RESTART,
         "Most commands that `exec` runs in containers at once."),
     key("limits.database_bytes", "\"4GiB\"", Bounds::Between("\"256KiB\"", "\"16TiB\""), RESTART,
