@@ -7,7 +7,7 @@ use crate::{
     model::{Action, Event, Settings, Snapshot, Worker},
     reachability, rebalance, reconcile, reports, restarts, restore, routes, services,
     state::State,
-    topology,
+    topology, volumes,
 };
 
 /// All that the controller knows of its cluster.
@@ -38,6 +38,7 @@ impl Cluster {
         state.now = state.now.max(now);
         apply(state, event);
         expire(state);
+        volumes::check_nodes(state);
         reconcile::run(state);
         routes::update(state);
         actions::take(state)
@@ -64,6 +65,7 @@ impl Cluster {
             services: state.services.values().map(|s| s.record.clone()).collect(),
             processes: state.processes.values().map(|p| p.record.clone()).collect(),
             nodes: state.nodes.iter().map(|n| n.record.clone()).collect(),
+            volumes: state.volumes.all().cloned().collect(),
             counters: state.counters.clone(),
             identity: state.identity.clone(),
         }
@@ -74,7 +76,8 @@ fn apply(state: &mut State, event: Event) {
     match event {
         Event::Configured { workers, settings } => topology::configure(state, workers, settings),
         Event::ServiceConfigured { config, image } => services::configure(state, *config, image),
-        Event::ServiceRemoved { name } => services::remove(state, &name),
+        Event::ServiceRemoved { name, volumes } => services::remove(state, &name, volumes),
+        Event::VolumeRemoved { id } => volumes::remove(state, &id),
         Event::AgentReachable { node, reachable } => reachability::update(state, &node, reachable),
         Event::Drained { processes } => lifecycle::drained(state, &processes),
         Event::Adopt => adoption::adopt(state),

@@ -10,7 +10,8 @@
 //!   workers at once), `readmission` (of what still runs on a lost one) and `health`, `holds` (nodes that hold sets of another controller) `adoption` (of what runs on
 //!   those), `reachability` (agents that report but cannot be reached).
 //! - `reconcile`: brings services nearer to their configuration; `rollout`: how many processes of which revision;
-//!   `rebalance`: moving processes.
+//!   `slots`: the same for services with volumes; `rebalance`: moving processes.
+//! - `volumes`: where volumes are, and whether they are there.
 //! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
 //! - `restore` (the state from its records), `routes` and `actions` (what follows from a step's changes), `messages`.
 //! - [`followers`]: which draining processes the balancers have confirmed to be drained.
@@ -46,12 +47,14 @@ mod rollout;
 mod routes;
 mod services;
 mod silence;
+mod slots;
 mod state;
 mod topology;
+mod volumes;
 
 pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
     Action, Counters, CrashHistory, Event, Hold, Identity, NodeRecord, ProcessRecord, Record,
-    RevisionRecord, ServiceRecord, SetVersion, Settings, Snapshot, Worker,
+    RevisionRecord, ServiceRecord, SetVersion, Settings, Snapshot, VolumeRecord, Worker,
 };

@@ -10,6 +10,7 @@ pub fn write(disk: &mut Snapshot, records: &[Record]) {
     disk.services.sort_by(|a, b| a.name.cmp(&b.name));
     disk.processes.sort_by_key(|process| process.id.number());
     disk.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    disk.volumes.sort_by(|a, b| a.volume.cmp(&b.volume));
 }
 
 /// The snapshot in the order in which [`write`] leaves it.
@@ -35,6 +36,11 @@ fn write_one(disk: &mut Snapshot, record: Record) {
             disk.nodes.push(node);
         }
         Record::NodeGone(name) => disk.nodes.retain(|old| old.name != name),
+        Record::Volume(volume) => {
+            disk.volumes.retain(|old| old.volume != volume.volume);
+            disk.volumes.push(volume);
+        }
+        Record::VolumeGone(volume) => disk.volumes.retain(|old| old.volume != volume),
         Record::Counters(counters) => disk.counters = counters,
     }
 }

@@ -31,3 +31,4 @@ mod services;
 mod silence;
 mod topology;
 mod totality;
+mod volumes;
