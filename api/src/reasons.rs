@@ -5,7 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{ids::NodeName, units::Bytes};
+use crate::{
+    ids::{NodeName, ProcessId, VolumeId},
+    units::{Bytes, Timestamp},
+};
 
 /// Workers that a message names; further ones are counted.
 const MAX_NAMED: usize = 5;
@@ -27,6 +30,57 @@ pub enum PendingReason {
         /// The workers that can be placed on.
         workers: Vec<WorkerMemory>,
     },
+    /// No worker's agent knows all keys of the configuration.
+    UnknownKeys {
+        /// The keys that some agents do not know.
+        keys: Vec<String>,
+        /// The workers that can be placed on, were it not for that.
+        nodes: Vec<NodeName>,
+    },
+    /// No worker that knows the configuration lists the directories that the service's containers have.
+    NoHostPath {
+        /// The directories.
+        paths: Vec<String>,
+        /// Those workers.
+        nodes: Vec<NodeName>,
+    },
+    /// No worker has room for the volumes.
+    NoVolumeRoom {
+        /// What the volumes of a slot, or their growth, take.
+        needed: Bytes,
+        /// The workers that could have them; none where no worker has a place for volumes.
+        workers: Vec<WorkerMemory>,
+    },
+    /// The slot's volume is on a worker that is not there.
+    VolumeAway {
+        /// The volume.
+        volume: VolumeId,
+        /// Its worker.
+        node: NodeName,
+        /// Since when the worker is not there.
+        since: Timestamp,
+        /// Why it is not.
+        cause: Absence,
+    },
+    /// The slot's volume is not where it was, or cannot be used.
+    VolumeMissing {
+        /// The volume.
+        volume: VolumeId,
+        /// Its worker.
+        node: NodeName,
+        /// What is wrong, in words for a person.
+        problem: String,
+    },
+    /// The slot's process before is not gone yet.
+    SlotTaken {
+        /// The slot.
+        slot: u32,
+        /// That process, where it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        process: Option<ProcessId>,
+        /// The worker that it runs on, or may run on.
+        node: NodeName,
+    },
     /// There is a place as soon as processes that are stopping are gone.
     Stopping,
     /// Only so many processes are replaced at once.
@@ -41,14 +95,47 @@ pub enum PendingReason {
     },
 }
 
+/// Why a worker is not there, although volumes are on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Absence {
+    /// It does not report.
+    Silent,
+    /// It is on hold.
+    OnHold,
+    /// It has left the topology.
+    Left,
+}
+
+impl Absence {
+    /// The cause with its beginning, as in `is on w2, which does not report since 2026-11-30 07:00:00 UTC`.
+    pub fn since(self, since: Timestamp) -> String {
+        let what = match self {
+            Self::Silent => "does not report",
+            Self::OnHold => "is on hold",
+            Self::Left => "is not in the topology",
+        };
+        format!("{what} since {since}")
+    }
+
+    /// What to do about it.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Silent => "bring it back",
+            Self::OnHold => "release it, `tucano adopt` shows what runs there",
+            Self::Left => "add it to the topology again",
+        }
+    }
+}
+
 /// What a worker has left to reserve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerMemory {
     /// The worker.
     pub node: NodeName,
-    /// Memory that is not reserved.
+    /// What is not reserved, of its memory or of its place for volumes.
     pub free: Bytes,
-    /// Memory that can be reserved.
+    /// What can be reserved.
     pub reservable: Bytes,
 }
 
@@ -66,6 +153,60 @@ impl fmt::Display for PendingReason {
                 short(*needed),
                 first(workers)
             ),
+            Self::UnknownKeys { keys, nodes } => write!(
+                f,
+                "no worker's agent knows {} of its configuration: upgrade the agent of {}",
+                keys.iter()
+                    .map(|key| format!("`{key}`"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                first(nodes)
+            ),
+            Self::NoHostPath { paths, nodes } => write!(
+                f,
+                "no worker lists {} in `host_paths` of its agent.toml ({})",
+                paths.join(", "),
+                first(nodes)
+            ),
+            Self::NoVolumeRoom { workers, .. } if workers.is_empty() => {
+                f.write_str("no worker has a place for volumes")
+            }
+            Self::NoVolumeRoom { needed, workers } => write!(
+                f,
+                "no worker has room for {} of volumes ({})",
+                short(*needed),
+                first(workers)
+            ),
+            Self::VolumeAway {
+                volume,
+                node,
+                since,
+                cause,
+            } => write!(
+                f,
+                "volume {volume} is on {node}, which {}: {}",
+                cause.since(*since),
+                cause.advice()
+            ),
+            Self::VolumeMissing {
+                volume,
+                node,
+                problem,
+            } => write!(
+                f,
+                "volume {volume} on {node} cannot be used: {problem}. It is not made again"
+            ),
+            Self::SlotTaken {
+                slot,
+                process,
+                node,
+            } => match process {
+                Some(process) => write!(f, "slot {slot} waits until {process} is gone from {node}"),
+                None => write!(
+                    f,
+                    "slot {slot} waits until {node} has reported what still runs on it"
+                ),
+            },
             Self::Stopping => f.write_str("waits for memory that stopping processes still have"),
             Self::Rolling { at_once } => {
                 let are = if *at_once == 1 {
@@ -116,6 +257,20 @@ fn first(items: &[impl fmt::Display]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_absent_volume_says_where_it_is_and_since_when() {
+        let reason = PendingReason::VolumeAway {
+            volume: "db/data/1".parse().unwrap(),
+            node: "w2".parse().unwrap(),
+            since: Timestamp(1_700_000_000_000),
+            cause: Absence::Silent,
+        };
+        assert_eq!(
+            reason.to_string(),
+            "volume db/data/1 is on w2, which does not report since 2023-11-14 22:13:20 UTC: bring it back"
+        );
+    }
 
     #[test]
     fn a_reason_has_words_and_survives_json() {

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    agent::{NodeMetrics, ProcessReport},
+    agent::{Enforcement, NodeMetrics, ProcessReport, VolumeInstance},
     ids::{ClusterId, Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
     reasons::PendingReason,
     rollout::Failure,
     service::ServiceConfig,
-    units::Timestamp,
+    units::{Bytes, Timestamp},
 };
 
 /// The controller's run-time state: body of `GET /v1/state`.
@@ -243,6 +243,56 @@ impl Pending {
     }
 }
 
+/// A volume: element of `GET /v1/volumes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeView {
+    /// Which one.
+    #[serde(flatten)]
+    pub volume: VolumeInstance,
+    /// The worker that it is on.
+    pub node: NodeName,
+    /// Its size.
+    pub size: Bytes,
+    /// What is written to it, by the worker's last report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Bytes>,
+    /// How its size is enforced, while its worker reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<Enforcement>,
+    /// The process that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessId>,
+    /// Whether its service is configured with a volume of this name.
+    pub configured: bool,
+    /// What is the matter with it.
+    #[serde(flatten)]
+    pub state: VolumeState,
+}
+
+/// What a volume is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum VolumeState {
+    /// It is assigned, and its worker has not reported it yet.
+    Creating,
+    /// A process has it.
+    InUse,
+    /// No process has it.
+    Idle,
+    /// Its worker is not there.
+    Away {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Its worker does not have it any more, or it cannot be used there.
+    Missing {
+        /// What is wrong, in words for a person.
+        problem: String,
+    },
+    /// It is being removed.
+    Removing,
+}
+
 /// One service, as configured and as it runs: element of `GET /v1/services`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceView {
@@ -315,6 +365,12 @@ pub enum AlertKind {
     WireUnprotected,
     /// Stored secrets cannot be decrypted.
     SecretsUnreadable,
+    /// A process waits for a volume whose worker is not there.
+    VolumeAway,
+    /// A volume is not where it was, or cannot be used.
+    VolumeMissing,
+    /// A volume that was away or missing can be used again.
+    VolumeBack,
     /// A process keeps crashing.
     ProcessCrashing,
     /// A process was killed for reaching its memory limit.

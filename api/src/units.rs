@@ -151,5 +151,34 @@ impl Timestamp {
     }
 }
 
+/// As a date and time of day in UTC: `2026-11-30 07:00:00 UTC`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0 / 1000;
+        let (year, month, day) = date(seconds / 86_400);
+        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC"
+        )
+    }
+}
+
+/// Year, month and day of the Gregorian calendar, so many days after 1970-01-01. Years are counted from March on, so that a leap
+/// day is the last one of its year.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let year = era * 400 + year + u64::from(month >= 10);
+    (
+        year,
+        if month < 10 { month + 3 } else { month - 9 },
+        day - (153 * month + 2) / 5 + 1,
+    )
+}
+
 #[cfg(test)]
 mod tests;

@@ -24,3 +24,16 @@ fn durations_keep_their_value_through_json() {
             .contains("unit")
     );
 }
+
+#[test]
+fn a_timestamp_is_a_date_in_utc() {
+    for (seconds, text) in [
+        (0, "1970-01-01 00:00:00 UTC"),
+        (951_782_400, "2000-02-29 00:00:00 UTC"),
+        (1_709_251_199, "2024-02-29 23:59:59 UTC"),
+        (1_735_689_600, "2025-01-01 00:00:00 UTC"),
+    ] {
+        assert_eq!(Timestamp(seconds * 1000).to_string(), text);
+    }
+    assert!(Timestamp(u64::MAX).to_string().ends_with("UTC"));
+}

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 use tucano_api::{
-    agent::{DesiredProcess, DesiredSet, SetIdentity},
+    agent::{DesiredProcess, DesiredSet, DesiredVolume, SetIdentity, VolumeInstance},
     ids::{Digest, NodeName, ProcessId, SecretName, ServiceName},
 };
 
@@ -58,7 +58,7 @@ pub(crate) fn desired_set(state: &State, name: &NodeName) -> Option<DesiredSet> 
         },
         adopts: node.record.adopts.clone(),
         processes,
-        removed_volumes: Vec::new(),
+        removed_volumes: removed_volumes(state, name),
     })
 }
 
@@ -86,14 +86,27 @@ fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
         .services
         .get(&process.service)?
         .revision(process.revision)?;
+    let volumes = revision.config.volume.iter().filter_map(|volume| {
+        let record = state.volumes.of_slot(&process.service, process.slot?);
+        let mut record = record.filter(|it| it.volume.id.volume_name() == volume.name.as_str());
+        record.find(|it| !it.removing).map(|record| DesiredVolume {
+            volume: record.volume.clone(),
+            may_create: !record.confirmed,
+        })
+    });
     Some(DesiredProcess {
+        slot: process.slot,
+        volumes: volumes.collect(),
         id: process.id.clone(),
         revision: process.revision,
         image: revision.image.clone(),
         config: revision.config.for_agents(),
-        slot: None,
-        volumes: Vec::new(),
     })
+}
+
+fn removed_volumes(state: &State, node: &NodeName) -> Vec<VolumeInstance> {
+    let removing = state.volumes.on(node).filter(|record| record.removing);
+    removing.map(|record| record.volume.clone()).collect()
 }
 
 /// Only workers that are alive and not on hold are sent the new set; another one gets it when it reports an older one.
@@ -141,11 +154,13 @@ fn take_records(state: &mut State) -> Vec<Record> {
     let processes = std::mem::take(&mut state.changes.processes);
     let nodes = std::mem::take(&mut state.changes.nodes);
     let secrets = std::mem::take(&mut state.changes.secrets);
+    let volumes = std::mem::take(&mut state.changes.volumes);
     let mut records = Vec::new();
     records.extend(services.into_iter().map(|name| service_record(state, name)));
     records.extend(processes.into_iter().map(|id| process_record(state, id)));
     records.extend(nodes.into_iter().map(|name| node_record(state, name)));
     records.extend(secrets.into_iter().map(|name| secret_record(state, name)));
+    records.extend(volumes.into_iter().map(|it| volume_record(state, it)));
     if std::mem::take(&mut state.changes.counters) {
         records.push(Record::Counters(state.counters.clone()));
     }
@@ -177,5 +192,12 @@ fn node_record(state: &State, name: NodeName) -> Record {
     match state.node_index.get(&name) {
         Some(index) => Record::Node(state.nodes[*index].record.clone()),
         None => Record::NodeGone(name),
+    }
+}
+
+fn volume_record(state: &State, volume: VolumeInstance) -> Record {
+    match state.volumes.get(&volume) {
+        Some(record) => Record::Volume(record.clone()),
+        None => Record::VolumeGone(volume),
     }
 }

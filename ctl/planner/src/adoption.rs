@@ -1,6 +1,8 @@
 //! Adoption: services, revisions and processes are rebuilt from the desired sets that agents on hold have reported. A
 //! node is adopted with all its processes or not at all, so that nothing on it is ended.
 
+mod adopted_volumes;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
@@ -111,6 +113,9 @@ fn conflict(state: &State, node: &Node, process: &DesiredProcess) -> Option<Stri
             "process {} has the number of its process {id}",
             other.record.id
         ));
+    }
+    if let Some(conflict) = adopted_volumes::conflict(state, node, process) {
+        return Some(conflict);
     }
     let known = state.services.get(service)?.revision(process.revision);
     let differs = known.is_some_and(|known| !is_same(known, process));
@@ -232,8 +237,10 @@ fn adopt_node(state: &mut State, index: usize) {
         adopt_service(state, &name, revisions);
     }
     for process in held {
+        adopted_volumes::of_process(state, index, &process);
         adopt_process(state, index, &name, process);
     }
+    adopted_volumes::reported(state, index);
     let own = state.identity.cluster.clone();
     let epoch = holds::epoch_of(state, &state.nodes[index]);
     let record = &mut state.nodes[index].record;
@@ -269,6 +276,7 @@ fn adopt_process(state: &mut State, index: usize, node: &NodeName, process: Desi
         service,
         revision: process.revision,
         node: node.clone(),
+        slot: process.slot,
         replaces: None,
         draining_since: None,
         crashes: CrashHistory::default(),

@@ -7,7 +7,7 @@ use crate::{
     model::{Action, Event, Settings, Snapshot, Worker},
     reachability, rebalance, reconcile, reports, restarts, restore, routes, secrets, services,
     state::State,
-    topology,
+    topology, volumes,
 };
 
 /// All that the controller knows of its cluster.
@@ -38,6 +38,7 @@ impl Cluster {
         state.now = state.now.max(now);
         apply(state, event);
         expire(state);
+        volumes::check_nodes(state);
         reconcile::run(state);
         routes::update(state);
         actions::take(state)
@@ -65,6 +66,7 @@ impl Cluster {
             processes: state.processes.values().map(|p| p.record.clone()).collect(),
             nodes: state.nodes.iter().map(|n| n.record.clone()).collect(),
             secrets: state.secrets.values().cloned().collect(),
+            volumes: state.volumes.all().cloned().collect(),
             counters: state.counters.clone(),
             identity: state.identity.clone(),
         }
@@ -75,7 +77,8 @@ fn apply(state: &mut State, event: Event) {
     match event {
         Event::Configured { workers, settings } => topology::configure(state, workers, settings),
         Event::ServiceConfigured { config, image } => services::configure(state, *config, image),
-        Event::ServiceRemoved { name } => services::remove(state, &name),
+        Event::ServiceRemoved { name, volumes } => services::remove(state, &name, volumes),
+        Event::VolumeRemoved { id } => volumes::remove(state, &id),
         Event::SecretSet {
             name,
             version,

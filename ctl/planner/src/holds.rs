@@ -146,7 +146,11 @@ fn hold(state: &mut State, index: usize, report: &NodeReport, cause: HoldCause, 
         version: version_of(report),
         cluster: report.identity.cluster.clone(),
     });
+    // It may hold processes that this controller does not know.
+    state.nodes[index].is_surveyed = false;
+    state.changes.volume_nodes = true;
     state.changes.nodes.insert(name.clone());
+    let node = &state.nodes[index];
     if is_news {
         let message = format!(
             "worker {name} ({}) is on hold: {cause}. Its processes keep running, and nothing is changed on it. \

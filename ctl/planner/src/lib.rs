@@ -11,7 +11,8 @@
 //!   those), `reachability` (agents that report but cannot be reached).
 //! - `secrets`: which versions of them exist, and who needs them.
 //! - `reconcile`: brings services nearer to their configuration; `rollout`: how many processes of which revision;
-//!   `rebalance`: moving processes.
+//!   `slots`: the same for services with volumes; `rebalance`: moving processes.
+//! - `volumes`: where volumes are, and whether they are there.
 //! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
 //! - `restore` (the state from its records), `routes` and `actions` (what follows from a step's changes), `messages`.
 //! - [`followers`]: which draining processes the balancers have confirmed to be drained.
@@ -48,13 +49,15 @@ mod routes;
 mod secrets;
 mod services;
 mod silence;
+mod slots;
 mod state;
 mod topology;
+mod volumes;
 
 pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
     Action, Counters, CrashHistory, Event, Hold, Identity, NodeRecord, ProcessRecord, Record,
     RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Settings,
-    Snapshot, Worker,
+    Snapshot, VolumeRecord, Worker,
 };

@@ -12,15 +12,16 @@ use tucano_api::{
 
 use crate::{
     model::{CrashHistory, ProcessRecord},
-    state::{Process, State, Undesired, unreported},
+    state::{Process, Slot, State, Undesired, unreported},
 };
 
-/// Places a process of the service's current revision on a node.
+/// Places a process of the service's current revision on a node, in a slot if the service has volumes.
 pub(crate) fn start(
     state: &mut State,
     name: &ServiceName,
     node: usize,
     replaces: Option<ProcessId>,
+    slot: Option<u32>,
 ) {
     let Some(service) = state.services.get_mut(name) else {
         return;
@@ -35,6 +36,7 @@ pub(crate) fn start(
             service: name.clone(),
             revision: current.revision,
             node: worker.clone(),
+            slot,
             replaces,
             draining_since: None,
             crashes: CrashHistory::default(),
@@ -84,6 +86,7 @@ pub(crate) fn remove(state: &mut State, number: u64) {
     node.undesired.push(Undesired {
         report: last_report,
         memory: process.memory,
+        slot: Slot::Known(process.record.slot),
     });
     if let Some(service) = state.services.get_mut(&process.record.service) {
         service.processes.remove(&number);

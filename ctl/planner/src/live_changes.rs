@@ -11,6 +11,7 @@ use crate::{
     messages::bytes,
     model::RevisionRecord,
     state::{Process, Service, State},
+    volumes,
 };
 
 /// Makes processes of earlier revisions ones of the current revision, where that needs no new process.
@@ -28,6 +29,7 @@ pub(crate) fn apply(state: &mut State, name: &tucano_api::ids::ServiceName) {
         return;
     }
     let (revision, memory) = (current.revision, current.config.memory.0);
+    let config = current.config.clone();
     for number in candidates {
         let Some(process) = state.processes.get_mut(&number) else {
             continue;
@@ -41,10 +43,15 @@ pub(crate) fn apply(state: &mut State, name: &tucano_api::ids::ServiceName) {
         node.change_reservation(process.memory, larger);
         process.memory = larger;
         process.record.revision = revision;
+        let worker = process.record.node.clone();
+        let slot = process.record.slot;
         state.changes.processes.insert(process.record.id.clone());
-        state.changes.reassign.insert(process.record.node.clone());
+        state.changes.reassign.insert(worker.clone());
         state.changes.reroute.insert(name.clone());
         state.changes.prune.insert(name.clone());
+        if let Some(slot) = slot {
+            volumes::assign(state, &config, slot, &worker);
+        }
     }
 }
 
@@ -67,9 +74,13 @@ pub(crate) fn settle(state: &mut State, number: u64) {
     state.changes.capacity |= memory < before;
 }
 
-/// Why the running processes of a service cannot have these limits: they use more. A message for the user. Processes that would
-/// be replaced are no obstacle.
+/// Why the running processes of a service cannot have these limits: they use more, or their volumes are larger. A message for the
+/// user. Processes that would be replaced are no obstacle.
 pub(crate) fn obstacle(state: &State, config: &ServiceConfig, image: &Digest) -> Option<String> {
+    volumes::size_obstacle(state, config).or_else(|| in_use(state, config, image))
+}
+
+fn in_use(state: &State, config: &ServiceConfig, image: &Digest) -> Option<String> {
     let service = state.services.get(&config.name)?;
     state
         .processes(&service.processes)

@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 
 use tucano_api::{
-    ids::ServiceName,
+    ids::{NodeName, ServiceName},
     reasons::{PendingReason, WorkerMemory},
+    service::ServiceConfig,
     units::Bytes,
 };
 
 use crate::{
     lifecycle,
     state::{Node, Process, State},
+    volumes,
 };
 
 /// Numbers of processes that may be stopped without harm, by the index of their node.
@@ -99,7 +101,8 @@ pub(crate) fn place(
     let Some(service) = state.services.get(name).filter(|_| wanted > 0) else {
         return Placed::default();
     };
-    let memory = service.current().config.memory.0;
+    let config = service.current().config.clone();
+    let memory = config.memory.0;
     let mut room = Room {
         counts: inventory.spread.clone(),
         expendable: expendable(state, inventory),
@@ -107,11 +110,11 @@ pub(crate) fn place(
     };
     let mut placed = Placed::default();
     while placed.started + placed.waiting < wanted {
-        if let Some(node) = choose(state, &room.counts, memory) {
+        if let Some(node) = choose(state, &room.counts, &config) {
             room.counts[node] += 1;
             placed.started += 1;
-            lifecycle::start(state, name, node, None);
-        } else if let Some(node) = choose_by_room(state, &room, memory) {
+            lifecycle::start(state, name, node, None, None);
+        } else if let Some(node) = choose_by_room(state, &room, &config) {
             placed.made_room |= room.make(state, node, memory);
             placed.waiting += 1;
         } else {
@@ -122,22 +125,36 @@ pub(crate) fn place(
 }
 
 /// The eligible worker with the lowest count, the next in rotation among equals.
-pub(crate) fn choose(state: &State, counts: &[u32], memory: u64) -> Option<usize> {
-    let free = |index: &usize| state.nodes[*index].free() >= memory;
-    rotation(state)
+pub(crate) fn choose(state: &State, counts: &[u32], config: &ServiceConfig) -> Option<usize> {
+    choose_where(state, counts, config, |_| true)
+}
+
+/// The same among some of the workers.
+pub(crate) fn choose_where(
+    state: &State,
+    counts: &[u32],
+    config: &ServiceConfig,
+    is_eligible: impl Fn(&usize) -> bool,
+) -> Option<usize> {
+    let free = |index: &usize| state.nodes[*index].free() >= config.memory.0;
+    rotation(state, config)
         .filter(free)
+        .filter(is_eligible)
         .min_by_key(|index| counts[*index])
 }
 
 /// The same by the memory that is free once the stopping and the expendable processes are gone.
-fn choose_by_room(state: &State, room: &Room, memory: u64) -> Option<usize> {
-    let free = |index: &usize| room.available(state, *index) >= memory;
-    let nodes = rotation(state).filter(free);
+fn choose_by_room(state: &State, room: &Room, config: &ServiceConfig) -> Option<usize> {
+    let free = |index: &usize| room.available(state, *index) >= config.memory.0;
+    let nodes = rotation(state, config).filter(free);
     nodes.min_by_key(|index| room.counts[*index])
 }
 
-/// The workers that can be placed on, beginning with the one after the last that was placed on.
-fn rotation(state: &State) -> impl Iterator<Item = usize> + '_ {
+/// The workers that a configuration can be placed on, beginning with the one after the last that was placed on.
+fn rotation<'a>(
+    state: &'a State,
+    config: &'a ServiceConfig,
+) -> impl Iterator<Item = usize> + use<'a> {
     let all = state.nodes.len();
     let last = state.counters.last_placed_on.as_ref();
     let first = last
@@ -145,7 +162,7 @@ fn rotation(state: &State) -> impl Iterator<Item = usize> + '_ {
         .map_or(0, |last| last + 1);
     (0..all)
         .map(move |distance| (first + distance) % all)
-        .filter(|index| state.nodes[*index].is_usable())
+        .filter(|index| state.nodes[*index].can_run(config))
 }
 
 /// Memory that becomes free when processes stop.
@@ -190,27 +207,90 @@ fn expendable(state: &State, inventory: &Inventory) -> Expendable {
     expendable
 }
 
-/// Why no worker takes a process that needs `memory` bytes.
-pub(crate) fn why_not(nodes: &[Node], memory: u64) -> PendingReason {
+/// Why none of these workers takes a process of this configuration, with so many bytes more of volumes.
+pub(crate) fn why_not(
+    state: &State,
+    nodes: &[Node],
+    config: &ServiceConfig,
+    volume_bytes: u64,
+) -> PendingReason {
     if nodes.is_empty() {
         return PendingReason::NoWorkers;
     }
     if !nodes.iter().any(Node::is_alive) {
         return PendingReason::NoneAlive;
     }
-    let usable = nodes.iter().filter(|node| node.is_usable());
-    let workers: Vec<WorkerMemory> = usable
-        .map(|node| WorkerMemory {
-            node: node.record.name.clone(),
-            free: Bytes(node.free()),
-            reservable: Bytes(node.reservable()),
-        })
-        .collect();
-    if workers.is_empty() {
+    let usable: Vec<&Node> = nodes.iter().filter(|node| node.is_usable()).collect();
+    if usable.is_empty() {
         return PendingReason::AllOnHold;
     }
-    PendingReason::NoMemory {
-        needed: Bytes(memory),
-        workers,
+    let known: Vec<&Node> = kept(&usable, |node| node.knows_keys(config));
+    if known.is_empty() {
+        return unknown_keys(&usable, config);
     }
+    let listed: Vec<&Node> = kept(&known, |node| node.has_host_paths(config));
+    if listed.is_empty() {
+        return PendingReason::NoHostPath {
+            paths: config.host_paths().map(str::to_owned).collect(),
+            nodes: names(&known),
+        };
+    }
+    let has_room = |node: &Node| match volumes::room(state, node) {
+        _ if config.volume.is_empty() => true,
+        Some(room) => volume_bytes == 0 || volume_bytes <= room,
+        None => false,
+    };
+    let roomy: Vec<&Node> = kept(&listed, has_room);
+    if roomy.is_empty() {
+        return no_volume_room(state, &listed, volume_bytes);
+    }
+    PendingReason::NoMemory {
+        needed: config.memory,
+        workers: roomy
+            .into_iter()
+            .map(|node| WorkerMemory {
+                node: node.record.name.clone(),
+                free: Bytes(node.free()),
+                reservable: Bytes(node.reservable()),
+            })
+            .collect(),
+    }
+}
+
+fn no_volume_room(state: &State, nodes: &[&Node], needed: u64) -> PendingReason {
+    let worker = |node: &&Node| {
+        Some(WorkerMemory {
+            node: node.record.name.clone(),
+            free: Bytes(volumes::room(state, node)?),
+            reservable: volumes::place(node)?.capacity,
+        })
+    };
+    PendingReason::NoVolumeRoom {
+        needed: Bytes(needed),
+        workers: nodes.iter().filter_map(worker).collect(),
+    }
+}
+
+fn unknown_keys(nodes: &[&Node], config: &ServiceConfig) -> PendingReason {
+    let is_unknown = |key: &&str| {
+        let mut reports = nodes.iter().filter_map(|node| node.report.as_ref());
+        reports.any(|report| !report.keys.iter().any(|known| known == key))
+    };
+    PendingReason::UnknownKeys {
+        keys: config
+            .agent_keys()
+            .filter(is_unknown)
+            .map(str::to_owned)
+            .collect(),
+        nodes: names(nodes),
+    }
+}
+
+fn kept<'a>(nodes: &[&'a Node], keep: impl Fn(&Node) -> bool) -> Vec<&'a Node> {
+    let nodes = nodes.iter().copied();
+    nodes.filter(|node| keep(node)).collect()
+}
+
+fn names(nodes: &[&Node]) -> Vec<NodeName> {
+    nodes.iter().map(|node| node.record.name.clone()).collect()
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use tucano_api::{
     agent::{DesiredSet, ProcessReport, ProcessState},
-    ids::{Digest, NodeName, ProcessId, SecretName, ServiceName},
+    ids::{Digest, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
     reasons::PendingReason,
     routes::ServiceRoute,
     secrets::{SecretUser, SecretVersion, SecretView},
     service::ServiceConfig,
     state::{
         ActiveService, Adoption, AliveNode, ConfiguredService, DeadNode, NodeCondition, NodeView,
-        Pending, ProcessView, ServiceView, State,
+        Pending, ProcessView, ServiceView, State, VolumeView,
     },
 };
 
@@ -22,6 +22,7 @@ use crate::{
     model::{RevisionRecord, Sealed, SecretRecord, Settings},
     placement, routes, secrets, services,
     state::{Node, Process, Service, Unplaced, pending, unreported},
+    volumes,
 };
 
 impl Cluster {
@@ -91,6 +92,27 @@ impl Cluster {
     /// An encrypted value that a process on this worker needs; `None` if none does.
     pub fn secret_value(&self, node: &NodeName, wanted: &SecretVersion) -> Option<Sealed> {
         secrets::value_for(&self.state, node, wanted)
+    }
+
+    /// Every volume, ordered by id.
+    pub fn volumes(&self) -> Vec<VolumeView> {
+        volumes::views(&self.state)
+    }
+
+    /// Whether there is a volume of this name that is not being removed.
+    pub fn has_volume(&self, id: &VolumeId) -> bool {
+        volumes::exists(&self.state, id)
+    }
+
+    /// Why a volume cannot be removed: a process has it, or its service needs it. A message for the user.
+    pub fn volume_obstacle(&self, id: &VolumeId) -> Option<String> {
+        volumes::obstacle(&self.state, id)
+    }
+
+    /// Bytes that are kept on a worker for slots whose volumes it has, beyond those that are reserved.
+    pub fn claimed(&self, node: &NodeName) -> u64 {
+        let index = self.state.node_index.get(node);
+        index.map_or(0, |index| self.state.nodes[*index].claimed())
     }
 
     /// The nodes on hold, and what can be adopted from them.

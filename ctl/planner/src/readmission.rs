@@ -1,12 +1,16 @@
 //! Readmission: a lost worker comes back, and its processes still run. Those that are still needed are taken back
 //! instead of being replaced.
 
-use tucano_api::agent::{ProcessReport, ProcessState};
+use tucano_api::{
+    agent::{ProcessReport, ProcessState},
+    ids::VolumeId,
+};
 
 use crate::{
     model::ProcessRecord,
     placement,
-    state::{Process, State},
+    state::{Process, Service, State},
+    volumes,
 };
 
 /// Takes back the reported processes of a worker that was lost, as far as their services lack healthy ones.
@@ -34,10 +38,28 @@ fn is_needed(state: &State, record: &ProcessRecord) -> bool {
     };
     let known = service.revision(record.revision).is_some();
     let current = record.revision >= service.record.compatible_from;
+    if service.has_volumes() {
+        return known && current && is_slot_free(state, service, record);
+    }
     let inventory = placement::inventory(state, &record.service);
     let enough = inventory.healthy_current >= service.concurrency();
     let free = !state.processes.contains_key(&record.id.number());
     known && current && free && !enough
+}
+
+/// Whether the process has a slot of its service that no other one has, and all its volumes are there.
+fn is_slot_free(state: &State, service: &Service, record: &ProcessRecord) -> bool {
+    let config = &service.current().config;
+    let Some(slot) = record.slot.filter(|slot| *slot <= config.concurrency) else {
+        return false;
+    };
+    let mut others = state.processes(&service.processes);
+    let has_volumes = config.volume.iter().all(|volume| {
+        let id = VolumeId::new(&record.service, &volume.name, slot);
+        let volume = volumes::present(state, &record.service, &id);
+        volume.is_some_and(|volume| volume.node == record.node)
+    });
+    has_volumes && !others.any(|other| other.record.slot == Some(slot))
 }
 
 fn insert(state: &mut State, index: usize, record: ProcessRecord) {

@@ -3,13 +3,14 @@
 
 use tucano_api::{
     ids::{ProcessId, ServiceName},
+    service::ServiceConfig,
     units::Timestamp,
 };
 
 use crate::{
     lifecycle,
     placement::{self, Inventory},
-    state::State,
+    state::{Node, State},
 };
 
 /// Completes or gives up moves that are under way.
@@ -43,7 +44,11 @@ pub(crate) fn advance_moves(state: &mut State, name: &ServiceName, inventory: In
 /// Starts to move a process if the service is uneven and complete, and no rollout or move is under way.
 pub(crate) fn start_move(state: &mut State, name: &ServiceName, inventory: &Inventory) {
     let concurrency = state.concurrency(name);
-    let uneven = is_uneven(state, &inventory.spread);
+    let Some(service) = state.services.get(name) else {
+        return;
+    };
+    let config = service.current().config.clone();
+    let uneven = is_uneven(state, &inventory.spread, |node| node.can_run(&config));
     let Some(service) = state.services.get_mut(name) else {
         return;
     };
@@ -53,9 +58,8 @@ pub(crate) fn start_move(state: &mut State, name: &ServiceName, inventory: &Inve
     if !(uneven && complete && settled && state.may_rebalance) {
         return;
     }
-    let memory = service.current().config.memory.0;
-    if let Some((target, replaced)) = best_move(state, inventory, memory) {
-        lifecycle::start(state, name, target, Some(replaced));
+    if let Some((target, replaced)) = best_move(state, inventory, &config) {
+        lifecycle::start(state, name, target, Some(replaced), None);
     }
 }
 
@@ -83,7 +87,7 @@ pub(crate) fn start_move_in_total(state: &mut State) {
     let names: Vec<ServiceName> = state.services.keys().cloned().collect();
     for name in names {
         if let Some((target, replaced)) = move_in_total(state, &name) {
-            return lifecycle::start(state, &name, target, Some(replaced));
+            return lifecycle::start(state, &name, target, Some(replaced), None);
         }
     }
 }
@@ -103,9 +107,13 @@ fn opens_at(state: &State) -> Timestamp {
 }
 
 /// The worker to start one more process on, and the process that it replaces.
-fn best_move(state: &State, inventory: &Inventory, memory: u64) -> Option<(usize, ProcessId)> {
+fn best_move(
+    state: &State,
+    inventory: &Inventory,
+    config: &ServiceConfig,
+) -> Option<(usize, ProcessId)> {
     let counts = &inventory.spread;
-    let target = placement::choose(state, counts, memory)?;
+    let target = placement::choose(state, counts, config)?;
     let alive = (0..state.nodes.len()).filter(|index| state.nodes[*index].is_usable());
     let source = alive.max_by_key(|index| counts[*index])?;
     if counts[source] <= counts[target] + 1 {
@@ -122,8 +130,8 @@ fn best_move(state: &State, inventory: &Inventory, memory: u64) -> Option<(usize
     Some((target, newest.record.id.clone()))
 }
 
-fn is_uneven(state: &State, counts: &[u32]) -> bool {
-    let alive = || (0..state.nodes.len()).filter(|index| state.nodes[*index].is_usable());
+fn is_uneven(state: &State, counts: &[u32], counts_for: impl Fn(&Node) -> bool) -> bool {
+    let alive = || (0..state.nodes.len()).filter(|index| counts_for(&state.nodes[*index]));
     let most = alive().map(|index| counts[index]).max().unwrap_or(0);
     let fewest = alive().map(|index| counts[index]).min().unwrap_or(0);
     most > fewest + 1
@@ -132,6 +140,9 @@ fn is_uneven(state: &State, counts: &[u32]) -> bool {
 /// A move of one process of this service that evens out the whole and leaves the service even.
 fn move_in_total(state: &State, name: &ServiceName) -> Option<(usize, ProcessId)> {
     let service = state.services.get(name)?;
+    if service.has_volumes() {
+        return None;
+    }
     let inventory = placement::inventory(state, name);
     let complete = inventory.current.len() == service.concurrency() && inventory.starting() == 0;
     let settled = inventory.old.is_empty() && inventory.moves.is_empty() && !inventory.draining;
@@ -139,7 +150,7 @@ fn move_in_total(state: &State, name: &ServiceName) -> Option<(usize, ProcessId)
         return None;
     }
     let totals = totals(state);
-    let target = placement::choose(state, &totals, service.current().config.memory.0)?;
+    let target = placement::choose(state, &totals, &service.current().config)?;
     let newest = state.processes(inventory.current.iter().rev());
     let mut candidates = newest.filter(|process| {
         let source = process.node;
@@ -160,7 +171,7 @@ fn totals(state: &State) -> Vec<u32> {
 }
 
 fn is_uneven_in_total(state: &State) -> bool {
-    is_uneven(state, &totals(state))
+    is_uneven(state, &totals(state), Node::is_usable)
 }
 
 fn is_moving(state: &State) -> bool {

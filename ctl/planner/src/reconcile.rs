@@ -2,7 +2,7 @@
 
 use tucano_api::ids::ServiceName;
 
-use crate::{live_changes, placement, rebalance, rollout, state::State};
+use crate::{live_changes, placement, rebalance, rollout, slots, state::State};
 
 /// Limit of rounds within one step, in which services may free memory for each other; what is left is done with the
 /// next event.
@@ -34,13 +34,14 @@ pub(crate) fn run(state: &mut State) {
     }
 }
 
-/// The services to reconcile. One that has stopped a process to make room comes first: that room is its own.
+/// The services to reconcile. One that has stopped a process to make room comes first: that room is its own. So does one with
+/// volumes: its processes run where those are, and nowhere else.
 fn take_names(state: &mut State) -> Vec<ServiceName> {
     let names = std::mem::take(&mut state.changes.reconcile);
     let mut names: Vec<ServiceName> = names.into_iter().collect();
     names.sort_by_key(|name| {
         let service = state.services.get(name);
-        !service.is_some_and(|service| service.making_room)
+        !service.is_some_and(|service| service.making_room || service.has_volumes())
     });
     names
 }
@@ -48,6 +49,9 @@ fn take_names(state: &mut State) -> Vec<ServiceName> {
 /// Changes what can be changed as it runs, and stops what a service has too much of.
 fn shrink(state: &mut State, name: &ServiceName) {
     live_changes::apply(state, name);
+    if has_volumes(state, name) {
+        return slots::shrink(state, name);
+    }
     let mut inventory = placement::inventory(state, name);
     if !inventory.moves.is_empty() {
         rebalance::advance_moves(state, name, inventory);
@@ -58,11 +62,20 @@ fn shrink(state: &mut State, name: &ServiceName) {
 
 /// Places what a service is missing, then moves what is spread unevenly.
 fn grow(state: &mut State, name: &ServiceName) {
+    if has_volumes(state, name) {
+        return slots::grow(state, name);
+    }
+    slots::release(state, name);
     let mut inventory = placement::inventory(state, name);
     if rollout::fill(state, name, &inventory) {
         inventory = placement::inventory(state, name);
     }
     rebalance::start_move(state, name, &inventory);
+}
+
+fn has_volumes(state: &State, name: &ServiceName) -> bool {
+    let service = state.services.get(name);
+    service.is_some_and(|service| service.has_volumes())
 }
 
 /// Memory has become free, or another worker is alive: services that are incomplete or uneven are tried again.

@@ -1,6 +1,6 @@
 //! Reports of agents: each one is the whole actual set of its node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
     agent::{NodeReport, ProcessReport},
@@ -10,7 +10,8 @@ use tucano_api::{
 
 use crate::{
     duplicates, health, holds, leases, readmission, silence,
-    state::{State, Undesired},
+    state::{Node, Slot, State, Undesired},
+    volumes,
 };
 
 /// Largest sequence number of an agent's first report, and largest step from one report to the next, that is taken for
@@ -46,6 +47,7 @@ pub(crate) fn accept(state: &mut State, name: &NodeName, mut report: NodeReport)
     }
     let current = holds_present_set(state, index);
     update_processes(state, index, current, processes);
+    volumes::observe(state, index, current);
     let node = &state.nodes[index];
     if !current || restarted {
         state.changes.resend.insert(node.record.name.clone());
@@ -66,6 +68,11 @@ fn recall_unconfirmed(state: &mut State, index: usize) {
 fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
     let node = &mut state.nodes[index];
     let reservable = node.reservable();
+    let offer = |node: &Node| {
+        let report = node.report.as_ref();
+        report.map(|it| (it.keys.clone(), it.host_paths.clone(), it.volumes.is_some()))
+    };
+    let offered = offer(node);
     if let Some(held) = report.held.take() {
         node.held_set = Some(held);
     }
@@ -73,7 +80,7 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
     node.set_agent(&report.agent_id, report.sequence);
     let reweighted = node.load.observe(&report.metrics);
     node.report = Some(report);
-    if node.reservable() != reservable {
+    if node.reservable() != reservable || offer(node) != offered {
         state.changes.capacity = true;
     }
     if reweighted {
@@ -113,29 +120,47 @@ fn update_undesired(
 ) {
     let node = &mut state.nodes[index];
     let before = node.stopping_memory();
+    let existed: BTreeSet<ServiceName> = services_of(node);
     let known = std::mem::take(&mut node.undesired);
     let mut known: BTreeMap<ProcessId, Undesired> = known
         .into_iter()
         .map(|it| (it.report.id.clone(), it))
         .collect();
     for report in reports {
-        let memory = known.remove(&report.id).map_or_else(
-            || {
-                report
-                    .metrics
-                    .as_ref()
-                    .map_or(0, |metrics| metrics.memory_limit.0)
-            },
-            |it| it.memory,
-        );
-        node.undesired.push(Undesired { report, memory });
+        let (memory, slot) = match known.remove(&report.id) {
+            Some(it) => (it.memory, it.slot),
+            None => (memory_limit(&report), Slot::Unknown),
+        };
+        node.undesired.push(Undesired {
+            report,
+            memory,
+            slot,
+        });
     }
     if !holds_present_set {
         node.undesired.extend(known.into_values());
     }
+    let is_first_survey = holds_present_set && !node.is_surveyed;
+    node.is_surveyed |= holds_present_set;
+    let exists = services_of(node);
+    let left = existed.difference(&exists).cloned();
+    state.changes.reconcile.extend(left);
+    state.changes.capacity |= is_first_survey;
+    let node = &state.nodes[index];
     if node.stopping_memory() < before {
         state.changes.capacity = true;
     }
+}
+
+fn memory_limit(report: &ProcessReport) -> u64 {
+    let metrics = report.metrics.as_ref();
+    metrics.map_or(0, |metrics| metrics.memory_limit.0)
+}
+
+/// The services of the processes that are not desired.
+fn services_of(node: &Node) -> BTreeSet<ServiceName> {
+    let services = node.undesired.iter().map(|it| &it.report.service);
+    services.cloned().collect()
 }
 
 /// Whether the agent holds the set that the node is to have.

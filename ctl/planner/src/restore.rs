@@ -9,7 +9,7 @@ use tucano_api::{
 };
 
 use crate::{
-    model::{NodeRecord, ProcessRecord, ServiceRecord, Snapshot, Worker},
+    model::{NodeRecord, ProcessRecord, ServiceRecord, Snapshot, VolumeRecord, Worker},
     restarts::back_off,
     state::{Node, NodeRestart, Process, Service, State},
 };
@@ -27,6 +27,10 @@ pub(crate) fn load(state: &mut State, snapshot: Snapshot, workers: Vec<Worker>) 
     for record in snapshot.processes {
         load_process(state, record);
     }
+    for record in snapshot.volumes {
+        load_volume(state, record);
+    }
+    state.changes.volume_nodes = true;
     state
         .changes
         .reconcile
@@ -131,6 +135,15 @@ fn load_process(state: &mut State, mut record: ProcessRecord) {
         state.watched.insert(number);
     }
     state.processes.insert(number, process);
+}
+
+/// Volumes outlive their service and their worker's place in the topology.
+fn load_volume(state: &mut State, record: VolumeRecord) {
+    if record.volume.instance > state.counters.last_volume {
+        state.counters.last_volume = record.volume.instance;
+        state.changes.counters = true;
+    }
+    state.volumes.insert(record);
 }
 
 /// The node that a process is on and the memory it reserves, if everything that its record refers to exists.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use tucano_api::{ids::ServiceName, reasons::PendingReason};
+use tucano_api::{ids::ServiceName, reasons::PendingReason, service::ServiceConfig};
 
 use crate::{
     lifecycle,
@@ -47,10 +47,15 @@ pub(crate) fn fill(state: &mut State, name: &ServiceName, inventory: &Inventory)
     let without_place = allowed - placed.started - placed.waiting;
     service.pending = pending(placed.waiting, PendingReason::Stopping);
     if without_place > 0 {
-        let memory = service.current().config.memory.0;
-        let reason = placement::why_not(&state.nodes, memory);
-        service.pending.extend(pending(without_place, reason));
+        let config = service.current().config.clone();
+        let reason = placement::why_not(state, &state.nodes, &config, 0);
+        if let Some(service) = state.services.get_mut(name) {
+            service.pending.extend(pending(without_place, reason));
+        }
     }
+    let Some(service) = state.services.get_mut(name) else {
+        return false;
+    };
     service.pending.extend(pending(
         missing - allowed,
         PendingReason::Rolling {
@@ -89,7 +94,7 @@ fn is_stopping(state: &State, name: &ServiceName) -> bool {
 /// The fewest of `candidates`, all on one node, without which one process of the current revision fits there. `None`
 /// if it fits nowhere, so that nothing is stopped without use.
 fn room_by_stopping(state: &State, name: &ServiceName, candidates: &[u64]) -> Option<Vec<u64>> {
-    let memory = state.services.get(name)?.current().config.memory.0;
+    let config = &state.services.get(name)?.current().config;
     let mut by_node: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
     for number in candidates {
         by_node
@@ -99,17 +104,23 @@ fn room_by_stopping(state: &State, name: &ServiceName, candidates: &[u64]) -> Op
     }
     by_node
         .into_iter()
-        .filter_map(|(node, numbers)| enough_of(state, node, numbers, memory))
+        .filter_map(|(node, numbers)| enough_of(state, node, numbers, config))
         .min_by_key(Vec::len)
 }
 
-/// The first of a node's processes that together free enough for `memory` bytes.
-fn enough_of(state: &State, node: usize, numbers: Vec<u64>, memory: u64) -> Option<Vec<u64>> {
+/// The first of a node's processes that together free enough for one of this configuration.
+fn enough_of(
+    state: &State,
+    node: usize,
+    numbers: Vec<u64>,
+    config: &ServiceConfig,
+) -> Option<Vec<u64>> {
     let node = &state.nodes[node];
-    if !node.is_usable() || node.reservable() < memory {
+    let memory = config.memory.0;
+    if !node.can_run(config) || node.reservable() < memory {
         return None;
     }
-    let mut reserved = node.reserved;
+    let mut reserved = node.reserved.saturating_add(node.claimed());
     let mut chosen = Vec::new();
     for number in numbers {
         reserved = reserved.saturating_sub(state.processes.get(&number)?.memory);

@@ -10,8 +10,9 @@ use tucano_api::{
 use crate::{
     lifecycle,
     model::{RevisionRecord, ServiceRecord},
-    secrets,
+    secrets, slots,
     state::{Service, State, hosts, path_prefix},
+    volumes,
 };
 
 /// Why this configuration cannot be accepted beside the others: another service has the same host and path prefix. A
@@ -56,8 +57,8 @@ pub(crate) fn configure(state: &mut State, config: ServiceConfig, image: Digest)
     state.changes.reroute.insert(name);
 }
 
-/// Removes a service with all its processes at once.
-pub(crate) fn remove(state: &mut State, name: &ServiceName) {
+/// Removes a service with all its processes at once. Its volumes stay, unless they are to be removed too.
+pub(crate) fn remove(state: &mut State, name: &ServiceName, with_volumes: bool) {
     let Some(service) = state.services.remove(name) else {
         return;
     };
@@ -68,6 +69,10 @@ pub(crate) fn remove(state: &mut State, name: &ServiceName) {
     secrets::prune(state, secrets);
     for node in &mut state.nodes {
         node.lost.retain(|_, process| process.service != *name);
+    }
+    slots::release(state, name);
+    if with_volumes {
+        volumes::remove_all_of(state, name);
     }
     state.changes.services.insert(name.clone());
     state.changes.publish = true;

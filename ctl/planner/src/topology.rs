@@ -24,6 +24,7 @@ pub(crate) fn configure(state: &mut State, workers: Vec<Worker>, settings: Setti
         }
     }
     reorder(state, workers);
+    state.changes.volume_nodes = true;
     state.changes.prune.extend(state.services.keys().cloned());
     state.changes.reroute.extend(state.services.keys().cloned());
     state

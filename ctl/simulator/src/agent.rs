@@ -8,10 +8,12 @@ use tucano_api::{
         ProcessState, SetIdentity,
     },
     ids::{Digest, Generation, NodeName, ProcessId},
-    service::Effect,
+    service::{AGENT_KEYS, Effect},
     units::{Bytes, Span, Timestamp},
 };
 use tucano_planner::Worker;
+
+use crate::volumes::AgentVolumes;
 
 const STOP_TIME: Span = Span::millis(500);
 /// Longer than the time between two reports: some tell of the time before a change.
@@ -69,6 +71,10 @@ pub struct Agent {
     pub send_held: bool,
     /// Whether it is of an earlier version, which replaces processes whose limits change.
     pub is_old: bool,
+    /// Its volumes.
+    pub volumes: AgentVolumes,
+    /// Its `host_paths`.
+    pub host_paths: Vec<String>,
     /// Whether its memory was made smaller than what it runs.
     pub overcommitted: bool,
     starts: u32,
@@ -100,6 +106,8 @@ impl Agent {
             },
             send_held: false,
             is_old: false,
+            volumes: AgentVolumes::default(),
+            host_paths: Vec::new(),
             overcommitted: false,
             starts: 0,
             sequence: 0,
@@ -133,6 +141,7 @@ impl Agent {
         self.desired.generation = Generation(0);
         self.desired.identity = SetIdentity::default();
         self.desired.processes.clear();
+        self.desired.removed_volumes.clear();
     }
 
     /// Receives a desired set.
@@ -196,10 +205,13 @@ impl Agent {
                 changed = true;
             }
         }
+        changed |= self
+            .volumes
+            .remove(&self.desired.removed_volumes, &self.containers);
         for process in &self.desired.processes {
             if let Some(container) = self.containers.get_mut(&process.id) {
                 changed |= container.change(process, self.is_old, now);
-            } else {
+            } else if self.volumes.prepare(process, &self.containers) {
                 self.next_port += 1;
                 let container = Container::new(process.clone(), self.next_port, now, workloads);
                 self.containers.insert(process.id.clone(), container);
@@ -239,9 +251,12 @@ impl Agent {
             version: "1.0.0".into(),
             architecture: "amd64".into(),
             live_changes: !self.is_old,
-            keys: Vec::new(),
-            host_paths: Vec::new(),
-            volumes: None,
+            keys: match self.is_old {
+                true => Vec::new(),
+                false => AGENT_KEYS.map(str::to_owned).to_vec(),
+            },
+            host_paths: self.host_paths.clone(),
+            volumes: (!self.is_old).then(|| self.volumes.report()),
             generation: self.desired.generation,
             identity: self.desired.identity.clone(),
             held: self.send_held.then(|| self.desired.processes.clone()),

@@ -11,6 +11,7 @@ pub fn write(disk: &mut Snapshot, records: &[Record]) {
     disk.processes.sort_by_key(|process| process.id.number());
     disk.nodes.sort_by(|a, b| a.name.cmp(&b.name));
     disk.secrets.sort_by(|a, b| a.name.cmp(&b.name));
+    disk.volumes.sort_by(|a, b| a.volume.cmp(&b.volume));
 }
 
 /// The snapshot in the order in which [`write`] leaves it.
@@ -41,6 +42,11 @@ fn write_one(disk: &mut Snapshot, record: Record) {
             disk.secrets.push(secret);
         }
         Record::SecretGone(name) => disk.secrets.retain(|old| old.name != name),
+        Record::Volume(volume) => {
+            disk.volumes.retain(|old| old.volume != volume.volume);
+            disk.volumes.push(volume);
+        }
+        Record::VolumeGone(volume) => disk.volumes.retain(|old| old.volume != volume),
         Record::Counters(counters) => disk.counters = counters,
     }
 }

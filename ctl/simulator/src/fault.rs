@@ -7,12 +7,12 @@ use tucano_api::{
     service::ServiceConfig,
     units::{Bytes, Span, Timestamp},
 };
-use tucano_planner::{Event, Worker};
+use tucano_planner::{Cluster, Event, Worker};
 
 use crate::{
     Options, Sim,
     agent::Agent,
-    fixtures::{image, name, node, with_memory, worker},
+    fixtures::{image, name, node, with_memory, with_volumes, worker},
 };
 
 /// Workers of [`unstable_cluster`].
@@ -20,6 +20,8 @@ pub const WORKERS: usize = 4;
 /// Its balancers.
 pub const BALANCERS: usize = 2;
 const SERVICES: [&str; 3] = ["a", "b", "c"];
+const STATEFUL: [&str; 2] = ["v", "w"];
+const VOLUMES: [&[&str]; 4] = [&["data"], &["data", "log"], &["log"], &[]];
 
 /// A fault, or something else that happens. Workers are numbered from 1, services from 0.
 #[derive(Debug, Clone)]
@@ -37,6 +39,29 @@ pub enum Fault {
         /// Its image.
         image: u8,
     },
+    /// A service with volumes is deployed.
+    DeployVolumes {
+        /// The service.
+        service: usize,
+        /// Its slots.
+        concurrency: u32,
+        /// Memory of each process, in MiB.
+        mib: u64,
+        /// Which volumes it has; none for 3.
+        volumes: usize,
+        /// The size of each, in MiB.
+        size: u64,
+        /// Its image.
+        image: u8,
+    },
+    /// A service with volumes is removed, and perhaps its volumes.
+    RemoveStateful(usize, bool),
+    /// One of the volumes is removed, if that is allowed.
+    RemoveVolume(usize),
+    /// Whether a worker's volumes are there.
+    MountVolumes(usize, bool),
+    /// A worker loses its volumes.
+    LoseVolumes(usize),
     /// A service is removed.
     Remove(usize),
     /// A worker loses its connection.
@@ -104,6 +129,20 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         6 => (0..3_usize, 1..8_u32, 1..5_u64, 0..3_u8).prop_map(|(service, concurrency, quarter, image)| {
             Fault::Deploy { service, concurrency, mib: 256 * quarter, image }
         }),
+        5 => (0..2_usize, 1..5_u32, 1..5_u64, 0..9_usize, 1..4_u64, 0..3_u8).prop_map(
+            |(service, concurrency, quarter, volumes, size, image)| Fault::DeployVolumes {
+                service,
+                concurrency,
+                mib: 256 * quarter,
+                volumes: [0, 0, 0, 0, 1, 1, 1, 2, 3][volumes],
+                size: 64 * size,
+                image,
+            }
+        ),
+        1 => (0..2_usize, any::<bool>()).prop_map(|(service, volumes)| Fault::RemoveStateful(service, volumes)),
+        1 => (0..8_usize).prop_map(Fault::RemoveVolume),
+        1 => (worker(), any::<bool>()).prop_map(|(worker, there)| Fault::MountVolumes(worker, there)),
+        1 => worker().prop_map(Fault::LoseVolumes),
         1 => (0..3_usize).prop_map(Fault::Remove),
         2 => worker().prop_map(Fault::CutOff),
         2 => worker().prop_map(Fault::Reconnect),
@@ -139,6 +178,9 @@ pub fn unstable_cluster(seed: u64) -> Sim {
         seed,
         ..Options::default()
     });
+    for agent in sim.agents.values_mut() {
+        agent.volumes.capacity = Bytes::mib(1024);
+    }
     sim.add_balancers(BALANCERS);
     sim
 }
@@ -171,7 +213,34 @@ impl Sim {
             Fault::Remove(service) => {
                 self.event(Event::ServiceRemoved {
                     name: name(SERVICES[service]),
+                    volumes: false,
                 });
+            }
+            Fault::DeployVolumes {
+                service,
+                concurrency,
+                mib,
+                volumes,
+                size,
+                image,
+            } => {
+                let volumes: Vec<_> = VOLUMES[volumes].iter().map(|name| (*name, size)).collect();
+                let config = ServiceConfig {
+                    memory: Bytes::mib(mib),
+                    ..with_volumes(STATEFUL[service], concurrency, &volumes)
+                };
+                self.deploy_image(config, image);
+            }
+            Fault::RemoveStateful(service, volumes) => {
+                let name = name(STATEFUL[service]);
+                self.event(Event::ServiceRemoved { name, volumes });
+            }
+            Fault::RemoveVolume(nth) => {
+                let volumes = self.cluster.iter().flat_map(Cluster::volumes);
+                if let Some(volume) = volumes.into_iter().nth(nth) {
+                    let id = volume.volume.id;
+                    self.event(Event::VolumeRemoved { id });
+                }
             }
             Fault::KillController { carried_out } => self.crash_after = Some(carried_out),
             Fault::StartController => self.restart_controller(),
@@ -196,6 +265,7 @@ impl Sim {
         }
         for agent in self.agents.values_mut() {
             agent.metrics.cpu_used = 0.0;
+            agent.volumes.mounted = true;
             if !agent.powered {
                 agent.power_on();
             }
@@ -223,6 +293,8 @@ impl Sim {
                 agent.is_old = is_old;
                 agent.restart();
             }
+            Fault::MountVolumes(number, mounted) => self.agent(number).volumes.mounted = mounted,
+            Fault::LoseVolumes(number) => self.agent(number).volumes.all.clear(),
             Fault::OomKill(nth) => self.on_some(nth, |agent, id, now| agent.oom_kill(id, now)),
             Fault::PidsLimit(nth, is_reached) => {
                 self.on_some(nth, |agent, id, now| agent.fill_pids(id, is_reached, now));

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use tucano_api::{
     ids::{Digest, NodeName, ProcessId, ServiceName},
-    service::{Health, ServiceConfig},
+    service::{Health, ServiceConfig, Volume},
     units::{Bytes, Span},
 };
 use tucano_planner::{Settings, Worker};
@@ -95,6 +95,19 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         health: Health::default(),
         drain: None,
         stop_timeout: Span::secs(10),
+    }
+}
+
+/// A service whose slots have these volumes, of so many MiB each.
+pub fn with_volumes(service: &str, concurrency: u32, volumes: &[(&str, u64)]) -> ServiceConfig {
+    let volume = |(name, mib): &(&str, u64)| Volume {
+        name: name.parse().unwrap(),
+        path: format!("/{name}"),
+        size: Bytes::mib(*mib),
+    };
+    ServiceConfig {
+        volume: volumes.iter().map(volume).collect(),
+        ..config(service, concurrency)
     }
 }
 

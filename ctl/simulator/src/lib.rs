@@ -4,6 +4,7 @@
 //! - [`sim`]: the simulation; [`fixtures`]: what it is described with.
 //! - [`agent`]: the model of an agent; [`balancer`]: that of a balancer; [`network`]; [`disk`].
 //! - [`fault`]: what can go wrong, as a list that replays (and, with the feature `proptest`, shrinks).
+//! - [`volumes`]: those of an agent, and the rules of slots and volumes.
 //! - [`validator`]: the rules that no step may break. It panics where one is broken.
 
 #![allow(
@@ -21,8 +22,9 @@ pub mod fixtures;
 pub mod network;
 pub mod sim;
 pub mod validator;
+pub mod volumes;
 
 pub use fixtures::{
-    config, image, ip, name, node, process, settings, with_memory, worker, workers,
+    config, image, ip, name, node, process, settings, with_memory, with_volumes, worker, workers,
 };
 pub use sim::{Options, START, Sim, alerts, new_disk, of_kind};

@@ -212,7 +212,10 @@ impl Sim {
     /// Removes a service.
     pub fn remove(&mut self, service: &str) {
         let name = fixtures::name(service);
-        self.event(Event::ServiceRemoved { name });
+        self.event(Event::ServiceRemoved {
+            name,
+            volumes: false,
+        });
     }
 
     /// Deploys a service and waits until it is complete.
@@ -387,6 +390,7 @@ impl Sim {
                 agent.name
             );
         }
+        self.check_volumes();
         self.run_commands();
         self.run_balancers();
         let deadline = self.cluster.as_ref().and_then(Cluster::next_deadline);

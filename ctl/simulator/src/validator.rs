@@ -6,12 +6,13 @@ use tucano_api::{
     agent::{NodeReport, ProcessState},
     ids::{Generation, NodeName, ProcessId, Revision},
     routes::ServiceRoute,
+    service::{ServiceConfig, is_at_or_below},
     state::{AlertKind, NodeCondition, ProcessView, ServiceView},
     units::Timestamp,
 };
 use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, Snapshot};
 
-use crate::{disk, drains};
+use crate::{disk, drains, volumes::VolumeRules};
 
 /// Checks every step, and what it has to know of the steps before.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +36,7 @@ pub struct Validator {
     /// Workers that left the topology while no controller ran. One of the same name that is added later is another worker,
     /// except for a controller that dies before it has recorded that they left.
     left: BTreeSet<String>,
+    volumes: VolumeRules,
 }
 
 impl Validator {
@@ -81,6 +83,7 @@ impl Validator {
         let grown = self.changed(actions);
         let started = self.check_records(event, actions);
         let freed = self.freed(actions);
+        self.volumes.check(actions, cluster);
         self.check_silence(actions, cluster);
         self.check_assigned(actions, cluster);
         self.check_alerts(actions);
@@ -88,7 +91,7 @@ impl Validator {
         self.check_retired(actions, cluster);
         for service in cluster.services() {
             check_count(&service, cluster);
-            check_spread(&service, cluster, &started, &freed);
+            check_spread(&service, cluster, &started, &freed, &self.reports);
         }
         check_memory(cluster, started.iter().chain(&grown));
         drains::check_deadlines(now, cluster);
@@ -114,6 +117,7 @@ impl Validator {
             let accepted = cluster.last_report(node) == Some((&report.agent_id, report.sequence));
             if !late && accepted {
                 self.reports.insert(node.clone(), (**report).clone());
+                self.volumes.observe(node, report);
             }
         }
     }
@@ -155,6 +159,9 @@ impl Validator {
                 }
                 Record::ProcessGone(id) => {
                     self.gone.insert(id.clone());
+                }
+                Record::VolumeGone(volume) => {
+                    self.alerted.remove(volume.id.as_str());
                 }
                 Record::NodeGone(name) => {
                     self.alerted.remove(name.as_str());
@@ -342,7 +349,7 @@ fn still_runs(event: &Event, process: &ProcessRecord) -> bool {
     }
 }
 
-fn records_of(actions: &[Action]) -> impl Iterator<Item = &Record> {
+pub(crate) fn records_of(actions: &[Action]) -> impl Iterator<Item = &Record> {
     actions.iter().flat_map(|action| match action {
         Action::Persist(records) => records.as_slice(),
         _ => &[],
@@ -379,6 +386,8 @@ fn key(record: &Record) -> String {
         Record::NodeGone(name) => format!("node {name}"),
         Record::Secret(secret) => format!("secret {}", secret.name),
         Record::SecretGone(name) => format!("secret {name}"),
+        Record::Volume(volume) => format!("volume {:?}", volume.volume),
+        Record::VolumeGone(volume) => format!("volume {volume:?}"),
         Record::Counters(_) => "counters".to_owned(),
     }
 }
@@ -418,7 +427,19 @@ fn check_spread(
     cluster: &Cluster,
     started: &[ProcessRecord],
     freed: &BTreeSet<NodeName>,
+    reports: &BTreeMap<NodeName, NodeReport>,
 ) {
+    let mut own = started
+        .iter()
+        .filter(|it| it.service == service.configured.name);
+    let offered = |process: &ProcessRecord| {
+        let report = reports.get(&process.node);
+        report.is_some_and(|it| offers(it, &service.configured.config))
+    };
+    assert!(own.all(offered), "{started:#?}");
+    if !service.configured.config.volume.is_empty() {
+        return;
+    }
     let mut counts: BTreeMap<&NodeName, usize> = BTreeMap::new();
     for process in counted(service) {
         *counts.entry(&process.node).or_default() += 1;
@@ -430,8 +451,16 @@ fn check_spread(
         .filter(|node| node.hold.is_none());
     let alive = usable.filter_map(|node| node.alive);
     let eligible: Vec<NodeName> = alive
-        .filter(|node| reserved(cluster, &node.name) + memory <= node.metrics.memory_reservable.0)
+        .filter(|node| {
+            let taken = reserved(cluster, &node.name) + cluster.claimed(&node.name);
+            taken + memory <= node.metrics.memory_reservable.0
+        })
         .map(|node| node.name)
+        .filter(|name| {
+            reports
+                .get(name)
+                .is_some_and(|it| offers(it, &service.configured.config))
+        })
         .filter(|name| !freed.contains(name))
         .collect();
     let fewest = eligible
@@ -449,6 +478,13 @@ fn check_spread(
             "{counts:?} {started:#?}"
         );
     }
+}
+
+/// Whether the agent knows all keys of a configuration, and has the directories that it mounts.
+fn offers(report: &NodeReport, config: &ServiceConfig) -> bool {
+    let knows = |key: &str| report.keys.iter().any(|it| it == key);
+    let has = |path: &str| report.host_paths.iter().any(|it| is_at_or_below(path, it));
+    config.agent_keys().all(knows) && config.host_paths().all(has)
 }
 
 /// Nothing is placed, and nothing grows, where there is no memory left for it.
@@ -496,8 +532,11 @@ fn may_follow(before: Option<AlertKind>, kind: AlertKind) -> bool {
         NodeDead => before == Some(NodeMissing),
         NodeBack => matches!(before, Some(NodeMissing | NodeDead)),
         // The planner does not send it.
-        NodeContested | WireUnprotected | NodeHeld | NodeReleased | MassSilence
-        | MassSilenceEnded | NodeUnreachable | NodeReachable => false,
+        NodeContested | WireUnprotected | SecretsUnreadable | NodeHeld | NodeReleased
+        | MassSilence | MassSilenceEnded | NodeUnreachable | NodeReachable => false,
+        VolumeAway => matches!(before, None | Some(VolumeBack)),
+        VolumeMissing => matches!(before, None | Some(VolumeBack | VolumeAway)),
+        VolumeBack => matches!(before, Some(VolumeAway | VolumeMissing)),
         ProcessCrashing => before != Some(ProcessCrashing),
         ProcessOomKilled => before != Some(ProcessOomKilled),
         ProcessAtPidsLimit => before != Some(ProcessAtPidsLimit),

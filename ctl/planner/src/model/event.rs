@@ -1,6 +1,6 @@
 use tucano_api::{
     agent::{DesiredSet, NodeReport},
-    ids::{Digest, NodeName, ProcessId, SecretName, ServiceName},
+    ids::{Digest, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
     routes::ServiceRoute,
     service::ServiceConfig,
     state::Alert,
@@ -29,6 +29,14 @@ pub enum Event {
     ServiceRemoved {
         /// Its name.
         name: ServiceName,
+        /// Whether its volumes are removed as well.
+        volumes: bool,
+    },
+    /// A volume that no process has is removed. A no-op where [`Cluster::volume_obstacle`](crate::Cluster::volume_obstacle) names
+    /// an obstacle.
+    VolumeRemoved {
+        /// The volume.
+        id: VolumeId,
     },
     /// A secret has a new value.
     SecretSet {

@@ -7,6 +7,6 @@ mod settings;
 pub use event::{Action, Event};
 pub use record::{
     Counters, CrashHistory, Hold, Identity, NodeRecord, ProcessRecord, Record, RevisionRecord,
-    Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Snapshot,
+    Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Snapshot, VolumeRecord,
 };
 pub use settings::{Settings, Worker};

@@ -2,13 +2,14 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tucano_api::{
+    agent::VolumeInstance,
     ids::{
         ClusterId, Digest, Epoch, Generation, NodeName, ProcessId, Revision, SecretName,
         ServiceName,
     },
     service::ServiceConfig,
     state::{HoldCause, NodeCondition},
-    units::Timestamp,
+    units::{Bytes, Timestamp},
 };
 
 /// A durable piece of the cluster's state, to be written or deleted under its key.
@@ -31,6 +32,10 @@ pub enum Record {
     Secret(SecretRecord),
     /// A secret was removed.
     SecretGone(SecretName),
+    /// A volume.
+    Volume(VolumeRecord),
+    /// A volume was removed.
+    VolumeGone(VolumeInstance),
     /// The cluster's counters.
     Counters(Counters),
 }
@@ -133,6 +138,9 @@ pub struct ProcessRecord {
     pub revision: Revision,
     /// Where it runs.
     pub node: NodeName,
+    /// Its slot, if it was started for a service with volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
     /// The process that it replaces once it is healthy, where it was placed to rebalance the workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<ProcessId>,
@@ -178,6 +186,33 @@ impl CrashHistory {
     pub fn is_alerted(&self) -> bool {
         self.crash_alerted || self.oom_alerted || self.pids_alerted
     }
+}
+
+/// A volume of a slot. It outlives its service, and never moves by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// Which one.
+    #[serde(flatten)]
+    pub volume: VolumeInstance,
+    /// The worker that it is on.
+    pub node: NodeName,
+    /// Its size: the largest that was configured.
+    pub size: Bytes,
+    /// Whether its worker has reported it: from then on it is never created again.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// Whether its worker is to remove it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removing: bool,
+    /// Since when its worker is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away_since: Option<Timestamp>,
+    /// Why it cannot be used, although its worker reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Whether an alert about its absence was sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alerted: bool,
 }
 
 /// A worker.
@@ -260,6 +295,9 @@ pub struct Counters {
     /// The largest number of a secret's version.
     #[serde(default)]
     pub last_secret_version: u64,
+    /// Instance of the last volume; never decreases, so that none is used twice.
+    #[serde(default)]
+    pub last_volume: u64,
 }
 
 /// All durable state, as read at start-up.
@@ -274,6 +312,9 @@ pub struct Snapshot {
     /// The secrets.
     #[serde(default)]
     pub secrets: Vec<SecretRecord>,
+    /// The volumes.
+    #[serde(default)]
+    pub volumes: Vec<VolumeRecord>,
     /// The counters.
     pub counters: Counters,
     /// The cluster's identity.

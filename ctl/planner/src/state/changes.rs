@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use tucano_api::{
-    agent::DesiredSet,
+    agent::{DesiredSet, VolumeInstance},
     ids::{NodeName, ProcessId, SecretName, ServiceName},
     state::Alert,
 };
@@ -15,6 +15,7 @@ pub(crate) struct Changes {
     pub(crate) processes: BTreeSet<ProcessId>,
     pub(crate) nodes: BTreeSet<NodeName>,
     pub(crate) secrets: BTreeSet<SecretName>,
+    pub(crate) volumes: BTreeSet<VolumeInstance>,
     pub(crate) counters: bool,
     /// Workers whose set of processes has changed: their generation is incremented.
     pub(crate) reassign: BTreeSet<NodeName>,
@@ -30,6 +31,8 @@ pub(crate) struct Changes {
     pub(crate) reroute: BTreeSet<ServiceName>,
     /// Whether the routes are to be published.
     pub(crate) publish: bool,
+    /// Whether workers may have come or gone, with the volumes on them.
+    pub(crate) volume_nodes: bool,
     /// Whether memory may have become available.
     pub(crate) capacity: bool,
     pub(crate) restarts: Vec<(NodeName, u32)>,

@@ -6,6 +6,7 @@ mod load;
 mod node;
 mod process;
 mod service;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,9 +19,10 @@ use tucano_api::{
 use crate::model::{Counters, Identity, SecretRecord, Settings};
 
 pub(crate) use changes::Changes;
-pub(crate) use node::{MassSilence, Node, NodeRestart, Undesired};
+pub(crate) use node::{MassSilence, Node, NodeRestart, Slot, Undesired};
 pub(crate) use process::{Process, unreported};
 pub(crate) use service::{Service, Unplaced, hosts, path_prefix, pending};
+pub(crate) use volumes::Volumes;
 
 /// The state that a step works on.
 ///
@@ -36,6 +38,7 @@ pub(crate) struct State {
     pub(crate) services: BTreeMap<ServiceName, Service>,
     pub(crate) processes: BTreeMap<u64, Process>,
     pub(crate) secrets: BTreeMap<SecretName, SecretRecord>,
+    pub(crate) volumes: Volumes,
     pub(crate) counters: Counters,
     pub(crate) identity: Identity,
     /// Whether the routes were published since the controller's start.
@@ -68,6 +71,7 @@ impl State {
             services: BTreeMap::new(),
             processes: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            volumes: Volumes::default(),
             counters: Counters::default(),
             identity: Identity::default(),
             published: false,
@@ -115,6 +119,7 @@ impl State {
     pub(crate) fn alive_workers_changed(&mut self) {
         self.alive_workers_since = self.now;
         self.may_rebalance = false;
+        self.changes.volume_nodes = true;
         self.changes.reconcile.extend(self.services.keys().cloned());
     }
 

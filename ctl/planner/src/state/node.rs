@@ -2,7 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
     agent::{DesiredProcess, NodeReport, ProcessReport},
-    ids::{Epoch, Generation},
+    ids::{Epoch, Generation, ServiceName},
+    service::{ServiceConfig, is_at_or_below},
     state::NodeCondition,
     units::{Span, Timestamp},
 };
@@ -42,15 +43,30 @@ pub(crate) struct Node {
     pub(crate) silence: Option<Option<Timestamp>>,
     /// The processes that were desired on it when it was lost.
     pub(crate) lost: BTreeMap<u64, ProcessRecord>,
+    /// Whether its agent has held a present set since this controller began to manage it. Until then it may run, or begin to run,
+    /// processes that this controller does not know.
+    pub(crate) is_surveyed: bool,
+    /// Memory that is kept for processes of slots whose volumes are here, in bytes.
+    pub(crate) claims: BTreeMap<(ServiceName, u32), u64>,
 }
 
-/// A process that exists on a node, or may exist, although it is not desired. It has its memory until the agent no longer
-/// reports it.
+/// A process that exists on a node, or may exist, although it is not desired. It has its memory and its slot until the agent
+/// no longer reports it.
 #[derive(Debug, Clone)]
 pub(crate) struct Undesired {
     pub(crate) report: ProcessReport,
     /// What it may use, in bytes.
     pub(crate) memory: u64,
+    pub(crate) slot: Slot,
+}
+
+/// The slot of a process that is not desired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// It has this one, or none.
+    Known(Option<u32>),
+    /// It was started by a controller before this one: it may have any.
+    Unknown,
 }
 
 /// A mass silence that has not ended.
@@ -112,6 +128,8 @@ impl Node {
             restart: NodeRestart::Idle,
             silence: None,
             lost: BTreeMap::new(),
+            is_surveyed: false,
+            claims: BTreeMap::new(),
             record,
         }
     }
@@ -164,7 +182,41 @@ impl Node {
 
     /// Bytes that are not reserved as soon as the undesired processes are gone.
     pub(crate) fn unclaimed(&self) -> u64 {
+        self.unreserved().saturating_sub(self.claimed())
+    }
+
+    /// The same, with the memory that is kept for slots: what they themselves can have.
+    pub(crate) fn unreserved(&self) -> u64 {
         self.reservable().saturating_sub(self.reserved)
+    }
+
+    /// Bytes that are kept for slots whose volumes are here.
+    pub(crate) fn claimed(&self) -> u64 {
+        self.claims
+            .values()
+            .fold(0, |sum, it| sum.saturating_add(*it))
+    }
+
+    /// Whether its agent knows all keys of this configuration.
+    pub(crate) fn knows_keys(&self, config: &ServiceConfig) -> bool {
+        self.report.as_ref().is_some_and(|report| {
+            let mut keys = config.agent_keys();
+            keys.all(|key| report.keys.iter().any(|known| known == key))
+        })
+    }
+
+    /// Whether it gives containers all directories that this configuration mounts.
+    pub(crate) fn has_host_paths(&self, config: &ServiceConfig) -> bool {
+        self.report.as_ref().is_some_and(|report| {
+            let mut paths = config.host_paths();
+            let is_listed = |path| report.host_paths.iter().any(|it| is_at_or_below(path, it));
+            paths.all(is_listed)
+        })
+    }
+
+    /// Whether processes of this configuration can be placed on it, as far as its agent is concerned.
+    pub(crate) fn can_run(&self, config: &ServiceConfig) -> bool {
+        self.is_usable() && self.knows_keys(config) && self.has_host_paths(config)
     }
 
     /// Bytes that processes may use which are no longer desired.

@@ -70,6 +70,11 @@ impl Service {
         }
     }
 
+    /// Whether its processes have slots and volumes.
+    pub(crate) fn has_volumes(&self) -> bool {
+        !self.current().config.volume.is_empty()
+    }
+
     pub(crate) fn concurrency(&self) -> usize {
         self.current().config.concurrency as usize
     }

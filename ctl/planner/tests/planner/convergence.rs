@@ -2,7 +2,12 @@
 
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use tucano_api::{ids::ProcessId, units::Span};
+use tucano_api::{
+    ids::ProcessId,
+    reasons::PendingReason,
+    state::{ServiceView, VolumeState, VolumeView},
+    units::Span,
+};
 
 use tucano_simulator::{
     Sim,
@@ -32,6 +37,10 @@ proptest! {
 fn check_services(sim: &Sim) {
     for view in sim.cluster().services() {
         let service = view.configured.name.as_str();
+        if !view.configured.config.volume.is_empty() {
+            check_slots(sim, &view);
+            continue;
+        }
         let concurrency = view.configured.config.concurrency as usize;
         let pending: u32 = view
             .active
@@ -56,6 +65,34 @@ fn check_services(sim: &Sim) {
     }
 }
 
+/// Each slot has its healthy process, unless something that a person has to mend is in its way.
+fn check_slots(sim: &Sim, view: &ServiceView) {
+    let volumes = sim.cluster().volumes().into_iter();
+    let own = volumes.filter(|it| it.volume.id.service_name() == view.configured.name.as_str());
+    let is_lost = |it: VolumeView| !matches!(it.state, VolumeState::InUse | VolumeState::Idle);
+    if own.into_iter().any(is_lost) {
+        return;
+    }
+    for pending in &view.active.pending {
+        let allowed = match pending.cause.as_ref().unwrap() {
+            PendingReason::NoVolumeRoom { .. } | PendingReason::UnknownKeys { .. } => true,
+            PendingReason::NoMemory { .. } | PendingReason::Stopping => memory_is_scarce(sim),
+            // Others are in the way.
+            PendingReason::Rolling { .. } => view.active.pending.len() > 1,
+            _ => false,
+        };
+        assert!(allowed, "{view:#?}");
+    }
+    let concurrency = view.configured.config.concurrency as usize;
+    let pending: u32 = view.active.pending.iter().map(|it| it.count).sum();
+    let current = view
+        .active
+        .processes
+        .iter()
+        .filter(|it| it.current && it.routed);
+    assert_eq!(current.count() + pending as usize, concurrency, "{view:#?}");
+}
+
 /// Agents run exactly what they are to run, and know the last set.
 fn check_agents(sim: &Sim) {
     for (name, agent) in &sim.agents {
@@ -63,7 +100,13 @@ fn check_agents(sim: &Sim) {
         assert_eq!(agent.desired, desired);
         let wanted: BTreeSet<&ProcessId> = desired.processes.iter().map(|p| &p.id).collect();
         let actual: BTreeSet<&ProcessId> = agent.containers.keys().collect();
-        assert_eq!(actual, wanted);
+        let has_volumes = |id: &&&ProcessId| {
+            let mut processes = desired.processes.iter();
+            processes.any(|it| it.id == ***id && it.slot.is_none())
+        };
+        // One whose volume is lost does not start.
+        let expected: BTreeSet<&ProcessId> = wanted.iter().filter(has_volumes).copied().collect();
+        assert!(actual.is_subset(&wanted) && actual.is_superset(&expected));
     }
 }
 
@@ -72,7 +115,8 @@ fn memory_is_scarce(sim: &Sim) -> bool {
     sim.cluster().nodes().iter().any(|node| {
         let set = sim.cluster().desired_set(&node.name).unwrap();
         let used: u64 = set.processes.iter().map(|p| p.config.memory.0).sum();
+        let used = used + sim.cluster().claimed(&node.name);
         let all = node.alive.as_ref().unwrap().metrics.memory_reservable.0;
-        all - used < 1024 << 20
+        all.saturating_sub(used) < 1024 << 20
     })
 }

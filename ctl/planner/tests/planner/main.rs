@@ -32,3 +32,4 @@ mod services;
 mod silence;
 mod topology;
 mod totality;
+mod volumes;

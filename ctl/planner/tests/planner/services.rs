@@ -201,7 +201,13 @@ fn process_numbers_are_not_reused_after_a_removal() {
 fn removing_an_unknown_service_changes_nothing() {
     let mut sim = Sim::new(1);
     let name = name("nothing");
-    assert_eq!(sim.event(Event::ServiceRemoved { name }), []);
+    assert_eq!(
+        sim.event(Event::ServiceRemoved {
+            name,
+            volumes: false
+        }),
+        []
+    );
 }
 
 #[test]

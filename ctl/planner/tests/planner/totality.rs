@@ -2,14 +2,19 @@
 
 use proptest::prelude::*;
 use tucano_api::{
-    agent::{Exit, NodeMetrics, NodeReport, ProcessReport, ProcessState},
+    agent::{
+        Enforcement, Exit, NodeMetrics, NodeReport, NodeVolumes, ProcessReport, ProcessState,
+        VolumeInstance, VolumeReport,
+    },
     ids::{Generation, ProcessId, Revision},
-    service::ServiceConfig,
+    service::{AGENT_KEYS, ServiceConfig},
     units::{Bytes, Span, Timestamp},
 };
 use tucano_planner::{Cluster, Event, Settings, Snapshot};
 
-use tucano_simulator::{config, image, ip, name, node, process, settings, worker, workers};
+use tucano_simulator::{
+    config, image, ip, name, node, process, settings, with_volumes, worker, workers,
+};
 
 fn report() -> impl Strategy<Value = Event> {
     let process = (
@@ -44,9 +49,9 @@ fn report() -> impl Strategy<Value = Event> {
             version: String::new(),
             architecture: String::new(),
             live_changes: true,
-            keys: Vec::new(),
+            keys: AGENT_KEYS.map(str::to_owned).to_vec(),
             host_paths: Vec::new(),
-            volumes: None,
+            volumes: (agent > 0).then(|| odd_volumes(sequence, reservable)),
             generation: Generation(generation),
             identity: Default::default(),
             held: None,
@@ -65,6 +70,27 @@ fn report() -> impl Strategy<Value = Event> {
             report: Box::new(report),
         }
     })
+}
+
+fn odd_volumes(number: u64, capacity: u64) -> NodeVolumes {
+    let report = |id: &str, instance| VolumeReport {
+        volume: VolumeInstance {
+            id: id.parse().unwrap(),
+            instance,
+        },
+        size: Bytes(number),
+        used: Some(Bytes(capacity)),
+        problem: number.is_multiple_of(3).then(|| "odd".into()),
+    };
+    NodeVolumes {
+        capacity: Bytes(capacity),
+        enforcement: Enforcement::ProjectQuota,
+        all: vec![
+            report("a/data/1", number % 7),
+            report("b/data/1", number),
+            report("b/data/1", u64::MAX),
+        ],
+    }
 }
 
 fn odd_process(parts: (u64, u8, Option<u16>, u32, bool, u64)) -> ProcessReport {
@@ -107,11 +133,21 @@ fn event() -> impl Strategy<Value = Event> {
         3 => service.prop_map(|(which, concurrency, huge, digit)| Event::ServiceConfigured {
             config: Box::new(ServiceConfig {
                 memory: if huge { Bytes(u64::MAX) } else { Bytes::mib(64) },
-                ..config(["a", "b"][which], concurrency)
+                ..match digit {
+                    2 => with_volumes(["a", "b"][which], concurrency, &[("data", 64)]),
+                    _ => config(["a", "b"][which], concurrency),
+                }
             }),
             image: image(digit),
         }),
-        1 => (0..3_usize).prop_map(|which| Event::ServiceRemoved { name: name(["a", "b", "c"][which]) }),
+        1 => (0..3_usize, any::<bool>()).prop_map(|(which, volumes)| Event::ServiceRemoved {
+            name: name(["a", "b", "c"][which]),
+            volumes,
+        }),
+        1 => (0..3_usize, 1..4_u32).prop_map(|(which, slot)| Event::VolumeRemoved {
+            id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
+        }),
+        1 => Just(Event::Adopt),
         1 => (0..5_usize, any::<bool>()).prop_map(|(number, ok)| Event::RestartFinished {
             node: node(number),
             result: if ok { Ok(()) } else { Err("failed".into()) },
@@ -178,6 +214,7 @@ proptest! {
         snapshot.services.retain(|_| keep());
         snapshot.processes.retain(|_| keep());
         snapshot.nodes.retain(|_| keep());
+        snapshot.volumes.retain(|_| keep());
         let mut restored = Cluster::restore(snapshot, workers(left), settings(), Timestamp(50_000));
         for now in [50_000, 60_000, 500_000] {
             restored.step(Timestamp(now), Event::Tick);

@@ -1,0 +1,154 @@
+use tucano_api::{ids::NodeName, reasons::PendingReason, service::ServiceConfig};
+
+use super::survey::Survey;
+use crate::{placement, state::State, volumes};
+
+/// What is to be done for a slot without a process.
+pub(super) enum Plan {
+    /// It is placed on this node.
+    Start(usize),
+    /// It waits.
+    Wait {
+        reason: PendingReason,
+        /// The node that keeps memory for it.
+        claim: Option<usize>,
+    },
+}
+
+impl Plan {
+    pub(super) fn wait(reason: PendingReason) -> Self {
+        Self::Wait {
+            reason,
+            claim: None,
+        }
+    }
+}
+
+/// A slot with volumes goes where they are, any other one to the worker with the fewest slots.
+pub(super) fn plan(state: &State, config: &ServiceConfig, slot: u32, survey: &Survey<'_>) -> Plan {
+    let mut volumes = state.volumes.of_slot(&config.name, slot);
+    match volumes.find(|record| !record.removing) {
+        Some(record) => plan_on(state, config, slot, survey, &record.node),
+        None => match survey.taken_by(state, slot) {
+            Some(reason) => Plan::wait(reason),
+            None => plan_new(state, config),
+        },
+    }
+}
+
+/// Why a slot cannot have a process of this configuration on a node, once `freed` bytes of memory there are free.
+pub(super) fn obstacle(
+    state: &State,
+    config: &ServiceConfig,
+    slot: u32,
+    index: usize,
+    freed: u64,
+) -> Option<PendingReason> {
+    let node = &state.nodes[index];
+    if let Some(away) = away(state, config, slot, &node.record.name) {
+        return Some(away);
+    }
+    let mut records = state.volumes.of_slot(&config.name, slot);
+    let missing = records.find(|record| record.problem.is_some() && !record.removing);
+    if let Some((record, problem)) = missing.and_then(|it| Some((it, it.problem.clone()?))) {
+        return Some(PendingReason::VolumeMissing {
+            volume: record.volume.id.clone(),
+            node: record.node.clone(),
+            problem,
+        });
+    }
+    let nodes = std::slice::from_ref(node);
+    if !node.can_run(config) {
+        return Some(placement::why_not(state, nodes, config, 0));
+    }
+    let needed = volumes::needed(state, config, slot);
+    let room = volumes::room(state, node);
+    let has_room = room.is_some_and(|room| needed == 0 || needed <= room);
+    let has_memory = node.unreserved().saturating_add(freed) >= config.memory.0;
+    (!has_room || !has_memory).then(|| placement::why_not(state, nodes, config, needed))
+}
+
+/// Whether some worker could have a new slot, were it not for memory.
+pub(super) fn has_place(state: &State, config: &ServiceConfig) -> bool {
+    let sizes = config.volume.iter().map(|volume| volume.size.0);
+    let needed = sizes.fold(0, u64::saturating_add);
+    let mut nodes = state.nodes.iter();
+    nodes.any(|node| {
+        let room = volumes::room(state, node);
+        node.can_run(config) && room.is_some_and(|room| needed <= room)
+    })
+}
+
+fn plan_on(
+    state: &State,
+    config: &ServiceConfig,
+    slot: u32,
+    survey: &Survey<'_>,
+    name: &NodeName,
+) -> Plan {
+    let Some(index) = state.node_index.get(name).copied() else {
+        return match away(state, config, slot, name) {
+            Some(reason) => Plan::wait(reason),
+            None => Plan::wait(PendingReason::NoneAlive),
+        };
+    };
+    let reason = obstacle(state, config, slot, index, 0)
+        .or_else(|| survey.taken_by(state, slot))
+        .or_else(|| {
+            let node = &state.nodes[index];
+            let free = node.unreserved().saturating_sub(node.stopping_memory());
+            (free < config.memory.0).then_some(PendingReason::Stopping)
+        });
+    match reason {
+        None => Plan::Start(index),
+        Some(reason) => Plan::Wait {
+            reason,
+            claim: Some(index),
+        },
+    }
+}
+
+fn plan_new(state: &State, config: &ServiceConfig) -> Plan {
+    let sizes = config.volume.iter().map(|volume| volume.size.0);
+    let needed = sizes.fold(0, u64::saturating_add);
+    let mut counts = vec![0_u32; state.nodes.len()];
+    let mut slots: Vec<_> = state.volumes.of_service(&config.name).collect();
+    slots.dedup_by_key(|record| record.volume.id.slot());
+    for record in slots {
+        if let Some(index) = state.node_index.get(&record.node) {
+            counts[*index] += 1;
+        }
+    }
+    let fits = |index: &usize| {
+        let room = volumes::room(state, &state.nodes[*index]);
+        room.is_some_and(|room| needed <= room)
+    };
+    if let Some(node) = placement::choose_where(state, &counts, config, fits) {
+        return Plan::Start(node);
+    }
+    let can_have = |index: usize| {
+        let node = &state.nodes[index];
+        node.can_run(config) && fits(&index) && node.unclaimed() >= config.memory.0
+    };
+    if (0..state.nodes.len()).any(can_have) {
+        return Plan::wait(PendingReason::Stopping);
+    }
+    Plan::wait(placement::why_not(state, &state.nodes, config, needed))
+}
+
+fn away(
+    state: &State,
+    config: &ServiceConfig,
+    slot: u32,
+    node: &NodeName,
+) -> Option<PendingReason> {
+    let (cause, since) = volumes::absence(state, node)?;
+    let mut volumes = state.volumes.of_slot(&config.name, slot);
+    let record = volumes.find(|record| !record.removing)?;
+    Some(PendingReason::VolumeAway {
+        volume: record.volume.id.clone(),
+        node: node.clone(),
+        since: record.away_since.unwrap_or(since),
+        cause,
+    })
+}

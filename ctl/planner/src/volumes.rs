@@ -1,0 +1,446 @@
+//! Volumes: file systems of a slot, which outlive its processes. A volume is created once, on the worker that its slot is first
+//! placed on, and never moves by itself: while its worker is not there, or does not have it, the slot waits.
+//!
+//! ```text
+//!  slot placed ──> recorded ──(reported)──> confirmed <──> away, or missing
+//!                     └───────────┬────────────┘
+//!                              removed ──> removing ──(no longer reported)──> gone
+//! ```
+
+mod views;
+
+use std::collections::BTreeSet;
+
+use tucano_api::{
+    agent::{NodeVolumes, VolumeInstance, VolumeReport},
+    ids::{NodeName, ProcessId, ServiceName, VolumeId},
+    reasons::Absence,
+    service::ServiceConfig,
+    state::{AlertKind, NodeCondition},
+    units::{Bytes, Timestamp},
+};
+
+use crate::{
+    messages::bytes,
+    model::VolumeRecord,
+    state::{Node, Slot, State},
+};
+
+pub(crate) use views::all as views;
+
+/// Largest step from one instance to a later one that is taken for real.
+const MAX_INSTANCE_STEP: u64 = 1 << 32;
+
+/// Records which volumes are on workers that have gone or have come back.
+pub(crate) fn check_nodes(state: &mut State) {
+    if !std::mem::take(&mut state.changes.volume_nodes) {
+        return;
+    }
+    let nodes: Vec<NodeName> = state.volumes.nodes().cloned().collect();
+    for node in nodes {
+        let volumes: Vec<VolumeInstance> = instances(state.volumes.on(&node));
+        let lost = lost(state, &node);
+        let index = state.node_index.get(&node);
+        let is_back = index.is_some_and(|index| state.nodes[*index].is_usable());
+        for volume in volumes {
+            match lost {
+                Some((Absence::Left, _)) if is_removing(state, &volume) => forget(state, &volume),
+                Some((_, since)) => gone_away(state, &volume, since),
+                None if is_back => come_back(state, &volume),
+                None => {}
+            }
+        }
+    }
+}
+
+/// Why a worker is not there to run anything, and since when; `None` while it can.
+pub(crate) fn absence(state: &State, node: &NodeName) -> Option<(Absence, Timestamp)> {
+    if let Some(lost) = lost(state, node) {
+        return Some(lost);
+    }
+    let node = &state.nodes[*state.node_index.get(node)?];
+    (!node.is_usable()).then_some((Absence::Silent, node.leased_at))
+}
+
+/// Alerts that a slot waits for a worker, once for each absence.
+pub(crate) fn alert_absence(state: &mut State, service: &ServiceName, slot: u32) {
+    let present = state.volumes.of_slot(service, slot);
+    let Some(record) = { present }.find(|record| !record.removing) else {
+        return;
+    };
+    let Some((cause, since)) = lost(state, &record.node).filter(|_| !record.alerted) else {
+        return;
+    };
+    let since = record.away_since.unwrap_or(since);
+    let volume = record.volume.clone();
+    let message = format!(
+        "volume {} is on {}, which {}: slot {slot} of service {service} waits for it. {}",
+        volume.id,
+        record.node,
+        cause.since(since),
+        capitalized(cause.advice()),
+    );
+    update(state, &volume, |record| record.alerted = true);
+    state.alert(AlertKind::VolumeAway, volume.id, message);
+}
+
+/// Compares a worker's volumes with its report. Where its agent holds the present set, a volume that it does not report does not
+/// exist.
+pub(crate) fn observe(state: &mut State, index: usize, holds_present_set: bool) {
+    let name = state.nodes[index].record.name.clone();
+    skip_instances(state, index);
+    for volume in instances(state.volumes.on(&name)) {
+        let reported = reported(&state.nodes[index], &volume).cloned();
+        observe_one(state, &volume, reported, holds_present_set);
+    }
+}
+
+/// The bytes by which the volumes of a slot grow, or that they take where they do not exist.
+pub(crate) fn needed(state: &State, config: &ServiceConfig, slot: u32) -> u64 {
+    let more = config.volume.iter().map(|volume| {
+        let id = VolumeId::new(&config.name, &volume.name, slot);
+        let has = present(state, &config.name, &id).map_or(0, |record| record.size.0);
+        volume.size.0.saturating_sub(has)
+    });
+    more.fold(0, u64::saturating_add)
+}
+
+/// The bytes that a worker has left for volumes; `None` where it has no place for any.
+pub(crate) fn room(state: &State, node: &Node) -> Option<u64> {
+    let capacity = place(node)?.capacity.0;
+    Some(capacity.saturating_sub(state.volumes.size_on(&node.record.name)))
+}
+
+/// Records the volumes of a slot that is placed on a worker, as far as it has none, and the growth of the others.
+pub(crate) fn assign(state: &mut State, config: &ServiceConfig, slot: u32, node: &NodeName) {
+    for volume in &config.volume {
+        let id = VolumeId::new(&config.name, &volume.name, slot);
+        let known = present(state, &config.name, &id).map(|record| record.volume.clone());
+        match known {
+            Some(known) => grow(state, &known, volume.size),
+            None => create(state, id, volume.size, node),
+        }
+    }
+}
+
+/// Why a service cannot have volumes of these sizes. A message for the user.
+pub(crate) fn size_obstacle(state: &State, config: &ServiceConfig) -> Option<String> {
+    let volumes = || {
+        let records = state.volumes.of_service(&config.name);
+        let present = records.filter(|record| !record.removing);
+        present.filter_map(|record| {
+            let name = record.volume.id.volume_name();
+            let mut volumes = config.volume.iter();
+            let volume = volumes.find(|volume| volume.name.as_str() == name)?;
+            Some((record, volume.size))
+        })
+    };
+    let shrunk = volumes().find(|(record, size)| record.size > *size);
+    if let Some((record, size)) = shrunk {
+        return Some(format!(
+            "volume {} has {}, and volumes do not shrink to {}: write `size` = \"{}\" or more",
+            record.volume.id,
+            bytes(record.size.0),
+            bytes(size.0),
+            bytes(record.size.0).replace(' ', "")
+        ));
+    }
+    let grown: BTreeSet<&NodeName> = volumes()
+        .filter(|(record, size)| record.size < *size)
+        .map(|(record, _)| &record.node)
+        .collect();
+    grown.into_iter().find_map(|name| {
+        let node = &state.nodes[*state.node_index.get(name)?];
+        let on_node = volumes().filter(|(record, _)| record.node == *name);
+        let growth = on_node.map(|(record, size)| size.0 - record.size.0);
+        let growth = growth.fold(0, u64::saturating_add);
+        let room = room(state, node).filter(|room| *room < growth)?;
+        Some(format!(
+            "the volumes on {name} would grow by {}, and it has room for {} more of {}",
+            bytes(growth),
+            bytes(room),
+            bytes(place(node)?.capacity.0)
+        ))
+    })
+}
+
+/// Why a volume cannot be removed. A message for the user.
+pub(crate) fn obstacle(state: &State, id: &VolumeId) -> Option<String> {
+    let service: ServiceName = id.service_name().parse().ok()?;
+    if let Some(process) = user_of(state, &service, id) {
+        return Some(format!(
+            "volume {id} is in use by process {process}: remove the service, or lower its `concurrency` below {} first",
+            id.slot()
+        ));
+    }
+    let config = &state.services.get(&service)?.current().config;
+    let mut volumes = config.volume.iter();
+    let is_configured = volumes.any(|volume| volume.name.as_str() == id.volume_name());
+    (is_configured && id.slot() <= config.concurrency).then(|| {
+        format!(
+            "volume {id} belongs to service {service}, whose `concurrency` is {}: remove the service, or lower it below {} first",
+            config.concurrency,
+            id.slot()
+        )
+    })
+}
+
+/// Whether there is a volume of this name that is not being removed.
+pub(crate) fn exists(state: &State, id: &VolumeId) -> bool {
+    let service: Option<ServiceName> = id.service_name().parse().ok();
+    service.is_some_and(|service| present(state, &service, id).is_some())
+}
+
+/// Removes a volume, unless there is an obstacle.
+pub(crate) fn remove(state: &mut State, id: &VolumeId) {
+    let Ok(service) = id.service_name().parse::<ServiceName>() else {
+        return;
+    };
+    if obstacle(state, id).is_none()
+        && let Some(record) = present(state, &service, id)
+    {
+        let volume = record.volume.clone();
+        begin_removal(state, &volume);
+    }
+}
+
+/// Removes the volumes of a service that was removed.
+pub(crate) fn remove_all_of(state: &mut State, service: &ServiceName) {
+    let volumes = state.volumes.of_service(service);
+    for volume in instances(volumes.filter(|record| !record.removing)) {
+        begin_removal(state, &volume);
+    }
+}
+
+/// Adds a volume that this controller has no record of.
+pub(crate) fn adopt(state: &mut State, record: VolumeRecord) {
+    let last = state.counters.last_volume.saturating_add(MAX_INSTANCE_STEP);
+    if record.volume.instance <= last && state.volumes.get(&record.volume).is_none() {
+        let counters = &mut state.counters;
+        counters.last_volume = counters.last_volume.max(record.volume.instance);
+        state.changes.counters = true;
+        state.changes.volumes.insert(record.volume.clone());
+        state.volumes.insert(record);
+    }
+}
+
+/// The volume of this name, unless it is being removed.
+pub(crate) fn present<'a>(
+    state: &'a State,
+    service: &ServiceName,
+    id: &VolumeId,
+) -> Option<&'a VolumeRecord> {
+    let mut volumes = state.volumes.of_slot(service, id.slot());
+    volumes.find(|record| record.volume.id == *id && !record.removing)
+}
+
+/// What a worker reports of a volume.
+pub(crate) fn reported<'a>(node: &'a Node, volume: &VolumeInstance) -> Option<&'a VolumeReport> {
+    let mut all = place(node)?.all.iter();
+    all.find(|report| report.volume == *volume)
+}
+
+/// What a worker reports of its place for volumes.
+pub(crate) fn place(node: &Node) -> Option<&NodeVolumes> {
+    node.report.as_ref()?.volumes.as_ref()
+}
+
+/// Why the processes of a worker are not there, as far as that is certain.
+fn lost(state: &State, name: &NodeName) -> Option<(Absence, Timestamp)> {
+    let Some(index) = state.node_index.get(name) else {
+        return Some((Absence::Left, state.now));
+    };
+    let record = &state.nodes[*index].record;
+    match record.condition {
+        NodeCondition::Missing | NodeCondition::Dead => Some((Absence::Silent, record.since)),
+        _ if record.hold.is_some() => Some((Absence::OnHold, state.now)),
+        _ => None,
+    }
+}
+
+fn gone_away(state: &mut State, volume: &VolumeInstance, since: Timestamp) {
+    let record = state.volumes.get(volume);
+    if record.is_some_and(|record| record.away_since.is_none()) {
+        update(state, volume, |record| record.away_since = Some(since));
+    }
+}
+
+fn come_back(state: &mut State, volume: &VolumeInstance) {
+    let record = state.volumes.get(volume);
+    if record.is_some_and(|record| record.away_since.is_some()) {
+        update(state, volume, |record| record.away_since = None);
+        alert_back(state, volume);
+    }
+}
+
+/// Alerts that a volume can be used again, where an alert has said that it cannot.
+fn alert_back(state: &mut State, volume: &VolumeInstance) {
+    let is_usable =
+        |record: &&VolumeRecord| record.away_since.is_none() && record.problem.is_none();
+    let record = state.volumes.get(volume).filter(is_usable);
+    let Some(record) = record.filter(|record| record.alerted) else {
+        return;
+    };
+    let message = format!("volume {} on {} can be used again", volume.id, record.node);
+    update(state, volume, |record| record.alerted = false);
+    state.alert(AlertKind::VolumeBack, &volume.id, message);
+}
+
+fn observe_one(
+    state: &mut State,
+    volume: &VolumeInstance,
+    reported: Option<VolumeReport>,
+    holds_present_set: bool,
+) {
+    let Some(record) = state.volumes.get(volume) else {
+        return;
+    };
+    let node = record.node.clone();
+    let has_place = state.node_index.get(&node);
+    let has_place = has_place.is_some_and(|index| place(&state.nodes[*index]).is_some());
+    let problem = match &reported {
+        Some(report) => report.problem.clone(),
+        None if !holds_present_set => return,
+        None if has_place => Some("its worker does not have it any more".to_owned()),
+        None => Some("its worker has no place for volumes any more".to_owned()),
+    };
+    match (record.removing, record.confirmed) {
+        (true, _) if reported.is_none() && has_place => {
+            forget(state, volume);
+            state.changes.reassign.insert(node);
+        }
+        (true, _) => {}
+        (false, false) if reported.is_some() && problem.is_none() => {
+            update(state, volume, |record| record.confirmed = true);
+            state.changes.reassign.insert(node);
+        }
+        (false, false) => {}
+        (false, true) => set_problem(state, volume, problem),
+    }
+}
+
+fn set_problem(state: &mut State, volume: &VolumeInstance, problem: Option<String>) {
+    let Some(record) = state.volumes.get(volume) else {
+        return;
+    };
+    if record.problem.is_some() == problem.is_some() {
+        return;
+    }
+    let node = record.node.clone();
+    update(state, volume, |record| record.problem.clone_from(&problem));
+    let service = volume.id.service_name().parse();
+    state.changes.reconcile.extend(service);
+    let Some(problem) = problem else {
+        return alert_back(state, volume);
+    };
+    update(state, volume, |record| record.alerted = true);
+    let message = format!(
+        "volume {} on {node} cannot be used: {problem}. It is not created again",
+        volume.id
+    );
+    state.alert(AlertKind::VolumeMissing, &volume.id, message);
+}
+
+/// Instances that a worker already has are not given out again: it may have more than this controller's database tells of.
+fn skip_instances(state: &mut State, index: usize) {
+    let last = state.counters.last_volume;
+    let all = place(&state.nodes[index]).map(|place| &place.all);
+    let instances = all.into_iter().flatten().map(|it| it.volume.instance);
+    let real = instances.filter(|instance| *instance <= last.saturating_add(MAX_INSTANCE_STEP));
+    if let Some(newest) = real.max().filter(|newest| *newest > last) {
+        state.counters.last_volume = newest;
+        state.changes.counters = true;
+    }
+}
+
+fn create(state: &mut State, id: VolumeId, size: Bytes, node: &NodeName) {
+    state.counters.last_volume = state.counters.last_volume.saturating_add(1);
+    let record = VolumeRecord {
+        volume: VolumeInstance {
+            id,
+            instance: state.counters.last_volume,
+        },
+        node: node.clone(),
+        size,
+        confirmed: false,
+        removing: false,
+        away_since: None,
+        problem: None,
+        alerted: false,
+    };
+    adopt(state, record);
+}
+
+fn grow(state: &mut State, volume: &VolumeInstance, size: Bytes) {
+    if state.volumes.get(volume).is_some_and(|it| it.size < size) {
+        update(state, volume, |record| record.size = size);
+    }
+}
+
+/// A worker that has left the topology is not waited for: what it has is unknown to this controller if it comes back.
+fn begin_removal(state: &mut State, volume: &VolumeInstance) {
+    let Some(record) = state.volumes.get(volume) else {
+        return;
+    };
+    let node = record.node.clone();
+    if !state.node_index.contains_key(&node) {
+        return forget(state, volume);
+    }
+    update(state, volume, |record| record.removing = true);
+    state.changes.reassign.insert(node);
+}
+
+fn forget(state: &mut State, volume: &VolumeInstance) {
+    state.volumes.remove(volume);
+    state.changes.volumes.insert(volume.clone());
+    state.changes.capacity = true;
+    let service = volume.id.service_name().parse();
+    state.changes.reconcile.extend(service);
+}
+
+fn is_removing(state: &State, volume: &VolumeInstance) -> bool {
+    state.volumes.get(volume).is_some_and(|it| it.removing)
+}
+
+fn update(state: &mut State, volume: &VolumeInstance, change: impl FnOnce(&mut VolumeRecord)) {
+    if let Some(record) = state.volumes.get_mut(volume) {
+        change(record);
+        state.changes.volumes.insert(volume.clone());
+    }
+}
+
+/// The process that has a volume, or that may have it until its agent no longer reports it.
+fn user_of(state: &State, service: &ServiceName, id: &VolumeId) -> Option<ProcessId> {
+    let desired = state.services.get(service).and_then(|it| {
+        let mut processes = state.processes(&it.processes);
+        let has = |revision: &crate::model::RevisionRecord| {
+            let mut volumes = revision.config.volume.iter();
+            volumes.any(|volume| volume.name.as_str() == id.volume_name())
+        };
+        let user = processes.find(|process| {
+            let record = &process.record;
+            record.slot == Some(id.slot()) && it.revision(record.revision).is_some_and(has)
+        });
+        user.map(|process| process.record.id.clone())
+    });
+    desired.or_else(|| {
+        let index = *state.node_index.get(&present(state, service, id)?.node)?;
+        let node = &state.nodes[index];
+        let mut undesired = node.undesired.iter().chain(&node.unconfirmed);
+        let user = undesired.find(|it| {
+            let slot = matches!(it.slot, Slot::Unknown) || it.slot == Slot::Known(Some(id.slot()));
+            it.report.service == *service && slot
+        });
+        user.map(|it| it.report.id.clone())
+    })
+}
+
+fn instances<'a>(records: impl Iterator<Item = &'a VolumeRecord>) -> Vec<VolumeInstance> {
+    records.map(|record| record.volume.clone()).collect()
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}

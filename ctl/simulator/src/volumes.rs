@@ -1,0 +1,271 @@
+//! The volumes of an agent, and the rules of slots and volumes:
+//!
+//! - A process of a slot is placed only after the worker of each one before has reported, holding a later set, that it is gone.
+//! - It is placed on the worker that the slot's volumes are on, and these are recorded in the same step.
+//! - A volume never changes its worker, and its instance is never used twice. It is created at most once.
+//! - Two containers never have the same volume.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tucano_api::{
+    agent::{DesiredProcess, Enforcement, NodeReport, NodeVolumes, VolumeInstance, VolumeReport},
+    ids::{Generation, NodeName, ProcessId, ServiceName},
+    units::Bytes,
+};
+use tucano_planner::{Action, Cluster, ProcessRecord, Record, VolumeRecord};
+
+use crate::{Sim, agent::Container, validator::records_of};
+
+/// The volumes on a node.
+#[derive(Debug, Clone)]
+pub struct AgentVolumes {
+    /// What all together can hold.
+    pub capacity: Bytes,
+    /// Those that exist, with their sizes.
+    pub all: BTreeMap<VolumeInstance, Bytes>,
+    /// Whether they are there: the file system that they are on may not be mounted.
+    pub mounted: bool,
+    /// How often each was created, by the record that the agent keeps elsewhere.
+    pub created: BTreeMap<VolumeInstance, u32>,
+}
+
+impl Default for AgentVolumes {
+    fn default() -> Self {
+        Self {
+            capacity: Bytes::mib(4096),
+            all: BTreeMap::new(),
+            mounted: true,
+            created: BTreeMap::new(),
+        }
+    }
+}
+
+impl AgentVolumes {
+    /// Makes the volumes of a process available. Whether it can start.
+    pub(crate) fn prepare(
+        &mut self,
+        process: &DesiredProcess,
+        containers: &BTreeMap<ProcessId, Container>,
+    ) -> bool {
+        let wanted = process.volumes.iter().map(|it| &it.volume);
+        let mut in_use = containers.values().flat_map(|it| &it.desired.volumes);
+        if in_use.any(|it| wanted.clone().any(|wanted| *wanted == it.volume)) {
+            return false;
+        }
+        for desired in &process.volumes {
+            if desired.may_create && !self.created.contains_key(&desired.volume) {
+                self.all.insert(desired.volume.clone(), Bytes(0));
+                *self.created.entry(desired.volume.clone()).or_default() += 1;
+            }
+        }
+        let mut wanted = process.volumes.iter();
+        self.mounted && wanted.all(|it| self.all.contains_key(&it.volume))
+    }
+
+    /// Removes volumes that no container has. Whether there were any.
+    pub(crate) fn remove(
+        &mut self,
+        volumes: &[VolumeInstance],
+        containers: &BTreeMap<ProcessId, Container>,
+    ) -> bool {
+        let in_use = containers.values().flat_map(|it| &it.desired.volumes);
+        let in_use: BTreeSet<&VolumeInstance> = in_use.map(|it| &it.volume).collect();
+        let before = self.all.len();
+        self.all
+            .retain(|volume, _| !volumes.contains(volume) || in_use.contains(volume));
+        self.all.len() != before
+    }
+
+    pub(crate) fn report(&self) -> NodeVolumes {
+        let report = |(volume, size): (&VolumeInstance, &Bytes)| VolumeReport {
+            volume: volume.clone(),
+            size: *size,
+            used: None,
+            problem: (!self.mounted).then(|| "it is not where it was".to_owned()),
+        };
+        NodeVolumes {
+            capacity: self.capacity,
+            enforcement: Enforcement::LoopFile,
+            all: self.all.iter().map(report).collect(),
+        }
+    }
+}
+
+type SlotKey = (ServiceName, u32);
+
+/// What the rules have to know of the steps before.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct VolumeRules {
+    /// Processes of each slot that are not known to be gone, with their node, and with the generation of the first set without
+    /// them where they are not desired any more.
+    exist: BTreeMap<SlotKey, BTreeMap<ProcessId, (NodeName, Option<Generation>)>>,
+    /// The last record of each instance.
+    records: BTreeMap<VolumeInstance, VolumeRecord>,
+    gone: BTreeSet<VolumeInstance>,
+    /// Volumes that were reported without a problem.
+    reported: BTreeSet<VolumeInstance>,
+    last_instance: u64,
+}
+
+impl VolumeRules {
+    /// Takes in a report that was accepted.
+    pub(crate) fn observe(&mut self, node: &NodeName, report: &NodeReport) {
+        for processes in self.exist.values_mut() {
+            processes.retain(|id, (there, since)| {
+                let is_reported = report.processes.iter().any(|it| it.id == *id);
+                let is_later = since.is_some_and(|since| report.generation >= since);
+                there != node || is_reported || !is_later
+            });
+        }
+        let all = report.volumes.iter().flat_map(|it| &it.all);
+        let usable = all.filter(|it| it.problem.is_none());
+        self.reported.extend(usable.map(|it| it.volume.clone()));
+    }
+
+    pub(crate) fn check(&mut self, actions: &[Action], cluster: &Cluster) {
+        // In one step a slot's process before can be removed only together with its node.
+        let snapshot = cluster.snapshot();
+        for record in records_of(actions) {
+            if let Record::ProcessGone(id) = record {
+                self.removed(id, cluster);
+            }
+        }
+        for record in records_of(actions) {
+            match record {
+                Record::Volume(volume) => self.check_volume(volume),
+                Record::VolumeGone(volume) => {
+                    self.gone.insert(volume.clone());
+                    self.records.remove(volume);
+                }
+                _ => {}
+            }
+        }
+        let instances = self.records.keys().map(|volume| volume.instance);
+        self.last_instance = instances.max().unwrap_or(0).max(self.last_instance);
+        for record in records_of(actions) {
+            if let Record::Process(process) = record {
+                self.check_process(process, cluster);
+            }
+        }
+        let held: BTreeSet<(&ServiceName, u32)> = snapshot
+            .processes
+            .iter()
+            .filter_map(|it| Some((&it.service, it.slot?)))
+            .collect();
+        let slotted = snapshot.processes.iter().filter(|it| it.slot.is_some());
+        assert_eq!(held.len(), slotted.count(), "one process for each slot");
+        self.check_desired(actions);
+    }
+
+    fn removed(&mut self, id: &ProcessId, cluster: &Cluster) {
+        for processes in self.exist.values_mut() {
+            if let Some((node, since)) = processes.get_mut(id) {
+                let snapshot = cluster.snapshot();
+                let record = snapshot.nodes.iter().find(|it| it.name == *node);
+                // A worker that leaves the topology is sent an empty set, and begins with a later one if it is added again.
+                let last = snapshot.counters.first_generation;
+                *since = Some(record.map_or(last, |it| it.generation));
+            }
+        }
+    }
+
+    fn check_volume(&mut self, record: &VolumeRecord) {
+        let volume = &record.volume;
+        assert!(!self.gone.contains(volume), "{volume:?} is used again");
+        match self.records.insert(volume.clone(), record.clone()) {
+            Some(before) => {
+                assert_eq!(before.node, record.node, "{volume:?} has moved");
+                assert!(before.size <= record.size, "{volume:?} has shrunk");
+                assert!(record.confirmed || !before.confirmed, "{volume:?}");
+                assert!(record.removing || !before.removing, "{volume:?}");
+            }
+            None => {
+                assert!(volume.instance > self.last_instance, "{volume:?} is old");
+                let mut others = self.records.values().filter(|it| !it.removing);
+                assert!(
+                    !others.any(|it| it.volume.id == volume.id && it.volume != *volume),
+                    "two volumes {}",
+                    volume.id
+                );
+            }
+        }
+    }
+
+    fn check_process(&mut self, process: &ProcessRecord, cluster: &Cluster) {
+        let Some(slot) = process.slot else {
+            return;
+        };
+        let volumes = self.records.values().filter(|it| {
+            let id = &it.volume.id;
+            id.service_name() == process.service.as_str() && id.slot() == slot && !it.removing
+        });
+        let nodes: BTreeSet<&NodeName> = volumes.map(|it| &it.node).collect();
+        assert_eq!(
+            nodes,
+            BTreeSet::from([&process.node]),
+            "{process:?} is where its volumes are"
+        );
+        let processes = self
+            .exist
+            .entry((process.service.clone(), slot))
+            .or_default();
+        // A worker that has left the topology, and the volumes on it, are not waited for once these are forgotten.
+        processes.retain(|_, (node, _)| cluster.node(node).is_some());
+        let node = process.node.clone();
+        processes.insert(process.id.clone(), (node, None));
+        let service = &process.service;
+        assert_eq!(
+            processes.len(),
+            1,
+            "slot {slot} of {service} has two processes: {processes:?}"
+        );
+    }
+
+    /// A set has each volume at most once, has none created that was reported, and removes none that a process of it has.
+    fn check_desired(&self, actions: &[Action]) {
+        for action in actions {
+            let Action::Assign(set) = action else {
+                continue;
+            };
+            let mut seen = BTreeSet::new();
+            for process in &set.processes {
+                let wanted = process.config.volume.len();
+                let slotted = process.slot.is_some();
+                assert_eq!(process.volumes.len(), if slotted { wanted } else { 0 });
+                for volume in &process.volumes {
+                    assert_eq!(Some(volume.volume.id.slot()), process.slot);
+                    assert!(seen.insert(&volume.volume), "{set:?}");
+                    let was_reported = self.reported.contains(&volume.volume);
+                    assert!(
+                        !(volume.may_create && was_reported),
+                        "{volume:?} is created again"
+                    );
+                }
+            }
+            let mut removed = set.removed_volumes.iter();
+            assert!(!removed.any(|volume| seen.contains(volume)), "{set:?}");
+        }
+    }
+}
+
+impl Sim {
+    /// No volume is in two containers, or on two nodes, or created once more after it was reported.
+    pub(crate) fn check_volumes(&self) {
+        let mut users = BTreeMap::new();
+        let mut places = BTreeMap::new();
+        for agent in self.agents.values() {
+            for container in agent.containers.values() {
+                for volume in &container.desired.volumes {
+                    let id = &container.desired.id;
+                    let other = users.insert(&volume.volume, id);
+                    assert_eq!(other, None, "{:?} is also in {id}", volume.volume);
+                }
+            }
+            for (volume, created) in &agent.volumes.created {
+                let other = places.insert(volume, &agent.name);
+                assert_eq!(other, None, "{volume:?} is also on {}", agent.name);
+                assert_eq!(*created, 1, "{volume:?} was created {created} times");
+            }
+        }
+    }
+}
