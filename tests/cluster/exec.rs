@@ -12,10 +12,10 @@ use tucano_testkit::{Need, find_tool, needs, programs, tool};
 use tucano_tests::{CLUSTER, Cluster, Options, cluster::TOKEN, images};
 
 const HELLO: &str = "name = \"hello\"\nconcurrency = 3\nport = 8080\nmemory = \"64MiB\"\n";
-const TOOLS: [Need; 2] = [tool("busybox"), tool("script")];
+pub(crate) const TOOLS: [Need; 2] = [tool("busybox"), tool("script")];
 
 /// The sample, with a shell.
-fn with_a_shell(cluster: &Cluster) -> PathBuf {
+pub(crate) fn with_a_shell(cluster: &Cluster) -> PathBuf {
     let hello = tucano_image_builder::build_programs(images::workspace()).unwrap();
     let hello = fs::read(hello.join("hello")).unwrap();
     let busybox = fs::read(find_tool("busybox").unwrap()).unwrap();
@@ -31,7 +31,8 @@ fn with_a_shell(cluster: &Cluster) -> PathBuf {
     archive
 }
 
-struct Shell(Cluster);
+/// A cluster, and the command line beside it.
+pub(crate) struct Shell(pub(crate) Cluster);
 
 impl Shell {
     fn start() -> Self {
@@ -40,7 +41,7 @@ impl Shell {
         Self(cluster)
     }
 
-    fn tucano(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn tucano(&self, arguments: &[&str]) -> Command {
         let mut command = self.0.on_network(programs().join("tucano"));
         command.args(["--api", &self.0.api()]);
         command.env("TUCANO_CA_FILE", self.0.ca_file());
@@ -48,7 +49,8 @@ impl Shell {
         command
     }
 
-    fn exec(&self, name: &str, script: &str, input: &[u8]) -> Output {
+    /// Runs a script in a process's container.
+    pub(crate) fn exec(&self, name: &str, script: &str, input: &[u8]) -> Output {
         let words = ["exec", name, "--", "/bin/busybox", "sh", "-c", script];
         let mut child = self
             .tucano(&words)

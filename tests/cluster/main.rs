@@ -8,4 +8,5 @@ mod limits;
 mod live_changes;
 mod placement;
 mod remove;
+mod secrets;
 mod tls;
