@@ -19,6 +19,7 @@ pub mod routes;
 pub mod server;
 pub mod services;
 pub mod state;
+pub mod volumes;
 
 use std::{sync::Arc, time::Duration};
 

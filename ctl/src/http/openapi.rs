@@ -9,7 +9,9 @@ use utoipa::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Api, adoption, agents, balancers, config, exec, logs, metrics, services, state};
+use super::{
+    Api, adoption, agents, balancers, config, exec, logs, metrics, services, state, volumes,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,6 +24,7 @@ use super::{Api, adoption, agents, balancers, config, exec, logs, metrics, servi
     tags(
         (name = "services", description = "Services and their configuration"),
         (name = "state", description = "The cluster's state"),
+        (name = "volumes", description = "Volumes of services, which outlive them"),
         (name = "adoption", description = "Taking over what runs on nodes on hold"),
         (name = "logs", description = "Output of processes"),
         (name = "controller", description = "The controller itself"),
@@ -49,6 +52,7 @@ pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(adoption::routes())
         .merge(balancers::routes())
         .merge(state::routes())
+        .merge(volumes::routes())
         .merge(logs::routes())
         .merge(exec::routes())
         .merge(config::routes())

@@ -60,6 +60,7 @@ impl StateLoopMetrics {
             Event::Configured { .. } => "configured",
             Event::ServiceConfigured { .. } => "service_configured",
             Event::ServiceRemoved { .. } => "service_removed",
+            Event::VolumeRemoved { .. } => "volume_removed",
             Event::NodeReported { .. } => "node_reported",
             Event::AgentReachable { .. } => "agent_reachable",
             Event::Drained { .. } => "drained",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tucano_api::agent::VolumeInstance;
 use tucano_planner::{Action, Record};
 
 /// Pending records and actions. Only the newest level of each kind is kept, so that the size is bounded.
@@ -54,7 +55,13 @@ fn key(record: &Record) -> (u8, String) {
         Record::Node(node) => (2, node.name.to_string()),
         Record::NodeGone(name) => (2, name.to_string()),
         Record::Counters(_) => (3, String::new()),
+        Record::Volume(record) => (4, volume_key(&record.volume)),
+        Record::VolumeGone(volume) => (4, volume_key(volume)),
     }
+}
+
+fn volume_key(volume: &VolumeInstance) -> String {
+    format!("{}#{}", volume.id, volume.instance)
 }
 
 /// Desired sets and routes are levels: the newest replaces earlier ones.

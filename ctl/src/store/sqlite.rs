@@ -7,7 +7,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
-use tucano_api::state::Alert;
+use tucano_api::{agent::VolumeInstance, state::Alert};
 use tucano_planner::{Identity, Record, Snapshot};
 
 use super::{
@@ -31,6 +31,9 @@ const CREATE: &str = "
     CREATE TABLE nodes     (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE counters  (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
+
+/// Volumes. Versions without this table ignore it.
+const CREATE_VOLUMES: &str = "CREATE TABLE IF NOT EXISTS volumes (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;";
 
 /// Undelivered alerts. Versions without this table ignore it.
 const CREATE_ALERTS: &str = "CREATE TABLE IF NOT EXISTS alerts (id INTEGER PRIMARY KEY AUTOINCREMENT, alert TEXT NOT NULL) STRICT;";
@@ -80,6 +83,7 @@ impl Database {
             }
         }
         connection.execute_batch(CREATE_ALERTS).map_err(opening)?;
+        connection.execute_batch(CREATE_VOLUMES).map_err(opening)?;
         let identity = identity::open(&connection).map_err(opening)?;
         let changes = mark::changes(&connection).map_err(opening)?;
         let same =
@@ -106,6 +110,7 @@ impl Database {
             services: self.table("services")?,
             processes: self.table("processes")?,
             nodes: self.table("nodes")?,
+            volumes: self.table("volumes")?,
             counters: self.table("counters")?.pop().unwrap_or_default(),
             identity: self.identity.clone(),
         })
@@ -291,8 +296,15 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), StoreErro
         Record::ProcessGone(id) => delete(transaction, "processes", id.as_str()),
         Record::Node(node) => put(transaction, "nodes", node.name.as_str(), node),
         Record::NodeGone(name) => delete(transaction, "nodes", name.as_str()),
+        Record::Volume(volume) => put(transaction, "volumes", &volume_key(&volume.volume), volume),
+        Record::VolumeGone(volume) => delete(transaction, "volumes", &volume_key(volume)),
         Record::Counters(counters) => put(transaction, "counters", COUNTERS, counters),
     }
+}
+
+/// Two volumes of one name may exist while one of them is being removed.
+fn volume_key(volume: &VolumeInstance) -> String {
+    format!("{}#{}", volume.id, volume.instance)
 }
 
 fn keep(transaction: &Transaction<'_>, alert: &Alert) -> Result<AlertId, StoreError> {

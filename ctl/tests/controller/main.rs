@@ -26,3 +26,4 @@ mod registry;
 mod remote_balancer;
 mod service_manager;
 mod tls;
+mod volumes;

@@ -7,6 +7,7 @@ fn set(generation: u64) -> DesiredSet {
         node: "w1".parse().unwrap(),
         generation: Generation(generation),
         processes: Vec::new(),
+        removed_volumes: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ fn assign(node: &str, generation: u64) -> Action {
         node: node.parse().unwrap(),
         generation: Generation(generation),
         processes: Vec::new(),
+        removed_volumes: Vec::new(),
     })
 }
 
