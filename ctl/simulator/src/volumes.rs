@@ -135,7 +135,9 @@ impl VolumeRules {
                 Record::Volume(volume) => self.check_volume(volume),
                 Record::VolumeGone(volume) => {
                     self.gone.insert(volume.clone());
-                    self.records.remove(volume);
+                    if let Some(record) = self.records.remove(volume) {
+                        self.given_up(&record, cluster);
+                    }
                 }
                 _ => {}
             }
@@ -144,7 +146,7 @@ impl VolumeRules {
         self.last_instance = instances.max().unwrap_or(0).max(self.last_instance);
         for record in records_of(actions) {
             if let Record::Process(process) = record {
-                self.check_process(process, cluster);
+                self.check_process(process);
             }
         }
         let held: BTreeSet<(&ServiceName, u32)> = snapshot
@@ -166,6 +168,20 @@ impl VolumeRules {
                 let last = snapshot.counters.first_generation;
                 *since = Some(record.map_or(last, |it| it.generation));
             }
+        }
+    }
+
+    /// What a worker that has left the topology runs is not waited for once its volumes are given up.
+    fn given_up(&mut self, record: &VolumeRecord, cluster: &Cluster) {
+        let id = &record.volume.id;
+        let slot = id
+            .service_name()
+            .parse()
+            .map(|service| (service, id.slot()));
+        if cluster.node(&record.node).is_none()
+            && let Some(processes) = slot.ok().and_then(|slot| self.exist.get_mut(&slot))
+        {
+            processes.retain(|_, (node, _)| *node != record.node);
         }
     }
 
@@ -191,7 +207,7 @@ impl VolumeRules {
         }
     }
 
-    fn check_process(&mut self, process: &ProcessRecord, cluster: &Cluster) {
+    fn check_process(&mut self, process: &ProcessRecord) {
         let Some(slot) = process.slot else {
             return;
         };
@@ -209,8 +225,6 @@ impl VolumeRules {
             .exist
             .entry((process.service.clone(), slot))
             .or_default();
-        // A worker that has left the topology, and the volumes on it, are not waited for once these are forgotten.
-        processes.retain(|_, (node, _)| cluster.node(node).is_some());
         let node = process.node.clone();
         processes.insert(process.id.clone(), (node, None));
         let service = &process.service;

@@ -320,13 +320,13 @@ impl Deployer {
         .await
     }
 
-    /// Removes a service.
+    /// Removes a service, and its volumes if `volumes` is set.
     ///
     /// # Errors
     /// Why it was not removed.
-    pub async fn remove(&self, name: ServiceName) -> Result<(), DeployError> {
+    pub async fn remove(&self, name: ServiceName, volumes: bool) -> Result<(), DeployError> {
         let decide = move |cluster: &Cluster| match cluster.service(&name) {
-            Some(_) => Ok((Event::ServiceRemoved { name }, ())),
+            Some(_) => Ok((Event::ServiceRemoved { name, volumes }, ())),
             None => Err(DeployError::NotFound(name)),
         };
         self.state

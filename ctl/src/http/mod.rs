@@ -20,6 +20,7 @@ pub mod secrets;
 pub mod server;
 pub mod services;
 pub mod state;
+pub mod volumes;
 
 use std::{sync::Arc, time::Duration};
 

@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Api, adoption, agents, balancers, config, exec, logs, metrics, secrets, services, state,
+    volumes,
 };
 
 #[derive(OpenApi)]
@@ -25,6 +26,7 @@ use super::{
         (name = "services", description = "Services and their configuration"),
         (name = "secrets", description = "Secrets, without their values"),
         (name = "state", description = "The cluster's state"),
+        (name = "volumes", description = "Volumes of services, which outlive them"),
         (name = "adoption", description = "Taking over what runs on nodes on hold"),
         (name = "logs", description = "Output of processes"),
         (name = "controller", description = "The controller itself"),
@@ -53,6 +55,7 @@ pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(balancers::routes())
         .merge(secrets::routes())
         .merge(state::routes())
+        .merge(volumes::routes())
         .merge(logs::routes())
         .merge(exec::routes())
         .merge(config::routes())

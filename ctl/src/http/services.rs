@@ -194,9 +194,23 @@ struct RollBack {
     timeout: Option<Span>,
 }
 
-/// Removes a service; `wait=true` waits until no node runs any of its processes.
+/// Whether the volumes are removed too, and whether to wait.
+#[derive(Debug, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct Removal {
+    /// Remove its volumes with all that is in them; they are kept otherwise.
+    volumes: bool,
+    /// Answer when no node runs any of its processes.
+    wait: bool,
+    /// At most for so long; 120s when absent.
+    #[param(value_type = Option<String>)]
+    timeout: Option<Span>,
+}
+
+/// Removes a service; `wait=true` waits until no node runs any of its processes. Its volumes are kept, unless `volumes=true`.
 #[utoipa::path(delete, path = "/v1/services/{name}", tag = "services",
-    params(("name" = String, Path), Wait),
+    params(("name" = String, Path), Removal),
     responses(
         (status = 200, description = "Removed"),
         (status = 404, body = ErrorBody),
@@ -204,10 +218,11 @@ struct RollBack {
 async fn remove(
     State(api): State<Arc<Api>>,
     PathParam(name): PathParam<ServiceName>,
-    QueryParams(wait): QueryParams<Wait>,
+    QueryParams(asked): QueryParams<Removal>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
+    let wait = Wait::new(asked.wait, asked.timeout);
     let max_wait = wait.max_wait(api.config.current().limits.wait)?;
-    api.deployer.remove(name.clone()).await?;
+    api.deployer.remove(name.clone(), asked.volumes).await?;
     if let Some(max_wait) = max_wait
         && !wait::until_gone(&api.state, &name, max_wait).await?
     {

@@ -63,6 +63,7 @@ impl StateLoopMetrics {
             Event::SecretSet { .. } => "secret_set",
             Event::SecretRemoved { .. } => "secret_removed",
             Event::SecretsResealed { .. } => "secrets_resealed",
+            Event::VolumeRemoved { .. } => "volume_removed",
             Event::NodeReported { .. } => "node_reported",
             Event::AgentReachable { .. } => "agent_reachable",
             Event::Drained { .. } => "drained",

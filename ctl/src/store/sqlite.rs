@@ -7,7 +7,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
-use tucano_api::state::Alert;
+use tucano_api::{agent::VolumeInstance, state::Alert};
 use tucano_planner::{Identity, Record, Snapshot};
 
 use super::{
@@ -34,7 +34,8 @@ const CREATE: &str = "
 
 /// Tables that came later. Versions without them ignore them.
 const CREATE_LATER: &str = "
-    CREATE TABLE IF NOT EXISTS alerts (id INTEGER PRIMARY KEY AUTOINCREMENT, alert TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS alerts  (id INTEGER PRIMARY KEY AUTOINCREMENT, alert TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS volumes (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS secrets (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
@@ -110,6 +111,7 @@ impl Database {
             processes: self.table("processes")?,
             nodes: self.table("nodes")?,
             secrets: self.table("secrets")?,
+            volumes: self.table("volumes")?,
             counters: self.table("counters")?.pop().unwrap_or_default(),
             identity: self.identity.clone(),
         })
@@ -297,8 +299,15 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), StoreErro
         Record::NodeGone(name) => delete(transaction, "nodes", name.as_str()),
         Record::Secret(secret) => put(transaction, "secrets", secret.name.as_str(), secret),
         Record::SecretGone(name) => delete(transaction, "secrets", name.as_str()),
+        Record::Volume(volume) => put(transaction, "volumes", &volume_key(&volume.volume), volume),
+        Record::VolumeGone(volume) => delete(transaction, "volumes", &volume_key(volume)),
         Record::Counters(counters) => put(transaction, "counters", COUNTERS, counters),
     }
+}
+
+/// Two volumes of one name may exist while one of them is being removed.
+fn volume_key(volume: &VolumeInstance) -> String {
+    format!("{}#{}", volume.id, volume.instance)
 }
 
 fn keep(transaction: &Transaction<'_>, alert: &Alert) -> Result<AlertId, StoreError> {

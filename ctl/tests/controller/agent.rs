@@ -1,6 +1,7 @@
 //! A fake agent: it reports each desired process in the state that the test chooses.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
@@ -21,12 +22,13 @@ use hyper_util::rt::TokioIo;
 use tokio::{io::AsyncWriteExt, task::JoinHandle};
 use tucano_api::{
     agent::{
-        DesiredProcess, DesiredSet, Identity, NodeMetrics, NodeReport, Prefetch, PrefetchedBlob,
-        ProcessReport, ProcessState,
+        DesiredProcess, DesiredSet, Enforcement, Identity, NodeMetrics, NodeReport, NodeVolumes,
+        Prefetch, PrefetchedBlob, ProcessReport, ProcessState, VolumeInstance, VolumeReport,
     },
     error::ErrorBody,
     ids::{Digest, Generation},
     logs::KeptOutput,
+    service::AGENT_KEYS,
     units::{Bytes, Timestamp},
 };
 
@@ -60,6 +62,8 @@ struct Shared {
     is_old: AtomicBool,
     /// Removed processes whose output it keeps.
     kept: Mutex<Vec<KeptOutput>>,
+    /// Its volumes, with their sizes.
+    volumes: Mutex<BTreeMap<VolumeInstance, Bytes>>,
 }
 
 /// The time of each process's first line.
@@ -91,6 +95,7 @@ impl Agent {
             withdrawn: Mutex::default(),
             is_old: AtomicBool::new(false),
             kept: Mutex::default(),
+            volumes: Mutex::default(),
         });
         let routes = Router::new()
             .route("/v1/desired", put(take))
@@ -302,6 +307,30 @@ async fn report(agent: Arc<Shared>, url: String) {
 }
 
 impl Shared {
+    /// Those of all processes so far, without the removed ones.
+    fn volumes(&self, desired: Option<&DesiredSet>) -> NodeVolumes {
+        let mut volumes = self.volumes.lock().unwrap();
+        for process in desired.into_iter().flat_map(|set| &set.processes) {
+            for (desired, volume) in process.volumes.iter().zip(&process.config.volume) {
+                volumes.insert(desired.volume.clone(), volume.size);
+            }
+        }
+        for removed in desired.into_iter().flat_map(|set| &set.removed_volumes) {
+            volumes.remove(removed);
+        }
+        let report = |(volume, size): (&VolumeInstance, &Bytes)| VolumeReport {
+            volume: volume.clone(),
+            size: *size,
+            used: Some(Bytes(4096)),
+            problem: None,
+        };
+        NodeVolumes {
+            capacity: Bytes::mib(8192),
+            enforcement: Enforcement::LoopFile,
+            all: volumes.iter().map(report).collect(),
+        }
+    }
+
     fn report(&self, sequence: u64) -> NodeReport {
         let desired = self.desired.lock().unwrap();
         let outcome = self.outcome.lock().unwrap();
@@ -315,9 +344,9 @@ impl Shared {
             version: "0.1.0".to_owned(),
             architecture: "amd64".to_owned(),
             live_changes: true,
-            keys: tucano_api::service::AGENT_KEYS.map(str::to_owned).to_vec(),
+            keys: AGENT_KEYS.map(str::to_owned).to_vec(),
             host_paths: Vec::new(),
-            volumes: None,
+            volumes: Some(self.volumes(desired.as_ref())),
             generation: desired.as_ref().map_or(Generation(0), |set| set.generation),
             identity: desired
                 .as_ref()

@@ -27,3 +27,4 @@ mod remote_balancer;
 mod secrets;
 mod service_manager;
 mod tls;
+mod volumes;

@@ -272,6 +272,7 @@ async fn every_route_is_described() {
     let known: BTreeSet<String> = [
         "delete /v1/secrets/{name}",
         "delete /v1/services/{name}",
+        "delete /v1/volumes/{service}/{name}/{slot}",
         "get /healthz",
         "get /metrics",
         "get /v1/active_services",
@@ -292,6 +293,7 @@ async fn every_route_is_described() {
         "get /v1/services/{name}/logs",
         "get /v1/services/{name}/revisions",
         "get /v1/state",
+        "get /v1/volumes",
         "patch /v1/services/{name}",
         "post /v1/adoption",
         "post /v1/balancer_certificates",

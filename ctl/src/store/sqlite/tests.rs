@@ -3,7 +3,7 @@ use tucano_api::{
     state::{AlertKind, NodeCondition},
     units::Timestamp,
 };
-use tucano_planner::{Counters, NodeRecord, ProcessRecord};
+use tucano_planner::{Counters, NodeRecord, ProcessRecord, VolumeRecord};
 
 use super::*;
 
@@ -31,6 +31,7 @@ fn process(number: u64) -> Record {
         service,
         revision: tucano_api::ids::Revision(1),
         node: "w1".parse().unwrap(),
+        slot: None,
         replaces: None,
         draining_since: None,
         crashes: Default::default(),
@@ -72,6 +73,68 @@ fn persisted_records_survive_reopening() {
     assert_eq!(snapshot.processes.len(), 1);
     assert_eq!(snapshot.processes[0].id.as_str(), "hello-2");
     assert_eq!(snapshot.counters, counters);
+}
+
+fn volume(instance: u64, confirmed: bool) -> VolumeRecord {
+    VolumeRecord {
+        volume: VolumeInstance {
+            id: "db/data/1".parse().unwrap(),
+            instance,
+        },
+        node: "w1".parse().unwrap(),
+        size: tucano_api::units::Bytes::mib(64),
+        confirmed,
+        removing: false,
+        away_since: None,
+        problem: None,
+        alerted: false,
+    }
+}
+
+#[test]
+fn volumes_are_kept_by_their_instance() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.sqlite3");
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    let records = [volume(1, true), volume(2, false)].map(Record::Volume);
+    database.persist(&records, &[]).unwrap();
+    let confirmed = Record::Volume(volume(2, true));
+    database.persist(&[confirmed], &[]).unwrap();
+    drop(database);
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    let volumes = database.load().unwrap().volumes;
+    assert_eq!(volumes, [volume(1, true), volume(2, true)]);
+    let gone = Record::VolumeGone(volume(1, true).volume);
+    database.persist(&[gone], &[]).unwrap();
+    assert_eq!(database.load().unwrap().volumes, [volume(2, true)]);
+}
+
+/// As the version before volumes has written it, with its records.
+#[test]
+fn a_database_of_the_version_before_volumes_is_usable() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.sqlite3");
+    drop(Database::open(&path, LIMIT).unwrap());
+    let connection = Connection::open(&path).unwrap();
+    let process = r#"{"id":"hello-1","service":"hello","revision":1,"node":"w1"}"#;
+    let counters = r#"{"last_process":7,"last_placed_on":"w1","first_generation":3}"#;
+    connection
+        .execute_batch(&format!(
+            "DROP TABLE volumes;
+             INSERT INTO processes VALUES ('hello-1', '{process}');
+             INSERT INTO counters VALUES ('cluster', '{counters}');"
+        ))
+        .unwrap();
+    drop(connection);
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    let snapshot = database.load().unwrap();
+    assert_eq!(snapshot.processes[0].slot, None);
+    assert_eq!(snapshot.counters.last_process, 7);
+    assert_eq!(snapshot.counters.last_volume, 0);
+    assert!(snapshot.volumes.is_empty());
+    let record = Record::Volume(volume(1, false));
+    database.persist(&[record], &[]).unwrap();
+    assert_eq!(database.load().unwrap().volumes.len(), 1);
 }
 
 fn alert(subject: &str) -> Alert {

@@ -1,0 +1,62 @@
+//! Shows and removes volumes.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode};
+use tucano_api::{error::ErrorBody, ids::VolumeId, state::VolumeView};
+use tucano_planner::{Cluster, Event};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Api, errors::ApiError, extract::PathParam};
+use crate::state_loop::TransactError;
+
+/// The routes of this module.
+pub fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(remove))
+}
+
+/// Every volume, ordered by name, also those of services that are not configured any more.
+#[utoipa::path(get, path = "/v1/volumes", tag = "volumes",
+    responses((status = 200, body = Vec<VolumeView>)))]
+async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<VolumeView>>, ApiError> {
+    Ok(Json(api.state.query(Cluster::volumes).await?))
+}
+
+/// Removes a volume with all that is in it. Refused while a process has it, or its service needs it.
+#[utoipa::path(delete, path = "/v1/volumes/{service}/{name}/{slot}", tag = "volumes",
+    params(("service" = String, Path), ("name" = String, Path), ("slot" = u32, Path)),
+    responses(
+        (status = 200, description = "It is being removed"),
+        (status = 404, body = ErrorBody),
+        (status = 409, description = "It is in use", body = ErrorBody),
+        (status = 507, body = ErrorBody)))]
+async fn remove(
+    State(api): State<Arc<Api>>,
+    PathParam((service, name, slot)): PathParam<(String, String, String)>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let id: VolumeId = format!("{service}/{name}/{slot}")
+        .parse()
+        .map_err(|error| ApiError::not_found(format!("{error}")))?;
+    let decide = move |cluster: &Cluster| {
+        if !cluster.has_volume(&id) {
+            let message = format!("there is no volume {id}: `GET /v1/volumes` lists all volumes");
+            return Err(ApiError::not_found(message));
+        }
+        match cluster.volume_obstacle(&id) {
+            Some(obstacle) => Err(ApiError::new(
+                StatusCode::CONFLICT,
+                "volume_in_use",
+                obstacle,
+            )),
+            None => Ok((Event::VolumeRemoved { id }, ())),
+        }
+    };
+    let removed = api.state.transact(decide, |_, ()| ()).await;
+    removed.map_err(|error| match error {
+        TransactError::Rejected(error) => error,
+        TransactError::Refused(refused) => refused.into(),
+    })?;
+    Ok(Json(serde_json::json!({})))
+}
