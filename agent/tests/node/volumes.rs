@@ -188,7 +188,7 @@ fn a_full_volume_harms_nobody_and_goes_on_when_it_grows() {
         return;
     }
     on_a_node("", async |node| {
-        let hog = "env = { HOG_FILE = \"/var/data/hog\", HOG_MIB = \"100\" }";
+        let hog = "user = \"0\"\nenv = { HOG_FILE = \"/var/data/hog\", HOG_MIB = \"100\" }";
         let neighbour = process("hello", 1, "");
         let first = with_volume("disk-hog", 1, "64MiB", hog);
         node.desire(1, vec![first, neighbour.clone()]).await;
@@ -364,10 +364,9 @@ fn a_volume_that_is_not_where_it_was_keeps_its_process_waiting() {
         // As after a boot without its disk.
         let (place, aside) = (node.data("volumes"), node.root.path().join("aside"));
         let mount_point = place.join("hello.data.1/mount");
-        let unmounted = tucano_testkit::wait_for("the unmount", crate::node::PATIENCE, || {
+        tucano_testkit::wait_for("the unmount", crate::node::PATIENCE, || {
             nix::mount::umount(&mount_point).ok()
         });
-        let () = unmounted;
         fs::rename(&place, &aside).unwrap();
         fs::create_dir(&place).unwrap();
         node.start_agent().await;
@@ -416,7 +415,8 @@ fn a_killed_agent_leaves_no_half_a_volume() {
         let unfinished = node.data("volumes/hello.data.1.new");
         for _ in 0..3 {
             let begun = || unfinished.exists() || node.data("volumes/hello.data.1").exists();
-            tucano_testkit::wait_until("the creation", crate::node::PATIENCE, begun);
+            node.wait_for("the creation", |_| begun().then_some(()))
+                .await;
             node.kill_agent();
             node.start_agent().await;
         }
