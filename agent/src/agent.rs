@@ -36,6 +36,7 @@ use crate::{
     },
     settings::{DEFAULT_CGROUP, Settings},
     tls::{Peer, SniffingListener, Tls},
+    volumes::Volumes,
 };
 
 /// Why the agent cannot run.
@@ -222,12 +223,15 @@ fn executor_with(settings: &Settings, credentials: &Arc<Credentials>) -> Result<
         ready: settings.limits.ready_networks,
         tracked_connections: settings.limits.tracked_connections,
     })?;
+    let volumes = Volumes::open(settings.volumes_path(), data.volumes(), &mut notes);
     let runtime = Arc::new(runtime_program(settings)?);
     read_ahead(&runtime);
     let supervisors = Supervisors::new(Arc::clone(&runtime), settings.limits.ready_supervisors);
     Ok(Executor {
         user_namespaces: user_namespaces_work(&runtime, &settings.data_dir),
         caps_without_user_namespaces: settings.caps_without_user_namespaces,
+        volumes: Arc::new(volumes),
+        host_paths: settings.host_paths.clone(),
         data,
         images,
         network,

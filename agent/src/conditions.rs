@@ -12,6 +12,7 @@ pub(crate) fn detect(executor: &Executor, settings: &Settings) -> Vec<String> {
     let conditions: Vec<_> = user_namespaces(executor.user_namespaces)
         .into_iter()
         .chain(executor.network.condition())
+        .chain(volumes(executor.volumes.obstacle()))
         .chain(cgroup_controllers::missing())
         .chain(device_filter(
             cgroup_controllers::is_unified(),
@@ -29,6 +30,10 @@ pub(crate) fn detect(executor: &Executor, settings: &Settings) -> Vec<String> {
 fn user_namespaces(work: bool) -> Option<String> {
     let condition = "user namespaces with id-mapped layers do not work here: processes share the node's user ids";
     (!work).then(|| condition.to_owned())
+}
+
+fn volumes(obstacle: Option<&str>) -> Option<String> {
+    obstacle.map(|obstacle| format!("services with volumes cannot run here: {obstacle}"))
 }
 
 /// On cgroup v1 the `devices` controller restricts devices. Processes lack the capability to create device nodes either way.

@@ -8,6 +8,7 @@
 //! - [`credentials`]: what the agent presents to the controller.
 //! - [`tls`]: the agent's certificate, and the listener of its API.
 //! - [`logs`]: the processes' stored output.
+//! - [`volumes`]: file systems that outlive their processes.
 //! - [`agent`]: builds and runs all of these.
 
 mod address;
@@ -26,3 +27,4 @@ pub mod monitor;
 pub mod runner;
 pub mod settings;
 pub mod tls;
+pub mod volumes;

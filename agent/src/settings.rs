@@ -13,13 +13,13 @@ mod token;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Component, Path, PathBuf},
     time::Duration,
 };
 
 pub use limits::Limits;
 pub use load::LoadError;
-pub use sections::{ImageSettings, Logs, Unpack};
+pub use sections::{ImageSettings, Logs, Unpack, VolumeSettings};
 use serde::Deserialize;
 pub use token::Token;
 use tucano_api::{
@@ -113,6 +113,9 @@ pub struct Settings {
     /// Whether services get their `caps` on a node without user namespaces, where these capabilities apply to the node itself.
     #[serde(default)]
     pub caps_without_user_namespaces: bool,
+    /// Directories of the node that services may have in their containers, with all below them.
+    #[serde(default)]
+    pub host_paths: Vec<PathBuf>,
     /// Path of the container runtime; by default `tucano_oci` beside `tucano_agentd`.
     #[serde(default)]
     pub runtime: Option<PathBuf>,
@@ -122,6 +125,9 @@ pub struct Settings {
     /// Storage of images.
     #[serde(default)]
     pub images: ImageSettings,
+    /// The volumes of services.
+    #[serde(default)]
+    pub volumes: VolumeSettings,
     /// All other limits.
     #[serde(default)]
     pub limits: Limits,
@@ -162,6 +168,7 @@ impl Validate for Settings {
             self.check_bridge(),
             self.check_cgroup(),
             self.check_dns(),
+            self.check_volumes(),
         ];
         let mut problems: Vec<Problem> = checks.into_iter().filter_map(Result::err).collect();
         if !(Span::millis(50)..=Span::secs(3600)).contains(&self.publish_interval) {
@@ -188,12 +195,42 @@ impl Validate for Settings {
                 "keep at least 1 file of at least 4KiB",
             ));
         }
+        problems.extend(self.host_path_problems());
         problems.extend(self.limits.problems());
         problems
     }
 }
 
 impl Settings {
+    /// The directory of the volumes.
+    pub fn volumes_path(&self) -> PathBuf {
+        let configured = self.volumes.path.clone();
+        configured.unwrap_or_else(|| self.data_dir.join("volumes"))
+    }
+
+    fn check_volumes(&self) -> Result<(), Problem> {
+        match &self.volumes.path {
+            Some(path) if !is_plain(path) => {
+                let message =
+                    "write an absolute path without `.` and `..`, such as \"/srv/tucano-volumes\"";
+                Err(Problem::new("volumes.path", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn host_path_problems(&self) -> Vec<Problem> {
+        let paths = self.host_paths.iter();
+        let wrong = paths.filter(|path| !is_plain(path) || path.parent().is_none());
+        let problems = wrong.map(|path| {
+            let message = format!(
+                "{path:?} is not usable: write absolute paths below the root, without `.` and `..`, such as \"/srv/media\""
+            );
+            Problem::new("host_paths", message)
+        });
+        problems.collect()
+    }
+
     fn check_tls(&self) -> Result<(), Problem> {
         let is_tls = self.controller.starts_with("https:");
         let message = match self.tls {
@@ -262,6 +299,12 @@ impl Settings {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a path is absolute and leads nowhere but down.
+fn is_plain(path: &Path) -> bool {
+    let down = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+    path.is_absolute() && path.components().all(down) && !path.as_os_str().is_empty()
 }
 
 fn check_controller(url: &str) -> Result<(), Problem> {

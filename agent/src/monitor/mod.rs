@@ -259,10 +259,11 @@ impl Monitor {
                 let reason = process.metrics.as_ref().and_then(pids_reason);
                 process.reason = process.reason.take().or(reason);
             }
-            (processes, executor.resolver.condition())
+            let volumes = executor.volumes.report();
+            (processes, volumes, executor.resolver.condition())
         });
         let measured = measured.await;
-        let (processes, condition) =
+        let (processes, volumes, condition) =
             measured.map_err(|error| Failure::Malformed(error.to_string()))?;
         notes.extend(condition);
         Ok(NodeReport {
@@ -275,8 +276,8 @@ impl Monitor {
             architecture: tucano_oci_image::Platform::host().architecture,
             live_changes: true,
             keys: AGENT_KEYS.map(str::to_owned).to_vec(),
-            host_paths: Vec::new(),
-            volumes: None,
+            host_paths: self.host_paths(),
+            volumes,
             generation: snapshot.generation,
             identity: snapshot.identity,
             held,
@@ -285,6 +286,11 @@ impl Monitor {
             apis: self.apis.clone(),
             processes,
         })
+    }
+
+    fn host_paths(&self) -> Vec<String> {
+        let paths = self.settings.host_paths.iter();
+        paths.map(|path| path.display().to_string()).collect()
     }
 
     fn ip(&self) -> Result<IpAddr, Failure> {

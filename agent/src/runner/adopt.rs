@@ -87,6 +87,7 @@ fn status(executor: &Executor, id: &ProcessId) -> Result<Status, String> {
 /// The process in the phase that matches the state of its container.
 fn take_over(executor: &Executor, mut record: Record, status: Status, now: Duration) -> Process {
     let id = record.process.id.clone();
+    claim_volumes(executor, &record, &status);
     let port = matches!(status, Status::Running(_)).then_some(record.process.config.port);
     let reachable = record
         .lease
@@ -120,6 +121,18 @@ fn take_over(executor: &Executor, mut record: Record, status: Status, now: Durat
             process.reason = process.last_exit.map(|exit| exit.to_string());
             process
         }
+    }
+}
+
+/// Whatever of its container is left has its volumes.
+fn claim_volumes(executor: &Executor, record: &Record, status: &Status) {
+    let process = &record.process;
+    if matches!(status, Status::NeverStarted) {
+        return;
+    }
+    let ids = process.volumes.iter().map(|it| &it.volume.id);
+    if let Err(error) = executor.volumes.claims().claim(&process.id, ids) {
+        tracing::error!(id = %process.id, %error, "two processes had a volume");
     }
 }
 

@@ -56,6 +56,9 @@ pub fn environment(image: &ImageConfiguration, identity: Identity<'_>) -> Vec<St
     ] {
         variables.insert(name.into(), value);
     }
+    if let Some(slot) = identity.process.slot {
+        variables.insert("TUCANO_SLOT".into(), slot.to_string());
+    }
     variables
         .into_iter()
         .map(|(name, value)| format!("{name}={value}"))

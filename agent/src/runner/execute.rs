@@ -32,7 +32,7 @@ use super::{
     supervisors::Supervisors,
     workspace::Workspace,
 };
-use crate::logs::Retained;
+use crate::{logs::Retained, volumes::Volumes};
 
 /// Delay between a start and the preparation of the next one's resources, so that the two do not compete.
 const PREPARE_DELAY: Duration = Duration::from_millis(10);
@@ -57,6 +57,15 @@ pub enum Error {
     /// Its files cannot be stored.
     #[error(transparent)]
     State(#[from] super::state::Error),
+    /// One of its volumes cannot be used.
+    #[error(transparent)]
+    Volume(#[from] crate::volumes::Error),
+    /// The controller has not said which volume it has.
+    #[error("the desired set does not say which volume {0:?} of the process is")]
+    UnknownVolume(String),
+    /// It does not get a directory of the node.
+    #[error(transparent)]
+    HostPath(#[from] crate::volumes::host::Refused),
     /// A file cannot be written or removed.
     #[error("cannot {what} {path}: {source}")]
     File {
@@ -124,6 +133,10 @@ pub struct Executor {
     pub caps_without_user_namespaces: bool,
     /// Running containers.
     pub containers: Containers,
+    /// Volumes, and which process has which.
+    pub volumes: Arc<Volumes>,
+    /// Directories of the node that services may have, with all below.
+    pub host_paths: Vec<PathBuf>,
     /// Name servers of processes.
     pub resolver: Resolver,
     /// Client of HTTP probes.
@@ -146,7 +159,8 @@ impl Executor {
         let _slot = self.starts.acquire().await.map_err(|_| Error::Ending)?;
         let starting = self.starting.read().await;
         let lease = record.lease.ok_or(Error::NoLease)?;
-        let mut launch = self.launch_description(record, image, node)?;
+        let directories = self.mounted_directories(record, image).await?;
+        let mut launch = self.launch_description(record, image, node, directories)?;
         let resolver = self.resolver.clone();
         let resolv_conf = blocking(move || Ok(resolver.resolv_conf())).await?;
         self.network
@@ -265,6 +279,7 @@ impl Executor {
         if let Some(lease) = record.lease {
             self.network.release(lease).await?;
         }
+        self.volumes.claims().release(&record.process.id);
         Ok(())
     }
 

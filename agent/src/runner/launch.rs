@@ -6,7 +6,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use tucano_api::{ids::NodeName, service::ServiceConfig};
 use tucano_oci_runtime::{
     launch::{Launch, Rootfs},
-    profile::{HostFile, Sandbox},
+    profile::{HostDirectory, HostFile, Sandbox},
 };
 
 use super::{
@@ -24,6 +24,7 @@ impl Executor {
         record: &Record,
         image: &Unpacked,
         node: &NodeName,
+        directories: Vec<HostDirectory>,
     ) -> Result<Launch, Error> {
         let process = &record.process;
         let directory = self.data.process(&process.id);
@@ -80,6 +81,7 @@ impl Executor {
                 .iter()
                 .filter_map(|mount| Some((mount.path.clone().into(), mount.tmpfs?.0)))
                 .collect(),
+            directories,
             files: written
                 .into_iter()
                 .chain(configured)

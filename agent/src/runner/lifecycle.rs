@@ -43,6 +43,8 @@ pub struct Actual {
     pub resize: Resize,
     /// Consecutive ends and failed starts.
     pub crashes: u32,
+    /// Whether it was ever started: something of its container may be left until it is removed.
+    pub was_started: bool,
 }
 
 /// A change of the limits of a running process.
@@ -163,6 +165,7 @@ impl Actual {
             phase: Phase::New,
             resize: Resize::Idle,
             crashes: 0,
+            was_started: false,
         }
     }
 
@@ -172,6 +175,7 @@ impl Actual {
             Step::Resize => Resize::InProgress,
             _ => Resize::Idle,
         };
+        self.was_started |= step == Step::Start;
         self.phase = match (step, self.phase) {
             (Step::Pull, _) => Phase::Pulling,
             (Step::Start, _) => Phase::Launching,

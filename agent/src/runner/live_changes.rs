@@ -2,7 +2,7 @@
 //!
 //! Most take effect at once. Two have to be accepted first, and the earlier values, with the earlier revision, stay until then:
 //!
-//! - limits of the cgroup, by the kernel, which may refuse them;
+//! - limits of the cgroup and sizes of volumes, by the kernel, which may refuse them;
 //! - the probe of a healthy process, by the process: a wrong probe must not take it out of service.
 
 use tucano_api::{agent::DesiredProcess, service::ServiceConfig};
@@ -40,16 +40,17 @@ pub(super) fn awaits_probe(actual: &Actual, desired: &DesiredProcess) -> bool {
     is_healthy && probes_differ(&desired.config, &actual.process.config)
 }
 
-/// Whether two configurations have different limits of the cgroup.
+/// Whether two configurations, otherwise of the same process, have different limits of the cgroup or sizes of volumes.
 pub(super) fn limits_differ(a: &ServiceConfig, b: &ServiceConfig) -> bool {
-    (a.memory, a.cpus, a.pids) != (b.memory, b.cpus, b.pids)
+    (a.memory, a.cpus, a.pids, &a.volume) != (b.memory, b.cpus, b.pids, &b.volume)
 }
 
-/// Gives a configuration the limits of the cgroup of another.
+/// Gives a configuration the limits of the cgroup, and the sizes of volumes, of another.
 pub(super) fn set_limits(config: &mut ServiceConfig, from: &ServiceConfig) {
     config.memory = from.memory;
     config.cpus = from.cpus;
     config.pids = from.pids;
+    config.volume.clone_from(&from.volume);
 }
 
 /// Gives a configuration the probe of another.

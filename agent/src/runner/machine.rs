@@ -7,7 +7,7 @@ use std::{
 };
 
 use tucano_api::{
-    agent::{DesiredProcess, DesiredSet, Exit},
+    agent::{DesiredProcess, DesiredSet, Exit, VolumeInstance},
     ids::{Digest, NodeName, ProcessId},
     service::ServiceConfig,
 };
@@ -23,6 +23,7 @@ use super::{
     probe::{Prober, host_of},
     state::Record,
 };
+use crate::volumes;
 
 /// The running containers by process.
 #[derive(Debug, Default)]
@@ -108,6 +109,7 @@ impl Node for Executor {
     }
 
     async fn resize(&self, process: &DesiredProcess) -> Result<(), String> {
+        self.grow_volumes(process).await.map_err(sentence)?;
         let (workspace, config) = (self.workspace(&process.id), process.config.clone());
         let resized = blocking(move || {
             let mut cgroup = workspace.recorded_cgroup().ok_or(Error::NotRunning)?;
@@ -153,10 +155,28 @@ impl Node for Executor {
         self.images.remove_unused(in_use).await.map_err(sentence)
     }
 
+    async fn tidy_volumes(&self, removed: &[VolumeInstance]) {
+        let (volumes, removed) = (Arc::clone(&self.volumes), removed.to_vec());
+        let tidied = blocking(move || {
+            for volume in &removed {
+                if let Err(error) = volumes.remove(volume) {
+                    tracing::warn!(id = %volume.id, %error, "cannot remove a volume");
+                }
+            }
+            volumes.unmount_idle(volumes::IDLE_LIMIT);
+            Ok(())
+        });
+        if let Err(error) = tidied.await {
+            tracing::warn!(%error, "cannot tidy volumes up");
+        }
+    }
+
     async fn store_desired(&self, set: &DesiredSet) -> Result<(), String> {
         let (data, set) = (Arc::clone(&self.data), set.clone());
         let secrets = Arc::clone(&self.secrets);
+        let volumes = Arc::clone(&self.volumes);
         let stored = blocking(move || {
+            volumes.note_cluster(&set)?;
             data.store_desired(&set)?;
             secrets.prune(&set.processes);
             Ok(())

@@ -22,6 +22,7 @@ pub mod lifecycle;
 mod listening;
 mod live_changes;
 mod machine;
+mod mounted;
 pub mod network;
 pub mod node;
 pub mod plan;

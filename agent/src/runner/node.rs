@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use tucano_api::{
-    agent::{DesiredProcess, DesiredSet, Exit},
+    agent::{DesiredProcess, DesiredSet, Exit, VolumeInstance},
     ids::{Digest, NodeName, ProcessId},
     service::ServiceConfig,
 };
@@ -75,6 +75,9 @@ pub trait Node: fmt::Debug + Send + Sync + 'static {
         &self,
         in_use: &[Digest],
     ) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Removes these volumes, which no process has, and unmounts unused ones.
+    fn tidy_volumes(&self, removed: &[VolumeInstance]) -> impl Future<Output = ()> + Send;
 
     /// Stores the desired set durably.
     fn store_desired(&self, set: &DesiredSet) -> impl Future<Output = Result<(), String>> + Send;

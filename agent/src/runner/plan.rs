@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tucano_api::{agent::DesiredProcess, ids::ProcessId};
+use tucano_api::{
+    agent::{DesiredProcess, VolumeInstance},
+    ids::{ProcessId, VolumeId},
+};
 
 use super::{
     lifecycle::{Actual, Health, Phase, Resize, Step},
@@ -19,6 +22,8 @@ pub struct Desired {
     pub processes: Option<BTreeMap<ProcessId, DesiredProcess>>,
     /// Whether processes may be started: not before the controller had time to replace an outdated set.
     pub starts_allowed: bool,
+    /// Volumes to remove.
+    pub removed_volumes: Vec<VolumeInstance>,
 }
 
 impl Desired {
@@ -52,7 +57,7 @@ pub fn plan(
 ) -> Vec<(ProcessId, Step)> {
     let existing = actual
         .iter()
-        .filter_map(|(id, actual)| Some((id.clone(), decide(desired, actual.as_ref(), now).ok()?)));
+        .filter_map(|(id, it)| Some((id.clone(), decide(desired, actual, it.as_ref(), now).ok()?)));
     let missing = desired
         .processes
         .iter()
@@ -72,12 +77,17 @@ pub fn next_change(
 ) -> Option<Duration> {
     actual
         .values()
-        .filter_map(|actual| decide(desired, actual.as_ref(), now).err()?)
+        .filter_map(|it| decide(desired, actual, it.as_ref(), now).err()?)
         .min()
 }
 
 /// The step for one process, or the time until which there is none.
-fn decide(desired: &Desired, actual: &Actual, now: Duration) -> Result<Step, Option<Duration>> {
+fn decide(
+    desired: &Desired,
+    all: &BTreeMap<ProcessId, impl AsRef<Actual>>,
+    actual: &Actual,
+    now: Duration,
+) -> Result<Step, Option<Duration>> {
     let due = |at: Duration, step| if at <= now { Ok(step) } else { Err(Some(at)) };
     let wanted = desired.wants(actual);
     match actual.phase {
@@ -102,9 +112,35 @@ fn decide(desired: &Desired, actual: &Actual, now: Duration) -> Result<Step, Opt
         Phase::Pulling => Err(None),
         _ if !desired.starts_allowed => Err(None),
         Phase::New => Ok(Step::Pull),
+        Phase::Pulled if predecessor(desired, all, actual).is_some() => Err(None),
         Phase::Pulled => Ok(Step::Start),
         Phase::Ended { restart_at } => due(restart_at, Step::Pull),
     }
+}
+
+/// Another process that has, or may have, a volume of this one, and which volume. Until nothing of it is left this one does not start:
+/// a volume has one writer. Of several that could start the one with the lowest id does.
+pub fn predecessor<'a>(
+    desired: &Desired,
+    all: &'a BTreeMap<ProcessId, impl AsRef<Actual>>,
+    actual: &'a Actual,
+) -> Option<(&'a ProcessId, &'a VolumeId)> {
+    let own = &actual.process;
+    let others = all.iter().filter(|(id, _)| **id != own.id);
+    let mut shared = others.filter_map(|(id, other)| {
+        let other = other.as_ref();
+        let goes_first = other.phase == Phase::Pulled && *id < own.id && desired.wants(other);
+        let has = other.was_started || goes_first && !actual.was_started;
+        let volume = has.then(|| shared_volume(own, &other.process)).flatten();
+        Some((id, volume?))
+    });
+    shared.next()
+}
+
+/// A volume that two processes have.
+pub fn shared_volume<'a>(a: &'a DesiredProcess, b: &DesiredProcess) -> Option<&'a VolumeId> {
+    let mut of_a = a.volumes.iter().map(|it| &it.volume.id);
+    of_a.find(|id| b.volumes.iter().any(|it| it.volume.id == **id))
 }
 
 /// When the limits of a running process are changed, if they are to be.
@@ -119,7 +155,14 @@ fn resize_at(desired: &Desired, actual: &Actual) -> Option<Duration> {
 
 /// Whether a container of `b` serves `a` too, perhaps with other limits or another probe.
 pub fn same_container(a: &DesiredProcess, b: &DesiredProcess) -> bool {
-    a.image == b.image && a.config.same_process(&b.config)
+    let instances = |process: &DesiredProcess| -> Vec<VolumeInstance> {
+        let volumes = process.volumes.iter();
+        volumes.map(|it| it.volume.clone()).collect()
+    };
+    a.image == b.image
+        && a.config.same_process(&b.config)
+        && a.slot == b.slot
+        && instances(a) == instances(b)
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ fn wanting(numbers: &[u64]) -> Desired {
     Desired {
         processes: Some(processes.collect()),
         starts_allowed: true,
+        removed_volumes: Vec::new(),
     }
 }
 
@@ -236,7 +237,7 @@ fn nothing_is_started_before_starts_are_allowed() {
 fn nothing_changes_before_the_first_desired_set() {
     let unknown = Desired {
         processes: None,
-        starts_allowed: true,
+        ..wanting(&[])
     };
     assert_eq!(step(&unknown, running(Health::Healthy), SECOND), None);
 }
@@ -443,6 +444,127 @@ proptest! {
                     prop_assert!(look > now && plan(&desired, &actual, now).is_empty());
                     prop_assert_eq!(plan(&desired, &actual, look).len(), 1);
                 }
+            }
+        }
+    }
+}
+
+/// A process with a volume, which process 1 and process 2 share.
+fn with_volume(number: u64) -> DesiredProcess {
+    let volume = VolumeInstance {
+        id: "a/data/1".parse().unwrap(),
+        instance: 7,
+    };
+    let volume = tucano_api::agent::DesiredVolume {
+        volume,
+        may_create: false,
+    };
+    DesiredProcess {
+        slot: Some(1),
+        volumes: vec![volume],
+        ..process(number)
+    }
+}
+
+fn with_volumes(numbers: &[u64]) -> Desired {
+    let processes = numbers.iter().map(|&n| (process(n).id, with_volume(n)));
+    Desired {
+        processes: Some(processes.collect()),
+        ..wanting(&[])
+    }
+}
+
+fn two(first: Phase, second: Phase) -> BTreeMap<ProcessId, Actual> {
+    let actual = |number: u64, phase: Phase| {
+        let mut actual = Actual::new(with_volume(number));
+        actual.was_started = !matches!(phase, Phase::New | Phase::Pulling | Phase::Pulled);
+        actual.phase = phase;
+        (actual.process.id.clone(), actual)
+    };
+    BTreeMap::from([actual(1, first), actual(2, second)])
+}
+
+#[test]
+fn a_process_waits_until_nothing_is_left_of_the_one_with_its_volume() {
+    let desired = with_volumes(&[2]);
+    let earlier = [
+        Phase::Launching,
+        running(Health::Healthy),
+        Phase::Stopping {
+            kill_at: SECOND * 9,
+            killing: true,
+        },
+        Phase::Ended { restart_at: SECOND },
+        Phase::Removing,
+        Phase::NotRemoved {
+            retry_at: SECOND * 9,
+        },
+    ];
+    for phase in earlier {
+        let actual = two(phase, Phase::Pulled);
+        let steps = plan(&desired, &actual, SECOND);
+        let starts = steps.iter().any(|(_, step)| *step == Step::Start);
+        assert!(!starts, "{phase:?}: {steps:?}");
+        let (other, volume) = predecessor(&desired, &actual, &actual[&process(2).id]).unwrap();
+        assert_eq!((other.as_str(), volume.as_str()), ("a-1", "a/data/1"));
+    }
+    let mut actual = two(Phase::Removing, Phase::Pulled);
+    actual.remove(&process(1).id);
+    let start = [(process(2).id, Step::Start)];
+    assert_eq!(plan(&desired, &actual, SECOND), start);
+}
+
+#[test]
+fn of_two_desired_processes_with_one_volume_one_starts() {
+    let desired = with_volumes(&[1, 2]);
+    let start = [(process(1).id, Step::Start)];
+    let both = two(Phase::Pulled, Phase::Pulled);
+    assert_eq!(plan(&desired, &both, SECOND), start);
+    // The one that was there first restarts, whatever its id.
+    let mut restarting = two(Phase::Pulled, Phase::Pulled);
+    restarting.get_mut(&process(2).id).unwrap().was_started = true;
+    let start = [(process(2).id, Step::Start)];
+    assert_eq!(plan(&desired, &restarting, SECOND), start);
+}
+
+#[test]
+fn another_instance_of_a_volume_is_another_container() {
+    let mut other = with_volume(1);
+    other.volumes[0].may_create = true;
+    assert!(same_container(&with_volume(1), &other));
+    other.volumes[0].volume.instance = 8;
+    assert!(!same_container(&with_volume(1), &other));
+}
+
+proptest! {
+    /// However two processes of one volume came to their phases, no step starts one while the other has, or may have, a container.
+    #[test]
+    fn a_volume_has_one_writer(
+        changes in prop::collection::vec((0_usize..2, 0_usize..8, prop::bool::ANY), 1..60)
+    ) {
+        let mut actual = two(Phase::New, Phase::New);
+        let mut has_container = [false, false];
+        let mut now = SECOND;
+        for (which, change, wanted) in changes {
+            now += SECOND;
+            let wanted: Vec<u64> = if wanted { vec![1, 2] } else { vec![which as u64 + 1] };
+            for (id, step) in plan(&with_volumes(&wanted), &actual, now) {
+                let number = usize::from(id == process(2).id);
+                if step == Step::Start {
+                    prop_assert!(!has_container[1 - number], "{actual:#?}");
+                    has_container[number] = true;
+                }
+                actual.get_mut(&id).unwrap().begin(step, now);
+            }
+            let id = process(which as u64 + 1).id;
+            let it = actual.get_mut(&id).unwrap();
+            match [Change::Pulled, Change::Started, Change::Failed, Change::Ended, Change::NotKilled, Change::NotRemoved].get(change) {
+                Some(change) => it.apply(*change, now),
+                None if it.phase == Phase::Removing => {
+                    has_container[which] = false;
+                    *it = Actual::new(with_volume(which as u64 + 1));
+                }
+                None => {}
             }
         }
     }

@@ -97,6 +97,7 @@ impl Process {
         let actual = Actual {
             phase,
             crashes: record.crashes,
+            was_started: phase != Phase::New,
             ..Actual::new(record.process)
         };
         Self {

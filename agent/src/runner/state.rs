@@ -9,6 +9,7 @@
 //! - `<data_dir>/processes/<id>/home/`: the container's home directory, which belongs to the runtime,
 //! - `<data_dir>/processes/<id>/etc/`: its hosts, hostname and resolv.conf,
 //! - `<data_dir>/logs/<id>/`: output of a removed process,
+//! - `<data_dir>/volumes.json`: the volumes that are or were here; `<data_dir>/volumes/`: the volumes, unless they are elsewhere,
 //! - `<data_dir>/images/`, `<data_dir>/layers/`: blobs and unpacked layers.
 //!
 //! Files have mode 0600, since environments of services may be secrets. Directories have mode 0700, or 0711 where a container's
@@ -160,6 +161,16 @@ impl DataDir {
         };
         data.protect_files();
         Ok(data)
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The record of volumes, see [`crate::volumes`].
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes.json")
     }
 
     /// Directory of the blob store.

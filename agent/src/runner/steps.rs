@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tucano_api::{
-    agent::{DesiredProcess, Exit},
+    agent::{DesiredProcess, Exit, VolumeInstance},
     ids::{Digest, ProcessId},
 };
 
@@ -200,8 +200,34 @@ impl<N: Node> Runner<N> {
         process.set_probe(tokio::spawn(probe).abort_handle());
     }
 
+    /// Removes volumes that are to be removed and that no process has, and unmounts unused ones.
+    pub(super) fn tidy_volumes(&self) {
+        let removed = self.removable_volumes();
+        let machine = Arc::clone(&self.machine);
+        tokio::spawn(async move { machine.tidy_volumes(&removed).await });
+    }
+
+    fn removable_volumes(&self) -> Vec<VolumeInstance> {
+        if !self.desired.starts_allowed {
+            return Vec::new();
+        }
+        let has = |process: &DesiredProcess, removed: &VolumeInstance| {
+            let mut own = process.volumes.iter();
+            own.any(|it| it.volume.id == removed.id)
+        };
+        let actual = self.processes.values();
+        let actual = actual.map(|process| &process.actual.process);
+        let desired = self.desired.processes.iter().flatten();
+        let all = actual.chain(desired.map(|(_, process)| process));
+        let all: Vec<_> = all.collect();
+        let removed = self.desired.removed_volumes.iter();
+        let removed = removed.filter(|removed| !all.iter().any(|process| has(process, removed)));
+        removed.cloned().collect()
+    }
+
     /// Removes images that no process uses, and after the last process what all of them shared.
     pub(super) fn collect_garbage(&self) {
+        self.tidy_volumes();
         let machine = Arc::clone(&self.machine);
         let is_idle = self.processes.is_empty();
         let in_use = self.images_in_use();

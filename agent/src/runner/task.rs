@@ -14,7 +14,8 @@ use super::{
     events::Message,
     execute::Executor,
     handle::{DesiredSetError, Handle, Snapshot},
-    plan::{Desired, next_change, plan, same_container},
+    lifecycle::Phase,
+    plan::{Desired, next_change, plan, predecessor, same_container},
     process::Process,
 };
 use crate::clock::Stopwatch;
@@ -76,6 +77,10 @@ impl<N: Node> Runner<N> {
             snapshot: snapshots,
         };
         let version = initial.desired.as_ref().map(HeldVersion::of);
+        let removed_volumes = initial
+            .desired
+            .as_ref()
+            .map(|set| set.removed_volumes.clone());
         let adopted = initial.adopted.into_iter();
         let runner = Self {
             machine,
@@ -83,6 +88,7 @@ impl<N: Node> Runner<N> {
             desired: Desired {
                 processes: initial.desired.map(by_id),
                 starts_allowed: false,
+                removed_volumes: removed_volumes.unwrap_or_default(),
             },
             version: version.unwrap_or_default(),
             refusal: None,
@@ -171,8 +177,14 @@ impl<N: Node> Runner<N> {
         tracing::info!(%generation, processes = set.processes.len(), "accepted a desired set");
         self.version = version;
         self.refusal = None;
+        self.desired
+            .removed_volumes
+            .clone_from(&set.removed_volumes);
         self.desired.processes = Some(by_id(set));
         self.desired.starts_allowed = true;
+        if !self.desired.removed_volumes.is_empty() {
+            self.tidy_volumes();
+        }
         Ok(generation)
     }
 
@@ -251,6 +263,17 @@ impl<N: Node> Runner<N> {
         }
     }
 
+    /// Why a process waits for another one.
+    fn waiting_reason(&self, process: &Process) -> Option<String> {
+        if process.actual.phase != Phase::Pulled {
+            return None;
+        }
+        let (other, volume) = predecessor(&self.desired, &self.processes, &process.actual)?;
+        Some(format!(
+            "it waits until {other}, which has volume {volume}, is gone"
+        ))
+    }
+
     fn publish(&self) {
         let snapshot = Snapshot {
             generation: self.version.generation,
@@ -261,7 +284,9 @@ impl<N: Node> Runner<N> {
                 .map(|process| {
                     let wanted = self.desired.wants(&process.actual);
                     let relaxed = self.machine.relaxed(&process.actual.process.config);
-                    process.report(wanted, relaxed)
+                    let mut report = process.report(wanted, relaxed);
+                    report.reason = report.reason.or_else(|| self.waiting_reason(process));
+                    report
                 })
                 .collect(),
             notes: self.notes.iter().chain(&self.refusal).cloned().collect(),

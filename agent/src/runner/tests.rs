@@ -295,3 +295,60 @@ async fn older_sets_sets_of_other_nodes_and_sets_that_cannot_be_stored_change_no
     );
     assert_eq!(setup.node.running(), [id]);
 }
+
+fn with_volume(number: u64) -> DesiredProcess {
+    let volume = tucano_api::agent::VolumeInstance {
+        id: "a/data/1".parse().unwrap(),
+        instance: 1,
+    };
+    let volume = tucano_api::agent::DesiredVolume {
+        volume,
+        may_create: true,
+    };
+    DesiredProcess {
+        slot: Some(1),
+        volumes: vec![volume],
+        ..process(number)
+    }
+}
+
+#[tokio::test]
+async fn a_volume_is_removed_only_when_nothing_is_left_of_its_process() {
+    let mut setup = Setup::start();
+    setup.desire(1, vec![with_volume(1)]).await;
+    let id = with_volume(1).id;
+    setup.node.probed(&id, Health::Healthy).await;
+    setup.wait_for_state(ProcessState::Healthy).await;
+    setup.node.set_failing("remove", true);
+    let removal = DesiredSet {
+        removed_volumes: vec![with_volume(1).volumes[0].volume.clone()],
+        ..set(2, Vec::new())
+    };
+    setup.handle.desire(removal).await.unwrap();
+    loop {
+        let call = setup.next_call().await;
+        assert!(
+            !matches!(call, Call::RemoveVolume(_)),
+            "the process is there"
+        );
+        if call == Call::Remove(id.clone()) {
+            break;
+        }
+    }
+    setup.node.set_failing("remove", false);
+    while setup.next_call().await != Call::RemoveVolume("a/data/1".to_owned()) {}
+    assert!(setup.node.running().is_empty());
+}
+
+#[tokio::test]
+async fn a_process_that_waits_for_a_volume_says_for_which() {
+    let setup = Setup::start();
+    setup.desire(1, vec![with_volume(1), with_volume(2)]).await;
+    let says = |snapshot: &Snapshot| {
+        let reason = "it waits until a-1, which has volume a/data/1, is gone";
+        let mut all = snapshot.processes.iter();
+        all.any(|process| process.reason.as_deref() == Some(reason))
+    };
+    setup.wait_for(says).await;
+    assert!(!setup.node.running().contains(&with_volume(2).id));
+}

@@ -1,4 +1,6 @@
-//! The tables `[images]` and `[logs]` of `agent.toml`.
+//! The tables `[images]`, `[logs]` and `[volumes]` of `agent.toml`.
+
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use tucano_api::units::{Bytes, Span};
@@ -33,6 +35,14 @@ pub enum Unpack {
     Directories,
     /// EROFS images; the agent does not start if the kernel does not mount them.
     Erofs,
+}
+
+/// The volumes of services.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VolumeSettings {
+    /// The directory that holds them; `volumes` in `data_dir` if absent.
+    pub path: Option<PathBuf>,
 }
 
 /// Retention of each of a process's two output streams.

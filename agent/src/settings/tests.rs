@@ -37,6 +37,16 @@ fn invalid_values_are_refused_with_advice() {
         ("subnet = \"10.0.0.0/31\"", "subnet"),
         ("subnet = \"10.0.0.1/16\"", "10.0.0.0/16"),
         ("ports = \"9-3\"", "ports"),
+        (
+            "host_paths = [\"srv\"]",
+            "host_paths: \"srv\" is not usable",
+        ),
+        ("host_paths = [\"/srv/../etc\"]", "host_paths"),
+        ("host_paths = [\"/\"]", "host_paths"),
+        (
+            "[volumes]\npath = \"srv\"",
+            "volumes.path: write an absolute path",
+        ),
         ("dns = [\"127.0.0.53\"]", "dns: 127.0.0.53 is not reachable"),
         (
             "dns = [\"1.1.1.1\", \"1.1.1.2\", \"1.1.1.3\", \"1.1.1.4\"]",
@@ -200,6 +210,7 @@ fn commented_out_settings_of_the_packaged_configuration_are_valid_defaults() {
     let (settings, default) = (packaged(true), packaged(false));
     assert!(settings.ip.is_some() && settings.name.is_some());
     assert_eq!(settings.data_dir, default.data_dir);
+    assert_eq!(settings.volumes_path(), default.volumes_path());
     assert_eq!(settings.ports.to_string(), default.ports.to_string());
     assert_eq!(settings.memory_reserved, default.memory_reserved);
     assert_eq!(settings.logs.file_bytes, default.logs.file_bytes);

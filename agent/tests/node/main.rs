@@ -18,3 +18,4 @@ mod secrets;
 mod spoofing;
 mod tls;
 mod trouble;
+mod volumes;

@@ -3,8 +3,8 @@
 //!
 //! For callers: [`profile`] creates the specification of a sandbox, [`supervisor`] starts and finds containers,
 //! [`cgroup`] reads and removes cgroups, [`confinement`] restricts a program that parses untrusted files to one
-//! directory. For the program `tucano_oci`: [`supervise`], [`exec`], [`session`], [`probe`] and [`lifecycle`]. Beneath
-//! them: `container` (what happens inside), `start` (drives it from outside), `logs`, `channel` (messages between the
+//! directory, [`copy`] copies directories of untrusted images. For the program `tucano_oci`: [`supervise`], [`exec`],
+//! [`session`], [`probe`] and [`lifecycle`]. Beneath them: `container` (what happens inside), `start` (drives it from outside), `logs`, `channel` (messages between the
 //! processes of a start), `exe` and `state_dir`.
 //!
 //! A container's state directory (`Launch::state_dir`) holds these files, written atomically:
@@ -25,6 +25,7 @@ pub mod cgroup;
 mod channel;
 pub mod confinement;
 mod container;
+pub mod copy;
 mod exe;
 pub mod exec;
 pub mod features;

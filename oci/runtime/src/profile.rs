@@ -13,6 +13,8 @@ use oci_spec::runtime::{LinuxSeccomp, Spec};
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
+use crate::container::mounts::options::DIRECT_SOURCE;
+
 /// Number of ids in a container's user namespace.
 pub const USER_NAMESPACE_IDS: u32 = 65_536;
 
@@ -111,6 +113,8 @@ pub struct Sandbox {
     pub shared_memory_bytes: Option<u64>,
     /// File systems in memory: their paths in the container, and their sizes in bytes.
     pub tmpfs: Vec<(PathBuf, u64)>,
+    /// Directories of the host to mount.
+    pub directories: Vec<HostDirectory>,
     /// Files of the host to mount read-only.
     pub files: Vec<HostFile>,
 }
@@ -124,6 +128,18 @@ pub struct HostFile {
     pub destination: PathBuf,
     /// Whether it can be executed there.
     pub is_executable: bool,
+}
+
+/// A directory of the host that a container sees. Its files have the ids of the container: with a user namespace the ids are mapped
+/// by the mount, and the files stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostDirectory {
+    /// Its path on the host, without symbolic links: one that is there at the start is not followed.
+    pub source: PathBuf,
+    /// Its path in the container.
+    pub destination: PathBuf,
+    /// Whether nothing can be written to it there.
+    pub is_read_only: bool,
 }
 
 impl Sandbox {
@@ -244,6 +260,14 @@ impl Sandbox {
             json!({
                 "destination": path, "type": "tmpfs", "source": "tmpfs",
                 "options": ["nosuid", "nodev", "noexec", "mode=1777", format!("size={bytes}")],
+            })
+        }));
+        mounts.extend(self.directories.iter().map(|directory| {
+            let mut options = vec!["bind", "private", "nosuid", "nodev", DIRECT_SOURCE];
+            options.extend(directory.is_read_only.then_some("ro"));
+            options.extend(self.user_namespace.map(|_| "idmap"));
+            json!({
+                "destination": directory.destination, "type": "bind", "source": directory.source, "options": options,
             })
         }));
         mounts.extend(self.files.iter().map(|file| {

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{Notify, mpsc};
 use tucano_api::{
-    agent::{DesiredProcess, DesiredSet, Exit},
+    agent::{DesiredProcess, DesiredSet, Exit, VolumeInstance},
     ids::{Digest, NodeName, ProcessId},
     service::ServiceConfig,
     units::Timestamp,
@@ -34,6 +34,7 @@ pub(super) enum Call {
     Kill(ProcessId),
     Remove(ProcessId),
     RemoveShared,
+    RemoveVolume(String),
     StoreDesired(u64),
 }
 
@@ -267,6 +268,13 @@ impl Node for FakeNode {
 
     async fn remove_unused_images(&self, _: &[Digest]) -> Result<(), String> {
         Ok(())
+    }
+
+    async fn tidy_volumes(&self, removed: &[VolumeInstance]) {
+        for volume in removed {
+            let call = Call::RemoveVolume(volume.id.to_string());
+            self.call("remove_volume", call).unwrap();
+        }
     }
 
     async fn store_desired(&self, set: &DesiredSet) -> Result<(), String> {

@@ -43,7 +43,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 29] = [
+const KEYS: [Key; 31] = [
     key("controller", "", Bounds::Free,
         "Address of the controller's API, such as `\"https://10.0.0.1:7070\"`."),
     key("tls", "", Bounds::Free,
@@ -93,6 +93,11 @@ const KEYS: [Key; 29] = [
     key("caps_without_user_namespaces", "false", Bounds::OneOf(&["true", "false"]),
         "Whether services get the `caps` that they ask for where user namespaces do not work. They are then those of the \
          node's root; see [security](../security.md#capabilities)."),
+    key("host_paths", "[]", Bounds::Free,
+        "Directories of the node that services may have in their containers (`[[mount]]` with `host`), with all below them: \
+         absolute paths below the root. What a container's root writes there belongs to the node's root: list only what you \
+         would give to each service. A link below a listed directory is followed only within it; the agent's own directories are \
+         never given."),
     key("runtime", "", Bounds::Free,
         "The program that starts containers. Without it: `tucano_oci` beside the agent's."),
     key("logs.file_bytes", "\"10MiB\"", Bounds::AtLeast("\"4KiB\""),
@@ -109,6 +114,10 @@ const KEYS: [Key; 29] = [
          `\"directories\"`: directories of files. `\"auto\"`: the first where it works."),
     key("images.check_again", "\"24h\"", Bounds::AtLeast("\"1s\""),
         "A layer is read and checked before a start where that was longer ago, or before the agent's own start."),
+    key("volumes.path", "", Bounds::Free,
+        "The directory of the services' volumes: an absolute path. Without it: `volumes` in `data_dir`. It may be on a disk of its \
+         own: while that is not mounted, processes with volumes wait, and nothing is created in its place; see \
+         [failures](../operations/failures.md#volumes)."),
 ];
 
 #[rustfmt::skip]

@@ -1,7 +1,6 @@
 //! The specification's mounts. Each is created detached and then attached to a descriptor of its target, so that no
 //! path of an untrusted image is resolved by mount(2).
 
-mod copy_up;
 mod masks;
 pub(crate) mod options;
 
@@ -100,7 +99,14 @@ fn is_cgroup(kind: &str) -> bool {
 
 fn source(mount: &Mount, options: &Options) -> Result<OwnedFd, Failure> {
     let source = mount.source().as_ref().ok_or("it has no source");
-    clone_tree(source.step("bind")?, options.recursive)
+    let source = source.step("bind")?;
+    if options.direct_source {
+        let place = || direct(source).and_then(|place| copy(&place, options.recursive));
+        return place()
+            .map_err(|error| format!("{}: {error}", source.display()))
+            .step("bind");
+    }
+    clone_tree(source, options.recursive)
 }
 
 /// File systems that have been mounted and their targets. Later lookups start at the mount itself: its path may refer
@@ -173,7 +179,7 @@ impl Mounter<'_> {
         if options.copy_up {
             let below = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
             let below = self.root.open(path, below, links(path)).step("tmpcopyup")?;
-            copy_up::copy_up(&below, &tree).step("tmpcopyup")?;
+            crate::copy::copy_content(&below, &tree).step("tmpcopyup")?;
         }
         change(&tree, &options).step("attributes")?;
         attach(&tree, &target_fd).step("attaching")?;
@@ -377,6 +383,14 @@ fn target(path: &Path, error: &io::Error) -> Failure {
         _ => error.to_string(),
     };
     Failure::new(&format!("the target {}", path.display()), &why)
+}
+
+/// Opens what is at a path without a symbolic link in it.
+fn direct(path: &Path) -> io::Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let resolve = rustix::fs::ResolveFlags::NO_SYMLINKS;
+    let (at, mode) = (rustix::fs::CWD, rustix::fs::Mode::empty());
+    Ok(rustix::fs::openat2(at, path, flags, mode, resolve)?)
 }
 
 /// Clones the mount that a descriptor refers to.

@@ -31,6 +31,10 @@ const PROPAGATION: [(&str, u64); 4] = [
     ("unbindable", libc::MS_UNBINDABLE),
 ];
 
+/// Option of a bind mount whose source is not to be reached by a symbolic link. Not an option of the OCI's: for callers that have
+/// resolved the path, and mount directories that others write to.
+pub(crate) const DIRECT_SOURCE: &str = "x-tucano.direct-source";
+
 /// Options without an effect: the default, and the kernel's verbosity.
 const NO_EFFECT: [&str; 3] = ["defaults", "silent", "loud"];
 
@@ -47,6 +51,8 @@ pub(crate) struct Options {
     pub(crate) recursive: bool,
     /// Whether ids are mapped, and whether recursively.
     pub(crate) id_map: Option<bool>,
+    /// Whether the source's path must have no symbolic link: [`DIRECT_SOURCE`].
+    pub(crate) direct_source: bool,
     /// Whether a new tmpfs starts with a copy of the directory that it covers.
     pub(crate) copy_up: bool,
     /// Options of the file system. As with mount(2), they have no effect on a bind mount.
@@ -105,6 +111,7 @@ impl Options {
             "idmap" => self.id_map = Some(false),
             "ridmap" => self.id_map = Some(true),
             "tmpcopyup" => self.copy_up = true,
+            DIRECT_SOURCE => self.direct_source = true,
             _ if NO_EFFECT.contains(&option) => {}
             _ => {
                 let known = self.own.take(option)

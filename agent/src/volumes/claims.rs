@@ -1,0 +1,122 @@
+//! Which process has which volume: at most one. A process has its volumes until everything of it is removed.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use tucano_api::ids::{ProcessId, VolumeId};
+
+use super::Error;
+
+/// The claims of all processes.
+#[derive(Debug, Default)]
+pub struct Claims {
+    all: BTreeMap<VolumeId, Claim>,
+    /// When volumes were given up.
+    released: BTreeMap<VolumeId, Instant>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Claim {
+    Process(ProcessId),
+    Removal,
+}
+
+impl Claims {
+    /// Gives a process its volumes: all or none.
+    ///
+    /// # Errors
+    /// Another process has one of them, or it is being removed.
+    pub fn claim<'a>(
+        &mut self,
+        process: &ProcessId,
+        volumes: impl Iterator<Item = &'a VolumeId> + Clone,
+    ) -> Result<(), Error> {
+        for id in volumes.clone() {
+            match self.all.get(id) {
+                Some(Claim::Process(other)) if other != process => {
+                    return Err(Error::InUse {
+                        id: id.clone(),
+                        process: other.clone(),
+                    });
+                }
+                Some(Claim::Removal) => return Err(Error::BeingRemoved(id.clone())),
+                Some(Claim::Process(_)) | None => {}
+            }
+        }
+        for id in volumes {
+            self.released.remove(id);
+            self.all.insert(id.clone(), Claim::Process(process.clone()));
+        }
+        Ok(())
+    }
+
+    /// Gives up all volumes of a process, of which nothing is left.
+    pub fn release(&mut self, process: &ProcessId) {
+        let own = Claim::Process(process.clone());
+        let now = Instant::now();
+        let released = self.all.extract_if(.., |_, claim| *claim == own);
+        self.released.extend(released.map(|(id, _)| (id, now)));
+    }
+
+    /// The process that has a volume.
+    pub fn holder(&self, id: &VolumeId) -> Option<&ProcessId> {
+        match self.all.get(id)? {
+            Claim::Process(process) => Some(process),
+            Claim::Removal => None,
+        }
+    }
+
+    pub(super) fn begin_removal(&mut self, id: &VolumeId) -> Result<(), Error> {
+        match self.all.get(id) {
+            Some(Claim::Process(process)) => Err(Error::InUse {
+                id: id.clone(),
+                process: process.clone(),
+            }),
+            Some(Claim::Removal) => Err(Error::BeingRemoved(id.clone())),
+            None => {
+                self.all.insert(id.clone(), Claim::Removal);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn end_removal(&mut self, id: &VolumeId) {
+        self.all.remove(id);
+        self.released.remove(id);
+    }
+
+    /// Whether no process has had a volume for this long.
+    pub(super) fn is_idle(&self, id: &VolumeId, limit: Duration) -> bool {
+        let recent = self.released.get(id).map(Instant::elapsed);
+        !self.all.contains_key(id) && recent.is_none_or(|since| since >= limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_has_one_process_at_a_time() {
+        let mut claims = Claims::default();
+        let ids: Vec<VolumeId> = ["db/a/1", "db/b/1"].map(|id| id.parse().unwrap()).into();
+        let [one, two]: [ProcessId; 2] = ["db-1", "db-2"].map(|id| id.parse().unwrap());
+        claims.claim(&one, ids[..1].iter()).unwrap();
+        claims.claim(&one, ids[..1].iter()).unwrap();
+        let refused = claims.claim(&two, ids.iter()).unwrap_err();
+        assert_eq!(refused.to_string(), "volume db/a/1 is in use by db-1");
+        assert_eq!(claims.holder(&ids[1]), None, "all or none");
+        assert!(claims.begin_removal(&ids[0]).is_err());
+
+        claims.release(&one);
+        assert!(!claims.is_idle(&ids[0], Duration::from_secs(60)));
+        assert!(claims.is_idle(&ids[0], Duration::ZERO));
+        claims.begin_removal(&ids[0]).unwrap();
+        assert!(claims.claim(&two, ids.iter()).is_err());
+        claims.end_removal(&ids[0]);
+        claims.claim(&two, ids.iter()).unwrap();
+        assert_eq!(claims.holder(&ids[0]), Some(&two));
+    }
+}

@@ -1,0 +1,258 @@
+//! The file system of a volume: ext4 in a file of the volume's size, which the kernel mounts by a loop device.
+//!
+//! The file is allocated at once where the file system below can: a volume never loses writes because others fill the disk. The
+//! device is one that the kernel detaches when nothing is mounted from it any more, so none is ever left behind, whatever is killed.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, FallocateFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, statx},
+    io::Errno,
+    mount::UnmountFlags,
+};
+use tucano_api::units::Bytes;
+
+use super::error::{Attempt, Error};
+
+/// The programs that are run, each with its package.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("mkfs.ext4", "e2fsprogs"),
+    ("e2fsck", "e2fsprogs"),
+    ("resize2fs", "e2fsprogs"),
+    ("mount", "mount"),
+    ("losetup", "mount"),
+];
+/// `e2fsck -p`: nothing was wrong, or it is corrected.
+const CHECKED: [i32; 2] = [0, 1];
+/// Device that creates loop devices.
+const LOOP_CONTROL: &str = "/dev/loop-control";
+
+/// What is written to a mounted file system, and whether it can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Usage {
+    pub(super) used: Bytes,
+    pub(super) is_read_only: bool,
+}
+
+/// Why this node cannot have volumes; none if it can.
+pub(super) fn obstacle() -> Option<String> {
+    if !Path::new(LOOP_CONTROL).exists() {
+        return Some(format!("the kernel has no loop devices ({LOOP_CONTROL})"));
+    }
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    let has = |program: &str| {
+        std::env::split_paths(&directories).any(|directory| directory.join(program).is_file())
+    };
+    let missing = PROGRAMS.iter().find(|(program, _)| !has(program));
+    missing.map(|&(program, package)| Error::NoProgram { program, package }.to_string())
+}
+
+/// Creates the file of a new volume with an empty file system.
+pub(super) fn create(image: &Path, size: Bytes) -> Result<(), Error> {
+    let file = File::create_new(image).attempt("create", image)?;
+    allocate(&file, size).attempt("allocate", image)?;
+    run(Command::new("mkfs.ext4")
+        // Neither blocks that only root can use, which no container's root could, nor holes in what was just allocated.
+        .args(["-q", "-F", "-m", "0", "-b", "4096", "-i", "8192"])
+        .args(["-e", "remount-ro", "-E", "nodiscard,root_owner=0:0"])
+        .arg(image))?;
+    file.sync_all().attempt("sync", image)
+}
+
+/// Makes the file of a volume larger; its file system follows by [`extend`].
+pub(super) fn enlarge(image: &Path, size: Bytes) -> Result<(), Error> {
+    let file = File::options().write(true).open(image);
+    let file = file.attempt("open", image)?;
+    allocate(&file, size)
+        .and_then(|()| file.sync_all())
+        .attempt("enlarge", image)
+}
+
+/// Gives a file system that nobody uses all of its file. Unlike [`extend_mounted`] this needs no capability.
+pub(super) fn extend_unused(image: &Path) -> Result<(), Error> {
+    // resize2fs wants it checked in full.
+    let output = output(Command::new("e2fsck").args(["-f", "-p"]).arg(image))?;
+    if !is_sound(&output) {
+        let (program, detail) = ("e2fsck", text(&output));
+        return Err(Error::Program { program, detail });
+    }
+    run(Command::new("resize2fs").arg(image))
+}
+
+/// Gives a mounted file system all of its file, while it is in use.
+pub(super) fn extend_mounted(mount_point: &Path) -> Result<(), Error> {
+    let device = device(mount_point)?;
+    run(Command::new("losetup").arg("--set-capacity").arg(&device))?;
+    run(Command::new("resize2fs").arg(&device)).map_err(|error| match can_extend_mounted() {
+        true => error,
+        false => Error::CannotGrowInUse,
+    })
+}
+
+/// Mounts a file system, after a check that repairs what can be repaired without loss.
+pub(super) fn mount(image: &Path, mount_point: &Path) -> Result<(), Error> {
+    let options = "loop,nosuid,nodev";
+    run(Command::new("mount")
+        .args(["-t", "ext4", "-o", options])
+        .arg(image)
+        .arg(mount_point))?;
+    // Without the page cache of the file below, which would hold everything twice. Some file systems cannot.
+    if let Ok(device) = device(mount_point)
+        && let Err(error) = run(Command::new("losetup").arg("--direct-io=on").arg(device))
+    {
+        tracing::debug!(%error, "the volume's loop device goes through the page cache");
+    }
+    Ok(())
+}
+
+/// Whether this process has CAP_SYS_RESOURCE, which the kernel asks of whoever resizes a mounted ext4.
+pub(super) fn can_extend_mounted() -> bool {
+    let all = rustix::thread::capabilities(None);
+    all.is_ok_and(|all| {
+        all.effective
+            .contains(rustix::thread::CapabilitySet::SYS_RESOURCE)
+    })
+}
+
+/// Repairs what can be repaired without loss; the output of the check where that is not all. A file system that is mounted somewhere,
+/// such as in a container that this agent does not know, is left alone: mount(8) uses its device again.
+pub(super) fn check_unused(image: &Path) -> Result<Result<(), String>, Error> {
+    if has_device(image)? {
+        return Ok(Ok(()));
+    }
+    let output = output(Command::new("e2fsck").arg("-p").arg(image))?;
+    let sound = is_sound(&output);
+    Ok(if sound { Ok(()) } else { Err(text(&output)) })
+}
+
+/// Whether a file has a loop device, and so may be mounted somewhere.
+pub(super) fn has_device(image: &Path) -> Result<bool, Error> {
+    let devices = output(Command::new("losetup").arg("--associated").arg(image))?;
+    Ok(!devices.stdout.is_empty())
+}
+
+fn is_sound(output: &Output) -> bool {
+    let code = output.status.code();
+    code.is_some_and(|code| CHECKED.contains(&code))
+}
+
+/// Whether something is mounted on a directory.
+pub(super) fn is_mounted(directory: &Path) -> io::Result<bool> {
+    let found = match statx(CWD, directory, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+        Err(Errno::NOENT) => return Ok(false),
+        found => found?,
+    };
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Unmounts a directory if something is mounted on it and nobody uses it.
+pub(super) fn unmount(directory: &Path) -> Result<(), Error> {
+    while is_mounted(directory).attempt("examine", directory)? {
+        rustix::mount::unmount(directory, UnmountFlags::NOFOLLOW).attempt("unmount", directory)?;
+    }
+    Ok(())
+}
+
+/// Unmounts a directory although something on it may be open.
+pub(super) fn detach(directory: &Path) -> Result<(), Error> {
+    while is_mounted(directory).attempt("examine", directory)? {
+        let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
+        rustix::mount::unmount(directory, flags).attempt("unmount", directory)?;
+    }
+    Ok(())
+}
+
+/// The usage of a mounted file system.
+pub(super) fn usage(mount_point: &Path) -> io::Result<Usage> {
+    let found = rustix::fs::statvfs(mount_point)?;
+    let blocks = found.f_blocks.saturating_sub(found.f_bfree);
+    Ok(Usage {
+        used: Bytes(blocks.saturating_mul(found.f_frsize)),
+        is_read_only: found.f_flag.contains(StatVfsMountFlags::RDONLY),
+    })
+}
+
+/// What is free for files in a directory.
+pub(super) fn free(directory: &Path) -> io::Result<Bytes> {
+    let found = rustix::fs::statvfs(directory)?;
+    Ok(Bytes(found.f_bavail.saturating_mul(found.f_frsize)))
+}
+
+/// Allocates a file's bytes; where the file system below cannot, the file has holes.
+fn allocate(file: &File, size: Bytes) -> io::Result<()> {
+    let present = file.metadata()?.len();
+    if present >= size.0 {
+        return Ok(());
+    }
+    let length = size.0 - present;
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), present, length) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(size.0),
+        Err(errno) => {
+            // Part of it may have been allocated.
+            file.set_len(present)?;
+            Err(errno.into())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The block device that is mounted on a directory.
+fn device(mount_point: &Path) -> Result<PathBuf, Error> {
+    let number = fs::metadata(mount_point).attempt("examine", mount_point)?;
+    let (major, minor) = (
+        rustix::fs::major(number.dev()),
+        rustix::fs::minor(number.dev()),
+    );
+    let link = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    let target = fs::read_link(&link).attempt("read", &link)?;
+    Ok(Path::new("/dev").join(target.file_name().unwrap_or_default()))
+}
+
+fn run(command: &mut Command) -> Result<(), Error> {
+    let output = output(command)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let (program, _) = known(command);
+    let detail = text(&output);
+    Err(Error::Program { program, detail })
+}
+
+fn output(command: &mut Command) -> Result<Output, Error> {
+    let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output();
+    output.map_err(|source| {
+        let (program, package) = known(command);
+        match source.kind() {
+            io::ErrorKind::NotFound => Error::NoProgram { program, package },
+            _ => Error::Program {
+                program,
+                detail: source.to_string(),
+            },
+        }
+    })
+}
+
+fn known(command: &Command) -> (&'static str, &'static str) {
+    let name = command.get_program();
+    let mut all = PROGRAMS.into_iter();
+    all.find(|(program, _)| name == *program)
+        .unwrap_or(("a program", "e2fsprogs"))
+}
+
+/// What a program wrote, in one line.
+fn text(output: &Output) -> String {
+    let all = [&output.stderr[..], &output.stdout[..]].concat();
+    let all = String::from_utf8_lossy(&all);
+    let words: Vec<&str> = all.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.is_empty() {
+        true => output.status.to_string(),
+        false => line.chars().take(500).collect(),
+    }
+}

@@ -1,0 +1,521 @@
+//! Volumes: file systems on this node that outlive the processes which use them.
+//!
+//! - [`Volumes`]: all of them, and which process has which;
+//! - `place`: the directory that holds them, and the identities by which they are recognised;
+//! - `record`: what is remembered of them apart from that directory;
+//! - `create`: creation with the image's content; `filesystem`: their file systems;
+//! - [`host`]: directories of the node that services may have.
+//!
+//! A volume has at most one process. [`Volumes::claim`] enforces that after the runner's plan has arranged it.
+
+mod claims;
+mod create;
+mod error;
+mod filesystem;
+pub mod host;
+mod place;
+mod record;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tucano_api::{
+    agent::{DesiredSet, VolumeInstance},
+    ids::{Digest, VolumeId},
+    units::Bytes,
+};
+
+pub use self::error::Error;
+use self::{
+    claims::Claims,
+    create::Content,
+    error::Attempt,
+    place::{Identity, Place, VolumeDir},
+    record::{Known, Record},
+};
+use crate::{clock::timestamp, files::remove_if_exists};
+
+/// An unused volume stays mounted for this long: the next process of its slot usually follows soon.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// A volume that a process needs.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Which one.
+    pub volume: VolumeInstance,
+    /// Whether it is created where it was never before.
+    pub may_create: bool,
+    /// Its size.
+    pub size: Bytes,
+    /// Its path in the container, whose content in the image it gets when it is created.
+    pub path: String,
+    /// The image.
+    pub image: Digest,
+    /// The directories of the image's layers, lowest first.
+    pub layers: Vec<PathBuf>,
+}
+
+/// The volumes of this node. Every operation but the report may take long: none is for a task of tokio.
+#[derive(Debug)]
+pub struct Volumes {
+    place: Place,
+    record_file: PathBuf,
+    /// Why no volume can be created here.
+    obstacle: Option<String>,
+    state: Mutex<State>,
+    /// Each is locked while its volume is created, mounted, grown, unmounted or removed.
+    locks: Mutex<BTreeMap<VolumeId, Arc<Mutex<()>>>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    record: Record,
+    claims: Claims,
+    /// Why volumes could not be used when they were last needed.
+    problems: BTreeMap<VolumeId, String>,
+}
+
+impl Volumes {
+    /// Finds the volumes in their directory, which is created unless it was there before, and finishes what an earlier agent did not.
+    /// Whatever fails is described in `notes`, and by the error of the volumes that it concerns.
+    pub fn open(place: PathBuf, record_file: PathBuf, notes: &mut Vec<String>) -> Self {
+        let record = Record::read(&record_file).unwrap_or_else(|error| {
+            notes.push(format!("ignoring what was known of volumes: {error}"));
+            set_aside(&record_file);
+            Record::default()
+        });
+        let volumes = Self {
+            place: Place(place),
+            record_file,
+            obstacle: filesystem::obstacle(),
+            state: Mutex::new(State {
+                record,
+                ..State::default()
+            }),
+            locks: Mutex::default(),
+        };
+        if let Err(error) = volumes.recover() {
+            notes.push(error.to_string());
+        }
+        volumes
+    }
+
+    /// Why no volume can be created on this node.
+    pub fn obstacle(&self) -> Option<&str> {
+        self.obstacle.as_deref()
+    }
+
+    /// The directory that holds them.
+    pub fn place(&self) -> &Path {
+        &self.place.0
+    }
+
+    /// Notes the cluster of an accepted desired set, and the one whose processes it adopts: their volumes are used.
+    ///
+    /// # Errors
+    /// It cannot be stored.
+    pub fn note_cluster(&self, set: &DesiredSet) -> Result<(), Error> {
+        let clusters = set.adopts.iter().chain(&set.identity.cluster);
+        self.change_record(|record| {
+            for cluster in clusters {
+                record.clusters.retain(|known| known != cluster);
+                record.clusters.push(cluster.clone());
+            }
+        })
+    }
+
+    /// Makes a volume usable, creates it if it is new, and grows it if it is smaller than wanted. Returns the directory that the
+    /// container gets. Its process has claimed it before.
+    ///
+    /// # Errors
+    /// The volume cannot be used; nothing of it has changed.
+    pub fn prepare(&self, wanted: &Wanted) -> Result<PathBuf, Error> {
+        let id = &wanted.volume.id;
+        let lock = self.lock_of(id);
+        let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = self.prepare_locked(wanted);
+        let problem = match &prepared {
+            Ok((_, None)) => None,
+            Ok((_, Some(problem))) => Some(format!("volume {id} has not grown: {problem}")),
+            Err(problem) => Some(problem.to_string()),
+        };
+        let problems = &mut self.state().problems;
+        match problem {
+            Some(problem) => problems.insert(id.clone(), problem),
+            None => problems.remove(id),
+        };
+        prepared.map(|(data, _)| data)
+    }
+
+    /// Makes a volume in use larger. A size that is not larger than the present one changes nothing.
+    ///
+    /// # Errors
+    /// There is no room, or the file system cannot grow; the volume stays as it is.
+    pub fn grow(&self, volume: &VolumeInstance, size: Bytes) -> Result<(), Error> {
+        let lock = self.lock_of(&volume.id);
+        let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = self.place.volume(&volume.id);
+        let identity = self.find(volume)?;
+        let identity = identity.ok_or_else(|| self.missing(&volume.id))?;
+        self.mount(&directory, &identity)?;
+        self.grow_mounted(&directory, &identity, size)
+    }
+
+    /// Removes a volume of exactly this instance that no process has. One that is not here is no error.
+    ///
+    /// # Errors
+    /// It is in use, its directory is not reachable, or something of it cannot be removed.
+    pub fn remove(&self, volume: &VolumeInstance) -> Result<(), Error> {
+        let id = &volume.id;
+        if self.state().record.volumes.get(id).map(|it| it.instance) != Some(volume.instance) {
+            return Ok(());
+        }
+        self.state().claims.begin_removal(id)?;
+        let lock = self.lock_of(id);
+        let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = self.remove_locked(volume);
+        self.state().claims.end_removal(id);
+        removed
+    }
+
+    /// Unmounts volumes that no process has had for a while, and removes the traces of failed creations.
+    pub fn unmount_idle(&self, idle_limit: Duration) {
+        let idle = {
+            let state = self.state();
+            let known = state.record.volumes.keys();
+            let idle = known.filter(|id| state.claims.is_idle(id, idle_limit));
+            idle.cloned().collect::<Vec<_>>()
+        };
+        for id in idle {
+            let lock = self.lock_of(&id);
+            let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.state().claims.is_idle(&id, idle_limit) {
+                continue;
+            }
+            // Somebody may look at it from the node.
+            if let Err(error) = filesystem::unmount(&self.place.volume(&id).mount_point()) {
+                tracing::debug!(%id, %error, "an unused volume stays mounted");
+            }
+        }
+    }
+
+    /// Which process has which volume.
+    pub fn claims(&self) -> impl std::ops::DerefMut<Target = Claims> {
+        ClaimsGuard(self.state())
+    }
+
+    /// Creates the directory if it was never there, remembers the volumes in it, and removes what was not finished.
+    fn recover(&self) -> Result<(), Error> {
+        self.check_place()?;
+        let (removed, unfinished) = self.place.unfinished()?;
+        for directory in removed {
+            self.finish_removal(&directory)?;
+        }
+        for directory in unfinished {
+            create::discard(&directory)?;
+        }
+        let mut found = Vec::new();
+        for id in self.place.volumes()? {
+            match self.place.volume(&id).identity() {
+                Ok(Some(identity)) if identity.volume.id == id => found.push(identity),
+                Ok(_) => tracing::warn!(%id, "a directory among the volumes has no identity"),
+                Err(error) => tracing::warn!(%id, %error, "cannot identify a volume"),
+            }
+        }
+        self.change_record(|record| {
+            for identity in found {
+                let known = Known {
+                    instance: identity.volume.instance,
+                    size: identity.size,
+                };
+                record.volumes.entry(identity.volume.id).or_insert(known);
+            }
+        })
+    }
+
+    /// Whether the directory of the volumes is the one that it was. One that was never used is created.
+    fn check_place(&self) -> Result<(), Error> {
+        let known = self.state().record.place.clone();
+        let known = known.filter(|(path, _)| *path == self.place.0);
+        match known {
+            Some((_, known)) if self.place.id()? == Some(known.clone()) => Ok(()),
+            Some(_) => Err(Error::PlaceMissing(self.place.0.clone())),
+            None => {
+                let id = self.place.create()?;
+                let path = self.place.0.clone();
+                self.change_record(|record| record.place = Some((path, id)))
+            }
+        }
+    }
+
+    /// The directory, and why the volume is smaller than wanted: its process goes on with what it has.
+    fn prepare_locked(&self, wanted: &Wanted) -> Result<(PathBuf, Option<Error>), Error> {
+        self.check_place()?;
+        let identity = match self.find(&wanted.volume)? {
+            Some(identity) => identity,
+            None => self.create(wanted)?,
+        };
+        let directory = self.place.volume(&wanted.volume.id);
+        self.remember(&identity)?;
+        let grown = self.grow_unused(&directory, &identity, wanted.size);
+        self.mount(&directory, &identity)?;
+        let data = directory.data();
+        // The runtime follows no links on the way to it.
+        let data = data.canonicalize().attempt("examine", &data)?;
+        Ok((data, grown.err()))
+    }
+
+    /// The volume of this instance; none if there never was one of its name.
+    fn find(&self, volume: &VolumeInstance) -> Result<Option<Identity>, Error> {
+        let id = &volume.id;
+        let (known, clusters) = {
+            let record = &self.state().record;
+            (record.volumes.contains_key(id), record.clusters.clone())
+        };
+        let Some(identity) = self.place.volume(id).identity()? else {
+            return if known {
+                Err(self.missing(id))
+            } else {
+                Ok(None)
+            };
+        };
+        if identity
+            .cluster
+            .as_ref()
+            .is_some_and(|it| !clusters.contains(it))
+        {
+            return Err(Error::OtherCluster(id.clone()));
+        }
+        if identity.volume != *volume {
+            return Err(Error::OtherInstance {
+                id: id.clone(),
+                found: identity.volume.instance,
+                wanted: volume.instance,
+            });
+        }
+        Ok(Some(identity))
+    }
+
+    fn missing(&self, id: &VolumeId) -> Error {
+        Error::Missing {
+            id: id.clone(),
+            directory: self.place.volume(id).0,
+        }
+    }
+
+    fn create(&self, wanted: &Wanted) -> Result<Identity, Error> {
+        let id = &wanted.volume.id;
+        if !wanted.may_create {
+            return Err(Error::NeverHere(id.clone()));
+        }
+        let cluster = self.state().record.clusters.last().cloned();
+        let identity = Identity {
+            volume: wanted.volume.clone(),
+            cluster,
+            size: wanted.size,
+            image: Some(wanted.image.clone()),
+            created_at: timestamp(),
+        };
+        let content = Content {
+            layers: wanted.layers.clone(),
+            path: wanted.path.clone(),
+        };
+        create::create(&self.place, &identity, &content)?;
+        tracing::info!(%id, size = %wanted.size, "created a volume");
+        self.remember(&identity)?;
+        Ok(identity)
+    }
+
+    /// Mounts a volume unless it is, and checks that it is this one.
+    fn mount(&self, directory: &VolumeDir, identity: &Identity) -> Result<(), Error> {
+        let mount_point = directory.mount_point();
+        if !filesystem::is_mounted(&mount_point).attempt("examine", &mount_point)? {
+            let image = directory.image();
+            let checked = filesystem::check_unused(&image)?;
+            checked.map_err(|detail| Error::Damaged {
+                id: identity.volume.id.clone(),
+                image: image.clone(),
+                detail,
+            })?;
+            filesystem::mount(&image, &mount_point)?;
+        }
+        let unidentified = |detail: String| Error::Unidentified {
+            id: identity.volume.id.clone(),
+            detail,
+        };
+        let detail = match directory.identity_inside() {
+            Ok(Some(inside)) if inside.volume == identity.volume => return Ok(()),
+            Ok(Some(inside)) => {
+                let VolumeInstance { id, instance } = inside.volume;
+                format!("it is {id} of instance {instance}")
+            }
+            Ok(None) => "volume.json is missing".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(unidentified(detail))
+    }
+
+    /// Grows a volume before its process starts, unmounted where nobody else has it.
+    fn grow_unused(
+        &self,
+        directory: &VolumeDir,
+        identity: &Identity,
+        size: Bytes,
+    ) -> Result<(), Error> {
+        if size <= identity.size {
+            return Ok(());
+        }
+        // Somebody may look at it from the node.
+        filesystem::unmount(&directory.mount_point()).ok();
+        if filesystem::has_device(&directory.image())? {
+            self.mount(directory, identity)?;
+            return self.grow_mounted(directory, identity, size);
+        }
+        self.enlarge(directory, identity, size)?;
+        filesystem::extend_unused(&directory.image())?;
+        self.note_size(directory, identity, size)
+    }
+
+    /// Grows a volume while its process uses it.
+    fn grow_mounted(
+        &self,
+        directory: &VolumeDir,
+        identity: &Identity,
+        size: Bytes,
+    ) -> Result<(), Error> {
+        if size <= identity.size {
+            return Ok(());
+        }
+        self.enlarge(directory, identity, size)?;
+        filesystem::extend_mounted(&directory.mount_point())?;
+        self.note_size(directory, identity, size)
+    }
+
+    /// Makes the file of a volume larger.
+    fn enlarge(
+        &self,
+        directory: &VolumeDir,
+        identity: &Identity,
+        size: Bytes,
+    ) -> Result<(), Error> {
+        let free = filesystem::free(&self.place.0).attempt("examine", &self.place.0)?;
+        let allocated = directory.allocated();
+        let growth = Bytes(size.0.saturating_sub(allocated.0.max(identity.size.0)));
+        if free < growth {
+            return Err(Error::NoRoom {
+                id: identity.volume.id.clone(),
+                size: growth,
+                place: self.place.0.clone(),
+                free,
+            });
+        }
+        filesystem::enlarge(&directory.image(), size)
+    }
+
+    fn note_size(
+        &self,
+        directory: &VolumeDir,
+        identity: &Identity,
+        size: Bytes,
+    ) -> Result<(), Error> {
+        let grown = Identity {
+            size,
+            ..identity.clone()
+        };
+        tracing::info!(id = %grown.volume.id, %size, "a volume has grown");
+        directory.store_identity(&grown)?;
+        self.remember(&grown)
+    }
+
+    fn remove_locked(&self, volume: &VolumeInstance) -> Result<(), Error> {
+        self.check_place()?;
+        let id = &volume.id;
+        self.find(volume)?.ok_or_else(|| self.missing(id))?;
+        let (directory, removed) = (self.place.volume(id), self.place.removed_volume(id));
+        filesystem::detach(&directory.mount_point())?;
+        std::fs::rename(&directory.0, &removed.0).attempt("rename", &directory.0)?;
+        self.place.sync()?;
+        self.finish_removal(&removed)?;
+        tracing::info!(%id, "removed a volume");
+        Ok(())
+    }
+
+    /// Forgets a volume whose directory is renamed already, and removes that.
+    fn finish_removal(&self, directory: &VolumeDir) -> Result<(), Error> {
+        if let Some(VolumeInstance { id, instance }) = directory.identity()?.map(|it| it.volume) {
+            self.change_record(|record| {
+                let known = record.volumes.get(&id);
+                if known.is_some_and(|known| known.instance == instance) {
+                    record.volumes.remove(&id);
+                }
+            })?;
+            self.state().problems.remove(&id);
+        }
+        filesystem::detach(&directory.mount_point())?;
+        directory.remove()
+    }
+
+    fn remember(&self, identity: &Identity) -> Result<(), Error> {
+        let known = Known {
+            instance: identity.volume.instance,
+            size: identity.size,
+        };
+        let id = identity.volume.id.clone();
+        self.change_record(|record| {
+            record.volumes.insert(id, known);
+        })
+    }
+
+    /// Changes the record, on the disk first.
+    fn change_record(&self, change: impl FnOnce(&mut Record)) -> Result<(), Error> {
+        let mut state = self.state();
+        let mut next = state.record.clone();
+        change(&mut next);
+        if next != state.record {
+            next.store(&self.record_file)?;
+            state.record = next;
+        }
+        Ok(())
+    }
+
+    fn lock_of(&self, id: &VolumeId) -> Arc<Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(locks.entry(id.clone()).or_default())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The claims, while the state is locked.
+struct ClaimsGuard<'a>(MutexGuard<'a, State>);
+
+impl std::ops::Deref for ClaimsGuard<'_> {
+    type Target = Claims;
+    fn deref(&self) -> &Claims {
+        &self.0.claims
+    }
+}
+
+impl std::ops::DerefMut for ClaimsGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Claims {
+        &mut self.0.claims
+    }
+}
+
+fn set_aside(path: &Path) {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    let moved = remove_if_exists(Path::new(&aside)).and_then(|()| std::fs::rename(path, &aside));
+    if let Err(error) = moved {
+        tracing::warn!(path = %path.display(), %error, "cannot set the damaged file aside");
+    }
+}

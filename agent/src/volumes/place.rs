@@ -1,0 +1,274 @@
+//! The directory of the volumes, and what is in it:
+//!
+//! - `place.json`: which directory it is, so that an empty one is not taken for it;
+//! - `<service>.<name>.<slot>/`: a volume: `volume.json`, its [`Identity`]; `image.ext4`, its file system; `mount/`, where that is
+//!   mounted, with the [`Identity`] again, and `data/`, which containers have;
+//! - `….new/`: a volume that is being created; `….removed/`: one that is being removed.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tucano_api::{
+    agent::VolumeInstance,
+    ids::{ClusterId, Digest, VolumeId},
+    units::{Bytes, Timestamp},
+};
+
+use super::error::{Attempt, Error};
+use crate::files::{Durability, protect, read_bounded, sync_directory, write_atomically};
+
+/// Largest identity that is read.
+const MAX_BYTES: u64 = 64 << 10;
+/// Ends of the names of directories that are not volumes yet, or no longer.
+const NEW: &str = ".new";
+const REMOVED: &str = ".removed";
+const PLACE: &str = "place.json";
+
+/// Which volume this is: stored beside its file system, and in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    /// Its name, and which one of that name.
+    #[serde(flatten)]
+    pub(super) volume: VolumeInstance,
+    /// The cluster that it was created for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cluster: Option<ClusterId>,
+    /// The size that its file system has.
+    pub(super) size: Bytes,
+    /// The image whose content it has got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<Digest>,
+    /// When it was created.
+    pub(super) created_at: Timestamp,
+}
+
+/// Which directory of volumes this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PlaceId {
+    pub(super) id: String,
+}
+
+/// The directory of the volumes.
+#[derive(Debug, Clone)]
+pub(super) struct Place(pub(super) PathBuf);
+
+/// The directory of one volume.
+#[derive(Debug, Clone)]
+pub(super) struct VolumeDir(pub(super) PathBuf);
+
+impl Place {
+    /// The directory of a volume.
+    pub(super) fn volume(&self, id: &VolumeId) -> VolumeDir {
+        VolumeDir(self.0.join(name_of(id)))
+    }
+
+    /// The directory in which a volume is created.
+    pub(super) fn new_volume(&self, id: &VolumeId) -> VolumeDir {
+        VolumeDir(self.0.join(name_of(id) + NEW))
+    }
+
+    /// The directory of a volume that is being removed.
+    pub(super) fn removed_volume(&self, id: &VolumeId) -> VolumeDir {
+        VolumeDir(self.0.join(name_of(id) + REMOVED))
+    }
+
+    /// Which directory it is, if it has volumes or had some.
+    pub(super) fn id(&self) -> Result<Option<PlaceId>, Error> {
+        read(&self.0.join(PLACE))
+    }
+
+    /// Creates it, readable by root only, and says which one it is.
+    pub(super) fn create(&self) -> Result<PlaceId, Error> {
+        fs::create_dir_all(&self.0).attempt("create", &self.0)?;
+        protect(&self.0, 0o700).attempt("protect", &self.0)?;
+        if let Some(id) = self.id()? {
+            return Ok(id);
+        }
+        let id = PlaceId {
+            id: uuid::Uuid::new_v4().to_string(),
+        };
+        write(&self.0.join(PLACE), &id)?;
+        Ok(id)
+    }
+
+    /// The volumes in it: the directories that are named as volumes are.
+    pub(super) fn volumes(&self) -> Result<Vec<VolumeId>, Error> {
+        let mut ids: Vec<_> = self
+            .names()?
+            .iter()
+            .filter_map(|name| id_of(name))
+            .collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// The directories of volumes that were not created, or not removed, to the end: the latter first.
+    pub(super) fn unfinished(&self) -> Result<(Vec<VolumeDir>, Vec<VolumeDir>), Error> {
+        let names = self.names()?;
+        let with = |end: &str| {
+            let of_volumes = names.iter().filter(|name| {
+                name.strip_suffix(end)
+                    .is_some_and(|name| id_of(name).is_some())
+            });
+            of_volumes
+                .map(|name| VolumeDir(self.0.join(name)))
+                .collect()
+        };
+        Ok((with(REMOVED), with(NEW)))
+    }
+
+    /// Makes the names in it durable.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        sync_directory(&self.0).attempt("sync", &self.0)
+    }
+
+    fn names(&self) -> Result<Vec<String>, Error> {
+        let entries = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.attempt("list", &self.0)?,
+        };
+        let names = entries.flatten().map(|entry| entry.file_name());
+        Ok(names.flat_map(|name| name.into_string()).collect())
+    }
+}
+
+impl VolumeDir {
+    /// The file that has its file system.
+    pub(super) fn image(&self) -> PathBuf {
+        self.0.join("image.ext4")
+    }
+
+    /// Where that is mounted.
+    pub(super) fn mount_point(&self) -> PathBuf {
+        self.0.join("mount")
+    }
+
+    /// What containers have of it, while it is mounted.
+    pub(super) fn data(&self) -> PathBuf {
+        self.mount_point().join("data")
+    }
+
+    /// Where the image's tree is mounted while the volume is created.
+    pub(super) fn image_root(&self) -> PathBuf {
+        self.0.join("image-root")
+    }
+
+    /// Creates it with its mount points.
+    pub(super) fn create(&self) -> Result<(), Error> {
+        for directory in [&self.0, &self.mount_point(), &self.image_root()] {
+            let mut builder = DirBuilder::new();
+            builder.mode(0o700);
+            builder.create(directory).attempt("create", directory)?;
+        }
+        Ok(())
+    }
+
+    /// Its identity as the directory of the volumes has it.
+    pub(super) fn identity(&self) -> Result<Option<Identity>, Error> {
+        read(&self.0.join(IDENTITY))
+    }
+
+    /// Its identity as its mounted file system has it.
+    pub(super) fn identity_inside(&self) -> Result<Option<Identity>, Error> {
+        read(&self.mount_point().join(IDENTITY))
+    }
+
+    /// Stores its identity beside its file system.
+    pub(super) fn store_identity(&self, identity: &Identity) -> Result<(), Error> {
+        write(&self.0.join(IDENTITY), identity)
+    }
+
+    /// Stores its identity in its mounted file system.
+    pub(super) fn store_identity_inside(&self, identity: &Identity) -> Result<(), Error> {
+        write(&self.mount_point().join(IDENTITY), identity)
+    }
+
+    /// The bytes that it takes on the disk.
+    pub(super) fn allocated(&self) -> Bytes {
+        let blocks = fs::metadata(self.image()).map_or(0, |metadata| metadata.blocks());
+        Bytes(blocks.saturating_mul(512))
+    }
+
+    /// Removes it, unmounted. Nothing is removed recursively: whatever is mounted there by whomever stays untouched.
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        let unfinished = format!("{IDENTITY}.new");
+        for file in [self.image(), self.0.join(unfinished), self.0.join(IDENTITY)] {
+            absent(fs::remove_file(&file)).attempt("remove", &file)?;
+        }
+        for directory in [&self.image_root(), &self.mount_point(), &self.0] {
+            absent(fs::remove_dir(directory)).attempt("remove", directory)?;
+        }
+        Ok(())
+    }
+}
+
+const IDENTITY: &str = "volume.json";
+
+/// The directory's name of a volume. Names of services and volumes have no dots.
+fn name_of(id: &VolumeId) -> String {
+    id.to_string().replace('/', ".")
+}
+
+fn id_of(name: &str) -> Option<VolumeId> {
+    (!name.contains('/')).then(|| name.replace('.', "/").parse().ok())?
+}
+
+fn absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let text = match read_bounded(path, MAX_BYTES) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text.attempt("read", path)?,
+    };
+    let parsed = serde_json::from_slice(&text).map_err(io::Error::other);
+    parsed.map(Some).attempt("parse", path)
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_vec_pretty(value).map_err(io::Error::other);
+    text.and_then(|text| write_atomically(path, &text, Durability::Synced))
+        .attempt("write", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_directories_are_those_of_volumes() {
+        let id: VolumeId = "db/data/12".parse().unwrap();
+        assert_eq!(name_of(&id), "db.data.12");
+        assert_eq!(id_of("db.data.12"), Some(id));
+        for other in [
+            "place.json",
+            "db.data.12.new",
+            "db.data.0",
+            "..",
+            "a.b",
+            ".new",
+        ] {
+            assert_eq!(id_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_directory_is_private_and_keeps_its_id() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place(directory.path().join("volumes"));
+        assert!(place.id().unwrap().is_none());
+        let id = place.create().unwrap();
+        assert_eq!(place.create().unwrap(), id);
+        let mode = fs::metadata(&place.0).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
+}

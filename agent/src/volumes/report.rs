@@ -1,0 +1,58 @@
+//! The report of the volumes.
+
+use tucano_api::{
+    agent::{Enforcement, NodeVolumes, VolumeInstance, VolumeReport},
+    ids::VolumeId,
+    units::Bytes,
+};
+
+use super::{Volumes, filesystem, record::Known};
+
+impl Volumes {
+    /// All volumes of this node, and what they can hold; none where there are none and cannot be any. Blocking, yet not for long.
+    pub fn report(&self) -> Option<NodeVolumes> {
+        let known = self.state().record.volumes.clone();
+        if known.is_empty() && self.obstacle.is_some() {
+            return None;
+        }
+        let place = self.check_place().map_err(|error| error.to_string());
+        let allocated = known.keys().map(|id| self.place.volume(id).allocated().0);
+        let allocated = allocated.fold(0, u64::saturating_add);
+        let can_create = place.is_ok() && self.obstacle.is_none();
+        let free = match can_create {
+            true => filesystem::free(&self.place.0).unwrap_or_default(),
+            false => Bytes(0),
+        };
+        let all = known.iter();
+        let all = all.map(|(id, known)| self.report_of(id, known, place.as_ref().err()));
+        Some(NodeVolumes {
+            capacity: Bytes(allocated.saturating_add(free.0)),
+            enforcement: Enforcement::LoopFile,
+            all: all.collect(),
+        })
+    }
+
+    fn report_of(&self, id: &VolumeId, known: &Known, place: Option<&String>) -> VolumeReport {
+        let volume = VolumeInstance {
+            id: id.clone(),
+            instance: known.instance,
+        };
+        let directory = self.place.volume(id);
+        let mount_point = directory.mount_point();
+        let is_mounted = filesystem::is_mounted(&mount_point).unwrap_or(false);
+        let usage = is_mounted.then(|| filesystem::usage(&mount_point).ok());
+        let usage = usage.flatten();
+        let found = || self.find(&volume).err().map(|error| error.to_string());
+        let broken = usage.is_some_and(|usage| usage.is_read_only);
+        let broken = broken.then(|| {
+            format!("volume {id}: its file system had errors, and the kernel has made it read-only")
+        });
+        let earlier = self.state().problems.get(id).cloned();
+        VolumeReport {
+            size: known.size,
+            used: usage.map(|usage| usage.used),
+            problem: place.cloned().or_else(found).or(broken).or(earlier),
+            volume,
+        }
+    }
+}
