@@ -180,6 +180,8 @@ fn record(executor: &Executor, digest: &Digest, name: &str) -> Result<Record> {
         revision: Revision(1),
         image: digest.clone(),
         config: parse("bench.toml", config)?,
+        slot: None,
+        volumes: Vec::new(),
     });
     record.lease = Some(executor.network.lease()?);
     Ok(record)

@@ -28,6 +28,8 @@ pub(crate) fn resolve(state: &State, config: &mut ServiceConfig) -> Vec<SecretNa
         };
         match found {
             Some(version) => secret.version = Some(version),
+            // Once, although it may be a file and a variable.
+            None if missing.contains(&secret.name) => {}
             None => missing.push(secret.name.clone()),
         }
     }

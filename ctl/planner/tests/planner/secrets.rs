@@ -61,9 +61,9 @@ fn wanted(name: &str, version: u64) -> SecretVersion {
 fn a_secret_that_does_not_exist_is_named() {
     let mut sim = Sim::new(1);
     set(&mut sim, "a", "1");
-    let mut config = with_secrets("web", 1, &["a", "b"]);
+    let mut config = with_secrets("web", 1, &["a", "b", "b"]);
     assert_eq!(sim.cluster().resolve_secrets(&mut config), [secret("b")]);
-    config.secret.pop();
+    config.secret.truncate(1);
     config.secret[0].version = Some(7);
     assert_eq!(sim.cluster().resolve_secrets(&mut config), [secret("a")]);
 }
