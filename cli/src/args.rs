@@ -7,7 +7,7 @@ use clap::{
     error::ErrorKind, parser::ValueSource,
 };
 use tucano_api::{
-    ids::{AppName, BalancerName, SecretName, ServiceName},
+    ids::{AppName, BalancerName, SecretName, ServiceName, VolumeId},
     logs::Since,
     service::MAX_CONCURRENCY,
     units::Span,
@@ -173,10 +173,16 @@ pub enum Command {
     /// Run a command in a process's container, such as a shell.
     #[command(after_help = EXEC_EXIT_CODES)]
     Exec(Exec),
-    /// Remove a service, and wait until its processes have ended.
+    /// Remove a service, and wait until its processes have ended. Its volumes are kept.
     Rm {
         /// The service.
         name: ServiceName,
+        /// Remove its volumes too, with all that is in them. Asks first.
+        #[arg(long)]
+        volumes: bool,
+        /// Do not ask.
+        #[arg(long, requires = "volumes")]
+        yes: bool,
         /// Whether, and how long, to wait for it.
         #[command(flatten)]
         wait: Wait,
@@ -184,6 +190,9 @@ pub enum Command {
     /// Set, list and remove secrets, which services have as files or variables.
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Show and remove volumes, which outlive their services.
+    #[command(subcommand)]
+    Volume(Volume),
     /// Print the certificate of a balancer on another machine, one of `balancers` in [api] of ctl.toml.
     BalancerCertificate {
         /// The balancer's name.
@@ -238,6 +247,21 @@ Examples:
   printf %s \"$PASSWORD\" | tucano secret set db-password
   tucano secret set tls-key --from-file key.pem
   tucano secret set db-password --from-command 'pass show db'";
+
+/// The commands of `volume`.
+#[derive(Debug, Subcommand)]
+pub enum Volume {
+    /// Show all volumes: their nodes, what is written to them, and the processes that have them.
+    Ls,
+    /// Remove a volume, with all that is in it. Asks first. Refused while a process has it, or its service needs it.
+    Rm {
+        /// The volume, such as db/data/1.
+        volume: VolumeId,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
 
 /// Arguments of `deploy`.
 #[derive(Debug, Args)]

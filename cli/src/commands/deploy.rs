@@ -26,6 +26,12 @@ pub(crate) async fn deploy(
     source: &Source,
     wait: Wait,
 ) -> Result<(Deployed, Result<(), Error>), Error> {
+    if !source.config.volume.is_empty() {
+        output::status(&format!(
+            "{} has volumes: each process that is replaced is stopped before the next one starts, one slot at a time",
+            source.config.name
+        ));
+    }
     let answer = match source.form(client).await? {
         Some(form) => client.upload("/v1/services", form).await?,
         None => client.deploy("/v1/services", source.text.clone()).await?,

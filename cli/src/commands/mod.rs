@@ -11,6 +11,7 @@ mod rollback;
 mod scale;
 mod secret;
 mod show;
+mod volume;
 
 use crate::{
     Arguments, Error,
@@ -59,7 +60,19 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
             let run = async { exec::run(&client()?, &command).await };
             run.await.map_err(Error::of_exec)
         }
-        Command::Rm { name, wait } => remove::run(&client()?, &global, &name, wait).await,
+        Command::Rm {
+            name,
+            volumes,
+            yes,
+            wait,
+        } => {
+            let volumes = remove::Volumes {
+                remove: volumes,
+                yes,
+            };
+            remove::run(&client()?, &global, &name, volumes, wait).await
+        }
+        Command::Volume(command) => volume::run(&client()?, &global, &command).await,
         Command::Check { file } => check::run(&global, &file).await,
         Command::Dev(dev) => dev::run(listen_address(&global)?, &dev).await,
     }

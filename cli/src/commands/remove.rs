@@ -2,6 +2,7 @@
 
 use tucano_api::{ids::ServiceName, units::Span};
 
+use super::volume;
 use crate::{
     Error,
     args::{Global, Wait},
@@ -9,21 +10,61 @@ use crate::{
     output,
 };
 
+/// Whether the volumes are removed too, and whether to ask before.
+pub(super) struct Volumes {
+    pub(super) remove: bool,
+    pub(super) yes: bool,
+}
+
 pub(super) async fn run(
     client: &Client,
     global: &Global,
     name: &ServiceName,
+    volumes: Volumes,
     wait: Wait,
 ) -> Result<(), Error> {
-    let query = match wait.no_wait {
-        true => String::new(),
-        false => format!("?wait=true&timeout={}ms", Span(wait.timeout).as_millis()),
+    let kept = match volumes.remove {
+        true => {
+            confirm(client, name, volumes.yes).await?;
+            Vec::new()
+        }
+        // A controller of an earlier version has no volumes.
+        false => volume::of_service(client, name).await.unwrap_or_default(),
     };
-    let answer = client
-        .delete(&format!("/v1/services/{name}{query}"), wait.timeout)
-        .await?;
+    let mut query = Vec::new();
+    if !wait.no_wait {
+        let timeout = Span(wait.timeout).as_millis();
+        query.push(format!("wait=true&timeout={timeout}ms"));
+    }
+    if volumes.remove {
+        query.push("volumes=true".to_owned());
+    }
+    let query = match query.is_empty() {
+        true => String::new(),
+        false => format!("?{}", query.join("&")),
+    };
+    let path = format!("/v1/services/{name}{query}");
+    let answer = client.delete(&path, wait.timeout).await?;
+    if !kept.is_empty() {
+        output::status(&format!(
+            "its volumes are kept: {}. `tucano volume rm` removes one with all that is in it",
+            volume::names(&kept)
+        ));
+    }
     if global.json {
         return output::data(&answer);
     }
     output::data(&format!("{name} is removed"))
+}
+
+async fn confirm(client: &Client, name: &ServiceName, yes: bool) -> Result<(), Error> {
+    let volumes = volume::of_service(client, name).await?;
+    if volumes.is_empty() {
+        return Ok(());
+    }
+    let names = volume::names(&volumes);
+    output::confirm(
+        &format!("remove service {name} and its volumes {names} with all that is in them"),
+        yes,
+    )
 }

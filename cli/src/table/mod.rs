@@ -8,10 +8,13 @@ use std::io::IsTerminal;
 
 use rustix::{stdio::stdout, termios::tcgetwinsize};
 use tucano_api::{
-    agent::{NodeMetrics, ProcessReport, ProcessState},
+    agent::{Enforcement, NodeMetrics, ProcessReport, ProcessState},
     ids::Revision,
     secrets::SecretView,
-    state::{ConfiguredService, NodeCondition, NodeView, ProcessView, ServiceView},
+    state::{
+        ConfiguredService, NodeCondition, NodeView, ProcessView, ServiceView, VolumeState,
+        VolumeView,
+    },
     units::{Bytes, Span, Timestamp},
 };
 
@@ -225,6 +228,59 @@ pub fn secrets(secrets: &[SecretView], style: Style) -> String {
         ]);
     }
     style.render(&table)
+}
+
+const VOLUMES: [Column; 7] = [
+    column("VOLUME", 0),
+    column("NODE", 0),
+    column("STATE", 0),
+    column("USED", 1),
+    column("LIMIT", 3),
+    column("PROCESS", 2),
+    column("WHY", 0),
+];
+
+/// Volumes.
+pub fn volumes(volumes: &[VolumeView], style: Style) -> String {
+    let mut table = Table::new(&VOLUMES);
+    for volume in volumes {
+        let used = volume.used.map_or("-".to_owned(), |used| used.to_string());
+        let limit = volume
+            .enforcement
+            .map_or("-", |enforcement| match enforcement {
+                Enforcement::LoopFile => "loop file",
+                Enforcement::ProjectQuota => "project quota",
+            });
+        let process = volume.process.as_ref();
+        let (state, why) = volume_state(volume, style);
+        table.push(vec![
+            Cell::new(&volume.volume.id),
+            Cell::new(&volume.node),
+            state,
+            Cell::new(format!("{used}/{}", volume.size)),
+            Cell::new(limit),
+            Cell::new(process.map_or("-".to_owned(), ToString::to_string)),
+            Cell::new(why),
+        ]);
+    }
+    style.render(&table)
+}
+
+fn volume_state(volume: &VolumeView, style: Style) -> (Cell, String) {
+    let (name, color, why) = match &volume.state {
+        VolumeState::Creating => ("creating", Color::Yellow, String::new()),
+        VolumeState::InUse => ("in use", Color::Green, String::new()),
+        VolumeState::Idle if volume.configured => ("idle", Color::Green, String::new()),
+        VolumeState::Idle => ("idle", Color::Green, "no service has it".to_owned()),
+        VolumeState::Away { since } => {
+            let age = style.age(Some(*since));
+            let why = format!("{} is not there since {age}", volume.node);
+            ("away", Color::Red, why)
+        }
+        VolumeState::Missing { problem } => ("missing", Color::Red, problem.clone()),
+        VolumeState::Removing => ("removing", Color::Yellow, String::new()),
+    };
+    (Cell::colored(name, color), why)
 }
 
 const NODES: [Column; 10] = [

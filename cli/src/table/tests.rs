@@ -187,3 +187,35 @@ fn ages_have_two_units() {
         assert_eq!(short(Span::secs(seconds)), text);
     }
 }
+
+#[test]
+fn volumes_are_shown_with_their_state_and_what_is_wrong() {
+    let volume = |slot: u32, state: serde_json::Value| {
+        let mut view = serde_json::json!({
+            "id": format!("db/data/{slot}"), "instance": slot, "node": "w1", "size": 64 << 20,
+            "configured": slot != 2,
+        });
+        let both = view.as_object_mut().unwrap();
+        both.extend(state.as_object().unwrap().clone());
+        serde_json::from_value::<VolumeView>(view).unwrap()
+    };
+    let volumes = [
+        volume(
+            1,
+            serde_json::json!({ "state": "in_use", "used": 12 << 20, "enforcement": "loop_file", "process": "db-1" }),
+        ),
+        volume(
+            2,
+            serde_json::json!({ "state": "idle", "enforcement": "project_quota" }),
+        ),
+        volume(
+            3,
+            serde_json::json!({ "state": "away", "since": 3_600_000 }),
+        ),
+        volume(
+            4,
+            serde_json::json!({ "state": "missing", "problem": "it is not where it was" }),
+        ),
+    ];
+    insta::assert_snapshot!(at_widths(|style| super::volumes(&volumes, style)));
+}

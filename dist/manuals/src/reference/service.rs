@@ -65,7 +65,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 38] = [
+const KEYS: [Key; 43] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -116,12 +116,12 @@ const KEYS: [Key; 38] = [
     key("init", "false", Bounds::OneOf(&["true", "false"]),
         "Whether an init of the runtime's is each container's first process: it reaps processes whose parent has ended, which \
          otherwise count for `pids` until the container ends, forwards signals to the image's program, and ends with its exit \
-         code or signal. It counts for `pids`. For images whose program starts others and does not wait for them. A worker \
-         whose agent does not know the key takes no changes until it is upgraded."),
+         code or signal. It counts for `pids`. For images whose program starts others and does not wait for them. Only \
+         workers whose agents know the key take new processes."),
     key("file.path", "", Bounds::Free,
         "`[[file]]`, once for each file, at most 64: a text file that is mounted read-only into each container at this absolute \
-         path. Directories that the image does not have are created; links of the image are followed within it. A worker whose \
-         agent does not know the key takes no changes until it is upgraded."),
+         path. Directories that the image does not have are created; links of the image are followed within it. Only workers \
+         whose agents know the key take new processes."),
     key("file.content", "", Bounds::Free,
         "Its text: at most 64KiB, and 512KiB of all files together."),
     key("file.from", "", Bounds::Free,
@@ -135,10 +135,23 @@ const KEYS: [Key; 38] = [
         "Its group in the container."),
     key("mount.path", "", Bounds::Free,
         "`[[mount]]`, once for each mount, at most 64: its absolute path in each container. Directories that the image does not \
-         have are created. A worker whose agent does not know the key takes no changes until it is upgraded."),
+         have are created. Only workers whose agents know the key take new processes."),
     key("mount.tmpfs", "", Bounds::Free,
         "A file system in memory of this size, at least 4KiB: empty at each start, writable by every user of the container, also \
          where the root is read-only. What is in it counts as memory; all of them together have at most `memory`."),
+    key("mount.host", "", Bounds::Free,
+        "In place of `tmpfs`: an absolute path of a directory of the worker, which its `agent.toml` lists in `host_paths`, or one \
+         below. Only such workers run the service. It shows in RELAXED of `tucano ps`."),
+    key("mount.read_only", "false", Bounds::OneOf(&["true", "false"]),
+        "Whether the container may not write to that directory."),
+    key("volume.name", "", Bounds::Free,
+        "`[[volume]]`, once for each volume, at most 8: a file system of each slot, which outlives its processes and its service \
+         (see [volumes](../tasks/volumes.md)). Its name within the service, formed as a service's name. Only workers whose agents \
+         know the key take new processes."),
+    key("volume.path", "", Bounds::Free,
+        "Its absolute path in the container. On first use it gets what the image has there."),
+    key("volume.size", "", Bounds::Between("\"8MiB\"", "\"64TiB\""),
+        "How much can be written to it. It grows while it is in use; a smaller size is refused."),
     key("health.http", "", Bounds::Free,
         "A path. A process is healthy when a GET of it is answered with a status below 400. Only one of `http`, `tcp` and \
          `exec` may be given; without any of them a TCP connect is tried."),
@@ -183,8 +196,19 @@ mod tests {
             let value = if needed == name { value } else { usual };
             text += &format!("{needed} = {value}\n");
         }
-        if let Some(key) = name.strip_prefix("mount.") {
-            text += &format!("[[mount]]\npath = \"/x\"\ntmpfs = \"1MiB\"\n{key} = {value}\n");
+        if let Some(key) = name.strip_prefix("volume.") {
+            let volume = [("name", "\"a\""), ("path", "\"/x\""), ("size", "\"8MiB\"")];
+            text += "[[volume]]\n";
+            for (needed, usual) in volume {
+                let value = if needed == key { value } else { usual };
+                text += &format!("{needed} = {value}\n");
+            }
+        } else if let Some(key) = name.strip_prefix("mount.") {
+            let what = match key {
+                "read_only" => "host = \"/y\"",
+                _ => "tmpfs = \"1MiB\"",
+            };
+            text += &format!("[[mount]]\npath = \"/x\"\n{what}\n{key} = {value}\n");
         } else if let Some(key) = name.strip_prefix("file.") {
             text += &format!("{FILE}{key} = {value}\n");
         } else if !NEEDED.iter().any(|(needed, _)| *needed == name) {
@@ -198,18 +222,26 @@ mod tests {
 
     /// What a default leaves as it is.
     fn usual(name: &str) -> ServiceConfig {
-        match name.starts_with("file.") {
-            true => read("file.gid", "0").unwrap(),
-            false => read("port", "80").unwrap(),
+        match name.split_once('.') {
+            Some(("file", _)) => read("file.gid", "0").unwrap(),
+            Some(("mount", _)) => read("mount.read_only", "false").unwrap(),
+            _ => read("port", "80").unwrap(),
         }
     }
 
     #[test]
     fn every_key_is_described() {
         let own = fields("api/src", "ServiceConfig");
-        assert_complete(&KEYS, "", &own, &["health", "file", "mount"]);
+        assert_complete(
+            &KEYS,
+            "",
+            &own,
+            &["health", "file", "mount", "volume", "secret"],
+        );
         let mount = fields("api/src", "Mount");
         assert_complete(&KEYS, "mount.", &mount, &[]);
+        let volume = fields("api/src", "Volume");
+        assert_complete(&KEYS, "volume.", &volume, &[]);
         let file = fields("api/src", "ConfigFile");
         assert_complete(&KEYS, "file.", &file, &[]);
         let health = fields("api/src", "Health");
