@@ -87,7 +87,8 @@ fn build(directory: &VolumeDir, identity: &Identity, content: &Content) -> Resul
             private_mounts().attempt("leave the mount namespace for", &directory.0)?;
             filesystem::mount(&directory.image(), &directory.mount_point())?;
             let filled = fill(directory, identity, content);
-            filesystem::unmount(&directory.mount_point())?;
+            // Programs that are started meanwhile have copies of this one's descriptors for a moment; everything is synced.
+            filesystem::detach(&directory.mount_point())?;
             filled
         });
         thread.join()

@@ -78,7 +78,7 @@ pub struct Volumes {
 struct State {
     record: Record,
     claims: Claims,
-    /// Why volumes could not be used when they were last needed.
+    /// Why volumes could not be used when their processes needed them.
     problems: BTreeMap<VolumeId, String>,
 }
 
@@ -141,17 +141,13 @@ impl Volumes {
         let lock = self.lock_of(id);
         let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let prepared = self.prepare_locked(wanted);
-        let problem = match &prepared {
-            Ok((_, None)) => None,
-            Ok((_, Some(problem))) => Some(format!("volume {id} has not grown: {problem}")),
-            Err(problem) => Some(problem.to_string()),
-        };
+        let problem = prepared.as_ref().err().map(ToString::to_string);
         let problems = &mut self.state().problems;
         match problem {
             Some(problem) => problems.insert(id.clone(), problem),
             None => problems.remove(id),
         };
-        prepared.map(|(data, _)| data)
+        prepared
     }
 
     /// Makes a volume in use larger. A size that is not larger than the present one changes nothing.
@@ -255,8 +251,7 @@ impl Volumes {
         }
     }
 
-    /// The directory, and why the volume is smaller than wanted: its process goes on with what it has.
-    fn prepare_locked(&self, wanted: &Wanted) -> Result<(PathBuf, Option<Error>), Error> {
+    fn prepare_locked(&self, wanted: &Wanted) -> Result<PathBuf, Error> {
         self.check_place()?;
         let identity = match self.find(&wanted.volume)? {
             Some(identity) => identity,
@@ -264,12 +259,15 @@ impl Volumes {
         };
         let directory = self.place.volume(&wanted.volume.id);
         self.remember(&identity)?;
-        let grown = self.grow_unused(&directory, &identity, wanted.size);
+        self.unmount_damaged(&directory);
+        if let Err(error) = self.grow_unused(&directory, &identity, wanted.size) {
+            // Its process is better off with the present size than without the volume; the report has the size.
+            tracing::warn!(id = %identity.volume.id, %error, "a volume has not grown");
+        }
         self.mount(&directory, &identity)?;
         let data = directory.data();
         // The runtime follows no links on the way to it.
-        let data = data.canonicalize().attempt("examine", &data)?;
-        Ok((data, grown.err()))
+        data.canonicalize().attempt("examine", &data)
     }
 
     /// The volume of this instance; none if there never was one of its name.
@@ -331,6 +329,17 @@ impl Volumes {
         tracing::info!(%id, size = %wanted.size, "created a volume");
         self.remember(&identity)?;
         Ok(identity)
+    }
+
+    /// Unmounts a file system that the kernel has made read-only because of an error: it is checked before it is mounted again.
+    fn unmount_damaged(&self, directory: &VolumeDir) {
+        let mount_point = directory.mount_point();
+        let is_mounted = filesystem::is_mounted(&mount_point).unwrap_or(false);
+        let usage = is_mounted.then(|| filesystem::usage(&mount_point));
+        let is_damaged = matches!(usage, Some(Ok(usage)) if usage.is_read_only);
+        if is_damaged && let Err(error) = filesystem::unmount(&mount_point) {
+            tracing::warn!(%error, "a volume that is read-only stays mounted");
+        }
     }
 
     /// Mounts a volume unless it is, and checks that it is this one.

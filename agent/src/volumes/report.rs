@@ -47,7 +47,12 @@ impl Volumes {
         let broken = broken.then(|| {
             format!("volume {id}: its file system had errors, and the kernel has made it read-only")
         });
-        let earlier = self.state().problems.get(id).cloned();
+        let earlier = {
+            let state = self.state();
+            // As long as a process tries: the next one may succeed, and is placed only where there is no problem.
+            let is_tried = state.claims.holder(id).is_some();
+            state.problems.get(id).filter(|_| is_tried).cloned()
+        };
         VolumeReport {
             size: known.size,
             used: usage.map(|usage| usage.used),

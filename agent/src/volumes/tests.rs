@@ -482,12 +482,16 @@ fn a_damaged_file_system_is_refused_and_leaves_no_device() {
         let image = node.place().join("db.data.1/image.ext4");
         let file = fs::File::options().write(true).open(&image).unwrap();
         file.write_all_at(&vec![0xff; 1 << 20], 0).unwrap();
+        let (process, id) = ("db-1".parse().unwrap(), instance(1).id);
+        volumes.claims().claim(&process, [&id].into_iter()).unwrap();
         for _ in 0..2 {
             let error = volumes.prepare(&known(1)).unwrap_err().to_string();
             assert!(error.contains("its file system is damaged"), "{error}");
             assert_eq!(node.loop_devices(), "");
         }
         assert!(problem(&volumes).unwrap().contains("is damaged"));
+        volumes.claims().release(&process);
+        assert_eq!(problem(&volumes), None, "the next process may try");
     });
 }
 
@@ -579,6 +583,48 @@ fn a_damaged_record_is_made_from_the_volumes_again() {
         assert!(node.path("volumes.json.damaged").exists());
         // Of which cluster it was is in its identity.
         volumes.prepare(&known(1)).unwrap();
+        volumes.remove(&instance(1)).unwrap();
+    });
+}
+
+#[test]
+fn a_file_system_that_became_read_only_is_checked_and_mounted_again() {
+    on_a_node(|node| {
+        let (volumes, _) = node.open();
+        let data = volumes.prepare(&wanted(1, Vec::new())).unwrap();
+        let mount_point = data.parent().unwrap().to_owned();
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(
+            None::<&Path>,
+            &mount_point,
+            None::<&str>,
+            flags,
+            None::<&str>,
+        )
+        .unwrap();
+        assert!(problem(&volumes).unwrap().contains("read-only"));
+        let data = volumes.prepare(&known(1)).unwrap();
+        fs::write(data.join("file"), "data").unwrap();
+        assert_eq!(problem(&volumes), None);
+        volumes.remove(&instance(1)).unwrap();
+    });
+}
+
+#[test]
+fn a_volume_in_place_is_used_as_it_is() {
+    on_a_node(|node| {
+        let (volumes, _) = node.open();
+        let first = volumes.prepare(&wanted(1, Vec::new())).unwrap();
+        let changed = || {
+            let found = fs::metadata(&first).unwrap();
+            (found.ctime(), found.ctime_nsec())
+        };
+        let before = changed();
+        for _ in 0..50 {
+            assert_eq!(volumes.prepare(&known(1)).unwrap(), first);
+        }
+        assert_eq!(changed(), before, "nothing of it changes");
+        assert_eq!(node.loop_devices().lines().count(), 1);
         volumes.remove(&instance(1)).unwrap();
     });
 }

@@ -415,4 +415,17 @@ mod tests {
         assert_eq!(links(Path::new("/etc/hosts")), Symlinks::InRoot);
         assert_eq!(links(Path::new("/process")), Symlinks::InRoot);
     }
+
+    #[test]
+    fn a_direct_source_is_not_reached_by_a_link() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("real/below")).unwrap();
+        std::os::unix::fs::symlink(root.join("real"), root.join("link")).unwrap();
+        assert!(direct(&root.join("real/below")).is_ok());
+        for path in ["link", "link/below"] {
+            let refused = direct(&root.join(path)).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::ELOOP), "{path}");
+        }
+    }
 }
