@@ -10,3 +10,4 @@ mod placement;
 mod remove;
 mod secrets;
 mod tls;
+mod volumes;

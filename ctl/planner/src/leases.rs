@@ -138,6 +138,8 @@ fn alert_back(state: &mut State, index: usize, name: &NodeName) {
 /// Withdraws and replaces, in this step, everything that ran on a worker whose lease has expired.
 fn mark_missing(state: &mut State, index: usize) {
     silence::end(state, index, true);
+    let processes = state.processes(&state.nodes[index].processes);
+    let waiting = processes.filter(|it| it.record.slot.is_some()).count();
     let node = &mut state.nodes[index];
     let lost = node.processes.len();
     let lease = state.settings.lease;
@@ -154,7 +156,7 @@ fn mark_missing(state: &mut State, index: usize) {
     let message = format!(
         "worker {name} ({}) has not reported for {lease}; {}",
         node.worker.ip,
-        messages::lost_processes(lost),
+        messages::lost_processes(lost, waiting),
     );
     state.alert(AlertKind::NodeMissing, &name, message);
     remember_processes(state, index);
