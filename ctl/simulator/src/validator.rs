@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
     agent::{NodeReport, ProcessState},
-    ids::{Generation, NodeName, ProcessId, Revision},
+    ids::{Generation, NodeName, ProcessId, Revision, ServiceName},
     routes::ServiceRoute,
     service::{ServiceConfig, is_at_or_below},
     state::{AlertKind, NodeCondition, ProcessView, ServiceView},
-    units::Timestamp,
+    units::{Bytes, Timestamp},
 };
-use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, Snapshot};
+use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, RevisionRecord, Snapshot};
 
 use crate::{disk, drains, volumes::VolumeRules};
 
@@ -23,6 +23,8 @@ pub struct Validator {
     used: BTreeMap<ProcessId, NodeName>,
     /// The last revision of each of them.
     revisions: BTreeMap<ProcessId, Revision>,
+    /// What a process of each revision reserves.
+    memory: BTreeMap<(ServiceName, Revision), Bytes>,
     gone: BTreeSet<ProcessId>,
     /// What each generation of each node's desired set consisted of.
     assigned: BTreeMap<(NodeName, Generation), Vec<ProcessId>>,
@@ -80,7 +82,7 @@ impl Validator {
     ) {
         self.observe(event, cluster);
         check_order(actions);
-        let grown = self.changed(actions);
+        let grown = self.grown(actions);
         let started = self.check_records(event, actions);
         let freed = self.freed(actions);
         self.volumes.check(actions, cluster);
@@ -122,21 +124,29 @@ impl Validator {
         }
     }
 
-    /// The processes that are ones of another revision since this step.
-    fn changed(&mut self, actions: &[Action]) -> Vec<ProcessRecord> {
+    /// The processes that are ones of another revision since this step, with more memory.
+    fn grown(&mut self, actions: &[Action]) -> Vec<ProcessRecord> {
+        for record in records_of(actions) {
+            if let Record::Service(service) = record {
+                let memory =
+                    |it: &RevisionRecord| ((service.name.clone(), it.revision), it.config.memory);
+                self.memory.extend(service.revisions.iter().map(memory));
+            }
+        }
         let processes = records_of(actions).filter_map(|record| match record {
             Record::Process(process) => Some(process),
             _ => None,
         });
-        let mut changed = Vec::new();
+        let mut grown = Vec::new();
         for process in processes {
             let (id, revision) = (process.id.clone(), process.revision);
+            let memory = |revision| self.memory.get(&(process.service.clone(), revision));
             let before = self.revisions.insert(id, revision);
-            if before.is_some_and(|before| before != revision) {
-                changed.push(process.clone());
+            if before.is_some_and(|before| memory(before) < memory(revision)) {
+                grown.push(process.clone());
             }
         }
-        changed
+        grown
     }
 
     /// No process id is given out twice. Returns the processes that this step has placed.
