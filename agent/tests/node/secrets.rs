@@ -109,7 +109,7 @@ fn a_container_has_its_secrets_and_the_disk_has_none() {
         let mode = fs::metadata(&place).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o700);
         for value in [PASSWORD, TOKEN, b"correct-horse"] {
-            assert_eq!(files_with(node.root.path(), value), [PathBuf::new(); 0]);
+            assert_eq!(files_with(node.root.path(), value), Vec::<PathBuf>::new());
         }
         assert!(!node.logged().contains("correct-horse"));
         let report = serde_json::to_string(&node.controller.last_report()).unwrap();

@@ -183,10 +183,11 @@ mod tests {
 
     #[test]
     fn every_key_is_described() {
-        let tables = ["logs", "images", "limits"];
+        let tables = ["logs", "images", "volumes", "limits"];
         assert_complete(&KEYS, "", &fields(FILE, "Settings"), &tables);
         assert_complete(&KEYS, "logs.", &fields(FILE, "Logs"), &[]);
         assert_complete(&KEYS, "images.", &fields(FILE, "ImageSettings"), &[]);
+        assert_complete(&KEYS, "volumes.", &fields(FILE, "VolumeSettings"), &[]);
         assert_complete(&LIMITS, "limits.", &fields(FILE, "Limits"), &[]);
     }
 
