@@ -62,6 +62,7 @@ pub(super) fn create(image: &Path, size: Bytes) -> Result<(), Error> {
         .args(["-q", "-F", "-m", "0", "-b", "4096", "-i", "8192"])
         .args(["-e", "remount-ro", "-E", "nodiscard,root_owner=0:0"])
         .arg(image))?;
+    fill_holes(&file, size).attempt("allocate", image)?;
     file.sync_all().attempt("sync", image)
 }
 
@@ -82,7 +83,11 @@ pub(super) fn extend_unused(image: &Path) -> Result<(), Error> {
         let (program, detail) = ("e2fsck", text(&output));
         return Err(Error::Program { program, detail });
     }
-    run(Command::new("resize2fs").arg(image))
+    run(Command::new("resize2fs").arg(image))?;
+    let file = File::options().write(true).open(image);
+    let file = file.attempt("open", image)?;
+    let size = Bytes(file.metadata().attempt("examine", image)?.len());
+    fill_holes(&file, size).attempt("allocate", image)
 }
 
 /// Gives a mounted file system all of its file, while it is in use.
@@ -199,6 +204,14 @@ fn allocate(file: &File, size: Bytes) -> io::Result<()> {
             Err(errno.into())
         }
         Ok(()) => Ok(()),
+    }
+}
+
+/// Allocates what the programs have made holes of: they write zeros so where the file system below has no better way.
+fn fill_holes(file: &File, size: Bytes) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size.0) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        filled => Ok(filled?),
     }
 }
 
