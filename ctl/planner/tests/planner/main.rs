@@ -32,4 +32,5 @@ mod services;
 mod silence;
 mod topology;
 mod totality;
+mod volume_removal;
 mod volumes;

@@ -1,7 +1,6 @@
 //! Services with volumes: where their slots run, and what must not happen to their data.
 
 use tucano_api::{
-    agent::VolumeInstance,
     ids::{NodeName, ProcessId},
     reasons::PendingReason,
     service::{Mount, ServiceConfig},
@@ -10,32 +9,32 @@ use tucano_api::{
 };
 use tucano_planner::{Action, Event, Record};
 use tucano_simulator::{
-    Options, Sim, alerts, config, image, name, new_disk, node, of_kind, with_memory, with_volumes,
-    worker, workers,
+    Options, Sim, alerts, config, image, name, node, of_kind, with_memory, with_volumes, worker,
+    workers,
 };
 
-fn db(slots: u32) -> ServiceConfig {
+pub(crate) fn db(slots: u32) -> ServiceConfig {
     with_volumes("db", slots, &[("data", 64)])
 }
 
-fn volumes(sim: &Sim) -> Vec<(String, u64, NodeName)> {
+pub(crate) fn volumes(sim: &Sim) -> Vec<(String, u64, NodeName)> {
     let all = sim.cluster().volumes().into_iter();
     all.map(|it| (it.volume.id.to_string(), it.volume.instance, it.node))
         .collect()
 }
 
-fn volume(sim: &Sim, id: &str) -> VolumeView {
+pub(crate) fn volume(sim: &Sim, id: &str) -> VolumeView {
     let mut all = sim.cluster().volumes().into_iter();
     all.find(|it| it.volume.id.as_str() == id).unwrap()
 }
 
-fn node_of(sim: &Sim, slot: u32) -> usize {
+pub(crate) fn node_of(sim: &Sim, slot: u32) -> usize {
     let node = volume(sim, &format!("db/data/{slot}")).node;
     node.as_str()[1..].parse().unwrap()
 }
 
 /// The desired processes of a service with their slots.
-fn slots(sim: &Sim) -> Vec<(ProcessId, Option<u32>)> {
+pub(crate) fn slots(sim: &Sim) -> Vec<(ProcessId, Option<u32>)> {
     let processes = sim.cluster().snapshot().processes.into_iter();
     let own = processes.filter(|it| it.service == name("db"));
     own.map(|it| (it.id, it.slot)).collect()
@@ -51,12 +50,7 @@ fn cause(sim: &Sim, service: &str) -> PendingReason {
     pending[0].cause.clone().unwrap()
 }
 
-fn remove_volume(sim: &mut Sim, id: &str) -> Vec<Action> {
-    let id = id.parse().unwrap();
-    sim.event(Event::VolumeRemoved { id })
-}
-
-fn remove_service(sim: &mut Sim, volumes: bool) {
+pub(crate) fn remove_service(sim: &mut Sim, volumes: bool) {
     let name = name("db");
     sim.event(Event::ServiceRemoved { name, volumes });
 }
@@ -487,119 +481,4 @@ fn a_volume_that_is_not_there_is_alerted_and_never_created_again() {
     sim.run(Span::secs(20));
     assert_eq!(of_kind(&sim.alerts, AlertKind::VolumeMissing), 2);
     assert_eq!(volumes(&sim), before);
-}
-
-#[test]
-fn a_volume_is_removed_only_when_no_process_and_no_service_needs_it() {
-    let mut sim = Sim::new(2);
-    sim.serve(db(2));
-    let id = "db/data/2".parse().unwrap();
-    let obstacle = sim.cluster().volume_obstacle(&id).unwrap();
-    assert_eq!(
-        obstacle,
-        "volume db/data/2 is in use by process db-2: remove the service, or lower its `concurrency` below 2 first"
-    );
-    assert_eq!(remove_volume(&mut sim, "db/data/2"), []);
-    let worker = node_of(&sim, 2);
-    sim.deploy(db(1));
-    assert!(
-        sim.cluster()
-            .volume_obstacle(&id)
-            .unwrap()
-            .contains("in use by process db-2")
-    );
-    sim.until_settled("db");
-    sim.run(Span::secs(5));
-    assert_eq!(sim.cluster().volume_obstacle(&id), None);
-    remove_volume(&mut sim, "db/data/2");
-    assert_eq!(volume(&sim, "db/data/2").state, VolumeState::Removing);
-    let removed = sim
-        .cluster()
-        .desired_set(&node(worker))
-        .unwrap()
-        .removed_volumes;
-    let instance = VolumeInstance { id, instance: 2 };
-    assert_eq!(removed, std::slice::from_ref(&instance));
-    sim.run(Span::secs(5));
-    assert_eq!(volumes(&sim).len(), 1);
-    assert!(!sim.agent(worker).volumes.all.contains_key(&instance));
-    let set = sim.cluster().desired_set(&node(worker)).unwrap();
-    assert!(set.removed_volumes.is_empty());
-    // A new one has another instance.
-    sim.serve(db(2));
-    assert_eq!(volume(&sim, "db/data/2").volume.instance, 3);
-}
-
-#[test]
-fn a_service_can_be_removed_with_its_volumes_and_configured_again_at_once() {
-    let mut sim = Sim::new(2);
-    sim.serve(db(2));
-    remove_service(&mut sim, true);
-    sim.deploy(db(2));
-    sim.until_settled("db");
-    sim.run(Span::secs(5));
-    let instances: Vec<u64> = volumes(&sim).into_iter().map(|it| it.1).collect();
-    assert_eq!(instances, [3, 4]);
-    let all: usize = sim
-        .agents
-        .values()
-        .map(|agent| agent.volumes.all.len())
-        .sum();
-    assert_eq!(all, 2);
-}
-
-#[test]
-fn a_volume_on_a_worker_that_has_left_can_be_given_up() {
-    let mut sim = Sim::new(2);
-    sim.serve(db(2));
-    let left = node_of(&sim, 2);
-    let here = 3 - left;
-    sim.agent(left).cut_power();
-    sim.reconfigure(vec![worker(here)]);
-    sim.run(Span::secs(10));
-    sim.deploy(db(1));
-    remove_volume(&mut sim, "db/data/2");
-    assert_eq!(volumes(&sim).len(), 1);
-    sim.serve(db(2));
-    assert_eq!(volume(&sim, "db/data/2").node, node(here));
-    // When the worker comes back, what it has is neither used nor removed.
-    sim.agent(left).power_on();
-    sim.reconfigure(workers(2));
-    sim.run(Span::secs(30));
-    assert_eq!(sim.agent(left).volumes.all.len(), 1);
-    assert_eq!(sim.spread("db")[here - 1], 2);
-}
-
-#[test]
-fn adoption_rebuilds_slots_and_volumes_and_reuses_no_instance() {
-    let mut sim = Sim::new(2);
-    sim.serve(db(3));
-    sim.serve(db(2));
-    let (before, processes) = (volumes(&sim), slots(&sim));
-    assert_eq!(before.len(), 3);
-    sim.replace_disk(new_disk(2));
-    sim.run(Span::secs(10));
-    sim.event(Event::Adopt);
-    sim.run(Span::secs(10));
-    assert_eq!(slots(&sim), processes);
-    assert_eq!(volumes(&sim), before);
-    assert_eq!(volume(&sim, "db/data/1").state, VolumeState::InUse);
-    sim.serve(db(4));
-    assert_eq!(volume(&sim, "db/data/4").volume.instance, 4);
-}
-
-#[test]
-fn a_controller_with_an_older_database_gives_no_instance_out_twice() {
-    let mut sim = Sim::new(1);
-    sim.serve(db(1));
-    let backup = sim.disk.clone();
-    sim.serve(db(3));
-    let mut older = backup;
-    older.identity.epoch = older.identity.epoch.next();
-    sim.replace_disk(older);
-    sim.run(Span::secs(10));
-    sim.event(Event::Adopt);
-    sim.run(Span::secs(10));
-    sim.serve(with_volumes("other", 1, &[("data", 64)]));
-    assert!(volume(&sim, "other/data/1").volume.instance > 3);
 }
