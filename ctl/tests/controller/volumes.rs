@@ -57,7 +57,11 @@ async fn volumes_are_shown_and_outlive_the_controller_and_their_service() {
     ctl.kill_9().await;
     drop(agent);
     ctl.start_again().await;
-    let _agent = Agent::start(&ctl, 1).await;
+    let agent = Agent::start(&ctl, 1).await;
+    ctl.eventually("the next agent's processes", async |_| {
+        (agent.processes().len() == 2).then_some(())
+    })
+    .await;
     until(&mut ctl, &["in_use", "in_use"]).await;
     ctl.delete("/v1/services/hello").await.expect(200);
     let all = until(&mut ctl, &["idle", "idle"]).await;

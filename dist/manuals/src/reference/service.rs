@@ -65,7 +65,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 43] = [
+const KEYS: [Key; 49] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -152,6 +152,19 @@ const KEYS: [Key; 43] = [
         "Its absolute path in the container. On first use it gets what the image has there."),
     key("volume.size", "", Bounds::Between("\"8MiB\"", "\"64TiB\""),
         "How much can be written to it. It grows while it is in use; a smaller size is refused."),
+    key("secret.name", "", Bounds::Free,
+        "`[[secret]]`, once for each secret, at most 64: the name that `tucano secret set` gave it (see \
+         [secrets](../tasks/secrets.md)). Only workers whose agents know the key take new processes."),
+    key("secret.path", "", Bounds::Free,
+        "The absolute path of its file in the container. Without it and without `env`: `/run/secrets/NAME`."),
+    key("secret.env", "", Bounds::Free,
+        "A variable that has its value, in place of a file: the weaker way. At most 64 KiB of UTF-8 without NUL bytes."),
+    key("secret.mode", "\"0444\"", Bounds::Free,
+        "The permissions of its file: three or four octal digits, as for chmod."),
+    key("secret.uid", "0", Bounds::Between("0", "65535"),
+        "Its owner in the container."),
+    key("secret.gid", "0", Bounds::Between("0", "65535"),
+        "Its group in the container."),
     key("health.http", "", Bounds::Free,
         "A path. A process is healthy when a GET of it is answered with a status below 400. Only one of `http`, `tcp` and \
          `exec` may be given; without any of them a TCP connect is tried."),
@@ -209,6 +222,12 @@ mod tests {
                 _ => "tmpfs = \"1MiB\"",
             };
             text += &format!("[[mount]]\npath = \"/x\"\n{what}\n{key} = {value}\n");
+        } else if let Some(key) = name.strip_prefix("secret.") {
+            text += "[[secret]]\n";
+            if key != "name" {
+                text += "name = \"a\"\n";
+            }
+            text += &format!("{key} = {value}\n");
         } else if let Some(key) = name.strip_prefix("file.") {
             text += &format!("{FILE}{key} = {value}\n");
         } else if !NEEDED.iter().any(|(needed, _)| *needed == name) {
@@ -224,6 +243,7 @@ mod tests {
     fn usual(name: &str) -> ServiceConfig {
         match name.split_once('.') {
             Some(("file", _)) => read("file.gid", "0").unwrap(),
+            Some(("secret", _)) => read("secret.gid", "0").unwrap(),
             Some(("mount", _)) => read("mount.read_only", "false").unwrap(),
             _ => read("port", "80").unwrap(),
         }
@@ -242,6 +262,8 @@ mod tests {
         assert_complete(&KEYS, "mount.", &mount, &[]);
         let volume = fields("api/src", "Volume");
         assert_complete(&KEYS, "volume.", &volume, &[]);
+        let secret = fields("api/src", "SecretRef");
+        assert_complete(&KEYS, "secret.", &secret, &["version"]);
         let file = fields("api/src", "ConfigFile");
         assert_complete(&KEYS, "file.", &file, &[]);
         let health = fields("api/src", "Health");
