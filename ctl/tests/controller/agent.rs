@@ -199,6 +199,8 @@ async fn take(
     {
         return StatusCode::CONFLICT;
     }
+    // They are created before the next set, also where no report comes in between.
+    agent.volumes(Some(&set));
     *desired = Some(set);
     StatusCode::OK
 }
