@@ -226,6 +226,9 @@ pub enum SecretCommand {
         /// Read the value from the output of a shell command, such as one of a password manager, without its last line break.
         #[arg(long, value_name = "COMMAND")]
         from_command: Option<String>,
+        /// Set it although stored secrets cannot be read, because their key is lost for good.
+        #[arg(long)]
+        key_lost: bool,
     },
     /// Show the secrets and the services that have them, never their values.
     Ls,

@@ -30,6 +30,8 @@ pub fn adopt(
             Err(stray) => remove_stray(&stray),
         }
     }
+    let known = adopted.iter().map(|process| process.id().clone());
+    executor.secrets.retain_processes(&known.collect());
     Ok(adopted)
 }
 

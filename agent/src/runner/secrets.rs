@@ -3,17 +3,19 @@
 //! ```text
 //! <data_dir>/secrets/               tmpfs, or ramfs, for root only
 //!   values/<name>@<version>         as long as a desired process has it: a restart needs no controller
+//!   incoming/<name>@<version>       while it is written
 //!   processes/<id>/<n>, env         what is mounted into a container, with mode and owner; its variables
 //! ```
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fs::{self, DirBuilder, File, Permissions},
     io::{self, Write},
     net::IpAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -21,6 +23,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::statfs::{FsType, TMPFS_MAGIC, statfs},
 };
+use tokio::sync::Semaphore;
 use tucano_api::{
     agent::DesiredProcess,
     error::ErrorBody,
@@ -34,6 +37,12 @@ use crate::{
     settings::Settings,
 };
 
+/// Concurrent fetches of values.
+const MAX_FETCHES: usize = 4;
+/// Time limit for connecting to the controller.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit for a value, also of the largest over a slow link.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer with one value: it is in Base64.
 const MAX_ANSWER_BYTES: usize = MAX_SECRET_BYTES / 3 * 4 + 4096;
 /// ramfs has no constant in nix.
@@ -49,8 +58,11 @@ pub struct Secrets {
     credentials: Arc<Credentials>,
     node: Option<NodeName>,
     ip: Option<IpAddr>,
-    timeout: std::time::Duration,
-    mounting: std::sync::Mutex<()>,
+    mounting: Mutex<()>,
+    /// A lock for each value, so that it is fetched once.
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Limits concurrent fetches, which share the connection with reports.
+    fetches: Semaphore,
 }
 
 impl Secrets {
@@ -62,8 +74,9 @@ impl Secrets {
             credentials,
             node: settings.name.clone(),
             ip: settings.ip,
-            timeout: settings.report_timeout(),
-            mounting: std::sync::Mutex::default(),
+            mounting: Mutex::default(),
+            locks: Mutex::default(),
+            fetches: Semaphore::new(MAX_FETCHES),
         }
     }
 
@@ -83,15 +96,33 @@ impl Secrets {
         let this = Arc::clone(self);
         blocking(move || this.mount()).await?;
         for secret in versions(&process.config) {
-            let path = self.value_path(&secret);
-            if path.exists() {
-                continue;
-            }
-            let value = self.fetch(&secret).await?;
-            blocking(move || write_private(&path, &value)).await?;
+            self.ensure(&secret).await?;
         }
         let (this, process) = (Arc::clone(self), process.clone());
         blocking(move || this.write_files(&process, ids_base)).await
+    }
+
+    /// Fetches a value unless it is on the node.
+    async fn ensure(&self, secret: &SecretVersion) -> Result<(), String> {
+        let lock = Arc::clone(self.locks().entry(file_name(secret)).or_default());
+        let _alone = lock.lock().await;
+        let path = self.value_path(secret);
+        if path.exists() {
+            return Ok(());
+        }
+        let permit = self.fetches.acquire().await;
+        let value = self.fetch(secret).await?;
+        drop(permit);
+        let incoming = self.directory.join("incoming").join(file_name(secret));
+        blocking(move || {
+            let write = || {
+                remove_if_exists(&incoming)?;
+                write_new(&incoming, &value)?;
+                fs::rename(&incoming, &path)
+            };
+            write().map_err(|error| format!("cannot keep a secret in memory: {error}"))
+        })
+        .await
     }
 
     /// Where the file of a process's secret is, by the secret's number in the configuration.
@@ -114,6 +145,23 @@ impl Secrets {
         remove_if_exists(&self.process(id))
     }
 
+    /// Removes the files of processes that there are no longer. Best effort, as [`Secrets::prune`].
+    pub fn retain_processes(&self, known: &BTreeSet<ProcessId>) {
+        let entries = fs::read_dir(self.directory.join("processes"));
+        for entry in entries.into_iter().flatten().flatten() {
+            let id = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            if id.is_some_and(|id| known.contains(&id)) {
+                continue;
+            }
+            if let Err(error) = remove_if_exists(&entry.path()) {
+                tracing::warn!(%error, "cannot remove the secrets of a process that is gone");
+            }
+        }
+    }
+
     /// Removes the values that no desired process needs. Best effort: a failure is logged.
     pub fn prune(&self, desired: &[DesiredProcess]) {
         let needed: BTreeSet<String> = desired
@@ -121,6 +169,7 @@ impl Secrets {
             .flat_map(|process| versions(&process.config))
             .map(|secret| file_name(&secret))
             .collect();
+        self.locks().retain(|name, _| needed.contains(name));
         let entries = fs::read_dir(self.values()).into_iter().flatten().flatten();
         let unneeded = entries.filter(|entry| {
             let name = entry.file_name();
@@ -162,7 +211,8 @@ impl Secrets {
         if !is_in_memory(&self.directory) {
             mount_in_memory(&self.directory).map_err(|error| failed("mount", &error))?;
         }
-        for directory_of in [self.values(), self.directory.join("processes")] {
+        let parts = ["values", "incoming", "processes"];
+        for directory_of in parts.map(|part| self.directory.join(part)) {
             directory
                 .create(directory_of)
                 .map_err(|error| failed("write", &error))?;
@@ -185,7 +235,10 @@ impl Secrets {
         };
         let client = self.credentials.client();
         let client = client.map_err(|error| waiting(error.to_string()))?;
-        let client = client.timeout(self.timeout).build();
+        let client = client
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(FETCH_TIMEOUT)
+            .build();
         let client = client.map_err(|error| waiting(root_cause(&error)))?;
         let url = format!("{}/v1/secret_values", self.controller);
         let unreachable = |error: reqwest::Error| {
@@ -258,9 +311,12 @@ impl Secrets {
         self.directory.join("processes").join(id.as_str())
     }
 
-    fn alone(&self) -> std::sync::MutexGuard<'_, ()> {
-        let lock = self.mounting.lock();
-        lock.unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.mounting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn locks(&self) -> MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<()>>>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -303,11 +359,6 @@ fn mount_in_memory(directory: &Path) -> nix::Result<()> {
         mount(Some("secrets"), directory, Some(kind), flags, Some(options))
     };
     mount_as("tmpfs", "mode=0700,size=25%,noswap").or_else(|_| mount_as("ramfs", "mode=0700"))
-}
-
-fn write_private(path: &Path, content: &[u8]) -> Result<(), String> {
-    crate::files::write_atomically(path, content, crate::files::Durability::Cached)
-        .map_err(|error| format!("cannot keep a secret in memory: {error}"))
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<File> {

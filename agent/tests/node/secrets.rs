@@ -202,3 +202,34 @@ fn a_value_goes_with_the_last_process_that_needs_it() {
         node.remove_all(3).await;
     });
 }
+
+#[test]
+fn processes_that_share_a_secret_start_at_once_with_its_whole_value() {
+    on_a_node("", async |mut node| {
+        let value = vec![b'x'; 1 << 20];
+        node.controller.set_secrets(Some(&[("token@9", &value)]));
+        let secret = "memory = \"16MiB\"\n[[secret]]\nname = \"token\"\nversion = 9\n";
+        let processes = (1..=8).map(|number| process("hello", number, secret));
+        node.desire(1, processes.collect()).await;
+        for number in 1..=8 {
+            let id = format!("hello-{number}");
+            node.wait_until_healthy(&id).await;
+            let file = format!("/proc/{}/root/run/secrets/token", node.pid(&id));
+            assert!(fs::read(file).unwrap() == value, "{id}");
+        }
+        assert!(
+            !node.logged().contains("keep a secret"),
+            "{}",
+            node.logged()
+        );
+
+        // Files of a process that there is no longer, as after the loss of its record.
+        node.kill_agent();
+        let stray = node.data("secrets/processes/hello-99");
+        fs::create_dir(&stray).unwrap();
+        fs::write(stray.join("0"), "x").unwrap();
+        node.start_agent().await;
+        assert!(!stray.exists());
+        node.remove_all(2).await;
+    });
+}

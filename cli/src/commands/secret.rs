@@ -33,15 +33,10 @@ pub(super) async fn run(
             name,
             from_file,
             from_command,
+            key_lost,
         } => {
-            set(
-                client,
-                global,
-                name,
-                from_file.as_deref(),
-                from_command.as_deref(),
-            )
-            .await
+            let value = read_value(name, from_file.as_deref(), from_command.as_deref())?;
+            set(client, global, name, value, *key_lost).await
         }
         SecretCommand::Ls => list(client, global).await,
         SecretCommand::Rm { name, force } => remove(client, global, name, *force).await,
@@ -49,13 +44,11 @@ pub(super) async fn run(
     }
 }
 
-async fn set(
-    client: &Client,
-    global: &Global,
+fn read_value(
     name: &SecretName,
     file: Option<&Path>,
     command: Option<&str>,
-) -> Result<(), Error> {
+) -> Result<Vec<u8>, Error> {
     let value = match (file, command) {
         (Some(file), _) => read_file(file)?,
         (None, Some(command)) => read_command(command)?,
@@ -70,7 +63,19 @@ async fn set(
             "the value of {name} ends with a line break, which is part of it; `printf %s` writes none"
         ));
     }
-    let text = client.put(&format!("/v1/secrets/{name}"), value).await?;
+    Ok(value)
+}
+
+async fn set(
+    client: &Client,
+    global: &Global,
+    name: &SecretName,
+    value: Vec<u8>,
+    key_lost: bool,
+) -> Result<(), Error> {
+    let query = if key_lost { "?key_lost=true" } else { "" };
+    let path = format!("/v1/secrets/{name}{query}");
+    let text = client.put(&path, value).await?;
     if global.json {
         return output::data(&text);
     }
@@ -118,7 +123,7 @@ async fn remove(
 }
 
 async fn rekey(client: &Client, global: &Global) -> Result<(), Error> {
-    let text = client.post("/v1/secrets/rekey", String::new()).await?;
+    let text = client.post("/v1/secret_key", String::new()).await?;
     match global.json {
         true => output::data(&text),
         false => output::data(
@@ -163,26 +168,61 @@ fn read_stdin(name: &SecretName) -> Result<Vec<u8>, Error> {
     let what = Path::new("standard input");
     if input.is_terminal() {
         output::status(&format!("value of {name}, which is not shown, and Enter:"));
-        return read_hidden_line(&input).map_err(Error::input("read", what));
+        let line = read_hidden_line(&input).map_err(Error::input("read", what))?;
+        return line.map_err(|why| Error::Refused(format!("nothing was set: {why}").into()));
     }
     let value = bounded(input.lock()).map_err(Error::input("read", what))?;
     check_length("standard input", value)
 }
 
-/// A line from a terminal that does not show it.
-fn read_hidden_line(input: &Stdin) -> std::io::Result<Vec<u8>> {
+/// A line from a terminal that does not show it, or why there is none.
+fn read_hidden_line(input: &Stdin) -> std::io::Result<Result<Vec<u8>, &'static str>> {
     let before = tcgetattr(input)?;
     let mut hidden = before.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(input, OptionalActions::Flush, &hidden)?;
+    // Without ICANON: with it, longer lines are cut. Without ISIG: an interrupted program would leave the terminal as it is.
+    let modes = LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
+    hidden.local_modes.remove(modes);
+    tcsetattr(input, OptionalActions::Now, &hidden)?;
+    let read = typed_line(&mut input.lock());
+    let pending = rustix::io::ioctl_fionread(input);
+    // What is left of a paste would be taken for commands by the shell.
+    tcsetattr(input, OptionalActions::Flush, &before)?;
+    Ok(match (read?, pending? > 0) {
+        (Ok(_), true) => Err(MORE_LINES),
+        (line, _) => line,
+    })
+}
+
+const MORE_LINES: &str = "more than one line came: use --from-file, or standard input";
+
+/// The bytes up to Enter. The first of them are read by themselves, so that a paste of several lines is noticed.
+fn typed_line(input: &mut impl BufRead) -> std::io::Result<Result<Vec<u8>, &'static str>> {
     let mut line = Vec::new();
-    let read = input.lock().read_until(b'\n', &mut line);
-    tcsetattr(input, OptionalActions::Now, &before)?;
-    read?;
-    if line.ends_with(b"\n") {
-        line.pop();
+    loop {
+        let buffer = input.fill_buf()?;
+        let count = buffer.len();
+        if count == 0 {
+            return Ok(Ok(line));
+        }
+        for (index, byte) in buffer.iter().copied().enumerate() {
+            match byte {
+                b'\r' | b'\n' if index + 1 < count => return Ok(Err(MORE_LINES)),
+                b'\r' | b'\n' => {
+                    input.consume(count);
+                    return Ok(Ok(line));
+                }
+                // Ctrl-C, and Ctrl-D of an empty line.
+                3 => return Ok(Err("it was interrupted")),
+                4 if line.is_empty() => return Ok(Ok(line)),
+                8 | 127 => drop(line.pop()),
+                _ => line.push(byte),
+            }
+        }
+        input.consume(count);
+        if line.len() > MAX_SECRET_BYTES {
+            return Ok(Err("it has more than 1 MiB"));
+        }
     }
-    Ok(line)
 }
 
 /// At most one byte more than a secret may have.
@@ -225,6 +265,20 @@ mod tests {
         }
         let error = read_command("cat /dev/zero 2>/dev/null; true");
         assert!(error.unwrap_err().to_string().contains("1 MiB"));
+    }
+
+    #[test]
+    fn a_typed_line_ends_with_enter_and_a_paste_of_several_is_refused() {
+        let typed = |text: &[u8]| typed_line(&mut std::io::BufReader::with_capacity(8, text));
+        assert_eq!(typed(b"secret\n").unwrap(), Ok(b"secret".to_vec()));
+        assert_eq!(typed(b"secrex\x7ft\r").unwrap(), Ok(b"secret".to_vec()));
+        let long = [b'x'; 10_000];
+        let line = typed(&[&long[..], b"\n"].concat()).unwrap();
+        assert_eq!(line.unwrap().len(), 10_000);
+        for refused in [&b"a\nb\n"[..], b"sec\x03"] {
+            assert!(typed(refused).unwrap().is_err());
+        }
+        assert_eq!(typed(b"\x04").unwrap(), Ok(Vec::new()));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
     actions, adoption,
     cluster::Cluster,
     duplicates, holds, live_changes,
-    model::{RevisionRecord, Sealed, SecretRecord, Settings},
+    model::{RevisionRecord, SecretRecord, Settings},
     placement, routes, secrets, services,
     state::{Node, Process, Service, Unplaced, pending, unreported},
     volumes,
@@ -79,6 +79,11 @@ impl Cluster {
         secrets::users(&self.state, name).collect()
     }
 
+    /// A process whose revision has a secret.
+    pub fn process_with_secret(&self, name: &SecretName) -> Option<ProcessId> {
+        secrets::process_with(&self.state, name)
+    }
+
     /// A secret and its encrypted values.
     pub fn secret(&self, name: &SecretName) -> Option<&SecretRecord> {
         self.state.secrets.get(name)
@@ -89,9 +94,9 @@ impl Cluster {
         self.state.secrets.values()
     }
 
-    /// An encrypted value that a process on this worker needs; `None` if none does.
-    pub fn secret_value(&self, node: &NodeName, wanted: &SecretVersion) -> Option<Sealed> {
-        secrets::value_for(&self.state, node, wanted)
+    /// Whether a process on this worker needs a version of a secret.
+    pub fn needs_secret(&self, node: &NodeName, wanted: &SecretVersion) -> bool {
+        secrets::is_needed(&self.state, node, wanted)
     }
 
     /// Every volume, ordered by id.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use tucano_api::{
-    ids::{NodeName, SecretName, ServiceName},
+    ids::{NodeName, ProcessId, SecretName, ServiceName},
     secrets::{SecretUser, SecretVersion, SecretView},
     service::ServiceConfig,
 };
@@ -141,7 +141,12 @@ pub(crate) fn users(state: &State, name: &SecretName) -> impl Iterator<Item = Se
     });
     revisions.filter_map(move |(service, revision, current)| {
         let mut secrets = revision.config.secret.iter();
-        let secret = secrets.find(|secret| secret.name == *name)?;
+        // One that has a removed version cannot start in any case.
+        let is_stored = |version: Option<u64>| {
+            let record = state.secrets.get(name);
+            version.is_some_and(|version| record.is_some_and(|it| it.version(version).is_some()))
+        };
+        let secret = secrets.find(|it| it.name == *name && is_stored(it.version))?;
         Some(SecretUser {
             service: service.clone(),
             revision: revision.revision,
@@ -151,19 +156,31 @@ pub(crate) fn users(state: &State, name: &SecretName) -> impl Iterator<Item = Se
     })
 }
 
-/// A sealed value that a process on this worker needs; `None` if none does.
-pub(crate) fn value_for(state: &State, node: &NodeName, wanted: &SecretVersion) -> Option<Sealed> {
-    let node = &state.nodes[*state.node_index.get(node)?];
-    let is_needed = state.processes(&node.processes).any(|process| {
+/// Whether a process on this worker needs a version of a secret.
+pub(crate) fn is_needed(state: &State, node: &NodeName, wanted: &SecretVersion) -> bool {
+    let Some(index) = state.node_index.get(node) else {
+        return false;
+    };
+    let mut processes = state.processes(&state.nodes[*index].processes);
+    processes.any(|process| {
         let service = state.services.get(&process.record.service);
         let revision = service.and_then(|it| it.revision(process.record.revision));
         revision.is_some_and(|revision| {
             let mut secrets = revision.config.secret.iter();
             secrets.any(|it| it.name == wanted.name && it.version == Some(wanted.version))
         })
+    })
+}
+
+/// A process whose revision has a secret.
+pub(crate) fn process_with(state: &State, name: &SecretName) -> Option<ProcessId> {
+    let mut processes = state.processes.values();
+    let found = processes.find(|process| {
+        let service = state.services.get(&process.record.service);
+        let revision = service.and_then(|it| it.revision(process.record.revision));
+        revision.is_some_and(|it| it.config.secret.iter().any(|it| it.name == *name))
     });
-    let record = state.secrets.get(&wanted.name).filter(|_| is_needed)?;
-    record.version(wanted.version).map(|it| it.sealed.clone())
+    found.map(|process| process.record.id.clone())
 }
 
 fn current_users(state: &State, name: &SecretName) -> Vec<ServiceName> {

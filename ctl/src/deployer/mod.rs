@@ -110,6 +110,16 @@ pub enum DeployError {
         /// The secrets.
         names: Vec<SecretName>,
     },
+    /// A version of a secret was removed.
+    #[error(
+        "{service}: this revision had a value of secret {name} that was removed: deploy again, to have the present one"
+    )]
+    SecretRemoved {
+        /// The service.
+        service: ServiceName,
+        /// The secret.
+        name: SecretName,
+    },
     /// A secret cannot be used.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -344,6 +354,11 @@ impl Deployer {
         let decide = move |cluster: &Cluster| {
             let (mut config, image) = decide(cluster)?;
             let names = cluster.resolve_secrets(&mut config);
+            if let Some(name) = names.iter().find(|name| cluster.secret(name).is_some()) {
+                let service = config.name;
+                let name = name.clone();
+                return Err(DeployError::SecretRemoved { service, name });
+            }
             if !names.is_empty() {
                 let service = config.name;
                 return Err(DeployError::NoSuchSecret { service, names });

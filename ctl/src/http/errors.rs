@@ -164,6 +164,9 @@ impl From<DeployError> for ApiError {
             DeployError::NoSuchSecret { .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no_such_secret", message)
             }
+            DeployError::SecretRemoved { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "secret_removed", message)
+            }
             DeployError::Secret(error) => error.into(),
             DeployError::HostTaken(_) => Self::new(StatusCode::CONFLICT, "host_taken", message),
             DeployError::NotFound(_) => Self::not_found(message),
@@ -182,6 +185,9 @@ impl From<SecretError> for ApiError {
         match error {
             SecretError::NotFound(_) => Self::not_found(message),
             SecretError::InUse { .. } => conflict("secret_in_use"),
+            SecretError::Running { .. } => conflict("secret_in_use"),
+            SecretError::EnvironmentTooLarge { .. } => conflict("environment_too_large"),
+            SecretError::Removed(_) => Self::new(StatusCode::NOT_FOUND, "secret_removed", message),
             SecretError::NotAVariable { .. } => conflict("not_a_variable"),
             SecretError::TooMany(_) => conflict("too_many_secrets"),
             SecretError::Empty(_) => Self::bad_request("empty_secret", message),

@@ -40,9 +40,19 @@ async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<SecretView>>, ApiE
     Ok(Json(api.secrets.list().await?))
 }
 
+/// Whether secrets that cannot be read do not matter.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct Setting {
+    /// Sets it although stored secrets cannot be read: their key is lost for good.
+    key_lost: bool,
+}
+
 /// Gives a secret a value: the request's body, byte for byte. Services that have the secret get a new revision, and their processes
 /// are replaced one by one; the same value again changes nothing.
-#[utoipa::path(put, path = "/v1/secrets/{name}", tag = "secrets", params(("name" = String, Path)),
+#[utoipa::path(put, path = "/v1/secrets/{name}", tag = "secrets",
+    params(("name" = String, Path), Setting),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200, body = SecretStored),
@@ -55,12 +65,13 @@ async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<SecretView>>, ApiE
 async fn set(
     State(api): State<Arc<Api>>,
     PathParam(name): PathParam<SecretName>,
+    QueryParams(Setting { key_lost }): QueryParams<Setting>,
     body: Body,
 ) -> Result<Json<SecretStored>, ApiError> {
     let limits = api.config.current().limits.clone();
     let most = ("limits.secret_bytes", limits.secret_bytes);
     let value = body::read("the secret", body, most, limits.body_idle.0).await?;
-    Ok(Json(api.secrets.set(name, value.into()).await?))
+    Ok(Json(api.secrets.set(name, value.into(), key_lost).await?))
 }
 
 /// Whether revisions that can be rolled back to do not matter.
@@ -96,8 +107,8 @@ struct Rekeyed {
     secrets: usize,
 }
 
-/// Encrypts all secrets with a new key, and forgets the earlier one. No value changes.
-#[utoipa::path(post, path = "/v1/secrets/rekey", tag = "secrets",
+/// Encrypts all secrets with a new key in place of the present one. No value changes.
+#[utoipa::path(post, path = "/v1/secret_key", tag = "secrets",
     responses(
         (status = 200, body = Rekeyed),
         (status = 500, description = "A value, or the keys, cannot be used", body = ErrorBody),

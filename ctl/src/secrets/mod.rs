@@ -11,19 +11,24 @@ use std::sync::Arc;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use subtle::ConstantTimeEq;
 use tucano_api::{
-    ids::{NodeName, SecretName, ServiceName},
+    ids::{NodeName, ProcessId, SecretName, ServiceName},
     secrets::{SecretStored, SecretUser, SecretValue, SecretVersion, SecretView},
     service::{SecretRef, ServiceConfig, secret::MAX_ENV_BYTES},
 };
 use tucano_planner::{Cluster, Event, SecretRecord};
 use tucano_tls::Mode;
 
-use self::vault::{Vault, VaultError};
+use self::{
+    sealing::UnsealError,
+    vault::{Keys, Vault, VaultError},
+};
 use crate::{
     config_mgr::ConfigManager,
     state_loop::{Refused, StateHandle, TransactError},
 };
 
+/// Longest environment with secrets, in bytes: Linux takes two mebibytes, with the arguments.
+const MAX_ENVIRONMENT_BYTES: usize = 1 << 20;
 /// Revisions that an error names.
 const MAX_NAMED: usize = 5;
 
@@ -52,6 +57,19 @@ pub enum SecretError {
         /// The revisions that have it.
         of: Vec<SecretUser>,
     },
+    /// A process has it.
+    #[error(
+        "secret {name} is used by process {process}, of an earlier revision: wait until it is replaced"
+    )]
+    Running {
+        /// Its name.
+        name: SecretName,
+        /// The process.
+        process: ProcessId,
+    },
+    /// It was removed, although a process has it.
+    #[error("secret {0} was removed: set it again, and deploy the service again")]
+    Removed(SecretVersion),
     /// It has no content.
     #[error("the value of secret {0} is empty: send the value as the request's body")]
     Empty(SecretName),
@@ -66,6 +84,16 @@ pub enum SecretError {
         service: ServiceName,
         /// Why.
         why: String,
+    },
+    /// All variables of a service are too large.
+    #[error(
+        "the variables of {service} have {bytes} bytes together, secrets among them: at most {MAX_ENVIRONMENT_BYTES}. Use `path` in place of `env`"
+    )]
+    EnvironmentTooLarge {
+        /// The service.
+        service: ServiceName,
+        /// Their length.
+        bytes: usize,
     },
     /// The limit on secrets is reached.
     #[error("there are {0} secrets, as many as limits.secrets allows: remove one, or raise it")]
@@ -116,9 +144,14 @@ impl Secrets {
     /// # Errors
     /// The controller is shutting down.
     pub async fn problem(&self) -> Result<Option<String>, Refused> {
-        let vault = Arc::clone(&self.vault);
-        let problem = move |cluster: &Cluster| vault.problem(cluster.sealed_secrets());
-        self.state.query(problem).await
+        let (vault, stored) = (Arc::clone(&self.vault), self.stored().await?);
+        blocking(move || vault.problem(&stored)).await
+    }
+
+    /// All secrets. The encrypted values are shared, not copied.
+    async fn stored(&self) -> Result<Vec<SecretRecord>, Refused> {
+        let all = |cluster: &Cluster| cluster.sealed_secrets().cloned().collect();
+        self.state.query(all).await
     }
 
     /// Every secret, by name.
@@ -129,11 +162,17 @@ impl Secrets {
         Ok(self.state.query(Cluster::secrets).await?)
     }
 
-    /// Gives a secret a value. Services that have it get a new revision, unless it is the value that it has.
+    /// Gives a secret a value. Services that have it get a new revision, unless it is the value that it has. While a stored value
+    /// cannot be read, the key file may be the wrong one: then nothing is set, unless the sysadmin says that the key is lost.
     ///
     /// # Errors
     /// Why nothing has changed.
-    pub async fn set(&self, name: SecretName, value: Vec<u8>) -> Result<SecretStored, SecretError> {
+    pub async fn set(
+        &self,
+        name: SecretName,
+        value: Vec<u8>,
+        key_lost: bool,
+    ) -> Result<SecretStored, SecretError> {
         self.check_tls()?;
         if value.is_empty() {
             return Err(SecretError::Empty(name));
@@ -146,7 +185,7 @@ impl Secrets {
         let of = name.clone();
         let decide = move |cluster: &Cluster| {
             check_variable_users(cluster, &of, &value).map_err(NotSet::Failed)?;
-            decide_set(cluster, &vault, &of, &value, most)
+            decide_set(cluster, &vault, (&of, &value), most, key_lost)
         };
         let read_name = name.clone();
         let set = self.state.transact(decide, move |cluster, version| {
@@ -186,6 +225,9 @@ impl Secrets {
             if of.iter().any(|user| user.current || !force) {
                 return Err(SecretError::InUse { name, of });
             }
+            if let Some(process) = cluster.process_with_secret(&name) {
+                return Err(SecretError::Running { name, process });
+            }
             Ok((Event::SecretRemoved { name }, ()))
         };
         let removed = self.state.transact(decide, |_, ()| ()).await;
@@ -199,18 +241,26 @@ impl Secrets {
     /// Why the earlier key is still in use.
     pub async fn rekey(&self) -> Result<usize, SecretError> {
         let _alone = self.rekeying.lock().await;
-        self.vault.add_key()?;
-        let vault = Arc::clone(&self.vault);
-        let decide = move |cluster: &Cluster| {
-            let records = vault.reseal(cluster.sealed_secrets())?;
-            let count = records.len();
-            Ok::<_, SecretError>((Event::SecretsResealed { records }, count))
-        };
-        let resealed = self.state.transact(decide, |_, count| count).await;
-        let count = resealed.map_err(transact_error)?;
-        let vault = Arc::clone(&self.vault);
-        let drop_keys = move |cluster: &Cluster| vault.drop_earlier_keys(cluster.sealed_secrets());
-        self.state.query(drop_keys).await??;
+        let (vault, stored) = (Arc::clone(&self.vault), self.stored().await?);
+        if stored.is_empty() {
+            return Ok(0);
+        }
+        // Nothing is written before every value has been read.
+        let count = stored.len();
+        let keys = blocking(move || {
+            let keys = vault.keys()?;
+            stored.iter().try_for_each(|it| keys.reseal(it).map(drop))?;
+            vault.add_key()
+        });
+        let keys = Arc::new(keys.await??);
+        for record in self.stored().await? {
+            let keys = Arc::clone(&keys);
+            let resealed = blocking(move || keys.reseal(&record)).await??;
+            let records = vec![resealed];
+            self.state.apply(Event::SecretsResealed { records }).await?;
+        }
+        let (vault, stored) = (Arc::clone(&self.vault), self.stored().await?);
+        blocking(move || vault.drop_earlier_keys(&stored)).await??;
         Ok(count)
     }
 
@@ -225,24 +275,31 @@ impl Secrets {
     ) -> Result<Vec<SecretValue>, SecretError> {
         self.check_tls()?;
         let query = move |cluster: &Cluster| {
-            let values =
-                wanted
-                    .into_iter()
-                    .map(|secret| match cluster.secret_value(&node, &secret) {
-                        Some(sealed) => Ok((secret, sealed)),
-                        None => {
-                            let node = node.clone();
-                            Err(SecretError::NotNeeded { node, secret })
-                        }
-                    });
+            let values = wanted.into_iter().map(|secret| {
+                if !cluster.needs_secret(&node, &secret) {
+                    let node = node.clone();
+                    return Err(SecretError::NotNeeded { node, secret });
+                }
+                let record = cluster.secret(&secret.name);
+                let version = record.and_then(|record| record.version(secret.version));
+                match version.map(|version| version.sealed.clone()) {
+                    Some(sealed) => Ok((secret, sealed)),
+                    None => Err(SecretError::Removed(secret)),
+                }
+            });
             values.collect::<Result<Vec<_>, SecretError>>()
         };
         let sealed = self.state.query(query).await??;
-        let unseal = |(secret, sealed)| {
-            let value = self.vault.unseal(&secret, &sealed)?;
-            Ok(SecretValue(BASE64_STANDARD.encode(value.as_slice())))
-        };
-        sealed.into_iter().map(unseal).collect()
+        let vault = Arc::clone(&self.vault);
+        let values = blocking(move || {
+            let keys = vault.keys()?;
+            let value = |(secret, sealed)| {
+                let value = keys.unseal(&secret, &sealed)?;
+                Ok(SecretValue(BASE64_STANDARD.encode(value.as_slice())))
+            };
+            sealed.into_iter().map(value).collect()
+        });
+        values.await?
     }
 
     /// What checks a configuration within a transaction.
@@ -278,32 +335,81 @@ impl Checker {
         before: Option<&ServiceConfig>,
     ) -> Result<(), SecretError> {
         let known = before.map_or(&[][..], |before| &before.secret);
-        let mut new = config.secret.iter().filter(|it| !known.contains(it));
-        new.try_for_each(|secret| {
-            check_tls(self.tls)?;
-            self.check_one(cluster, config, secret)
-        })
-    }
-
-    fn check_one(
-        &self,
-        cluster: &Cluster,
-        config: &ServiceConfig,
-        secret: &SecretRef,
-    ) -> Result<(), SecretError> {
-        let version = SecretVersion {
-            name: secret.name.clone(),
-            version: secret.version.unwrap_or(0),
-        };
-        let record = cluster.secret(&secret.name);
-        let stored = record.and_then(|record| record.version(version.version));
-        let stored = stored.ok_or_else(|| SecretError::NotFound(secret.name.clone()))?;
-        let value = self.vault.unseal(&version, &stored.sealed)?;
-        match secret.env.is_some() {
-            true => check_variable(&config.name, &secret.name, &value),
-            false => Ok(()),
+        let is_known = config.secret.iter().all(|it| known.contains(it));
+        if is_known && before.is_none_or(|before| before.env == config.env) {
+            return Ok(());
         }
+        check_tls(self.tls)?;
+        check_environment(cluster, config, None)?;
+        let new: Vec<&SecretRef> = config
+            .secret
+            .iter()
+            .filter(|it| !known.contains(it))
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let keys = self.vault.keys()?;
+        new.into_iter()
+            .try_for_each(|secret| check_one(cluster, &keys, config, secret))
     }
+}
+
+/// Whether a secret can be read, and is what a variable can be where it is one.
+fn check_one(
+    cluster: &Cluster,
+    keys: &Keys,
+    config: &ServiceConfig,
+    secret: &SecretRef,
+) -> Result<(), SecretError> {
+    let version = SecretVersion {
+        name: secret.name.clone(),
+        version: secret.version.unwrap_or(0),
+    };
+    let record = cluster.secret(&secret.name);
+    let stored = record.and_then(|record| record.version(version.version));
+    let stored = stored.ok_or_else(|| SecretError::NotFound(secret.name.clone()))?;
+    if secret.env.is_none() {
+        if keys.has_key_of(&stored.sealed) {
+            return Ok(());
+        }
+        return Err(VaultError::from(UnsealError::UnknownKey(version)).into());
+    }
+    let value = keys.unseal(&version, &stored.sealed)?;
+    check_variable(&config.name, &secret.name, &value)
+}
+
+/// Whether the variables of a service, secrets among them, are not too large together; `changed` is a secret's new length.
+fn check_environment(
+    cluster: &Cluster,
+    config: &ServiceConfig,
+    changed: Option<(&SecretName, usize)>,
+) -> Result<(), SecretError> {
+    if config.secret.iter().all(|secret| secret.env.is_none()) {
+        return Ok(());
+    }
+    let plain = config.env.iter();
+    let plain = plain.map(|(name, value)| name.len() + value.len() + 2);
+    let length = |secret: &SecretRef| {
+        let name = secret.env.as_ref()?;
+        let value = match changed {
+            Some((of, length)) if *of == secret.name => length,
+            _ => {
+                let record = cluster.secret(&secret.name)?;
+                sealing::value_bytes(&record.version(secret.version?)?.sealed)
+            }
+        };
+        Some(name.len() + value + 2)
+    };
+    let secrets = config.secret.iter().filter_map(length);
+    let whole: usize = plain.chain(secrets).sum();
+    if whole <= MAX_ENVIRONMENT_BYTES {
+        return Ok(());
+    }
+    Err(SecretError::EnvironmentTooLarge {
+        service: config.name.clone(),
+        bytes: whole,
+    })
 }
 
 fn check_tls(tls: Mode) -> Result<(), SecretError> {
@@ -316,25 +422,31 @@ fn check_tls(tls: Mode) -> Result<(), SecretError> {
 fn decide_set(
     cluster: &Cluster,
     vault: &Vault,
-    name: &SecretName,
-    value: &[u8],
+    (name, value): (&SecretName, &[u8]),
     most: u64,
+    key_lost: bool,
 ) -> Result<(Event, u64), NotSet> {
     let record = cluster.secret(name);
     let count = cluster.sealed_secrets().count() as u64;
     if record.is_none() && count >= most {
         return Err(NotSet::Failed(SecretError::TooMany(count)));
     }
-    if let Some(version) = unchanged(vault, record, value) {
+    let keys = match count == 0 || key_lost {
+        true => vault.keys_or_first(),
+        false => vault.keys(),
+    };
+    let keys = keys?;
+    if !key_lost {
+        keys.check_known(cluster.sealed_secrets())?;
+    }
+    if let Some(version) = unchanged(&keys, record, value) {
         return Err(NotSet::Unchanged(version));
     }
     let secret = SecretVersion {
         name: name.clone(),
         version: cluster.next_secret_version(),
     };
-    let sealed = vault
-        .seal(&secret, value, count == 0)
-        .map_err(|error| NotSet::Failed(error.into()))?;
+    let sealed = keys.seal(&secret, value)?;
     let SecretVersion { name, version } = secret;
     let event = Event::SecretSet {
         name,
@@ -344,15 +456,21 @@ fn decide_set(
     Ok((event, version))
 }
 
+impl From<VaultError> for NotSet {
+    fn from(error: VaultError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 /// The newest version, if it has this value.
-fn unchanged(vault: &Vault, record: Option<&SecretRecord>, value: &[u8]) -> Option<u64> {
+fn unchanged(keys: &Keys, record: Option<&SecretRecord>, value: &[u8]) -> Option<u64> {
     let record = record?;
     let newest = record.newest()?;
     let secret = SecretVersion {
         name: record.name.clone(),
         version: newest.version,
     };
-    let present = vault.unseal(&secret, &newest.sealed).ok()?;
+    let present = keys.unseal(&secret, &newest.sealed).ok()?;
     bool::from(present.as_slice().ct_eq(value)).then_some(newest.version)
 }
 
@@ -363,14 +481,14 @@ fn check_variable_users(
     value: &[u8],
 ) -> Result<(), SecretError> {
     for user in cluster.secret_users(name).iter().filter(|it| it.current) {
-        let service = cluster.service(&user.service);
-        let config = service.map(|service| service.configured.config);
-        let is_variable = config.is_some_and(|config| {
-            let mut secrets = config.secret.iter();
-            secrets.any(|it| it.name == *name && it.env.is_some())
-        });
-        if is_variable {
+        let Some(service) = cluster.service(&user.service) else {
+            continue;
+        };
+        let config = service.configured.config;
+        let mut secrets = config.secret.iter();
+        if secrets.any(|it| it.name == *name && it.env.is_some()) {
             check_variable(&user.service, name, value)?;
+            check_environment(cluster, &config, Some((name, value.len())))?;
         }
     }
     Ok(())
@@ -418,4 +536,12 @@ fn transact_error(error: TransactError<SecretError>) -> SecretError {
         TransactError::Rejected(error) => error,
         TransactError::Refused(refused) => refused.into(),
     }
+}
+
+/// Encrypts or decrypts outside of the tasks that serve requests.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refused> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Refused::Stopping)
 }

@@ -39,7 +39,8 @@ impl fmt::Debug for Key {
 pub enum UnsealError {
     /// Its key is not in the key file.
     #[error(
-        "secret {0} is encrypted with a key that the key file does not have: restore the key file from its backup"
+        "secret {0} is encrypted with a key that the key file does not have: restore the key file from its backup. If the key is lost \
+         for good, set the secret again with `tucano secret set --key-lost`, or remove it"
     )]
     UnknownKey(SecretVersion),
     /// It was changed, or belongs to another secret.
@@ -132,6 +133,14 @@ pub(super) fn unseal(
     let data = sealed.as_str().rsplit('.').next().unwrap_or_default();
     let data = BASE64_STANDARD.decode(data).map_err(|_| damaged())?;
     key.unseal(secret, data).ok_or_else(damaged)
+}
+
+/// The length of a value, from that of its text.
+pub(super) fn value_bytes(sealed: &Sealed) -> usize {
+    let data = sealed.as_str().rsplit('.').next().unwrap_or_default();
+    let padding = data.bytes().rev().take_while(|byte| *byte == b'=').count();
+    let bytes = (data.len() / 4 * 3).saturating_sub(padding);
+    bytes.saturating_sub(NONCE_LEN + AES_256_GCM.tag_len())
 }
 
 /// Whether a value is encrypted with this key.

@@ -1,4 +1,5 @@
-//! The keys in use, and what is done with them.
+//! The keys, and what is done with them. They are read from their file with each use: a file that is restored counts at once, and
+//! nothing that is remembered is ever written over it.
 
 use std::{
     path::PathBuf,
@@ -6,7 +7,7 @@ use std::{
 };
 
 use tucano_api::secrets::SecretVersion;
-use tucano_planner::{Sealed, SealedVersion, SecretRecord};
+use tucano_planner::{Sealed, SecretRecord};
 use zeroize::Zeroizing;
 
 use super::{
@@ -14,12 +15,17 @@ use super::{
     sealing::{self, Key, UnsealError},
 };
 
-/// Encrypts and decrypts secrets. A key is generated with the first secret, and never while secrets are stored whose key is missing.
+/// Encrypts and decrypts secrets. A key is generated with the first secret, and never while secrets are stored that it cannot read.
 #[derive(Debug)]
 pub struct Vault {
     file: KeyFile,
-    keys: Mutex<Result<Vec<Key>, KeyFileError>>,
+    /// One use of the file at a time.
+    turn: Mutex<()>,
 }
+
+/// The keys of the file, the present one first; at least one.
+#[derive(Debug)]
+pub struct Keys(Vec<Key>);
 
 /// What went wrong with the keys or with a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,40 +41,109 @@ pub enum VaultError {
 impl Vault {
     /// Of this key file. A file that cannot be used is told with each use, since the rest of the cluster needs none.
     pub fn open(path: PathBuf) -> Self {
-        let file = KeyFile::new(path);
-        let keys = Mutex::new(file.read());
-        Self { file, keys }
+        Self {
+            file: KeyFile::new(path),
+            turn: Mutex::default(),
+        }
     }
 
-    /// Why stored secrets cannot be read, if so: a message for the user.
-    pub fn problem<'a>(&self, stored: impl Iterator<Item = &'a SecretRecord>) -> Option<String> {
-        let mut versions = stored.flat_map(versions);
-        let error = versions.find_map(|(secret, it)| self.unseal(&secret, &it.sealed).err());
-        error.map(|error| error.to_string())
-    }
-
-    /// Encrypts a value with the present key. `is_first` says that no secret is stored, so that a missing key is generated.
+    /// The keys.
     ///
     /// # Errors
-    /// The keys cannot be used.
-    pub fn seal(
-        &self,
-        secret: &SecretVersion,
-        value: &[u8],
-        is_first: bool,
-    ) -> Result<Sealed, VaultError> {
-        let mut keys = self.usable();
-        if matches!(&*keys, Ok(keys) if keys.is_empty()) {
-            if !is_first {
-                return Err(self.missing().into());
-            }
-            let key = Key::generate()?;
-            self.file.write(std::slice::from_ref(&key))?;
-            *keys = Ok(vec![key]);
+    /// The file is missing or cannot be used.
+    pub fn keys(&self) -> Result<Keys, VaultError> {
+        let _turn = self.turn();
+        self.read()
+    }
+
+    /// The keys; a first one is generated where there is no file.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn keys_or_first(&self) -> Result<Keys, VaultError> {
+        let _turn = self.turn();
+        let mut keys = self.file.read()?;
+        if keys.is_empty() {
+            keys.push(Key::generate()?);
+            self.file.write(&keys)?;
         }
-        let keys = keys.as_ref().map_err(Clone::clone)?;
-        let key = keys.first().ok_or_else(|| self.missing())?;
-        Ok(key.seal(secret, value)?)
+        Ok(Keys(keys))
+    }
+
+    /// Why stored values cannot be read, if so: a message for the user. Keys are compared, and one value of each key is decrypted.
+    pub fn problem(&self, stored: &[SecretRecord]) -> Option<String> {
+        if stored.is_empty() {
+            return None;
+        }
+        let check = || {
+            let keys = self.keys()?;
+            keys.check_known(stored.iter())?;
+            let mut tried: Vec<&str> = Vec::new();
+            for (secret, sealed) in stored.iter().flat_map(values) {
+                let id = sealing::key_id(sealed).unwrap_or_default();
+                if !tried.contains(&id) {
+                    keys.unseal(&secret, sealed)?;
+                    tried.push(id);
+                }
+            }
+            Ok::<(), VaultError>(())
+        };
+        check().err().map(|error| error.to_string())
+    }
+
+    /// Adds a new key to those of the file, with which values are encrypted from now on. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// The file is missing or cannot be used; then it is as before.
+    pub fn add_key(&self) -> Result<Keys, VaultError> {
+        let _turn = self.turn();
+        let Keys(earlier) = self.read()?;
+        let mut all = vec![Key::generate()?];
+        all.extend(earlier);
+        self.file.write(&all)?;
+        Ok(Keys(all))
+    }
+
+    /// Forgets the earlier keys, unless a stored value needs one.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn drop_earlier_keys(&self, stored: &[SecretRecord]) -> Result<(), VaultError> {
+        let _turn = self.turn();
+        let Keys(keys) = self.read()?;
+        let mut sealed = stored.iter().flat_map(values);
+        if let [present, _, ..] = keys.as_slice()
+            && sealed.all(|(_, sealed)| sealing::is_sealed_with(present, sealed))
+        {
+            self.file.write(std::slice::from_ref(present))?;
+        }
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Keys, VaultError> {
+        let keys = self.file.read()?;
+        if keys.is_empty() {
+            let path = self.file.path().display().to_string();
+            return Err(KeyFileError::Missing { path }.into());
+        }
+        Ok(Keys(keys))
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Keys {
+    /// Encrypts a value with the present key.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn seal(&self, secret: &SecretVersion, value: &[u8]) -> Result<Sealed, VaultError> {
+        match self.0.first() {
+            Some(key) => Ok(key.seal(secret, value)?),
+            None => Err(UnsealError::UnknownKey(secret.clone()).into()),
+        }
     }
 
     /// Decrypts a value.
@@ -80,96 +155,55 @@ impl Vault {
         secret: &SecretVersion,
         sealed: &Sealed,
     ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let keys = self.usable();
-        let keys = keys.as_ref().map_err(Clone::clone)?;
-        if keys.is_empty() {
-            return Err(self.missing().into());
-        }
-        Ok(sealing::unseal(keys, secret, sealed)?)
+        Ok(sealing::unseal(&self.0, secret, sealed)?)
     }
 
-    /// Adds a new key, with which values are encrypted from now on. It is on disk, with the earlier ones, when this returns.
+    /// Whether the key of every stored value is there. No value is decrypted.
     ///
     /// # Errors
-    /// The keys cannot be used; then they are as before.
-    pub fn add_key(&self) -> Result<(), VaultError> {
-        let mut keys = self.usable();
-        let earlier = keys.as_ref().map_err(Clone::clone)?;
-        let mut all = vec![Key::generate()?];
-        all.extend(earlier.iter().cloned());
-        self.file.write(&all)?;
-        *keys = Ok(all);
-        Ok(())
-    }
-
-    /// The same values, encrypted with the present key.
-    ///
-    /// # Errors
-    /// The first value that cannot be decrypted.
-    pub fn reseal<'a>(
-        &self,
-        stored: impl Iterator<Item = &'a SecretRecord>,
-    ) -> Result<Vec<SecretRecord>, VaultError> {
-        let mut all = Vec::new();
-        for record in stored {
-            let mut record = record.clone();
-            for version in &mut record.versions {
-                let secret = SecretVersion {
-                    name: record.name.clone(),
-                    version: version.version,
-                };
-                let value = self.unseal(&secret, &version.sealed)?;
-                version.sealed = self.seal(&secret, &value, false)?;
-            }
-            all.push(record);
-        }
-        Ok(all)
-    }
-
-    /// Forgets the earlier keys, unless a stored value needs one.
-    ///
-    /// # Errors
-    /// The keys cannot be used.
-    pub fn drop_earlier_keys<'a>(
+    /// The first value whose key is not.
+    pub fn check_known<'a>(
         &self,
         stored: impl Iterator<Item = &'a SecretRecord>,
     ) -> Result<(), VaultError> {
-        let mut keys = self.usable();
-        let all = keys.as_ref().map_err(Clone::clone)?;
-        let Some(present) = all.first().cloned() else {
-            return Ok(());
-        };
-        let mut sealed = stored.flat_map(versions);
-        if sealed.all(|(_, it)| sealing::is_sealed_with(&present, &it.sealed)) {
-            self.file.write(std::slice::from_ref(&present))?;
-            *keys = Ok(vec![present]);
+        let mut values = stored.flat_map(values);
+        match values.find(|(_, sealed)| !self.has_key_of(sealed)) {
+            Some((secret, _)) => Err(UnsealError::UnknownKey(secret).into()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// The keys. A file that was missing or not usable is read again: it may have been restored.
-    fn usable(&self) -> MutexGuard<'_, Result<Vec<Key>, KeyFileError>> {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.as_ref().map_or(true, Vec::is_empty) {
-            *keys = self.file.read();
-        }
-        keys
+    /// Whether the key of a value is there.
+    pub fn has_key_of(&self, sealed: &Sealed) -> bool {
+        let mut keys = self.0.iter();
+        keys.any(|key| sealing::is_sealed_with(key, sealed))
     }
 
-    fn missing(&self) -> KeyFileError {
-        KeyFileError::Missing {
-            path: self.file.path().display().to_string(),
+    /// A secret with its values encrypted with the present key.
+    ///
+    /// # Errors
+    /// The first value that cannot be decrypted.
+    pub fn reseal(&self, record: &SecretRecord) -> Result<SecretRecord, VaultError> {
+        let mut record = record.clone();
+        for version in &mut record.versions {
+            let secret = SecretVersion {
+                name: record.name.clone(),
+                version: version.version,
+            };
+            let value = self.unseal(&secret, &version.sealed)?;
+            version.sealed = self.seal(&secret, &value)?;
         }
+        Ok(record)
     }
 }
 
-fn versions(record: &SecretRecord) -> impl Iterator<Item = (SecretVersion, &SealedVersion)> {
+fn values(record: &SecretRecord) -> impl Iterator<Item = (SecretVersion, &Sealed)> {
     record.versions.iter().map(|version| {
         let secret = SecretVersion {
             name: record.name.clone(),
             version: version.version,
         };
-        (secret, version)
+        (secret, &version.sealed)
     })
 }
 

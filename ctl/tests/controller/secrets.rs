@@ -152,7 +152,7 @@ async fn a_new_value_rolls_the_services_that_have_the_secret() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
     let limits = "[limits]\nsecrets = 2\nsecret_bytes = \"1KiB\"";
-    let ctl = Ctl::start(&config(1, "", limits)).await;
+    let mut ctl = Ctl::start(&config(1, "", limits)).await;
     let _agent = Agent::start(&ctl, 1).await;
     let image = || image::archive("one");
     let two = image::config(
@@ -198,17 +198,31 @@ async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
     assert!(error.refused(409, "not_a_variable").contains("hello"));
 
     // In use, by the current revision and by one that can be rolled back to.
+    let large = image::config(
+        1,
+        &(0..40)
+            .map(|n| format!("[[secret]]\nname = \"password\"\nenv = \"V{n}\"\n"))
+            .collect::<String>(),
+    );
+    ctl.deploy(&large, image()).await.expect(200);
+    ctl.deploy(&variable("password"), image()).await.expect(200);
     let delete = async |query: &str| ctl.delete(&format!("/v1/secrets/password{query}")).await;
     let error = delete("?force=true").await.refused(409, "secret_in_use");
-    assert!(
-        error.contains("used by hello: deploy without it"),
-        "{error}"
-    );
-    ctl.deploy(&image::config(1, ""), image()).await.expect(200);
+    assert!(error.contains("hello: deploy without it first"), "{error}");
+    let without = image::config(1, "");
+    let deployed = ctl.deploy_and("?wait=true", &without, image());
+    deployed.await.expect(200);
     let error = delete("").await.refused(409, "secret_in_use");
     assert!(error.contains("revision 1 of hello"), "{error}");
-    delete("?force=true").await.expect(200);
-    delete("").await.refused(404, "not_found");
+    // The last process that has it may still end.
+    ctl.eventually("the removal", async |ctl| {
+        let removed = ctl.delete("/v1/secrets/password?force=true").await;
+        (removed.status == 200).then_some(())
+    })
+    .await;
+    ctl.delete("/v1/secrets/password")
+        .await
+        .refused(404, "not_found");
     let url = ctl.url("/v1/services/hello/rollback");
     let error = ctl.send(ctl.http().post(url)).await;
     assert!(error.refused(422, "no_such_secret").contains("password"));
@@ -232,7 +246,7 @@ async fn a_key_is_changed_and_a_lost_one_is_told() {
     let first = fs::read_to_string(&key_file).unwrap();
 
     let rekeyed = ctl
-        .request(Method::POST, "/v1/secrets/rekey", &Value::Null)
+        .request(Method::POST, "/v1/secret_key", &Value::Null)
         .await;
     assert_eq!(rekeyed.expect(200), json!({ "secrets": 1 }));
     let second = fs::read_to_string(&key_file).unwrap();
@@ -259,9 +273,24 @@ async fn a_key_is_changed_and_a_lost_one_is_told() {
     values(&ctl, 1, &wanted)
         .await
         .refused(500, "secret_unreadable");
+    // Nothing is encrypted with a key that may be the wrong one, and no file is written over.
+    let rekey = async || {
+        let body = Value::Null;
+        ctl.request(Method::POST, "/v1/secret_key", &body).await
+    };
+    let refused = set(&ctl, "other", "x").await;
+    refused.refused(500, "secret_unreadable");
+    rekey().await.refused(500, "secret_unreadable");
+    assert_eq!(fs::read_to_string(&key_file).unwrap(), first);
+    fs::remove_file(&key_file).unwrap();
+    for refused in [set(&ctl, "other", "x").await, rekey().await] {
+        let error = refused.refused(500, "secret_unreadable");
+        assert!(error.contains("is missing: restore it"), "{error}");
+    }
+    assert!(!key_file.exists());
+    // The file counts as soon as it is back.
     fs::write(&key_file, &second).unwrap();
-    ctl.kill_9().await;
-    ctl.start_again().await;
+    fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(decoded(values(&ctl, 1, &wanted).await), [VALUE.as_bytes()]);
     assert!(!ctl.log().contains(VALUE));
     drop((agent, again));

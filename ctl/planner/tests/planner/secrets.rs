@@ -98,18 +98,19 @@ fn a_worker_gets_what_its_own_processes_need() {
     let holder = sim.service("web").active.processes[0].node.clone();
     let others = [node(1), node(2)];
     for worker in others {
-        let value = sim
-            .cluster()
-            .secret_value(&worker, &wanted("password", version));
-        assert_eq!(value.is_some(), worker == holder, "{worker}");
-        let other = wanted("password", version + 1);
-        assert!(sim.cluster().secret_value(&worker, &other).is_none());
+        let needs = |version: u64| {
+            let wanted = wanted("password", version);
+            sim.cluster().needs_secret(&worker, &wanted)
+        };
+        assert_eq!(needs(version), worker == holder, "{worker}");
+        assert!(!needs(version + 1));
     }
+    let used = sim.cluster().process_with_secret(&secret("password"));
+    assert!(used.is_some());
     sim.remove("web");
-    let value = sim
-        .cluster()
-        .secret_value(&holder, &wanted("password", version));
-    assert!(value.is_none());
+    let cluster = sim.cluster();
+    assert!(!cluster.needs_secret(&holder, &wanted("password", version)));
+    assert!(cluster.process_with_secret(&secret("password")).is_none());
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn action(method: &Method, path: &str) -> Option<&'static str> {
         ("POST", ["v1", "services" | "processes", _, "exec"]) => "exec",
         ("PUT", ["v1", "secrets", _]) => "set a secret",
         ("DELETE", ["v1", "secrets", _]) => "remove a secret",
-        ("POST", ["v1", "secrets", "rekey"]) => "rekey",
+        ("POST", ["v1", "secret_key"]) => "rekey",
         ("PUT", ["v2", .., "manifests", _]) => "push",
         ("DELETE", ["v2", ..]) => "delete",
         // Uploads of blobs: their manifest is recorded.

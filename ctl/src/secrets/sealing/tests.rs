@@ -19,6 +19,7 @@ fn a_value_comes_back_as_it_was_and_is_never_sealed_alike() {
         let keys = [Key::generate().unwrap(), key.clone()];
         let unsealed = unseal(&keys, &password, &sealed).unwrap();
         assert_eq!(unsealed.as_slice(), value);
+        assert_eq!(value_bytes(&sealed), value.len());
     }
 }
 

@@ -1,6 +1,7 @@
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use tucano_api::units::Timestamp;
+use tucano_planner::SealedVersion;
 
 use super::*;
 
@@ -11,16 +12,26 @@ fn version(version: u64) -> SecretVersion {
     }
 }
 
-fn record(sealed: &[(u64, Sealed)]) -> SecretRecord {
+fn record(sealed: &[(u64, Sealed)]) -> Vec<SecretRecord> {
     let versions = sealed.iter().map(|(version, sealed)| SealedVersion {
         version: *version,
         sealed: sealed.clone(),
         set_at: Timestamp(0),
     });
-    SecretRecord {
+    vec![SecretRecord {
         name: "password".parse().unwrap(),
         versions: versions.collect(),
-    }
+    }]
+}
+
+fn keys_in(path: &Path) -> usize {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().filter(|line| !line.starts_with('#')).count()
+}
+
+fn write(path: &Path, content: impl AsRef<[u8]>, mode: u32) {
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 #[test]
@@ -28,14 +39,16 @@ fn a_key_is_generated_with_the_first_secret_for_the_owner_only() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secrets.key");
     let vault = Vault::open(path.clone());
-    assert!(!path.exists());
-    let sealed = vault.seal(&version(1), b"x", true).unwrap();
+    assert!(vault.keys().is_err() && !path.exists());
+    let keys = vault.keys_or_first().unwrap();
+    let sealed = keys.seal(&version(1), b"x").unwrap();
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     // The next controller reads it.
     let vault = Vault::open(path);
-    assert_eq!(vault.unseal(&version(1), &sealed).unwrap().as_slice(), b"x");
-    assert_eq!(vault.problem([record(&[(1, sealed)])].iter()), None);
+    let value = vault.keys().unwrap().unseal(&version(1), &sealed).unwrap();
+    assert_eq!(value.as_slice(), b"x");
+    assert_eq!(vault.problem(&record(&[(1, sealed)])), None);
 }
 
 #[test]
@@ -43,39 +56,49 @@ fn a_missing_key_is_never_replaced_by_a_new_one() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secrets.key");
     let vault = Vault::open(path.clone());
-    let sealed = vault.seal(&version(1), b"x", true).unwrap();
+    let keys = vault.keys_or_first().unwrap();
+    let stored = record(&[(1, keys.seal(&version(1), b"x").unwrap())]);
     let copy = fs::read(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    let vault = Vault::open(path.clone());
     for error in [
-        vault.unseal(&version(1), &sealed).unwrap_err(),
-        vault.seal(&version(2), b"y", false).unwrap_err(),
+        vault.keys().unwrap_err(),
+        vault.add_key().unwrap_err(),
+        vault.drop_earlier_keys(&stored).unwrap_err(),
     ] {
-        assert!(
-            error.to_string().contains("is missing: restore it"),
-            "{error}"
-        );
+        let error = error.to_string();
+        assert!(error.contains("is missing: restore it"), "{error}");
     }
     assert!(!path.exists());
-    assert!(
-        vault
-            .problem([record(&[(1, sealed.clone())])].iter())
-            .is_some()
-    );
+    assert!(vault.problem(&stored).is_some());
     // It is found as soon as it is back.
-    fs::write(&path, copy).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(vault.unseal(&version(1), &sealed).unwrap().as_slice(), b"x");
+    write(&path, &copy, 0o600);
+    assert_eq!(vault.problem(&stored), None);
+    // A file that is replaced while the controller runs is read, and is not written over.
+    vault.add_key().unwrap();
+    write(&path, &copy, 0o600);
+    vault.drop_earlier_keys(&stored).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), copy);
+}
+
+#[test]
+fn values_of_another_key_are_known_without_reading_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let vault = Vault::open(directory.path().join("a"));
+    let other = Vault::open(directory.path().join("b"));
+    let keys = vault.keys_or_first().unwrap();
+    let foreign = other.keys_or_first().unwrap().seal(&version(2), b"y");
+    let own = keys.seal(&version(1), b"x").unwrap();
+    let stored = record(&[(1, own.clone()), (2, foreign.unwrap())]);
+    let error = keys.check_known(stored.iter()).unwrap_err();
+    assert_eq!(error, UnsealError::UnknownKey(version(2)).into());
+    assert!(keys.check_known(record(&[(1, own)]).iter()).is_ok());
+    assert!(vault.problem(&stored).unwrap().contains("does not have"));
 }
 
 #[test]
 fn a_key_file_that_is_not_one_is_explained_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secrets.key");
-    let write = |text: &str, mode: u32| {
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-    };
     let key = BASE64_KEY;
     for (text, mode, expected) in [
         ("", 0o600, "there is no key in it"),
@@ -88,23 +111,12 @@ fn a_key_file_that_is_not_one_is_explained_and_left_alone() {
         ),
         (key, 0o640, "chmod 600"),
     ] {
-        write(text, mode);
-        let error = Vault::open(path.clone()).seal(&version(1), b"x", true);
-        let error = error.unwrap_err().to_string();
+        write(&path, text, mode);
+        let error = Vault::open(path.clone()).keys_or_first().unwrap_err();
+        let error = error.to_string();
         assert!(error.contains(expected), "{text}: {error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
-    // Another cluster's key.
-    write(key, 0o600);
-    let other = tempfile::tempdir().unwrap();
-    let sealed = Vault::open(other.path().join("key")).seal(&version(1), b"x", true);
-    let error = Vault::open(path).unseal(&version(1), &sealed.unwrap());
-    assert!(
-        error
-            .unwrap_err()
-            .to_string()
-            .contains("the key file does not have")
-    );
 }
 
 /// 32 bytes of zero.
@@ -114,34 +126,28 @@ const BASE64_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 fn a_new_key_can_be_introduced_and_interrupted_anywhere() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secrets.key");
-    let keys = || {
-        let text = fs::read_to_string(&path).unwrap();
-        text.lines().filter(|line| !line.starts_with('#')).count()
-    };
     let vault = Vault::open(path.clone());
-    let stored = record(&[(1, vault.seal(&version(1), b"x", true).unwrap())]);
+    let keys = vault.keys_or_first().unwrap();
+    let old = keys.seal(&version(1), b"x").unwrap();
     // Killed after the key was added: both values can be read.
     vault.add_key().unwrap();
     let vault = Vault::open(path.clone());
-    assert_eq!(keys(), 2);
-    let new = vault.seal(&version(2), b"y", false).unwrap();
-    let stored = record(&[(1, stored.versions[0].sealed.clone()), (2, new)]);
-    for (number, value) in [(1, b"x"), (2, b"y")] {
-        let sealed = &stored.version(number).unwrap().sealed;
-        assert_eq!(
-            vault.unseal(&version(number), sealed).unwrap().as_slice(),
-            value
-        );
+    assert_eq!(keys_in(&path), 2);
+    let keys = vault.keys().unwrap();
+    let new = keys.seal(&version(2), b"y").unwrap();
+    for (number, value, sealed) in [(1, b"x", &old), (2, b"y", &new)] {
+        let unsealed = keys.unseal(&version(number), sealed).unwrap();
+        assert_eq!(unsealed.as_slice(), value);
     }
     // An earlier key stays while a value needs it.
-    vault.drop_earlier_keys([stored.clone()].iter()).unwrap();
-    assert_eq!(keys(), 2);
-    let stored = vault.reseal([stored].iter()).unwrap();
+    let stored = record(&[(1, old), (2, new)]);
+    vault.drop_earlier_keys(&stored).unwrap();
+    assert_eq!(keys_in(&path), 2);
+    let stored = vec![keys.reseal(&stored[0]).unwrap()];
     // Killed after the values were stored.
     let vault = Vault::open(path.clone());
-    assert_eq!(vault.problem(stored.iter()), None);
-    vault.drop_earlier_keys(stored.iter()).unwrap();
-    assert_eq!(keys(), 1);
-    assert_eq!(vault.problem(stored.iter()), None);
-    assert_eq!(Vault::open(path.clone()).problem(stored.iter()), None);
+    assert_eq!(vault.problem(&stored), None);
+    vault.drop_earlier_keys(&stored).unwrap();
+    assert_eq!(keys_in(&path), 1);
+    assert_eq!(vault.problem(&stored), None);
 }
