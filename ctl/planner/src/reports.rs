@@ -73,6 +73,10 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
         report.map(|it| (it.keys.clone(), it.host_paths.clone(), it.volumes.is_some()))
     };
     let offered = offer(node);
+    // One that is gone leaves room, and a slot that it kept away can have its own there.
+    let volumes = volumes::place(node).map_or_else(Vec::new, |place| {
+        place.all.iter().map(|it| it.volume.clone()).collect()
+    });
     if let Some(held) = report.held.take() {
         node.held_set = Some(held);
     }
@@ -80,7 +84,10 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
     node.set_agent(&report.agent_id, report.sequence);
     let reweighted = node.load.observe(&report.metrics);
     node.report = Some(report);
-    if node.reservable() != reservable || offer(node) != offered {
+    let freed = volumes
+        .iter()
+        .any(|it| volumes::reported(node, it).is_none());
+    if node.reservable() != reservable || offer(node) != offered || freed {
         state.changes.capacity = true;
     }
     if reweighted {

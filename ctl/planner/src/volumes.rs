@@ -7,6 +7,7 @@
 //!                              removed ──> removing ──(no longer reported)──> gone
 //! ```
 
+pub(crate) mod orphans;
 mod views;
 
 use std::collections::BTreeSet;
@@ -26,6 +27,7 @@ use crate::{
     state::{Node, Slot, State},
 };
 
+pub(crate) use orphans::in_the_way;
 pub(crate) use views::all as views;
 
 /// Largest step from one instance to a later one that is taken for real.
@@ -304,7 +306,8 @@ fn observe_one(
         None if has_place => Some("its worker does not have it any more".to_owned()),
         None => Some("its worker has no place for volumes any more".to_owned()),
     };
-    match (record.removing, record.confirmed) {
+    let (removing, confirmed) = (record.removing, record.confirmed);
+    match (removing, confirmed) {
         (true, _) if reported.is_none() && has_place => {
             forget(state, volume);
             state.changes.reassign.insert(node);
@@ -426,13 +429,18 @@ fn user_of(state: &State, service: &ServiceName, id: &VolumeId) -> Option<Proces
     desired.or_else(|| {
         let index = *state.node_index.get(&present(state, service, id)?.node)?;
         let node = &state.nodes[index];
-        let mut undesired = node.undesired.iter().chain(&node.unconfirmed);
-        let user = undesired.find(|it| {
-            let slot = matches!(it.slot, Slot::Unknown) || it.slot == Slot::Known(Some(id.slot()));
-            it.report.service == *service && slot
-        });
-        user.map(|it| it.report.id.clone())
+        undesired_user(node, id)
     })
+}
+
+/// The process of a volume's slot, or that may be of its slot, which exists on a worker although it is not desired.
+fn undesired_user(node: &Node, id: &VolumeId) -> Option<ProcessId> {
+    let mut undesired = node.undesired.iter().chain(&node.unconfirmed);
+    let user = undesired.find(|it| {
+        let slot = matches!(it.slot, Slot::Unknown) || it.slot == Slot::Known(Some(id.slot()));
+        it.report.service.as_str() == id.service_name() && slot
+    });
+    user.map(|it| it.report.id.clone())
 }
 
 fn instances<'a>(records: impl Iterator<Item = &'a VolumeRecord>) -> Vec<VolumeInstance> {

@@ -40,7 +40,7 @@ pub(crate) fn slots(sim: &Sim) -> Vec<(ProcessId, Option<u32>)> {
     own.map(|it| (it.id, it.slot)).collect()
 }
 
-fn reason(sim: &Sim, service: &str) -> String {
+pub(crate) fn reason(sim: &Sim, service: &str) -> String {
     let pending = sim.service(service).active.pending;
     pending[0].reason.clone()
 }
