@@ -308,7 +308,7 @@ fn observe_one(
     };
     let (removing, confirmed) = (record.removing, record.confirmed);
     match (removing, confirmed) {
-        (true, _) if reported.is_none() && has_place => {
+        (true, _) if reported.is_none() && has_place && !may_be_created(state, volume, &node) => {
             forget(state, volume);
             state.changes.reassign.insert(node);
         }
@@ -320,6 +320,13 @@ fn observe_one(
         (false, false) => {}
         (false, true) => set_problem(state, volume, problem),
     }
+}
+
+/// Whether a worker still has a process that may be creating a volume, which is not reported before that is done.
+fn may_be_created(state: &State, volume: &VolumeInstance, node: &NodeName) -> bool {
+    let index = state.node_index.get(node);
+    let node = index.map(|index| &state.nodes[*index]);
+    node.is_some_and(|node| undesired_user(node, &volume.id).is_some())
 }
 
 fn set_problem(state: &mut State, volume: &VolumeInstance, problem: Option<String>) {

@@ -125,3 +125,20 @@ fn a_controller_with_an_older_database_gives_no_instance_out_twice() {
     sim.serve(with_volumes("other", 1, &[("data", 64)]));
     assert!(volume(&sim, "other/data/1").volume.instance > 3);
 }
+
+#[test]
+fn a_volume_that_is_removed_while_it_is_created_does_not_stay() {
+    let mut sim = Sim::new(1);
+    sim.agent(1).volumes.creation_time = Span::secs(30);
+    sim.deploy(db(1));
+    sim.run(Span::secs(5));
+    assert_eq!(volume(&sim, "db/data/1").state, VolumeState::Creating);
+    remove_service(&mut sim, true);
+    sim.run(Span::secs(5));
+    assert_eq!(volume(&sim, "db/data/1").state, VolumeState::Removing);
+    // The same when the controller is another one.
+    sim.restart_controller();
+    sim.run(Span::secs(60));
+    assert_eq!(volumes(&sim), []);
+    assert!(sim.agent(1).volumes.all.is_empty());
+}
