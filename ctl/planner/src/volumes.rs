@@ -434,10 +434,25 @@ fn user_of(state: &State, service: &ServiceName, id: &VolumeId) -> Option<Proces
         user.map(|process| process.record.id.clone())
     });
     desired.or_else(|| {
-        let index = *state.node_index.get(&present(state, service, id)?.node)?;
-        let node = &state.nodes[index];
-        undesired_user(node, id)
+        let record = present(state, service, id)?;
+        let node = &state.nodes[*state.node_index.get(&record.node)?];
+        match holders_on_hold(node, &record.volume) {
+            Some(holder) => holder,
+            None => undesired_user(node, id),
+        }
     })
+}
+
+/// The process that has a volume in the set that a worker on hold has told of. `None` where that does not settle it: the worker
+/// may have the volume, or has not told of its set. A controller with an older database records volumes that are gone.
+fn holders_on_hold(node: &Node, volume: &VolumeInstance) -> Option<Option<ProcessId>> {
+    node.record.hold.as_ref()?;
+    if node.report.is_none() || reported(node, volume).is_some() {
+        return None;
+    }
+    let mut held = node.held_set.as_ref()?.iter();
+    let holder = held.find(|process| process.volumes.iter().any(|it| it.volume == *volume));
+    Some(holder.map(|process| process.id.clone()))
 }
 
 /// The process of a volume's slot, or that may be of its slot, which exists on a worker although it is not desired.
