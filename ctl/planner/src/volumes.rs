@@ -107,10 +107,15 @@ pub(crate) fn needed(state: &State, config: &ServiceConfig, slot: u32) -> u64 {
     more.fold(0, u64::saturating_add)
 }
 
-/// The bytes that a worker has left for volumes; `None` where it has no place for any.
+/// The bytes that a worker has left for volumes, also beside those that no record tells of; `None` where it has no place for any.
 pub(crate) fn room(state: &State, node: &Node) -> Option<u64> {
     let capacity = place(node)?.capacity.0;
-    Some(capacity.saturating_sub(state.volumes.size_on(&node.record.name)))
+    let orphans = orphans::on(state, node).map(|report| report.size.0);
+    let taken = orphans.fold(
+        state.volumes.size_on(&node.record.name),
+        u64::saturating_add,
+    );
+    Some(capacity.saturating_sub(taken))
 }
 
 /// Records the volumes of a slot that is placed on a worker, as far as it has none, and the growth of the others.
@@ -119,7 +124,7 @@ pub(crate) fn assign(state: &mut State, config: &ServiceConfig, slot: u32, node:
         let id = VolumeId::new(&config.name, &volume.name, slot);
         let known = present(state, &config.name, &id).map(|record| record.volume.clone());
         match known {
-            Some(known) => grow(state, &known, volume.size),
+            Some(known) => resize(state, &known, volume.size),
             None => create(state, id, volume.size, node),
         }
     }
@@ -137,14 +142,15 @@ pub(crate) fn size_obstacle(state: &State, config: &ServiceConfig) -> Option<Str
             Some((record, volume.size))
         })
     };
-    let shrunk = volumes().find(|(record, size)| record.size > *size);
-    if let Some((record, size)) = shrunk {
+    let sized = volumes().map(|(record, size)| (record, present_size(state, record), size));
+    let shrunk = { sized }.find(|(_, present, size)| present > size);
+    if let Some((record, present, size)) = shrunk {
         return Some(format!(
             "volume {} has {}, and volumes do not shrink to {}: write `size` = \"{}\" or more",
             record.volume.id,
-            bytes(record.size.0),
+            bytes(present.0),
             bytes(size.0),
-            bytes(record.size.0).replace(' ', "")
+            bytes(present.0).replace(' ', "")
         ));
     }
     let grown: BTreeSet<&NodeName> = volumes()
@@ -154,7 +160,7 @@ pub(crate) fn size_obstacle(state: &State, config: &ServiceConfig) -> Option<Str
     grown.into_iter().find_map(|name| {
         let node = &state.nodes[*state.node_index.get(name)?];
         let on_node = volumes().filter(|(record, _)| record.node == *name);
-        let growth = on_node.map(|(record, size)| size.0 - record.size.0);
+        let growth = on_node.map(|(record, size)| size.0.saturating_sub(record.size.0));
         let growth = growth.fold(0, u64::saturating_add);
         let room = room(state, node).filter(|room| *room < growth)?;
         Some(format!(
@@ -294,6 +300,15 @@ fn observe_one(
     reported: Option<VolumeReport>,
     holds_present_set: bool,
 ) {
+    if let Some(report) = &reported
+        && state
+            .volumes
+            .get(volume)
+            .is_some_and(|it| it.size < report.size)
+    {
+        // It was made larger before its worker got a smaller wish.
+        update(state, volume, |record| record.size = report.size);
+    }
     let Some(record) = state.volumes.get(volume) else {
         return;
     };
@@ -381,10 +396,23 @@ fn create(state: &mut State, id: VolumeId, size: Bytes, node: &NodeName) {
     adopt(state, record);
 }
 
-fn grow(state: &mut State, volume: &VolumeInstance, size: Bytes) {
-    if state.volumes.get(volume).is_some_and(|it| it.size < size) {
+/// The size that a volume is to have. It may be smaller than before where its worker could not make it larger.
+fn resize(state: &mut State, volume: &VolumeInstance, size: Bytes) {
+    let Some(record) = state.volumes.get(volume) else {
+        return;
+    };
+    let size = size.max(present_size(state, record));
+    if record.size != size {
+        state.changes.capacity |= size < record.size;
         update(state, volume, |record| record.size = size);
     }
+}
+
+/// The size that a volume's worker reports; the recorded one where it does not report.
+fn present_size(state: &State, record: &VolumeRecord) -> Bytes {
+    let index = state.node_index.get(&record.node);
+    let report = index.and_then(|index| reported(&state.nodes[*index], &record.volume));
+    report.map_or(record.size, |report| report.size)
 }
 
 /// A worker that has left the topology is not waited for: what it has is unknown to this controller if it comes back.

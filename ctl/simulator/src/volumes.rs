@@ -175,8 +175,8 @@ pub(crate) struct VolumeRules {
     /// The last record of each instance.
     records: BTreeMap<VolumeInstance, VolumeRecord>,
     gone: BTreeSet<VolumeInstance>,
-    /// Volumes that were reported without a problem.
-    reported: BTreeSet<VolumeInstance>,
+    /// Volumes that were reported without a problem, with their last size.
+    reported: BTreeMap<VolumeInstance, Bytes>,
     last_instance: u64,
 }
 
@@ -192,7 +192,8 @@ impl VolumeRules {
         }
         let all = report.volumes.iter().flat_map(|it| &it.all);
         let usable = all.filter(|it| it.problem.is_none());
-        self.reported.extend(usable.map(|it| it.volume.clone()));
+        self.reported
+            .extend(usable.map(|it| (it.volume.clone(), it.size)));
     }
 
     pub(crate) fn check(&mut self, actions: &[Action], cluster: &Cluster) {
@@ -269,7 +270,12 @@ impl VolumeRules {
         match self.records.insert(volume.clone(), record.clone()) {
             Some(before) => {
                 assert_eq!(before.node, record.node, "{volume:?} has moved");
-                assert!(before.size <= record.size, "{volume:?} has shrunk");
+                let reported = self.reported.get(volume);
+                let is_reported = reported.is_some_and(|size| *size <= record.size);
+                assert!(
+                    before.size <= record.size || is_reported,
+                    "{volume:?} has shrunk"
+                );
                 assert!(record.confirmed || !before.confirmed, "{volume:?}");
                 assert!(record.removing || !before.removing, "{volume:?}");
             }
@@ -327,7 +333,7 @@ impl VolumeRules {
                 for volume in &process.volumes {
                     assert_eq!(Some(volume.volume.id.slot()), process.slot);
                     assert!(seen.insert(&volume.volume), "{set:?}");
-                    let was_reported = self.reported.contains(&volume.volume);
+                    let was_reported = self.reported.contains_key(&volume.volume);
                     assert!(
                         !(volume.may_create && was_reported),
                         "{volume:?} is created again"

@@ -1,6 +1,10 @@
 //! Volumes that workers have and no record tells of.
 
-use tucano_api::{ids::VolumeId, state::VolumeState, units::Span};
+use tucano_api::{
+    ids::VolumeId,
+    state::VolumeState,
+    units::{Bytes, Span},
+};
 use tucano_planner::Event;
 use tucano_simulator::{Sim, config, node, with_volumes, worker, workers};
 
@@ -110,4 +114,19 @@ fn an_added_volume_is_not_created_where_another_one_of_its_name_is() {
         .all
         .retain(|volume, _| volume.id.volume_name() == "log");
     sim.until_settled("db");
+}
+
+#[test]
+fn volumes_without_a_record_take_room_on_their_worker() {
+    let mut sim = with_orphan(1);
+    sim.agent(1).volumes.capacity = Bytes::mib(100);
+    sim.run(Span::secs(5));
+    sim.deploy(with_volumes("other", 1, &[("data", 64)]));
+    sim.run(Span::secs(5));
+    assert_eq!(
+        reason(&sim, "other"),
+        "no worker has room for 64 MiB of volumes (w1: 36 MiB free of 100 MiB)"
+    );
+    sim.agent(1).volumes.all.clear();
+    sim.until_settled("other");
 }
