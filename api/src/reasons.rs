@@ -71,6 +71,15 @@ pub enum PendingReason {
         /// What is wrong, in words for a person.
         problem: String,
     },
+    /// Another volume of the name is where the slot's volume would be created.
+    OtherVolume {
+        /// The name of both.
+        volume: VolumeId,
+        /// The worker.
+        node: NodeName,
+        /// Whether the other one is being removed.
+        removing: bool,
+    },
     /// The slot's process before is not gone yet.
     SlotTaken {
         /// The slot.
@@ -195,6 +204,18 @@ impl fmt::Display for PendingReason {
             } => write!(
                 f,
                 "volume {volume} on {node} cannot be used: {problem}. It is not made again"
+            ),
+            Self::OtherVolume {
+                volume,
+                node,
+                removing: true,
+            } => write!(
+                f,
+                "waits until another volume {volume} is removed from {node}"
+            ),
+            Self::OtherVolume { volume, node, .. } => write!(
+                f,
+                "another volume {volume} is on {node}, which no service uses: remove it with `tucano volume rm {volume} --on {node}`"
             ),
             Self::SlotTaken {
                 slot,

@@ -291,6 +291,9 @@ pub enum VolumeState {
     },
     /// It is being removed.
     Removing,
+    /// Its worker reports it, and the controller has no record of it: it was given up, or belongs to an earlier database. No process
+    /// gets it, and it takes room.
+    Orphan,
 }
 
 /// One service, as configured and as it runs: element of `GET /v1/services`.

@@ -7,7 +7,7 @@ use clap::{
     error::ErrorKind, parser::ValueSource,
 };
 use tucano_api::{
-    ids::{AppName, BalancerName, SecretName, ServiceName, VolumeId},
+    ids::{AppName, BalancerName, NodeName, SecretName, ServiceName, VolumeId},
     logs::Since,
     service::MAX_CONCURRENCY,
     units::Span,
@@ -260,6 +260,9 @@ pub enum Volume {
     Rm {
         /// The volume, such as db/data/1.
         volume: VolumeId,
+        /// The one that this worker has and the controller has no record of (state orphan).
+        #[arg(long, value_name = "NODE")]
+        on: Option<NodeName>,
         /// Do not ask.
         #[arg(long)]
         yes: bool,

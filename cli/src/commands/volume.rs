@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tucano_api::{
-    ids::{ServiceName, VolumeId},
-    state::VolumeView,
+    ids::{NodeName, ServiceName, VolumeId},
+    state::{VolumeState, VolumeView},
 };
 
 use crate::{
@@ -18,17 +18,19 @@ use crate::{
 pub(super) async fn run(client: &Client, global: &Global, command: &Volume) -> Result<(), Error> {
     match command {
         Volume::Ls => list(client, global).await,
-        Volume::Rm { volume, yes } => remove(client, global, volume, *yes).await,
+        Volume::Rm { volume, on, yes } => remove(client, global, volume, on.as_ref(), *yes).await,
     }
 }
 
-/// The volumes of a service.
+/// The volumes of a service, without those that are only left on a worker.
 pub(super) async fn of_service(
     client: &Client,
     service: &ServiceName,
 ) -> Result<Vec<VolumeView>, Error> {
     let mut volumes: Vec<VolumeView> = client.get("/v1/volumes").await?;
-    volumes.retain(|it| it.volume.id.service_name() == service.as_str());
+    volumes.retain(|it| {
+        it.volume.id.service_name() == service.as_str() && it.state != VolumeState::Orphan
+    });
     Ok(volumes)
 }
 
@@ -51,16 +53,21 @@ async fn remove(
     client: &Client,
     global: &Global,
     volume: &VolumeId,
+    node: Option<&NodeName>,
     yes: bool,
 ) -> Result<(), Error> {
+    let on = node.map(|node| format!(" on {node}")).unwrap_or_default();
     output::confirm(
-        &format!("remove volume {volume} with all that is in it"),
+        &format!("remove volume {volume}{on} with all that is in it"),
         yes,
     )?;
-    let path = format!("/v1/volumes/{volume}");
+    let path = match node {
+        Some(node) => format!("/v1/volumes/{volume}?node={node}"),
+        None => format!("/v1/volumes/{volume}"),
+    };
     let answer = client.delete(&path, Duration::ZERO).await?;
     if global.json {
         return output::data(&answer);
     }
-    output::data(&format!("volume {volume} is being removed"))
+    output::data(&format!("volume {volume}{on} is being removed"))
 }

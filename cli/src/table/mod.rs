@@ -278,6 +278,14 @@ fn volume_state(volume: &VolumeView, style: Style) -> (Cell, String) {
             ("away", Color::Red, why)
         }
         VolumeState::Missing { problem } => ("missing", Color::Red, problem.clone()),
+        VolumeState::Orphan => (
+            "orphan",
+            Color::Yellow,
+            format!(
+                "no record: `tucano volume rm {} --on {}`",
+                volume.volume.id, volume.node
+            ),
+        ),
         VolumeState::Removing => ("removing", Color::Yellow, String::new()),
     };
     (Cell::colored(name, color), why)

@@ -216,6 +216,7 @@ fn volumes_are_shown_with_their_state_and_what_is_wrong() {
             4,
             serde_json::json!({ "state": "missing", "problem": "it is not where it was" }),
         ),
+        volume(5, serde_json::json!({ "state": "orphan" })),
     ];
     insta::assert_snapshot!(at_widths(|style| super::volumes(&volumes, style)));
 }

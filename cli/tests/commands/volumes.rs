@@ -86,4 +86,8 @@ fn volumes_are_listed_and_removed() {
     let requests = controller.requests();
     assert_eq!(requests.len(), count + 1);
     assert_eq!(requests[count].line, "DELETE /v1/volumes/hello/data/2");
+    let args = ["volume", "rm", "hello/data/2", "--on", "w2", "--yes"];
+    assert_eq!(code(&tucano(&controller, &args)), 0);
+    let last = controller.requests().pop().unwrap();
+    assert_eq!(last.line, "DELETE /v1/volumes/hello/data/2?node=w2");
 }

@@ -99,7 +99,7 @@ impl Cluster {
         secrets::is_needed(&self.state, node, wanted)
     }
 
-    /// Every volume, ordered by id.
+    /// Every volume, ordered by id, also those that workers report and no record tells of.
     pub fn volumes(&self) -> Vec<VolumeView> {
         volumes::views(&self.state)
     }
@@ -112,6 +112,16 @@ impl Cluster {
     /// Why a volume cannot be removed: a process has it, or its service needs it. A message for the user.
     pub fn volume_obstacle(&self, id: &VolumeId) -> Option<String> {
         volumes::obstacle(&self.state, id)
+    }
+
+    /// Whether a worker reports a volume of this name that no record tells of.
+    pub fn has_orphan(&self, id: &VolumeId, node: &NodeName) -> bool {
+        volumes::orphans::named(&self.state, id, node).is_some()
+    }
+
+    /// Why such a volume cannot be removed from its worker. A message for the user.
+    pub fn orphan_obstacle(&self, id: &VolumeId, node: &NodeName) -> Option<String> {
+        volumes::orphans::obstacle(&self.state, id, node)
     }
 
     /// Bytes that are kept on a worker for slots whose volumes it has, beyond those that are reserved.

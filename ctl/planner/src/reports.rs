@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tucano_api::{
     agent::{NodeReport, ProcessReport},
     ids::{NodeName, ProcessId, ServiceName},
+    reasons::PendingReason,
     state::NodeCondition,
 };
 
@@ -73,6 +74,10 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
         report.map(|it| (it.keys.clone(), it.host_paths.clone(), it.volumes.is_some()))
     };
     let offered = offer(node);
+    // One that is gone leaves room, and a slot that it kept away can have its own there.
+    let volumes = volumes::place(node).map_or_else(Vec::new, |place| {
+        place.all.iter().map(|it| it.volume.clone()).collect()
+    });
     if let Some(held) = report.held.take() {
         node.held_set = Some(held);
     }
@@ -80,9 +85,13 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
     node.set_agent(&report.agent_id, report.sequence);
     let reweighted = node.load.observe(&report.metrics);
     node.report = Some(report);
-    if node.reservable() != reservable || offer(node) != offered {
+    let freed = volumes
+        .iter()
+        .any(|it| volumes::reported(node, it).is_none());
+    if node.reservable() != reservable || offer(node) != offered || freed {
         state.changes.capacity = true;
     }
+    state.changes.capacity |= has_wanted_volume_room(state, index);
     if reweighted {
         reroute_services_on(state, index);
     }
@@ -150,6 +159,24 @@ fn update_undesired(
     if node.stopping_memory() < before {
         state.changes.capacity = true;
     }
+}
+
+/// Whether a worker has the room for volumes that a slot waits for.
+fn has_wanted_volume_room(state: &State, index: usize) -> bool {
+    let services = state.services.values();
+    let pending = services.flat_map(|service| &service.pending);
+    let needed = pending.filter_map(|it| match &it.reason {
+        PendingReason::NoVolumeRoom { needed, workers } => {
+            let mut workers = workers.iter();
+            let is_named = workers.any(|worker| worker.node == state.nodes[index].record.name);
+            is_named.then_some(needed.0)
+        }
+        _ => None,
+    });
+    let room = || volumes::room(state, &state.nodes[index]);
+    needed
+        .min()
+        .is_some_and(|needed| room().is_some_and(|room| needed <= room))
 }
 
 fn memory_limit(report: &ProcessReport) -> u64 {

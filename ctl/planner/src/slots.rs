@@ -108,7 +108,7 @@ fn unslotted_to_stop(
 ) -> Vec<u64> {
     let places = survey.taken_places() + survey.unslotted.len();
     let concurrency = config.concurrency as usize;
-    let can_go = settled && plan::has_place(state, config);
+    let can_go = settled && plan::has_place(state, config, &survey.free_slots());
     let wanted = match places.checked_sub(concurrency) {
         Some(0) => usize::from(can_go),
         Some(surplus) => surplus,

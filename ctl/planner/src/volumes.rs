@@ -7,6 +7,7 @@
 //!                              removed ──> removing ──(no longer reported)──> gone
 //! ```
 
+pub(crate) mod orphans;
 mod views;
 
 use std::collections::BTreeSet;
@@ -26,6 +27,7 @@ use crate::{
     state::{Node, Slot, State},
 };
 
+pub(crate) use orphans::in_the_way;
 pub(crate) use views::all as views;
 
 /// Largest step from one instance to a later one that is taken for real.
@@ -105,10 +107,15 @@ pub(crate) fn needed(state: &State, config: &ServiceConfig, slot: u32) -> u64 {
     more.fold(0, u64::saturating_add)
 }
 
-/// The bytes that a worker has left for volumes; `None` where it has no place for any.
+/// The bytes that a worker has left for volumes, also beside those that no record tells of; `None` where it has no place for any.
 pub(crate) fn room(state: &State, node: &Node) -> Option<u64> {
     let capacity = place(node)?.capacity.0;
-    Some(capacity.saturating_sub(state.volumes.size_on(&node.record.name)))
+    let orphans = orphans::on(state, node).map(|report| report.size.0);
+    let taken = orphans.fold(
+        state.volumes.size_on(&node.record.name),
+        u64::saturating_add,
+    );
+    Some(capacity.saturating_sub(taken))
 }
 
 /// Records the volumes of a slot that is placed on a worker, as far as it has none, and the growth of the others.
@@ -117,7 +124,7 @@ pub(crate) fn assign(state: &mut State, config: &ServiceConfig, slot: u32, node:
         let id = VolumeId::new(&config.name, &volume.name, slot);
         let known = present(state, &config.name, &id).map(|record| record.volume.clone());
         match known {
-            Some(known) => grow(state, &known, volume.size),
+            Some(known) => resize(state, &known, volume.size),
             None => create(state, id, volume.size, node),
         }
     }
@@ -135,14 +142,15 @@ pub(crate) fn size_obstacle(state: &State, config: &ServiceConfig) -> Option<Str
             Some((record, volume.size))
         })
     };
-    let shrunk = volumes().find(|(record, size)| record.size > *size);
-    if let Some((record, size)) = shrunk {
+    let sized = volumes().map(|(record, size)| (record, present_size(state, record), size));
+    let shrunk = { sized }.find(|(_, present, size)| present > size);
+    if let Some((record, present, size)) = shrunk {
         return Some(format!(
             "volume {} has {}, and volumes do not shrink to {}: write `size` = \"{}\" or more",
             record.volume.id,
-            bytes(record.size.0),
+            bytes(present.0),
             bytes(size.0),
-            bytes(record.size.0).replace(' ', "")
+            bytes(present.0).replace(' ', "")
         ));
     }
     let grown: BTreeSet<&NodeName> = volumes()
@@ -152,7 +160,7 @@ pub(crate) fn size_obstacle(state: &State, config: &ServiceConfig) -> Option<Str
     grown.into_iter().find_map(|name| {
         let node = &state.nodes[*state.node_index.get(name)?];
         let on_node = volumes().filter(|(record, _)| record.node == *name);
-        let growth = on_node.map(|(record, size)| size.0 - record.size.0);
+        let growth = on_node.map(|(record, size)| size.0.saturating_sub(record.size.0));
         let growth = growth.fold(0, u64::saturating_add);
         let room = room(state, node).filter(|room| *room < growth)?;
         Some(format!(
@@ -292,6 +300,15 @@ fn observe_one(
     reported: Option<VolumeReport>,
     holds_present_set: bool,
 ) {
+    if let Some(report) = &reported
+        && state
+            .volumes
+            .get(volume)
+            .is_some_and(|it| it.size < report.size)
+    {
+        // It was made larger before its worker got a smaller wish.
+        update(state, volume, |record| record.size = report.size);
+    }
     let Some(record) = state.volumes.get(volume) else {
         return;
     };
@@ -304,8 +321,9 @@ fn observe_one(
         None if has_place => Some("its worker does not have it any more".to_owned()),
         None => Some("its worker has no place for volumes any more".to_owned()),
     };
-    match (record.removing, record.confirmed) {
-        (true, _) if reported.is_none() && has_place => {
+    let (removing, confirmed) = (record.removing, record.confirmed);
+    match (removing, confirmed) {
+        (true, _) if reported.is_none() && has_place && !may_be_created(state, volume, &node) => {
             forget(state, volume);
             state.changes.reassign.insert(node);
         }
@@ -317,6 +335,13 @@ fn observe_one(
         (false, false) => {}
         (false, true) => set_problem(state, volume, problem),
     }
+}
+
+/// Whether a worker still has a process that may be creating a volume, which is not reported before that is done.
+fn may_be_created(state: &State, volume: &VolumeInstance, node: &NodeName) -> bool {
+    let index = state.node_index.get(node);
+    let node = index.map(|index| &state.nodes[*index]);
+    node.is_some_and(|node| undesired_user(node, &volume.id).is_some())
 }
 
 fn set_problem(state: &mut State, volume: &VolumeInstance, problem: Option<String>) {
@@ -371,10 +396,23 @@ fn create(state: &mut State, id: VolumeId, size: Bytes, node: &NodeName) {
     adopt(state, record);
 }
 
-fn grow(state: &mut State, volume: &VolumeInstance, size: Bytes) {
-    if state.volumes.get(volume).is_some_and(|it| it.size < size) {
+/// The size that a volume is to have. It may be smaller than before where its worker could not make it larger.
+fn resize(state: &mut State, volume: &VolumeInstance, size: Bytes) {
+    let Some(record) = state.volumes.get(volume) else {
+        return;
+    };
+    let size = size.max(present_size(state, record));
+    if record.size != size {
+        state.changes.capacity |= size < record.size;
         update(state, volume, |record| record.size = size);
     }
+}
+
+/// The size that a volume's worker reports; the recorded one where it does not report.
+fn present_size(state: &State, record: &VolumeRecord) -> Bytes {
+    let index = state.node_index.get(&record.node);
+    let report = index.and_then(|index| reported(&state.nodes[*index], &record.volume));
+    report.map_or(record.size, |report| report.size)
 }
 
 /// A worker that has left the topology is not waited for: what it has is unknown to this controller if it comes back.
@@ -424,15 +462,35 @@ fn user_of(state: &State, service: &ServiceName, id: &VolumeId) -> Option<Proces
         user.map(|process| process.record.id.clone())
     });
     desired.or_else(|| {
-        let index = *state.node_index.get(&present(state, service, id)?.node)?;
-        let node = &state.nodes[index];
-        let mut undesired = node.undesired.iter().chain(&node.unconfirmed);
-        let user = undesired.find(|it| {
-            let slot = matches!(it.slot, Slot::Unknown) || it.slot == Slot::Known(Some(id.slot()));
-            it.report.service == *service && slot
-        });
-        user.map(|it| it.report.id.clone())
+        let record = present(state, service, id)?;
+        let node = &state.nodes[*state.node_index.get(&record.node)?];
+        match holders_on_hold(node, &record.volume) {
+            Some(holder) => holder,
+            None => undesired_user(node, id),
+        }
     })
+}
+
+/// The process that has a volume in the set that a worker on hold has told of. `None` where that does not settle it: the worker
+/// may have the volume, or has not told of its set. A controller with an older database records volumes that are gone.
+fn holders_on_hold(node: &Node, volume: &VolumeInstance) -> Option<Option<ProcessId>> {
+    node.record.hold.as_ref()?;
+    if node.report.is_none() || reported(node, volume).is_some() {
+        return None;
+    }
+    let mut held = node.held_set.as_ref()?.iter();
+    let holder = held.find(|process| process.volumes.iter().any(|it| it.volume == *volume));
+    Some(holder.map(|process| process.id.clone()))
+}
+
+/// The process of a volume's slot, or that may be of its slot, which exists on a worker although it is not desired.
+fn undesired_user(node: &Node, id: &VolumeId) -> Option<ProcessId> {
+    let mut undesired = node.undesired.iter().chain(&node.unconfirmed);
+    let user = undesired.find(|it| {
+        let slot = matches!(it.slot, Slot::Unknown) || it.slot == Slot::Known(Some(id.slot()));
+        it.report.service.as_str() == id.service_name() && slot
+    });
+    user.map(|it| it.report.id.clone())
 }
 
 fn instances<'a>(records: impl Iterator<Item = &'a VolumeRecord>) -> Vec<VolumeInstance> {

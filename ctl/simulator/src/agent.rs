@@ -121,6 +121,7 @@ impl Agent {
     pub fn cut_power(&mut self) {
         self.powered = false;
         self.containers.clear();
+        self.volumes.discard_unfinished();
     }
 
     /// Boots the node.
@@ -201,19 +202,25 @@ impl Agent {
         let desired: BTreeSet<&ProcessId> = self.desired.processes.iter().map(|p| &p.id).collect();
         for (id, container) in &mut self.containers {
             if !desired.contains(id) && container.state != ProcessState::Stopping {
-                container.enter(ProcessState::Stopping, now.after(STOP_TIME));
+                let created = self.volumes.created_at(&container.desired);
+                let stopped = now.after(STOP_TIME);
+                let until = created.map_or(stopped, |created| created.max(stopped));
+                container.enter(ProcessState::Stopping, until);
                 changed = true;
             }
         }
+        changed |= self.volumes.finish_creations(now);
         changed |= self
             .volumes
             .remove(&self.desired.removed_volumes, &self.containers);
         for process in &self.desired.processes {
             if let Some(container) = self.containers.get_mut(&process.id) {
                 changed |= container.change(process, self.is_old, now);
-            } else if self.volumes.prepare(process, &self.containers) {
+                changed |= self.volumes.grow(&container.desired);
+            } else if self.volumes.prepare(process, &self.containers, now) {
                 self.next_port += 1;
-                let container = Container::new(process.clone(), self.next_port, now, workloads);
+                let created = self.volumes.created_at(process).unwrap_or(now);
+                let container = Container::new(process.clone(), self.next_port, created, workloads);
                 self.containers.insert(process.id.clone(), container);
                 changed = true;
             }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use tucano_api::{
     ids::{NodeName, ProcessId},
     service::ServiceConfig,
+    state::VolumeState,
     units::{Bytes, Span, Timestamp},
 };
 use tucano_planner::{Cluster, Event, Worker};
@@ -238,8 +239,11 @@ impl Sim {
             Fault::RemoveVolume(nth) => {
                 let volumes = self.cluster.iter().flat_map(Cluster::volumes);
                 if let Some(volume) = volumes.into_iter().nth(nth) {
-                    let id = volume.volume.id;
-                    self.event(Event::VolumeRemoved { id });
+                    let (id, node) = (volume.volume.id, volume.node);
+                    self.event(match volume.state {
+                        VolumeState::Orphan => Event::OrphanRemoved { id, node },
+                        _ => Event::VolumeRemoved { id },
+                    });
                 }
             }
             Fault::KillController { carried_out } => self.crash_after = Some(carried_out),

@@ -8,9 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
-    agent::{DesiredProcess, Enforcement, NodeReport, NodeVolumes, VolumeInstance, VolumeReport},
+    agent::{
+        DesiredProcess, DesiredVolume, Enforcement, NodeReport, NodeVolumes, VolumeInstance,
+        VolumeReport,
+    },
     ids::{Generation, NodeName, ProcessId, ServiceName},
-    units::Bytes,
+    units::{Bytes, Span, Timestamp},
 };
 use tucano_planner::{Action, Cluster, ProcessRecord, Record, VolumeRecord};
 
@@ -27,6 +30,14 @@ pub struct AgentVolumes {
     pub mounted: bool,
     /// How often each was created, by the record that the agent keeps elsewhere.
     pub created: BTreeMap<VolumeInstance, u32>,
+    /// How long a creation takes. Until then the volume is not reported, and its process does not stop.
+    pub creation_time: Span,
+    /// Whether volumes can be created.
+    pub can_create: bool,
+    /// Whether volumes can grow.
+    pub can_grow: bool,
+    /// Volumes that are being created, until when.
+    creating: BTreeMap<VolumeInstance, Timestamp>,
 }
 
 impl Default for AgentVolumes {
@@ -36,6 +47,10 @@ impl Default for AgentVolumes {
             all: BTreeMap::new(),
             mounted: true,
             created: BTreeMap::new(),
+            creation_time: Span::secs(0),
+            can_create: true,
+            can_grow: true,
+            creating: BTreeMap::new(),
         }
     }
 }
@@ -46,6 +61,7 @@ impl AgentVolumes {
         &mut self,
         process: &DesiredProcess,
         containers: &BTreeMap<ProcessId, Container>,
+        now: Timestamp,
     ) -> bool {
         let wanted = process.volumes.iter().map(|it| &it.volume);
         let mut in_use = containers.values().flat_map(|it| &it.desired.volumes);
@@ -53,13 +69,58 @@ impl AgentVolumes {
             return false;
         }
         for desired in &process.volumes {
-            if desired.may_create && !self.created.contains_key(&desired.volume) {
-                self.all.insert(desired.volume.clone(), Bytes(0));
-                *self.created.entry(desired.volume.clone()).or_default() += 1;
-            }
+            self.create(process, desired, now);
         }
         let mut wanted = process.volumes.iter();
         self.mounted && wanted.all(|it| self.all.contains_key(&it.volume))
+    }
+
+    /// Creates a volume that is new, where there is no other one of its name.
+    fn create(&mut self, process: &DesiredProcess, desired: &DesiredVolume, now: Timestamp) {
+        let volume = &desired.volume;
+        let is_new = desired.may_create && !self.created.contains_key(volume);
+        let is_free = !self.all.keys().any(|it| it.id == volume.id);
+        if is_new && is_free && self.can_create {
+            self.all.insert(volume.clone(), size_in(process, volume));
+            *self.created.entry(volume.clone()).or_default() += 1;
+            let until = now.after(self.creation_time);
+            self.creating.insert(volume.clone(), until);
+        }
+    }
+
+    /// Makes the volumes of a running process as large as it wants them.
+    pub(crate) fn grow(&mut self, process: &DesiredProcess) -> bool {
+        let mut changed = false;
+        for desired in process.volumes.iter().filter(|_| self.can_grow) {
+            let wanted = size_in(process, &desired.volume);
+            if let Some(size) = self.all.get_mut(&desired.volume) {
+                changed |= *size < wanted;
+                *size = wanted.max(*size);
+            }
+        }
+        changed
+    }
+
+    /// When the creations for a process end, at the latest.
+    pub(crate) fn created_at(&self, process: &DesiredProcess) -> Option<Timestamp> {
+        let volumes = process.volumes.iter();
+        let until = volumes.filter_map(|it| self.creating.get(&it.volume));
+        until.copied().max()
+    }
+
+    /// Finishes the creations that are due.
+    pub(crate) fn finish_creations(&mut self, now: Timestamp) -> bool {
+        let before = self.creating.len();
+        self.creating.retain(|_, until| *until > now);
+        self.creating.len() != before
+    }
+
+    /// The power is cut: nothing is left of creations that were not finished.
+    pub(crate) fn discard_unfinished(&mut self) {
+        for volume in std::mem::take(&mut self.creating).into_keys() {
+            self.all.remove(&volume);
+            self.created.remove(&volume);
+        }
     }
 
     /// Removes volumes that no container has. Whether there were any.
@@ -73,6 +134,8 @@ impl AgentVolumes {
         let before = self.all.len();
         self.all
             .retain(|volume, _| !volumes.contains(volume) || in_use.contains(volume));
+        self.creating
+            .retain(|volume, _| self.all.contains_key(volume));
         self.all.len() != before
     }
 
@@ -86,9 +149,19 @@ impl AgentVolumes {
         NodeVolumes {
             capacity: self.capacity,
             enforcement: Enforcement::LoopFile,
-            all: self.all.iter().map(report).collect(),
+            all: {
+                let all = self.all.iter();
+                let exist = all.filter(|(volume, _)| !self.creating.contains_key(volume));
+                exist.map(report).collect()
+            },
         }
     }
+}
+
+fn size_in(process: &DesiredProcess, volume: &VolumeInstance) -> Bytes {
+    let mut volumes = process.config.volume.iter();
+    let named = volumes.find(|it| it.name.as_str() == volume.id.volume_name());
+    named.map_or(Bytes(0), |it| it.size)
 }
 
 type SlotKey = (ServiceName, u32);
@@ -102,8 +175,8 @@ pub(crate) struct VolumeRules {
     /// The last record of each instance.
     records: BTreeMap<VolumeInstance, VolumeRecord>,
     gone: BTreeSet<VolumeInstance>,
-    /// Volumes that were reported without a problem.
-    reported: BTreeSet<VolumeInstance>,
+    /// Volumes that were reported without a problem, with their last size.
+    reported: BTreeMap<VolumeInstance, Bytes>,
     last_instance: u64,
 }
 
@@ -119,7 +192,8 @@ impl VolumeRules {
         }
         let all = report.volumes.iter().flat_map(|it| &it.all);
         let usable = all.filter(|it| it.problem.is_none());
-        self.reported.extend(usable.map(|it| it.volume.clone()));
+        self.reported
+            .extend(usable.map(|it| (it.volume.clone(), it.size)));
     }
 
     pub(crate) fn check(&mut self, actions: &[Action], cluster: &Cluster) {
@@ -187,11 +261,21 @@ impl VolumeRules {
 
     fn check_volume(&mut self, record: &VolumeRecord) {
         let volume = &record.volume;
+        if record.removing && !self.records.contains_key(volume) {
+            // One without a record is removed from its worker.
+            self.records.insert(volume.clone(), record.clone());
+            return;
+        }
         assert!(!self.gone.contains(volume), "{volume:?} is used again");
         match self.records.insert(volume.clone(), record.clone()) {
             Some(before) => {
                 assert_eq!(before.node, record.node, "{volume:?} has moved");
-                assert!(before.size <= record.size, "{volume:?} has shrunk");
+                let reported = self.reported.get(volume);
+                let is_reported = reported.is_some_and(|size| *size <= record.size);
+                assert!(
+                    before.size <= record.size || is_reported,
+                    "{volume:?} has shrunk"
+                );
                 assert!(record.confirmed || !before.confirmed, "{volume:?}");
                 assert!(record.removing || !before.removing, "{volume:?}");
             }
@@ -249,7 +333,7 @@ impl VolumeRules {
                 for volume in &process.volumes {
                     assert_eq!(Some(volume.volume.id.slot()), process.slot);
                     assert!(seen.insert(&volume.volume), "{set:?}");
-                    let was_reported = self.reported.contains(&volume.volume);
+                    let was_reported = self.reported.contains_key(&volume.volume);
                     assert!(
                         !(volume.may_create && was_reported),
                         "{volume:?} is created again"

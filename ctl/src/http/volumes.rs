@@ -3,11 +3,19 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
-use tucano_api::{error::ErrorBody, ids::VolumeId, state::VolumeView};
+use tucano_api::{
+    error::ErrorBody,
+    ids::{NodeName, VolumeId},
+    state::VolumeView,
+};
 use tucano_planner::{Cluster, Event};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, errors::ApiError, extract::PathParam};
+use super::{
+    Api,
+    errors::ApiError,
+    extract::{PathParam, QueryParams},
+};
 use crate::state_loop::TransactError;
 
 /// The routes of this module.
@@ -17,7 +25,18 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(remove))
 }
 
-/// Every volume, ordered by name, also those of services that are not configured any more.
+/// Which of the volumes of a name is removed.
+#[derive(Debug, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct Removal {
+    /// The one that this worker has and no record tells of (state `orphan`).
+    #[param(value_type = Option<String>)]
+    node: Option<NodeName>,
+}
+
+/// Every volume, ordered by name, also those of services that are not configured any more, and those that workers have and no record
+/// tells of.
 #[utoipa::path(get, path = "/v1/volumes", tag = "volumes",
     responses((status = 200, body = Vec<VolumeView>)))]
 async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<VolumeView>>, ApiError> {
@@ -26,7 +45,7 @@ async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<VolumeView>>, ApiE
 
 /// Removes a volume with all that is in it. Refused while a process has it, or its service needs it.
 #[utoipa::path(delete, path = "/v1/volumes/{service}/{name}/{slot}", tag = "volumes",
-    params(("service" = String, Path), ("name" = String, Path), ("slot" = u32, Path)),
+    params(("service" = String, Path), ("name" = String, Path), ("slot" = u32, Path), Removal),
     responses(
         (status = 200, description = "It is being removed"),
         (status = 404, body = ErrorBody),
@@ -35,23 +54,14 @@ async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<VolumeView>>, ApiE
 async fn remove(
     State(api): State<Arc<Api>>,
     PathParam((service, name, slot)): PathParam<(String, String, String)>,
+    QueryParams(asked): QueryParams<Removal>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
     let id: VolumeId = format!("{service}/{name}/{slot}")
         .parse()
         .map_err(|error| ApiError::not_found(format!("{error}")))?;
-    let decide = move |cluster: &Cluster| {
-        if !cluster.has_volume(&id) {
-            let message = format!("there is no volume {id}: `GET /v1/volumes` lists all volumes");
-            return Err(ApiError::not_found(message));
-        }
-        match cluster.volume_obstacle(&id) {
-            Some(obstacle) => Err(ApiError::new(
-                StatusCode::CONFLICT,
-                "volume_in_use",
-                obstacle,
-            )),
-            None => Ok((Event::VolumeRemoved { id }, ())),
-        }
+    let decide = move |cluster: &Cluster| match asked.node {
+        Some(node) => remove_orphan(cluster, id, node),
+        None => remove_known(cluster, id),
     };
     let removed = api.state.transact(decide, |_, ()| ()).await;
     removed.map_err(|error| match error {
@@ -59,4 +69,32 @@ async fn remove(
         TransactError::Refused(refused) => refused.into(),
     })?;
     Ok(Json(serde_json::json!({})))
+}
+
+fn remove_known(cluster: &Cluster, id: VolumeId) -> Result<(Event, ()), ApiError> {
+    if !cluster.has_volume(&id) {
+        let message = format!("there is no volume {id}: `GET /v1/volumes` lists all volumes");
+        return Err(ApiError::not_found(message));
+    }
+    match cluster.volume_obstacle(&id) {
+        Some(obstacle) => Err(conflict(obstacle)),
+        None => Ok((Event::VolumeRemoved { id }, ())),
+    }
+}
+
+fn remove_orphan(cluster: &Cluster, id: VolumeId, node: NodeName) -> Result<(Event, ()), ApiError> {
+    if !cluster.has_orphan(&id, &node) {
+        let message = format!(
+            "{node} has no volume {id} without a record: `GET /v1/volumes` lists all volumes"
+        );
+        return Err(ApiError::not_found(message));
+    }
+    match cluster.orphan_obstacle(&id, &node) {
+        Some(obstacle) => Err(conflict(obstacle)),
+        None => Ok((Event::OrphanRemoved { id, node }, ())),
+    }
+}
+
+fn conflict(obstacle: String) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, "volume_in_use", obstacle)
 }

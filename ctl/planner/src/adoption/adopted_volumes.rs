@@ -19,7 +19,8 @@ pub(super) fn conflict(state: &State, node: &Node, process: &DesiredProcess) -> 
     let other = others.find(|it| it.record.slot == Some(slot) && it.record.id != process.id);
     if let Some(other) = other {
         return Some(format!(
-            "process {} has slot {slot} of service {service}, as its process {} has",
+            "process {} has slot {slot} of service {service}, as its process {} has: remove the service first, or lower its \
+             `concurrency` below {slot}. Its volumes stay; those that are in the way are named then",
             other.record.id, process.id
         ));
     }
@@ -29,8 +30,14 @@ pub(super) fn conflict(state: &State, node: &Node, process: &DesiredProcess) -> 
         let differs = known.volume != *volume || known.node != node.record.name;
         differs.then(|| {
             format!(
-                "another volume {} is on {}: remove it first",
-                volume.id, known.node
+                "volume {} is recorded with instance {} on {}, and its process {} has instance {}: give the recorded one up first \
+                 with `tucano volume rm {}`",
+                volume.id,
+                known.volume.instance,
+                known.node,
+                process.id,
+                volume.instance,
+                volume.id
             )
         })
     })

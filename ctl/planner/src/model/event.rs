@@ -38,6 +38,13 @@ pub enum Event {
         /// The volume.
         id: VolumeId,
     },
+    /// A volume that a worker reports and no record tells of was removed there.
+    OrphanRemoved {
+        /// Its name.
+        id: VolumeId,
+        /// The worker.
+        node: NodeName,
+    },
     /// A secret has a new value.
     SecretSet {
         /// Its name.

@@ -31,7 +31,7 @@ pub(super) fn plan(state: &State, config: &ServiceConfig, slot: u32, survey: &Su
         Some(record) => plan_on(state, config, slot, survey, &record.node),
         None => match survey.taken_by(state, slot) {
             Some(reason) => Plan::wait(reason),
-            None => plan_new(state, config),
+            None => plan_new(state, config, slot),
         },
     }
 }
@@ -61,6 +61,9 @@ pub(super) fn obstacle(
     if !node.can_run(config) {
         return Some(placement::why_not(state, nodes, config, 0));
     }
+    if let Some(other) = volumes::in_the_way(state, config, slot, node) {
+        return Some(other);
+    }
     let needed = volumes::needed(state, config, slot);
     let room = volumes::room(state, node);
     let has_room = room.is_some_and(|room| needed == 0 || needed <= room);
@@ -68,14 +71,15 @@ pub(super) fn obstacle(
     (!has_room || !has_memory).then(|| placement::why_not(state, nodes, config, needed))
 }
 
-/// Whether some worker could have a new slot, were it not for memory.
-pub(super) fn has_place(state: &State, config: &ServiceConfig) -> bool {
+/// Whether some worker could have one of these slots as a new one, were it not for memory.
+pub(super) fn has_place(state: &State, config: &ServiceConfig, slots: &[u32]) -> bool {
     let sizes = config.volume.iter().map(|volume| volume.size.0);
     let needed = sizes.fold(0, u64::saturating_add);
     let mut nodes = state.nodes.iter();
     nodes.any(|node| {
         let room = volumes::room(state, node);
-        node.can_run(config) && room.is_some_and(|room| needed <= room)
+        let is_free = |slot: &u32| volumes::in_the_way(state, config, *slot, node).is_none();
+        node.can_run(config) && room.is_some_and(|room| needed <= room) && slots.iter().any(is_free)
     })
 }
 
@@ -108,7 +112,8 @@ fn plan_on(
     }
 }
 
-fn plan_new(state: &State, config: &ServiceConfig) -> Plan {
+/// A worker that has another volume of a name of the slot's is no place for it.
+fn plan_new(state: &State, config: &ServiceConfig, slot: u32) -> Plan {
     let sizes = config.volume.iter().map(|volume| volume.size.0);
     let needed = sizes.fold(0, u64::saturating_add);
     let mut counts = vec![0_u32; state.nodes.len()];
@@ -123,15 +128,23 @@ fn plan_new(state: &State, config: &ServiceConfig) -> Plan {
         let room = volumes::room(state, &state.nodes[*index]);
         room.is_some_and(|room| needed <= room)
     };
-    if let Some(node) = placement::choose_where(state, &counts, config, fits) {
+    let other = |index: &usize| volumes::in_the_way(state, config, slot, &state.nodes[*index]);
+    let is_place = |index: &usize| fits(index) && other(index).is_none();
+    if let Some(node) = placement::choose_where(state, &counts, config, is_place) {
         return Plan::Start(node);
     }
-    let can_have = |index: usize| {
-        let node = &state.nodes[index];
-        node.can_run(config) && fits(&index) && node.unclaimed() >= config.memory.0
+    let could_have = |index: &usize| {
+        let node = &state.nodes[*index];
+        node.can_run(config) && fits(index) && node.unclaimed() >= config.memory.0
     };
-    if (0..state.nodes.len()).any(can_have) {
+    let mut could: Vec<usize> = (0..state.nodes.len()).filter(could_have).collect();
+    let others: Vec<PendingReason> = could.iter().filter_map(other).collect();
+    could.retain(|index| other(index).is_none());
+    if !could.is_empty() {
         return Plan::wait(PendingReason::Stopping);
+    }
+    if let Some(other) = others.into_iter().next() {
+        return Plan::wait(other);
     }
     Plan::wait(placement::why_not(state, &state.nodes, config, needed))
 }

@@ -88,6 +88,14 @@ impl<'a> Survey<'a> {
         slots.filter(|slot| !self.is_beyond(**slot)).count()
     }
 
+    /// The slots of the concurrency that have no process.
+    pub(super) fn free_slots(&self) -> Vec<u32> {
+        let slots = 1..=self.concurrency;
+        slots
+            .filter(|slot| !self.by_slot.contains_key(slot))
+            .collect()
+    }
+
     /// How many slots may be placed, beside the processes without a slot.
     pub(super) fn free_places(&self, config: &ServiceConfig) -> usize {
         let taken = self.taken_places() + self.unslotted.len();

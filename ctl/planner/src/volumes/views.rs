@@ -1,17 +1,39 @@
 use tucano_api::{
-    ids::{ProcessId, ServiceName},
+    agent::VolumeReport,
+    ids::{ProcessId, ServiceName, VolumeId},
     state::{VolumeState, VolumeView},
 };
 
-use super::{absence, place, reported};
+use super::{absence, orphans, place, reported};
 use crate::{
     model::VolumeRecord,
-    state::{Service, State},
+    state::{Node, Service, State},
 };
 
-/// Every volume, ordered by id.
+/// Every volume, ordered by id, also those that workers report and no record tells of.
 pub(crate) fn all(state: &State) -> Vec<VolumeView> {
-    state.volumes.all().map(|it| view(state, it)).collect()
+    let known = state.volumes.all().map(|it| view(state, it));
+    let nodes = state.nodes.iter().filter(|node| node.is_alive());
+    let unknown = nodes.flat_map(|node| orphans::on(state, node).map(|it| orphan(state, node, it)));
+    let mut all: Vec<VolumeView> = known.chain(unknown).collect();
+    all.sort_by(|one, other| (&one.volume, &one.node).cmp(&(&other.volume, &other.node)));
+    all
+}
+
+fn orphan(state: &State, node: &Node, report: &VolumeReport) -> VolumeView {
+    let id = &report.volume.id;
+    let service = id.service_name().parse().ok();
+    let service = service.and_then(|name: ServiceName| state.services.get(&name));
+    VolumeView {
+        volume: report.volume.clone(),
+        node: node.record.name.clone(),
+        size: report.size,
+        used: report.used,
+        enforcement: place(node).map(|place| place.enforcement),
+        configured: service.is_some_and(|service| is_configured(service, id)),
+        state: VolumeState::Orphan,
+        process: None,
+    }
 }
 
 fn view(state: &State, record: &VolumeRecord) -> VolumeView {
@@ -27,7 +49,7 @@ fn view(state: &State, record: &VolumeRecord) -> VolumeView {
         size: record.size,
         used: report.and_then(|report| report.used),
         enforcement: node.and_then(place).map(|place| place.enforcement),
-        configured: service.is_some_and(|service| is_configured(service, record)),
+        configured: service.is_some_and(|service| is_configured(service, &record.volume.id)),
         state: state_of(state, record, process.is_some()),
         process,
     }
@@ -49,8 +71,8 @@ fn state_of(state: &State, record: &VolumeRecord, in_use: bool) -> VolumeState {
     }
 }
 
-fn is_configured(service: &Service, record: &VolumeRecord) -> bool {
-    let name = record.volume.id.volume_name();
+fn is_configured(service: &Service, id: &VolumeId) -> bool {
+    let name = id.volume_name();
     let mut volumes = service.current().config.volume.iter();
     volumes.any(|volume| volume.name.as_str() == name)
 }

@@ -32,5 +32,6 @@ mod services;
 mod silence;
 mod topology;
 mod totality;
+mod volume_orphans;
 mod volume_removal;
 mod volumes;

@@ -125,3 +125,67 @@ fn a_controller_with_an_older_database_gives_no_instance_out_twice() {
     sim.serve(with_volumes("other", 1, &[("data", 64)]));
     assert!(volume(&sim, "other/data/1").volume.instance > 3);
 }
+
+#[test]
+fn a_volume_that_is_removed_while_it_is_created_does_not_stay() {
+    let mut sim = Sim::new(1);
+    sim.agent(1).volumes.creation_time = Span::secs(30);
+    sim.deploy(db(1));
+    sim.run(Span::secs(5));
+    assert_eq!(volume(&sim, "db/data/1").state, VolumeState::Creating);
+    remove_service(&mut sim, true);
+    sim.run(Span::secs(5));
+    assert_eq!(volume(&sim, "db/data/1").state, VolumeState::Removing);
+    // The same when the controller is another one.
+    sim.restart_controller();
+    sim.run(Span::secs(60));
+    assert_eq!(volumes(&sim), []);
+    assert!(sim.agent(1).volumes.all.is_empty());
+}
+
+#[test]
+fn a_volume_that_an_older_database_records_can_be_given_up_so_that_its_worker_is_adopted() {
+    let mut sim = Sim::new(1);
+    sim.serve(db(1));
+    let backup = sim.disk.clone();
+    remove_service(&mut sim, true);
+    sim.run(Span::secs(10));
+    sim.serve(db(1));
+    let processes = slots(&sim);
+    let mut older = backup;
+    older.identity.epoch = older.identity.epoch.next();
+    sim.replace_disk(older);
+    sim.run(Span::secs(10));
+    let obstacle = |sim: &Sim| sim.cluster().adoption().nodes[0].obstacle.clone();
+    let reason = obstacle(&sim).unwrap();
+    assert!(reason.contains("remove the service first"), "{reason}");
+    remove_service(&mut sim, false);
+    sim.run(Span::secs(5));
+    let reason = obstacle(&sim).unwrap();
+    assert_eq!(
+        reason,
+        "volume db/data/1 is recorded with instance 1 on w1, and its process db-2 has instance 2: give the recorded one up first \
+         with `tucano volume rm db/data/1`"
+    );
+    let id = "db/data/1".parse().unwrap();
+    assert_eq!(sim.cluster().volume_obstacle(&id), None);
+    remove_volume(&mut sim, "db/data/1");
+    assert_eq!(obstacle(&sim), None);
+    sim.event(Event::Adopt);
+    sim.run(Span::secs(10));
+    assert_eq!(slots(&sim), processes);
+    let all: Vec<u64> = volumes(&sim).into_iter().map(|it| it.1).collect();
+    assert_eq!(all, [2]);
+    assert_eq!(volume(&sim, "db/data/1").state, VolumeState::InUse);
+    // A volume that the worker on hold has is not given up.
+    let mut older = sim.disk.clone();
+    sim.deploy_image(db(1), 2);
+    sim.until_settled("db");
+    older.services.clear();
+    older.processes.clear();
+    older.identity.epoch = older.identity.epoch.next();
+    sim.replace_disk(older);
+    sim.run(Span::secs(10));
+    let obstacle = sim.cluster().volume_obstacle(&id).unwrap();
+    assert!(obstacle.contains("in use by process db-3"), "{obstacle}");
+}

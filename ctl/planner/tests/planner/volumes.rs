@@ -40,7 +40,7 @@ pub(crate) fn slots(sim: &Sim) -> Vec<(ProcessId, Option<u32>)> {
     own.map(|it| (it.id, it.slot)).collect()
 }
 
-fn reason(sim: &Sim, service: &str) -> String {
+pub(crate) fn reason(sim: &Sim, service: &str) -> String {
     let pending = sim.service(service).active.pending;
     pending[0].reason.clone()
 }
@@ -357,6 +357,7 @@ fn a_volume_grows_without_a_new_process_and_does_not_shrink() {
     sim.serve(larger);
     assert_eq!(slots(&sim), before);
     assert_eq!(volume(&sim, "db/data/1").size, Bytes::mib(128));
+    sim.run(Span::secs(5));
     let obstacle = sim.cluster().resize_obstacle(&db(2), &image(1)).unwrap();
     assert_eq!(
         obstacle,
@@ -376,6 +377,30 @@ fn a_volume_grows_without_a_new_process_and_does_not_shrink() {
 }
 
 #[test]
+fn a_growth_that_a_worker_could_not_make_can_be_taken_back() {
+    let mut sim = Sim::new(1);
+    sim.serve(db(1));
+    sim.agent(1).volumes.can_grow = false;
+    sim.serve(with_volumes("db", 1, &[("data", 128)]));
+    sim.run(Span::secs(10));
+    let smaller = |size| with_volumes("db", 1, &[("data", size)]);
+    let obstacle = sim.cluster().resize_obstacle(&smaller(32), &image(1));
+    assert_eq!(
+        obstacle.unwrap(),
+        "volume db/data/1 has 64 MiB, and volumes do not shrink to 32 MiB: write `size` = \"64MiB\" or more"
+    );
+    assert_eq!(sim.cluster().resize_obstacle(&db(1), &image(1)), None);
+    sim.serve(db(1));
+    assert_eq!(volume(&sim, "db/data/1").size, Bytes::mib(64));
+    // One that was made after all is recorded.
+    let instance = volume(&sim, "db/data/1").volume;
+    sim.agent(1).volumes.all.insert(instance, Bytes::mib(128));
+    sim.run(Span::secs(5));
+    assert_eq!(volume(&sim, "db/data/1").size, Bytes::mib(128));
+    assert!(sim.cluster().resize_obstacle(&db(1), &image(1)).is_some());
+}
+
+#[test]
 fn full_workers_take_no_new_volumes_and_the_reason_has_the_figures() {
     let mut sim = Sim::new(2);
     for agent in sim.agents.values_mut() {
@@ -390,11 +415,6 @@ fn full_workers_take_no_new_volumes_and_the_reason_has_the_figures() {
         "no worker has room for 64 MiB of volumes (w1: 36 MiB free of 100 MiB, w2: 36 MiB free of 100 MiB)"
     );
     sim.agent(2).volumes.capacity = Bytes::mib(128);
-    sim.run(Span::secs(2));
-    sim.event(Event::Configured {
-        workers: sim.workers.clone(),
-        settings: sim.settings.clone(),
-    });
     sim.until_settled("db");
     assert_eq!(sim.spread("db"), [1, 2]);
 }
