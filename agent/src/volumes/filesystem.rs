@@ -28,6 +28,10 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("mount", "mount"),
     ("losetup", "mount"),
 ];
+/// Nothing is left for the kernel to initialise later: the loop driver turns zeroing into holes of the file.
+const EXTENDED_OPTIONS: &str = "nodiscard,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0";
+/// Neither discards nor background initialisation, both of which make holes in the file.
+const MOUNT_OPTIONS: &str = "loop,nosuid,nodev,nodiscard,noinit_itable";
 /// `e2fsck -p`: nothing was wrong, or it is corrected.
 const CHECKED: [i32; 2] = [0, 1];
 /// Device that creates loop devices.
@@ -58,18 +62,32 @@ pub(super) fn create(image: &Path, size: Bytes) -> Result<(), Error> {
     let file = File::create_new(image).attempt("create", image)?;
     allocate(&file, size).attempt("allocate", image)?;
     run(Command::new("mkfs.ext4")
-        // Neither blocks that only root can use, which no container's root could, nor holes in what was just allocated.
+        // Without blocks that only root can use: a container's root cannot.
         .args(["-q", "-F", "-m", "0", "-b", "4096", "-i", "8192"])
-        .args(["-e", "remount-ro", "-E", "nodiscard,root_owner=0:0"])
+        .args(["-e", "remount-ro", "-E", EXTENDED_OPTIONS])
         .arg(image))?;
     fill_holes(&file, size).attempt("allocate", image)?;
     file.sync_all().attempt("sync", image)
 }
 
+/// Allocates the holes of a volume's file, also while it is mounted. Its content stays.
+///
+/// # Errors
+/// There is no room for all of them: the volume may lose writes when the disk stays full.
+pub(super) fn refill(image: &Path) -> Result<(), Error> {
+    let file = open(image)?;
+    let size = file.metadata().attempt("examine", image)?.len();
+    fill_holes(&file, Bytes(size)).attempt("allocate all of", image)
+}
+
+/// Whether a file has fewer blocks than its size needs.
+pub(super) fn has_holes(image: &Path) -> bool {
+    fs::metadata(image).is_ok_and(|found| found.blocks().saturating_mul(512) < found.len())
+}
+
 /// Makes the file of a volume larger; its file system follows by [`extend`].
 pub(super) fn enlarge(image: &Path, size: Bytes) -> Result<(), Error> {
-    let file = File::options().write(true).open(image);
-    let file = file.attempt("open", image)?;
+    let file = open(image)?;
     allocate(&file, size)
         .and_then(|()| file.sync_all())
         .attempt("enlarge", image)
@@ -84,10 +102,7 @@ pub(super) fn extend_unused(image: &Path) -> Result<(), Error> {
         return Err(Error::Program { program, detail });
     }
     run(Command::new("resize2fs").arg(image))?;
-    let file = File::options().write(true).open(image);
-    let file = file.attempt("open", image)?;
-    let size = Bytes(file.metadata().attempt("examine", image)?.len());
-    fill_holes(&file, size).attempt("allocate", image)
+    refill(image)
 }
 
 /// Gives a mounted file system all of its file, while it is in use.
@@ -102,18 +117,38 @@ pub(super) fn extend_mounted(mount_point: &Path) -> Result<(), Error> {
 
 /// Mounts a file system, after a check that repairs what can be repaired without loss.
 pub(super) fn mount(image: &Path, mount_point: &Path) -> Result<(), Error> {
-    let options = "loop,nosuid,nodev";
     run(Command::new("mount")
-        .args(["-t", "ext4", "-o", options])
+        .args(["-t", "ext4", "-o", MOUNT_OPTIONS])
         .arg(image)
         .arg(mount_point))?;
-    // Without the page cache of the file below, which would hold everything twice. Some file systems cannot.
-    if let Ok(device) = device(mount_point)
-        && let Err(error) = run(Command::new("losetup").arg("--direct-io=on").arg(device))
-    {
-        tracing::debug!(%error, "the volume's loop device goes through the page cache");
+    if let Ok(device) = device(mount_point) {
+        tune(&device);
     }
     Ok(())
+}
+
+/// Sets what is no mount option, where that is possible.
+fn tune(device: &Path) {
+    // Without the page cache of the file below, which would hold everything twice. Some file systems cannot.
+    if let Err(error) = run(Command::new("losetup").arg("--direct-io=on").arg(device)) {
+        tracing::debug!(%error, "the volume's loop device goes through the page cache");
+    }
+    // Writes to preallocated extents zero what is around them, which makes holes for a moment.
+    let attribute = attribute(device, "extent_max_zeroout_kb");
+    if let Err(error) = fs::write(&attribute, "0") {
+        tracing::debug!(%error, "a volume's file may get holes, which are filled again");
+    }
+}
+
+/// A file of the kernel's about the ext4 on a device.
+fn attribute(device: &Path, name: &str) -> PathBuf {
+    let device = device.file_name().unwrap_or_default();
+    Path::new("/sys/fs/ext4").join(device).join(name)
+}
+
+fn open(image: &Path) -> Result<File, Error> {
+    let file = File::options().read(true).write(true).open(image);
+    file.attempt("open", image)
 }
 
 /// Whether this process has CAP_SYS_RESOURCE, which the kernel asks of whoever resizes a mounted ext4.

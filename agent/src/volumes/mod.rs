@@ -181,7 +181,23 @@ impl Volumes {
         removed
     }
 
-    /// Unmounts volumes that no process has had for a while, and removes the traces of failed creations.
+    /// Allocates the holes that the kernel has made in the files of volumes, such as by `fstrim`.
+    pub fn refill(&self) {
+        let known: Vec<VolumeId> = self.state().record.volumes.keys().cloned().collect();
+        for id in known {
+            let lock = self.lock_of(&id);
+            // What is created, mounted, grown or removed now is allocated by that.
+            let Ok(_locked) = lock.try_lock() else {
+                continue;
+            };
+            let image = self.place.volume(&id).image();
+            if filesystem::has_holes(&image) {
+                refill(&id, &image);
+            }
+        }
+    }
+
+    /// Unmounts volumes that no process has had for a while.
     pub fn unmount_idle(&self, idle_limit: Duration) {
         let idle = {
             let state = self.state();
@@ -347,6 +363,7 @@ impl Volumes {
         let mount_point = directory.mount_point();
         if !filesystem::is_mounted(&mount_point).attempt("examine", &mount_point)? {
             let image = directory.image();
+            refill(&identity.volume.id, &image);
             let checked = filesystem::check_unused(&image)?;
             checked.map_err(|detail| Error::Damaged {
                 id: identity.volume.id.clone(),
@@ -517,6 +534,13 @@ impl std::ops::Deref for ClaimsGuard<'_> {
 impl std::ops::DerefMut for ClaimsGuard<'_> {
     fn deref_mut(&mut self) -> &mut Claims {
         &mut self.0.claims
+    }
+}
+
+/// A volume with holes is better than none: it may lose writes only if the disk stays full.
+fn refill(id: &VolumeId, image: &Path) {
+    if let Err(error) = filesystem::refill(image) {
+        tracing::warn!(%id, %error, "a volume's file has holes: make room on the disk");
     }
 }
 

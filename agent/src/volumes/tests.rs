@@ -13,6 +13,8 @@ use tucano_testkit::{ROOT, needs, tool};
 
 use super::*;
 
+mod faults;
+
 const MIB: u64 = 1 << 20;
 
 /// A node's directories, in a mount namespace of the test.

@@ -1,0 +1,67 @@
+//! Volumes on disks, kernels and agents that fail.
+
+use rustix::fs::FallocateFlags;
+
+use super::*;
+
+/// The file of the volume of the tests.
+fn image(node: &TestNode) -> PathBuf {
+    node.place().join("db.data.1/image.ext4")
+}
+
+fn punch(image: &Path, offset: u64) {
+    let file = fs::File::options().write(true).open(image).unwrap();
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&file, flags, offset, MIB).unwrap();
+    assert!(filesystem::has_holes(image));
+}
+
+#[test]
+fn nothing_of_a_volume_is_left_to_initialise_later() {
+    on_a_node(|node| {
+        let (volumes, _) = node.open();
+        let larger = Wanted {
+            size: Bytes::mib(256),
+            ..wanted(1, Vec::new())
+        };
+        let data = volumes.prepare(&larger).unwrap();
+        let groups = Command::new("dumpe2fs").arg(image(node)).output().unwrap();
+        let groups = String::from_utf8(groups.stdout).unwrap();
+        assert!(groups.contains("ITABLE_ZEROED"), "{groups}");
+        let lazy = groups
+            .lines()
+            .filter(|line| line.contains("(Blocks ") && !line.contains("ITABLE_ZEROED"));
+        assert_eq!(lazy.count(), 0, "{groups}");
+        // Writes around a preallocated range.
+        let file = fs::File::create(data.join("preallocated")).unwrap();
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 8 * MIB).unwrap();
+        for number in 0..64 {
+            file.write_all_at(b"x", number * (100 << 10)).unwrap();
+        }
+        fs::write(data.join("short-lived"), vec![1; 8 << 20]).unwrap();
+        fs::remove_file(data.join("short-lived")).unwrap();
+        let root = fs::File::open(&data).unwrap();
+        rustix::fs::syncfs(&root).unwrap();
+        drop((root, file));
+        assert!(!filesystem::has_holes(&image(node)));
+        volumes.remove(&instance(1)).unwrap();
+    });
+}
+
+#[test]
+fn holes_are_filled_at_the_next_mount_and_while_a_volume_is_mounted() {
+    on_a_node(|node| {
+        let (volumes, _) = node.open();
+        let data = volumes.prepare(&wanted(1, Vec::new())).unwrap();
+        fs::write(data.join("kept"), "data").unwrap();
+        volumes.unmount_idle(Duration::ZERO);
+        punch(&image(node), 12 * MIB);
+        let data = volumes.prepare(&known(1)).unwrap();
+        assert!(!filesystem::has_holes(&image(node)));
+        punch(&image(node), 12 * MIB);
+        volumes.refill();
+        assert!(!filesystem::has_holes(&image(node)));
+        assert_eq!(fs::read_to_string(data.join("kept")).unwrap(), "data");
+        volumes.remove(&instance(1)).unwrap();
+    });
+}
