@@ -12,13 +12,16 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FallocateFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, statx},
+    fs::{AtFlags, CWD, FallocateFlags, StatxAttributes, StatxFlags, statx},
     io::Errno,
     mount::UnmountFlags,
 };
 use tucano_api::units::Bytes;
 
-use super::error::{Attempt, Error};
+use super::{
+    error::{Attempt, Error},
+    health::attribute,
+};
 
 /// The programs that are run, each with its package.
 const PROGRAMS: [(&str, &str); 5] = [
@@ -36,13 +39,6 @@ const MOUNT_OPTIONS: &str = "loop,nosuid,nodev,nodiscard,noinit_itable";
 const CHECKED: [i32; 2] = [0, 1];
 /// Device that creates loop devices.
 const LOOP_CONTROL: &str = "/dev/loop-control";
-
-/// What is written to a mounted file system, and whether it can be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Usage {
-    pub(super) used: Bytes,
-    pub(super) is_read_only: bool,
-}
 
 /// Why this node cannot have volumes; none if it can.
 pub(super) fn obstacle() -> Option<String> {
@@ -140,12 +136,6 @@ fn tune(device: &Path) {
     }
 }
 
-/// A file of the kernel's about the ext4 on a device.
-fn attribute(device: &Path, name: &str) -> PathBuf {
-    let device = device.file_name().unwrap_or_default();
-    Path::new("/sys/fs/ext4").join(device).join(name)
-}
-
 fn open(image: &Path) -> Result<File, Error> {
     let file = File::options().read(true).write(true).open(image);
     file.attempt("open", image)
@@ -208,14 +198,11 @@ pub(super) fn detach(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The usage of a mounted file system.
-pub(super) fn usage(mount_point: &Path) -> io::Result<Usage> {
+/// What is written to a mounted file system.
+pub(super) fn used(mount_point: &Path) -> io::Result<Bytes> {
     let found = rustix::fs::statvfs(mount_point)?;
     let blocks = found.f_blocks.saturating_sub(found.f_bfree);
-    Ok(Usage {
-        used: Bytes(blocks.saturating_mul(found.f_frsize)),
-        is_read_only: found.f_flag.contains(StatVfsMountFlags::RDONLY),
-    })
+    Ok(Bytes(blocks.saturating_mul(found.f_frsize)))
 }
 
 /// What is free for files in a directory.

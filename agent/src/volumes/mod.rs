@@ -12,6 +12,7 @@ mod claims;
 mod create;
 mod error;
 mod filesystem;
+mod health;
 pub mod host;
 mod place;
 mod record;
@@ -275,7 +276,7 @@ impl Volumes {
         };
         let directory = self.place.volume(&wanted.volume.id);
         self.remember(&identity)?;
-        self.unmount_damaged(&directory);
+        unmount_damaged(&directory)?;
         if let Err(error) = self.grow_unused(&directory, &identity, wanted.size) {
             // Its process is better off with the present size than without the volume; the report has the size.
             tracing::warn!(id = %identity.volume.id, %error, "a volume has not grown");
@@ -345,17 +346,6 @@ impl Volumes {
         tracing::info!(%id, size = %wanted.size, "created a volume");
         self.remember(&identity)?;
         Ok(identity)
-    }
-
-    /// Unmounts a file system that the kernel has made read-only because of an error: it is checked before it is mounted again.
-    fn unmount_damaged(&self, directory: &VolumeDir) {
-        let mount_point = directory.mount_point();
-        let is_mounted = filesystem::is_mounted(&mount_point).unwrap_or(false);
-        let usage = is_mounted.then(|| filesystem::usage(&mount_point));
-        let is_damaged = matches!(usage, Some(Ok(usage)) if usage.is_read_only);
-        if is_damaged && let Err(error) = filesystem::unmount(&mount_point) {
-            tracing::warn!(%error, "a volume that is read-only stays mounted");
-        }
     }
 
     /// Mounts a volume unless it is, and checks that it is this one.
@@ -535,6 +525,17 @@ impl std::ops::DerefMut for ClaimsGuard<'_> {
     fn deref_mut(&mut self) -> &mut Claims {
         &mut self.0.claims
     }
+}
+
+/// Unmounts a file system that had errors: it is checked before it is mounted again.
+fn unmount_damaged(directory: &VolumeDir) -> Result<(), Error> {
+    let mount_point = directory.mount_point();
+    let is_mounted = filesystem::is_mounted(&mount_point).attempt("examine", &mount_point)?;
+    if is_mounted && health::is_damaged(&mount_point).attempt("examine", &mount_point)? {
+        tracing::warn!(mount_point = %mount_point.display(), "a volume had errors and is checked");
+        filesystem::unmount(&mount_point)?;
+    }
+    Ok(())
 }
 
 /// A volume with holes is better than none: it may lose writes only if the disk stays full.

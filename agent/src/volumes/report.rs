@@ -6,7 +6,7 @@ use tucano_api::{
     units::Bytes,
 };
 
-use super::{Volumes, filesystem, record::Known};
+use super::{Volumes, filesystem, health, record::Known};
 
 impl Volumes {
     /// All volumes of this node, and what they can hold; none where there are none and cannot be any. Blocking, yet not for long.
@@ -40,12 +40,13 @@ impl Volumes {
         let directory = self.place.volume(id);
         let mount_point = directory.mount_point();
         let is_mounted = filesystem::is_mounted(&mount_point).unwrap_or(false);
-        let usage = is_mounted.then(|| filesystem::usage(&mount_point).ok());
-        let usage = usage.flatten();
+        let used = is_mounted.then(|| filesystem::used(&mount_point).ok());
         let found = || self.find(&volume).err().map(|error| error.to_string());
-        let broken = usage.is_some_and(|usage| usage.is_read_only);
+        let broken = is_mounted && health::is_damaged(&mount_point).unwrap_or(false);
         let broken = broken.then(|| {
-            format!("volume {id}: its file system had errors, and the kernel has made it read-only")
+            format!(
+                "volume {id}: its file system had errors or is read-only: it is checked when its process starts again"
+            )
         });
         let earlier = {
             let state = self.state();
@@ -55,7 +56,7 @@ impl Volumes {
         };
         VolumeReport {
             size: known.size,
-            used: usage.map(|usage| usage.used),
+            used: used.flatten(),
             problem: place.cloned().or_else(found).or(broken).or(earlier),
             volume,
         }

@@ -65,3 +65,32 @@ fn holes_are_filled_at_the_next_mount_and_while_a_volume_is_mounted() {
         volumes.remove(&instance(1)).unwrap();
     });
 }
+
+#[test]
+fn a_file_system_with_errors_is_reported_and_checked_at_the_next_start() {
+    on_a_node(|node| {
+        let (volumes, _) = node.open();
+        let data = volumes.prepare(&wanted(1, Vec::new())).unwrap();
+        let device = Command::new("losetup")
+            .args(["-n", "-O", "NAME", "-j"])
+            .arg(image(node))
+            .output()
+            .unwrap();
+        let device = String::from_utf8(device.stdout).unwrap();
+        let trigger = health::attribute(Path::new(device.trim()), "trigger_fs_error");
+        if fs::write(&trigger, "an error").is_err() {
+            eprintln!("skipped: {} is not writable", trigger.display());
+            return volumes.remove(&instance(1)).unwrap();
+        }
+        assert!(fs::write(data.join("file"), "lost").is_err());
+        assert!(problem(&volumes).unwrap().contains("had errors"));
+        // Somebody who has something open there keeps the damaged one mounted: its process does not get it.
+        let open = fs::File::open(&data).unwrap();
+        assert!(volumes.prepare(&known(1)).is_err());
+        drop(open);
+        let data = volumes.prepare(&known(1)).unwrap();
+        fs::write(data.join("file"), "data").unwrap();
+        assert_eq!(problem(&volumes), None);
+        volumes.remove(&instance(1)).unwrap();
+    });
+}
