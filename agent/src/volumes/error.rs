@@ -61,7 +61,7 @@ pub enum Error {
     #[error("volume {0} is being removed")]
     BeingRemoved(VolumeId),
     /// The disk is full.
-    #[error("there is no room for volume {id} of {size} in {place}: {free} are free")]
+    #[error("there is no room for volume {id} of {size} in {place}: {free} are free for volumes")]
     NoRoom {
         /// Which volume.
         id: VolumeId,
@@ -69,7 +69,7 @@ pub enum Error {
         size: Bytes,
         /// The directory of the volumes.
         place: PathBuf,
-        /// What is free there.
+        /// What is free there, less the reserve.
         free: Bytes,
     },
     /// The image has more at the path than fits.

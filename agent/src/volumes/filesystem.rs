@@ -53,17 +53,21 @@ pub(super) fn obstacle() -> Option<String> {
     missing.map(|&(program, package)| Error::NoProgram { program, package }.to_string())
 }
 
-/// Creates the file of a new volume with an empty file system.
-pub(super) fn create(image: &Path, size: Bytes) -> Result<(), Error> {
+/// Creates the file of a new volume.
+pub(super) fn create_file(image: &Path, size: Bytes) -> Result<(), Error> {
     let file = File::create_new(image).attempt("create", image)?;
-    allocate(&file, size).attempt("allocate", image)?;
+    allocate(&file, size).attempt("allocate", image)
+}
+
+/// Creates an empty file system in the file of a new volume.
+pub(super) fn format(image: &Path) -> Result<(), Error> {
     run(Command::new("mkfs.ext4")
         // Without blocks that only root can use: a container's root cannot.
         .args(["-q", "-F", "-m", "0", "-b", "4096", "-i", "8192"])
         .args(["-e", "remount-ro", "-E", EXTENDED_OPTIONS])
         .arg(image))?;
-    fill_holes(&file, size).attempt("allocate", image)?;
-    file.sync_all().attempt("sync", image)
+    refill(image)?;
+    open(image)?.sync_all().attempt("sync", image)
 }
 
 /// Allocates the holes of a volume's file, also while it is mounted. Its content stays.
@@ -203,12 +207,6 @@ pub(super) fn used(mount_point: &Path) -> io::Result<Bytes> {
     let found = rustix::fs::statvfs(mount_point)?;
     let blocks = found.f_blocks.saturating_sub(found.f_bfree);
     Ok(Bytes(blocks.saturating_mul(found.f_frsize)))
-}
-
-/// What is free for files in a directory.
-pub(super) fn free(directory: &Path) -> io::Result<Bytes> {
-    let found = rustix::fs::statvfs(directory)?;
-    Ok(Bytes(found.f_bavail.saturating_mul(found.f_frsize)))
 }
 
 /// Allocates a file's bytes; where the file system below cannot, the file has holes.

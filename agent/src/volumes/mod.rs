@@ -2,6 +2,7 @@
 //!
 //! - [`Volumes`]: all of them, and which process has which;
 //! - `place`: the directory that holds them, and the identities by which they are recognised;
+//! - `room`: what they may take on the disk;
 //! - `record`: what is remembered of them apart from that directory;
 //! - `create`: creation with the image's content; `filesystem`: their file systems;
 //! - [`host`]: directories of the node that services may have.
@@ -17,6 +18,7 @@ pub mod host;
 mod place;
 mod record;
 mod report;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +42,7 @@ use self::{
     error::Attempt,
     place::{Identity, Place, VolumeDir},
     record::{Known, Record},
+    room::Room,
 };
 use crate::{clock::timestamp, files::remove_if_exists};
 
@@ -67,6 +70,7 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Volumes {
     place: Place,
+    room: Room,
     record_file: PathBuf,
     /// Why no volume can be created here.
     obstacle: Option<String>,
@@ -85,14 +89,22 @@ struct State {
 
 impl Volumes {
     /// Finds the volumes in their directory, which is created unless it was there before, and finishes what an earlier agent did not.
-    /// Whatever fails is described in `notes`, and by the error of the volumes that it concerns.
-    pub fn open(place: PathBuf, record_file: PathBuf, notes: &mut Vec<String>) -> Self {
+    /// Volumes leave `reserve` free (absent: a share of the file system) where the record is on the same file system. Whatever fails
+    /// is described in `notes`, and by the error of the volumes that it concerns.
+    pub fn open(
+        place: PathBuf,
+        record_file: PathBuf,
+        reserve: Option<Bytes>,
+        notes: &mut Vec<String>,
+    ) -> Self {
         let record = Record::read(&record_file).unwrap_or_else(|error| {
             notes.push(format!("ignoring what was known of volumes: {error}"));
             set_aside(&record_file);
             Record::default()
         });
+        let data_dir = record_file.parent().unwrap_or(Path::new("/")).to_owned();
         let volumes = Self {
+            room: Room::new(place.clone(), data_dir, reserve),
             place: Place(place),
             record_file,
             obstacle: filesystem::obstacle(),
@@ -228,11 +240,10 @@ impl Volumes {
     fn recover(&self) -> Result<(), Error> {
         self.check_place()?;
         let (removed, unfinished) = self.place.unfinished()?;
-        for directory in removed {
-            self.finish_removal(&directory)?;
-        }
-        for directory in unfinished {
-            create::discard(&directory)?;
+        let removed = removed.iter().map(|it| self.finish_removal(it));
+        let discarded = unfinished.iter().map(create::discard);
+        for error in removed.chain(discarded).filter_map(Result::err) {
+            tracing::warn!(%error, "cannot remove what is left of a volume");
         }
         let mut found = Vec::new();
         for id in self.place.volumes()? {
@@ -342,7 +353,7 @@ impl Volumes {
             layers: wanted.layers.clone(),
             path: wanted.path.clone(),
         };
-        create::create(&self.place, &identity, &content)?;
+        create::create(&self.place, &self.room, &identity, &content)?;
         tracing::info!(%id, size = %wanted.size, "created a volume");
         self.remember(&identity)?;
         Ok(identity)
@@ -421,18 +432,11 @@ impl Volumes {
         identity: &Identity,
         size: Bytes,
     ) -> Result<(), Error> {
-        let free = filesystem::free(&self.place.0).attempt("examine", &self.place.0)?;
         let allocated = directory.allocated();
         let growth = Bytes(size.0.saturating_sub(allocated.0.max(identity.size.0)));
-        if free < growth {
-            return Err(Error::NoRoom {
-                id: identity.volume.id.clone(),
-                size: growth,
-                place: self.place.0.clone(),
-                free,
-            });
-        }
-        filesystem::enlarge(&directory.image(), size)
+        self.room.allocate(&identity.volume.id, growth, || {
+            filesystem::enlarge(&directory.image(), size)
+        })
     }
 
     fn note_size(
@@ -456,6 +460,10 @@ impl Volumes {
         self.find(volume)?.ok_or_else(|| self.missing(id))?;
         let (directory, removed) = (self.place.volume(id), self.place.removed_volume(id));
         filesystem::detach(&directory.mount_point())?;
+        // What is left of an earlier one of its name.
+        if removed.0.exists() {
+            self.finish_removal(&removed)?;
+        }
         std::fs::rename(&directory.0, &removed.0).attempt("rename", &directory.0)?;
         self.place.sync()?;
         self.finish_removal(&removed)?;
@@ -463,19 +471,29 @@ impl Volumes {
         Ok(())
     }
 
-    /// Forgets a volume whose directory is renamed already, and removes that.
+    /// Removes a volume whose directory is renamed already, and forgets it. Its space is freed first: the record may need it.
     fn finish_removal(&self, directory: &VolumeDir) -> Result<(), Error> {
-        if let Some(VolumeInstance { id, instance }) = directory.identity()?.map(|it| it.volume) {
-            self.change_record(|record| {
-                let known = record.volumes.get(&id);
-                if known.is_some_and(|known| known.instance == instance) {
-                    record.volumes.remove(&id);
-                }
-            })?;
-            self.state().problems.remove(&id);
-        }
         filesystem::detach(&directory.mount_point())?;
+        directory.remove_image()?;
+        let identity = directory.identity()?;
+        let forgotten = identity.map_or(Ok(()), |it| self.forget(&it.volume));
+        if let Err(error) = forgotten {
+            // By its directory the next agent knows that the volume is removed.
+            tracing::warn!(%error, directory = %directory.0.display(), "the record still has a removed volume");
+            return Ok(());
+        }
         directory.remove()
+    }
+
+    /// Forgets a volume that is removed, even if that cannot be stored.
+    fn forget(&self, volume: &VolumeInstance) -> Result<(), Error> {
+        let mut state = self.state();
+        let known = state.record.volumes.get(&volume.id);
+        if known.is_some_and(|known| known.instance == volume.instance) {
+            state.record.volumes.remove(&volume.id);
+            state.problems.remove(&volume.id);
+        }
+        state.record.store(&self.record_file)
     }
 
     fn remember(&self, identity: &Identity) -> Result<(), Error> {

@@ -20,7 +20,7 @@ impl Volumes {
         let allocated = allocated.fold(0, u64::saturating_add);
         let can_create = place.is_ok() && self.obstacle.is_none();
         let free = match can_create {
-            true => filesystem::free(&self.place.0).unwrap_or_default(),
+            true => self.room.free().unwrap_or_default(),
             false => Bytes(0),
         };
         let all = known.iter();

@@ -94,3 +94,98 @@ fn a_file_system_with_errors_is_reported_and_checked_at_the_next_start() {
         volumes.remove(&instance(1)).unwrap();
     });
 }
+
+/// A small disk of its own.
+fn disk(node: &TestNode, name: &str, size: &str) -> PathBuf {
+    let path = node.path(name);
+    fs::create_dir(&path).unwrap();
+    let flags = MsFlags::empty();
+    mount(Some("tmpfs"), &path, Some("tmpfs"), flags, Some(size)).unwrap();
+    path
+}
+
+/// Takes the last byte of a disk.
+fn fill(disk: &Path) {
+    let mut file = fs::File::create(disk.join("full")).unwrap();
+    let full = std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+}
+
+/// The volumes of an agent whose data directory is `data_dir`.
+fn open(place: &Path, data_dir: &Path, reserve: Option<Bytes>) -> Volumes {
+    let mut notes = Vec::new();
+    let record = data_dir.join("volumes.json");
+    let volumes = Volumes::open(place.to_owned(), record, reserve, &mut notes);
+    volumes.note_cluster(&set("aaaaaaaa")).unwrap();
+    assert_eq!(notes, Vec::<String>::new());
+    volumes
+}
+
+#[test]
+fn volumes_leave_the_reserve_to_the_agent() {
+    on_a_node(|node| {
+        let disk = disk(node, "disk", "size=256m");
+        let volumes = open(&disk.join("volumes"), &disk, Some(Bytes::mib(64)));
+        let of = |size| Wanted {
+            size: Bytes::mib(size),
+            ..wanted(1, Vec::new())
+        };
+        let capacity = || volumes.report().unwrap().capacity;
+        assert!(capacity() <= Bytes::mib(192), "{}", capacity());
+        let refused = volumes.prepare(&of(200)).unwrap_err().to_string();
+        assert!(refused.contains("are free for volumes"), "{refused}");
+        volumes.prepare(&of(16)).unwrap();
+        let refused = volumes.grow(&instance(1), Bytes::mib(200)).unwrap_err();
+        assert!(matches!(refused, Error::NoRoom { .. }), "{refused}");
+        assert!(capacity() <= Bytes::mib(192), "{}", capacity());
+        volumes.remove(&instance(1)).unwrap();
+
+        let by_default = open(&disk.join("volumes"), &disk, None);
+        let capacity = by_default.report().unwrap().capacity;
+        let expected = Bytes::mib(230)..=Bytes::mib(244);
+        assert!(expected.contains(&capacity), "{capacity}");
+        // A disk without the agent's files needs none.
+        let elsewhere = open(&disk.join("volumes"), &node.path("."), Some(Bytes::mib(64)));
+        let capacity = elsewhere.report().unwrap().capacity;
+        assert!(capacity > Bytes::mib(244), "{capacity}");
+        umount(&disk).unwrap();
+    });
+}
+
+#[test]
+fn a_volume_is_removed_from_a_full_disk() {
+    on_a_node(|node| {
+        let disk = disk(node, "disk", "size=64m");
+        let volumes = open(&disk.join("volumes"), &disk, Some(Bytes(0)));
+        volumes.prepare(&wanted(1, Vec::new())).unwrap();
+        fill(&disk);
+        volumes.remove(&instance(1)).unwrap();
+        let volumes = open(&disk.join("volumes"), &disk, Some(Bytes(0)));
+        assert_eq!(volumes.report().unwrap().all, []);
+        umount(&disk).unwrap();
+    });
+}
+
+#[test]
+fn a_removal_that_cannot_be_recorded_leaves_no_missing_volume() {
+    on_a_node(|node| {
+        let data_dir = disk(node, "data", "size=1m");
+        let place = node.place();
+        let volumes = open(&place, &data_dir, None);
+        volumes.prepare(&wanted(1, Vec::new())).unwrap();
+        fill(&data_dir);
+        volumes.remove(&instance(1)).unwrap();
+        assert_eq!(volumes.report().unwrap().all, []);
+        for _ in 0..2 {
+            let volumes = open(&place, &data_dir, None);
+            assert_eq!(volumes.report().unwrap().all, []);
+        }
+        // The same name is free, also while the record cannot be written for long.
+        fs::remove_file(data_dir.join("full")).unwrap();
+        let volumes = open(&place, &data_dir, None);
+        volumes.prepare(&wanted(2, Vec::new())).unwrap();
+        volumes.remove(&instance(2)).unwrap();
+        assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+        umount(&data_dir).unwrap();
+    });
+}
