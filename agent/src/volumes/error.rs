@@ -57,6 +57,9 @@ pub enum Error {
         /// The process that has it.
         process: ProcessId,
     },
+    /// It is being created.
+    #[error("volume {0} is being created")]
+    BeingCreated(VolumeId),
     /// It is being removed.
     #[error("volume {0} is being removed")]
     BeingRemoved(VolumeId),

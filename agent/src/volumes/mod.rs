@@ -83,6 +83,8 @@ pub struct Volumes {
 struct State {
     record: Record,
     claims: Claims,
+    /// Those that may be created right now: they are reported, and not removed.
+    creating: BTreeMap<VolumeId, Known>,
     /// Why volumes could not be used when their processes needed them.
     problems: BTreeMap<VolumeId, String>,
 }
@@ -153,7 +155,9 @@ impl Volumes {
         let id = &wanted.volume.id;
         let lock = self.lock_of(id);
         let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.begin_creation(wanted);
         let prepared = self.prepare_locked(wanted);
+        self.state().creating.remove(id);
         let problem = prepared.as_ref().err().map(ToString::to_string);
         let problems = &mut self.state().problems;
         match problem {
@@ -177,16 +181,15 @@ impl Volumes {
         self.grow_mounted(&directory, &identity, size)
     }
 
-    /// Removes a volume of exactly this instance that no process has. One that is not here is no error.
+    /// Removes a volume of exactly this instance that no process has. One that is not here, and cannot be soon, is no error.
     ///
     /// # Errors
-    /// It is in use, its directory is not reachable, or something of it cannot be removed.
+    /// It is in use, or a process may be about to create it; its directory is not reachable, or something of it cannot be removed.
     pub fn remove(&self, volume: &VolumeInstance) -> Result<(), Error> {
         let id = &volume.id;
-        if self.state().record.volumes.get(id).map(|it| it.instance) != Some(volume.instance) {
+        if !self.begin_removal(volume)? {
             return Ok(());
         }
-        self.state().claims.begin_removal(id)?;
         let lock = self.lock_of(id);
         let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let removed = self.remove_locked(volume);
@@ -276,6 +279,30 @@ impl Volumes {
                 let path = self.place.0.clone();
                 self.change_record(|record| record.place = Some((path, id)))
             }
+        }
+    }
+
+    /// Whether there is a volume to remove, which is claimed then.
+    fn begin_removal(&self, volume: &VolumeInstance) -> Result<bool, Error> {
+        let id = &volume.id;
+        let mut state = self.state();
+        if state.creating.contains_key(id) {
+            return Err(Error::BeingCreated(id.clone()));
+        }
+        let known = state.record.volumes.get(id).map(|it| it.instance);
+        let is_unknown_in_use = known.is_none() && state.claims.holder(id).is_some();
+        if is_unknown_in_use || known == Some(volume.instance) {
+            return state.claims.begin_removal(id).map(|()| true);
+        }
+        Ok(false)
+    }
+
+    fn begin_creation(&self, wanted: &Wanted) {
+        let VolumeInstance { id, instance } = &wanted.volume;
+        let mut state = self.state();
+        if wanted.may_create && !state.record.volumes.contains_key(id) {
+            let (instance, size) = (*instance, wanted.size);
+            state.creating.insert(id.clone(), Known { instance, size });
         }
     }
 

@@ -189,3 +189,35 @@ fn a_removal_that_cannot_be_recorded_leaves_no_missing_volume() {
         umount(&data_dir).unwrap();
     });
 }
+
+#[test]
+fn a_volume_that_is_being_created_is_reported_and_removed_afterwards() {
+    on_a_node(|node| {
+        let (volumes, _) = node.open();
+        let (process, id) = ("db-1".parse().unwrap(), instance(1).id);
+        volumes.claims().claim(&process, [&id].into_iter()).unwrap();
+        let error = volumes.remove(&instance(1)).unwrap_err().to_string();
+        assert_eq!(error, "volume db/data/1 is in use by db-1");
+        volumes.claims().release(&process);
+
+        let created = std::thread::scope(|scope| {
+            // Whoever has the volume's lock holds its creation up.
+            let lock = volumes.lock_of(&id);
+            let held = lock.lock().unwrap();
+            volumes.begin_creation(&wanted(1, Vec::new()));
+            let creation = scope.spawn(|| volumes.prepare(&wanted(1, Vec::new())));
+            let report = volumes.report().unwrap();
+            assert_eq!(report.all[0].volume, instance(1));
+            let problem = report.all[0].problem.as_deref();
+            assert_eq!(problem, Some("volume db/data/1 is being created"));
+            let error = volumes.remove(&instance(1)).unwrap_err().to_string();
+            assert_eq!(error, "volume db/data/1 is being created");
+            drop(held);
+            creation.join().unwrap()
+        });
+        assert!(created.is_ok(), "{created:?}");
+        assert_eq!(problem(&volumes), None);
+        volumes.remove(&instance(1)).unwrap();
+        assert_eq!(volumes.report().unwrap().all, []);
+    });
+}
