@@ -109,6 +109,11 @@ pub enum Error {
         /// The output of the check.
         detail: String,
     },
+    /// A program that an agent has started still works on the file.
+    #[error(
+        "another program works on {0}, such as one that an earlier agent has started: the volume is used when it has ended"
+    )]
+    Locked(PathBuf),
     /// A program is missing.
     #[error("{program} is missing on this node: install the package {package}")]
     NoProgram {

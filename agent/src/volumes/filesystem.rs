@@ -8,7 +8,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
 use rustix::{
@@ -21,16 +21,9 @@ use tucano_api::units::Bytes;
 use super::{
     error::{Attempt, Error},
     health::attribute,
+    programs::{ImageLock, PROGRAMS, open, output, run, text},
 };
 
-/// The programs that are run, each with its package.
-const PROGRAMS: [(&str, &str); 5] = [
-    ("mkfs.ext4", "e2fsprogs"),
-    ("e2fsck", "e2fsprogs"),
-    ("resize2fs", "e2fsprogs"),
-    ("mount", "mount"),
-    ("losetup", "mount"),
-];
 /// Nothing is left for the kernel to initialise later: the loop driver turns zeroing into holes of the file.
 const EXTENDED_OPTIONS: &str = "nodiscard,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0";
 /// Neither discards nor background initialisation, both of which make holes in the file.
@@ -61,11 +54,13 @@ pub(super) fn create_file(image: &Path, size: Bytes) -> Result<(), Error> {
 
 /// Creates an empty file system in the file of a new volume.
 pub(super) fn format(image: &Path) -> Result<(), Error> {
-    run(Command::new("mkfs.ext4")
-        // Without blocks that only root can use: a container's root cannot.
-        .args(["-q", "-F", "-m", "0", "-b", "4096", "-i", "8192"])
+    let lock = ImageLock::take(image)?;
+    let mut mkfs = Command::new("mkfs.ext4");
+    // Without blocks that only root can use: a container's root cannot.
+    mkfs.args(["-q", "-F", "-m", "0", "-b", "4096", "-i", "8192"])
         .args(["-e", "remount-ro", "-E", EXTENDED_OPTIONS])
-        .arg(image))?;
+        .arg(image);
+    lock.run(&mut mkfs)?;
     refill(image)?;
     open(image)?.sync_all().attempt("sync", image)
 }
@@ -87,6 +82,7 @@ pub(super) fn has_holes(image: &Path) -> bool {
 
 /// Makes the file of a volume larger; its file system follows by [`extend`].
 pub(super) fn enlarge(image: &Path, size: Bytes) -> Result<(), Error> {
+    let _lock = ImageLock::take(image)?;
     let file = open(image)?;
     allocate(&file, size)
         .and_then(|()| file.sync_all())
@@ -95,21 +91,24 @@ pub(super) fn enlarge(image: &Path, size: Bytes) -> Result<(), Error> {
 
 /// Gives a file system that nobody uses all of its file. Unlike [`extend_mounted`] this needs no capability.
 pub(super) fn extend_unused(image: &Path) -> Result<(), Error> {
+    let lock = ImageLock::take(image)?;
     // resize2fs wants it checked in full.
-    let output = output(Command::new("e2fsck").args(["-f", "-p"]).arg(image))?;
+    let output = lock.output(Command::new("e2fsck").args(["-f", "-p"]).arg(image))?;
     if !is_sound(&output) {
         let (program, detail) = ("e2fsck", text(&output));
         return Err(Error::Program { program, detail });
     }
-    run(Command::new("resize2fs").arg(image))?;
+    lock.run(Command::new("resize2fs").arg(image))?;
     refill(image)
 }
 
 /// Gives a mounted file system all of its file, while it is in use.
-pub(super) fn extend_mounted(mount_point: &Path) -> Result<(), Error> {
+pub(super) fn extend_mounted(image: &Path, mount_point: &Path) -> Result<(), Error> {
+    let lock = ImageLock::take(image)?;
     let device = device(mount_point)?;
     run(Command::new("losetup").arg("--set-capacity").arg(&device))?;
-    run(Command::new("resize2fs").arg(&device)).map_err(|error| match can_extend_mounted() {
+    let resized = lock.run(Command::new("resize2fs").arg(&device));
+    resized.map_err(|error| match can_extend_mounted() {
         true => error,
         false => Error::CannotGrowInUse,
     })
@@ -117,10 +116,12 @@ pub(super) fn extend_mounted(mount_point: &Path) -> Result<(), Error> {
 
 /// Mounts a file system, after a check that repairs what can be repaired without loss.
 pub(super) fn mount(image: &Path, mount_point: &Path) -> Result<(), Error> {
-    run(Command::new("mount")
-        .args(["-t", "ext4", "-o", MOUNT_OPTIONS])
-        .arg(image)
-        .arg(mount_point))?;
+    ImageLock::take(image)?.run(
+        Command::new("mount")
+            .args(["-t", "ext4", "-o", MOUNT_OPTIONS])
+            .arg(image)
+            .arg(mount_point),
+    )?;
     if let Ok(device) = device(mount_point) {
         tune(&device);
     }
@@ -140,11 +141,6 @@ fn tune(device: &Path) {
     }
 }
 
-fn open(image: &Path) -> Result<File, Error> {
-    let file = File::options().read(true).write(true).open(image);
-    file.attempt("open", image)
-}
-
 /// Whether this process has CAP_SYS_RESOURCE, which the kernel asks of whoever resizes a mounted ext4.
 pub(super) fn can_extend_mounted() -> bool {
     let all = rustix::thread::capabilities(None);
@@ -157,10 +153,11 @@ pub(super) fn can_extend_mounted() -> bool {
 /// Repairs what can be repaired without loss; the output of the check where that is not all. A file system that is mounted somewhere,
 /// such as in a container that this agent does not know, is left alone: mount(8) uses its device again.
 pub(super) fn check_unused(image: &Path) -> Result<Result<(), String>, Error> {
+    let lock = ImageLock::take(image)?;
     if has_device(image)? {
         return Ok(Ok(()));
     }
-    let output = output(Command::new("e2fsck").arg("-p").arg(image))?;
+    let output = lock.output(Command::new("e2fsck").arg("-p").arg(image))?;
     let sound = is_sound(&output);
     Ok(if sound { Ok(()) } else { Err(text(&output)) })
 }
@@ -245,47 +242,4 @@ fn device(mount_point: &Path) -> Result<PathBuf, Error> {
     let link = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
     let target = fs::read_link(&link).attempt("read", &link)?;
     Ok(Path::new("/dev").join(target.file_name().unwrap_or_default()))
-}
-
-fn run(command: &mut Command) -> Result<(), Error> {
-    let output = output(command)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let (program, _) = known(command);
-    let detail = text(&output);
-    Err(Error::Program { program, detail })
-}
-
-fn output(command: &mut Command) -> Result<Output, Error> {
-    let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output();
-    output.map_err(|source| {
-        let (program, package) = known(command);
-        match source.kind() {
-            io::ErrorKind::NotFound => Error::NoProgram { program, package },
-            _ => Error::Program {
-                program,
-                detail: source.to_string(),
-            },
-        }
-    })
-}
-
-fn known(command: &Command) -> (&'static str, &'static str) {
-    let name = command.get_program();
-    let mut all = PROGRAMS.into_iter();
-    all.find(|(program, _)| name == *program)
-        .unwrap_or(("a program", "e2fsprogs"))
-}
-
-/// What a program wrote, in one line.
-fn text(output: &Output) -> String {
-    let all = [&output.stderr[..], &output.stdout[..]].concat();
-    let all = String::from_utf8_lossy(&all);
-    let words: Vec<&str> = all.split_whitespace().collect();
-    let line = words.join(" ");
-    match line.is_empty() {
-        true => output.status.to_string(),
-        false => line.chars().take(500).collect(),
-    }
 }

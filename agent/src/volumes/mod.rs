@@ -16,6 +16,7 @@ mod filesystem;
 mod health;
 pub mod host;
 mod place;
+mod programs;
 mod record;
 mod report;
 mod room;
@@ -448,7 +449,7 @@ impl Volumes {
             return Ok(());
         }
         self.enlarge(directory, identity, size)?;
-        filesystem::extend_mounted(&directory.mount_point())?;
+        filesystem::extend_mounted(&directory.image(), &directory.mount_point())?;
         self.note_size(directory, identity, size)
     }
 

@@ -221,3 +221,30 @@ fn a_volume_that_is_being_created_is_reported_and_removed_afterwards() {
         assert_eq!(volumes.report().unwrap().all, []);
     });
 }
+
+#[test]
+fn a_volume_is_not_used_while_a_program_of_an_earlier_agent_works_on_it() {
+    use rustix::fs::{FlockOperation, flock};
+    on_a_node(|node| {
+        let (volumes, _) = node.open();
+        volumes.prepare(&wanted(1, Vec::new())).unwrap();
+        let other = fs::File::open(image(node)).unwrap();
+        let lock = |operation| flock(&other, operation).unwrap();
+        lock(FlockOperation::LockExclusive);
+        let refused = volumes.grow(&instance(1), Bytes::mib(32)).unwrap_err();
+        assert!(matches!(refused, Error::Locked(_)), "{refused}");
+        volumes.unmount_idle(Duration::ZERO);
+        let larger = Wanted {
+            size: Bytes::mib(32),
+            ..known(1)
+        };
+        for wanted in [known(1), larger.clone()] {
+            let refused = volumes.prepare(&wanted).unwrap_err();
+            assert!(matches!(refused, Error::Locked(_)), "{refused}");
+        }
+        lock(FlockOperation::Unlock);
+        volumes.prepare(&larger).unwrap();
+        assert_eq!(volumes.report().unwrap().all[0].size, Bytes::mib(32));
+        volumes.remove(&instance(1)).unwrap();
+    });
+}
