@@ -223,7 +223,12 @@ fn executor_with(settings: &Settings, credentials: &Arc<Credentials>) -> Result<
         ready: settings.limits.ready_networks,
         tracked_connections: settings.limits.tracked_connections,
     })?;
-    let volumes = Volumes::open(settings.volumes_path(), data.volumes(), &mut notes);
+    let volumes = Volumes::open(
+        settings.volumes_path(),
+        data.volumes(),
+        settings.volumes.reserve,
+        &mut notes,
+    );
     let runtime = Arc::new(runtime_program(settings)?);
     read_ahead(&runtime);
     let supervisors = Supervisors::new(Arc::clone(&runtime), settings.limits.ready_supervisors);

@@ -164,6 +164,7 @@ impl Node for Executor {
                 }
             }
             volumes.unmount_idle(volumes::IDLE_LIMIT);
+            volumes.refill();
             Ok(())
         });
         if let Err(error) = tidied.await {

@@ -43,6 +43,8 @@ pub enum Unpack {
 pub struct VolumeSettings {
     /// The directory that holds them; `volumes` in `data_dir` if absent.
     pub path: Option<PathBuf>,
+    /// What volumes leave free where `data_dir` is on the same file system; if absent, the smaller of 5 % of it and 1 GiB.
+    pub reserve: Option<Bytes>,
 }
 
 /// Retention of each of a process's two output streams.

@@ -47,6 +47,7 @@ fn invalid_values_are_refused_with_advice() {
             "[volumes]\npath = \"srv\"",
             "volumes.path: write an absolute path",
         ),
+        ("[volumes]\nreserve = \"much\"", "is not a size"),
         ("dns = [\"127.0.0.53\"]", "dns: 127.0.0.53 is not reachable"),
         (
             "dns = [\"1.1.1.1\", \"1.1.1.2\", \"1.1.1.3\", \"1.1.1.4\"]",
@@ -211,6 +212,8 @@ fn commented_out_settings_of_the_packaged_configuration_are_valid_defaults() {
     assert!(settings.ip.is_some() && settings.name.is_some());
     assert_eq!(settings.data_dir, default.data_dir);
     assert_eq!(settings.volumes_path(), default.volumes_path());
+    assert_eq!(settings.volumes.reserve, Some(Bytes::mib(1024)));
+    assert_eq!(default.volumes.reserve, None);
     assert_eq!(settings.ports.to_string(), default.ports.to_string());
     assert_eq!(settings.memory_reserved, default.memory_reserved);
     assert_eq!(settings.logs.file_bytes, default.logs.file_bytes);

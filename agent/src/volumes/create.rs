@@ -26,6 +26,7 @@ use super::{
     error::{Attempt, Error},
     filesystem,
     place::{Identity, Place, VolumeDir},
+    room::{Room, is_full},
 };
 
 /// The content that a new volume gets.
@@ -38,21 +39,16 @@ pub(super) struct Content {
 }
 
 /// Creates a volume with the content that the image has at its path; what an earlier attempt left is removed. Blocking.
-pub(super) fn create(place: &Place, identity: &Identity, content: &Content) -> Result<(), Error> {
+pub(super) fn create(
+    place: &Place,
+    room: &Room,
+    identity: &Identity,
+    content: &Content,
+) -> Result<(), Error> {
     let id = &identity.volume.id;
     let directory = place.new_volume(id);
     discard(&directory)?;
-    let free = filesystem::free(&place.0).attempt("examine", &place.0)?;
-    let no_room = || Error::NoRoom {
-        id: id.clone(),
-        size: identity.size,
-        place: place.0.clone(),
-        free,
-    };
-    let result = match free < identity.size {
-        true => Err(no_room()),
-        false => build(&directory, identity, content),
-    };
+    let result = build(room, &directory, identity, content);
     let result = result.and_then(|()| {
         let finished = place.volume(id);
         std::fs::rename(&directory.0, &finished.0).attempt("rename", &directory.0)?;
@@ -62,12 +58,7 @@ pub(super) fn create(place: &Place, identity: &Identity, content: &Content) -> R
         if let Err(left) = discard(&directory) {
             tracing::warn!(%id, %left, "cannot remove a volume that was not created");
         }
-        match error {
-            Error::Io { path, source, .. } if path == directory.image() && is_full(&source) => {
-                no_room()
-            }
-            error => error,
-        }
+        error
     })
 }
 
@@ -78,10 +69,19 @@ pub(super) fn discard(directory: &VolumeDir) -> Result<(), Error> {
     directory.remove()
 }
 
-fn build(directory: &VolumeDir, identity: &Identity, content: &Content) -> Result<(), Error> {
+fn build(
+    room: &Room,
+    directory: &VolumeDir,
+    identity: &Identity,
+    content: &Content,
+) -> Result<(), Error> {
     directory.create()?;
     directory.store_identity(identity)?;
-    filesystem::create(&directory.image(), identity.size)?;
+    let (image, size) = (directory.image(), identity.size);
+    room.allocate(&identity.volume.id, size, || {
+        filesystem::create_file(&image, size)
+    })?;
+    filesystem::format(&image)?;
     let filled = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             private_mounts().attempt("leave the mount namespace for", &directory.0)?;
@@ -184,11 +184,4 @@ fn image_root(on: &Path, layers: &[PathBuf]) -> rustix::io::Result<Option<OwnedF
     let attributes = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("overlay", on, "overlay", attributes, options.as_c_str())?;
     open(on).map(Some)
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }

@@ -57,11 +57,14 @@ pub enum Error {
         /// The process that has it.
         process: ProcessId,
     },
+    /// It is being created.
+    #[error("volume {0} is being created")]
+    BeingCreated(VolumeId),
     /// It is being removed.
     #[error("volume {0} is being removed")]
     BeingRemoved(VolumeId),
     /// The disk is full.
-    #[error("there is no room for volume {id} of {size} in {place}: {free} are free")]
+    #[error("there is no room for volume {id} of {size} in {place}: {free} are free for volumes")]
     NoRoom {
         /// Which volume.
         id: VolumeId,
@@ -69,7 +72,7 @@ pub enum Error {
         size: Bytes,
         /// The directory of the volumes.
         place: PathBuf,
-        /// What is free there.
+        /// What is free there, less the reserve.
         free: Bytes,
     },
     /// The image has more at the path than fits.
@@ -106,6 +109,11 @@ pub enum Error {
         /// The output of the check.
         detail: String,
     },
+    /// A program that an agent has started still works on the file.
+    #[error(
+        "another program works on {0}, such as one that an earlier agent has started: the volume is used when it has ended"
+    )]
+    Locked(PathBuf),
     /// A program is missing.
     #[error("{program} is missing on this node: install the package {package}")]
     NoProgram {

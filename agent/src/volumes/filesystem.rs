@@ -8,37 +8,30 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FallocateFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, statx},
+    fs::{AtFlags, CWD, FallocateFlags, StatxAttributes, StatxFlags, statx},
     io::Errno,
     mount::UnmountFlags,
 };
 use tucano_api::units::Bytes;
 
-use super::error::{Attempt, Error};
+use super::{
+    error::{Attempt, Error},
+    health::attribute,
+    programs::{ImageLock, PROGRAMS, open, output, run, text},
+};
 
-/// The programs that are run, each with its package.
-const PROGRAMS: [(&str, &str); 5] = [
-    ("mkfs.ext4", "e2fsprogs"),
-    ("e2fsck", "e2fsprogs"),
-    ("resize2fs", "e2fsprogs"),
-    ("mount", "mount"),
-    ("losetup", "mount"),
-];
+/// Nothing is left for the kernel to initialise later: the loop driver turns zeroing into holes of the file.
+const EXTENDED_OPTIONS: &str = "nodiscard,root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0";
+/// Neither discards nor background initialisation, both of which make holes in the file.
+const MOUNT_OPTIONS: &str = "loop,nosuid,nodev,nodiscard,noinit_itable";
 /// `e2fsck -p`: nothing was wrong, or it is corrected.
 const CHECKED: [i32; 2] = [0, 1];
 /// Device that creates loop devices.
 const LOOP_CONTROL: &str = "/dev/loop-control";
-
-/// What is written to a mounted file system, and whether it can be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Usage {
-    pub(super) used: Bytes,
-    pub(super) is_read_only: bool,
-}
 
 /// Why this node cannot have volumes; none if it can.
 pub(super) fn obstacle() -> Option<String> {
@@ -53,23 +46,44 @@ pub(super) fn obstacle() -> Option<String> {
     missing.map(|&(program, package)| Error::NoProgram { program, package }.to_string())
 }
 
-/// Creates the file of a new volume with an empty file system.
-pub(super) fn create(image: &Path, size: Bytes) -> Result<(), Error> {
+/// Creates the file of a new volume.
+pub(super) fn create_file(image: &Path, size: Bytes) -> Result<(), Error> {
     let file = File::create_new(image).attempt("create", image)?;
-    allocate(&file, size).attempt("allocate", image)?;
-    run(Command::new("mkfs.ext4")
-        // Neither blocks that only root can use, which no container's root could, nor holes in what was just allocated.
-        .args(["-q", "-F", "-m", "0", "-b", "4096", "-i", "8192"])
-        .args(["-e", "remount-ro", "-E", "nodiscard,root_owner=0:0"])
-        .arg(image))?;
-    fill_holes(&file, size).attempt("allocate", image)?;
-    file.sync_all().attempt("sync", image)
+    allocate(&file, size).attempt("allocate", image)
+}
+
+/// Creates an empty file system in the file of a new volume.
+pub(super) fn format(image: &Path) -> Result<(), Error> {
+    let lock = ImageLock::take(image)?;
+    let mut mkfs = Command::new("mkfs.ext4");
+    // Without blocks that only root can use: a container's root cannot.
+    mkfs.args(["-q", "-F", "-m", "0", "-b", "4096", "-i", "8192"])
+        .args(["-e", "remount-ro", "-E", EXTENDED_OPTIONS])
+        .arg(image);
+    lock.run(&mut mkfs)?;
+    refill(image)?;
+    open(image)?.sync_all().attempt("sync", image)
+}
+
+/// Allocates the holes of a volume's file, also while it is mounted. Its content stays.
+///
+/// # Errors
+/// There is no room for all of them: the volume may lose writes when the disk stays full.
+pub(super) fn refill(image: &Path) -> Result<(), Error> {
+    let file = open(image)?;
+    let size = file.metadata().attempt("examine", image)?.len();
+    fill_holes(&file, Bytes(size)).attempt("allocate all of", image)
+}
+
+/// Whether a file has fewer blocks than its size needs.
+pub(super) fn has_holes(image: &Path) -> bool {
+    fs::metadata(image).is_ok_and(|found| found.blocks().saturating_mul(512) < found.len())
 }
 
 /// Makes the file of a volume larger; its file system follows by [`extend`].
 pub(super) fn enlarge(image: &Path, size: Bytes) -> Result<(), Error> {
-    let file = File::options().write(true).open(image);
-    let file = file.attempt("open", image)?;
+    let _lock = ImageLock::take(image)?;
+    let file = open(image)?;
     allocate(&file, size)
         .and_then(|()| file.sync_all())
         .attempt("enlarge", image)
@@ -77,24 +91,24 @@ pub(super) fn enlarge(image: &Path, size: Bytes) -> Result<(), Error> {
 
 /// Gives a file system that nobody uses all of its file. Unlike [`extend_mounted`] this needs no capability.
 pub(super) fn extend_unused(image: &Path) -> Result<(), Error> {
+    let lock = ImageLock::take(image)?;
     // resize2fs wants it checked in full.
-    let output = output(Command::new("e2fsck").args(["-f", "-p"]).arg(image))?;
+    let output = lock.output(Command::new("e2fsck").args(["-f", "-p"]).arg(image))?;
     if !is_sound(&output) {
         let (program, detail) = ("e2fsck", text(&output));
         return Err(Error::Program { program, detail });
     }
-    run(Command::new("resize2fs").arg(image))?;
-    let file = File::options().write(true).open(image);
-    let file = file.attempt("open", image)?;
-    let size = Bytes(file.metadata().attempt("examine", image)?.len());
-    fill_holes(&file, size).attempt("allocate", image)
+    lock.run(Command::new("resize2fs").arg(image))?;
+    refill(image)
 }
 
 /// Gives a mounted file system all of its file, while it is in use.
-pub(super) fn extend_mounted(mount_point: &Path) -> Result<(), Error> {
+pub(super) fn extend_mounted(image: &Path, mount_point: &Path) -> Result<(), Error> {
+    let lock = ImageLock::take(image)?;
     let device = device(mount_point)?;
     run(Command::new("losetup").arg("--set-capacity").arg(&device))?;
-    run(Command::new("resize2fs").arg(&device)).map_err(|error| match can_extend_mounted() {
+    let resized = lock.run(Command::new("resize2fs").arg(&device));
+    resized.map_err(|error| match can_extend_mounted() {
         true => error,
         false => Error::CannotGrowInUse,
     })
@@ -102,18 +116,29 @@ pub(super) fn extend_mounted(mount_point: &Path) -> Result<(), Error> {
 
 /// Mounts a file system, after a check that repairs what can be repaired without loss.
 pub(super) fn mount(image: &Path, mount_point: &Path) -> Result<(), Error> {
-    let options = "loop,nosuid,nodev";
-    run(Command::new("mount")
-        .args(["-t", "ext4", "-o", options])
-        .arg(image)
-        .arg(mount_point))?;
-    // Without the page cache of the file below, which would hold everything twice. Some file systems cannot.
-    if let Ok(device) = device(mount_point)
-        && let Err(error) = run(Command::new("losetup").arg("--direct-io=on").arg(device))
-    {
-        tracing::debug!(%error, "the volume's loop device goes through the page cache");
+    ImageLock::take(image)?.run(
+        Command::new("mount")
+            .args(["-t", "ext4", "-o", MOUNT_OPTIONS])
+            .arg(image)
+            .arg(mount_point),
+    )?;
+    if let Ok(device) = device(mount_point) {
+        tune(&device);
     }
     Ok(())
+}
+
+/// Sets what is no mount option, where that is possible.
+fn tune(device: &Path) {
+    // Without the page cache of the file below, which would hold everything twice. Some file systems cannot.
+    if let Err(error) = run(Command::new("losetup").arg("--direct-io=on").arg(device)) {
+        tracing::debug!(%error, "the volume's loop device goes through the page cache");
+    }
+    // Writes to preallocated extents zero what is around them, which makes holes for a moment.
+    let attribute = attribute(device, "extent_max_zeroout_kb");
+    if let Err(error) = fs::write(&attribute, "0") {
+        tracing::debug!(%error, "a volume's file may get holes, which are filled again");
+    }
 }
 
 /// Whether this process has CAP_SYS_RESOURCE, which the kernel asks of whoever resizes a mounted ext4.
@@ -128,10 +153,11 @@ pub(super) fn can_extend_mounted() -> bool {
 /// Repairs what can be repaired without loss; the output of the check where that is not all. A file system that is mounted somewhere,
 /// such as in a container that this agent does not know, is left alone: mount(8) uses its device again.
 pub(super) fn check_unused(image: &Path) -> Result<Result<(), String>, Error> {
+    let lock = ImageLock::take(image)?;
     if has_device(image)? {
         return Ok(Ok(()));
     }
-    let output = output(Command::new("e2fsck").arg("-p").arg(image))?;
+    let output = lock.output(Command::new("e2fsck").arg("-p").arg(image))?;
     let sound = is_sound(&output);
     Ok(if sound { Ok(()) } else { Err(text(&output)) })
 }
@@ -173,20 +199,11 @@ pub(super) fn detach(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The usage of a mounted file system.
-pub(super) fn usage(mount_point: &Path) -> io::Result<Usage> {
+/// What is written to a mounted file system.
+pub(super) fn used(mount_point: &Path) -> io::Result<Bytes> {
     let found = rustix::fs::statvfs(mount_point)?;
     let blocks = found.f_blocks.saturating_sub(found.f_bfree);
-    Ok(Usage {
-        used: Bytes(blocks.saturating_mul(found.f_frsize)),
-        is_read_only: found.f_flag.contains(StatVfsMountFlags::RDONLY),
-    })
-}
-
-/// What is free for files in a directory.
-pub(super) fn free(directory: &Path) -> io::Result<Bytes> {
-    let found = rustix::fs::statvfs(directory)?;
-    Ok(Bytes(found.f_bavail.saturating_mul(found.f_frsize)))
+    Ok(Bytes(blocks.saturating_mul(found.f_frsize)))
 }
 
 /// Allocates a file's bytes; where the file system below cannot, the file has holes.
@@ -225,47 +242,4 @@ fn device(mount_point: &Path) -> Result<PathBuf, Error> {
     let link = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
     let target = fs::read_link(&link).attempt("read", &link)?;
     Ok(Path::new("/dev").join(target.file_name().unwrap_or_default()))
-}
-
-fn run(command: &mut Command) -> Result<(), Error> {
-    let output = output(command)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let (program, _) = known(command);
-    let detail = text(&output);
-    Err(Error::Program { program, detail })
-}
-
-fn output(command: &mut Command) -> Result<Output, Error> {
-    let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output();
-    output.map_err(|source| {
-        let (program, package) = known(command);
-        match source.kind() {
-            io::ErrorKind::NotFound => Error::NoProgram { program, package },
-            _ => Error::Program {
-                program,
-                detail: source.to_string(),
-            },
-        }
-    })
-}
-
-fn known(command: &Command) -> (&'static str, &'static str) {
-    let name = command.get_program();
-    let mut all = PROGRAMS.into_iter();
-    all.find(|(program, _)| name == *program)
-        .unwrap_or(("a program", "e2fsprogs"))
-}
-
-/// What a program wrote, in one line.
-fn text(output: &Output) -> String {
-    let all = [&output.stderr[..], &output.stdout[..]].concat();
-    let all = String::from_utf8_lossy(&all);
-    let words: Vec<&str> = all.split_whitespace().collect();
-    let line = words.join(" ");
-    match line.is_empty() {
-        true => output.status.to_string(),
-        false => line.chars().take(500).collect(),
-    }
 }

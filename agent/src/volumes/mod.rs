@@ -2,6 +2,7 @@
 //!
 //! - [`Volumes`]: all of them, and which process has which;
 //! - `place`: the directory that holds them, and the identities by which they are recognised;
+//! - `room`: what they may take on the disk;
 //! - `record`: what is remembered of them apart from that directory;
 //! - `create`: creation with the image's content; `filesystem`: their file systems;
 //! - [`host`]: directories of the node that services may have.
@@ -12,10 +13,13 @@ mod claims;
 mod create;
 mod error;
 mod filesystem;
+mod health;
 pub mod host;
 mod place;
+mod programs;
 mod record;
 mod report;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +43,7 @@ use self::{
     error::Attempt,
     place::{Identity, Place, VolumeDir},
     record::{Known, Record},
+    room::Room,
 };
 use crate::{clock::timestamp, files::remove_if_exists};
 
@@ -66,6 +71,7 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Volumes {
     place: Place,
+    room: Room,
     record_file: PathBuf,
     /// Why no volume can be created here.
     obstacle: Option<String>,
@@ -78,20 +84,30 @@ pub struct Volumes {
 struct State {
     record: Record,
     claims: Claims,
+    /// Those that may be created right now: they are reported, and not removed.
+    creating: BTreeMap<VolumeId, Known>,
     /// Why volumes could not be used when their processes needed them.
     problems: BTreeMap<VolumeId, String>,
 }
 
 impl Volumes {
     /// Finds the volumes in their directory, which is created unless it was there before, and finishes what an earlier agent did not.
-    /// Whatever fails is described in `notes`, and by the error of the volumes that it concerns.
-    pub fn open(place: PathBuf, record_file: PathBuf, notes: &mut Vec<String>) -> Self {
+    /// Volumes leave `reserve` free (absent: a share of the file system) where the record is on the same file system. Whatever fails
+    /// is described in `notes`, and by the error of the volumes that it concerns.
+    pub fn open(
+        place: PathBuf,
+        record_file: PathBuf,
+        reserve: Option<Bytes>,
+        notes: &mut Vec<String>,
+    ) -> Self {
         let record = Record::read(&record_file).unwrap_or_else(|error| {
             notes.push(format!("ignoring what was known of volumes: {error}"));
             set_aside(&record_file);
             Record::default()
         });
+        let data_dir = record_file.parent().unwrap_or(Path::new("/")).to_owned();
         let volumes = Self {
+            room: Room::new(place.clone(), data_dir, reserve),
             place: Place(place),
             record_file,
             obstacle: filesystem::obstacle(),
@@ -140,7 +156,9 @@ impl Volumes {
         let id = &wanted.volume.id;
         let lock = self.lock_of(id);
         let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.begin_creation(wanted);
         let prepared = self.prepare_locked(wanted);
+        self.state().creating.remove(id);
         let problem = prepared.as_ref().err().map(ToString::to_string);
         let problems = &mut self.state().problems;
         match problem {
@@ -164,16 +182,15 @@ impl Volumes {
         self.grow_mounted(&directory, &identity, size)
     }
 
-    /// Removes a volume of exactly this instance that no process has. One that is not here is no error.
+    /// Removes a volume of exactly this instance that no process has. One that is not here, and cannot be soon, is no error.
     ///
     /// # Errors
-    /// It is in use, its directory is not reachable, or something of it cannot be removed.
+    /// It is in use, or a process may be about to create it; its directory is not reachable, or something of it cannot be removed.
     pub fn remove(&self, volume: &VolumeInstance) -> Result<(), Error> {
         let id = &volume.id;
-        if self.state().record.volumes.get(id).map(|it| it.instance) != Some(volume.instance) {
+        if !self.begin_removal(volume)? {
             return Ok(());
         }
-        self.state().claims.begin_removal(id)?;
         let lock = self.lock_of(id);
         let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let removed = self.remove_locked(volume);
@@ -181,7 +198,23 @@ impl Volumes {
         removed
     }
 
-    /// Unmounts volumes that no process has had for a while, and removes the traces of failed creations.
+    /// Allocates the holes that the kernel has made in the files of volumes, such as by `fstrim`.
+    pub fn refill(&self) {
+        let known: Vec<VolumeId> = self.state().record.volumes.keys().cloned().collect();
+        for id in known {
+            let lock = self.lock_of(&id);
+            // What is created, mounted, grown or removed now is allocated by that.
+            let Ok(_locked) = lock.try_lock() else {
+                continue;
+            };
+            let image = self.place.volume(&id).image();
+            if filesystem::has_holes(&image) {
+                refill(&id, &image);
+            }
+        }
+    }
+
+    /// Unmounts volumes that no process has had for a while.
     pub fn unmount_idle(&self, idle_limit: Duration) {
         let idle = {
             let state = self.state();
@@ -211,11 +244,10 @@ impl Volumes {
     fn recover(&self) -> Result<(), Error> {
         self.check_place()?;
         let (removed, unfinished) = self.place.unfinished()?;
-        for directory in removed {
-            self.finish_removal(&directory)?;
-        }
-        for directory in unfinished {
-            create::discard(&directory)?;
+        let removed = removed.iter().map(|it| self.finish_removal(it));
+        let discarded = unfinished.iter().map(create::discard);
+        for error in removed.chain(discarded).filter_map(Result::err) {
+            tracing::warn!(%error, "cannot remove what is left of a volume");
         }
         let mut found = Vec::new();
         for id in self.place.volumes()? {
@@ -251,6 +283,30 @@ impl Volumes {
         }
     }
 
+    /// Whether there is a volume to remove, which is claimed then.
+    fn begin_removal(&self, volume: &VolumeInstance) -> Result<bool, Error> {
+        let id = &volume.id;
+        let mut state = self.state();
+        if state.creating.contains_key(id) {
+            return Err(Error::BeingCreated(id.clone()));
+        }
+        let known = state.record.volumes.get(id).map(|it| it.instance);
+        let is_unknown_in_use = known.is_none() && state.claims.holder(id).is_some();
+        if is_unknown_in_use || known == Some(volume.instance) {
+            return state.claims.begin_removal(id).map(|()| true);
+        }
+        Ok(false)
+    }
+
+    fn begin_creation(&self, wanted: &Wanted) {
+        let VolumeInstance { id, instance } = &wanted.volume;
+        let mut state = self.state();
+        if wanted.may_create && !state.record.volumes.contains_key(id) {
+            let (instance, size) = (*instance, wanted.size);
+            state.creating.insert(id.clone(), Known { instance, size });
+        }
+    }
+
     fn prepare_locked(&self, wanted: &Wanted) -> Result<PathBuf, Error> {
         self.check_place()?;
         let identity = match self.find(&wanted.volume)? {
@@ -259,7 +315,7 @@ impl Volumes {
         };
         let directory = self.place.volume(&wanted.volume.id);
         self.remember(&identity)?;
-        self.unmount_damaged(&directory);
+        unmount_damaged(&directory)?;
         if let Err(error) = self.grow_unused(&directory, &identity, wanted.size) {
             // Its process is better off with the present size than without the volume; the report has the size.
             tracing::warn!(id = %identity.volume.id, %error, "a volume has not grown");
@@ -325,21 +381,10 @@ impl Volumes {
             layers: wanted.layers.clone(),
             path: wanted.path.clone(),
         };
-        create::create(&self.place, &identity, &content)?;
+        create::create(&self.place, &self.room, &identity, &content)?;
         tracing::info!(%id, size = %wanted.size, "created a volume");
         self.remember(&identity)?;
         Ok(identity)
-    }
-
-    /// Unmounts a file system that the kernel has made read-only because of an error: it is checked before it is mounted again.
-    fn unmount_damaged(&self, directory: &VolumeDir) {
-        let mount_point = directory.mount_point();
-        let is_mounted = filesystem::is_mounted(&mount_point).unwrap_or(false);
-        let usage = is_mounted.then(|| filesystem::usage(&mount_point));
-        let is_damaged = matches!(usage, Some(Ok(usage)) if usage.is_read_only);
-        if is_damaged && let Err(error) = filesystem::unmount(&mount_point) {
-            tracing::warn!(%error, "a volume that is read-only stays mounted");
-        }
     }
 
     /// Mounts a volume unless it is, and checks that it is this one.
@@ -347,6 +392,7 @@ impl Volumes {
         let mount_point = directory.mount_point();
         if !filesystem::is_mounted(&mount_point).attempt("examine", &mount_point)? {
             let image = directory.image();
+            refill(&identity.volume.id, &image);
             let checked = filesystem::check_unused(&image)?;
             checked.map_err(|detail| Error::Damaged {
                 id: identity.volume.id.clone(),
@@ -403,7 +449,7 @@ impl Volumes {
             return Ok(());
         }
         self.enlarge(directory, identity, size)?;
-        filesystem::extend_mounted(&directory.mount_point())?;
+        filesystem::extend_mounted(&directory.image(), &directory.mount_point())?;
         self.note_size(directory, identity, size)
     }
 
@@ -414,18 +460,11 @@ impl Volumes {
         identity: &Identity,
         size: Bytes,
     ) -> Result<(), Error> {
-        let free = filesystem::free(&self.place.0).attempt("examine", &self.place.0)?;
         let allocated = directory.allocated();
         let growth = Bytes(size.0.saturating_sub(allocated.0.max(identity.size.0)));
-        if free < growth {
-            return Err(Error::NoRoom {
-                id: identity.volume.id.clone(),
-                size: growth,
-                place: self.place.0.clone(),
-                free,
-            });
-        }
-        filesystem::enlarge(&directory.image(), size)
+        self.room.allocate(&identity.volume.id, growth, || {
+            filesystem::enlarge(&directory.image(), size)
+        })
     }
 
     fn note_size(
@@ -449,6 +488,10 @@ impl Volumes {
         self.find(volume)?.ok_or_else(|| self.missing(id))?;
         let (directory, removed) = (self.place.volume(id), self.place.removed_volume(id));
         filesystem::detach(&directory.mount_point())?;
+        // What is left of an earlier one of its name.
+        if removed.0.exists() {
+            self.finish_removal(&removed)?;
+        }
         std::fs::rename(&directory.0, &removed.0).attempt("rename", &directory.0)?;
         self.place.sync()?;
         self.finish_removal(&removed)?;
@@ -456,19 +499,29 @@ impl Volumes {
         Ok(())
     }
 
-    /// Forgets a volume whose directory is renamed already, and removes that.
+    /// Removes a volume whose directory is renamed already, and forgets it. Its space is freed first: the record may need it.
     fn finish_removal(&self, directory: &VolumeDir) -> Result<(), Error> {
-        if let Some(VolumeInstance { id, instance }) = directory.identity()?.map(|it| it.volume) {
-            self.change_record(|record| {
-                let known = record.volumes.get(&id);
-                if known.is_some_and(|known| known.instance == instance) {
-                    record.volumes.remove(&id);
-                }
-            })?;
-            self.state().problems.remove(&id);
-        }
         filesystem::detach(&directory.mount_point())?;
+        directory.remove_image()?;
+        let identity = directory.identity()?;
+        let forgotten = identity.map_or(Ok(()), |it| self.forget(&it.volume));
+        if let Err(error) = forgotten {
+            // By its directory the next agent knows that the volume is removed.
+            tracing::warn!(%error, directory = %directory.0.display(), "the record still has a removed volume");
+            return Ok(());
+        }
         directory.remove()
+    }
+
+    /// Forgets a volume that is removed, even if that cannot be stored.
+    fn forget(&self, volume: &VolumeInstance) -> Result<(), Error> {
+        let mut state = self.state();
+        let known = state.record.volumes.get(&volume.id);
+        if known.is_some_and(|known| known.instance == volume.instance) {
+            state.record.volumes.remove(&volume.id);
+            state.problems.remove(&volume.id);
+        }
+        state.record.store(&self.record_file)
     }
 
     fn remember(&self, identity: &Identity) -> Result<(), Error> {
@@ -517,6 +570,24 @@ impl std::ops::Deref for ClaimsGuard<'_> {
 impl std::ops::DerefMut for ClaimsGuard<'_> {
     fn deref_mut(&mut self) -> &mut Claims {
         &mut self.0.claims
+    }
+}
+
+/// Unmounts a file system that had errors: it is checked before it is mounted again.
+fn unmount_damaged(directory: &VolumeDir) -> Result<(), Error> {
+    let mount_point = directory.mount_point();
+    let is_mounted = filesystem::is_mounted(&mount_point).attempt("examine", &mount_point)?;
+    if is_mounted && health::is_damaged(&mount_point).attempt("examine", &mount_point)? {
+        tracing::warn!(mount_point = %mount_point.display(), "a volume had errors and is checked");
+        filesystem::unmount(&mount_point)?;
+    }
+    Ok(())
+}
+
+/// A volume with holes is better than none: it may lose writes only if the disk stays full.
+fn refill(id: &VolumeId, image: &Path) {
+    if let Err(error) = filesystem::refill(image) {
+        tracing::warn!(%id, %error, "a volume's file has holes: make room on the disk");
     }
 }
 

@@ -194,10 +194,17 @@ impl VolumeDir {
         Bytes(blocks.saturating_mul(512))
     }
 
+    /// Removes its file system, unmounted, and so frees its space.
+    pub(super) fn remove_image(&self) -> Result<(), Error> {
+        let image = self.image();
+        absent(fs::remove_file(&image)).attempt("remove", &image)
+    }
+
     /// Removes it, unmounted. Nothing is removed recursively: whatever is mounted there by whomever stays untouched.
     pub(super) fn remove(&self) -> Result<(), Error> {
         let unfinished = format!("{IDENTITY}.new");
-        for file in [self.image(), self.0.join(unfinished), self.0.join(IDENTITY)] {
+        self.remove_image()?;
+        for file in [self.0.join(unfinished), self.0.join(IDENTITY)] {
             absent(fs::remove_file(&file)).attempt("remove", &file)?;
         }
         for directory in [&self.image_root(), &self.mount_point(), &self.0] {

@@ -6,29 +6,39 @@ use tucano_api::{
     units::Bytes,
 };
 
-use super::{Volumes, filesystem, record::Known};
+use super::{Volumes, filesystem, health, record::Known};
 
 impl Volumes {
     /// All volumes of this node, and what they can hold; none where there are none and cannot be any. Blocking, yet not for long.
     pub fn report(&self) -> Option<NodeVolumes> {
-        let known = self.state().record.volumes.clone();
+        let (known, mut creating) = {
+            let state = self.state();
+            (state.record.volumes.clone(), state.creating.clone())
+        };
+        creating.retain(|id, _| !known.contains_key(id));
         if known.is_empty() && self.obstacle.is_some() {
             return None;
         }
         let place = self.check_place().map_err(|error| error.to_string());
-        let allocated = known.keys().map(|id| self.place.volume(id).allocated().0);
+        let created = known.keys().map(|id| self.place.volume(id));
+        let unfinished = creating.keys().map(|id| self.place.new_volume(id));
+        let allocated = created.chain(unfinished).map(|it| it.allocated().0);
         let allocated = allocated.fold(0, u64::saturating_add);
         let can_create = place.is_ok() && self.obstacle.is_none();
         let free = match can_create {
-            true => filesystem::free(&self.place.0).unwrap_or_default(),
+            true => self.room.free().unwrap_or_default(),
             false => Bytes(0),
         };
         let all = known.iter();
         let all = all.map(|(id, known)| self.report_of(id, known, place.as_ref().err()));
+        let mut all: Vec<_> = all
+            .chain(creating.into_iter().map(unfinished_report))
+            .collect();
+        all.sort_by(|a, b| a.volume.id.cmp(&b.volume.id));
         Some(NodeVolumes {
             capacity: Bytes(allocated.saturating_add(free.0)),
             enforcement: Enforcement::LoopFile,
-            all: all.collect(),
+            all,
         })
     }
 
@@ -40,12 +50,13 @@ impl Volumes {
         let directory = self.place.volume(id);
         let mount_point = directory.mount_point();
         let is_mounted = filesystem::is_mounted(&mount_point).unwrap_or(false);
-        let usage = is_mounted.then(|| filesystem::usage(&mount_point).ok());
-        let usage = usage.flatten();
+        let used = is_mounted.then(|| filesystem::used(&mount_point).ok());
         let found = || self.find(&volume).err().map(|error| error.to_string());
-        let broken = usage.is_some_and(|usage| usage.is_read_only);
+        let broken = is_mounted && health::is_damaged(&mount_point).unwrap_or(false);
         let broken = broken.then(|| {
-            format!("volume {id}: its file system had errors, and the kernel has made it read-only")
+            format!(
+                "volume {id}: its file system had errors or is read-only: it is checked when its process starts again"
+            )
         });
         let earlier = {
             let state = self.state();
@@ -55,9 +66,22 @@ impl Volumes {
         };
         VolumeReport {
             size: known.size,
-            used: usage.map(|usage| usage.used),
+            used: used.flatten(),
             problem: place.cloned().or_else(found).or(broken).or(earlier),
             volume,
         }
+    }
+}
+
+/// A volume that is being created. It cannot be used yet, so its creation does not count as seen.
+fn unfinished_report((id, known): (VolumeId, Known)) -> VolumeReport {
+    VolumeReport {
+        problem: Some(format!("volume {id} is being created")),
+        volume: VolumeInstance {
+            id,
+            instance: known.instance,
+        },
+        size: known.size,
+        used: None,
     }
 }

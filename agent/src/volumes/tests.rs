@@ -13,6 +13,8 @@ use tucano_testkit::{ROOT, needs, tool};
 
 use super::*;
 
+mod faults;
+
 const MIB: u64 = 1 << 20;
 
 /// A node's directories, in a mount namespace of the test.
@@ -57,7 +59,7 @@ impl TestNode {
     /// The volumes as an agent finds them.
     fn open(&self) -> (Volumes, Vec<String>) {
         let mut notes = Vec::new();
-        let volumes = Volumes::open(self.place(), self.path("volumes.json"), &mut notes);
+        let volumes = Volumes::open(self.place(), self.path("volumes.json"), None, &mut notes);
         volumes.note_cluster(&set("aaaaaaaa")).unwrap();
         (volumes, notes)
     }
@@ -427,7 +429,7 @@ fn other_instances_and_other_clusters_volumes_stay_untouched() {
         volumes.unmount_idle(Duration::ZERO);
         fs::remove_file(node.path("volumes.json")).unwrap();
         let mut notes = Vec::new();
-        let volumes = Volumes::open(node.place(), node.path("volumes.json"), &mut notes);
+        let volumes = Volumes::open(node.place(), node.path("volumes.json"), None, &mut notes);
         volumes.note_cluster(&set("bbbbbbbb")).unwrap();
         let error = volumes
             .prepare(&wanted(1, Vec::new()))

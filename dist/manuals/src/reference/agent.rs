@@ -43,7 +43,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 31] = [
+const KEYS: [Key; 32] = [
     key("controller", "", Bounds::Free,
         "Address of the controller's API, such as `\"https://10.0.0.1:7070\"`."),
     key("tls", "", Bounds::Free,
@@ -96,7 +96,8 @@ const KEYS: [Key; 31] = [
     key("host_paths", "[]", Bounds::Free,
         "Directories of the node that services may have in their containers (`[[mount]]` with `host`), with all below them: \
          absolute paths below the root. What a container's root writes there belongs to the node's root: list only what you \
-         would give to each service. A link below a listed directory is followed only within it; the agent's own directories are \
+         would give to each service. Among that are set-user-ID files of root, which users of the node could run: list directories below \
+         one of mode 0700, or on a file system that is mounted `nosuid`. A link below a listed directory is followed only within it; the agent's own directories are \
          never given."),
     key("runtime", "", Bounds::Free,
         "The program that starts containers. Without it: `tucano_oci` beside the agent's."),
@@ -118,6 +119,9 @@ const KEYS: [Key; 31] = [
         "The directory of the services' volumes: an absolute path. Without it: `volumes` in `data_dir`. It may be on a disk of its \
          own: while that is not mounted, processes with volumes wait, and nothing is created in its place; see \
          [failures](../operations/failures.md#volumes)."),
+    key("volumes.reserve", "", Bounds::Free,
+        "What volumes leave free where they are on the file system of `data_dir`: the agent needs room for what it stores, such as the \
+         set by which a volume is removed. Without it: the smaller of 5 % of that file system and `\"1GiB\"`."),
 ];
 
 #[rustfmt::skip]
