@@ -54,11 +54,10 @@ pub(super) fn create(
         std::fs::rename(&directory.0, &finished.0).attempt("rename", &directory.0)?;
         place.sync()
     });
-    result.map_err(|error| {
+    result.inspect_err(|_| {
         if let Err(left) = discard(&directory) {
             tracing::warn!(%id, %left, "cannot remove a volume that was not created");
         }
-        error
     })
 }
 
