@@ -10,7 +10,7 @@ use tucano_api::{
 };
 
 use crate::{
-    duplicates, health, holds, leases, readmission, silence, slots,
+    duplicates, health, holds, leases, readmission, silence,
     state::{Node, Slot, State, Undesired},
     volumes,
 };
@@ -118,13 +118,6 @@ fn update_processes(
     let numbers: Vec<u64> = state.nodes[index].processes.iter().copied().collect();
     for number in numbers {
         health::observe(state, number, desired.remove(&number));
-        if slots::never_created::may_go(state, number) {
-            let service = state
-                .processes
-                .get(&number)
-                .map(|it| it.record.service.clone());
-            state.changes.reconcile.extend(service);
-        }
     }
 }
 
@@ -198,7 +191,7 @@ fn services_of(node: &Node) -> BTreeSet<ServiceName> {
 }
 
 /// Whether the agent holds the set that the node is to have.
-pub(crate) fn holds_present_set(state: &State, index: usize) -> bool {
+fn holds_present_set(state: &State, index: usize) -> bool {
     let node = &state.nodes[index];
     let sent = node.record.sent.as_ref();
     let reassigned = state.changes.reassign.contains(&node.record.name);

@@ -5,7 +5,6 @@
 //! were started before the service had volumes have no slot, and give way one by one.
 
 mod claims;
-pub(crate) mod never_created;
 mod plan;
 mod survey;
 
@@ -29,7 +28,6 @@ pub(crate) fn shrink(state: &mut State, name: &ServiceName) {
     };
     let survey = Survey::new(state, name, &config);
     let mut chosen = survey.surplus(state);
-    chosen.extend(never_created::to_stop(state, &config, &survey));
     let settled = !survey.is_in_transition(state, &config);
     chosen.extend(unslotted_to_stop(state, &config, &survey, settled));
     if chosen.is_empty() && settled && survey.unslotted.is_empty() {
@@ -67,12 +65,6 @@ pub(crate) fn grow(state: &mut State, name: &ServiceName) {
             Plan::Start(node) => {
                 allowed -= 1;
                 started = true;
-                start(state, &config, slot, node);
-            }
-            Plan::Move(node) => {
-                allowed -= 1;
-                started = true;
-                volumes::give_up(state, name, slot);
                 start(state, &config, slot, node);
             }
             Plan::Wait { reason, claim } => {

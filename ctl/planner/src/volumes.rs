@@ -212,14 +212,6 @@ pub(crate) fn remove(state: &mut State, id: &VolumeId) {
     }
 }
 
-/// Forgets the volumes of a slot, which never existed.
-pub(crate) fn give_up(state: &mut State, service: &ServiceName, slot: u32) {
-    let volumes = state.volumes.of_slot(service, slot);
-    for volume in instances(volumes.filter(|it| !it.removing && !it.confirmed)) {
-        forget(state, &volume);
-    }
-}
-
 /// Removes the volumes of a service that was removed.
 pub(crate) fn remove_all_of(state: &mut State, service: &ServiceName) {
     let volumes = state.volumes.of_service(service);

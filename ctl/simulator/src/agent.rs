@@ -245,20 +245,6 @@ impl Agent {
         containers.map(|it| it.desired.config.memory.0).sum()
     }
 
-    /// The processes that do not start because their volumes cannot be created.
-    fn not_created(&self, now: Timestamp) -> impl Iterator<Item = ProcessReport> {
-        let desired = self.desired.processes.iter();
-        let failed = desired.filter(|process| {
-            let waits = !self.containers.contains_key(&process.id);
-            waits && self.volumes.cannot_create(process)
-        });
-        failed.map(move |process| ProcessReport {
-            state: ProcessState::BackOff,
-            node_port: None,
-            ..Container::starting(process.clone(), 0, now).report()
-        })
-    }
-
     /// A report of the present state.
     pub fn report(&mut self, now: Timestamp) -> NodeReport {
         self.sequence += 1;
@@ -284,20 +270,13 @@ impl Agent {
             metrics: self.metrics.clone(),
             apis: None,
             notes: Vec::new(),
-            processes: {
-                let containers = self.containers.values().map(Container::report);
-                containers.chain(self.not_created(now)).collect()
-            },
+            processes: self.containers.values().map(Container::report).collect(),
         }
     }
 }
 
 impl Container {
     fn new(desired: DesiredProcess, port: u16, now: Timestamp, workloads: &Workloads) -> Self {
-        Self::starting(desired, port, now.after(workloads.start_time))
-    }
-
-    fn starting(desired: DesiredProcess, port: u16, until: Timestamp) -> Self {
         Self {
             desired,
             state: ProcessState::Starting,
@@ -305,7 +284,7 @@ impl Container {
             restarts: 0,
             last_exit: None,
             is_at_pids_limit: false,
-            until,
+            until: now.after(workloads.start_time),
             change: None,
         }
     }

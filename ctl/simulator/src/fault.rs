@@ -61,8 +61,6 @@ pub enum Fault {
     RemoveVolume(usize),
     /// Whether a worker's volumes are there.
     MountVolumes(usize, bool),
-    /// Whether a worker can create volumes.
-    CreateVolumes(usize, bool),
     /// A worker loses its volumes.
     LoseVolumes(usize),
     /// A service is removed.
@@ -145,7 +143,6 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         1 => (0..2_usize, any::<bool>()).prop_map(|(service, volumes)| Fault::RemoveStateful(service, volumes)),
         1 => (0..8_usize).prop_map(Fault::RemoveVolume),
         1 => (worker(), any::<bool>()).prop_map(|(worker, there)| Fault::MountVolumes(worker, there)),
-        1 => (worker(), any::<bool>()).prop_map(|(worker, can)| Fault::CreateVolumes(worker, can)),
         1 => worker().prop_map(Fault::LoseVolumes),
         1 => (0..3_usize).prop_map(Fault::Remove),
         2 => worker().prop_map(Fault::CutOff),
@@ -273,7 +270,6 @@ impl Sim {
         for agent in self.agents.values_mut() {
             agent.metrics.cpu_used = 0.0;
             agent.volumes.mounted = true;
-            agent.volumes.can_create = true;
             if !agent.powered {
                 agent.power_on();
             }
@@ -302,7 +298,6 @@ impl Sim {
                 agent.restart();
             }
             Fault::MountVolumes(number, mounted) => self.agent(number).volumes.mounted = mounted,
-            Fault::CreateVolumes(number, can) => self.agent(number).volumes.can_create = can,
             Fault::LoseVolumes(number) => self.agent(number).volumes.all.clear(),
             Fault::OomKill(nth) => self.on_some(nth, |agent, id, now| agent.oom_kill(id, now)),
             Fault::PidsLimit(nth, is_reached) => {

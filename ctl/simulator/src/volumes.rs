@@ -88,13 +88,6 @@ impl AgentVolumes {
         }
     }
 
-    /// Whether a process waits for volumes that cannot be created.
-    pub(crate) fn cannot_create(&self, process: &DesiredProcess) -> bool {
-        let mut volumes = process.volumes.iter();
-        let is_missing = volumes.any(|it| it.may_create && !self.created.contains_key(&it.volume));
-        is_missing && !self.can_create
-    }
-
     /// Makes the volumes of a running process as large as it wants them.
     pub(crate) fn grow(&mut self, process: &DesiredProcess) -> bool {
         let mut changed = false;

@@ -1,14 +1,12 @@
 use tucano_api::{ids::NodeName, reasons::PendingReason, service::ServiceConfig};
 
-use super::{never_created, survey::Survey};
+use super::survey::Survey;
 use crate::{placement, state::State, volumes};
 
 /// What is to be done for a slot without a process.
 pub(super) enum Plan {
     /// It is placed on this node.
     Start(usize),
-    /// It is placed on this node, and what is recorded of its volumes, which never existed, is given up.
-    Move(usize),
     /// It waits.
     Wait {
         reason: PendingReason,
@@ -28,9 +26,6 @@ impl Plan {
 
 /// A slot with volumes goes where they are, any other one to the worker with the fewest slots.
 pub(super) fn plan(state: &State, config: &ServiceConfig, slot: u32, survey: &Survey<'_>) -> Plan {
-    if let Some(node) = never_created::goes_to(state, config, slot, survey) {
-        return Plan::Move(node);
-    }
     let mut volumes = state.volumes.of_slot(&config.name, slot);
     match volumes.find(|record| !record.removing) {
         Some(record) => plan_on(state, config, slot, survey, &record.node),
@@ -117,36 +112,10 @@ fn plan_on(
     }
 }
 
+/// A worker that has another volume of a name of the slot's is no place for it.
 fn plan_new(state: &State, config: &ServiceConfig, slot: u32) -> Plan {
-    if let Some(node) = choose_new(state, config, slot, |_| true) {
-        return Plan::Start(node);
-    }
-    let needed = size_of_all(config);
-    let could_have = |index: &usize| {
-        let node = &state.nodes[*index];
-        let has_memory = node.unclaimed() >= config.memory.0;
-        node.can_run(config) && has_room(state, *index, needed) && has_memory
-    };
-    let could: Vec<usize> = (0..state.nodes.len()).filter(could_have).collect();
-    let other = |index: &usize| volumes::in_the_way(state, config, slot, &state.nodes[*index]);
-    if could.iter().any(|index| other(index).is_none()) {
-        return Plan::wait(PendingReason::Stopping);
-    }
-    if let Some(other) = could.iter().find_map(other) {
-        return Plan::wait(other);
-    }
-    Plan::wait(placement::why_not(state, &state.nodes, config, needed))
-}
-
-/// The eligible worker with the fewest slots that has room for a new one. A worker that has another volume of a name of the slot's
-/// has not.
-pub(super) fn choose_new(
-    state: &State,
-    config: &ServiceConfig,
-    slot: u32,
-    is_eligible: impl Fn(&usize) -> bool,
-) -> Option<usize> {
-    let needed = size_of_all(config);
+    let sizes = config.volume.iter().map(|volume| volume.size.0);
+    let needed = sizes.fold(0, u64::saturating_add);
     let mut counts = vec![0_u32; state.nodes.len()];
     let mut slots: Vec<_> = state.volumes.of_service(&config.name).collect();
     slots.dedup_by_key(|record| record.volume.id.slot());
@@ -155,20 +124,29 @@ pub(super) fn choose_new(
             counts[*index] += 1;
         }
     }
-    placement::choose_where(state, &counts, config, |index| {
-        let other = volumes::in_the_way(state, config, slot, &state.nodes[*index]);
-        is_eligible(index) && has_room(state, *index, needed) && other.is_none()
-    })
-}
-
-fn size_of_all(config: &ServiceConfig) -> u64 {
-    let sizes = config.volume.iter().map(|volume| volume.size.0);
-    sizes.fold(0, u64::saturating_add)
-}
-
-fn has_room(state: &State, index: usize, needed: u64) -> bool {
-    let room = volumes::room(state, &state.nodes[index]);
-    room.is_some_and(|room| needed <= room)
+    let fits = |index: &usize| {
+        let room = volumes::room(state, &state.nodes[*index]);
+        room.is_some_and(|room| needed <= room)
+    };
+    let other = |index: &usize| volumes::in_the_way(state, config, slot, &state.nodes[*index]);
+    let is_place = |index: &usize| fits(index) && other(index).is_none();
+    if let Some(node) = placement::choose_where(state, &counts, config, is_place) {
+        return Plan::Start(node);
+    }
+    let could_have = |index: &usize| {
+        let node = &state.nodes[*index];
+        node.can_run(config) && fits(index) && node.unclaimed() >= config.memory.0
+    };
+    let mut could: Vec<usize> = (0..state.nodes.len()).filter(could_have).collect();
+    let others: Vec<PendingReason> = could.iter().filter_map(other).collect();
+    could.retain(|index| other(index).is_none());
+    if !could.is_empty() {
+        return Plan::wait(PendingReason::Stopping);
+    }
+    if let Some(other) = others.into_iter().next() {
+        return Plan::wait(other);
+    }
+    Plan::wait(placement::why_not(state, &state.nodes, config, needed))
 }
 
 fn away(

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use tucano_api::{
-    ids::{Digest, NodeName, Revision},
+    ids::{Digest, Revision},
     reasons::PendingReason,
     routes::ServiceRoute,
     service::ServiceConfig,
@@ -33,8 +33,6 @@ pub(crate) struct Service {
     pub(crate) uneven: bool,
     /// Whether a process was stopped to make room for one of the current revision.
     pub(crate) making_room: bool,
-    /// Slots with the workers that could not create their volumes, for the current revision.
-    pub(crate) failed_creations: BTreeSet<(u32, NodeName)>,
 }
 
 impl Service {
@@ -46,7 +44,6 @@ impl Service {
             route: None,
             uneven: false,
             making_room: false,
-            failed_creations: BTreeSet::new(),
         }
     }
 
@@ -95,8 +92,6 @@ impl Service {
             self.set_concurrency(concurrency);
             return changed;
         }
-        self.failed_creations.clear();
-        let current = self.current();
         let revision = current.revision.next();
         let compatible = current.image == image && current.config.differs_in_routes_only(&config);
         if !compatible {

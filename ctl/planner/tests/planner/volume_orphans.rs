@@ -6,9 +6,9 @@ use tucano_api::{
     units::{Bytes, Span},
 };
 use tucano_planner::Event;
-use tucano_simulator::{Sim, config, image, node, with_volumes, worker, workers};
+use tucano_simulator::{Sim, config, node, with_volumes, worker, workers};
 
-use crate::volumes::{db, node_of, reason, remove_service, volume, volumes};
+use crate::volumes::{db, node_of, reason, remove_service, volume};
 
 /// A cluster whose worker `w1` came back with `db/data/1` after that was given up.
 pub(crate) fn with_orphan(count: usize) -> Sim {
@@ -129,40 +129,4 @@ fn volumes_without_a_record_take_room_on_their_worker() {
     );
     sim.agent(1).volumes.all.clear();
     sim.until_settled("other");
-}
-
-#[test]
-fn a_slot_of_which_nothing_was_created_goes_to_another_worker_once() {
-    let mut sim = Sim::new(3);
-    sim.agent(1).volumes.can_create = false;
-    sim.agent(2).volumes.can_create = false;
-    sim.deploy(db(1));
-    sim.until_settled("db");
-    assert_eq!(sim.spread("db"), [0, 0, 1]);
-    assert_eq!(sim.cluster().volumes().len(), 1);
-    // One that no worker can create stays where it was tried last.
-    sim.agent(3).volumes.can_create = false;
-    sim.deploy(with_volumes("other", 1, &[("data", 64)]));
-    sim.run(Span::secs(60));
-    let tried = sim.ids("other");
-    assert_eq!(tried.len(), 1);
-    sim.run(Span::secs(60));
-    assert_eq!(sim.ids("other"), tried);
-    for number in 1..=3 {
-        sim.agent(number).volumes.can_create = true;
-    }
-    sim.until_settled("other");
-    assert_eq!(sim.ids("other"), tried);
-}
-
-#[test]
-fn a_slot_whose_volume_was_created_stays_although_its_program_fails() {
-    let mut sim = Sim::new(2);
-    sim.workloads.crashing.insert(image(1));
-    sim.deploy(db(1));
-    sim.run(Span::secs(10));
-    let (before, processes) = (volumes(&sim), sim.ids("db"));
-    sim.agent(node_of(&sim, 1)).volumes.can_create = false;
-    sim.run(Span::secs(60));
-    assert_eq!((volumes(&sim), sim.ids("db")), (before, processes));
 }
