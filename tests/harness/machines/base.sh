@@ -18,7 +18,7 @@ merged=
 if [ "$suite" = bookworm ]; then merged="--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include=usr-is-merged"; fi
 # shellcheck disable=SC2086 # a word each
 mmdebstrap --quiet --mode=root --variant=apt --aptopt='Acquire::Retries "3"' \
-    --include=systemd,systemd-sysv,adduser,ca-certificates,curl,dbus,iproute2,iptables,jq,kmod,nftables,procps \
+    --include=systemd,systemd-sysv,adduser,ca-certificates,curl,dbus,e2fsprogs,iproute2,iptables,jq,kmod,nftables,procps \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/man/*' \
