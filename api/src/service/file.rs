@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ServiceConfig, validate::MAX_ID};
+use super::{
+    ServiceConfig,
+    validate::{length_problem, owner_problems},
+};
 use crate::settings::Problem;
 
 /// Most files of one service.
@@ -14,6 +17,7 @@ pub const MAX_FILES: usize = 64;
 pub const MAX_FILE_BYTES: usize = 64 << 10;
 /// Largest contents of all files of one service together, in bytes.
 pub const MAX_FILES_BYTES: usize = 512 << 10;
+
 /// A text file of a service's containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -97,13 +101,7 @@ impl fmt::Display for FileMode {
 pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
     let files = &config.file;
     let mut problems = Vec::new();
-    if files.len() > MAX_FILES {
-        let message = format!(
-            "{} files are too many: the limit is {MAX_FILES}",
-            files.len()
-        );
-        problems.push(Problem::new("file", message));
-    }
+    problems.extend(length_problem("file", "files", files.len(), MAX_FILES));
     let whole: usize = files.iter().map(|file| file.bytes()).sum();
     if whole > MAX_FILES_BYTES {
         let message = format!(
@@ -115,12 +113,8 @@ pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
         let problem =
             |(key, message): (&str, String)| Problem::new(format!("file[{index}].{key}"), message);
         problems.extend(file.content_problem().map(problem));
-        for (key, id) in [("uid", file.uid), ("gid", file.gid)] {
-            if id > MAX_ID {
-                let message = format!("{id} is out of range: write 0 to {MAX_ID}");
-                problems.push(problem((key, message)));
-            }
-        }
+        let item = format!("file[{index}]");
+        problems.extend(owner_problems(&item, file.uid, file.gid));
     }
     problems
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ServiceConfig;
+use super::{ServiceConfig, targets::is_plain, validate::length_problem};
 use crate::{settings::Problem, units::Bytes};
 
 /// Most mounts of one service.
@@ -32,13 +32,7 @@ pub struct Mount {
 pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
     let mounts = &config.mount;
     let mut problems = Vec::new();
-    if mounts.len() > MAX_MOUNTS {
-        let message = format!(
-            "{} mounts are too many: the limit is {MAX_MOUNTS}",
-            mounts.len()
-        );
-        problems.push(Problem::new("mount", message));
-    }
+    problems.extend(length_problem("mount", "mounts", mounts.len(), MAX_MOUNTS));
     let sizes = mounts.iter().filter_map(|mount| mount.tmpfs);
     let whole = sizes.fold(0, |sum: u64, size| sum.saturating_add(size.0));
     if whole > config.memory.0 {
@@ -84,13 +78,6 @@ impl Mount {
             _ => None,
         }
     }
-}
-
-fn is_plain(path: &str) -> bool {
-    let mut components = path.split('/').skip(1);
-    path.starts_with('/')
-        && !path.contains('\0')
-        && components.all(|component| !["", ".", ".."].contains(&component))
 }
 
 #[cfg(test)]

@@ -4,7 +4,11 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ServiceConfig, file::FileMode, validate::MAX_ID};
+use super::{
+    ServiceConfig,
+    file::FileMode,
+    validate::{length_problem, owner_problems},
+};
 use crate::{ids::SecretName, settings::Problem};
 
 /// Most secrets of one service.
@@ -59,24 +63,19 @@ impl SecretRef {
 pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
     let secrets = &config.secret;
     let mut problems = Vec::new();
-    if secrets.len() > MAX_SECRETS {
-        let message = format!(
-            "{} secrets are too many: the limit is {MAX_SECRETS}",
-            secrets.len()
-        );
-        problems.push(Problem::new("secret", message));
-    }
+    problems.extend(length_problem(
+        "secret",
+        "secrets",
+        secrets.len(),
+        MAX_SECRETS,
+    ));
     for (index, secret) in secrets.iter().enumerate() {
         let key = |name: &str| format!("secret[{index}].{name}");
         if secret.path.is_some() && secret.env.is_some() {
             problems.push(Problem::new(key("env"), "give only one of path and env"));
         }
-        for (name, id) in [("uid", secret.uid), ("gid", secret.gid)] {
-            if id > MAX_ID {
-                let message = format!("{id} is out of range: write 0 to {MAX_ID}");
-                problems.push(Problem::new(key(name), message));
-            }
-        }
+        let item = format!("secret[{index}]");
+        problems.extend(owner_problems(&item, secret.uid, secret.gid));
         let Some(variable) = &secret.env else {
             continue;
         };

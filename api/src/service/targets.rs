@@ -54,11 +54,7 @@ fn all(config: &ServiceConfig) -> Vec<Target<'_>> {
 /// Why nothing can be mounted at a path.
 fn path_problem(target: &Target<'_>) -> Option<String> {
     let Target { path, what, .. } = target;
-    let mut components = path.split('/').skip(1);
-    let is_plain = path.starts_with('/')
-        && !path.contains('\0')
-        && components.all(|component| !["", ".", ".."].contains(&component));
-    if !is_plain {
+    if !is_plain(path) {
         return Some(format!(
             "{path:?} is not the path of {what}: write an absolute one without `.`, `..` and doubled or final slashes"
         ));
@@ -96,6 +92,14 @@ fn conflict_with_tmp(config: &ServiceConfig, target: &Target<'_>) -> Option<Stri
         config.read_only && target.what == "a directory" && overlap(&target.path, "/tmp");
     conflicts
         .then(|| "with `read_only` a tmpfs is on /tmp already: `tmp_size` sets its size".to_owned())
+}
+
+/// Whether a path is absolute, has neither `.` nor `..`, and is written in one way only.
+pub(super) fn is_plain(path: &str) -> bool {
+    let mut components = path.split('/').skip(1);
+    path.starts_with('/')
+        && !path.contains('\0')
+        && components.all(|component| !["", ".", ".."].contains(&component))
 }
 
 /// Whether one path is the other, or below it.

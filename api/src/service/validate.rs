@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Largest user or group id: a container's user namespace has 65,536 of each.
-pub(super) const MAX_ID: u32 = 65_535;
+const MAX_ID: u32 = 65_535;
 /// Longest name of a user or group, in bytes; shadow's tools allow 32, others more.
 const MAX_USER_BYTES: usize = 256;
 /// Longest name of an environment variable, in bytes.
@@ -100,6 +100,22 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(targets::problems(config));
     problems.extend(config.health.problems());
     problems
+}
+
+/// A list of so many items of a kind is too long.
+pub(super) fn length_problem(list: &str, what: &str, count: usize, most: usize) -> Option<Problem> {
+    let message = || format!("{count} {what} are too many: the limit is {most}");
+    (count > most).then(|| Problem::new(list, message()))
+}
+
+/// Ids of a file's owner and group that a container does not have; `item` is the file's place in the configuration.
+pub(super) fn owner_problems(item: &str, uid: u32, gid: u32) -> impl Iterator<Item = Problem> {
+    let wrong = [("uid", uid), ("gid", gid)].into_iter();
+    let wrong = wrong.filter(|(_, id)| *id > MAX_ID);
+    wrong.map(move |(key, id)| {
+        let message = format!("{id} is out of range: write 0 to {MAX_ID}");
+        Problem::new(format!("{item}.{key}"), message)
+    })
 }
 
 fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
@@ -254,10 +270,7 @@ fn size_problems(config: &ServiceConfig) -> Vec<Problem> {
         ("env", config.env.len()),
         ("hosts", config.hosts.len()),
     ] {
-        if count > MAX_ITEMS {
-            let message = format!("{count} entries are too many: the limit is {MAX_ITEMS}");
-            problems.push(Problem::new(key, message));
-        }
+        problems.extend(length_problem(key, "entries", count, MAX_ITEMS));
     }
     for (name, value) in &config.env {
         if name.len() > MAX_ENV_NAME_BYTES || name.len() + value.len() > MAX_ARGUMENT_BYTES {

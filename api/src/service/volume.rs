@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ServiceConfig;
+use super::{ServiceConfig, validate::length_problem};
 use crate::{ids::VolumeName, settings::Problem, units::Bytes};
 
 /// Most volumes of one slot.
@@ -29,13 +29,12 @@ pub struct Volume {
 pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
     let volumes = &config.volume;
     let mut problems = Vec::new();
-    if volumes.len() > MAX_VOLUMES {
-        let message = format!(
-            "{} volumes are too many: the limit is {MAX_VOLUMES}",
-            volumes.len()
-        );
-        problems.push(Problem::new("volume", message));
-    }
+    problems.extend(length_problem(
+        "volume",
+        "volumes",
+        volumes.len(),
+        MAX_VOLUMES,
+    ));
     for (index, volume) in volumes.iter().enumerate() {
         if !(MIN_VOLUME..=MAX_VOLUME).contains(&volume.size) {
             let message = format!(
