@@ -2,7 +2,10 @@
 //!
 //! Both are levels: a lost, doubled, late or reordered one heals with the next.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -66,6 +69,13 @@ pub struct VolumeInstance {
     pub id: VolumeId,
     /// Unique in the cluster.
     pub instance: u64,
+}
+
+/// The name and the instance, such as `db/data/1#7`.
+impl fmt::Display for VolumeInstance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.id, self.instance)
+    }
 }
 
 /// A volume of a desired process.
@@ -363,8 +373,8 @@ pub struct Exit {
 /// A shell's exit code for a command that a signal ended is this and the signal's number.
 const SIGNALLED: i32 = 128;
 
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.oom_killed {
             return f.write_str("killed: it reached its memory limit");
         }

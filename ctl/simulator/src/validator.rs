@@ -396,8 +396,8 @@ fn key(record: &Record) -> String {
         Record::NodeGone(name) => format!("node {name}"),
         Record::Secret(secret) => format!("secret {}", secret.name),
         Record::SecretGone(name) => format!("secret {name}"),
-        Record::Volume(volume) => format!("volume {:?}", volume.volume),
-        Record::VolumeGone(volume) => format!("volume {volume:?}"),
+        Record::Volume(volume) => format!("volume {}", volume.volume),
+        Record::VolumeGone(volume) => format!("volume {volume}"),
         Record::Counters(_) => "counters".to_owned(),
     }
 }

@@ -342,7 +342,7 @@ impl Deployer {
         self.state
             .transact(decide, |_, ()| ())
             .await
-            .map_err(deploy_error)
+            .map_err(TransactError::into_inner)
     }
 
     /// Applies the configuration that `decide` derives from the cluster, unless another service uses its hosts.
@@ -407,7 +407,7 @@ impl Deployer {
                 })
             })
             .await
-            .map_err(deploy_error)?;
+            .map_err(TransactError::into_inner)?;
         outcome.ok_or_else(|| Refused::Store("the planner refused the service".to_owned()).into())
     }
 
@@ -635,13 +635,6 @@ fn check_known(key: &str) -> Result<(), SettingsError> {
             ..error
         }),
         _ => Ok(()),
-    }
-}
-
-fn deploy_error(error: TransactError<DeployError>) -> DeployError {
-    match error {
-        TransactError::Rejected(error) => error,
-        TransactError::Refused(refused) => refused.into(),
     }
 }
 

@@ -64,10 +64,7 @@ async fn remove(
         None => remove_known(cluster, id),
     };
     let removed = api.state.transact(decide, |_, ()| ()).await;
-    removed.map_err(|error| match error {
-        TransactError::Rejected(error) => error,
-        TransactError::Refused(refused) => refused.into(),
-    })?;
+    removed.map_err(TransactError::into_inner)?;
     Ok(Json(serde_json::json!({})))
 }
 

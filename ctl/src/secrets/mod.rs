@@ -231,7 +231,7 @@ impl Secrets {
             Ok((Event::SecretRemoved { name }, ()))
         };
         let removed = self.state.transact(decide, |_, ()| ()).await;
-        removed.map_err(transact_error)
+        removed.map_err(TransactError::into_inner)
     }
 
     /// Encrypts every value with a new key, and forgets the earlier one. Where that is interrupted, both keys are kept, every value
@@ -528,13 +528,6 @@ fn advice(of: &[SecretUser]) -> &'static str {
     match of.iter().any(|user| user.current) {
         true => "deploy without it first",
         false => "with force=true it is removed, and those can no longer be rolled back to",
-    }
-}
-
-fn transact_error(error: TransactError<SecretError>) -> SecretError {
-    match error {
-        TransactError::Rejected(error) => error,
-        TransactError::Refused(refused) => refused.into(),
     }
 }
 

@@ -62,6 +62,16 @@ pub enum TransactError<E> {
     Refused(Refused),
 }
 
+impl<E: From<Refused>> TransactError<E> {
+    /// The error of `decide`, which can be a refusal as well.
+    pub fn into_inner(self) -> E {
+        match self {
+            Self::Rejected(error) => error,
+            Self::Refused(refused) => refused.into(),
+        }
+    }
+}
+
 impl StateHandle {
     /// A handle, and the inbox to start the task with.
     pub fn channel() -> (Self, Inbox) {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use tucano_api::agent::VolumeInstance;
 use tucano_planner::{Action, Record};
 
 /// Pending records and actions. Only the newest level of each kind is kept, so that the size is bounded.
@@ -57,13 +56,9 @@ fn key(record: &Record) -> (u8, String) {
         Record::Secret(secret) => (3, secret.name.to_string()),
         Record::SecretGone(name) => (3, name.to_string()),
         Record::Counters(_) => (4, String::new()),
-        Record::Volume(record) => (5, volume_key(&record.volume)),
-        Record::VolumeGone(volume) => (5, volume_key(volume)),
+        Record::Volume(record) => (5, record.volume.to_string()),
+        Record::VolumeGone(volume) => (5, volume.to_string()),
     }
-}
-
-fn volume_key(volume: &VolumeInstance) -> String {
-    format!("{}#{}", volume.id, volume.instance)
 }
 
 /// Desired sets and routes are levels: the newest replaces earlier ones.

@@ -7,7 +7,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
-use tucano_api::{agent::VolumeInstance, state::Alert};
+use tucano_api::state::Alert;
 use tucano_planner::{Identity, Record, Snapshot};
 
 use super::{
@@ -299,15 +299,11 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), StoreErro
         Record::NodeGone(name) => delete(transaction, "nodes", name.as_str()),
         Record::Secret(secret) => put(transaction, "secrets", secret.name.as_str(), secret),
         Record::SecretGone(name) => delete(transaction, "secrets", name.as_str()),
-        Record::Volume(volume) => put(transaction, "volumes", &volume_key(&volume.volume), volume),
-        Record::VolumeGone(volume) => delete(transaction, "volumes", &volume_key(volume)),
+        // Two volumes of one name may exist while one of them is being removed.
+        Record::Volume(volume) => put(transaction, "volumes", &volume.volume.to_string(), volume),
+        Record::VolumeGone(volume) => delete(transaction, "volumes", &volume.to_string()),
         Record::Counters(counters) => put(transaction, "counters", COUNTERS, counters),
     }
-}
-
-/// Two volumes of one name may exist while one of them is being removed.
-fn volume_key(volume: &VolumeInstance) -> String {
-    format!("{}#{}", volume.id, volume.instance)
 }
 
 fn keep(transaction: &Transaction<'_>, alert: &Alert) -> Result<AlertId, StoreError> {

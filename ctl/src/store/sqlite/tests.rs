@@ -1,4 +1,5 @@
 use tucano_api::{
+    agent::VolumeInstance,
     ids::{Generation, ProcessId},
     state::{AlertKind, NodeCondition},
     units::Timestamp,
