@@ -3,7 +3,7 @@
 use sha2::{Digest as _, Sha256};
 use tucano_api::{
     agent::{DesiredProcess, DesiredSet, DesiredVolume, SetIdentity, VolumeInstance},
-    ids::{Digest, NodeName, ProcessId, SecretName, ServiceName},
+    ids::{Digest, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
 };
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     model::{Action, Record, SetVersion},
     routes, services,
     state::State,
+    volumes,
 };
 
 /// The actions of this step, in the order in which they are to be carried out.
@@ -82,14 +83,11 @@ pub(crate) fn content_digest(processes: &[DesiredProcess]) -> Digest {
 
 fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
     let process = &state.processes.get(&number)?.record;
-    let revision = state
-        .services
-        .get(&process.service)?
-        .revision(process.revision)?;
+    let revision = state.revision_of(process)?;
     let volumes = revision.config.volume.iter().filter_map(|volume| {
-        let record = state.volumes.of_slot(&process.service, process.slot?);
-        let mut record = record.filter(|it| it.volume.id.volume_name() == volume.name.as_str());
-        record.find(|it| !it.removing).map(|record| DesiredVolume {
+        let id = VolumeId::new(&process.service, &volume.name, process.slot?);
+        let record = volumes::present(state, &process.service, &id)?;
+        Some(DesiredVolume {
             volume: record.volume.clone(),
             may_create: !record.confirmed,
         })

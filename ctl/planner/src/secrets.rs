@@ -163,8 +163,7 @@ pub(crate) fn is_needed(state: &State, node: &NodeName, wanted: &SecretVersion) 
     };
     let mut processes = state.processes(&state.nodes[*index].processes);
     processes.any(|process| {
-        let service = state.services.get(&process.record.service);
-        let revision = service.and_then(|it| it.revision(process.record.revision));
+        let revision = state.revision_of(&process.record);
         revision.is_some_and(|revision| {
             let mut secrets = revision.config.secret.iter();
             secrets.any(|it| it.name == wanted.name && it.version == Some(wanted.version))
@@ -176,8 +175,7 @@ pub(crate) fn is_needed(state: &State, node: &NodeName, wanted: &SecretVersion) 
 pub(crate) fn process_with(state: &State, name: &SecretName) -> Option<ProcessId> {
     let mut processes = state.processes.values();
     let found = processes.find(|process| {
-        let service = state.services.get(&process.record.service);
-        let revision = service.and_then(|it| it.revision(process.record.revision));
+        let revision = state.revision_of(&process.record);
         revision.is_some_and(|it| it.config.secret.iter().any(|it| it.name == *name))
     });
     found.map(|process| process.record.id.clone())

@@ -66,8 +66,7 @@ pub(crate) fn absence(state: &State, node: &NodeName) -> Option<(Absence, Timest
 
 /// Alerts that a slot waits for a worker, once for each absence.
 pub(crate) fn alert_absence(state: &mut State, service: &ServiceName, slot: u32) {
-    let present = state.volumes.of_slot(service, slot);
-    let Some(record) = { present }.find(|record| !record.removing) else {
+    let Some(record) = state.volumes.kept_of_slot(service, slot).next() else {
         return;
     };
     let Some((cause, since)) = lost(state, &record.node).filter(|_| !record.alerted) else {
@@ -182,14 +181,22 @@ pub(crate) fn obstacle(state: &State, id: &VolumeId) -> Option<String> {
         ));
     }
     let config = &state.services.get(&service)?.current().config;
-    let mut volumes = config.volume.iter();
-    let is_configured = volumes.any(|volume| volume.name.as_str() == id.volume_name());
-    (is_configured && id.slot() <= config.concurrency).then(|| {
+    (is_configured(state, id) && id.slot() <= config.concurrency).then(|| {
         format!(
             "volume {id} belongs to service {service}, whose `concurrency` is {}: remove the service, or lower it below {} first",
             config.concurrency,
             id.slot()
         )
+    })
+}
+
+/// Whether the volume's service is configured with one of its name.
+fn is_configured(state: &State, id: &VolumeId) -> bool {
+    let service = id.service_name().parse().ok();
+    let service = service.and_then(|name: ServiceName| state.services.get(&name));
+    service.is_some_and(|service| {
+        let mut volumes = service.current().config.volume.iter();
+        volumes.any(|volume| volume.name.as_str() == id.volume_name())
     })
 }
 
@@ -238,8 +245,8 @@ pub(crate) fn present<'a>(
     service: &ServiceName,
     id: &VolumeId,
 ) -> Option<&'a VolumeRecord> {
-    let mut volumes = state.volumes.of_slot(service, id.slot());
-    volumes.find(|record| record.volume.id == *id && !record.removing)
+    let mut volumes = state.volumes.kept_of_slot(service, id.slot());
+    volumes.find(|record| record.volume.id == *id)
 }
 
 /// What a worker reports of a volume.
@@ -449,18 +456,7 @@ fn update(state: &mut State, volume: &VolumeInstance, change: impl FnOnce(&mut V
 
 /// The process that has a volume, or that may have it until its agent no longer reports it.
 fn user_of(state: &State, service: &ServiceName, id: &VolumeId) -> Option<ProcessId> {
-    let desired = state.services.get(service).and_then(|it| {
-        let mut processes = state.processes(&it.processes);
-        let has = |revision: &crate::model::RevisionRecord| {
-            let mut volumes = revision.config.volume.iter();
-            volumes.any(|volume| volume.name.as_str() == id.volume_name())
-        };
-        let user = processes.find(|process| {
-            let record = &process.record;
-            record.slot == Some(id.slot()) && it.revision(record.revision).is_some_and(has)
-        });
-        user.map(|process| process.record.id.clone())
-    });
+    let desired = desired_user(state, service, id).cloned();
     desired.or_else(|| {
         let record = present(state, service, id)?;
         let node = &state.nodes[*state.node_index.get(&record.node)?];
@@ -469,6 +465,25 @@ fn user_of(state: &State, service: &ServiceName, id: &VolumeId) -> Option<Proces
             None => undesired_user(node, id),
         }
     })
+}
+
+/// The desired process that has a volume by its slot and its revision.
+fn desired_user<'a>(
+    state: &'a State,
+    service: &ServiceName,
+    id: &VolumeId,
+) -> Option<&'a ProcessId> {
+    let service = state.services.get(service)?;
+    let mut processes = state.processes(&service.processes);
+    let user = processes.find(|process| {
+        let revision = state.revision_of(&process.record);
+        let has = revision.is_some_and(|revision| {
+            let mut volumes = revision.config.volume.iter();
+            volumes.any(|volume| volume.name.as_str() == id.volume_name())
+        });
+        has && process.record.slot == Some(id.slot())
+    })?;
+    Some(&user.record.id)
 }
 
 /// The process that has a volume in the set that a worker on hold has told of. `None` where that does not settle it: the worker

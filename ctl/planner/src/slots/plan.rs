@@ -26,8 +26,7 @@ impl Plan {
 
 /// A slot with volumes goes where they are, any other one to the worker with the fewest slots.
 pub(super) fn plan(state: &State, config: &ServiceConfig, slot: u32, survey: &Survey<'_>) -> Plan {
-    let mut volumes = state.volumes.of_slot(&config.name, slot);
-    match volumes.find(|record| !record.removing) {
+    match state.volumes.kept_of_slot(&config.name, slot).next() {
         Some(record) => plan_on(state, config, slot, survey, &record.node),
         None => match survey.taken_by(state, slot) {
             Some(reason) => Plan::wait(reason),
@@ -48,9 +47,9 @@ pub(super) fn obstacle(
     if let Some(away) = away(state, config, slot, &node.record.name) {
         return Some(away);
     }
-    let mut records = state.volumes.of_slot(&config.name, slot);
-    let missing = records.find(|record| record.problem.is_some() && !record.removing);
-    if let Some((record, problem)) = missing.and_then(|it| Some((it, it.problem.clone()?))) {
+    let mut records = state.volumes.kept_of_slot(&config.name, slot);
+    let missing = records.find_map(|record| Some((record, record.problem.clone()?)));
+    if let Some((record, problem)) = missing {
         return Some(PendingReason::VolumeMissing {
             volume: record.volume.id.clone(),
             node: record.node.clone(),
@@ -73,8 +72,7 @@ pub(super) fn obstacle(
 
 /// Whether some worker could have one of these slots as a new one, were it not for memory.
 pub(super) fn has_place(state: &State, config: &ServiceConfig, slots: &[u32]) -> bool {
-    let sizes = config.volume.iter().map(|volume| volume.size.0);
-    let needed = sizes.fold(0, u64::saturating_add);
+    let needed = size_of_all(config);
     let mut nodes = state.nodes.iter();
     nodes.any(|node| {
         let room = volumes::room(state, node);
@@ -114,8 +112,7 @@ fn plan_on(
 
 /// A worker that has another volume of a name of the slot's is no place for it.
 fn plan_new(state: &State, config: &ServiceConfig, slot: u32) -> Plan {
-    let sizes = config.volume.iter().map(|volume| volume.size.0);
-    let needed = sizes.fold(0, u64::saturating_add);
+    let needed = size_of_all(config);
     let mut counts = vec![0_u32; state.nodes.len()];
     let mut slots: Vec<_> = state.volumes.of_service(&config.name).collect();
     slots.dedup_by_key(|record| record.volume.id.slot());
@@ -137,16 +134,21 @@ fn plan_new(state: &State, config: &ServiceConfig, slot: u32) -> Plan {
         let node = &state.nodes[*index];
         node.can_run(config) && fits(index) && node.unclaimed() >= config.memory.0
     };
-    let mut could: Vec<usize> = (0..state.nodes.len()).filter(could_have).collect();
-    let others: Vec<PendingReason> = could.iter().filter_map(other).collect();
-    could.retain(|index| other(index).is_none());
-    if !could.is_empty() {
+    let could = (0..state.nodes.len()).filter(could_have);
+    let others: Vec<Option<PendingReason>> = could.map(|index| other(&index)).collect();
+    if others.iter().any(Option::is_none) {
         return Plan::wait(PendingReason::Stopping);
     }
-    if let Some(other) = others.into_iter().next() {
+    if let Some(other) = others.into_iter().flatten().next() {
         return Plan::wait(other);
     }
     Plan::wait(placement::why_not(state, &state.nodes, config, needed))
+}
+
+/// What all volumes of a new slot take, in bytes.
+fn size_of_all(config: &ServiceConfig) -> u64 {
+    let sizes = config.volume.iter().map(|volume| volume.size.0);
+    sizes.fold(0, u64::saturating_add)
 }
 
 fn away(
@@ -156,8 +158,7 @@ fn away(
     node: &NodeName,
 ) -> Option<PendingReason> {
     let (cause, since) = volumes::absence(state, node)?;
-    let mut volumes = state.volumes.of_slot(&config.name, slot);
-    let record = volumes.find(|record| !record.removing)?;
+    let record = state.volumes.kept_of_slot(&config.name, slot).next()?;
     Some(PendingReason::VolumeAway {
         volume: record.volume.id.clone(),
         node: node.clone(),

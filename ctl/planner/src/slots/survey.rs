@@ -150,11 +150,11 @@ impl<'a> Survey<'a> {
                 process.is_draining() || is_new && !process.is_healthy()
             }
             None => {
-                let mut volumes = state.volumes.of_slot(self.name, slot);
+                let mut volumes = state.volumes.kept_of_slot(self.name, slot);
                 volumes.any(|record| {
                     let index = state.node_index.get(&record.node);
                     let is_there = index.is_some_and(|index| state.nodes[*index].is_usable());
-                    !record.removing && is_there && record.problem.is_none()
+                    is_there && record.problem.is_none()
                 })
             }
         })

@@ -16,7 +16,7 @@ use tucano_api::{
     units::Timestamp,
 };
 
-use crate::model::{Counters, Identity, SecretRecord, Settings};
+use crate::model::{Counters, Identity, ProcessRecord, RevisionRecord, SecretRecord, Settings};
 
 pub(crate) use changes::Changes;
 pub(crate) use node::{MassSilence, Node, NodeRestart, Slot, Undesired};
@@ -100,6 +100,12 @@ impl State {
         numbers
             .into_iter()
             .filter_map(|number| self.processes.get(number))
+    }
+
+    /// The revision that a process is one of, if its service has it still.
+    pub(crate) fn revision_of(&self, process: &ProcessRecord) -> Option<&RevisionRecord> {
+        let service = self.services.get(&process.service)?;
+        service.revision(process.revision)
     }
 
     pub(crate) fn concurrency(&self, name: &ServiceName) -> usize {

@@ -42,6 +42,16 @@ impl Volumes {
         volumes.filter_map(|volume| self.records.get(volume))
     }
 
+    /// Those of a slot that are not being removed.
+    pub(crate) fn kept_of_slot(
+        &self,
+        service: &ServiceName,
+        slot: u32,
+    ) -> impl Iterator<Item = &VolumeRecord> {
+        let all = self.of_slot(service, slot);
+        all.filter(|record| !record.removing)
+    }
+
     /// Those of a service, ordered by slot.
     pub(crate) fn of_service(&self, service: &ServiceName) -> impl Iterator<Item = &VolumeRecord> {
         let name = service.to_string();
