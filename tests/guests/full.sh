@@ -7,6 +7,7 @@
 start_controller
 start_agent
 await alive
+tell_notes
 echo "told: $(tell_notes | wc -l)"
 deploy
 tell_limits

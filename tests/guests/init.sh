@@ -48,6 +48,8 @@ chmod 1777 /tmp
 mkdir -p "$workspace"
 mount --bind /mnt/workspace "$workspace"
 ip link set lo up
+# A booted system has /dev/loop-control before the module is loaded (kmod static-nodes). Kernels without the module go without.
+modprobe --quiet loop || true
 # What the kernel says of a process that it kills would go in between the lines of the tests.
 dmesg -n 1
 

@@ -48,7 +48,7 @@ fn a_node_without_nftables_pressure_and_a_controller_runs_services() {
 
 #[test]
 fn a_node_with_every_kernel_feature_reports_nothing_missing() {
-    let tools = ["curl", "ip", "jq", "nft"].map(tool);
+    let tools = ["curl", "ip", "jq", "mkfs.ext4", "nft"].map(tool);
     if !needs(&GUEST) || !needs(&EMULATED) || !needs(&tools) {
         return;
     }
