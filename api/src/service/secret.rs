@@ -9,7 +9,7 @@ use super::{
     file::FileMode,
     validate::{length_problem, owner_problems},
 };
-use crate::{ids::SecretName, settings::Problem};
+use crate::{ids::SecretName, secrets::SecretVersion, settings::Problem};
 
 /// Most secrets of one service.
 pub const MAX_SECRETS: usize = 64;
@@ -49,6 +49,14 @@ pub struct SecretRef {
 }
 
 impl SecretRef {
+    /// The stored value that it names. Versions begin at 1: without one it names none.
+    pub fn stored(&self) -> SecretVersion {
+        SecretVersion {
+            name: self.name.clone(),
+            version: self.version.unwrap_or(0),
+        }
+    }
+
     /// The path of its file; `None` where it is a variable.
     pub fn path(&self) -> Option<String> {
         match (&self.path, &self.env) {

@@ -362,10 +362,7 @@ fn check_one(
     config: &ServiceConfig,
     secret: &SecretRef,
 ) -> Result<(), SecretError> {
-    let version = SecretVersion {
-        name: secret.name.clone(),
-        version: secret.version.unwrap_or(0),
-    };
+    let version = secret.stored();
     let record = cluster.secret(&secret.name);
     let stored = record.and_then(|record| record.version(version.version));
     let stored = stored.ok_or_else(|| SecretError::NotFound(secret.name.clone()))?;
@@ -464,12 +461,7 @@ impl From<VaultError> for NotSet {
 
 /// The newest version, if it has this value.
 fn unchanged(keys: &Keys, record: Option<&SecretRecord>, value: &[u8]) -> Option<u64> {
-    let record = record?;
-    let newest = record.newest()?;
-    let secret = SecretVersion {
-        name: record.name.clone(),
-        version: newest.version,
-    };
+    let (secret, newest) = record?.identified().last()?;
     let present = keys.unseal(&secret, &newest.sealed).ok()?;
     bool::from(present.as_slice().ct_eq(value)).then_some(newest.version)
 }

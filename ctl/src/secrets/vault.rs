@@ -184,27 +184,18 @@ impl Keys {
     /// # Errors
     /// The first value that cannot be decrypted.
     pub fn reseal(&self, record: &SecretRecord) -> Result<SecretRecord, VaultError> {
-        let mut record = record.clone();
-        for version in &mut record.versions {
-            let secret = SecretVersion {
-                name: record.name.clone(),
-                version: version.version,
-            };
-            let value = self.unseal(&secret, &version.sealed)?;
+        let mut resealed = record.clone();
+        for (version, (secret, sealed)) in resealed.versions.iter_mut().zip(values(record)) {
+            let value = self.unseal(&secret, sealed)?;
             version.sealed = self.seal(&secret, &value)?;
         }
-        Ok(record)
+        Ok(resealed)
     }
 }
 
 fn values(record: &SecretRecord) -> impl Iterator<Item = (SecretVersion, &Sealed)> {
-    record.versions.iter().map(|version| {
-        let secret = SecretVersion {
-            name: record.name.clone(),
-            version: version.version,
-        };
-        (secret, &version.sealed)
-    })
+    let all = record.identified();
+    all.map(|(secret, version)| (secret, &version.sealed))
 }
 
 #[cfg(test)]

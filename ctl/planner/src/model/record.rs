@@ -7,6 +7,7 @@ use tucano_api::{
         ClusterId, Digest, Epoch, Generation, NodeName, ProcessId, Revision, SecretName,
         ServiceName,
     },
+    secrets::SecretVersion,
     service::ServiceConfig,
     state::{HoldCause, NodeCondition},
     units::{Bytes, Timestamp},
@@ -78,6 +79,14 @@ impl SecretRecord {
     /// The newest version.
     pub fn newest(&self) -> Option<&SealedVersion> {
         self.versions.last()
+    }
+
+    /// Every version, with what identifies it.
+    pub fn identified(&self) -> impl Iterator<Item = (SecretVersion, &SealedVersion)> {
+        self.versions.iter().map(|it| {
+            let (name, version) = (self.name.clone(), it.version);
+            (SecretVersion { name, version }, it)
+        })
     }
 
     /// The version of this number.
