@@ -31,12 +31,7 @@ pub fn write_atomically(path: &Path, content: &[u8], durability: Durability) -> 
     name.push(".new");
     let unfinished = directory.join(name);
     remove_if_exists(&unfinished)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(SECRET)
-        .open(&unfinished)?;
-    file.write_all(content)?;
+    let file = write_new(&unfinished, content)?;
     if durability == Durability::Synced {
         file.sync_all()?;
     }
@@ -45,6 +40,40 @@ pub fn write_atomically(path: &Path, content: &[u8], durability: Durability) -> 
         sync_directory(directory)?;
     }
     Ok(())
+}
+
+/// Writes a file that must not exist. Only its owner can read it.
+///
+/// # Errors
+/// It exists, or cannot be written.
+pub fn write_new(path: &Path, content: &[u8]) -> io::Result<File> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(SECRET)
+        .open(path)?;
+    file.write_all(content)?;
+    Ok(file)
+}
+
+/// Writes a file for a container, which must not exist, with its mode and its owner and group on the node.
+///
+/// # Errors
+/// It exists, or cannot be written.
+pub fn write_owned(path: &Path, content: &[u8], mode: u32, owner: (u32, u32)) -> io::Result<()> {
+    let file = write_new(path, content)?;
+    std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+/// Moves a damaged file to `<name>.damaged`, in place of an earlier one. A failure is logged.
+pub fn set_aside(path: &Path) {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    let moved = remove_if_exists(Path::new(&aside)).and_then(|()| fs::rename(path, &aside));
+    if let Err(error) = moved {
+        tracing::warn!(path = %path.display(), %error, "cannot set the damaged file aside");
+    }
 }
 
 /// Reads a regular file of at most `limit_bytes`. Links are not followed, and FIFOs and devices are not read.

@@ -13,6 +13,7 @@
 
 mod address;
 pub mod agent;
+mod answers;
 pub mod arguments;
 mod cgroup_controllers;
 pub mod clock;

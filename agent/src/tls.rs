@@ -14,14 +14,12 @@ use std::{
 pub use listener::{Peer, SniffingListener};
 use reqwest::StatusCode;
 use tokio::{sync::watch, time::sleep};
-use tucano_api::{
-    agent::{Certificate, CertificateRequest},
-    error::ErrorBody,
-};
+use tucano_api::agent::{Certificate, CertificateRequest};
 use tucano_tls::{Error, Leaf, Mode, ProtocolSniffer, leaf::Files};
 
 use crate::{
     address::{is_loopback, local_address},
+    answers,
     credentials::Credentials,
     errors::root_cause,
     settings::Settings,
@@ -173,9 +171,8 @@ impl Tls {
         let status = response.status();
         let body = response.bytes().await.map_err(|error| root_cause(&error))?;
         if !status.is_success() {
-            let reason = serde_json::from_slice::<ErrorBody>(&body).map(|body| body.error);
-            let reason =
-                reason.unwrap_or_else(|_| "is it a controller of this version?".to_owned());
+            let reason = answers::reason(&body);
+            let reason = reason.unwrap_or_else(|| "is it a controller of this version?".to_owned());
             return Err(format!(
                 "the controller refused the request with status {}: {reason}",
                 status.as_u16()

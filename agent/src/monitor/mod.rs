@@ -17,7 +17,6 @@ use tokio::{
 };
 use tucano_api::{
     agent::{Apis, NodeReport, ReportAccepted},
-    error::ErrorBody,
     service::AGENT_KEYS,
 };
 
@@ -27,6 +26,7 @@ use self::{
 };
 use crate::{
     address::local_address,
+    answers::{self, BodyError},
     credentials::Credentials,
     errors::root_cause,
     runner::{Handle, Snapshot, execute::Executor, network::Cluster},
@@ -210,16 +210,11 @@ impl Monitor {
         self.controller = response.remote_addr().map(|address| address.ip());
         let status = response.status();
         let mut body = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| unreachable(&error))?
-        {
-            body.extend_from_slice(&chunk);
-            if body.len() > MAX_RESPONSE_BYTES {
-                return Err(Failure::Malformed("it is longer than 16 MiB".to_owned()));
-            }
-        }
+        let read = answers::read_body(&mut response, MAX_RESPONSE_BYTES, &mut body).await;
+        read.map_err(|error| match error {
+            BodyError::Broken(error) => unreachable(&error),
+            BodyError::TooLong => Failure::Malformed("it is longer than 16 MiB".to_owned()),
+        })?;
         parse_response(status, &body)
     }
 
@@ -321,8 +316,7 @@ fn parse_response(status: StatusCode, body: &[u8]) -> Result<ReportAccepted, Fai
     if status.is_success() {
         return serde_json::from_slice(body).map_err(|error| Failure::Malformed(error.to_string()));
     }
-    let reason = serde_json::from_slice::<ErrorBody>(body).map(|body| body.error);
-    let reason = reason.unwrap_or_else(|_| "no reason given".to_owned());
+    let reason = answers::reason(body).unwrap_or_else(|| "no reason given".to_owned());
     Err(Failure::Refused(status.as_u16(), reason))
 }
 

@@ -2,15 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, Permissions},
-    io::{self, Write},
+    fs, io,
     net::Ipv4Addr,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use oci_spec::image::ImageConfiguration;
 use tucano_api::{agent::DesiredProcess, ids::NodeName, service::ConfigFile};
+
+use crate::files::write_owned;
 
 /// The identity that a process learns from its environment.
 #[derive(Debug, Clone, Copy)]
@@ -102,15 +102,10 @@ pub fn write_files(directory: &Path, files: &[ConfigFile], ids_base: u32) -> io:
         _ => fs::create_dir_all(directory)?,
     }
     for (number, file) in files.iter().enumerate() {
-        let mut written = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(file_path(directory, number))?;
-        written.write_all(file.content.as_deref().unwrap_or_default().as_bytes())?;
-        let id = |id: u32| Some(ids_base.saturating_add(id));
-        std::os::unix::fs::fchown(&written, id(file.uid), id(file.gid))?;
-        written.set_permissions(Permissions::from_mode(file.mode.bits()))?;
+        let content = file.content.as_deref().unwrap_or_default().as_bytes();
+        let id = |id: u32| ids_base.saturating_add(id);
+        let (path, owner) = (file_path(directory, number), (id(file.uid), id(file.gid)));
+        write_owned(&path, content, file.mode.bits(), owner)?;
     }
     Ok(())
 }

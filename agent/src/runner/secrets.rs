@@ -9,10 +9,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs::{self, DirBuilder, File, Permissions},
-    io::{self, Write},
+    fs::{self, DirBuilder},
+    io,
     net::IpAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -26,14 +26,17 @@ use nix::{
 use tokio::sync::Semaphore;
 use tucano_api::{
     agent::DesiredProcess,
-    error::ErrorBody,
     ids::{NodeName, ProcessId},
     secrets::{SecretValues, SecretValuesRequest, SecretVersion},
-    service::{ServiceConfig, secret::MAX_SECRET_BYTES},
+    service::{SecretRef, ServiceConfig, secret::MAX_SECRET_BYTES},
 };
 
 use crate::{
-    address::local_address, credentials::Credentials, errors::root_cause, files::remove_if_exists,
+    address::local_address,
+    answers::{self, BodyError},
+    credentials::Credentials,
+    errors::root_cause,
+    files::{remove_if_exists, write_new, write_owned},
     settings::Settings,
 };
 
@@ -249,15 +252,13 @@ impl Secrets {
         let mut response = self.credentials.send(send).await.map_err(unreachable)?;
         let status = response.status();
         let mut body = zeroize::Zeroizing::new(Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            body.extend_from_slice(&chunk);
-            if body.len() > MAX_ANSWER_BYTES {
-                return Err(waiting("the controller's answer is too long".to_owned()));
-            }
-        }
+        let read = answers::read_body(&mut response, MAX_ANSWER_BYTES, &mut body).await;
+        read.map_err(|error| match error {
+            BodyError::Broken(error) => unreachable(error),
+            BodyError::TooLong => waiting("the controller's answer is too long".to_owned()),
+        })?;
         if !status.is_success() {
-            let reason = serde_json::from_slice::<ErrorBody>(&body).map(|body| body.error);
-            let reason = reason.unwrap_or_else(|_| "no reason given".to_owned());
+            let reason = answers::reason(&body).unwrap_or_else(|| "no reason given".to_owned());
             let status = status.as_u16();
             return Err(waiting(format!(
                 "the controller refuses it with status {status}: {reason}"
@@ -274,11 +275,8 @@ impl Secrets {
             DirBuilder::new().mode(0o700).create(&directory)?;
             let mut environment = zeroize::Zeroizing::new(Vec::new());
             for (number, secret) in process.config.secret.iter().enumerate() {
-                let version = SecretVersion {
-                    name: secret.name.clone(),
-                    version: secret.version.unwrap_or(0),
-                };
-                let value = zeroize::Zeroizing::new(fs::read(self.value_path(&version))?);
+                let value = fs::read(self.value_path(&secret.stored()))?;
+                let value = zeroize::Zeroizing::new(value);
                 if let Some(variable) = &secret.env {
                     environment.extend_from_slice(variable.as_bytes());
                     environment.push(b'=');
@@ -286,10 +284,9 @@ impl Secrets {
                     environment.push(0);
                     continue;
                 }
-                let file = write_new(&self.file_path(&process.id, number), &value)?;
-                let id = |id: u32| Some(ids_base.saturating_add(id));
-                fchown(&file, id(secret.uid), id(secret.gid))?;
-                file.set_permissions(Permissions::from_mode(secret.mode.bits()))?;
+                let id = |id: u32| ids_base.saturating_add(id);
+                let (mode, owner) = (secret.mode.bits(), (id(secret.uid), id(secret.gid)));
+                write_owned(&self.file_path(&process.id, number), &value, mode, owner)?;
             }
             if !environment.is_empty() {
                 write_new(&directory.join(ENVIRONMENT), &environment)?;
@@ -321,10 +318,7 @@ impl Secrets {
 }
 
 fn versions(config: &ServiceConfig) -> impl Iterator<Item = SecretVersion> {
-    config.secret.iter().map(|secret| SecretVersion {
-        name: secret.name.clone(),
-        version: secret.version.unwrap_or(0),
-    })
+    config.secret.iter().map(SecretRef::stored)
 }
 
 fn file_name(secret: &SecretVersion) -> String {
@@ -359,16 +353,6 @@ fn mount_in_memory(directory: &Path) -> nix::Result<()> {
         mount(Some("secrets"), directory, Some(kind), flags, Some(options))
     };
     mount_as("tmpfs", "mode=0700,size=25%,noswap").or_else(|_| mount_as("ramfs", "mode=0700"))
-}
-
-fn write_new(path: &Path, content: &[u8]) -> io::Result<File> {
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(content)?;
-    Ok(file)
 }
 
 async fn blocking(

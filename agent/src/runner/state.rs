@@ -35,7 +35,7 @@ use tucano_api::{
 
 use super::network::{Cluster, Lease};
 use crate::files::{
-    Durability, protect, protect_file, read_bounded, remove_if_exists, write_atomically,
+    Durability, protect, protect_file, read_bounded, remove_if_exists, set_aside, write_atomically,
 };
 
 /// Largest stored desired set: several times the largest accepted body.
@@ -360,12 +360,7 @@ fn usable<T>(path: &Path, read: Result<Option<T>, Error>, notes: &mut Vec<String
     };
     tracing::warn!(%error);
     notes.push(error.to_string());
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".damaged");
-    let moved = remove_if_exists(Path::new(&aside)).and_then(|()| fs::rename(path, &aside));
-    if let Err(error) = moved {
-        tracing::warn!(path = %path.display(), %error, "cannot set the damaged file aside");
-    }
+    set_aside(path);
     None
 }
 

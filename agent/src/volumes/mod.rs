@@ -45,7 +45,7 @@ use self::{
     record::{Known, Record},
     room::Room,
 };
-use crate::{clock::timestamp, files::remove_if_exists};
+use crate::{clock::timestamp, files::set_aside};
 
 /// An unused volume stays mounted for this long: the next process of its slot usually follows soon.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
@@ -588,14 +588,5 @@ fn unmount_damaged(directory: &VolumeDir) -> Result<(), Error> {
 fn refill(id: &VolumeId, image: &Path) {
     if let Err(error) = filesystem::refill(image) {
         tracing::warn!(%id, %error, "a volume's file has holes: make room on the disk");
-    }
-}
-
-fn set_aside(path: &Path) {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".damaged");
-    let moved = remove_if_exists(Path::new(&aside)).and_then(|()| std::fs::rename(path, &aside));
-    if let Err(error) = moved {
-        tracing::warn!(path = %path.display(), %error, "cannot set the damaged file aside");
     }
 }

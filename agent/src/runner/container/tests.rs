@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt;
+
 use oci_spec::image::{ConfigBuilder, ImageConfigurationBuilder};
 use tucano_api::{
     ids::{Digest, Revision},
