@@ -6,9 +6,13 @@
 //! - `remote_image`: images pulled from other registries.
 //! - [`Prefetcher`]: announces an image's blobs to agents during its upload.
 //! - [`wait`]: the progress of a deploy.
+//! - `patch`: configurations that clients send, as a whole or as changes of keys.
+//! - [`DeployError`]: why nothing changes.
 
 pub mod capacity;
+mod error;
 pub mod images;
+mod patch;
 mod prefetch;
 pub(crate) mod remote_image;
 pub mod upload;
@@ -18,19 +22,18 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use serde_json::Value;
 use tucano_api::{
-    ids::{Digest, Revision, SecretName, ServiceName},
+    ids::{Digest, Revision, ServiceName},
     service::ServiceConfig,
-    settings::{SettingsError, parse},
     state::{ConfiguredService, Deployed, ServicePatch},
 };
 use tucano_oci_distribution::Reference;
 use tucano_planner::{Cluster, Event};
 
-pub use self::prefetch::Prefetcher;
-use self::{capacity::DoesNotFit, images::Images, remote_image::RemoteImage, upload::Uploaded};
+pub use self::{error::DeployError, prefetch::Prefetcher};
+use self::{images::Images, patch::patched, remote_image::RemoteImage, upload::Uploaded};
 use crate::{
     config_mgr::ConfigManager,
-    secrets::{Checker, SecretError},
+    secrets::Checker,
     state_loop::{Refused, StateHandle, TransactError},
 };
 
@@ -43,114 +46,6 @@ pub struct Deployer {
     uploads: Arc<AtomicU64>,
     prefetcher: Option<Prefetcher>,
     secrets: Option<Checker>,
-}
-
-/// Why a service was not deployed, changed or removed; nothing has changed then.
-#[derive(Debug, thiserror::Error)]
-pub enum DeployError {
-    /// The static configuration is invalid.
-    #[error(transparent)]
-    Config(#[from] SettingsError),
-    /// The configuration names no available image.
-    #[error("{config}: image: {advice}")]
-    NoImage {
-        /// Name of the configuration's text.
-        config: String,
-        /// Advice.
-        advice: String,
-    },
-    /// The registry has no such image.
-    #[error("{config}: image: the registry has no {wanted}: {}", shown(names))]
-    NoSuchImage {
-        /// Name of the configuration's text.
-        config: String,
-        /// The reference in the configuration.
-        wanted: Reference,
-        /// Some of the existing names.
-        names: Vec<String>,
-    },
-    /// The registry failed.
-    #[error(transparent)]
-    Registry(#[from] tucano_oci_distribution::Error),
-    /// A malformed reference.
-    #[error("image: {0}")]
-    BadName(#[from] tucano_oci_distribution::BadName),
-    /// A registry that is not listed.
-    #[error(
-        "image: the registry {host} is not listed in ctl.toml, which {}: add [[registry]] with host = {host:?}, or push the image to this controller",
-        listing(listed)
-    )]
-    UnknownRegistry {
-        /// Its host in the reference.
-        host: String,
-        /// The listed registries.
-        listed: Vec<String>,
-    },
-    /// A pull from another registry failed.
-    #[error("the image cannot be pulled: {0}")]
-    Pull(#[from] tucano_oci_distribution::client::Error),
-    /// All upload slots are in use.
-    #[error(
-        "{0} images are already being received, as many as limits.uploads allows: try again later"
-    )]
-    TooManyUploads(u64),
-    /// The image was refused.
-    #[error("the image was refused: {0}")]
-    Image(#[from] tucano_oci_image::Error),
-    /// Secrets that do not exist.
-    #[error(
-        "{service}: there {} {}: set {} with `tucano secret set` first",
-        is_no(names),
-        listed(names),
-        it(names)
-    )]
-    NoSuchSecret {
-        /// The service.
-        service: ServiceName,
-        /// The secrets.
-        names: Vec<SecretName>,
-    },
-    /// A version of a secret was removed.
-    #[error(
-        "{service}: this revision had a value of secret {name} that was removed: deploy again, to have the present one"
-    )]
-    SecretRemoved {
-        /// The service.
-        service: ServiceName,
-        /// The secret.
-        name: SecretName,
-    },
-    /// A secret cannot be used.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// Another service uses the host and path.
-    #[error("{0}")]
-    HostTaken(String),
-    /// Running processes use more than the new limits.
-    #[error("{0}")]
-    InUse(String),
-    /// No worker can ever run a process of it.
-    #[error(transparent)]
-    DoesNotFit(#[from] DoesNotFit),
-    /// The revision to roll back to is not kept.
-    #[error("{name} has no revision {} to roll back to: {}", wanted.map_or_else(|| "before this one".to_owned(), |it| it.to_string()), kept(revisions))]
-    NoSuchRevision {
-        /// The service.
-        name: ServiceName,
-        /// The requested revision; the previous one if `None`.
-        wanted: Option<Revision>,
-        /// The revisions that are kept.
-        revisions: Vec<Revision>,
-    },
-    /// No service of that name.
-    #[error("there is no service {0}: `GET /v1/services` lists all services")]
-    NotFound(ServiceName),
-    /// The limit on services is reached.
-    #[error("there are {0} services, as many as limits.services allows: remove one, or raise it")]
-    TooManyServices(u64),
-    /// It could not be stored, or the controller is shutting down.
-    #[error(transparent)]
-    Refused(#[from] Refused),
 }
 
 /// The result of a deploy or a change.
@@ -353,16 +248,7 @@ impl Deployer {
         let checker = self.secrets.clone();
         let decide = move |cluster: &Cluster| {
             let (mut config, image) = decide(cluster)?;
-            let names = cluster.resolve_secrets(&mut config);
-            if let Some(name) = names.iter().find(|name| cluster.secret(name).is_some()) {
-                let service = config.name;
-                let name = name.clone();
-                return Err(DeployError::SecretRemoved { service, name });
-            }
-            if !names.is_empty() {
-                let service = config.name;
-                return Err(DeployError::NoSuchSecret { service, names });
-            }
+            resolve_secrets(cluster, &mut config)?;
             if let Some(conflict) = cluster.conflict(&config) {
                 return Err(DeployError::HostTaken(conflict));
             }
@@ -519,23 +405,23 @@ fn use_newest_secrets(config: &mut ServiceConfig) {
     }
 }
 
-fn is_no(names: &[SecretName]) -> &'static str {
-    match names {
-        [_] => "is no secret",
-        _ => "are no secrets",
+/// Gives each secret of a configuration its version.
+fn resolve_secrets(cluster: &Cluster, config: &mut ServiceConfig) -> Result<(), DeployError> {
+    let names = cluster.resolve_secrets(config);
+    if names.is_empty() {
+        return Ok(());
     }
-}
-
-fn listed(names: &[SecretName]) -> String {
-    let names: Vec<&str> = names.iter().map(SecretName::as_str).collect();
-    names.join(", ")
-}
-
-fn it(names: &[SecretName]) -> &'static str {
-    match names {
-        [_] => "it",
-        _ => "them",
-    }
+    let service = config.name.clone();
+    // Of one that exists, the version is gone.
+    Err(
+        match names.iter().find(|name| cluster.secret(name).is_some()) {
+            Some(name) => DeployError::SecretRemoved {
+                service,
+                name: name.clone(),
+            },
+            None => DeployError::NoSuchSecret { service, names },
+        },
+    )
 }
 
 /// A configuration's `image` as a reference. A bare digest is not one, although it looks like a name with a tag.
@@ -545,98 +431,3 @@ fn reference(image: &str) -> Option<Reference> {
         Err(_) => image.parse().ok(),
     }
 }
-
-fn kept(revisions: &[Revision]) -> String {
-    let revisions: Vec<String> = revisions.iter().map(ToString::to_string).collect();
-    format!(
-        "kept are {} (revisions_kept in ctl.toml)",
-        revisions.join(", ")
-    )
-}
-
-fn listing(hosts: &[String]) -> String {
-    match hosts {
-        [] => "lists none".to_owned(),
-        hosts => format!("lists {}", hosts.join(", ")),
-    }
-}
-
-fn shown(names: &[String]) -> String {
-    match names {
-        [] => "it is empty; `docker push` or `skopeo copy` the image".to_owned(),
-        names => format!("it has {}", names.join(", ")),
-    }
-}
-
-/// A configuration that a client has sent. The command line reads files and sends their text; this machine's files are nobody's
-/// to read.
-fn parse_sent(name: &str, text: &str) -> Result<ServiceConfig, SettingsError> {
-    let config: ServiceConfig = parse(name, text)?;
-    let Some(index) = config.file.iter().position(|file| file.from.is_some()) else {
-        return Ok(config);
-    };
-    Err(SettingsError {
-        file: name.to_owned(),
-        line: None,
-        column: None,
-        message: format!(
-            "file[{index}].from: the controller reads no files of yours: send the text as `content`, or deploy with the command line"
-        ),
-    })
-}
-
-/// Merges a patch into the configuration; `null` resets a key to its default.
-fn patched(config: &ServiceConfig, patch: ServicePatch) -> Result<ServiceConfig, DeployError> {
-    let wrong = |message: String| SettingsError {
-        file: "patch".to_owned(),
-        line: None,
-        column: None,
-        message,
-    };
-    let Ok(Value::Object(mut merged)) = serde_json::to_value(config) else {
-        return Err(wrong("the current configuration cannot be encoded as JSON".to_owned()).into());
-    };
-    for (key, value) in patch {
-        if key == "name" && value.as_str() != Some(config.name.as_str()) {
-            let message =
-                "name: a service cannot be renamed: deploy another one and remove this one";
-            return Err(wrong(message.to_owned()).into());
-        }
-        if value.is_null() {
-            // An unknown key is an error with `null` as well.
-            if merged.remove(&key).is_none() {
-                check_known(&key).map_err(DeployError::Config)?;
-            }
-        } else {
-            merged.insert(key, value);
-        }
-    }
-    let text = Value::Object(merged).to_string();
-    let parsed = parse_sent("patch", &text);
-    // The merged text is generated: its positions mean nothing to the user.
-    parsed.map_err(|error| wrong(error.message).into())
-}
-
-/// Parses a minimal configuration with `key`, to get the parser's suggestion.
-fn check_known(key: &str) -> Result<(), SettingsError> {
-    let mut probe = serde_json::Map::new();
-    for (known, value) in [
-        ("name", "a".into()),
-        ("concurrency", 1.into()),
-        ("port", 1.into()),
-    ] {
-        probe.insert(known.to_owned(), value);
-    }
-    probe.insert(key.to_owned(), Value::Null);
-    match parse::<ServiceConfig>("patch", &Value::Object(probe).to_string()) {
-        Err(error) if error.message.starts_with("unknown key") => Err(SettingsError {
-            line: None,
-            column: None,
-            ..error
-        }),
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -434,7 +434,7 @@ fn parse_config(file: &str, text: &[u8]) -> Result<ServiceConfig, SettingsError>
         column: None,
         message: "is not UTF-8 text: send TOML or JSON".to_owned(),
     })?;
-    super::parse_sent(file, text)
+    super::patch::parse_sent(file, text)
 }
 
 enum Piece {

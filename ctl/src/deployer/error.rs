@@ -1,0 +1,159 @@
+//! Errors of deploys.
+
+use tucano_api::{
+    ids::{Revision, SecretName, ServiceName},
+    settings::SettingsError,
+};
+use tucano_oci_distribution::Reference;
+
+use super::capacity::DoesNotFit;
+use crate::{secrets::SecretError, state_loop::Refused};
+
+/// Why a service was not deployed, changed or removed; nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// The static configuration is invalid.
+    #[error(transparent)]
+    Config(#[from] SettingsError),
+    /// The configuration names no available image.
+    #[error("{config}: image: {advice}")]
+    NoImage {
+        /// Name of the configuration's text.
+        config: String,
+        /// Advice.
+        advice: String,
+    },
+    /// The registry has no such image.
+    #[error("{config}: image: the registry has no {wanted}: {}", shown(names))]
+    NoSuchImage {
+        /// Name of the configuration's text.
+        config: String,
+        /// The reference in the configuration.
+        wanted: Reference,
+        /// Some of the existing names.
+        names: Vec<String>,
+    },
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(#[from] tucano_oci_distribution::Error),
+    /// A malformed reference.
+    #[error("image: {0}")]
+    BadName(#[from] tucano_oci_distribution::BadName),
+    /// A registry that is not listed.
+    #[error(
+        "image: the registry {host} is not listed in ctl.toml, which {}: add [[registry]] with host = {host:?}, or push the image to this controller",
+        listing(listed)
+    )]
+    UnknownRegistry {
+        /// Its host in the reference.
+        host: String,
+        /// The listed registries.
+        listed: Vec<String>,
+    },
+    /// A pull from another registry failed.
+    #[error("the image cannot be pulled: {0}")]
+    Pull(#[from] tucano_oci_distribution::client::Error),
+    /// All upload slots are in use.
+    #[error(
+        "{0} images are already being received, as many as limits.uploads allows: try again later"
+    )]
+    TooManyUploads(u64),
+    /// The image was refused.
+    #[error("the image was refused: {0}")]
+    Image(#[from] tucano_oci_image::Error),
+    /// Secrets that do not exist.
+    #[error(
+        "{service}: there {} {}: set {} with `tucano secret set` first",
+        is_no(names),
+        listed(names),
+        it(names)
+    )]
+    NoSuchSecret {
+        /// The service.
+        service: ServiceName,
+        /// The secrets.
+        names: Vec<SecretName>,
+    },
+    /// A version of a secret was removed.
+    #[error(
+        "{service}: this revision had a value of secret {name} that was removed: deploy again, to have the present one"
+    )]
+    SecretRemoved {
+        /// The service.
+        service: ServiceName,
+        /// The secret.
+        name: SecretName,
+    },
+    /// A secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Another service uses the host and path.
+    #[error("{0}")]
+    HostTaken(String),
+    /// Running processes use more than the new limits.
+    #[error("{0}")]
+    InUse(String),
+    /// No worker can ever run a process of it.
+    #[error(transparent)]
+    DoesNotFit(#[from] DoesNotFit),
+    /// The revision to roll back to is not kept.
+    #[error("{name} has no revision {} to roll back to: {}", wanted.map_or_else(|| "before this one".to_owned(), |it| it.to_string()), kept(revisions))]
+    NoSuchRevision {
+        /// The service.
+        name: ServiceName,
+        /// The requested revision; the previous one if `None`.
+        wanted: Option<Revision>,
+        /// The revisions that are kept.
+        revisions: Vec<Revision>,
+    },
+    /// No service of that name.
+    #[error("there is no service {0}: `GET /v1/services` lists all services")]
+    NotFound(ServiceName),
+    /// The limit on services is reached.
+    #[error("there are {0} services, as many as limits.services allows: remove one, or raise it")]
+    TooManyServices(u64),
+    /// It could not be stored, or the controller is shutting down.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+fn is_no(names: &[SecretName]) -> &'static str {
+    match names {
+        [_] => "is no secret",
+        _ => "are no secrets",
+    }
+}
+
+fn listed(names: &[SecretName]) -> String {
+    let names: Vec<&str> = names.iter().map(SecretName::as_str).collect();
+    names.join(", ")
+}
+
+fn it(names: &[SecretName]) -> &'static str {
+    match names {
+        [_] => "it",
+        _ => "them",
+    }
+}
+
+fn kept(revisions: &[Revision]) -> String {
+    let revisions: Vec<String> = revisions.iter().map(ToString::to_string).collect();
+    format!(
+        "kept are {} (revisions_kept in ctl.toml)",
+        revisions.join(", ")
+    )
+}
+
+fn listing(hosts: &[String]) -> String {
+    match hosts {
+        [] => "lists none".to_owned(),
+        hosts => format!("lists {}", hosts.join(", ")),
+    }
+}
+
+fn shown(names: &[String]) -> String {
+    match names {
+        [] => "it is empty; `docker push` or `skopeo copy` the image".to_owned(),
+        names => format!("it has {}", names.join(", ")),
+    }
+}
