@@ -1,4 +1,4 @@
-//! Secrets on this node: their values are in a file system in memory only, which is never swapped out where the kernel can do that.
+//! Secrets on this node. Their values are only in memory: in a tmpfs without swap, or a ramfs on kernels before 6.4.
 //!
 //! ```text
 //! <data_dir>/secrets/               tmpfs, or ramfs, for root only
@@ -346,7 +346,7 @@ fn is_in_memory(directory: &Path) -> bool {
     is_memory && device(directory) != device(parent)
 }
 
-/// tmpfs without swap since Linux 6.4; ramfs, which is never swapped out either, before.
+/// Mounts a tmpfs without swap. Kernels before 6.4 lack that option: they get a ramfs, which is not swapped out either.
 fn mount_in_memory(directory: &Path) -> nix::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let mount_as = |kind: &str, options: &str| {

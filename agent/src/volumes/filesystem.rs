@@ -4,6 +4,7 @@
 //! device is one that the kernel detaches when nothing is mounted from it any more, so none is ever left behind, whatever is killed.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
@@ -19,8 +20,8 @@ use rustix::{
 use tucano_api::units::Bytes;
 
 use super::{
+    device::{Device, attribute},
     error::{Attempt, Error},
-    health::attribute,
     programs::{ImageLock, PROGRAMS, open, output, run, text},
 };
 
@@ -105,7 +106,9 @@ pub(super) fn extend_unused(image: &Path) -> Result<(), Error> {
 /// Gives a mounted file system all of its file, while it is in use.
 pub(super) fn extend_mounted(image: &Path, mount_point: &Path) -> Result<(), Error> {
     let lock = ImageLock::take(image)?;
-    let device = device(mount_point)?;
+    let device = Device::mounted_on(mount_point).attempt("examine", mount_point)?;
+    let name = device.name().attempt("read", &device.link())?;
+    let device = device_file(&name);
     run(Command::new("losetup").arg("--set-capacity").arg(&device))?;
     let resized = lock.run(Command::new("resize2fs").arg(&device));
     resized.map_err(|error| match can_extend_mounted() {
@@ -122,26 +125,29 @@ pub(super) fn mount(image: &Path, mount_point: &Path) -> Result<(), Error> {
             .arg(image)
             .arg(mount_point),
     )?;
-    if let Ok(device) = device(mount_point) {
+    if let Ok(device) = Device::mounted_on(mount_point).and_then(|device| device.name()) {
         tune(&device);
     }
     Ok(())
 }
 
 /// Sets what is no mount option, where that is possible.
-fn tune(device: &Path) {
+fn tune(device: &OsStr) {
     // Without the page cache of the file below, which would hold everything twice. Some file systems cannot.
-    if let Err(error) = run(Command::new("losetup").arg("--direct-io=on").arg(device)) {
+    if let Err(error) = run(Command::new("losetup")
+        .arg("--direct-io=on")
+        .arg(device_file(device)))
+    {
         tracing::debug!(%error, "the volume's loop device goes through the page cache");
     }
-    // Writes to preallocated extents zero what is around them, which makes holes for a moment.
+    // By default ext4 zeroes blocks around a write to a preallocated extent. On a loop device that punches holes.
     let attribute = attribute(device, "extent_max_zeroout_kb");
     if let Err(error) = fs::write(&attribute, "0") {
         tracing::debug!(%error, "a volume's file may get holes, which are filled again");
     }
 }
 
-/// Whether this process has CAP_SYS_RESOURCE, which the kernel asks of whoever resizes a mounted ext4.
+/// Whether this process has CAP_SYS_RESOURCE. Resizing a mounted ext4 requires it.
 pub(super) fn can_extend_mounted() -> bool {
     let all = rustix::thread::capabilities(None);
     all.is_ok_and(|all| {
@@ -232,14 +238,6 @@ fn fill_holes(file: &File, size: Bytes) -> io::Result<()> {
     }
 }
 
-/// The block device that is mounted on a directory.
-fn device(mount_point: &Path) -> Result<PathBuf, Error> {
-    let number = fs::metadata(mount_point).attempt("examine", mount_point)?;
-    let (major, minor) = (
-        rustix::fs::major(number.dev()),
-        rustix::fs::minor(number.dev()),
-    );
-    let link = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
-    let target = fs::read_link(&link).attempt("read", &link)?;
-    Ok(Path::new("/dev").join(target.file_name().unwrap_or_default()))
+fn device_file(name: &OsStr) -> PathBuf {
+    Path::new("/dev").join(name)
 }

@@ -4,22 +4,27 @@
 //! - `place`: the directory that holds them, and the identities by which they are recognised;
 //! - `room`: what they may take on the disk;
 //! - `record`: what is remembered of them apart from that directory;
-//! - `create`: creation with the image's content; `filesystem`: their file systems;
+//! - `create`: creation with the image's content; `growth`; `removal`;
+//! - `filesystem`: their file systems; `device` and `health` of those that are mounted;
 //! - [`host`]: directories of the node that services may have.
 //!
 //! A volume has at most one process. [`Volumes::claim`] enforces that after the runner's plan has arranged it.
 
 mod claims;
 mod create;
+mod device;
 mod error;
 mod filesystem;
+mod growth;
 mod health;
 pub mod host;
 mod place;
 mod programs;
 mod record;
+mod removal;
 mod report;
 mod room;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +46,7 @@ use self::{
     claims::Claims,
     create::Content,
     error::Attempt,
+    health::Mounts,
     place::{Identity, Place, VolumeDir},
     record::{Known, Record},
     room::Room,
@@ -168,36 +174,6 @@ impl Volumes {
         prepared
     }
 
-    /// Makes a volume in use larger. A size that is not larger than the present one changes nothing.
-    ///
-    /// # Errors
-    /// There is no room, or the file system cannot grow; the volume stays as it is.
-    pub fn grow(&self, volume: &VolumeInstance, size: Bytes) -> Result<(), Error> {
-        let lock = self.lock_of(&volume.id);
-        let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let directory = self.place.volume(&volume.id);
-        let identity = self.find(volume)?;
-        let identity = identity.ok_or_else(|| self.missing(&volume.id))?;
-        self.mount(&directory, &identity)?;
-        self.grow_mounted(&directory, &identity, size)
-    }
-
-    /// Removes a volume of exactly this instance that no process has. One that is not here, and cannot be soon, is no error.
-    ///
-    /// # Errors
-    /// It is in use, or a process may be about to create it; its directory is not reachable, or something of it cannot be removed.
-    pub fn remove(&self, volume: &VolumeInstance) -> Result<(), Error> {
-        let id = &volume.id;
-        if !self.begin_removal(volume)? {
-            return Ok(());
-        }
-        let lock = self.lock_of(id);
-        let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let removed = self.remove_locked(volume);
-        self.state().claims.end_removal(id);
-        removed
-    }
-
     /// Allocates the holes that the kernel has made in the files of volumes, such as by `fstrim`.
     pub fn refill(&self) {
         let known: Vec<VolumeId> = self.state().record.volumes.keys().cloned().collect();
@@ -283,21 +259,6 @@ impl Volumes {
         }
     }
 
-    /// Whether there is a volume to remove, which is claimed then.
-    fn begin_removal(&self, volume: &VolumeInstance) -> Result<bool, Error> {
-        let id = &volume.id;
-        let mut state = self.state();
-        if state.creating.contains_key(id) {
-            return Err(Error::BeingCreated(id.clone()));
-        }
-        let known = state.record.volumes.get(id).map(|it| it.instance);
-        let is_unknown_in_use = known.is_none() && state.claims.holder(id).is_some();
-        if is_unknown_in_use || known == Some(volume.instance) {
-            return state.claims.begin_removal(id).map(|()| true);
-        }
-        Ok(false)
-    }
-
     fn begin_creation(&self, wanted: &Wanted) {
         let VolumeInstance { id, instance } = &wanted.volume;
         let mut state = self.state();
@@ -316,11 +277,11 @@ impl Volumes {
         let directory = self.place.volume(&wanted.volume.id);
         self.remember(&identity)?;
         unmount_damaged(&directory)?;
-        if let Err(error) = self.grow_unused(&directory, &identity, wanted.size) {
+        if let Err(error) = self.grow_unused(&identity, wanted.size) {
             // Its process is better off with the present size than without the volume; the report has the size.
             tracing::warn!(id = %identity.volume.id, %error, "a volume has not grown");
         }
-        self.mount(&directory, &identity)?;
+        self.mount(&identity)?;
         let data = directory.data();
         // The runtime follows no links on the way to it.
         data.canonicalize().attempt("examine", &data)
@@ -388,7 +349,8 @@ impl Volumes {
     }
 
     /// Mounts a volume unless it is, and checks that it is this one.
-    fn mount(&self, directory: &VolumeDir, identity: &Identity) -> Result<(), Error> {
+    fn mount(&self, identity: &Identity) -> Result<(), Error> {
+        let directory = self.place.volume(&identity.volume.id);
         let mount_point = directory.mount_point();
         if !filesystem::is_mounted(&mount_point).attempt("examine", &mount_point)? {
             let image = directory.image();
@@ -415,113 +377,6 @@ impl Volumes {
             Err(error) => error.to_string(),
         };
         Err(unidentified(detail))
-    }
-
-    /// Grows a volume before its process starts, unmounted where nobody else has it.
-    fn grow_unused(
-        &self,
-        directory: &VolumeDir,
-        identity: &Identity,
-        size: Bytes,
-    ) -> Result<(), Error> {
-        if size <= identity.size {
-            return Ok(());
-        }
-        // Somebody may look at it from the node.
-        filesystem::unmount(&directory.mount_point()).ok();
-        if filesystem::has_device(&directory.image())? {
-            self.mount(directory, identity)?;
-            return self.grow_mounted(directory, identity, size);
-        }
-        self.enlarge(directory, identity, size)?;
-        filesystem::extend_unused(&directory.image())?;
-        self.note_size(directory, identity, size)
-    }
-
-    /// Grows a volume while its process uses it.
-    fn grow_mounted(
-        &self,
-        directory: &VolumeDir,
-        identity: &Identity,
-        size: Bytes,
-    ) -> Result<(), Error> {
-        if size <= identity.size {
-            return Ok(());
-        }
-        self.enlarge(directory, identity, size)?;
-        filesystem::extend_mounted(&directory.image(), &directory.mount_point())?;
-        self.note_size(directory, identity, size)
-    }
-
-    /// Makes the file of a volume larger.
-    fn enlarge(
-        &self,
-        directory: &VolumeDir,
-        identity: &Identity,
-        size: Bytes,
-    ) -> Result<(), Error> {
-        let allocated = directory.allocated();
-        let growth = Bytes(size.0.saturating_sub(allocated.0.max(identity.size.0)));
-        self.room.allocate(&identity.volume.id, growth, || {
-            filesystem::enlarge(&directory.image(), size)
-        })
-    }
-
-    fn note_size(
-        &self,
-        directory: &VolumeDir,
-        identity: &Identity,
-        size: Bytes,
-    ) -> Result<(), Error> {
-        let grown = Identity {
-            size,
-            ..identity.clone()
-        };
-        tracing::info!(id = %grown.volume.id, %size, "a volume has grown");
-        directory.store_identity(&grown)?;
-        self.remember(&grown)
-    }
-
-    fn remove_locked(&self, volume: &VolumeInstance) -> Result<(), Error> {
-        self.check_place()?;
-        let id = &volume.id;
-        self.find(volume)?.ok_or_else(|| self.missing(id))?;
-        let (directory, removed) = (self.place.volume(id), self.place.removed_volume(id));
-        filesystem::detach(&directory.mount_point())?;
-        // What is left of an earlier one of its name.
-        if removed.0.exists() {
-            self.finish_removal(&removed)?;
-        }
-        std::fs::rename(&directory.0, &removed.0).attempt("rename", &directory.0)?;
-        self.place.sync()?;
-        self.finish_removal(&removed)?;
-        tracing::info!(%id, "removed a volume");
-        Ok(())
-    }
-
-    /// Removes a volume whose directory is renamed already, and forgets it. Its space is freed first: the record may need it.
-    fn finish_removal(&self, directory: &VolumeDir) -> Result<(), Error> {
-        filesystem::detach(&directory.mount_point())?;
-        directory.remove_image()?;
-        let identity = directory.identity()?;
-        let forgotten = identity.map_or(Ok(()), |it| self.forget(&it.volume));
-        if let Err(error) = forgotten {
-            // By its directory the next agent knows that the volume is removed.
-            tracing::warn!(%error, directory = %directory.0.display(), "the record still has a removed volume");
-            return Ok(());
-        }
-        directory.remove()
-    }
-
-    /// Forgets a volume that is removed, even if that cannot be stored.
-    fn forget(&self, volume: &VolumeInstance) -> Result<(), Error> {
-        let mut state = self.state();
-        let known = state.record.volumes.get(&volume.id);
-        if known.is_some_and(|known| known.instance == volume.instance) {
-            state.record.volumes.remove(&volume.id);
-            state.problems.remove(&volume.id);
-        }
-        state.record.store(&self.record_file)
     }
 
     fn remember(&self, identity: &Identity) -> Result<(), Error> {
@@ -577,7 +432,11 @@ impl std::ops::DerefMut for ClaimsGuard<'_> {
 fn unmount_damaged(directory: &VolumeDir) -> Result<(), Error> {
     let mount_point = directory.mount_point();
     let is_mounted = filesystem::is_mounted(&mount_point).attempt("examine", &mount_point)?;
-    if is_mounted && health::is_damaged(&mount_point).attempt("examine", &mount_point)? {
+    if !is_mounted {
+        return Ok(());
+    }
+    let is_damaged = Mounts::read().and_then(|mounts| health::is_damaged(&mount_point, &mounts));
+    if is_damaged.attempt("examine", &mount_point)? {
         tracing::warn!(mount_point = %mount_point.display(), "a volume had errors and is checked");
         filesystem::unmount(&mount_point)?;
     }

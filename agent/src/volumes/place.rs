@@ -9,18 +9,21 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use tucano_api::{
     agent::VolumeInstance,
     ids::{ClusterId, Digest, VolumeId},
     units::{Bytes, Timestamp},
 };
 
-use super::error::{Attempt, Error};
-use crate::files::{Durability, protect, read_bounded, sync_directory, write_atomically};
+use super::{
+    error::{Attempt, Error},
+    stored,
+};
+use crate::files::{protect, sync_directory};
 
 /// Largest identity that is read.
 const MAX_BYTES: u64 = 64 << 10;
@@ -79,7 +82,7 @@ impl Place {
 
     /// Which directory it is, if it has volumes or had some.
     pub(super) fn id(&self) -> Result<Option<PlaceId>, Error> {
-        read(&self.0.join(PLACE))
+        stored::read(&self.0.join(PLACE), MAX_BYTES)
     }
 
     /// Creates it, readable by root only, and says which one it is.
@@ -92,7 +95,7 @@ impl Place {
         let id = PlaceId {
             id: uuid::Uuid::new_v4().to_string(),
         };
-        write(&self.0.join(PLACE), &id)?;
+        stored::write(&self.0.join(PLACE), &id)?;
         Ok(id)
     }
 
@@ -170,22 +173,22 @@ impl VolumeDir {
 
     /// Its identity as the directory of the volumes has it.
     pub(super) fn identity(&self) -> Result<Option<Identity>, Error> {
-        read(&self.0.join(IDENTITY))
+        stored::read(&self.0.join(IDENTITY), MAX_BYTES)
     }
 
     /// Its identity as its mounted file system has it.
     pub(super) fn identity_inside(&self) -> Result<Option<Identity>, Error> {
-        read(&self.mount_point().join(IDENTITY))
+        stored::read(&self.mount_point().join(IDENTITY), MAX_BYTES)
     }
 
     /// Stores its identity beside its file system.
     pub(super) fn store_identity(&self, identity: &Identity) -> Result<(), Error> {
-        write(&self.0.join(IDENTITY), identity)
+        stored::write(&self.0.join(IDENTITY), identity)
     }
 
     /// Stores its identity in its mounted file system.
     pub(super) fn store_identity_inside(&self, identity: &Identity) -> Result<(), Error> {
-        write(&self.mount_point().join(IDENTITY), identity)
+        stored::write(&self.mount_point().join(IDENTITY), identity)
     }
 
     /// The bytes that it takes on the disk.
@@ -230,21 +233,6 @@ fn absent(removed: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    let text = match read_bounded(path, MAX_BYTES) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        text => text.attempt("read", path)?,
-    };
-    let parsed = serde_json::from_slice(&text).map_err(io::Error::other);
-    parsed.map(Some).attempt("parse", path)
-}
-
-fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
-    let text = serde_json::to_vec_pretty(value).map_err(io::Error::other);
-    text.and_then(|text| write_atomically(path, &text, Durability::Synced))
-        .attempt("write", path)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     path::{Path, PathBuf},
 };
 
@@ -13,11 +12,7 @@ use tucano_api::{
     units::Bytes,
 };
 
-use super::{
-    error::{Attempt, Error},
-    place::PlaceId,
-};
-use crate::files::{Durability, read_bounded, write_atomically};
+use super::{error::Error, place::PlaceId, stored};
 
 /// Largest record that is read.
 const MAX_BYTES: u64 = 64 << 20;
@@ -48,18 +43,11 @@ pub(super) struct Known {
 impl Record {
     /// Reads the record; an empty one where there is none.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
-        let text = match read_bounded(path, MAX_BYTES) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            text => text.attempt("read", path)?,
-        };
-        let parsed = serde_json::from_slice(&text).map_err(io::Error::other);
-        parsed.attempt("parse", path)
+        stored::read(path, MAX_BYTES).map(Option::unwrap_or_default)
     }
 
     /// Stores the record durably.
     pub(super) fn store(&self, path: &Path) -> Result<(), Error> {
-        let text = serde_json::to_vec_pretty(self).map_err(io::Error::other);
-        text.and_then(|text| write_atomically(path, &text, Durability::Synced))
-            .attempt("write", path)
+        stored::write(path, self)
     }
 }

@@ -6,7 +6,11 @@ use tucano_api::{
     units::Bytes,
 };
 
-use super::{Volumes, filesystem, health, record::Known};
+use super::{
+    Volumes, filesystem,
+    health::{self, Mounts},
+    record::Known,
+};
 
 impl Volumes {
     /// All volumes of this node, and what they can hold; none where there are none and cannot be any. Blocking, yet not for long.
@@ -29,8 +33,11 @@ impl Volumes {
             true => self.room.free().unwrap_or_default(),
             false => Bytes(0),
         };
+        // Once for all of them: a node may have many mounts.
+        let mounts = Mounts::read().ok();
+        let (place, mounts) = (place.as_ref().err(), mounts.as_ref());
         let all = known.iter();
-        let all = all.map(|(id, known)| self.report_of(id, known, place.as_ref().err()));
+        let all = all.map(|(id, known)| self.report_of(id, known, place, mounts));
         let mut all: Vec<_> = all
             .chain(creating.into_iter().map(unfinished_report))
             .collect();
@@ -42,7 +49,13 @@ impl Volumes {
         })
     }
 
-    fn report_of(&self, id: &VolumeId, known: &Known, place: Option<&String>) -> VolumeReport {
+    fn report_of(
+        &self,
+        id: &VolumeId,
+        known: &Known,
+        place: Option<&String>,
+        mounts: Option<&Mounts>,
+    ) -> VolumeReport {
         let volume = VolumeInstance {
             id: id.clone(),
             instance: known.instance,
@@ -52,7 +65,8 @@ impl Volumes {
         let is_mounted = filesystem::is_mounted(&mount_point).unwrap_or(false);
         let used = is_mounted.then(|| filesystem::used(&mount_point).ok());
         let found = || self.find(&volume).err().map(|error| error.to_string());
-        let broken = is_mounted && health::is_damaged(&mount_point).unwrap_or(false);
+        let mounts = mounts.filter(|_| is_mounted);
+        let broken = mounts.is_some_and(|it| health::is_damaged(&mount_point, it).unwrap_or(false));
         let broken = broken.then(|| {
             format!(
                 "volume {id}: its file system had errors or is read-only: it is checked when its process starts again"

@@ -71,13 +71,8 @@ fn a_file_system_with_errors_is_reported_and_checked_at_the_next_start() {
     on_a_node(|node| {
         let (volumes, _) = node.open();
         let data = volumes.prepare(&wanted(1, Vec::new())).unwrap();
-        let device = Command::new("losetup")
-            .args(["-n", "-O", "NAME", "-j"])
-            .arg(image(node))
-            .output()
-            .unwrap();
-        let device = String::from_utf8(device.stdout).unwrap();
-        let trigger = health::attribute(Path::new(device.trim()), "trigger_fs_error");
+        let device = device::Device::mounted_on(&data).unwrap().name().unwrap();
+        let trigger = device::attribute(&device, "trigger_fs_error");
         if fs::write(&trigger, "an error").is_err() {
             eprintln!("skipped: {} is not writable", trigger.display());
             return volumes.remove(&instance(1)).unwrap();
@@ -88,7 +83,15 @@ fn a_file_system_with_errors_is_reported_and_checked_at_the_next_start() {
         let open = fs::File::open(&data).unwrap();
         assert!(volumes.prepare(&known(1)).is_err());
         drop(open);
-        let data = volumes.prepare(&known(1)).unwrap();
+        // Children of other tests have the descriptor until they execute a program.
+        let mut prepared = Err(String::new());
+        tucano_testkit::wait_until("the check", Duration::from_secs(30), || {
+            prepared = volumes
+                .prepare(&known(1))
+                .map_err(|error| error.to_string());
+            prepared.is_ok()
+        });
+        let data = prepared.unwrap();
         fs::write(data.join("file"), "data").unwrap();
         assert_eq!(problem(&volumes), None);
         volumes.remove(&instance(1)).unwrap();
@@ -201,7 +204,7 @@ fn a_volume_that_is_being_created_is_reported_and_removed_afterwards() {
         volumes.claims().release(&process);
 
         let created = std::thread::scope(|scope| {
-            // Whoever has the volume's lock holds its creation up.
+            // Holding the volume's lock delays its creation.
             let lock = volumes.lock_of(&id);
             let held = lock.lock().unwrap();
             volumes.begin_creation(&wanted(1, Vec::new()));
