@@ -17,6 +17,7 @@ use crate::{
     service::ServiceConfig,
     signal,
     units::{Bytes, Span, Timestamp},
+    volumes::{FillReport, VolumeExport, VolumeFill},
 };
 
 /// What identifies a desired set besides its generation. Absent in sets of controllers, and in reports of agents, that do
@@ -59,6 +60,12 @@ pub struct DesiredSet {
     /// Volumes to remove, which no process uses. Each stays here until the agent no longer reports it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed_volumes: Vec<VolumeInstance>,
+    /// Volumes to fill. What an agent has begun to fill and is not among them is given up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fills: Vec<VolumeFill>,
+    /// Volumes that other workers may read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exports: Vec<VolumeExport>,
 }
 
 /// One volume, and which one of that name: a volume that is created after another one of its name was removed or given up has
@@ -193,6 +200,12 @@ pub struct NodeVolumes {
     /// Every volume that exists there, ordered by id.
     #[serde(default)]
     pub all: Vec<VolumeReport>,
+    /// Whether the agent fills volumes, and lets other workers read its own. Agents of earlier versions do not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub can_copy: bool,
+    /// The fills that it has begun, ordered by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fills: Vec<FillReport>,
 }
 
 /// How the size of a volume is enforced.

@@ -12,6 +12,7 @@
 //! - [`state`]: what the controller shows of the cluster.
 //! - [`reasons`]: why something is as it is, as data and in words.
 //! - [`secrets`]: secrets without their values, and how those come to agents.
+//! - [`volumes`]: the content that volumes get before processes have them.
 //! - [`logs`]: which part of a process's output to show, and its lines.
 //! - [`error`]: the error body of every API.
 
@@ -30,6 +31,7 @@ pub mod settings;
 mod signal;
 pub mod state;
 pub mod units;
+pub mod volumes;
 
 /// Port that an agent listens on unless its configuration says otherwise.
 pub const AGENT_PORT: u16 = 7071;

@@ -80,6 +80,15 @@ pub enum PendingReason {
         /// Whether the other one is being removed.
         removing: bool,
     },
+    /// The slot's volumes are being moved to another worker.
+    VolumeMoving {
+        /// One of them.
+        volume: VolumeId,
+        /// The worker that they were on.
+        from: NodeName,
+        /// The other worker.
+        to: NodeName,
+    },
     /// The slot's process before is not gone yet.
     SlotTaken {
         /// The slot.
@@ -217,6 +226,9 @@ impl fmt::Display for PendingReason {
                 f,
                 "another volume {volume} is on {node}, which no service uses: remove it with `tucano volume rm {volume} --on {node}`"
             ),
+            Self::VolumeMoving { volume, from, to } => {
+                write!(f, "volume {volume} is being moved from {from} to {to}")
+            }
             Self::SlotTaken {
                 slot,
                 process,

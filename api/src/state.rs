@@ -264,9 +264,35 @@ pub struct VolumeView {
     pub process: Option<ProcessId>,
     /// Whether its service is configured with a volume of this name.
     pub configured: bool,
+    /// Where it is being moved to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<MoveView>,
     /// What is the matter with it.
     #[serde(flatten)]
     pub state: VolumeState,
+}
+
+/// The move of a volume to another worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MoveView {
+    /// The worker.
+    pub to: NodeName,
+    /// The bytes that it has of the volume's content.
+    pub done: Bytes,
+    /// All of them, once they are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<Bytes>,
+    /// Why the copy does not go on, in words for a person. It is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Body of `POST /v1/volumes/{service}/{name}/{slot}/move`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeMove {
+    /// The worker that the volume, and the others of its slot, are to be on. The one that they are on gives a move up.
+    pub to: NodeName,
 }
 
 /// What a volume is doing.
@@ -374,6 +400,8 @@ pub enum AlertKind {
     VolumeMissing,
     /// A volume that was away or missing can be used again.
     VolumeBack,
+    /// A volume was to be moved to another worker, and stays where it is.
+    VolumeNotMoved,
     /// A process keeps crashing.
     ProcessCrashing,
     /// A process was killed for reaching its memory limit.

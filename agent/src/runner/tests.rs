@@ -121,6 +121,8 @@ fn set(generation: u64, processes: Vec<DesiredProcess>) -> DesiredSet {
         generation: Generation(generation),
         processes,
         removed_volumes: Vec::new(),
+        fills: Vec::new(),
+        exports: Vec::new(),
     }
 }
 

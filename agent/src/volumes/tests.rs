@@ -97,6 +97,8 @@ fn set(cluster: &str) -> DesiredSet {
         adopts: None,
         processes: Vec::new(),
         removed_volumes: Vec::new(),
+        fills: Vec::new(),
+        exports: Vec::new(),
     }
 }
 

@@ -392,6 +392,8 @@ pub(crate) fn desired(generation: u64, processes: Vec<DesiredProcess>) -> Desire
         generation: Generation(generation),
         processes,
         removed_volumes: Vec::new(),
+        fills: Vec::new(),
+        exports: Vec::new(),
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) fn desired_set(state: &State, name: &NodeName) -> Option<DesiredSet> 
         adopts: node.record.adopts.clone(),
         processes,
         removed_volumes: removed_volumes(state, name),
+        fills: volumes::fills::of_node(state, name),
+        exports: volumes::fills::exports(state, name),
     })
 }
 

@@ -79,6 +79,7 @@ fn apply(state: &mut State, event: Event) {
         Event::ServiceConfigured { config, image } => services::configure(state, *config, image),
         Event::ServiceRemoved { name, volumes } => services::remove(state, &name, volumes),
         Event::VolumeRemoved { id } => volumes::remove(state, &id),
+        Event::VolumeMoved { id, to } => volumes::fills::begin(state, &id, &to),
         Event::OrphanRemoved { id, node } => volumes::orphans::remove(state, &id, &node),
         Event::SecretSet {
             name,

@@ -57,7 +57,7 @@ mod volumes;
 pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
-    Action, Counters, CrashHistory, Event, Hold, Identity, NodeRecord, ProcessRecord, Record,
-    RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Settings,
-    Snapshot, VolumeRecord, Worker,
+    Action, Counters, CrashHistory, Event, Fill, FillStage, Hold, Identity, NodeRecord,
+    ProcessRecord, Record, RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord,
+    SetVersion, Settings, Snapshot, VolumeRecord, Worker,
 };

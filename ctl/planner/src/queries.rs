@@ -114,6 +114,11 @@ impl Cluster {
         volumes::obstacle(&self.state, id)
     }
 
+    /// Why the volumes of a slot cannot be moved to a worker. A message for the user.
+    pub fn move_obstacle(&self, id: &VolumeId, to: &NodeName) -> Option<String> {
+        volumes::fills::obstacle(&self.state, id, to)
+    }
+
     /// Whether a worker reports a volume of this name that no record tells of.
     pub fn has_orphan(&self, id: &VolumeId, node: &NodeName) -> bool {
         volumes::orphans::named(&self.state, id, node).is_some()

@@ -28,6 +28,7 @@ pub(crate) fn shrink(state: &mut State, name: &ServiceName) {
     };
     let survey = Survey::new(state, name, &config);
     let mut chosen = survey.surplus(state);
+    chosen.extend(survey.moving(state));
     let settled = !survey.is_in_transition(state, &config);
     chosen.extend(unslotted_to_stop(state, &config, &survey, settled));
     if chosen.is_empty() && settled && survey.unslotted.is_empty() {

@@ -56,6 +56,8 @@ fn remove_worker(state: &mut State, index: usize) {
             adopts: None,
             processes: Vec::new(),
             removed_volumes: Vec::new(),
+            fills: Vec::new(),
+            exports: Vec::new(),
         });
     }
     if was_alive {

@@ -7,6 +7,7 @@
 //!                              removed ──> removing ──(no longer reported)──> gone
 //! ```
 
+pub(crate) mod fills;
 pub(crate) mod orphans;
 mod views;
 
@@ -42,6 +43,9 @@ pub(crate) fn check_nodes(state: &mut State) {
     for node in nodes {
         let volumes: Vec<VolumeInstance> = instances(state.volumes.on(&node));
         let lost = lost(state, &node);
+        if let Some((cause, since)) = lost {
+            fills::check_target(state, &node, &format!("{node} {}", cause.since(since)));
+        }
         let index = state.node_index.get(&node);
         let is_back = index.is_some_and(|index| state.nodes[*index].is_usable());
         for volume in volumes {
@@ -94,6 +98,7 @@ pub(crate) fn observe(state: &mut State, index: usize, holds_present_set: bool) 
         let reported = reported(&state.nodes[index], &volume).cloned();
         observe_one(state, &volume, reported, holds_present_set);
     }
+    fills::advance(state);
 }
 
 /// The bytes by which the volumes of a slot grow, or that they take where they do not exist.
@@ -174,6 +179,17 @@ pub(crate) fn size_obstacle(state: &State, config: &ServiceConfig) -> Option<Str
 /// Why a volume cannot be removed. A message for the user.
 pub(crate) fn obstacle(state: &State, id: &VolumeId) -> Option<String> {
     let service: ServiceName = id.service_name().parse().ok()?;
+    if let Some(target) = fills::incoming(state, &service, id.slot()).next() {
+        return Some(format!(
+            "volume {id} is being moved to {}: give that up with `tucano volume move {id} {}` first",
+            target.node,
+            target
+                .fill
+                .as_ref()
+                .map(|fill| fill.node.to_string())
+                .unwrap_or_default()
+        ));
+    }
     if let Some(process) = user_of(state, &service, id) {
         return Some(format!(
             "volume {id} is in use by process {process}: remove the service, or lower its `concurrency` below {} first",
@@ -320,8 +336,10 @@ fn observe_one(
         return;
     };
     let node = record.node.clone();
-    let has_place = state.node_index.get(&node);
-    let has_place = has_place.is_some_and(|index| place(&state.nodes[*index]).is_some());
+    let is_filled = record.fill.is_some();
+    let index = state.node_index.get(&node);
+    let is_filling = index.is_some_and(|index| fills::is_reported(&state.nodes[*index], volume));
+    let has_place = index.is_some_and(|index| place(&state.nodes[*index]).is_some());
     let problem = match &reported {
         Some(report) => report.problem.clone(),
         None if !holds_present_set => return,
@@ -330,11 +348,13 @@ fn observe_one(
     };
     let (removing, confirmed) = (record.removing, record.confirmed);
     match (removing, confirmed) {
+        (true, _) if is_filling => {}
         (true, _) if reported.is_none() && has_place && !may_be_created(state, volume, &node) => {
             forget(state, volume);
             state.changes.reassign.insert(node);
         }
         (true, _) => {}
+        (false, _) if is_filled => {}
         (false, false) if reported.is_some() && problem.is_none() => {
             update(state, volume, |record| record.confirmed = true);
             state.changes.reassign.insert(node);
@@ -399,6 +419,7 @@ fn create(state: &mut State, id: VolumeId, size: Bytes, node: &NodeName) {
         away_since: None,
         problem: None,
         alerted: false,
+        fill: None,
     };
     adopt(state, record);
 }
@@ -448,8 +469,7 @@ fn is_removing(state: &State, volume: &VolumeInstance) -> bool {
 }
 
 fn update(state: &mut State, volume: &VolumeInstance, change: impl FnOnce(&mut VolumeRecord)) {
-    if let Some(record) = state.volumes.get_mut(volume) {
-        change(record);
+    if state.volumes.change(volume, change) {
         state.changes.volumes.insert(volume.clone());
     }
 }

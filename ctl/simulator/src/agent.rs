@@ -96,6 +96,8 @@ impl Agent {
                 adopts: None,
                 processes: Vec::new(),
                 removed_volumes: Vec::new(),
+                fills: Vec::new(),
+                exports: Vec::new(),
             },
             containers: BTreeMap::new(),
             metrics: NodeMetrics {
@@ -143,6 +145,7 @@ impl Agent {
         self.desired.identity = SetIdentity::default();
         self.desired.processes.clear();
         self.desired.removed_volumes.clear();
+        self.desired.exports.clear();
     }
 
     /// Receives a desired set.
@@ -213,6 +216,7 @@ impl Agent {
         changed |= self
             .volumes
             .remove(&self.desired.removed_volumes, &self.containers);
+        changed |= self.volumes.fill(&self.desired.fills, now);
         for process in &self.desired.processes {
             if let Some(container) = self.containers.get_mut(&process.id) {
                 changed |= container.change(process, self.is_old, now);

@@ -59,6 +59,8 @@ pub enum Fault {
     RemoveStateful(usize, bool),
     /// One of the volumes is removed, if that is allowed.
     RemoveVolume(usize),
+    /// One of the volumes is moved to a worker, if that is allowed.
+    MoveVolume(usize, usize),
     /// Whether a worker's volumes are there.
     MountVolumes(usize, bool),
     /// A worker loses its volumes.
@@ -142,6 +144,7 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         ),
         1 => (0..2_usize, any::<bool>()).prop_map(|(service, volumes)| Fault::RemoveStateful(service, volumes)),
         1 => (0..8_usize).prop_map(Fault::RemoveVolume),
+        3 => (0..8_usize, worker()).prop_map(|(nth, worker)| Fault::MoveVolume(nth, worker)),
         1 => (worker(), any::<bool>()).prop_map(|(worker, there)| Fault::MountVolumes(worker, there)),
         1 => worker().prop_map(Fault::LoseVolumes),
         1 => (0..3_usize).prop_map(Fault::Remove),
@@ -244,6 +247,13 @@ impl Sim {
                         VolumeState::Orphan => Event::OrphanRemoved { id, node },
                         _ => Event::VolumeRemoved { id },
                     });
+                }
+            }
+            Fault::MoveVolume(nth, to) => {
+                let volumes = self.cluster.iter().flat_map(Cluster::volumes);
+                if let Some(volume) = volumes.into_iter().nth(nth) {
+                    let (id, to) = (volume.volume.id, node(to));
+                    self.event(Event::VolumeMoved { id, to });
                 }
             }
             Fault::KillController { carried_out } => self.crash_after = Some(carried_out),

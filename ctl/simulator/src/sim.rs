@@ -390,6 +390,7 @@ impl Sim {
                 agent.name
             );
         }
+        self.use_volumes();
         self.check_volumes();
         self.run_commands();
         self.run_balancers();

@@ -85,7 +85,7 @@ impl Validator {
         let grown = self.grown(actions);
         let started = self.check_records(event, actions);
         let freed = self.freed(actions);
-        self.volumes.check(actions, cluster);
+        self.volumes.check(event, actions, cluster);
         self.check_silence(actions, cluster);
         self.check_assigned(actions, cluster);
         self.check_alerts(actions);
@@ -171,7 +171,9 @@ impl Validator {
                     self.gone.insert(id.clone());
                 }
                 Record::VolumeGone(volume) => {
-                    self.alerted.remove(volume.id.as_str());
+                    if !self.volumes.has_another(volume) {
+                        self.alerted.remove(volume.id.as_str());
+                    }
                 }
                 Record::NodeGone(name) => {
                     self.alerted.remove(name.as_str());
@@ -266,6 +268,7 @@ impl Validator {
                     | MassSilenceEnded
                     | NodeUnreachable
                     | NodeReachable
+                    | VolumeNotMoved
             ) {
                 continue;
             }
@@ -543,7 +546,9 @@ fn may_follow(before: Option<AlertKind>, kind: AlertKind) -> bool {
         NodeBack => matches!(before, Some(NodeMissing | NodeDead)),
         // The planner does not send it.
         NodeContested | WireUnprotected | SecretsUnreadable | NodeHeld | NodeReleased
-        | MassSilence | MassSilenceEnded | NodeUnreachable | NodeReachable => false,
+        | MassSilence | MassSilenceEnded | NodeUnreachable | NodeReachable | VolumeNotMoved => {
+            false
+        }
         VolumeAway => matches!(before, None | Some(VolumeBack)),
         VolumeMissing => matches!(before, None | Some(VolumeBack | VolumeAway)),
         VolumeBack => matches!(before, Some(VolumeAway | VolumeMissing)),

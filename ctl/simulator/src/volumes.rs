@@ -3,6 +3,8 @@
 //! - A process of a slot is placed only after the worker of each one before has reported, holding a later set, that it is gone.
 //! - It is placed on the worker that the slot's volumes are on, and these are recorded in the same step.
 //! - A volume never changes its worker, and its instance is never used twice. It is created at most once.
+//! - One that is moved has another instance on the other worker. Nothing is written to the earlier one after it was copied, and it
+//!   is removed only after the other worker has reported the next one.
 //! - Two containers never have the same volume.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +16,14 @@ use tucano_api::{
     },
     ids::{Generation, NodeName, ProcessId, ServiceName},
     units::{Bytes, Span, Timestamp},
+    volumes::{FillReport, FillSource, VolumeFill},
 };
-use tucano_planner::{Action, Cluster, ProcessRecord, Record, VolumeRecord};
+use tucano_planner::{Action, Cluster, Event, FillStage, ProcessRecord, Record, VolumeRecord};
 
 use crate::{Sim, agent::Container, validator::records_of};
+
+/// How long a copy takes at least.
+const COPY_TIME: Span = Span::millis(700);
 
 /// The volumes on a node.
 #[derive(Debug, Clone)]
@@ -38,6 +44,23 @@ pub struct AgentVolumes {
     pub can_grow: bool,
     /// Volumes that are being created, until when.
     creating: BTreeMap<VolumeInstance, Timestamp>,
+    /// Volumes that get the content of another worker's.
+    pub(crate) filling: BTreeMap<VolumeInstance, Filling>,
+    /// How often processes have written to volumes.
+    pub(crate) writes: BTreeMap<VolumeInstance, u64>,
+    /// Volumes that were copied from others, with the writes to those until then.
+    pub(crate) copies: BTreeMap<VolumeInstance, (VolumeInstance, u64)>,
+}
+
+/// A volume that gets the content of another worker's.
+#[derive(Debug, Clone)]
+pub(crate) struct Filling {
+    /// The other one.
+    pub(crate) from: VolumeInstance,
+    /// When it can be whole.
+    until: Timestamp,
+    /// The writes to the other one when it was copied, once this is whole.
+    pub(crate) copied: Option<u64>,
 }
 
 impl Default for AgentVolumes {
@@ -51,6 +74,9 @@ impl Default for AgentVolumes {
             can_create: true,
             can_grow: true,
             creating: BTreeMap::new(),
+            filling: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            copies: BTreeMap::new(),
         }
     }
 }
@@ -139,6 +165,41 @@ impl AgentVolumes {
         self.all.len() != before
     }
 
+    /// Begins fills, gives up those that are not wanted, and makes volumes of those that are to be installed. Whether that changed
+    /// anything.
+    pub(crate) fn fill(&mut self, fills: &[VolumeFill], now: Timestamp) -> bool {
+        let before = (self.filling.len(), self.all.len());
+        self.filling
+            .retain(|volume, _| fills.iter().any(|fill| fill.volume == *volume));
+        for fill in fills {
+            let volume = &fill.volume;
+            let is_free = !self.all.keys().any(|it| it.id == volume.id);
+            if !self.mounted || !is_free || self.created.contains_key(volume) {
+                continue;
+            }
+            let FillSource::Volume { instance, .. } = &fill.from;
+            let from = VolumeInstance {
+                id: volume.id.clone(),
+                instance: *instance,
+            };
+            let filling = self.filling.entry(volume.clone());
+            let filling = filling.or_insert_with(|| Filling {
+                from: from.clone(),
+                until: now.after(COPY_TIME),
+                copied: None,
+            });
+            if let Some(writes) = filling.copied.filter(|_| fill.install) {
+                self.filling.remove(volume);
+                self.all.insert(volume.clone(), fill.size);
+                *self.created.entry(volume.clone()).or_default() += 1;
+                self.writes.insert(volume.clone(), writes);
+                let copy = (from, writes);
+                self.copies.insert(volume.clone(), copy);
+            }
+        }
+        (self.filling.len(), self.all.len()) != before
+    }
+
     pub(crate) fn report(&self) -> NodeVolumes {
         let report = |(volume, size): (&VolumeInstance, &Bytes)| VolumeReport {
             volume: volume.clone(),
@@ -149,6 +210,18 @@ impl AgentVolumes {
         NodeVolumes {
             capacity: self.capacity,
             enforcement: Enforcement::LoopFile,
+            can_copy: true,
+            fills: {
+                let report = |(volume, filling): (&VolumeInstance, &Filling)| FillReport {
+                    volume: volume.clone(),
+                    done: Bytes(0),
+                    total: None,
+                    whole: filling.copied.is_some(),
+                    problem: None,
+                    failed: false,
+                };
+                self.filling.iter().map(report).collect()
+            },
             all: {
                 let all = self.all.iter();
                 let exist = all.filter(|(volume, _)| !self.creating.contains_key(volume));
@@ -162,6 +235,12 @@ fn size_in(process: &DesiredProcess, volume: &VolumeInstance) -> Bytes {
     let mut volumes = process.config.volume.iter();
     let named = volumes.find(|it| it.name.as_str() == volume.id.volume_name());
     named.map_or(Bytes(0), |it| it.size)
+}
+
+/// Whether a volume does not have all of its content yet.
+fn is_incoming(record: &VolumeRecord) -> bool {
+    let stage = record.fill.as_ref().map(|fill| fill.stage);
+    matches!(stage, Some(FillStage::Waiting | FillStage::Copying))
 }
 
 type SlotKey = (ServiceName, u32);
@@ -196,7 +275,13 @@ impl VolumeRules {
             .extend(usable.map(|it| (it.volume.clone(), it.size)));
     }
 
-    pub(crate) fn check(&mut self, actions: &[Action], cluster: &Cluster) {
+    /// Whether there is another volume of this name.
+    pub(crate) fn has_another(&self, volume: &VolumeInstance) -> bool {
+        let mut records = self.records.keys();
+        records.any(|it| it.id == volume.id && it != volume)
+    }
+
+    pub(crate) fn check(&mut self, event: &Event, actions: &[Action], cluster: &Cluster) {
         // In one step a slot's process before can be removed only together with its node.
         let snapshot = cluster.snapshot();
         for record in records_of(actions) {
@@ -204,6 +289,7 @@ impl VolumeRules {
                 self.removed(id, cluster);
             }
         }
+        let before = self.records.clone();
         for record in records_of(actions) {
             match record {
                 Record::Volume(volume) => self.check_volume(volume),
@@ -214,6 +300,12 @@ impl VolumeRules {
                     }
                 }
                 _ => {}
+            }
+        }
+        for record in before.values().filter(|it| !it.removing) {
+            let now = self.records.get(&record.volume);
+            if now.is_some_and(|it| it.removing) {
+                self.check_removal(record, event);
             }
         }
         let instances = self.records.keys().map(|volume| volume.instance);
@@ -281,14 +373,36 @@ impl VolumeRules {
             }
             None => {
                 assert!(volume.instance > self.last_instance, "{volume:?} is old");
+                let moved = record.fill.as_ref().map(|fill| fill.instance);
                 let mut others = self.records.values().filter(|it| !it.removing);
                 assert!(
-                    !others.any(|it| it.volume.id == volume.id && it.volume != *volume),
+                    !others.any(|it| {
+                        let is_source = Some(it.volume.instance) == moved;
+                        it.volume.id == volume.id && it.volume != *volume && !is_source
+                    }),
                     "two volumes {}",
                     volume.id
                 );
             }
         }
+    }
+
+    /// A volume is removed because somebody wants that, because it was being filled, or because the worker of the one that has its
+    /// content has reported that.
+    fn check_removal(&self, record: &VolumeRecord, event: &Event) {
+        let volume = &record.volume;
+        let is_wanted = matches!(
+            event,
+            Event::VolumeRemoved { .. } | Event::ServiceRemoved { volumes: true, .. }
+        );
+        let mut later = self.records.values().filter(|it| {
+            let is_later = it.volume.id == volume.id && it.volume > *volume;
+            is_later && it.fill.is_none() && self.reported.contains_key(&it.volume)
+        });
+        assert!(
+            is_wanted || is_incoming(record) || later.next().is_some(),
+            "{volume:?} is removed by {event:?}"
+        );
     }
 
     fn check_process(&mut self, process: &ProcessRecord) {
@@ -297,7 +411,8 @@ impl VolumeRules {
         };
         let volumes = self.records.values().filter(|it| {
             let id = &it.volume.id;
-            id.service_name() == process.service.as_str() && id.slot() == slot && !it.removing
+            let is_own = id.service_name() == process.service.as_str() && id.slot() == slot;
+            is_own && !it.removing && !is_incoming(it)
         });
         let nodes: BTreeSet<&NodeName> = volumes.map(|it| &it.node).collect();
         assert_eq!(
@@ -347,8 +462,70 @@ impl VolumeRules {
 }
 
 impl Sim {
+    /// Processes write to their volumes, and workers copy those that other workers may read.
+    pub(crate) fn use_volumes(&mut self) {
+        for agent in self.agents.values_mut() {
+            let containers = agent.containers.values();
+            for volume in containers.flat_map(|it| &it.desired.volumes) {
+                *agent
+                    .volumes
+                    .writes
+                    .entry(volume.volume.clone())
+                    .or_default() += 1;
+            }
+        }
+        let copies: Vec<(NodeName, VolumeInstance, u64)> = self
+            .agents
+            .values()
+            .filter(|agent| agent.powered)
+            .flat_map(|agent| {
+                let due = agent.volumes.filling.iter();
+                let due = due.filter(|(_, it)| it.copied.is_none() && it.until <= self.now);
+                due.filter_map(|(volume, filling)| {
+                    let writes = self.readable(&filling.from, &agent.name)?;
+                    Some((agent.name.clone(), volume.clone(), writes))
+                })
+            })
+            .collect();
+        for (node, volume, writes) in copies {
+            if let Some(agent) = self.agents.get_mut(&node)
+                && let Some(filling) = agent.volumes.filling.get_mut(&volume)
+            {
+                filling.copied = Some(writes);
+            }
+        }
+    }
+
+    /// The writes to a volume that a worker may read; `None` while no worker lets it.
+    fn readable(&self, volume: &VolumeInstance, by: &NodeName) -> Option<u64> {
+        let agent = self.agents.values().find(|agent| {
+            let mut exports = agent.desired.exports.iter();
+            agent.powered && exports.any(|it| it.volume == *volume && it.to == *by)
+        })?;
+        let cut_off = &self.network.cut_off;
+        let is_connected = !cut_off.contains(&agent.name) && !cut_off.contains(by);
+        let mut users = agent.containers.values().flat_map(|it| &it.desired.volumes);
+        let is_there = agent.volumes.mounted && agent.volumes.all.contains_key(volume);
+        let is_used = users.any(|it| it.volume == *volume);
+        (is_connected && is_there && !is_used)
+            .then(|| agent.volumes.writes.get(volume).copied().unwrap_or(0))
+    }
+
     /// No volume is in two containers, or on two nodes, or created once more after it was reported.
     pub(crate) fn check_volumes(&self) {
+        for agent in self.agents.values() {
+            for (volume, (from, copied)) in &agent.volumes.copies {
+                let mut agents = self.agents.values();
+                let source = agents.find(|it| it.volumes.all.contains_key(from));
+                let writes = source.and_then(|it| it.volumes.writes.get(from));
+                let mut records = self.disk.volumes.iter();
+                let is_kept = records.any(|it| it.volume == *volume && !it.removing);
+                assert!(
+                    !is_kept || writes.is_none_or(|writes| writes == copied),
+                    "{from:?} was written to after it was copied to {volume:?}"
+                );
+            }
+        }
         let mut users = BTreeMap::new();
         let mut places = BTreeMap::new();
         for agent in self.agents.values() {

@@ -64,6 +64,7 @@ impl StateLoopMetrics {
             Event::SecretRemoved { .. } => "secret_removed",
             Event::SecretsResealed { .. } => "secrets_resealed",
             Event::VolumeRemoved { .. } => "volume_removed",
+            Event::VolumeMoved { .. } => "volume_moved",
             Event::OrphanRemoved { .. } => "orphan_removed",
             Event::NodeReported { .. } => "node_reported",
             Event::AgentReachable { .. } => "agent_reachable",

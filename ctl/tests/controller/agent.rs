@@ -329,6 +329,8 @@ impl Shared {
         NodeVolumes {
             capacity: Bytes::mib(8192),
             enforcement: Enforcement::LoopFile,
+            can_copy: false,
+            fills: Vec::new(),
             all: volumes.iter().map(report).collect(),
         }
     }

@@ -14,6 +14,8 @@ fn set(cluster: &str, epoch: u64, generation: u64, digit: &str) -> DesiredSet {
         adopts: None,
         processes: Vec::new(),
         removed_volumes: Vec::new(),
+        fills: Vec::new(),
+        exports: Vec::new(),
     }
 }
 

@@ -66,6 +66,8 @@ fn set() -> DesiredSet {
         generation: Generation(4),
         processes: vec![process()],
         removed_volumes: Vec::new(),
+        fills: Vec::new(),
+        exports: Vec::new(),
     }
 }
 

@@ -84,5 +84,6 @@ fn record(volume: VolumeInstance, node: &NodeName, size: Bytes, confirmed: bool)
         away_since: None,
         problem: None,
         alerted: false,
+        fill: None,
     }
 }

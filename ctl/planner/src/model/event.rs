@@ -38,6 +38,14 @@ pub enum Event {
         /// The volume.
         id: VolumeId,
     },
+    /// The volumes of a slot are to be on another worker, or to stay where they are although they are being moved. A no-op where
+    /// [`Cluster::move_obstacle`](crate::Cluster::move_obstacle) names an obstacle.
+    VolumeMoved {
+        /// One of the slot's volumes.
+        id: VolumeId,
+        /// The worker.
+        to: NodeName,
+    },
     /// A volume that a worker reports and no record tells of was removed there.
     OrphanRemoved {
         /// Its name.

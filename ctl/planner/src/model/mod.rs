@@ -6,7 +6,8 @@ mod settings;
 
 pub use event::{Action, Event};
 pub use record::{
-    Counters, CrashHistory, Hold, Identity, NodeRecord, ProcessRecord, Record, RevisionRecord,
-    Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Snapshot, VolumeRecord,
+    Counters, CrashHistory, Fill, FillStage, Hold, Identity, NodeRecord, ProcessRecord, Record,
+    RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Snapshot,
+    VolumeRecord,
 };
 pub use settings::{Settings, Worker};

@@ -222,6 +222,32 @@ pub struct VolumeRecord {
     /// Whether an alert about its absence was sent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alerted: bool,
+    /// The content that it gets before its slot has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill: Option<Fill>,
+}
+
+/// A volume gets the content of an earlier one of its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fill {
+    /// The worker that has the earlier one.
+    pub node: NodeName,
+    /// Its instance.
+    pub instance: u64,
+    /// How far it is.
+    pub stage: FillStage,
+}
+
+/// How far the content of a volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FillStage {
+    /// The slot still has a process.
+    Waiting,
+    /// It is being copied.
+    Copying,
+    /// It is whole: it is its slot's, and its worker makes it a volume.
+    Installing,
 }
 
 /// A worker.

@@ -26,6 +26,12 @@ impl Plan {
 
 /// A slot with volumes goes where they are, any other one to the worker with the fewest slots.
 pub(super) fn plan(state: &State, config: &ServiceConfig, slot: u32, survey: &Survey<'_>) -> Plan {
+    if let Some((reason, target)) = volumes::fills::reason(state, &config.name, slot) {
+        return Plan::Wait {
+            reason,
+            claim: Some(target),
+        };
+    }
     match state.volumes.kept_of_slot(&config.name, slot).next() {
         Some(record) => plan_on(state, config, slot, survey, &record.node),
         None => match survey.taken_by(state, slot) {

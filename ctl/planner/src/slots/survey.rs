@@ -7,7 +7,10 @@ use tucano_api::{
 };
 
 use super::{plan, rolling};
-use crate::state::{Process, Slot, State, Undesired};
+use crate::{
+    state::{Process, Slot, State, Undesired},
+    volumes,
+};
 
 /// What exists of a service with volumes.
 pub(super) struct Survey<'a> {
@@ -80,6 +83,15 @@ impl<'a> Survey<'a> {
         numbers
             .filter(|number| !state.processes[number].is_draining())
             .collect()
+    }
+
+    /// Processes of slots whose volumes are being moved.
+    pub(super) fn moving(&self, state: &State) -> Vec<u64> {
+        let slots = self.by_slot.iter().filter(|(slot, number)| {
+            let is_moving = volumes::fills::reason(state, self.name, **slot).is_some();
+            is_moving && !self.is_beyond(**slot) && !state.processes[number].is_draining()
+        });
+        slots.map(|(_, number)| *number).collect()
     }
 
     /// How many slots of the concurrency have a process.

@@ -5,7 +5,7 @@ use tucano_api::{
     ids::{NodeName, ServiceName},
 };
 
-use crate::model::VolumeRecord;
+use crate::{model::VolumeRecord, volumes::fills::is_incoming};
 
 /// All volumes, found by their slot and by their worker.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +13,8 @@ pub(crate) struct Volumes {
     records: BTreeMap<VolumeInstance, VolumeRecord>,
     by_slot: BTreeMap<(String, u32), BTreeSet<VolumeInstance>>,
     by_node: BTreeMap<NodeName, BTreeSet<VolumeInstance>>,
+    /// Those that get their content.
+    filling: BTreeSet<VolumeInstance>,
 }
 
 impl Volumes {
@@ -26,9 +28,25 @@ impl Volumes {
         self.records.get(volume)
     }
 
-    /// One of them, to change it. Its name and its worker stay.
-    pub(crate) fn get_mut(&mut self, volume: &VolumeInstance) -> Option<&mut VolumeRecord> {
-        self.records.get_mut(volume)
+    /// Changes one of them. Its name and its worker stay. Whether it is there.
+    pub(crate) fn change(
+        &mut self,
+        volume: &VolumeInstance,
+        change: impl FnOnce(&mut VolumeRecord),
+    ) -> bool {
+        let Some(record) = self.records.get_mut(volume) else {
+            return false;
+        };
+        change(record);
+        if record.fill.is_none() {
+            self.filling.remove(volume);
+        }
+        true
+    }
+
+    /// Those that get the content of an earlier one.
+    pub(crate) fn filling(&self) -> impl Iterator<Item = &VolumeInstance> {
+        self.filling.iter()
     }
 
     /// Those of a slot, also of names that its service does not have any more.
@@ -42,14 +60,19 @@ impl Volumes {
         volumes.filter_map(|volume| self.records.get(volume))
     }
 
-    /// Those of a slot that are not being removed.
+    /// Those that a slot has: they are not being removed, and nothing of them is missing. While a volume is moved there are two of its
+    /// name: the slot has the earlier one until the later one is whole.
     pub(crate) fn kept_of_slot(
         &self,
         service: &ServiceName,
         slot: u32,
     ) -> impl Iterator<Item = &VolumeRecord> {
-        let all = self.of_slot(service, slot);
-        all.filter(|record| !record.removing)
+        let is_usable = |record: &&VolumeRecord| !record.removing && !is_incoming(record);
+        let usable = self.of_slot(service, slot).filter(is_usable);
+        usable.filter(move |record| {
+            let mut others = self.of_slot(service, slot).filter(is_usable);
+            !others.any(|it| it.volume.id == record.volume.id && it.volume > record.volume)
+        })
     }
 
     /// Those of a service, ordered by slot.
@@ -84,6 +107,9 @@ impl Volumes {
         self.by_slot.entry(slot).or_default().insert(volume.clone());
         let on_node = self.by_node.entry(record.node.clone()).or_default();
         on_node.insert(volume.clone());
+        if record.fill.is_some() {
+            self.filling.insert(volume.clone());
+        }
         self.records.insert(volume, record);
     }
 
@@ -91,6 +117,7 @@ impl Volumes {
         let Some(record) = self.records.remove(volume) else {
             return;
         };
+        self.filling.remove(volume);
         remove_from(&mut self.by_slot, &key(volume), volume);
         remove_from(&mut self.by_node, &record.node, volume);
     }

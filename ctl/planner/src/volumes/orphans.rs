@@ -91,6 +91,7 @@ pub(crate) fn remove(state: &mut State, id: &VolumeId, name: &NodeName) {
         away_since: None,
         problem: None,
         alerted: false,
+        fill: None,
     };
     state.changes.volumes.insert(record.volume.clone());
     state.changes.reassign.insert(name.clone());

@@ -4,7 +4,11 @@ use tucano_api::{
     state::{VolumeState, VolumeView},
 };
 
-use super::{absence, desired_user, is_configured, orphans, place, reported};
+use super::{
+    absence, desired_user,
+    fills::{self, is_incoming},
+    is_configured, orphans, place, reported,
+};
 use crate::{
     model::VolumeRecord,
     state::{Node, State},
@@ -12,7 +16,12 @@ use crate::{
 
 /// Every volume, ordered by id, also those that workers report and no record tells of.
 pub(crate) fn all(state: &State) -> Vec<VolumeView> {
-    let known = state.volumes.all().map(|it| view(state, it));
+    // A volume that is being moved shows where to.
+    let known = state
+        .volumes
+        .all()
+        .filter(|it| it.removing || !is_incoming(it));
+    let known = known.map(|it| view(state, it));
     let nodes = state.nodes.iter().filter(|node| node.is_alive());
     let unknown = nodes.flat_map(|node| orphans::on(state, node).map(|it| orphan(state, node, it)));
     let mut all: Vec<VolumeView> = known.chain(unknown).collect();
@@ -31,6 +40,7 @@ fn orphan(state: &State, node: &Node, report: &VolumeReport) -> VolumeView {
         configured: is_configured(state, id),
         state: VolumeState::Orphan,
         process: None,
+        moving: None,
     }
 }
 
@@ -41,7 +51,10 @@ fn view(state: &State, record: &VolumeRecord) -> VolumeView {
     let id = &record.volume.id;
     let service = id.service_name().parse().ok();
     let user = service.and_then(|service: ServiceName| desired_user(state, &service, id));
-    let process = user.filter(|_| !record.removing).cloned();
+    let service = id.service_name().parse().ok();
+    let kept = service.and_then(|service: ServiceName| super::present(state, &service, id));
+    let is_kept = kept.is_some_and(|kept| kept.volume == record.volume);
+    let process = user.filter(|_| is_kept).cloned();
     VolumeView {
         volume: record.volume.clone(),
         node: record.node.clone(),
@@ -49,15 +62,17 @@ fn view(state: &State, record: &VolumeRecord) -> VolumeView {
         used: report.and_then(|report| report.used),
         enforcement: node.and_then(place).map(|place| place.enforcement),
         configured: is_configured(state, id),
-        state: state_of(state, record, process.is_some()),
+        moving: fills::view(state, record).filter(|_| is_kept),
+        state: state_of(state, record, is_kept, process.is_some()),
         process,
     }
 }
 
-fn state_of(state: &State, record: &VolumeRecord, in_use: bool) -> VolumeState {
+fn state_of(state: &State, record: &VolumeRecord, is_kept: bool, in_use: bool) -> VolumeState {
     let absence = absence(state, &record.node);
     match (absence, &record.problem) {
-        _ if record.removing => VolumeState::Removing,
+        // One that was moved is removed as soon as the next one is reported.
+        _ if record.removing || !is_kept => VolumeState::Removing,
         (Some((_, since)), _) => VolumeState::Away {
             since: record.away_since.unwrap_or(since),
         },

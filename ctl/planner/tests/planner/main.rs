@@ -32,6 +32,7 @@ mod services;
 mod silence;
 mod topology;
 mod totality;
+mod volume_moves;
 mod volume_orphans;
 mod volume_removal;
 mod volumes;

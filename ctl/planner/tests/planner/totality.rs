@@ -9,6 +9,7 @@ use tucano_api::{
     ids::{Generation, ProcessId, Revision},
     service::{AGENT_KEYS, ServiceConfig},
     units::{Bytes, Span, Timestamp},
+    volumes::FillReport,
 };
 use tucano_planner::{Cluster, Event, Settings, Snapshot};
 
@@ -85,6 +86,18 @@ fn odd_volumes(number: u64, capacity: u64) -> NodeVolumes {
     NodeVolumes {
         capacity: Bytes(capacity),
         enforcement: Enforcement::ProjectQuota,
+        can_copy: true,
+        fills: vec![FillReport {
+            volume: VolumeInstance {
+                id: "b/data/1".parse().unwrap(),
+                instance: number % 5,
+            },
+            done: Bytes(capacity),
+            total: Some(Bytes(number)),
+            whole: number.is_multiple_of(2),
+            problem: number.is_multiple_of(3).then(|| "odd".into()),
+            failed: number.is_multiple_of(9),
+        }],
         all: vec![
             report("a/data/1", number % 7),
             report("b/data/1", number),
@@ -146,6 +159,10 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         1 => (0..3_usize, 1..4_u32).prop_map(|(which, slot)| Event::VolumeRemoved {
             id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
+        }),
+        1 => (0..3_usize, 1..4_u32, 0..5_usize).prop_map(|(which, slot, to)| Event::VolumeMoved {
+            id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
+            to: node(to),
         }),
         1 => Just(Event::Adopt),
         1 => (0..5_usize, any::<bool>()).prop_map(|(number, ok)| Event::RestartFinished {

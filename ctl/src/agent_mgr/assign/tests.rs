@@ -8,6 +8,8 @@ fn set(generation: u64) -> DesiredSet {
         generation: Generation(generation),
         processes: Vec::new(),
         removed_volumes: Vec::new(),
+        fills: Vec::new(),
+        exports: Vec::new(),
     }
 }
 

@@ -11,6 +11,8 @@ fn assign(node: &str, generation: u64) -> Action {
         generation: Generation(generation),
         processes: Vec::new(),
         removed_volumes: Vec::new(),
+        fills: Vec::new(),
+        exports: Vec::new(),
     })
 }
 

@@ -89,6 +89,7 @@ fn volume(instance: u64, confirmed: bool) -> VolumeRecord {
         away_since: None,
         problem: None,
         alerted: false,
+        fill: None,
     }
 }
 

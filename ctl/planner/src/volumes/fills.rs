@@ -1,0 +1,440 @@
+//! Moves of a slot's volumes to another worker. Each gets an instance there, which is filled while the slot has no process. The
+//! earlier instances stay the slot's until all new ones are whole, and exist until their worker has reported the new ones.
+//!
+//! ```text
+//!  waiting ──(no process is left)──> copying ──(all are whole)──> installing ──(reported)──> the slot's; the earlier one is removed
+//!     └──────────────┬──────────────────┘
+//!                 given up ──> removing
+//! ```
+
+use std::net::SocketAddr;
+
+use tucano_api::{
+    agent::VolumeInstance,
+    ids::{NodeName, ServiceName, VolumeId},
+    reasons::PendingReason,
+    state::{AlertKind, MoveView},
+    volumes::{FillReport, FillSource, VolumeExport, VolumeFill},
+};
+
+use super::{absence, begin_removal, place, reported, room, update, user_of};
+use crate::{
+    messages::bytes,
+    model::{Fill, FillStage, VolumeRecord},
+    state::{Node, State},
+};
+
+/// Why the volumes of a slot cannot be moved to a worker. A message for the user.
+pub(crate) fn obstacle(state: &State, id: &VolumeId, to: &NodeName) -> Option<String> {
+    let service: ServiceName = id.service_name().parse().ok()?;
+    let volumes: Vec<&VolumeRecord> = state.volumes.kept_of_slot(&service, id.slot()).collect();
+    let here = &volumes.first()?.node;
+    let target = incoming(state, &service, id.slot()).next();
+    if here == to {
+        return target
+            .is_none()
+            .then(|| format!("volume {id} is on {to} already"));
+    }
+    if let Some(target) = target {
+        let other = &target.node;
+        return Some(format!(
+            "volume {id} is being moved to {other}: `tucano volume move {id} {here}` keeps it on {here}"
+        ));
+    }
+    if let Some(volume) = volumes.iter().find(|it| it.fill.is_some()) {
+        return Some(format!(
+            "volume {} has just been moved to {here}: try again when {here} has reported it",
+            volume.volume.id
+        ));
+    }
+    source_obstacle(state, &volumes)
+        .or_else(|| target_obstacle(state, &service, id.slot(), &volumes, to))
+}
+
+fn source_obstacle(state: &State, volumes: &[&VolumeRecord]) -> Option<String> {
+    let here = &volumes.first()?.node;
+    if let Some((cause, since)) = absence(state, here) {
+        return Some(format!(
+            "{here} {}: {} first",
+            cause.since(since),
+            cause.advice()
+        ));
+    }
+    if !can_copy(&state.nodes[*state.node_index.get(here)?]) {
+        return Some(old_agent(here));
+    }
+    volumes.iter().find_map(|volume| {
+        let id = &volume.volume.id;
+        if let Some(problem) = &volume.problem {
+            return Some(format!("volume {id} on {here} cannot be used: {problem}"));
+        }
+        (!volume.confirmed).then(|| format!("volume {id} is being created: try again when it is"))
+    })
+}
+
+fn target_obstacle(
+    state: &State,
+    service: &ServiceName,
+    slot: u32,
+    volumes: &[&VolumeRecord],
+    to: &NodeName,
+) -> Option<String> {
+    let Some(index) = state.node_index.get(to) else {
+        return Some(format!("there is no worker {to} in the topology"));
+    };
+    let node = &state.nodes[*index];
+    if let Some((cause, since)) = absence(state, to) {
+        let advice = cause.advice();
+        return Some(format!("{to} {}: {advice} first", cause.since(since)));
+    }
+    if !can_copy(node) {
+        return Some(old_agent(to));
+    }
+    let needed = volumes
+        .iter()
+        .fold(0, |sum: u64, it| sum.saturating_add(it.size.0));
+    let free = room(state, node).unwrap_or(0);
+    if needed > free {
+        return Some(format!(
+            "{to} has room for {} of volumes, and those of the slot take {}",
+            bytes(free),
+            bytes(needed)
+        ));
+    }
+    let all = place(node).map_or(&[][..], |place| &place.all);
+    if let Some(other) = all
+        .iter()
+        .find(|it| volumes.iter().any(|own| own.volume.id == it.volume.id))
+    {
+        let other = &other.volume.id;
+        return Some(format!(
+            "another volume {other} is on {to}: remove it with `tucano volume rm {other} --on {to}` first"
+        ));
+    }
+    let config = &state.services.get(service)?.current().config;
+    if slot > config.concurrency {
+        return None;
+    }
+    if !node.can_run(config) {
+        return Some(format!(
+            "{to} cannot run service {service}: its agent does not know all keys of the configuration, or does not list its host paths"
+        ));
+    }
+    let memory = config.memory.0;
+    (node.unclaimed() < memory).then(|| {
+        format!(
+            "{to} has {} of memory left to reserve, and a process of service {service} takes {}",
+            bytes(node.unclaimed()),
+            bytes(memory)
+        )
+    })
+}
+
+fn old_agent(node: &NodeName) -> String {
+    format!("the agent of {node} does not copy volumes: upgrade it first")
+}
+
+/// Begins to move the volumes of a slot, or gives that up where they are to stay. A no-op where there is an obstacle.
+pub(crate) fn begin(state: &mut State, id: &VolumeId, to: &NodeName) {
+    let Ok(service) = id.service_name().parse::<ServiceName>() else {
+        return;
+    };
+    if obstacle(state, id, to).is_some() {
+        return;
+    }
+    let slot = id.slot();
+    let volumes: Vec<VolumeRecord> = state
+        .volumes
+        .kept_of_slot(&service, slot)
+        .cloned()
+        .collect();
+    if volumes.first().is_none_or(|it| it.node == *to) {
+        return give_up(state, &service, slot);
+    }
+    for volume in volumes {
+        state.counters.last_volume = state.counters.last_volume.saturating_add(1);
+        let fill = Fill {
+            node: volume.node,
+            instance: volume.volume.instance,
+            stage: FillStage::Waiting,
+        };
+        let record = VolumeRecord {
+            volume: VolumeInstance {
+                id: volume.volume.id,
+                instance: state.counters.last_volume,
+            },
+            node: to.clone(),
+            size: volume.size,
+            confirmed: false,
+            removing: false,
+            away_since: None,
+            problem: None,
+            alerted: false,
+            fill: Some(fill),
+        };
+        super::adopt(state, record);
+    }
+    advance(state);
+    state.changes.reconcile.insert(service);
+}
+
+/// The volumes stay where they are. What was copied is removed.
+fn give_up(state: &mut State, service: &ServiceName, slot: u32) {
+    let targets: Vec<VolumeInstance> = super::instances(incoming(state, service, slot));
+    for target in targets {
+        if let Some(fill) = state.volumes.get(&target).and_then(|it| it.fill.clone()) {
+            state.changes.reassign.insert(fill.node);
+        }
+        begin_removal(state, &target);
+    }
+    state.changes.reconcile.insert(service.clone());
+}
+
+/// The move of these volumes ends without success. The slot gets its process where it had it.
+fn fail(state: &mut State, target: &VolumeInstance, why: &str) {
+    let Some(record) = state.volumes.get(target) else {
+        return;
+    };
+    let id = target.id.clone();
+    let Ok(service) = id.service_name().parse::<ServiceName>() else {
+        return;
+    };
+    let here = record.fill.as_ref().map(|fill| fill.node.to_string());
+    let message = format!(
+        "volume {id} was not moved to {}, it stays on {}: {why}",
+        record.node,
+        here.unwrap_or_default()
+    );
+    give_up(state, &service, id.slot());
+    state.alert(AlertKind::VolumeNotMoved, &id, message);
+}
+
+/// Takes every move one stage further, where the workers' reports allow that.
+pub(crate) fn advance(state: &mut State) {
+    let filling: Vec<VolumeInstance> = state.volumes.filling().cloned().collect();
+    for volume in filling {
+        let Some(record) = state.volumes.get(&volume).filter(|it| !it.removing) else {
+            continue;
+        };
+        let Some(fill) = record.fill.clone() else {
+            continue;
+        };
+        match fill.stage {
+            FillStage::Waiting if is_at_rest(state, &volume.id, &fill) => {
+                set_stage(state, &volume, FillStage::Copying);
+            }
+            FillStage::Waiting => {}
+            FillStage::Copying => copied(state, &volume),
+            FillStage::Installing => installed(state, &volume),
+        }
+    }
+}
+
+/// Gives up moves to a worker that is not there: the slot has no process meanwhile.
+pub(crate) fn check_target(state: &mut State, name: &NodeName, why: &str) {
+    let on = state.volumes.on(name);
+    let targets = on.filter(|record| is_incoming(record) && !record.removing);
+    for target in super::instances(targets) {
+        // One failure gives up all volumes of the slot.
+        if state.volumes.get(&target).is_some_and(|it| !it.removing) {
+            fail(state, &target, why);
+        }
+    }
+}
+
+/// Why a slot has no process while its volumes are moved, and the worker that it gets one on.
+pub(crate) fn reason(
+    state: &State,
+    service: &ServiceName,
+    slot: u32,
+) -> Option<(PendingReason, usize)> {
+    let target = incoming(state, service, slot).next().or_else(|| {
+        let mut kept = state.volumes.kept_of_slot(service, slot);
+        kept.find(|record| record.fill.is_some())
+    })?;
+    let reason = PendingReason::VolumeMoving {
+        volume: target.volume.id.clone(),
+        from: target.fill.as_ref()?.node.clone(),
+        to: target.node.clone(),
+    };
+    Some((reason, *state.node_index.get(&target.node)?))
+}
+
+/// The move of a volume that its slot still has.
+pub(crate) fn view(state: &State, record: &VolumeRecord) -> Option<MoveView> {
+    let id = &record.volume.id;
+    let service: ServiceName = id.service_name().parse().ok()?;
+    let mut targets = incoming(state, &service, id.slot());
+    let target = targets.find(|it| it.volume.id == *id)?;
+    let report = fill_report(state, target);
+    Some(MoveView {
+        to: target.node.clone(),
+        done: report.map(|it| it.done).unwrap_or_default(),
+        total: report.and_then(|it| it.total),
+        problem: report.and_then(|it| it.problem.clone()),
+    })
+}
+
+/// What a worker is to fill.
+pub(crate) fn of_node(state: &State, name: &NodeName) -> Vec<VolumeFill> {
+    let on = state.volumes.on(name).filter(|record| !record.removing);
+    let fills = on.filter_map(|record| {
+        let fill = record.fill.as_ref()?;
+        (fill.stage != FillStage::Waiting).then_some(())?;
+        Some(VolumeFill {
+            volume: record.volume.clone(),
+            size: record.size,
+            from: FillSource::Volume {
+                instance: fill.instance,
+                node: fill.node.clone(),
+                address: address(state, &fill.node)?,
+            },
+            install: fill.stage == FillStage::Installing,
+        })
+    });
+    fills.collect()
+}
+
+/// What other workers may read of a worker's volumes.
+pub(crate) fn exports(state: &State, name: &NodeName) -> Vec<VolumeExport> {
+    let filling = state
+        .volumes
+        .filling()
+        .filter_map(|volume| state.volumes.get(volume));
+    let exports = filling
+        .filter(|record| !record.removing)
+        .filter_map(|record| {
+            let fill = record.fill.as_ref()?;
+            let is_read = fill.stage == FillStage::Copying && fill.node == *name;
+            is_read.then(|| VolumeExport {
+                volume: VolumeInstance {
+                    id: record.volume.id.clone(),
+                    instance: fill.instance,
+                },
+                to: record.node.clone(),
+            })
+        });
+    exports.collect()
+}
+
+/// Whether the volume is not its slot's yet.
+pub(crate) fn is_incoming(record: &VolumeRecord) -> bool {
+    let stage = record.fill.as_ref().map(|fill| fill.stage);
+    matches!(stage, Some(FillStage::Waiting | FillStage::Copying))
+}
+
+/// Whether a worker reports that it fills a volume.
+pub(crate) fn is_reported(node: &Node, volume: &VolumeInstance) -> bool {
+    place(node).is_some_and(|place| place.fills.iter().any(|it| it.volume == *volume))
+}
+
+/// The volumes that a slot is getting on another worker.
+pub(crate) fn incoming<'a>(
+    state: &'a State,
+    service: &ServiceName,
+    slot: u32,
+) -> impl Iterator<Item = &'a VolumeRecord> {
+    let all = state.volumes.of_slot(service, slot);
+    all.filter(|record| !record.removing && is_incoming(record))
+}
+
+/// Whether no process of the slot is left, or can be, on the worker that has the volume.
+fn is_at_rest(state: &State, id: &VolumeId, fill: &Fill) -> bool {
+    let Ok(service) = id.service_name().parse::<ServiceName>() else {
+        return false;
+    };
+    let index = state.node_index.get(&fill.node);
+    let is_surveyed = index.is_some_and(|index| {
+        let node = &state.nodes[*index];
+        node.is_usable() && node.is_surveyed
+    });
+    is_surveyed && user_of(state, &service, id).is_none()
+}
+
+/// A worker has copied a volume, or has given up. The slot changes over once all of its volumes are whole.
+fn copied(state: &mut State, volume: &VolumeInstance) {
+    let failure = state.volumes.get(volume).and_then(|record| {
+        let report = fill_report(state, record)?;
+        report
+            .failed
+            .then(|| report.problem.clone().unwrap_or_default())
+    });
+    if let Some(problem) = failure {
+        return fail(state, volume, &problem);
+    }
+    let Ok(service) = volume.id.service_name().parse::<ServiceName>() else {
+        return;
+    };
+    let slot = volume.id.slot();
+    let is_whole = |record: &VolumeRecord| fill_report(state, record).is_some_and(|it| it.whole);
+    if !incoming(state, &service, slot).all(is_whole) {
+        return;
+    }
+    for target in super::instances(incoming(state, &service, slot)) {
+        set_stage(state, &target, FillStage::Installing);
+    }
+}
+
+/// A worker reports a volume that it was to install: it is the slot's now, and the earlier one can go.
+fn installed(state: &mut State, volume: &VolumeInstance) {
+    let Some(record) = state.volumes.get(volume) else {
+        return;
+    };
+    let index = state.node_index.get(&record.node);
+    let report = index.and_then(|index| reported(&state.nodes[*index], volume));
+    if report.is_none_or(|report| report.problem.is_some()) {
+        return;
+    }
+    let node = record.node.clone();
+    update(state, volume, |record| {
+        record.fill = None;
+        record.confirmed = true;
+    });
+    state.changes.reassign.insert(node);
+    let Ok(service) = volume.id.service_name().parse::<ServiceName>() else {
+        return;
+    };
+    let all = state.volumes.of_slot(&service, volume.id.slot());
+    let earlier = all.filter(|it| {
+        let is_earlier = it.volume.id == volume.id && it.volume.instance < volume.instance;
+        is_earlier && !it.removing && it.fill.is_none()
+    });
+    for earlier in super::instances(earlier) {
+        begin_removal(state, &earlier);
+    }
+    state.changes.reconcile.insert(service);
+}
+
+fn set_stage(state: &mut State, volume: &VolumeInstance, stage: FillStage) {
+    update(state, volume, |record| {
+        if let Some(fill) = &mut record.fill {
+            fill.stage = stage;
+        }
+    });
+    let Some(record) = state.volumes.get(volume) else {
+        return;
+    };
+    let source = record.fill.as_ref().map(|fill| fill.node.clone());
+    state.changes.reassign.insert(record.node.clone());
+    state.changes.reassign.extend(source);
+    state
+        .changes
+        .reconcile
+        .extend(volume.id.service_name().parse());
+}
+
+fn fill_report<'a>(state: &'a State, record: &VolumeRecord) -> Option<&'a FillReport> {
+    let node = &state.nodes[*state.node_index.get(&record.node)?];
+    let mut fills = place(node)?.fills.iter();
+    fills.find(|it| it.volume == record.volume)
+}
+
+fn can_copy(node: &Node) -> bool {
+    place(node).is_some_and(|place| place.can_copy)
+}
+
+fn address(state: &State, name: &NodeName) -> Option<SocketAddr> {
+    let node = &state.nodes[*state.node_index.get(name)?];
+    let report = node.report.as_ref()?;
+    Some(SocketAddr::new(report.ip, report.agent_port))
+}
