@@ -17,7 +17,7 @@ use crate::{
     service::ServiceConfig,
     signal,
     units::{Bytes, Span, Timestamp},
-    volumes::{FillReport, VolumeExport, VolumeFill},
+    volumes::{BackupOrder, BackupReport, FillReport, VolumeExport, VolumeFill},
 };
 
 /// What identifies a desired set besides its generation. Absent in sets of controllers, and in reports of agents, that do
@@ -66,6 +66,9 @@ pub struct DesiredSet {
     /// Volumes that other workers may read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exports: Vec<VolumeExport>,
+    /// Backups to make. One that is not among them any more is given up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<BackupOrder>,
 }
 
 /// One volume, and which one of that name: a volume that is created after another one of its name was removed or given up has
@@ -206,6 +209,15 @@ pub struct NodeVolumes {
     /// The fills that it has begun, ordered by id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fills: Vec<FillReport>,
+    /// Whether the agent makes backups, and restores them. Agents of earlier versions do not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub can_back_up: bool,
+    /// The directories that may have repositories of backups, with all below them: its `backup_paths`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backup_paths: Vec<String>,
+    /// The backups of the orders that it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<BackupReport>,
 }
 
 /// How the size of a volume is enforced.

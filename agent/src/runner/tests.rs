@@ -123,6 +123,7 @@ fn set(generation: u64, processes: Vec<DesiredProcess>) -> DesiredSet {
         removed_volumes: Vec::new(),
         fills: Vec::new(),
         exports: Vec::new(),
+        backups: Vec::new(),
     }
 }
 

@@ -99,6 +99,7 @@ fn set(cluster: &str) -> DesiredSet {
         removed_volumes: Vec::new(),
         fills: Vec::new(),
         exports: Vec::new(),
+        backups: Vec::new(),
     }
 }
 

@@ -394,6 +394,7 @@ pub(crate) fn desired(generation: u64, processes: Vec<DesiredProcess>) -> Desire
         removed_volumes: Vec::new(),
         fills: Vec::new(),
         exports: Vec::new(),
+        backups: Vec::new(),
     }
 }
 

@@ -45,10 +45,10 @@ macro_rules! effects {
             // Without `..`: a field that is missing in the table does not compile.
             let ServiceConfig { $($field,)* } = a;
             let fields = [$((stringify!($field), $field != &b.$field, Effect::$effect),)*];
-            let growth = volume::differ_in_size_only(&a.volume, &b.volume);
+            let volumes = volume::effect(&a.volume, &b.volume);
             let effect = move |(field, differs, effect): (&str, bool, Effect)| match field {
                 _ if !differs => None,
-                "volume" if growth => Some(Effect::Resize),
+                "volume" => Some(volumes),
                 _ => Some(effect),
             };
             fields.into_iter().filter_map(effect)
@@ -106,6 +106,9 @@ impl ServiceConfig {
 pub fn effect_of(key: &str) -> Option<Effect> {
     if key == "volume.size" {
         return Some(Effect::Resize);
+    }
+    if key.starts_with("volume.backup") {
+        return Some(Effect::Nothing);
     }
     let field = key.split('.').next()?;
     let mut all = EFFECTS.iter();

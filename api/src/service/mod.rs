@@ -1,12 +1,13 @@
 //! The static configuration of a service.
 //!
 //! - [`ConfigFile`]: its configuration files;
-//! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them;
+//! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them, and its [`Backup`];
 //! - [`SecretRef`]: its secrets;
 //! - [`Health`]: how its processes are probed;
 //! - [`Effect`]: what a change of a field means for running processes;
 //! - `validate`: which values are accepted, and which make sense together.
 
+pub mod backup;
 mod changes;
 pub mod file;
 mod health;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use backup::Backup;
 pub use changes::{EFFECTS, Effect, effect_of};
 pub use file::ConfigFile;
 pub use health::{Health, Probe};
@@ -149,6 +151,7 @@ impl ServiceConfig {
         Self {
             app: None,
             drain: None,
+            volume: self.volume.iter().map(Volume::for_agents).collect(),
             ..self.clone()
         }
     }

@@ -6,7 +6,7 @@
 
 mod probe;
 
-use super::{Health, MAX_CONCURRENCY, ServiceConfig, file, mount, secret, targets, volume};
+use super::{Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, secret, targets, volume};
 use crate::{
     settings::{Problem, Validate},
     units::{Bytes, Span},
@@ -96,6 +96,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(file::problems(config));
     problems.extend(mount::problems(config));
     problems.extend(volume::problems(config));
+    problems.extend(backup::problems(config));
     problems.extend(secret::problems(config));
     problems.extend(targets::problems(config));
     problems.extend(config.health.problems());

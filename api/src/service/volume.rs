@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ServiceConfig, validate::length_problem};
+use super::{Backup, Effect, ServiceConfig, validate::length_problem};
 use crate::{ids::VolumeName, settings::Problem, units::Bytes};
 
 /// Most volumes of one slot.
@@ -23,6 +23,19 @@ pub struct Volume {
     pub path: String,
     /// How much can be written to it. It can grow while it is in use, and does not shrink.
     pub size: Bytes,
+    /// When and where it is backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+}
+
+impl Volume {
+    /// The volume as agents need it: they are sent orders to back it up.
+    pub(super) fn for_agents(&self) -> Self {
+        Self {
+            backup: None,
+            ..self.clone()
+        }
+    }
 }
 
 /// What is wrong with the volumes of a service.
@@ -52,10 +65,16 @@ pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
     problems
 }
 
-/// Whether two lists of volumes differ in sizes only.
-pub(super) fn differ_in_size_only(a: &[Volume], b: &[Volume]) -> bool {
-    let same = |(a, b): (&Volume, &Volume)| (&a.name, &a.path) == (&b.name, &b.path);
-    a.len() == b.len() && a.iter().zip(b).all(same)
+/// What a change of the volumes means for running processes.
+pub(super) fn effect(a: &[Volume], b: &[Volume]) -> Effect {
+    let pairs = || a.iter().zip(b);
+    if a.len() != b.len() || !pairs().all(|(a, b)| (&a.name, &a.path) == (&b.name, &b.path)) {
+        return Effect::Process;
+    }
+    match pairs().all(|(a, b)| a.size == b.size) {
+        true => Effect::Nothing,
+        false => Effect::Resize,
+    }
 }
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ fn remove_worker(state: &mut State, index: usize) {
             removed_volumes: Vec::new(),
             fills: Vec::new(),
             exports: Vec::new(),
+            backups: Vec::new(),
         });
     }
     if was_alive {

@@ -98,6 +98,7 @@ impl Agent {
                 removed_volumes: Vec::new(),
                 fills: Vec::new(),
                 exports: Vec::new(),
+                backups: Vec::new(),
             },
             containers: BTreeMap::new(),
             metrics: NodeMetrics {

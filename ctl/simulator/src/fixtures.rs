@@ -101,6 +101,7 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
 /// A service whose slots have these volumes, of so many MiB each.
 pub fn with_volumes(service: &str, concurrency: u32, volumes: &[(&str, u64)]) -> ServiceConfig {
     let volume = |(name, mib): &(&str, u64)| Volume {
+        backup: None,
         name: name.parse().unwrap(),
         path: format!("/{name}"),
         size: Bytes::mib(*mib),

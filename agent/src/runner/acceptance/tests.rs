@@ -16,6 +16,7 @@ fn set(cluster: &str, epoch: u64, generation: u64, digit: &str) -> DesiredSet {
         removed_volumes: Vec::new(),
         fills: Vec::new(),
         exports: Vec::new(),
+        backups: Vec::new(),
     }
 }
 

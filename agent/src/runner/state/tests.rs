@@ -68,6 +68,7 @@ fn set() -> DesiredSet {
         removed_volumes: Vec::new(),
         fills: Vec::new(),
         exports: Vec::new(),
+        backups: Vec::new(),
     }
 }
 

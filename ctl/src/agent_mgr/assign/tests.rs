@@ -10,6 +10,7 @@ fn set(generation: u64) -> DesiredSet {
         removed_volumes: Vec::new(),
         fills: Vec::new(),
         exports: Vec::new(),
+        backups: Vec::new(),
     }
 }
 

@@ -13,6 +13,7 @@ fn assign(node: &str, generation: u64) -> Action {
         removed_volumes: Vec::new(),
         fills: Vec::new(),
         exports: Vec::new(),
+        backups: Vec::new(),
     })
 }
 
