@@ -17,7 +17,9 @@ use crate::{
     service::ServiceConfig,
     signal,
     units::{Bytes, Span, Timestamp},
-    volumes::{BackupOrder, BackupReport, FillReport, VolumeExport, VolumeFill},
+    volumes::{
+        BackupOrder, BackupReport, FillReport, LoadReport, VolumeExport, VolumeFill, VolumeLoad,
+    },
 };
 
 /// What identifies a desired set besides its generation. Absent in sets of controllers, and in reports of agents, that do
@@ -97,6 +99,9 @@ pub struct DesiredVolume {
     /// Whether the agent creates it where it has none: false once it was reported.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_create: bool,
+    /// What is loaded into it before it counts as restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<VolumeLoad>,
 }
 
 /// One process that is to run.
@@ -245,6 +250,9 @@ pub struct VolumeReport {
     /// Why it cannot be used, in words for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What is being loaded into it, or was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadReport>,
 }
 
 /// An agent asks for a certificate of its node's address: body of `POST /v1/certificates` on the controller.

@@ -89,6 +89,16 @@ pub enum PendingReason {
         /// The other worker.
         to: NodeName,
     },
+    /// The slot's volume gets the content of a backup.
+    VolumeRestoring {
+        /// The volume.
+        volume: VolumeId,
+        /// Its worker.
+        node: NodeName,
+        /// Why it did not get it, in words for a person.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        problem: Option<String>,
+    },
     /// The slot's process before is not gone yet.
     SlotTaken {
         /// The slot.
@@ -229,6 +239,19 @@ impl fmt::Display for PendingReason {
             Self::VolumeMoving { volume, from, to } => {
                 write!(f, "volume {volume} is being moved from {from} to {to}")
             }
+            Self::VolumeRestoring {
+                volume,
+                node,
+                problem: None,
+            } => write!(f, "volume {volume} is being restored on {node}"),
+            Self::VolumeRestoring {
+                volume,
+                node,
+                problem: Some(problem),
+            } => write!(
+                f,
+                "volume {volume} was not restored on {node}: {problem}. Try `tucano volume restore {volume}` again"
+            ),
             Self::SlotTaken {
                 slot,
                 process,

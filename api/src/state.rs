@@ -12,6 +12,7 @@ use crate::{
     rollout::Failure,
     service::ServiceConfig,
     units::{Bytes, Timestamp},
+    volumes::Snapshot,
 };
 
 /// The controller's run-time state: body of `GET /v1/state`.
@@ -267,12 +268,58 @@ pub struct VolumeView {
     /// Where it is being moved to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving: Option<MoveView>,
+    /// Its restoration from a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoring: Option<MoveView>,
+    /// Its backups, where its service is configured with any, or there were some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupView>,
     /// What is the matter with it.
     #[serde(flatten)]
     pub state: VolumeState,
 }
 
-/// The move of a volume to another worker.
+/// The backups of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackupView {
+    /// The newest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Snapshot>,
+    /// Counts the backups that were begun.
+    pub number: u64,
+    /// Since when the last of them is being made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered_at: Option<Timestamp>,
+    /// When it failed, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<Timestamp>,
+    /// Why, in words for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When the next one is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
+}
+
+/// Body of `POST /v1/volumes/{service}/{name}/{slot}/restore`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct VolumeRestore {
+    /// The id of the backup; the newest that is known if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The worker that the volume is to be on; where it is, or any that can have it, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<NodeName>,
+    /// The worker whose volume is given up although it may come back. What it has is kept there and never used by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<NodeName>,
+    /// Whether a volume that can be used is replaced.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
+}
+
+/// The move of a volume to another worker, or its restoration there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MoveView {
     /// The worker.
@@ -402,6 +449,12 @@ pub enum AlertKind {
     VolumeBack,
     /// A volume was to be moved to another worker, and stays where it is.
     VolumeNotMoved,
+    /// A volume was to be restored from a backup, and was not.
+    VolumeNotRestored,
+    /// A volume could not be backed up.
+    BackupFailed,
+    /// A volume whose last backup had failed is backed up again.
+    BackupStored,
     /// A process keeps crashing.
     ProcessCrashing,
     /// A process was killed for reaching its memory limit.

@@ -25,6 +25,9 @@ pub struct VolumeFill {
     pub size: Bytes,
     /// Where its content comes from.
     pub from: FillSource,
+    /// The instance on this worker whose place it takes, in which it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u64>,
     /// Whether it becomes a volume of the worker once it has all of its content. Before, it may still be given up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub install: bool,
@@ -102,6 +105,33 @@ pub struct BackupOrder {
     pub process: Option<ProcessId>,
     /// How long at most.
     pub freeze_at_most: Span,
+}
+
+/// A stored output of `dump` that is loaded into a new volume once its process is healthy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeLoad {
+    /// Where it is.
+    pub repository: Repository,
+    /// Its id.
+    pub snapshot: String,
+    /// The command that reads it, in the container.
+    pub command: Vec<String>,
+}
+
+/// How far a load is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoadReport {
+    /// The snapshot.
+    pub snapshot: String,
+    /// The bytes that the command has read.
+    #[serde(default)]
+    pub done: Bytes,
+    /// Whether the command has ended with success. An agent that was restarted still knows that.
+    #[serde(default)]
+    pub loaded: bool,
+    /// Why it was not loaded, in words for a person. It is not tried again: the command may have changed the volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A backup as its agent sees it.

@@ -7,7 +7,7 @@ use tucano_api::{
 };
 
 use crate::{
-    holds,
+    backups, holds,
     model::{Action, Record, SetVersion},
     routes, services,
     state::State,
@@ -62,6 +62,7 @@ pub(crate) fn desired_set(state: &State, name: &NodeName) -> Option<DesiredSet> 
         removed_volumes: removed_volumes(state, name),
         fills: volumes::fills::of_node(state, name),
         exports: volumes::fills::exports(state, name),
+        backups: backups::orders(state, name),
     })
 }
 
@@ -92,6 +93,7 @@ fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
         Some(DesiredVolume {
             volume: record.volume.clone(),
             may_create: !record.confirmed,
+            load: volumes::restores::load(state, record),
         })
     });
     Some(DesiredProcess {
@@ -155,12 +157,15 @@ fn take_records(state: &mut State) -> Vec<Record> {
     let nodes = std::mem::take(&mut state.changes.nodes);
     let secrets = std::mem::take(&mut state.changes.secrets);
     let volumes = std::mem::take(&mut state.changes.volumes);
+    let backups = std::mem::take(&mut state.changes.backups);
     let mut records = Vec::new();
     records.extend(services.into_iter().map(|name| service_record(state, name)));
     records.extend(processes.into_iter().map(|id| process_record(state, id)));
     records.extend(nodes.into_iter().map(|name| node_record(state, name)));
     records.extend(secrets.into_iter().map(|name| secret_record(state, name)));
     records.extend(volumes.into_iter().map(|it| volume_record(state, it)));
+    let backups = backups.iter().filter_map(|id| state.backups.get(id));
+    records.extend(backups.map(|record| Record::Backups(record.clone())));
     if std::mem::take(&mut state.changes.counters) {
         records.push(Record::Counters(state.counters.clone()));
     }

@@ -3,7 +3,7 @@
 use tucano_api::units::Timestamp;
 
 use crate::{
-    actions, adoption, health, leases, lifecycle,
+    actions, adoption, backups, health, leases, lifecycle,
     model::{Action, Event, Settings, Snapshot, Worker},
     reachability, rebalance, reconcile, reports, restarts, restore, routes, secrets, services,
     state::State,
@@ -41,6 +41,7 @@ impl Cluster {
         volumes::check_nodes(state);
         reconcile::run(state);
         routes::update(state);
+        backups::schedule(state);
         actions::take(state)
     }
 
@@ -52,6 +53,7 @@ impl Cluster {
             lifecycle::next_drain_deadline(&self.state),
             health::next_recovery(&self.state),
             rebalance::next_start(&self.state),
+            self.state.schedule.next(),
         ]
         .into_iter()
         .flatten()
@@ -67,6 +69,7 @@ impl Cluster {
             nodes: state.nodes.iter().map(|n| n.record.clone()).collect(),
             secrets: state.secrets.values().cloned().collect(),
             volumes: state.volumes.all().cloned().collect(),
+            backups: state.backups.values().cloned().collect(),
             counters: state.counters.clone(),
             identity: state.identity.clone(),
         }
@@ -79,6 +82,8 @@ fn apply(state: &mut State, event: Event) {
         Event::ServiceConfigured { config, image } => services::configure(state, *config, image),
         Event::ServiceRemoved { name, volumes } => services::remove(state, &name, volumes),
         Event::VolumeRemoved { id } => volumes::remove(state, &id),
+        Event::BackupRequested { id } => backups::request(state, &id),
+        Event::VolumeRestored(restore) => volumes::restores::begin(state, &restore),
         Event::VolumeMoved { id, to } => volumes::fills::begin(state, &id, &to),
         Event::OrphanRemoved { id, node } => volumes::orphans::remove(state, &id, &node),
         Event::SecretSet {
@@ -104,4 +109,5 @@ fn expire(state: &mut State) {
     lifecycle::expire_drains(state);
     health::expire_recoveries(state);
     rebalance::open(state);
+    backups::expire(state);
 }

@@ -24,6 +24,7 @@
 
 mod actions;
 mod adoption;
+mod backups;
 pub mod cluster;
 mod duplicates;
 pub mod followers;
@@ -57,7 +58,8 @@ mod volumes;
 pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
-    Action, Counters, CrashHistory, Event, Fill, FillStage, Hold, Identity, NodeRecord,
-    ProcessRecord, Record, RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord,
-    SetVersion, Settings, Snapshot, VolumeRecord, Worker,
+    Action, BackupFailure, BackupRecord, Counters, CrashHistory, Event, Fill, FillFrom, FillStage,
+    Hold, Identity, Load, NodeRecord, ProcessRecord, Record, Restoration, RevisionRecord, Sealed,
+    SealedVersion, SecretRecord, ServiceRecord, SetVersion, Settings, Snapshot, VolumeRecord,
+    Worker,
 };

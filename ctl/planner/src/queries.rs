@@ -13,13 +13,14 @@ use tucano_api::{
         ActiveService, Adoption, AliveNode, ConfiguredService, DeadNode, NodeCondition, NodeView,
         Pending, ProcessView, ServiceView, State, VolumeView,
     },
+    volumes::Snapshot,
 };
 
 use crate::{
-    actions, adoption,
+    actions, adoption, backups,
     cluster::Cluster,
     duplicates, holds, live_changes,
-    model::{RevisionRecord, SecretRecord, Settings},
+    model::{Restoration, RevisionRecord, SecretRecord, Settings},
     placement, routes, secrets, services,
     state::{Node, Process, Service, Unplaced, pending, unreported},
     volumes,
@@ -117,6 +118,21 @@ impl Cluster {
     /// Why the volumes of a slot cannot be moved to a worker. A message for the user.
     pub fn move_obstacle(&self, id: &VolumeId, to: &NodeName) -> Option<String> {
         volumes::fills::obstacle(&self.state, id, to)
+    }
+
+    /// Why a volume cannot be backed up now. A message for the user.
+    pub fn backup_obstacle(&self, id: &VolumeId) -> Option<String> {
+        backups::obstacle(&self.state, id)
+    }
+
+    /// The backups of a volume that are known, oldest first.
+    pub fn backups(&self, id: &VolumeId) -> Vec<Snapshot> {
+        backups::snapshots(&self.state, id).to_vec()
+    }
+
+    /// Why a volume cannot be restored so. A message for the user.
+    pub fn restore_obstacle(&self, restore: &Restoration) -> Option<String> {
+        volumes::restores::obstacle(&self.state, restore)
     }
 
     /// Whether a worker reports a volume of this name that no record tells of.

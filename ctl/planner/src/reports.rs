@@ -10,7 +10,7 @@ use tucano_api::{
 };
 
 use crate::{
-    duplicates, health, holds, leases, readmission, silence,
+    backups, duplicates, health, holds, leases, readmission, silence,
     state::{Node, Slot, State, Undesired},
     volumes,
 };
@@ -49,6 +49,7 @@ pub(crate) fn accept(state: &mut State, name: &NodeName, mut report: NodeReport)
     let current = holds_present_set(state, index);
     update_processes(state, index, current, processes);
     volumes::observe(state, index, current);
+    backups::observe(state, index);
     let node = &state.nodes[index];
     if !current || restarted {
         state.changes.resend.insert(node.record.name.clone());

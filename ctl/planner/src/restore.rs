@@ -9,6 +9,7 @@ use tucano_api::{
 };
 
 use crate::{
+    backups,
     model::{NodeRecord, ProcessRecord, ServiceRecord, Snapshot, VolumeRecord, Worker},
     restarts::back_off,
     state::{Node, NodeRestart, Process, Service, State},
@@ -30,6 +31,12 @@ pub(crate) fn load(state: &mut State, snapshot: Snapshot, workers: Vec<Worker>) 
     for record in snapshot.volumes {
         load_volume(state, record);
     }
+    state.backups = snapshot
+        .backups
+        .into_iter()
+        .map(|it| (it.id.clone(), it))
+        .collect();
+    backups::schedule_all(state);
     state.changes.volume_nodes = true;
     state
         .changes

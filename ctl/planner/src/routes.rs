@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 
 use tucano_api::routes::{Endpoint, ServiceRoute};
 
-use crate::state::{Process, Service, State, hosts, path_prefix};
+use crate::{
+    state::{Process, Service, State, hosts, path_prefix},
+    volumes::restores,
+};
 
 /// All routes, by service. They are not complete, and not to be published, until every worker has reported after the
 /// controller's start.
@@ -45,7 +48,7 @@ fn route(state: &State, service: &Service) -> ServiceRoute {
     let config = &service.current().config;
     let (draining, mut serving): (Vec<_>, Vec<_>) = state
         .processes(&service.processes)
-        .filter(|process| process.is_healthy())
+        .filter(|process| process.is_healthy() && !is_loading(state, service, process))
         .partition(|process| process.is_draining());
     serving.sort_by_key(|process| !service.is_current(process));
     serving.truncate(service.concurrency());
@@ -60,6 +63,12 @@ fn route(state: &State, service: &Service) -> ServiceRoute {
             .filter_map(|process| endpoint(state, process))
             .collect(),
     }
+}
+
+/// Whether its volumes do not have all of their content yet.
+fn is_loading(state: &State, service: &Service, process: &Process) -> bool {
+    let slot = process.record.slot;
+    slot.is_some_and(|slot| restores::is_loading(state, &service.record.name, slot))
 }
 
 fn endpoint(state: &State, process: &Process) -> Option<Endpoint> {

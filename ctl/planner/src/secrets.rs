@@ -7,12 +7,15 @@ use tucano_api::{
     ids::{NodeName, ProcessId, SecretName, ServiceName},
     secrets::{SecretUser, SecretVersion, SecretView},
     service::ServiceConfig,
+    volumes::{FillSource, Repository},
 };
 
 use crate::{
+    backups,
     model::{Sealed, SealedVersion, SecretRecord},
     services,
     state::State,
+    volumes,
 };
 
 /// Gives each secret of a configuration that has no version its newest one. Returns the secrets that do not exist.
@@ -161,6 +164,11 @@ pub(crate) fn is_needed(state: &State, node: &NodeName, wanted: &SecretVersion) 
     let Some(index) = state.node_index.get(node) else {
         return false;
     };
+    let repositories = repositories(state, node);
+    let mut secrets = repositories.iter().flat_map(Repository::secrets);
+    if secrets.any(|secret| secret == wanted) {
+        return true;
+    }
     let mut processes = state.processes(&state.nodes[*index].processes);
     processes.any(|process| {
         let revision = state.revision_of(&process.record);
@@ -169,6 +177,21 @@ pub(crate) fn is_needed(state: &State, node: &NodeName, wanted: &SecretVersion) 
             secrets.any(|it| it.name == wanted.name && it.version == Some(wanted.version))
         })
     })
+}
+
+/// The repositories of backups that a worker reads or writes.
+fn repositories(state: &State, node: &NodeName) -> Vec<Repository> {
+    let fills = volumes::fills::of_node(state, node).into_iter();
+    let restored = fills.filter_map(|fill| match fill.from {
+        FillSource::Snapshot { repository, .. } => Some(repository),
+        FillSource::Volume { .. } => None,
+    });
+    let loads = state.volumes.on(node);
+    let loads = loads.filter_map(|record| volumes::restores::load(state, record));
+    let orders = backups::orders(state, node).into_iter();
+    let orders = orders.map(|order| order.repository);
+    let restored = restored.chain(loads.map(|load| load.repository));
+    restored.chain(orders).collect()
 }
 
 /// A process whose revision has a secret.

@@ -9,6 +9,7 @@
 
 pub(crate) mod fills;
 pub(crate) mod orphans;
+pub(crate) mod restores;
 mod views;
 
 use std::collections::BTreeSet;
@@ -183,10 +184,8 @@ pub(crate) fn obstacle(state: &State, id: &VolumeId) -> Option<String> {
         return Some(format!(
             "volume {id} is being moved to {}: give that up with `tucano volume move {id} {}` first",
             target.node,
-            target
-                .fill
-                .as_ref()
-                .map(|fill| fill.node.to_string())
+            present(state, &service, id)
+                .map(|it| it.node.to_string())
                 .unwrap_or_default()
         ));
     }
@@ -340,6 +339,12 @@ fn observe_one(
     let index = state.node_index.get(&node);
     let is_filling = index.is_some_and(|index| fills::is_reported(&state.nodes[*index], volume));
     let has_place = index.is_some_and(|index| place(&state.nodes[*index]).is_some());
+    if let Some(load) = reported.as_ref().and_then(|report| report.load.clone()) {
+        restores::observe(state, volume, &load);
+    }
+    let Some(record) = state.volumes.get(volume) else {
+        return;
+    };
     let problem = match &reported {
         Some(report) => report.problem.clone(),
         None if !holds_present_set => return,
@@ -420,6 +425,7 @@ fn create(state: &mut State, id: VolumeId, size: Bytes, node: &NodeName) {
         problem: None,
         alerted: false,
         fill: None,
+        load: None,
     };
     adopt(state, record);
 }
@@ -488,7 +494,7 @@ fn user_of(state: &State, service: &ServiceName, id: &VolumeId) -> Option<Proces
 }
 
 /// The desired process that has a volume by its slot and its revision.
-fn desired_user<'a>(
+pub(crate) fn desired_user<'a>(
     state: &'a State,
     service: &ServiceName,
     id: &VolumeId,

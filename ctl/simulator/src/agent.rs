@@ -217,7 +217,11 @@ impl Agent {
         changed |= self
             .volumes
             .remove(&self.desired.removed_volumes, &self.containers);
-        changed |= self.volumes.fill(&self.desired.fills, now);
+        changed |= self
+            .volumes
+            .fill(&self.desired.fills, &self.containers, now);
+        changed |= self.volumes.back_up(&self.desired.backups, now);
+        changed |= self.volumes.load(&self.containers);
         for process in &self.desired.processes {
             if let Some(container) = self.containers.get_mut(&process.id) {
                 changed |= container.change(process, self.is_old, now);

@@ -12,6 +12,7 @@ pub fn write(disk: &mut Snapshot, records: &[Record]) {
     disk.nodes.sort_by(|a, b| a.name.cmp(&b.name));
     disk.secrets.sort_by(|a, b| a.name.cmp(&b.name));
     disk.volumes.sort_by(|a, b| a.volume.cmp(&b.volume));
+    disk.backups.sort_by(|a, b| a.id.cmp(&b.id));
 }
 
 /// The snapshot in the order in which [`write`] leaves it.
@@ -45,6 +46,10 @@ fn write_one(disk: &mut Snapshot, record: Record) {
         Record::Volume(volume) => {
             disk.volumes.retain(|old| old.volume != volume.volume);
             disk.volumes.push(volume);
+        }
+        Record::Backups(backups) => {
+            disk.backups.retain(|old| old.id != backups.id);
+            disk.backups.push(backups);
         }
         Record::VolumeGone(volume) => disk.volumes.retain(|old| old.volume != volume),
         Record::Counters(counters) => disk.counters = counters,

@@ -8,12 +8,12 @@ use tucano_api::{
     state::VolumeState,
     units::{Bytes, Span, Timestamp},
 };
-use tucano_planner::{Cluster, Event, Worker};
+use tucano_planner::{Cluster, Event, Restoration, Worker};
 
 use crate::{
     Options, Sim,
     agent::Agent,
-    fixtures::{image, name, node, with_memory, with_volumes, worker},
+    fixtures::{backup, image, name, node, with_memory, with_volumes, worker},
 };
 
 /// Workers of [`unstable_cluster`].
@@ -59,6 +59,10 @@ pub enum Fault {
     RemoveStateful(usize, bool),
     /// One of the volumes is removed, if that is allowed.
     RemoveVolume(usize),
+    /// One of the volumes is backed up, if that is allowed.
+    BackUpVolume(usize),
+    /// One of the volumes is restored, if that is allowed: perhaps on this worker.
+    RestoreVolume(usize, Option<usize>),
     /// One of the volumes is moved to a worker, if that is allowed.
     MoveVolume(usize, usize),
     /// Whether a worker's volumes are there.
@@ -144,6 +148,8 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         ),
         1 => (0..2_usize, any::<bool>()).prop_map(|(service, volumes)| Fault::RemoveStateful(service, volumes)),
         1 => (0..8_usize).prop_map(Fault::RemoveVolume),
+        2 => (0..8_usize).prop_map(Fault::BackUpVolume),
+        2 => (0..8_usize, proptest::option::of(worker())).prop_map(|(nth, on)| Fault::RestoreVolume(nth, on)),
         3 => (0..8_usize, worker()).prop_map(|(nth, worker)| Fault::MoveVolume(nth, worker)),
         1 => (worker(), any::<bool>()).prop_map(|(worker, there)| Fault::MountVolumes(worker, there)),
         1 => worker().prop_map(Fault::LoseVolumes),
@@ -185,6 +191,7 @@ pub fn unstable_cluster(seed: u64) -> Sim {
     for agent in sim.agents.values_mut() {
         agent.volumes.capacity = Bytes::mib(1024);
     }
+    sim.set_backup_secret();
     sim.add_balancers(BALANCERS);
     sim
 }
@@ -229,10 +236,16 @@ impl Sim {
                 image,
             } => {
                 let volumes: Vec<_> = VOLUMES[volumes].iter().map(|name| (*name, size)).collect();
-                let config = ServiceConfig {
+                let mut config = ServiceConfig {
                     memory: Bytes::mib(mib),
                     ..with_volumes(STATEFUL[service], concurrency, &volumes)
                 };
+                for volume in &mut config.volume {
+                    volume.backup = Some(match volume.name.as_str() {
+                        "data" => backup(&[]),
+                        _ => backup(&["dump"]),
+                    });
+                }
                 self.deploy_image(config, image);
             }
             Fault::RemoveStateful(service, volumes) => {
@@ -247,6 +260,26 @@ impl Sim {
                         VolumeState::Orphan => Event::OrphanRemoved { id, node },
                         _ => Event::VolumeRemoved { id },
                     });
+                }
+            }
+            Fault::BackUpVolume(nth) => {
+                let volumes = self.cluster.iter().flat_map(Cluster::volumes);
+                if let Some(volume) = volumes.into_iter().nth(nth) {
+                    let id = volume.volume.id;
+                    self.event(Event::BackupRequested { id });
+                }
+            }
+            Fault::RestoreVolume(nth, on) => {
+                let volumes = self.cluster.iter().flat_map(Cluster::volumes);
+                if let Some(volume) = volumes.into_iter().nth(nth) {
+                    let is_away = matches!(volume.state, VolumeState::Away { .. });
+                    self.event(Event::VolumeRestored(Restoration {
+                        id: volume.volume.id,
+                        from: None,
+                        on: on.map(node),
+                        lost: is_away.then_some(volume.node),
+                        replace: true,
+                    }));
                 }
             }
             Fault::MoveVolume(nth, to) => {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use tucano_api::{
     ids::{Digest, NodeName, ProcessId, ServiceName},
-    service::{Health, ServiceConfig, Volume},
+    service::{Backup, Health, ServiceConfig, Volume},
     units::{Bytes, Span},
 };
 use tucano_planner::{Settings, Worker};
@@ -95,6 +95,22 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         health: Health::default(),
         drain: None,
         stop_timeout: Span::secs(10),
+    }
+}
+
+/// Backups every minute, of files or of the output of a command.
+pub fn backup(dump: &[&str]) -> Backup {
+    Backup {
+        every: Some(Span::secs(60)),
+        keep: 3,
+        to: "file:///backups".to_owned(),
+        password: "backups".parse().unwrap(),
+        access_key: None,
+        endpoint: None,
+        region: None,
+        dump: dump.iter().map(|word| (*word).to_owned()).collect(),
+        load: dump.iter().map(|_| "load".to_owned()).collect(),
+        freeze_at_most: Span::secs(10),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod validator;
 pub mod volumes;
 
 pub use fixtures::{
-    config, image, ip, name, node, process, settings, with_memory, with_volumes, worker, workers,
+    backup, config, image, ip, name, node, process, settings, with_memory, with_volumes, worker,
+    workers,
 };
 pub use sim::{Options, START, Sim, alerts, new_disk, of_kind};

@@ -9,7 +9,9 @@ use tucano_api::{
     state::{Alert, AlertKind, NodeCondition, ServiceView},
     units::{Bytes, Span, Timestamp},
 };
-use tucano_planner::{Action, Cluster, Event, Followers, Identity, Settings, Snapshot, Worker};
+use tucano_planner::{
+    Action, Cluster, Event, Followers, Identity, Sealed, Settings, Snapshot, Worker,
+};
 
 use crate::{
     agent::{Agent, Workloads},
@@ -207,6 +209,15 @@ impl Sim {
         let image = fixtures::image(image);
         let config = Box::new(config);
         self.event(Event::ServiceConfigured { config, image });
+    }
+
+    /// Stores the secret that backups need.
+    pub fn set_backup_secret(&mut self) {
+        self.event(Event::SecretSet {
+            name: "backups".parse().unwrap(),
+            version: 1,
+            sealed: Sealed::from(String::new()),
+        });
     }
 
     /// Removes a service.

@@ -269,6 +269,9 @@ impl Validator {
                     | NodeUnreachable
                     | NodeReachable
                     | VolumeNotMoved
+                    | VolumeNotRestored
+                    | BackupFailed
+                    | BackupStored
             ) {
                 continue;
             }
@@ -401,6 +404,7 @@ fn key(record: &Record) -> String {
         Record::SecretGone(name) => format!("secret {name}"),
         Record::Volume(volume) => format!("volume {}", volume.volume),
         Record::VolumeGone(volume) => format!("volume {volume}"),
+        Record::Backups(backups) => format!("backups of {}", backups.id),
         Record::Counters(_) => "counters".to_owned(),
     }
 }
@@ -546,9 +550,8 @@ fn may_follow(before: Option<AlertKind>, kind: AlertKind) -> bool {
         NodeBack => matches!(before, Some(NodeMissing | NodeDead)),
         // The planner does not send it.
         NodeContested | WireUnprotected | SecretsUnreadable | NodeHeld | NodeReleased
-        | MassSilence | MassSilenceEnded | NodeUnreachable | NodeReachable | VolumeNotMoved => {
-            false
-        }
+        | MassSilence | MassSilenceEnded | NodeUnreachable | NodeReachable | VolumeNotMoved
+        | VolumeNotRestored | BackupFailed | BackupStored => false,
         VolumeAway => matches!(before, None | Some(VolumeBack)),
         VolumeMissing => matches!(before, None | Some(VolumeBack | VolumeAway)),
         VolumeBack => matches!(before, Some(VolumeAway | VolumeMissing)),

@@ -11,17 +11,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
     agent::{
-        DesiredProcess, DesiredVolume, Enforcement, NodeReport, NodeVolumes, VolumeInstance,
-        VolumeReport,
+        DesiredProcess, DesiredVolume, Enforcement, NodeReport, NodeVolumes, ProcessState,
+        VolumeInstance, VolumeReport,
     },
     ids::{Generation, NodeName, ProcessId, ServiceName},
+    state::NodeCondition,
     units::{Bytes, Span, Timestamp},
-    volumes::{FillReport, FillSource, VolumeFill},
+    volumes::{
+        BackupEnd, BackupOrder, BackupReport, Consistency, FillReport, FillSource, LoadReport,
+        Snapshot, VolumeFill,
+    },
 };
-use tucano_planner::{Action, Cluster, Event, FillStage, ProcessRecord, Record, VolumeRecord};
+use tucano_planner::{
+    Action, Cluster, Event, FillFrom, FillStage, ProcessRecord, Record, VolumeRecord,
+};
 
 use crate::{Sim, agent::Container, validator::records_of};
 
+/// How long a backup takes.
+const BACKUP_TIME: Span = Span::millis(600);
 /// How long a copy takes at least.
 const COPY_TIME: Span = Span::millis(700);
 
@@ -50,13 +58,23 @@ pub struct AgentVolumes {
     pub(crate) writes: BTreeMap<VolumeInstance, u64>,
     /// Volumes that were copied from others, with the writes to those until then.
     pub(crate) copies: BTreeMap<VolumeInstance, (VolumeInstance, u64)>,
+    /// What was loaded into volumes.
+    loaded: BTreeMap<VolumeInstance, String>,
+    backups: BTreeMap<VolumeInstance, RunningBackup>,
 }
 
-/// A volume that gets the content of another worker's.
+#[derive(Debug, Clone)]
+struct RunningBackup {
+    number: u64,
+    until: Timestamp,
+    end: Option<BackupEnd>,
+}
+
+/// A volume that gets the content of another worker's, or of a backup.
 #[derive(Debug, Clone)]
 pub(crate) struct Filling {
-    /// The other one.
-    pub(crate) from: VolumeInstance,
+    /// The other worker's.
+    pub(crate) from: Option<VolumeInstance>,
     /// When it can be whole.
     until: Timestamp,
     /// The writes to the other one when it was copied, once this is whole.
@@ -77,6 +95,8 @@ impl Default for AgentVolumes {
             filling: BTreeMap::new(),
             writes: BTreeMap::new(),
             copies: BTreeMap::new(),
+            loaded: BTreeMap::new(),
+            backups: BTreeMap::new(),
         }
     }
 }
@@ -167,37 +187,122 @@ impl AgentVolumes {
 
     /// Begins fills, gives up those that are not wanted, and makes volumes of those that are to be installed. Whether that changed
     /// anything.
-    pub(crate) fn fill(&mut self, fills: &[VolumeFill], now: Timestamp) -> bool {
+    pub(crate) fn fill(
+        &mut self,
+        fills: &[VolumeFill],
+        containers: &BTreeMap<ProcessId, Container>,
+        now: Timestamp,
+    ) -> bool {
         let before = (self.filling.len(), self.all.len());
         self.filling
             .retain(|volume, _| fills.iter().any(|fill| fill.volume == *volume));
         for fill in fills {
-            let volume = &fill.volume;
-            let is_free = !self.all.keys().any(|it| it.id == volume.id);
-            if !self.mounted || !is_free || self.created.contains_key(volume) {
-                continue;
-            }
-            let FillSource::Volume { instance, .. } = &fill.from;
-            let from = VolumeInstance {
-                id: volume.id.clone(),
-                instance: *instance,
-            };
-            let filling = self.filling.entry(volume.clone());
-            let filling = filling.or_insert_with(|| Filling {
-                from: from.clone(),
-                until: now.after(COPY_TIME),
-                copied: None,
-            });
-            if let Some(writes) = filling.copied.filter(|_| fill.install) {
-                self.filling.remove(volume);
-                self.all.insert(volume.clone(), fill.size);
-                *self.created.entry(volume.clone()).or_default() += 1;
-                self.writes.insert(volume.clone(), writes);
-                let copy = (from, writes);
-                self.copies.insert(volume.clone(), copy);
-            }
+            self.fill_one(fill, containers, now);
         }
         (self.filling.len(), self.all.len()) != before
+    }
+
+    fn fill_one(
+        &mut self,
+        fill: &VolumeFill,
+        containers: &BTreeMap<ProcessId, Container>,
+        now: Timestamp,
+    ) {
+        let volume = &fill.volume;
+        let instance = |instance| VolumeInstance {
+            id: volume.id.clone(),
+            instance,
+        };
+        let replaced = fill.replaces.map(instance);
+        let mut others = self.all.keys().filter(|it| it.id == volume.id);
+        let is_free = others.all(|it| Some(it) == replaced.as_ref());
+        if !self.mounted || !is_free || self.created.contains_key(volume) {
+            return;
+        }
+        let from = match &fill.from {
+            FillSource::Volume { instance: it, .. } => Some(instance(*it)),
+            FillSource::Snapshot { .. } => None,
+        };
+        let filling = self.filling.entry(volume.clone());
+        let filling = filling.or_insert_with(|| Filling {
+            from: from.clone(),
+            until: now.after(COPY_TIME),
+            copied: None,
+        });
+        if from.is_none() && filling.until <= now {
+            filling.copied = Some(0);
+        }
+        let mut users = containers.values().flat_map(|it| &it.desired.volumes);
+        let is_used = users.any(|it| Some(&it.volume) == replaced.as_ref());
+        if let Some(writes) = filling.copied.filter(|_| fill.install && !is_used) {
+            self.filling.remove(volume);
+            if let Some(replaced) = replaced {
+                self.all.remove(&replaced);
+            }
+            self.all.insert(volume.clone(), fill.size);
+            *self.created.entry(volume.clone()).or_default() += 1;
+            self.writes.insert(volume.clone(), writes);
+            if let Some(from) = from {
+                self.copies.insert(volume.clone(), (from, writes));
+            }
+        }
+    }
+
+    /// Makes the backups that are ordered. Whether one has ended.
+    pub(crate) fn back_up(&mut self, orders: &[BackupOrder], now: Timestamp) -> bool {
+        let is_ordered = |order: &BackupOrder, volume: &VolumeInstance, number: u64| {
+            order.volume == *volume && order.number == number
+        };
+        self.backups.retain(|volume, backup| {
+            let mut orders = orders.iter();
+            orders.any(|order| is_ordered(order, volume, backup.number))
+        });
+        let mut changed = false;
+        for order in orders {
+            let volume = order.volume.clone();
+            let fails = !self.mounted || !self.all.contains_key(&volume);
+            let backup = self.backups.entry(volume).or_insert_with(|| RunningBackup {
+                number: order.number,
+                until: now.after(BACKUP_TIME),
+                end: None,
+            });
+            if backup.until > now || backup.end.is_some() {
+                continue;
+            }
+            changed = true;
+            backup.end = Some(match fails {
+                true => BackupEnd::Failed {
+                    error: "the volume is not there".to_owned(),
+                },
+                false => BackupEnd::Stored(Snapshot {
+                    id: format!("{}-{}", order.volume.instance, order.number),
+                    at: now,
+                    location: order.repository.location.clone(),
+                    repository: "repository".to_owned(),
+                    bytes: Bytes(1),
+                    added: Bytes(1),
+                    consistency: match order.dump.is_empty() {
+                        true => Consistency::Frozen,
+                        false => Consistency::Dump,
+                    },
+                }),
+            });
+        }
+        changed
+    }
+
+    /// Loads what processes that are healthy are to load. Whether that changed anything.
+    pub(crate) fn load(&mut self, containers: &BTreeMap<ProcessId, Container>) -> bool {
+        let before = self.loaded.len();
+        let healthy = containers.values();
+        let healthy = healthy.filter(|it| it.state == ProcessState::Healthy);
+        for desired in healthy.flat_map(|it| &it.desired.volumes) {
+            if let Some(load) = &desired.load {
+                self.loaded
+                    .insert(desired.volume.clone(), load.snapshot.clone());
+            }
+        }
+        self.loaded.len() != before
     }
 
     pub(crate) fn report(&self) -> NodeVolumes {
@@ -206,11 +311,28 @@ impl AgentVolumes {
             size: *size,
             used: None,
             problem: (!self.mounted).then(|| "it is not where it was".to_owned()),
+            load: self.loaded.get(volume).map(|snapshot| LoadReport {
+                snapshot: snapshot.clone(),
+                done: Bytes(0),
+                loaded: true,
+                error: None,
+            }),
         };
         NodeVolumes {
             capacity: self.capacity,
             enforcement: Enforcement::LoopFile,
             can_copy: true,
+            can_back_up: true,
+            backup_paths: vec!["/backups".to_owned()],
+            backups: {
+                let report = |(volume, backup): (&VolumeInstance, &RunningBackup)| BackupReport {
+                    volume: volume.clone(),
+                    number: backup.number,
+                    done: Bytes(0),
+                    end: backup.end.clone(),
+                };
+                self.backups.iter().map(report).collect()
+            },
             fills: {
                 let report = |(volume, filling): (&VolumeInstance, &Filling)| FillReport {
                     volume: volume.clone(),
@@ -337,14 +459,24 @@ impl VolumeRules {
         }
     }
 
-    /// What a worker that has left the topology runs is not waited for once its volumes are given up.
+    /// What a lost worker runs is not waited for once its volumes are given up.
     fn given_up(&mut self, record: &VolumeRecord, cluster: &Cluster) {
         let id = &record.volume.id;
         let slot = id
             .service_name()
             .parse()
             .map(|service| (service, id.slot()));
-        if cluster.node(&record.node).is_none()
+        let is_lost = cluster.node(&record.node).is_none_or(|node| {
+            matches!(node.condition, NodeCondition::Missing | NodeCondition::Dead)
+        });
+        let mut others = self.records.values();
+        let is_last = !others.any(|it| {
+            it.node == record.node
+                && it.volume.id.slot() == id.slot()
+                && it.volume.id.service_name() == id.service_name()
+        });
+        if is_lost
+            && is_last
             && let Some(processes) = slot.ok().and_then(|slot| self.exist.get_mut(&slot))
         {
             processes.retain(|_, (node, _)| *node != record.node);
@@ -373,11 +505,17 @@ impl VolumeRules {
             }
             None => {
                 assert!(volume.instance > self.last_instance, "{volume:?} is old");
-                let moved = record.fill.as_ref().map(|fill| fill.instance);
+                let from = record.fill.as_ref().map(|fill| &fill.from);
                 let mut others = self.records.values().filter(|it| !it.removing);
                 assert!(
                     !others.any(|it| {
-                        let is_source = Some(it.volume.instance) == moved;
+                        let is_source = match from {
+                            Some(FillFrom::Volume { instance, .. }) => {
+                                it.volume.instance == *instance
+                            }
+                            Some(FillFrom::Snapshot { .. }) => true,
+                            None => false,
+                        };
                         it.volume.id == volume.id && it.volume != *volume && !is_source
                     }),
                     "two volumes {}",
@@ -393,11 +531,14 @@ impl VolumeRules {
         let volume = &record.volume;
         let is_wanted = matches!(
             event,
-            Event::VolumeRemoved { .. } | Event::ServiceRemoved { volumes: true, .. }
+            Event::VolumeRemoved { .. }
+                | Event::VolumeRestored(_)
+                | Event::ServiceRemoved { volumes: true, .. }
         );
         let mut later = self.records.values().filter(|it| {
             let is_later = it.volume.id == volume.id && it.volume > *volume;
-            is_later && it.fill.is_none() && self.reported.contains_key(&it.volume)
+            let is_there = self.reported.contains_key(&it.volume) || it.load.is_some();
+            is_later && it.fill.is_none() && is_there
         });
         assert!(
             is_wanted || is_incoming(record) || later.next().is_some(),
@@ -412,7 +553,11 @@ impl VolumeRules {
         let volumes = self.records.values().filter(|it| {
             let id = &it.volume.id;
             let is_own = id.service_name() == process.service.as_str() && id.slot() == slot;
-            is_own && !it.removing && !is_incoming(it)
+            let mut later = self.records.values().filter(|later| {
+                later.volume.id == *id && later.volume > it.volume && !later.removing
+            });
+            let is_earlier = later.any(|later| !is_incoming(later));
+            is_own && !it.removing && !is_incoming(it) && !is_earlier
         });
         let nodes: BTreeSet<&NodeName> = volumes.map(|it| &it.node).collect();
         assert_eq!(
@@ -482,7 +627,7 @@ impl Sim {
                 let due = agent.volumes.filling.iter();
                 let due = due.filter(|(_, it)| it.copied.is_none() && it.until <= self.now);
                 due.filter_map(|(volume, filling)| {
-                    let writes = self.readable(&filling.from, &agent.name)?;
+                    let writes = self.readable(filling.from.as_ref()?, &agent.name)?;
                     Some((agent.name.clone(), volume.clone(), writes))
                 })
             })

@@ -65,6 +65,8 @@ impl StateLoopMetrics {
             Event::SecretsResealed { .. } => "secrets_resealed",
             Event::VolumeRemoved { .. } => "volume_removed",
             Event::VolumeMoved { .. } => "volume_moved",
+            Event::BackupRequested { .. } => "backup_requested",
+            Event::VolumeRestored(_) => "volume_restored",
             Event::OrphanRemoved { .. } => "orphan_removed",
             Event::NodeReported { .. } => "node_reported",
             Event::AgentReachable { .. } => "agent_reachable",

@@ -58,6 +58,7 @@ fn key(record: &Record) -> (u8, String) {
         Record::Counters(_) => (4, String::new()),
         Record::Volume(record) => (5, record.volume.to_string()),
         Record::VolumeGone(volume) => (5, volume.to_string()),
+        Record::Backups(backups) => (6, backups.id.to_string()),
     }
 }
 

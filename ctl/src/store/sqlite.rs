@@ -36,6 +36,7 @@ const CREATE: &str = "
 const CREATE_LATER: &str = "
     CREATE TABLE IF NOT EXISTS alerts  (id INTEGER PRIMARY KEY AUTOINCREMENT, alert TEXT NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS volumes (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS backups (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS secrets (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
@@ -112,6 +113,7 @@ impl Database {
             nodes: self.table("nodes")?,
             secrets: self.table("secrets")?,
             volumes: self.table("volumes")?,
+            backups: self.table("backups")?,
             counters: self.table("counters")?.pop().unwrap_or_default(),
             identity: self.identity.clone(),
         })
@@ -301,6 +303,7 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), StoreErro
         Record::SecretGone(name) => delete(transaction, "secrets", name.as_str()),
         // Two volumes of one name may exist while one of them is being removed.
         Record::Volume(volume) => put(transaction, "volumes", &volume.volume.to_string(), volume),
+        Record::Backups(backups) => put(transaction, "backups", backups.id.as_str(), backups),
         Record::VolumeGone(volume) => delete(transaction, "volumes", &volume.to_string()),
         Record::Counters(counters) => put(transaction, "counters", COUNTERS, counters),
     }

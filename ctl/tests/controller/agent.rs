@@ -325,12 +325,16 @@ impl Shared {
             size: *size,
             used: Some(Bytes(4096)),
             problem: None,
+            load: None,
         };
         NodeVolumes {
             capacity: Bytes::mib(8192),
             enforcement: Enforcement::LoopFile,
             can_copy: false,
             fills: Vec::new(),
+            can_back_up: false,
+            backup_paths: Vec::new(),
+            backups: Vec::new(),
             all: volumes.iter().map(report).collect(),
         }
     }

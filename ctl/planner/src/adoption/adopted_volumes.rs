@@ -85,5 +85,6 @@ fn record(volume: VolumeInstance, node: &NodeName, size: Bytes, confirmed: bool)
         problem: None,
         alerted: false,
         fill: None,
+        load: None,
     }
 }

@@ -46,6 +46,15 @@ pub enum Event {
         /// The worker.
         to: NodeName,
     },
+    /// Somebody wants a backup of a volume now. A no-op where [`Cluster::backup_obstacle`](crate::Cluster::backup_obstacle) names an
+    /// obstacle.
+    BackupRequested {
+        /// The volume.
+        id: VolumeId,
+    },
+    /// A volume is to have the content of a backup. A no-op where [`Cluster::restore_obstacle`](crate::Cluster::restore_obstacle)
+    /// names an obstacle.
+    VolumeRestored(Restoration),
     /// A volume that a worker reports and no record tells of was removed there.
     OrphanRemoved {
         /// Its name.
@@ -102,6 +111,21 @@ pub enum Event {
     Adopt,
     /// Time passed.
     Tick,
+}
+
+/// Which backup a volume is to have the content of, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restoration {
+    /// The volume.
+    pub id: VolumeId,
+    /// The id of the backup; the newest that is known if absent.
+    pub from: Option<String>,
+    /// The worker that the volume is to be on; where it is, or any that can have it, if absent.
+    pub on: Option<NodeName>,
+    /// The worker whose volume is given up although it may come back.
+    pub lost: Option<NodeName>,
+    /// Whether a volume that can be used is replaced.
+    pub replace: bool,
 }
 
 /// What the planner can ask for. Actions are carried out in order; nothing that follows a `Persist` may leave the

@@ -4,10 +4,10 @@ mod event;
 mod record;
 mod settings;
 
-pub use event::{Action, Event};
+pub use event::{Action, Event, Restoration};
 pub use record::{
-    Counters, CrashHistory, Fill, FillStage, Hold, Identity, NodeRecord, ProcessRecord, Record,
-    RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Snapshot,
-    VolumeRecord,
+    BackupFailure, BackupRecord, Counters, CrashHistory, Fill, FillFrom, FillStage, Hold, Identity,
+    Load, NodeRecord, ProcessRecord, Record, RevisionRecord, Sealed, SealedVersion, SecretRecord,
+    ServiceRecord, SetVersion, Snapshot, VolumeRecord,
 };
 pub use settings::{Settings, Worker};

@@ -5,12 +5,13 @@ use tucano_api::{
     agent::VolumeInstance,
     ids::{
         ClusterId, Digest, Epoch, Generation, NodeName, ProcessId, Revision, SecretName,
-        ServiceName,
+        ServiceName, VolumeId,
     },
     secrets::SecretVersion,
     service::ServiceConfig,
     state::{HoldCause, NodeCondition},
     units::{Bytes, Timestamp},
+    volumes,
 };
 
 /// A durable piece of the cluster's state, to be written or deleted under its key.
@@ -35,6 +36,8 @@ pub enum Record {
     SecretGone(SecretName),
     /// A volume.
     Volume(VolumeRecord),
+    /// The backups of a volume.
+    Backups(BackupRecord),
     /// A volume was removed.
     VolumeGone(VolumeInstance),
     /// The cluster's counters.
@@ -225,17 +228,95 @@ pub struct VolumeRecord {
     /// The content that it gets before its slot has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fill: Option<Fill>,
+    /// What is loaded into it once its process is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
 }
 
-/// A volume gets the content of an earlier one of its name.
+/// The content that a volume gets before its slot has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fill {
-    /// The worker that has the earlier one.
-    pub node: NodeName,
-    /// Its instance.
-    pub instance: u64,
+    /// Where it comes from.
+    pub from: FillFrom,
     /// How far it is.
     pub stage: FillStage,
+}
+
+/// Where the content of a volume comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FillFrom {
+    /// An earlier volume of its name.
+    Volume {
+        /// The worker that has it.
+        node: NodeName,
+        /// Its instance.
+        instance: u64,
+    },
+    /// A backup of the volume's files.
+    Snapshot {
+        /// Its id.
+        id: String,
+        /// The instance on the same worker whose place it takes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<u64>,
+        /// Whether it is the output of a command, which another one loads.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        load: bool,
+    },
+}
+
+impl FillFrom {
+    /// The worker that it is copied from.
+    pub fn node(&self) -> Option<&NodeName> {
+        match self {
+            Self::Volume { node, .. } => Some(node),
+            Self::Snapshot { .. } => None,
+        }
+    }
+}
+
+/// What is loaded into a volume before its process gets requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Id of the backup.
+    pub snapshot: String,
+    /// Why it was not loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The backups of the volumes of one name, whichever worker they are on. They outlive the volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupRecord {
+    /// The name.
+    pub id: VolumeId,
+    /// The number of the last order.
+    #[serde(default)]
+    pub number: u64,
+    /// Since when that order is given, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered_at: Option<Timestamp>,
+    /// Whether somebody has asked for a backup that is not ordered yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requested: bool,
+    /// The newest backups, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<volumes::Snapshot>,
+    /// How the last backup failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<BackupFailure>,
+}
+
+/// A backup that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupFailure {
+    /// When.
+    pub at: Timestamp,
+    /// Why, as a message for the user.
+    pub error: String,
+    /// How often in a row.
+    pub times: u32,
 }
 
 /// How far the content of a volume is.
@@ -350,6 +431,9 @@ pub struct Snapshot {
     /// The volumes.
     #[serde(default)]
     pub volumes: Vec<VolumeRecord>,
+    /// The backups of volumes.
+    #[serde(default)]
+    pub backups: Vec<BackupRecord>,
     /// The counters.
     pub counters: Counters,
     /// The cluster's identity.

@@ -179,7 +179,12 @@ impl<'a> Survey<'a> {
             process: process.cloned(),
             node: state.nodes[node].record.name.clone(),
         };
-        if let Some((process, node)) = self.leaving.get(&slot) {
+        // What a lost worker runs has volumes that were given up, and others were made.
+        let mut volumes = state.volumes.of_slot(self.name, slot);
+        if let Some((process, node)) = self.leaving.get(&slot)
+            && (state.nodes[*node].is_usable()
+                || volumes.any(|it| it.node == state.nodes[*node].record.name))
+        {
             return Some(taken(Some(process), *node));
         }
         state.volumes.of_slot(self.name, slot).find_map(|record| {

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use tucano_api::{
     agent::{DesiredSet, VolumeInstance},
-    ids::{NodeName, ProcessId, SecretName, ServiceName},
+    ids::{NodeName, ProcessId, SecretName, ServiceName, VolumeId},
     state::Alert,
 };
 
@@ -16,6 +16,7 @@ pub(crate) struct Changes {
     pub(crate) nodes: BTreeSet<NodeName>,
     pub(crate) secrets: BTreeSet<SecretName>,
     pub(crate) volumes: BTreeSet<VolumeInstance>,
+    pub(crate) backups: BTreeSet<VolumeId>,
     pub(crate) counters: bool,
     /// Workers whose set of processes has changed: their generation is incremented.
     pub(crate) reassign: BTreeSet<NodeName>,

@@ -11,12 +11,17 @@ mod volumes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
-    ids::{Generation, NodeName, ProcessId, SecretName, ServiceName},
+    ids::{Generation, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
     state::{Alert, AlertKind},
     units::Timestamp,
 };
 
-use crate::model::{Counters, Identity, ProcessRecord, RevisionRecord, SecretRecord, Settings};
+use crate::{
+    backups::Schedule,
+    model::{
+        BackupRecord, Counters, Identity, ProcessRecord, RevisionRecord, SecretRecord, Settings,
+    },
+};
 
 pub(crate) use changes::Changes;
 pub(crate) use node::{MassSilence, Node, NodeRestart, Slot, Undesired};
@@ -39,6 +44,9 @@ pub(crate) struct State {
     pub(crate) processes: BTreeMap<u64, Process>,
     pub(crate) secrets: BTreeMap<SecretName, SecretRecord>,
     pub(crate) volumes: Volumes,
+    pub(crate) backups: BTreeMap<VolumeId, BackupRecord>,
+    /// When they are due.
+    pub(crate) schedule: Schedule,
     pub(crate) counters: Counters,
     pub(crate) identity: Identity,
     /// Whether the routes were published since the controller's start.
@@ -72,6 +80,8 @@ impl State {
             processes: BTreeMap::new(),
             secrets: BTreeMap::new(),
             volumes: Volumes::default(),
+            backups: BTreeMap::new(),
+            schedule: Schedule::default(),
             counters: Counters::default(),
             identity: Identity::default(),
             published: false,

@@ -67,11 +67,17 @@ impl Volumes {
         service: &ServiceName,
         slot: u32,
     ) -> impl Iterator<Item = &VolumeRecord> {
-        let is_usable = |record: &&VolumeRecord| !record.removing && !is_incoming(record);
-        let usable = self.of_slot(service, slot).filter(is_usable);
-        usable.filter(move |record| {
-            let mut others = self.of_slot(service, slot).filter(is_usable);
-            !others.any(|it| it.volume.id == record.volume.id && it.volume > record.volume)
+        let present = |record: &&VolumeRecord| !record.removing;
+        let all = self.of_slot(service, slot).filter(present);
+        all.filter(move |record| {
+            let others = self.of_slot(service, slot).filter(present);
+            let mut others =
+                others.filter(|it| it.volume.id == record.volume.id && it.volume != record.volume);
+            match is_incoming(record) {
+                // One that is restored may be the only one.
+                true => others.next().is_none(),
+                false => !others.any(|it| it.volume > record.volume && !is_incoming(it)),
+            }
         })
     }
 

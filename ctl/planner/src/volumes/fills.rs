@@ -1,5 +1,6 @@
-//! Moves of a slot's volumes to another worker. Each gets an instance there, which is filled while the slot has no process. The
-//! earlier instances stay the slot's until all new ones are whole, and exist until their worker has reported the new ones.
+//! Volumes that are filled before their slot has them: with the volumes of another worker, or with a backup. Each has an instance of its
+//! own, which is filled while the slot has no process. The earlier instances stay the slot's until all new ones are whole, and exist
+//! until the worker has reported the new ones.
 //!
 //! ```text
 //!  waiting ──(no process is left)──> copying ──(all are whole)──> installing ──(reported)──> the slot's; the earlier one is removed
@@ -19,8 +20,9 @@ use tucano_api::{
 
 use super::{absence, begin_removal, place, reported, room, update, user_of};
 use crate::{
+    backups,
     messages::bytes,
-    model::{Fill, FillStage, VolumeRecord},
+    model::{Fill, FillFrom, FillStage, VolumeRecord},
     state::{Node, State},
 };
 
@@ -154,8 +156,10 @@ pub(crate) fn begin(state: &mut State, id: &VolumeId, to: &NodeName) {
     for volume in volumes {
         state.counters.last_volume = state.counters.last_volume.saturating_add(1);
         let fill = Fill {
-            node: volume.node,
-            instance: volume.volume.instance,
+            from: FillFrom::Volume {
+                node: volume.node,
+                instance: volume.volume.instance,
+            },
             stage: FillStage::Waiting,
         };
         let record = VolumeRecord {
@@ -171,6 +175,7 @@ pub(crate) fn begin(state: &mut State, id: &VolumeId, to: &NodeName) {
             problem: None,
             alerted: false,
             fill: Some(fill),
+            load: None,
         };
         super::adopt(state, record);
     }
@@ -182,15 +187,15 @@ pub(crate) fn begin(state: &mut State, id: &VolumeId, to: &NodeName) {
 fn give_up(state: &mut State, service: &ServiceName, slot: u32) {
     let targets: Vec<VolumeInstance> = super::instances(incoming(state, service, slot));
     for target in targets {
-        if let Some(fill) = state.volumes.get(&target).and_then(|it| it.fill.clone()) {
-            state.changes.reassign.insert(fill.node);
-        }
+        let fill = state.volumes.get(&target).and_then(|it| it.fill.as_ref());
+        let source = fill.and_then(|fill| fill.from.node()).cloned();
+        state.changes.reassign.extend(source);
         begin_removal(state, &target);
     }
     state.changes.reconcile.insert(service.clone());
 }
 
-/// The move of these volumes ends without success. The slot gets its process where it had it.
+/// These volumes are not filled. The slot gets its process where it had it; one that has no other volume waits.
 fn fail(state: &mut State, target: &VolumeInstance, why: &str) {
     let Some(record) = state.volumes.get(target) else {
         return;
@@ -199,14 +204,41 @@ fn fail(state: &mut State, target: &VolumeInstance, why: &str) {
     let Ok(service) = id.service_name().parse::<ServiceName>() else {
         return;
     };
-    let here = record.fill.as_ref().map(|fill| fill.node.to_string());
-    let message = format!(
-        "volume {id} was not moved to {}, it stays on {}: {why}",
-        record.node,
-        here.unwrap_or_default()
-    );
+    let node = record.node.clone();
+    let is_move = record
+        .fill
+        .as_ref()
+        .is_some_and(|fill| fill.from.node().is_some());
+    let earlier = super::present(state, &service, &id).filter(|it| it.volume != *target);
+    let Some(earlier) = earlier.map(|it| it.node.clone()) else {
+        if record.problem.as_deref() != Some(why) {
+            update(state, target, |record| {
+                record.problem = Some(why.to_owned())
+            });
+            let message = format!(
+                "volume {id} was not restored on {node}: {why}. Its slot waits: restore it again"
+            );
+            state.alert(
+                AlertKind::VolumeNotRestored,
+                format!("restore of {id}"),
+                message,
+            );
+        }
+        return;
+    };
     give_up(state, &service, id.slot());
-    state.alert(AlertKind::VolumeNotMoved, &id, message);
+    if is_move {
+        let message = format!("volume {id} was not moved to {node}, it stays on {earlier}: {why}");
+        state.alert(AlertKind::VolumeNotMoved, format!("move of {id}"), message);
+    } else {
+        let message =
+            format!("volume {id} was not restored on {node}, it is on {earlier} as it was: {why}");
+        state.alert(
+            AlertKind::VolumeNotRestored,
+            format!("restore of {id}"),
+            message,
+        );
+    }
 }
 
 /// Takes every move one stage further, where the workers' reports allow that.
@@ -220,9 +252,14 @@ pub(crate) fn advance(state: &mut State) {
             continue;
         };
         match fill.stage {
-            FillStage::Waiting if is_at_rest(state, &volume.id, &fill) => {
-                set_stage(state, &volume, FillStage::Copying);
-            }
+            FillStage::Waiting if is_at_rest(state, &volume.id, &fill) => match fill.from {
+                FillFrom::Snapshot {
+                    id,
+                    replaces,
+                    load: true,
+                } => super::restores::begin_load(state, &volume, id, replaces),
+                _ => set_stage(state, &volume, FillStage::Copying),
+            },
             FillStage::Waiting => {}
             FillStage::Copying => copied(state, &volume),
             FillStage::Installing => installed(state, &volume),
@@ -233,7 +270,14 @@ pub(crate) fn advance(state: &mut State) {
 /// Gives up moves to a worker that is not there: the slot has no process meanwhile.
 pub(crate) fn check_target(state: &mut State, name: &NodeName, why: &str) {
     let on = state.volumes.on(name);
-    let targets = on.filter(|record| is_incoming(record) && !record.removing);
+    // A volume that is restored has no other place to be: its slot waits for the worker.
+    let is_move = |record: &VolumeRecord| {
+        record
+            .fill
+            .as_ref()
+            .is_some_and(|fill| fill.from.node().is_some())
+    };
+    let targets = on.filter(|record| is_incoming(record) && !record.removing && is_move(record));
     for target in super::instances(targets) {
         // One failure gives up all volumes of the slot.
         if state.volumes.get(&target).is_some_and(|it| !it.removing) {
@@ -252,26 +296,60 @@ pub(crate) fn reason(
         let mut kept = state.volumes.kept_of_slot(service, slot);
         kept.find(|record| record.fill.is_some())
     })?;
-    let reason = PendingReason::VolumeMoving {
-        volume: target.volume.id.clone(),
-        from: target.fill.as_ref()?.node.clone(),
-        to: target.node.clone(),
+    let volume = target.volume.id.clone();
+    let reason = match target.fill.as_ref()?.from.node() {
+        Some(from) => PendingReason::VolumeMoving {
+            volume,
+            from: from.clone(),
+            to: target.node.clone(),
+        },
+        None => PendingReason::VolumeRestoring {
+            volume,
+            node: target.node.clone(),
+            problem: target.problem.clone(),
+        },
     };
     Some((reason, *state.node_index.get(&target.node)?))
 }
 
 /// The move of a volume that its slot still has.
-pub(crate) fn view(state: &State, record: &VolumeRecord) -> Option<MoveView> {
+pub(crate) fn moving(state: &State, record: &VolumeRecord) -> Option<MoveView> {
+    view(state, record, |fill| fill.from.node().is_some())
+}
+
+/// The restoration of a volume from a backup.
+pub(crate) fn restoring(state: &State, record: &VolumeRecord) -> Option<MoveView> {
+    if let Some(load) = &record.load {
+        let index = state.node_index.get(&record.node);
+        let report = index.and_then(|index| reported(&state.nodes[*index], &record.volume));
+        let report = report.and_then(|report| report.load.as_ref());
+        return Some(MoveView {
+            to: record.node.clone(),
+            done: report.map(|it| it.done).unwrap_or_default(),
+            total: None,
+            problem: load.error.clone(),
+        });
+    }
+    view(state, record, |fill| fill.from.node().is_none())
+}
+
+fn view(
+    state: &State,
+    record: &VolumeRecord,
+    is_of_kind: impl Fn(&Fill) -> bool,
+) -> Option<MoveView> {
     let id = &record.volume.id;
     let service: ServiceName = id.service_name().parse().ok()?;
     let mut targets = incoming(state, &service, id.slot());
-    let target = targets.find(|it| it.volume.id == *id)?;
+    let target =
+        targets.find(|it| it.volume.id == *id && it.fill.as_ref().is_some_and(&is_of_kind))?;
     let report = fill_report(state, target);
+    let problem = report.and_then(|it| it.problem.clone());
     Some(MoveView {
         to: target.node.clone(),
         done: report.map(|it| it.done).unwrap_or_default(),
         total: report.and_then(|it| it.total),
-        problem: report.and_then(|it| it.problem.clone()),
+        problem: problem.or_else(|| target.problem.clone()),
     })
 }
 
@@ -281,14 +359,30 @@ pub(crate) fn of_node(state: &State, name: &NodeName) -> Vec<VolumeFill> {
     let fills = on.filter_map(|record| {
         let fill = record.fill.as_ref()?;
         (fill.stage != FillStage::Waiting).then_some(())?;
+        let (from, replaces) = match &fill.from {
+            FillFrom::Volume { node, instance } => {
+                let from = FillSource::Volume {
+                    instance: *instance,
+                    node: node.clone(),
+                    address: address(state, node)?,
+                };
+                (from, None)
+            }
+            FillFrom::Snapshot { id, replaces, .. } => {
+                let volume = &record.volume.id;
+                let backup = backups::config(state, volume)?;
+                let from = FillSource::Snapshot {
+                    repository: backups::repository(state, volume, backup)?,
+                    snapshot: id.clone(),
+                };
+                (from, *replaces)
+            }
+        };
         Some(VolumeFill {
             volume: record.volume.clone(),
             size: record.size,
-            from: FillSource::Volume {
-                instance: fill.instance,
-                node: fill.node.clone(),
-                address: address(state, &fill.node)?,
-            },
+            from,
+            replaces,
             install: fill.stage == FillStage::Installing,
         })
     });
@@ -297,19 +391,20 @@ pub(crate) fn of_node(state: &State, name: &NodeName) -> Vec<VolumeFill> {
 
 /// What other workers may read of a worker's volumes.
 pub(crate) fn exports(state: &State, name: &NodeName) -> Vec<VolumeExport> {
-    let filling = state
-        .volumes
-        .filling()
-        .filter_map(|volume| state.volumes.get(volume));
+    let filling = state.volumes.filling();
+    let filling = filling.filter_map(|volume| state.volumes.get(volume));
     let exports = filling
         .filter(|record| !record.removing)
         .filter_map(|record| {
             let fill = record.fill.as_ref()?;
-            let is_read = fill.stage == FillStage::Copying && fill.node == *name;
+            let FillFrom::Volume { node, instance } = &fill.from else {
+                return None;
+            };
+            let is_read = fill.stage == FillStage::Copying && node == name;
             is_read.then(|| VolumeExport {
                 volume: VolumeInstance {
                     id: record.volume.id.clone(),
-                    instance: fill.instance,
+                    instance: *instance,
                 },
                 to: record.node.clone(),
             })
@@ -338,12 +433,16 @@ pub(crate) fn incoming<'a>(
     all.filter(|record| !record.removing && is_incoming(record))
 }
 
-/// Whether no process of the slot is left, or can be, on the worker that has the volume.
+/// Whether no process of the slot is left, or can be, on the worker that has the earlier volume.
 fn is_at_rest(state: &State, id: &VolumeId, fill: &Fill) -> bool {
     let Ok(service) = id.service_name().parse::<ServiceName>() else {
         return false;
     };
-    let index = state.node_index.get(&fill.node);
+    let earlier = super::present(state, &service, id).map(|record| &record.node);
+    let Some(node) = fill.from.node().or(earlier) else {
+        return user_of(state, &service, id).is_none();
+    };
+    let index = state.node_index.get(node);
     let is_surveyed = index.is_some_and(|index| {
         let node = &state.nodes[*index];
         node.is_usable() && node.is_surveyed
@@ -391,6 +490,15 @@ fn installed(state: &mut State, volume: &VolumeInstance) {
         record.confirmed = true;
     });
     state.changes.reassign.insert(node);
+    remove_earlier(state, volume);
+    state
+        .changes
+        .reconcile
+        .extend(volume.id.service_name().parse());
+}
+
+/// Removes the volumes whose place a later one of their name has taken.
+pub(super) fn remove_earlier(state: &mut State, volume: &VolumeInstance) {
     let Ok(service) = volume.id.service_name().parse::<ServiceName>() else {
         return;
     };
@@ -402,7 +510,6 @@ fn installed(state: &mut State, volume: &VolumeInstance) {
     for earlier in super::instances(earlier) {
         begin_removal(state, &earlier);
     }
-    state.changes.reconcile.insert(service);
 }
 
 fn set_stage(state: &mut State, volume: &VolumeInstance, stage: FillStage) {
@@ -414,7 +521,11 @@ fn set_stage(state: &mut State, volume: &VolumeInstance, stage: FillStage) {
     let Some(record) = state.volumes.get(volume) else {
         return;
     };
-    let source = record.fill.as_ref().map(|fill| fill.node.clone());
+    let source = record
+        .fill
+        .as_ref()
+        .and_then(|fill| fill.from.node())
+        .cloned();
     state.changes.reassign.insert(record.node.clone());
     state.changes.reassign.extend(source);
     state

@@ -92,6 +92,7 @@ pub(crate) fn remove(state: &mut State, id: &VolumeId, name: &NodeName) {
         problem: None,
         alerted: false,
         fill: None,
+        load: None,
     };
     state.changes.volumes.insert(record.volume.clone());
     state.changes.reassign.insert(name.clone());

@@ -10,6 +10,7 @@ use super::{
     is_configured, orphans, place, reported,
 };
 use crate::{
+    backups,
     model::VolumeRecord,
     state::{Node, State},
 };
@@ -20,7 +21,7 @@ pub(crate) fn all(state: &State) -> Vec<VolumeView> {
     let known = state
         .volumes
         .all()
-        .filter(|it| it.removing || !is_incoming(it));
+        .filter(|it| it.removing || !is_incoming(it) || is_kept_of_slot(state, it));
     let known = known.map(|it| view(state, it));
     let nodes = state.nodes.iter().filter(|node| node.is_alive());
     let unknown = nodes.flat_map(|node| orphans::on(state, node).map(|it| orphan(state, node, it)));
@@ -41,6 +42,8 @@ fn orphan(state: &State, node: &Node, report: &VolumeReport) -> VolumeView {
         state: VolumeState::Orphan,
         process: None,
         moving: None,
+        restoring: None,
+        backup: None,
     }
 }
 
@@ -51,9 +54,7 @@ fn view(state: &State, record: &VolumeRecord) -> VolumeView {
     let id = &record.volume.id;
     let service = id.service_name().parse().ok();
     let user = service.and_then(|service: ServiceName| desired_user(state, &service, id));
-    let service = id.service_name().parse().ok();
-    let kept = service.and_then(|service: ServiceName| super::present(state, &service, id));
-    let is_kept = kept.is_some_and(|kept| kept.volume == record.volume);
+    let is_kept = is_kept_of_slot(state, record);
     let process = user.filter(|_| is_kept).cloned();
     VolumeView {
         volume: record.volume.clone(),
@@ -62,7 +63,9 @@ fn view(state: &State, record: &VolumeRecord) -> VolumeView {
         used: report.and_then(|report| report.used),
         enforcement: node.and_then(place).map(|place| place.enforcement),
         configured: is_configured(state, id),
-        moving: fills::view(state, record).filter(|_| is_kept),
+        moving: fills::moving(state, record).filter(|_| is_kept),
+        restoring: fills::restoring(state, record).filter(|_| is_kept),
+        backup: backups::view(state, id).filter(|_| is_kept),
         state: state_of(state, record, is_kept, process.is_some()),
         process,
     }
@@ -83,4 +86,12 @@ fn state_of(state: &State, record: &VolumeRecord, is_kept: bool, in_use: bool) -
         _ if in_use => VolumeState::InUse,
         _ => VolumeState::Idle,
     }
+}
+
+/// Whether a volume is the one of its name that its slot has.
+fn is_kept_of_slot(state: &State, record: &VolumeRecord) -> bool {
+    let service = record.volume.id.service_name().parse().ok();
+    let kept =
+        service.and_then(|service: ServiceName| super::present(state, &service, &record.volume.id));
+    kept.is_some_and(|kept| kept.volume == record.volume)
 }

@@ -11,6 +11,7 @@
 )]
 
 mod alerts;
+mod backups;
 mod convergence;
 mod drains;
 mod duplicates;

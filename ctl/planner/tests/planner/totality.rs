@@ -9,9 +9,9 @@ use tucano_api::{
     ids::{Generation, ProcessId, Revision},
     service::{AGENT_KEYS, ServiceConfig},
     units::{Bytes, Span, Timestamp},
-    volumes::FillReport,
+    volumes::{BackupEnd, BackupReport, FillReport, LoadReport},
 };
-use tucano_planner::{Cluster, Event, Settings, Snapshot};
+use tucano_planner::{Cluster, Event, Restoration, Settings, Snapshot};
 
 use tucano_simulator::{
     config, image, ip, name, node, process, settings, with_volumes, worker, workers,
@@ -82,11 +82,30 @@ fn odd_volumes(number: u64, capacity: u64) -> NodeVolumes {
         size: Bytes(number),
         used: Some(Bytes(capacity)),
         problem: number.is_multiple_of(3).then(|| "odd".into()),
+        load: Some(LoadReport {
+            snapshot: "s".into(),
+            done: Bytes(number),
+            loaded: number.is_multiple_of(2),
+            error: number.is_multiple_of(3).then(|| "odd".into()),
+        }),
     };
     NodeVolumes {
         capacity: Bytes(capacity),
         enforcement: Enforcement::ProjectQuota,
         can_copy: true,
+        can_back_up: number.is_multiple_of(2),
+        backup_paths: vec!["/".into()],
+        backups: vec![BackupReport {
+            volume: VolumeInstance {
+                id: "b/data/1".parse().unwrap(),
+                instance: number % 5,
+            },
+            number: number % 3,
+            done: Bytes(capacity),
+            end: Some(BackupEnd::Failed {
+                error: "odd".into(),
+            }),
+        }],
         fills: vec![FillReport {
             volume: VolumeInstance {
                 id: "b/data/1".parse().unwrap(),
@@ -163,6 +182,18 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..3_usize, 1..4_u32, 0..5_usize).prop_map(|(which, slot, to)| Event::VolumeMoved {
             id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
             to: node(to),
+        }),
+        1 => (0..3_usize, 1..4_u32).prop_map(|(which, slot)| Event::BackupRequested {
+            id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
+        }),
+        1 => (0..3_usize, 1..4_u32, 0..5_usize, any::<bool>()).prop_map(|(which, slot, on, flag)| {
+            Event::VolumeRestored(Restoration {
+                id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
+                from: flag.then(|| "s".into()),
+                on: Some(node(on)),
+                lost: flag.then(|| node(on)),
+                replace: !flag,
+            })
         }),
         1 => Just(Event::Adopt),
         1 => (0..5_usize, any::<bool>()).prop_map(|(number, ok)| Event::RestartFinished {

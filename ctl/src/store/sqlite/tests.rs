@@ -90,6 +90,7 @@ fn volume(instance: u64, confirmed: bool) -> VolumeRecord {
         problem: None,
         alerted: false,
         fill: None,
+        load: None,
     }
 }
 
