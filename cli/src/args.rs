@@ -267,6 +267,46 @@ pub enum Volume {
         #[arg(long)]
         yes: bool,
     },
+    /// Back a volume up now, to where its service's configuration says, and wait until that is done.
+    Backup {
+        /// The volume, such as db/data/1.
+        volume: VolumeId,
+        /// Whether, and how long, to wait for it.
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Show the backups of a volume that the controller knows of, oldest first. The repository, which restic can open, may have more.
+    Backups {
+        /// The volume, such as db/data/1.
+        volume: VolumeId,
+    },
+    /// Give a volume the content of a backup. Its slot has no process until it has that.
+    Restore(Restore),
+}
+
+/// Arguments of `volume restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The volume, such as db/data/1.
+    pub volume: VolumeId,
+    /// The id of the backup, or how it begins, in place of the newest one.
+    #[arg(long, value_name = "ID")]
+    pub from: Option<String>,
+    /// The worker that the volume is to be on, in place of where it is, or of any.
+    #[arg(long, value_name = "NODE")]
+    pub on: Option<NodeName>,
+    /// Give up what this worker has of the volume, although the worker may come back. It is kept there, and never used by itself.
+    #[arg(long, value_name = "NODE")]
+    pub lost: Option<NodeName>,
+    /// Replace a volume that can be used, with all that is in it.
+    #[arg(long)]
+    pub replace: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    /// Whether, and how long, to wait for it.
+    #[command(flatten)]
+    pub wait: Wait,
 }
 
 /// Arguments of `deploy`.

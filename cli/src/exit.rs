@@ -14,7 +14,7 @@ Exit codes:
   1  the controller failed, or an error of no other kind
   2  the command line is wrong
   3  the configuration or the image was refused, cannot be read, or does not exist
-  4  not all processes became healthy in time; the new configuration stays
+  4  not all processes became healthy in time, and the new configuration stays; or a backup or a restoration is not done in time
   5  the controller cannot be reached, or its certificate cannot be verified
   6  the token is missing, cannot be read or is wrong
   7  there is no such service, process or revision

@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod adopt;
+mod backup;
 mod balancer_certificate;
 mod check;
 mod deploy;

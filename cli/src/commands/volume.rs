@@ -7,6 +7,7 @@ use tucano_api::{
     state::{VolumeState, VolumeView},
 };
 
+use super::backup;
 use crate::{
     Error,
     args::{Global, Volume},
@@ -18,6 +19,9 @@ use crate::{
 pub(super) async fn run(client: &Client, global: &Global, command: &Volume) -> Result<(), Error> {
     match command {
         Volume::Ls => list(client, global).await,
+        Volume::Backup { volume, wait } => backup::back_up(client, global, volume, *wait).await,
+        Volume::Backups { volume } => backup::list(client, global, volume).await,
+        Volume::Restore(restore) => backup::restore(client, global, restore).await,
         Volume::Rm { volume, on, yes } => remove(client, global, volume, on.as_ref(), *yes).await,
     }
 }

@@ -12,10 +12,11 @@ use tucano_api::{
     ids::Revision,
     secrets::SecretView,
     state::{
-        ConfiguredService, NodeCondition, NodeView, ProcessView, ServiceView, VolumeState,
-        VolumeView,
+        BackupView, ConfiguredService, MoveView, NodeCondition, NodeView, ProcessView, ServiceView,
+        VolumeState, VolumeView,
     },
     units::{Bytes, Span, Timestamp},
+    volumes::{Consistency, Snapshot},
 };
 
 use crate::watch::{state_name, why};
@@ -230,6 +231,44 @@ pub fn secrets(secrets: &[SecretView], style: Style) -> String {
     style.render(&table)
 }
 
+const BACKUPS: [Column; 6] = [
+    column("BACKUP", 0),
+    column("AGE", 0),
+    column("SIZE", 1),
+    column("ADDED", 3),
+    column("CONSISTENT BY", 2),
+    column("REPOSITORY", 4),
+];
+
+/// The digits of a backup's id that are shown, as restic does.
+const SHORT_ID: usize = 8;
+
+/// Backups of one volume.
+pub fn backups(backups: &[Snapshot], style: Style) -> String {
+    let mut table = Table::new(&BACKUPS);
+    for backup in backups {
+        table.push(vec![
+            Cell::new(backup.id.chars().take(SHORT_ID).collect::<String>()),
+            Cell::new(style.age(Some(backup.at))),
+            Cell::new(backup.bytes),
+            Cell::new(backup.added),
+            Cell::new(consistency(backup.consistency)),
+            Cell::new(&backup.location),
+        ]);
+    }
+    style.render(&table)
+}
+
+/// How the data was kept from changing, in words.
+pub const fn consistency(how: Consistency) -> &'static str {
+    match how {
+        Consistency::Dump => "dump",
+        Consistency::Unused => "no process had it",
+        Consistency::Frozen => "freezing its process",
+        Consistency::Reflink => "a snapshot of the file system",
+    }
+}
+
 const VOLUMES: [Column; 7] = [
     column("VOLUME", 0),
     column("NODE", 0),
@@ -267,6 +306,22 @@ pub fn volumes(volumes: &[VolumeView], style: Style) -> String {
 }
 
 fn volume_state(volume: &VolumeView, style: Style) -> (Cell, String) {
+    if let Some(moving) = &volume.moving {
+        let why = format!("to {}{}", moving.to, progress(moving));
+        return (Cell::colored("moving", Color::Yellow), why);
+    }
+    if let Some(restoring) = &volume.restoring {
+        let why = match &restoring.problem {
+            Some(problem) => problem.clone(),
+            None => format!("from a backup{}", progress(restoring)),
+        };
+        let color = if restoring.problem.is_some() {
+            Color::Red
+        } else {
+            Color::Yellow
+        };
+        return (Cell::colored("restoring", color), why);
+    }
     let (name, color, why) = match &volume.state {
         VolumeState::Creating => ("creating", Color::Yellow, String::new()),
         VolumeState::InUse => ("in use", Color::Green, String::new()),
@@ -288,7 +343,32 @@ fn volume_state(volume: &VolumeView, style: Style) -> (Cell, String) {
         ),
         VolumeState::Removing => ("removing", Color::Yellow, String::new()),
     };
+    let why = match (why.is_empty(), &volume.backup) {
+        (true, Some(backup)) => last_backup(backup, style),
+        _ => why,
+    };
     (Cell::colored(name, color), why)
+}
+
+/// How far a copy is: ` (34 %)`.
+fn progress(moving: &MoveView) -> String {
+    let total = moving.total.filter(|total| total.0 > 0);
+    total.map_or_else(String::new, |total| {
+        let percent = moving.done.0.min(total.0).saturating_mul(100) / total.0;
+        format!(" ({percent} %)")
+    })
+}
+
+fn last_backup(backup: &BackupView, style: Style) -> String {
+    let last = backup.last.as_ref();
+    let last = match last {
+        Some(last) => format!("backup {} ago", style.age(Some(last.at))),
+        None => "no backup yet".to_owned(),
+    };
+    match &backup.error {
+        Some(error) => format!("{last}; the last one failed: {error}"),
+        None => last,
+    }
 }
 
 const NODES: [Column; 10] = [

@@ -36,6 +36,12 @@ pub(crate) fn resolve(state: &State, config: &mut ServiceConfig) -> Vec<SecretNa
             None => missing.push(secret.name.clone()),
         }
     }
+    // Backups use the newest version, whatever the revision.
+    for name in config.backup_secrets() {
+        if !state.secrets.contains_key(name) && !missing.contains(name) {
+            missing.push(name.clone());
+        }
+    }
     missing
 }
 
@@ -75,6 +81,10 @@ pub(crate) fn set(state: &mut State, name: SecretName, version: u64, sealed: Sea
             continue;
         };
         let mut config = current.config;
+        if config.secret.iter().all(|it| it.name != name) {
+            // Its backups use the new value without a new revision.
+            continue;
+        }
         for secret in config.secret.iter_mut().filter(|it| it.name == name) {
             secret.version = Some(version);
         }
@@ -149,12 +159,19 @@ pub(crate) fn users(state: &State, name: &SecretName) -> impl Iterator<Item = Se
             let record = state.secrets.get(name);
             version.is_some_and(|version| record.is_some_and(|it| it.version(version).is_some()))
         };
-        let secret = secrets.find(|it| it.name == *name && is_stored(it.version))?;
+        let secret = secrets.find(|it| it.name == *name && is_stored(it.version));
+        let of_backup = || {
+            let mut secrets = revision.config.backup_secrets();
+            let record = state.secrets.get(name);
+            let newest = record.and_then(|record| record.newest())?;
+            secrets.any(|it| it == name).then_some(newest.version)
+        };
+        let version = secret.and_then(|it| it.version).or_else(of_backup)?;
         Some(SecretUser {
             service: service.clone(),
             revision: revision.revision,
             current,
-            version: secret.version.unwrap_or(0),
+            version,
         })
     })
 }

@@ -171,7 +171,9 @@ impl Validator {
                     self.gone.insert(id.clone());
                 }
                 Record::VolumeGone(volume) => {
-                    if !self.volumes.has_another(volume) {
+                    let is_of_name = |record: &Record| matches!(record, Record::Volume(it) if it.volume.id == volume.id);
+                    let is_recorded = records_of(actions).any(is_of_name);
+                    if !is_recorded && !self.volumes.has_another(volume) {
                         self.alerted.remove(volume.id.as_str());
                     }
                 }

@@ -5,6 +5,7 @@ pub mod adoption;
 pub mod agents;
 pub mod audit;
 pub mod auth;
+pub mod backups;
 mod balancer_metrics;
 pub mod balancers;
 pub mod config;

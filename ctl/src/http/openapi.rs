@@ -10,8 +10,8 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Api, adoption, agents, balancers, config, exec, logs, metrics, secrets, services, state,
-    volumes,
+    Api, adoption, agents, backups, balancers, config, exec, logs, metrics, secrets, services,
+    state, volumes,
 };
 
 #[derive(OpenApi)]
@@ -55,6 +55,7 @@ pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(balancers::routes())
         .merge(secrets::routes())
         .merge(state::routes())
+        .merge(backups::routes())
         .merge(volumes::routes())
         .merge(logs::routes())
         .merge(exec::routes())

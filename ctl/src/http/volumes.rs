@@ -56,9 +56,7 @@ async fn remove(
     PathParam((service, name, slot)): PathParam<(String, String, String)>,
     QueryParams(asked): QueryParams<Removal>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
-    let id: VolumeId = format!("{service}/{name}/{slot}")
-        .parse()
-        .map_err(|error| ApiError::not_found(format!("{error}")))?;
+    let id = volume_id((service, name, slot))?;
     let decide = move |cluster: &Cluster| match asked.node {
         Some(node) => remove_orphan(cluster, id, node),
         None => remove_known(cluster, id),
@@ -66,6 +64,13 @@ async fn remove(
     let removed = api.state.transact(decide, |_, ()| ()).await;
     removed.map_err(TransactError::into_inner)?;
     Ok(Json(serde_json::json!({})))
+}
+
+/// The volume that a path names.
+pub(super) fn volume_id(path: (String, String, String)) -> Result<VolumeId, ApiError> {
+    let (service, name, slot) = path;
+    let id = format!("{service}/{name}/{slot}").parse();
+    id.map_err(|error| ApiError::not_found(format!("{error}")))
 }
 
 fn remove_known(cluster: &Cluster, id: VolumeId) -> Result<(Event, ()), ApiError> {

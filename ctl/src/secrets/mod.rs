@@ -190,7 +190,16 @@ impl Secrets {
         let read_name = name.clone();
         let set = self.state.transact(decide, move |cluster, version| {
             let users = cluster.secret_users(&read_name).into_iter();
+            // Backups use the new value without a new revision.
+            let rolls = |service: &ServiceName| {
+                let view = cluster.service(service);
+                let secrets = view
+                    .map(|it| it.configured.config.secret)
+                    .unwrap_or_default();
+                secrets.iter().any(|secret| secret.name == read_name)
+            };
             let users = users.filter(|user| user.current && user.version == version);
+            let users = users.filter(|user| rolls(&user.service));
             SecretStored {
                 services: users.map(|user| user.service).collect(),
                 name: read_name,
@@ -334,6 +343,9 @@ impl Checker {
         config: &ServiceConfig,
         before: Option<&ServiceConfig>,
     ) -> Result<(), SecretError> {
+        if config.backup_secrets().next().is_some() {
+            check_tls(self.tls)?;
+        }
         let known = before.map_or(&[][..], |before| &before.secret);
         let is_known = config.secret.iter().all(|it| known.contains(it));
         if is_known && before.is_none_or(|before| before.env == config.env) {

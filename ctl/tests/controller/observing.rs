@@ -294,6 +294,7 @@ async fn every_route_is_described() {
         "get /v1/services/{name}/revisions",
         "get /v1/state",
         "get /v1/volumes",
+        "get /v1/volumes/{service}/{name}/{slot}/backups",
         "patch /v1/services/{name}",
         "post /v1/adoption",
         "post /v1/balancer_certificates",
@@ -306,6 +307,8 @@ async fn every_route_is_described() {
         "post /v1/services",
         "post /v1/services/{name}/exec",
         "post /v1/services/{name}/rollback",
+        "post /v1/volumes/{service}/{name}/{slot}/backup",
+        "post /v1/volumes/{service}/{name}/{slot}/restore",
         "put /v1/secrets/{name}",
     ]
     .map(str::to_owned)

@@ -162,12 +162,15 @@ impl<'a> Survey<'a> {
                 process.is_draining() || is_new && !process.is_healthy()
             }
             None => {
+                // Where processes without a slot have all places, none is being replaced.
+                let has_place = self.free_places(config) > 0;
                 let mut volumes = state.volumes.kept_of_slot(self.name, slot);
-                volumes.any(|record| {
-                    let index = state.node_index.get(&record.node);
-                    let is_there = index.is_some_and(|index| state.nodes[*index].is_usable());
-                    is_there && record.problem.is_none()
-                })
+                has_place
+                    && volumes.any(|record| {
+                        let index = state.node_index.get(&record.node);
+                        let is_there = index.is_some_and(|index| state.nodes[*index].is_usable());
+                        is_there && record.problem.is_none()
+                    })
             }
         })
     }

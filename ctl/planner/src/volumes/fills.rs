@@ -173,7 +173,7 @@ pub(crate) fn begin(state: &mut State, id: &VolumeId, to: &NodeName) {
             removing: false,
             away_since: None,
             problem: None,
-            alerted: false,
+            alerted: volume.alerted,
             fill: Some(fill),
             load: None,
         };
@@ -489,6 +489,7 @@ fn installed(state: &mut State, volume: &VolumeInstance) {
         record.fill = None;
         record.confirmed = true;
     });
+    super::alert_back(state, volume);
     state.changes.reassign.insert(node);
     remove_earlier(state, volume);
     state

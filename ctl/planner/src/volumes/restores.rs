@@ -11,7 +11,9 @@ use tucano_api::{
     volumes::{Consistency, LoadReport, Snapshot, VolumeLoad},
 };
 
-use super::{absence, adopt, begin_removal, fills, forget, lost, place, present, room, update};
+use super::{
+    absence, adopt, alert_back, begin_removal, fills, forget, lost, place, present, room, update,
+};
 use crate::{
     backups,
     messages::bytes,
@@ -41,6 +43,7 @@ pub(crate) fn begin(state: &mut State, restore: &Restoration) {
     for (id, size, snapshot, load) in plan.volumes {
         let earlier = present(state, &service, &id).cloned();
         let mut replaces = None;
+        let alerted = earlier.as_ref().is_some_and(|it| it.alerted);
         if let Some(earlier) = earlier {
             if lost(state, &earlier.node).is_some() {
                 // What its worker has is without a record from now on: it is kept there, and no process gets it.
@@ -68,7 +71,7 @@ pub(crate) fn begin(state: &mut State, restore: &Restoration) {
             removing: false,
             away_since: None,
             problem: None,
-            alerted: false,
+            alerted,
             fill: Some(Fill {
                 from,
                 stage: FillStage::Waiting,
@@ -162,6 +165,7 @@ pub(super) fn begin_load(
             error: None,
         });
     });
+    alert_back(state, volume);
     if let Some(instance) = replaces {
         let id = volume.id.clone();
         begin_removal(state, &VolumeInstance { id, instance });
