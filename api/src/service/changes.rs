@@ -147,6 +147,10 @@ mod tests {
                 Effect::Process,
             ),
             (
+                "[[mount]]\npath = \"/x\"\nimage = \"b:1\"",
+                Effect::Process,
+            ),
+            (
                 "[[volume]]\nname = \"a\"\npath = \"/x\"\nsize = \"8MiB\"",
                 Effect::Process,
             ),
