@@ -176,9 +176,7 @@ impl ServiceConfig {
 
     /// The images that are mounted into its containers, as far as they are resolved.
     pub fn mounted_images(&self) -> impl Iterator<Item = &Digest> {
-        self.mount
-            .iter()
-            .filter_map(|mount| mount.digest.as_ref())
+        self.mount.iter().filter_map(|mount| mount.digest.as_ref())
     }
 
     /// In what its processes are less restricted than by default, each as `key=value`.

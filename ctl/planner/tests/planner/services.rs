@@ -129,7 +129,10 @@ fn another_digest_of_a_mounted_image_is_a_revision_and_kept_ones_are_in_use() {
     sim.serve(mounting(2));
     let before = sim.ids("hello");
     sim.serve(mounting(2));
-    assert_eq!((revision(&sim), sim.ids("hello")), (Revision(1), before.clone()));
+    assert_eq!(
+        (revision(&sim), sim.ids("hello")),
+        (Revision(1), before.clone())
+    );
     sim.serve(mounting(3));
     assert_eq!(revision(&sim), Revision(2));
     assert!(sim.ids("hello").iter().all(|id| !before.contains(id)));
