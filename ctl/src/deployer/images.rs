@@ -146,6 +146,15 @@ impl Images {
         blocking(move || store.check_runnable(&store.image(&image)?, &overrides)).await
     }
 
+    /// Checks that the files of a stored image can be mounted; returns warnings.
+    ///
+    /// # Errors
+    /// Its layers cannot be read.
+    pub async fn check_mountable(&self, image: &Digest) -> Result<Vec<String>, Error> {
+        let (store, image) = (self.store.clone(), to_oci(image));
+        blocking(move || store.check_mountable(&store.image(&image)?)).await
+    }
+
     /// The layers of a stored image.
     ///
     /// # Errors

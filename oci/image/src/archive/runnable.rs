@@ -58,15 +58,28 @@ impl Store {
         if let Some(contents) = self.contents(image)? {
             check_user(&contents, &user)?;
             check_program(&contents, image, overrides, &command)?;
-            if contents.high_ids() > 0 {
-                warnings.push(format!(
-                    "{} entries of the image belong to ids above 65535, which show as 65534 in a container",
-                    contents.high_ids()
-                ));
-            }
+            warnings.extend(id_warning(&contents));
         }
         Ok(warnings)
     }
+
+    /// Checks that the files of a stored image can be mounted into a container of another; returns what the sysadmin should know.
+    ///
+    /// # Errors
+    /// As [`Store::contents`].
+    pub fn check_mountable(&self, image: &Image) -> Result<Vec<String>, Error> {
+        let contents = self.contents(image)?;
+        Ok(contents.iter().filter_map(id_warning).collect())
+    }
+}
+
+fn id_warning(contents: &Contents) -> Option<String> {
+    let count = contents.high_ids();
+    (count > 0).then(|| {
+        format!(
+            "{count} entries of the image belong to ids above 65535, which show as 65534 in a container"
+        )
+    })
 }
 
 fn cannot_run(reason: String) -> Error {
