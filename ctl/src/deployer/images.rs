@@ -142,6 +142,7 @@ impl Images {
             args: config.args.clone(),
             user: config.user.clone(),
             path: config.env.get("PATH").cloned(),
+            mounted: mounted(config),
         };
         blocking(move || store.check_runnable(&store.image(&image)?, &overrides)).await
     }
@@ -296,6 +297,13 @@ impl Images {
         };
         spawn_blocking(sum).await.unwrap_or(0)
     }
+}
+
+/// Directories of a service's containers whose files are not its image's.
+fn mounted(config: &ServiceConfig) -> Vec<String> {
+    let mounts = config.mount.iter();
+    let mounts = mounts.filter(|mount| mount.host.is_some() || mount.image.is_some());
+    mounts.map(|mount| mount.path.clone()).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

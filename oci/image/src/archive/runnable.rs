@@ -21,6 +21,8 @@ pub struct Overrides {
     pub user: Option<String>,
     /// The variable `PATH`, in place of the image's.
     pub path: Option<String>,
+    /// Directories in place of which something else is mounted: what is in them is not known.
+    pub mounted: Vec<String>,
 }
 
 impl Store {
@@ -160,15 +162,18 @@ fn check_program(
     command: &str,
 ) -> Result<(), Error> {
     let candidates = candidates(image, overrides, command);
-    if candidates.iter().any(|path| is_mounted(path)) {
-        return Ok(());
+    let mut found = None;
+    for path in &candidates {
+        if is_mounted(path, overrides) {
+            return Ok(());
+        }
+        if let Found::File { mode, bytes } = contents.find(path.as_bytes())
+            && mode & 0o111 != 0
+        {
+            found = Some((path, bytes));
+            break;
+        }
     }
-    let found = candidates
-        .iter()
-        .find_map(|path| match contents.find(path.as_bytes()) {
-            Found::File { mode, bytes } if mode & 0o111 != 0 => Some((path, bytes)),
-            _ => None,
-        });
     let Some((path, head)) = found else {
         return Err(cannot_run(format!(
             "it has no executable file {command:?}, which its command starts (looked at {})",
@@ -177,7 +182,7 @@ fn check_program(
     };
     check_machine(path, &head)?;
     match interpreter(&head) {
-        Some(interpreter) if !is_mounted(&interpreter) => {
+        Some(interpreter) if !is_mounted(&interpreter, overrides) => {
             match contents.find(interpreter.as_bytes()) {
                 Found::File { .. } => Ok(()),
                 _ => Err(cannot_run(format!(
@@ -212,8 +217,12 @@ fn candidates(image: &Image, overrides: &Overrides, command: &str) -> Vec<String
         .collect()
 }
 
-fn is_mounted(path: &str) -> bool {
-    MOUNTED.iter().any(|mount| path.starts_with(mount))
+fn is_mounted(path: &str, overrides: &Overrides) -> bool {
+    let is_below = |mount: &String| {
+        let rest = path.strip_prefix(mount.as_str());
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    MOUNTED.iter().any(|mount| path.starts_with(mount)) || overrides.mounted.iter().any(is_below)
 }
 
 /// The interpreter of a script; `None` for other files, or if its line is not complete.
