@@ -123,6 +123,13 @@ pub struct DesiredProcess {
     pub volumes: Vec<DesiredVolume>,
 }
 
+impl DesiredProcess {
+    /// The images that it needs: its own, and those that are mounted into its container.
+    pub fn images(&self) -> impl Iterator<Item = &Digest> {
+        std::iter::once(&self.image).chain(self.config.mounted_images())
+    }
+}
+
 /// Blobs that an agent may soon need: body of `POST /v1/prefetch` on the agent. A hint: the agent may ignore it, and it
 /// removes again what no process turns out to need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

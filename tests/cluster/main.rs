@@ -6,6 +6,7 @@ mod deploy;
 mod exec;
 mod limits;
 mod live_changes;
+mod mounts;
 mod placement;
 mod remove;
 mod secrets;

@@ -1,7 +1,5 @@
 //! Messages to the runner's task: requests of the agent, and events of processes.
 
-use std::sync::Arc;
-
 use tokio::sync::{mpsc, oneshot};
 use tucano_api::{
     agent::{DesiredProcess, DesiredSet, Exit, ReportAccepted},
@@ -9,7 +7,7 @@ use tucano_api::{
 };
 
 use super::{
-    Node, handle::DesiredSetError, images::Unpacked, lifecycle::Change, probe::Finding,
+    Node, handle::DesiredSetError, images::ProcessImages, lifecycle::Change, probe::Finding,
     process::Process, task::Runner,
 };
 
@@ -33,8 +31,8 @@ pub(super) enum Message {
 /// What happened to a process.
 #[derive(Debug)]
 pub enum Event {
-    /// Its image is unpacked.
-    Pulled(Arc<Unpacked>),
+    /// Its images are unpacked.
+    Pulled(ProcessImages),
     /// Its container runs; this is the pid of its first process.
     Started(i32),
     /// Its image could not be pulled, or its container not started.
@@ -94,7 +92,7 @@ impl<N: Node> Runner<N> {
         };
         let now = self.clock.elapsed();
         match event {
-            Event::Pulled(image) => process.pulled(image, now),
+            Event::Pulled(images) => process.pulled(images, now),
             Event::Started(pid) => {
                 tracing::info!(%id, pid, "started");
                 process.started(pid, now);

@@ -22,7 +22,7 @@ use tucano_oci_runtime::{
 };
 
 use super::{
-    images::{Images, Unpacked},
+    images::{Images, ProcessImages},
     launch::join,
     machine::Containers,
     network::{self, Network},
@@ -153,14 +153,14 @@ impl Executor {
     pub async fn start(
         &self,
         record: &Record,
-        image: &Unpacked,
+        images: &ProcessImages,
         node: &NodeName,
     ) -> Result<Arc<Running>, Error> {
         let _slot = self.starts.acquire().await.map_err(|_| Error::Ending)?;
         let starting = self.starting.read().await;
         let lease = record.lease.ok_or(Error::NoLease)?;
-        let directories = self.mounted_directories(record, image).await?;
-        let mut launch = self.launch_description(record, image, node, directories)?;
+        let directories = self.mounted_directories(record, &images.own).await?;
+        let mut launch = self.launch_description(record, images, node, directories)?;
         let resolver = self.resolver.clone();
         let resolv_conf = blocking(move || Ok(resolver.resolv_conf())).await?;
         self.network

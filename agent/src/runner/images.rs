@@ -18,13 +18,13 @@ use std::{
 
 pub use error::Error;
 use fetch::Fetcher;
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use oci_spec::image::{Descriptor, Digest as OciDigest, ImageConfiguration};
 use prefetch::Prefetched;
 use refused::RefusedLayers;
 use slots::Slots;
 use tokio::sync::{OwnedMutexGuard, RwLock};
-use tucano_api::ids::Digest;
+use tucano_api::{agent::DesiredProcess, ids::Digest};
 use tucano_oci_image::{Form, Helper, Image, Layers, Limits, Platform, Store};
 use verified::VerifiedLayers;
 
@@ -38,6 +38,24 @@ pub struct Unpacked {
     /// The directories of its layers, lowest first.
     pub layers: Vec<PathBuf>,
     diff_ids: Vec<OciDigest>,
+}
+
+/// The unpacked images of a process.
+#[derive(Debug, Clone)]
+pub struct ProcessImages {
+    /// The one that it runs.
+    pub own: Arc<Unpacked>,
+    /// Those that are mounted into its container.
+    pub mounted: Vec<MountedImage>,
+}
+
+/// An image that is mounted into a container.
+#[derive(Debug, Clone)]
+pub struct MountedImage {
+    /// Its path in the container.
+    pub path: String,
+    /// The image.
+    pub image: Arc<Unpacked>,
 }
 
 #[cfg(test)]
@@ -140,6 +158,29 @@ impl Images {
             kept_unused: options.kept_unused,
             started: Instant::now(),
         })
+    }
+
+    /// The images of a process, as [`Images::ensure`] has each of them.
+    ///
+    /// # Errors
+    /// The first image that is not available, or one whose digest the desired set does not say.
+    pub async fn of_process(&self, process: &DesiredProcess) -> Result<ProcessImages, Error> {
+        let mounts = process.config.mount.iter();
+        let mounts = mounts.filter(|mount| mount.image.is_some());
+        let mounted = mounts.map(async |mount| {
+            let path = mount.path.clone();
+            let digest = mount.digest.as_ref();
+            let digest = digest.ok_or_else(|| Error::Unresolved(path.clone()))?;
+            match self.ensure(digest).await {
+                Ok(image) => Ok(MountedImage { path, image }),
+                Err(source) => Err(Error::Mounted {
+                    path,
+                    source: Box::new(source),
+                }),
+            }
+        });
+        let (own, mounted) = try_join(self.ensure(&process.image), try_join_all(mounted)).await?;
+        Ok(ProcessImages { own, mounted })
     }
 
     /// The image; missing parts are fetched and unpacked. Dropping the future aborts the fetch.

@@ -5,14 +5,14 @@ use std::{os::fd::AsRawFd, path::Path};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use tucano_api::{ids::NodeName, service::ServiceConfig};
 use tucano_oci_runtime::{
-    launch::{Launch, Rootfs},
+    launch::{self, Launch, Rootfs},
     profile::{HostDirectory, HostFile, Sandbox},
 };
 
 use super::{
     container::{self, Identity},
     execute::{Error, Executor},
-    images::{self, Unpacked},
+    images::{self, MountedImage, ProcessImages},
     network::Lease,
     state::Record,
 };
@@ -22,11 +22,12 @@ impl Executor {
     pub(super) fn launch_description(
         &self,
         record: &Record,
-        image: &Unpacked,
+        images: &ProcessImages,
         node: &NodeName,
         directories: Vec<HostDirectory>,
     ) -> Result<Launch, Error> {
         let process = &record.process;
+        let image = images.own.as_ref();
         let directory = self.data.process(&process.id);
         let lease = record.lease.ok_or(Error::NoLease)?;
         let command = container::command(&image.config, process);
@@ -100,6 +101,7 @@ impl Executor {
                     .into_iter()
                     .map(|volume| Path::new("/").join(volume))
                     .collect(),
+                images: images.mounted.iter().map(mounted).collect(),
             },
             user: process
                 .config
@@ -116,6 +118,13 @@ impl Executor {
     /// The first id on the node of a container's user namespace; `None` where containers have none.
     pub(super) fn ids_base(&self, lease: Lease) -> Option<u32> {
         self.user_namespaces.then_some(lease.ids_base)
+    }
+}
+
+fn mounted(image: &MountedImage) -> launch::MountedImage {
+    launch::MountedImage {
+        destination: image.path.clone().into(),
+        layers: image.image.layers.clone(),
     }
 }
 

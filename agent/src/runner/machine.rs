@@ -17,7 +17,7 @@ use super::{
     Node, disk,
     events::{Event, EventSender},
     execute::{Error, Executor, blocking},
-    images::Unpacked,
+    images::ProcessImages,
     lifecycle::Health,
     network::{Exhausted, Lease},
     probe::{Prober, host_of},
@@ -49,8 +49,8 @@ impl Containers {
 }
 
 impl Node for Executor {
-    async fn pull(&self, image: &Digest) -> Result<Arc<Unpacked>, String> {
-        self.images.ensure(image).await.map_err(sentence)
+    async fn pull(&self, process: &DesiredProcess) -> Result<ProcessImages, String> {
+        self.images.of_process(process).await.map_err(sentence)
     }
 
     fn lease(&self) -> Result<Lease, Exhausted> {
@@ -60,13 +60,13 @@ impl Node for Executor {
     async fn launch(
         &self,
         record: &Record,
-        image: &Unpacked,
+        images: &ProcessImages,
         node: &NodeName,
     ) -> Result<i32, String> {
         let ids_base = record.lease.and_then(|lease| self.ids_base(lease));
         let secrets = self.secrets.prepare(&record.process, ids_base.unwrap_or(0));
         secrets.await?;
-        let running = self.start(record, image, node).await.map_err(sentence)?;
+        let running = self.start(record, images, node).await.map_err(sentence)?;
         let pid = running.pid;
         let id = record.process.id.clone();
         self.containers.insert(id, running);

@@ -1,6 +1,6 @@
 //! What the runner's steps do to the machine.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use tucano_api::{
     agent::{DesiredProcess, DesiredSet, Exit, VolumeInstance},
@@ -10,7 +10,7 @@ use tucano_api::{
 
 use super::{
     events::EventSender,
-    images::Unpacked,
+    images::ProcessImages,
     lifecycle::Health,
     network::{Exhausted, Lease},
     state::Record,
@@ -19,8 +19,11 @@ use super::{
 /// The machine that processes run on. Each method is safe to repeat: it clears away what an interrupted call left behind.
 /// Errors are sentences for the report.
 pub trait Node: fmt::Debug + Send + Sync + 'static {
-    /// Fetches and unpacks an image. Dropping the future aborts the fetch.
-    fn pull(&self, image: &Digest) -> impl Future<Output = Result<Arc<Unpacked>, String>> + Send;
+    /// Fetches and unpacks the images of a process. Dropping the future aborts the fetch.
+    fn pull(
+        &self,
+        process: &DesiredProcess,
+    ) -> impl Future<Output = Result<ProcessImages, String>> + Send;
 
     /// Reserves an address, a node port and user ids for a process.
     fn lease(&self) -> Result<Lease, Exhausted>;
@@ -30,7 +33,7 @@ pub trait Node: fmt::Debug + Send + Sync + 'static {
     fn launch(
         &self,
         record: &Record,
-        image: &Unpacked,
+        images: &ProcessImages,
         node: &NodeName,
     ) -> impl Future<Output = Result<i32, String>> + Send;
 

@@ -1,6 +1,6 @@
 //! The runner's state of one process.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::task::AbortHandle;
 use tucano_api::{
@@ -10,7 +10,7 @@ use tucano_api::{
 };
 
 use super::{
-    images::Unpacked,
+    images::ProcessImages,
     lifecycle::{Actual, Change, Health, Phase, Resize, Step},
     listening, live_changes,
     live_changes::probes_differ,
@@ -30,7 +30,7 @@ pub struct Process {
     pub(super) restarts: u32,
     pub(super) last_exit: Option<Exit>,
     pub(super) reason: Option<String>,
-    pub(super) image: Option<Arc<Unpacked>>,
+    pub(super) images: Option<ProcessImages>,
     /// Whether it has a container that was started and has not ended.
     pub(super) is_launched: bool,
     /// Pid of its container's first process, while that is known to run.
@@ -77,7 +77,7 @@ impl Process {
             restarts: 0,
             last_exit: None,
             reason: None,
-            image: None,
+            images: None,
             is_launched: false,
             pid: None,
             disk_used: None,
@@ -261,11 +261,11 @@ impl Process {
         self.stop_signal.unwrap_or(nix::libc::SIGTERM)
     }
 
-    pub(super) fn pulled(&mut self, image: Arc<Unpacked>, now: Duration) {
-        let config = image.config.config().as_ref();
+    pub(super) fn pulled(&mut self, images: ProcessImages, now: Duration) {
+        let config = images.own.config.config().as_ref();
         let name = config.and_then(|config| config.stop_signal().clone());
         self.stop_signal = name.and_then(|name| tucano_oci_image::signal_number(&name));
-        self.image = Some(image);
+        self.images = Some(images);
         self.actual.apply(Change::Pulled, now);
     }
 

@@ -54,10 +54,10 @@ impl<N: Node> Runner<N> {
         let Some(process) = self.processes.get_mut(id) else {
             return;
         };
-        let image = process.actual.process.image.clone();
+        let wanted = process.actual.process.clone();
         let task = tokio::spawn(async move {
-            let event = match machine.pull(&image).await {
-                Ok(image) => Event::Pulled(image),
+            let event = match machine.pull(&wanted).await {
+                Ok(images) => Event::Pulled(images),
                 Err(reason) => Event::Failed(reason),
             };
             events.send(event).await;
@@ -76,14 +76,14 @@ impl<N: Node> Runner<N> {
         };
         let leased = process.lease.map_or_else(|| machine.lease(), Ok);
         process.lease = leased.ok();
-        let (record, image) = (process.record(), process.image.clone());
+        let (record, images) = (process.record(), process.images.clone());
         let events = self.events(id, self.attempt(id));
         // Never aborted: only its result tells whether there is a container.
         tokio::spawn(async move {
-            let launched = match (leased, image) {
+            let launched = match (leased, images) {
                 (Err(exhausted), _) => Err(exhausted.to_string()),
                 (_, None) => Err("its image is gone".to_owned()),
-                (_, Some(image)) => machine.launch(&record, &image, &node).await,
+                (_, Some(images)) => machine.launch(&record, &images, &node).await,
             };
             let event = launched.map_or_else(Event::Failed, Event::Started);
             events.send(event).await;
@@ -255,7 +255,8 @@ impl<N: Node> Runner<N> {
             .map(|(_, desired)| desired);
         let mut images: Vec<_> = existing
             .chain(desired)
-            .map(|process| process.image.clone())
+            .flat_map(DesiredProcess::images)
+            .cloned()
             .collect();
         images.sort();
         images.dedup();

@@ -41,8 +41,8 @@ fn of_identical_layers_the_uppermost_counts() {
     });
 }
 
-const DIRECTORIES: &str = "[images]\nunpack = \"directories\"\n";
-const EROFS: &str = "[images]\nunpack = \"erofs\"\n";
+pub(crate) const DIRECTORIES: &str = "[images]\nunpack = \"directories\"\n";
+pub(crate) const EROFS: &str = "[images]\nunpack = \"erofs\"\n";
 
 #[test]
 fn layers_that_are_directories() {
@@ -96,7 +96,7 @@ async fn runs_with_ids_mapped(node: &Node) {
 }
 
 /// The mounted layers.
-fn mounts(node: &Node) -> Vec<String> {
+pub(crate) fn mounts(node: &Node) -> Vec<String> {
     let layers = node.data("layers").display().to_string();
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     let own = mounts.lines().filter(|line| line.contains(&layers));
@@ -167,7 +167,7 @@ fn flip_a_bit(path: &Path) {
 }
 
 /// The hexadecimal part of a layer's diff-id.
-fn diff_id(layer: &Layer) -> String {
+pub(crate) fn diff_id(layer: &Layer) -> String {
     layer.diff_id.trim_start_matches("sha256:").to_owned()
 }
 
@@ -336,30 +336,30 @@ async fn run(node: &Node, layers: Vec<Layer>) -> PathBuf {
     PathBuf::from(format!("/proc/{}/root", node.pid("hello-1")))
 }
 
-fn image_of(layers: Vec<Layer>) -> Layout {
+pub(crate) fn image_of(layers: Vec<Layer>) -> Layout {
     let spec = layers
         .into_iter()
         .fold(ImageSpec::new("hello"), ImageSpec::layer);
     spec.build().unwrap()
 }
 
-fn process_of(image: &Layout, number: u64) -> DesiredProcess {
+pub(crate) fn process_of(image: &Layout, number: u64) -> DesiredProcess {
     let mut desired = process("hello", number, "");
     desired.image = image.manifest_digest.parse().unwrap();
     desired
 }
 
-fn program() -> Layer {
+pub(crate) fn program() -> Layer {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let programs = tucano_image_builder::build_programs(workspace).unwrap();
     let hello = fs::read(programs.join("hello")).unwrap();
     layer(&[Entry::file("hello", hello).mode(0o755)])
 }
 
-fn word(content: &str) -> Layer {
+pub(crate) fn word(content: &str) -> Layer {
     layer(&[Entry::file("word", content)])
 }
 
-fn layer(entries: &[Entry]) -> Layer {
+pub(crate) fn layer(entries: &[Entry]) -> Layer {
     Layer::new(entries, Compression::Gzip).unwrap()
 }

@@ -11,6 +11,7 @@ mod files;
 mod images;
 mod lifecycle;
 mod live_changes;
+mod mounts;
 mod network;
 mod node;
 mod restart;

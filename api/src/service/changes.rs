@@ -149,6 +149,7 @@ mod tests {
                 "[[mount]]\npath = \"/x\"\ntmpfs = \"1MiB\"",
                 Effect::Process,
             ),
+            ("[[mount]]\npath = \"/x\"\nimage = \"b:1\"", Effect::Process),
             (
                 "[[volume]]\nname = \"a\"\npath = \"/x\"\nsize = \"8MiB\"",
                 Effect::Process,

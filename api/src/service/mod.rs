@@ -46,7 +46,7 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 pub const DEFAULT_PIDS: u32 = 512;
 
 /// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
-pub const AGENT_KEYS: [&str; 5] = ["init", "file", "mount", "volume", "secret"];
+pub const AGENT_KEYS: [&str; 6] = ["init", "file", "mount", "volume", "secret", "mount.image"];
 
 /// Size of a container's `/dev/shm`, unless `shm_size` says otherwise.
 pub const DEFAULT_SHM: Bytes = Bytes::mib(64);
@@ -164,6 +164,7 @@ impl ServiceConfig {
             !self.mount.is_empty(),
             !self.volume.is_empty(),
             !self.secret.is_empty(),
+            self.mount.iter().any(|mount| mount.image.is_some()),
         ];
         AGENT_KEYS
             .into_iter()
@@ -174,6 +175,11 @@ impl ServiceConfig {
     /// Directories of the worker that its containers have.
     pub fn host_paths(&self) -> impl Iterator<Item = &str> {
         self.mount.iter().filter_map(|mount| mount.host.as_deref())
+    }
+
+    /// The images that are mounted into its containers, as far as they are resolved.
+    pub fn mounted_images(&self) -> impl Iterator<Item = &Digest> {
+        self.mount.iter().filter_map(|mount| mount.digest.as_ref())
     }
 
     /// In what its processes are less restricted than by default, each as `key=value`.

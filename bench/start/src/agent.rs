@@ -11,7 +11,7 @@ use tucano_agent::{
     agent,
     runner::{
         execute::Executor,
-        images::Unpacked,
+        images::ProcessImages,
         state::{DataDir, Record},
     },
     settings::Settings,
@@ -60,7 +60,7 @@ struct Node {
     executor: Arc<Executor>,
     /// Runs throughout, so that resources shared by a node's processes are neither created nor removed.
     resident: (Record, Arc<Running>),
-    image: Arc<Unpacked>,
+    images: ProcessImages,
     digest: Digest,
     name: NodeName,
 }
@@ -74,14 +74,14 @@ impl Node {
         let settings: Settings = parse("agent.toml", &text)?;
         let digest = import(place, &directory)?;
         let executor = agent::executor(&settings)?;
-        let image = executor.images.ensure(&digest).await?;
         let name = "bench".parse()?;
         let resident = record(&executor, &digest, "resident-0")?;
-        let running = executor.start(&resident, &image, &name).await?;
+        let images = executor.images.of_process(&resident.process).await?;
+        let running = executor.start(&resident, &images, &name).await?;
         Ok(Self {
             executor: Arc::new(executor),
             resident: (resident, running),
-            image,
+            images,
             digest,
             name,
         })
@@ -131,13 +131,13 @@ impl Node {
         let (begin, before) = (Instant::now(), cpu()?);
         let mut starting = JoinSet::new();
         for record in records {
-            let (executor, image, name) = (
+            let (executor, images, name) = (
                 Arc::clone(&self.executor),
-                Arc::clone(&self.image),
+                self.images.clone(),
                 self.name.clone(),
             );
             starting.spawn(async move {
-                let running = executor.start(&record, &image, &name).await;
+                let running = executor.start(&record, &images, &name).await;
                 running.map(|running| (record, running))
             });
         }

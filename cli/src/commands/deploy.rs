@@ -32,6 +32,7 @@ pub(crate) async fn deploy(
             source.config.name
         ));
     }
+    let source = source.with_mounts_uploaded(client).await?;
     let answer = match source.form(client).await? {
         Some(form) => client.upload("/v1/services", form).await?,
         None => client.deploy("/v1/services", source.text.clone()).await?,

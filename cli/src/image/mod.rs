@@ -4,11 +4,13 @@
 //! - `config_files`: the text files that the configuration names;
 //! - `select`: which image of the archive is meant;
 //! - `upload`: sends the blobs that the controller does not have;
+//! - `mounts`: the images that are mounted from archives;
 //! - `archive`: sends an archive as a whole, where it is not understood here: a compressed one, for example.
 
 mod archive;
 pub(crate) mod config_files;
 mod files;
+mod mounts;
 mod select;
 mod upload;
 
@@ -20,6 +22,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::multipart::{Form, Part};
 use tucano_api::{
+    ids::Digest,
     service::ServiceConfig,
     settings::{MAX_SETTINGS_BYTES, parse_all},
 };
@@ -43,6 +46,8 @@ pub struct Source {
     pub image: Option<PathBuf>,
     /// An image that the controller has or can pull; it takes the place of the configuration's.
     pub stored: Option<String>,
+    /// The archives that are mounted, by the index of the mount.
+    mounts: Vec<(usize, PathBuf)>,
 }
 
 impl Source {
@@ -61,14 +66,11 @@ impl Source {
         let (text, config) = config_files::parse(&path, read(&path)?)?;
         let named = image.and_then(Path::to_str);
         let named = named.filter(|name| is_reference(name) && !Path::new(name).exists());
+        let directory = path.parent().unwrap_or(Path::new(""));
         let image = match (image, &config.image) {
             (Some(_), _) if named.is_some() => None,
             (Some(image), _) => Some(image.to_owned()),
-            (None, Some(_)) if config.image_digest().is_some() => None,
-            (None, Some(name)) => {
-                let beside = path.parent().unwrap_or(Path::new("")).join(name);
-                (beside.exists() || !is_reference(name)).then_some(beside)
-            }
+            (None, Some(name)) => file_of(directory, name),
             (None, None) => {
                 let advice = "add the key `image`, or use --image";
                 return Err(Error::Refused(
@@ -80,6 +82,7 @@ impl Source {
             check_image(image)?;
         }
         Ok(Self {
+            mounts: mounts::of_config(directory, &config)?,
             file,
             text,
             config,
@@ -122,7 +125,24 @@ impl Source {
             config,
             image: Some(path.to_owned()),
             stored: None,
+            mounts: Vec::new(),
         })
+    }
+
+    /// The service with the digests of its mounted archives, which are uploaded where the controller does not have them.
+    ///
+    /// # Errors
+    /// An archive that cannot be read, or that the registry refuses.
+    pub async fn with_mounts_uploaded(&self, client: &Client) -> Result<Self, Error> {
+        let mut source = self.clone();
+        for (index, archive) in std::mem::take(&mut source.mounts) {
+            let digest = mounts::upload(client, &archive).await?;
+            if let Some(mount) = source.config.mount.get_mut(index) {
+                mount.image = Some(digest);
+            }
+            source.text = serde_json::to_string(&source.config).unwrap_or_default();
+        }
+        Ok(source)
     }
 
     /// The parts of the request; none where the configuration alone is the request. Blobs that the controller does not have are
@@ -167,6 +187,13 @@ impl Source {
 fn read(path: &Path) -> Result<String, Error> {
     check_size(path, "a configuration", MAX_SETTINGS_BYTES)?;
     fs::read_to_string(path).map_err(Error::input("read", path))
+}
+
+/// The file that a configuration in this directory names as an image, unless it is a digest or a reference.
+fn file_of(directory: &Path, image: &str) -> Option<PathBuf> {
+    let beside = directory.join(image);
+    let is_digest = image.parse::<Digest>().is_ok();
+    (!is_digest && (beside.exists() || !is_reference(image))).then_some(beside)
 }
 
 /// Refuses a file over its limit before it is read.

@@ -147,3 +147,35 @@ fn configuration_files_are_read_beside_the_configuration() {
     );
     assert!(refused(None).contains("cannot read"));
 }
+
+#[test]
+fn archives_of_mounts_are_found_beside_the_configuration_and_references_are_not() {
+    let mount =
+        |path: &str, image: &str| format!("[[mount]]\npath = \"{path}\"\nimage = \"{image}\"\n");
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let text = [
+        SERVICE,
+        &mount("/a", "models/llm:1"),
+        &mount("/b", "./models.tar"),
+        &mount("/c", &digest),
+        &mount("/d", "conf/site.tar"),
+        "[[mount]]\npath = \"/e\"\ntmpfs = \"1MiB\"\n",
+    ];
+    let directory = directory(&[
+        ("service.toml", &text.concat()),
+        ("a.tar", "x"),
+        ("models.tar", "x"),
+        ("conf/site.tar", "x"),
+    ]);
+    let source = Source::of_service(directory.path(), None).unwrap();
+    let at = |name| directory.path().join(name);
+    let expected = [(1, at("./models.tar")), (3, at("conf/site.tar"))];
+    assert_eq!(source.mounts, expected);
+    fs::remove_file(at("models.tar")).unwrap();
+    let missing = Source::of_service(directory.path(), None).unwrap_err();
+    let text = missing.to_string();
+    assert!(
+        missing.exit_code() == 3 && text.contains("models.tar"),
+        "{text}"
+    );
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tucano_api::{
-    agent::{DesiredSet, ProcessReport, ProcessState},
+    agent::{DesiredProcess, DesiredSet, ProcessReport, ProcessState},
     ids::{Digest, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
     reasons::PendingReason,
     routes::ServiceRoute,
@@ -300,12 +300,15 @@ impl Cluster {
         let services = &self.state.services;
         // What runs on nodes on hold may be adopted.
         let held = self.state.nodes.iter().flat_map(|node| &node.held_set);
-        let held = held.flatten().map(|process| process.image.clone());
+        let held = held.flatten().flat_map(DesiredProcess::images).cloned();
         let revisions = services
             .values()
             .flat_map(|service| &service.record.revisions);
         revisions
-            .map(|revision| revision.image.clone())
+            .flat_map(|revision| {
+                std::iter::once(&revision.image).chain(revision.config.mounted_images())
+            })
+            .cloned()
             .chain(held)
             .collect()
     }

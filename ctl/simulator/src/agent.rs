@@ -71,6 +71,8 @@ pub struct Agent {
     pub send_held: bool,
     /// Whether it is of an earlier version, which replaces processes whose limits change.
     pub is_old: bool,
+    /// Keys of configurations that its version came before.
+    pub unknown_keys: Vec<&'static str>,
     /// Its volumes.
     pub volumes: AgentVolumes,
     /// Its `host_paths`.
@@ -109,6 +111,7 @@ impl Agent {
             },
             send_held: false,
             is_old: false,
+            unknown_keys: Vec::new(),
             volumes: AgentVolumes::default(),
             host_paths: Vec::new(),
             overcommitted: false,
@@ -269,7 +272,11 @@ impl Agent {
             live_changes: !self.is_old,
             keys: match self.is_old {
                 true => Vec::new(),
-                false => AGENT_KEYS.map(str::to_owned).to_vec(),
+                false => AGENT_KEYS
+                    .into_iter()
+                    .filter(|key| !self.unknown_keys.contains(key))
+                    .map(str::to_owned)
+                    .collect(),
             },
             host_paths: self.host_paths.clone(),
             volumes: (!self.is_old).then(|| self.volumes.report()),

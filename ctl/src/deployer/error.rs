@@ -16,18 +16,18 @@ pub enum DeployError {
     #[error(transparent)]
     Config(#[from] SettingsError),
     /// The configuration names no available image.
-    #[error("{config}: image: {advice}")]
+    #[error("{key}: {advice}")]
     NoImage {
-        /// Name of the configuration's text.
-        config: String,
+        /// The key, after the name of the configuration's text.
+        key: String,
         /// Advice.
         advice: String,
     },
     /// The registry has no such image.
-    #[error("{config}: image: the registry has no {wanted}: {}", shown(names))]
+    #[error("{key}: the registry has no {wanted}: {}", shown(names))]
     NoSuchImage {
-        /// Name of the configuration's text.
-        config: String,
+        /// The key, after the name of the configuration's text.
+        key: String,
         /// The reference in the configuration.
         wanted: Reference,
         /// Some of the existing names.
@@ -61,6 +61,14 @@ pub enum DeployError {
     /// The image was refused.
     #[error("the image was refused: {0}")]
     Image(#[from] tucano_oci_image::Error),
+    /// An image that is to be mounted is not available.
+    #[error("{key}: {}", without_key(.source))]
+    MountedImage {
+        /// The key, after the name of the configuration's text.
+        key: String,
+        /// The cause.
+        source: Box<DeployError>,
+    },
     /// Secrets that do not exist.
     #[error(
         "{service}: there {} {}: set {} with `tucano secret set` first",
@@ -115,6 +123,26 @@ pub enum DeployError {
     /// It could not be stored, or the controller is shutting down.
     #[error(transparent)]
     Refused(#[from] Refused),
+}
+
+impl DeployError {
+    /// The error for the mount with this key.
+    pub(super) fn of_mount(self, key: &str) -> Self {
+        match self {
+            // They name it.
+            Self::NoImage { .. } | Self::NoSuchImage { .. } => self,
+            source => Self::MountedImage {
+                key: key.to_owned(),
+                source: Box::new(source),
+            },
+        }
+    }
+}
+
+/// An error of an image, without the key that it is usually of.
+fn without_key(error: &DeployError) -> String {
+    let text = error.to_string();
+    text.strip_prefix("image: ").unwrap_or(&text).to_owned()
 }
 
 fn is_no(names: &[SecretName]) -> &'static str {

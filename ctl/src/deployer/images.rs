@@ -142,8 +142,18 @@ impl Images {
             args: config.args.clone(),
             user: config.user.clone(),
             path: config.env.get("PATH").cloned(),
+            mounted: mounted(config),
         };
         blocking(move || store.check_runnable(&store.image(&image)?, &overrides)).await
+    }
+
+    /// Checks that the files of a stored image can be mounted; returns warnings.
+    ///
+    /// # Errors
+    /// Its layers cannot be read.
+    pub async fn check_mountable(&self, image: &Digest) -> Result<Vec<String>, Error> {
+        let (store, image) = (self.store.clone(), to_oci(image));
+        blocking(move || store.check_mountable(&store.image(&image)?)).await
     }
 
     /// The layers of a stored image.
@@ -287,6 +297,13 @@ impl Images {
         };
         spawn_blocking(sum).await.unwrap_or(0)
     }
+}
+
+/// Directories of a service's containers whose files are not its image's.
+fn mounted(config: &ServiceConfig) -> Vec<String> {
+    let mounts = config.mount.iter();
+    let mounts = mounts.filter(|mount| mount.host.is_some() || mount.image.is_some());
+    mounts.map(|mount| mount.path.clone()).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

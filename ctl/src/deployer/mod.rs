@@ -3,6 +3,7 @@
 //! - [`capacity`]: whether some worker can ever run a process of the configuration.
 //! - [`upload`]: a request's parts, and the image's import into the store.
 //! - [`images`]: the images in use, and removal of the others.
+//! - `mounts`: the images that are mounted into containers.
 //! - `remote_image`: images pulled from other registries.
 //! - [`Prefetcher`]: announces an image's blobs to agents during its upload.
 //! - [`wait`]: the progress of a deploy.
@@ -12,6 +13,7 @@
 pub mod capacity;
 mod error;
 pub mod images;
+mod mounts;
 mod patch;
 mod prefetch;
 pub(crate) mod remote_image;
@@ -20,7 +22,7 @@ pub mod wait;
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tucano_api::{
     ids::{Digest, Revision, ServiceName},
     service::ServiceConfig,
@@ -119,8 +121,10 @@ impl Deployer {
             Some(digest) => digest,
             None => self.stored_image(&config_name, &config).await?,
         };
-        let warnings = self.check_runnable(&digest, &config).await?;
+        let mut warnings = self.check_runnable(&digest, &config).await?;
         config.image = Some(digest.to_string());
+        let of_mounts = self.resolve_mounts(&config_name, &mut config.mount).await?;
+        warnings.extend(of_mounts);
         let most = self.config.current().limits.services;
         let name = config.name.clone();
         let outcome = self.change(move |cluster| {
@@ -163,7 +167,7 @@ impl Deployer {
     pub async fn patch(
         &self,
         name: ServiceName,
-        patch: ServicePatch,
+        mut patch: ServicePatch,
     ) -> Result<Outcome, DeployError> {
         let _guard = self.images.guard().await;
         let new_image = match patch.get("image") {
@@ -171,7 +175,7 @@ impl Deployer {
             Some(image) => Some(self.patched_image(image).await?),
         };
         let warnings = self
-            .check_patched(&name, &patch, new_image.as_ref())
+            .check_patched(&name, &mut patch, new_image.as_ref())
             .await?;
         let outcome = self.change(move |cluster| {
             let service = cluster
@@ -297,12 +301,12 @@ impl Deployer {
         outcome.ok_or_else(|| Refused::Store("the planner refused the service".to_owned()).into())
     }
 
-    /// Checks a service's patched configuration with its image. A service that does not exist, or a patch that does not
-    /// fit, is refused later.
+    /// Checks a service's patched configuration with its image, and gives the patch the digests of its mounted images. A service
+    /// that does not exist, or a patch that does not fit, is refused later.
     async fn check_patched(
         &self,
         name: &ServiceName,
-        patch: &ServicePatch,
+        patch: &mut ServicePatch,
         image: Option<&Digest>,
     ) -> Result<Vec<String>, DeployError> {
         let name = name.clone();
@@ -313,13 +317,18 @@ impl Deployer {
         let Some((config, current_image)) = current.await.map_err(DeployError::Refused)? else {
             return Ok(Vec::new());
         };
-        let Ok(config) = patched(&config, patch.clone()) else {
+        let Ok(mut config) = patched(&config, patch.clone()) else {
             return Ok(Vec::new());
         };
-        let Some(image) = image else {
-            return Ok(self.images.check_runnable(&current_image, &config).await?);
+        let mut warnings = match image {
+            None => self.images.check_runnable(&current_image, &config).await?,
+            Some(image) => self.check_runnable(image, &config).await?,
         };
-        Ok(self.check_runnable(image, &config).await?)
+        if patch.get("mount").is_some_and(|mounts| !mounts.is_null()) {
+            warnings.extend(self.resolve_mounts("patch", &mut config.mount).await?);
+            patch.insert("mount".to_owned(), json!(config.mount));
+        }
+        Ok(warnings)
     }
 
     async fn stored_image(
@@ -327,30 +336,33 @@ impl Deployer {
         file: &str,
         config: &ServiceConfig,
     ) -> Result<Digest, DeployError> {
-        if let Some(image) = &config.image
-            && let Some(found) = self.by_name(file, image).await?
-        {
-            return Ok(found);
-        }
-        let advice = match (&config.image, config.image_digest()) {
-            (_, Some(digest)) => return self.images.check(digest).await.map_err(DeployError::Image),
-            (None, None) => {
+        let key = format!("{file}: image");
+        let advice = match &config.image {
+            None => {
                 "is missing: send the image as a second part, `-F image=@hello.tar`, or name a stored one by name:tag or its digest"
                     .to_owned()
             }
-            (Some(name), None) => format!(
-                "{name:?} is not part of the request: add `-F image=@{name}`, or name a stored image by name:tag, name@sha256:... or its digest (sha256:...)"
-            ),
+            Some(name) => match self.find(&key, name).await? {
+                Some(found) => return Ok(found),
+                None => format!(
+                    "{name:?} is not part of the request: add `-F image=@{name}`, or name a stored image by name:tag, name@sha256:... or its digest (sha256:...)"
+                ),
+            },
         };
-        Err(DeployError::NoImage {
-            config: file.to_owned(),
-            advice,
-        })
+        Err(DeployError::NoImage { key, advice })
+    }
+
+    /// The image of a digest or a reference; `None` if the text is neither. Errors are of `key`.
+    async fn find(&self, key: &str, image: &str) -> Result<Option<Digest>, DeployError> {
+        match image.parse() {
+            Ok(digest) => Ok(Some(self.images.check(digest).await?)),
+            Err(_) => self.by_name(key, image).await,
+        }
     }
 
     /// Resolves a reference in another registry or in the cluster's own; `None` if the text is not a reference.
-    async fn by_name(&self, file: &str, image: &str) -> Result<Option<Digest>, DeployError> {
-        let ours = reference(image);
+    async fn by_name(&self, key: &str, image: &str) -> Result<Option<Digest>, DeployError> {
+        let ours: Option<Reference> = image.parse().ok();
         let config = self.config.current();
         if let Some(remote) = RemoteImage::parse(image, &config.registries) {
             let is_listed = config.registries.iter().any(|it| it.host == remote.host);
@@ -365,17 +377,17 @@ impl Deployer {
             };
         }
         match ours {
-            Some(ours) => self.named_image(file, ours).await.map(Some),
+            Some(ours) => self.named_image(key, ours).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn named_image(&self, config: &str, wanted: Reference) -> Result<Digest, DeployError> {
+    async fn named_image(&self, key: &str, wanted: Reference) -> Result<Digest, DeployError> {
         use tucano_oci_distribution::Error;
         match self.images.find(wanted.clone()).await {
             Ok(digest) => self.images.check(digest).await.map_err(DeployError::Image),
             Err(Error::ManifestUnknown { .. }) => Err(DeployError::NoSuchImage {
-                config: config.to_owned(),
+                key: key.to_owned(),
                 wanted,
                 names: self.images.some_names().await,
             }),
@@ -384,17 +396,18 @@ impl Deployer {
     }
 
     async fn patched_image(&self, image: &Value) -> Result<Digest, DeployError> {
+        let key = "patch: image";
         if let Some(image) = image.as_str()
-            && let Some(found) = self.by_name("patch", image).await?
+            && let Some(found) = self.find(key, image).await?
         {
             return Ok(found);
         }
-        let digest: Option<Digest> = image.as_str().and_then(|text| text.parse().ok());
-        let digest = digest.ok_or_else(|| DeployError::NoImage {
-            config: "patch".to_owned(),
-            advice: format!("{image} is not a stored image: write name:tag, name@sha256:... or sha256:..., or deploy the new image"),
-        })?;
-        self.images.check(digest).await.map_err(DeployError::Image)
+        Err(DeployError::NoImage {
+            key: key.to_owned(),
+            advice: format!(
+                "{image} is not a stored image: write name:tag, name@sha256:... or sha256:..., or deploy the new image"
+            ),
+        })
     }
 }
 
@@ -422,12 +435,4 @@ fn resolve_secrets(cluster: &Cluster, config: &mut ServiceConfig) -> Result<(), 
             None => DeployError::NoSuchSecret { service, names },
         },
     )
-}
-
-/// A configuration's `image` as a reference. A bare digest is not one, although it looks like a name with a tag.
-fn reference(image: &str) -> Option<Reference> {
-    match image.parse::<Digest>() {
-        Ok(_) => None,
-        Err(_) => image.parse().ok(),
-    }
 }

@@ -171,7 +171,11 @@ async fn check_own_blob(
     };
     let desired = api.state.query(move |cluster| cluster.desired_set(&node));
     let processes = desired.await?.map(|set| set.processes).unwrap_or_default();
-    let images: Vec<Digest> = processes.into_iter().map(|it| it.image).collect();
+    let images: Vec<Digest> = processes
+        .iter()
+        .flat_map(|it| it.images())
+        .cloned()
+        .collect();
     if api.deployer.images().has_blob(&images, &digest).await {
         return Ok(());
     }

@@ -145,6 +145,10 @@ impl From<DeployError> for ApiError {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
                 Self::new(status, code, message)
             }
+            DeployError::MountedImage { source, .. } => {
+                let source = Self::from(*source);
+                Self::new(source.status, &source.body.code, message)
+            }
             DeployError::NoSuchRevision { .. } => {
                 Self::new(StatusCode::NOT_FOUND, "no_such_revision", message)
             }

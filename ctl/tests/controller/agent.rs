@@ -140,10 +140,16 @@ impl Agent {
         self.shared.kept.lock().unwrap().push(output);
     }
 
-    /// Ids of the desired processes.
-    pub(crate) fn processes(&self) -> Vec<String> {
+    /// What it is to run, as the controller has sent it.
+    pub(crate) fn desired_processes(&self) -> Vec<DesiredProcess> {
         let desired = self.shared.desired.lock().unwrap();
         let processes = desired.iter().flat_map(|set| &set.processes);
+        processes.cloned().collect()
+    }
+
+    /// Ids of the desired processes.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let processes = self.desired_processes().into_iter();
         processes.map(|process| process.id.to_string()).collect()
     }
 

@@ -18,6 +18,7 @@ mod drains;
 mod durability;
 mod exec;
 mod image;
+mod mounts;
 mod nodes;
 mod observing;
 mod prefetching;

@@ -12,10 +12,10 @@ use crate::{
     image,
 };
 
-const PASSWORD: &str = "0123456789abcdef-other";
+pub(crate) const PASSWORD: &str = "0123456789abcdef-other";
 
 /// Pushes an image to a controller's registry.
-async fn push(ctl: &Ctl, spec: &ImageSpec, name: &str, tag: &str) -> Layout {
+pub(crate) async fn push(ctl: &Ctl, spec: &ImageSpec, name: &str, tag: &str) -> Layout {
     let layout = spec.build().unwrap();
     let put = async |request: reqwest::RequestBuilder| {
         let answer = ctl.send(request.bearer_auth(PASSWORD)).await;
@@ -36,11 +36,11 @@ async fn push(ctl: &Ctl, spec: &ImageSpec, name: &str, tag: &str) -> Layout {
     layout
 }
 
-async fn other() -> Ctl {
+pub(crate) async fn other() -> Ctl {
     Ctl::start(&config(1, &format!("token = \"{PASSWORD}\""), "")).await
 }
 
-fn listing(other: &Ctl, more: &str) -> String {
+pub(crate) fn listing(other: &Ctl, more: &str) -> String {
     format!(
         "[[registry]]\nhost = \"{}\"\nplain_http = true\n{more}",
         other.address()

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A client with a certificate of this identity.
-fn client_as(ctl: &Ctl, identity: &str) -> reqwest::Client {
+pub(crate) fn client_as(ctl: &Ctl, identity: &str) -> reqwest::Client {
     let authority = Authority::open(&ctl.path("data/tls")).unwrap();
     let names = [Name::parse("10.9.9.9").unwrap()];
     let validity = Validity::from(SystemTime::now());

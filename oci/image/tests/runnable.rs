@@ -89,6 +89,48 @@ fn programs_are_found_as_a_container_finds_them() {
 }
 
 #[test]
+fn a_program_may_be_in_what_is_mounted() {
+    let mounting = Overrides {
+        mounted: vec!["/tools".to_owned(), "/usr/bin".to_owned()],
+        ..none()
+    };
+    for (config, is_found) in [
+        (json!({"Cmd": ["/tools/bin/x"]}), true),
+        (json!({"Cmd": ["x"], "Env": ["PATH=/opt:/tools"]}), true),
+        (json!({"Cmd": ["/usr/bin/removed"]}), true),
+        (json!({"Cmd": ["/opt/script"]}), true),
+        (json!({"Cmd": ["/toolsmith"]}), false),
+        (json!({"Cmd": ["/opt/text"]}), false),
+        // What the image has first in the path is still looked at.
+        (
+            json!({"Cmd": ["orphan"], "Env": ["PATH=/opt:/tools"]}),
+            false,
+        ),
+    ] {
+        let checked = check(&config, &mounting);
+        assert_eq!(checked.is_ok(), is_found, "{config}: {checked:?}");
+    }
+}
+
+#[test]
+fn an_image_without_a_program_can_be_mounted() {
+    let file = [Entry::file("high", "x").owner(70_000, 0)];
+    let layout = ImageSpec::new("x")
+        .layer(Layer::new(&file, Compression::Gzip).unwrap())
+        .edit_config(|whole| whole["config"] = json!({}))
+        .build()
+        .unwrap();
+    let place = Place::new();
+    let image = place.import(&layout).unwrap();
+    assert!(place.store.check_runnable(&image, &none()).is_err());
+    let warnings = place.store.check_mountable(&image).unwrap();
+    assert!(
+        warnings[0].starts_with("1 entries of the image"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn what_cannot_run_is_refused_with_its_reason() {
     let many = "x".repeat(100_000);
     for (config, reason) in [
@@ -137,6 +179,7 @@ fn the_service_overrides_the_image() {
         args: Some(vec!["script".to_owned()]),
         user: Some("app".to_owned()),
         path: Some("/opt".to_owned()),
+        mounted: Vec::new(),
     };
     assert!(check(&config, &overrides).is_ok());
 }

@@ -115,8 +115,9 @@ impl ContainerSetup<'_> {
             .map(|space| space.ids.clone())
             .unwrap_or_default();
         let shared_sources = mounts::clone_shared_sources(spec)?;
-        let root = rootfs::mount_root(self.launch, self.namespace)?;
+        let (root, images) = rootfs::mount_root(self.launch, self.namespace)?;
         rootfs::keep_writable(self.launch, &root)?;
+        rootfs::attach_images(&images, &root, &ids)?;
         let read_only = self.populate(&root, &ids, shared_sources)?;
         let stdio = self.stdio(&root, &ids)?;
         self.run_hooks()?;

@@ -108,7 +108,20 @@ pub enum Rootfs {
         /// volumes of an image. What is written there is in `upper/`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         writable: Vec<PathBuf>,
+        /// Other images whose files the container has. They are mounted before the mounts of the specification.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        images: Vec<MountedImage>,
     },
+}
+
+/// An image that is mounted into a container: an overlay of its layers that nobody can write to. It vanishes with the container's
+/// mount namespace. With a user namespace the layers are id-mapped as those of the root are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedImage {
+    /// Its path in the container. A missing directory is created.
+    pub destination: PathBuf,
+    /// The directories of its layers, lowest first.
+    pub layers: Vec<PathBuf>,
 }
 
 /// Limits of one stream's log files.

@@ -63,6 +63,7 @@ fn try_it(state_dir: &Path, layer: PathBuf) -> Result<(), Failure> {
         rootfs: Rootfs::Overlay {
             layers: vec![layer],
             writable: Vec::new(),
+            images: Vec::new(),
         },
         user: None,
         logs: LogLimits::default(),
@@ -70,7 +71,7 @@ fn try_it(state_dir: &Path, layer: PathBuf) -> Result<(), Failure> {
     };
     rootfs::prepare(state_dir, &launch.rootfs)?;
     let namespace = UserNamespace::probe().step("user namespace")?;
-    let root = rootfs::mount_root(launch.parts(), Some(&namespace))?;
+    let (root, _images) = rootfs::mount_root(launch.parts(), Some(&namespace))?;
     let made = namespace.ids.as_root(|| {
         root.file(Path::new("/file"), Symlinks::InRoot)
             .step("making a file")

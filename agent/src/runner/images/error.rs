@@ -89,6 +89,18 @@ pub enum Error {
         #[source]
         source: Box<tucano_oci_image::Error>,
     },
+    /// An image that is to be mounted is not available.
+    #[error("the image that is mounted on {path}: {source}")]
+    Mounted {
+        /// Its path in the container.
+        path: String,
+        /// The cause.
+        #[source]
+        source: Box<Error>,
+    },
+    /// The controller has not said which image is mounted.
+    #[error("the desired set does not say which image is mounted on {0}")]
+    Unresolved(String),
     /// The agent is ending.
     #[error("the agent is ending")]
     Ending,

@@ -16,7 +16,7 @@ use tucano_api::{
 
 use crate::runner::{
     Event, EventSender, Node,
-    images::Unpacked,
+    images::{ProcessImages, Unpacked},
     lifecycle::Health,
     network::{Exhausted, Lease},
     probe::Finding,
@@ -175,9 +175,12 @@ impl FakeNode {
 }
 
 impl Node for FakeNode {
-    async fn pull(&self, image: &Digest) -> Result<Arc<Unpacked>, String> {
-        self.call("pull", Call::Pull(image.clone()))?;
-        Ok(Arc::new(Unpacked::empty()))
+    async fn pull(&self, process: &DesiredProcess) -> Result<ProcessImages, String> {
+        self.call("pull", Call::Pull(process.image.clone()))?;
+        Ok(ProcessImages {
+            own: Arc::new(Unpacked::empty()),
+            mounted: Vec::new(),
+        })
     }
 
     fn lease(&self) -> Result<Lease, Exhausted> {
@@ -190,7 +193,12 @@ impl Node for FakeNode {
         })
     }
 
-    async fn launch(&self, record: &Record, _: &Unpacked, _: &NodeName) -> Result<i32, String> {
+    async fn launch(
+        &self,
+        record: &Record,
+        _: &ProcessImages,
+        _: &NodeName,
+    ) -> Result<i32, String> {
         let id = &record.process.id;
         self.call("launch", Call::Launch(id.clone()))?;
         let mut state = self.state();

@@ -22,6 +22,26 @@ fn a_directory_of_the_worker_relaxes_the_service() {
     assert_eq!(config.agent_keys().collect::<Vec<_>>(), ["mount"]);
 }
 
+fn image(reference: &str) -> String {
+    format!("[[mount]]\npath = \"/models\"\nimage = \"{reference}\"\n")
+}
+
+#[test]
+fn an_image_is_read_only_and_needs_an_agent_that_knows_it() {
+    let config = parsed(&image("models/llm:1")).unwrap();
+    assert_eq!(config.mounted_images().count(), 0);
+    assert!(config.relaxed().is_empty());
+    let keys: Vec<_> = config.agent_keys().collect();
+    assert_eq!(keys, ["mount", "mount.image"]);
+    let text = serde_json::to_string(&config).unwrap();
+    assert_eq!(parse::<ServiceConfig>("again", &text).unwrap(), config);
+    assert!(parsed(&(image("a:1") + "read_only = true")).is_ok());
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let resolved = parsed(&(image("a:1") + &format!("digest = \"{digest}\""))).unwrap();
+    let images: Vec<_> = resolved.mounted_images().map(Digest::as_str).collect();
+    assert_eq!(images, [digest]);
+}
+
 #[test]
 fn a_tmpfs_has_a_path_and_a_size() {
     let config = parsed(&(tmpfs("/cache", "4KiB") + &tmpfs("/var/run/x", "32MiB"))).unwrap();
@@ -71,7 +91,32 @@ fn wrong_mounts_are_refused_with_their_index() {
         ("[[mount]]\npath = \"/a\"".to_owned(), "say what is mounted"),
         (
             tmpfs("/a", "1MiB") + "host = \"/srv\"",
-            "only one of tmpfs and host",
+            "mount[0].host: give only one of tmpfs, host and image",
+        ),
+        (
+            image("a:1") + "tmpfs = \"1MiB\"",
+            "mount[0].image: give only one of tmpfs, host and image",
+        ),
+        (image(""), "mount[0].image: name an image"),
+        (
+            image("a:1").replace("/models", "/etc"),
+            "mount[0].path: the files of an image are read-only",
+        ),
+        (
+            tmpfs("/a", "1MiB") + &format!("digest = \"sha256:{}\"", "0".repeat(64)),
+            "mount[0].digest: only a mount with `image`",
+        ),
+        (
+            image("a:1") + &tmpfs("/models/cache", "1MiB"),
+            "one is below the other",
+        ),
+        (
+            image("a:1") + "[[volume]]\nname = \"v\"\npath = \"/models\"\nsize = \"8MiB\"",
+            "\"/models\" is the path of mount[0] already",
+        ),
+        (
+            image("a:1") + "[[volume]]\nname = \"v\"\npath = \"/models/data\"\nsize = \"8MiB\"",
+            "one is below the other",
         ),
         (tmpfs("/a", "1MiB") + "read_only = true", "has no use"),
         (host("srv"), "mount[0].host: \"srv\" is not the path"),

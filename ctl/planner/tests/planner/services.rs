@@ -1,7 +1,7 @@
 use tucano_api::{
     agent::ProcessState,
     ids::Revision,
-    service::ServiceConfig,
+    service::{Mount, ServiceConfig},
     units::{Bytes, Span},
 };
 use tucano_planner::{Event, Settings};
@@ -106,6 +106,43 @@ fn only_the_last_revisions_are_kept_and_those_that_a_process_runs() {
     sim.deploy_image(with_memory("hello", 5, 64), 2);
     sim.until_settled("hello");
     assert_eq!(sim.cluster().images_in_use(), [image(2)].into());
+}
+
+#[test]
+fn another_digest_of_a_mounted_image_is_a_revision_and_kept_ones_are_in_use() {
+    let mut sim = Sim::with(Options {
+        settings: Settings {
+            revisions_kept: 2,
+            ..settings()
+        },
+        ..Options::default()
+    });
+    let mounting = |digest: u8| ServiceConfig {
+        mount: vec![Mount {
+            path: "/models".into(),
+            image: Some("models/llm:1".into()),
+            digest: Some(image(digest)),
+            ..Mount::default()
+        }],
+        ..config("hello", 2)
+    };
+    sim.serve(mounting(2));
+    let before = sim.ids("hello");
+    sim.serve(mounting(2));
+    assert_eq!(
+        (revision(&sim), sim.ids("hello")),
+        (Revision(1), before.clone())
+    );
+    sim.serve(mounting(3));
+    assert_eq!(revision(&sim), Revision(2));
+    assert!(sim.ids("hello").iter().all(|id| !before.contains(id)));
+    let in_use = |sim: &Sim| sim.cluster().images_in_use();
+    assert_eq!(in_use(&sim), [image(1), image(2), image(3)].into());
+    // The first revision is dropped with its image.
+    sim.serve(config("hello", 2));
+    assert_eq!(in_use(&sim), [image(1), image(3)].into());
+    sim.remove("hello");
+    assert_eq!(in_use(&sim), [].into());
 }
 
 #[test]

@@ -452,14 +452,46 @@ fn workers_whose_agents_do_not_know_a_key_are_no_place_for_a_service() {
 }
 
 #[test]
+fn an_image_is_only_mounted_where_the_agent_knows_of_such_mounts() {
+    let mut sim = Sim::new(2);
+    sim.agent(1).unknown_keys = vec!["mount.image"];
+    sim.agent(2).unknown_keys = vec!["mount.image"];
+    sim.run(Span::secs(2));
+    let mount = |mount: Mount| ServiceConfig {
+        mount: vec![mount],
+        ..config("web", 2)
+    };
+    sim.serve(mount(Mount {
+        path: "/cache".into(),
+        tmpfs: Some(Bytes::mib(1)),
+        ..Mount::default()
+    }));
+    assert_eq!(sim.spread("web"), [1, 1]);
+    sim.deploy(mount(Mount {
+        path: "/models".into(),
+        image: Some("models/llm:1".into()),
+        digest: Some(image(2)),
+        ..Mount::default()
+    }));
+    sim.run(Span::secs(5));
+    assert_eq!(
+        reason(&sim, "web"),
+        "no worker's agent knows `mount.image` of its configuration: upgrade the agent of w1, w2"
+    );
+    sim.agent(2).unknown_keys.clear();
+    sim.until_settled("web");
+    assert_eq!(sim.spread("web"), [0, 2]);
+}
+
+#[test]
 fn a_directory_of_the_worker_is_only_had_where_the_agent_lists_it() {
     let mut sim = Sim::new(2);
     let media = ServiceConfig {
         mount: vec![Mount {
             path: "/media".into(),
-            tmpfs: None,
             host: Some("/srv/media/films".into()),
             read_only: true,
+            ..Mount::default()
         }],
         ..config("web", 2)
     };

@@ -65,7 +65,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 49] = [
+const KEYS: [Key; 50] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -142,8 +142,13 @@ const KEYS: [Key; 49] = [
     key("mount.host", "", Bounds::Free,
         "In place of `tmpfs`: an absolute path of a directory of the worker, which its `agent.toml` lists in `host_paths`, or one \
          below. Only such workers run the service. It shows in RELAXED of `tucano ps`."),
+    key("mount.image", "", Bounds::Free,
+        "In place of `tmpfs`: an image whose files are mounted, read-only (see [images](../tasks/images.md#files-of-another-image)). \
+         Named as `image` is: `sha256:...`, `name:tag` or `name@sha256:...` of a stored one, the same after `host/` of one in another \
+         registry, or, for the command line, an archive or layout relative to the configuration. The deploy resolves it to a digest, \
+         which belongs to the revision. Not on `/etc`. Only workers whose agents know the key take new processes."),
     key("mount.read_only", "false", Bounds::OneOf(&["true", "false"]),
-        "Whether the container may not write to that directory."),
+        "Whether the container may not write to the directory of the worker. An image is read-only in any case."),
     key("volume.name", "", Bounds::Free,
         "`[[volume]]`, once for each volume, at most 8: a file system of each slot, which outlives its processes and its service \
          (see [volumes](../tasks/volumes.md)). Its name within the service, formed as a service's name. Only workers whose agents \
@@ -259,7 +264,7 @@ mod tests {
             &["health", "file", "mount", "volume", "secret"],
         );
         let mount = fields("api/src", "Mount");
-        assert_complete(&KEYS, "mount.", &mount, &[]);
+        assert_complete(&KEYS, "mount.", &mount, &["digest"]);
         let volume = fields("api/src", "Volume");
         assert_complete(&KEYS, "volume.", &volume, &[]);
         let secret = fields("api/src", "SecretRef");

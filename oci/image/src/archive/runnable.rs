@@ -21,6 +21,8 @@ pub struct Overrides {
     pub user: Option<String>,
     /// The variable `PATH`, in place of the image's.
     pub path: Option<String>,
+    /// Directories in place of which something else is mounted: what is in them is not known.
+    pub mounted: Vec<String>,
 }
 
 impl Store {
@@ -58,15 +60,28 @@ impl Store {
         if let Some(contents) = self.contents(image)? {
             check_user(&contents, &user)?;
             check_program(&contents, image, overrides, &command)?;
-            if contents.high_ids() > 0 {
-                warnings.push(format!(
-                    "{} entries of the image belong to ids above 65535, which show as 65534 in a container",
-                    contents.high_ids()
-                ));
-            }
+            warnings.extend(id_warning(&contents));
         }
         Ok(warnings)
     }
+
+    /// Checks that the files of a stored image can be mounted into a container of another; returns what the sysadmin should know.
+    ///
+    /// # Errors
+    /// As [`Store::contents`].
+    pub fn check_mountable(&self, image: &Image) -> Result<Vec<String>, Error> {
+        let contents = self.contents(image)?;
+        Ok(contents.iter().filter_map(id_warning).collect())
+    }
+}
+
+fn id_warning(contents: &Contents) -> Option<String> {
+    let count = contents.high_ids();
+    (count > 0).then(|| {
+        format!(
+            "{count} entries of the image belong to ids above 65535, which show as 65534 in a container"
+        )
+    })
 }
 
 fn cannot_run(reason: String) -> Error {
@@ -147,15 +162,18 @@ fn check_program(
     command: &str,
 ) -> Result<(), Error> {
     let candidates = candidates(image, overrides, command);
-    if candidates.iter().any(|path| is_mounted(path)) {
-        return Ok(());
+    let mut found = None;
+    for path in &candidates {
+        if is_mounted(path, overrides) {
+            return Ok(());
+        }
+        if let Found::File { mode, bytes } = contents.find(path.as_bytes())
+            && mode & 0o111 != 0
+        {
+            found = Some((path, bytes));
+            break;
+        }
     }
-    let found = candidates
-        .iter()
-        .find_map(|path| match contents.find(path.as_bytes()) {
-            Found::File { mode, bytes } if mode & 0o111 != 0 => Some((path, bytes)),
-            _ => None,
-        });
     let Some((path, head)) = found else {
         return Err(cannot_run(format!(
             "it has no executable file {command:?}, which its command starts (looked at {})",
@@ -164,7 +182,7 @@ fn check_program(
     };
     check_machine(path, &head)?;
     match interpreter(&head) {
-        Some(interpreter) if !is_mounted(&interpreter) => {
+        Some(interpreter) if !is_mounted(&interpreter, overrides) => {
             match contents.find(interpreter.as_bytes()) {
                 Found::File { .. } => Ok(()),
                 _ => Err(cannot_run(format!(
@@ -199,8 +217,12 @@ fn candidates(image: &Image, overrides: &Overrides, command: &str) -> Vec<String
         .collect()
 }
 
-fn is_mounted(path: &str) -> bool {
-    MOUNTED.iter().any(|mount| path.starts_with(mount))
+fn is_mounted(path: &str, overrides: &Overrides) -> bool {
+    let is_below = |mount: &String| {
+        let rest = path.strip_prefix(mount.as_str());
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    MOUNTED.iter().any(|mount| path.starts_with(mount)) || overrides.mounted.iter().any(is_below)
 }
 
 /// The interpreter of a script; `None` for other files, or if its line is not complete.

@@ -171,7 +171,7 @@ fn check_manifest(manifest: &ImageManifest, limits: &Limits) -> Result<(), Error
             let what = format!("a configuration of type {other}");
             return Err(Error::Unsupported {
                 what,
-                hint: ": this is no container image",
+                hint: ": this is no container image; build one of its files (`FROM scratch`, `COPY`)",
             });
         }
     }

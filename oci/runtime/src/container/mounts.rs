@@ -207,13 +207,8 @@ impl Mounter<'_> {
         Ok(Some(("mode".to_owned(), Some(format!("{mode:o}")))))
     }
 
-    /// The target directory. Missing directories are created as the container's root.
     fn directory(&self, path: &Path) -> Result<OwnedFd, Failure> {
-        self.ids.as_root(|| {
-            self.root
-                .directory(path, links(path))
-                .map_err(|error| target(path, &error))
-        })
+        directory(self.root, path, self.ids)
     }
 
     /// The target file. A missing file is created as the container's root.
@@ -321,6 +316,14 @@ impl Mounter<'_> {
         }
         Ok(data)
     }
+}
+
+/// The directory at the target of a mount. Missing directories are created as the container's root.
+pub(crate) fn directory(root: &Root, path: &Path, ids: &IdMappings) -> Result<OwnedFd, Failure> {
+    ids.as_root(|| {
+        root.directory(path, links(path))
+            .map_err(|error| target(path, &error))
+    })
 }
 
 /// Makes mounts read-only.

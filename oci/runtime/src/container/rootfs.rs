@@ -19,13 +19,13 @@ use rustix::{
 };
 
 use super::{
-    mounts::{attach, detached, options::Propagation},
+    mounts::{self, attach, detached, options::Propagation},
     resolve::{Root, Symlinks},
     userns::{IdMappings, UserNamespace},
 };
 use crate::{
     channel::{Failure, Step},
-    launch::{Parts, Rootfs},
+    launch::{MountedImage, Parts, Rootfs},
     sys::{self, MountAttributes},
 };
 
@@ -58,16 +58,21 @@ pub(crate) fn prepare(state_dir: &Path, rootfs: &Rootfs) -> Result<(), Failure> 
         .step(STEP)
 }
 
-/// Mounts the root file system in this mount namespace.
-pub(crate) fn mount_root(
-    launch: Parts<'_>,
+/// The mounts of images, which are not at their places in the container yet.
+pub(crate) type ImageMounts<'a> = Vec<(&'a Path, OwnedFd)>;
+
+/// Mounts the root file system in this mount namespace, and the images that are to be mounted in it.
+pub(crate) fn mount_root<'a>(
+    launch: Parts<'a>,
     namespace: Option<&UserNamespace>,
-) -> Result<Root, Failure> {
+) -> Result<(Root, ImageMounts<'a>), Failure> {
     // Stop propagation to the host.
     rustix::mount::mount_change("/", propagation(launch.spec)).step(STEP)?;
     match launch.rootfs {
-        Rootfs::Bundle => bundle(launch),
-        Rootfs::Overlay { layers, .. } => overlay(launch.state_dir, layers, namespace),
+        Rootfs::Bundle => Ok((bundle(launch)?, Vec::new())),
+        Rootfs::Overlay { layers, images, .. } => {
+            overlay(launch.state_dir, layers, images, namespace)
+        }
     }
 }
 
@@ -111,30 +116,46 @@ pub(crate) fn mount_point(launch: Parts<'_>) -> &Path {
     }
 }
 
-fn overlay(
+fn overlay<'a>(
     state_dir: &Path,
     layers: &[PathBuf],
+    images: &'a [MountedImage],
     namespace: Option<&UserNamespace>,
-) -> Result<Root, Failure> {
+) -> Result<(Root, ImageMounts<'a>), Failure> {
+    // Clone the layers before the staging tmpfs covers the state directory, which they may be in.
+    let of_root = mapped_layers(layers, namespace)?;
+    let of_images: Vec<_> = images
+        .iter()
+        .map(|image| mapped_layers(&image.layers, namespace))
+        .collect::<Result<_, _>>()?;
+    let ids = namespace.map(|namespace| namespace.ids.clone());
+    let ids = ids.unwrap_or_default();
+    let stage = Stage::new(state_dir, namespace)?;
+    let root = stage.mount_root(&of_root, &ids)?;
+    let mounted = images.iter().zip(&of_images).enumerate();
+    let mounted = mounted.map(|(index, (image, layers))| {
+        let path = image.destination.as_path();
+        let mounted = stage.mount_image(index, layers, &ids);
+        let mounted = mounted.step(&format!("the image on {}", path.display()))?;
+        Ok((path, mounted))
+    });
+    Ok((root, mounted.collect::<Result<_, Failure>>()?))
+}
+
+/// Clones of layers, lowest first, with the ids of the namespace.
+fn mapped_layers(
+    layers: &[PathBuf],
+    namespace: Option<&UserNamespace>,
+) -> Result<Vec<OwnedFd>, Failure> {
     if layers.len() > LAYERS_LIMIT {
         let message = format!("{} layers, {LAYERS_LIMIT} at most", layers.len());
         return Err(Failure::new(STEP, &message));
     }
-    // Clone the layers before the staging tmpfs covers the state directory, which they may be in.
-    let trees: Vec<_> = layers
-        .iter()
-        .map(|layer| mapped_tree(layer, namespace))
-        .collect::<Result<_, _>>()?;
-    let stage = Stage::new(state_dir, namespace)?;
-    for (index, tree) in trees.iter().enumerate() {
-        stage.add(&index.to_string(), tree)?;
-    }
-    stage.add("state", &stage.state_dir)?;
-    let ids = namespace.map(|namespace| namespace.ids.clone());
-    stage.mount_overlay(layers.len(), &ids.unwrap_or_default())
+    let trees = layers.iter().map(|layer| mapped_tree(layer, namespace));
+    trees.collect()
 }
 
-/// A small tmpfs over the state directory in this namespace. It holds the mounts of the overlay under short, plain
+/// A small tmpfs over the state directory in this namespace. It holds the mounts of the overlays under short, plain
 /// names.
 struct Stage {
     directory: OwnedFd,
@@ -152,35 +173,95 @@ impl Stage {
         })
     }
 
-    fn add(&self, name: &str, tree: &OwnedFd) -> Result<(), Failure> {
-        rustix::fs::mkdirat(&self.directory, name, Mode::RWXU).step(STEP)?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(tree, "", &self.directory, name, flags).step(STEP)
+    fn mount_root(&self, layers: &[OwnedFd], ids: &IdMappings) -> Result<Root, Failure> {
+        let lower = add_layers(&self.directory, layers)?;
+        add(&self.directory, "state", &self.state_dir)?;
+        let options = format!("lowerdir={lower},upperdir=state/upper,workdir=state/work");
+        mount_overlay(&self.directory, &options, MsFlags::empty(), ids).map(Root)
     }
 
-    fn mount_overlay(&self, layers: usize, ids: &IdMappings) -> Result<Root, Failure> {
-        let lower: Vec<_> = (0..layers).rev().map(|index| index.to_string()).collect();
-        // Layers cannot request redirection or other extensions of overlayfs.
-        let options = format!(
-            "lowerdir={},upperdir=state/upper,workdir=state/work,redirect_dir=nofollow,metacopy=off",
-            lower.join(":")
-        );
-        rustix::fs::mkdirat(&self.directory, "root", Mode::RWXU).step(STEP)?;
-        rustix::process::fchdir(&self.directory).step(STEP)?;
-        let kind = Some("overlay");
-        // Services have no_new_privs: set-user-ID bits and file capabilities have no effect. The kernel ignores them on
-        // such a mount; elsewhere it refuses to execute a file with capabilities that the process cannot get.
-        let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-        ids.as_root(|| {
-            mount(kind, "root", kind, flags, Some(&*options))
-                .map_err(|error| format!("mounting the overlay of {layers} layers: {error}"))
-                .step(STEP)
-        })?;
-        let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.directory, "root", open, Mode::empty())
-            .map(Root)
-            .step(STEP)
+    fn mount_image(
+        &self,
+        index: usize,
+        layers: &[OwnedFd],
+        ids: &IdMappings,
+    ) -> Result<OwnedFd, Failure> {
+        let name = format!("image-{index}");
+        rustix::fs::mkdirat(&self.directory, &*name, Mode::RWXU).step(STEP)?;
+        let directory = directory_in(&self.directory, &name)?;
+        let mut lower = add_layers(&directory, layers)?;
+        if let [_] = layers {
+            // Also a single layer is seen through an overlay, which hides its whiteouts and marks. Without an upper layer the
+            // kernel asks for two lower ones.
+            rustix::fs::mkdirat(&directory, "empty", Mode::RWXU).step(STEP)?;
+            lower += ":empty";
+        }
+        let options = format!("lowerdir={lower}");
+        mount_overlay(&directory, &options, MsFlags::MS_RDONLY, ids)
     }
+}
+
+/// Attaches layers to directories of their numbers; returns them as overlayfs takes them, uppermost first.
+fn add_layers(directory: &OwnedFd, layers: &[OwnedFd]) -> Result<String, Failure> {
+    for (index, layer) in layers.iter().enumerate() {
+        add(directory, &index.to_string(), layer)?;
+    }
+    let names: Vec<_> = (0..layers.len())
+        .rev()
+        .map(|index| index.to_string())
+        .collect();
+    Ok(names.join(":"))
+}
+
+fn add(directory: &OwnedFd, name: &str, tree: &OwnedFd) -> Result<(), Failure> {
+    rustix::fs::mkdirat(directory, name, Mode::RWXU).step(STEP)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(tree, "", directory, name, flags).step(STEP)
+}
+
+/// Mounts an overlay on a new directory `root` in this one, which the options start at.
+fn mount_overlay(
+    directory: &OwnedFd,
+    options: &str,
+    flags: MsFlags,
+    ids: &IdMappings,
+) -> Result<OwnedFd, Failure> {
+    // Layers cannot request redirection or other extensions of overlayfs.
+    let options = format!("{options},redirect_dir=nofollow,metacopy=off");
+    rustix::fs::mkdirat(directory, "root", Mode::RWXU).step(STEP)?;
+    rustix::process::fchdir(directory).step(STEP)?;
+    let kind = Some("overlay");
+    // Services have no_new_privs: set-user-ID bits and file capabilities have no effect. The kernel ignores them on
+    // such a mount; elsewhere it refuses to execute a file with capabilities that the process cannot get.
+    let flags = flags | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    ids.as_root(|| {
+        mount(kind, "root", kind, flags, Some(&*options))
+            .map_err(|error| format!("mounting the overlay: {error}"))
+            .step(STEP)
+    })?;
+    directory_in(directory, "root")
+}
+
+fn directory_in(directory: &OwnedFd, name: &str) -> Result<OwnedFd, Failure> {
+    let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, name, open, Mode::empty()).step(STEP)
+}
+
+/// Moves images to their places in the container. Before all other mounts: a symbolic link of the root can lead them nowhere but to
+/// directories of the root, never over a volume or `/proc`.
+pub(crate) fn attach_images(
+    images: &ImageMounts<'_>,
+    root: &Root,
+    ids: &IdMappings,
+) -> Result<(), Failure> {
+    for (path, image) in images {
+        let place = || {
+            let target = mounts::directory(root, path, ids)?;
+            attach(image, &target).step("attaching")
+        };
+        place().step(&format!("mounting an image on {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Makes the root file system this process's root and detaches the host's.

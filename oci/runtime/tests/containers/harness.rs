@@ -11,7 +11,7 @@ use std::{
 
 use tucano_oci_runtime::{
     cgroup::{self, Cgroup},
-    launch::{Exit, Launch, LogLimits, Rootfs},
+    launch::{Exit, Launch, LogLimits, MountedImage, Rootfs},
     profile::{HostFile, Sandbox},
     supervisor::{self, Error, Running, Status},
 };
@@ -41,6 +41,8 @@ pub(crate) struct Case {
     pub(crate) user: Option<String>,
     /// Directories that stay writable below a read-only root.
     pub(crate) writable: Vec<PathBuf>,
+    /// Images that are mounted.
+    pub(crate) images: Vec<MountedImage>,
     pub(crate) logs: LogLimits,
     pub(crate) init: bool,
     parent: String,
@@ -72,6 +74,7 @@ impl Case {
             },
             user: None,
             writable: Vec::new(),
+            images: Vec::new(),
             logs: LogLimits::default(),
             init: false,
             parent,
@@ -96,6 +99,7 @@ impl Case {
             rootfs: Rootfs::Overlay {
                 layers: vec![self.layer()],
                 writable: self.writable.clone(),
+                images: self.images.clone(),
             },
             user: self.user.clone(),
             logs: self.logs,

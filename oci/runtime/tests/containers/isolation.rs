@@ -216,6 +216,7 @@ fn upper_layers_hide_lower_ones() {
     launch.rootfs = tucano_oci_runtime::launch::Rootfs::Overlay {
         layers: vec![case.layer(), second],
         writable: Vec::new(),
+        images: Vec::new(),
     };
     case.start_to_end(&launch);
     case.wait_for_exit();

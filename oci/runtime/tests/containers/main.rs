@@ -5,6 +5,7 @@ mod attach;
 mod exec;
 mod harness;
 mod hostile;
+mod images;
 mod init;
 mod isolation;
 mod life;
