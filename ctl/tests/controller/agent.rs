@@ -324,6 +324,7 @@ impl Shared {
             volume: volume.clone(),
             size: *size,
             used: Some(Bytes(4096)),
+            enforcement: None,
             problem: None,
         };
         NodeVolumes {

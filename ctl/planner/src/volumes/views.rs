@@ -1,5 +1,5 @@
 use tucano_api::{
-    agent::VolumeReport,
+    agent::{Enforcement, VolumeReport},
     ids::ServiceName,
     state::{VolumeState, VolumeView},
 };
@@ -27,7 +27,7 @@ fn orphan(state: &State, node: &Node, report: &VolumeReport) -> VolumeView {
         node: node.record.name.clone(),
         size: report.size,
         used: report.used,
-        enforcement: place(node).map(|place| place.enforcement),
+        enforcement: enforcement(Some(report), Some(node)),
         configured: is_configured(state, id),
         state: VolumeState::Orphan,
         process: None,
@@ -47,11 +47,17 @@ fn view(state: &State, record: &VolumeRecord) -> VolumeView {
         node: record.node.clone(),
         size: record.size,
         used: report.and_then(|report| report.used),
-        enforcement: node.and_then(place).map(|place| place.enforcement),
+        enforcement: enforcement(report, node),
         configured: is_configured(state, id),
         state: state_of(state, record, process.is_some()),
         process,
     }
+}
+
+/// How the size of a volume is enforced. Agents of earlier versions say it for all volumes of a node.
+fn enforcement(report: Option<&VolumeReport>, node: Option<&Node>) -> Option<Enforcement> {
+    let of_volume = report.and_then(|report| report.enforcement);
+    of_volume.or_else(|| node.and_then(place).map(|place| place.enforcement))
 }
 
 fn state_of(state: &State, record: &VolumeRecord, in_use: bool) -> VolumeState {
