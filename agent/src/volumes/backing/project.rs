@@ -75,14 +75,36 @@ impl Project {
         projects::limit(directory, self.id, limits).attempt("limit", &path)
     }
 
-    fn problem(&self, identity: &Identity, mounts: Option<&Mounts>) -> Result<(), Error> {
-        let (id, path) = (&identity.volume.id, self.directory.tree());
-        let directory = self.open()?;
-        self.check_enforced(id, &directory)?;
-        if health::is_read_only(&path, mounts).attempt("examine", &path)? {
-            return Err(Error::ReadOnly(id.clone()));
+    fn check_writable(&self, volume: &VolumeId, mounts: Option<&Mounts>) -> Result<(), Error> {
+        let path = self.directory.tree();
+        match health::is_read_only(&path, mounts).attempt("examine", &path)? {
+            true => Err(Error::ReadOnly(volume.clone())),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether the directory belongs to the project: files of another are not limited.
+    fn check_project(&self, identity: &Identity, directory: &File) -> Result<(), Error> {
+        let path = self.directory.tree();
+        let found = projects::of(directory).attempt("read the project of", &path)?;
+        if found.id == self.id && found.is_inherited {
+            return Ok(());
+        }
+        Err(Error::OtherProject {
+            id: identity.volume.id.clone(),
+            directory: path,
+            found: found.id,
+            project: self.id,
+        })
+    }
+
+    fn check_usable(&self, identity: &Identity, mounts: Option<&Mounts>) -> Result<File, Error> {
+        let directory = self.open()?;
+        // Read-only, ext4 enforces nothing either.
+        self.check_writable(&identity.volume.id, mounts)?;
+        self.check_enforced(&identity.volume.id, &directory)?;
+        self.check_project(identity, &directory)?;
+        Ok(directory)
     }
 }
 
@@ -118,9 +140,7 @@ impl Backing for Project {
     }
 
     fn attach(&self, identity: &Identity) -> Result<(), Error> {
-        let directory = self.open()?;
-        self.check_enforced(&identity.volume.id, &directory)?;
-        self.check_project(identity, &directory)?;
+        let directory = self.check_usable(identity, None)?;
         self.set_limits(&directory, identity.size)
     }
 
@@ -133,9 +153,8 @@ impl Backing for Project {
     }
 
     fn grow(&self, identity: &Identity, size: Bytes, room: &Room) -> Result<(), Error> {
-        self.attach(identity)?;
+        let directory = self.check_usable(identity, None)?;
         let growth = Bytes(size.0.saturating_sub(identity.size.0));
-        let directory = self.open()?;
         room.allocate(&identity.volume.id, growth, || {
             self.set_limits(&directory, size)
         })
@@ -155,25 +174,8 @@ impl Backing for Project {
     }
 
     fn fault(&self, identity: &Identity, mounts: Option<&Mounts>) -> Option<String> {
-        let problem = self.problem(identity, mounts);
-        problem.err().map(|error| error.to_string())
-    }
-}
-
-impl Project {
-    /// Whether the directory belongs to the project: files of another are not limited.
-    fn check_project(&self, identity: &Identity, directory: &File) -> Result<(), Error> {
-        let path = self.directory.tree();
-        let found = projects::of(directory).attempt("read the project of", &path)?;
-        if found.id == self.id && found.is_inherited {
-            return Ok(());
-        }
-        Err(Error::OtherProject {
-            id: identity.volume.id.clone(),
-            directory: path,
-            found: found.id,
-            project: self.id,
-        })
+        let usable = self.check_usable(identity, mounts);
+        usable.err().map(|error| error.to_string())
     }
 }
 
