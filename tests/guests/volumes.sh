@@ -108,7 +108,7 @@ echo "same processes: $(wc -l <<<"$processes")"
 echo "grown: $(tucano volume ls | grep -c '/128.0 MiB')"
 
 # Inodes are limited as well, for the disk has only so many.
-in_box quota 'busybox rm /data/open; n=0; while : >/data/$n; do n=$((n + 1)); done; busybox rm -r /data/*' >/tmp/last 2>&1 || true
+in_box quota 'busybox rm /data/open; n=0; while true >/data/$n; do n=$((n + 1)); done; busybox rm -r /data/*; echo "$n files"' >/tmp/last 2>&1 || true
 echo "inodes: $(grep -cE 'No space left on device|Disk quota exceeded' /tmp/last)"
 
 # A full volume is no obstacle to its next process, and a killed agent's volumes are found.
