@@ -44,7 +44,7 @@ fn volumes_are_kept_to_their_sizes_by_file_systems_and_by_quotas() {
         "escapes: 4",
         "file is full: No space left on device",
         "quota is full: Disk quota exceeded",
-        "hello from service=hello revision=1 process=hello-1 node=w1",
+        "beside them: 1",
         "beside it: 33554432",
         "same processes: 2",
         "grown: 2",

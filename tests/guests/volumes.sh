@@ -77,7 +77,7 @@ if grep escaped /tmp/last; then failed "a process leaves its quota"; fi
 # One file is open and written to all the time: until the volume is full, and on once it has grown.
 writer='exec 3>/data/open; written=0
 while [ $written -lt 100 ]; do
-    if busybox head -c 1048576 /dev/zero >&3; then written=$((written + 1)); else echo full; busybox sleep 1; fi
+    if busybox dd if=/dev/zero bs=1M count=1 >&3; then written=$((written + 1)); else echo full; busybox sleep 1; fi
 done
 echo "wrote $written"'
 writers=()
@@ -89,7 +89,7 @@ for name in file quota; do await grep -q full /tmp/$name.written; done
 echo "file is full: $(grep -o 'No space left on device' /tmp/file.errors | head -n 1)"
 echo "quota is full: $(grep -oE 'No space left on device|Disk quota exceeded' /tmp/quota.errors | head -n 1)"
 await answers
-cat /tmp/last
+echo "beside them: $(grep -c 'hello from service=hello' /tmp/last)"
 # The quota of one is no concern of the other, nor of the disk.
 dd if=/dev/zero of=$place/other bs=1M count=32 2>/dev/null
 echo "beside it: $(stat -c %s $place/other)"
@@ -112,8 +112,8 @@ in_box quota 'busybox rm /data/open; n=0; while true >/data/$n; do n=$((n + 1));
 echo "inodes: $(grep -cE 'No space left on device|Disk quota exceeded' /tmp/last)"
 
 # A full volume is no obstacle to its next process, and a killed agent's volumes are found.
-in_box quota 'busybox head -c 200000000 /dev/zero >/data/full; echo kept >/data/kept; busybox rm /data/full; echo kept >/data/kept
-    busybox head -c 200000000 /dev/zero >/data/full' >/tmp/last 2>&1 || true
+in_box quota 'busybox dd if=/dev/zero of=/data/full bs=1M count=200; echo kept >/data/kept; busybox rm /data/full; echo kept >/data/kept
+    busybox dd if=/dev/zero of=/data/full bs=1M count=200' >/tmp/last 2>&1 || true
 kill -KILL "$agent"
 wait "$agent" || true
 start_agent
