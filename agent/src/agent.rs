@@ -223,17 +223,19 @@ fn executor_with(settings: &Settings, credentials: &Arc<Credentials>) -> Result<
         ready: settings.limits.ready_networks,
         tracked_connections: settings.limits.tracked_connections,
     })?;
+    let runtime = Arc::new(runtime_program(settings)?);
+    read_ahead(&runtime);
+    let user_namespaces = user_namespaces_work(&runtime, &settings.data_dir);
     let volumes = Volumes::open(
         settings.volumes_path(),
         data.volumes(),
         settings.volumes.reserve,
+        user_namespaces,
         &mut notes,
     );
-    let runtime = Arc::new(runtime_program(settings)?);
-    read_ahead(&runtime);
     let supervisors = Supervisors::new(Arc::clone(&runtime), settings.limits.ready_supervisors);
     Ok(Executor {
-        user_namespaces: user_namespaces_work(&runtime, &settings.data_dir),
+        user_namespaces,
         caps_without_user_namespaces: settings.caps_without_user_namespaces,
         volumes: Arc::new(volumes),
         host_paths: settings.host_paths.clone(),

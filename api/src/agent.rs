@@ -210,7 +210,7 @@ pub struct NodeReport {
 pub struct NodeVolumes {
     /// What all of them together can hold: what they use, and what is free where they are.
     pub capacity: Bytes,
-    /// How their sizes are enforced.
+    /// How the sizes of new ones are enforced.
     pub enforcement: Enforcement,
     /// Every volume that exists there, ordered by id.
     #[serde(default)]
@@ -236,7 +236,7 @@ pub struct NodeVolumes {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Enforcement {
-    /// By a file system of that size in a sparse file.
+    /// By a file system of that size in a file.
     #[default]
     LoopFile,
     /// By a project quota of the file system that the volumes are on.
@@ -254,6 +254,10 @@ pub struct VolumeReport {
     /// What is written to it; absent before it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Bytes>,
+    /// How its size is enforced; absent where that is unknown, and in reports of agents that enforce all sizes as
+    /// [`NodeVolumes::enforcement`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<Enforcement>,
     /// Why it cannot be used, in words for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

@@ -50,6 +50,22 @@ pub struct AliveNode {
     pub metrics: NodeMetrics,
     /// Kernel features that it lacks.
     pub notes: Vec<String>,
+    /// Its volumes; absent where it has no place for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<VolumesOfNode>,
+}
+
+/// The volumes on a worker, all together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VolumesOfNode {
+    /// Their sizes.
+    pub size: Bytes,
+    /// What is written to them.
+    pub used: Bytes,
+    /// What all volumes together can hold there.
+    pub capacity: Bytes,
+    /// How the sizes of new ones are enforced.
+    pub enforcement: Enforcement,
 }
 
 /// A worker that died and could not be restarted.

@@ -8,7 +8,7 @@ use tucano_tests::images::workspace;
 
 use crate::{
     guest::{GUEST, Guest},
-    runtime::tests_of_the_runtime,
+    runtime::test_programs,
 };
 
 /// Docker's daemon starts slowly in a guest.
@@ -40,7 +40,7 @@ fn containers_are_confined_by_apparmor_profiles() {
     if !needs(&[&GUEST[..], &NEEDS].concat()) {
         return;
     }
-    let [bundles] = tests_of_the_runtime(["bundles"]);
+    let [bundles] = test_programs(["bundles"]);
     let output = run(Guest::new("apparmor.sh")
         .word("security", "apparmor")
         .word("test_bundles", bundles.display())

@@ -12,3 +12,4 @@ mod node;
 mod packages;
 mod runtime;
 mod systemd;
+mod volumes;

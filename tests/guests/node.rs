@@ -75,7 +75,7 @@ fn a_node_with_every_kernel_feature_reports_nothing_missing() {
     assert_lines(&output, &lines);
 }
 
-fn assert_lines(output: &str, lines: &[&str]) {
+pub(crate) fn assert_lines(output: &str, lines: &[&str]) {
     for line in lines {
         let is_there = output.lines().any(|other| other == *line);
         assert!(is_there, "{line:?} is missing in {output}");

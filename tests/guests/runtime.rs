@@ -20,7 +20,7 @@ fn containers_are_limited_counted_and_ended_on_cgroup_v2() {
         return;
     }
     let runtime = workspace().join("oci/runtime");
-    let [containers, bundles] = tests_of_the_runtime(["containers", "bundles"]);
+    let [containers, bundles] = test_programs(["containers", "bundles"]);
     let (exit, output) = Guest::new("runtime.sh")
         .word("test_containers", containers.display())
         .word("test_bundles", bundles.display())
@@ -54,7 +54,7 @@ fn containers_have_their_own_processors_and_huge_pages_on_cgroup_v2() {
     if !needs(&[&GUEST[..], &EMULATED, &[tool("jq")]].concat()) {
         return;
     }
-    let [bundles] = tests_of_the_runtime(["bundles"]);
+    let [bundles] = test_programs(["bundles"]);
     let (exit, output) = Guest::emulated("resources.sh")
         .word("test_bundles", bundles.display())
         .word("directory", workspace().join("oci/runtime").display())
@@ -71,9 +71,9 @@ fn containers_have_their_own_processors_and_huge_pages_on_cgroup_v2() {
     }
 }
 
-/// The programs of the runtime's integration tests. With the whole workspace's features, so that they are those which
+/// The programs of integration tests. With the whole workspace's features, so that they are those which
 /// `cargo test --workspace` has just built.
-pub(crate) fn tests_of_the_runtime<const N: usize>(names: [&str; N]) -> [PathBuf; N] {
+pub(crate) fn test_programs<const N: usize>(names: [&str; N]) -> [PathBuf; N] {
     let output = Command::new(env!("CARGO"))
         .current_dir(workspace())
         .args(["test", "--workspace", "--locked", "--no-run"])

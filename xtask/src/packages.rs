@@ -44,7 +44,7 @@ enum Evidence {
 
 /// Every package, each with its reason.
 #[rustfmt::skip]
-pub const PACKAGES: [Package; 44] = [
+pub const PACKAGES: [Package; 45] = [
     package("gcc", Purpose::Build, Evidence::Programs(&["gcc", "cc"]),
         "links Rust programs, and compiles the C of SQLite, zstd and ring"),
     package("libc6-dev", Purpose::Build, Evidence::Library("libc.a"),
@@ -57,8 +57,10 @@ pub const PACKAGES: [Package; 44] = [
         "forwards a node's ports to its processes"),
     package("mount", Purpose::Run, Evidence::Programs(&["mount", "umount", "losetup"]),
         "mounts volumes by loop devices"),
-    package("e2fsprogs", Purpose::Run, Evidence::Programs(&["mkfs.ext4", "e2fsck", "resize2fs"]),
+    package("e2fsprogs", Purpose::Run, Evidence::Programs(&["mkfs.ext4", "e2fsck", "resize2fs", "chattr"]),
         "volumes are file systems of their own"),
+    package("xfsprogs", Purpose::Test, Evidence::Programs(&["mkfs.xfs"]),
+        "volumes have project quotas on XFS too"),
     package("binutils", Purpose::Test, Evidence::Programs(&["strip", "readelf"]),
         "packages contain programs without symbols"),
     package("python3", Purpose::Test, Evidence::Programs(&["python3"]),

@@ -164,7 +164,7 @@ impl Node for Executor {
                 }
             }
             volumes.unmount_idle(volumes::IDLE_LIMIT);
-            volumes.refill();
+            volumes.maintain();
             Ok(())
         });
         if let Err(error) = tidied.await {

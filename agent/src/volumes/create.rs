@@ -19,13 +19,15 @@ use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags},
     io::Errno,
     mount::{MountFlags, MountPropagationFlags},
+    thread::CapabilitySet,
 };
 use tucano_oci_runtime::copy::{copy_content, copy_metadata};
 
 use super::{
+    backing::{self, Backing},
     error::{Attempt, Error},
     filesystem,
-    place::{Identity, Place, VolumeDir},
+    place::{Identity, Place, Root, VolumeDir},
     room::{Room, is_full},
 };
 
@@ -42,13 +44,14 @@ pub(super) struct Content {
 pub(super) fn create(
     place: &Place,
     room: &Room,
+    backing: &dyn Backing,
     identity: &Identity,
     content: &Content,
 ) -> Result<(), Error> {
     let id = &identity.volume.id;
     let directory = place.new_volume(id);
     discard(&directory)?;
-    let result = build(room, &directory, identity, content);
+    let result = build(room, backing, &directory, identity, content);
     let result = result.and_then(|()| {
         let finished = place.volume(id);
         std::fs::rename(&directory.0, &finished.0).attempt("rename", &directory.0)?;
@@ -65,29 +68,27 @@ pub(super) fn create(
 pub(super) fn discard(directory: &VolumeDir) -> Result<(), Error> {
     filesystem::detach(&directory.mount_point())?;
     filesystem::detach(&directory.image_root())?;
+    backing::remove(directory)?;
     directory.remove()
 }
 
 fn build(
     room: &Room,
+    backing: &dyn Backing,
     directory: &VolumeDir,
     identity: &Identity,
     content: &Content,
 ) -> Result<(), Error> {
     directory.create()?;
-    directory.store_identity(identity)?;
-    let (image, size) = (directory.image(), identity.size);
-    room.allocate(&identity.volume.id, size, || {
-        filesystem::create_file(&image, size)
-    })?;
-    filesystem::format(&image)?;
+    backing.create(identity, room)?;
+    // The thread's mounts are its own, and so are its capabilities. Both end with it.
     let filled = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             private_mounts().attempt("leave the mount namespace for", &directory.0)?;
-            filesystem::mount(&directory.image(), &directory.mount_point())?;
-            let filled = fill(directory, identity, content);
-            // Programs that are started meanwhile have copies of this one's descriptors for a moment; everything is synced.
-            filesystem::detach(&directory.mount_point())?;
+            backing.open_new()?;
+            obey_limits().attempt("give up a capability for", &directory.0)?;
+            let filled = fill(&backing.root(), directory, identity, content);
+            backing.close_new()?;
             filled
         });
         thread.join()
@@ -95,9 +96,14 @@ fn build(
     let failed = |_| Err(io::Error::other("the thread panicked")).attempt("fill", &directory.0);
     filled.unwrap_or_else(failed)?;
     std::fs::remove_dir(directory.image_root()).attempt("remove", &directory.image_root())?;
-    let image = File::open(directory.image()).attempt("open", &directory.image())?;
-    image.sync_all().attempt("sync", &directory.image())?;
     crate::files::sync_directory(&directory.0).attempt("sync", &directory.0)
+}
+
+/// Gives up the capability of this thread by which ext4 lets it exceed quotas: content that does not fit has to fail.
+fn obey_limits() -> rustix::io::Result<()> {
+    let mut sets = rustix::thread::capabilities(None)?;
+    sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+    rustix::thread::set_capabilities(None, sets)
 }
 
 /// Gives this thread a mount namespace of its own, whose mounts nobody else sees.
@@ -107,9 +113,14 @@ fn private_mounts() -> io::Result<()> {
     Ok(rustix::mount::mount_change("/", flags)?)
 }
 
-/// Writes content and identity into the mounted file system.
-fn fill(directory: &VolumeDir, identity: &Identity, content: &Content) -> Result<(), Error> {
-    let data = directory.data();
+/// Writes content and identity into the volume.
+fn fill(
+    root: &Root,
+    directory: &VolumeDir,
+    identity: &Identity,
+    content: &Content,
+) -> Result<(), Error> {
+    let data = root.data();
     let mut builder = std::fs::DirBuilder::new();
     builder.mode(0o755).create(&data).attempt("create", &data)?;
     std::fs::set_permissions(&data, Permissions::from_mode(0o755)).attempt("protect", &data)?;
@@ -126,7 +137,7 @@ fn fill(directory: &VolumeDir, identity: &Identity, content: &Content) -> Result
     };
     let stored = copied
         .attempt("copy the image's content to", &data)
-        .and_then(|()| directory.store_identity_inside(identity));
+        .and_then(|()| root.store_identity(identity));
     stored.map_err(|error| match error {
         Error::Io { source, .. } if is_full(&source) => Error::ImageDoesNotFit {
             id: identity.volume.id.clone(),
@@ -135,8 +146,8 @@ fn fill(directory: &VolumeDir, identity: &Identity, content: &Content) -> Result
         },
         error => error,
     })?;
-    let mounted = File::open(directory.mount_point()).attempt("open", &data)?;
-    rustix::fs::syncfs(&mounted).attempt("sync", &data)
+    let root = File::open(&root.0).attempt("open", &data)?;
+    rustix::fs::syncfs(&root).attempt("sync", &data)
 }
 
 fn copy(source: &OwnedFd, data: &Path) -> io::Result<()> {

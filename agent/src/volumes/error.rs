@@ -49,6 +49,34 @@ pub enum Error {
         /// What is wrong.
         detail: String,
     },
+    /// Its size would not be enforced.
+    #[error("volume {id}: its size is enforced by a project quota: {reason}")]
+    NotEnforced {
+        /// Which volume.
+        id: VolumeId,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// Its directory does not belong to its project, such as after a copy to another disk.
+    #[error(
+        "volume {id}: {directory} belongs to project {found} instead of {project}, which limits it: run `chattr -R +P -p {project} \
+         {directory}` on the node"
+    )]
+    OtherProject {
+        /// Which volume.
+        id: VolumeId,
+        /// Its directory.
+        directory: PathBuf,
+        /// The project of the directory.
+        found: u32,
+        /// The project of the volume.
+        project: u32,
+    },
+    /// The file system of the volumes takes no writes.
+    #[error(
+        "volume {0}: the file system that it is on is read-only: see the kernel's log on the node"
+    )]
+    ReadOnly(VolumeId),
     /// A container still has it.
     #[error("volume {id} is in use by {process}")]
     InUse {

@@ -63,7 +63,7 @@ pub(super) fn format(image: &Path) -> Result<(), Error> {
         .arg(image);
     lock.run(&mut mkfs)?;
     refill(image)?;
-    open(image)?.sync_all().attempt("sync", image)
+    sync(image)
 }
 
 /// Allocates the holes of a volume's file, also while it is mounted. Its content stays.
@@ -74,6 +74,11 @@ pub(super) fn refill(image: &Path) -> Result<(), Error> {
     let file = open(image)?;
     let size = file.metadata().attempt("examine", image)?.len();
     fill_holes(&file, Bytes(size)).attempt("allocate all of", image)
+}
+
+/// Makes what is written to a volume's file durable.
+pub(super) fn sync(image: &Path) -> Result<(), Error> {
+    open(image)?.sync_all().attempt("sync", image)
 }
 
 /// Whether a file has fewer blocks than its size needs.

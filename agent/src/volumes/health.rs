@@ -33,12 +33,18 @@ impl Mounts {
     }
 }
 
+/// Whether the file system of a directory takes no writes.
+pub(super) fn is_read_only(directory: &Path, mounts: Option<&Mounts>) -> io::Result<bool> {
+    let found = rustix::fs::statvfs(directory)?;
+    let device = Device::mounted_on(directory)?;
+    let is_stopped = mounts.is_some_and(|mounts| mounts.is_stopped(&device));
+    Ok(is_stopped || found.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
 /// Whether a mounted ext4 is read-only, was stopped by the kernel, or had errors since its last check.
 pub(super) fn is_damaged(mount_point: &Path, mounts: &Mounts) -> io::Result<bool> {
-    let found = rustix::fs::statvfs(mount_point)?;
-    let is_read_only = found.f_flag.contains(StatVfsMountFlags::RDONLY);
     let device = Device::mounted_on(mount_point)?;
-    Ok(is_read_only || mounts.is_stopped(&device) || had_errors(&device))
+    Ok(is_read_only(mount_point, Some(mounts))? || had_errors(&device))
 }
 
 /// Whether the kernel counts errors; none where it does not say.

@@ -5,11 +5,13 @@
 //! - `room`: what they may take on the disk;
 //! - `record`: what is remembered of them apart from that directory;
 //! - `create`: creation with the image's content; `growth`; `removal`;
-//! - `filesystem`: their file systems; `device` and `health` of those that are mounted;
+//! - `backing`: what holds them and keeps them to their sizes: a file system in a file, or a directory with a project quota;
+//! - `filesystem`: file systems in files; `device` and `health` of those that are mounted;
 //! - [`host`]: directories of the node that services may have.
 //!
 //! A volume has at most one process. [`Volumes::claim`] enforces that after the runner's plan has arranged it.
 
+mod backing;
 mod claims;
 mod create;
 mod device;
@@ -36,18 +38,18 @@ use std::{
 };
 
 use tucano_api::{
-    agent::{DesiredSet, VolumeInstance},
+    agent::{DesiredSet, Enforcement, VolumeInstance},
     ids::{Digest, VolumeId},
     units::Bytes,
 };
 
 pub use self::error::Error;
 use self::{
+    backing::{Backing, Backings},
     claims::Claims,
     create::Content,
     error::Attempt,
-    health::Mounts,
-    place::{Identity, Place, VolumeDir},
+    place::{Identity, Place},
     record::{Known, Record},
     room::Room,
 };
@@ -79,7 +81,8 @@ pub struct Volumes {
     place: Place,
     room: Room,
     record_file: PathBuf,
-    /// Why no volume can be created here.
+    backings: Backings,
+    /// Why no volume can have a file system of its own here.
     obstacle: Option<String>,
     state: Mutex<State>,
     /// Each is locked while its volume is created, mounted, grown, unmounted or removed.
@@ -99,11 +102,13 @@ struct State {
 impl Volumes {
     /// Finds the volumes in their directory, which is created unless it was there before, and finishes what an earlier agent did not.
     /// Volumes leave `reserve` free (absent: a share of the file system) where the record is on the same file system. Whatever fails
-    /// is described in `notes`, and by the error of the volumes that it concerns.
+    /// is described in `notes`, and by the error of the volumes that it concerns. Without `user_namespaces` of containers, sizes are not
+    /// enforced by project quotas.
     pub fn open(
         place: PathBuf,
         record_file: PathBuf,
         reserve: Option<Bytes>,
+        user_namespaces: bool,
         notes: &mut Vec<String>,
     ) -> Self {
         let record = Record::read(&record_file).unwrap_or_else(|error| {
@@ -112,10 +117,12 @@ impl Volumes {
             Record::default()
         });
         let data_dir = record_file.parent().unwrap_or(Path::new("/")).to_owned();
+        let place = Place(place);
         let volumes = Self {
             room: Room::new(place.clone(), data_dir, reserve),
-            place: Place(place),
+            place,
             record_file,
+            backings: Backings { user_namespaces },
             obstacle: filesystem::obstacle(),
             state: Mutex::new(State {
                 record,
@@ -126,12 +133,19 @@ impl Volumes {
         if let Err(error) = volumes.recover() {
             notes.push(error.to_string());
         }
+        if volumes.backings.of_new(&volumes.place) == Enforcement::ProjectQuota {
+            let place = volumes.place.0.display();
+            tracing::info!(%place, "project quotas enforce the sizes of new volumes");
+        }
         volumes
     }
 
     /// Why no volume can be created on this node.
     pub fn obstacle(&self) -> Option<&str> {
-        self.obstacle.as_deref()
+        match self.backings.of_new(&self.place) {
+            Enforcement::ProjectQuota => None,
+            Enforcement::LoopFile => self.obstacle.as_deref(),
+        }
     }
 
     /// The directory that holds them.
@@ -174,18 +188,21 @@ impl Volumes {
         prepared
     }
 
-    /// Allocates the holes that the kernel has made in the files of volumes, such as by `fstrim`.
-    pub fn refill(&self) {
+    /// Restores what keeps volumes to their sizes: the kernel makes holes in their files, such as by `fstrim`, and limits of quotas can
+    /// be taken away.
+    pub fn maintain(&self) {
         let known: Vec<VolumeId> = self.state().record.volumes.keys().cloned().collect();
         for id in known {
             let lock = self.lock_of(&id);
-            // What is created, mounted, grown or removed now is allocated by that.
+            // What is created, mounted, grown or removed now is maintained by that.
             let Ok(_locked) = lock.try_lock() else {
                 continue;
             };
-            let image = self.place.volume(&id).image();
-            if filesystem::has_holes(&image) {
-                refill(&id, &image);
+            let Ok(Some(identity)) = self.place.volume(&id).identity() else {
+                continue;
+            };
+            if let Err(error) = self.backing(&identity).maintain(&identity) {
+                tracing::warn!(%id, %error, "a volume may hold less than its size, or more");
             }
         }
     }
@@ -220,7 +237,7 @@ impl Volumes {
     fn recover(&self) -> Result<(), Error> {
         self.check_place()?;
         let (removed, unfinished) = self.place.unfinished()?;
-        let removed = removed.iter().map(|it| self.finish_removal(it));
+        let removed = removed.iter().map(|it| self.resume_removal(it));
         let discarded = unfinished.iter().map(create::discard);
         for error in removed.chain(discarded).filter_map(Result::err) {
             tracing::warn!(%error, "cannot remove what is left of a volume");
@@ -274,15 +291,15 @@ impl Volumes {
             Some(identity) => identity,
             None => self.create(wanted)?,
         };
-        let directory = self.place.volume(&wanted.volume.id);
+        let backing = self.backing(&identity);
         self.remember(&identity)?;
-        unmount_damaged(&directory)?;
+        backing.repair()?;
         if let Err(error) = self.grow_unused(&identity, wanted.size) {
             // Its process is better off with the present size than without the volume; the report has the size.
             tracing::warn!(id = %identity.volume.id, %error, "a volume has not grown");
         }
-        self.mount(&identity)?;
-        let data = directory.data();
+        self.attach(&identity)?;
+        let data = backing.root().data();
         // The runtime follows no links on the way to it.
         data.canonicalize().attempt("examine", &data)
     }
@@ -335,6 +352,7 @@ impl Volumes {
             volume: wanted.volume.clone(),
             cluster,
             size: wanted.size,
+            project: self.backings.new_project(&self.place)?,
             image: Some(wanted.image.clone()),
             created_at: timestamp(),
         };
@@ -342,32 +360,29 @@ impl Volumes {
             layers: wanted.layers.clone(),
             path: wanted.path.clone(),
         };
-        create::create(&self.place, &self.room, &identity, &content)?;
-        tracing::info!(%id, size = %wanted.size, "created a volume");
+        let new = self.place.new_volume(id);
+        let backing = self.backings.of(new, &identity);
+        create::create(&self.place, &self.room, &*backing, &identity, &content)?;
+        tracing::info!(%id, size = %wanted.size, enforcement = ?backing.enforcement(), "created a volume");
         self.remember(&identity)?;
         Ok(identity)
     }
 
-    /// Mounts a volume unless it is, and checks that it is this one.
-    fn mount(&self, identity: &Identity) -> Result<(), Error> {
+    /// What holds a volume.
+    fn backing(&self, identity: &Identity) -> Box<dyn Backing> {
         let directory = self.place.volume(&identity.volume.id);
-        let mount_point = directory.mount_point();
-        if !filesystem::is_mounted(&mount_point).attempt("examine", &mount_point)? {
-            let image = directory.image();
-            refill(&identity.volume.id, &image);
-            let checked = filesystem::check_unused(&image)?;
-            checked.map_err(|detail| Error::Damaged {
-                id: identity.volume.id.clone(),
-                image: image.clone(),
-                detail,
-            })?;
-            filesystem::mount(&image, &mount_point)?;
-        }
+        self.backings.of(directory, identity)
+    }
+
+    /// Makes a volume reachable, with its size enforced, and checks that it is this one.
+    fn attach(&self, identity: &Identity) -> Result<(), Error> {
+        let backing = self.backing(identity);
+        backing.attach(identity)?;
         let unidentified = |detail: String| Error::Unidentified {
             id: identity.volume.id.clone(),
             detail,
         };
-        let detail = match directory.identity_inside() {
+        let detail = match backing.root().identity() {
             Ok(Some(inside)) if inside.volume == identity.volume => return Ok(()),
             Ok(Some(inside)) => {
                 let VolumeInstance { id, instance } = inside.volume;
@@ -425,27 +440,5 @@ impl std::ops::Deref for ClaimsGuard<'_> {
 impl std::ops::DerefMut for ClaimsGuard<'_> {
     fn deref_mut(&mut self) -> &mut Claims {
         &mut self.0.claims
-    }
-}
-
-/// Unmounts a file system that had errors: it is checked before it is mounted again.
-fn unmount_damaged(directory: &VolumeDir) -> Result<(), Error> {
-    let mount_point = directory.mount_point();
-    let is_mounted = filesystem::is_mounted(&mount_point).attempt("examine", &mount_point)?;
-    if !is_mounted {
-        return Ok(());
-    }
-    let is_damaged = Mounts::read().and_then(|mounts| health::is_damaged(&mount_point, &mounts));
-    if is_damaged.attempt("examine", &mount_point)? {
-        tracing::warn!(mount_point = %mount_point.display(), "a volume had errors and is checked");
-        filesystem::unmount(&mount_point)?;
-    }
-    Ok(())
-}
-
-/// A volume with holes is better than none: it may lose writes only if the disk stays full.
-fn refill(id: &VolumeId, image: &Path) {
-    if let Err(error) = filesystem::refill(image) {
-        tracing::warn!(%id, %error, "a volume's file has holes: make room on the disk");
     }
 }

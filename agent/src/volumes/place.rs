@@ -1,15 +1,15 @@
 //! The directory of the volumes, and what is in it:
 //!
 //! - `place.json`: which directory it is, so that an empty one is not taken for it;
-//! - `<service>.<name>.<slot>/`: a volume: `volume.json`, its [`Identity`]; `image.ext4`, its file system; `mount/`, where that is
-//!   mounted, with the [`Identity`] again, and `data/`, which containers have;
+//! - `<service>.<name>.<slot>/`: a volume: `volume.json`, its [`Identity`]; `image.ext4`, its file system, and `mount/`, where that is
+//!   mounted; or `tree/`, which has a project quota. In both are the [`Identity`] again, and `data/`, which containers have;
 //! - `….new/`: a volume that is being created; `….removed/`: one that is being removed.
 
 use std::{
     fs::{self, DirBuilder},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
@@ -41,8 +41,11 @@ pub(super) struct Identity {
     /// The cluster that it was created for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cluster: Option<ClusterId>,
-    /// The size that its file system has.
+    /// The size that is enforced.
     pub(super) size: Bytes,
+    /// The project that its files are counted for; absent where it has a file system of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) project: Option<u32>,
     /// The image whose content it has got.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) image: Option<Digest>,
@@ -59,6 +62,10 @@ pub(super) struct PlaceId {
 /// The directory of the volumes.
 #[derive(Debug, Clone)]
 pub(super) struct Place(pub(super) PathBuf);
+
+/// The root of a volume's own tree.
+#[derive(Debug, Clone)]
+pub(super) struct Root(pub(super) PathBuf);
 
 /// The directory of one volume.
 #[derive(Debug, Clone)]
@@ -125,6 +132,13 @@ impl Place {
         Ok((with(REMOVED), with(NEW)))
     }
 
+    /// The directories of volumes that are there or being created.
+    pub(super) fn directories(&self) -> Result<Vec<VolumeDir>, Error> {
+        let (_, mut all) = self.unfinished()?;
+        all.extend(self.volumes()?.iter().map(|id| self.volume(id)));
+        Ok(all)
+    }
+
     /// Makes the names in it durable.
     pub(super) fn sync(&self) -> Result<(), Error> {
         sync_directory(&self.0).attempt("sync", &self.0)
@@ -140,7 +154,27 @@ impl Place {
     }
 }
 
+impl Root {
+    /// What containers have of it.
+    pub(super) fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    /// The identity in it.
+    pub(super) fn identity(&self) -> Result<Option<Identity>, Error> {
+        stored::read(&self.0.join(IDENTITY), MAX_BYTES)
+    }
+
+    /// Stores the identity in it.
+    pub(super) fn store_identity(&self, identity: &Identity) -> Result<(), Error> {
+        stored::write(&self.0.join(IDENTITY), identity)
+    }
+}
+
 impl VolumeDir {
+    /// The name of [`Self::tree`].
+    pub(super) const TREE: &std::ffi::CStr = c"tree";
+
     /// The file that has its file system.
     pub(super) fn image(&self) -> PathBuf {
         self.0.join("image.ext4")
@@ -151,9 +185,9 @@ impl VolumeDir {
         self.0.join("mount")
     }
 
-    /// What containers have of it, while it is mounted.
-    pub(super) fn data(&self) -> PathBuf {
-        self.mount_point().join("data")
+    /// The directory that has a project quota.
+    pub(super) fn tree(&self) -> PathBuf {
+        self.0.join("tree")
     }
 
     /// Where the image's tree is mounted while the volume is created.
@@ -161,14 +195,17 @@ impl VolumeDir {
         self.0.join("image-root")
     }
 
-    /// Creates it with its mount points.
+    /// Creates it.
     pub(super) fn create(&self) -> Result<(), Error> {
-        for directory in [&self.0, &self.mount_point(), &self.image_root()] {
-            let mut builder = DirBuilder::new();
-            builder.mode(0o700);
-            builder.create(directory).attempt("create", directory)?;
-        }
-        Ok(())
+        self.create_private(&self.0)?;
+        self.create_private(&self.image_root())
+    }
+
+    /// Creates it, or a directory in it, for root only.
+    pub(super) fn create_private(&self, directory: &Path) -> Result<(), Error> {
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        builder.create(directory).attempt("create", directory)
     }
 
     /// Its identity as the directory of the volumes has it.
@@ -176,22 +213,12 @@ impl VolumeDir {
         stored::read(&self.0.join(IDENTITY), MAX_BYTES)
     }
 
-    /// Its identity as its mounted file system has it.
-    pub(super) fn identity_inside(&self) -> Result<Option<Identity>, Error> {
-        stored::read(&self.mount_point().join(IDENTITY), MAX_BYTES)
-    }
-
     /// Stores its identity beside its file system.
     pub(super) fn store_identity(&self, identity: &Identity) -> Result<(), Error> {
         stored::write(&self.0.join(IDENTITY), identity)
     }
 
-    /// Stores its identity in its mounted file system.
-    pub(super) fn store_identity_inside(&self, identity: &Identity) -> Result<(), Error> {
-        stored::write(&self.mount_point().join(IDENTITY), identity)
-    }
-
-    /// The bytes that it takes on the disk.
+    /// The bytes that its file takes on the disk.
     pub(super) fn allocated(&self) -> Bytes {
         let blocks = fs::metadata(self.image()).map_or(0, |metadata| metadata.blocks());
         Bytes(blocks.saturating_mul(512))
@@ -203,10 +230,9 @@ impl VolumeDir {
         absent(fs::remove_file(&image)).attempt("remove", &image)
     }
 
-    /// Removes it, unmounted. Nothing is removed recursively: whatever is mounted there by whomever stays untouched.
+    /// Removes it, unmounted and without what held the volume: whatever is mounted there by whomever stays untouched.
     pub(super) fn remove(&self) -> Result<(), Error> {
         let unfinished = format!("{IDENTITY}.new");
-        self.remove_image()?;
         for file in [self.0.join(unfinished), self.0.join(IDENTITY)] {
             absent(fs::remove_file(&file)).attempt("remove", &file)?;
         }

@@ -5,7 +5,7 @@ use std::{fs, sync::PoisonError};
 use tucano_api::agent::VolumeInstance;
 
 use super::{
-    Volumes,
+    Volumes, backing,
     error::{Attempt, Error},
     filesystem,
     place::VolumeDir,
@@ -22,10 +22,15 @@ impl Volumes {
             return Ok(());
         }
         let lock = self.lock_of(id);
-        let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let removed = self.remove_locked(volume);
+        let renamed = {
+            let _locked = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.remove_locked(volume)
+        };
         self.state().claims.end_removal(id);
-        removed
+        // A new one of its name may be created meanwhile.
+        self.finish_removal(&renamed?)?;
+        tracing::info!(%id, "removed a volume");
+        Ok(())
     }
 
     /// Whether there is a volume to remove, which is claimed then.
@@ -43,7 +48,8 @@ impl Volumes {
         Ok(false)
     }
 
-    fn remove_locked(&self, volume: &VolumeInstance) -> Result<(), Error> {
+    /// Renames a volume, and forgets it if that can be stored.
+    fn remove_locked(&self, volume: &VolumeInstance) -> Result<VolumeDir, Error> {
         self.check_place()?;
         let id = &volume.id;
         self.find(volume)?.ok_or_else(|| self.missing(id))?;
@@ -55,16 +61,15 @@ impl Volumes {
         }
         fs::rename(&directory.0, &removed.0).attempt("rename", &directory.0)?;
         self.place.sync()?;
-        self.finish_removal(&removed)?;
-        tracing::info!(%id, "removed a volume");
-        Ok(())
+        self.forget(volume).ok();
+        Ok(removed)
     }
 
     /// Removes a volume whose directory is renamed already, and forgets it. Its space is freed first: the record may need it.
     pub(super) fn finish_removal(&self, directory: &VolumeDir) -> Result<(), Error> {
         filesystem::detach(&directory.mount_point())?;
-        directory.remove_image()?;
         let identity = directory.identity()?;
+        backing::remove(directory)?;
         let forgotten = identity.map_or(Ok(()), |it| self.forget(&it.volume));
         if let Err(error) = forgotten {
             // By its directory the next agent knows that the volume is removed.
@@ -72,6 +77,24 @@ impl Volumes {
             return Ok(());
         }
         directory.remove()
+    }
+
+    /// The same at the agent's start, which does not wait until a tree of many files is gone.
+    pub(super) fn resume_removal(&self, directory: &VolumeDir) -> Result<(), Error> {
+        if !directory.tree().exists() {
+            return self.finish_removal(directory);
+        }
+        let identity = directory.identity()?;
+        let forgotten = identity.map_or(Ok(()), |it| self.forget(&it.volume));
+        let directory = directory.clone();
+        std::thread::spawn(move || {
+            let removed = backing::remove(&directory).and(forgotten);
+            // As long as the record has it, the directory says that it is removed.
+            if let Err(error) = removed.and_then(|()| directory.remove()) {
+                tracing::warn!(%error, "cannot remove what is left of a volume");
+            }
+        });
+        Ok(())
     }
 
     /// Forgets a volume that is removed, even if that cannot be stored.

@@ -1,16 +1,12 @@
 //! The report of the volumes.
 
 use tucano_api::{
-    agent::{Enforcement, NodeVolumes, VolumeInstance, VolumeReport},
+    agent::{NodeVolumes, VolumeInstance, VolumeReport},
     ids::VolumeId,
     units::Bytes,
 };
 
-use super::{
-    Volumes, filesystem,
-    health::{self, Mounts},
-    record::Known,
-};
+use super::{Volumes, backing, health::Mounts, record::Known};
 
 impl Volumes {
     /// All volumes of this node, and what they can hold; none where there are none and cannot be any. Blocking, yet not for long.
@@ -20,15 +16,17 @@ impl Volumes {
             (state.record.volumes.clone(), state.creating.clone())
         };
         creating.retain(|id, _| !known.contains_key(id));
-        if known.is_empty() && self.obstacle.is_some() {
+        let obstacle = self.obstacle().is_some();
+        if known.is_empty() && obstacle {
             return None;
         }
         let place = self.check_place().map_err(|error| error.to_string());
         let created = known.keys().map(|id| self.place.volume(id));
         let unfinished = creating.keys().map(|id| self.place.new_volume(id));
-        let allocated = created.chain(unfinished).map(|it| it.allocated().0);
+        let shares = created.chain(unfinished).map(|it| backing::share(&it));
+        let allocated = shares.map(|share| share.total.0);
         let allocated = allocated.fold(0, u64::saturating_add);
-        let can_create = place.is_ok() && self.obstacle.is_none();
+        let can_create = place.is_ok() && !obstacle;
         let free = match can_create {
             true => self.room.free().unwrap_or_default(),
             false => Bytes(0),
@@ -44,8 +42,13 @@ impl Volumes {
         all.sort_by(|a, b| a.volume.id.cmp(&b.volume.id));
         Some(NodeVolumes {
             capacity: Bytes(allocated.saturating_add(free.0)),
-            enforcement: Enforcement::LoopFile,
+            enforcement: self.backings.of_new(&self.place),
             all,
+            can_copy: false,
+            fills: Vec::new(),
+            can_back_up: false,
+            backup_paths: Vec::new(),
+            backups: Vec::new(),
         })
     }
 
@@ -60,18 +63,12 @@ impl Volumes {
             id: id.clone(),
             instance: known.instance,
         };
-        let directory = self.place.volume(id);
-        let mount_point = directory.mount_point();
-        let is_mounted = filesystem::is_mounted(&mount_point).unwrap_or(false);
-        let used = is_mounted.then(|| filesystem::used(&mount_point).ok());
-        let found = || self.find(&volume).err().map(|error| error.to_string());
-        let mounts = mounts.filter(|_| is_mounted);
-        let broken = mounts.is_some_and(|it| health::is_damaged(&mount_point, it).unwrap_or(false));
-        let broken = broken.then(|| {
-            format!(
-                "volume {id}: its file system had errors or is read-only: it is checked when its process starts again"
-            )
-        });
+        let found = self.find(&volume);
+        let backing = found.as_ref().ok().and_then(Option::as_ref);
+        let backing = backing.map(|identity| (self.backing(identity), identity));
+        let backing = backing.as_ref();
+        let fault = backing.and_then(|(backing, identity)| backing.fault(identity, mounts));
+        let not_found = found.as_ref().err().map(|error| error.to_string());
         let earlier = {
             let state = self.state();
             // As long as a process tries: the next one may succeed, and is placed only where there is no problem.
@@ -79,9 +76,11 @@ impl Volumes {
             state.problems.get(id).filter(|_| is_tried).cloned()
         };
         VolumeReport {
+            load: None,
             size: known.size,
-            used: used.flatten(),
-            problem: place.cloned().or_else(found).or(broken).or(earlier),
+            used: backing.and_then(|(backing, _)| backing.used()),
+            enforcement: backing.map(|(backing, _)| backing.enforcement()),
+            problem: place.cloned().or(not_found).or(fault).or(earlier),
             volume,
         }
     }
@@ -90,6 +89,7 @@ impl Volumes {
 /// A volume that is being created. It cannot be used yet, so its creation does not count as seen.
 fn unfinished_report((id, known): (VolumeId, Known)) -> VolumeReport {
     VolumeReport {
+        load: None,
         problem: Some(format!("volume {id} is being created")),
         volume: VolumeInstance {
             id,
@@ -97,5 +97,6 @@ fn unfinished_report((id, known): (VolumeId, Known)) -> VolumeReport {
         },
         size: known.size,
         used: None,
+        enforcement: None,
     }
 }

@@ -1,6 +1,6 @@
 //! The room for volumes: what is free where they are, less what the agent needs there for itself.
 //!
-//! Volumes are allocated in full. One that took the last byte of the agent's own file system would keep the agent from storing the
+//! Volumes are allocated in full, or their quota promises them what they do not take yet. One that took the last byte of the agent's own file system would keep the agent from storing the
 //! desired set by which it is removed.
 
 use std::{
@@ -12,7 +12,11 @@ use std::{
 
 use tucano_api::{ids::VolumeId, units::Bytes};
 
-use super::error::{Attempt, Error};
+use super::{
+    backing,
+    error::{Attempt, Error},
+    place::Place,
+};
 
 /// Largest reserve that is not configured.
 const MAX_RESERVE: Bytes = Bytes::mib(1024);
@@ -20,7 +24,7 @@ const MAX_RESERVE: Bytes = Bytes::mib(1024);
 /// The room for volumes.
 #[derive(Debug)]
 pub(super) struct Room {
-    place: PathBuf,
+    place: Place,
     data_dir: PathBuf,
     /// What volumes leave free; absent: the smaller of 5 % of the file system and [`MAX_RESERVE`].
     reserve: Option<Bytes>,
@@ -29,7 +33,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn new(place: PathBuf, data_dir: PathBuf, reserve: Option<Bytes>) -> Self {
+    pub(super) fn new(place: Place, data_dir: PathBuf, reserve: Option<Bytes>) -> Self {
         Self {
             place,
             data_dir,
@@ -40,7 +44,7 @@ impl Room {
 
     /// What volumes may take.
     pub(super) fn free(&self) -> Result<Bytes, Error> {
-        self.measure().attempt("examine", &self.place)
+        self.measure().attempt("examine", &self.place.0)
     }
 
     /// Runs an allocation of so many bytes for a volume if they are free. One runs at a time.
@@ -65,15 +69,15 @@ impl Room {
         Error::NoRoom {
             id: id.clone(),
             size,
-            place: self.place.clone(),
+            place: self.place.0.clone(),
             free: self.free().unwrap_or_default(),
         }
     }
 
     fn measure(&self) -> io::Result<Bytes> {
-        let found = rustix::fs::statvfs(&self.place)?;
+        let found = rustix::fs::statvfs(&self.place.0)?;
         let free = found.f_bavail.saturating_mul(found.f_frsize);
-        let device = fs::metadata(&self.place)?.dev();
+        let device = fs::metadata(&self.place.0)?.dev();
         let is_shared = fs::metadata(&self.data_dir).is_ok_and(|own| own.dev() == device);
         let reserve = match (is_shared, self.reserve) {
             (false, _) => 0,
@@ -83,7 +87,10 @@ impl Room {
                 MAX_RESERVE.0.min(total / 20)
             }
         };
-        Ok(Bytes(free.saturating_sub(reserve)))
+        let directories = self.place.directories().unwrap_or_default();
+        let promised = directories.iter().map(|it| backing::share(it).promised.0);
+        let promised = promised.fold(reserve, u64::saturating_add);
+        Ok(Bytes(free.saturating_sub(promised)))
     }
 }
 

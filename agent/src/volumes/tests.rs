@@ -60,7 +60,13 @@ impl TestNode {
     /// The volumes as an agent finds them.
     fn open(&self) -> (Volumes, Vec<String>) {
         let mut notes = Vec::new();
-        let volumes = Volumes::open(self.place(), self.path("volumes.json"), None, &mut notes);
+        let volumes = Volumes::open(
+            self.place(),
+            self.path("volumes.json"),
+            None,
+            true,
+            &mut notes,
+        );
         volumes.note_cluster(&set("aaaaaaaa")).unwrap();
         (volumes, notes)
     }

@@ -13,7 +13,7 @@ use tucano_api::{
     secrets::SecretView,
     state::{
         BackupView, ConfiguredService, MoveView, NodeCondition, NodeView, ProcessView, ServiceView,
-        VolumeState, VolumeView,
+        VolumeState, VolumeView, VolumesOfNode,
     },
     units::{Bytes, Span, Timestamp},
     volumes::{Consistency, Snapshot},
@@ -284,12 +284,7 @@ pub fn volumes(volumes: &[VolumeView], style: Style) -> String {
     let mut table = Table::new(&VOLUMES);
     for volume in volumes {
         let used = volume.used.map_or("-".to_owned(), |used| used.to_string());
-        let limit = volume
-            .enforcement
-            .map_or("-", |enforcement| match enforcement {
-                Enforcement::LoopFile => "loop file",
-                Enforcement::ProjectQuota => "project quota",
-            });
+        let limit = volume.enforcement.map_or("-", limit);
         let process = volume.process.as_ref();
         let (state, why) = volume_state(volume, style);
         table.push(vec![
@@ -371,7 +366,14 @@ fn last_backup(backup: &BackupView, style: Style) -> String {
     }
 }
 
-const NODES: [Column; 10] = [
+fn limit(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::LoopFile => "loop file",
+        Enforcement::ProjectQuota => "project quota",
+    }
+}
+
+const NODES: [Column; 11] = [
     column("NODE", 0),
     column("IP", 6),
     column("CONDITION", 0),
@@ -380,6 +382,7 @@ const NODES: [Column; 10] = [
     column("CPU", 4),
     column("MEMORY", 1),
     column("DISK", 2),
+    column("VOLUMES", 8),
     column("VERSION", 7),
     column("WHY", 0),
 ];
@@ -424,9 +427,14 @@ fn node_row(node: &NodeView, style: Style) -> Vec<Cell> {
             row.push(Cell::new(format!("{:.0}%", alive.metrics.cpu_used * 100.0)));
             row.push(Cell::new(used(memory_total, memory_available)));
             row.push(Cell::new(used(disk_total, disk_available)));
+            let volumes = alive.volumes.as_ref().map(|volumes| {
+                let VolumesOfNode { size, capacity, .. } = volumes;
+                format!("{size}/{capacity} {}", limit(volumes.enforcement))
+            });
+            row.push(Cell::new(volumes.as_deref().unwrap_or("-")));
             row.push(Cell::new(&alive.version));
         }
-        None => row.extend(["-"; 5].map(Cell::new)),
+        None => row.extend(["-"; 6].map(Cell::new)),
     }
     row.push(Cell::new(node.reason.as_deref().unwrap_or_default()));
     row

@@ -129,6 +129,12 @@ fn nodes_at_several_widths() {
             ..NodeMetrics::default()
         },
         notes: vec!["the kernel provides no pressure information (PSI)".to_owned()],
+        volumes: Some(VolumesOfNode {
+            size: Bytes::mib(1024),
+            used: Bytes::mib(128),
+            capacity: Bytes::mib(65536),
+            enforcement: Enforcement::ProjectQuota,
+        }),
     });
     let mut dead = node("w2", NodeCondition::Dead);
     dead.reason = Some("3 restarts failed: the command ended with exit code 255".to_owned());

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tucano_api::{
-    agent::{DesiredProcess, DesiredSet, ProcessReport, ProcessState},
+    agent::{DesiredProcess, DesiredSet, NodeVolumes, ProcessReport, ProcessState, VolumeReport},
     ids::{Digest, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
     reasons::PendingReason,
     routes::ServiceRoute,
@@ -11,8 +11,9 @@ use tucano_api::{
     service::ServiceConfig,
     state::{
         ActiveService, Adoption, AliveNode, ConfiguredService, DeadNode, NodeCondition, NodeView,
-        Pending, ProcessView, ServiceView, State, VolumeView,
+        Pending, ProcessView, ServiceView, State, VolumeView, VolumesOfNode,
     },
+    units::Bytes,
     volumes::Snapshot,
 };
 
@@ -466,7 +467,21 @@ fn alive_node(node: &Node) -> Option<AliveNode> {
         processes: u32::try_from(node.processes.len()).unwrap_or(u32::MAX),
         metrics: report.metrics.clone(),
         notes: report.notes.clone(),
+        volumes: report.volumes.as_ref().map(volumes_of_node),
     })
+}
+
+fn volumes_of_node(volumes: &NodeVolumes) -> VolumesOfNode {
+    let sum = |of: fn(&VolumeReport) -> Bytes| {
+        let all = volumes.all.iter().map(|volume| of(volume).0);
+        Bytes(all.fold(0, u64::saturating_add))
+    };
+    VolumesOfNode {
+        size: sum(|volume| volume.size),
+        used: sum(|volume| volume.used.unwrap_or_default()),
+        capacity: volumes.capacity,
+        enforcement: volumes.enforcement,
+    }
 }
 
 fn dead_node(node: &Node) -> Option<DeadNode> {

@@ -365,6 +365,8 @@ fn observe_one(
             state.changes.reassign.insert(node);
         }
         (false, false) => {}
+        // Its agent may have given its place to the next one of its name.
+        (false, true) if !is_kept(state, volume) => {}
         (false, true) => set_problem(state, volume, problem),
     }
 }
@@ -468,6 +470,13 @@ fn forget(state: &mut State, volume: &VolumeInstance) {
     state.changes.capacity = true;
     let service = volume.id.service_name().parse();
     state.changes.reconcile.extend(service);
+}
+
+/// Whether its slot has the volume, and not another one of its name.
+fn is_kept(state: &State, volume: &VolumeInstance) -> bool {
+    let service: Option<ServiceName> = volume.id.service_name().parse().ok();
+    let kept = service.and_then(|service| present(state, &service, &volume.id));
+    kept.is_some_and(|kept| kept.volume == *volume)
 }
 
 fn is_removing(state: &State, volume: &VolumeInstance) -> bool {

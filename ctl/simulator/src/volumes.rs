@@ -310,6 +310,7 @@ impl AgentVolumes {
             volume: volume.clone(),
             size: *size,
             used: None,
+            enforcement: None,
             problem: (!self.mounted).then(|| "it is not where it was".to_owned()),
             load: self.loaded.get(volume).map(|snapshot| LoadReport {
                 snapshot: snapshot.clone(),

@@ -330,6 +330,7 @@ impl Shared {
             volume: volume.clone(),
             size: *size,
             used: Some(Bytes(4096)),
+            enforcement: None,
             problem: None,
             load: None,
         };

@@ -3,7 +3,7 @@
 //!
 //! For callers: [`profile`] creates the specification of a sandbox, [`supervisor`] starts and finds containers,
 //! [`cgroup`] reads and removes cgroups, [`confinement`] restricts a program that parses untrusted files to one
-//! directory, [`copy`] copies directories of untrusted images. For the program `tucano_oci`: [`supervise`], [`exec`],
+//! directory, [`copy`] copies directories of untrusted images, [`projects`] limits what directories hold. For the program `tucano_oci`: [`supervise`], [`exec`],
 //! [`session`], [`probe`] and [`lifecycle`]. Beneath them: `container` (what happens inside), `start` (drives it from outside), `logs`, `channel` (messages between the
 //! processes of a start), `exe` and `state_dir`.
 //!
@@ -38,6 +38,7 @@ mod notification;
 pub mod output_index;
 pub mod probe;
 pub mod profile;
+pub mod projects;
 mod record;
 pub mod session;
 mod signals;

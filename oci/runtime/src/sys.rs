@@ -774,6 +774,128 @@ pub(crate) fn set_memory_map(file: impl AsFd, layout: &MemoryLayout) -> io::Resu
     check(result.into())
 }
 
+/// `struct fsxattr` (ioctl_xfs_fsgetxattr(2)).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileAttributes {
+    /// `FS_XFLAG_*`.
+    pub(crate) flags: u32,
+    extent_size: u32,
+    extents: u32,
+    /// The project that the file is counted for.
+    pub(crate) project: u32,
+    copy_extent_size: u32,
+    padding: [u8; 8],
+}
+
+/// Reads the attributes of a file that file systems have in common.
+pub(crate) fn file_attributes(file: impl AsFd) -> rustix::io::Result<FileAttributes> {
+    use rustix::ioctl::{Getter, ioctl, opcode};
+    const FS_IOC_FSGETXATTR: rustix::ioctl::Opcode = opcode::read::<FileAttributes>(b'X', 31);
+    // SAFETY: the kernel writes a structure of this layout, which holds integers only.
+    unsafe { ioctl(file, Getter::<FS_IOC_FSGETXATTR, FileAttributes>::new()) }
+}
+
+/// Sets them.
+pub(crate) fn set_file_attributes(
+    file: impl AsFd,
+    attributes: FileAttributes,
+) -> rustix::io::Result<()> {
+    use rustix::ioctl::{Setter, ioctl, opcode};
+    const FS_IOC_FSSETXATTR: rustix::ioctl::Opcode = opcode::write::<FileAttributes>(b'X', 32);
+    // SAFETY: the kernel reads a structure of this layout.
+    unsafe {
+        ioctl(
+            file,
+            Setter::<FS_IOC_FSSETXATTR, FileAttributes>::new(attributes),
+        )
+    }
+}
+
+/// `struct if_dqblk` (quotactl(2)).
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct ProjectQuota {
+    /// In units of 1 KiB; 0: none.
+    pub(crate) hard_limit_blocks: u64,
+    pub(crate) soft_limit_blocks: u64,
+    /// In bytes.
+    pub(crate) used_bytes: u64,
+    /// 0: none.
+    pub(crate) hard_limit_inodes: u64,
+    pub(crate) soft_limit_inodes: u64,
+    pub(crate) used_inodes: u64,
+    pub(crate) block_grace: u64,
+    pub(crate) inode_grace: u64,
+    /// `QIF_*`: which of these are set.
+    pub(crate) valid: u32,
+}
+
+/// Reads the quota of a project on the file system of a file.
+pub(crate) fn project_quota(file: impl AsFd, project: u32) -> io::Result<ProjectQuota> {
+    const Q_GETQUOTA: u32 = 0x80_0007;
+    let mut quota = ProjectQuota::default();
+    // SAFETY: the kernel writes a structure of this layout, which lives through the call and holds integers only.
+    unsafe { quotactl(file, Q_GETQUOTA, project, (&raw mut quota).cast()) }?;
+    Ok(quota)
+}
+
+/// Sets it.
+pub(crate) fn set_project_quota(
+    file: impl AsFd,
+    project: u32,
+    mut quota: ProjectQuota,
+) -> io::Result<()> {
+    const Q_SETQUOTA: u32 = 0x80_0008;
+    // SAFETY: the kernel reads a structure of this layout, which lives through the call.
+    unsafe { quotactl(file, Q_SETQUOTA, project, (&raw mut quota).cast()) }
+}
+
+/// `FS_QUOTA_*`: which quotas the file system of a file counts and enforces.
+pub(crate) fn quota_flags(file: impl AsFd) -> io::Result<u16> {
+    /// `struct fs_quota_statv`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct State {
+        version: i8,
+        padding: u8,
+        flags: u16,
+        rest: [u64; 20],
+    }
+    const Q_XGETQSTATV: u32 = 0x5808;
+    let mut state = State {
+        version: 1,
+        ..State::default()
+    };
+    // SAFETY: the kernel writes a structure that is not larger than this one, which lives through the call and holds integers only.
+    unsafe { quotactl(file, Q_XGETQSTATV, 0, (&raw mut state).cast()) }?;
+    Ok(state.flags)
+}
+
+/// `quotactl_fd(2)` about projects.
+///
+/// # Safety
+/// `argument` points at a live value of the command's structure.
+unsafe fn quotactl(
+    file: impl AsFd,
+    command: u32,
+    id: u32,
+    argument: *mut libc::c_void,
+) -> io::Result<()> {
+    const PRJQUOTA: u32 = 2;
+    let file = file.as_fd().as_raw_fd();
+    // SAFETY: the caller's.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_quotactl_fd,
+            file,
+            command << 8 | PRJQUOTA,
+            id,
+            argument,
+        )
+    })
+}
+
 fn check(result: libc::c_long) -> io::Result<()> {
     if result == -1 {
         return Err(io::Error::last_os_error());

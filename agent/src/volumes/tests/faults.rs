@@ -59,7 +59,7 @@ fn holes_are_filled_at_the_next_mount_and_while_a_volume_is_mounted() {
         let data = volumes.prepare(&known(1)).unwrap();
         assert!(!filesystem::has_holes(&image(node)));
         punch(&image(node), 12 * MIB);
-        volumes.refill();
+        volumes.maintain();
         assert!(!filesystem::has_holes(&image(node)));
         assert_eq!(fs::read_to_string(data.join("kept")).unwrap(), "data");
         volumes.remove(&instance(1)).unwrap();
@@ -118,7 +118,7 @@ fn fill(disk: &Path) {
 fn open(place: &Path, data_dir: &Path, reserve: Option<Bytes>) -> Volumes {
     let mut notes = Vec::new();
     let record = data_dir.join("volumes.json");
-    let volumes = Volumes::open(place.to_owned(), record, reserve, &mut notes);
+    let volumes = Volumes::open(place.to_owned(), record, reserve, true, &mut notes);
     volumes.note_cluster(&set("aaaaaaaa")).unwrap();
     assert_eq!(notes, Vec::<String>::new());
     volumes

@@ -137,7 +137,13 @@ fn other_instances_and_other_clusters_volumes_stay_untouched() {
         volumes.unmount_idle(Duration::ZERO);
         fs::remove_file(node.path("volumes.json")).unwrap();
         let mut notes = Vec::new();
-        let volumes = Volumes::open(node.place(), node.path("volumes.json"), None, &mut notes);
+        let volumes = Volumes::open(
+            node.place(),
+            node.path("volumes.json"),
+            None,
+            true,
+            &mut notes,
+        );
         volumes.note_cluster(&set("bbbbbbbb")).unwrap();
         let error = volumes
             .prepare(&wanted(1, Vec::new()))

@@ -1,5 +1,5 @@
 use tucano_api::{
-    agent::VolumeReport,
+    agent::{Enforcement, VolumeReport},
     ids::ServiceName,
     state::{VolumeState, VolumeView},
 };
@@ -21,7 +21,7 @@ pub(crate) fn all(state: &State) -> Vec<VolumeView> {
     let known = state
         .volumes
         .all()
-        .filter(|it| it.removing || !is_incoming(it) || is_kept_of_slot(state, it));
+        .filter(|it| it.removing || !is_incoming(it) || super::is_kept(state, &it.volume));
     let known = known.map(|it| view(state, it));
     let nodes = state.nodes.iter().filter(|node| node.is_alive());
     let unknown = nodes.flat_map(|node| orphans::on(state, node).map(|it| orphan(state, node, it)));
@@ -37,7 +37,7 @@ fn orphan(state: &State, node: &Node, report: &VolumeReport) -> VolumeView {
         node: node.record.name.clone(),
         size: report.size,
         used: report.used,
-        enforcement: place(node).map(|place| place.enforcement),
+        enforcement: enforcement(Some(report), Some(node)),
         configured: is_configured(state, id),
         state: VolumeState::Orphan,
         process: None,
@@ -54,14 +54,14 @@ fn view(state: &State, record: &VolumeRecord) -> VolumeView {
     let id = &record.volume.id;
     let service = id.service_name().parse().ok();
     let user = service.and_then(|service: ServiceName| desired_user(state, &service, id));
-    let is_kept = is_kept_of_slot(state, record);
+    let is_kept = super::is_kept(state, &record.volume);
     let process = user.filter(|_| is_kept).cloned();
     VolumeView {
         volume: record.volume.clone(),
         node: record.node.clone(),
         size: record.size,
         used: report.and_then(|report| report.used),
-        enforcement: node.and_then(place).map(|place| place.enforcement),
+        enforcement: enforcement(report, node),
         configured: is_configured(state, id),
         moving: fills::moving(state, record).filter(|_| is_kept),
         restoring: fills::restoring(state, record).filter(|_| is_kept),
@@ -69,6 +69,12 @@ fn view(state: &State, record: &VolumeRecord) -> VolumeView {
         state: state_of(state, record, is_kept, process.is_some()),
         process,
     }
+}
+
+/// How the size of a volume is enforced. Agents of earlier versions say it for all volumes of a node.
+fn enforcement(report: Option<&VolumeReport>, node: Option<&Node>) -> Option<Enforcement> {
+    let of_volume = report.and_then(|report| report.enforcement);
+    of_volume.or_else(|| node.and_then(place).map(|place| place.enforcement))
 }
 
 fn state_of(state: &State, record: &VolumeRecord, is_kept: bool, in_use: bool) -> VolumeState {
@@ -86,12 +92,4 @@ fn state_of(state: &State, record: &VolumeRecord, is_kept: bool, in_use: bool) -
         _ if in_use => VolumeState::InUse,
         _ => VolumeState::Idle,
     }
-}
-
-/// Whether a volume is the one of its name that its slot has.
-fn is_kept_of_slot(state: &State, record: &VolumeRecord) -> bool {
-    let service = record.volume.id.service_name().parse().ok();
-    let kept =
-        service.and_then(|service: ServiceName| super::present(state, &service, &record.volume.id));
-    kept.is_some_and(|kept| kept.volume == record.volume)
 }

@@ -81,6 +81,7 @@ fn odd_volumes(number: u64, capacity: u64) -> NodeVolumes {
         },
         size: Bytes(number),
         used: Some(Bytes(capacity)),
+        enforcement: Some(Enforcement::ProjectQuota),
         problem: number.is_multiple_of(3).then(|| "odd".into()),
         load: Some(LoadReport {
             snapshot: "s".into(),

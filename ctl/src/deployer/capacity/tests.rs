@@ -24,6 +24,7 @@ fn node(name: &str, condition: NodeCondition, size: Option<(u64, u32)>) -> NodeV
             ..NodeMetrics::default()
         },
         notes: Vec::new(),
+        volumes: None,
     });
     NodeView {
         hold: None,

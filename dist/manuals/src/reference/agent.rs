@@ -118,7 +118,8 @@ const KEYS: [Key; 32] = [
     key("volumes.path", "", Bounds::Free,
         "The directory of the services' volumes: an absolute path. Without it: `volumes` in `data_dir`. It may be on a disk of its \
          own: while that is not mounted, processes with volumes wait, and nothing is created in its place; see \
-         [failures](../operations/failures.md#volumes)."),
+         [failures](../operations/failures.md#volumes). If its file system enforces project quotas, these keep new volumes to their \
+         sizes."),
     key("volumes.reserve", "", Bounds::Free,
         "What volumes leave free where they are on the file system of `data_dir`: the agent needs room for what it stores, such as the \
          set by which a volume is removed. Without it: the smaller of 5 % of that file system and `\"1GiB\"`."),
