@@ -77,6 +77,9 @@ fn set() -> DesiredSet {
         adopts: None,
         processes: Vec::new(),
         removed_volumes: Vec::new(),
+        fills: Vec::new(),
+        exports: Vec::new(),
+        backups: Vec::new(),
     }
 }
 
