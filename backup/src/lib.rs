@@ -31,5 +31,12 @@ pub use request::{
     Secret, Source, Target, Unlock,
 };
 
+/// What the program's environment should have: the C library would otherwise keep, for each thread, memory that is free. The
+/// rest of the environment may be empty.
+pub const ENVIRONMENT: [(&str, &str); 2] = [
+    ("MALLOC_ARENA_MAX", "2"),
+    ("MALLOC_MMAP_THRESHOLD_", "131072"),
+];
+
 /// Maximum length of the request's line.
 pub const REQUEST_BYTES: u64 = 1 << 20;

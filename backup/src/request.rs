@@ -305,7 +305,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             threads: number(2),
-            pack_mib: number(8),
+            pack_mib: number(4),
             compression: 3,
             request_seconds: number(120),
             retries: 8,

@@ -44,7 +44,7 @@ enum Evidence {
 
 /// Every package, each with its reason.
 #[rustfmt::skip]
-pub const PACKAGES: [Package; 44] = [
+pub const PACKAGES: [Package; 45] = [
     package("gcc", Purpose::Build, Evidence::Programs(&["gcc", "cc"]),
         "links Rust programs, and compiles the C of SQLite, zstd and ring"),
     package("libc6-dev", Purpose::Build, Evidence::Library("libc.a"),
@@ -121,6 +121,8 @@ pub const PACKAGES: [Package; 44] = [
         "packages keep to Debian's policy"),
     package("bash", Purpose::Test, Evidence::Programs(&["bash"]),
         "tests open connections from shells"),
+    package("restic", Purpose::Test, Evidence::Programs(&["restic"]),
+        "reads and checks the backups that tests make, and makes some"),
     package("git", Purpose::Deny, Evidence::Programs(&["git"]),
         "cargo deny reads its advisories from a repository"),
     package("golang-go", Purpose::Conformance, Evidence::Programs(&["go"]),

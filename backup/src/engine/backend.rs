@@ -26,9 +26,9 @@ enum Held {
     Nothing,
     /// Snapshots vanish: the engine saves one as soon as the data is stored, before anybody could look at what was stored.
     Snapshots,
-    /// The key waits for the configuration, which is written only if there is none. Of two programs that create the
-    /// repository at the same time, the second would otherwise leave a key that opens another repository.
-    Key(Option<(String, Bytes)>),
+    /// The configuration is written only if there is none. Of two programs that create the repository at the same time, the
+    /// second would otherwise replace what the first has written.
+    Configuration,
 }
 
 impl Backend {
@@ -44,7 +44,7 @@ impl Backend {
     pub(super) fn for_creation(storage: Arc<Storage>) -> Self {
         Self {
             storage,
-            held: Mutex::new(Held::Key(None)),
+            held: Mutex::new(Held::Configuration),
             saved: Mutex::default(),
         }
     }
@@ -63,27 +63,17 @@ impl Backend {
     }
 
     fn write(&self, kind: FileType, name: &str, content: Vec<Bytes>) -> Result<(), Failure> {
-        let mut held = lock(&self.held);
-        match (&mut *held, kind) {
+        let held = lock(&self.held);
+        match (&*held, kind) {
             (Held::Snapshots, FileType::Snapshot) => Ok(()),
-            (Held::Key(key), FileType::Key) => {
-                *key = Some((name.to_owned(), content.concat().into()));
-                Ok(())
-            }
-            (Held::Key(key), FileType::Config) => {
-                let Some((key_name, key)) = key.take() else {
-                    return Err(Failure::internal("a configuration without a key"));
-                };
-                if !self.storage.create(name, content.concat().into())? {
-                    let location = self.storage.location();
-                    return Err(Failure::new(
-                        crate::Class::Occupied,
-                        format!(
-                            "another program is creating a repository in {location}: try again"
-                        ),
-                    ));
+            (Held::Configuration, FileType::Config) => {
+                if self.storage.create(name, content.concat().into())? {
+                    return Ok(());
                 }
-                self.storage.put(&key_name, vec![key])
+                let location = self.storage.location();
+                let message =
+                    format!("another program is creating a repository in {location}: try again");
+                Err(Failure::new(crate::Class::Occupied, message))
             }
             _ => {
                 drop(held);
@@ -101,6 +91,11 @@ pub(super) fn name(kind: FileType, id: &Id) -> String {
         FileType::Pack => format!("data/{}/{}", &hex[..2], &hex[..]),
         _ => format!("{}/{}", kind.dirname(), &hex[..]),
     }
+}
+
+/// An id in full; ids show themselves shortened.
+pub(super) fn hex(id: impl std::ops::Deref<Target = Id>) -> String {
+    id.to_hex()[..].to_owned()
 }
 
 fn rustic(failure: Failure) -> Box<RusticError> {
@@ -176,7 +171,7 @@ impl WriteBackend for Backend {
         self.write(kind, &name, content.into_vec())
             .map_err(rustic)?;
         if kind == FileType::Snapshot {
-            *lock(&self.saved) = Some(id.to_hex().to_string());
+            *lock(&self.saved) = Some(hex(id));
         }
         Ok(())
     }

@@ -2,7 +2,10 @@
 
 use rustic_core::repofile::{SnapshotFile, SnapshotId};
 
-use super::opened::{Opened, explain};
+use super::{
+    backend::hex,
+    opened::{Opened, explain},
+};
 use crate::{Backup, Class, Failure, Kind, Snapshot};
 
 /// The volume.
@@ -145,7 +148,7 @@ pub(super) fn listed(snapshot: &SnapshotFile) -> Snapshot {
     let labels = Labels::of(snapshot);
     let summary = snapshot.summary.as_ref();
     Snapshot {
-        id: snapshot.id.to_string(),
+        id: hex(snapshot.id),
         time: snapshot.time.timestamp().to_string(),
         host: snapshot.hostname.clone(),
         volume: labels.volume,

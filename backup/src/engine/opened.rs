@@ -4,15 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
 use rustic_core::{
-    ConfigOptions, Credentials, KeyOptions, OpenStatus, RepositoryBackends, RepositoryOptions,
-    RusticError,
+    ConfigOptions, Credentials, FileType, KeyOptions, OpenStatus, RepositoryBackends,
+    RepositoryOptions, RusticError, repofile::MasterKey,
 };
 
 use super::{
     Context,
-    backend::Backend,
+    backend::{Backend, hex, name},
     locks::{Lock, Use},
-    seal::Seal,
+    seal::{Seal, id, key_file},
     storage::Storage,
 };
 use crate::{Class, Failure, Initialised};
@@ -62,7 +62,7 @@ impl Opened {
 
     /// The repository's id.
     pub(super) fn id(&self) -> String {
-        self.repository.config().id.to_string()
+        hex(self.repository.config().id)
     }
 
     /// The repository once more, to be given an index.
@@ -106,10 +106,15 @@ pub(super) fn initialise(context: &Context) -> Result<Initialised, Failure> {
         .set_treepack_growfactor(0_u32)
         .set_datapack_size(bytesize(size))
         .set_datapack_growfactor(0_u32);
+    let master = MasterKey::new();
     let backend = Arc::new(Backend::for_creation(Arc::clone(&storage)));
+    let key = Credentials::Masterkey(master.clone());
     engine(&backend)
-        .and_then(|engine| engine.init(&credentials(context), &KeyOptions::default(), &options))
+        .and_then(|engine| engine.init(&key, &KeyOptions::default(), &options))
         .map_err(|error| explain(&storage, &error))?;
+    // After the configuration: a key of a program that came second would open another repository.
+    let key = key_file(&master, context.request.repository.password.reveal())?;
+    storage.put(&name(FileType::Key, &id(&key)), vec![key.into()])?;
     // As everybody else will, from what was written.
     let opened = Opened::open_existing(context, storage)?;
     Ok(initialised(&opened, true))
@@ -138,7 +143,7 @@ fn expect(
     storage: &Storage,
     repository: &rustic_core::Repository<OpenStatus>,
 ) -> Result<(), Failure> {
-    let found = repository.config().id.to_string();
+    let found = hex(repository.config().id);
     match &context.request.repository.expected_id {
         Some(expected) if *expected != found => Err(Failure::new(
             Class::Occupied,

@@ -5,6 +5,8 @@
 //! compared with its id.
 
 mod place;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,

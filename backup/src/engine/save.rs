@@ -13,6 +13,7 @@ use rustic_core::{
 
 use super::{
     Context,
+    backend::hex,
     labels::{self, Labels},
     locks::Use,
     opened::{Opened, explain},
@@ -171,7 +172,7 @@ impl Saving<'_> {
             return Err(fault);
         }
         if parent.map(|parent| parent.id) != stored.parent {
-            let id = stored.parent.map(|id| id.to_string());
+            let id = stored.parent.map(hex);
             return Err(Failure::new(
                 Class::SnapshotAbsent,
                 format!("the parent cannot be read: another one was used ({id:?}). Try again"),
@@ -276,5 +277,5 @@ where
 
 /// Ids of snapshots, for messages.
 pub(super) fn shown(ids: &[SnapshotId]) -> Vec<String> {
-    ids.iter().map(ToString::to_string).collect()
+    ids.iter().copied().map(hex).collect()
 }

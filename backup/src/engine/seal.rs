@@ -4,13 +4,20 @@ use aes256ctr_poly1305aes::{
     Aes256CtrPoly1305Aes, Key, Nonce,
     aead::{Aead, AeadInPlace},
 };
-use rustic_core::{Id, repofile::MasterKey};
+use rustic_core::{
+    Id,
+    repofile::{KeyFile, MasterKey},
+};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest, Sha256};
 
 use crate::Failure;
 
 const NONCE_BYTES: usize = 16;
+
+/// Cost of a new repository's password, as restic has it: 32 MiB of memory (N is 2 to the power of the first number), some
+/// tenths of a second. rustic_core would take 128 MiB, more than everything else here.
+const SCRYPT: (u8, u32, u32) = (15, 8, 4);
 
 /// The repository's key.
 pub(super) struct Seal(Aes256CtrPoly1305Aes);
@@ -41,6 +48,29 @@ impl Seal {
         let (nonce, content) = sealed.split_at_checked(NONCE_BYTES)?;
         self.0.decrypt(Nonce::from_slice(nonce), content).ok()
     }
+}
+
+/// A key's file: the repository's key, encrypted by a password.
+pub(super) fn key_file(key: &MasterKey, password: &str) -> Result<Vec<u8>, Failure> {
+    let (log_n, r, p) = SCRYPT;
+    let cost = scrypt::Params::new(log_n, r, p).map_err(Failure::internal)?;
+    let mut salt = vec![0; 64];
+    random(&mut salt)?;
+    let mut derived = Key::default();
+    scrypt::scrypt(password.as_bytes(), &salt, &cost, &mut derived).map_err(Failure::internal)?;
+    let content = serde_json::to_vec(key).map_err(Failure::internal)?;
+    let file = KeyFile {
+        hostname: None,
+        username: None,
+        created: None,
+        kdf: "scrypt".to_owned(),
+        n: 1 << log_n,
+        r,
+        p,
+        data: Seal(Aes256CtrPoly1305Aes::new(&derived)).seal(&content)?,
+        salt,
+    };
+    serde_json::to_vec(&file).map_err(Failure::internal)
 }
 
 /// The id that content has in the repository.
