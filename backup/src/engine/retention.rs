@@ -10,7 +10,7 @@ use rustic_core::{PruneOptions, repofile::SnapshotFile};
 use super::{
     Context,
     labels::{self, Labels},
-    locks::Use,
+    locks::{self, Use},
     opened::{Opened, explain},
     save::shown,
 };
@@ -62,6 +62,8 @@ pub(super) fn forget(context: &Context, request: &Forget) -> Result<Forgotten, F
     labels::remove(&opened, &ids)?;
     opened.storage.tidy()?;
     if request.prune {
+        // restic minds them, other than this program.
+        locks::remove_stale(&opened.storage, &opened.seal)?;
         match opened.lock(context, Use::Exclusive) {
             Ok(_lock) => result.pruned = Some(prune(context, &opened)?),
             // The snapshots are gone, and their data waits for the next pruning.
