@@ -123,6 +123,8 @@ pub const PACKAGES: [Package; 45] = [
         "packages keep to Debian's policy"),
     package("bash", Purpose::Test, Evidence::Programs(&["bash"]),
         "tests open connections from shells"),
+    package("restic", Purpose::Test, Evidence::Programs(&["restic"]),
+        "reads and checks the backups that tests make, and makes some"),
     package("git", Purpose::Deny, Evidence::Programs(&["git"]),
         "cargo deny reads its advisories from a repository"),
     package("golang-go", Purpose::Conformance, Evidence::Programs(&["go"]),
