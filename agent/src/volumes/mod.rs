@@ -4,6 +4,8 @@
 //! - `place`: the directory that holds them, and the identities by which they are recognised;
 //! - `room`: what they may take on the disk;
 //! - `record`: what is remembered of them apart from that directory;
+//! - `fills`: volumes that get their content from elsewhere; `exports`: those that other workers read; `tree`: what is copied;
+//!   `helper`: the confined process that copies;
 //! - `create`: creation with the image's content; `growth`; `removal`;
 //! - `filesystem`: their file systems; `device` and `health` of those that are mounted;
 //! - [`host`]: directories of the node that services may have.
@@ -14,11 +16,15 @@ mod claims;
 mod create;
 mod device;
 mod error;
+mod exports;
 mod filesystem;
+mod fills;
 mod growth;
 mod health;
+pub mod helper;
 pub mod host;
 mod place;
+pub(crate) mod points;
 mod programs;
 mod record;
 mod removal;
@@ -27,6 +33,7 @@ mod room;
 mod stored;
 #[cfg(test)]
 mod tests;
+pub mod tree;
 
 use std::{
     collections::BTreeMap,
@@ -39,9 +46,9 @@ use tucano_api::{
     agent::{DesiredSet, VolumeInstance},
     ids::{Digest, VolumeId},
     units::Bytes,
+    volumes::VolumeExport,
 };
 
-pub use self::error::Error;
 use self::{
     claims::Claims,
     create::Content,
@@ -50,6 +57,11 @@ use self::{
     place::{Identity, Place, VolumeDir},
     record::{Known, Record},
     room::Room,
+};
+pub use self::{
+    error::Error,
+    exports::Transfer,
+    fills::{FillFiles, Stage},
 };
 use crate::{clock::timestamp, files::set_aside};
 
@@ -94,6 +106,8 @@ struct State {
     creating: BTreeMap<VolumeId, Known>,
     /// Why volumes could not be used when their processes needed them.
     problems: BTreeMap<VolumeId, String>,
+    /// What other workers may read.
+    exports: Vec<VolumeExport>,
 }
 
 impl Volumes {
@@ -342,7 +356,8 @@ impl Volumes {
             layers: wanted.layers.clone(),
             path: wanted.path.clone(),
         };
-        create::create(&self.place, &self.room, &identity, &content)?;
+        let finished = self.place.volume(id);
+        create::create(&self.place, &self.room, &identity, &content, &finished)?;
         tracing::info!(%id, size = %wanted.size, "created a volume");
         self.remember(&identity)?;
         Ok(identity)
@@ -350,7 +365,10 @@ impl Volumes {
 
     /// Mounts a volume unless it is, and checks that it is this one.
     fn mount(&self, identity: &Identity) -> Result<(), Error> {
-        let directory = self.place.volume(&identity.volume.id);
+        self.mount_in(&self.place.volume(&identity.volume.id), identity)
+    }
+
+    fn mount_in(&self, directory: &VolumeDir, identity: &Identity) -> Result<(), Error> {
         let mount_point = directory.mount_point();
         if !filesystem::is_mounted(&mount_point).attempt("examine", &mount_point)? {
             let image = directory.image();

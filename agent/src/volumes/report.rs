@@ -26,7 +26,12 @@ impl Volumes {
         let place = self.check_place().map_err(|error| error.to_string());
         let created = known.keys().map(|id| self.place.volume(id));
         let unfinished = creating.keys().map(|id| self.place.new_volume(id));
-        let allocated = created.chain(unfinished).map(|it| it.allocated().0);
+        let fillings = self.place.fillings().unwrap_or_default();
+        let fillings = fillings.iter().map(|id| self.place.filling_volume(id));
+        let allocated = created
+            .chain(unfinished)
+            .chain(fillings)
+            .map(|it| it.allocated().0);
         let allocated = allocated.fold(0, u64::saturating_add);
         let can_create = place.is_ok() && self.obstacle.is_none();
         let free = match can_create {
@@ -46,6 +51,8 @@ impl Volumes {
             capacity: Bytes(allocated.saturating_add(free.0)),
             enforcement: Enforcement::LoopFile,
             all,
+            can_copy: can_create,
+            fills: Vec::new(),
         })
     }
 
