@@ -306,6 +306,7 @@ async fn every_route_is_described() {
         "post /v1/services",
         "post /v1/services/{name}/exec",
         "post /v1/services/{name}/rollback",
+        "post /v1/volumes/{service}/{name}/{slot}/move",
         "put /v1/secrets/{name}",
     ]
     .map(str::to_owned)
