@@ -10,4 +10,5 @@ mod placement;
 mod remove;
 mod secrets;
 mod tls;
+mod volume_moves;
 mod volumes;
