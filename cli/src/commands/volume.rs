@@ -105,7 +105,7 @@ async fn until_moved(client: &Client, volume: &VolumeId, to: &NodeName) -> Resul
             }
             None if there.is_some() && here.is_none() => return Ok(()),
             None if own.iter().any(|it| it.node == *to) => {
-                format!("on {to}: the earlier copy is being removed")
+                format!("whole on {to}: the earlier copy is being removed")
             }
             None => {
                 let message = format!(

@@ -93,8 +93,15 @@ fn make_one(
     let made = match &tree.entries[index].kind {
         Kind::Directory => mkdirat(directory, &name, Mode::RWXU),
         Kind::File { .. } => {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK;
-            let file = openat(directory, &name, flags | CLOSED, Mode::RUSR | Mode::WUSR);
+            // Not in one call: the kernel refuses to create what is there in a directory such as /tmp (`fs.protected_regular`).
+            let flags = OFlags::WRONLY | OFlags::NONBLOCK | CLOSED;
+            let file = match openat(directory, &name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => {
+                    let flags = flags | OFlags::CREATE | OFlags::EXCL;
+                    openat(directory, &name, flags, Mode::RUSR | Mode::WUSR)
+                }
+                opened => opened,
+            };
             let file = file.map_err(|errno| tree.failed("create", index, errno))?;
             let found = fstat(&file).map_err(|errno| tree.failed("examine", index, errno))?;
             if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {

@@ -71,12 +71,17 @@ fn fill(root: &Path) {
     lchown(root.join("dangling"), Some(70), Some(71)).unwrap();
     fs::write(root.join("program"), "run").unwrap();
     chown(root.join("program"), Some(70), Some(70)).unwrap();
+    fs::create_dir(root.join("tmp")).unwrap();
+    fs::write(root.join("tmp/session"), "mine").unwrap();
+    chown(root.join("tmp"), Some(5), Some(5)).unwrap();
+    chown(root.join("tmp/session"), Some(6), Some(6)).unwrap();
     let mode = |path: &str, mode| {
         fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
     };
     mode("program", 0o6755);
     mode("base/13", 0o3070);
     mode("empty", 0);
+    mode("tmp", 0o1777);
     mode("pipe", 0o622);
     // CAP_NET_BIND_SERVICE, as setcap(8) stores it.
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -227,7 +232,7 @@ fn a_copy_that_is_killed_goes_on_where_it_ended() {
     let trees = Trees::new();
     fill(trees.from.path());
     let mut last = 0;
-    for most in [1_000_000, 1_000_000, 1_500_000] {
+    for most in [1_000_000; 3] {
         let error = trees.copy(most).unwrap_err();
         assert!(matches!(error, Fault::Incomplete), "{error}");
         let resume = target::make(&trees.target(), &trees.entries()).unwrap();
@@ -272,7 +277,7 @@ fn every_difference_is_found_and_content_is_copied_again() {
         ),
         (
             |to| set_attribute(&to.join("base/13/rows"), "user.more", b"1"),
-            "base/13/rows has other extended attributes",
+            "base/13/deep/again has other extended attributes",
         ),
         (
             |to| {
@@ -284,7 +289,7 @@ fn every_difference_is_found_and_content_is_copied_again() {
                 file.write_all_at(b"x", 2_000_000).unwrap();
                 set_time(&to.join("base/13/rows"), time.mtime(), time.mtime_nsec());
             },
-            "base/13/rows has other content",
+            "base/13/deep/again has other content",
         ),
         (
             |to| {
@@ -480,7 +485,7 @@ fn hostile_contents_are_refused() {
     let (end_file, end) = ((Frame::FileEnd, Vec::new()), (Frame::End, Vec::new()));
     let cases = [
         (vec![data(0, 1)], "data of no file"),
-        (vec![begin(0, 10)], "not what the manifest says"),
+        (vec![begin(0, 10)], "comes too early"),
         (vec![begin(1, 11)], "not what the manifest says"),
         (vec![begin(2, 10)], "the contents of a are left out"),
         (vec![begin(1, 10), data(0, 11)], "data outside of a"),
