@@ -20,6 +20,7 @@ use crate::{
     clock::Stopwatch,
     conditions, confined,
     credentials::Credentials,
+    fills::Fills,
     http::Api,
     logs::Retained,
     monitor::Monitor,
@@ -233,11 +234,18 @@ fn executor_with(settings: &Settings, credentials: &Arc<Credentials>) -> Result<
         user_namespaces,
         &mut notes,
     );
+    let volumes = Arc::new(volumes);
+    let fills = Fills::new(
+        Arc::clone(&volumes),
+        Arc::clone(credentials),
+        &settings.limits,
+    );
     let supervisors = Supervisors::new(Arc::clone(&runtime), settings.limits.ready_supervisors);
     Ok(Executor {
         user_namespaces,
         caps_without_user_namespaces: settings.caps_without_user_namespaces,
-        volumes: Arc::new(volumes),
+        volumes,
+        fills,
         host_paths: settings.host_paths.clone(),
         data,
         images,

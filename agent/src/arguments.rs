@@ -37,6 +37,12 @@ pub enum Step {
         /// Description of the layer.
         request: String,
     },
+    /// Copies or compares the volume on stdin, and is confined to the working directory.
+    #[command(hide = true)]
+    CopyVolume {
+        /// What to do.
+        request: String,
+    },
 }
 
 fn cgroup(path: &str) -> Result<String, &'static str> {

@@ -1,4 +1,4 @@
-//! The helper process that unpacks a layer: this same program, confined before it reads the layer.
+//! The helper processes that unpack a layer and copy a volume: this same program, confined before it reads what others made.
 
 use std::{ffi::OsString, path::Path};
 
@@ -25,6 +25,26 @@ pub fn unpack_layer(request: &str) -> Result<(), String> {
         let missing = enter_directory(Path::new("."), MEMORY_BYTES)?;
         for missing in missing {
             tracing::debug!(missing, "a confinement of layer helpers is not available");
+        }
+        Ok(())
+    })
+}
+
+/// Limit of the address space of the process that copies a volume: it keeps the names of all files.
+const COPY_MEMORY_BYTES: u64 = 2 << 30;
+
+/// Runs as the process that copies a volume.
+///
+/// # Errors
+/// The process cannot be confined, or the request is invalid.
+pub fn copy_volume(request: &str) -> Result<(), String> {
+    crate::volumes::helper::serve(request, || {
+        let missing = enter_directory(Path::new("."), COPY_MEMORY_BYTES)?;
+        for missing in missing {
+            tracing::debug!(
+                missing,
+                "a confinement of copying processes is not available"
+            );
         }
         Ok(())
     })

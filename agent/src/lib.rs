@@ -22,6 +22,7 @@ pub mod confined;
 pub mod credentials;
 mod errors;
 pub mod files;
+pub mod fills;
 pub mod http;
 pub mod logs;
 pub mod monitor;

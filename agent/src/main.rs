@@ -28,9 +28,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    if let Some(Step::UnpackLayer { request }) = &arguments.step {
+    if let Some(step) = &arguments.step {
         log::to_stderr(arguments.log_format);
-        return confined::unpack_layer(request).map_err(anyhow::Error::msg);
+        let done = match step {
+            Step::UnpackLayer { request } => confined::unpack_layer(request),
+            Step::CopyVolume { request } => confined::copy_volume(request),
+        };
+        return done.map_err(anyhow::Error::msg);
     }
     let mut settings = Settings::load(&arguments.config)?;
     settings

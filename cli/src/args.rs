@@ -256,6 +256,18 @@ Examples:
 pub enum Volume {
     /// Show all volumes: their nodes, what is written to them, and the processes that have them.
     Ls,
+    /// Move the volumes of a slot to another worker: its process is stopped, they are copied and compared, it starts there, and they
+    /// are removed here. The worker that they are on keeps them there while they are copied.
+    Move {
+        /// One of the volumes, such as db/data/1.
+        volume: VolumeId,
+        /// The worker.
+        #[arg(value_name = "NODE")]
+        to: NodeName,
+        /// Do not wait.
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Remove a volume, with all that is in it. Asks first. Refused while a process has it, or its service needs it.
     Rm {
         /// The volume, such as db/data/1.

@@ -11,4 +11,5 @@ mod placement;
 mod remove;
 mod secrets;
 mod tls;
+mod volume_moves;
 mod volumes;

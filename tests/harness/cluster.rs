@@ -306,8 +306,13 @@ impl Cluster {
 
     /// Starts the agent of a worker.
     pub fn start_agent(&mut self, index: usize) {
+        self.start_agent_with(index, &[]);
+    }
+
+    /// Starts the agent of a worker, with further variables in its environment.
+    pub fn start_agent_with(&mut self, index: usize, variables: &[(&str, &str)]) {
         let settings = self.path(&format!("{}.toml", worker_name(index)));
-        let command = match self.agents.get(&index) {
+        let mut command = match self.agents.get(&index) {
             Some(run) => run(&self.workers[index], &settings),
             None => {
                 let mut command = self.on_worker(index, programs().join("tucano_agentd"));
@@ -315,7 +320,22 @@ impl Cluster {
                 command
             }
         };
+        command.envs(variables.iter().copied());
         self.spawn(&agent_name(index), command);
+    }
+
+    /// Waits until a worker's agent has ended by itself.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub fn wait_for_agents_end(&mut self, index: usize) {
+        let mut child = self
+            .running
+            .remove(&agent_name(index))
+            .expect("it was started");
+        self.wait("the agent's end", || {
+            child.try_wait().expect("it is a child").map(drop)
+        });
     }
 
     fn spawn(&mut self, name: &str, mut command: Command) {

@@ -41,6 +41,11 @@ impl Identity {
         }
     }
 
+    /// The identity of a certificate in DER.
+    pub fn of_der(certificate: &[u8]) -> Option<Self> {
+        Self::of(&CertificateDer::from(certificate))
+    }
+
     /// The identity in a certificate, which the caller has verified. A subject with several common names has none.
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = parse_x509_certificate(certificate).ok()?;

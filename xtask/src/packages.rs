@@ -44,7 +44,7 @@ enum Evidence {
 
 /// Every package, each with its reason.
 #[rustfmt::skip]
-pub const PACKAGES: [Package; 45] = [
+pub const PACKAGES: [Package; 46] = [
     package("gcc", Purpose::Build, Evidence::Programs(&["gcc", "cc"]),
         "links Rust programs, and compiles the C of SQLite, zstd and ring"),
     package("libc6-dev", Purpose::Build, Evidence::Library("libc.a"),

@@ -20,6 +20,8 @@ pub(super) enum Access {
     Everyone,
     /// The controller.
     Controller,
+    /// Workers, of which the handler admits one.
+    Worker,
 }
 
 /// Middleware: passes a request on, or refuses it.
@@ -38,6 +40,9 @@ pub(super) async fn authorize(
             api.note_controller(peer.address.ip()).await;
         }
     }
+    if access == Access::Worker {
+        check_worker(peer.and_then(|peer| peer.identity), &api.credentials)?;
+    }
     Ok(next.run(request).await)
 }
 
@@ -54,6 +59,26 @@ fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// Without an identity of its own the agent cannot tell others' either.
+fn check_worker(identity: Option<Identity>, credentials: &Credentials) -> Result<(), ApiError> {
+    match identity {
+        Some(Identity::Node(_)) if credentials.requires_controller_identity() => Ok(()),
+        Some(other) => {
+            let message = format!("only workers may use this route, not {other}");
+            Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "workers_only",
+                message,
+            ))
+        }
+        None => Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "only workers may use this route, with their certificates",
+        )),
+    }
 }
 
 fn check_controller(

@@ -3,6 +3,7 @@
 //! | route | allowed |
 //! |---|---|
 //! | `/healthz` | everyone |
+//! | `/v1/volumes/…` | the certificate of the worker that the desired set exports the volume to |
 //! | everything else | the controller's certificate; the token only while the agent's own certificate has no identity |
 //!
 //! The agent's certificate has no identity on loopback clusters, without TLS, and until a controller of an earlier version
@@ -13,6 +14,7 @@ mod desired;
 mod exec;
 mod logs;
 mod prefetch;
+mod volumes;
 
 use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -48,6 +50,7 @@ pub struct Api {
     agent_id: String,
     followers: Arc<Semaphore>,
     sessions: Arc<Semaphore>,
+    copies: Arc<Semaphore>,
 }
 
 impl Api {
@@ -62,6 +65,7 @@ impl Api {
         Self {
             followers: Arc::new(Semaphore::new(limits.followers)),
             sessions: Arc::new(Semaphore::new(limits.sessions)),
+            copies: Arc::new(Semaphore::new(limits.volume_copies)),
             runner,
             executor,
             credentials,
@@ -154,7 +158,7 @@ struct Route {
 }
 
 /// Every route, with the clients that may use it.
-fn routes() -> [Route; 7] {
+fn routes() -> [Route; 8] {
     let route = |path, access, handler| Route {
         path,
         access,
@@ -179,6 +183,11 @@ fn routes() -> [Route; 7] {
             "/v1/processes/{id}/exec",
             Access::Controller,
             post(exec::post),
+        ),
+        route(
+            "/v1/volumes/{service}/{name}/{slot}/{instance}/{part}",
+            Access::Worker,
+            get(volumes::get),
         ),
     ]
 }

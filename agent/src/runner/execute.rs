@@ -32,7 +32,7 @@ use super::{
     supervisors::Supervisors,
     workspace::Workspace,
 };
-use crate::{logs::Retained, volumes::Volumes};
+use crate::{fills::Fills, logs::Retained, volumes::Volumes};
 
 /// Delay between a start and the preparation of the next one's resources, so that the two do not compete.
 const PREPARE_DELAY: Duration = Duration::from_millis(10);
@@ -135,6 +135,8 @@ pub struct Executor {
     pub containers: Containers,
     /// Volumes, and which process has which.
     pub volumes: Arc<Volumes>,
+    /// Those of them that are copied from other workers.
+    pub fills: Arc<Fills>,
     /// Directories of the node that services may have, with all below.
     pub host_paths: Vec<PathBuf>,
     /// Name servers of processes.

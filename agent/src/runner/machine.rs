@@ -172,6 +172,11 @@ impl Node for Executor {
         }
     }
 
+    fn copy_volumes(&self, set: &DesiredSet) {
+        self.volumes.export(&set.exports);
+        self.fills.desire(&set.fills);
+    }
+
     async fn store_desired(&self, set: &DesiredSet) -> Result<(), String> {
         let (data, set) = (Arc::clone(&self.data), set.clone());
         let secrets = Arc::clone(&self.secrets);

@@ -82,6 +82,10 @@ pub trait Node: fmt::Debug + Send + Sync + 'static {
     /// Removes these volumes, which no process has, and unmounts unused ones.
     fn tidy_volumes(&self, removed: &[VolumeInstance]) -> impl Future<Output = ()> + Send;
 
+    /// Begins to fill the volumes of a desired set that is stored, gives up the fills of earlier ones, and lets other workers read
+    /// what it exports. Does not wait for any of that.
+    fn copy_volumes(&self, set: &DesiredSet);
+
     /// Stores the desired set durably.
     fn store_desired(&self, set: &DesiredSet) -> impl Future<Output = Result<(), String>> + Send;
 

@@ -77,6 +77,9 @@ impl<N: Node> Runner<N> {
             snapshot: snapshots,
         };
         let version = initial.desired.as_ref().map(HeldVersion::of);
+        if let Some(set) = &initial.desired {
+            machine.copy_volumes(set);
+        }
         let removed_volumes = initial
             .desired
             .as_ref()
@@ -174,6 +177,7 @@ impl<N: Node> Runner<N> {
         let generation = set.generation;
         let stored = self.machine.store_desired(&set).await;
         stored.map_err(DesiredSetError::NotStored)?;
+        self.machine.copy_volumes(&set);
         tracing::info!(%generation, processes = set.processes.len(), "accepted a desired set");
         self.version = version;
         self.refusal = None;

@@ -38,6 +38,10 @@ pub struct Limits {
     pub log_lines: usize,
     /// Largest size of past output in one response.
     pub log_bytes: Bytes,
+    /// Volumes that are copied from other workers at the same time, and those that other workers read at the same time.
+    pub volume_copies: usize,
+    /// Largest number of files and directories in a volume that is copied.
+    pub volume_entries: usize,
     /// Largest unpacked layer.
     pub layer_bytes: Bytes,
     /// Concurrent connections of clients other than the controller; beyond, the oldest is closed.
@@ -65,6 +69,8 @@ impl Default for Limits {
             sessions: 32,
             log_lines: 10_000,
             log_bytes: Bytes::mib(4),
+            volume_copies: 2,
+            volume_entries: 2_000_000,
             layer_bytes: Bytes(32 << 30),
             connections: 256,
             handshakes: 64,
@@ -87,6 +93,8 @@ impl Validate for Limits {
             ("followers", self.followers, 4096),
             ("sessions", self.sessions, 1024),
             ("log_lines", self.log_lines, 1_000_000),
+            ("volume_copies", self.volume_copies, 16),
+            ("volume_entries", self.volume_entries, 4_000_000),
             ("connections", self.connections, 10_000),
             ("handshakes", self.handshakes, 10_000),
         ] {

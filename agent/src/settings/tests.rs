@@ -68,6 +68,11 @@ fn invalid_values_are_refused_with_advice() {
         ("[limits]\nhandshake_timeout = \"1ms\"", "from 100ms"),
         ("tls = \"on\"", "write https:// there"),
         ("[limits]\nbody_bytes = \"1KiB\"", "limits.body_bytes"),
+        ("[limits]\nvolume_copies = 0", "limits.volume_copies"),
+        (
+            "[limits]\nvolume_entries = 4000001",
+            "limits.volume_entries: write a number from 1 to",
+        ),
         (
             "[limits]\ntracked_connections = 100000000",
             "limits.tracked_connections: write a number up to",

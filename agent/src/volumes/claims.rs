@@ -2,6 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,6 +19,8 @@ pub struct Claims {
     all: BTreeMap<VolumeId, Claim>,
     /// When volumes were given up.
     released: BTreeMap<VolumeId, Instant>,
+    /// Volumes that other workers read, each with what ends that.
+    transfers: Vec<(VolumeId, Arc<AtomicBool>)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +52,7 @@ impl Claims {
             }
         }
         for id in volumes {
+            self.end_transfers(|other| other == id);
             self.released.remove(id);
             self.all.insert(id.clone(), Claim::Process(process.clone()));
         }
@@ -68,6 +75,38 @@ impl Claims {
         }
     }
 
+    /// Begins a transfer to another worker. Returns what is set when it is to end.
+    ///
+    /// # Errors
+    /// A process has the volume, or it is being removed.
+    pub(super) fn begin_transfer(&mut self, id: &VolumeId) -> Result<Arc<AtomicBool>, Error> {
+        match self.all.get(id) {
+            Some(Claim::Process(process)) => Err(Error::InUse {
+                id: id.clone(),
+                process: process.clone(),
+            }),
+            Some(Claim::Removal) => Err(Error::BeingRemoved(id.clone())),
+            None => {
+                let is_ended = Arc::new(AtomicBool::new(false));
+                self.transfers.push((id.clone(), Arc::clone(&is_ended)));
+                Ok(is_ended)
+            }
+        }
+    }
+
+    /// Forgets a transfer that has ended.
+    pub(super) fn end_transfer(&mut self, id: &VolumeId, ended: &Arc<AtomicBool>) {
+        self.transfers.retain(|(_, it)| !Arc::ptr_eq(it, ended));
+        self.released.insert(id.clone(), Instant::now());
+    }
+
+    /// Tells the transfers of some volumes to end. Nobody waits for that: they only read.
+    pub(super) fn end_transfers(&self, mut of: impl FnMut(&VolumeId) -> bool) {
+        for (_, is_ended) in self.transfers.iter().filter(|(id, _)| of(id)) {
+            is_ended.store(true, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn begin_removal(&mut self, id: &VolumeId) -> Result<(), Error> {
         match self.all.get(id) {
             Some(Claim::Process(process)) => Err(Error::InUse {
@@ -76,6 +115,7 @@ impl Claims {
             }),
             Some(Claim::Removal) => Err(Error::BeingRemoved(id.clone())),
             None => {
+                self.end_transfers(|other| other == id);
                 self.all.insert(id.clone(), Claim::Removal);
                 Ok(())
             }
@@ -90,7 +130,8 @@ impl Claims {
     /// Whether no process has had a volume for this long.
     pub(super) fn is_idle(&self, id: &VolumeId, limit: Duration) -> bool {
         let recent = self.released.get(id).map(Instant::elapsed);
-        !self.all.contains_key(id) && recent.is_none_or(|since| since >= limit)
+        let is_read = self.transfers.iter().any(|(other, _)| other == id);
+        !is_read && !self.all.contains_key(id) && recent.is_none_or(|since| since >= limit)
     }
 }
 

@@ -40,20 +40,20 @@ pub(super) struct Content {
     pub(super) path: String,
 }
 
-/// Creates a volume with the content that the image has at its path; what an earlier attempt left is removed. Blocking.
+/// Creates a volume, in `finished`, with the content that the image has at its path; what an earlier attempt left is removed. Blocking.
 pub(super) fn create(
     place: &Place,
     room: &Room,
     backing: &dyn Backing,
     identity: &Identity,
     content: &Content,
+    finished: &VolumeDir,
 ) -> Result<(), Error> {
     let id = &identity.volume.id;
     let directory = place.new_volume(id);
     discard(&directory)?;
     let result = build(room, backing, &directory, identity, content);
     let result = result.and_then(|()| {
-        let finished = place.volume(id);
         std::fs::rename(&directory.0, &finished.0).attempt("rename", &directory.0)?;
         place.sync()
     });

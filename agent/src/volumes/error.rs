@@ -38,6 +38,12 @@ pub enum Error {
         /// The instance that is wanted.
         wanted: u64,
     },
+    /// Another volume of its name is where it is to be.
+    #[error("another volume {0} is on this node: remove it first")]
+    InPlace(VolumeId),
+    /// Another worker asks for it without the controller's consent.
+    #[error("volume {0} of this instance is not for this worker")]
+    NotExported(VolumeId),
     /// It belongs to another cluster.
     #[error("volume {0} here is of another cluster: it stays untouched")]
     OtherCluster(VolumeId),

@@ -4,6 +4,8 @@
 //! - `place`: the directory that holds them, and the identities by which they are recognised;
 //! - `room`: what they may take on the disk;
 //! - `record`: what is remembered of them apart from that directory;
+//! - `fills`: volumes that get their content from elsewhere; `exports`: those that other workers read; `tree`: what is copied;
+//!   `helper`: the confined process that copies;
 //! - `create`: creation with the image's content; `growth`; `removal`;
 //! - `backing`: what holds them and keeps them to their sizes: a file system in a file, or a directory with a project quota;
 //! - `filesystem`: file systems in files; `device` and `health` of those that are mounted;
@@ -16,11 +18,15 @@ mod claims;
 mod create;
 mod device;
 mod error;
+mod exports;
 mod filesystem;
+mod fills;
 mod growth;
 mod health;
+pub mod helper;
 pub mod host;
 mod place;
+pub(crate) mod points;
 mod programs;
 mod record;
 mod removal;
@@ -29,6 +35,7 @@ mod room;
 mod stored;
 #[cfg(test)]
 mod tests;
+pub mod tree;
 
 use std::{
     collections::BTreeMap,
@@ -41,9 +48,9 @@ use tucano_api::{
     agent::{DesiredSet, Enforcement, VolumeInstance},
     ids::{Digest, VolumeId},
     units::Bytes,
+    volumes::VolumeExport,
 };
 
-pub use self::error::Error;
 use self::{
     backing::{Backing, Backings},
     claims::Claims,
@@ -52,6 +59,11 @@ use self::{
     place::{Identity, Place},
     record::{Known, Record},
     room::Room,
+};
+pub use self::{
+    error::Error,
+    exports::Transfer,
+    fills::{FillFiles, Stage},
 };
 use crate::{clock::timestamp, files::set_aside};
 
@@ -97,6 +109,8 @@ struct State {
     creating: BTreeMap<VolumeId, Known>,
     /// Why volumes could not be used when their processes needed them.
     problems: BTreeMap<VolumeId, String>,
+    /// What other workers may read.
+    exports: Vec<VolumeExport>,
 }
 
 impl Volumes {
@@ -362,7 +376,15 @@ impl Volumes {
         };
         let new = self.place.new_volume(id);
         let backing = self.backings.of(new, &identity);
-        create::create(&self.place, &self.room, &*backing, &identity, &content)?;
+        let finished = self.place.volume(id);
+        create::create(
+            &self.place,
+            &self.room,
+            &*backing,
+            &identity,
+            &content,
+            &finished,
+        )?;
         tracing::info!(%id, size = %wanted.size, enforcement = ?backing.enforcement(), "created a volume");
         self.remember(&identity)?;
         Ok(identity)
@@ -376,22 +398,7 @@ impl Volumes {
 
     /// Makes a volume reachable, with its size enforced, and checks that it is this one.
     fn attach(&self, identity: &Identity) -> Result<(), Error> {
-        let backing = self.backing(identity);
-        backing.attach(identity)?;
-        let unidentified = |detail: String| Error::Unidentified {
-            id: identity.volume.id.clone(),
-            detail,
-        };
-        let detail = match backing.root().identity() {
-            Ok(Some(inside)) if inside.volume == identity.volume => return Ok(()),
-            Ok(Some(inside)) => {
-                let VolumeInstance { id, instance } = inside.volume;
-                format!("it is {id} of instance {instance}")
-            }
-            Ok(None) => "volume.json is missing".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        Err(unidentified(detail))
+        attach(&*self.backing(identity), identity)
     }
 
     fn remember(&self, identity: &Identity) -> Result<(), Error> {
@@ -441,4 +448,23 @@ impl std::ops::DerefMut for ClaimsGuard<'_> {
     fn deref_mut(&mut self) -> &mut Claims {
         &mut self.0.claims
     }
+}
+
+/// Makes a volume reachable, with its size enforced, and checks that it is this one.
+fn attach(backing: &dyn Backing, identity: &Identity) -> Result<(), Error> {
+    backing.attach(identity)?;
+    let unidentified = |detail: String| Error::Unidentified {
+        id: identity.volume.id.clone(),
+        detail,
+    };
+    let detail = match backing.root().identity() {
+        Ok(Some(inside)) if inside.volume == identity.volume => return Ok(()),
+        Ok(Some(inside)) => {
+            let VolumeInstance { id, instance } = inside.volume;
+            format!("it is {id} of instance {instance}")
+        }
+        Ok(None) => "volume.json is missing".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(unidentified(detail))
 }

@@ -3,7 +3,8 @@
 //! - `place.json`: which directory it is, so that an empty one is not taken for it;
 //! - `<service>.<name>.<slot>/`: a volume: `volume.json`, its [`Identity`]; `image.ext4`, its file system, and `mount/`, where that is
 //!   mounted; or `tree/`, which has a project quota. In both are the [`Identity`] again, and `data/`, which containers have;
-//! - `….new/`: a volume that is being created; `….removed/`: one that is being removed.
+//! - `….new/`: a volume that is being created; `….removed/`: one that is being removed;
+//! - `….filling/`: one that gets its content from elsewhere: also `manifest`, and `whole.json` once it has all of it.
 
 use std::{
     fs::{self, DirBuilder},
@@ -30,6 +31,7 @@ const MAX_BYTES: u64 = 64 << 10;
 /// Ends of the names of directories that are not volumes yet, or no longer.
 const NEW: &str = ".new";
 const REMOVED: &str = ".removed";
+const FILLING: &str = ".filling";
 const PLACE: &str = "place.json";
 
 /// Which volume this is: stored beside its file system, and in it.
@@ -87,6 +89,11 @@ impl Place {
         VolumeDir(self.0.join(name_of(id) + REMOVED))
     }
 
+    /// The directory of a volume that is being filled.
+    pub(super) fn filling_volume(&self, id: &VolumeId) -> VolumeDir {
+        VolumeDir(self.0.join(name_of(id) + FILLING))
+    }
+
     /// Which directory it is, if it has volumes or had some.
     pub(super) fn id(&self) -> Result<Option<PlaceId>, Error> {
         stored::read(&self.0.join(PLACE), MAX_BYTES)
@@ -115,6 +122,13 @@ impl Place {
             .collect();
         ids.sort();
         Ok(ids)
+    }
+
+    /// The volumes that are being filled.
+    pub(super) fn fillings(&self) -> Result<Vec<VolumeId>, Error> {
+        let names = self.names()?;
+        let names = names.iter().filter_map(|name| name.strip_suffix(FILLING));
+        Ok(names.filter_map(id_of).collect())
     }
 
     /// The directories of volumes that were not created, or not removed, to the end: the latter first.
@@ -190,6 +204,35 @@ impl VolumeDir {
         self.0.join("tree")
     }
 
+    /// What another worker has said that it has, while it is filled.
+    pub(super) fn manifest(&self) -> PathBuf {
+        self.0.join("manifest")
+    }
+
+    /// Where that is received.
+    pub(super) fn received_manifest(&self) -> PathBuf {
+        self.0.join("manifest.received")
+    }
+
+    /// The file that says that it has all of its content.
+    pub(super) fn whole(&self) -> PathBuf {
+        self.0.join(WHOLE)
+    }
+
+    /// Removes what only a fill needs.
+    pub(super) fn remove_fill_files(&self) -> Result<(), Error> {
+        let unfinished = self.0.join(format!("{WHOLE}.new"));
+        for file in [
+            self.received_manifest(),
+            self.manifest(),
+            unfinished,
+            self.whole(),
+        ] {
+            absent(fs::remove_file(&file)).attempt("remove", &file)?;
+        }
+        Ok(())
+    }
+
     /// Where the image's tree is mounted while the volume is created.
     pub(super) fn image_root(&self) -> PathBuf {
         self.0.join("image-root")
@@ -233,6 +276,7 @@ impl VolumeDir {
     /// Removes it, unmounted and without what held the volume: whatever is mounted there by whomever stays untouched.
     pub(super) fn remove(&self) -> Result<(), Error> {
         let unfinished = format!("{IDENTITY}.new");
+        self.remove_fill_files()?;
         for file in [self.0.join(unfinished), self.0.join(IDENTITY)] {
             absent(fs::remove_file(&file)).attempt("remove", &file)?;
         }
@@ -244,6 +288,7 @@ impl VolumeDir {
 }
 
 const IDENTITY: &str = "volume.json";
+const WHOLE: &str = "whole.json";
 
 /// The directory's name of a volume. Names of services and volumes have no dots.
 fn name_of(id: &VolumeId) -> String {

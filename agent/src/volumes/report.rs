@@ -23,8 +23,10 @@ impl Volumes {
         let place = self.check_place().map_err(|error| error.to_string());
         let created = known.keys().map(|id| self.place.volume(id));
         let unfinished = creating.keys().map(|id| self.place.new_volume(id));
-        let shares = created.chain(unfinished).map(|it| backing::share(&it));
-        let allocated = shares.map(|share| share.total.0);
+        let fillings = self.place.fillings().unwrap_or_default();
+        let fillings = fillings.iter().map(|id| self.place.filling_volume(id));
+        let shares = created.chain(unfinished).chain(fillings);
+        let allocated = shares.map(|it| backing::share(&it).total.0);
         let allocated = allocated.fold(0, u64::saturating_add);
         let can_create = place.is_ok() && !obstacle;
         let free = match can_create {
@@ -44,7 +46,7 @@ impl Volumes {
             capacity: Bytes(allocated.saturating_add(free.0)),
             enforcement: self.backings.of_new(&self.place),
             all,
-            can_copy: false,
+            can_copy: can_create,
             fills: Vec::new(),
             can_back_up: false,
             backup_paths: Vec::new(),

@@ -6,11 +6,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tucano_api::{
+    agent::{DesiredSet, VolumeInstance},
+    volumes::VolumeExport,
+};
 use tucano_tls::{Certificates, Identity, Trust, Validity, authority::Name, leaf::Files};
 
 use crate::{
     controller::TOKEN,
-    node::{Node, PATIENCE, on_a_node, run},
+    node::{Node, PATIENCE, desired, on_a_node, run},
 };
 
 const IP: &str = "10.99.0.1";
@@ -45,6 +49,13 @@ fn own_identity() -> Identity {
 
 /// The status of a request with this identity and the token.
 async fn status_as(node: &Node, identity: Option<Identity>) -> u16 {
+    let request = client_as(node, identity).get(format!("https://{IP}:7071/v1/identity"));
+    let answer = request.bearer_auth(TOKEN).send().await.unwrap();
+    answer.status().as_u16()
+}
+
+/// A client with this identity.
+fn client_as(node: &Node, identity: Option<Identity>) -> reqwest::Client {
     let authority = node.controller.authority();
     let certificates = Arc::new(Certificates::default());
     if let Some(identity) = identity {
@@ -55,12 +66,8 @@ async fn status_as(node: &Node, identity: Option<Identity>) -> u16 {
     let trust = Trust::from_pem(authority.pem()).unwrap();
     let client = reqwest::Client::builder()
         .no_proxy()
-        .tls_backend_preconfigured(trust.client_config(certificates).unwrap())
-        .build()
-        .unwrap();
-    let request = client.get(format!("https://{IP}:7071/v1/identity"));
-    let answer = request.bearer_auth(TOKEN).send().await.unwrap();
-    answer.status().as_u16()
+        .tls_backend_preconfigured(trust.client_config(certificates).unwrap());
+    client.build().unwrap()
 }
 
 async fn wait_until(node: &Node, what: &str, condition: impl Fn(&Node) -> bool) {
@@ -177,5 +184,78 @@ fn a_certificate_is_stored_and_replaced_once_invalid() {
             .await;
             assert_eq!(healthz(&node).await.unwrap(), 200, "{what}");
         }
+    });
+}
+
+/// Sends the agent a desired set as the controller.
+async fn put(node: &Node, set: &DesiredSet) {
+    node.controller.announce(set.generation.0);
+    let controller = client_as(node, Identity::parse("controller"));
+    let sent = controller
+        .put(format!("https://{IP}:7071/v1/desired"))
+        .json(set)
+        .send();
+    let answer = sent.await.unwrap();
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+}
+
+#[test]
+fn a_volume_is_read_by_the_worker_that_it_moves_to_only() {
+    if !crate::volumes::can() {
+        return;
+    }
+    on_a_node("", async |mut node| {
+        prepare(&mut node);
+        node.start_agent().await;
+        let export = |instance| VolumeExport {
+            volume: VolumeInstance {
+                id: "hello/data/1".parse().unwrap(),
+                instance,
+            },
+            to: "w2".parse().unwrap(),
+        };
+        let with_exports = |generation, processes, instances: &[u64]| DesiredSet {
+            exports: instances.iter().map(|it| export(*it)).collect(),
+            ..desired(generation, processes)
+        };
+        let process = crate::volumes::with_volume("hello", 1, "64MiB", "");
+        put(&node, &with_exports(1, vec![process], &[1])).await;
+        node.wait_until_healthy("hello-1").await;
+        let status = async |who: &str, instance: u64, part: &str| {
+            let client = client_as(&node, Identity::parse(who));
+            let url = format!("https://{IP}:7071/v1/volumes/hello/data/1/{instance}/{part}");
+            let answer = client.get(url).bearer_auth(TOKEN).send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        };
+        let (in_use, said) = status("node:w2", 1, "manifest").await;
+        assert_eq!(in_use, 409, "{said}");
+        assert!(said.contains("in use by hello-1"), "{said}");
+
+        put(&node, &with_exports(2, Vec::new(), &[1, 7])).await;
+        node.wait_for("no process", |report| {
+            report.processes.is_empty().then_some(())
+        })
+        .await;
+        for (who, instance, part, expected) in [
+            ("node:w2", 1, "manifest", 200),
+            ("node:w2", 1, "digests", 200),
+            ("node:w2", 2, "manifest", 404),
+            ("node:w2", 7, "manifest", 409),
+            ("node:w2", 1, "image", 400),
+            ("node:w3", 1, "manifest", 404),
+            ("node:w1", 1, "manifest", 404),
+            ("controller", 1, "manifest", 403),
+            ("balancer:b1", 1, "manifest", 403),
+            ("nobody", 1, "manifest", 401),
+        ] {
+            let (status, said) = status(who, instance, part).await;
+            assert_eq!(status, expected, "{who} {instance} {part}: {said}");
+        }
+        let (_, manifest) = status("node:w2", 1, "manifest").await;
+        assert!(manifest.ends_with("{\"end\":1}\n"), "{manifest}");
+
+        // Not any more.
+        put(&node, &with_exports(3, Vec::new(), &[])).await;
+        assert_eq!(status("node:w2", 1, "manifest").await.0, 404);
     });
 }

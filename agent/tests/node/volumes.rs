@@ -24,12 +24,12 @@ use tucano_testkit::{needs, tool};
 use crate::node::{Node, desired, on_a_node, output, process};
 
 /// Whether this machine can have volumes.
-fn can() -> bool {
+pub(crate) fn can() -> bool {
     needs(&[tool("mkfs.ext4"), tool("losetup"), tool("mount")])
 }
 
 /// A process with the volume `data` of slot 1, of 64 MiB unless `more` says otherwise.
-fn with_volume(sample: &str, number: u64, size: &str, more: &str) -> DesiredProcess {
+pub(crate) fn with_volume(sample: &str, number: u64, size: &str, more: &str) -> DesiredProcess {
     let volume =
         format!("{more}\n[[volume]]\nname = \"data\"\npath = \"/var/data\"\nsize = \"{size}\"\n");
     let mut process = process(sample, number, &volume);

@@ -1,10 +1,11 @@
-//! `volume`: shows and removes volumes.
+//! `volume`: shows, moves and removes volumes.
 
 use std::time::Duration;
 
 use tucano_api::{
+    error::ErrorBody,
     ids::{NodeName, ServiceName, VolumeId},
-    state::{VolumeState, VolumeView},
+    state::{MoveView, VolumeState, VolumeView},
 };
 
 use super::backup;
@@ -22,6 +23,11 @@ pub(super) async fn run(client: &Client, global: &Global, command: &Volume) -> R
         Volume::Backup { volume, wait } => backup::back_up(client, global, volume, *wait).await,
         Volume::Backups { volume } => backup::list(client, global, volume).await,
         Volume::Restore(restore) => backup::restore(client, global, restore).await,
+        Volume::Move {
+            volume,
+            to,
+            no_wait,
+        } => move_to(client, global, volume, to, *no_wait).await,
         Volume::Rm { volume, on, yes } => remove(client, global, volume, on.as_ref(), *yes).await,
     }
 }
@@ -51,6 +57,92 @@ async fn list(client: &Client, global: &Global) -> Result<(), Error> {
     }
     let volumes: Vec<VolumeView> = client.parse(&text)?;
     output::data(&table::volumes(&volumes, Style::of_stdout()))
+}
+
+/// Time between two looks at a move.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+async fn move_to(
+    client: &Client,
+    global: &Global,
+    volume: &VolumeId,
+    to: &NodeName,
+    no_wait: bool,
+) -> Result<(), Error> {
+    let slot = format!("{}/{}", volume.service_name(), volume.slot());
+    output::status(&format!(
+        "slot {slot} has no process until its volumes are on {to}; Ctrl-C leaves the move going"
+    ));
+    let body = serde_json::json!({ "to": to }).to_string();
+    let answer = client
+        .post(&format!("/v1/volumes/{volume}/move"), body)
+        .await?;
+    if !no_wait {
+        until_moved(client, volume, to).await?;
+    }
+    if global.json {
+        return output::data(&answer);
+    }
+    output::data(&match no_wait {
+        true => format!("volume {volume} is being moved to {to}"),
+        false => format!("volume {volume} is on {to}"),
+    })
+}
+
+/// Waits until a volume is on a worker, and reports each change.
+async fn until_moved(client: &Client, volume: &VolumeId, to: &NodeName) -> Result<(), Error> {
+    let mut said = String::new();
+    loop {
+        let all: Vec<VolumeView> = client.get("/v1/volumes").await?;
+        let own: Vec<&VolumeView> = all.iter().filter(|it| it.volume.id == *volume).collect();
+        let moving = own.iter().find_map(|it| it.moving.as_ref());
+        let is_there = |it: &&&VolumeView| it.node == *to && it.state != VolumeState::Creating;
+        let (there, here) = (
+            own.iter().find(is_there),
+            own.iter().find(|it| it.node != *to),
+        );
+        let line = match moving {
+            Some(moving) if moving.to == *to => moving_text(moving),
+            Some(moving) => {
+                let message = format!("volume {volume} is being moved to {} instead", moving.to);
+                return Err(not_moved(message));
+            }
+            None if there.is_some() && here.is_none() => return Ok(()),
+            None if own.iter().any(|it| it.node == *to) => {
+                format!("whole on {to}: the earlier copy is being removed")
+            }
+            None => {
+                let message = format!(
+                    "volume {volume} was not moved to {to} and stays where it is: the controller's alert says why"
+                );
+                return Err(not_moved(message));
+            }
+        };
+        if line != said {
+            output::status(&line);
+            said = line;
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn not_moved(error: String) -> Error {
+    Error::Refused(ErrorBody::new("volume_not_moved", error).into())
+}
+
+/// How far a move is, in words.
+pub(crate) fn moving_text(moving: &MoveView) -> String {
+    let share = moving.total.filter(|total| total.0 > 0).map(|total| {
+        let percent = u128::from(moving.done.0) * 100 / u128::from(total.0);
+        format!(" ({} %)", percent.min(100))
+    });
+    let problem = moving.problem.as_ref().map(|it| format!(": {it}"));
+    format!(
+        "moving to {}{}{}",
+        moving.to,
+        share.unwrap_or_default(),
+        problem.unwrap_or_default()
+    )
 }
 
 async fn remove(

@@ -287,6 +287,8 @@ pub fn volumes(volumes: &[VolumeView], style: Style) -> String {
         let limit = volume.enforcement.map_or("-", limit);
         let process = volume.process.as_ref();
         let (state, why) = volume_state(volume, style);
+        let moving = volume.moving.as_ref().map(crate::commands::moving_text);
+        let why = moving.unwrap_or(why);
         table.push(vec![
             Cell::new(&volume.volume.id),
             Cell::new(&volume.node),

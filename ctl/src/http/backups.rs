@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use axum::{Json, body::Body, extract::State, http::StatusCode};
-use tucano_api::{error::ErrorBody, ids::VolumeId, state::VolumeRestore, volumes::Snapshot};
+use tucano_api::{error::ErrorBody, state::VolumeRestore, volumes::Snapshot};
 use tucano_planner::{Cluster, Event, Restoration};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, agents, errors::ApiError, extract::PathParam, volumes::volume_id};
+use super::{
+    Api, agents,
+    errors::ApiError,
+    extract::PathParam,
+    volumes::{unknown, volume_id},
+};
 use crate::state_loop::TransactError;
 
 /// The routes of this module.
@@ -33,7 +38,7 @@ async fn list(
         is_known.then_some(backups).ok_or(id)
     };
     let backups = api.state.query(query).await?;
-    Ok(Json(backups.map_err(|id| no_volume(&id))?))
+    Ok(Json(backups.map_err(|id| unknown(&id))?))
 }
 
 /// Backs a volume up now. `GET /v1/volumes` tells when it is done.
@@ -51,7 +56,7 @@ async fn back_up(
     let id = volume_id(path)?;
     let decide = move |cluster: &Cluster| {
         if !cluster.has_volume(&id) {
-            return Err(no_volume(&id));
+            return Err(unknown(&id));
         }
         match cluster.backup_obstacle(&id) {
             Some(obstacle) => Err(conflict("volume_not_backed_up", obstacle)),
@@ -95,11 +100,6 @@ async fn restore(
     let done = api.state.transact(decide, |_, ()| ()).await;
     done.map_err(TransactError::into_inner)?;
     Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))))
-}
-
-fn no_volume(id: &VolumeId) -> ApiError {
-    let message = format!("there is no volume {id}: `GET /v1/volumes` lists all volumes");
-    ApiError::not_found(message)
 }
 
 fn conflict(code: &'static str, obstacle: String) -> ApiError {

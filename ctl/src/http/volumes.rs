@@ -1,12 +1,12 @@
-//! Shows and removes volumes.
+//! Shows, moves and removes volumes.
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, body::Body, extract::State, http::StatusCode};
 use tucano_api::{
     error::ErrorBody,
     ids::{NodeName, VolumeId},
-    state::VolumeView,
+    state::{VolumeMove, VolumeView},
 };
 use tucano_planner::{Cluster, Event};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -16,13 +16,14 @@ use super::{
     errors::ApiError,
     extract::{PathParam, QueryParams},
 };
-use crate::state_loop::TransactError;
+use crate::{body, state_loop::TransactError};
 
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(remove))
+        .routes(routes!(move_to))
 }
 
 /// Which of the volumes of a name is removed.
@@ -73,10 +74,60 @@ pub(super) fn volume_id(path: (String, String, String)) -> Result<VolumeId, ApiE
     id.map_err(|error| ApiError::not_found(format!("{error}")))
 }
 
+/// Moves the volumes of a slot to another worker, or gives that up where they are to stay. The slot has no process meanwhile.
+#[utoipa::path(post, path = "/v1/volumes/{service}/{name}/{slot}/move", tag = "volumes",
+    params(("service" = String, Path), ("name" = String, Path), ("slot" = u32, Path)),
+    request_body = VolumeMove,
+    responses(
+        (status = 200, description = "They are being moved: `GET /v1/volumes` says how far that is"),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+        (status = 409, description = "They cannot be moved", body = ErrorBody),
+        (status = 507, body = ErrorBody)))]
+async fn move_to(
+    State(api): State<Arc<Api>>,
+    PathParam(path): PathParam<(String, String, String)>,
+    body: Body,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let id = volume_id(path)?;
+    let limits = api.config.current().limits.clone();
+    let text = body::read(
+        "the request",
+        body,
+        ("limits.config_bytes", limits.config_bytes),
+        limits.body_idle.0,
+    )
+    .await?;
+    let asked: VolumeMove = serde_json::from_slice(&text).map_err(|error| {
+        let message = format!("not a JSON object such as {{\"to\": \"w2\"}}: {error}");
+        ApiError::bad_request("bad_request", message)
+    })?;
+    let decide = move |cluster: &Cluster| {
+        if !cluster.has_volume(&id) {
+            return Err(unknown(&id));
+        }
+        match cluster.move_obstacle(&id, &asked.to) {
+            Some(obstacle) => Err(ApiError::new(
+                StatusCode::CONFLICT,
+                "volume_not_movable",
+                obstacle,
+            )),
+            None => Ok((Event::VolumeMoved { id, to: asked.to }, ())),
+        }
+    };
+    let moved = api.state.transact(decide, |_, ()| ()).await;
+    moved.map_err(TransactError::into_inner)?;
+    Ok(Json(serde_json::json!({})))
+}
+
+pub(super) fn unknown(id: &VolumeId) -> ApiError {
+    let message = format!("there is no volume {id}: `GET /v1/volumes` lists all volumes");
+    ApiError::not_found(message)
+}
+
 fn remove_known(cluster: &Cluster, id: VolumeId) -> Result<(Event, ()), ApiError> {
     if !cluster.has_volume(&id) {
-        let message = format!("there is no volume {id}: `GET /v1/volumes` lists all volumes");
-        return Err(ApiError::not_found(message));
+        return Err(unknown(&id));
     }
     match cluster.volume_obstacle(&id) {
         Some(obstacle) => Err(conflict(obstacle)),

@@ -308,6 +308,7 @@ async fn every_route_is_described() {
         "post /v1/services/{name}/exec",
         "post /v1/services/{name}/rollback",
         "post /v1/volumes/{service}/{name}/{slot}/backup",
+        "post /v1/volumes/{service}/{name}/{slot}/move",
         "post /v1/volumes/{service}/{name}/{slot}/restore",
         "put /v1/secrets/{name}",
     ]

@@ -79,6 +79,8 @@ const CALLS: &[&str] = &[
     "utimensat",
     "fsetxattr",
     "fgetxattr",
+    "flistxattr",
+    "fremovexattr",
     "umask",
     // Memory.
     "brk",

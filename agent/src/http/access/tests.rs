@@ -29,13 +29,22 @@ fn bearer(token: &str) -> HeaderMap {
 }
 
 #[test]
-fn every_route_but_one_is_for_the_controller_only() {
+fn every_route_but_two_is_for_the_controller_only() {
     let open: Vec<_> = routes()
         .iter()
         .filter(|route| route.access == Access::Everyone)
         .map(|route| route.path)
         .collect();
     assert_eq!(open, ["/healthz"]);
+    let workers: Vec<_> = routes()
+        .iter()
+        .filter(|route| route.access == Access::Worker)
+        .map(|route| route.path)
+        .collect();
+    assert_eq!(
+        workers,
+        ["/v1/volumes/{service}/{name}/{slot}/{instance}/{part}"]
+    );
 }
 
 #[test]
@@ -54,6 +63,22 @@ fn an_agent_with_an_identity_obeys_the_controllers_certificate_only() {
             let status = refusal.map(|refusal| refusal.0.as_u16());
             assert_eq!(status, expected, "{identity:?}");
         }
+    }
+}
+
+#[test]
+fn volumes_are_for_workers_certificates_only() {
+    let node = || Some(Identity::Node("w2".to_owned()));
+    for (own, identity, expected) in [
+        (true, node(), None),
+        (false, node(), Some(403)),
+        (true, Some(Identity::Controller), Some(403)),
+        (true, Some(Identity::Balancer("b1".to_owned())), Some(403)),
+        (true, None, Some(401)),
+    ] {
+        let refusal = check_worker(identity.clone(), &credentials(own)).err();
+        let status = refusal.map(|refusal| refusal.0.as_u16());
+        assert_eq!(status, expected, "{own} {identity:?}");
     }
 }
 

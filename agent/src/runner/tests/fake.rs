@@ -285,6 +285,8 @@ impl Node for FakeNode {
         }
     }
 
+    fn copy_volumes(&self, _: &DesiredSet) {}
+
     async fn store_desired(&self, set: &DesiredSet) -> Result<(), String> {
         self.call("store_desired", Call::StoreDesired(set.generation.0))
     }

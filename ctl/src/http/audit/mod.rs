@@ -100,6 +100,7 @@ fn action(method: &Method, path: &str) -> Option<&'static str> {
         ("PATCH", ["v1", "services", _]) => "change",
         ("DELETE", ["v1", "services", _]) => "remove",
         ("DELETE", ["v1", "volumes", ..]) => "remove_volume",
+        ("POST", ["v1", "volumes", .., "move"]) => "move_volume",
         ("POST", ["v1", "services", _, "rollback"]) => "rollback",
         ("POST", ["v1", "services" | "processes", _, "exec"]) => "exec",
         ("PUT", ["v1", "secrets", _]) => "set a secret",
