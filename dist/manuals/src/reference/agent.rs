@@ -126,7 +126,7 @@ const KEYS: [Key; 32] = [
 ];
 
 #[rustfmt::skip]
-const LIMITS: [Key; 18] = [
+const LIMITS: [Key; 20] = [
     key("limits.processes", "1000", Bounds::Between("1", "4000"),
         "Most processes of services on this node."),
     key("limits.body_bytes", "\"16MiB\"", Bounds::Between("\"4KiB\"", "\"256MiB\""),
