@@ -254,7 +254,10 @@ impl Monitor {
                 let reason = process.metrics.as_ref().and_then(pids_reason);
                 process.reason = process.reason.take().or(reason);
             }
-            let volumes = executor.volumes.report();
+            let mut volumes = executor.volumes.report();
+            if let Some(volumes) = &mut volumes {
+                executor.backups.report(volumes);
+            }
             (processes, volumes, executor.resolver.condition())
         });
         let measured = measured.await;

@@ -22,6 +22,7 @@ use tucano_oci_runtime::{
 };
 
 use super::{
+    freezer::Freezer,
     images::{Images, Unpacked},
     launch::join,
     machine::Containers,
@@ -32,7 +33,7 @@ use super::{
     supervisors::Supervisors,
     workspace::Workspace,
 };
-use crate::{logs::Retained, volumes::Volumes};
+use crate::{backups::Backups, logs::Retained, volumes::Volumes};
 
 /// Delay between a start and the preparation of the next one's resources, so that the two do not compete.
 const PREPARE_DELAY: Duration = Duration::from_millis(10);
@@ -135,6 +136,10 @@ pub struct Executor {
     pub containers: Containers,
     /// Volumes, and which process has which.
     pub volumes: Arc<Volumes>,
+    /// Processes that are frozen for a moment.
+    pub freezer: Arc<Freezer>,
+    /// Backups of volumes.
+    pub backups: Arc<Backups>,
     /// Directories of the node that services may have, with all below.
     pub host_paths: Vec<PathBuf>,
     /// Name servers of processes.

@@ -5,6 +5,7 @@
 //! - `room`: what they may take on the disk;
 //! - `record`: what is remembered of them apart from that directory;
 //! - `create`: creation with the image's content; `growth`; `removal`;
+//! - `held`: those that a backup reads; `load`: what was loaded into them;
 //! - `filesystem`: their file systems; `device` and `health` of those that are mounted;
 //! - [`host`]: directories of the node that services may have.
 //!
@@ -17,7 +18,9 @@ mod error;
 mod filesystem;
 mod growth;
 mod health;
+mod held;
 pub mod host;
+mod load;
 mod place;
 mod programs;
 mod record;
@@ -41,12 +44,13 @@ use tucano_api::{
     units::Bytes,
 };
 
-pub use self::error::Error;
+pub use self::{error::Error, held::Held};
 use self::{
     claims::Claims,
     create::Content,
     error::Attempt,
     health::Mounts,
+    load::Load,
     place::{Identity, Place, VolumeDir},
     record::{Known, Record},
     room::Room,
@@ -94,6 +98,8 @@ struct State {
     creating: BTreeMap<VolumeId, Known>,
     /// Why volumes could not be used when their processes needed them.
     problems: BTreeMap<VolumeId, String>,
+    /// What is loaded into volumes, or was.
+    loads: BTreeMap<VolumeId, Load>,
 }
 
 impl Volumes {
@@ -232,6 +238,9 @@ impl Volumes {
                 Ok(_) => tracing::warn!(%id, "a directory among the volumes has no identity"),
                 Err(error) => tracing::warn!(%id, %error, "cannot identify a volume"),
             }
+        }
+        for identity in &found {
+            self.recall_load(&identity.volume);
         }
         self.change_record(|record| {
             for identity in found {

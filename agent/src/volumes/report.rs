@@ -46,6 +46,11 @@ impl Volumes {
             capacity: Bytes(allocated.saturating_add(free.0)),
             enforcement: Enforcement::LoopFile,
             all,
+            can_copy: false,
+            fills: Vec::new(),
+            can_back_up: false,
+            backup_paths: Vec::new(),
+            backups: Vec::new(),
         })
     }
 
@@ -82,6 +87,7 @@ impl Volumes {
             size: known.size,
             used: used.flatten(),
             problem: place.cloned().or_else(found).or(broken).or(earlier),
+            load: self.load_report(&volume),
             volume,
         }
     }
@@ -97,5 +103,6 @@ fn unfinished_report((id, known): (VolumeId, Known)) -> VolumeReport {
         },
         size: known.size,
         used: None,
+        load: None,
     }
 }

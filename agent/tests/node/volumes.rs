@@ -37,6 +37,7 @@ fn with_volume(sample: &str, number: u64, size: &str, more: &str) -> DesiredProc
     process.volumes = vec![DesiredVolume {
         volume: instance(sample, 1),
         may_create: true,
+        load: None,
     }];
     process
 }
