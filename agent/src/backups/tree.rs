@@ -81,7 +81,7 @@ async fn frozen(job: &Job, held: &Held, process: &ProcessId) -> Result<Option<St
     let frozen = match executor.freeze(process, limit.0).await {
         Ok(frozen) => frozen,
         Err(_) if executor.containers.presence(process) != Presence::Running => return Ok(None),
-        Err(reason) => return Err(reason),
+        Err(reason) => return Err(format!("{reason} (freeze_at_most is {limit})")),
     };
     let at = timestamp();
     let differences = Backup {
