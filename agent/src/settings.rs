@@ -202,7 +202,11 @@ impl Validate for Settings {
             ));
         }
         problems.extend(path_problems("host_paths", &self.host_paths, "/srv/media"));
-        problems.extend(path_problems("backup_paths", &self.backup_paths, "/srv/backups"));
+        problems.extend(path_problems(
+            "backup_paths",
+            &self.backup_paths,
+            "/srv/backups",
+        ));
         problems.extend(self.backups.problems());
         problems.extend(self.limits.problems());
         problems

@@ -30,6 +30,8 @@ const TAIL_LINES: usize = 8;
 const TAIL_CHARACTERS: usize = 300;
 /// Most bytes of events: a day of progress is a tenth of that.
 const MAX_EVENT_BYTES: u64 = 64 << 20;
+/// How the names of its cgroups begin.
+const CGROUP: &str = "backup.";
 /// Room for a request, so that no copy of it is left in memory when it grows.
 const REQUEST_CAPACITY: usize = 64 << 10;
 
@@ -106,6 +108,28 @@ impl Engine {
         Ok((Input(stdin), events, stdout))
     }
 
+    /// Ends what an agent that was killed has left, and removes its cgroups. Best effort. Blocking.
+    pub(crate) fn clear(&self) {
+        let Ok(parent) = Cgroup::at(&self.cgroup) else {
+            return;
+        };
+        for (controller, directory) in parent.directories {
+            let entries = std::fs::read_dir(directory).into_iter().flatten();
+            let left = entries.flatten().filter(|entry| {
+                let name = entry.file_name();
+                name.to_str().is_some_and(|name| name.starts_with(CGROUP))
+            });
+            for left in left {
+                let cgroup = Cgroup {
+                    directories: vec![(controller.clone(), left.path())],
+                };
+                if let Err(error) = cgroup.destroy() {
+                    tracing::warn!(%error, "cannot remove the cgroup of an earlier agent's backup");
+                }
+            }
+        }
+    }
+
     /// Lowers the priority of the program and limits its memory. Best effort: it works without.
     fn restrain(&self, pid: Option<u32>, number: u64) -> Option<Cgroup> {
         let pid = i32::try_from(pid?).ok()?;
@@ -113,7 +137,7 @@ impl Engine {
             tracing::debug!(%error, "a backup runs with the usual priority");
         }
         // Ids of processes have no dots.
-        let path = format!("{}/backup.{number}", self.cgroup);
+        let path = format!("{}/{CGROUP}{number}", self.cgroup);
         match Cgroup::confine(&path, self.memory, pid) {
             Ok(cgroup) => Some(cgroup),
             Err(error) => {

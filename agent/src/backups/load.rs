@@ -50,8 +50,11 @@ pub(super) async fn load(
     let limit = executor.backups.options.timeout;
     let run = run(&executor, &process, &load, &progress);
     let result = tokio::time::timeout(limit.0, run).await;
-    let result = result
-        .unwrap_or_else(|_| Err(format!("it took longer than {limit} (backups.timeout in agent.toml)")));
+    let result = result.unwrap_or_else(|_| {
+        Err(format!(
+            "it took longer than {limit} (backups.timeout in agent.toml)"
+        ))
+    });
     let name = load.command.first().map_or("load", String::as_str);
     let result = result.map_err(|reason| format!("`load`: {name} {reason}"));
     match &result {
@@ -86,7 +89,11 @@ async fn run(
         let ((), result) = tokio::join!(feed, events.result());
         match result {
             Ok(Outcome::Restored(_)) => {}
-            Ok(other) => return Err(format!("was stopped: tucano_backup has another result: {other:?}")),
+            Ok(other) => {
+                return Err(format!(
+                    "was stopped: tucano_backup has another result: {other:?}"
+                ));
+            }
             Err(failure) => return Err(format!("was stopped: {}", explain(&failure))),
         }
         // Only now: a command whose input just ends would take a part for the whole.
@@ -160,7 +167,9 @@ async fn restored(
             }
             Ok(())
         }
-        other => Err(internal(format!("tucano_backup has another result: {other:?}"))),
+        other => Err(internal(format!(
+            "tucano_backup has another result: {other:?}"
+        ))),
     }
 }
 

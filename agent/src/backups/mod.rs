@@ -43,7 +43,8 @@ use tucano_api::{
     },
 };
 use tucano_backup::{
-    BackedUp, Backup, Failure, Forget, Init, Operation, Outcome, Parent, Repository, Request, Source,
+    BackedUp, Backup, Failure, Forget, Init, Operation, Outcome, Parent, Repository, Request,
+    Source,
 };
 use tucano_tls::Mode;
 
@@ -128,7 +129,10 @@ impl Backups {
     /// Why this node makes no backups; none if it does.
     pub fn obstacle(&self) -> Option<String> {
         if !self.has_identity {
-            return Some("traffic with the controller is not TLS, and without it no node gets secrets".to_owned());
+            return Some(
+                "traffic with the controller is not TLS, and without it no node gets secrets"
+                    .to_owned(),
+            );
         }
         let program = &self.engine.program;
         let is_missing = !program.is_file();
@@ -312,6 +316,10 @@ impl Backups {
 /// Begins backups and loads as they are desired, until the future is dropped.
 pub async fn run(executor: Arc<Executor>, mut snapshots: watch::Receiver<Snapshot>) {
     let backups = Arc::clone(&executor.backups);
+    let engine = backups.engine.clone();
+    tokio::task::spawn_blocking(move || engine.clear())
+        .await
+        .ok();
     loop {
         snapshots.mark_unchanged();
         backups.begin(&executor, &snapshots);
@@ -410,7 +418,10 @@ impl Job {
         match self.explained(events.result().await)? {
             Outcome::Initialised(found) => {
                 if found.created {
-                    tracing::info!(location = self.order.repository.location, "created a repository");
+                    tracing::info!(
+                        location = self.order.repository.location,
+                        "created a repository"
+                    );
                 }
                 Ok(found.id)
             }

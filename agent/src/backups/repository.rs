@@ -119,7 +119,11 @@ fn directory_of(path: &str, was_used: bool, rules: Rules<'_>) -> Result<PathBuf,
     let listed = rules.listed.iter();
     let above = listed.filter(|listed| is_at_or_below(path, &listed.to_string_lossy()));
     let above: Vec<&PathBuf> = above.collect();
-    if above.is_empty() || Path::new(path).components().any(|part| part.as_os_str() == "..") {
+    if above.is_empty()
+        || Path::new(path)
+            .components()
+            .any(|part| part.as_os_str() == "..")
+    {
         return Err(format!(
             "{path} is not below a directory that backup_paths of this node's agent.toml lists"
         ));
@@ -148,7 +152,10 @@ fn directory_of(path: &str, was_used: bool, rules: Rules<'_>) -> Result<PathBuf,
     let own = rules.own.iter().flat_map(|own| own.canonicalize());
     for own in own {
         if own.starts_with(&resolved) || resolved.starts_with(&own) {
-            return Err(format!("{path} leads to {}, which is the agent's own", resolved.display()));
+            return Err(format!(
+                "{path} leads to {}, which is the agent's own",
+                resolved.display()
+            ));
         }
     }
     match resolved.is_dir() || !resolved.exists() {
@@ -168,7 +175,10 @@ fn absent(path: &Path) -> Result<PathBuf, String> {
             Err(_) => missing.extend(above.file_name()),
         }
     }
-    Err(unusable(&path.display().to_string(), &"a link leads nowhere"))
+    Err(unusable(
+        &path.display().to_string(),
+        &"a link leads nowhere",
+    ))
 }
 
 fn unusable(path: &str, error: &dyn std::fmt::Display) -> String {
@@ -242,7 +252,11 @@ mod tests {
     fn other_directories_are_refused_with_the_reason() {
         for (name, was_used, reason) in [
             ("other", false, "is not below a directory that backup_paths"),
-            ("srv/../other", false, "is not below a directory that backup_paths"),
+            (
+                "srv/../other",
+                false,
+                "is not below a directory that backup_paths",
+            ),
             ("srv/outside", false, "leads to"),
             ("srv/outside/new", false, "leads to"),
             ("srv/nowhere", false, "a link leads nowhere"),

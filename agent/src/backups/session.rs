@@ -45,7 +45,8 @@ pub(super) async fn start(
     home: &Path,
     command: &[String],
 ) -> Result<(Input, Output), String> {
-    let failed = |error: &dyn std::fmt::Display| format!("cannot run {}: {error}", runtime.display());
+    let failed =
+        |error: &dyn std::fmt::Display| format!("cannot run {}: {error}", runtime.display());
     let mut child = Command::new(runtime)
         .arg("session")
         .arg(home)
@@ -100,7 +101,11 @@ impl Output {
     pub(super) async fn next(&mut self) -> Result<Said, String> {
         let mut buffer = vec![0; FRAME_BYTES];
         loop {
-            match self.decoder.next_frame().map_err(|error| error.to_string())? {
+            match self
+                .decoder
+                .next_frame()
+                .map_err(|error| error.to_string())?
+            {
                 Some(ToClient::Output(bytes)) => return Ok(Said::Output(bytes)),
                 Some(ToClient::ErrorOutput(bytes)) => self.remember(&bytes),
                 Some(ToClient::End(End::Exited(0))) => return Ok(Said::Success),

@@ -148,7 +148,9 @@ pub(super) async fn commit(
 pub(super) async fn stored(events: &mut Events) -> Result<BackedUp, tucano_backup::Failure> {
     match events.result().await? {
         Outcome::BackedUp(result) => Ok(result),
-        other => Err(internal(format!("tucano_backup has another result: {other:?}"))),
+        other => Err(internal(format!(
+            "tucano_backup has another result: {other:?}"
+        ))),
     }
 }
 

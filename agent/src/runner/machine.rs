@@ -271,9 +271,7 @@ impl Executor {
             let cgroup = cgroup.ok_or_else(|| format!("{id} has no cgroup"))?;
             freezer.freeze(&id, cgroup, workspace.frozen(), limit)
         });
-        frozen
-            .await
-            .map_err(|_| "the agent is ending".to_owned())?
+        frozen.await.map_err(|_| "the agent is ending".to_owned())?
     }
 
     /// The prober of a process; `None` if it has no address.

@@ -137,7 +137,10 @@ impl Secrets {
     ///
     /// # Errors
     /// The controller cannot be reached, or refuses it. A message for the user, which names the secret.
-    pub async fn value(&self, secret: &SecretVersion) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
+    pub async fn value(
+        &self,
+        secret: &SecretVersion,
+    ) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
         let _permit = self.fetches.acquire().await;
         let value = self.fetch(secret).await;
         value

@@ -122,7 +122,9 @@ impl Claims {
     /// Whether no process has had a volume for this long.
     pub(super) fn is_idle(&self, id: &VolumeId, limit: Duration) -> bool {
         let recent = self.released.get(id).map(Instant::elapsed);
-        !self.all.contains_key(id) && !self.held.contains_key(id) && recent.is_none_or(|since| since >= limit)
+        !self.all.contains_key(id)
+            && !self.held.contains_key(id)
+            && recent.is_none_or(|since| since >= limit)
     }
 }
 

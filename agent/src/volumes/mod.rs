@@ -44,7 +44,6 @@ use tucano_api::{
     units::Bytes,
 };
 
-pub use self::{error::Error, held::Held};
 use self::{
     claims::Claims,
     create::Content,
@@ -55,6 +54,7 @@ use self::{
     record::{Known, Record},
     room::Room,
 };
+pub use self::{error::Error, held::Held};
 use crate::{clock::timestamp, files::set_aside};
 
 /// An unused volume stays mounted for this long: the next process of its slot usually follows soon.

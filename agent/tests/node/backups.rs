@@ -42,14 +42,22 @@ fn can() -> bool {
 fn image(script: &str) -> Layout {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let programs = tucano_image_builder::build_programs(workspace).unwrap();
-    let busybox = String::from_utf8(Command::new("which").arg("busybox").output().unwrap().stdout);
+    let busybox = String::from_utf8(
+        Command::new("which")
+            .arg("busybox")
+            .output()
+            .unwrap()
+            .stdout,
+    );
     let busybox = fs::read(busybox.unwrap().trim()).unwrap();
     let mut entries = vec![
         Entry::file("hello", fs::read(programs.join("hello")).unwrap()).mode(0o755),
         Entry::directory("bin/"),
         Entry::file("bin/busybox", busybox).mode(0o755),
     ];
-    for name in ["sh", "cat", "mv", "mkdir", "seq", "sleep", "wc", "false", "true"] {
+    for name in [
+        "sh", "cat", "mv", "mkdir", "seq", "sleep", "wc", "false", "true",
+    ] {
         entries.push(Entry::symlink(&format!("bin/{name}"), "busybox"));
     }
     let mut spec = ImageSpec::new("hello");
@@ -74,13 +82,14 @@ async fn allow(node: &mut Node, more: &str) {
     node.controller
         .set_secrets(Some(&[("repository@1", PASSWORD.as_bytes())]));
     node.kill_agent();
-    node.reconfigure(|text| {
-        format!("backup_paths = [{backups:?}]\n{text}\n[backups]\n{more}\n")
-    });
+    node.reconfigure(|text| format!("backup_paths = [{backups:?}]\n{text}\n[backups]\n{more}\n"));
     node.start_agent().await;
     let report = node.wait_for("the report", |report| report.volumes.clone());
     let report = report.await;
-    assert!(report.can_back_up, "tucano_backup is built with the other programs");
+    assert!(
+        report.can_back_up,
+        "tucano_backup is built with the other programs"
+    );
     assert_eq!(report.backup_paths, [backups.display().to_string()]);
 }
 
@@ -171,7 +180,10 @@ fn snapshots(node: &Node) -> Vec<serde_json::Value> {
 /// The files of a snapshot, restored by restic; the directory that has the file `a`.
 fn restored(node: &Node, snapshot: &str) -> PathBuf {
     let target = node.root.path().join("restored").join(snapshot);
-    restic(node, &["restore", snapshot, "--target", target.to_str().unwrap()]);
+    restic(
+        node,
+        &["restore", snapshot, "--target", target.to_str().unwrap()],
+    );
     directory_with(&target, "a").expect("the files of the volume")
 }
 
@@ -198,7 +210,8 @@ fn wait_for_writes(node: &Node) {
     let file = inside(node, "hello-1", "/var/data/a");
     let before = number_in(&file);
     wait_until("the process to write", PATIENCE, || {
-        fs::read_to_string(&file).is_ok_and(|text| text.trim().parse().is_ok_and(|n: u64| n > before))
+        fs::read_to_string(&file)
+            .is_ok_and(|text| text.trim().parse().is_ok_and(|n: u64| n > before))
     });
 }
 
@@ -242,7 +255,12 @@ impl Gate {
     fn open(&self) {
         fs::remove_file(self.0.join("hold")).unwrap();
         // Whoever reads gets the end of the file.
-        drop(fs::File::options().read(true).write(true).open(self.0.join("gate")));
+        drop(
+            fs::File::options()
+                .read(true)
+                .write(true)
+                .open(self.0.join("gate")),
+        );
     }
 }
 
@@ -281,14 +299,20 @@ fn a_backup_of_a_process_that_writes_is_of_one_moment() {
         assert_eq!(all[0]["id"].as_str().unwrap(), second.id);
         assert_eq!(all[0]["hostname"], "w1");
         let tags = all[0]["tags"].to_string();
-        assert!(tags.contains("hello/data/1") && tags.contains("service=hello"), "{tags}");
+        assert!(
+            tags.contains("hello/data/1") && tags.contains("service=hello"),
+            "{tags}"
+        );
         restic(&node, &["check", "--read-data"]);
         let report = node.wait_until_healthy("hello-1").await;
         assert_eq!(report.restarts, 0);
 
         // The password is nowhere.
         for directory in [node.data(""), node.root.path().to_owned()] {
-            assert_eq!(files_with(&directory, PASSWORD.as_bytes()), Vec::<PathBuf>::new());
+            assert_eq!(
+                files_with(&directory, PASSWORD.as_bytes()),
+                Vec::<PathBuf>::new()
+            );
         }
         assert!(!node.logged().contains(PASSWORD));
         node.remove_all(4).await;
@@ -307,8 +331,10 @@ fn a_volume_without_a_process_is_backed_up_and_a_repository_is_never_made_in_pla
         node.wait_until_healthy("hello-1").await;
         wait_for_file(&node, "/var/data/z");
         desire(&node, 2, &[], &[]).await;
-        node.wait_for("no process", |report| report.processes.is_empty().then_some(()))
-            .await;
+        node.wait_for("no process", |report| {
+            report.processes.is_empty().then_some(())
+        })
+        .await;
         let without = |number| BackupOrder {
             process: None,
             ..order(&node, number)
@@ -321,7 +347,9 @@ fn a_volume_without_a_process_is_backed_up_and_a_repository_is_never_made_in_pla
 
         // By the function that fills volumes.
         node.kill_agent();
-        let settings = Settings::load(&node.root.path().join("agent.toml")).unwrap();
+        let mut settings = Settings::load(&node.root.path().join("agent.toml")).unwrap();
+        settings.runtime = Some(programs().join("tucano_oci"));
+        settings.backups.program = Some(programs().join("tucano_backup"));
         let target = node.root.path().join("target");
         fs::create_dir(&target).unwrap();
         {
@@ -348,7 +376,10 @@ fn a_volume_without_a_process_is_backed_up_and_a_repository_is_never_made_in_pla
         wrong.repository.password.version = 2;
         desire(&node, 4, &[], &[wrong]).await;
         let error = failure(&node, 2).await;
-        assert!(error.contains("version 2 of the secret repository"), "{error}");
+        assert!(
+            error.contains("version 2 of the secret repository"),
+            "{error}"
+        );
         assert!(!error.contains("horse") && !node.logged().contains("wrong-horse"));
 
         // No secret.
@@ -356,7 +387,10 @@ fn a_volume_without_a_process_is_backed_up_and_a_repository_is_never_made_in_pla
         unknown.repository.password.version = 3;
         desire(&node, 5, &[], &[unknown]).await;
         let error = failure(&node, 3).await;
-        assert!(error.contains("secret repository") && error.contains("403"), "{error}");
+        assert!(
+            error.contains("secret repository") && error.contains("403"),
+            "{error}"
+        );
 
         // Its disk is not mounted.
         let away = node.root.path().join("away");
@@ -425,7 +459,10 @@ fn a_freeze_ends_with_its_time_its_agent_its_order_and_its_process() {
         assert!(is_frozen(&node));
         gate.open();
         node.start_agent().await;
-        assert!(node.logged().contains("thawed what an earlier agent had frozen"));
+        assert!(
+            node.logged()
+                .contains("thawed what an earlier agent had frozen")
+        );
         let snapshot = stored(&node, 2).await;
         assert_eq!(snapshot.consistency, Consistency::Frozen);
         assert_eq!(snapshots(&node).len(), 1, "without the first passes before");
@@ -449,8 +486,10 @@ fn a_freeze_ends_with_its_time_its_agent_its_order_and_its_process() {
         gate.wait();
         assert!(is_frozen(&node));
         desire(&node, 7, &[], &[order(&node, 4)]).await;
-        node.wait_for("no process", |report| report.processes.is_empty().then_some(()))
-            .await;
+        node.wait_for("no process", |report| {
+            report.processes.is_empty().then_some(())
+        })
+        .await;
         let snapshot = stored(&node, 4).await;
         assert_eq!(snapshot.consistency, Consistency::Unused);
         gate.open();
@@ -484,7 +523,11 @@ fn dumps_that_fail_or_are_empty_are_no_backups() {
         assert_eq!(restic(&node, &["dump", "latest", "/dump"]), expected);
 
         for (number, script, told) in [
-            (2, "seq 100000; echo no such table >&2; exit 3", "exit code 3: no such table"),
+            (
+                2,
+                "seq 100000; echo no such table >&2; exit 3",
+                "exit code 3: no such table",
+            ),
             (3, "true", "wrote nothing"),
             (4, "seq 100; kill -9 $$", "exit code 137"),
         ] {
@@ -541,7 +584,10 @@ fn a_dump_is_loaded_once_whatever_happens_to_the_agent() {
             (2, "cat >> /var/data/loaded"),
             (3, "cat > /var/data/loaded; echo no table >&2; exit 4"),
             (4, "read one; exit 0"),
-            (5, "cat >> /var/data/loaded; : > /var/data/begun; sleep 100000"),
+            (
+                5,
+                "cat >> /var/data/loaded; : > /var/data/begun; sleep 100000",
+            ),
         ];
         for (number, script) in cases {
             let mut process = plain.clone();
@@ -553,8 +599,10 @@ fn a_dump_is_loaded_once_whatever_happens_to_the_agent() {
                 command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             });
             desire(&node, generation + 1, &[], &[]).await;
-            node.wait_for("no process", |report| report.processes.is_empty().then_some(()))
-                .await;
+            node.wait_for("no process", |report| {
+                report.processes.is_empty().then_some(())
+            })
+            .await;
             generation += 2;
             let gone = DesiredSet {
                 removed_volumes: vec![instance("hello", number - 1)],
