@@ -335,9 +335,11 @@ fn a_volume_without_a_process_is_backed_up_and_a_repository_is_never_made_in_pla
             report.processes.is_empty().then_some(())
         })
         .await;
+        let base = order(&node, 0);
         let without = |number| BackupOrder {
+            number,
             process: None,
-            ..order(&node, number)
+            ..base.clone()
         };
         desire(&node, 3, &[], &[without(1)]).await;
         let first = stored(&node, 1).await;
