@@ -17,6 +17,7 @@ use tucano_oci_runtime::{
 
 use crate::{
     address::local_address,
+    backups::{self, Backups},
     clock::Stopwatch,
     conditions, confined,
     credentials::Credentials,
@@ -94,6 +95,7 @@ pub struct Agent {
     monitor: Monitor,
     api: Api,
     handle: Handle,
+    executor: Arc<Executor>,
 }
 
 impl Agent {
@@ -143,6 +145,7 @@ impl Agent {
             monitor,
             api,
             handle,
+            executor,
         })
     }
 
@@ -163,6 +166,7 @@ impl Agent {
             () = self.runner.run() => Ok(()),
             () = self.tls.keep_current() => Ok(()),
             () = self.monitor.run() => Ok(()),
+            () = backups::run(self.executor, handle.snapshots()) => Ok(()),
             () = notify::run_watchdog(async || status(&handle).await) => Ok(()),
             () = end => Ok(()),
         }
@@ -247,6 +251,8 @@ fn executor_with(settings: &Settings, credentials: &Arc<Credentials>) -> Result<
         volumes,
         fills,
         host_paths: settings.host_paths.clone(),
+        freezer: Arc::default(),
+        backups: Arc::new(Backups::new(settings)),
         data,
         images,
         network,
@@ -285,6 +291,9 @@ async fn runner(
     // Processes keep running without a stored set, until the controller sends it again.
     let desired = executor.data.desired(&mut notes);
     let adopted = adopt::adopt(executor, clock.elapsed(), &mut notes)?;
+    if let Some(desired) = &desired {
+        executor.backups.desire(desired);
+    }
     // Which firewall works is known after that.
     executor.network.tidy().await?;
     notes.extend(conditions::detect(executor, settings));

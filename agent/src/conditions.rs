@@ -13,6 +13,7 @@ pub(crate) fn detect(executor: &Executor, settings: &Settings) -> Vec<String> {
         .into_iter()
         .chain(executor.network.condition())
         .chain(volumes(executor.volumes.obstacle()))
+        .chain(executor.backups.condition())
         .chain(cgroup_controllers::missing())
         .chain(device_filter(
             cgroup_controllers::is_unified(),

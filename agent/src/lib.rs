@@ -9,12 +9,14 @@
 //! - [`tls`]: the agent's certificate, and the listener of its API.
 //! - [`logs`]: the processes' stored output.
 //! - [`volumes`]: file systems that outlive their processes.
+//! - [`backups`]: their content in repositories, and back.
 //! - [`agent`]: builds and runs all of these.
 
 mod address;
 pub mod agent;
 mod answers;
 pub mod arguments;
+pub mod backups;
 mod cgroup_controllers;
 pub mod clock;
 mod conditions;

@@ -19,7 +19,7 @@ use std::{
 
 pub use limits::Limits;
 pub use load::LoadError;
-pub use sections::{ImageSettings, Logs, Unpack, VolumeSettings};
+pub use sections::{BackupSettings, ImageSettings, Logs, Unpack, VolumeSettings};
 use serde::Deserialize;
 pub use token::Token;
 use tucano_api::{
@@ -116,6 +116,9 @@ pub struct Settings {
     /// Directories of the node that services may have in their containers, with all below them.
     #[serde(default)]
     pub host_paths: Vec<PathBuf>,
+    /// Directories of the node that may have repositories of backups, with all below them.
+    #[serde(default)]
+    pub backup_paths: Vec<PathBuf>,
     /// Path of the container runtime; by default `tucano_oci` beside `tucano_agentd`.
     #[serde(default)]
     pub runtime: Option<PathBuf>,
@@ -128,6 +131,9 @@ pub struct Settings {
     /// The volumes of services.
     #[serde(default)]
     pub volumes: VolumeSettings,
+    /// Backups of volumes.
+    #[serde(default)]
+    pub backups: BackupSettings,
     /// All other limits.
     #[serde(default)]
     pub limits: Limits,
@@ -195,7 +201,13 @@ impl Validate for Settings {
                 "keep at least 1 file of at least 4KiB",
             ));
         }
-        problems.extend(self.host_path_problems());
+        problems.extend(path_problems("host_paths", &self.host_paths, "/srv/media"));
+        problems.extend(path_problems(
+            "backup_paths",
+            &self.backup_paths,
+            "/srv/backups",
+        ));
+        problems.extend(self.backups.problems());
         problems.extend(self.limits.problems());
         problems
     }
@@ -217,18 +229,6 @@ impl Settings {
             }
             _ => Ok(()),
         }
-    }
-
-    fn host_path_problems(&self) -> Vec<Problem> {
-        let paths = self.host_paths.iter();
-        let wrong = paths.filter(|path| !is_plain(path) || path.parent().is_none());
-        let problems = wrong.map(|path| {
-            let message = format!(
-                "{path:?} is not usable: write absolute paths below the root, without `.` and `..`, such as \"/srv/media\""
-            );
-            Problem::new("host_paths", message)
-        });
-        problems.collect()
     }
 
     fn check_tls(&self) -> Result<(), Problem> {
@@ -299,6 +299,19 @@ impl Settings {
             None => Ok(()),
         }
     }
+}
+
+fn path_problems(key: &str, paths: &[PathBuf], example: &str) -> Vec<Problem> {
+    let wrong = paths
+        .iter()
+        .filter(|path| !is_plain(path) || path.parent().is_none());
+    let problems = wrong.map(|path| {
+        let message = format!(
+            "{path:?} is not usable: write absolute paths below the root, without `.` and `..`, such as {example:?}"
+        );
+        Problem::new(key, message)
+    });
+    problems.collect()
 }
 
 /// Whether a path is absolute and leads nowhere but down.

@@ -257,6 +257,7 @@ impl Monitor {
             let mut volumes = executor.volumes.report();
             if let Some(volumes) = &mut volumes {
                 executor.fills.add_to(volumes);
+                executor.backups.report(volumes);
             }
             (processes, volumes, executor.resolver.condition())
         });

@@ -7,6 +7,7 @@ use tucano_oci_runtime::supervisor::{self, Status};
 
 use super::{
     execute::{Executor, exit_of, keep_output},
+    freezer,
     lifecycle::{Health, Phase, restart_delay},
     process::Process,
     state::Record,
@@ -61,6 +62,7 @@ fn adopt_one(
             return None;
         }
     };
+    thaw(executor, id);
     let status = status(executor, id).unwrap_or_else(|error| {
         note(
             notes,
@@ -74,6 +76,16 @@ fn adopt_one(
 fn note(notes: &mut Vec<String>, text: String) {
     tracing::warn!("{text}");
     notes.push(text);
+}
+
+/// An agent that was killed may have left the container frozen.
+fn thaw(executor: &Executor, id: &ProcessId) {
+    let workspace = executor.workspace(id);
+    match freezer::recover(workspace.recorded_cgroup(), &workspace.frozen()) {
+        Ok(true) => tracing::info!(%id, "thawed what an earlier agent had frozen"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%id, %error, "cannot thaw what an earlier agent had frozen"),
+    }
 }
 
 /// The state of a process's container by the records of its supervisor.

@@ -22,6 +22,7 @@ use tucano_oci_runtime::{
 };
 
 use super::{
+    freezer::Freezer,
     images::{Images, ProcessImages},
     launch::join,
     machine::Containers,
@@ -32,7 +33,7 @@ use super::{
     supervisors::Supervisors,
     workspace::Workspace,
 };
-use crate::{fills::Fills, logs::Retained, volumes::Volumes};
+use crate::{backups::Backups, fills::Fills, logs::Retained, volumes::Volumes};
 
 /// Delay between a start and the preparation of the next one's resources, so that the two do not compete.
 const PREPARE_DELAY: Duration = Duration::from_millis(10);
@@ -137,6 +138,10 @@ pub struct Executor {
     pub volumes: Arc<Volumes>,
     /// Those of them that are copied from other workers.
     pub fills: Arc<Fills>,
+    /// Processes that are frozen for a moment.
+    pub freezer: Arc<Freezer>,
+    /// Backups of volumes.
+    pub backups: Arc<Backups>,
     /// Directories of the node that services may have, with all below.
     pub host_paths: Vec<PathBuf>,
     /// Name servers of processes.

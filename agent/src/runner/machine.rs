@@ -1,9 +1,10 @@
 //! [`Executor`] as the runner's [`Node`].
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddrV4,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tucano_api::{
@@ -17,6 +18,7 @@ use super::{
     Node, disk,
     events::{Event, EventSender},
     execute::{Error, Executor, blocking},
+    freezer::Frozen,
     images::ProcessImages,
     lifecycle::Health,
     network::{Exhausted, Lease},
@@ -27,7 +29,32 @@ use crate::volumes;
 
 /// The running containers by process.
 #[derive(Debug, Default)]
-pub struct Containers(Mutex<HashMap<ProcessId, Arc<Running>>>);
+pub struct Containers {
+    running: Mutex<HashMap<ProcessId, Arc<Running>>>,
+    /// Those that are being started.
+    launching: Mutex<HashSet<ProcessId>>,
+}
+
+/// Whether a process has a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It has none.
+    Absent,
+    /// It is being started.
+    Launching,
+    /// It runs.
+    Running,
+}
+
+/// A process that is being started, until this is dropped.
+#[derive(Debug)]
+struct Launching<'a>(&'a Containers, ProcessId);
+
+impl Drop for Launching<'_> {
+    fn drop(&mut self) {
+        self.0.launching().remove(&self.1);
+    }
+}
 
 impl Containers {
     /// Adds a running container.
@@ -43,8 +70,31 @@ impl Containers {
         self.lock().remove(id);
     }
 
+    /// Whether a process has a container.
+    pub fn presence(&self, id: &ProcessId) -> Presence {
+        // In this order: a start adds the one before it removes the other.
+        if self.launching().contains(id) {
+            return Presence::Launching;
+        }
+        match self.lock().contains_key(id) {
+            true => Presence::Running,
+            false => Presence::Absent,
+        }
+    }
+
+    fn launch(&self, id: &ProcessId) -> Launching<'_> {
+        self.launching().insert(id.clone());
+        Launching(self, id.clone())
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<ProcessId, Arc<Running>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn launching(&self) -> MutexGuard<'_, HashSet<ProcessId>> {
+        self.launching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -66,6 +116,7 @@ impl Node for Executor {
         let ids_base = record.lease.and_then(|lease| self.ids_base(lease));
         let secrets = self.secrets.prepare(&record.process, ids_base.unwrap_or(0));
         secrets.await?;
+        let _launching = self.containers.launch(&record.process.id);
         let running = self.start(record, images, node).await.map_err(sentence)?;
         let pid = running.pid;
         let id = record.process.id.clone();
@@ -125,11 +176,13 @@ impl Node for Executor {
 
     async fn signal(&self, id: &ProcessId, signal: i32) -> Result<(), String> {
         let running = self.containers.get(id).map_err(sentence)?;
+        self.thaw(id).await;
         self.send_signal(running, signal).await.map_err(sentence)
     }
 
     async fn kill(&self, id: &ProcessId) -> Result<(), String> {
         let running = self.containers.get(id).map_err(sentence)?;
+        self.thaw(id).await;
         self.kill_all(id, running).await.map_err(sentence)
     }
 
@@ -181,10 +234,12 @@ impl Node for Executor {
         let (data, set) = (Arc::clone(&self.data), set.clone());
         let secrets = Arc::clone(&self.secrets);
         let volumes = Arc::clone(&self.volumes);
+        let backups = Arc::clone(&self.backups);
         let stored = blocking(move || {
             volumes.note_cluster(&set)?;
             data.store_desired(&set)?;
             secrets.prune(&set.processes);
+            backups.desire(&set);
             Ok(())
         });
         stored.await.map_err(sentence)
@@ -202,6 +257,28 @@ impl Node for Executor {
 }
 
 impl Executor {
+    /// Thaws a process that is about to be stopped.
+    async fn thaw(&self, id: &ProcessId) {
+        let (freezer, id) = (Arc::clone(&self.freezer), id.clone());
+        let thawed = tokio::task::spawn_blocking(move || freezer.thaw(&id));
+        drop(thawed.await);
+    }
+
+    /// Freezes a running process for so long at most.
+    ///
+    /// # Errors
+    /// It does not run, or does not stop in time. A message for the user.
+    pub async fn freeze(&self, id: &ProcessId, limit: Duration) -> Result<Frozen, String> {
+        let (freezer, workspace) = (Arc::clone(&self.freezer), self.workspace(id));
+        let id = id.clone();
+        let frozen = tokio::task::spawn_blocking(move || {
+            let cgroup = workspace.recorded_cgroup();
+            let cgroup = cgroup.ok_or_else(|| format!("{id} has no cgroup"))?;
+            freezer.freeze(&id, cgroup, workspace.frozen(), limit)
+        });
+        frozen.await.map_err(|_| "the agent is ending".to_owned())?
+    }
+
     /// The prober of a process; `None` if it has no address.
     fn prober(&self, record: &Record) -> Option<Prober> {
         let lease = record.lease?;
@@ -213,6 +290,8 @@ impl Executor {
             home: self.data.process(&record.process.id).home(),
             runtime: Arc::clone(&self.runtime),
             client: self.probe_client.clone(),
+            id: record.process.id.clone(),
+            freezer: Arc::clone(&self.freezer),
         })
     }
 }

@@ -6,6 +6,7 @@
 //! - [`lifecycle`], [`plan`]: the pure part;
 //! - [`node`]: what a step may do to the machine: done by [`execute::Executor`], and recorded by a fake in tests;
 //! - [`adopt`]: what an earlier agent left behind;
+//! - [`freezer`]: processes that are frozen for a moment;
 //! - [`secrets`]: values in memory, for processes that have them;
 //! - [`state`]: the files that the agent keeps.
 
@@ -15,6 +16,7 @@ pub mod container;
 mod disk;
 mod events;
 pub mod execute;
+pub mod freezer;
 mod handle;
 pub mod images;
 mod launch;
@@ -40,7 +42,7 @@ mod workspace;
 
 pub use events::{Event, EventSender};
 pub use handle::{DesiredSetError, Handle, Snapshot};
-pub use machine::Containers;
+pub use machine::{Containers, Presence};
 pub use node::Node;
 pub use process::Process;
 pub use task::{InitialState, Runner};

@@ -458,6 +458,7 @@ fn with_volume(number: u64) -> DesiredProcess {
     let volume = tucano_api::agent::DesiredVolume {
         volume,
         may_create: false,
+        load: None,
     };
     DesiredProcess {
         slot: Some(1),

@@ -4,10 +4,13 @@ use std::{net::SocketAddrV4, path::PathBuf, sync::Arc, time::Duration};
 
 use reqwest::header::HOST;
 use tokio::{net::TcpStream, time::timeout};
-use tucano_api::service::{Health as Config, Probe, ServiceConfig};
+use tucano_api::{
+    ids::ProcessId,
+    service::{Health as Config, Probe, ServiceConfig},
+};
 use tucano_oci_runtime::supervisor;
 
-use super::lifecycle::Health;
+use super::{freezer::Freezer, lifecycle::Health};
 use crate::errors::root_cause;
 
 /// Consecutive failures after which a healthy process becomes unhealthy.
@@ -30,6 +33,10 @@ pub struct Prober {
     pub runtime: Arc<PathBuf>,
     /// Client of HTTP probes.
     pub client: reqwest::Client,
+    /// The process.
+    pub id: ProcessId,
+    /// A frozen process is not probed.
+    pub freezer: Arc<Freezer>,
 }
 
 /// A process's health after a probe.
@@ -46,8 +53,14 @@ impl Prober {
     pub async fn run<F: Future<Output = ()>>(self, from: Health, report: impl Fn(Finding) -> F) {
         let mut health = HealthTracker::new(from);
         loop {
+            let freezes = self.freezer.settled(&self.id).await;
             let started = tokio::time::Instant::now();
-            if let Some(finding) = health.record(self.probe().await) {
+            let result = self.probe().await;
+            if self.freezer.begun() != freezes {
+                // It may have been frozen, and is not to blame for that.
+                continue;
+            }
+            if let Some(finding) = health.record(result) {
                 report(finding).await;
             }
             tokio::time::sleep_until(started + health.pause(self.config.interval.0)).await;

@@ -114,7 +114,12 @@ impl Secrets {
             return Ok(());
         }
         let permit = self.fetches.acquire().await;
-        let value = self.fetch(secret).await?;
+        let value = self.fetch(secret).await.map_err(|why| {
+            format!(
+                "waits for secret {}, which is not on this node since its start: {why}",
+                secret.name
+            )
+        })?;
         drop(permit);
         let incoming = self.directory.join("incoming").join(file_name(secret));
         blocking(move || {
@@ -126,6 +131,21 @@ impl Secrets {
             write().map_err(|error| format!("cannot keep a secret in memory: {error}"))
         })
         .await
+    }
+
+    /// A value that no process needs: it is nowhere but in the returned memory.
+    ///
+    /// # Errors
+    /// The controller cannot be reached, or refuses it. A message for the user, which names the secret.
+    pub async fn value(
+        &self,
+        secret: &SecretVersion,
+    ) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
+        let _permit = self.fetches.acquire().await;
+        let value = self.fetch(secret).await;
+        value
+            .map(zeroize::Zeroizing::new)
+            .map_err(|why| format!("cannot get secret {}: {why}", secret.name))
     }
 
     /// Where the file of a process's secret is, by the secret's number in the configuration.
@@ -224,29 +244,22 @@ impl Secrets {
     }
 
     async fn fetch(&self, secret: &SecretVersion) -> Result<Vec<u8>, String> {
-        let waiting = |why: String| {
-            format!(
-                "waits for secret {}, which is not on this node since its start: {why}",
-                secret.name
-            )
-        };
         let ip = self.ip.map_or_else(|| local_address(&self.controller), Ok);
         let request = SecretValuesRequest {
             node: self.node.clone(),
-            ip: ip.map_err(|error| waiting(error.to_string()))?,
+            ip: ip.map_err(|error| error.to_string())?,
             secrets: vec![secret.clone()],
         };
         let client = self.credentials.client();
-        let client = client.map_err(|error| waiting(error.to_string()))?;
+        let client = client.map_err(|error| error.to_string())?;
         let client = client
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(FETCH_TIMEOUT)
             .build();
-        let client = client.map_err(|error| waiting(root_cause(&error)))?;
+        let client = client.map_err(|error| root_cause(&error))?;
         let url = format!("{}/v1/secret_values", self.controller);
         let unreachable = |error: reqwest::Error| {
-            let why = format!("the controller cannot be reached: {}", root_cause(&error));
-            waiting(why)
+            format!("the controller cannot be reached: {}", root_cause(&error))
         };
         let send = || client.post(&url).json(&request);
         let mut response = self.credentials.send(send).await.map_err(unreachable)?;
@@ -255,16 +268,16 @@ impl Secrets {
         let read = answers::read_body(&mut response, MAX_ANSWER_BYTES, &mut body).await;
         read.map_err(|error| match error {
             BodyError::Broken(error) => unreachable(error),
-            BodyError::TooLong => waiting("the controller's answer is too long".to_owned()),
+            BodyError::TooLong => "the controller's answer is too long".to_owned(),
         })?;
         if !status.is_success() {
             let reason = answers::reason(&body).unwrap_or_else(|| "no reason given".to_owned());
             let status = status.as_u16();
-            return Err(waiting(format!(
+            return Err(format!(
                 "the controller refuses it with status {status}: {reason}"
-            )));
+            ));
         }
-        value_in(&body).ok_or_else(|| waiting("the controller's answer has no value".to_owned()))
+        value_in(&body).ok_or_else(|| "the controller's answer has no value".to_owned())
     }
 
     /// Writes what is mounted into a container, anew for each start: the earlier container is gone.

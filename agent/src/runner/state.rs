@@ -7,6 +7,7 @@
 //! - `<data_dir>/tls/`: the agent's key and certificate, see [`crate::tls`],
 //! - `<data_dir>/processes/<id>/process.json`: [`Record`] of a process,
 //! - `<data_dir>/processes/<id>/home/`: the container's home directory, which belongs to the runtime,
+//! - `<data_dir>/processes/<id>/frozen`: exists while it is frozen for a backup,
 //! - `<data_dir>/processes/<id>/etc/`: its hosts, hostname and resolv.conf,
 //! - `<data_dir>/logs/<id>/`: output of a removed process,
 //! - `<data_dir>/volumes.json`: the volumes that are or were here; `<data_dir>/volumes/`: the volumes, unless they are elsewhere,
@@ -294,6 +295,11 @@ impl ProcessDir {
     /// The container's home directory.
     pub fn home(&self) -> PathBuf {
         self.0.join("home")
+    }
+
+    /// A file that exists while the agent has frozen it.
+    pub fn frozen(&self) -> PathBuf {
+        self.0.join("frozen")
     }
 
     /// Its hosts, hostname and resolv.conf.

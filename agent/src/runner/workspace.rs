@@ -46,6 +46,11 @@ impl Workspace {
         self.directory.home()
     }
 
+    /// The mark of a frozen container.
+    pub(super) fn frozen(&self) -> PathBuf {
+        self.directory.frozen()
+    }
+
     /// Writes the files of a process before its start; ids of the container are `ids_base` higher on the node. They are not synced: see decision 70.
     pub(super) fn prepare(
         &self,

@@ -1,9 +1,12 @@
-//! The tables `[images]`, `[logs]` and `[volumes]` of `agent.toml`.
+//! The tables `[backups]`, `[images]`, `[logs]` and `[volumes]` of `agent.toml`.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use tucano_api::units::{Bytes, Span};
+use tucano_api::{
+    settings::{Problem, Validate},
+    units::{Bytes, Span},
+};
 
 /// Storage of images.
 #[derive(Debug, Clone, Deserialize)]
@@ -45,6 +48,54 @@ pub struct VolumeSettings {
     pub path: Option<PathBuf>,
     /// What volumes leave free where `data_dir` is on the same file system; if absent, the smaller of 5 % of it and 1 GiB.
     pub reserve: Option<Bytes>,
+}
+
+/// Backups of volumes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackupSettings {
+    /// Path of the program that stores and restores; by default `tucano_backup` beside `tucano_agentd`.
+    pub program: Option<PathBuf>,
+    /// Concurrent backups. Others wait.
+    pub concurrency: usize,
+    /// Time limit of a backup, and of what is loaded into a new volume, once it has begun.
+    pub timeout: Span,
+    /// How long a backup by `dump` waits for its process to be healthy.
+    pub process_wait: Span,
+    /// Memory limit of the program.
+    pub memory: Bytes,
+}
+
+impl Default for BackupSettings {
+    fn default() -> Self {
+        Self {
+            program: None,
+            concurrency: 1,
+            timeout: Span::secs(24 * 3600),
+            process_wait: Span::secs(60),
+            memory: Bytes::mib(512),
+        }
+    }
+}
+
+impl Validate for BackupSettings {
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut check = |is_valid: bool, key: &str, advice: &str| {
+            if !is_valid {
+                problems.push(Problem::new(format!("backups.{key}"), advice));
+            }
+        };
+        let concurrency = (1..=16).contains(&self.concurrency);
+        check(concurrency, "concurrency", "write a number from 1 to 16");
+        let timeout = (Span::secs(1)..=Span::secs(30 * 24 * 3600)).contains(&self.timeout);
+        check(timeout, "timeout", "write a duration from 1s to 30d");
+        let wait = self.process_wait <= Span::secs(3600);
+        check(wait, "process_wait", "write a duration up to 1h");
+        let memory = (Bytes::mib(64)..=Bytes::mib(64 << 10)).contains(&self.memory);
+        check(memory, "memory", "write a size from 64MiB to 64GiB");
+        problems
+    }
 }
 
 /// Retention of each of a process's two output streams.

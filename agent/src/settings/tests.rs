@@ -44,6 +44,15 @@ fn invalid_values_are_refused_with_advice() {
         ("host_paths = [\"/srv/../etc\"]", "host_paths"),
         ("host_paths = [\"/\"]", "host_paths"),
         (
+            "backup_paths = [\"srv\"]",
+            "backup_paths: \"srv\" is not usable",
+        ),
+        ("backup_paths = [\"/\"]", "backup_paths"),
+        ("[backups]\nconcurrency = 0", "backups.concurrency: write"),
+        ("[backups]\ntimeout = \"1ms\"", "backups.timeout: write"),
+        ("[backups]\nprocess_wait = \"2h\"", "backups.process_wait"),
+        ("[backups]\nmemory = \"1MiB\"", "backups.memory: write"),
+        (
             "[volumes]\npath = \"srv\"",
             "volumes.path: write an absolute path",
         ),

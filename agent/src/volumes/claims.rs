@@ -21,6 +21,10 @@ pub struct Claims {
     released: BTreeMap<VolumeId, Instant>,
     /// Volumes that other workers read, each with what ends that.
     transfers: Vec<(VolumeId, Arc<AtomicBool>)>,
+    /// How often volumes were claimed: each start of a process counts.
+    counts: BTreeMap<VolumeId, u64>,
+    /// How many backups read volumes: these stay mounted, and are not removed.
+    held: BTreeMap<VolumeId, usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +58,7 @@ impl Claims {
         for id in volumes {
             self.end_transfers(|other| other == id);
             self.released.remove(id);
+            *self.counts.entry(id.clone()).or_default() += 1;
             self.all.insert(id.clone(), Claim::Process(process.clone()));
         }
         Ok(())
@@ -94,6 +99,29 @@ impl Claims {
         }
     }
 
+    /// How often a volume was claimed. While that stays the same, no process was started with it.
+    pub fn count(&self, id: &VolumeId) -> u64 {
+        self.counts.get(id).copied().unwrap_or_default()
+    }
+
+    pub(super) fn hold(&mut self, id: &VolumeId) -> Result<(), Error> {
+        if self.all.get(id) == Some(&Claim::Removal) {
+            return Err(Error::BeingRemoved(id.clone()));
+        }
+        *self.held.entry(id.clone()).or_default() += 1;
+        Ok(())
+    }
+
+    pub(super) fn release_hold(&mut self, id: &VolumeId) {
+        if let Some(count) = self.held.get_mut(id) {
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(id);
+                self.released.insert(id.clone(), Instant::now());
+            }
+        }
+    }
+
     /// Forgets a transfer that has ended.
     pub(super) fn end_transfer(&mut self, id: &VolumeId, ended: &Arc<AtomicBool>) {
         self.transfers.retain(|(_, it)| !Arc::ptr_eq(it, ended));
@@ -108,6 +136,9 @@ impl Claims {
     }
 
     pub(super) fn begin_removal(&mut self, id: &VolumeId) -> Result<(), Error> {
+        if self.held.contains_key(id) {
+            return Err(Error::BeingRead(id.clone()));
+        }
         match self.all.get(id) {
             Some(Claim::Process(process)) => Err(Error::InUse {
                 id: id.clone(),
@@ -125,13 +156,17 @@ impl Claims {
     pub(super) fn end_removal(&mut self, id: &VolumeId) {
         self.all.remove(id);
         self.released.remove(id);
+        self.counts.remove(id);
     }
 
     /// Whether no process has had a volume for this long.
     pub(super) fn is_idle(&self, id: &VolumeId, limit: Duration) -> bool {
         let recent = self.released.get(id).map(Instant::elapsed);
         let is_read = self.transfers.iter().any(|(other, _)| other == id);
-        !is_read && !self.all.contains_key(id) && recent.is_none_or(|since| since >= limit)
+        !is_read
+            && !self.all.contains_key(id)
+            && !self.held.contains_key(id)
+            && recent.is_none_or(|since| since >= limit)
     }
 }
 
@@ -159,5 +194,26 @@ mod tests {
         claims.end_removal(&ids[0]);
         claims.claim(&two, ids.iter()).unwrap();
         assert_eq!(claims.holder(&ids[0]), Some(&two));
+    }
+
+    #[test]
+    fn a_volume_that_is_read_is_not_idle_and_not_removed_yet_a_process_may_have_it() {
+        let mut claims = Claims::default();
+        let id: VolumeId = "db/a/1".parse().unwrap();
+        let process: ProcessId = "db-1".parse().unwrap();
+        claims.hold(&id).unwrap();
+        claims.hold(&id).unwrap();
+        assert!(!claims.is_idle(&id, Duration::ZERO));
+        let count = claims.count(&id);
+        claims.claim(&process, [&id].into_iter()).unwrap();
+        assert_ne!(claims.count(&id), count);
+        claims.release(&process);
+        claims.release_hold(&id);
+        let refused = claims.begin_removal(&id).unwrap_err();
+        assert_eq!(refused.to_string(), "volume db/a/1 is being backed up");
+        claims.release_hold(&id);
+        assert!(claims.is_idle(&id, Duration::ZERO));
+        claims.begin_removal(&id).unwrap();
+        assert!(claims.hold(&id).is_err());
     }
 }

@@ -94,6 +94,9 @@ pub enum Error {
     /// It is being created.
     #[error("volume {0} is being created")]
     BeingCreated(VolumeId),
+    /// A backup reads it.
+    #[error("volume {0} is being backed up")]
+    BeingRead(VolumeId),
     /// It is being removed.
     #[error("volume {0} is being removed")]
     BeingRemoved(VolumeId),

@@ -8,6 +8,7 @@
 //!   `helper`: the confined process that copies;
 //! - `create`: creation with the image's content; `growth`; `removal`;
 //! - `backing`: what holds them and keeps them to their sizes: a file system in a file, or a directory with a project quota;
+//! - `held`: those that a backup reads; `load`: what was loaded into them;
 //! - `filesystem`: file systems in files; `device` and `health` of those that are mounted;
 //! - [`host`]: directories of the node that services may have.
 //!
@@ -23,8 +24,10 @@ mod filesystem;
 mod fills;
 mod growth;
 mod health;
+mod held;
 pub mod helper;
 pub mod host;
+mod load;
 mod place;
 pub(crate) mod points;
 mod programs;
@@ -56,6 +59,7 @@ use self::{
     claims::Claims,
     create::Content,
     error::Attempt,
+    load::Load,
     place::{Identity, Place},
     record::{Known, Record},
     room::Room,
@@ -64,6 +68,7 @@ pub use self::{
     error::Error,
     exports::Transfer,
     fills::{FillFiles, Stage},
+    held::Held,
 };
 use crate::{clock::timestamp, files::set_aside};
 
@@ -111,6 +116,8 @@ struct State {
     problems: BTreeMap<VolumeId, String>,
     /// What other workers may read.
     exports: Vec<VolumeExport>,
+    /// What is loaded into volumes, or was.
+    loads: BTreeMap<VolumeId, Load>,
 }
 
 impl Volumes {
@@ -263,6 +270,9 @@ impl Volumes {
                 Ok(_) => tracing::warn!(%id, "a directory among the volumes has no identity"),
                 Err(error) => tracing::warn!(%id, %error, "cannot identify a volume"),
             }
+        }
+        for identity in &found {
+            self.recall_load(&identity.volume);
         }
         self.change_record(|record| {
             for identity in found {

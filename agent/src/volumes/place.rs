@@ -1,7 +1,8 @@
 //! The directory of the volumes, and what is in it:
 //!
 //! - `place.json`: which directory it is, so that an empty one is not taken for it;
-//! - `<service>.<name>.<slot>/`: a volume: `volume.json`, its [`Identity`]; `image.ext4`, its file system, and `mount/`, where that is
+//! - `<service>.<name>.<slot>/`: a volume: `volume.json`, its [`Identity`]; `load.json`, what was loaded into it;
+//!   `image.ext4`, its file system, and `mount/`, where that is
 //!   mounted; or `tree/`, which has a project quota. In both are the [`Identity`] again, and `data/`, which containers have;
 //! - `….new/`: a volume that is being created; `….removed/`: one that is being removed;
 //! - `….filling/`: one that gets its content from elsewhere: also `manifest`, and `whole.json` once it has all of it.
@@ -22,6 +23,7 @@ use tucano_api::{
 
 use super::{
     error::{Attempt, Error},
+    load::StoredLoad,
     stored,
 };
 use crate::files::{protect, sync_directory};
@@ -261,6 +263,16 @@ impl VolumeDir {
         stored::write(&self.0.join(IDENTITY), identity)
     }
 
+    /// What was loaded into it.
+    pub(super) fn load(&self) -> Result<Option<StoredLoad>, Error> {
+        stored::read(&self.0.join(LOAD), MAX_BYTES)
+    }
+
+    /// Stores what is loaded into it.
+    pub(super) fn store_load(&self, load: &StoredLoad) -> Result<(), Error> {
+        stored::write(&self.0.join(LOAD), load)
+    }
+
     /// The bytes that its file takes on the disk.
     pub(super) fn allocated(&self) -> Bytes {
         let blocks = fs::metadata(self.image()).map_or(0, |metadata| metadata.blocks());
@@ -275,10 +287,12 @@ impl VolumeDir {
 
     /// Removes it, unmounted and without what held the volume: whatever is mounted there by whomever stays untouched.
     pub(super) fn remove(&self) -> Result<(), Error> {
-        let unfinished = format!("{IDENTITY}.new");
         self.remove_fill_files()?;
-        for file in [self.0.join(unfinished), self.0.join(IDENTITY)] {
-            absent(fs::remove_file(&file)).attempt("remove", &file)?;
+        // The identity goes last.
+        for name in [LOAD, IDENTITY] {
+            for file in [self.0.join(format!("{name}.new")), self.0.join(name)] {
+                absent(fs::remove_file(&file)).attempt("remove", &file)?;
+            }
         }
         for directory in [&self.image_root(), &self.mount_point(), &self.0] {
             absent(fs::remove_dir(directory)).attempt("remove", directory)?;
@@ -289,6 +303,7 @@ impl VolumeDir {
 
 const IDENTITY: &str = "volume.json";
 const WHOLE: &str = "whole.json";
+const LOAD: &str = "load.json";
 
 /// The directory's name of a volume. Names of services and volumes have no dots.
 fn name_of(id: &VolumeId) -> String {

@@ -104,6 +104,7 @@ impl Volumes {
         if known.is_some_and(|known| known.instance == volume.instance) {
             state.record.volumes.remove(&volume.id);
             state.problems.remove(&volume.id);
+            state.loads.remove(&volume.id);
         }
         state.record.store(&self.record_file)
     }

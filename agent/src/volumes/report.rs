@@ -78,7 +78,7 @@ impl Volumes {
             state.problems.get(id).filter(|_| is_tried).cloned()
         };
         VolumeReport {
-            load: None,
+            load: self.load_report(&volume),
             size: known.size,
             used: backing.and_then(|(backing, _)| backing.used()),
             enforcement: backing.map(|(backing, _)| backing.enforcement()),
@@ -91,7 +91,6 @@ impl Volumes {
 /// A volume that is being created. It cannot be used yet, so its creation does not count as seen.
 fn unfinished_report((id, known): (VolumeId, Known)) -> VolumeReport {
     VolumeReport {
-        load: None,
         problem: Some(format!("volume {id} is being created")),
         volume: VolumeInstance {
             id,
@@ -100,5 +99,6 @@ fn unfinished_report((id, known): (VolumeId, Known)) -> VolumeReport {
         size: known.size,
         used: None,
         enforcement: None,
+        load: None,
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod api;
+mod backups;
 mod controller;
 mod files;
 mod images;

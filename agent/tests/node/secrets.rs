@@ -48,7 +48,7 @@ fn check(node: &Node) {
 }
 
 /// Files on the same file system as `directory` that have these bytes.
-fn files_with(directory: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+pub(crate) fn files_with(directory: &Path, bytes: &[u8]) -> Vec<PathBuf> {
     let device = fs::metadata(directory).unwrap().dev();
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap().flatten() {

@@ -42,14 +42,14 @@ pub(crate) fn with_volume(sample: &str, number: u64, size: &str, more: &str) -> 
     process
 }
 
-fn instance(service: &str, instance: u64) -> VolumeInstance {
+pub(crate) fn instance(service: &str, instance: u64) -> VolumeInstance {
     VolumeInstance {
         id: format!("{service}/data/1").parse().unwrap(),
         instance,
     }
 }
 
-fn removing(generation: u64, removed: VolumeInstance) -> DesiredSet {
+pub(crate) fn removing(generation: u64, removed: VolumeInstance) -> DesiredSet {
     DesiredSet {
         removed_volumes: vec![removed],
         ..desired(generation, Vec::new())
@@ -57,7 +57,7 @@ fn removing(generation: u64, removed: VolumeInstance) -> DesiredSet {
 }
 
 /// The directory of a volume in a container, as the node reaches it.
-fn inside(node: &Node, id: &str, path: &str) -> PathBuf {
+pub(crate) fn inside(node: &Node, id: &str, path: &str) -> PathBuf {
     format!("/proc/{}/root{path}", node.pid(id)).into()
 }
 
@@ -99,7 +99,7 @@ fn loop_devices(node: &Node) -> Vec<String> {
 }
 
 /// Removes processes and volume, and checks that nothing is left.
-async fn remove_all(node: &Node, generation: u64, volume: VolumeInstance) {
+pub(crate) async fn remove_all(node: &Node, generation: u64, volume: VolumeInstance) {
     node.controller.announce(generation);
     let (status, body) = node.put(&removing(generation, volume)).await;
     assert_eq!(status, 200, "{body}");

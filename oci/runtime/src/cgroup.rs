@@ -364,6 +364,70 @@ impl Cgroup {
         pids
     }
 
+    /// Freezes the cgroup: on success none of its processes runs. It is thawed again where that takes longer than `limit`.
+    ///
+    /// # Errors
+    /// It does not exist, or the kernel did not finish in time.
+    pub fn freeze_within(&self, limit: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + limit;
+        let path = self.directory("freezer").unwrap_or(Path::new(""));
+        fs::metadata(path.join("cgroup.procs")).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        loop {
+            self.freeze(true);
+            if self.is_stopped() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                self.freeze(false);
+                return Err(Error::Limit {
+                    what: "the freezer",
+                    path: path.to_owned(),
+                    reason: format!("not every process stopped within {limit:?}"),
+                });
+            }
+            pause();
+        }
+    }
+
+    /// Thaws the cgroup. One that is not frozen, or does not exist, is fine.
+    ///
+    /// # Errors
+    /// The kernel did not finish in time.
+    pub fn thaw(&self) -> Result<(), Error> {
+        self.set_frozen(false)
+    }
+
+    /// Whether it is frozen, and no process of it runs any more.
+    pub fn is_stopped(&self) -> bool {
+        if !self.is_unified() {
+            return self.is_frozen();
+        }
+        let events = self.directory("").map(|path| path.join("cgroup.events"));
+        let events = events.and_then(|path| fs::read_to_string(path).ok());
+        events.is_some_and(|events| events.lines().any(|line| line == "frozen 1"))
+    }
+
+    /// Creates a cgroup at a path as in a specification, with a memory limit, and moves process `pid` into it.
+    ///
+    /// # Errors
+    /// It cannot be created, or the kernel refuses the limit or the process.
+    pub fn confine(path: &str, memory_bytes: u64, pid: i32) -> Result<Self, Error> {
+        let limits = serde_json::json!({ "memory": { "limit": memory_bytes } });
+        let limits: Option<LinuxResources> = serde_json::from_value(limits).ok();
+        let cgroup = Self::specified(path, limits.as_ref())?;
+        cgroup.create(path, limits.as_ref())?;
+        match cgroup.add(pid) {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                cgroup.remove().ok();
+                Err(error)
+            }
+        }
+    }
+
     /// Freezes or thaws the cgroup and waits until that has happened.
     pub(crate) fn set_frozen(&self, frozen: bool) -> Result<(), Error> {
         let deadline = Instant::now() + DESTROY_TIMEOUT;

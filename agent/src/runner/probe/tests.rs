@@ -76,6 +76,8 @@ async fn prober(answer: &'static str, http: Option<&str>) -> Prober {
         home: PathBuf::new(),
         runtime: Arc::new(PathBuf::new()),
         client: client().unwrap(),
+        id: "hello-1".parse().unwrap(),
+        freezer: Arc::default(),
     }
 }
 

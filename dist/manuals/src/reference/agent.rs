@@ -43,7 +43,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 32] = [
+const KEYS: [Key; 38] = [
     key("controller", "", Bounds::Free,
         "Address of the controller's API, such as `\"https://10.0.0.1:7070\"`."),
     key("tls", "", Bounds::Free,
@@ -93,6 +93,9 @@ const KEYS: [Key; 32] = [
     key("caps_without_user_namespaces", "false", Bounds::OneOf(&["true", "false"]),
         "Whether services get the `caps` that they ask for where user namespaces do not work. They are then those of the \
          node's root; see [security](../security.md#capabilities)."),
+    key("backup_paths", "[]", Bounds::Free,
+        "Directories of the node that may have repositories of [backups](../tasks/volume-backups.md), with all below them: absolute \
+         paths below the root. A link below a listed directory is followed only within it."),
     key("host_paths", "[]", Bounds::Free,
         "Directories of the node that services may have in their containers (`[[mount]]` with `host`), with all below them: \
          absolute paths below the root. What a container's root writes there belongs to the node's root: list only what you \
@@ -123,6 +126,15 @@ const KEYS: [Key; 32] = [
     key("volumes.reserve", "", Bounds::Free,
         "What volumes leave free where they are on the file system of `data_dir`: the agent needs room for what it stores, such as the \
          set by which a volume is removed. Without it: the smaller of 5 % of that file system and `\"1GiB\"`."),
+    key("backups.program", "", Bounds::Free,
+        "The program that stores and restores [backups](../tasks/volume-backups.md). Without it: `tucano_backup` beside `tucano_agentd`."),
+    key("backups.concurrency", "1", Bounds::Between("1", "16"), "Concurrent backups. Others wait."),
+    key("backups.timeout", "\"24h\"", Bounds::Between("\"1s\"", "\"30d\""),
+        "Time limit of a backup, and of what is loaded into a new volume, once it has begun."),
+    key("backups.process_wait", "\"60s\"", Bounds::Between("\"0s\"", "\"1h\""),
+        "How long a backup waits for its process to be healthy, where it has a `dump`, and for a controller that does not give a secret."),
+    key("backups.memory", "\"512MiB\"", Bounds::Between("\"64MiB\"", "\"64GiB\""),
+        "Memory limit of the program."),
 ];
 
 #[rustfmt::skip]
