@@ -291,6 +291,7 @@ async fn runner(
     // Processes keep running without a stored set, until the controller sends it again.
     let desired = executor.data.desired(&mut notes);
     let adopted = adopt::adopt(executor, clock.elapsed(), &mut notes)?;
+    executor.fills.restore_with(executor);
     if let Some(desired) = &desired {
         executor.backups.desire(desired);
     }

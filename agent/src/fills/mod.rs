@@ -1,13 +1,15 @@
-//! Volumes that this worker copies from another one, each in a task of its own until it is whole, installed, or given up.
+//! Volumes that this worker fills, each in a task of its own until it is whole, installed, or given up.
 //!
-//! The agent passes on what the other worker sends; a confined process reads it ([`crate::volumes::helper`]).
+//! - `copy`: from another worker. The agent passes on what that sends; a confined process reads it ([`crate::volumes::helper`]);
+//! - `restored`: from a backup, by the program that reads repositories.
 
 mod copy;
+mod restored;
 mod source;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -19,12 +21,13 @@ use tokio::{
 use tucano_api::{
     agent::{NodeVolumes, VolumeInstance},
     units::Bytes,
-    volumes::{FillReport, VolumeFill},
+    volumes::{FillReport, FillSource, VolumeFill},
 };
 
 use self::copy::{Copy, Failure};
 use crate::{
     credentials::Credentials,
+    runner::execute::Executor,
     settings::Limits,
     volumes::{Stage, Volumes},
 };
@@ -41,6 +44,8 @@ pub struct Fills {
     permits: Semaphore,
     most_entries: u64,
     stalled: Duration,
+    /// What reads backups.
+    executor: OnceLock<Weak<Executor>>,
     tasks: Mutex<BTreeMap<VolumeInstance, Task>>,
 }
 
@@ -79,8 +84,14 @@ impl Fills {
             permits: Semaphore::new(limits.volume_copies),
             most_entries: limits.volume_entries as u64,
             stalled: limits.stalled_transfer.0,
+            executor: OnceLock::new(),
             tasks: Mutex::default(),
         })
+    }
+
+    /// Says what reads backups. Until then nothing is restored.
+    pub fn restore_with(&self, executor: &Arc<Executor>) {
+        self.executor.set(Arc::downgrade(executor)).ok();
     }
 
     /// Adds the fills to a report of the node's volumes. Workers without certificates cannot tell each other from anybody else: they
@@ -200,15 +211,18 @@ impl Fills {
         let stage = self.blocking(fill, Volumes::begin_fill).await?;
         if stage == Stage::Filling {
             let _permit = self.permits.acquire().await;
-            let copy = Copy {
-                fill,
-                volumes: &self.volumes,
-                credentials: &self.credentials,
-                progress,
-                stalled: self.stalled,
-                most_entries: self.most_entries,
-            };
-            copy.run().await?;
+            match &fill.from {
+                FillSource::Volume { .. } => self.copy(fill, progress).await?,
+                FillSource::Snapshot {
+                    repository,
+                    snapshot,
+                } => {
+                    let executor = self.executor.get().and_then(Weak::upgrade);
+                    let executor =
+                        executor.ok_or_else(|| Failure::passing(&"the agent is starting"))?;
+                    restored::restore(&executor, fill, repository, snapshot, progress).await?;
+                }
+            }
         }
         if stage != Stage::Installed {
             progress.change(|report| {
@@ -225,6 +239,18 @@ impl Fills {
             is_installed.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    async fn copy(&self, fill: &VolumeFill, progress: &Arc<Progress>) -> Result<(), Failure> {
+        let copy = Copy {
+            fill,
+            volumes: &self.volumes,
+            credentials: &self.credentials,
+            progress,
+            stalled: self.stalled,
+            most_entries: self.most_entries,
+        };
+        copy.run().await
     }
 
     async fn blocking<T: Send + 'static>(

@@ -322,7 +322,7 @@ fn a_backup_of_a_process_that_writes_is_of_one_moment() {
             );
         }
         assert!(!node.logged().contains(PASSWORD));
-        node.remove_all(4).await;
+        crate::volumes::remove_all(&node, 4, instance("hello", 1)).await;
     });
 }
 
@@ -503,7 +503,7 @@ fn a_freeze_ends_with_its_time_its_agent_its_order_and_its_process() {
         let snapshot = stored(&node, 4).await;
         assert_eq!(snapshot.consistency, Consistency::Unused);
         gate.open();
-        node.remove_all(8).await;
+        crate::volumes::remove_all(&node, 8, instance("hello", 1)).await;
     });
 }
 
@@ -560,7 +560,7 @@ fn dumps_that_fail_or_are_empty_are_no_backups() {
         let error = failure(&node, 6).await;
         assert!(error.contains("backups.process_wait"), "{error}");
         assert_eq!(snapshots(&node).len(), 1);
-        node.remove_all(8).await;
+        crate::volumes::remove_all(&node, 8, instance("hello", 1)).await;
     });
 }
 
@@ -584,7 +584,7 @@ fn a_dump_is_loaded_once_whatever_happens_to_the_agent() {
         let plain = process_of(&node, "exec /hello");
         desire(&node, 1, &[plain.clone()], &[]).await;
         node.wait_until_healthy("hello-1").await;
-        desire(&node, 2, &[plain.clone()], &[dump(&node, 1, "seq 1000")]).await;
+        desire(&node, 2, &[plain.clone()], &[dump(&node, 1, "seq 300000")]).await;
         let snapshot = stored(&node, 1).await;
         let mut from = order(&node, 1).repository;
         from.id = Some(snapshot.repository.clone());
@@ -593,6 +593,7 @@ fn a_dump_is_loaded_once_whatever_happens_to_the_agent() {
         let cases = [
             (2, "cat >> /var/data/loaded"),
             (3, "cat > /var/data/loaded; echo no table >&2; exit 4"),
+            // More than fits into the buffers on the way.
             (4, "read one; exit 0"),
             (
                 5,
@@ -630,7 +631,7 @@ fn a_dump_is_loaded_once_whatever_happens_to_the_agent() {
             let id = format!("hello-{number}");
             node.wait_until_healthy(&id).await;
             let file = inside(&node, &id, "/var/data/loaded");
-            let expected: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+            let expected: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
             let is_over = |load: &LoadReport| load.loaded || load.error.is_some();
             let report = match number {
                 5 => {
@@ -666,6 +667,6 @@ fn a_dump_is_loaded_once_whatever_happens_to_the_agent() {
                 }
             }
         }
-        node.remove_all(generation + 1).await;
+        crate::volumes::remove_all(&node, generation + 1, instance("hello", 5)).await;
     });
 }
