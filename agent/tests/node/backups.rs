@@ -582,9 +582,15 @@ fn a_dump_is_loaded_once_whatever_happens_to_the_agent() {
     on_a_node("", async |mut node| {
         allow(&mut node, "").await;
         let plain = process_of(&node, "exec /hello");
-        desire(&node, 1, &[plain.clone()], &[]).await;
+        desire(&node, 1, std::slice::from_ref(&plain), &[]).await;
         node.wait_until_healthy("hello-1").await;
-        desire(&node, 2, &[plain.clone()], &[dump(&node, 1, "seq 300000")]).await;
+        desire(
+            &node,
+            2,
+            std::slice::from_ref(&plain),
+            &[dump(&node, 1, "seq 300000")],
+        )
+        .await;
         let snapshot = stored(&node, 1).await;
         let mut from = order(&node, 1).repository;
         from.id = Some(snapshot.repository.clone());

@@ -2,7 +2,9 @@ use super::*;
 use crate::packages::PACKAGES;
 
 /// Programs of Debian's essential and required packages: every Debian has them.
-const ALWAYS_THERE: [&str; 6] = ["tar", "ldd", "timeout", "dpkg-deb", "apt-get", "sh"];
+const ALWAYS_THERE: [&str; 7] = [
+    "tar", "ldd", "timeout", "dpkg-deb", "apt-get", "sh", "mkfifo",
+];
 
 #[test]
 fn needs_are_read_from_the_source() {

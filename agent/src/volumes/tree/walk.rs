@@ -239,7 +239,7 @@ fn walk(
     };
     let root = openat(root, c".", FLAGS | OFlags::DIRECTORY, Mode::empty());
     let root = root.map_err(|errno| walk.failed("open", errno))?;
-    walk.entry(&stat, &[], Kind::Directory, || Ok(root.try_clone()?))?;
+    walk.entry(&stat, &[], Kind::Directory, || root.try_clone())?;
     walk.directory(&root)
 }
 

@@ -297,10 +297,10 @@ fn choose(state: &State, id: &VolumeId, from: Option<&str>) -> Result<(String, b
     }
     let is_dump = |snapshot: &Snapshot| snapshot.consistency == Consistency::Dump;
     let known = backups::snapshots(state, id);
-    let there = known.iter().filter(|it| it.location == backup.to);
+    let mut there = known.iter().filter(|it| it.location == backup.to);
     let (snapshot, load) = match from {
         None => {
-            let newest = there.last().ok_or_else(|| {
+            let newest = there.next_back().ok_or_else(|| {
                 format!(
                     "no backup of volume {id} in {} is known: name one with `--from ID`",
                     backup.to

@@ -129,7 +129,7 @@ const KEYS: [Key; 38] = [
     key("backups.program", "", Bounds::Free,
         "The program that stores and restores [backups](../tasks/volume-backups.md). Without it: `tucano_backup` beside `tucano_agentd`."),
     key("backups.concurrency", "1", Bounds::Between("1", "16"), "Concurrent backups. Others wait."),
-    key("backups.timeout", "\"24h\"", Bounds::Between("\"1s\"", "\"30d\""),
+    key("backups.timeout", "\"24h\"", Bounds::Between("\"1s\"", "\"720h\""),
         "Time limit of a backup, and of what is loaded into a new volume, once it has begun."),
     key("backups.process_wait", "\"60s\"", Bounds::Between("\"0s\"", "\"1h\""),
         "How long a backup waits for its process to be healthy, where it has a `dump`, and for a controller that does not give a secret."),
@@ -204,11 +204,19 @@ mod tests {
 
     #[test]
     fn every_key_is_described() {
-        let tables = ["logs", "images", "volumes", "limits"];
+        let tables = ["logs", "images", "volumes", "backups", "limits"];
         assert_complete(&KEYS, "", &fields(FILE, "Settings"), &tables);
         assert_complete(&KEYS, "logs.", &fields(FILE, "Logs"), &[]);
         assert_complete(&KEYS, "images.", &fields(FILE, "ImageSettings"), &[]);
         assert_complete(&KEYS, "volumes.", &fields(FILE, "VolumeSettings"), &[]);
+        let own = [
+            "program",
+            "concurrency",
+            "timeout",
+            "process_wait",
+            "memory",
+        ];
+        assert_complete(&KEYS, "backups.", &own.map(str::to_owned), &[]);
         assert_complete(&LIMITS, "limits.", &fields(FILE, "Limits"), &[]);
     }
 

@@ -65,7 +65,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 50] = [
+const KEYS: [Key; 60] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -157,6 +157,27 @@ const KEYS: [Key; 50] = [
         "Its absolute path in the container. On first use it gets what the image has there."),
     key("volume.size", "", Bounds::Between("\"8MiB\"", "\"64TiB\""),
         "How much can be written to it. It grows while it is in use; a smaller size is refused."),
+    key("volume.backup.to", "", Bounds::Free,
+        "[Backups](../tasks/volume-backups.md) of the volume: the repository, `s3://bucket/prefix`, or `file:///directory` on the volume's \
+         worker, which lists it in `backup_paths`."),
+    key("volume.backup.password", "", Bounds::Free,
+        "The secret with the repository's password. Without it nobody can read the backups."),
+    key("volume.backup.every", "", Bounds::Free,
+        "The time from one backup to the next, at least `\"60s\"`. Without it there are only those that `tucano volume backup` asks for."),
+    key("volume.backup.keep", "14", Bounds::Between("1", "10000"),
+        "How many backups stay: the newest ones."),
+    key("volume.backup.dump", "", Bounds::Free,
+        "A command in the container whose output is stored in place of the files, such as `[\"pg_dumpall\"]`."),
+    key("volume.backup.load", "", Bounds::Free,
+        "The command that reads such an output when a backup is restored, such as `[\"psql\"]`. It needs `dump`, and `dump` needs it."),
+    key("volume.backup.freeze_at_most", "\"10s\"", Bounds::Between("\"0s\"", "\"10m\""),
+        "How long the process may be frozen while the files that have changed meanwhile are stored. A backup that would take longer fails."),
+    key("volume.backup.access_key", "", Bounds::Free,
+        "The secret with the access key of an S3 bucket, as `ID:KEY`."),
+    key("volume.backup.endpoint", "", Bounds::Free,
+        "The URL of an S3 server that is not Amazon's."),
+    key("volume.backup.region", "", Bounds::Free,
+        "The region of an S3 bucket."),
     key("secret.name", "", Bounds::Free,
         "`[[secret]]`, once for each secret, at most 64: the name that `tucano secret set` gave it (see \
          [secrets](../tasks/secrets.md)). Only workers whose agents know the key take new processes."),
@@ -221,6 +242,13 @@ mod tests {
                 let value = if needed == key { value } else { usual };
                 text += &format!("{needed} = {value}\n");
             }
+            if key.starts_with("backup.") {
+                let needed = [("backup.to", "\"s3://abc\""), ("backup.password", "\"a\"")];
+                for (needed, usual) in needed.into_iter().filter(|(needed, _)| *needed != key) {
+                    text += &format!("{needed} = {usual}\n");
+                }
+                text += &format!("{key} = {value}\n");
+            }
         } else if let Some(key) = name.strip_prefix("mount.") {
             let what = match key {
                 "read_only" => "host = \"/y\"",
@@ -250,6 +278,7 @@ mod tests {
             Some(("file", _)) => read("file.gid", "0").unwrap(),
             Some(("secret", _)) => read("secret.gid", "0").unwrap(),
             Some(("mount", _)) => read("mount.read_only", "false").unwrap(),
+            Some(("volume", _)) => read("volume.backup.keep", "14").unwrap(),
             _ => read("port", "80").unwrap(),
         }
     }
@@ -266,7 +295,9 @@ mod tests {
         let mount = fields("api/src", "Mount");
         assert_complete(&KEYS, "mount.", &mount, &["digest"]);
         let volume = fields("api/src", "Volume");
-        assert_complete(&KEYS, "volume.", &volume, &[]);
+        assert_complete(&KEYS, "volume.", &volume, &["backup"]);
+        let backup = fields("api/src", "Backup");
+        assert_complete(&KEYS, "volume.backup.", &backup, &[]);
         let secret = fields("api/src", "SecretRef");
         assert_complete(&KEYS, "secret.", &secret, &["version"]);
         let file = fields("api/src", "ConfigFile");
