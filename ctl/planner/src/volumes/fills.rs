@@ -489,13 +489,28 @@ fn installed(state: &mut State, volume: &VolumeInstance) {
         record.fill = None;
         record.confirmed = true;
     });
-    super::alert_back(state, volume);
+    take_over_alert(state, volume);
     state.changes.reassign.insert(node);
     remove_earlier(state, volume);
     state
         .changes
         .reconcile
         .extend(volume.id.service_name().parse());
+}
+
+/// The volume can be used, which ends an alert about an earlier one of its name, too.
+pub(super) fn take_over_alert(state: &mut State, volume: &VolumeInstance) {
+    let Ok(service) = volume.id.service_name().parse::<ServiceName>() else {
+        return;
+    };
+    let is_alerted = {
+        let mut all = state.volumes.of_slot(&service, volume.id.slot());
+        all.any(|it| it.volume.id == volume.id && it.alerted && !it.removing)
+    };
+    if is_alerted {
+        update(state, volume, |record| record.alerted = true);
+    }
+    super::alert_back(state, volume);
 }
 
 /// Removes the volumes whose place a later one of their name has taken.

@@ -11,9 +11,7 @@ use tucano_api::{
     volumes::{Consistency, LoadReport, Snapshot, VolumeLoad},
 };
 
-use super::{
-    absence, adopt, alert_back, begin_removal, fills, forget, lost, place, present, room, update,
-};
+use super::{absence, adopt, begin_removal, fills, forget, lost, place, present, room, update};
 use crate::{
     backups,
     messages::bytes,
@@ -165,7 +163,7 @@ pub(super) fn begin_load(
             error: None,
         });
     });
-    alert_back(state, volume);
+    fills::take_over_alert(state, volume);
     if let Some(instance) = replaces {
         let id = volume.id.clone();
         begin_removal(state, &VolumeInstance { id, instance });
