@@ -17,6 +17,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(900);
 
 #[test]
+#[ignore = "it takes longer than the guests of CI may, and was not seen to end on the emulated machine"]
 fn volumes_are_kept_to_their_sizes_by_file_systems_and_by_quotas() {
     let tools = [
         "chattr", "curl", "ip", "jq", "ldd", "mkfs.xfs", "nft", "python3",
