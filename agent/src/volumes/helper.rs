@@ -168,7 +168,7 @@ impl Helper<'_> {
                 // What the process says tells why it reads no more.
                 feed(&mut stdin, manifest, &mut body).ok();
             }
-            // Whoever sends is told that nobody reads.
+            // The sender gets an error: nothing reads any more.
             drop(body);
             listener.join()
         });

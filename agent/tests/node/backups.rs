@@ -260,7 +260,7 @@ impl Gate {
     /// From now on nothing waits.
     fn open(&self) {
         fs::remove_file(self.0.join("hold")).unwrap();
-        // Whoever reads gets the end of the file.
+        // The reader gets the end of the file.
         drop(
             fs::File::options()
                 .read(true)

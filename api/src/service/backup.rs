@@ -29,7 +29,7 @@ pub struct Backup {
     pub keep: u32,
     /// The repository: `s3://bucket/prefix`, or `file:///directory` on the volume's worker, which lists it in `backup_paths`.
     pub to: String,
-    /// The secret with the repository's password. Whoever has it can read the backups, and without it nobody can.
+    /// The secret with the repository's password. It is needed to read the backups: without it they are lost.
     pub password: SecretName,
     /// The secret with the access key of an S3 bucket, as `ID:KEY`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

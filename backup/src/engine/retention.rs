@@ -2,7 +2,7 @@
 //!
 //! Data that no snapshot has is marked, and deleted by the first pruning after the grace period: a backup that began before
 //! the marking may still refer to it, and brings it back. Nothing younger than a day is marked or moved at all. On top of it
-//! pruning takes restic's exclusive lock, so that it runs beside no backup, whoever makes it.
+//! pruning takes restic's exclusive lock, so that it never runs while a backup is made, by this program or by restic.
 
 use jiff::Span;
 use rustic_core::{PruneOptions, repofile::SnapshotFile};

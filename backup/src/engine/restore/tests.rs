@@ -1,4 +1,4 @@
-//! Hostile repositories, made by whoever has the password.
+//! Hostile repositories. An attacker who has the password can make them.
 
 use std::{fs, os::unix::fs::symlink, sync::Arc};
 
