@@ -68,18 +68,12 @@ impl Node {
 
 fn set() -> DesiredSet {
     DesiredSet {
-        node: "w1".parse().unwrap(),
         generation: Generation(1),
         identity: SetIdentity {
             cluster: Some("aaaaaaaa".parse().unwrap()),
             ..SetIdentity::default()
         },
-        adopts: None,
-        processes: Vec::new(),
-        removed_volumes: Vec::new(),
-        fills: Vec::new(),
-        exports: Vec::new(),
-        backups: Vec::new(),
+        ..DesiredSet::empty("w1".parse().unwrap())
     }
 }
 

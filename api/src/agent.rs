@@ -73,6 +73,23 @@ pub struct DesiredSet {
     pub backups: Vec<BackupOrder>,
 }
 
+impl DesiredSet {
+    /// A set of a node of which nothing is desired, older than every other one.
+    pub fn empty(node: NodeName) -> Self {
+        Self {
+            node,
+            generation: Generation(0),
+            identity: SetIdentity::default(),
+            adopts: None,
+            processes: Vec::new(),
+            removed_volumes: Vec::new(),
+            fills: Vec::new(),
+            exports: Vec::new(),
+            backups: Vec::new(),
+        }
+    }
+}
+
 /// One volume, and which one of that name: a volume that is created after another one of its name was removed or given up has
 /// another instance.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]

@@ -185,6 +185,11 @@ impl VolumeId {
         self.0.split('/').next().unwrap_or("")
     }
 
+    /// Its service.
+    pub fn service(&self) -> ServiceName {
+        ServiceName(self.service_name().to_owned())
+    }
+
     /// Its name within the service.
     pub fn volume_name(&self) -> &str {
         self.0.split('/').nth(1).unwrap_or("")

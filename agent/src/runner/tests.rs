@@ -115,15 +115,9 @@ fn process(number: u64) -> DesiredProcess {
 
 fn set(generation: u64, processes: Vec<DesiredProcess>) -> DesiredSet {
     DesiredSet {
-        identity: Default::default(),
-        adopts: None,
-        node: "w1".parse().unwrap(),
         generation: Generation(generation),
         processes,
-        removed_volumes: Vec::new(),
-        fills: Vec::new(),
-        exports: Vec::new(),
-        backups: Vec::new(),
+        ..DesiredSet::empty("w1".parse().unwrap())
     }
 }
 

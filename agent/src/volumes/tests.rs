@@ -94,18 +94,12 @@ impl TestNode {
 
 fn set(cluster: &str) -> DesiredSet {
     DesiredSet {
-        node: "w1".parse().unwrap(),
         generation: Generation(1),
         identity: SetIdentity {
             cluster: Some(cluster.parse().unwrap()),
             ..SetIdentity::default()
         },
-        adopts: None,
-        processes: Vec::new(),
-        removed_volumes: Vec::new(),
-        fills: Vec::new(),
-        exports: Vec::new(),
-        backups: Vec::new(),
+        ..DesiredSet::empty("w1".parse().unwrap())
     }
 }
 

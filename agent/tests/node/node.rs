@@ -386,15 +386,9 @@ impl Drop for Node {
 /// A desired set for this node.
 pub(crate) fn desired(generation: u64, processes: Vec<DesiredProcess>) -> DesiredSet {
     DesiredSet {
-        identity: Default::default(),
-        adopts: None,
-        node: "w1".parse().unwrap(),
         generation: Generation(generation),
         processes,
-        removed_volumes: Vec::new(),
-        fills: Vec::new(),
-        exports: Vec::new(),
-        backups: Vec::new(),
+        ..DesiredSet::empty("w1".parse().unwrap())
     }
 }
 

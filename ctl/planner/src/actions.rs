@@ -89,7 +89,7 @@ fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
     let revision = state.revision_of(process)?;
     let volumes = revision.config.volume.iter().filter_map(|volume| {
         let id = VolumeId::new(&process.service, &volume.name, process.slot?);
-        let record = volumes::present(state, &process.service, &id)?;
+        let record = volumes::present(state, &id)?;
         Some(DesiredVolume {
             volume: record.volume.clone(),
             may_create: !record.confirmed,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
-    ids::{NodeName, ServiceName, VolumeId},
+    ids::{NodeName, VolumeId},
     secrets::SecretVersion,
     service::Backup,
     state::{AlertKind, BackupView},
@@ -12,9 +12,9 @@ use tucano_api::{
 };
 
 use crate::{
-    model::{BackupFailure, BackupRecord, VolumeRecord},
+    model::{BackupFailure, BackupRecord},
     state::{Node, State},
-    volumes::{self, fills, place},
+    volumes::{self, fills, place, present},
 };
 
 /// A backup that failed is tried again after this time, which doubles with each failure, or when the next one is due.
@@ -115,7 +115,7 @@ pub(crate) fn observe(state: &mut State, index: usize) {
 
 /// Why a volume cannot be backed up now. A message for the user.
 pub(crate) fn obstacle(state: &State, id: &VolumeId) -> Option<String> {
-    let record = kept(state, id)?;
+    let record = present(state, id)?;
     let Some(backup) = config(state, id) else {
         return Some(format!(
             "service {} has no `backup` for volume {id}: add one to its configuration, and deploy it",
@@ -166,7 +166,7 @@ pub(crate) fn node_obstacle(node: &Node, backup: &Backup) -> Option<String> {
 
 /// Somebody wants a backup now.
 pub(crate) fn request(state: &mut State, id: &VolumeId) {
-    if obstacle(state, id).is_some() || kept(state, id).is_none() {
+    if obstacle(state, id).is_some() || present(state, id).is_none() {
         return;
     }
     update(state, id, |record| {
@@ -181,16 +181,15 @@ pub(crate) fn orders(state: &State, name: &NodeName) -> Vec<BackupOrder> {
         let id = &record.volume.id;
         let backups = state.backups.get(id)?;
         backups.ordered_at?;
-        let is_kept = kept(state, id).is_some_and(|kept| kept.volume == record.volume);
+        let is_kept = present(state, id).is_some_and(|kept| kept.volume == record.volume);
         let backup = config(state, id).filter(|_| is_kept)?;
-        let service: ServiceName = id.service_name().parse().ok()?;
         Some(BackupOrder {
             volume: record.volume.clone(),
             number: backups.number,
             repository: repository(state, id, backup)?,
             keep: backup.keep,
             dump: backup.dump.clone(),
-            process: volumes::desired_user(state, &service, id).cloned(),
+            process: volumes::desired_user(state, id).cloned(),
             freeze_at_most: backup.freeze_at_most,
         })
     });
@@ -248,16 +247,13 @@ pub(crate) fn snapshots<'a>(state: &'a State, id: &VolumeId) -> &'a [Snapshot] {
 
 /// The configuration of a volume's backups.
 pub(crate) fn config<'a>(state: &'a State, id: &VolumeId) -> Option<&'a Backup> {
-    let service: ServiceName = id.service_name().parse().ok()?;
-    let mut volumes = state.services.get(&service)?.current().config.volume.iter();
-    let volume = volumes.find(|volume| volume.name.as_str() == id.volume_name())?;
-    volume.backup.as_ref()
+    volumes::configured(state, id)?.backup.as_ref()
 }
 
 /// When the next backup of a volume is due; `None` where there is to be none, or one is ordered.
 fn due(state: &State, id: &VolumeId) -> Option<Timestamp> {
     let backup = config(state, id)?;
-    let record = kept(state, id)?;
+    let record = present(state, id)?;
     let is_whole = record.confirmed && record.fill.is_none() && record.load.is_none();
     if !is_whole || record.problem.is_some() || is_moving(state, id) {
         return None;
@@ -288,10 +284,10 @@ fn abandon(state: &mut State, id: &VolumeId) {
         .is_some_and(|it| it.ordered_at.is_some());
     let may_go_on = config(state, id).is_some()
         && !is_moving(state, id)
-        && kept(state, id).is_some_and(|it| it.confirmed && it.fill.is_none());
+        && present(state, id).is_some_and(|it| it.confirmed && it.fill.is_none());
     if is_ordered && !may_go_on {
         update(state, id, |record| record.ordered_at = None);
-        if let Some(record) = kept(state, id) {
+        if let Some(record) = present(state, id) {
             let node = record.node.clone();
             state.changes.reassign.insert(node);
         }
@@ -303,7 +299,7 @@ fn order(state: &mut State, id: &VolumeId) -> bool {
     if obstacle(state, id).is_some() {
         return false;
     }
-    let Some(node) = kept(state, id).map(|record| record.node.clone()) else {
+    let Some(node) = present(state, id).map(|record| record.node.clone()) else {
         return false;
     };
     let now = state.now;
@@ -322,7 +318,7 @@ fn ended(state: &mut State, index: usize, report: BackupReport) {
     };
     let id = report.volume.id;
     let is_present =
-        kept(state, &id).is_some_and(|kept| kept.volume.instance == report.volume.instance);
+        present(state, &id).is_some_and(|kept| kept.volume.instance == report.volume.instance);
     let is_ordered = state
         .backups
         .get(&id)
@@ -384,19 +380,15 @@ fn needs_process(backup: &Backup) -> bool {
 }
 
 fn healthy_user(state: &State, id: &VolumeId) -> Option<()> {
-    let service: ServiceName = id.service_name().parse().ok()?;
-    let process = volumes::desired_user(state, &service, id)?;
+    let process = volumes::desired_user(state, id)?;
     let process = state.process(process)?;
     (process.is_healthy() && !process.is_draining()).then_some(())
 }
 
 fn is_moving(state: &State, id: &VolumeId) -> bool {
-    let service = id.service_name().parse::<ServiceName>();
-    service.is_ok_and(|service| fills::incoming(state, &service, id.slot()).next().is_some())
-}
-
-fn kept<'a>(state: &'a State, id: &VolumeId) -> Option<&'a VolumeRecord> {
-    volumes::present(state, &id.service_name().parse().ok()?, id)
+    let service = id.service();
+    let mut incoming = fills::incoming(state, &service, id.slot());
+    incoming.next().is_some()
 }
 
 fn update(state: &mut State, id: &VolumeId, change: impl FnOnce(&mut BackupRecord)) {

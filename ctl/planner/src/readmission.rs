@@ -56,7 +56,7 @@ fn is_slot_free(state: &State, service: &Service, record: &ProcessRecord) -> boo
     let mut others = state.processes(&service.processes);
     let has_volumes = config.volume.iter().all(|volume| {
         let id = VolumeId::new(&record.service, &volume.name, slot);
-        let volume = volumes::present(state, &record.service, &id);
+        let volume = volumes::present(state, &id);
         volume.is_some_and(|volume| volume.node == record.node)
     });
     has_volumes && !others.any(|other| other.record.slot == Some(slot))

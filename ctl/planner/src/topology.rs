@@ -50,15 +50,9 @@ fn remove_worker(state: &mut State, index: usize) {
     let last = record.generation.next();
     if was_usable {
         state.changes.final_sets.push(DesiredSet {
-            node: name.clone(),
             generation: last,
             identity,
-            adopts: None,
-            processes: Vec::new(),
-            removed_volumes: Vec::new(),
-            fills: Vec::new(),
-            exports: Vec::new(),
-            backups: Vec::new(),
+            ..DesiredSet::empty(name.clone())
         });
     }
     if was_alive {

@@ -18,7 +18,7 @@ use tucano_api::{
     agent::{NodeVolumes, VolumeInstance, VolumeReport},
     ids::{NodeName, ProcessId, ServiceName, VolumeId},
     reasons::Absence,
-    service::ServiceConfig,
+    service::{ServiceConfig, Volume},
     state::{AlertKind, NodeCondition},
     units::{Bytes, Timestamp},
 };
@@ -106,7 +106,7 @@ pub(crate) fn observe(state: &mut State, index: usize, holds_present_set: bool) 
 pub(crate) fn needed(state: &State, config: &ServiceConfig, slot: u32) -> u64 {
     let more = config.volume.iter().map(|volume| {
         let id = VolumeId::new(&config.name, &volume.name, slot);
-        let has = present(state, &config.name, &id).map_or(0, |record| record.size.0);
+        let has = present(state, &id).map_or(0, |record| record.size.0);
         volume.size.0.saturating_sub(has)
     });
     more.fold(0, u64::saturating_add)
@@ -127,7 +127,7 @@ pub(crate) fn room(state: &State, node: &Node) -> Option<u64> {
 pub(crate) fn assign(state: &mut State, config: &ServiceConfig, slot: u32, node: &NodeName) {
     for volume in &config.volume {
         let id = VolumeId::new(&config.name, &volume.name, slot);
-        let known = present(state, &config.name, &id).map(|record| record.volume.clone());
+        let known = present(state, &id).map(|record| record.volume.clone());
         match known {
             Some(known) => resize(state, &known, volume.size),
             None => create(state, id, volume.size, node),
@@ -179,24 +179,24 @@ pub(crate) fn size_obstacle(state: &State, config: &ServiceConfig) -> Option<Str
 
 /// Why a volume cannot be removed. A message for the user.
 pub(crate) fn obstacle(state: &State, id: &VolumeId) -> Option<String> {
-    let service: ServiceName = id.service_name().parse().ok()?;
+    let service = id.service();
     if let Some(target) = fills::incoming(state, &service, id.slot()).next() {
         return Some(format!(
             "volume {id} is being moved to {}: give that up with `tucano volume move {id} {}` first",
             target.node,
-            present(state, &service, id)
+            present(state, id)
                 .map(|it| it.node.to_string())
                 .unwrap_or_default()
         ));
     }
-    if let Some(process) = user_of(state, &service, id) {
+    if let Some(process) = user_of(state, id) {
         return Some(format!(
             "volume {id} is in use by process {process}: remove the service, or lower its `concurrency` below {} first",
             id.slot()
         ));
     }
     let config = &state.services.get(&service)?.current().config;
-    (is_configured(state, id) && id.slot() <= config.concurrency).then(|| {
+    (configured(state, id).is_some() && id.slot() <= config.concurrency).then(|| {
         format!(
             "volume {id} belongs to service {service}, whose `concurrency` is {}: remove the service, or lower it below {} first",
             config.concurrency,
@@ -205,29 +205,27 @@ pub(crate) fn obstacle(state: &State, id: &VolumeId) -> Option<String> {
     })
 }
 
-/// Whether the volume's service is configured with one of its name.
-fn is_configured(state: &State, id: &VolumeId) -> bool {
-    let service = id.service_name().parse().ok();
-    let service = service.and_then(|name: ServiceName| state.services.get(&name));
-    service.is_some_and(|service| {
-        let mut volumes = service.current().config.volume.iter();
-        volumes.any(|volume| volume.name.as_str() == id.volume_name())
-    })
+/// The configuration of a volume, by its service's current revision.
+pub(crate) fn configured<'a>(state: &'a State, id: &VolumeId) -> Option<&'a Volume> {
+    let mut volumes = state
+        .services
+        .get(&id.service())?
+        .current()
+        .config
+        .volume
+        .iter();
+    volumes.find(|volume| volume.name.as_str() == id.volume_name())
 }
 
 /// Whether there is a volume of this name that is not being removed.
 pub(crate) fn exists(state: &State, id: &VolumeId) -> bool {
-    let service: Option<ServiceName> = id.service_name().parse().ok();
-    service.is_some_and(|service| present(state, &service, id).is_some())
+    present(state, id).is_some()
 }
 
 /// Removes a volume, unless there is an obstacle.
 pub(crate) fn remove(state: &mut State, id: &VolumeId) {
-    let Ok(service) = id.service_name().parse::<ServiceName>() else {
-        return;
-    };
     if obstacle(state, id).is_none()
-        && let Some(record) = present(state, &service, id)
+        && let Some(record) = present(state, id)
     {
         let volume = record.volume.clone();
         begin_removal(state, &volume);
@@ -255,12 +253,9 @@ pub(crate) fn adopt(state: &mut State, record: VolumeRecord) {
 }
 
 /// The volume of this name, unless it is being removed.
-pub(crate) fn present<'a>(
-    state: &'a State,
-    service: &ServiceName,
-    id: &VolumeId,
-) -> Option<&'a VolumeRecord> {
-    let mut volumes = state.volumes.kept_of_slot(service, id.slot());
+pub(crate) fn present<'a>(state: &'a State, id: &VolumeId) -> Option<&'a VolumeRecord> {
+    let service = id.service();
+    let mut volumes = state.volumes.kept_of_slot(&service, id.slot());
     volumes.find(|record| record.volume.id == *id)
 }
 
@@ -387,8 +382,7 @@ fn set_problem(state: &mut State, volume: &VolumeInstance, problem: Option<Strin
     }
     let node = record.node.clone();
     update(state, volume, |record| record.problem.clone_from(&problem));
-    let service = volume.id.service_name().parse();
-    state.changes.reconcile.extend(service);
+    state.changes.reconcile.insert(volume.id.service());
     let Some(problem) = problem else {
         return alert_back(state, volume);
     };
@@ -468,14 +462,12 @@ fn forget(state: &mut State, volume: &VolumeInstance) {
     state.volumes.remove(volume);
     state.changes.volumes.insert(volume.clone());
     state.changes.capacity = true;
-    let service = volume.id.service_name().parse();
-    state.changes.reconcile.extend(service);
+    state.changes.reconcile.insert(volume.id.service());
 }
 
 /// Whether its slot has the volume, and not another one of its name.
 fn is_kept(state: &State, volume: &VolumeInstance) -> bool {
-    let service: Option<ServiceName> = volume.id.service_name().parse().ok();
-    let kept = service.and_then(|service| present(state, &service, &volume.id));
+    let kept = present(state, &volume.id);
     kept.is_some_and(|kept| kept.volume == *volume)
 }
 
@@ -490,10 +482,10 @@ fn update(state: &mut State, volume: &VolumeInstance, change: impl FnOnce(&mut V
 }
 
 /// The process that has a volume, or that may have it until its agent no longer reports it.
-fn user_of(state: &State, service: &ServiceName, id: &VolumeId) -> Option<ProcessId> {
-    let desired = desired_user(state, service, id).cloned();
+fn user_of(state: &State, id: &VolumeId) -> Option<ProcessId> {
+    let desired = desired_user(state, id).cloned();
     desired.or_else(|| {
-        let record = present(state, service, id)?;
+        let record = present(state, id)?;
         let node = &state.nodes[*state.node_index.get(&record.node)?];
         match holders_on_hold(node, &record.volume) {
             Some(holder) => holder,
@@ -503,12 +495,8 @@ fn user_of(state: &State, service: &ServiceName, id: &VolumeId) -> Option<Proces
 }
 
 /// The desired process that has a volume by its slot and its revision.
-pub(crate) fn desired_user<'a>(
-    state: &'a State,
-    service: &ServiceName,
-    id: &VolumeId,
-) -> Option<&'a ProcessId> {
-    let service = state.services.get(service)?;
+pub(crate) fn desired_user<'a>(state: &'a State, id: &VolumeId) -> Option<&'a ProcessId> {
+    let service = state.services.get(&id.service())?;
     let mut processes = state.processes(&service.processes);
     let user = processes.find(|process| {
         let revision = state.revision_of(&process.record);

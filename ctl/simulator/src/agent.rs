@@ -91,17 +91,7 @@ impl Agent {
         Self {
             name: worker.name.clone(),
             powered: true,
-            desired: DesiredSet {
-                node: worker.name.clone(),
-                generation: Generation(0),
-                identity: SetIdentity::default(),
-                adopts: None,
-                processes: Vec::new(),
-                removed_volumes: Vec::new(),
-                fills: Vec::new(),
-                exports: Vec::new(),
-                backups: Vec::new(),
-            },
+            desired: DesiredSet::empty(worker.name.clone()),
             containers: BTreeMap::new(),
             metrics: NodeMetrics {
                 cpus: 4,

@@ -4,19 +4,13 @@ use super::*;
 
 fn set(cluster: &str, epoch: u64, generation: u64, digit: &str) -> DesiredSet {
     DesiredSet {
-        node: "w1".parse().unwrap(),
         generation: Generation(generation),
         identity: SetIdentity {
             cluster: cluster.parse().ok(),
             epoch: Epoch(epoch),
             digest: Digest::sha256(&digit.repeat(64)).ok(),
         },
-        adopts: None,
-        processes: Vec::new(),
-        removed_volumes: Vec::new(),
-        fills: Vec::new(),
-        exports: Vec::new(),
-        backups: Vec::new(),
+        ..DesiredSet::empty("w1".parse().unwrap())
     }
 }
 

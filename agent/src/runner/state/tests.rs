@@ -60,15 +60,9 @@ fn stored_files_are_read_back() {
 
 fn set() -> DesiredSet {
     DesiredSet {
-        identity: Default::default(),
-        adopts: None,
-        node: "w1".parse().unwrap(),
         generation: Generation(4),
         processes: vec![process()],
-        removed_volumes: Vec::new(),
-        fills: Vec::new(),
-        exports: Vec::new(),
-        backups: Vec::new(),
+        ..DesiredSet::empty("w1".parse().unwrap())
     }
 }
 

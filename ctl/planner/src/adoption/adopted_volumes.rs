@@ -1,6 +1,6 @@
 use tucano_api::{
     agent::{DesiredProcess, VolumeInstance},
-    ids::{NodeName, ServiceName},
+    ids::NodeName,
     units::Bytes,
 };
 
@@ -26,7 +26,7 @@ pub(super) fn conflict(state: &State, node: &Node, process: &DesiredProcess) -> 
     }
     let mut wanted = process.volumes.iter().map(|it| &it.volume);
     wanted.find_map(|volume| {
-        let known = volumes::present(state, service, &volume.id)?;
+        let known = volumes::present(state, &volume.id)?;
         let differs = known.volume != *volume || known.node != node.record.name;
         differs.then(|| {
             format!(
@@ -65,9 +65,7 @@ pub(super) fn reported(state: &mut State, index: usize) {
     let all = place.map(|place| place.all.clone()).unwrap_or_default();
     for report in all {
         let id = &report.volume.id;
-        let service: Option<ServiceName> = id.service_name().parse().ok();
-        let is_free = service.is_some_and(|it| volumes::present(state, &it, id).is_none());
-        if is_free {
+        if volumes::present(state, id).is_none() {
             let record = record(report.volume, &node, report.size, true);
             volumes::adopt(state, record);
         }

@@ -28,7 +28,7 @@ use crate::{
 
 /// Why the volumes of a slot cannot be moved to a worker. A message for the user.
 pub(crate) fn obstacle(state: &State, id: &VolumeId, to: &NodeName) -> Option<String> {
-    let service: ServiceName = id.service_name().parse().ok()?;
+    let service = id.service();
     let volumes: Vec<&VolumeRecord> = state.volumes.kept_of_slot(&service, id.slot()).collect();
     let here = &volumes.first()?.node;
     let target = incoming(state, &service, id.slot()).next();
@@ -138,9 +138,7 @@ fn old_agent(node: &NodeName) -> String {
 
 /// Begins to move the volumes of a slot, or gives that up where they are to stay. A no-op where there is an obstacle.
 pub(crate) fn begin(state: &mut State, id: &VolumeId, to: &NodeName) {
-    let Ok(service) = id.service_name().parse::<ServiceName>() else {
-        return;
-    };
+    let service = id.service();
     if obstacle(state, id, to).is_some() {
         return;
     }
@@ -201,15 +199,13 @@ fn fail(state: &mut State, target: &VolumeInstance, why: &str) {
         return;
     };
     let id = target.id.clone();
-    let Ok(service) = id.service_name().parse::<ServiceName>() else {
-        return;
-    };
+    let service = id.service();
     let node = record.node.clone();
     let is_move = record
         .fill
         .as_ref()
         .is_some_and(|fill| fill.from.node().is_some());
-    let earlier = super::present(state, &service, &id).filter(|it| it.volume != *target);
+    let earlier = super::present(state, &id).filter(|it| it.volume != *target);
     let Some(earlier) = earlier.map(|it| it.node.clone()) else {
         if record.problem.as_deref() != Some(why) {
             update(state, target, |record| {
@@ -339,7 +335,7 @@ fn view(
     is_of_kind: impl Fn(&Fill) -> bool,
 ) -> Option<MoveView> {
     let id = &record.volume.id;
-    let service: ServiceName = id.service_name().parse().ok()?;
+    let service = id.service();
     let mut targets = incoming(state, &service, id.slot());
     let target =
         targets.find(|it| it.volume.id == *id && it.fill.as_ref().is_some_and(&is_of_kind))?;
@@ -435,19 +431,16 @@ pub(crate) fn incoming<'a>(
 
 /// Whether no process of the slot is left, or can be, on the worker that has the earlier volume.
 fn is_at_rest(state: &State, id: &VolumeId, fill: &Fill) -> bool {
-    let Ok(service) = id.service_name().parse::<ServiceName>() else {
-        return false;
-    };
-    let earlier = super::present(state, &service, id).map(|record| &record.node);
+    let earlier = super::present(state, id).map(|record| &record.node);
     let Some(node) = fill.from.node().or(earlier) else {
-        return user_of(state, &service, id).is_none();
+        return user_of(state, id).is_none();
     };
     let index = state.node_index.get(node);
     let is_surveyed = index.is_some_and(|index| {
         let node = &state.nodes[*index];
         node.is_usable() && node.is_surveyed
     });
-    is_surveyed && user_of(state, &service, id).is_none()
+    is_surveyed && user_of(state, id).is_none()
 }
 
 /// A worker has copied a volume, or has given up. The slot changes over once all of its volumes are whole.
@@ -461,9 +454,7 @@ fn copied(state: &mut State, volume: &VolumeInstance) {
     if let Some(problem) = failure {
         return fail(state, volume, &problem);
     }
-    let Ok(service) = volume.id.service_name().parse::<ServiceName>() else {
-        return;
-    };
+    let service = volume.id.service();
     let slot = volume.id.slot();
     let is_whole = |record: &VolumeRecord| fill_report(state, record).is_some_and(|it| it.whole);
     if !incoming(state, &service, slot).all(is_whole) {
@@ -492,17 +483,12 @@ fn installed(state: &mut State, volume: &VolumeInstance) {
     take_over_alert(state, volume);
     state.changes.reassign.insert(node);
     remove_earlier(state, volume);
-    state
-        .changes
-        .reconcile
-        .extend(volume.id.service_name().parse());
+    state.changes.reconcile.insert(volume.id.service());
 }
 
 /// The volume can be used, which ends an alert about an earlier one of its name, too.
 pub(super) fn take_over_alert(state: &mut State, volume: &VolumeInstance) {
-    let Ok(service) = volume.id.service_name().parse::<ServiceName>() else {
-        return;
-    };
+    let service = volume.id.service();
     let is_alerted = {
         let mut all = state.volumes.of_slot(&service, volume.id.slot());
         all.any(|it| it.volume.id == volume.id && it.alerted && !it.removing)
@@ -515,9 +501,7 @@ pub(super) fn take_over_alert(state: &mut State, volume: &VolumeInstance) {
 
 /// Removes the volumes whose place a later one of their name has taken.
 pub(super) fn remove_earlier(state: &mut State, volume: &VolumeInstance) {
-    let Ok(service) = volume.id.service_name().parse::<ServiceName>() else {
-        return;
-    };
+    let service = volume.id.service();
     let all = state.volumes.of_slot(&service, volume.id.slot());
     let earlier = all.filter(|it| {
         let is_earlier = it.volume.id == volume.id && it.volume.instance < volume.instance;
@@ -544,10 +528,7 @@ fn set_stage(state: &mut State, volume: &VolumeInstance, stage: FillStage) {
         .cloned();
     state.changes.reassign.insert(record.node.clone());
     state.changes.reassign.extend(source);
-    state
-        .changes
-        .reconcile
-        .extend(volume.id.service_name().parse());
+    state.changes.reconcile.insert(volume.id.service());
 }
 
 fn fill_report<'a>(state: &'a State, record: &VolumeRecord) -> Option<&'a FillReport> {

@@ -28,7 +28,7 @@ pub(crate) fn in_the_way(
 ) -> Option<PendingReason> {
     config.volume.iter().find_map(|volume| {
         let id = VolumeId::new(&config.name, &volume.name, slot);
-        let own = present(state, &config.name, &id).map(|record| &record.volume);
+        let own = present(state, &id).map(|record| &record.volume);
         if own.is_some_and(|own| reported(node, own).is_some()) {
             return None;
         }
@@ -96,6 +96,6 @@ pub(crate) fn remove(state: &mut State, id: &VolumeId, name: &NodeName) {
     };
     state.changes.volumes.insert(record.volume.clone());
     state.changes.reassign.insert(name.clone());
-    state.changes.reconcile.extend(id.service_name().parse());
+    state.changes.reconcile.insert(id.service());
     state.volumes.insert(record);
 }

@@ -11,7 +11,9 @@ use tucano_api::{
     volumes::{Consistency, LoadReport, Snapshot, VolumeLoad},
 };
 
-use super::{absence, adopt, begin_removal, fills, forget, lost, place, present, room, update};
+use super::{
+    absence, adopt, begin_removal, configured, fills, forget, lost, place, present, room, update,
+};
 use crate::{
     backups,
     messages::bytes,
@@ -35,11 +37,9 @@ pub(crate) fn begin(state: &mut State, restore: &Restoration) {
     let Ok(plan) = plan(state, restore) else {
         return;
     };
-    let Ok(service) = restore.id.service_name().parse::<ServiceName>() else {
-        return;
-    };
+    let service = restore.id.service();
     for (id, size, snapshot, load) in plan.volumes {
-        let earlier = present(state, &service, &id).cloned();
+        let earlier = present(state, &id).cloned();
         let mut replaces = None;
         let alerted = earlier.as_ref().is_some_and(|it| it.alerted);
         if let Some(earlier) = earlier {
@@ -142,11 +142,9 @@ fn loaded(state: &mut State, volume: &VolumeInstance) {
     if let Some(record) = state.volumes.get(volume) {
         state.changes.reassign.insert(record.node.clone());
     }
-    if let Ok(service) = volume.id.service_name().parse::<ServiceName>() {
-        fills::remove_earlier(state, volume);
-        state.changes.reroute.insert(service.clone());
-        state.changes.reconcile.insert(service);
-    }
+    fills::remove_earlier(state, volume);
+    state.changes.reroute.insert(volume.id.service());
+    state.changes.reconcile.insert(volume.id.service());
 }
 
 /// The slot's process is gone: the volume is created as on first use, and loaded then.
@@ -168,18 +166,12 @@ pub(super) fn begin_load(
         let id = volume.id.clone();
         begin_removal(state, &VolumeInstance { id, instance });
     }
-    state
-        .changes
-        .reconcile
-        .extend(volume.id.service_name().parse());
+    state.changes.reconcile.insert(volume.id.service());
 }
 
 fn plan(state: &State, restore: &Restoration) -> Result<Plan, String> {
     let id = &restore.id;
-    let service: ServiceName = id
-        .service_name()
-        .parse()
-        .map_err(|_| format!("there is no volume {id}"))?;
+    let service = id.service();
     let config = state.services.get(&service).map(|it| &it.current().config);
     let config = config.ok_or_else(|| {
         format!("service {service} is not configured: deploy it first, its configuration says where backups are")
@@ -199,17 +191,9 @@ fn plan(state: &State, restore: &Restoration) -> Result<Plan, String> {
     let volumes = ids.iter().map(|one| {
         let from = restore.from.as_deref().filter(|_| one == id);
         let (snapshot, load) = choose(state, one, from)?;
-        let mut configured = config.volume.iter();
-        let size = configured
-            .find(|it| it.name.as_str() == one.volume_name())
-            .map(|it| it.size);
-        let size = size.unwrap_or_default();
-        Ok((
-            one.clone(),
-            size.max(size_of_present(state, &service, one)),
-            snapshot,
-            load,
-        ))
+        let wanted = configured(state, one).map_or(Bytes(0), |it| it.size);
+        let size = present(state, one).map_or(wanted, |it| it.size.max(wanted));
+        Ok((one.clone(), size, snapshot, load))
     });
     let volumes: Vec<_> = volumes.collect::<Result<_, String>>()?;
     let target = target(state, restore, config, &volumes)?;
@@ -223,7 +207,7 @@ fn check_present(
     service: &ServiceName,
 ) -> Result<Option<NodeName>, String> {
     let id = &restore.id;
-    let Some(record) = present(state, service, id) else {
+    let Some(record) = present(state, id) else {
         return Ok(None);
     };
     let node = &record.node;
@@ -327,10 +311,6 @@ fn choose(state: &State, id: &VolumeId, from: Option<&str>) -> Result<(String, b
     Ok((snapshot, load))
 }
 
-fn size_of_present(state: &State, service: &ServiceName, id: &VolumeId) -> Bytes {
-    present(state, service, id).map_or(Bytes(0), |record| record.size)
-}
-
 /// The worker that gets the volumes.
 fn target(
     state: &State,
@@ -341,8 +321,7 @@ fn target(
     let slot = restore.id.slot();
     let is_restored = |id: &VolumeId| volumes.iter().any(|(restored, ..)| restored == id);
     let mut kept = state.volumes.kept_of_slot(&config.name, slot);
-    let own =
-        present(state, &config.name, &restore.id).filter(|it| lost(state, &it.node).is_none());
+    let own = present(state, &restore.id).filter(|it| lost(state, &it.node).is_none());
     let beside = kept.find(|record| !is_restored(&record.volume.id));
     let wanted = restore
         .on
@@ -406,7 +385,7 @@ fn target_obstacle(
         if let Some(obstacle) = backups::node_obstacle(node, backup) {
             return Some(obstacle);
         }
-        let own = present(state, &config.name, id).map(|record| &record.volume);
+        let own = present(state, id).map(|record| &record.volume);
         let mut all = place(node)?.all.iter();
         let other = all.find(|it| it.volume.id == *id && Some(&it.volume) != own);
         if other.is_some_and(|it| state.volumes.get(&it.volume).is_none()) {

@@ -1,13 +1,12 @@
 use tucano_api::{
     agent::{Enforcement, VolumeReport},
-    ids::ServiceName,
     state::{VolumeState, VolumeView},
 };
 
 use super::{
-    absence, desired_user,
+    absence, configured, desired_user,
     fills::{self, is_incoming},
-    is_configured, orphans, place, reported,
+    orphans, place, reported,
 };
 use crate::{
     backups,
@@ -38,7 +37,7 @@ fn orphan(state: &State, node: &Node, report: &VolumeReport) -> VolumeView {
         size: report.size,
         used: report.used,
         enforcement: enforcement(Some(report), Some(node)),
-        configured: is_configured(state, id),
+        configured: configured(state, id).is_some(),
         state: VolumeState::Orphan,
         process: None,
         moving: None,
@@ -52,8 +51,7 @@ fn view(state: &State, record: &VolumeRecord) -> VolumeView {
     let node = index.map(|index| &state.nodes[*index]);
     let report = node.and_then(|node| reported(node, &record.volume));
     let id = &record.volume.id;
-    let service = id.service_name().parse().ok();
-    let user = service.and_then(|service: ServiceName| desired_user(state, &service, id));
+    let user = desired_user(state, id);
     let is_kept = super::is_kept(state, &record.volume);
     let process = user.filter(|_| is_kept).cloned();
     VolumeView {
@@ -62,7 +60,7 @@ fn view(state: &State, record: &VolumeRecord) -> VolumeView {
         size: record.size,
         used: report.and_then(|report| report.used),
         enforcement: enforcement(report, node),
-        configured: is_configured(state, id),
+        configured: configured(state, id).is_some(),
         moving: fills::moving(state, record).filter(|_| is_kept),
         restoring: fills::restoring(state, record).filter(|_| is_kept),
         backup: backups::view(state, id).filter(|_| is_kept),

@@ -2,15 +2,8 @@ use super::*;
 
 fn set(generation: u64) -> DesiredSet {
     DesiredSet {
-        identity: SetIdentity::default(),
-        adopts: None,
-        node: "w1".parse().unwrap(),
         generation: Generation(generation),
-        processes: Vec::new(),
-        removed_volumes: Vec::new(),
-        fills: Vec::new(),
-        exports: Vec::new(),
-        backups: Vec::new(),
+        ..DesiredSet::empty("w1".parse().unwrap())
     }
 }
 

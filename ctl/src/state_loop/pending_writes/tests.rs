@@ -5,15 +5,8 @@ use super::*;
 
 fn assign(node: &str, generation: u64) -> Action {
     Action::Assign(DesiredSet {
-        identity: Default::default(),
-        adopts: None,
-        node: node.parse().unwrap(),
         generation: Generation(generation),
-        processes: Vec::new(),
-        removed_volumes: Vec::new(),
-        fills: Vec::new(),
-        exports: Vec::new(),
-        backups: Vec::new(),
+        ..DesiredSet::empty(node.parse().unwrap())
     })
 }
 
