@@ -152,12 +152,11 @@ pub(crate) fn obstacle(state: &State, id: &VolumeId) -> Option<String> {
 /// Why a worker cannot reach a repository. A message for the user.
 pub(crate) fn node_obstacle(node: &Node, backup: &Backup) -> Option<String> {
     let name = &node.record.name;
-    let place = place(node)?;
-    if !place.can_back_up {
+    let Some(place) = place(node).filter(|place| place.can_back_up) else {
         return Some(format!(
-            "{name} makes no backups: install the package tucano-backup there, or upgrade its agent"
+            "{name} makes no backups: it needs TLS, an agent of this version, and the program tucano_backup beside that"
         ));
-    }
+    };
     let directory = backup.directory()?;
     let mut allowed = place.backup_paths.iter();
     (!allowed.any(|path| tucano_api::service::is_at_or_below(directory, path)))

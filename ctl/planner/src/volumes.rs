@@ -10,6 +10,7 @@
 pub(crate) mod fills;
 pub(crate) mod orphans;
 pub(crate) mod restores;
+mod targets;
 mod views;
 
 use std::collections::BTreeSet;

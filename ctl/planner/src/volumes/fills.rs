@@ -18,7 +18,7 @@ use tucano_api::{
     volumes::{FillReport, FillSource, VolumeExport, VolumeFill},
 };
 
-use super::{absence, begin_removal, place, reported, room, update, user_of};
+use super::{begin_removal, place, reported, targets, update, user_of};
 use crate::{
     backups,
     messages::bytes,
@@ -55,12 +55,8 @@ pub(crate) fn obstacle(state: &State, id: &VolumeId, to: &NodeName) -> Option<St
 
 fn source_obstacle(state: &State, volumes: &[&VolumeRecord]) -> Option<String> {
     let here = &volumes.first()?.node;
-    if let Some((cause, since)) = absence(state, here) {
-        return Some(format!(
-            "{here} {}: {} first",
-            cause.since(since),
-            cause.advice()
-        ));
+    if let Some(obstacle) = targets::absent(state, here) {
+        return Some(obstacle);
     }
     if !can_copy(&state.nodes[*state.node_index.get(here)?]) {
         return Some(old_agent(here));
@@ -81,46 +77,29 @@ fn target_obstacle(
     volumes: &[&VolumeRecord],
     to: &NodeName,
 ) -> Option<String> {
-    let Some(index) = state.node_index.get(to) else {
-        return Some(format!("there is no worker {to} in the topology"));
+    let node = match targets::worker(state, to) {
+        Ok(node) => node,
+        Err(obstacle) => return Some(obstacle),
     };
-    let node = &state.nodes[*index];
-    if let Some((cause, since)) = absence(state, to) {
-        let advice = cause.advice();
-        return Some(format!("{to} {}: {advice} first", cause.since(since)));
-    }
     if !can_copy(node) {
         return Some(old_agent(to));
     }
-    let needed = volumes
-        .iter()
-        .fold(0, |sum: u64, it| sum.saturating_add(it.size.0));
-    let free = room(state, node).unwrap_or(0);
-    if needed > free {
-        return Some(format!(
-            "{to} has room for {} of volumes, and those of the slot take {}",
-            bytes(free),
-            bytes(needed)
-        ));
+    let sizes = volumes.iter().map(|it| it.size.0);
+    let needed = sizes.fold(0, u64::saturating_add);
+    if let Some(obstacle) = targets::no_room(state, node, needed, "those of the slot") {
+        return Some(obstacle);
     }
-    let all = place(node).map_or(&[][..], |place| &place.all);
-    if let Some(other) = all
-        .iter()
-        .find(|it| volumes.iter().any(|own| own.volume.id == it.volume.id))
-    {
-        let other = &other.volume.id;
-        return Some(format!(
-            "another volume {other} is on {to}: remove it with `tucano volume rm {other} --on {to}` first"
-        ));
+    let mut all = place(node).into_iter().flat_map(|place| &place.all);
+    let other = all.find(|it| volumes.iter().any(|own| own.volume.id == it.volume.id));
+    if let Some(other) = other {
+        return Some(targets::occupied(&other.volume.id, to));
     }
     let config = &state.services.get(service)?.current().config;
     if slot > config.concurrency {
         return None;
     }
-    if !node.can_run(config) {
-        return Some(format!(
-            "{to} cannot run service {service}: its agent does not know all keys of the configuration, or does not list its host paths"
-        ));
+    if let Some(obstacle) = targets::cannot_run(node, config) {
+        return Some(obstacle);
     }
     let memory = config.memory.0;
     (node.unclaimed() < memory).then(|| {

@@ -12,19 +12,29 @@ use tucano_api::{
 };
 
 use super::{
-    absence, adopt, begin_removal, configured, fills, forget, lost, place, present, room, update,
+    absence, adopt, begin_removal, configured, fills, forget, lost, place, present, room, targets,
+    update,
 };
 use crate::{
     backups,
-    messages::bytes,
     model::{Fill, FillFrom, FillStage, Load, Restoration, VolumeRecord},
     state::{Node, State},
 };
 
-/// What a restoration does: for each volume, with its size, the id of the backup, and whether that is loaded by a command.
+/// What a restoration does.
 struct Plan {
     target: NodeName,
-    volumes: Vec<(VolumeId, Bytes, String, bool)>,
+    volumes: Vec<Restored>,
+}
+
+/// A volume that is restored.
+struct Restored {
+    id: VolumeId,
+    size: Bytes,
+    /// Id of the backup.
+    snapshot: String,
+    /// Whether a command loads it.
+    load: bool,
 }
 
 /// Why a volume cannot be restored. A message for the user.
@@ -38,7 +48,13 @@ pub(crate) fn begin(state: &mut State, restore: &Restoration) {
         return;
     };
     let service = restore.id.service();
-    for (id, size, snapshot, load) in plan.volumes {
+    for volume in plan.volumes {
+        let Restored {
+            id,
+            size,
+            snapshot,
+            load,
+        } = volume;
         let earlier = present(state, &id).cloned();
         let mut replaces = None;
         let alerted = earlier.as_ref().is_some_and(|it| it.alerted);
@@ -193,7 +209,12 @@ fn plan(state: &State, restore: &Restoration) -> Result<Plan, String> {
         let (snapshot, load) = choose(state, one, from)?;
         let wanted = configured(state, one).map_or(Bytes(0), |it| it.size);
         let size = present(state, one).map_or(wanted, |it| it.size.max(wanted));
-        Ok((one.clone(), size, snapshot, load))
+        Ok(Restored {
+            id: one.clone(),
+            size,
+            snapshot,
+            load,
+        })
     });
     let volumes: Vec<_> = volumes.collect::<Result<_, String>>()?;
     let target = target(state, restore, config, &volumes)?;
@@ -316,10 +337,10 @@ fn target(
     state: &State,
     restore: &Restoration,
     config: &ServiceConfig,
-    volumes: &[(VolumeId, Bytes, String, bool)],
+    volumes: &[Restored],
 ) -> Result<NodeName, String> {
     let slot = restore.id.slot();
-    let is_restored = |id: &VolumeId| volumes.iter().any(|(restored, ..)| restored == id);
+    let is_restored = |id: &VolumeId| volumes.iter().any(|it| it.id == *id);
     let mut kept = state.volumes.kept_of_slot(&config.name, slot);
     let own = present(state, &restore.id).filter(|it| lost(state, &it.node).is_none());
     let beside = kept.find(|record| !is_restored(&record.volume.id));
@@ -366,21 +387,14 @@ fn target(
 fn target_obstacle(
     state: &State,
     config: &ServiceConfig,
-    volumes: &[(VolumeId, Bytes, String, bool)],
+    volumes: &[Restored],
     name: &NodeName,
 ) -> Option<String> {
-    let Some(index) = state.node_index.get(name) else {
-        return Some(format!("there is no worker {name} in the topology"));
+    let node = match targets::worker(state, name) {
+        Ok(node) => node,
+        Err(obstacle) => return Some(obstacle),
     };
-    let node = &state.nodes[*index];
-    if let Some((cause, since)) = absence(state, name) {
-        return Some(format!(
-            "{name} {}: {} first",
-            cause.since(since),
-            cause.advice()
-        ));
-    }
-    for (id, ..) in volumes {
+    for Restored { id, .. } in volumes {
         let backup = backups::config(state, id)?;
         if let Some(obstacle) = backups::node_obstacle(node, backup) {
             return Some(obstacle);
@@ -389,26 +403,10 @@ fn target_obstacle(
         let mut all = place(node)?.all.iter();
         let other = all.find(|it| it.volume.id == *id && Some(&it.volume) != own);
         if other.is_some_and(|it| state.volumes.get(&it.volume).is_none()) {
-            return Some(format!(
-                "another volume {id} is on {name}: remove it with `tucano volume rm {id} --on {name}` first"
-            ));
+            return Some(targets::occupied(id, name));
         }
     }
-    if !node.can_run(config) {
-        return Some(format!(
-            "{name} cannot run service {}: its agent does not know all keys of the configuration, or does not list its host paths",
-            config.name
-        ));
-    }
-    let needed = volumes
-        .iter()
-        .fold(0, |sum: u64, (_, size, ..)| sum.saturating_add(size.0));
-    let free = room(state, node).unwrap_or(0);
-    (needed > free).then(|| {
-        format!(
-            "{name} has room for {} of volumes, and these take {}",
-            bytes(free),
-            bytes(needed)
-        )
-    })
+    let sizes = volumes.iter().map(|it| it.size.0);
+    let needed = sizes.fold(0, u64::saturating_add);
+    targets::cannot_run(node, config).or_else(|| targets::no_room(state, node, needed, "these"))
 }

@@ -265,6 +265,12 @@ fn without_a_known_backup_or_its_place_nothing_is_restored() {
         obstacle(&sim, &restore),
         format!("w{here} does not list /srv in `backup_paths` of its agent.toml")
     );
+    restore.on = Some(node(3 - here));
+    sim.agent(3 - here).is_old = true;
+    sim.agent(3 - here).restart();
+    sim.run(Span::secs(2));
+    assert!(obstacle(&sim, &restore).contains("makes no backups"));
+    restore.on = None;
     restore.id = "db/data/2".parse().unwrap();
     assert_eq!(
         obstacle(&sim, &restore),

@@ -1,0 +1,63 @@
+//! Why a worker cannot have volumes that are moved or restored to it, as messages for the user.
+
+use tucano_api::{
+    ids::{NodeName, VolumeId},
+    service::ServiceConfig,
+};
+
+use super::{absence, room};
+use crate::{
+    messages::bytes,
+    state::{Node, State},
+};
+
+/// A worker that is there.
+///
+/// # Errors
+/// It is not in the topology, or it is not there.
+pub(super) fn worker<'a>(state: &'a State, name: &NodeName) -> Result<&'a Node, String> {
+    let Some(index) = state.node_index.get(name) else {
+        return Err(format!("there is no worker {name} in the topology"));
+    };
+    match absent(state, name) {
+        Some(obstacle) => Err(obstacle),
+        None => Ok(&state.nodes[*index]),
+    }
+}
+
+/// Why a worker is not there.
+pub(super) fn absent(state: &State, name: &NodeName) -> Option<String> {
+    let (cause, since) = absence(state, name)?;
+    let (since, advice) = (cause.since(since), cause.advice());
+    Some(format!("{name} {since}: {advice} first"))
+}
+
+/// Another volume of a name is on the worker.
+pub(super) fn occupied(id: &VolumeId, name: &NodeName) -> String {
+    format!(
+        "another volume {id} is on {name}: remove it with `tucano volume rm {id} --on {name}` first"
+    )
+}
+
+/// Why a worker cannot run a service.
+pub(super) fn cannot_run(node: &Node, config: &ServiceConfig) -> Option<String> {
+    (!node.can_run(config)).then(|| {
+        format!(
+            "{} cannot run service {}: its agent does not know all keys of the configuration, or does not list its host paths",
+            node.record.name, config.name
+        )
+    })
+}
+
+/// Why a worker has no room for volumes, which a few words name.
+pub(super) fn no_room(state: &State, node: &Node, needed: u64, which: &str) -> Option<String> {
+    let free = room(state, node).unwrap_or(0);
+    (needed > free).then(|| {
+        format!(
+            "{} has room for {} of volumes, and {which} take {}",
+            node.record.name,
+            bytes(free),
+            bytes(needed)
+        )
+    })
+}
