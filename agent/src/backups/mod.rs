@@ -138,7 +138,7 @@ impl Backups {
         let is_missing = !program.is_file();
         is_missing.then(|| {
             format!(
-                "{} is missing: install the package tucano-backup, or set backups.program in agent.toml",
+                "{} is missing: put the program tucano_backup there, or set backups.program in agent.toml",
                 program.display()
             )
         })
