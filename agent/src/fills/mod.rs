@@ -220,7 +220,8 @@ impl Fills {
                     let executor = self.executor.get().and_then(Weak::upgrade);
                     let executor =
                         executor.ok_or_else(|| Failure::passing(&"the agent is starting"))?;
-                    restored::restore(&executor, fill, repository, snapshot, progress).await?;
+                    restored::restore(self, &executor, fill, repository, snapshot, progress)
+                        .await?;
                 }
             }
         }

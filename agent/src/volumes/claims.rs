@@ -85,17 +85,20 @@ impl Claims {
     /// # Errors
     /// A process has the volume, or it is being removed.
     pub(super) fn begin_transfer(&mut self, id: &VolumeId) -> Result<Arc<AtomicBool>, Error> {
+        self.check_unclaimed(id)?;
+        let is_ended = Arc::new(AtomicBool::new(false));
+        self.transfers.push((id.clone(), Arc::clone(&is_ended)));
+        Ok(is_ended)
+    }
+
+    fn check_unclaimed(&self, id: &VolumeId) -> Result<(), Error> {
         match self.all.get(id) {
             Some(Claim::Process(process)) => Err(Error::InUse {
                 id: id.clone(),
                 process: process.clone(),
             }),
             Some(Claim::Removal) => Err(Error::BeingRemoved(id.clone())),
-            None => {
-                let is_ended = Arc::new(AtomicBool::new(false));
-                self.transfers.push((id.clone(), Arc::clone(&is_ended)));
-                Ok(is_ended)
-            }
+            None => Ok(()),
         }
     }
 
@@ -139,18 +142,10 @@ impl Claims {
         if self.held.contains_key(id) {
             return Err(Error::BeingRead(id.clone()));
         }
-        match self.all.get(id) {
-            Some(Claim::Process(process)) => Err(Error::InUse {
-                id: id.clone(),
-                process: process.clone(),
-            }),
-            Some(Claim::Removal) => Err(Error::BeingRemoved(id.clone())),
-            None => {
-                self.end_transfers(|other| other == id);
-                self.all.insert(id.clone(), Claim::Removal);
-                Ok(())
-            }
-        }
+        self.check_unclaimed(id)?;
+        self.end_transfers(|other| other == id);
+        self.all.insert(id.clone(), Claim::Removal);
+        Ok(())
     }
 
     pub(super) fn end_removal(&mut self, id: &VolumeId) {

@@ -10,6 +10,7 @@ use tucano_api::{agent::VolumeInstance, ids::VolumeId, volumes::VolumeFill};
 
 use super::{
     Volumes, attach,
+    backing::tree,
     create::{self, Content},
     error::{Attempt, Error},
     filesystem,
@@ -110,6 +111,16 @@ impl Volumes {
             attach(&*backing, identity)?;
             Ok(backing.root().data())
         })
+    }
+
+    /// Mounts a fill without what earlier attempts have written; returns the directory of its content. Blocking.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be mounted or emptied.
+    pub fn mount_empty_fill(&self, volume: &VolumeInstance) -> Result<PathBuf, Error> {
+        let content = self.mount_fill(volume)?;
+        tree::clear(&content).attempt("empty", &content)?;
+        Ok(content)
     }
 
     /// Writes all of a fill to the disk, and unmounts it: what is read after this comes from the disk. Blocking.

@@ -4,7 +4,7 @@
 
 mod loop_file;
 mod project;
-mod tree;
+pub(super) mod tree;
 
 use tucano_api::{agent::Enforcement, units::Bytes};
 

@@ -35,6 +35,17 @@ pub(super) fn remove(parent: &Path, name: &CStr) -> io::Result<()> {
     gone(unlinkat(&parent, name, AtFlags::REMOVEDIR))
 }
 
+/// Removes all that is in a directory, which stays.
+///
+/// # Errors
+/// Something in it cannot be removed, such as what something is mounted on.
+pub(in crate::volumes) fn clear(directory: &Path) -> io::Result<()> {
+    let root = OwnedFd::from(File::open(directory)?);
+    let mut moved = 0;
+    while empty(&root, &root, &mut moved)? {}
+    Ok(())
+}
+
 /// Removes the files in a directory, and its directories if they are in the root; others go there. Whether it had any entries.
 fn empty(root: &OwnedFd, directory: &OwnedFd, moved: &mut u64) -> io::Result<bool> {
     let mut had_entries = false;
