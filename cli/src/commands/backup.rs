@@ -1,6 +1,6 @@
 //! `volume backup`, `volume backups` and `volume restore`.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tucano_api::{
     ids::VolumeId,
@@ -8,6 +8,7 @@ use tucano_api::{
     volumes::Snapshot,
 };
 
+use super::volume::{INTERVAL, named};
 use crate::{
     Error,
     args::{Global, Restore, Wait},
@@ -15,9 +16,6 @@ use crate::{
     output,
     table::{self, Style},
 };
-
-/// Time between two looks at the volume.
-const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Backs a volume up, and waits until that is done.
 pub(super) async fn back_up(
@@ -155,8 +153,7 @@ async fn last(client: &Client, volume: &VolumeId) -> Result<BackupView, Error> {
 }
 
 async fn view(client: &Client, volume: &VolumeId) -> Result<VolumeView, Error> {
-    let all: Vec<VolumeView> = client.get("/v1/volumes").await?;
-    let mut own = all.into_iter().filter(|it| it.volume.id == *volume);
+    let mut own = named(client, volume).await?.into_iter();
     let first = own.next();
     let kept = own.find(|it| it.restoring.is_some() || it.backup.is_some());
     kept.or(first).ok_or_else(|| {

@@ -23,7 +23,6 @@ use crate::{
 
 pub(crate) use check::find_program;
 pub(crate) use deploy::deploy;
-pub(crate) use volume::moving_text;
 
 /// Runs the command of the arguments.
 ///

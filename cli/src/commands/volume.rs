@@ -5,7 +5,7 @@ use std::time::Duration;
 use tucano_api::{
     error::ErrorBody,
     ids::{NodeName, ServiceName, VolumeId},
-    state::{MoveView, VolumeState, VolumeView},
+    state::{VolumeState, VolumeView},
 };
 
 use super::backup;
@@ -44,6 +44,13 @@ pub(super) async fn of_service(
     Ok(volumes)
 }
 
+/// Those of one name: it is on two workers while it is moved.
+pub(super) async fn named(client: &Client, id: &VolumeId) -> Result<Vec<VolumeView>, Error> {
+    let mut volumes: Vec<VolumeView> = client.get("/v1/volumes").await?;
+    volumes.retain(|it| it.volume.id == *id);
+    Ok(volumes)
+}
+
 /// The names of volumes, for a sentence.
 pub(super) fn names(volumes: &[VolumeView]) -> String {
     let names: Vec<String> = volumes.iter().map(|it| it.volume.id.to_string()).collect();
@@ -59,8 +66,8 @@ async fn list(client: &Client, global: &Global) -> Result<(), Error> {
     output::data(&table::volumes(&volumes, Style::of_stdout()))
 }
 
-/// Time between two looks at a move.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two looks at a volume.
+pub(super) const INTERVAL: Duration = Duration::from_millis(500);
 
 async fn move_to(
     client: &Client,
@@ -93,16 +100,15 @@ async fn move_to(
 async fn until_moved(client: &Client, volume: &VolumeId, to: &NodeName) -> Result<(), Error> {
     let mut said = String::new();
     loop {
-        let all: Vec<VolumeView> = client.get("/v1/volumes").await?;
-        let own: Vec<&VolumeView> = all.iter().filter(|it| it.volume.id == *volume).collect();
+        let own = named(client, volume).await?;
         let moving = own.iter().find_map(|it| it.moving.as_ref());
-        let is_there = |it: &&&VolumeView| it.node == *to && it.state != VolumeState::Creating;
+        let is_there = |it: &&VolumeView| it.node == *to && it.state != VolumeState::Creating;
         let (there, here) = (
             own.iter().find(is_there),
             own.iter().find(|it| it.node != *to),
         );
         let line = match moving {
-            Some(moving) if moving.to == *to => moving_text(moving),
+            Some(moving) if moving.to == *to => table::moving_text(moving),
             Some(moving) => {
                 let message = format!("volume {volume} is being moved to {} instead", moving.to);
                 return Err(not_moved(message));
@@ -128,21 +134,6 @@ async fn until_moved(client: &Client, volume: &VolumeId, to: &NodeName) -> Resul
 
 fn not_moved(error: String) -> Error {
     Error::Refused(ErrorBody::new("volume_not_moved", error).into())
-}
-
-/// How far a move is, in words.
-pub(crate) fn moving_text(moving: &MoveView) -> String {
-    let share = moving.total.filter(|total| total.0 > 0).map(|total| {
-        let percent = u128::from(moving.done.0) * 100 / u128::from(total.0);
-        format!(" ({} %)", percent.min(100))
-    });
-    let problem = moving.problem.as_ref().map(|it| format!(": {it}"));
-    format!(
-        "moving to {}{}{}",
-        moving.to,
-        share.unwrap_or_default(),
-        problem.unwrap_or_default()
-    )
 }
 
 async fn remove(

@@ -287,8 +287,6 @@ pub fn volumes(volumes: &[VolumeView], style: Style) -> String {
         let limit = volume.enforcement.map_or("-", limit);
         let process = volume.process.as_ref();
         let (state, why) = volume_state(volume, style);
-        let moving = volume.moving.as_ref().map(crate::commands::moving_text);
-        let why = moving.unwrap_or(why);
         table.push(vec![
             Cell::new(&volume.volume.id),
             Cell::new(&volume.node),
@@ -304,8 +302,7 @@ pub fn volumes(volumes: &[VolumeView], style: Style) -> String {
 
 fn volume_state(volume: &VolumeView, style: Style) -> (Cell, String) {
     if let Some(moving) = &volume.moving {
-        let why = format!("to {}{}", moving.to, progress(moving));
-        return (Cell::colored("moving", Color::Yellow), why);
+        return (Cell::colored("moving", Color::Yellow), moving_text(moving));
     }
     if let Some(restoring) = &volume.restoring {
         let why = match &restoring.problem {
@@ -347,12 +344,23 @@ fn volume_state(volume: &VolumeView, style: Style) -> (Cell, String) {
     (Cell::colored(name, color), why)
 }
 
+/// How far a move is, in words.
+pub fn moving_text(moving: &MoveView) -> String {
+    let problem = moving.problem.as_ref().map(|it| format!(": {it}"));
+    format!(
+        "moving to {}{}{}",
+        moving.to,
+        progress(moving),
+        problem.unwrap_or_default()
+    )
+}
+
 /// How far a copy is: ` (34 %)`.
 fn progress(moving: &MoveView) -> String {
     let total = moving.total.filter(|total| total.0 > 0);
     total.map_or_else(String::new, |total| {
-        let percent = moving.done.0.min(total.0).saturating_mul(100) / total.0;
-        format!(" ({percent} %)")
+        let percent = u128::from(moving.done.0) * 100 / u128::from(total.0);
+        format!(" ({} %)", percent.min(100))
     })
 }
 
