@@ -4,7 +4,7 @@
 //! - [`sim`]: the simulation; [`fixtures`]: what it is described with.
 //! - [`agent`]: the model of an agent; [`balancer`]: that of a balancer; [`network`]; [`disk`].
 //! - [`fault`]: what can go wrong, as a list that replays (and, with the feature `proptest`, shrinks).
-//! - [`volumes`]: those of an agent, and the rules of slots and volumes.
+//! - [`volumes`]: those of an agent; `volume_rules`: what the validator checks of slots and volumes.
 //! - [`validator`]: the rules that no step may break. It panics where one is broken.
 
 #![allow(
@@ -22,6 +22,7 @@ pub mod fixtures;
 pub mod network;
 pub mod sim;
 pub mod validator;
+mod volume_rules;
 pub mod volumes;
 
 pub use fixtures::{

@@ -12,7 +12,7 @@ use tucano_api::{
 };
 use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, RevisionRecord, Snapshot};
 
-use crate::{disk, drains, volumes::VolumeRules};
+use crate::{disk, drains, volume_rules::VolumeRules};
 
 /// Checks every step, and what it has to know of the steps before.
 #[derive(Debug, Clone, Default)]
