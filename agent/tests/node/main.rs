@@ -8,6 +8,7 @@
 mod api;
 mod backups;
 mod controller;
+mod dumps;
 mod files;
 mod images;
 mod lifecycle;
