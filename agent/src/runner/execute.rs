@@ -349,6 +349,7 @@ pub fn exit_of(found: Status) -> Exit {
             signal: exit.signal,
             oom_killed: exit.oom_killed,
             disk_exceeded: false,
+            memory_peak: None,
             at: Timestamp(exit.at_ms),
         },
         Status::Running(_) | Status::Lost | Status::NeverStarted => Exit {
@@ -356,6 +357,7 @@ pub fn exit_of(found: Status) -> Exit {
             signal: None,
             oom_killed: false,
             disk_exceeded: false,
+            memory_peak: None,
             at: crate::clock::timestamp(),
         },
     }

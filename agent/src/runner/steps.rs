@@ -284,6 +284,7 @@ async fn wait<N: Node>(machine: Arc<N>, record: Record, events: EventSender) {
             signal: None,
             oom_killed: false,
             disk_exceeded: false,
+            memory_peak: None,
             at: timestamp(),
         }
     });

@@ -60,6 +60,7 @@ fn exit(code: Option<i32>) -> Exit {
         signal: None,
         oom_killed: false,
         disk_exceeded: false,
+        memory_peak: None,
         at: Timestamp(0),
     }
 }

@@ -4,6 +4,7 @@
 //! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them, and its [`Backup`];
 //! - [`SecretRef`]: its secrets;
 //! - [`Health`]: how its processes are probed;
+//! - [`job`]: jobs and hooks, which end;
 //! - [`Effect`]: what a change of a field means for running processes;
 //! - `validate`: which values are accepted, and which make sense together.
 
@@ -11,6 +12,7 @@ pub mod backup;
 mod changes;
 pub mod file;
 mod health;
+pub mod job;
 pub mod mount;
 pub mod secret;
 mod targets;
@@ -28,6 +30,7 @@ pub use backup::Backup;
 pub use changes::{EFFECTS, Effect, effect_of};
 pub use file::ConfigFile;
 pub use health::{Health, Probe};
+pub use job::{Hook, Kind, Overlap};
 pub use mount::Mount;
 pub use secret::SecretRef;
 pub use targets::is_at_or_below;
@@ -46,7 +49,15 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 pub const DEFAULT_PIDS: u32 = 512;
 
 /// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
-pub const AGENT_KEYS: [&str; 6] = ["init", "file", "mount", "volume", "secret", "mount.image"];
+pub const AGENT_KEYS: [&str; 7] = [
+    "init",
+    "file",
+    "mount",
+    "volume",
+    "secret",
+    "mount.image",
+    "kind",
+];
 
 /// Size of a container's `/dev/shm`, unless `shm_size` says otherwise.
 pub const DEFAULT_SHM: Bytes = Bytes::mib(64);
@@ -63,7 +74,11 @@ pub struct ServiceConfig {
     /// The application that it belongs to; none where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppName>,
-    /// How many processes are kept alive: 1 to 10,000.
+    /// Whether its processes are kept alive, or run to completion. Only workers whose agents know this key run jobs.
+    #[serde(default, skip_serializing_if = "Kind::is_service")]
+    pub kind: Kind,
+    /// How many processes are kept alive: 1 to 10,000. A job has none.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub concurrency: u32,
     /// `sha256:…`, `name:tag` or `name@sha256:…` of an image that the controller already stores, `host[:port]/name:tag` or
     /// `…@sha256:…` of one in another registry that it knows, or, for the command line and for requests that carry the image
@@ -138,6 +153,36 @@ pub struct ServiceConfig {
     /// How long a process may take to end after SIGTERM before SIGKILL.
     #[serde(default = "default_stop_timeout")]
     pub stop_timeout: Span,
+    /// How often processes of a job's run may fail before the run has failed: 0 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// How long a run of a job may take; unlimited where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+    /// How many processes of a job's run there are at once, at most: 1 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<u32>,
+    /// How many processes of a job's run have to succeed: 1 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completions: Option<u32>,
+    /// When a job runs, as crontab(5) has it, such as `0 3 * * *`; only when asked to where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// The time zone of `schedule`, by its name in the IANA database: UTC where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// What happens at a tick while an earlier run has not ended: `skip` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<Overlap>,
+    /// How late a tick may be and is still run: an hour where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catch_up: Option<Span>,
+    /// What runs once per revision before its first process is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Hook>,
+    /// What runs once per revision after its rollout is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Hook>,
 }
 
 impl ServiceConfig {
@@ -152,7 +197,7 @@ impl ServiceConfig {
             app: None,
             drain: None,
             volume: self.volume.iter().map(Volume::for_agents).collect(),
-            ..self.clone()
+            ..self.without_runs()
         }
     }
 
@@ -165,6 +210,7 @@ impl ServiceConfig {
             !self.volume.is_empty(),
             !self.secret.is_empty(),
             self.mount.iter().any(|mount| mount.image.is_some()),
+            self.is_job(),
         ];
         AGENT_KEYS
             .into_iter()
@@ -194,6 +240,9 @@ impl ServiceConfig {
     }
 }
 
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
 fn default_memory() -> Bytes {
     Bytes::mib(256)
 }

@@ -6,7 +6,9 @@
 
 mod probe;
 
-use super::{Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, secret, targets, volume};
+use super::{
+    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, job, mount, secret, targets, volume,
+};
 use crate::{
     settings::{Problem, Validate},
     units::{Bytes, Span},
@@ -34,6 +36,7 @@ impl Validate for ServiceConfig {
         let mut problems = stored_rules(self);
         problems.extend(user_problem(self.user.as_deref()));
         problems.extend(size_problems(self));
+        problems.extend(job::problems(self));
         problems
     }
 }
@@ -99,6 +102,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(backup::problems(config));
     problems.extend(secret::problems(config));
     problems.extend(targets::problems(config));
+    problems.extend(job::stored_problems(config));
     problems.extend(config.health.problems());
     problems
 }
@@ -121,7 +125,12 @@ pub(super) fn owner_problems(item: &str, uid: u32, gid: u32) -> impl Iterator<It
 
 fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if !(1..=MAX_CONCURRENCY).contains(&config.concurrency) {
+    if config.concurrency == 0 && !config.is_job() {
+        let message = format!(
+            "is missing, or 0: write how many processes are kept alive, 1 to {MAX_CONCURRENCY}, or remove the service"
+        );
+        problems.push(Problem::new("concurrency", message));
+    } else if config.concurrency > MAX_CONCURRENCY {
         let message = format!(
             "{} processes cannot be kept alive: write 1 to {MAX_CONCURRENCY}, or remove the service",
             config.concurrency

@@ -332,6 +332,7 @@ impl Container {
             signal: oom_killed.then_some(9),
             oom_killed,
             disk_exceeded: false,
+            memory_peak: None,
             at: now,
         });
         self.enter(ProcessState::BackOff, now.after(BACK_OFF));

@@ -24,6 +24,7 @@ fn exit(code: Option<i32>, at: u64) -> Exit {
         signal: None,
         oom_killed: false,
         disk_exceeded: false,
+        memory_peak: None,
         at: Timestamp(at),
     }
 }

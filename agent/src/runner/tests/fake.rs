@@ -152,6 +152,7 @@ impl FakeNode {
                 signal,
                 oom_killed: false,
                 disk_exceeded: false,
+                memory_peak: None,
                 at: Timestamp(1),
             };
             state.exits.insert(id.clone(), exit);

@@ -146,6 +146,7 @@ fn odd_process(parts: (u64, u8, Option<u16>, u32, bool, u64)) -> ProcessReport {
             signal: None,
             oom_killed,
             disk_exceeded: false,
+            memory_peak: None,
             at: Timestamp(at),
         }),
         relaxed: Vec::new(),
