@@ -62,6 +62,7 @@ effects! {
     concurrency => Nothing,
     image => Process,
     port => Process,
+    ports => Process,
     hosts => Routes,
     path_prefix => Routes,
     env => Process,
@@ -169,6 +170,7 @@ mod tests {
             ("[[file]]\npath = \"/x\"\ncontent = \"\"", Effect::Process),
             ("shm_size = \"1MiB\"", Effect::Process),
             ("image = \"b:1\"", Effect::Process),
+            ("ports = { metrics = 9090 }", Effect::Process),
             ("before = { args = [\"b\"] }", Effect::Nothing),
             ("after = { args = [\"b\"] }", Effect::Nothing),
         ];

@@ -3,6 +3,7 @@
 //! - [`ConfigFile`]: its configuration files;
 //! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them, and its [`Backup`];
 //! - [`SecretRef`]: its secrets;
+//! - [`Port`]: on which ports they listen;
 //! - [`Health`]: how its processes are probed;
 //! - [`job`]: jobs and hooks, which end;
 //! - [`Effect`]: what a change of a field means for running processes;
@@ -14,6 +15,7 @@ pub mod file;
 mod health;
 pub mod job;
 pub mod mount;
+pub mod port;
 pub mod secret;
 mod targets;
 #[cfg(test)]
@@ -32,6 +34,7 @@ pub use file::ConfigFile;
 pub use health::{Health, Probe};
 pub use job::{Hook, Kind, Overlap};
 pub use mount::Mount;
+pub use port::{NamedPort, Port, PortHealth, Ports, Protocol};
 pub use secret::SecretRef;
 pub use targets::is_at_or_below;
 pub use volume::Volume;
@@ -49,13 +52,14 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 pub const DEFAULT_PIDS: u32 = 512;
 
 /// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
-pub const AGENT_KEYS: [&str; 7] = [
+pub const AGENT_KEYS: [&str; 8] = [
     "init",
     "file",
     "mount",
     "volume",
     "secret",
     "mount.image",
+    "ports",
     "kind",
 ];
 
@@ -85,8 +89,13 @@ pub struct ServiceConfig {
     /// themselves, the archive's file name, or the name of an image within it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// TCP port on which each process listens, inside its own network namespace: 1 to 65535.
-    pub port: u16,
+    /// TCP port on which each process listens for HTTP, inside its own network namespace: 1 to 65535. Short for `ports.http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Further ports, by name, or all of them. A service without ports gets no connections. Only workers whose agents know this
+    /// key run a service that has it, or no port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: Ports,
     /// Host names that the balancer routes to this service, beside `<name>.<domain>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
@@ -210,6 +219,7 @@ impl ServiceConfig {
             !self.volume.is_empty(),
             !self.secret.is_empty(),
             self.mount.iter().any(|mount| mount.image.is_some()),
+            !self.ports.is_empty() || self.port.is_none(),
             self.is_job(),
         ];
         AGENT_KEYS

@@ -7,7 +7,7 @@
 mod probe;
 
 use super::{
-    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, job, mount, secret, targets, volume,
+    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, job, mount, port, secret, targets, volume,
 };
 use crate::{
     settings::{Problem, Validate},
@@ -80,6 +80,7 @@ impl Validate for Health {
 
 fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     let mut problems = number_problems(config);
+    problems.extend(port::problems(config));
     problems.extend(tmpfs_problems(config));
     problems.extend(config.hosts.iter().filter_map(|host| host_problem(host)));
     if let Some(prefix) = &config.path_prefix {
@@ -125,21 +126,13 @@ pub(super) fn owner_problems(item: &str, uid: u32, gid: u32) -> impl Iterator<It
 
 fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if config.concurrency == 0 && !config.is_job() {
-        let message = format!(
-            "is missing, or 0: write how many processes are kept alive, 1 to {MAX_CONCURRENCY}, or remove the service"
-        );
-        problems.push(Problem::new("concurrency", message));
-    } else if config.concurrency > MAX_CONCURRENCY {
+    // A job has none, which is a rule of its own.
+    if !config.is_job() && !(1..=MAX_CONCURRENCY).contains(&config.concurrency) {
         let message = format!(
             "{} processes cannot be kept alive: write 1 to {MAX_CONCURRENCY}, or remove the service",
             config.concurrency
         );
         problems.push(Problem::new("concurrency", message));
-    }
-    if config.port == 0 {
-        let message = "0 is not a port: write the one the program listens on";
-        problems.push(Problem::new("port", message));
     }
     for (key, size, least) in [("memory", config.memory, 4), ("disk", config.disk, 1)] {
         if !(Bytes::mib(least)..=MAX_BYTES).contains(&size) {

@@ -16,8 +16,8 @@ fn refuses(text: &str, key: &str) {
 
 #[test]
 fn a_job_needs_neither_concurrency_nor_a_schedule() {
-    assert_eq!(errors("kind = \"job\"\nport = 80"), "");
-    let all = "kind = \"job\"\nport = 80\nretries = 3\ndeadline = \"1h\"\nparallelism = 2\ncompletions = 5\n\
+    assert_eq!(errors("kind = \"job\""), "");
+    let all = "kind = \"job\"\nretries = 3\ndeadline = \"1h\"\nparallelism = 2\ncompletions = 5\n\
                schedule = \"0 3 * * *\"\ntimezone = \"America/Sao_Paulo\"\noverlap = \"queue\"\ncatch_up = \"2h\"";
     assert_eq!(errors(all), "");
 }
@@ -45,6 +45,8 @@ fn a_service_has_no_key_of_a_job() {
 fn a_job_has_no_key_of_what_is_kept_alive() {
     for (line, key) in [
         ("concurrency = 2", "concurrency"),
+        ("port = 80", "port"),
+        ("ports = { metrics = 80 }", "ports"),
         ("hosts = [\"a.b\"]", "hosts"),
         ("path_prefix = \"/x\"", "path_prefix"),
         ("drain = \"1s\"", "drain"),
@@ -55,7 +57,7 @@ fn a_job_has_no_key_of_what_is_kept_alive() {
             "volume",
         ),
     ] {
-        let text = format!("kind = \"job\"\nport = 80\n{line}");
+        let text = format!("kind = \"job\"\n{line}");
         refuses(&text, &format!("{key}: "));
     }
 }
@@ -77,7 +79,7 @@ fn what_can_never_run_is_refused() {
         ("schedule = \"0 0 30 2 *\"", "schedule: it never comes"),
         ("schedule = \"61 * * * *\"", "schedule: "),
     ] {
-        refuses(&format!("kind = \"job\"\nport = 80\n{line}"), message);
+        refuses(&format!("kind = \"job\"\n{line}"), message);
     }
     let hook = |hook: &str| format!("concurrency = 1\nport = 80\nbefore = {hook}");
     refuses(&hook("{ args = [] }"), "before.args: ");
@@ -87,7 +89,7 @@ fn what_can_never_run_is_refused() {
 
 #[test]
 fn agents_get_nothing_of_a_job_but_that_it_ends() {
-    let text = "name = \"a\"\nkind = \"job\"\nport = 80\nretries = 3\nschedule = \"@daily\"";
+    let text = "name = \"a\"\nkind = \"job\"\nretries = 3\nschedule = \"@daily\"";
     let job: ServiceConfig = parse("a", text).unwrap();
     let sent = job.for_agents();
     assert_eq!((sent.retries, &sent.schedule), (None, &None));
