@@ -12,7 +12,10 @@ use tokio::{
     sync::{RwLock, Semaphore},
 };
 use tucano_api::{
-    agent::Exit, ids::NodeName, ids::ProcessId, service::ServiceConfig, units::Timestamp,
+    agent::Exit,
+    ids::{NodeName, ProcessId},
+    service::ServiceConfig,
+    units::{Bytes, Timestamp},
 };
 use tucano_oci_runtime::{
     cgroup,
@@ -233,8 +236,13 @@ impl Executor {
         let workspace = self.workspace(&record.process.id);
         blocking(move || {
             let found = supervisor::find(&workspace.home())?;
+            let stats = workspace.recorded_cgroup().and_then(|it| it.stats().ok());
             workspace.destroy_cgroup()?;
-            Ok(exit_of(found))
+            let peak = stats.map(|stats| Bytes(stats.memory_peak));
+            Ok(Exit {
+                memory_peak: peak.filter(|peak| peak.0 > 0),
+                ..exit_of(found)
+            })
         })
         .await
     }

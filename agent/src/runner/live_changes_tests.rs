@@ -19,6 +19,7 @@ fn process(revision: u64, more: &str) -> DesiredProcess {
         config,
         slot: None,
         volumes: Vec::new(),
+        run: None,
     }
 }
 

@@ -287,5 +287,9 @@ async fn wait<N: Node>(machine: Arc<N>, record: Record, events: EventSender) {
             at: timestamp(),
         }
     });
-    events.send(Event::Ended(exit)).await;
+    let last_lines = match record.process.run {
+        Some(_) => machine.last_lines(&record.process.id).await,
+        None => Vec::new(),
+    };
+    events.send(Event::Ended(exit, last_lines)).await;
 }

@@ -32,6 +32,7 @@ fn config(more: &str) -> ServiceConfig {
 
 fn view(processes: Vec<ProcessView>) -> ServiceView {
     ServiceView {
+        hook: None,
         configured: ConfiguredService {
             name: name(),
             revision: Revision(2),

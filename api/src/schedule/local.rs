@@ -150,7 +150,10 @@ impl Pattern {
         {
             return Some((hour, minute));
         }
-        Some((self.hours.last(hour.checked_sub(1)?)?, self.minutes.last(59)?))
+        Some((
+            self.hours.last(hour.checked_sub(1)?)?,
+            self.minutes.last(59)?,
+        ))
     }
 }
 
@@ -164,12 +167,7 @@ pub(super) fn preceding(local: DateTime) -> Option<DateTime> {
     local.checked_sub(SignedDuration::from_secs(60)).ok()
 }
 
-const fn range(
-    what: &'static str,
-    least: u8,
-    most: u8,
-    names: &'static [&'static str],
-) -> Range {
+const fn range(what: &'static str, least: u8, most: u8, names: &'static [&'static str]) -> Range {
     Range {
         what,
         least,

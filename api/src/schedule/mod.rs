@@ -207,7 +207,5 @@ fn whole_minute(at: Instant) -> Option<Instant> {
 
 /// A local time without its seconds.
 fn minute(local: DateTime) -> DateTime {
-    local
-        .date()
-        .at(local.hour(), local.minute(), 0, 0)
+    local.date().at(local.hour(), local.minute(), 0, 0)
 }

@@ -35,16 +35,36 @@ fn ticks(text: &str, zone: &str, from: &str, until: &str) -> Vec<String> {
 fn expressions_are_those_of_crontab() {
     for (text, from, next) in [
         ("0 3 * * *", "2026-11-30T03:00:00Z", "2026-12-01T03:00:00Z"),
-        ("*/15 * * * *", "2026-11-30T03:14:59Z", "2026-11-30T03:15:00Z"),
-        ("5,10-12 9-17/4 * * 1-5", "2026-11-28T00:00:00Z", "2026-11-30T09:05:00Z"),
-        ("0 0 1 jan *", "2026-11-30T00:00:00Z", "2027-01-01T00:00:00Z"),
-        ("0 0 * * SUN", "2026-11-30T00:00:00Z", "2026-12-06T00:00:00Z"),
+        (
+            "*/15 * * * *",
+            "2026-11-30T03:14:59Z",
+            "2026-11-30T03:15:00Z",
+        ),
+        (
+            "5,10-12 9-17/4 * * 1-5",
+            "2026-11-28T00:00:00Z",
+            "2026-11-30T09:05:00Z",
+        ),
+        (
+            "0 0 1 jan *",
+            "2026-11-30T00:00:00Z",
+            "2027-01-01T00:00:00Z",
+        ),
+        (
+            "0 0 * * SUN",
+            "2026-11-30T00:00:00Z",
+            "2026-12-06T00:00:00Z",
+        ),
         ("0 0 * * 7", "2026-11-30T00:00:00Z", "2026-12-06T00:00:00Z"),
         ("0 0 29 2 *", "2097-01-01T00:00:00Z", "2104-02-29T00:00:00Z"),
         // Either kind of day is enough where both are restricted.
         ("0 0 13 * 5", "2026-11-30T00:00:00Z", "2026-12-04T00:00:00Z"),
         // Not where one of them begins with a star.
-        ("0 0 */13 * 5", "2026-11-30T00:00:00Z", "2027-01-01T00:00:00Z"),
+        (
+            "0 0 */13 * 5",
+            "2026-11-30T00:00:00Z",
+            "2027-01-01T00:00:00Z",
+        ),
         ("@daily", "2026-11-30T00:00:00Z", "2026-12-01T00:00:00Z"),
         ("@hourly", "2026-11-30T00:00:00Z", "2026-11-30T01:00:00Z"),
         ("@weekly", "2026-11-30T00:00:00Z", "2026-12-06T00:00:00Z"),
@@ -59,9 +79,26 @@ fn expressions_are_those_of_crontab() {
 #[test]
 fn what_is_no_expression_is_refused() {
     for text in [
-        "", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8",
-        "5-1 * * * *", "5/10 * * * *", "*/0 * * * *", "+5 * * * *", "a * * * *", "1, * * * *", "@fortnightly",
-        "0 0 31 2 *", "0 0 31 4,6 *", "- * * * *", "1-2-3 * * * *", "@reboot",
+        "",
+        "* * * *",
+        "* * * * * *",
+        "60 * * * *",
+        "* 24 * * *",
+        "* * 0 * *",
+        "* * * 13 *",
+        "* * * * 8",
+        "5-1 * * * *",
+        "5/10 * * * *",
+        "*/0 * * * *",
+        "+5 * * * *",
+        "a * * * *",
+        "1, * * * *",
+        "@fortnightly",
+        "0 0 31 2 *",
+        "0 0 31 4,6 *",
+        "- * * * *",
+        "1-2-3 * * * *",
+        "@reboot",
     ] {
         assert!(Schedule::parse(text, UTC).is_err(), "{text}");
     }
@@ -72,29 +109,54 @@ fn what_is_no_expression_is_refused() {
 /// The clocks of Berlin skip from 02:00 to 03:00 at 01:00 UTC.
 #[test]
 fn a_skipped_time_has_its_tick_right_after_the_change() {
-    let day = |text| ticks(text, "Europe/Berlin", "2026-03-29T00:00:00Z", "2026-03-29T03:00:00Z");
+    let day = |text| {
+        ticks(
+            text,
+            "Europe/Berlin",
+            "2026-03-29T00:00:00Z",
+            "2026-03-29T03:00:00Z",
+        )
+    };
     assert_eq!(day("30 2 * * *"), ["2026-03-29T01:00:00Z"]);
     assert_eq!(day("0,30 2 * * *"), ["2026-03-29T01:00:00Z"]);
     assert_eq!(day("0 2,3 * * *"), ["2026-03-29T01:00:00Z"]);
-    assert_eq!(day("30 2,3 * * *"), ["2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"]);
+    assert_eq!(
+        day("30 2,3 * * *"),
+        ["2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"]
+    );
     // Not one that goes by the time that passes.
     assert_eq!(day("*/30 2 * * *"), Vec::<String>::new());
     assert_eq!(
         day("30 * * * *"),
-        ["2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z", "2026-03-29T02:30:00Z"]
+        [
+            "2026-03-29T00:30:00Z",
+            "2026-03-29T01:30:00Z",
+            "2026-03-29T02:30:00Z"
+        ]
     );
 }
 
 /// The clocks of Berlin go back from 03:00 to 02:00 at 01:00 UTC.
 #[test]
 fn a_repeated_time_has_one_tick_unless_time_itself_counts() {
-    let day = |text| ticks(text, "Europe/Berlin", "2026-10-24T23:00:00Z", "2026-10-25T02:00:00Z");
+    let day = |text| {
+        ticks(
+            text,
+            "Europe/Berlin",
+            "2026-10-24T23:00:00Z",
+            "2026-10-25T02:00:00Z",
+        )
+    };
     assert_eq!(day("30 2 * * *"), ["2026-10-25T00:30:00Z"]);
     assert_eq!(day("0 2 * * *"), ["2026-10-25T00:00:00Z"]);
     assert_eq!(day("0 3 * * *"), ["2026-10-25T02:00:00Z"]);
     assert_eq!(
         day("30 * * * *"),
-        ["2026-10-24T23:30:00Z", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"]
+        [
+            "2026-10-24T23:30:00Z",
+            "2026-10-25T00:30:00Z",
+            "2026-10-25T01:30:00Z"
+        ]
     );
     assert_eq!(day("*/30 2 * * *").len(), 4);
 }
@@ -102,21 +164,55 @@ fn a_repeated_time_has_one_tick_unless_time_itself_counts() {
 /// Lord Howe Island changes by half an hour; Cairo skips midnight; Samoa skipped a whole day.
 #[test]
 fn changes_of_any_length_at_any_hour_are_handled() {
-    let island = ticks("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T00:00:00Z", "2026-04-05T00:00:00Z");
+    let island = ticks(
+        "45 1 * * *",
+        "Australia/Lord_Howe",
+        "2026-04-04T00:00:00Z",
+        "2026-04-05T00:00:00Z",
+    );
     assert_eq!(island, ["2026-04-04T14:45:00Z"]);
-    let cairo = ticks("0 0 * * *", "Africa/Cairo", "2026-04-23T00:00:00Z", "2026-04-25T00:00:00Z");
+    let cairo = ticks(
+        "0 0 * * *",
+        "Africa/Cairo",
+        "2026-04-23T00:00:00Z",
+        "2026-04-25T00:00:00Z",
+    );
     assert_eq!(cairo, ["2026-04-23T22:00:00Z", "2026-04-24T21:00:00Z"]);
-    let samoa = ticks("0 12 * * *", "Pacific/Apia", "2011-12-29T00:00:00Z", "2011-12-31T23:00:00Z");
-    assert_eq!(samoa, ["2011-12-29T22:00:00Z", "2011-12-30T10:00:00Z", "2011-12-30T22:00:00Z", "2011-12-31T22:00:00Z"]);
-    let utc = ticks("30 1 * * *", UTC, "2022-10-29T00:00:00Z", "2022-10-31T00:00:00Z");
+    let samoa = ticks(
+        "0 12 * * *",
+        "Pacific/Apia",
+        "2011-12-29T00:00:00Z",
+        "2011-12-31T23:00:00Z",
+    );
+    assert_eq!(
+        samoa,
+        [
+            "2011-12-29T22:00:00Z",
+            "2011-12-30T10:00:00Z",
+            "2011-12-30T22:00:00Z",
+            "2011-12-31T22:00:00Z"
+        ]
+    );
+    let utc = ticks(
+        "30 1 * * *",
+        UTC,
+        "2022-10-29T00:00:00Z",
+        "2022-10-31T00:00:00Z",
+    );
     assert_eq!(utc, ["2022-10-29T01:30:00Z", "2022-10-30T01:30:00Z"]);
 }
 
 #[test]
 fn a_tick_is_shown_as_the_clocks_show_it() {
     let tick = at("2026-11-30T06:00:00Z");
-    assert_eq!(wall_time(tick, "America/Sao_Paulo"), "2026-11-30T03:00[America/Sao_Paulo]");
-    assert_eq!(schedule("0 3 * * *", "America/Sao_Paulo").to_string(), "0 3 * * * (America/Sao_Paulo)");
+    assert_eq!(
+        wall_time(tick, "America/Sao_Paulo"),
+        "2026-11-30T03:00[America/Sao_Paulo]"
+    );
+    assert_eq!(
+        schedule("0 3 * * *", "America/Sao_Paulo").to_string(),
+        "0 3 * * * (America/Sao_Paulo)"
+    );
 }
 
 fn field(most: u8) -> impl Strategy<Value = String> {
@@ -131,8 +227,16 @@ fn field(most: u8) -> impl Strategy<Value = String> {
 
 fn zone() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
-        UTC, "Europe/Berlin", "America/New_York", "America/Sao_Paulo", "Australia/Lord_Howe", "Africa/Cairo",
-        "Asia/Kathmandu", "America/St_Johns", "Africa/Casablanca", "Pacific/Apia",
+        UTC,
+        "Europe/Berlin",
+        "America/New_York",
+        "America/Sao_Paulo",
+        "Australia/Lord_Howe",
+        "Africa/Cairo",
+        "Asia/Kathmandu",
+        "America/St_Johns",
+        "Africa/Casablanca",
+        "Pacific/Apia",
     ])
 }
 

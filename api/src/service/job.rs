@@ -113,7 +113,9 @@ impl ServiceConfig {
         Self {
             kind: Kind::Job,
             concurrency: 0,
-            args: command.map(<[String]>::to_vec).or_else(|| self.args.clone()),
+            args: command
+                .map(<[String]>::to_vec)
+                .or_else(|| self.args.clone()),
             port: None,
             ports: super::Ports::new(),
             hosts: Vec::new(),

@@ -192,7 +192,10 @@ fn suffix(protocol: Protocol) -> &'static str {
 /// Configured services.
 pub fn services(services: &[ServiceView], style: Style) -> String {
     let mut table = Table::new(&SERVICES);
-    for ServiceView { configured, active } in services {
+    for ServiceView {
+        configured, active, ..
+    } in services
+    {
         let config = &configured.config;
         let color = match active.healthy == config.concurrency {
             true => Color::Green,

@@ -142,6 +142,7 @@ pub fn state_name(state: ProcessState) -> &'static str {
         ProcessState::Unhealthy => "unhealthy",
         ProcessState::BackOff => "backing off",
         ProcessState::Stopping => "stopping",
+        ProcessState::Ended => "ended",
     }
 }
 

@@ -13,7 +13,7 @@ use tucano_api::{
 };
 
 use crate::{
-    health, holds,
+    health, holds, jobs,
     model::{CrashHistory, Hold, ProcessRecord, RevisionRecord, ServiceRecord},
     state::{Node, Process, Service, State},
 };
@@ -208,6 +208,9 @@ fn adopt_service(
                 name: name.clone(),
                 compatible_from: compatible_from(&revisions),
                 revisions,
+                held: Vec::new(),
+                upcoming: None,
+                last_held: None,
             };
             state.services.insert(name.clone(), Service::new(record));
         }
@@ -268,9 +271,22 @@ fn adopt_process(state: &mut State, index: usize, node: &NodeName, process: Desi
     let Some(owner) = state.services.get_mut(&service) else {
         return;
     };
-    owner.processes.insert(number);
     let memory = process.config.memory.0;
-    state.nodes[index].reserve(number, memory);
+    match &process.run {
+        None => {
+            owner.processes.insert(number);
+            state.nodes[index].reserve(number, memory);
+        }
+        Some(_) => {
+            if !jobs::adopted::adopt(state, node, &process) {
+                return;
+            }
+            if let Some(owner) = state.services.get_mut(&service) {
+                owner.runs.insert(number);
+            }
+            state.nodes[index].reserve_for_run(number, memory);
+        }
+    }
     let record = ProcessRecord {
         id: process.id.clone(),
         service,
@@ -280,6 +296,7 @@ fn adopt_process(state: &mut State, index: usize, node: &NodeName, process: Desi
         replaces: None,
         draining_since: None,
         crashes: CrashHistory::default(),
+        run: process.run.as_ref().map(|run| run.number),
     };
     insert(state, index, record, memory);
     let report = take_undesired(&mut state.nodes[index], &process.id);

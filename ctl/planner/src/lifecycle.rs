@@ -40,6 +40,7 @@ pub(crate) fn start(
             replaces,
             draining_since: None,
             crashes: CrashHistory::default(),
+            run: None,
         },
         node,
         memory: current.config.memory.0,
@@ -90,6 +91,7 @@ pub(crate) fn remove(state: &mut State, number: u64) {
     });
     if let Some(service) = state.services.get_mut(&process.record.service) {
         service.processes.remove(&number);
+        service.runs.remove(&number);
         state
             .changes
             .reconcile
@@ -104,15 +106,17 @@ pub(crate) fn remove(state: &mut State, number: u64) {
     state.changes.prune.insert(process.record.service);
 }
 
-/// Removes all processes of a lost worker. Its generation is incremented, so that its agent, if it comes back, stops
+/// Removes all processes of a lost worker, but not those of runs, which are not placed again. Its generation is incremented, so that its agent, if it comes back, stops
 /// the processes that were replaced.
 pub(crate) fn remove_all_on(state: &mut State, index: usize) {
     let numbers = std::mem::take(&mut state.nodes[index].processes);
     for number in numbers {
         remove(state, number);
     }
+    let of_runs = state.processes(&state.nodes[index].runs);
+    let reserved = of_runs.map(|process| process.memory).sum();
     let node = &mut state.nodes[index];
-    node.reserved = 0;
+    node.reserved = reserved;
     node.unconfirmed = std::mem::take(&mut node.undesired);
 }
 

@@ -10,7 +10,7 @@ use tucano_api::{
 };
 
 use crate::{
-    backups, duplicates, health, holds, leases, readmission, silence,
+    backups, duplicates, health, holds, jobs, leases, readmission, silence,
     state::{Node, Slot, State, Undesired},
     volumes,
 };
@@ -119,6 +119,10 @@ fn update_processes(
     let numbers: Vec<u64> = state.nodes[index].processes.iter().copied().collect();
     for number in numbers {
         health::observe(state, number, desired.remove(&number));
+    }
+    let of_runs: Vec<u64> = state.nodes[index].runs.iter().copied().collect();
+    for number in of_runs {
+        jobs::observe(state, number, desired.remove(&number));
     }
 }
 

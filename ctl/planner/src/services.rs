@@ -8,23 +8,35 @@ use tucano_api::{
 };
 
 use crate::{
-    lifecycle,
+    jobs, lifecycle,
     model::{RevisionRecord, ServiceRecord},
     secrets, slots,
-    state::{Service, State, hosts, path_prefix},
+    state::{Revised, Service, State, hosts, path_prefix},
     volumes,
 };
 
 /// Why this configuration cannot be accepted beside the others: another service has the same host and path prefix. A
 /// message for the user.
 pub(crate) fn conflict(state: &State, config: &ServiceConfig) -> Option<String> {
+    if let Some(service) = state.services.get(&config.name)
+        && jobs::is_job(service) != config.is_job()
+    {
+        let name = &config.name;
+        return Some(format!(
+            "kind: {name} is configured, and a service does not become a job, nor a job a service: remove {name} first"
+        ));
+    }
+    if config.is_job() {
+        return None;
+    }
     let wanted = hosts(config, &state.settings.domain);
-    let others = state
-        .services
-        .values()
-        .map(|service| &service.current().config);
+    let others = state.services.values().flat_map(|service| {
+        let upcoming = service.upcoming();
+        std::iter::once(service.current()).chain(upcoming)
+    });
     others
-        .filter(|other| other.name != config.name)
+        .map(|record| &record.config)
+        .filter(|other| other.name != config.name && !other.is_job())
         .filter(|other| path_prefix(other) == path_prefix(config))
         .find_map(|other| {
             let taken = hosts(other, &state.settings.domain);
@@ -43,13 +55,23 @@ pub(crate) fn conflict(state: &State, config: &ServiceConfig) -> Option<String> 
 /// Adds a service or a revision of it.
 pub(crate) fn configure(state: &mut State, config: ServiceConfig, image: Digest) {
     let name = config.name.clone();
-    match state.services.get_mut(&name) {
-        Some(service) => {
-            if !service.revise(config, image, state.now) {
-                return;
-            }
+    let undone = jobs::hooks::undone(state, &name);
+    let revised = match state.services.get_mut(&name) {
+        // The one of this name is another thing, and stays what it is.
+        Some(service) if jobs::is_job(service) != config.is_job() => return,
+        Some(service) => service.revise(config, image, &undone, state.now),
+        None => {
+            add(state, config, image);
+            Revised::Revision(Revision(1))
         }
-        None => add(state, config, image),
+    };
+    match revised {
+        Revised::Same => {
+            jobs::hooks::retry(state, &name);
+            return;
+        }
+        Revised::Revision(revision) => jobs::hooks::configured(state, &name, revision),
+        Revised::Scaled => {}
     }
     state.changes.prune.insert(name.clone());
     state.changes.services.insert(name.clone());
@@ -62,10 +84,12 @@ pub(crate) fn remove(state: &mut State, name: &ServiceName, with_volumes: bool) 
     let Some(service) = state.services.remove(name) else {
         return;
     };
-    for number in service.processes {
+    for number in service.processes.into_iter().chain(service.runs) {
         lifecycle::remove(state, number);
     }
-    let secrets = secrets_of(&service.record.revisions);
+    jobs::remove(state, name);
+    let revisions = [service.record.revisions, service.record.held].concat();
+    let secrets = secrets_of(&revisions);
     secrets::prune(state, secrets);
     for node in &mut state.nodes {
         node.lost.retain(|_, process| process.service != *name);
@@ -80,6 +104,7 @@ pub(crate) fn remove(state: &mut State, name: &ServiceName, with_volumes: bool) 
 
 /// Drops the oldest revisions beyond the number to keep, except those that a process runs.
 pub(crate) fn prune_revisions(state: &mut State, name: &ServiceName) {
+    let of_runs: BTreeSet<Revision> = jobs::revisions_in_use(state, name).collect();
     let Some(service) = state.services.get_mut(name) else {
         return;
     };
@@ -91,6 +116,7 @@ pub(crate) fn prune_revisions(state: &mut State, name: &ServiceName) {
     let processes = service.processes.iter();
     let in_use: BTreeSet<Revision> = processes
         .filter_map(|number| Some(state.processes.get(number)?.record.revision))
+        .chain(of_runs)
         .collect();
     let first_kept = revisions[excess].revision;
     let is_kept = |it: &RevisionRecord| it.revision >= first_kept || in_use.contains(&it.revision);
@@ -111,6 +137,9 @@ fn add(state: &mut State, config: ServiceConfig, image: Digest) {
     let record = ServiceRecord {
         name: config.name.clone(),
         compatible_from: Revision(1),
+        held: Vec::new(),
+        upcoming: None,
+        last_held: None,
         revisions: vec![RevisionRecord {
             revision: Revision(1),
             config,

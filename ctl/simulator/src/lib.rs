@@ -4,7 +4,8 @@
 //! - [`sim`]: the simulation; [`fixtures`]: what it is described with.
 //! - [`agent`]: the model of an agent; [`balancer`]: that of a balancer; [`network`]; [`disk`].
 //! - [`fault`]: what can go wrong, as a list that replays (and, with the feature `proptest`, shrinks).
-//! - [`volumes`]: those of an agent; `volume_rules`: what the validator checks of slots and volumes.
+//! - [`volumes`]: those of an agent; `volume_rules`: what the validator checks of slots and volumes; `job_rules`: the
+//!   same of runs.
 //! - [`validator`]: the rules that no step may break. It panics where one is broken.
 
 #![allow(
@@ -19,6 +20,7 @@ pub mod disk;
 mod drains;
 pub mod fault;
 pub mod fixtures;
+mod job_rules;
 pub mod network;
 pub mod sim;
 pub mod validator;
@@ -26,7 +28,7 @@ mod volume_rules;
 pub mod volumes;
 
 pub use fixtures::{
-    backup, config, image, ip, name, node, process, settings, with_memory, with_volumes, worker,
-    workers,
+    backup, config, image, ip, job, name, node, process, settings, with_memory, with_volumes,
+    worker, workers,
 };
 pub use sim::{Options, START, Sim, alerts, new_disk, of_kind};

@@ -12,7 +12,7 @@ use tucano_api::{
 };
 use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, RevisionRecord, Snapshot};
 
-use crate::{disk, drains, volume_rules::VolumeRules};
+use crate::{disk, drains, job_rules::JobRules, volume_rules::VolumeRules};
 
 /// Checks every step, and what it has to know of the steps before.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +39,7 @@ pub struct Validator {
     /// except for a controller that dies before it has recorded that they left.
     left: BTreeSet<String>,
     volumes: VolumeRules,
+    jobs: JobRules,
 }
 
 impl Validator {
@@ -86,6 +87,7 @@ impl Validator {
         let started = self.check_records(event, actions);
         let freed = self.freed(actions);
         self.volumes.check(event, actions, cluster);
+        self.jobs.check(now, actions, cluster);
         self.check_silence(actions, cluster);
         self.check_assigned(actions, cluster);
         self.check_alerts(actions);
@@ -274,6 +276,9 @@ impl Validator {
                     | VolumeNotRestored
                     | BackupFailed
                     | BackupStored
+                    | JobFailed
+                    | JobRecovered
+                    | HookFailed
             ) {
                 continue;
             }
@@ -407,6 +412,10 @@ fn key(record: &Record) -> String {
         Record::Volume(volume) => format!("volume {}", volume.volume),
         Record::VolumeGone(volume) => format!("volume {volume}"),
         Record::Backups(backups) => format!("backups of {}", backups.id),
+        Record::Job(job) => format!("job {}", job.service),
+        Record::JobGone(name) => format!("job {name}"),
+        Record::Run(run) => format!("run {}", run.id()),
+        Record::RunGone { service, number } => format!("run {service}/{number}"),
         Record::Counters(_) => "counters".to_owned(),
     }
 }
@@ -553,7 +562,8 @@ fn may_follow(before: Option<AlertKind>, kind: AlertKind) -> bool {
         // The planner does not send it.
         NodeContested | WireUnprotected | SecretsUnreadable | NodeHeld | NodeReleased
         | MassSilence | MassSilenceEnded | NodeUnreachable | NodeReachable | VolumeNotMoved
-        | VolumeNotRestored | BackupFailed | BackupStored => false,
+        | VolumeNotRestored | BackupFailed | BackupStored | JobFailed | JobRecovered
+        | HookFailed => false,
         VolumeAway => matches!(before, None | Some(VolumeBack)),
         VolumeMissing => matches!(before, None | Some(VolumeBack | VolumeAway)),
         VolumeBack => matches!(before, Some(VolumeAway | VolumeMissing)),

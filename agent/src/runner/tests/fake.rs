@@ -176,6 +176,10 @@ impl FakeNode {
 }
 
 impl Node for FakeNode {
+    async fn last_lines(&self, id: &ProcessId) -> Vec<String> {
+        vec![format!("{id} has ended")]
+    }
+
     async fn pull(&self, process: &DesiredProcess) -> Result<ProcessImages, String> {
         self.call("pull", Call::Pull(process.image.clone()))?;
         Ok(ProcessImages {

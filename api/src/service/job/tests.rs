@@ -69,9 +69,18 @@ fn what_can_never_run_is_refused() {
         ("retries = 101", "retries: 101 is out of range"),
         ("parallelism = 0", "parallelism: 0 is out of range"),
         ("completions = 1001", "completions: 1001 is out of range"),
-        ("catch_up = \"8days\"\nschedule = \"@daily\"", "catch_up: write at most"),
-        ("catch_up = \"1h\"", "catch_up: has no effect without `schedule`"),
-        ("overlap = \"skip\"", "overlap: has no effect without `schedule`"),
+        (
+            "catch_up = \"8days\"\nschedule = \"@daily\"",
+            "catch_up: write at most",
+        ),
+        (
+            "catch_up = \"1h\"",
+            "catch_up: has no effect without `schedule`",
+        ),
+        (
+            "overlap = \"skip\"",
+            "overlap: has no effect without `schedule`",
+        ),
         (
             "schedule = \"@daily\"\ntimezone = \"Mars/Olympus\"",
             "timezone: \"Mars/Olympus\" is not a time zone",
@@ -83,8 +92,14 @@ fn what_can_never_run_is_refused() {
     }
     let hook = |hook: &str| format!("concurrency = 1\nport = 80\nbefore = {hook}");
     refuses(&hook("{ args = [] }"), "before.args: ");
-    refuses(&hook("{ args = [\"a\"], timeout = \"0s\" }"), "before.timeout: ");
-    assert_eq!(errors(&hook("{ args = [\"./migrate\"], timeout = \"5m\" }")), "");
+    refuses(
+        &hook("{ args = [\"a\"], timeout = \"0s\" }"),
+        "before.timeout: ",
+    );
+    assert_eq!(
+        errors(&hook("{ args = [\"./migrate\"], timeout = \"5m\" }")),
+        ""
+    );
 }
 
 #[test]

@@ -33,7 +33,9 @@ pub(crate) struct Node {
     pub(crate) first_generation: Generation,
     /// Numbers of the processes that are desired there.
     pub(crate) processes: BTreeSet<u64>,
-    /// What those reserve, in bytes.
+    /// Numbers of the processes of runs that are desired there. They stay while it is missing.
+    pub(crate) runs: BTreeSet<u64>,
+    /// What all of those reserve, in bytes.
     pub(crate) reserved: u64,
     /// Since when its agent cannot be reached, and whether that was alerted.
     pub(crate) unreachable: Option<(Timestamp, bool)>,
@@ -122,6 +124,7 @@ impl Node {
             held_set: None,
             first_generation: record.generation,
             processes: BTreeSet::new(),
+            runs: BTreeSet::new(),
             reserved: 0,
             unreachable: None,
             load: Load::default(),
@@ -230,13 +233,26 @@ impl Node {
         self.reserved = self.reserved.saturating_add(memory);
     }
 
+    /// The same for a process of a run.
+    pub(crate) fn reserve_for_run(&mut self, process: u64, memory: u64) {
+        self.runs.insert(process);
+        self.reserved = self.reserved.saturating_add(memory);
+    }
+
+    /// All processes that are desired there, in the order of their numbers.
+    pub(crate) fn all_processes(&self) -> Vec<u64> {
+        let mut all: Vec<u64> = self.processes.iter().chain(&self.runs).copied().collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Changes what one of its processes reserves.
     pub(crate) fn change_reservation(&mut self, before: u64, after: u64) {
         self.reserved = self.reserved.saturating_sub(before).saturating_add(after);
     }
 
     pub(crate) fn release(&mut self, process: u64, memory: u64) {
-        if self.processes.remove(&process) {
+        if self.processes.remove(&process) || self.runs.remove(&process) {
             self.reserved = self.reserved.saturating_sub(memory);
         }
     }

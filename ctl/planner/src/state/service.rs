@@ -25,6 +25,8 @@ pub(crate) struct Service {
     pub(crate) record: ServiceRecord,
     /// Numbers of all its processes, draining ones too.
     pub(crate) processes: BTreeSet<u64>,
+    /// Numbers of the processes of its runs.
+    pub(crate) runs: BTreeSet<u64>,
     /// Processes that are not placed, with the reason.
     pub(crate) pending: Vec<Unplaced>,
     /// Its part of the route table, once it was computed.
@@ -40,6 +42,7 @@ impl Service {
         Self {
             record,
             processes: BTreeSet::new(),
+            runs: BTreeSet::new(),
             pending: Vec::new(),
             route: None,
             uneven: false,
@@ -54,7 +57,7 @@ impl Service {
     }
 
     pub(crate) fn revision(&self, revision: Revision) -> Option<&RevisionRecord> {
-        let mut revisions = self.record.revisions.iter();
+        let mut revisions = self.record.revisions.iter().chain(&self.record.held);
         revisions.find(|record| record.revision == revision)
     }
 
@@ -79,32 +82,130 @@ impl Service {
         self.current().config.concurrency as usize
     }
 
-    /// Adds a revision, or changes the concurrency, which belongs to none. False where nothing differs.
-    pub(crate) fn revise(&mut self, config: ServiceConfig, image: Digest, now: Timestamp) -> bool {
-        let current = self.current();
-        let concurrency = config.concurrency;
-        let scaled = ServiceConfig {
-            concurrency,
-            ..current.config.clone()
+    /// The revision that comes into force when its `before` has succeeded.
+    pub(crate) fn upcoming(&self) -> Option<&RevisionRecord> {
+        let upcoming = self.record.upcoming?;
+        let mut held = self.record.held.iter();
+        held.find(|record| record.revision == upcoming)
+    }
+
+    /// The revision that was configured last, whether it is in force or not.
+    pub(crate) fn newest(&self) -> &RevisionRecord {
+        self.upcoming().unwrap_or_else(|| self.current())
+    }
+
+    /// Adds a revision, or changes the concurrency, which belongs to none. `undone` are kept revisions whose `before` has not
+    /// succeeded.
+    pub(crate) fn revise(
+        &mut self,
+        config: ServiceConfig,
+        image: Digest,
+        undone: &BTreeSet<Revision>,
+        now: Timestamp,
+    ) -> Revised {
+        let is_same = |record: &RevisionRecord| {
+            let scaled = ServiceConfig {
+                concurrency: config.concurrency,
+                ..record.config.clone()
+            };
+            scaled == config && record.image == image
         };
-        if scaled == config && current.image == image {
-            let changed = current.config.concurrency != concurrency;
-            self.set_concurrency(concurrency);
-            return changed;
+        let scaled = self.current().config.concurrency != config.concurrency;
+        if self.upcoming().is_some_and(is_same) {
+            self.scale(config.concurrency);
+            return if scaled {
+                Revised::Scaled
+            } else {
+                Revised::Same
+            };
         }
-        let revision = current.revision.next();
+        if is_same(self.current()) {
+            self.scale(config.concurrency);
+            // What was to come is given up.
+            let given_up = self.record.upcoming.take().is_some();
+            return if scaled || given_up {
+                Revised::Scaled
+            } else {
+                Revised::Same
+            };
+        }
+        let mut earlier = self.record.revisions.iter();
+        let is_rollback = earlier.any(|it| is_same(it) && !undone.contains(&it.revision));
+        let last = self
+            .current()
+            .revision
+            .max(self.record.last_held.unwrap_or_default());
+        let revision = last.next();
+        let current = self.current();
         let compatible = current.image == image && current.config.differs_in_routes_only(&config);
-        if !compatible {
-            self.record.compatible_from = revision;
-        }
-        self.record.revisions.push(RevisionRecord {
+        let is_held = config.before.is_some() && !compatible && !is_rollback;
+        let record = RevisionRecord {
             revision,
             config,
             image,
             configured_at: now,
-        });
-        true
+        };
+        self.record.upcoming = None;
+        if is_held {
+            self.record.held.push(record);
+            self.record.upcoming = Some(revision);
+            self.record.last_held = Some(revision);
+        } else {
+            self.add(record, compatible);
+        }
+        match compatible || is_rollback {
+            true => Revised::Scaled,
+            false => Revised::Revision(revision),
+        }
     }
+
+    /// Brings the revision that was held back into force.
+    pub(crate) fn promote(&mut self) {
+        let Some(upcoming) = self.record.upcoming.take() else {
+            return;
+        };
+        let mut held = self.record.held.iter();
+        if let Some(index) = held.position(|it| it.revision == upcoming) {
+            let record = self.record.held.remove(index);
+            self.add(record, false);
+        }
+    }
+
+    /// Drops held revisions that neither come nor are in use. Whether there were any.
+    pub(crate) fn forget_held(&mut self, in_use: &BTreeSet<Revision>) -> bool {
+        let before = self.record.held.len();
+        let upcoming = self.record.upcoming;
+        let is_kept =
+            |it: &RevisionRecord| Some(it.revision) == upcoming || in_use.contains(&it.revision);
+        self.record.held.retain(is_kept);
+        self.record.held.len() != before
+    }
+
+    fn add(&mut self, record: RevisionRecord, compatible: bool) {
+        if !compatible {
+            self.record.compatible_from = record.revision;
+        }
+        self.record.revisions.push(record);
+    }
+
+    /// Changes the concurrency of the current revision and of the one to come.
+    fn scale(&mut self, concurrency: u32) {
+        self.set_concurrency(concurrency);
+        for held in &mut self.record.held {
+            held.config.concurrency = concurrency;
+        }
+    }
+}
+
+/// What came of a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Revised {
+    /// Nothing differs.
+    Same,
+    /// Something differs, for which nothing has to run before or after.
+    Scaled,
+    /// There is a revision whose processes are new.
+    Revision(Revision),
 }
 
 /// Host names that a service answers to, in lower case. The first is its own one below the domain.
