@@ -213,6 +213,7 @@ impl Reader<'_> {
                 crash_alert_after: file.crash_alert_after,
                 recovered_after: file.recovered_after,
                 revisions_kept: file.revisions_kept,
+                runs_kept: file.runs_kept,
                 domain: file.domain,
             },
             topology,

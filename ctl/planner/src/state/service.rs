@@ -110,7 +110,8 @@ impl Service {
             };
             scaled == config && record.image == image
         };
-        let scaled = self.current().config.concurrency != config.concurrency;
+        let mut in_force = std::iter::once(self.current()).chain(self.upcoming());
+        let scaled = in_force.any(|it| it.config.concurrency != config.concurrency);
         if self.upcoming().is_some_and(is_same) {
             self.scale(config.concurrency);
             return if scaled {
