@@ -1,7 +1,9 @@
 //! Tables.
 //!
+//! - `jobs`: jobs and their runs;
 //! - `layout`: fits a table into the width of the terminal.
 
+mod jobs;
 mod layout;
 
 use std::io::IsTerminal;
@@ -23,6 +25,7 @@ use tucano_api::{
 use crate::watch::{state_name, why};
 use layout::{Cell, Color, Column, Table};
 
+pub use jobs::{jobs, runs};
 pub(crate) use layout::printable;
 
 /// How a table is rendered.

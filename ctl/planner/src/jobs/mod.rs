@@ -115,7 +115,11 @@ pub(crate) fn load(state: &mut State, records: Vec<JobRecord>, runs: Vec<Run>) {
         let name = record.service.clone();
         state.jobs.all.insert(name, Job::new(record));
     }
-    for run in runs {
+    for mut run in runs {
+        if runs::clamp(&mut run, state.now) {
+            let changed = (run.service.clone(), run.number);
+            state.changes.runs.insert(changed);
+        }
         // Without a service nothing of it can run.
         if !state.services.contains_key(&run.service) {
             state.changes.runs.insert((run.service.clone(), run.number));

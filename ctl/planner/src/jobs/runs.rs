@@ -124,6 +124,14 @@ pub(super) fn due(state: &State, run: &Run) -> Option<Timestamp> {
     next.filter(|at| *at > state.now).min()
 }
 
+/// Brings times that lie in the future of a clock that was set back into its present. Whether there were any.
+pub(super) fn clamp(run: &mut Run, now: Timestamp) -> bool {
+    let before = (run.began_at, run.retry_at);
+    run.began_at = run.began_at.map(|at| at.min(now));
+    run.retry_at = run.retry_at.map(|at| at.min(now.after(LONGEST_PAUSE)));
+    before != (run.began_at, run.retry_at)
+}
+
 /// The pause after a number of failures.
 pub(super) fn pause(failures: u32) -> Span {
     let doubled = 1_u64 << failures.saturating_sub(1).min(10);
