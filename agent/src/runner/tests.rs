@@ -2,6 +2,7 @@
 
 mod fake;
 mod live_changes;
+mod runs;
 
 use std::{sync::Arc, time::Duration};
 
