@@ -154,7 +154,7 @@ pub(crate) fn node_obstacle(node: &Node, backup: &Backup) -> Option<String> {
     let name = &node.record.name;
     let Some(place) = place(node).filter(|place| place.can_back_up) else {
         return Some(format!(
-            "{name} makes no backups: it needs TLS, an agent of this version, and the program tucano_backup beside that"
+            "{name} makes no backups: it needs TLS, an agent of this version, and the program tucano_backup"
         ));
     };
     let directory = backup.directory()?;
