@@ -109,7 +109,10 @@ impl Backups {
         let cgroup = settings.cgroup.as_deref().unwrap_or(DEFAULT_CGROUP);
         Self {
             engine: Engine {
-                program: options.program.clone().unwrap_or_else(engine::usual_program),
+                program: options
+                    .program
+                    .clone()
+                    .unwrap_or_else(engine::usual_program),
                 cgroup: cgroup.to_owned(),
                 memory: options.memory.0,
             },
