@@ -163,14 +163,12 @@ pub(crate) fn node_obstacle(node: &Node, backup: &Backup) -> Option<String> {
         .then(|| format!("{name} does not list {directory} in `backup_paths` of its agent.toml"))
 }
 
-/// Somebody wants a backup now.
+/// Somebody wants a backup now. One that is being made may lack what was written since it began: another one follows it.
 pub(crate) fn request(state: &mut State, id: &VolumeId) {
     if obstacle(state, id).is_some() || present(state, id).is_none() {
         return;
     }
-    update(state, id, |record| {
-        record.requested = record.ordered_at.is_none()
-    });
+    update(state, id, |record| record.requested = true);
 }
 
 /// The backups that a worker is to make.
