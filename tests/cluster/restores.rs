@@ -168,11 +168,10 @@ fn a_dumped_database_of_a_lost_worker_is_loaded_on_another_one() {
     let mut shell = start(repositories.path());
     let commands = "dump = [\"pg_dump\", \"-h\", \"/tmp\", \"-U\", \"postgres\", \"postgres\"]\n\
         load = [\"psql\", \"-h\", \"/tmp\", \"-U\", \"postgres\", \"-v\", \"ON_ERROR_STOP=1\", \"-q\"]\n";
-    let service = format!(
-        "{}{}{commands}",
-        crate::volumes::POSTGRES,
-        backup(repositories.path())
-    );
+    // A database that starts up takes connections, and refuses statements.
+    let health = "health = { exec = [\"pg_isready\", \"-h\", \"/tmp\"] }\n[[volume]]";
+    let service = crate::volumes::POSTGRES.replace("[[volume]]", health);
+    let service = format!("{service}{}{commands}", backup(repositories.path()));
     shell.0.deploy_healthy(&service, &databases::image());
     let sql = |shell: &Shell, statement: &str| {
         let script = format!("psql -h /tmp -U postgres -qtA -c \"{statement}\"");
