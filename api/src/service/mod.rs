@@ -3,7 +3,8 @@
 //! - [`ConfigFile`]: its configuration files;
 //! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them, and its [`Backup`];
 //! - [`SecretRef`]: its secrets;
-//! - [`Health`]: how its processes are probed; [`Placement`]: which workers they may be on;
+//! - [`Port`]: on which ports they listen; [`Placement`]: which workers they may be on;
+//! - [`Health`]: how its processes are probed;
 //! - [`Effect`]: what a change of a field means for running processes;
 //! - `validate`: which values are accepted, and which make sense together.
 
@@ -13,6 +14,7 @@ pub mod file;
 mod health;
 pub mod mount;
 pub mod placement;
+pub mod port;
 pub mod secret;
 mod targets;
 #[cfg(test)]
@@ -31,6 +33,7 @@ pub use file::ConfigFile;
 pub use health::{Health, Probe};
 pub use mount::Mount;
 pub use placement::{Labels, Placement, lacks};
+pub use port::{NamedPort, Port, PortHealth, Ports, Protocol};
 pub use secret::SecretRef;
 pub use targets::is_at_or_below;
 pub use volume::Volume;
@@ -48,7 +51,15 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 pub const DEFAULT_PIDS: u32 = 512;
 
 /// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
-pub const AGENT_KEYS: [&str; 6] = ["init", "file", "mount", "volume", "secret", "mount.image"];
+pub const AGENT_KEYS: [&str; 7] = [
+    "init",
+    "file",
+    "mount",
+    "volume",
+    "secret",
+    "mount.image",
+    "ports",
+];
 
 /// Size of a container's `/dev/shm`, unless `shm_size` says otherwise.
 pub const DEFAULT_SHM: Bytes = Bytes::mib(64);
@@ -73,8 +84,13 @@ pub struct ServiceConfig {
     /// themselves, the archive's file name, or the name of an image within it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// TCP port on which each process listens, inside its own network namespace: 1 to 65535.
-    pub port: u16,
+    /// TCP port on which each process listens for HTTP, inside its own network namespace: 1 to 65535. Short for `ports.http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Further ports, by name, or all of them. A service without ports gets no connections. Only workers whose agents know this
+    /// key run a service that has it, or no port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: Ports,
     /// Host names that the balancer routes to this service, beside `<name>.<domain>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
@@ -178,6 +194,7 @@ impl ServiceConfig {
             !self.volume.is_empty(),
             !self.secret.is_empty(),
             self.mount.iter().any(|mount| mount.image.is_some()),
+            !self.ports.is_empty() || self.port.is_none(),
         ];
         AGENT_KEYS
             .into_iter()

@@ -129,8 +129,12 @@ impl Service {
     }
 }
 
-/// Host names that a service answers to, in lower case. The first is its own one below the domain.
+/// Host names that a service answers to, in lower case. The first is its own one below the domain. None without
+/// a port for requests.
 pub(crate) fn hosts(config: &ServiceConfig, domain: &str) -> Vec<String> {
+    if config.http_port().is_none() {
+        return Vec::new();
+    }
     let own = match domain {
         "" => config.name.to_string(),
         domain => format!("{}.{domain}", config.name),
