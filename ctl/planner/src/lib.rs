@@ -11,8 +11,9 @@
 //!   those), `reachability` (agents that report but cannot be reached).
 //! - `secrets`: which versions of them exist, and who needs them.
 //! - `reconcile`: brings services nearer to their configuration; `rollout`: how many processes of which revision;
-//!   `slots`: the same for services with volumes; `rebalance`: moving processes.
+//!   `everywhere`: one on each worker; `slots`: the same for services with volumes; `rebalance`: moving processes.
 //! - `volumes`: where volumes are, and whether they are there.
+//! - `rules`: which workers a service's processes may be on.
 //! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
 //! - `restore` (the state from its records), `routes` and `actions` (what follows from a step's changes), `messages`.
 //! - [`followers`]: which draining processes the balancers have confirmed to be drained.
@@ -27,6 +28,7 @@ mod adoption;
 mod backups;
 pub mod cluster;
 mod duplicates;
+mod everywhere;
 pub mod followers;
 mod health;
 mod holds;
@@ -47,6 +49,7 @@ mod restarts;
 mod restore;
 mod rollout;
 mod routes;
+mod rules;
 mod secrets;
 mod services;
 mod silence;
@@ -59,7 +62,7 @@ pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
     Action, BackupFailure, BackupRecord, Counters, CrashHistory, Event, Fill, FillFrom, FillStage,
-    Hold, Identity, Load, NodeRecord, ProcessRecord, Record, Restoration, RevisionRecord, Sealed,
-    SealedVersion, SecretRecord, ServiceRecord, SetVersion, Settings, Snapshot, VolumeRecord,
-    Worker,
+    Hold, Identity, Load, NodeRecord, Platforms, ProcessRecord, Record, Restoration,
+    RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Settings,
+    Snapshot, VolumeRecord, Worker,
 };

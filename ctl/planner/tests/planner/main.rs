@@ -28,6 +28,7 @@ mod restarts;
 mod restore;
 mod rollout;
 mod routes;
+mod rules;
 mod secrets;
 mod services;
 mod silence;
