@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ServiceConfig;
+use super::{Placement, ServiceConfig};
 use crate::{
     schedule::{self, Schedule},
     settings::Problem,
@@ -123,6 +123,10 @@ impl ServiceConfig {
             volume: Vec::new(),
             health: super::Health::default(),
             drain: None,
+            placement: Placement {
+                everywhere: false,
+                ..self.placement.clone()
+            },
             ..self.without_runs()
         }
     }
@@ -196,6 +200,11 @@ fn not_of_jobs(config: &ServiceConfig) -> Vec<Problem> {
         ("hosts", !config.hosts.is_empty(), routed),
         ("path_prefix", config.path_prefix.is_some(), routed),
         ("drain", config.drain.is_some(), routed),
+        (
+            "placement.everywhere",
+            config.placement.everywhere,
+            "nothing of a job is kept alive: leave it out",
+        ),
         (
             "volume",
             !config.volume.is_empty(),

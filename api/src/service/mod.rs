@@ -3,7 +3,7 @@
 //! - [`ConfigFile`]: its configuration files;
 //! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them, and its [`Backup`];
 //! - [`SecretRef`]: its secrets;
-//! - [`Port`]: on which ports they listen;
+//! - [`Port`]: on which ports they listen; [`Placement`]: which workers they may be on;
 //! - [`Health`]: how its processes are probed;
 //! - [`job`]: jobs and hooks, which end;
 //! - [`Effect`]: what a change of a field means for running processes;
@@ -15,6 +15,7 @@ pub mod file;
 mod health;
 pub mod job;
 pub mod mount;
+pub mod placement;
 pub mod port;
 pub mod secret;
 mod targets;
@@ -34,6 +35,7 @@ pub use file::ConfigFile;
 pub use health::{Health, Probe};
 pub use job::{Hook, Kind, Overlap};
 pub use mount::Mount;
+pub use placement::{Labels, Placement, lacks};
 pub use port::{NamedPort, Port, PortHealth, Ports, Protocol};
 pub use secret::SecretRef;
 pub use targets::is_at_or_below;
@@ -81,8 +83,8 @@ pub struct ServiceConfig {
     /// Whether its processes are kept alive, or run to completion. Only workers whose agents know this key run jobs.
     #[serde(default, skip_serializing_if = "Kind::is_service")]
     pub kind: Kind,
-    /// How many processes are kept alive: 1 to 10,000. A job has none.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    /// How many processes are kept alive: 1 to 10,000. Absent (0) with `placement.everywhere` and for a job, and with nothing else.
+    #[serde(default)]
     pub concurrency: u32,
     /// `sha256:…`, `name:tag` or `name@sha256:…` of an image that the controller already stores, `host[:port]/name:tag` or
     /// `…@sha256:…` of one in another registry that it knows, or, for the command line and for requests that carry the image
@@ -120,6 +122,9 @@ pub struct ServiceConfig {
     /// How many CPUs' time each process may use, such as `0.5`; unlimited when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
+    /// How many CPUs each process reserves on its node, such as `0.5`; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus_reserved: Option<f64>,
     /// How many processes and threads may exist in each container.
     #[serde(default = "default_pids")]
     pub pids: u32,
@@ -152,6 +157,9 @@ pub struct ServiceConfig {
     /// Size of `/dev/shm`, which counts as memory: 64 MiB where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Bytes>,
+    /// Which workers its processes may be on.
+    #[serde(default, skip_serializing_if = "Placement::is_default")]
+    pub placement: Placement,
     /// How a process is found healthy; a TCP connect to `port` when absent.
     #[serde(default)]
     pub health: Health,
@@ -204,6 +212,10 @@ impl ServiceConfig {
     pub fn for_agents(&self) -> Self {
         Self {
             app: None,
+            // An agent refuses 0.
+            concurrency: self.concurrency.max(1),
+            cpus_reserved: None,
+            placement: Placement::default(),
             drain: None,
             volume: self.volume.iter().map(Volume::for_agents).collect(),
             ..self.without_runs()
@@ -228,6 +240,12 @@ impl ServiceConfig {
             .filter_map(|(key, used)| used.then_some(key))
     }
 
+    /// Thousandths of a CPU that each process reserves.
+    pub fn reserved_millicpus(&self) -> u64 {
+        let cpus = self.cpus_reserved.filter(|cpus| cpus.is_finite());
+        (cpus.unwrap_or(0.0).max(0.0) * 1000.0).round() as u64
+    }
+
     /// Directories of the worker that its containers have.
     pub fn host_paths(&self) -> impl Iterator<Item = &str> {
         self.mount.iter().filter_map(|mount| mount.host.as_deref())
@@ -250,9 +268,6 @@ impl ServiceConfig {
     }
 }
 
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
 fn default_memory() -> Bytes {
     Bytes::mib(256)
 }

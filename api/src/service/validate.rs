@@ -7,7 +7,8 @@
 mod probe;
 
 use super::{
-    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, job, mount, port, secret, targets, volume,
+    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, job, mount, placement, port, secret,
+    targets, volume,
 };
 use crate::{
     settings::{Problem, Validate},
@@ -103,6 +104,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(backup::problems(config));
     problems.extend(secret::problems(config));
     problems.extend(targets::problems(config));
+    problems.extend(placement::problems(config));
     problems.extend(job::stored_problems(config));
     problems.extend(config.health.problems());
     problems
@@ -126,14 +128,7 @@ pub(super) fn owner_problems(item: &str, uid: u32, gid: u32) -> impl Iterator<It
 
 fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
     let mut problems = Vec::new();
-    // A job has none, which is a rule of its own.
-    if !config.is_job() && !(1..=MAX_CONCURRENCY).contains(&config.concurrency) {
-        let message = format!(
-            "{} processes cannot be kept alive: write 1 to {MAX_CONCURRENCY}, or remove the service",
-            config.concurrency
-        );
-        problems.push(Problem::new("concurrency", message));
-    }
+    problems.extend(concurrency_problem(config));
     for (key, size, least) in [("memory", config.memory, 4), ("disk", config.disk, 1)] {
         if !(Bytes::mib(least)..=MAX_BYTES).contains(&size) {
             let message = format!("{size} is out of range: write {least} MiB to 1 PiB");
@@ -146,6 +141,7 @@ fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
     {
         problems.push(Problem::new("cpus", "write a number from 0.01 to 1024"));
     }
+    problems.extend(placement::cpus_problem(config));
     if !(1..=4_194_304).contains(&config.pids) {
         problems.push(Problem::new("pids", "write a number from 1 to 4194304"));
     }
@@ -159,6 +155,29 @@ fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
         }
     }
     problems
+}
+
+fn concurrency_problem(config: &ServiceConfig) -> Option<Problem> {
+    let count = config.concurrency;
+    if config.is_job() {
+        // It has none, which is a rule of its own.
+        return None;
+    }
+    let message = match (config.placement.everywhere, count) {
+        (true, 0) => return None,
+        (true, _) => {
+            let message = "is for services without `placement.everywhere`, which have one process on each worker that fits: remove one of both";
+            return Some(Problem::new("concurrency", message).depending_on("placement.everywhere"));
+        }
+        (false, 1..=MAX_CONCURRENCY) => return None,
+        (false, 0) => format!(
+            "is missing, or 0: write how many processes are kept alive, 1 to {MAX_CONCURRENCY}, or `everywhere = true` in `placement`, or remove the service"
+        ),
+        (false, _) => format!(
+            "{count} processes cannot be kept alive: write 1 to {MAX_CONCURRENCY}, or remove the service"
+        ),
+    };
+    Some(Problem::new("concurrency", message))
 }
 
 /// A tmpfs counts as memory: one that is larger than all of it could never be filled.

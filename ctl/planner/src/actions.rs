@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 use tucano_api::{
-    agent::{DesiredProcess, DesiredSet, DesiredVolume, SetIdentity, VolumeInstance},
+    agent::{DesiredProcess, DesiredSet, DesiredVolume, Kept, SetIdentity, VolumeInstance},
     ids::{Digest, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
     jobs::DesiredRun,
 };
@@ -100,12 +100,15 @@ fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
             load: volumes::restores::load(state, record),
         })
     });
+    let node = state.processes.get(&number).map(|it| &state.nodes[it.node]);
+    let image = node.and_then(|node| revision.image_for(node.architecture()));
     Some(DesiredProcess {
         slot: process.slot,
         volumes: volumes.collect(),
         id: process.id.clone(),
         revision: process.revision,
-        image: revision.image.clone(),
+        image: image.unwrap_or(&revision.image).clone(),
+        kept: Kept::of(&revision.config),
         config: revision.config.for_agents(),
         run: None,
     })
@@ -126,12 +129,15 @@ fn desired_of_run(
     ] {
         config.env.insert(name.to_owned(), value.to_string());
     }
+    let node = &state.nodes[*state.node_index.get(&process.node)?];
+    let image = revision.image_for(node.architecture());
     Some(DesiredProcess {
         slot: None,
         volumes: Vec::new(),
         id: process.id.clone(),
         revision: process.revision,
-        image: revision.image.clone(),
+        image: image.unwrap_or(&revision.image).clone(),
+        kept: Kept::of(&config),
         config: config.for_agents(),
         run: Some(DesiredRun {
             number,

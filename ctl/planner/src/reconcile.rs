@@ -2,7 +2,7 @@
 
 use tucano_api::ids::ServiceName;
 
-use crate::{jobs, live_changes, placement, rebalance, rollout, slots, state::State};
+use crate::{everywhere, jobs, live_changes, placement, rebalance, rollout, slots, state::State};
 
 /// Limit of rounds within one step, in which services may free memory for each other; what is left is done with the
 /// next event.
@@ -52,6 +52,7 @@ fn shrink(state: &mut State, name: &ServiceName) {
     if state.services.get(name).is_some_and(jobs::is_job) {
         return;
     }
+    everywhere::count(state, name);
     live_changes::apply(state, name);
     if has_volumes(state, name) {
         return slots::shrink(state, name);
@@ -90,7 +91,9 @@ fn retry_unfinished(state: &mut State) {
     let unfinished = state
         .services
         .iter()
-        .filter(|(_, service)| service.uneven || !service.pending.is_empty())
+        .filter(|(_, service)| {
+            service.uneven || service.is_everywhere() || !service.pending.is_empty()
+        })
         .map(|(name, _)| name.clone());
     let unfinished = unfinished.chain(state.jobs.waiting().cloned());
     state.changes.reconcile.extend(unfinished);

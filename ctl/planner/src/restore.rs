@@ -9,10 +9,11 @@ use tucano_api::{
 };
 
 use crate::{
-    backups, jobs,
+    backups, everywhere, jobs,
     model::{NodeRecord, ProcessRecord, ServiceRecord, Snapshot, VolumeRecord, Worker},
     restarts::back_off,
-    state::{Node, NodeRestart, Process, Service, State},
+    rules,
+    state::{Node, NodeRestart, Process, Resources, Service, State},
 };
 
 /// Fills an empty state.
@@ -26,6 +27,7 @@ pub(crate) fn load(state: &mut State, snapshot: Snapshot, workers: Vec<Worker>) 
         load_service(state, record);
     }
     jobs::load(state, snapshot.jobs, snapshot.runs);
+    rules::index(state);
     for record in snapshot.processes {
         load_process(state, record);
     }
@@ -37,6 +39,10 @@ pub(crate) fn load(state: &mut State, snapshot: Snapshot, workers: Vec<Worker>) 
         .into_iter()
         .map(|it| (it.id.clone(), it))
         .collect();
+    let names: Vec<_> = state.services.keys().cloned().collect();
+    for name in names {
+        everywhere::count(state, &name);
+    }
     backups::schedule_all(state);
     state.changes.volume_nodes = true;
     state
@@ -115,7 +121,7 @@ fn load_process(state: &mut State, mut record: ProcessRecord) {
         state.counters.last_process = number;
         state.changes.counters = true;
     }
-    let Some((node, memory)) = place_of(state, &record) else {
+    let Some((node, reserved)) = place_of(state, &record) else {
         state.changes.processes.insert(record.id);
         return;
     };
@@ -127,8 +133,8 @@ fn load_process(state: &mut State, mut record: ProcessRecord) {
     }
     let node_of = &mut state.nodes[node];
     match record.run {
-        Some(_) => node_of.reserve_for_run(number, memory),
-        None => node_of.reserve(number, memory),
+        Some(_) => node_of.reserve_for_run(number, reserved),
+        None => node_of.reserve(number, reserved),
     }
     if let Some(service) = state.services.get_mut(&record.service) {
         match record.run {
@@ -139,7 +145,7 @@ fn load_process(state: &mut State, mut record: ProcessRecord) {
     let process = Process {
         record,
         node,
-        memory,
+        reserved,
         report: None,
         healthy_since: None,
         at_pids_limit: None,
@@ -161,8 +167,8 @@ fn load_volume(state: &mut State, record: VolumeRecord) {
     state.volumes.insert(record);
 }
 
-/// The node that a process is on and the memory it reserves, if everything that its record refers to exists.
-fn place_of(state: &State, record: &ProcessRecord) -> Option<(usize, u64)> {
+/// The node that a process is on and what it reserves, if everything that its record refers to exists.
+fn place_of(state: &State, record: &ProcessRecord) -> Option<(usize, Resources)> {
     let node = *state.node_index.get(&record.node)?;
     let service = state.services.get(&record.service)?;
     let revision = service.revision(record.revision)?;
@@ -172,7 +178,7 @@ fn place_of(state: &State, record: &ProcessRecord) -> Option<(usize, u64)> {
         Some(run) => is_of_run(state, record, run),
         None => state.nodes[node].has_lease(),
     };
-    (is_free && is_expected).then_some((node, revision.config.memory.0))
+    (is_free && is_expected).then_some((node, Resources::of(&revision.config)))
 }
 
 /// Whether a process is one of those that its run may have.

@@ -9,8 +9,8 @@ use tucano_api::{
 
 use crate::{
     jobs, lifecycle,
-    model::{RevisionRecord, ServiceRecord},
-    secrets, slots,
+    model::{Platforms, RevisionRecord, ServiceRecord},
+    rules, secrets, slots,
     state::{Revised, Service, State, hosts, path_prefix},
     volumes,
 };
@@ -53,15 +53,20 @@ pub(crate) fn conflict(state: &State, config: &ServiceConfig) -> Option<String> 
 }
 
 /// Adds a service or a revision of it.
-pub(crate) fn configure(state: &mut State, config: ServiceConfig, image: Digest) {
+pub(crate) fn configure(
+    state: &mut State,
+    config: ServiceConfig,
+    image: Digest,
+    platforms: Platforms,
+) {
     let name = config.name.clone();
     let undone = jobs::hooks::undone(state, &name);
     let revised = match state.services.get_mut(&name) {
         // The one of this name is another thing, and stays what it is.
         Some(service) if jobs::is_job(service) != config.is_job() => return,
-        Some(service) => service.revise(config, image, &undone, state.now),
+        Some(service) => service.revise(config, (image, platforms), &undone, state.now),
         None => {
-            add(state, config, image);
+            add(state, config, image, platforms);
             Revised::Revision(Revision(1))
         }
     };
@@ -73,6 +78,7 @@ pub(crate) fn configure(state: &mut State, config: ServiceConfig, image: Digest)
         Revised::Revision(revision) => jobs::hooks::configured(state, &name, revision),
         Revised::Scaled => {}
     }
+    neighbours_changed(state, &name);
     state.changes.prune.insert(name.clone());
     state.changes.services.insert(name.clone());
     state.changes.reconcile.insert(name.clone());
@@ -95,6 +101,7 @@ pub(crate) fn remove(state: &mut State, name: &ServiceName, with_volumes: bool) 
         node.lost.retain(|_, process| process.service != *name);
     }
     slots::release(state, name);
+    neighbours_changed(state, name);
     if with_volumes {
         volumes::remove_all_of(state, name);
     }
@@ -133,7 +140,16 @@ fn secrets_of(revisions: &[RevisionRecord]) -> BTreeSet<SecretName> {
     secrets.map(|secret| secret.name.clone()).collect()
 }
 
-fn add(state: &mut State, config: ServiceConfig, image: Digest) {
+/// The rules of this service, or of those that name it, are others now.
+pub(crate) fn neighbours_changed(state: &mut State, name: &ServiceName) {
+    let before: Vec<ServiceName> = rules::dependents(state, name).cloned().collect();
+    rules::index(state);
+    let after: Vec<ServiceName> = rules::dependents(state, name).cloned().collect();
+    state.changes.reconcile.extend(before);
+    state.changes.reconcile.extend(after);
+}
+
+fn add(state: &mut State, config: ServiceConfig, image: Digest, platforms: Platforms) {
     let record = ServiceRecord {
         name: config.name.clone(),
         compatible_from: Revision(1),
@@ -144,6 +160,7 @@ fn add(state: &mut State, config: ServiceConfig, image: Digest) {
             revision: Revision(1),
             config,
             image,
+            platforms,
             configured_at: state.now,
         }],
     };

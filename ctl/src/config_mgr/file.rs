@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use tucano_api::{
+    service::Labels,
     settings::{Problem, Validate},
     units::Span,
 };
@@ -134,6 +135,7 @@ pub(super) struct Node {
     pub(super) kind: Spanned<NodeKind>,
     pub(super) ip: Spanned<String>,
     pub(super) name: Option<Spanned<String>>,
+    pub(super) labels: Option<Spanned<Labels>>,
     pub(super) restart: Option<RestartCommand>,
 }
 

@@ -50,6 +50,7 @@ fn a_job_has_no_key_of_what_is_kept_alive() {
         ("hosts = [\"a.b\"]", "hosts"),
         ("path_prefix = \"/x\"", "path_prefix"),
         ("drain = \"1s\"", "drain"),
+        ("placement = { everywhere = true }", "placement.everywhere"),
         ("before = { args = [\"x\"] }", "before"),
         ("after = { args = [\"x\"] }", "after"),
         (

@@ -21,7 +21,8 @@ use crate::{
     lifecycle,
     model::{CrashHistory, ProcessRecord, RevisionRecord},
     placement,
-    state::{Process, State},
+    rules::Rules,
+    state::{Process, Resources, State},
 };
 
 /// What became of the processes that may run.
@@ -85,8 +86,10 @@ pub(super) fn start(state: &mut State, run: &mut Run) -> Option<PendingReason> {
         let mut tasks = 1..=run.completions;
         let task = tasks.find(|task| !run.done.contains(task) && !busy.contains(task))?;
         let counts = spread(state, run);
-        let Some(node) = placement::choose(state, &counts, &config) else {
-            return Some(placement::why_not(state, &state.nodes, &config, 0));
+        let rules = Rules::new(state, &config).with_image(&revision);
+        let Some(node) = placement::choose(state, &rules, &counts) else {
+            let all: Vec<usize> = (0..state.nodes.len()).collect();
+            return Some(placement::why_not(state, &rules, &all, 0));
         };
         let process = place(state, run, &revision, node);
         run.attempts.push(Attempt {
@@ -231,7 +234,7 @@ fn place(state: &mut State, run: &Run, revision: &RevisionRecord, node: usize) -
             run: Some(run.number),
         },
         node,
-        memory: revision.config.memory.0,
+        reserved: Resources::of(&revision.config),
         report: None,
         healthy_since: None,
         at_pids_limit: None,
@@ -241,7 +244,7 @@ fn place(state: &mut State, run: &Run, revision: &RevisionRecord, node: usize) -
     if let Some(service) = state.services.get_mut(&run.service) {
         service.runs.insert(number);
     }
-    state.nodes[node].reserve_for_run(number, process.memory);
+    state.nodes[node].reserve_for_run(number, process.reserved);
     state.counters.last_placed_on = Some(worker.clone());
     state.changes.counters = true;
     state.changes.processes.insert(id.clone());

@@ -7,7 +7,8 @@ mod settings;
 pub use event::{Action, Event, Restoration};
 pub use record::{
     BackupFailure, BackupRecord, Counters, CrashHistory, Fill, FillFrom, FillStage, Hold,
-    HookRecord, Identity, JobRecord, Load, NodeRecord, ProcessRecord, Record, RevisionRecord,
-    Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Snapshot, VolumeRecord,
+    HookRecord, Identity, JobRecord, Load, NodeRecord, Platforms, ProcessRecord, Record,
+    RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Snapshot,
+    VolumeRecord,
 };
 pub use settings::{Settings, Worker};

@@ -5,6 +5,7 @@ mod duplicates;
 mod load;
 mod node;
 mod process;
+mod resources;
 mod service;
 mod volumes;
 
@@ -22,11 +23,13 @@ use crate::{
     model::{
         BackupRecord, Counters, Identity, ProcessRecord, RevisionRecord, SecretRecord, Settings,
     },
+    rules::Neighbours,
 };
 
 pub(crate) use changes::Changes;
 pub(crate) use node::{MassSilence, Node, NodeRestart, Slot, Undesired};
 pub(crate) use process::{Process, unreported};
+pub(crate) use resources::Resources;
 pub(crate) use service::{Revised, Service, Unplaced, hosts, path_prefix, pending};
 pub(crate) use volumes::Volumes;
 
@@ -43,6 +46,8 @@ pub(crate) struct State {
     pub(crate) node_index: BTreeMap<NodeName, usize>,
     pub(crate) services: BTreeMap<ServiceName, Service>,
     pub(crate) processes: BTreeMap<u64, Process>,
+    /// Which services' rules name which others.
+    pub(crate) neighbours: Neighbours,
     pub(crate) secrets: BTreeMap<SecretName, SecretRecord>,
     pub(crate) volumes: Volumes,
     pub(crate) backups: BTreeMap<VolumeId, BackupRecord>,
@@ -80,6 +85,7 @@ impl State {
             node_index: BTreeMap::new(),
             services: BTreeMap::new(),
             processes: BTreeMap::new(),
+            neighbours: Neighbours::default(),
             secrets: BTreeMap::new(),
             volumes: Volumes::default(),
             backups: BTreeMap::new(),

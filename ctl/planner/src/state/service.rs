@@ -9,7 +9,7 @@ use tucano_api::{
 };
 
 use super::process::Process;
-use crate::model::{RevisionRecord, ServiceRecord};
+use crate::model::{Platforms, RevisionRecord, ServiceRecord};
 
 /// Processes that are not placed.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub(crate) struct Service {
     pub(crate) uneven: bool,
     /// Whether a process was stopped to make room for one of the current revision.
     pub(crate) making_room: bool,
+    /// How many workers have a process, or may have one, where there is one on each.
+    pub(crate) everywhere: usize,
 }
 
 impl Service {
@@ -47,6 +49,7 @@ impl Service {
             route: None,
             uneven: false,
             making_room: false,
+            everywhere: 0,
         }
     }
 
@@ -78,8 +81,17 @@ impl Service {
         !self.current().config.volume.is_empty()
     }
 
+    /// How many processes it is to have.
     pub(crate) fn concurrency(&self) -> usize {
-        self.current().config.concurrency as usize
+        match self.is_everywhere() {
+            true => self.everywhere,
+            false => self.current().config.concurrency as usize,
+        }
+    }
+
+    /// Whether it has one process on each worker.
+    pub(crate) fn is_everywhere(&self) -> bool {
+        self.current().config.placement.everywhere
     }
 
     /// The revision that comes into force when its `before` has succeeded.
@@ -99,7 +111,7 @@ impl Service {
     pub(crate) fn revise(
         &mut self,
         config: ServiceConfig,
-        image: Digest,
+        (image, platforms): (Digest, Platforms),
         undone: &BTreeSet<Revision>,
         now: Timestamp,
     ) -> Revised {
@@ -108,7 +120,7 @@ impl Service {
                 concurrency: config.concurrency,
                 ..record.config.clone()
             };
-            scaled == config && record.image == image
+            scaled == config && record.image == image && record.platforms == platforms
         };
         let mut in_force = std::iter::once(self.current()).chain(self.upcoming());
         let scaled = in_force.any(|it| it.config.concurrency != config.concurrency);
@@ -137,15 +149,17 @@ impl Service {
             .revision
             .max(self.record.last_held.unwrap_or_default());
         let revision = last.next();
-        let current = self.current();
-        let compatible = current.image == image && current.config.differs_in_routes_only(&config);
-        let is_held = config.before.is_some() && !compatible && !is_rollback;
         let record = RevisionRecord {
             revision,
             config,
             image,
+            platforms,
             configured_at: now,
         };
+        let current = self.current();
+        let compatible =
+            current.has_image_of(&record) && current.config.differs_in_routes_only(&record.config);
+        let is_held = record.config.before.is_some() && !compatible && !is_rollback;
         self.record.upcoming = None;
         if is_held {
             self.record.held.push(record);
@@ -209,8 +223,12 @@ pub(crate) enum Revised {
     Revision(Revision),
 }
 
-/// Host names that a service answers to, in lower case. The first is its own one below the domain.
+/// Host names that a service answers to, in lower case. The first is its own one below the domain. None without
+/// a port for requests.
 pub(crate) fn hosts(config: &ServiceConfig, domain: &str) -> Vec<String> {
+    if config.http_port().is_none() {
+        return Vec::new();
+    }
     let own = match domain {
         "" => config.name.to_string(),
         domain => format!("{}.{domain}", config.name),

@@ -104,7 +104,7 @@ proptest! {
             .collect();
         outages.sort();
         let mut controller = Controller::restored(Snapshot::default(), BEGIN, Vec::new());
-        controller.step(BEGIN, Event::ServiceConfigured { config: Box::new(config), image: image(1) });
+        controller.step(BEGIN, Event::ServiceConfigured { config: Box::new(config), image: image(1), platforms: Default::default() });
         let (mut now, mut expected) = (BEGIN, BTreeSet::new());
         let mut claimed = BEGIN;
         for (down, up, twice) in outages.into_iter().chain([(end, end, false)]) {
