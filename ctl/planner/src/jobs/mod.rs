@@ -116,7 +116,7 @@ pub(crate) fn load(state: &mut State, records: Vec<JobRecord>, runs: Vec<Run>) {
         state.jobs.all.insert(name, Job::new(record));
     }
     for mut run in runs {
-        if runs::clamp(&mut run, state.now) {
+        if run.is_active() && runs::clamp(&mut run, state.now) {
             let changed = (run.service.clone(), run.number);
             state.changes.runs.insert(changed);
         }
