@@ -37,6 +37,11 @@ pub(super) fn claim(state: &mut State, name: &ServiceName) {
         return;
     };
     update(state, name, |record| record.claimed = Some(tick));
+    let since = state.services.get(name).map(scheduled_since);
+    if since.is_some_and(|since| tick <= since) {
+        // The schedule was another one then.
+        return;
+    }
     let is_late = state.now.since(tick) > config.run_catch_up();
     let is_of_another_database = tick < epoch_begin(state);
     let zone = config.timezone.as_deref().unwrap_or(schedule::UTC);
@@ -70,6 +75,17 @@ fn schedule_of(service: Option<&Service>) -> Option<(ServiceConfig, Schedule)> {
     let config = &service?.current().config;
     let schedule = config.run_schedule().filter(|_| config.is_job())?;
     Some((config.clone(), schedule))
+}
+
+/// When the present schedule was configured, as far as revisions tell.
+fn scheduled_since(service: &Service) -> Timestamp {
+    let current = &service.current().config;
+    let is_same = |config: &ServiceConfig| {
+        (&config.schedule, &config.timezone) == (&current.schedule, &current.timezone)
+    };
+    let revisions = service.record.revisions.iter().rev();
+    let same = revisions.take_while(|it| is_same(&it.config)).last();
+    same.map_or(Timestamp(0), |record| record.configured_at)
 }
 
 /// Epochs are seconds since 1970.

@@ -517,3 +517,20 @@ fn a_service_does_not_become_a_job() {
         .collect();
     assert_eq!(states, [ProcessState::Healthy]);
 }
+
+#[test]
+fn another_schedule_begins_with_its_next_tick() {
+    let mut sim = Sim::new(1);
+    sim.deploy(scheduled("0 3 1 1 *", Overlap::Skip));
+    sim.run(Span::secs(90));
+    // Its last tick was less than an hour ago.
+    sim.deploy(scheduled("* * * * *", Overlap::Skip));
+    sim.run(Span::secs(5));
+    let view = sim.cluster().job(&name("j")).unwrap();
+    assert_eq!(
+        (sim.cluster().runs(&name("j")).len(), view.left_out),
+        (0, 0)
+    );
+    sim.run(Span::secs(60));
+    assert_eq!(sim.cluster().runs(&name("j")).len(), 1);
+}
