@@ -9,6 +9,7 @@ mod live_changes;
 mod mounts;
 mod placement;
 mod remove;
+mod restores;
 mod secrets;
 mod tls;
 mod volume_moves;
