@@ -21,6 +21,7 @@ fn process(number: u64) -> DesiredProcess {
     )
     .unwrap();
     DesiredProcess {
+        address: None,
         id: ProcessId::new(&config.name, number),
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),

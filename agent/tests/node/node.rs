@@ -397,6 +397,7 @@ pub(crate) fn process(sample: &str, number: u64, more_config: &str) -> DesiredPr
     let text = format!("name = \"{sample}\"\nconcurrency = 1\nport = 8080\n{more_config}");
     let config: ServiceConfig = parse("service.toml", &text).unwrap();
     DesiredProcess {
+        address: None,
         id: tucano_api::ids::ProcessId::new(&config.name, number),
         revision: Revision(1),
         image: manifest_of(sample),

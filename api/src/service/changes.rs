@@ -9,6 +9,8 @@ pub enum Effect {
     Nothing,
     /// The routes to the processes change.
     Routes,
+    /// Running processes reach other services.
+    Paths,
     /// The process's agent uses the new value the next time it needs it.
     Agent,
     /// The process's agent goes on with the new probe.
@@ -25,6 +27,7 @@ impl Effect {
         match self {
             Self::Nothing => "nothing restarts",
             Self::Routes => "only routes change; nothing restarts",
+            Self::Paths => "running processes reach other services; nothing restarts",
             Self::Agent => "running processes are stopped by the new value; nothing restarts",
             Self::Probe => {
                 "running processes are probed in the new way once they answer it; nothing restarts"
@@ -79,6 +82,8 @@ effects! {
     mount => Process,
     secret => Process,
     volume => Process,
+    needs => Paths,
+    start_after => Nothing,
     shm_size => Process,
     health => Probe,
     drain => Routes,
@@ -132,6 +137,8 @@ mod tests {
             ("hosts = [\"a.b\"]", Effect::Routes),
             ("path_prefix = \"/x\"", Effect::Routes),
             ("drain = \"1s\"", Effect::Routes),
+            ("needs = [\"b\"]", Effect::Paths),
+            ("start_after = [\"b\"]", Effect::Nothing),
             ("stop_timeout = \"1s\"", Effect::Agent),
             ("health = { interval = \"2s\" }", Effect::Probe),
             ("health = { http = \"/x\" }", Effect::Probe),

@@ -2,6 +2,7 @@
 //!
 //! - [`ConfigFile`]: its configuration files;
 //! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them, and its [`Backup`];
+//! - `needs`: the services that its processes may reach;
 //! - [`SecretRef`]: its secrets;
 //! - [`Health`]: how its processes are probed;
 //! - [`Effect`]: what a change of a field means for running processes;
@@ -12,6 +13,7 @@ mod changes;
 pub mod file;
 mod health;
 pub mod mount;
+pub mod needs;
 pub mod secret;
 mod targets;
 #[cfg(test)]
@@ -46,7 +48,18 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 pub const DEFAULT_PIDS: u32 = 512;
 
 /// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
-pub const AGENT_KEYS: [&str; 6] = ["init", "file", "mount", "volume", "secret", "mount.image"];
+pub const AGENT_KEYS: [&str; 7] = [
+    "init",
+    "file",
+    "mount",
+    "volume",
+    "secret",
+    "mount.image",
+    NEEDS_KEY,
+];
+
+/// The key of [`ServiceConfig::needs`], which an agent does not report where its node cannot connect services.
+pub const NEEDS_KEY: &str = "needs";
 
 /// Size of a container's `/dev/shm`, unless `shm_size` says otherwise.
 pub const DEFAULT_SHM: Bytes = Bytes::mib(64);
@@ -125,6 +138,13 @@ pub struct ServiceConfig {
     /// Secrets of each process. Only workers whose agents know this key run the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secret: Vec<SecretRef>,
+    /// Services that its processes may reach, each by its name, and no others. Only workers that can connect services run the
+    /// service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<ServiceName>,
+    /// Services that must have a healthy process before the first process of this one is started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub start_after: Vec<ServiceName>,
     /// Size of `/dev/shm`, which counts as memory: 64 MiB where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Bytes>,
@@ -151,6 +171,7 @@ impl ServiceConfig {
         Self {
             app: None,
             drain: None,
+            start_after: Vec::new(),
             volume: self.volume.iter().map(Volume::for_agents).collect(),
             ..self.clone()
         }
@@ -165,6 +186,7 @@ impl ServiceConfig {
             !self.volume.is_empty(),
             !self.secret.is_empty(),
             self.mount.iter().any(|mount| mount.image.is_some()),
+            !self.needs.is_empty(),
         ];
         AGENT_KEYS
             .into_iter()

@@ -6,7 +6,9 @@
 
 mod probe;
 
-use super::{Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, secret, targets, volume};
+use super::{
+    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, needs, secret, targets, volume,
+};
 use crate::{
     settings::{Problem, Validate},
     units::{Bytes, Span},
@@ -98,6 +100,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(volume::problems(config));
     problems.extend(backup::problems(config));
     problems.extend(secret::problems(config));
+    problems.extend(needs::problems(config));
     problems.extend(targets::problems(config));
     problems.extend(config.health.problems());
     problems

@@ -14,6 +14,7 @@
 //!   `slots`: the same for services with volumes; `rebalance`: moving processes.
 //! - `volumes`: where volumes are, and whether they are there.
 //! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
+//! - `names`: the services that processes find by name: addresses, and which node needs which.
 //! - `restore` (the state from its records), `routes` and `actions` (what follows from a step's changes), `messages`.
 //! - [`followers`]: which draining processes the balancers have confirmed to be drained.
 //! - `state`: the data that a step works on.
@@ -35,6 +36,7 @@ mod lifecycle;
 mod live_changes;
 mod messages;
 pub mod model;
+mod names;
 mod placement;
 mod queries;
 mod reachability;
@@ -59,7 +61,7 @@ pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
     Action, BackupFailure, BackupRecord, Counters, CrashHistory, Event, Fill, FillFrom, FillStage,
-    Hold, Identity, Load, NodeRecord, ProcessRecord, Record, Restoration, RevisionRecord, Sealed,
-    SealedVersion, SecretRecord, ServiceRecord, SetVersion, Settings, Snapshot, VolumeRecord,
-    Worker,
+    Hold, Identity, Load, NamesUpdate, NodeRecord, ProcessRecord, Record, Restoration,
+    RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Settings,
+    Snapshot, VolumeRecord, Worker,
 };

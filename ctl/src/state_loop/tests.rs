@@ -48,6 +48,9 @@ impl EffectSink for Recorder {
     fn publish(&self, routes: Vec<ServiceRoute>) {
         self.note(format!("publish {} routes", routes.len()));
     }
+    fn publish_names(&self, update: NamesUpdate) {
+        self.note(format!("publish {} names", update.services.len()));
+    }
     fn restart(&self, node: NodeName, _attempt: u32) {
         self.note(format!("restart {node}"));
     }

@@ -7,6 +7,7 @@ use super::*;
 
 fn process() -> DesiredProcess {
     DesiredProcess {
+        address: None,
         id: "a-1".parse().unwrap(),
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),

@@ -48,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) is_surveyed: bool,
     /// Memory that is kept for processes of slots whose volumes are here, in bytes.
     pub(crate) claims: BTreeMap<(ServiceName, u32), u64>,
+    /// The services that its processes need.
+    pub(crate) needs: BTreeSet<ServiceName>,
 }
 
 /// A process that exists on a node, or may exist, although it is not desired. It has its memory and its slot until the agent
@@ -130,6 +132,7 @@ impl Node {
             lost: BTreeMap::new(),
             is_surveyed: false,
             claims: BTreeMap::new(),
+            needs: BTreeSet::new(),
             record,
         }
     }
