@@ -14,7 +14,7 @@ use tucano_api::{
     settings::parse,
     units::Bytes,
 };
-use tucano_planner::{Cluster, Settings, Worker};
+use tucano_planner::{Cluster, NamesUpdate, Settings, Worker};
 
 use super::{clock::Clock, metrics::StateLoopMetrics, *};
 use crate::store::{Store, StoredAlert};
