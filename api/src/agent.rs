@@ -3,6 +3,7 @@
 //! Both are levels: a lost, doubled, late or reordered one heals with the next.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -12,7 +13,8 @@ use utoipa::ToSchema;
 
 use crate::{
     ids::{
-        ClusterId, Digest, Epoch, Generation, NodeName, ProcessId, Revision, ServiceName, VolumeId,
+        ClusterId, Digest, Epoch, Generation, NodeName, PortName, ProcessId, Revision, ServiceName,
+        VolumeId,
     },
     names::{ServiceAddress, ServiceSubnet},
     service::ServiceConfig,
@@ -491,9 +493,12 @@ pub struct ProcessReport {
     /// Why it is not healthy, in words for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The node's port that is forwarded to the process's `port`.
+    /// The node's port that is forwarded to the process's main port, usually its `port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_port: Option<u16>,
+    /// The node's ports that are forwarded to its named ports, by their names; absent where `node_port` is all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<PortName, u16>,
     /// When it was last started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,

@@ -77,6 +77,21 @@ string_id!(
     is_service_name
 );
 string_id!(
+    /// Name of a port within its service: as IANA's service names, in lower case.
+    PortName,
+    "port name",
+    "use 1 to 15 lower-case letters, digits and '-', starting with a letter and not ending with '-'",
+    is_port_name
+);
+
+impl PortName {
+    /// The name of the port for requests, `http`.
+    pub fn http() -> Self {
+        Self("http".to_owned())
+    }
+}
+
+string_id!(
     /// Name of a volume within its service: formed as a service's name.
     VolumeName,
     "volume name",
@@ -237,6 +252,10 @@ fn is_service_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn is_port_name(name: &str) -> bool {
+    name.len() <= 15 && is_service_name(name)
 }
 
 fn is_volume_id(id: &str) -> bool {

@@ -12,7 +12,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::ids::{NodeName, ProcessId, ServiceName};
+use crate::{
+    ids::{NodeName, PortName, ProcessId, ServiceName},
+    service::Protocol,
+};
 
 /// The domain of services' names, as processes see it.
 pub const NAMES_DOMAIN: &str = "internal";
@@ -54,39 +57,11 @@ pub struct NamedService {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NamedPort {
     /// Its name.
-    pub name: String,
+    pub name: PortName,
     /// Its number, at the service's address and in its processes.
     pub port: u16,
-    /// How it is reached.
-    pub transport: Transport,
-}
-
-/// How a port is reached.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Transport {
-    /// By TCP.
-    Tcp,
-    /// By UDP.
-    Udp,
-}
-
-impl Transport {
-    /// Its name in `/etc/protocols`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+    /// What is spoken on it.
+    pub protocol: Protocol,
 }
 
 /// A process that answers at a service's address.

@@ -102,10 +102,13 @@ fn status(executor: &Executor, id: &ProcessId) -> Result<Status, String> {
 fn take_over(executor: &Executor, mut record: Record, status: Status, now: Duration) -> Process {
     let id = record.process.id.clone();
     claim_volumes(executor, &record, &status);
-    let port = matches!(status, Status::Running(_)).then_some(record.process.config.port);
-    let reachable = record
-        .lease
-        .is_some_and(|lease| executor.network.adopt(lease, port));
+    let is_running = matches!(status, Status::Running(_));
+    let reachable = record.lease.is_some_and(|lease| {
+        let config = &record.process.config;
+        executor
+            .network
+            .adopt(lease, &record.ports, config, is_running)
+    });
     match status {
         Status::Running(running) if reachable => {
             let pid = running.pid;

@@ -46,7 +46,9 @@ pub fn environment(image: &ImageConfiguration, identity: Identity<'_>) -> Vec<St
             variables.insert(name.into(), value.into());
         }
     }
-    variables.insert("PORT".into(), process.config.port.to_string());
+    if let Some(main) = process.config.main_port() {
+        variables.insert("PORT".into(), main.port.port.to_string());
+    }
     variables.extend(process.config.env.clone());
     for (name, value) in [
         ("TUCANO_SERVICE", process.config.name.to_string()),

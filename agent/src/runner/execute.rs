@@ -153,7 +153,7 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Starts a container and forwards its port. The record is stored before anything runs.
+    /// Starts a container and forwards its ports. The record is stored before anything runs.
     ///
     /// # Errors
     /// The failed step; nothing runs then.
@@ -186,7 +186,9 @@ impl Executor {
             Ok(Arc::new(started?))
         });
         // Forwarded concurrently: no request is routed to the port before the process is reported.
-        let forwarded = self.network.forward(lease, record.process.config.port);
+        let forwarded = self
+            .network
+            .forward(lease, &record.ports, &record.process.config);
         let (started, forwarded) = tokio::join!(started, forwarded);
         drop(starting);
         self.prepare();

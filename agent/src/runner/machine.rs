@@ -21,8 +21,8 @@ use super::{
     freezer::Frozen,
     images::ProcessImages,
     lifecycle::Health,
-    network::{Exhausted, Lease},
-    probe::{Prober, host_of},
+    network::{Exhausted, FurtherPorts, Lease},
+    probe::{self, Prober, host_of},
     state::Record,
 };
 use crate::volumes;
@@ -103,8 +103,8 @@ impl Node for Executor {
         self.images.of_process(process).await.map_err(sentence)
     }
 
-    fn lease(&self) -> Result<Lease, Exhausted> {
-        self.network.lease()
+    fn lease(&self, config: &ServiceConfig) -> Result<(Lease, FurtherPorts), Exhausted> {
+        self.network.lease(config)
     }
 
     async fn launch(
@@ -284,7 +284,10 @@ impl Executor {
         let lease = record.lease?;
         let config = &record.process.config;
         Some(Prober {
-            address: SocketAddrV4::new(lease.ip, config.health.port.unwrap_or(config.port)),
+            address: config
+                .probed_port()
+                .map(|port| SocketAddrV4::new(lease.ip, port)),
+            ports: probe::of_ports(lease.ip, config),
             host: host_of(config),
             config: config.health.clone(),
             home: self.data.process(&record.process.id).home(),

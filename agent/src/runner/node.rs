@@ -12,7 +12,7 @@ use super::{
     events::EventSender,
     images::ProcessImages,
     lifecycle::Health,
-    network::{Exhausted, Lease},
+    network::{Exhausted, FurtherPorts, Lease},
     state::Record,
 };
 
@@ -25,10 +25,10 @@ pub trait Node: fmt::Debug + Send + Sync + 'static {
         process: &DesiredProcess,
     ) -> impl Future<Output = Result<ProcessImages, String>> + Send;
 
-    /// Reserves an address, a node port and user ids for a process.
-    fn lease(&self) -> Result<Lease, Exhausted>;
+    /// Reserves an address, user ids, and for each of the service's ports a port of the node.
+    fn lease(&self, config: &ServiceConfig) -> Result<(Lease, FurtherPorts), Exhausted>;
 
-    /// Starts a container and forwards its port; returns the pid of its first process. The record is stored before anything
+    /// Starts a container and forwards its ports; returns the pid of its first process. The record is stored before anything
     /// runs.
     fn launch(
         &self,

@@ -1,12 +1,18 @@
 //! Health probes of running processes: TCP, HTTP, or a command in the container.
 
-use std::{net::SocketAddrV4, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use reqwest::header::HOST;
 use tokio::{net::TcpStream, time::timeout};
 use tucano_api::{
     ids::ProcessId,
-    service::{Health as Config, Probe, ServiceConfig},
+    service::{Health as Config, PortHealth, Probe, ServiceConfig},
 };
 use tucano_oci_runtime::supervisor;
 
@@ -21,8 +27,10 @@ const STARTING_INTERVAL: Duration = Duration::from_millis(100);
 /// Probes one process.
 #[derive(Debug, Clone)]
 pub struct Prober {
-    /// Address of the probed port.
-    pub address: SocketAddrV4,
+    /// Address of the probed port; `None` without one: then the process is healthy while it runs, unless a command says otherwise.
+    pub address: Option<SocketAddrV4>,
+    /// The ports that have probes of their own.
+    pub ports: Vec<(SocketAddrV4, PortHealth)>,
     /// `Host` of HTTP probes, else the address: many frameworks refuse requests for hosts that they do not know.
     pub host: Option<String>,
     /// The service's probe.
@@ -67,53 +75,76 @@ impl Prober {
         }
     }
 
-    /// One probe.
+    /// One probe of everything that is probed.
     ///
     /// # Errors
     /// A sentence that says why the process is not healthy.
     pub async fn probe(&self) -> Result<(), String> {
-        let limit = self.config.timeout.0;
-        let answer = match self.config.probe() {
-            Probe::Tcp => timeout(limit, self.connect()).await,
-            Probe::Http(path) => timeout(limit, self.get(path)).await,
+        self.probe_service().await?;
+        for (address, health) in &self.ports {
+            self.probe_port(*address, health).await?;
+        }
+        Ok(())
+    }
+
+    async fn probe_service(&self) -> Result<(), String> {
+        match (self.config.probe(), self.address) {
             // The runtime enforces the time limit of the command.
-            Probe::Exec(command) => Ok(self.exec(command.to_vec(), limit).await),
-        };
-        answer.unwrap_or_else(|_| {
-            Err(format!(
-                "port {} did not answer within {}",
-                self.address.port(),
-                self.config.timeout
-            ))
-        })
+            (Probe::Exec(command), _) => self.exec(command.to_vec(), self.config.timeout.0).await,
+            (_, None) => Ok(()),
+            (Probe::Tcp, Some(address)) => self.in_time(address, connect(address)).await,
+            (Probe::Http(path), Some(address)) => {
+                let headers = &self.config.headers;
+                self.in_time(address, self.get(address, path, headers))
+                    .await
+            }
+        }
     }
 
-    async fn connect(&self) -> Result<(), String> {
-        let connected = TcpStream::connect(self.address).await;
-        connected.map(drop).map_err(|error| self.no_answer(&error))
+    async fn probe_port(&self, address: SocketAddrV4, health: &PortHealth) -> Result<(), String> {
+        match &health.http {
+            Some(path) => {
+                let no_headers = BTreeMap::new();
+                let request = self.get(address, path, &no_headers);
+                self.in_time(address, request).await
+            }
+            None => self.in_time(address, connect(address)).await,
+        }
     }
 
-    async fn get(&self, path: &str) -> Result<(), String> {
-        let url = format!("http://{}{path}", self.address);
-        let mut request = self.client.get(url);
+    async fn in_time(
+        &self,
+        address: SocketAddrV4,
+        probe: impl Future<Output = Result<(), String>>,
+    ) -> Result<(), String> {
+        let limit = self.config.timeout;
+        let answer = timeout(limit.0, probe).await;
+        let port = address.port();
+        answer.unwrap_or_else(|_| Err(format!("port {port} did not answer within {limit}")))
+    }
+
+    async fn get(
+        &self,
+        address: SocketAddrV4,
+        path: &str,
+        headers: &BTreeMap<String, String>,
+    ) -> Result<(), String> {
+        let mut request = self.client.get(format!("http://{address}{path}"));
         if let Some(host) = &self.host {
             request = request.header(HOST, host);
         }
-        for (name, value) in &self.config.headers {
+        for (name, value) in headers {
             request = request.header(name, value);
         }
-        let status = request
-            .send()
-            .await
-            .map_err(|error| self.no_answer(&root_cause(&error)))?
-            .status();
-        if status.as_u16() < 400 {
-            return Ok(());
+        let response = request.send().await;
+        let status = response
+            .map_err(|error| no_answer(address, &root_cause(&error)))?
+            .status()
+            .as_u16();
+        match status {
+            ..400 => Ok(()),
+            _ => Err(format!("GET {path} answered with status {status}")),
         }
-        Err(format!(
-            "GET {path} answered with status {}",
-            status.as_u16()
-        ))
     }
 
     async fn exec(&self, command: Vec<String>, limit: Duration) -> Result<(), String> {
@@ -128,10 +159,26 @@ impl Prober {
             Err(error) => Err(format!("the probe {name} could not be run: {error}")),
         }
     }
+}
 
-    fn no_answer(&self, error: &dyn std::fmt::Display) -> String {
-        format!("port {} does not answer: {error}", self.address.port())
-    }
+async fn connect(address: SocketAddrV4) -> Result<(), String> {
+    let connected = TcpStream::connect(address).await;
+    connected
+        .map(drop)
+        .map_err(|error| no_answer(address, &error))
+}
+
+fn no_answer(address: SocketAddrV4, error: &dyn std::fmt::Display) -> String {
+    format!("port {} does not answer: {error}", address.port())
+}
+
+/// The probes of a service's ports, which its `health` does not say.
+pub fn of_ports(ip: Ipv4Addr, config: &ServiceConfig) -> Vec<(SocketAddrV4, PortHealth)> {
+    let probed = config.ports.values().filter_map(|port| {
+        let address = SocketAddrV4::new(ip, port.port);
+        Some((address, port.health.clone()?))
+    });
+    probed.collect()
 }
 
 /// `Host` of a service's HTTP probes: the configured one, else the first of its hosts.

@@ -14,7 +14,8 @@ use super::{
     lifecycle::{Actual, Change, Health, Phase, Resize, Step},
     listening, live_changes,
     live_changes::probes_differ,
-    network::Lease,
+    network::{Exhausted, FurtherPorts, Lease, by_name},
+    node::Node,
     probe::Finding,
     state::Record,
 };
@@ -26,6 +27,8 @@ pub struct Process {
     /// The plan's view of it.
     pub actual: Actual,
     pub(super) lease: Option<Lease>,
+    /// Ports of the node beyond the one of the lease.
+    pub(super) ports: FurtherPorts,
     pub(super) started_at: Option<Timestamp>,
     pub(super) restarts: u32,
     pub(super) last_exit: Option<Exit>,
@@ -73,6 +76,7 @@ impl Process {
         Self {
             actual,
             lease: None,
+            ports: FurtherPorts::new(),
             started_at: None,
             restarts: 0,
             last_exit: None,
@@ -102,6 +106,7 @@ impl Process {
         };
         Self {
             lease: record.lease,
+            ports: record.ports,
             started_at: record.started_at,
             restarts: record.restarts,
             last_exit: record.last_exit,
@@ -128,6 +133,7 @@ impl Process {
         Record {
             process: self.actual.process.clone(),
             lease: self.lease,
+            ports: self.ports.clone(),
             started_at: self.started_at,
             restarts: self.restarts,
             crashes: self.actual.crashes,
@@ -135,6 +141,15 @@ impl Process {
             stop_signal: self.stop_signal,
             healthy: self.health() == Some(Health::Healthy),
         }
+    }
+
+    /// Reserves an address and ports for it, unless it has them.
+    pub(super) fn lease(&mut self, node: &impl Node) -> Result<(), Exhausted> {
+        if self.lease.is_none() {
+            let (lease, ports) = node.lease(&self.actual.process.config)?;
+            (self.lease, self.ports) = (Some(lease), ports);
+        }
+        Ok(())
     }
 
     /// Its entry in the report; `wanted` says whether the desired set still has it.
@@ -147,6 +162,7 @@ impl Process {
             state: self.actual.state(wanted),
             reason: self.reason().cloned(),
             node_port: self.lease.map(|lease| lease.node_port),
+            ports: self.node_ports(),
             started_at: self.started_at,
             restarts: self.restarts,
             last_exit: self.last_exit,
@@ -156,6 +172,13 @@ impl Process {
             disk_used: self.disk_used.map(Bytes),
             metrics: None,
         }
+    }
+
+    /// The node's port for each of its named ports, where the configuration names any.
+    fn node_ports(&self) -> FurtherPorts {
+        let config = &self.actual.process.config;
+        let lease = self.lease.filter(|_| !config.ports.is_empty());
+        lease.map_or_else(FurtherPorts::new, |it| by_name(it, &self.ports, config))
     }
 
     /// Why it is not healthy, or why a change is not in force.

@@ -34,7 +34,7 @@ use tucano_api::{
     units::Timestamp,
 };
 
-use super::network::{Cluster, Lease};
+use super::network::{Cluster, FurtherPorts, Lease};
 use crate::files::{
     Durability, protect, protect_file, read_bounded, remove_if_exists, set_aside, write_atomically,
 };
@@ -84,6 +84,9 @@ pub struct Record {
     /// Its address, port and user ids, once it has them.
     #[serde(default)]
     pub lease: Option<Lease>,
+    /// Its ports beyond the one of the lease.
+    #[serde(default, skip_serializing_if = "FurtherPorts::is_empty")]
+    pub ports: FurtherPorts,
     /// When it was last started.
     #[serde(default)]
     pub started_at: Option<Timestamp>,
@@ -110,6 +113,7 @@ impl Record {
         Self {
             process,
             lease: None,
+            ports: FurtherPorts::new(),
             started_at: None,
             restarts: 0,
             crashes: 0,

@@ -74,8 +74,7 @@ impl<N: Node> Runner<N> {
         let Some(process) = self.processes.get_mut(id) else {
             return;
         };
-        let leased = process.lease.map_or_else(|| machine.lease(), Ok);
-        process.lease = leased.ok();
+        let leased = process.lease(&*machine);
         let (record, images) = (process.record(), process.images.clone());
         let events = self.events(id, self.attempt(id));
         // Never aborted: only its result tells whether there is a container.

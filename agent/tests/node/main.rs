@@ -16,6 +16,7 @@ mod live_changes;
 mod mounts;
 mod network;
 mod node;
+mod ports;
 mod restart;
 mod secrets;
 mod spoofing;

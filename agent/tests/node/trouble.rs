@@ -129,7 +129,7 @@ fn a_process_that_never_answers_is_restarted_after_its_grace() {
             1,
             "health = { grace = \"300ms\" }\nenv = { PORT = \"8080\" }\nstop_timeout = \"100ms\"",
         );
-        silent.config.port = 9;
+        silent.config.port = Some(9);
         node.desire(1, vec![silent]).await;
         let reported = |process: &ProcessReport| {
             process.restarts >= 1

@@ -71,7 +71,7 @@ fn of_port(config: &ServiceConfig, report: &ProcessReport) -> Option<String> {
     ) {
         return None;
     }
-    let port = config.port;
+    let port = config.probed_port()?;
     let (same, others): (Vec<&SocketAddr>, Vec<&SocketAddr>) =
         listening.iter().partition(|address| address.port() == port);
     if same.iter().any(|address| !address.ip().is_loopback()) {

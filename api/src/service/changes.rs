@@ -65,6 +65,7 @@ effects! {
     concurrency => Nothing,
     image => Process,
     port => Process,
+    ports => Process,
     hosts => Routes,
     path_prefix => Routes,
     env => Process,
@@ -165,6 +166,7 @@ mod tests {
             ("[[file]]\npath = \"/x\"\ncontent = \"\"", Effect::Process),
             ("shm_size = \"1MiB\"", Effect::Process),
             ("image = \"b:1\"", Effect::Process),
+            ("ports = { metrics = 9090 }", Effect::Process),
         ];
         for (line, effect) in others {
             let (usual, other) = (config(""), config(line));

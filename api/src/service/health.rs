@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 
 use crate::units::Span;
 
-/// How a process is found healthy. At most one of `http`, `tcp`, `exec`; TCP when none is given.
+/// How a process is found healthy. At most one of `http`, `tcp`, `exec`. When none is given, a TCP connect; a process without TCP
+/// ports is healthy while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
@@ -20,7 +21,7 @@ pub struct Health {
     /// Further headers of that request.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// Port of the HTTP request or of the TCP connect: the service's `port` when absent.
+    /// Port of the HTTP request or of the TCP connect: the port of requests when absent, else the first one with TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// A TCP connect to `port` must succeed.

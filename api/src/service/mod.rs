@@ -4,6 +4,7 @@
 //! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them, and its [`Backup`];
 //! - `needs`: the services that its processes may reach;
 //! - [`SecretRef`]: its secrets;
+//! - [`Port`]: on which ports they listen;
 //! - [`Health`]: how its processes are probed;
 //! - [`Effect`]: what a change of a field means for running processes;
 //! - `validate`: which values are accepted, and which make sense together.
@@ -14,6 +15,7 @@ pub mod file;
 mod health;
 pub mod mount;
 pub mod needs;
+pub mod port;
 pub mod secret;
 mod targets;
 #[cfg(test)]
@@ -31,6 +33,7 @@ pub use changes::{EFFECTS, Effect, effect_of};
 pub use file::ConfigFile;
 pub use health::{Health, Probe};
 pub use mount::Mount;
+pub use port::{NamedPort, Port, PortHealth, Ports, Protocol};
 pub use secret::SecretRef;
 pub use targets::is_at_or_below;
 pub use volume::Volume;
@@ -48,13 +51,14 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 pub const DEFAULT_PIDS: u32 = 512;
 
 /// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
-pub const AGENT_KEYS: [&str; 7] = [
+pub const AGENT_KEYS: [&str; 8] = [
     "init",
     "file",
     "mount",
     "volume",
     "secret",
     "mount.image",
+    "ports",
     NEEDS_KEY,
 ];
 
@@ -83,8 +87,13 @@ pub struct ServiceConfig {
     /// themselves, the archive's file name, or the name of an image within it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// TCP port on which each process listens, inside its own network namespace: 1 to 65535.
-    pub port: u16,
+    /// TCP port on which each process listens for HTTP, inside its own network namespace: 1 to 65535. Short for `ports.http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Further ports, by name, or all of them. A service without ports gets no connections. Only workers whose agents know this
+    /// key run a service that has it, or no port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: Ports,
     /// Host names that the balancer routes to this service, beside `<name>.<domain>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
@@ -186,6 +195,7 @@ impl ServiceConfig {
             !self.volume.is_empty(),
             !self.secret.is_empty(),
             self.mount.iter().any(|mount| mount.image.is_some()),
+            !self.ports.is_empty() || self.port.is_none(),
             !self.needs.is_empty(),
         ];
         AGENT_KEYS

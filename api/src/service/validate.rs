@@ -7,7 +7,8 @@
 mod probe;
 
 use super::{
-    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, needs, secret, targets, volume,
+    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, needs, port, secret, targets,
+    volume,
 };
 use crate::{
     settings::{Problem, Validate},
@@ -79,6 +80,7 @@ impl Validate for Health {
 
 fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     let mut problems = number_problems(config);
+    problems.extend(port::problems(config));
     problems.extend(tmpfs_problems(config));
     problems.extend(config.hosts.iter().filter_map(|host| host_problem(host)));
     if let Some(prefix) = &config.path_prefix {
@@ -130,10 +132,6 @@ fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
             config.concurrency
         );
         problems.push(Problem::new("concurrency", message));
-    }
-    if config.port == 0 {
-        let message = "0 is not a port: write the one the program listens on";
-        problems.push(Problem::new("port", message));
     }
     for (key, size, least) in [("memory", config.memory, 4), ("disk", config.disk, 1)] {
         if !(Bytes::mib(least)..=MAX_BYTES).contains(&size) {

@@ -184,7 +184,8 @@ fn record(executor: &Executor, digest: &Digest, name: &str) -> Result<Record> {
         slot: None,
         volumes: Vec::new(),
     });
-    record.lease = Some(executor.network.lease()?);
+    let (lease, ports) = executor.network.lease(&record.process.config)?;
+    (record.lease, record.ports) = (Some(lease), ports);
     Ok(record)
 }
 

@@ -101,7 +101,10 @@ fn an_image_alone_gets_a_configuration_named_after_it() {
     let directory = directory(&[("My_App.v2.tar", "x")]);
     let source = Source::of_service_or_image(&directory.path().join("My_App.v2.tar")).unwrap();
     assert_eq!(source.config.name.as_str(), "my-app-v2");
-    assert_eq!((source.config.concurrency, source.config.port), (2, 8080));
+    assert_eq!(
+        (source.config.concurrency, source.config.port),
+        (2, Some(8080))
+    );
 }
 
 #[test]

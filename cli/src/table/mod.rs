@@ -11,6 +11,7 @@ use tucano_api::{
     agent::{Enforcement, NodeMetrics, ProcessReport, ProcessState},
     ids::Revision,
     secrets::SecretView,
+    service::{Protocol, ServiceConfig},
     state::{
         BackupView, ConfiguredService, MoveView, NodeCondition, NodeView, ProcessView, ServiceView,
         VolumeState, VolumeView, VolumesOfNode,
@@ -164,6 +165,30 @@ const SERVICES: [Column; 7] = [
     column("HOSTS", 0),
 ];
 
+/// The ports of a service: the number of the one for requests, the others with their names.
+fn ports(config: &ServiceConfig) -> String {
+    let http = config.http_port();
+    let all = config.all_ports().into_iter().map(|it| {
+        let number = it.port.port;
+        match http.as_ref() == Some(&it) {
+            true => number.to_string(),
+            false => format!("{}={number}{}", it.name, suffix(it.port.protocol)),
+        }
+    });
+    let all: Vec<_> = all.collect();
+    match all.is_empty() {
+        true => "-".to_owned(),
+        false => all.join(" "),
+    }
+}
+
+fn suffix(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Udp => "/udp",
+        Protocol::Http | Protocol::Tcp => "",
+    }
+}
+
 /// Configured services.
 pub fn services(services: &[ServiceView], style: Style) -> String {
     let mut table = Table::new(&SERVICES);
@@ -182,7 +207,7 @@ pub fn services(services: &[ServiceView], style: Style) -> String {
             Cell::new(configured.revision),
             Cell::colored(format!("{}/{}", active.healthy, config.concurrency), color),
             Cell::new(configured.image.short()),
-            Cell::new(config.port),
+            Cell::new(ports(config)),
             Cell::new(style.age(Some(configured.configured_at))),
             Cell::new(hosts),
         ]);

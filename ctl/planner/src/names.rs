@@ -10,7 +10,7 @@ pub(crate) mod start;
 use std::{collections::BTreeSet, sync::Arc};
 
 use tucano_api::{
-    ids::{NodeName, ServiceName},
+    ids::{NodeName, PortName, ServiceName},
     names::{NamedEndpoint, NamedPort, NamedService},
     routes::Endpoint,
     service::ServiceConfig,
@@ -18,7 +18,7 @@ use tucano_api::{
 
 use crate::{
     model::NamesUpdate,
-    state::{Node, Service, State},
+    state::{Node, Process, Service, State},
 };
 
 /// Computes what this step may have changed, and keeps it until it can be published.
@@ -97,30 +97,46 @@ fn entry(state: &State, service: &Service) -> Option<NamedService> {
         service: service.record.name.clone(),
         address: service.record.address?,
         slots,
-        endpoints: serving.filter_map(|it| endpoint(state, it)).collect(),
+        endpoints: serving
+            .filter_map(|it| endpoint(state, it, &ports))
+            .collect(),
         ports,
     })
 }
 
-fn endpoint(state: &State, endpoint: &Endpoint) -> Option<NamedEndpoint> {
+fn endpoint(state: &State, endpoint: &Endpoint, ports: &[NamedPort]) -> Option<NamedEndpoint> {
     let process = state.process(&endpoint.process)?;
+    let node_ports = ports.iter().map(|port| node_port(state, process, &port.name));
     Some(NamedEndpoint {
         process: endpoint.process.clone(),
         node: endpoint.node.clone(),
         slot: process.record.slot,
         weight: endpoint.weight,
         ip: endpoint.address.ip(),
-        node_ports: vec![Some(endpoint.address.port())],
+        node_ports: node_ports.collect(),
+    })
+}
+
+/// The node's port for a process's port of this name. An agent of an earlier version reports the one of its main port only.
+fn node_port(state: &State, process: &Process, name: &PortName) -> Option<u16> {
+    let report = process.report.as_ref()?;
+    let named = report.ports.get(name).copied();
+    named.or_else(|| {
+        let config = &state.revision_of(&process.record)?.config;
+        let is_main = config.main_port().is_some_and(|main| main.name == *name);
+        report.node_port.filter(|_| is_main)
     })
 }
 
 /// The ports of a configuration, ordered by name.
 pub(crate) fn ports(config: &ServiceConfig) -> Vec<NamedPort> {
-    vec![NamedPort {
-        name: "http".to_owned(),
-        port: config.port,
-        transport: tucano_api::names::Transport::Tcp,
-    }]
+    let all = config.all_ports().into_iter();
+    all.map(|it| NamedPort {
+        name: it.name,
+        port: it.port.port,
+        protocol: it.port.protocol,
+    })
+    .collect()
 }
 
 /// Which services a service's processes may reach, and which services' processes may reach it.

@@ -362,6 +362,7 @@ impl Container {
             state: self.state,
             reason: None,
             node_port: Some(self.port),
+            ports: Default::default(),
             started_at: None,
             restarts: self.restarts,
             last_exit: self.last_exit,

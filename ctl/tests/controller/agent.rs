@@ -394,6 +394,7 @@ fn healthy(process: &DesiredProcess, outcome: &Outcome) -> ProcessReport {
         state: ProcessState::Healthy,
         reason: None,
         node_port: u16::try_from(20_000 + process.id.number()).ok(),
+        ports: Default::default(),
         started_at: None,
         restarts: 0,
         last_exit: None,

@@ -4,12 +4,14 @@ use std::{
     env,
     fmt::Write as _,
     io::{self, Read, Write},
+    net::{Ipv4Addr, UdpSocket},
+    thread,
     time::Duration,
 };
 
 use crate::{
     http::Exchange,
-    settings::{dawdle, identity},
+    settings::{dawdle, identity, variable},
 };
 
 /// Exit code of a requested crash.
@@ -47,6 +49,26 @@ pub fn respond(exchange: &mut Exchange<'_>) -> io::Result<()> {
         }
         _ => exchange.answer("404 Not Found", "no such path\n"),
     }
+}
+
+/// Answers each datagram to `$UDP_PORT`, where it is set, with the identity of this process, in a thread of its own.
+///
+/// # Errors
+/// If the port is taken.
+pub fn answer_datagrams() -> io::Result<()> {
+    let port: u16 = variable("UDP_PORT", 0);
+    if port == 0 {
+        return Ok(());
+    }
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+    thread::spawn(move || {
+        let text = format!("hello from {}\n", identity());
+        while let Ok((_, client)) = socket.recv_from(&mut [0; 1500]) {
+            // The client may be gone.
+            socket.send_to(text.as_bytes(), client).unwrap_or_default();
+        }
+    });
+    Ok(())
 }
 
 /// Answers with the identity of this process.

@@ -10,6 +10,7 @@ use std::{
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use serde::{Deserialize, Serialize};
+use tucano_api::service::Protocol;
 
 /// Number of user ids of each process's user namespace.
 pub const IDS_PER_PROCESS: u32 = 0x1_0000;
@@ -22,7 +23,7 @@ const FIRST_ID: u32 = 0x7000_0000;
 pub struct Lease {
     /// Its address in the processes' network.
     pub ip: Ipv4Addr,
-    /// The node's port that is forwarded to it.
+    /// The node's port that is forwarded to its main port.
     pub node_port: u16,
     /// First of its user ids on the node.
     pub ids_base: u32,
@@ -41,6 +42,37 @@ pub enum Exhausted {
     Ports(PortRange),
 }
 
+/// What a port of a process is reached by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl From<Protocol> for Transport {
+    fn from(protocol: Protocol) -> Self {
+        match protocol.is_udp() {
+            true => Self::Udp,
+            false => Self::Tcp,
+        }
+    }
+}
+
+/// A port of the node, of one transport.
+pub type NodePort = (Transport, u16);
+
+/// In the words of nft and iptables.
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
 /// Allocates leases.
 #[derive(Debug)]
 pub struct Allocator {
@@ -48,6 +80,8 @@ pub struct Allocator {
     range: PortRange,
     addresses: BTreeSet<Ipv4Addr>,
     ports: BTreeMap<u16, Option<OwnedFd>>,
+    /// Ports beyond those of the leases, by address.
+    further: BTreeMap<Ipv4Addr, Vec<u16>>,
     ids: BTreeSet<u32>,
     last_port: u16,
 }
@@ -60,6 +94,7 @@ impl Allocator {
             range,
             addresses: BTreeSet::new(),
             ports: BTreeMap::new(),
+            further: BTreeMap::new(),
             ids: BTreeSet::new(),
             last_port: range.last,
         }
@@ -69,11 +104,15 @@ impl Allocator {
     ///
     /// # Errors
     /// No address or port is free.
-    pub fn lease(&mut self, reserved: Option<Ipv4Addr>) -> Result<Lease, Exhausted> {
+    pub fn lease(
+        &mut self,
+        reserved: Option<Ipv4Addr>,
+        main: Transport,
+    ) -> Result<Lease, Exhausted> {
         let ip = reserved
             .or_else(|| self.free_addresses().next())
             .ok_or(Exhausted::Addresses(self.subnet))?;
-        let (node_port, socket) = self.free_port().ok_or(Exhausted::Ports(self.range))?;
+        let (node_port, socket) = self.free_port(main)?;
         let ids_base = (FIRST_ID..)
             .step_by(IDS_PER_PROCESS as usize)
             .find(|base| !self.ids.contains(base))
@@ -85,6 +124,25 @@ impl Allocator {
         };
         self.insert(lease, Some(socket));
         Ok(lease)
+    }
+
+    /// Allocates a further port for a lease, which is freed with it.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub fn further_port(&mut self, lease: Lease, transport: Transport) -> Result<u16, Exhausted> {
+        let (port, socket) = self.free_port(transport)?;
+        self.insert_further(lease, port, Some(socket));
+        Ok(port)
+    }
+
+    /// Marks a further port of an adopted lease as allocated; false if another process has it.
+    pub fn adopt_further(&mut self, lease: Lease, port: u16, transport: Transport) -> bool {
+        let is_free = !self.ports.contains_key(&port);
+        if is_free {
+            self.insert_further(lease, port, reserve_port(port, transport));
+        }
+        is_free
     }
 
     /// Reserves a free address for [`Self::lease`], if `spare` more addresses stay free.
@@ -107,8 +165,8 @@ impl Allocator {
 
     /// Marks an adopted process's lease as allocated. Another program may have bound its port meanwhile; forwarding takes
     /// precedence over that.
-    pub fn adopt(&mut self, lease: Lease) {
-        self.insert(lease, reserve_port(lease.node_port));
+    pub fn adopt(&mut self, lease: Lease, main: Transport) {
+        self.insert(lease, reserve_port(lease.node_port, main));
     }
 
     /// Whether another process has any part of the lease, or its address lies outside of the subnet.
@@ -119,8 +177,11 @@ impl Allocator {
             || self.ids.contains(&lease.ids_base)
     }
 
-    /// Frees a lease.
+    /// Frees a lease and its further ports.
     pub fn release(&mut self, lease: Lease) {
+        for port in self.further.remove(&lease.ip).unwrap_or_default() {
+            self.ports.remove(&port);
+        }
         self.addresses.remove(&lease.ip);
         self.ports.remove(&lease.node_port);
         self.ids.remove(&lease.ids_base);
@@ -133,28 +194,33 @@ impl Allocator {
         self.last_port = lease.node_port;
     }
 
+    fn insert_further(&mut self, lease: Lease, port: u16, socket: Option<OwnedFd>) {
+        self.ports.insert(port, socket);
+        self.further.entry(lease.ip).or_default().push(port);
+        self.last_port = port;
+    }
+
     /// The next free port after the last allocated one. Ports are reused late, so that a client with an outdated route does not
     /// reach another process.
-    fn free_port(&self) -> Option<(u16, OwnedFd)> {
+    fn free_port(&self, transport: Transport) -> Result<(u16, OwnedFd), Exhausted> {
         let after = (self.last_port.saturating_add(1)..=self.range.last)
             .skip_while(|_| self.last_port < self.range.first);
         after
             .chain(self.range.first..=self.range.last)
             .filter(|port| !self.ports.contains_key(port))
-            .find_map(|port| Some((port, reserve_port(port)?)))
+            .find_map(|port| Some((port, reserve_port(port, transport)?)))
+            .ok_or(Exhausted::Ports(self.range))
     }
 }
 
 /// Reserves a node port against other programs by binding it. It never listens, so connections that are not forwarded are
 /// refused.
-fn reserve_port(port: u16) -> Option<OwnedFd> {
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .ok()?;
+fn reserve_port(port: u16, transport: Transport) -> Option<OwnedFd> {
+    let kind = match transport {
+        Transport::Tcp => SocketType::STREAM,
+        Transport::Udp => SocketType::DGRAM,
+    };
+    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None).ok()?;
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)).ok()?;
     Some(socket)
 }

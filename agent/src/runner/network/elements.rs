@@ -13,6 +13,7 @@ use nix::libc::{
 };
 
 use super::{
+    addresses::{NodePort, Transport},
     links::hardware_address,
     netlink::{Netlink, Request, RequestError},
 };
@@ -20,8 +21,8 @@ use super::{
 /// An element of one of the table's sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Element {
-    /// Node port → process, in the map `ports`.
-    Forward(u16, SocketAddrV4),
+    /// Node port → process, in the map `ports` of TCP or `udp_ports`.
+    Forward(NodePort, SocketAddrV4),
     /// Address that is accepted from its own hardware address, in the set `senders`.
     Sender(Ipv4Addr),
     /// Address that processes are blocked from, in the set `apis`.
@@ -97,7 +98,8 @@ impl Element {
     /// Name of its set.
     pub(super) fn set(&self) -> &'static str {
         match self {
-            Self::Forward(..) => "ports",
+            Self::Forward((Transport::Tcp, _), _) => "ports",
+            Self::Forward((Transport::Udp, _), _) => "udp_ports",
             Self::Sender(_) => "senders",
             Self::Api(_) => "apis",
             Self::Machine(_) => "machines",
@@ -109,7 +111,7 @@ impl Element {
     /// In network byte order; each part of a concatenation is padded to four bytes.
     fn key(&self) -> Vec<u8> {
         match self {
-            Self::Forward(port, _) => port.to_be_bytes().into(),
+            Self::Forward((_, port), _) => port.to_be_bytes().into(),
             Self::Sender(ip) => [&hardware_address(*ip)[..], &[0; 2], &ip.octets()].concat(),
             Self::Api(address) => socket(*address),
             Self::Machine(ip) | Self::Worker(ip) | Self::Resolver(ip) => ip.octets().into(),
@@ -132,7 +134,7 @@ impl Element {
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Forward(port, to) => write!(f, "{port} : {} . {}", to.ip(), to.port()),
+            Self::Forward((_, port), to) => write!(f, "{port} : {} . {}", to.ip(), to.port()),
             Self::Sender(ip) => write!(f, "{} . {ip}", super::rules::hardware(*ip)),
             Self::Api(address) => write!(f, "{} . {}", address.ip(), address.port()),
             Self::Machine(ip) | Self::Worker(ip) | Self::Resolver(ip) => write!(f, "{ip}"),

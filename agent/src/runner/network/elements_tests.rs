@@ -7,6 +7,7 @@ use proptest::{collection, prelude::*, test_runner};
 use tucano_testkit::{ROOT, needs, tool};
 
 use super::{
+    Transport,
     elements::{Change, Element, change},
     firewall::Firewall,
     rules::{Rules, sample, table},
@@ -54,7 +55,8 @@ fn listed(bridge: &str) -> Vec<String> {
 
 fn any_rules() -> impl Strategy<Value = Rules> {
     let socket = (2_u8..6, 80_u16..83);
-    let forwards = collection::btree_map(20_000_u16..20_008, socket, 0..6);
+    let transport = prop_oneof![Just(Transport::Tcp), Just(Transport::Udp)];
+    let forwards = collection::btree_map((transport, 20_000_u16..20_008), socket, 0..6);
     let apis = collection::btree_set((1_u8..5, 7070_u16..7072), 0..4);
     let machines = collection::btree_set(1_u8..5, 0..4);
     let sets = (machines.clone(), machines.clone(), machines);
@@ -114,7 +116,7 @@ fn a_refused_element_is_named_and_nothing_is_changed() {
         let before = listed("tucano0");
         let forward = |add, port, to: &str| Change {
             add,
-            element: Element::Forward(port, to.parse().unwrap()),
+            element: Element::Forward((Transport::Tcp, port), to.parse().unwrap()),
         };
         let refused = change(
             &table("tucano0"),

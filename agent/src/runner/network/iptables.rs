@@ -145,18 +145,19 @@ fn jumps(bridge: &str) -> [Jump; 5] {
 fn render(rules: &Rules) -> String {
     let (bridge, subnet) = (&rules.bridge, rules.subnet);
     let [ports, dnat, out, input, forward, spoofed] = CHAINS.map(|(_, name)| chain(bridge, name));
-    let forwards = rules
-        .forwards
-        .iter()
-        .fold(String::new(), |mut text, (port, to)| {
-            // Writing to a `String` cannot fail.
-            writeln!(
-                text,
-                "-A {dnat} -p tcp --dport {port} -j DNAT --to-destination {to}"
-            )
-            .unwrap_or_default();
-            text
-        });
+    let forwards =
+        rules
+            .forwards
+            .iter()
+            .fold(String::new(), |mut text, ((transport, port), to)| {
+                // Writing to a `String` cannot fail.
+                writeln!(
+                    text,
+                    "-A {dnat} -p {transport} --dport {port} -j DNAT --to-destination {to}"
+                )
+                .unwrap_or_default();
+                text
+            });
     // Forwarded are connections of the node itself, of the cluster's machines, and of further clients.
     let machines = rules.machines.iter().map(ToString::to_string);
     let clients = machines.chain(rules.clients.iter().map(ToString::to_string));
@@ -173,10 +174,12 @@ fn render(rules: &Rules) -> String {
     };
     let (dns_of_node, dns_beyond) = (resolvers(&input, "RETURN"), resolvers(&forward, "RETURN"));
     let range = rules.port_range.to_string().replace('-', ":");
-    let workers = rules.workers.iter();
-    let workers: String = workers
-        .map(|ip| format!("-A {forward} -i {bridge} -d {ip} -p tcp --dport {range} -j DROP\n"))
-        .collect();
+    let workers = rules.workers.iter().flat_map(|ip| {
+        ["tcp", "udp"].map(|transport| {
+            format!("-A {forward} -i {bridge} -d {ip} -p {transport} --dport {range} -j DROP\n")
+        })
+    });
+    let workers: String = workers.collect();
     let senders = rules.senders.iter().fold(String::new(), |mut text, ip| {
         let hardware = hardware(*ip);
         writeln!(

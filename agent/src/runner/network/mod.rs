@@ -15,6 +15,7 @@ mod links;
 mod namespace;
 mod netlink;
 mod pool;
+mod ports;
 mod rules;
 
 use std::{
@@ -24,13 +25,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-pub use addresses::{Allocator, Exhausted, IDS_PER_PROCESS, Lease, PortRange, Subnet};
+pub use addresses::{
+    Allocator, Exhausted, IDS_PER_PROCESS, Lease, NodePort, PortRange, Subnet, Transport,
+};
 pub use cidr::Cidr;
 pub use cluster::Cluster;
 use firewall::Firewall;
 use links::Links;
 use pool::{Pool, PoolFiller};
+pub use ports::{FurtherPorts, by_name};
 use rules::Rules;
+use tucano_api::service::{NamedPort, ServiceConfig};
 
 /// Why a process could not be connected or disconnected.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +76,7 @@ struct State {
     allocator: Allocator,
     pool: Pool,
     leases: BTreeSet<Ipv4Addr>,
-    forwards: BTreeMap<u16, SocketAddrV4>,
+    forwards: BTreeMap<NodePort, SocketAddrV4>,
     cluster: Cluster,
     /// Name servers of processes.
     resolvers: BTreeSet<Ipv4Addr>,
@@ -133,30 +138,55 @@ impl Network {
         })
     }
 
-    /// Reserves an address, a port and user ids for a process.
+    /// Reserves an address, user ids, and for each of the service's ports a port of the node.
     ///
     /// # Errors
-    /// No address or port is free.
-    pub fn lease(&self) -> Result<Lease, Exhausted> {
+    /// No address is free, or too few ports.
+    pub fn lease(&self, config: &ServiceConfig) -> Result<(Lease, FurtherPorts), Exhausted> {
         let state = &mut *self.state();
-        let lease = state.allocator.lease(state.pool.first())?;
+        let main = ports::main_transport(config);
+        let lease = state.allocator.lease(state.pool.first(), main)?;
+        let further = ports::further(config)
+            .into_iter()
+            .map(|NamedPort { name, port }| {
+                let transport = port.protocol.into();
+                Ok((name, state.allocator.further_port(lease, transport)?))
+            });
+        let further = further.collect::<Result<_, Exhausted>>();
+        let further = further.inspect_err(|_| state.allocator.release(lease))?;
         state.pool.lease(lease.ip);
         state.leases.insert(lease.ip);
-        Ok(lease)
+        Ok((lease, further))
     }
 
-    /// Takes over the lease of an earlier agent's process, and the forwarding to `port` if it runs; false if the lease conflicts.
+    /// Takes over the lease of an earlier agent's process, and the forwardings if it runs; false if the lease conflicts.
     /// [`Self::tidy`] then puts the rules in force.
-    pub fn adopt(&self, lease: Lease, port: Option<u16>) -> bool {
-        let mut state = self.state();
+    pub fn adopt(
+        &self,
+        lease: Lease,
+        ports: &FurtherPorts,
+        config: &ServiceConfig,
+        is_running: bool,
+    ) -> bool {
+        let state = &mut *self.state();
         if state.allocator.conflicts(lease) {
             return false;
         }
-        state.allocator.adopt(lease);
+        state.allocator.adopt(lease, ports::main_transport(config));
+        let mut further = ports::further(config).into_iter();
+        let is_free = further.all(|NamedPort { name, port }| {
+            let node_port = ports.get(&name).copied();
+            let transport = port.protocol.into();
+            node_port.is_some_and(|it| state.allocator.adopt_further(lease, it, transport))
+        });
+        if !is_free {
+            state.allocator.release(lease);
+            return false;
+        }
         state.leases.insert(lease.ip);
-        if let Some(port) = port {
-            let address = SocketAddrV4::new(lease.ip, port);
-            state.forwards.insert(lease.node_port, address);
+        if is_running {
+            let forwards = ports::forwards(lease, ports, config);
+            state.forwards.extend(forwards);
         }
         true
     }
@@ -196,23 +226,28 @@ impl Network {
         }
     }
 
-    /// Forwards the lease's node port to the process's `port`.
+    /// Forwards the node's ports of a process to its own.
     ///
     /// # Errors
     /// The rules cannot be changed.
-    pub async fn forward(&self, lease: Lease, port: u16) -> Result<(), Error> {
-        self.state()
-            .forwards
-            .insert(lease.node_port, SocketAddrV4::new(lease.ip, port));
+    pub async fn forward(
+        &self,
+        lease: Lease,
+        ports: &FurtherPorts,
+        config: &ServiceConfig,
+    ) -> Result<(), Error> {
+        let forwards = ports::forwards(lease, ports, config);
+        self.state().forwards.extend(forwards);
         self.enforce().await
     }
 
-    /// Stops the forwarding: the node then refuses connections to the port instead of dropping them.
+    /// Stops the forwarding: the node then refuses connections to the ports instead of dropping them.
     ///
     /// # Errors
     /// The rules cannot be changed.
     pub async fn stop_forwarding(&self, lease: Lease) -> Result<(), Error> {
-        self.state().forwards.remove(&lease.node_port);
+        let is_others = |_: &NodePort, to: &mut SocketAddrV4| *to.ip() != lease.ip;
+        self.state().forwards.retain(is_others);
         self.enforce().await
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    addresses::{PortRange, Subnet},
+    addresses::{NodePort, PortRange, Subnet, Transport},
     cidr::Cidr,
     elements::{Change, Element},
     links::hardware_address,
@@ -34,7 +34,7 @@ pub(super) struct Rules {
     /// Name servers of processes, which are reachable by DNS even where the rest of their address is not.
     pub(super) resolvers: BTreeSet<Ipv4Addr>,
     /// Node port → process.
-    pub(super) forwards: BTreeMap<u16, SocketAddrV4>,
+    pub(super) forwards: BTreeMap<NodePort, SocketAddrV4>,
     /// Addresses that are accepted on the bridge, each from its own hardware address only.
     pub(super) senders: Vec<Ipv4Addr>,
 }
@@ -44,7 +44,8 @@ impl Rules {
     pub(super) fn render(&self) -> String {
         let (table, bridge, subnet) = (table(&self.bridge), &self.bridge, self.subnet);
         let gateway = subnet.gateway();
-        let ports = elements(self.forwards());
+        let ports = elements(self.forwards(Transport::Tcp));
+        let udp_ports = elements(self.forwards(Transport::Udp));
         let senders = elements(self.senders());
         let apis = elements(self.apis());
         let machines = elements(self.machines());
@@ -52,10 +53,12 @@ impl Rules {
         let resolvers = elements(self.resolvers());
         let range = self.port_range;
         let forward = "fib daddr type local dnat ip to tcp dport map @ports";
-        let clients = self.clients.iter();
-        let clients: String = clients
-            .map(|client| format!("    iifname != \"{bridge}\" ip saddr {client} {forward}\n"))
-            .collect();
+        let forward_udp = "fib daddr type local dnat ip to udp dport map @udp_ports";
+        let clients = self.clients.iter().flat_map(|client| {
+            [forward, forward_udp]
+                .map(|rule| format!("    iifname != \"{bridge}\" ip saddr {client} {rule}\n"))
+        });
+        let clients: String = clients.collect();
         format!(
             r#"table ip {table} {{}}
 delete table ip {table}
@@ -63,6 +66,9 @@ table ip {table} {{
   map ports {{
     type inet_service : ipv4_addr . inet_service
 {ports}  }}
+  map udp_ports {{
+    type inet_service : ipv4_addr . inet_service
+{udp_ports}  }}
   set senders {{
     type ether_addr . ipv4_addr
 {senders}  }}
@@ -85,10 +91,12 @@ table ip {table} {{
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
     iifname != "{bridge}" ip saddr @machines {forward}
+    iifname != "{bridge}" ip saddr @machines {forward_udp}
 {clients}  }}
   chain output {{
     type nat hook output priority -100; policy accept;
     {forward}
+    {forward_udp}
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -108,7 +116,7 @@ table ip {table} {{
     iifname "{bridge}" oifname "{bridge}" drop
     iifname "{bridge}" ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport 53 accept
     iifname "{bridge}" ip daddr 169.254.0.0/16 drop
-    iifname "{bridge}" ip daddr @workers tcp dport {range} drop
+    iifname "{bridge}" ip daddr @workers meta l4proto {{ tcp, udp }} th dport {range} drop
     iifname "{bridge}" ip daddr . tcp dport @apis drop
     oifname "{bridge}" ct state {{ established, related }} accept
     oifname "{bridge}" ct status dnat accept
@@ -135,8 +143,8 @@ table ip {table} {{
             return None;
         }
         let all = [
-            difference(before.forwards(), self.forwards(), false),
-            difference(self.forwards(), before.forwards(), true),
+            difference(before.all_forwards(), self.all_forwards(), false),
+            difference(self.all_forwards(), before.all_forwards(), true),
             difference(before.senders(), self.senders(), false),
             difference(self.senders(), before.senders(), true),
             // New addresses are blocked before old ones are unblocked.
@@ -152,7 +160,12 @@ table ip {table} {{
         Some(all.concat())
     }
 
-    fn forwards(&self) -> impl Iterator<Item = Element> {
+    fn forwards(&self, of: Transport) -> impl Iterator<Item = Element> {
+        let all = self.all_forwards();
+        all.filter(move |it| matches!(it, Element::Forward((transport, _), _) if *transport == of))
+    }
+
+    fn all_forwards(&self) -> impl Iterator<Item = Element> {
         let all = self.forwards.iter();
         all.map(|(port, to)| Element::Forward(*port, *to))
     }
@@ -232,7 +245,7 @@ pub(super) fn sample(forwards: &[(u16, &str)]) -> Rules {
         resolvers: BTreeSet::new(),
         forwards: forwards
             .iter()
-            .map(|(port, to)| (*port, to.parse().unwrap()))
+            .map(|(port, to)| ((Transport::Tcp, *port), to.parse().unwrap()))
             .collect(),
         senders: Vec::new(),
     }

@@ -11,9 +11,11 @@ use std::{
 
 use tucano_api::{
     agent::DesiredProcess,
-    ids::{ProcessId, ServiceName},
-    names::{NamedEndpoint, NamedService, Names, ServiceSubnet, Transport},
+    ids::{PortName, ProcessId, ServiceName},
+    names::{NamedEndpoint, NamedService, Names, ServiceSubnet},
 };
+
+use super::addresses::Transport;
 
 /// Elements of each port of an address. An address has as many endpoints at most; of more, each node uses others.
 pub(super) const SLOTS: u32 = 64;
@@ -60,7 +62,7 @@ struct LocalProcess {
     service: ServiceName,
     needs: BTreeSet<ServiceName>,
     /// Its ports, by their names.
-    ports: BTreeMap<String, u16>,
+    ports: BTreeMap<PortName, u16>,
 }
 
 impl Services {
@@ -200,7 +202,7 @@ impl Services {
                 elements.extend(shares.into_iter().zip(0..).map(|(to, number)| SlotElement {
                     number,
                     address,
-                    transport: port.transport,
+                    transport: port.protocol.into(),
                     port: port.port,
                     to,
                 }));
@@ -255,8 +257,9 @@ fn addresses(service: &NamedService) -> impl Iterator<Item = Ipv4Addr> {
     [service.address].into_iter().chain(service.slots.iter().copied())
 }
 
-fn ports(process: &DesiredProcess) -> BTreeMap<String, u16> {
-    [("http".to_owned(), process.config.port)].into()
+fn ports(process: &DesiredProcess) -> BTreeMap<PortName, u16> {
+    let all = process.config.all_ports().into_iter();
+    all.map(|it| (it.name, it.port.port)).collect()
 }
 
 /// Gives each endpoint of at most [`SLOTS`] a share by its weight, at least one, in their order. No endpoint has no share.

@@ -66,7 +66,8 @@ async fn prober(answer: &'static str, http: Option<&str>) -> Prober {
     });
     tucano_tls::install_provider();
     Prober {
-        address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+        address: Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)),
+        ports: Vec::new(),
         host: None,
         config: Config {
             http: http.map(str::to_owned),
@@ -85,9 +86,31 @@ async fn prober(answer: &'static str, http: Option<&str>) -> Prober {
 async fn a_listening_port_is_healthy_and_a_closed_one_is_named() {
     let mut prober = prober("", None).await;
     prober.probe().await.unwrap();
-    prober.address.set_port(1);
+    prober.address = Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
     let reason = prober.probe().await.unwrap_err();
     assert!(reason.contains("port 1 does not answer"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_process_without_a_port_is_healthy_while_it_runs() {
+    let mut prober = prober("", None).await;
+    prober.address = None;
+    prober.probe().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_port_with_a_probe_has_to_answer_it() {
+    let bad = "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n";
+    let (mut prober, other) = (prober("", None).await, prober(bad, None).await);
+    let health = |http: Option<&str>| PortHealth {
+        http: http.map(str::to_owned),
+        tcp: http.is_none().then_some(true),
+    };
+    prober.ports = vec![(other.address.unwrap(), health(None))];
+    prober.probe().await.unwrap();
+    prober.ports = vec![(other.address.unwrap(), health(Some("/ready")))];
+    let reason = prober.probe().await.unwrap_err();
+    assert_eq!(reason, "GET /ready answered with status 503");
 }
 
 #[tokio::test]
@@ -105,9 +128,8 @@ async fn http_health_follows_the_status() {
 async fn request_of(change: impl FnOnce(&mut Prober)) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let mut prober = prober("", Some("/x")).await;
-    prober
-        .address
-        .set_port(listener.local_addr().unwrap().port());
+    let port = listener.local_addr().unwrap().port();
+    prober.address = Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
     prober.config.timeout = Span::secs(60);
     change(&mut prober);
     let probe = async { prober.probe().await.unwrap() };

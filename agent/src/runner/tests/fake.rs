@@ -18,7 +18,7 @@ use crate::runner::{
     Event, EventSender, Node,
     images::{ProcessImages, Unpacked},
     lifecycle::Health,
-    network::{Exhausted, Lease},
+    network::{Exhausted, FurtherPorts, Lease},
     probe::Finding,
     state::Record,
 };
@@ -183,14 +183,15 @@ impl Node for FakeNode {
         })
     }
 
-    fn lease(&self) -> Result<Lease, Exhausted> {
+    fn lease(&self, _: &ServiceConfig) -> Result<(Lease, FurtherPorts), Exhausted> {
         let mut state = self.state();
         state.leases += 1;
-        Ok(Lease {
+        let lease = Lease {
             ip: Ipv4Addr::new(172, 31, 0, 1 + state.leases as u8),
             node_port: 20_000 + state.leases,
             ids_base: 0x7000_0000 + u32::from(state.leases) * 0x1_0000,
-        })
+        };
+        Ok((lease, FurtherPorts::new()))
     }
 
     async fn launch(

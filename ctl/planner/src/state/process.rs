@@ -107,6 +107,7 @@ pub(crate) fn unreported(record: &ProcessRecord) -> ProcessReport {
         state: ProcessState::Assigned,
         reason: None,
         node_port: None,
+        ports: Default::default(),
         started_at: None,
         restarts: 0,
         last_exit: None,

@@ -76,6 +76,7 @@ impl Large {
                 state: ProcessState::Healthy,
                 reason: None,
                 node_port: Some(20_000 + u16::try_from(index).unwrap()),
+                ports: Default::default(),
                 started_at: None,
                 restarts: 0,
                 last_exit: None,

@@ -139,6 +139,7 @@ fn odd_process(parts: (u64, u8, Option<u16>, u32, bool, u64)) -> ProcessReport {
         state: states[usize::from(state) % states.len()],
         reason: None,
         node_port,
+        ports: Default::default(),
         started_at: None,
         restarts,
         last_exit: Some(Exit {

@@ -24,8 +24,8 @@ fn a_patch_changes_only_its_keys() {
 fn null_resets_a_key_to_its_default() {
     let changed = patch(r#"{"memory": null, "user": null}"#).unwrap();
     assert_eq!(changed.memory, tucano_api::units::Bytes::mib(256));
-    let error = patch(r#"{"port": null}"#).unwrap_err();
-    assert_eq!(error, "patch: the key \"port\" is missing");
+    let error = patch(r#"{"concurrency": null}"#).unwrap_err();
+    assert_eq!(error, "patch: the key \"concurrency\" is missing");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use super::keys::{Bounds, Key, describe};
 const HEAD: &str = "\
 # service.toml
 
-A service's configuration: TOML, or JSON. `name`, `concurrency` and `port` are needed; every other
-key has a default. An unknown key is an error that names its line and the key that was probably
+A service's configuration: TOML, or JSON. `name` and `concurrency` are needed, and `port` or `ports`
+where something connects to the service; every other key has a default. An unknown key is an error that names its line and the key that was probably
 meant. `tucano check FILE` validates a file without a controller.
 
 ```toml
@@ -27,7 +27,8 @@ const TAIL: &str = "\
 ## What a process finds
 
 The environment of the image, then of `env`, and `TUCANO_SERVICE`, `TUCANO_REVISION`,
-`TUCANO_PROCESS`, `TUCANO_NODE` and `PORT`.
+`TUCANO_PROCESS`, `TUCANO_NODE`, and `PORT`, the port of requests, else the first one with TCP, else
+the first one.
 
 The program is pid 1 of its pid namespace. The kernel gives pid 1 no default action for signals: a
 program that does not handle SIGTERM is ended by SIGKILL, after `stop_timeout`.
@@ -65,7 +66,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 60] = [
+const KEYS: [Key; 64] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -75,7 +76,19 @@ const KEYS: [Key; 60] = [
     key("concurrency", "", Bounds::Between("1", "10000"),
         "How many processes are kept alive."),
     key("port", "", Bounds::Between("1", "65535"),
-        "The TCP port on which each process listens, inside its own network namespace."),
+        "The TCP port on which each process listens for HTTP, inside its own network namespace. Short for `ports.http`. A service \
+         without ports gets no connections."),
+    key("ports.<name>", "", Bounds::Between("1", "65535"),
+        "A named port: a number, or a table with the keys below. Names have at most 15 lower-case letters, digits and `-`. Requests \
+         go to the port named `http`, or to the only one, if its protocol is `http`. Only workers whose agents know this key run \
+         the service."),
+    key("ports.<name>.port", "", Bounds::Between("1", "65535"),
+        "The port on which each process listens, inside its own network namespace."),
+    key("ports.<name>.protocol", "\"http\"", Bounds::Free,
+        "What is spoken on it: `http`, `tcp` or `udp`."),
+    key("ports.<name>.health", "", Bounds::Free,
+        "A probe of this port, beside `health`: `{ http = \"/path\" }` or `{ tcp = true }`. A process is healthy while all its \
+         probes succeed."),
     key("image", "", Bounds::Free,
         "The image. `name:tag`, `name@sha256:…`, `name@sha512:…` or `sha256:…` is one that the controller stores; \
          `host[:port]/name:tag` or `…@sha256:…` is in another registry that `ctl.toml` lists. For `tucano deploy` it is also an \
@@ -263,6 +276,12 @@ mod tests {
             text += &format!("{key} = {value}\n");
         } else if let Some(key) = name.strip_prefix("file.") {
             text += &format!("{FILE}{key} = {value}\n");
+        } else if let Some(key) = name.strip_prefix("ports.<name>") {
+            text += &match key {
+                "" => format!("[ports]\na = {value}\n"),
+                ".port" => format!("[ports.a]\nport = {value}\n"),
+                _ => format!("[ports.a]\nport = 81\n{} = {value}\n", &key[1..]),
+            };
         } else if !NEEDED.iter().any(|(needed, _)| *needed == name) {
             text += &setting(name, value);
         }
@@ -278,6 +297,7 @@ mod tests {
             Some(("file", _)) => read("file.gid", "0").unwrap(),
             Some(("secret", _)) => read("secret.gid", "0").unwrap(),
             Some(("mount", _)) => read("mount.read_only", "false").unwrap(),
+            Some(("ports", _)) => read("ports.<name>", "81").unwrap(),
             Some(("volume", _)) => read("volume.backup.keep", "14").unwrap(),
             _ => read("port", "80").unwrap(),
         }
@@ -290,8 +310,10 @@ mod tests {
             &KEYS,
             "",
             &own,
-            &["health", "file", "mount", "volume", "secret"],
+            &["health", "file", "mount", "volume", "secret", "ports"],
         );
+        let port = fields("api/src", "PortTable");
+        assert_complete(&KEYS, "ports.<name>.", &port, &[]);
         let mount = fields("api/src", "Mount");
         assert_complete(&KEYS, "mount.", &mount, &["digest"]);
         let volume = fields("api/src", "Volume");

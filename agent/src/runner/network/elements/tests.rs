@@ -7,7 +7,7 @@ fn elements_are_encoded_as_by_nft() {
         let elements = [Change { add, element }.attributes()];
         bytes(&[nested(NFTA_SET_ELEM_LIST_ELEMENTS, &elements)])
     };
-    let forward = Element::Forward(20000, "172.31.0.2:8080".parse().unwrap());
+    let forward = Element::Forward((Transport::Tcp, 20000), "172.31.0.2:8080".parse().unwrap());
     assert_eq!(
         attributes(true, forward),
         b"\x24\x00\x03\x80\x20\x00\x01\x80\x0c\x00\x01\x80\x06\x00\x01\x00\x4e\x20\x00\x00\
@@ -29,8 +29,12 @@ fn elements_are_displayed_in_the_syntax_of_nft() {
     let text = |element: Element| format!("{}: {element}", element.set());
     let address = "10.0.0.1:7070".parse().unwrap();
     assert_eq!(
-        text(Element::Forward(1, address)),
+        text(Element::Forward((Transport::Tcp, 1), address)),
         "ports: 1 : 10.0.0.1 . 7070"
+    );
+    assert_eq!(
+        text(Element::Forward((Transport::Udp, 1), address)),
+        "udp_ports: 1 : 10.0.0.1 . 7070"
     );
     assert_eq!(text(Element::Api(address)), "apis: 10.0.0.1 . 7070");
     assert_eq!(

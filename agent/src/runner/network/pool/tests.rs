@@ -42,10 +42,15 @@ async fn filled(network: &Network, number: usize) {
 
 /// The network of a first process, and the lease of a second one, whose network is prepared.
 async fn one_connected_and_one_ready(network: &Network) -> (OwnedFd, Lease) {
-    let first = network.lease().unwrap();
+    let first = network.lease(&service()).unwrap().0;
     let connected = network.connect(first).await.unwrap();
     filled(network, 1).await;
-    (connected, network.lease().unwrap())
+    (connected, network.lease(&service()).unwrap().0)
+}
+
+fn service() -> tucano_api::service::ServiceConfig {
+    let text = r#"{"name": "a", "concurrency": 1, "port": 80}"#;
+    serde_json::from_str(text).unwrap()
 }
 
 fn inode(namespace: &OwnedFd) -> u64 {
@@ -60,11 +65,11 @@ fn is_attached(network: &Network, ip: Ipv4Addr) -> bool {
 #[test]
 fn each_network_is_used_once_and_none_outlives_the_last_lease() {
     on_a_node("172.31.0.0/16", 2, async |network| {
-        let mut leases = vec![network.lease().unwrap()];
+        let mut leases = vec![network.lease(&service()).unwrap().0];
         let mut inodes = BTreeSet::from([inode(&network.connect(leases[0]).await.unwrap())]);
         filled(&network, 2).await;
         for expected in ready(&network) {
-            let lease = network.lease().unwrap();
+            let lease = network.lease(&service()).unwrap().0;
             assert_eq!(lease.ip, expected);
             assert!(is_attached(&network, lease.ip));
             inodes.insert(inode(&network.connect(lease).await.unwrap()));
@@ -117,12 +122,15 @@ fn a_leased_but_unused_network_is_removed_with_its_lease() {
 #[test]
 fn the_pool_leaves_addresses_for_leases() {
     on_a_node("10.1.2.0/29", 3, async |network| {
-        let first = network.lease().unwrap();
+        let first = network.lease(&service()).unwrap().0;
         let _connected = network.connect(first).await.unwrap();
         filled(&network, 1).await;
         for _ in 0..4 {
-            network.lease().unwrap();
+            network.lease(&service()).unwrap().0;
         }
-        assert!(network.lease().is_err(), "each address has been leased");
+        assert!(
+            network.lease(&service()).is_err(),
+            "each address has been leased"
+        );
     });
 }

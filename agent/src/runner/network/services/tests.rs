@@ -1,4 +1,4 @@
-use tucano_api::{names::NamedPort, settings::parse};
+use tucano_api::{names::NamedPort, service::Protocol, settings::parse};
 
 use super::*;
 
@@ -23,9 +23,9 @@ fn service(text: &str, last: u8, endpoints: Vec<NamedEndpoint>) -> NamedService 
         address: [100, 80, 0, last].into(),
         slots: Vec::new(),
         ports: vec![NamedPort {
-            name: "http".to_owned(),
+            name: PortName::http(),
             port: 5432,
-            transport: Transport::Tcp,
+            protocol: Protocol::Tcp,
         }],
         endpoints,
     }
