@@ -106,7 +106,9 @@ fn entry(state: &State, service: &Service) -> Option<NamedService> {
 
 fn endpoint(state: &State, endpoint: &Endpoint, ports: &[NamedPort]) -> Option<NamedEndpoint> {
     let process = state.process(&endpoint.process)?;
-    let node_ports = ports.iter().map(|port| node_port(state, process, &port.name));
+    let node_ports = ports
+        .iter()
+        .map(|port| node_port(state, process, &port.name));
     Some(NamedEndpoint {
         process: endpoint.process.clone(),
         node: endpoint.node.clone(),

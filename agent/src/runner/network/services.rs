@@ -233,7 +233,9 @@ impl Services {
 
 impl ServiceRules {
     pub(super) fn slots(&self) -> impl Iterator<Item = SlotElement> {
-        self.maps.values().flat_map(|elements| elements.iter().copied())
+        self.maps
+            .values()
+            .flat_map(|elements| elements.iter().copied())
     }
 
     /// The elements of services that differ.
@@ -245,7 +247,8 @@ impl ServiceRules {
             let same = own.zip(others).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
             if !same {
                 both.0.extend(own.iter().flat_map(|it| it.iter().copied()));
-                both.1.extend(others.iter().flat_map(|it| it.iter().copied()));
+                both.1
+                    .extend(others.iter().flat_map(|it| it.iter().copied()));
             }
         }
         both
@@ -254,7 +257,9 @@ impl ServiceRules {
 
 /// The addresses of a service and of its slots.
 fn addresses(service: &NamedService) -> impl Iterator<Item = Ipv4Addr> {
-    [service.address].into_iter().chain(service.slots.iter().copied())
+    [service.address]
+        .into_iter()
+        .chain(service.slots.iter().copied())
 }
 
 fn ports(process: &DesiredProcess) -> BTreeMap<PortName, u16> {
@@ -275,11 +280,14 @@ fn shares(endpoints: Vec<(SocketAddrV4, u32)>, seed: u32) -> Vec<SocketAddrV4> {
             let weight = f64::from(endpoints[*index].1.max(1));
             weight / f64::from(2 * counts[*index] + 1)
         };
-        let next = (0..endpoints.len()).rev().max_by(|a, b| claim(a).total_cmp(&claim(b)));
+        let next = (0..endpoints.len())
+            .rev()
+            .max_by(|a, b| claim(a).total_cmp(&claim(b)));
         counts[next.unwrap_or_default()] += 1;
     }
     let all = endpoints.iter().zip(counts);
-    all.flat_map(|((to, _), count)| (0..count).map(|_| *to)).collect()
+    all.flat_map(|((to, _), count)| (0..count).map(|_| *to))
+        .collect()
 }
 
 /// As many endpoints as there are slots, others on each node.

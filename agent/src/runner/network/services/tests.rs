@@ -62,7 +62,10 @@ fn with(services: Vec<NamedService>) -> Services {
 
 #[test]
 fn only_what_a_process_needs_is_open_to_it() {
-    let mut all = with(vec![service("db", 1, Vec::new()), service("cache", 2, Vec::new())]);
+    let mut all = with(vec![
+        service("db", 1, Vec::new()),
+        service("cache", 2, Vec::new()),
+    ]);
     let (web, other) = ([172, 31, 0, 2].into(), [172, 31, 0, 3].into());
     all.set_process(web, &process("web", 1, "needs = [\"db\", \"gone\"]"));
     all.set_process(other, &process("other", 2, ""));
@@ -108,11 +111,16 @@ fn a_neighbour_answers_at_its_own_address_and_a_slot_at_the_slots() {
     all.set_process(ip, &process("db", 1, ""));
     let rules = all.rules().unwrap();
     let of = |address: [u8; 4]| -> BTreeSet<String> {
-        let at = rules.slots().filter(|it| it.address == Ipv4Addr::from(address));
+        let at = rules
+            .slots()
+            .filter(|it| it.address == Ipv4Addr::from(address));
         at.map(|it| format!("{} -> {}", it.port, it.to)).collect()
     };
     let (local, remote) = ("5432 -> 172.31.0.7:8080", "5432 -> 10.0.0.2:20002");
-    assert_eq!(of([100, 80, 0, 1]), [local.to_owned(), remote.to_owned()].into());
+    assert_eq!(
+        of([100, 80, 0, 1]),
+        [local.to_owned(), remote.to_owned()].into()
+    );
     assert_eq!(of([100, 80, 0, 8]), [local.to_owned()].into());
     assert_eq!(of([100, 80, 0, 9]), [remote.to_owned()].into());
     assert_eq!(rules.slots().count(), 3 * 64);
