@@ -242,6 +242,19 @@ impl Node {
         .await
     }
 
+    /// Waits until something holds that no report tells of.
+    pub(crate) async fn until_it_holds(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "timed out waiting until {what}\nlog:\n{}",
+                self.logged()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub(crate) async fn wait_until_healthy(&self, id: &str) -> ProcessReport {
         self.wait_for_process(id, "healthy", |process| {
             process.state == ProcessState::Healthy
