@@ -174,7 +174,11 @@ fn looked_up_by_tcp(node: &Node, id: &str, name: &str) -> Vec<String> {
         Ok(answer)
     };
     let answer = Message::from_vec(&within(node, id, ask).unwrap()).unwrap();
-    answer.answers.iter().map(|it| it.data.to_string()).collect()
+    answer
+        .answers
+        .iter()
+        .map(|it| it.data.to_string())
+        .collect()
 }
 
 /// `db` with two processes, `web` that needs `db` and itself, and one that needs nothing.
@@ -225,21 +229,40 @@ fn a_process_reaches_what_it_needs_and_nothing_else() {
         let found = |id, name, kind| looked_up(&node, id, name, kind).unwrap();
         let address = vec!["100.80.0.1".to_owned()];
         let (ok, unknown) = (ResponseCode::NoError, ResponseCode::NXDomain);
-        assert_eq!(found("web-2", "db.internal.", RecordType::A), (ok, address.clone()));
-        assert_eq!(found("web-2", "db.internal.", RecordType::AAAA), (ok, vec![]));
-        assert_eq!(found("other-3", "db.internal.", RecordType::A), (unknown, vec![]));
+        assert_eq!(
+            found("web-2", "db.internal.", RecordType::A),
+            (ok, address.clone())
+        );
+        assert_eq!(
+            found("web-2", "db.internal.", RecordType::AAAA),
+            (ok, vec![])
+        );
+        assert_eq!(
+            found("other-3", "db.internal.", RecordType::A),
+            (unknown, vec![])
+        );
         assert_eq!(looked_up_by_tcp(&node, "web-2", "db.internal."), address);
         let environment = std::fs::read(format!("/proc/{}/environ", node.pid("web-2"))).unwrap();
         let environment = String::from_utf8(environment).unwrap();
-        assert!(environment.contains("DB_HOST=db.internal\0DB_PORT=8080\0"), "{environment}");
+        assert!(
+            environment.contains("DB_HOST=db.internal\0DB_PORT=8080\0"),
+            "{environment}"
+        );
         let resolv_conf = std::fs::read_to_string(node.data("processes/other-3/etc/resolv.conf"));
-        assert!(resolv_conf.unwrap().starts_with("nameserver 172.31.0.1\nsearch internal\n"));
+        assert!(
+            resolv_conf
+                .unwrap()
+                .starts_with("nameserver 172.31.0.1\nsearch internal\n")
+        );
         // Nothing else of that address is reachable.
         let listener = std::net::TcpListener::bind("0.0.0.0:9999").unwrap();
         let other = SocketAddrV4::new(*NAME_SERVER.ip(), 9999);
         assert!(within(&node, "web-2", move || connect(other)).is_err());
         drop(listener);
+        let closed = || output("ip", &["route", "show", "100.80.0.0/16"]);
+        assert!(closed().starts_with("prohibit"), "{}", closed());
         node.remove_all(2).await;
+        assert_eq!(closed(), "");
     });
 }
 
@@ -293,19 +316,36 @@ fn rules_that_are_flushed_are_put_back_and_an_agents_restart_costs_a_retry() {
         .await;
         node.wait_for("a note of it", |report| {
             let mut notes = report.notes.iter();
-            notes.find(|note| note.contains("and they were put back, 1 times")).cloned()
+            notes
+                .find(|note| note.contains("and they were put back, 1 times"))
+                .cloned()
         })
         .await;
 
         node.kill_agent();
         let silent = looked_up(&node, "web-2", "db.internal.", RecordType::A).unwrap_err();
-        assert_eq!(silent, ErrorKind::WouldBlock, "not refused, so that clients ask again");
-        assert_eq!(asked(&node, "web-2", DB).unwrap(), "db-1", "without an agent");
+        assert_eq!(
+            silent,
+            ErrorKind::WouldBlock,
+            "not refused, so that clients ask again"
+        );
+        assert_eq!(
+            asked(&node, "web-2", DB).unwrap(),
+            "db-1",
+            "without an agent"
+        );
         node.controller.set_names(Names::default());
         node.start_agent().await;
         let again = looked_up(&node, "web-2", "db.internal.", RecordType::A).unwrap();
-        assert_eq!(again.1, ["100.80.0.1"], "from what the agent before has stored");
-        assert_eq!(asked(&node, "other-3", DB).unwrap_err(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            again.1,
+            ["100.80.0.1"],
+            "from what the agent before has stored"
+        );
+        assert_eq!(
+            asked(&node, "other-3", DB).unwrap_err(),
+            ErrorKind::ConnectionRefused
+        );
         node.remove_all(2).await;
     });
 }

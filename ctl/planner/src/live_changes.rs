@@ -37,7 +37,9 @@ pub(crate) fn apply(state: &mut State, name: &tucano_api::ids::ServiceName) {
         let node = &mut state.nodes[process.node];
         let larger = process.memory.max(memory);
         let growth = larger - process.memory;
-        if !node.is_usable() || !node.changes_live() || growth > node.free() {
+        // An agent that does not know a key refuses the whole desired set.
+        let takes_it = node.changes_live() && node.knows_keys(&config);
+        if !node.is_usable() || !takes_it || growth > node.free() {
             continue;
         }
         node.change_reservation(process.memory, larger);

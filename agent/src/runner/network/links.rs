@@ -21,7 +21,7 @@ use netlink_packet_route::{
     },
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::libc::{self, EEXIST, ENODEV, ENOENT, ENXIO};
+use nix::libc::{self, EEXIST, ENODEV, ENOENT, ENXIO, ESRCH};
 use tucano_api::names::ServiceSubnet;
 
 use super::{
@@ -156,6 +156,15 @@ impl Links {
                 Err(error) if !error.is(&[EEXIST]) => Err(error.into()),
                 _ => Ok(()),
             }
+        })
+    }
+
+    /// Removes that refusal; a missing one is no error.
+    pub(super) fn reopen(&self, network: ServiceSubnet) -> Result<(), Error> {
+        let request = namespace::no_prohibit(network);
+        self.with(|host| match host.netlink.execute(&[request]) {
+            Err(error) if !error.is(&[ESRCH]) => Err(error.into()),
+            _ => Ok(()),
         })
     }
 

@@ -45,7 +45,7 @@ pub use ports::{FurtherPorts, by_name};
 use rules::Rules;
 use services::Services;
 use tokio::sync::watch as watch_channel;
-use tucano_api::names::Names;
+use tucano_api::names::{Names, ServiceSubnet};
 use tucano_api::service::{NamedPort, ServiceConfig};
 
 /// Why a process could not be connected or disconnected.
@@ -81,6 +81,8 @@ pub struct Network {
     rules_replaced: AtomicU64,
     /// Counts rules that were put back after another program had removed them.
     rules_restored: AtomicU64,
+    /// The network that a route closes.
+    closed: Mutex<Option<ServiceSubnet>>,
     names_changed: watch_channel::Sender<()>,
     needs_changed: watch_channel::Sender<()>,
     /// Addresses whose anti-spoofing rule is in force. A separate lock: starts need not wait for a change of other rules.
@@ -162,6 +164,7 @@ impl Network {
             in_force: tokio::sync::Mutex::new(None),
             rules_replaced: AtomicU64::new(0),
             rules_restored: AtomicU64::new(0),
+            closed: Mutex::default(),
             names_changed: watch_channel::Sender::new(()),
             needs_changed: watch_channel::Sender::new(()),
             enforced: Mutex::default(),
@@ -453,6 +456,7 @@ impl Network {
         let _filling = self.filler.filling.lock().await;
         self.filler.empty().await?;
         self.firewall().await?.remove(&self.bridge).await?;
+        self.reopen().await?;
         let links = self.links.clone();
         Ok(blocking(move || links.remove_bridge()).await?)
     }

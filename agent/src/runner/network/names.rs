@@ -2,7 +2,7 @@
 
 use std::{
     net::Ipv4Addr,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -179,6 +179,19 @@ impl Network {
         None
     }
 
+    /// With the last process, nothing is closed any more.
+    pub(super) async fn reopen(&self) -> Result<(), Error> {
+        let Some(subnet) = self.closed().take() else {
+            return Ok(());
+        };
+        let links = self.links.clone();
+        Ok(blocking(move || links.reopen(subnet)).await?)
+    }
+
+    fn closed(&self) -> MutexGuard<'_, Option<ServiceSubnet>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn put_back(&self) -> Result<(), Error> {
         *self.in_force.lock().await = None;
         self.enforce().await
@@ -188,8 +201,14 @@ impl Network {
     pub(super) async fn close(&self, closed: Option<ServiceSubnet>, ended: Vec<Ended>) {
         if let Some(subnet) = closed {
             let links = self.links.clone();
-            let closed = blocking(move || links.close(subnet)).await;
-            if let Err(error) = closed {
+            let before = self.closed().replace(subnet).filter(|it| *it != subnet);
+            let closing = blocking(move || {
+                if let Some(before) = before {
+                    links.reopen(before)?;
+                }
+                links.close(subnet)
+            });
+            if let Err(error) = closing.await {
                 tracing::warn!(%error, "cannot close services' addresses by a route");
             }
         }

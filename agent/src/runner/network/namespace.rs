@@ -115,6 +115,17 @@ fn route(gateway: Ipv4Addr) -> Request {
 
 /// A route that refuses packets to a network.
 pub(super) fn prohibit(network: ServiceSubnet) -> Request {
+    let message = RouteNetlinkMessage::NewRoute(prohibition(network));
+    Request::new(&message, links::NEW, format!("close the network {network}"))
+}
+
+/// Removes that route.
+pub(super) fn no_prohibit(network: ServiceSubnet) -> Request {
+    let message = RouteNetlinkMessage::DelRoute(prohibition(network));
+    Request::new(&message, 0, format!("open the network {network}"))
+}
+
+fn prohibition(network: ServiceSubnet) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -124,8 +135,7 @@ pub(super) fn prohibit(network: ServiceSubnet) -> Request {
     message.header.destination_prefix_length = network.prefix();
     let destination = RouteAddress::Inet(network.network());
     message.attributes = vec![RouteAttribute::Destination(destination)];
-    let message = RouteNetlinkMessage::NewRoute(message);
-    Request::new(&message, links::NEW, format!("close the network {network}"))
+    message
 }
 
 /// Disables IPv6 in this thread's namespace before it has any other link, so that processes cannot reach the node by a link-local
