@@ -17,7 +17,7 @@ use crate::{
         VolumeId,
     },
     names::{ServiceAddress, ServiceSubnet},
-    service::ServiceConfig,
+    service::{Placement, ServiceConfig},
     signal,
     units::{Bytes, Span, Timestamp},
     volumes::{
@@ -144,6 +144,50 @@ pub struct DesiredProcess {
     /// The addresses of its service and its slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<ServiceAddress>,
+    /// What the agent keeps for a controller that adopts the process.
+    #[serde(default, skip_serializing_if = "Kept::is_default")]
+    pub kept: Kept,
+}
+
+/// Parts of a service's configuration that no agent needs: [`ServiceConfig::for_agents`] leaves them out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Kept {
+    /// Which workers it may be on.
+    #[serde(skip_serializing_if = "Placement::is_default")]
+    pub placement: Placement,
+    /// How many CPUs it reserves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus_reserved: Option<f64>,
+}
+
+impl Kept {
+    /// What an agent keeps of a configuration.
+    pub fn of(config: &ServiceConfig) -> Self {
+        Self {
+            placement: config.placement.clone(),
+            cpus_reserved: config.cpus_reserved,
+        }
+    }
+
+    /// Whether there is nothing to keep.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The configuration that an agent has, with what it has kept.
+    pub fn restore(&self, config: &ServiceConfig) -> ServiceConfig {
+        let concurrency = match self.placement.everywhere {
+            true => 0,
+            false => config.concurrency,
+        };
+        ServiceConfig {
+            placement: self.placement.clone(),
+            cpus_reserved: self.cpus_reserved,
+            concurrency,
+            ..config.clone()
+        }
+    }
 }
 
 impl DesiredProcess {

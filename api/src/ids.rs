@@ -113,6 +113,20 @@ string_id!(
     is_secret_name
 );
 string_id!(
+    /// Name of a label of a node, such as `zone`.
+    LabelName,
+    "label",
+    "use 1 to 63 letters, digits, '.', '_', '/' and '-', starting and ending with a letter or digit",
+    is_label
+);
+string_id!(
+    /// Value of a label of a node, such as `rack-2`.
+    LabelValue,
+    "value of a label",
+    "use 1 to 63 letters, digits, '.', '_', '/' and '-', starting and ending with a letter or digit",
+    is_label
+);
+string_id!(
     /// Name of a node of the topology: its configured `name`, else its ip.
     NodeName,
     "node name",
@@ -276,6 +290,13 @@ fn is_secret_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+fn is_label(value: &str) -> bool {
+    let is_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = value.as_bytes();
+    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"._/-".contains(byte);
+    bytes.len() <= 63 && is_end(bytes.first()) && is_end(bytes.last()) && bytes.iter().all(inner)
 }
 
 fn is_node_name(name: &str) -> bool {

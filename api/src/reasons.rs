@@ -1,12 +1,15 @@
 //! Reasons, as data. They become words here, at the edge: programs read the data, people the words.
 
+mod placement;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    ids::{NodeName, ProcessId, ServiceName, VolumeId},
+    ids::{LabelName, LabelValue, NodeName, ProcessId, ServiceName, VolumeId},
+    service::Labels,
     units::{Bytes, Timestamp},
 };
 
@@ -35,6 +38,53 @@ pub enum PendingReason {
         /// The keys that some agents do not know.
         keys: Vec<String>,
         /// The workers that can be placed on, were it not for that.
+        nodes: Vec<NodeName>,
+    },
+    /// No worker has the labels that the service's placement wants.
+    NoLabels {
+        /// Those labels.
+        #[schema(value_type = std::collections::BTreeMap<String, String>)]
+        labels: Labels,
+        /// The workers, with what they have instead.
+        workers: Vec<WorkerLabels>,
+    },
+    /// The image does not run on the architecture of any worker that has the labels.
+    NoArchitecture {
+        /// The architectures that it runs on.
+        images: Vec<String>,
+        /// Those workers, with their architectures.
+        workers: Vec<WorkerArchitecture>,
+    },
+    /// No worker that fits otherwise has a process of a service that this one is to be with.
+    NotWith {
+        /// That service.
+        service: ServiceName,
+        /// Whether it is configured.
+        configured: bool,
+        /// The workers that fit otherwise.
+        nodes: Vec<NodeName>,
+    },
+    /// Every worker that fits otherwise has a process of a service that this one is apart from.
+    NotApart {
+        /// That service, by its own placement or by this one's.
+        service: ServiceName,
+        /// Those workers.
+        nodes: Vec<NodeName>,
+    },
+    /// No worker has enough CPUs left to reserve.
+    NoCpus {
+        /// What a process reserves, in thousandths of a CPU.
+        needed_millicpus: u64,
+        /// The workers that can be placed on.
+        workers: Vec<WorkerCpus>,
+    },
+    /// Every worker that can be placed on has too little memory or too few CPUs left to reserve.
+    NoMemoryOrCpus {
+        /// The memory that a process reserves.
+        memory: Bytes,
+        /// The CPUs that it reserves, in thousandths.
+        millicpus: u64,
+        /// Those workers.
         nodes: Vec<NodeName>,
     },
     /// No worker that knows the configuration lists the directories that the service's containers have.
@@ -126,6 +176,41 @@ pub enum PendingReason {
         /// Those workers.
         nodes: Vec<NodeName>,
     },
+    /// A reason that came later than this program.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A label of a worker that is not the one that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerLabels {
+    /// The worker.
+    pub node: NodeName,
+    /// The first label that is wanted and that it does not have.
+    pub label: LabelName,
+    /// What it has instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<LabelValue>,
+}
+
+/// The architecture of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerArchitecture {
+    /// The worker.
+    pub node: NodeName,
+    /// The architecture of images that it runs, such as `arm64`.
+    pub architecture: String,
+}
+
+/// What CPUs a worker has left to reserve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerCpus {
+    /// The worker.
+    pub node: NodeName,
+    /// What is not reserved, in thousandths of a CPU.
+    pub free_millicpus: u64,
+    /// All of them.
+    pub all_millicpus: u64,
 }
 
 /// Why a worker is not there, although volumes are on it.
@@ -195,6 +280,13 @@ impl fmt::Display for PendingReason {
                     .join(", "),
                 first(nodes)
             ),
+            Self::NoLabels { .. }
+            | Self::NoArchitecture { .. }
+            | Self::NotWith { .. }
+            | Self::NotApart { .. }
+            | Self::NoCpus { .. }
+            | Self::NoMemoryOrCpus { .. } => placement::describe(self, f),
+            Self::Unknown => f.write_str("for a reason that this version does not know"),
             Self::NoHostPath { paths, nodes } => write!(
                 f,
                 "no worker lists {} in `host_paths` of its agent.toml ({})",
@@ -336,6 +428,14 @@ mod tests {
             reason.to_string(),
             "volume db/data/1 is on w2, which does not report since 2023-11-14 22:13:20 UTC: bring it back"
         );
+    }
+
+    #[test]
+    fn a_reason_that_came_later_is_not_an_error() {
+        let text = "{\"code\":\"moon_phase\",\"phase\":3}";
+        let reason: PendingReason = serde_json::from_str(text).unwrap();
+        assert_eq!(reason, PendingReason::Unknown);
+        assert!(reason.to_string().contains("does not know"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     ids::{ClusterId, Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
     reasons::PendingReason,
     rollout::Failure,
-    service::ServiceConfig,
+    service::{Labels, ServiceConfig},
     units::{Bytes, Timestamp},
     volumes::Snapshot,
 };
@@ -44,6 +44,12 @@ pub struct AliveNode {
     pub generation_seen: Generation,
     /// Its agent's version.
     pub version: String,
+    /// The architecture of images that it runs, such as `amd64`; empty where its agent does not tell.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub architecture: String,
+    /// What its processes reserve of its CPUs, in thousandths of one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reserved_millicpus: u64,
     /// Number of processes assigned to it.
     pub processes: u32,
     /// Its resources.
@@ -170,6 +176,10 @@ pub struct NodeView {
     /// Its address.
     #[schema(value_type = String)]
     pub ip: IpAddr,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub labels: Labels,
     /// Its condition.
     pub condition: NodeCondition,
     /// Since when.
@@ -209,6 +219,9 @@ pub struct ActiveService {
     pub configured_service: String,
     /// Number of healthy processes that serve, at most the concurrency. During a rollout also those of an older revision.
     pub healthy: u32,
+    /// How many processes it is to have at present, where its configuration has no number: with `placement.everywhere`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<u32>,
     /// Every process, ordered by id.
     pub processes: Vec<ProcessView>,
     /// Processes that could not be placed.
@@ -394,6 +407,14 @@ pub struct ServiceView {
     pub active: ActiveService,
 }
 
+impl ServiceView {
+    /// How many processes it is to have.
+    pub fn wanted(&self) -> u32 {
+        let configured = self.configured.config.concurrency;
+        self.active.wanted.unwrap_or(configured)
+    }
+}
+
 /// Answer to a deploy or a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Deployed {
@@ -492,4 +513,8 @@ pub struct Alert {
     pub message: String,
     /// When.
     pub at: Timestamp,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -10,6 +10,7 @@ mod mounts;
 mod names;
 mod placement;
 mod remove;
+mod restores;
 mod secrets;
 mod tls;
 mod volume_moves;

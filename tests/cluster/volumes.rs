@@ -11,7 +11,7 @@ use tucano_tests::{
 use crate::exec::Shell;
 
 /// Notes each start, and makes the database at the first.
-const POSTGRES: &str = r#"name = "db"
+pub(crate) const POSTGRES: &str = r#"name = "db"
 concurrency = 1
 port = 5432
 memory = "256MiB"

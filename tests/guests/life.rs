@@ -138,9 +138,14 @@ fn packages_are_installed_upgraded_under_load_removed_and_purged() {
     server.step("purge", &["left: ", "users: 1"]);
 }
 
-/// What a newer systemd does in another way: how it starts programs in cgroups, and how it stops and restarts units.
+/// What a newer systemd does in another way: how it starts programs in cgroups, and how it stops and restarts units. A part of the
+/// long tests.
 #[test]
 fn the_same_packages_live_on_debian_13() {
+    if std::env::var_os("TUCANO_LONG").is_none() {
+        eprintln!("not run: a part of `cargo xtask test --long`");
+        return;
+    }
     if !can_run() {
         return;
     }

@@ -38,6 +38,7 @@ fn packages_contain_static_programs_and_no_secrets() {
         ("tucano-ctl", "usr/sbin/tucano_balancerd"),
         ("tucano-agent", "usr/sbin/tucano_agentd"),
         ("tucano-agent", "usr/sbin/tucano_oci"),
+        ("tucano-agent", "usr/lib/tucano/tucano_backup"),
         ("tucano-cli", "usr/bin/tucano"),
     ] {
         let directory = tempfile::tempdir().unwrap();

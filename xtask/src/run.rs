@@ -107,7 +107,8 @@ impl Tool {
             .args(["install", self.name, "--locked"])
             .args(self.arguments)
             .args(["--version", self.version, "--root"])
-            .arg(&tools);
+            .arg(&tools)
+            .env("CARGO_PROFILE_DEV_DEBUG", "0");
         let what = format!("installing {} into target/tools", self.name);
         step(&what, &mut install)?;
         Ok(own)

@@ -19,8 +19,9 @@ const INSTALLING: [&str; 2] = ["guests", "vagrant"];
 /// Upgrades are tested from the packages of this revision, where tests may take long.
 const PREVIOUS: &str = "dac7e95";
 const PREVIOUS_PACKAGES: (&str, &str) = ("TUCANO_PREVIOUS_PACKAGES", "target/packages/previous");
-/// Sizes of tests that take longer than CI should: variable and value.
-const LONG: [(&str, &str); 3] = [
+/// Tests, and sizes of tests, that take longer than CI should: variable and value.
+const LONG: [(&str, &str); 4] = [
+    ("TUCANO_LONG", "1"),
     ("TUCANO_RACES", "1000"),
     ("TUCANO_KILLS", "500"),
     ("PROPTEST_CASES", "4096"),

@@ -35,6 +35,17 @@ const CGROUP: &str = "backup.";
 /// Room for a request, so that no copy of it is left in memory when it grows.
 const REQUEST_CAPACITY: usize = 64 << 10;
 
+/// The program where no setting names it: beside the agent's, else where the package of the agent has it.
+pub(super) fn usual_program() -> PathBuf {
+    const NAME: &str = "tucano_backup";
+    let own = std::env::current_exe().unwrap_or_default();
+    let beside = own.with_file_name(NAME);
+    match beside.is_file() {
+        true => beside,
+        false => PathBuf::from("/usr/lib/tucano").join(NAME),
+    }
+}
+
 /// How the program is started.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {

@@ -106,14 +106,13 @@ impl Backups {
     /// Of these settings. Nothing begins before [`run`].
     pub fn new(settings: &Settings) -> Self {
         let options = settings.backups.clone();
-        let beside = || {
-            let own = std::env::current_exe().unwrap_or_default();
-            own.with_file_name("tucano_backup")
-        };
         let cgroup = settings.cgroup.as_deref().unwrap_or(DEFAULT_CGROUP);
         Self {
             engine: Engine {
-                program: options.program.clone().unwrap_or_else(beside),
+                program: options
+                    .program
+                    .clone()
+                    .unwrap_or_else(engine::usual_program),
                 cgroup: cgroup.to_owned(),
                 memory: options.memory.0,
             },
@@ -138,7 +137,7 @@ impl Backups {
         let is_missing = !program.is_file();
         is_missing.then(|| {
             format!(
-                "{} is missing: put the program tucano_backup there, or set backups.program in agent.toml",
+                "{} is missing: install the package tucano-agent, put the program beside tucano_agentd, or set backups.program in agent.toml",
                 program.display()
             )
         })

@@ -14,6 +14,7 @@ fn process(revision: u64, more: &str) -> DesiredProcess {
     let config: ServiceConfig = parse("a", &text).unwrap();
     DesiredProcess {
         address: None,
+        kept: Default::default(),
         id: ProcessId::new(&config.name, 1),
         revision: Revision(revision),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),

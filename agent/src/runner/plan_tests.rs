@@ -22,6 +22,7 @@ fn process(number: u64) -> DesiredProcess {
     .unwrap();
     DesiredProcess {
         address: None,
+        kept: Default::default(),
         id: ProcessId::new(&config.name, number),
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),
@@ -462,6 +463,7 @@ fn with_volume(number: u64) -> DesiredProcess {
         load: None,
     };
     DesiredProcess {
+        kept: Default::default(),
         slot: Some(1),
         volumes: vec![volume],
         ..process(number)

@@ -105,6 +105,7 @@ fn process(number: u64) -> DesiredProcess {
     let config: tucano_api::service::ServiceConfig = parse("a", text).unwrap();
     DesiredProcess {
         address: None,
+        kept: Default::default(),
         id: ProcessId::new(&config.name, number),
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),
@@ -305,6 +306,7 @@ fn with_volume(number: u64) -> DesiredProcess {
         load: None,
     };
     DesiredProcess {
+        kept: Default::default(),
         slot: Some(1),
         volumes: vec![volume],
         ..process(number)

@@ -54,7 +54,8 @@ pub struct VolumeSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackupSettings {
-    /// Path of the program that stores and restores; by default `tucano_backup` beside `tucano_agentd`.
+    /// Path of the program that stores and restores; by default `tucano_backup` beside `tucano_agentd`, else in
+    /// `/usr/lib/tucano`.
     pub program: Option<PathBuf>,
     /// Concurrent backups. Others wait.
     pub concurrency: usize,

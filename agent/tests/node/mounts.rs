@@ -225,6 +225,7 @@ fn mounting(own: &Layout, number: u64, mounted: &[(&str, &Layout)], more: &str) 
         &(more.to_owned() + &mounts.collect::<String>()),
     );
     DesiredProcess {
+        kept: Default::default(),
         image: own.manifest_digest.parse().unwrap(),
         ..config
     }

@@ -411,6 +411,7 @@ pub(crate) fn process(sample: &str, number: u64, more_config: &str) -> DesiredPr
     let config: ServiceConfig = parse("service.toml", &text).unwrap();
     DesiredProcess {
         address: None,
+        kept: Default::default(),
         id: tucano_api::ids::ProcessId::new(&config.name, number),
         revision: Revision(1),
         image: manifest_of(sample),

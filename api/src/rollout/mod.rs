@@ -85,7 +85,7 @@ pub fn progress(name: &ServiceName, view: Option<&ServiceView>, revision: Revisi
     if reasons.is_empty() {
         return Progress::Healthy;
     }
-    let wanted = view.configured.config.concurrency as usize;
+    let wanted = view.wanted() as usize;
     let is_complete = view.active.pending.is_empty() && current.len() >= wanted;
     let is_healthy_somewhere = unready.len() < current.len();
     // While a rollout waits for its first process, there are fewer current processes than wanted.
@@ -160,9 +160,11 @@ fn reasons(view: &ServiceView, current: usize, unready: &[&ProcessView]) -> Vec<
     let earlier = earlier.filter(|process| !process.current && process.routed);
     reasons.extend(earlier.map(|process| {
         let (id, node) = (&process.report.id, &process.node);
-        format!("{id} on {node}: of an earlier revision, still routed")
+        format!(
+            "{id} on {node}: of an earlier revision, or where it may not be any more, still routed"
+        )
     }));
-    let wanted = view.configured.config.concurrency as usize;
+    let wanted = view.wanted() as usize;
     if reasons.is_empty() && current < wanted {
         reasons.push(format!("{current} of {wanted} processes are placed"));
     }

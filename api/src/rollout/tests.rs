@@ -40,6 +40,7 @@ fn view(processes: Vec<ProcessView>) -> ServiceView {
             configured_at: Timestamp(0),
         },
         active: ActiveService {
+            wanted: None,
             name: name(),
             configured_service: String::new(),
             healthy: 0,

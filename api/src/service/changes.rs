@@ -7,6 +7,8 @@ use super::{ServiceConfig, volume};
 pub enum Effect {
     /// It concerns no running process.
     Nothing,
+    /// Processes that are on a worker where they may not be any more are moved.
+    Placement,
     /// The routes to the processes change.
     Routes,
     /// Running processes reach other services.
@@ -26,6 +28,9 @@ impl Effect {
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Nothing => "nothing restarts",
+            Self::Placement => {
+                "processes that may not be where they are any more are moved, one by one; nothing else restarts"
+            }
             Self::Routes => "only routes change; nothing restarts",
             Self::Paths => "running processes reach other services; nothing restarts",
             Self::Agent => "running processes are stopped by the new value; nothing restarts",
@@ -74,6 +79,8 @@ effects! {
     memory => Resize,
     disk => Resize,
     cpus => Resize,
+    cpus_reserved => Resize,
+    placement => Placement,
     pids => Resize,
     caps => Process,
     read_only => Process,
@@ -97,7 +104,7 @@ impl ServiceConfig {
         effects(self, other).max().unwrap_or(Effect::Nothing)
     }
 
-    /// Whether processes of `self` are ones of `other` as they run: only concurrency and routes differ.
+    /// Whether processes of `self` are ones of `other` as they run: only concurrency, placement and routes differ.
     pub fn differs_in_routes_only(&self, other: &Self) -> bool {
         self.change_to(other) <= Effect::Routes
     }
@@ -146,6 +153,8 @@ mod tests {
             ("memory = \"1GiB\"", Effect::Resize),
             ("disk = \"1GiB\"", Effect::Resize),
             ("cpus = 2.0", Effect::Resize),
+            ("cpus_reserved = 2.0", Effect::Resize),
+            ("[placement]\nspread = \"zone\"", Effect::Placement),
             ("pids = 1000", Effect::Resize),
             ("env = { A = \"b\" }", Effect::Process),
             ("args = [\"b\"]", Effect::Process),

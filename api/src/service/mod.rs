@@ -4,7 +4,7 @@
 //! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them, and its [`Backup`];
 //! - `needs`: the services that its processes may reach;
 //! - [`SecretRef`]: its secrets;
-//! - [`Port`]: on which ports they listen;
+//! - [`Port`]: on which ports they listen; [`Placement`]: which workers they may be on;
 //! - [`Health`]: how its processes are probed;
 //! - [`Effect`]: what a change of a field means for running processes;
 //! - `validate`: which values are accepted, and which make sense together.
@@ -15,6 +15,7 @@ pub mod file;
 mod health;
 pub mod mount;
 pub mod needs;
+pub mod placement;
 pub mod port;
 pub mod secret;
 mod targets;
@@ -33,6 +34,7 @@ pub use changes::{EFFECTS, Effect, effect_of};
 pub use file::ConfigFile;
 pub use health::{Health, Probe};
 pub use mount::Mount;
+pub use placement::{Labels, Placement, lacks};
 pub use port::{NamedPort, Port, PortHealth, Ports, Protocol};
 pub use secret::SecretRef;
 pub use targets::is_at_or_below;
@@ -80,7 +82,8 @@ pub struct ServiceConfig {
     /// The application that it belongs to; none where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppName>,
-    /// How many processes are kept alive: 1 to 10,000.
+    /// How many processes are kept alive: 1 to 10,000. Absent (0) with `placement.everywhere`, and with nothing else.
+    #[serde(default)]
     pub concurrency: u32,
     /// `sha256:…`, `name:tag` or `name@sha256:…` of an image that the controller already stores, `host[:port]/name:tag` or
     /// `…@sha256:…` of one in another registry that it knows, or, for the command line and for requests that carry the image
@@ -118,6 +121,9 @@ pub struct ServiceConfig {
     /// How many CPUs' time each process may use, such as `0.5`; unlimited when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
+    /// How many CPUs each process reserves on its node, such as `0.5`; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus_reserved: Option<f64>,
     /// How many processes and threads may exist in each container.
     #[serde(default = "default_pids")]
     pub pids: u32,
@@ -157,6 +163,9 @@ pub struct ServiceConfig {
     /// Size of `/dev/shm`, which counts as memory: 64 MiB where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Bytes>,
+    /// Which workers its processes may be on.
+    #[serde(default, skip_serializing_if = "Placement::is_default")]
+    pub placement: Placement,
     /// How a process is found healthy; a TCP connect to `port` when absent.
     #[serde(default)]
     pub health: Health,
@@ -179,6 +188,10 @@ impl ServiceConfig {
     pub fn for_agents(&self) -> Self {
         Self {
             app: None,
+            // An agent refuses 0.
+            concurrency: self.concurrency.max(1),
+            cpus_reserved: None,
+            placement: Placement::default(),
             drain: None,
             start_after: Vec::new(),
             volume: self.volume.iter().map(Volume::for_agents).collect(),
@@ -202,6 +215,12 @@ impl ServiceConfig {
             .into_iter()
             .zip(used)
             .filter_map(|(key, used)| used.then_some(key))
+    }
+
+    /// Thousandths of a CPU that each process reserves.
+    pub fn reserved_millicpus(&self) -> u64 {
+        let cpus = self.cpus_reserved.filter(|cpus| cpus.is_finite());
+        (cpus.unwrap_or(0.0).max(0.0) * 1000.0).round() as u64
     }
 
     /// Directories of the worker that its containers have.

@@ -7,8 +7,8 @@
 mod probe;
 
 use super::{
-    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, needs, port, secret, targets,
-    volume,
+    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, needs, placement, port, secret,
+    targets, volume,
 };
 use crate::{
     settings::{Problem, Validate},
@@ -104,6 +104,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(secret::problems(config));
     problems.extend(needs::problems(config));
     problems.extend(targets::problems(config));
+    problems.extend(placement::problems(config));
     problems.extend(config.health.problems());
     problems
 }
@@ -126,13 +127,7 @@ pub(super) fn owner_problems(item: &str, uid: u32, gid: u32) -> impl Iterator<It
 
 fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if !(1..=MAX_CONCURRENCY).contains(&config.concurrency) {
-        let message = format!(
-            "{} processes cannot be kept alive: write 1 to {MAX_CONCURRENCY}, or remove the service",
-            config.concurrency
-        );
-        problems.push(Problem::new("concurrency", message));
-    }
+    problems.extend(concurrency_problem(config));
     for (key, size, least) in [("memory", config.memory, 4), ("disk", config.disk, 1)] {
         if !(Bytes::mib(least)..=MAX_BYTES).contains(&size) {
             let message = format!("{size} is out of range: write {least} MiB to 1 PiB");
@@ -145,6 +140,7 @@ fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
     {
         problems.push(Problem::new("cpus", "write a number from 0.01 to 1024"));
     }
+    problems.extend(placement::cpus_problem(config));
     if !(1..=4_194_304).contains(&config.pids) {
         problems.push(Problem::new("pids", "write a number from 1 to 4194304"));
     }
@@ -158,6 +154,25 @@ fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
         }
     }
     problems
+}
+
+fn concurrency_problem(config: &ServiceConfig) -> Option<Problem> {
+    let count = config.concurrency;
+    let message = match (config.placement.everywhere, count) {
+        (true, 0) => return None,
+        (true, _) => {
+            let message = "is for services without `placement.everywhere`, which have one process on each worker that fits: remove one of both";
+            return Some(Problem::new("concurrency", message).depending_on("placement.everywhere"));
+        }
+        (false, 1..=MAX_CONCURRENCY) => return None,
+        (false, 0) => format!(
+            "is missing, or 0: write how many processes are kept alive, 1 to {MAX_CONCURRENCY}, or `everywhere = true` in `placement`, or remove the service"
+        ),
+        (false, _) => format!(
+            "{count} processes cannot be kept alive: write 1 to {MAX_CONCURRENCY}, or remove the service"
+        ),
+    };
+    Some(Problem::new("concurrency", message))
 }
 
 /// A tmpfs counts as memory: one that is larger than all of it could never be filled.

@@ -202,9 +202,11 @@ fn needs(config: &ServiceConfig) -> String {
 /// Configured services.
 pub fn services(services: &[ServiceView], style: Style) -> String {
     let mut table = Table::new(&SERVICES);
-    for ServiceView { configured, active } in services {
+    for service in services {
+        let ServiceView { configured, active } = service;
+        let wanted = service.wanted();
         let config = &configured.config;
-        let color = match active.healthy == config.concurrency {
+        let color = match active.healthy == wanted {
             true => Color::Green,
             false => Color::Red,
         };
@@ -215,7 +217,7 @@ pub fn services(services: &[ServiceView], style: Style) -> String {
         table.push(vec![
             Cell::new(&configured.name),
             Cell::new(configured.revision),
-            Cell::colored(format!("{}/{}", active.healthy, config.concurrency), color),
+            Cell::colored(format!("{}/{wanted}", active.healthy), color),
             Cell::new(configured.image.short()),
             Cell::new(ports(config)),
             Cell::new(style.age(Some(configured.configured_at))),
@@ -240,7 +242,10 @@ pub fn revisions(revisions: &[ConfiguredService], style: Style) -> String {
         table.push(vec![
             Cell::new(revision.revision),
             Cell::new(revision.image.short()),
-            Cell::new(revision.config.concurrency),
+            match revision.config.placement.everywhere {
+                true => Cell::new("everywhere"),
+                false => Cell::new(revision.config.concurrency),
+            },
             Cell::new(style.age(Some(revision.configured_at))),
         ]);
     }
@@ -419,7 +424,7 @@ fn limit(enforcement: Enforcement) -> &'static str {
     }
 }
 
-const NODES: [Column; 11] = [
+const NODES: [Column; 12] = [
     column("NODE", 0),
     column("IP", 6),
     column("CONDITION", 0),
@@ -430,6 +435,7 @@ const NODES: [Column; 11] = [
     column("DISK", 2),
     column("VOLUMES", 8),
     column("VERSION", 7),
+    column("LABELS", 5),
     column("WHY", 0),
 ];
 
@@ -482,8 +488,21 @@ fn node_row(node: &NodeView, style: Style) -> Vec<Cell> {
         }
         None => row.extend(["-"; 6].map(Cell::new)),
     }
+    row.push(Cell::new(labels(node)));
     row.push(Cell::new(node.reason.as_deref().unwrap_or_default()));
     row
+}
+
+fn labels(node: &NodeView) -> String {
+    let labels = node
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    let labels: Vec<String> = labels.collect();
+    match labels.is_empty() {
+        true => "-".to_owned(),
+        false => labels.join(" "),
+    }
 }
 
 /// What is used of a total.

@@ -104,6 +104,7 @@ fn revisions_at_several_widths() {
 #[test]
 fn nodes_at_several_widths() {
     let node = |name: &str, condition| NodeView {
+        labels: Default::default(),
         hold: None,
         name: name.parse().unwrap(),
         ip: [10, 0, 0, 1].into(),
@@ -114,6 +115,8 @@ fn nodes_at_several_widths() {
     };
     let mut alive = node("w1", NodeCondition::Alive);
     alive.alive = Some(AliveNode {
+        architecture: String::new(),
+        reserved_millicpus: 0,
         name: alive.name.clone(),
         ip: alive.ip,
         reported_at: Timestamp(0),

@@ -111,7 +111,7 @@ fn failure_message(view: &ServiceView, when: &str) -> String {
     };
     format!(
         "{healthy} of {} processes of {name} are healthy {when}{}{}{earlier}",
-        view.configured.config.concurrency,
+        view.wanted(),
         if reasons.is_empty() { "" } else { ": " },
         reasons.join(", ")
     )

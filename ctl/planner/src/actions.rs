@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 use tucano_api::{
-    agent::{DesiredProcess, DesiredSet, DesiredVolume, SetIdentity, VolumeInstance},
+    agent::{DesiredProcess, DesiredSet, DesiredVolume, Kept, SetIdentity, VolumeInstance},
     ids::{Digest, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
 };
 
@@ -101,13 +101,16 @@ fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
             load: volumes::restores::load(state, record),
         })
     });
+    let node = state.processes.get(&number).map(|it| &state.nodes[it.node]);
+    let image = node.and_then(|node| revision.image_for(node.architecture()));
     Some(DesiredProcess {
         address: names::addresses::of_process(state, process),
         slot: process.slot,
         volumes: volumes.collect(),
         id: process.id.clone(),
         revision: process.revision,
-        image: revision.image.clone(),
+        image: image.unwrap_or(&revision.image).clone(),
+        kept: Kept::of(&revision.config),
         config: revision.config.for_agents(),
     })
 }

@@ -14,9 +14,10 @@ use tucano_api::{
 
 use crate::{
     health, holds,
-    model::{CrashHistory, Hold, ProcessRecord, RevisionRecord, ServiceRecord},
+    model::{CrashHistory, Hold, Platforms, ProcessRecord, RevisionRecord, ServiceRecord},
     names::addresses,
-    state::{Node, Process, Service, State},
+    services,
+    state::{Node, Process, Resources, Service, State},
 };
 
 /// Revisions that agents hold, by service.
@@ -129,7 +130,9 @@ fn conflict(state: &State, node: &Node, process: &DesiredProcess) -> Option<Stri
 }
 
 fn is_same(known: &RevisionRecord, process: &DesiredProcess) -> bool {
-    known.image == process.image && known.config.differs_in_routes_only(&process.config)
+    let mut images = std::iter::once(&known.image).chain(known.platforms.values());
+    let config = process.kept.restore(&process.config);
+    images.any(|image| *image == process.image) && known.config.differs_in_routes_only(&config)
 }
 
 fn held_processes(state: &State) -> impl Iterator<Item = &DesiredProcess> {
@@ -145,7 +148,7 @@ fn services_of(processes: &[&DesiredProcess]) -> Revisions {
         let revisions = services.entry(process.config.name.clone()).or_default();
         revisions
             .entry(process.revision)
-            .or_insert_with(|| (process.config.clone(), process.image.clone()));
+            .or_insert_with(|| (process.kept.restore(&process.config), process.image.clone()));
     }
     services
 }
@@ -165,6 +168,10 @@ fn concurrency(
     revisions: &BTreeMap<Revision, (ServiceConfig, Digest)>,
 ) -> u32 {
     let newest = revisions.keys().next_back();
+    let is_everywhere = |(config, _): &(ServiceConfig, Digest)| config.placement.everywhere;
+    if revisions.values().next_back().is_some_and(is_everywhere) {
+        return 0;
+    }
     let of_newest = processes
         .iter()
         .filter(|it| it.config.name == *name && Some(&it.revision) == newest);
@@ -188,6 +195,7 @@ fn adopt_service(
             revision,
             config,
             image,
+            platforms: Platforms::new(),
             configured_at: now,
         });
     match state.services.get_mut(name) {
@@ -216,6 +224,7 @@ fn adopt_service(
             state.services.insert(name.clone(), Service::new(record));
         }
     }
+    services::neighbours_changed(state, name);
     state.changes.services.insert(name.clone());
     state.changes.unaddressed.insert(name.clone());
     state.changes.prune.insert(name.clone());
@@ -229,7 +238,7 @@ fn compatible_from(revisions: &[RevisionRecord]) -> Revision {
         return Revision(1);
     };
     let same = |it: &&RevisionRecord| {
-        it.image == current.image && it.config.differs_in_routes_only(&current.config)
+        it.has_image_of(current) && it.config.differs_in_routes_only(&current.config)
     };
     let oldest = revisions.iter().rev().take_while(same).last();
     oldest.map_or(current.revision, |record| record.revision)
@@ -277,8 +286,8 @@ fn adopt_process(state: &mut State, index: usize, node: &NodeName, process: Desi
         return;
     };
     owner.processes.insert(number);
-    let memory = process.config.memory.0;
-    state.nodes[index].reserve(number, memory);
+    let reserved = Resources::of(&process.kept.restore(&process.config));
+    state.nodes[index].reserve(number, reserved);
     let record = ProcessRecord {
         id: process.id.clone(),
         service,
@@ -289,7 +298,7 @@ fn adopt_process(state: &mut State, index: usize, node: &NodeName, process: Desi
         draining_since: None,
         crashes: CrashHistory::default(),
     };
-    insert(state, index, record, memory);
+    insert(state, index, record, reserved);
     let report = take_undesired(&mut state.nodes[index], &process.id);
     health::observe(state, number, report);
     state.counters.last_process = state.counters.last_process.max(number);
@@ -297,10 +306,10 @@ fn adopt_process(state: &mut State, index: usize, node: &NodeName, process: Desi
     state.changes.processes.insert(process.id);
 }
 
-fn insert(state: &mut State, node: usize, record: ProcessRecord, memory: u64) {
+fn insert(state: &mut State, node: usize, record: ProcessRecord, reserved: Resources) {
     let process = Process {
         node,
-        memory,
+        reserved,
         report: None,
         healthy_since: None,
         at_pids_limit: None,

@@ -154,7 +154,7 @@ pub(crate) fn node_obstacle(node: &Node, backup: &Backup) -> Option<String> {
     let name = &node.record.name;
     let Some(place) = place(node).filter(|place| place.can_back_up) else {
         return Some(format!(
-            "{name} makes no backups: it needs TLS, an agent of this version, and the program tucano_backup beside that"
+            "{name} makes no backups: it needs TLS, an agent of this version, and the program tucano_backup"
         ));
     };
     let directory = backup.directory()?;
@@ -163,14 +163,12 @@ pub(crate) fn node_obstacle(node: &Node, backup: &Backup) -> Option<String> {
         .then(|| format!("{name} does not list {directory} in `backup_paths` of its agent.toml"))
 }
 
-/// Somebody wants a backup now.
+/// Somebody wants a backup now. One that is being made may lack what was written since it began: another one follows it.
 pub(crate) fn request(state: &mut State, id: &VolumeId) {
     if obstacle(state, id).is_some() || present(state, id).is_none() {
         return;
     }
-    update(state, id, |record| {
-        record.requested = record.ordered_at.is_none()
-    });
+    update(state, id, |record| record.requested = true);
 }
 
 /// The backups that a worker is to make.

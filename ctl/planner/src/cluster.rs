@@ -85,7 +85,11 @@ impl Cluster {
 fn apply(state: &mut State, event: Event) {
     match event {
         Event::Configured { workers, settings } => topology::configure(state, workers, settings),
-        Event::ServiceConfigured { config, image } => services::configure(state, *config, image),
+        Event::ServiceConfigured {
+            config,
+            image,
+            platforms,
+        } => services::configure(state, *config, image, platforms),
         Event::ServiceRemoved { name, volumes } => services::remove(state, &name, volumes),
         Event::VolumeRemoved { id } => volumes::remove(state, &id),
         Event::BackupRequested { id } => backups::request(state, &id),

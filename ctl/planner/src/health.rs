@@ -127,7 +127,7 @@ fn alert_oom_kill(state: &mut State, number: u64) {
             "process {id} on {} was killed: it reached its memory limit of {}. \
              Give service {} more `memory`, or have it use less",
             process.record.node,
-            bytes(process.memory),
+            bytes(process.reserved.memory),
             process.record.service,
         );
         state.alert(AlertKind::ProcessOomKilled, id, message);

@@ -11,8 +11,9 @@
 //!   those), `reachability` (agents that report but cannot be reached).
 //! - `secrets`: which versions of them exist, and who needs them.
 //! - `reconcile`: brings services nearer to their configuration; `rollout`: how many processes of which revision;
-//!   `slots`: the same for services with volumes; `rebalance`: moving processes.
+//!   `everywhere`: one on each worker; `slots`: the same for services with volumes; `rebalance`: moving processes.
 //! - `volumes`: where volumes are, and whether they are there.
+//! - `rules`: which workers a service's processes may be on.
 //! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
 //! - `names`: the services that processes find by name: addresses, and which node needs which.
 //! - `restore` (the state from its records), `routes` and `actions` (what follows from a step's changes), `messages`.
@@ -28,6 +29,7 @@ mod adoption;
 mod backups;
 pub mod cluster;
 mod duplicates;
+mod everywhere;
 pub mod followers;
 mod health;
 mod holds;
@@ -49,6 +51,7 @@ mod restarts;
 mod restore;
 mod rollout;
 mod routes;
+mod rules;
 mod secrets;
 mod services;
 mod silence;
@@ -61,7 +64,7 @@ pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
     Action, BackupFailure, BackupRecord, Counters, CrashHistory, Event, Fill, FillFrom, FillStage,
-    Hold, Identity, Load, NamesUpdate, NodeRecord, ProcessRecord, Record, Restoration,
+    Hold, Identity, Load, NamesUpdate, NodeRecord, Platforms, ProcessRecord, Record, Restoration,
     RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Settings,
     Snapshot, VolumeRecord, Worker,
 };

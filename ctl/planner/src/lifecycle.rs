@@ -12,7 +12,8 @@ use tucano_api::{
 
 use crate::{
     model::{CrashHistory, ProcessRecord},
-    state::{Process, Slot, State, Undesired, unreported},
+    rules,
+    state::{Process, Resources, Slot, State, Undesired, unreported},
 };
 
 /// Places a process of the service's current revision on a node, in a slot if the service has volumes.
@@ -42,19 +43,26 @@ pub(crate) fn start(
             crashes: CrashHistory::default(),
         },
         node,
-        memory: current.config.memory.0,
+        reserved: Resources::of(&current.config),
         report: None,
         healthy_since: None,
         at_pids_limit: None,
         was_routed: false,
     };
     service.processes.insert(number);
-    state.nodes[node].reserve(number, process.memory);
+    state.nodes[node].reserve(number, process.reserved);
     state.counters.last_placed_on = Some(worker.clone());
     state.changes.counters = true;
     state.changes.processes.insert(process.record.id.clone());
     state.changes.reassign.insert(worker);
     state.processes.insert(number, process);
+    has_moved(state, name);
+}
+
+/// Where a service is has changed: others may be with it, or apart from it.
+fn has_moved(state: &mut State, name: &ServiceName) {
+    let others: Vec<ServiceName> = rules::dependents(state, name).cloned().collect();
+    state.changes.reconcile.extend(others);
 }
 
 /// Takes a process out of service. A healthy one drains first, unless no request was ever routed to it.
@@ -78,14 +86,14 @@ pub(crate) fn remove(state: &mut State, number: u64) {
         return;
     };
     let node = &mut state.nodes[process.node];
-    node.release(number, process.memory);
+    node.release(number, process.reserved);
     // It exists, and has its memory, until its agent no longer reports it.
     let last_report = process
         .report
         .unwrap_or_else(|| unreported(&process.record));
     node.undesired.push(Undesired {
         report: last_report,
-        memory: process.memory,
+        reserved: process.reserved,
         slot: Slot::Known(process.record.slot),
     });
     if let Some(service) = state.services.get_mut(&process.record.service) {
@@ -96,6 +104,7 @@ pub(crate) fn remove(state: &mut State, number: u64) {
             .insert(process.record.service.clone());
         state.changes.reroute.insert(process.record.service.clone());
     }
+    has_moved(state, &process.record.service);
     state.draining.remove(&number);
     state.watched.remove(&number);
     state.changes.capacity = true;
@@ -112,7 +121,7 @@ pub(crate) fn remove_all_on(state: &mut State, index: usize) {
         remove(state, number);
     }
     let node = &mut state.nodes[index];
-    node.reserved = 0;
+    node.reserved = Resources::default();
     node.unconfirmed = std::mem::take(&mut node.undesired);
 }
 

@@ -10,7 +10,7 @@ use tucano_api::{agent::ProcessReport, ids::Digest, service::ServiceConfig};
 use crate::{
     messages::bytes,
     model::RevisionRecord,
-    state::{Process, Service, State},
+    state::{Process, Resources, Service, State},
     volumes,
 };
 
@@ -28,22 +28,23 @@ pub(crate) fn apply(state: &mut State, name: &tucano_api::ids::ServiceName) {
     if candidates.is_empty() {
         return;
     }
-    let (revision, memory) = (current.revision, current.config.memory.0);
+    let (revision, needed) = (current.revision, Resources::of(&current.config));
     let config = current.config.clone();
     for number in candidates {
         let Some(process) = state.processes.get_mut(&number) else {
             continue;
         };
         let node = &mut state.nodes[process.node];
-        let larger = process.memory.max(memory);
-        let growth = larger - process.memory;
+        let larger = process.reserved.max(needed);
+        let growth = larger.minus(process.reserved);
+        let has_room = growth.is_zero() || growth.fits_in(node.free());
         // An agent that does not know a key refuses the whole desired set.
         let takes_it = node.changes_live() && node.knows_keys(&config);
-        if !node.is_usable() || !takes_it || growth > node.free() {
+        if !node.is_usable() || !takes_it || !has_room {
             continue;
         }
-        node.change_reservation(process.memory, larger);
-        process.memory = larger;
+        node.change_reservation(process.reserved, larger);
+        process.reserved = larger;
         process.record.revision = revision;
         let worker = process.record.node.clone();
         let slot = process.record.slot;
@@ -62,18 +63,18 @@ pub(crate) fn settle(state: &mut State, number: u64) {
     let Some(process) = state.processes.get(&number) else {
         return;
     };
-    let Some(memory) = may_use(state, process) else {
+    let Some(needed) = may_use(state, process) else {
         return;
     };
-    let before = process.memory;
-    if memory == before {
+    let before = process.reserved;
+    if needed == before {
         return;
     }
-    state.nodes[process.node].change_reservation(before, memory);
+    state.nodes[process.node].change_reservation(before, needed);
     if let Some(process) = state.processes.get_mut(&number) {
-        process.memory = memory;
+        process.reserved = needed;
     }
-    state.changes.capacity |= memory < before;
+    state.changes.capacity |= !before.fits_in(needed);
 }
 
 /// Why the running processes of a service cannot have these limits: they use more, or their volumes are larger. A message for the
@@ -105,23 +106,26 @@ fn is_candidate(service: &Service, process: &Process, current: &RevisionRecord) 
         && service
             .revision(process.record.revision)
             .is_some_and(|from| {
-                from.image == current.image && from.config.same_process(&current.config)
+                from.has_image_of(current) && from.config.same_process(&current.config)
             })
 }
 
 /// What a process may use: by its revision once its agent reports that one, and the most of what it had before until then. `None`
 /// if that stays as it is.
-fn may_use(state: &State, process: &Process) -> Option<u64> {
+fn may_use(state: &State, process: &Process) -> Option<Resources> {
     let report = process.report.as_ref()?;
     let service = state.services.get(&process.record.service)?;
-    let wanted = service.revision(process.record.revision)?.config.memory.0;
+    let wanted = Resources::of(&service.revision(process.record.revision)?.config);
     if report.revision == process.record.revision {
         return Some(wanted);
     }
     let earlier = service.revision(report.revision);
-    let earlier = earlier.map_or(0, |revision| revision.config.memory.0);
-    let limit = report.metrics.as_ref().map_or(0, |it| it.memory_limit.0);
-    Some(process.memory.max(wanted).max(earlier).max(limit))
+    let earlier = earlier.map_or_else(Resources::default, |it| Resources::of(&it.config));
+    let limit = Resources {
+        memory: report.metrics.as_ref().map_or(0, |it| it.memory_limit.0),
+        millicpus: 0,
+    };
+    Some(process.reserved.max(wanted).max(earlier).max(limit))
 }
 
 /// The first limit that is lowered below what the process uses.

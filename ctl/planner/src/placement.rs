@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use tucano_api::{
     ids::{NodeName, ServiceName},
-    reasons::{PendingReason, WorkerMemory},
+    reasons::{PendingReason, WorkerCpus, WorkerMemory},
     service::ServiceConfig,
     units::Bytes,
 };
 
 use crate::{
     lifecycle,
-    state::{Node, Process, State},
+    rules::{self, Rules},
+    state::{Node, Process, Resources, State},
     volumes,
 };
 
@@ -29,7 +30,7 @@ pub(crate) struct Inventory {
     pub(crate) healthy_current: usize,
     /// Processes that replace another one as soon as they are healthy.
     pub(crate) moves: Vec<u64>,
-    /// Processes of older, incompatible revisions that are not draining.
+    /// Processes of older, incompatible revisions that are not draining, and those that may not be where they are any more.
     pub(crate) old: Vec<u64>,
     /// How many of those are healthy.
     pub(crate) healthy_old: usize,
@@ -71,11 +72,13 @@ pub(crate) fn inventory(state: &State, name: &ServiceName) -> Inventory {
         spread: vec![0; state.nodes.len()],
         ..Inventory::default()
     };
-    let Some(service) = state.services.get(name) else {
+    let (Some(service), Some(rules)) = (state.services.get(name), Rules::of(state, name)) else {
         return inventory;
     };
     for process in state.processes(&service.processes) {
-        inventory.count(process, service.is_current(process));
+        let is_kept = rules.has_place_beside(inventory.spread[process.node])
+            && rules.keeps(state, process.node);
+        inventory.count(process, is_kept && service.is_current(process));
     }
     inventory
 }
@@ -101,21 +104,23 @@ pub(crate) fn place(
     let Some(service) = state.services.get(name).filter(|_| wanted > 0) else {
         return Placed::default();
     };
-    let config = service.current().config.clone();
-    let memory = config.memory.0;
+    let current = service.current().clone();
+    let needed = Resources::of(&current.config);
     let mut room = Room {
         counts: inventory.spread.clone(),
         expendable: expendable(state, inventory),
-        planned: vec![0; state.nodes.len()],
+        planned: vec![Resources::default(); state.nodes.len()],
     };
     let mut placed = Placed::default();
+    // Where other services are does not change meanwhile.
+    let rules = Rules::new(state, &current.config).with_image(&current);
     while placed.started + placed.waiting < wanted {
-        if let Some(node) = choose(state, &room.counts, &config) {
+        if let Some(node) = choose(state, &rules, &room.counts) {
             room.counts[node] += 1;
             placed.started += 1;
             lifecycle::start(state, name, node, None, None);
-        } else if let Some(node) = choose_by_room(state, &room, &config) {
-            placed.made_room |= room.make(state, node, memory);
+        } else if let Some(node) = choose_by_room(state, &rules, &room) {
+            placed.made_room |= room.make(state, node, needed);
             placed.waiting += 1;
         } else {
             break;
@@ -124,36 +129,42 @@ pub(crate) fn place(
     placed
 }
 
-/// The eligible worker with the lowest count, the next in rotation among equals.
-pub(crate) fn choose(state: &State, counts: &[u32], config: &ServiceConfig) -> Option<usize> {
-    choose_where(state, counts, config, |_| true)
+/// The eligible worker in the zone with the lowest count, and of those the one with the lowest count, the next in rotation among
+/// equals.
+pub(crate) fn choose(state: &State, rules: &Rules<'_>, counts: &[u32]) -> Option<usize> {
+    choose_where(state, rules, counts, |_| true)
 }
 
 /// The same among some of the workers.
 pub(crate) fn choose_where(
     state: &State,
+    rules: &Rules<'_>,
     counts: &[u32],
-    config: &ServiceConfig,
     is_eligible: impl Fn(&usize) -> bool,
 ) -> Option<usize> {
-    let free = |index: &usize| state.nodes[*index].free() >= config.memory.0;
-    rotation(state, config)
+    let needed = Resources::of(rules.config);
+    let free = |index: &usize| needed.fits_in(state.nodes[*index].free());
+    let sums = rules.zones.sums(counts);
+    rotation(state, rules, counts)
         .filter(free)
         .filter(is_eligible)
-        .min_by_key(|index| counts[*index])
+        .min_by_key(|index| (sums[rules.zones.of(*index)], counts[*index]))
 }
 
-/// The same by the memory that is free once the stopping and the expendable processes are gone.
-fn choose_by_room(state: &State, room: &Room, config: &ServiceConfig) -> Option<usize> {
-    let free = |index: &usize| room.available(state, *index) >= config.memory.0;
-    let nodes = rotation(state, config).filter(free);
-    nodes.min_by_key(|index| room.counts[*index])
+/// The same by what is free once the stopping and the expendable processes are gone.
+fn choose_by_room(state: &State, rules: &Rules<'_>, room: &Room) -> Option<usize> {
+    let needed = Resources::of(rules.config);
+    let free = |index: &usize| needed.fits_in(room.available(state, *index));
+    let sums = rules.zones.sums(&room.counts);
+    let nodes = rotation(state, rules, &room.counts).filter(free);
+    nodes.min_by_key(|index| (sums[rules.zones.of(*index)], room.counts[*index]))
 }
 
-/// The workers that a configuration can be placed on, beginning with the one after the last that was placed on.
+/// The workers that one more process can be placed on, beginning with the one after the last that was placed on.
 fn rotation<'a>(
     state: &'a State,
-    config: &'a ServiceConfig,
+    rules: &'a Rules<'_>,
+    counts: &'a [u32],
 ) -> impl Iterator<Item = usize> + use<'a> {
     let all = state.nodes.len();
     let last = state.counters.last_placed_on.as_ref();
@@ -162,31 +173,32 @@ fn rotation<'a>(
         .map_or(0, |last| last + 1);
     (0..all)
         .map(move |distance| (first + distance) % all)
-        .filter(|index| state.nodes[*index].can_run(config))
+        .filter(|index| state.nodes[*index].can_run(rules.config))
+        .filter(|index| rules.has_place_beside(counts[*index]) && rules.admits(state, *index))
 }
 
-/// Memory that becomes free when processes stop.
+/// What becomes free when processes stop.
 struct Room {
     counts: Vec<u32>,
     expendable: Expendable,
-    /// Bytes that the processes which are waiting take, by node.
-    planned: Vec<u64>,
+    /// What the processes which are waiting take, by node.
+    planned: Vec<Resources>,
 }
 
 impl Room {
-    fn available(&self, state: &State, index: usize) -> u64 {
+    fn available(&self, state: &State, index: usize) -> Resources {
         let numbers = self.expendable.get(&index).into_iter().flatten();
-        let memory = numbers.filter_map(|number| Some(state.processes.get(number)?.memory));
-        let freed = memory.fold(state.nodes[index].unclaimed(), u64::saturating_add);
-        freed.saturating_sub(self.planned[index])
+        let reserved = numbers.filter_map(|number| Some(state.processes.get(number)?.reserved));
+        let freed = reserved.fold(state.nodes[index].unclaimed(), Resources::plus);
+        freed.minus(self.planned[index])
     }
 
     /// Stops as many expendable processes of a node as one more process needs. Whether any.
-    fn make(&mut self, state: &mut State, index: usize, memory: u64) -> bool {
+    fn make(&mut self, state: &mut State, index: usize, needed: Resources) -> bool {
         let mut stopped = false;
         self.counts[index] += 1;
-        self.planned[index] = self.planned[index].saturating_add(memory);
-        while state.nodes[index].unclaimed() < self.planned[index]
+        self.planned[index] = self.planned[index].plus(needed);
+        while !self.planned[index].fits_in(state.nodes[index].unclaimed())
             && let Some(number) = self.expendable.get_mut(&index).and_then(Vec::pop)
         {
             lifecycle::remove(state, number);
@@ -207,53 +219,98 @@ fn expendable(state: &State, inventory: &Inventory) -> Expendable {
     expendable
 }
 
-/// Why none of these workers takes a process of this configuration, with so many bytes more of volumes.
+/// Why none of these workers takes a process, with so many bytes more of volumes: the first rule that leaves none of them.
 pub(crate) fn why_not(
     state: &State,
-    nodes: &[Node],
-    config: &ServiceConfig,
+    rules: &Rules<'_>,
+    nodes: &[usize],
     volume_bytes: u64,
 ) -> PendingReason {
-    if nodes.is_empty() {
+    let config = rules.config;
+    let all: Vec<&Node> = nodes.iter().map(|index| &state.nodes[*index]).collect();
+    if all.is_empty() {
         return PendingReason::NoWorkers;
     }
-    if !nodes.iter().any(Node::is_alive) {
+    if !all.iter().any(|node| node.is_alive()) {
         return PendingReason::NoneAlive;
     }
-    let usable: Vec<&Node> = nodes.iter().filter(|node| node.is_usable()).collect();
+    let usable = kept(&all, |node| node.is_usable());
     if usable.is_empty() {
         return PendingReason::AllOnHold;
     }
-    let known: Vec<&Node> = kept(&usable, |node| node.knows_keys(config));
-    if known.is_empty() {
-        return unknown_keys(&usable, config);
+    let labelled = kept(&usable, |node| rules.has_labels(node));
+    if labelled.is_empty() {
+        return rules::no_labels(config, usable.into_iter());
     }
-    let listed: Vec<&Node> = kept(&known, |node| node.has_host_paths(config));
+    let known = kept(&labelled, |node| node.knows_keys(config));
+    if known.is_empty() {
+        return unknown_keys(&labelled, config);
+    }
+    let listed = kept(&known, |node| node.has_host_paths(config));
     if listed.is_empty() {
         return PendingReason::NoHostPath {
             paths: config.host_paths().map(str::to_owned).collect(),
             nodes: names(&known),
         };
     }
+    let able = kept(&listed, |node| rules.has_image(node));
+    if let Some(revision) = rules.revision.filter(|_| able.is_empty()) {
+        return rules::no_architecture(&revision.platforms, listed.into_iter());
+    }
+    let near = match rules.neighbourhood(state, &able) {
+        Ok(near) => near,
+        Err(reason) => return reason,
+    };
     let has_room = |node: &Node| match volumes::room(state, node) {
         _ if config.volume.is_empty() => true,
         Some(room) => volume_bytes == 0 || volume_bytes <= room,
         None => false,
     };
-    let roomy: Vec<&Node> = kept(&listed, has_room);
+    let roomy = kept(&near, has_room);
     if roomy.is_empty() {
-        return no_volume_room(state, &listed, volume_bytes);
+        return no_volume_room(state, &near, volume_bytes);
     }
-    PendingReason::NoMemory {
-        needed: config.memory,
-        workers: roomy
-            .into_iter()
-            .map(|node| WorkerMemory {
-                node: node.record.name.clone(),
-                free: Bytes(node.free()),
-                reservable: Bytes(node.reservable()),
-            })
-            .collect(),
+    no_resources(config, &roomy)
+}
+
+/// Of memory and CPUs the one that no worker has enough of.
+fn no_resources(config: &ServiceConfig, nodes: &[&Node]) -> PendingReason {
+    let needed = Resources::of(config);
+    if nodes.iter().all(|node| node.free().memory < needed.memory) || needed.millicpus == 0 {
+        return PendingReason::NoMemory {
+            needed: config.memory,
+            workers: nodes.iter().map(|node| memory_of(node)).collect(),
+        };
+    }
+    if nodes
+        .iter()
+        .all(|node| node.free().millicpus < needed.millicpus)
+    {
+        return PendingReason::NoCpus {
+            needed_millicpus: needed.millicpus,
+            workers: nodes.iter().map(|node| cpus_of(node)).collect(),
+        };
+    }
+    PendingReason::NoMemoryOrCpus {
+        memory: config.memory,
+        millicpus: needed.millicpus,
+        nodes: names(nodes),
+    }
+}
+
+fn memory_of(node: &Node) -> WorkerMemory {
+    WorkerMemory {
+        node: node.record.name.clone(),
+        free: Bytes(node.free().memory),
+        reservable: Bytes(node.reservable().memory),
+    }
+}
+
+fn cpus_of(node: &Node) -> WorkerCpus {
+    WorkerCpus {
+        node: node.record.name.clone(),
+        free_millicpus: node.free().millicpus,
+        all_millicpus: node.reservable().millicpus,
     }
 }
 

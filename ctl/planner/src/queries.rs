@@ -1,6 +1,6 @@
 //! Queries: what the controller shows of the cluster, and what its other parts ask.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
     agent::{DesiredProcess, DesiredSet, NodeVolumes, ProcessReport, ProcessState, VolumeReport},
@@ -21,8 +21,8 @@ use crate::{
     actions, adoption, backups,
     cluster::Cluster,
     duplicates, holds, live_changes,
-    model::{NamesUpdate, Restoration, RevisionRecord, SecretRecord, Settings},
-    names, placement, routes, secrets, services,
+    model::{NamesUpdate, Platforms, Restoration, RevisionRecord, SecretRecord, Settings},
+    names, placement, routes, rules, secrets, services,
     state::{Node, Process, Service, Unplaced, pending, unreported},
     volumes,
 };
@@ -169,7 +169,53 @@ impl Cluster {
     /// Bytes that are kept on a worker for slots whose volumes it has, beyond those that are reserved.
     pub fn claimed(&self, node: &NodeName) -> u64 {
         let index = self.state.node_index.get(node);
-        index.map_or(0, |index| self.state.nodes[*index].claimed())
+        index.map_or(0, |index| self.state.nodes[*index].claimed().memory)
+    }
+
+    /// Why a service of this configuration and image could never be placed as its rules say, with the present topology and
+    /// the other services. A message for the user that begins with the key.
+    pub fn placement_obstacle(
+        &self,
+        config: &ServiceConfig,
+        platforms: &Platforms,
+    ) -> Option<String> {
+        rules::graph_obstacle(&self.state, config)
+            .or_else(|| rules::never(&self.state, config, platforms))
+            .or_else(|| rules::slot_obstacle(&self.state, config))
+    }
+
+    /// The manifests of an image by architecture, as the newest revision of a service that has it knows them.
+    pub fn platforms(&self, name: &ServiceName, image: &Digest) -> Platforms {
+        let service = self.state.services.get(name);
+        let revisions = service
+            .into_iter()
+            .flat_map(|it| it.record.revisions.iter().rev());
+        let mut same = revisions.filter(|it| it.image == *image);
+        same.next()
+            .map(|it| it.platforms.clone())
+            .unwrap_or_default()
+    }
+
+    /// The architectures that workers have reported, with one worker of each.
+    pub fn architectures(&self) -> BTreeMap<String, NodeName> {
+        let nodes = self.state.nodes.iter().rev();
+        let known = nodes.filter(|node| !node.architecture().is_empty());
+        known
+            .map(|node| (node.architecture().to_owned(), node.record.name.clone()))
+            .collect()
+    }
+
+    /// The CPUs that are reserved on a worker, in thousandths, by desired processes and by those that still exist, and the
+    /// ones that are kept for slots.
+    pub fn reserved_millicpus(&self, node: &NodeName) -> u64 {
+        let index = self.state.node_index.get(node);
+        index.map_or(0, |index| {
+            let node = &self.state.nodes[*index];
+            node.reserved
+                .plus(node.stopping())
+                .plus(node.claimed())
+                .millicpus
+        })
     }
 
     /// The nodes on hold, and what can be adopted from them.
@@ -191,7 +237,7 @@ impl Cluster {
         let index = self.state.node_index.get(node);
         index.map_or(0, |index| {
             let node = &self.state.nodes[*index];
-            node.reserved.saturating_add(node.stopping_memory())
+            node.reserved.plus(node.stopping()).memory
         })
     }
 
@@ -268,11 +314,17 @@ impl Cluster {
     pub fn revisions(&self, name: &ServiceName) -> Vec<ConfiguredService> {
         let records = self.state.services.get(name).map(|it| &it.record.revisions);
         let records = records.into_iter().flatten();
-        let concurrency = self.state.concurrency(name);
-        let concurrency = u32::try_from(concurrency).unwrap_or(u32::MAX);
-        let with_concurrency = |record| {
+        let service = self.state.services.get(name);
+        let current = service.map(|it| it.current().config.concurrency);
+        // One process on each worker has no number: then each revision has its own.
+        let concurrency = current.filter(|concurrency| *concurrency > 0);
+        let with_concurrency = |record: &RevisionRecord| {
             let mut revision = of_revision(name, record);
-            revision.config.concurrency = concurrency;
+            if let Some(concurrency) = concurrency
+                && !record.config.placement.everywhere
+            {
+                revision.config.concurrency = concurrency;
+            }
             revision
         };
         records.map(with_concurrency).collect()
@@ -327,7 +379,8 @@ impl Cluster {
             .flat_map(|service| &service.record.revisions);
         revisions
             .flat_map(|revision| {
-                std::iter::once(&revision.image).chain(revision.config.mounted_images())
+                let own = std::iter::once(&revision.image).chain(revision.platforms.values());
+                own.chain(revision.config.mounted_images())
             })
             .cloned()
             .chain(held)
@@ -351,12 +404,25 @@ impl Cluster {
             .filter(|endpoint| !endpoint.draining)
             .map(|endpoint| &endpoint.process)
             .collect();
+        let wanted = service.is_everywhere().then(|| service.concurrency());
+        let inventory = placement::inventory(&self.state, name);
+        let current = inventory.current.iter().chain(&inventory.moves).copied();
+        let current: BTreeSet<u64> = current.collect();
         ActiveService {
+            wanted: wanted.map(|wanted| u32::try_from(wanted).unwrap_or(u32::MAX)),
             name: name.clone(),
             configured_service: format!("/v1/configured_services/{name}"),
             healthy: u32::try_from(serving).unwrap_or(u32::MAX),
             processes: all()
-                .map(|process| self.process_view(service, process, &routed))
+                .map(|process| {
+                    let number = process.record.id.number();
+                    let is_bound = service.has_volumes() || process.is_draining();
+                    let is_current = match is_bound {
+                        true => service.is_current(process),
+                        false => current.contains(&number),
+                    };
+                    self.process_view(is_current, process, &routed)
+                })
                 .collect(),
             pending: self.pending(service),
             stopping: self.stopping(name),
@@ -404,7 +470,7 @@ impl Cluster {
 
     fn process_view(
         &self,
-        service: &Service,
+        is_current: bool,
         process: &Process,
         routed: &BTreeSet<&ProcessId>,
     ) -> ProcessView {
@@ -422,7 +488,7 @@ impl Cluster {
         }
         ProcessView {
             node: process.record.node.clone(),
-            current: service.is_current(process),
+            current: is_current,
             routed: routed.contains(&process.record.id),
             draining: process.is_draining(),
             changing: process.is_changing(),
@@ -449,6 +515,7 @@ fn node_view(node: &Node) -> NodeView {
     NodeView {
         name: node.record.name.clone(),
         ip: node.worker.ip,
+        labels: node.worker.labels.clone(),
         condition: node.condition(),
         since: node.record.since,
         reason: reason(node),
@@ -484,6 +551,8 @@ fn alive_node(node: &Node) -> Option<AliveNode> {
         generation_desired: node.record.generation,
         generation_seen: report.generation,
         version: report.version.clone(),
+        architecture: report.architecture.clone(),
+        reserved_millicpus: node.reserved.plus(node.stopping()).millicpus,
         processes: u32::try_from(node.processes.len()).unwrap_or(u32::MAX),
         metrics: report.metrics.clone(),
         notes: report.notes.clone(),

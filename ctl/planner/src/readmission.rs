@@ -9,7 +9,8 @@ use tucano_api::{
 use crate::{
     model::ProcessRecord,
     placement,
-    state::{Process, Service, State},
+    rules::Rules,
+    state::{Process, Resources, Service, State},
     volumes,
 };
 
@@ -25,14 +26,14 @@ pub(crate) fn readmit(state: &mut State, index: usize, reports: &[ProcessReport]
     for report in healthy {
         if let Some(record) = lost.get(&report.id.number())
             && record.id == report.id
-            && is_needed(state, record)
+            && is_needed(state, index, record)
         {
             insert(state, index, record.clone());
         }
     }
 }
 
-fn is_needed(state: &State, record: &ProcessRecord) -> bool {
+fn is_needed(state: &State, index: usize, record: &ProcessRecord) -> bool {
     let Some(service) = state.services.get(&record.service) else {
         return false;
     };
@@ -42,7 +43,17 @@ fn is_needed(state: &State, record: &ProcessRecord) -> bool {
         return known && current && is_slot_free(state, service, record);
     }
     let inventory = placement::inventory(state, &record.service);
-    let enough = inventory.healthy_current >= service.concurrency();
+    let Some(rules) = Rules::of(state, &record.service) else {
+        return false;
+    };
+    // What it is to be with may be taken back after it.
+    if !rules.is_possible(&state.nodes[index]) || !rules.is_apart(index) {
+        return false;
+    }
+    let enough = match service.is_everywhere() {
+        true => inventory.spread[index] > 0,
+        false => inventory.healthy_current >= service.concurrency(),
+    };
     let free = !state.processes.contains_key(&record.id.number());
     known && current && free && !enough
 }
@@ -66,15 +77,13 @@ fn insert(state: &mut State, index: usize, record: ProcessRecord) {
     let Some(service) = state.services.get_mut(&record.service) else {
         return;
     };
-    let Some(memory) = service
-        .revision(record.revision)
-        .map(|it| it.config.memory.0)
-    else {
+    let revision = service.revision(record.revision);
+    let Some(reserved) = revision.map(|it| Resources::of(&it.config)) else {
         return;
     };
     let number = record.id.number();
     service.processes.insert(number);
-    state.nodes[index].reserve(number, memory);
+    state.nodes[index].reserve(number, reserved);
     state.changes.processes.insert(record.id.clone());
     state.changes.reassign.insert(record.node.clone());
     state.changes.reconcile.insert(record.service.clone());
@@ -86,7 +95,7 @@ fn insert(state: &mut State, index: usize, record: ProcessRecord) {
             ..record
         },
         node: index,
-        memory,
+        reserved,
         report: None,
         healthy_since: None,
         at_pids_limit: None,

@@ -3,14 +3,14 @@
 
 use tucano_api::{
     ids::{ProcessId, ServiceName},
-    service::ServiceConfig,
     units::Timestamp,
 };
 
 use crate::{
     lifecycle,
     placement::{self, Inventory},
-    state::{Node, State},
+    rules::{Rules, Zones},
+    state::State,
 };
 
 /// Completes or gives up moves that are under way.
@@ -47,8 +47,18 @@ pub(crate) fn start_move(state: &mut State, name: &ServiceName, inventory: &Inve
     let Some(service) = state.services.get(name) else {
         return;
     };
-    let config = service.current().config.clone();
-    let uneven = is_uneven(state, &inventory.spread, |node| node.can_run(&config));
+    if service.is_everywhere() {
+        return;
+    }
+    let Some(rules) = Rules::of(state, name) else {
+        return;
+    };
+    let may_have =
+        |index: usize| state.nodes[index].can_run(rules.config) && rules.admits(state, index);
+    let uneven = is_uneven(state, &rules.zones, &inventory.spread, may_have);
+    let chosen = uneven
+        .then(|| best_move(state, inventory, &rules))
+        .flatten();
     let Some(service) = state.services.get_mut(name) else {
         return;
     };
@@ -58,7 +68,7 @@ pub(crate) fn start_move(state: &mut State, name: &ServiceName, inventory: &Inve
     if !(uneven && complete && settled && state.may_rebalance) {
         return;
     }
-    if let Some((target, replaced)) = best_move(state, inventory, &config) {
+    if let Some((target, replaced)) = chosen {
         lifecycle::start(state, name, target, Some(replaced), None);
     }
 }
@@ -106,41 +116,65 @@ fn opens_at(state: &State) -> Timestamp {
         .after(state.settings.rebalance_after)
 }
 
-/// The worker to start one more process on, and the process that it replaces.
+/// The worker to start one more process on, and the process that it replaces: from the fullest zone to the emptiest, else within a
+/// zone.
 fn best_move(
     state: &State,
     inventory: &Inventory,
-    config: &ServiceConfig,
+    rules: &Rules<'_>,
 ) -> Option<(usize, ProcessId)> {
-    let counts = &inventory.spread;
-    let target = placement::choose(state, counts, config)?;
-    let alive = (0..state.nodes.len()).filter(|index| state.nodes[*index].is_usable());
-    let source = alive.max_by_key(|index| counts[*index])?;
-    if counts[source] <= counts[target] + 1 {
-        return None;
+    let (zones, counts) = (&rules.zones, &inventory.spread);
+    let sums = zones.sums(counts);
+    let target = placement::choose(state, rules, counts)?;
+    let is_source = |index: &usize| state.nodes[*index].is_usable() && counts[*index] > 0;
+    let sources = || (0..state.nodes.len()).filter(is_source);
+    let source = sources().max_by_key(|index| (sums[zones.of(*index)], counts[*index]))?;
+    if sums[zones.of(source)] > sums[zones.of(target)] + 1 {
+        return Some((target, newest_on(state, inventory, source)?));
     }
-    let on_source = inventory
-        .current
-        .iter()
-        .rev()
-        .filter_map(|number| state.processes.get(number));
-    let newest = on_source
-        .into_iter()
-        .find(|process| process.node == source)?;
-    Some((target, newest.record.id.clone()))
+    (0..zones.number()).find_map(|zone| {
+        let is_in = |index: &usize| zones.of(*index) == zone;
+        let target = placement::choose_where(state, rules, counts, is_in)?;
+        let source = sources().filter(is_in).max_by_key(|index| counts[*index])?;
+        let evens_out = counts[source] > counts[target] + 1;
+        Some((target, newest_on(state, inventory, source)?)).filter(|_| evens_out)
+    })
 }
 
-fn is_uneven(state: &State, counts: &[u32], counts_for: impl Fn(&Node) -> bool) -> bool {
-    let alive = || (0..state.nodes.len()).filter(|index| counts_for(&state.nodes[*index]));
-    let most = alive().map(|index| counts[index]).max().unwrap_or(0);
-    let fewest = alive().map(|index| counts[index]).min().unwrap_or(0);
+fn newest_on(state: &State, inventory: &Inventory, node: usize) -> Option<ProcessId> {
+    let mut newest = state.processes(inventory.current.iter().rev());
+    let newest = newest.find(|process| process.node == node)?;
+    Some(newest.record.id.clone())
+}
+
+/// Whether one zone has at least two processes more than another, or one worker than another one of its zone.
+fn is_uneven(
+    state: &State,
+    zones: &Zones,
+    counts: &[u32],
+    may_have: impl Fn(usize) -> bool,
+) -> bool {
+    let sums = zones.sums(counts);
+    let mut workers: Vec<Option<(u32, u32)>> = vec![None; zones.number()];
+    for index in (0..state.nodes.len()).filter(|index| may_have(*index)) {
+        let count = counts[index];
+        let range = workers[zones.of(index)].get_or_insert((count, count));
+        *range = (range.0.min(count), range.1.max(count));
+    }
+    let there = || (0..zones.number()).filter(|zone| workers[*zone].is_some());
+    let most = there().map(|zone| sums[zone]).max().unwrap_or(0);
+    let fewest = there().map(|zone| sums[zone]).min().unwrap_or(0);
     most > fewest + 1
+        || workers
+            .iter()
+            .flatten()
+            .any(|(fewest, most)| *most > fewest + 1)
 }
 
 /// A move of one process of this service that evens out the whole and leaves the service even.
 fn move_in_total(state: &State, name: &ServiceName) -> Option<(usize, ProcessId)> {
     let service = state.services.get(name)?;
-    if service.has_volumes() {
+    if service.has_volumes() || service.is_everywhere() {
         return None;
     }
     let inventory = placement::inventory(state, name);
@@ -150,16 +184,28 @@ fn move_in_total(state: &State, name: &ServiceName) -> Option<(usize, ProcessId)
         return None;
     }
     let totals = totals(state);
-    let target = placement::choose(state, &totals, &service.current().config)?;
+    let rules = Rules::of(state, name)?;
+    let zones = rules.zones.clone();
+    let sums = zones.sums(&inventory.spread);
+    // Of the whole, not of the service: its zones do not decide here.
+    let rules = rules.without_zones();
+    let target = placement::choose(state, &rules, &totals)?;
     let newest = state.processes(inventory.current.iter().rev());
     let mut candidates = newest.filter(|process| {
         let source = process.node;
         state.nodes[source].is_usable()
             && totals[source] > totals[target] + 1
             && inventory.spread[source] > inventory.spread[target]
+            && keeps_zones(&zones, &sums, source, target)
     });
     let replaced = candidates.next()?;
     Some((target, replaced.record.id.clone()))
+}
+
+/// Whether the zones are as even as before after a move.
+fn keeps_zones(zones: &Zones, sums: &[u32], source: usize, target: usize) -> bool {
+    let (from, to) = (zones.of(source), zones.of(target));
+    from == to || sums[from] > sums[to]
 }
 
 /// Processes on each worker.
@@ -171,7 +217,8 @@ fn totals(state: &State) -> Vec<u32> {
 }
 
 fn is_uneven_in_total(state: &State) -> bool {
-    is_uneven(state, &totals(state), Node::is_usable)
+    let is_usable = |index: usize| state.nodes[index].is_usable();
+    is_uneven(state, &Zones::single(), &totals(state), is_usable)
 }
 
 fn is_moving(state: &State) -> bool {

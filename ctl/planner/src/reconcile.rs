@@ -2,7 +2,7 @@
 
 use tucano_api::ids::ServiceName;
 
-use crate::{live_changes, names, placement, rebalance, rollout, slots, state::State};
+use crate::{everywhere, live_changes, names, placement, rebalance, rollout, slots, state::State};
 
 /// Limit of rounds within one step, in which services may free memory for each other; what is left is done with the
 /// next event.
@@ -48,6 +48,7 @@ fn take_names(state: &mut State) -> Vec<ServiceName> {
 
 /// Changes what can be changed as it runs, and stops what a service has too much of.
 fn shrink(state: &mut State, name: &ServiceName) {
+    everywhere::count(state, name);
     live_changes::apply(state, name);
     if has_volumes(state, name) {
         return slots::shrink(state, name);
@@ -86,7 +87,9 @@ fn retry_unfinished(state: &mut State) {
     let unfinished = state
         .services
         .iter()
-        .filter(|(_, service)| service.uneven || !service.pending.is_empty())
+        .filter(|(_, service)| {
+            service.uneven || service.is_everywhere() || !service.pending.is_empty()
+        })
         .map(|(name, _)| name.clone());
     state.changes.reconcile.extend(unfinished);
 }

@@ -10,8 +10,8 @@ use tucano_api::{
 };
 
 use crate::{
-    backups, duplicates, health, holds, leases, readmission, silence,
-    state::{Node, Slot, State, Undesired},
+    backups, duplicates, health, holds, leases, readmission, rules, silence,
+    state::{Node, Resources, Slot, State, Undesired},
     volumes,
 };
 
@@ -75,7 +75,10 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
     let reservable = node.reservable();
     let offer = |node: &Node| {
         let report = node.report.as_ref();
-        report.map(|it| (it.keys.clone(), it.host_paths.clone(), it.volumes.is_some()))
+        report.map(|it| {
+            let lists = (it.keys.clone(), it.host_paths.clone());
+            (lists, it.architecture.clone(), it.volumes.is_some())
+        })
     };
     let offered = offer(node);
     // One that is gone leaves room, and a slot that it kept away can have its own there.
@@ -87,6 +90,8 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
     }
     node.leased_at = state.now;
     node.set_agent(&report.agent_id, report.sequence);
+    let architecture = node.report.as_ref().map(|it| it.architecture.clone());
+    let other_architecture = architecture.is_some_and(|it| it != report.architecture);
     let reweighted = node.load.observe(&report.metrics);
     node.report = Some(report);
     let freed = volumes
@@ -94,6 +99,14 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
         .any(|it| volumes::reported(node, it).is_none());
     if node.reservable() != reservable || offer(node) != offered || freed {
         state.changes.capacity = true;
+    }
+    if other_architecture {
+        let name = state.nodes[index].record.name.clone();
+        state.changes.reassign.insert(name);
+        state
+            .changes
+            .reconcile
+            .extend(state.services.keys().cloned());
     }
     state.changes.capacity |= has_wanted_volume_room(state, index);
     if reweighted {
@@ -132,7 +145,7 @@ fn update_undesired(
     reports: Vec<ProcessReport>,
 ) {
     let node = &mut state.nodes[index];
-    let before = node.stopping_memory();
+    let before = node.stopping();
     let existed: BTreeSet<ServiceName> = services_of(node);
     let known = std::mem::take(&mut node.undesired);
     let mut known: BTreeMap<ProcessId, Undesired> = known
@@ -140,13 +153,14 @@ fn update_undesired(
         .map(|it| (it.report.id.clone(), it))
         .collect();
     for report in reports {
-        let (memory, slot) = match known.remove(&report.id) {
-            Some(it) => (it.memory, it.slot),
-            None => (memory_limit(&report), Slot::Unknown),
+        let (reserved, slot) = match known.remove(&report.id) {
+            // A controller that has just started knows what it is to have, and not yet what it has.
+            Some(it) => (it.reserved.max(in_use(&report)), it.slot),
+            None => (in_use(&report), Slot::Unknown),
         };
         node.undesired.push(Undesired {
             report,
-            memory,
+            reserved,
             slot,
         });
     }
@@ -156,11 +170,15 @@ fn update_undesired(
     let is_first_survey = holds_present_set && !node.is_surveyed;
     node.is_surveyed |= holds_present_set;
     let exists = services_of(node);
-    let left = existed.difference(&exists).cloned();
+    let left: Vec<ServiceName> = existed.difference(&exists).cloned().collect();
+    for name in &left {
+        let others: Vec<ServiceName> = rules::dependents(state, name).cloned().collect();
+        state.changes.reconcile.extend(others);
+    }
     state.changes.reconcile.extend(left);
     state.changes.capacity |= is_first_survey;
     let node = &state.nodes[index];
-    if node.stopping_memory() < before {
+    if !before.fits_in(node.stopping()) {
         state.changes.capacity = true;
     }
 }
@@ -183,9 +201,13 @@ fn has_wanted_volume_room(state: &State, index: usize) -> bool {
         .is_some_and(|needed| room().is_some_and(|room| needed <= room))
 }
 
-fn memory_limit(report: &ProcessReport) -> u64 {
+/// What a process may use that this controller has not started. What it reserves of the CPUs is not known.
+fn in_use(report: &ProcessReport) -> Resources {
     let metrics = report.metrics.as_ref();
-    metrics.map_or(0, |metrics| metrics.memory_limit.0)
+    Resources {
+        memory: metrics.map_or(0, |metrics| metrics.memory_limit.0),
+        millicpus: 0,
+    }
 }
 
 /// The services of the processes that are not desired.

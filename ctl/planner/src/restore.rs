@@ -9,10 +9,11 @@ use tucano_api::{
 };
 
 use crate::{
-    backups,
+    backups, everywhere,
     model::{NodeRecord, ProcessRecord, ServiceRecord, Snapshot, VolumeRecord, Worker},
     restarts::back_off,
-    state::{Node, NodeRestart, Process, Service, State},
+    rules,
+    state::{Node, NodeRestart, Process, Resources, Service, State},
 };
 
 /// Fills an empty state.
@@ -25,6 +26,7 @@ pub(crate) fn load(state: &mut State, snapshot: Snapshot, workers: Vec<Worker>) 
     for record in snapshot.services {
         load_service(state, record);
     }
+    rules::index(state);
     for record in snapshot.processes {
         load_process(state, record);
     }
@@ -36,6 +38,10 @@ pub(crate) fn load(state: &mut State, snapshot: Snapshot, workers: Vec<Worker>) 
         .into_iter()
         .map(|it| (it.id.clone(), it))
         .collect();
+    let names: Vec<_> = state.services.keys().cloned().collect();
+    for name in names {
+        everywhere::count(state, &name);
+    }
     backups::schedule_all(state);
     state.changes.volume_nodes = true;
     state
@@ -120,7 +126,7 @@ fn load_process(state: &mut State, mut record: ProcessRecord) {
         state.counters.last_process = number;
         state.changes.counters = true;
     }
-    let Some((node, memory)) = place_of(state, &record) else {
+    let Some((node, reserved)) = place_of(state, &record) else {
         state.changes.processes.insert(record.id);
         return;
     };
@@ -130,14 +136,14 @@ fn load_process(state: &mut State, mut record: ProcessRecord) {
     if record.draining_since.is_some() {
         state.draining.insert(number);
     }
-    state.nodes[node].reserve(number, memory);
+    state.nodes[node].reserve(number, reserved);
     if let Some(service) = state.services.get_mut(&record.service) {
         service.processes.insert(number);
     }
     let process = Process {
         record,
         node,
-        memory,
+        reserved,
         report: None,
         healthy_since: None,
         at_pids_limit: None,
@@ -159,12 +165,12 @@ fn load_volume(state: &mut State, record: VolumeRecord) {
     state.volumes.insert(record);
 }
 
-/// The node that a process is on and the memory it reserves, if everything that its record refers to exists.
-fn place_of(state: &State, record: &ProcessRecord) -> Option<(usize, u64)> {
+/// The node that a process is on and what it reserves, if everything that its record refers to exists.
+fn place_of(state: &State, record: &ProcessRecord) -> Option<(usize, Resources)> {
     let node = *state.node_index.get(&record.node)?;
     let service = state.services.get(&record.service)?;
     let revision = service.revision(record.revision)?;
     let is_free = !state.processes.contains_key(&record.id.number());
     let is_expected = state.nodes[node].has_lease();
-    (is_free && is_expected).then_some((node, revision.config.memory.0))
+    (is_free && is_expected).then_some((node, Resources::of(&revision.config)))
 }

@@ -5,24 +5,29 @@
 
 use std::collections::BTreeMap;
 
-use tucano_api::{ids::ServiceName, reasons::PendingReason, service::ServiceConfig};
+use tucano_api::{ids::ServiceName, reasons::PendingReason};
 
 use crate::{
-    lifecycle,
+    everywhere, lifecycle,
     placement::{self, Inventory},
     removal,
-    state::{State, pending},
+    rules::Rules,
+    state::{Resources, Service, State, pending},
 };
 
 /// Retires current processes beyond the concurrency, and old ones except as many as stand in for current processes
 /// that are not healthy.
 pub(crate) fn retire_surplus(state: &mut State, name: &ServiceName, inventory: &Inventory) {
+    let is_everywhere = state.services.get(name).is_some_and(Service::is_everywhere);
     let concurrency = state.concurrency(name);
     let extra = inventory.current.len().saturating_sub(concurrency);
     let needed = concurrency.saturating_sub(inventory.healthy_current);
     let superseded = inventory.old.len().saturating_sub(needed);
     let mut chosen = removal::select(state, &inventory.current, extra);
-    chosen.extend(removal::select(state, &inventory.old, superseded));
+    chosen.extend(match is_everywhere {
+        true => everywhere::superseded(state, name, inventory),
+        false => removal::select(state, &inventory.old, superseded),
+    });
     for number in chosen {
         lifecycle::retire(state, number);
     }
@@ -47,8 +52,7 @@ pub(crate) fn fill(state: &mut State, name: &ServiceName, inventory: &Inventory)
     let without_place = allowed - placed.started - placed.waiting;
     service.pending = pending(placed.waiting, PendingReason::Stopping);
     if without_place > 0 {
-        let config = service.current().config.clone();
-        let reason = placement::why_not(state, &state.nodes, &config, 0);
+        let reason = why_not(state, name, inventory);
         if let Some(service) = state.services.get_mut(name) {
             service.pending.extend(pending(without_place, reason));
         }
@@ -68,13 +72,30 @@ pub(crate) fn fill(state: &mut State, name: &ServiceName, inventory: &Inventory)
     allowed > 0
 }
 
+fn why_not(state: &State, name: &ServiceName, inventory: &Inventory) -> PendingReason {
+    let Some(rules) = Rules::of(state, name) else {
+        return PendingReason::NoWorkers;
+    };
+    let nodes = 0..state.nodes.len();
+    let nodes: Vec<usize> = match rules.config.placement.everywhere {
+        // Those that have no process, and may have one.
+        true => nodes
+            .filter(|index| inventory.spread[*index] == 0)
+            .filter(|index| state.nodes[*index].can_run(rules.config))
+            .filter(|index| rules.admits(state, *index))
+            .collect(),
+        false => nodes.collect(),
+    };
+    placement::why_not(state, &rules, &nodes, 0)
+}
+
 /// When no process of the current revision could be placed and none is starting, stops as few old processes as make
 /// room for one.
 fn stop_first(state: &mut State, name: &ServiceName, inventory: &Inventory) {
     if inventory.starting() > 0 || inventory.draining || is_stopping(state, name) {
         return;
     }
-    let Some(chosen) = room_by_stopping(state, name, &inventory.old) else {
+    let Some(chosen) = room_by_stopping(state, name, inventory) else {
         return;
     };
     for number in chosen {
@@ -88,15 +109,15 @@ fn stop_first(state: &mut State, name: &ServiceName, inventory: &Inventory) {
 /// Whether a process of the service is stopping, whose memory becomes free.
 fn is_stopping(state: &State, name: &ServiceName) -> bool {
     let mut undesired = state.nodes.iter().flat_map(|node| &node.undesired);
-    undesired.any(|it| it.report.service == *name && it.memory > 0)
+    undesired.any(|it| it.report.service == *name && !it.reserved.is_zero())
 }
 
-/// The fewest of `candidates`, all on one node, without which one process of the current revision fits there. `None`
+/// The fewest of the old processes, all on one node, without which one process of the current revision fits there. `None`
 /// if it fits nowhere, so that nothing is stopped without use.
-fn room_by_stopping(state: &State, name: &ServiceName, candidates: &[u64]) -> Option<Vec<u64>> {
-    let config = &state.services.get(name)?.current().config;
+fn room_by_stopping(state: &State, name: &ServiceName, inventory: &Inventory) -> Option<Vec<u64>> {
+    let rules = Rules::of(state, name)?;
     let mut by_node: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-    for number in candidates {
+    for number in &inventory.old {
         by_node
             .entry(state.processes.get(number)?.node)
             .or_default()
@@ -104,28 +125,25 @@ fn room_by_stopping(state: &State, name: &ServiceName, candidates: &[u64]) -> Op
     }
     by_node
         .into_iter()
-        .filter_map(|(node, numbers)| enough_of(state, node, numbers, config))
+        .filter(|(node, _)| rules.has_place_beside(inventory.spread[*node]))
+        .filter_map(|(node, numbers)| enough_of(state, node, numbers, &rules))
         .min_by_key(Vec::len)
 }
 
 /// The first of a node's processes that together free enough for one of this configuration.
-fn enough_of(
-    state: &State,
-    node: usize,
-    numbers: Vec<u64>,
-    config: &ServiceConfig,
-) -> Option<Vec<u64>> {
+fn enough_of(state: &State, node: usize, numbers: Vec<u64>, rules: &Rules<'_>) -> Option<Vec<u64>> {
+    let needed = Resources::of(rules.config);
+    let may_have = rules.admits(state, node);
     let node = &state.nodes[node];
-    let memory = config.memory.0;
-    if !node.can_run(config) || node.reservable() < memory {
+    if !node.can_run(rules.config) || !may_have || !needed.fits_in(node.reservable()) {
         return None;
     }
-    let mut reserved = node.reserved.saturating_add(node.claimed());
+    let mut reserved = node.reserved.plus(node.claimed());
     let mut chosen = Vec::new();
     for number in numbers {
-        reserved = reserved.saturating_sub(state.processes.get(&number)?.memory);
+        reserved = reserved.minus(state.processes.get(&number)?.reserved);
         chosen.push(number);
-        if reserved <= node.reservable() - memory {
+        if reserved.fits_in(node.reservable().minus(needed)) {
             return Some(chosen);
         }
     }

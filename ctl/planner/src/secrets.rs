@@ -88,7 +88,7 @@ pub(crate) fn set(state: &mut State, name: SecretName, version: u64, sealed: Sea
         for secret in config.secret.iter_mut().filter(|it| it.name == name) {
             secret.version = Some(version);
         }
-        services::configure(state, config, current.image);
+        services::configure(state, config, current.image, current.platforms);
     }
     prune(state, [name]);
 }

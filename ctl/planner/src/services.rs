@@ -9,8 +9,8 @@ use tucano_api::{
 
 use crate::{
     lifecycle,
-    model::{RevisionRecord, ServiceRecord},
-    secrets, slots,
+    model::{Platforms, RevisionRecord, ServiceRecord},
+    rules, secrets, slots,
     state::{Service, State, hosts, path_prefix},
     volumes,
 };
@@ -41,16 +41,22 @@ pub(crate) fn conflict(state: &State, config: &ServiceConfig) -> Option<String> 
 }
 
 /// Adds a service or a revision of it.
-pub(crate) fn configure(state: &mut State, config: ServiceConfig, image: Digest) {
+pub(crate) fn configure(
+    state: &mut State,
+    config: ServiceConfig,
+    image: Digest,
+    platforms: Platforms,
+) {
     let name = config.name.clone();
     match state.services.get_mut(&name) {
         Some(service) => {
-            if !service.revise(config, image, state.now) {
+            if !service.revise(config, image, platforms, state.now) {
                 return;
             }
         }
-        None => add(state, config, image),
+        None => add(state, config, image, platforms),
     }
+    neighbours_changed(state, &name);
     state.changes.prune.insert(name.clone());
     state.changes.services.insert(name.clone());
     state.changes.unaddressed.insert(name.clone());
@@ -74,6 +80,7 @@ pub(crate) fn remove(state: &mut State, name: &ServiceName, with_volumes: bool) 
     slots::release(state, name);
     state.awaiting_start.remove(name);
     state.changes.renamed.insert(name.clone());
+    neighbours_changed(state, name);
     if with_volumes {
         volumes::remove_all_of(state, name);
     }
@@ -110,7 +117,16 @@ fn secrets_of(revisions: &[RevisionRecord]) -> BTreeSet<SecretName> {
     secrets.map(|secret| secret.name.clone()).collect()
 }
 
-fn add(state: &mut State, config: ServiceConfig, image: Digest) {
+/// The rules of this service, or of those that name it, are others now.
+pub(crate) fn neighbours_changed(state: &mut State, name: &ServiceName) {
+    let before: Vec<ServiceName> = rules::dependents(state, name).cloned().collect();
+    rules::index(state);
+    let after: Vec<ServiceName> = rules::dependents(state, name).cloned().collect();
+    state.changes.reconcile.extend(before);
+    state.changes.reconcile.extend(after);
+}
+
+fn add(state: &mut State, config: ServiceConfig, image: Digest, platforms: Platforms) {
     let record = ServiceRecord {
         name: config.name.clone(),
         compatible_from: Revision(1),
@@ -121,6 +137,7 @@ fn add(state: &mut State, config: ServiceConfig, image: Digest) {
             revision: Revision(1),
             config,
             image,
+            platforms,
             configured_at: state.now,
         }],
     };

@@ -12,7 +12,7 @@ use tucano_api::{ids::ServiceName, reasons::PendingReason, service::ServiceConfi
 
 use crate::{
     lifecycle, removal,
-    state::{State, Unplaced},
+    state::{Resources, State, Unplaced},
     volumes,
 };
 
@@ -70,7 +70,7 @@ pub(crate) fn grow(state: &mut State, name: &ServiceName) {
             }
             Plan::Wait { reason, claim } => {
                 if let Some(node) = claim {
-                    claims::claim(state, node, name, slot, config.memory.0);
+                    claims::claim(state, node, name, slot, Resources::of(&config));
                 }
                 if matches!(reason, PendingReason::VolumeAway { .. }) {
                     volumes::alert_absence(state, name, slot);
@@ -80,10 +80,10 @@ pub(crate) fn grow(state: &mut State, name: &ServiceName) {
         }
     }
     let claimed = claims::total(state, name);
-    state.changes.capacity |= claimed < claimed_before && !started;
+    state.changes.capacity |= !claimed_before.fits_in(claimed) && !started;
     if let Some(service) = state.services.get_mut(name) {
         service.pending = grouped(reasons);
-        service.making_room = claimed > 0;
+        service.making_room = !claimed.is_zero();
         service.uneven = false;
     }
 }
@@ -122,7 +122,7 @@ fn unslotted_to_stop(
 fn next_to_replace(state: &State, config: &ServiceConfig, survey: &Survey) -> Option<u64> {
     let candidates = survey.old_slots(state).filter(|(slot, number)| {
         let process = &state.processes[number];
-        plan::obstacle(state, config, *slot, process.node, process.memory).is_none()
+        plan::obstacle(state, config, *slot, process.node, process.reserved).is_none()
     });
     let next = candidates.min_by_key(|(slot, number)| {
         let is_healthy = state.processes[number].is_healthy();

@@ -77,6 +77,10 @@ pub struct Agent {
     pub volumes: AgentVolumes,
     /// Its `host_paths`.
     pub host_paths: Vec<String>,
+    /// The architecture that it claims to have.
+    pub architecture: String,
+    /// Images that do not run on it.
+    pub foreign_images: BTreeSet<Digest>,
     /// Whether its memory was made smaller than what it runs.
     pub overcommitted: bool,
     starts: u32,
@@ -104,6 +108,8 @@ impl Agent {
             unknown_keys: Vec::new(),
             volumes: AgentVolumes::default(),
             host_paths: Vec::new(),
+            architecture: "amd64".to_owned(),
+            foreign_images: BTreeSet::new(),
             overcommitted: false,
             starts: 0,
             sequence: 0,
@@ -247,6 +253,21 @@ impl Agent {
         containers.map(|it| it.desired.config.memory.0).sum()
     }
 
+    /// CPUs that all its containers reserve, in thousandths, also those that are stopping.
+    pub fn millicpus_used(&self) -> u64 {
+        let containers = self.containers.values();
+        let reserved = containers.map(|it| it.desired.kept.restore(&it.desired.config));
+        reserved.map(|config| config.reserved_millicpus()).sum()
+    }
+
+    /// No container has an image that does not run on it.
+    pub(crate) fn check_architecture(&self) {
+        let containers = self.containers.values();
+        let mut images = containers.map(|it| &it.desired.image);
+        let foreign = images.find(|image| self.foreign_images.contains(image));
+        assert_eq!(foreign, None, "{} cannot run it", self.name);
+    }
+
     /// A report of the present state.
     pub fn report(&mut self, now: Timestamp) -> NodeReport {
         self.sequence += 1;
@@ -258,7 +279,7 @@ impl Agent {
             agent_id: format!("{}-{}", self.name, self.starts),
             sequence: self.sequence,
             version: "1.0.0".into(),
-            architecture: "amd64".into(),
+            architecture: self.architecture.clone(),
             live_changes: !self.is_old,
             keys: match self.is_old {
                 true => Vec::new(),

@@ -4,16 +4,16 @@
 use proptest::prelude::*;
 use tucano_api::{
     ids::{NodeName, ProcessId, ServiceName},
-    service::ServiceConfig,
+    service::{Labels, Placement, ServiceConfig},
     state::VolumeState,
     units::{Bytes, Span, Timestamp},
 };
-use tucano_planner::{Cluster, Event, Restoration, Worker};
+use tucano_planner::{Cluster, Event, Platforms, Restoration, Worker};
 
 use crate::{
     Options, Sim,
     agent::Agent,
-    fixtures::{backup, image, name, node, with_memory, with_volumes, worker},
+    fixtures::{backup, image, labels, name, node, with_memory, with_volumes, worker},
 };
 
 /// Workers of [`unstable_cluster`].
@@ -21,6 +21,9 @@ pub const WORKERS: usize = 4;
 /// Its balancers.
 pub const BALANCERS: usize = 2;
 const SERVICES: [&str; 3] = ["a", "b", "c"];
+/// Choices of rules.
+#[cfg(feature = "proptest")]
+const RULES: usize = 10;
 const STATEFUL: [&str; 2] = ["v", "w"];
 const VOLUMES: [&[&str]; 4] = [&["data"], &["data", "log"], &["log"], &[]];
 
@@ -40,6 +43,23 @@ pub enum Fault {
         /// Its image.
         image: u8,
     },
+    /// A service with rules of placement is deployed, if that is allowed.
+    DeployRules {
+        /// The service.
+        service: usize,
+        /// Its processes, unless there is one on each worker.
+        concurrency: u32,
+        /// Memory of each, in MiB.
+        mib: u64,
+        /// CPUs that each reserves, in tenths.
+        tenths: u32,
+        /// Which rules.
+        rules: usize,
+        /// Its image.
+        image: u8,
+    },
+    /// A worker is in another zone from now on; in none for 2.
+    Relabel(usize, usize),
     /// A service with volumes is deployed.
     DeployVolumes {
         /// The service.
@@ -136,6 +156,17 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         6 => (0..3_usize, 1..8_u32, 1..5_u64, 0..3_u8).prop_map(|(service, concurrency, quarter, image)| {
             Fault::Deploy { service, concurrency, mib: 256 * quarter, image }
         }),
+        5 => (0..3_usize, 1..7_u32, 1..4_u64, 0..16_u32, 0..RULES, 0..3_u8).prop_map(
+            |(service, concurrency, quarter, tenths, rules, image)| Fault::DeployRules {
+                service,
+                concurrency,
+                mib: 256 * quarter,
+                tenths,
+                rules,
+                image,
+            }
+        ),
+        2 => (worker(), 0..3_usize).prop_map(|(worker, zone)| Fault::Relabel(worker, zone)),
         5 => (0..2_usize, 1..5_u32, 1..5_u64, 0..9_usize, 1..4_u64, 0..3_u8).prop_map(
             |(service, concurrency, quarter, volumes, size, image)| Fault::DeployVolumes {
                 service,
@@ -210,9 +241,61 @@ fn needs(service: usize, image: u8) -> Vec<ServiceName> {
 fn all_workers() -> Vec<Worker> {
     let with_restart = |number| Worker {
         can_restart: number % 2 == 0,
+        labels: zone_labels(number / 2),
         ..worker(number)
     };
     (1..=WORKERS).map(with_restart).collect()
+}
+
+fn zone_labels(zone: usize) -> Labels {
+    labels(["zone=a", "zone=b", ""][zone])
+}
+
+/// Some of the rules of placement for a service.
+fn placement(service: usize, rules: usize) -> Placement {
+    let other = |step: usize| vec![name(SERVICES[(service + step) % SERVICES.len()])];
+    let none = Placement::default;
+    match rules {
+        0 => Placement {
+            labels: labels("zone=a"),
+            ..none()
+        },
+        1 => Placement {
+            spread: Some("zone".parse().unwrap()),
+            ..none()
+        },
+        2 => Placement {
+            everywhere: true,
+            ..none()
+        },
+        3 => Placement {
+            everywhere: true,
+            labels: labels("zone=b"),
+            ..none()
+        },
+        4 => Placement {
+            with: other(1),
+            ..none()
+        },
+        5 => Placement {
+            with: other(2),
+            ..none()
+        },
+        6 => Placement {
+            apart_from: other(1),
+            ..none()
+        },
+        7 => Placement {
+            apart_from: other(2),
+            ..none()
+        },
+        8 => Placement {
+            everywhere: true,
+            with: other(1),
+            ..none()
+        },
+        _ => none(),
+    }
 }
 
 impl Sim {
@@ -247,6 +330,36 @@ impl Sim {
                     ..with_memory(SERVICES[service], concurrency, mib)
                 };
                 self.deploy_in_order(config, image);
+            }
+            Fault::DeployRules {
+                service,
+                concurrency,
+                mib,
+                tenths,
+                rules,
+                image,
+            } => {
+                let placement = placement(service, rules);
+                let config = ServiceConfig {
+                    concurrency: if placement.everywhere { 0 } else { concurrency },
+                    cpus_reserved: (tenths > 0).then_some(f64::from(tenths) / 10.0),
+                    placement,
+                    ..with_memory(SERVICES[service], concurrency, mib)
+                };
+                let cluster = self.cluster.as_ref();
+                let obstacle =
+                    cluster.and_then(|it| it.placement_obstacle(&config, &Platforms::new()));
+                if obstacle.is_none() {
+                    self.deploy_image(config, image);
+                }
+            }
+            Fault::Relabel(number, zone) => {
+                for worker in self.workers.iter_mut().chain(&mut self.absent_workers) {
+                    if worker.name == node(number) {
+                        worker.labels = zone_labels(zone);
+                    }
+                }
+                self.reconfigure(self.workers.clone());
             }
             Fault::Remove(service) => {
                 self.event(Event::ServiceRemoved {
@@ -320,9 +433,11 @@ impl Sim {
             Fault::StartController => self.restart_controller(),
             Fault::Pause(ms) => self.now = self.now.after(Span::millis(ms)),
             Fault::Topology(bits) => {
-                let workers = all_workers().into_iter().enumerate();
-                let chosen = workers.filter(|(index, _)| *index == 0 || bits & (1 << index) != 0);
-                self.reconfigure(chosen.map(|(_, worker)| worker).collect());
+                let workers = self.all_workers().into_iter().enumerate();
+                let (chosen, absent): (Vec<_>, Vec<_>) =
+                    workers.partition(|(index, _)| *index == 0 || bits & (1 << index) != 0);
+                self.absent_workers = absent.into_iter().map(|(_, worker)| worker).collect();
+                self.reconfigure(chosen.into_iter().map(|(_, worker)| worker).collect());
             }
             other => self.inject_outside(other),
         }
@@ -347,7 +462,16 @@ impl Sim {
         if self.cluster.is_none() {
             self.start_controller();
         }
-        self.reconfigure(all_workers());
+        let workers = self.all_workers();
+        self.absent_workers.clear();
+        self.reconfigure(workers);
+    }
+
+    /// Those in the topology and those that have left it, in their order.
+    fn all_workers(&self) -> Vec<Worker> {
+        let mut workers = [self.workers.clone(), self.absent_workers.clone()].concat();
+        workers.sort_by(|a, b| a.name.cmp(&b.name));
+        workers
     }
 
     fn inject_outside(&mut self, fault: Fault) {

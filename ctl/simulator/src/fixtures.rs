@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use tucano_api::{
     ids::{Digest, NodeName, ProcessId, ServiceName},
-    service::{Backup, Health, ServiceConfig, Volume},
+    service::{Backup, Health, Labels, Placement, ServiceConfig, Volume},
     units::{Bytes, Span},
 };
 use tucano_planner::{Settings, Worker};
@@ -43,7 +43,34 @@ pub fn worker(number: usize) -> Worker {
     Worker {
         name: node(number),
         ip: ip(number),
+        labels: Labels::new(),
         can_restart: false,
+    }
+}
+
+/// Labels, from words such as `zone=a`.
+pub fn labels(text: &str) -> Labels {
+    let words = text.split_whitespace();
+    let label = |word: &str| {
+        let (name, value) = word.split_once('=').unwrap();
+        (name.parse().unwrap(), value.parse().unwrap())
+    };
+    words.map(label).collect()
+}
+
+/// A worker with labels.
+pub fn labelled(number: usize, text: &str) -> Worker {
+    Worker {
+        labels: labels(text),
+        ..worker(number)
+    }
+}
+
+/// A service with rules of placement.
+pub fn placed(service: &str, concurrency: u32, placement: Placement) -> ServiceConfig {
+    ServiceConfig {
+        placement,
+        ..config(service, concurrency)
     }
 }
 
@@ -82,6 +109,8 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         user: None,
         memory: Bytes::mib(256),
         cpus: None,
+        cpus_reserved: None,
+        placement: Placement::default(),
         pids: 512,
         disk: Bytes(2 << 30),
         caps: Default::default(),

@@ -6,6 +6,7 @@
 //! - [`fault`]: what can go wrong, as a list that replays (and, with the feature `proptest`, shrinks).
 //! - [`volumes`]: those of an agent; `volume_rules`: what the validator checks of slots and volumes; `name_rules`:
 //!   what of services' addresses.
+//! - `placement_rules`: what the validator checks of labels and neighbours.
 //! - [`validator`]: the rules that no step may break. It panics where one is broken.
 
 #![allow(
@@ -22,13 +23,14 @@ pub mod fault;
 pub mod fixtures;
 mod name_rules;
 pub mod network;
+mod placement_rules;
 pub mod sim;
 pub mod validator;
 mod volume_rules;
 pub mod volumes;
 
 pub use fixtures::{
-    backup, config, image, ip, name, node, process, settings, with_memory, with_volumes, worker,
-    workers,
+    backup, config, image, ip, labelled, labels, name, node, placed, process, settings,
+    with_memory, with_volumes, worker, workers,
 };
 pub use sim::{Options, START, Sim, alerts, new_disk, of_kind};

@@ -10,7 +10,7 @@ use tucano_api::{
     units::{Bytes, Span, Timestamp},
 };
 use tucano_planner::{
-    Action, Cluster, Event, Followers, Identity, Sealed, Settings, Snapshot, Worker,
+    Action, Cluster, Event, Followers, Identity, Platforms, Sealed, Settings, Snapshot, Worker,
 };
 
 use crate::{
@@ -63,6 +63,8 @@ pub struct Sim {
     pub disk: Snapshot,
     /// The topology.
     pub workers: Vec<Worker>,
+    /// Workers that have left it and may be added again.
+    pub(crate) absent_workers: Vec<Worker>,
     /// The planner's settings.
     pub settings: Settings,
     /// The agents, also of workers that have left the topology.
@@ -143,6 +145,7 @@ impl Sim {
             crash_after: None,
             commands: Vec::new(),
             validator: Validator::default(),
+            absent_workers: Vec::new(),
             workers,
             settings,
             reservable,
@@ -206,9 +209,18 @@ impl Sim {
 
     /// Deploys a service.
     pub fn deploy_image(&mut self, config: ServiceConfig, image: u8) {
+        self.deploy_platforms(config, image, Platforms::new());
+    }
+
+    /// Deploys a service whose image runs on some architectures only.
+    pub fn deploy_platforms(&mut self, config: ServiceConfig, image: u8, platforms: Platforms) {
         let image = fixtures::image(image);
         let config = Box::new(config);
-        self.event(Event::ServiceConfigured { config, image });
+        self.event(Event::ServiceConfigured {
+            config,
+            image,
+            platforms,
+        });
     }
 
     /// Stores the secret that backups need.
@@ -309,7 +321,7 @@ impl Sim {
         self.until("all processes are healthy and no other exists", |sim| {
             let view = sim.service(service);
             let all = &view.active.processes;
-            all.len() == view.configured.config.concurrency as usize
+            all.len() == view.wanted() as usize
                 && all.iter().all(|process| process.routed && process.current)
         });
     }
@@ -400,6 +412,12 @@ impl Sim {
             assert!(
                 used <= all || agent.overcommitted,
                 "{} has containers of {used} bytes and only {all}",
+                agent.name
+            );
+            agent.check_architecture();
+            assert!(
+                agent.millicpus_used() <= u64::from(agent.metrics.cpus) * 1000,
+                "the CPUs of {} are reserved twice",
                 agent.name
             );
         }

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
     agent::{NodeReport, ProcessState},
-    ids::{Generation, NodeName, ProcessId, Revision, ServiceName},
+    ids::{Generation, LabelName, LabelValue, NodeName, ProcessId, Revision, ServiceName},
     routes::ServiceRoute,
-    service::{ServiceConfig, is_at_or_below},
+    service::{ServiceConfig, is_at_or_below, lacks},
     state::{AlertKind, NodeCondition, ProcessView, ServiceView},
     units::{Bytes, Timestamp},
 };
 use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, RevisionRecord, Snapshot};
 
-use crate::{disk, drains, name_rules::NameRules, volume_rules::VolumeRules};
+use crate::{
+    disk, drains, name_rules::NameRules, placement_rules::PlacementRules, volume_rules::VolumeRules,
+};
 
 /// Checks every step, and what it has to know of the steps before.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +42,7 @@ pub struct Validator {
     left: BTreeSet<String>,
     volumes: VolumeRules,
     names: NameRules,
+    placement: PlacementRules,
 }
 
 impl Validator {
@@ -88,6 +91,7 @@ impl Validator {
         let started = self.check_records(event, actions);
         let freed = self.freed(actions);
         self.volumes.check(event, actions, cluster);
+        self.placement.check(cluster, &started, &self.reports);
         self.check_silence(actions, cluster);
         self.check_assigned(actions, cluster);
         self.check_alerts(actions);
@@ -303,7 +307,7 @@ impl Validator {
                 .service(&route.service)
                 .expect("only services have routes");
             let serving = route.endpoints.iter().filter(|endpoint| !endpoint.draining);
-            let configured = view.configured.config.concurrency as usize;
+            let configured = view.wanted() as usize;
             assert!(
                 serving.count() <= configured,
                 "more routed than configured: {route:#?}"
@@ -436,7 +440,7 @@ fn check_count(service: &ServiceView, cluster: &Cluster) {
         .sum();
     assert!(moves <= 1, "one at a time");
     if all_known(cluster) {
-        let expected = service.configured.config.concurrency as usize;
+        let expected = service.wanted() as usize;
         assert_eq!(
             current.len() - moves + pending as usize,
             expected,
@@ -461,7 +465,9 @@ fn check_spread(
         report.is_some_and(|it| offers(it, &service.configured.config))
     };
     assert!(own.all(offered), "{started:#?}");
-    if !service.configured.config.volume.is_empty() {
+    let placement = &service.configured.config.placement;
+    let is_free = placement.with.is_empty() && !placement.everywhere && !has_apart(cluster);
+    if !service.configured.config.volume.is_empty() || !is_free {
         return;
     }
     let mut counts: BTreeMap<&NodeName, usize> = BTreeMap::new();
@@ -481,12 +487,21 @@ fn check_spread(
         })
         .map(|node| node.name)
         .filter(|name| {
+            let node = cluster.node(name).expect("it is alive");
+            let report = reports.get(name);
+            let runs = report.is_some_and(|it| runs_image(cluster, service, &it.architecture));
+            runs && !lacks(&node.labels, &placement.labels)
+        })
+        .filter(|name| {
             reports
                 .get(name)
                 .is_some_and(|it| offers(it, &service.configured.config))
         })
         .filter(|name| !freed.contains(name))
         .collect();
+    if let Some(label) = &placement.spread {
+        return check_zones(cluster, label, &counts, &eligible, service, started);
+    }
     let fewest = eligible
         .iter()
         .map(|node| counts.get(node).copied().unwrap_or(0))
@@ -502,6 +517,49 @@ fn check_spread(
             "{counts:?} {started:#?}"
         );
     }
+}
+
+/// What was placed went to a zone that had the fewest among those with a worker that had room all the time.
+fn check_zones(
+    cluster: &Cluster,
+    label: &LabelName,
+    counts: &BTreeMap<&NodeName, usize>,
+    eligible: &[NodeName],
+    service: &ServiceView,
+    started: &[ProcessRecord],
+) {
+    let zone = |node: &NodeName| cluster.node(node)?.labels.get(label).cloned();
+    let mut sums: BTreeMap<Option<LabelValue>, usize> = BTreeMap::new();
+    for (node, count) in counts {
+        *sums.entry(zone(node)).or_default() += count;
+    }
+    let sum = |node: &NodeName| sums.get(&zone(node)).copied().unwrap_or(0);
+    let fewest = eligible.iter().map(sum).min();
+    let own = started
+        .iter()
+        .filter(|it| it.service == service.configured.name);
+    for process in own {
+        let there = sum(&process.node);
+        assert!(
+            fewest.is_none_or(|fewest| there <= fewest + 1),
+            "{sums:?} {started:#?}"
+        );
+    }
+}
+
+/// Whether the image of a service is for an architecture, as far as that is recorded.
+fn runs_image(cluster: &Cluster, service: &ServiceView, architecture: &str) -> bool {
+    let services = cluster.snapshot().services;
+    let mut services = services.iter();
+    let record = services.find(|it| it.name == service.configured.name);
+    let current = record.and_then(|it| it.revisions.last());
+    current.is_some_and(|it| it.platforms.is_empty() || it.platforms.contains_key(architecture))
+}
+
+fn has_apart(cluster: &Cluster) -> bool {
+    let services = cluster.services();
+    let mut placements = services.iter().map(|it| &it.configured.config.placement);
+    placements.any(|it| !it.apart_from.is_empty())
 }
 
 /// Whether the agent knows all keys of a configuration, and has the directories that it mounts.

@@ -77,6 +77,7 @@ mod tests {
     #[test]
     fn the_apis_of_the_controller_and_every_agent_are_listed() {
         let worker = |name: &str, ip: &str| WorkerNode {
+            labels: Default::default(),
             name: name.parse().unwrap(),
             ip: ip.parse().unwrap(),
             restart: None,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use tucano_api::{
     names::ServiceSubnet,
+    service::Labels,
     settings::{Problem, Validate},
     units::Span,
 };
@@ -135,6 +136,7 @@ pub(super) struct Node {
     pub(super) kind: Spanned<NodeKind>,
     pub(super) ip: Spanned<String>,
     pub(super) name: Option<Spanned<String>>,
+    pub(super) labels: Option<Spanned<Labels>>,
     pub(super) restart: Option<RestartCommand>,
 }
 

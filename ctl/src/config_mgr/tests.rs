@@ -119,6 +119,10 @@ fn a_wrong_topology_is_explained() {
             node("ctl", "127.0.0.1", "restart = \"reboot\""),
             "ctl.toml:2:8: restart has no meaning for the ctl node: the controller cannot restart itself; remove it",
         ),
+        (
+            node("ctl", "127.0.0.1", "labels = { zone = \"a\" }"),
+            "ctl.toml:4:10: labels have no meaning for the ctl node, which runs no processes: remove them",
+        ),
     ];
     for (text, message) in cases {
         assert_eq!(read(&text).unwrap_err(), message, "{text}");

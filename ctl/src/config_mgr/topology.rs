@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr, ops::Range};
 
-use tucano_api::ids::NodeName;
+use tucano_api::{
+    ids::NodeName,
+    service::{Labels, placement::MAX_LABELS},
+};
 
 use super::file::{Node, NodeKind, RestartCommand};
 
@@ -31,6 +34,8 @@ pub struct WorkerNode {
     pub name: NodeName,
     /// Its address.
     pub ip: IpAddr,
+    /// Its labels.
+    pub labels: Labels,
     /// The command that restarts it.
     pub restart: Option<RestartCommand>,
 }
@@ -57,6 +62,7 @@ impl Topology {
             .map(|worker| tucano_planner::Worker {
                 name: worker.name.clone(),
                 ip: worker.ip,
+                labels: worker.labels.clone(),
                 can_restart: worker.restart.is_some(),
             })
             .collect()
@@ -100,6 +106,7 @@ pub(super) fn check(
             return Err(at(name_at, message));
         }
         check_restart(node)?;
+        check_labels(node)?;
         checked.push((node, name, ip));
     }
     let (mut ctl_node, mut workers) = (None, Vec::new());
@@ -107,8 +114,13 @@ pub(super) fn check(
         if std::ptr::eq(node, ctl) {
             ctl_node = Some(CtlNode { name, ip });
         } else {
-            let restart = node.restart.clone();
-            workers.push(WorkerNode { name, ip, restart });
+            let labels = node.labels.as_ref().map(|labels| labels.get_ref().clone());
+            workers.push(WorkerNode {
+                name,
+                ip,
+                labels: labels.unwrap_or_default(),
+                restart: node.restart.clone(),
+            });
         }
     }
     let ctl = ctl_node.ok_or_else(|| at(ctl.kind.span(), "topology names no ctl".to_owned()))?;
@@ -178,6 +190,23 @@ fn parse_name(node: &Node) -> Result<NodeName, TopologyError> {
     name.get_ref()
         .parse()
         .map_err(|error: tucano_api::ids::InvalidId| at(name.span(), error.to_string()))
+}
+
+fn check_labels(node: &Node) -> Result<(), TopologyError> {
+    let Some(labels) = &node.labels else {
+        return Ok(());
+    };
+    let count = labels.get_ref().len();
+    if count > MAX_LABELS {
+        let message = format!("{count} labels are too many: the limit is {MAX_LABELS} for a node");
+        return Err(at(labels.span(), message));
+    }
+    if *node.kind.get_ref() == NodeKind::Ctl {
+        let message =
+            "labels have no meaning for the ctl node, which runs no processes: remove them";
+        return Err(at(labels.span(), message.to_owned()));
+    }
+    Ok(())
 }
 
 fn check_restart(node: &Node) -> Result<(), TopologyError> {

@@ -1,7 +1,11 @@
 //! Whether some worker can ever run a process of a configuration. Pure: it compares numbers. A process that fits a worker which
 //! has no room at present waits for it; one that is larger than every worker would wait for ever, and is refused.
 
-use tucano_api::{service::ServiceConfig, state::NodeView, units::Bytes};
+use tucano_api::{
+    service::{ServiceConfig, lacks},
+    state::NodeView,
+    units::Bytes,
+};
 
 /// What a process needs that no worker has.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -17,6 +21,18 @@ pub enum DoesNotFit {
         node: String,
         /// Its memory for processes.
         most: Bytes,
+    },
+    /// More CPUs to reserve.
+    #[error(
+        "cpus_reserved: no worker can ever give {wanted} CPUs to a process: the largest, {node}, has {most}; write less, or add a larger worker"
+    )]
+    CpusReserved {
+        /// The configured number.
+        wanted: f64,
+        /// The worker with the most.
+        node: String,
+        /// Its number of CPUs.
+        most: u32,
     },
     /// More CPUs.
     #[error(
@@ -38,9 +54,11 @@ pub enum DoesNotFit {
 /// # Errors
 /// What no worker has.
 pub fn check(config: &ServiceConfig, nodes: &[NodeView]) -> Result<(), DoesNotFit> {
+    let wanted = &config.placement.labels;
     let workers = nodes
         .iter()
-        .filter(|node| node.condition != tucano_api::state::NodeCondition::Ctl);
+        .filter(|node| node.condition != tucano_api::state::NodeCondition::Ctl)
+        .filter(|node| !lacks(&node.labels, wanted));
     let workers: Option<Vec<_>> = workers
         .map(|node| Some((node.name.to_string(), &node.alive.as_ref()?.metrics)))
         .collect();
@@ -60,6 +78,15 @@ pub fn check(config: &ServiceConfig, nodes: &[NodeView]) -> Result<(), DoesNotFi
         });
     }
     let most_cpus = workers.iter().max_by_key(|(_, metrics)| metrics.cpus);
+    if let (Some((node, metrics)), Some(wanted)) = (most_cpus, config.cpus_reserved)
+        && wanted > f64::from(metrics.cpus)
+    {
+        return Err(DoesNotFit::CpusReserved {
+            wanted,
+            node: node.clone(),
+            most: metrics.cpus,
+        });
+    }
     if let (Some((node, metrics)), Some(wanted)) = (most_cpus, config.cpus)
         && wanted > f64::from(metrics.cpus)
     {

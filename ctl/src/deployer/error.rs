@@ -113,6 +113,9 @@ pub enum DeployError {
     /// No worker can ever run a process of it.
     #[error(transparent)]
     DoesNotFit(#[from] DoesNotFit),
+    /// Its rules of placement can never hold with the present topology, or contradict those of other services.
+    #[error("{0}")]
+    CannotBePlaced(String),
     /// The revision to roll back to is not kept.
     #[error("{name} has no revision {} to roll back to: {}", wanted.map_or_else(|| "before this one".to_owned(), |it| it.to_string()), kept(revisions))]
     NoSuchRevision {

@@ -156,6 +156,16 @@ impl Images {
         blocking(move || store.check_mountable(&store.image(&image)?)).await
     }
 
+    /// The architecture that a stored image is for, in OCI (Go) terms.
+    ///
+    /// # Errors
+    /// Its documents cannot be read.
+    pub async fn architecture(&self, image: &Digest) -> Result<String, Error> {
+        let (store, image) = (self.store.clone(), to_oci(image));
+        let image = blocking(move || store.image(&image)).await?;
+        Ok(image.config.architecture().to_string())
+    }
+
     /// The layers of a stored image.
     ///
     /// # Errors

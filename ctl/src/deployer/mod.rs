@@ -29,7 +29,7 @@ use tucano_api::{
     state::{ConfiguredService, Deployed, ServicePatch},
 };
 use tucano_oci_distribution::Reference;
-use tucano_planner::{Cluster, Event};
+use tucano_planner::{Cluster, Event, Platforms};
 
 pub use self::{error::DeployError, prefetch::Prefetcher};
 use self::{images::Images, patch::patched, remote_image::RemoteImage, upload::Uploaded};
@@ -127,7 +127,8 @@ impl Deployer {
         warnings.extend(of_mounts);
         let most = self.config.current().limits.services;
         let name = config.name.clone();
-        let outcome = self.change(move |cluster| {
+        let platforms = self.platforms(&digest).await?;
+        let outcome = self.change(platforms, move |cluster| {
             let mut config = config;
             let before = cluster.service(&name);
             let count = cluster.state().configured_services.len() as u64;
@@ -177,7 +178,11 @@ impl Deployer {
         let warnings = self
             .check_patched(&name, &mut patch, new_image.as_ref())
             .await?;
-        let outcome = self.change(move |cluster| {
+        let platforms = match &new_image {
+            Some(image) => self.platforms(image).await?,
+            None => Platforms::new(),
+        };
+        let outcome = self.change(platforms, move |cluster| {
             let service = cluster
                 .service(&name)
                 .ok_or_else(|| DeployError::NotFound(name.clone()))?;
@@ -205,7 +210,7 @@ impl Deployer {
         wanted: Option<Revision>,
     ) -> Result<Outcome, DeployError> {
         let _guard = self.images.guard().await;
-        self.change(move |cluster| {
+        self.change(Platforms::new(), move |cluster| {
             let revisions = cluster.revisions(&name);
             let Some(current) = revisions.last() else {
                 return Err(DeployError::NotFound(name));
@@ -247,9 +252,11 @@ impl Deployer {
             .map_err(TransactError::into_inner)
     }
 
-    /// Applies the configuration that `decide` derives from the cluster, unless another service uses its hosts.
+    /// Applies the configuration that `decide` derives from the cluster, unless another service uses its hosts. Without
+    /// `platforms` those of an earlier revision with the same image are used.
     async fn change(
         &self,
+        platforms: Platforms,
         decide: impl FnOnce(&Cluster) -> Result<(ServiceConfig, Digest), DeployError> + Send + 'static,
     ) -> Result<Outcome, DeployError> {
         let checker = self.secrets.clone();
@@ -275,14 +282,29 @@ impl Deployer {
                 checker.check(cluster, &config, before)?;
             }
             // A change of other keys is possible in any case.
-            let needs = |config: &ServiceConfig| (config.memory, config.cpus);
+            let needs = |config: &ServiceConfig| (config.memory, config.cpus, config.cpus_reserved);
             let is_new_need = before.as_ref().map(|it| needs(&it.config)) != Some(needs(&config));
             if is_new_need {
                 capacity::check(&config, &cluster.nodes())?;
             }
+            let platforms = match platforms.is_empty() {
+                true => cluster.platforms(&name, &image),
+                false => platforms,
+            };
+            let rules = |config: &ServiceConfig| (config.placement.clone(), config.volume.len());
+            let is_new_rule = before.as_ref().map(|it| (rules(&it.config), &it.image))
+                != Some((rules(&config), &image));
+            if is_new_rule && let Some(obstacle) = cluster.placement_obstacle(&config, &platforms) {
+                return Err(DeployError::CannotBePlaced(obstacle));
+            }
             let before = before.map(|it| (it.revision, it.config.concurrency));
             let config = Box::new(config);
-            Ok((Event::ServiceConfigured { config, image }, (name, before)))
+            let event = Event::ServiceConfigured {
+                config,
+                image,
+                platforms,
+            };
+            Ok((event, (name, before)))
         };
         let outcome = self
             .state
@@ -308,6 +330,12 @@ impl Deployer {
             .await
             .map_err(TransactError::into_inner)?;
         outcome.ok_or_else(|| Refused::Store("the planner refused the service".to_owned()).into())
+    }
+
+    /// The architecture that a stored image is for.
+    async fn platforms(&self, image: &Digest) -> Result<Platforms, DeployError> {
+        let architecture = self.images.architecture(image).await?;
+        Ok(Platforms::from([(architecture, image.clone())]))
     }
 
     /// Checks a service's patched configuration with its image, and gives the patch the digests of its mounted images. A service

@@ -161,7 +161,7 @@ impl From<DeployError> for ApiError {
             DeployError::TooManyUploads(_) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_uploads", message)
             }
-            DeployError::DoesNotFit(_) => {
+            DeployError::DoesNotFit(_) | DeployError::CannotBePlaced(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "does_not_fit", message)
             }
             DeployError::UnknownService(_) => {

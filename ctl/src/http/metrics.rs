@@ -155,7 +155,7 @@ impl Snapshot {
             (
                 "service_configured",
                 "Configured processes of a service",
-                |service| u64::from(service.configured.config.concurrency),
+                |service| u64::from(service.wanted()),
             ),
             (
                 "service_healthy",

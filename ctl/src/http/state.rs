@@ -153,6 +153,7 @@ async fn active_service(
 async fn nodes(FromState(api): FromState<Arc<Api>>) -> Answer<Vec<NodeView>> {
     let ctl = &api.config.current().topology.ctl;
     let mut nodes = vec![NodeView {
+        labels: Default::default(),
         hold: None,
         name: ctl.name.clone(),
         ip: ctl.ip,

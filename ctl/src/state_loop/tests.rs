@@ -65,6 +65,7 @@ fn start(data_dir: &Path) -> (StateHandle, Recorder) {
     let worker = Worker {
         name: "w1".parse().unwrap(),
         ip: [127, 0, 0, 11].into(),
+        labels: Default::default(),
         can_restart: false,
     };
     let clock = Clock::start();
@@ -89,6 +90,7 @@ fn start(data_dir: &Path) -> (StateHandle, Recorder) {
 fn deploy(concurrency: u32) -> Event {
     let text = format!("name = \"hello\"\nconcurrency = {concurrency}\nport = 80");
     Event::ServiceConfigured {
+        platforms: Default::default(),
         config: Box::new(parse("x", &text).unwrap()),
         image: format!("sha256:{}", "a".repeat(64)).parse().unwrap(),
     }

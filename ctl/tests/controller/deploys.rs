@@ -199,6 +199,15 @@ async fn what_no_worker_can_ever_run_is_refused_at_once() {
             "memory: no worker can ever give 1.0 TiB",
         ),
         ("cpus = 100.0", "cpus: no worker has 100 CPUs"),
+        ("cpus_reserved = 100", "cpus_reserved: no worker can ever"),
+        (
+            "placement = { labels = { zone = \"b\" } }",
+            "placement.labels: no worker has zone=b (w1: no zone)",
+        ),
+        (
+            "placement = { with = [\"db\"] }",
+            "placement.with: there is no service db",
+        ),
     ] {
         let text = format!("name = \"big\"\nconcurrency = 1\nport = 80\nimage = {digest}\n{more}");
         let post = ctl.http().post(ctl.url("/v1/services")).body(text);

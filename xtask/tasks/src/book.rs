@@ -13,7 +13,8 @@ use crate::run::{Tool, cargo, step, workspace};
 const MDBOOK: Tool = Tool {
     name: "mdbook",
     version: "0.5.4",
-    arguments: &["--no-default-features"],
+    // It runs for a second: optimising it takes minutes.
+    arguments: &["--debug", "--no-default-features"],
 };
 
 pub(crate) fn run() -> anyhow::Result<()> {

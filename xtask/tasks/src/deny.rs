@@ -14,7 +14,8 @@ use crate::run::{Tool, step, workspace};
 const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     version: "0.20.2",
-    arguments: &[],
+    // It runs for seconds: optimising it takes minutes.
+    arguments: &["--debug"],
 };
 /// Where cargo-deny looks for the advisories.
 const DATABASE_URL: &str = "https://github.com/RustSec/advisory-db";

@@ -22,11 +22,12 @@ const CARGO_DEB: Tool = Tool {
 };
 
 /// The programs that are in packages.
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 6] = [
     "tucano_ctld",
     "tucano_balancerd",
     "tucano_agentd",
     "tucano_oci",
+    "tucano_backup",
     "tucano",
 ];
 

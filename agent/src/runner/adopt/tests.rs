@@ -10,6 +10,7 @@ use super::*;
 fn record() -> Record {
     Record::new(DesiredProcess {
         address: None,
+        kept: Default::default(),
         id: "a-1".parse().unwrap(),
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),

@@ -12,6 +12,7 @@ fn process(more: &str) -> DesiredProcess {
     let text = format!("name = \"hello\"\nconcurrency = 1\nport = 8080\n{more}");
     DesiredProcess {
         address: None,
+        kept: Default::default(),
         id: "hello-12".parse().unwrap(),
         revision: Revision(3),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),

@@ -101,15 +101,19 @@ async fn a_process_without_a_port_is_healthy_while_it_runs() {
 #[tokio::test]
 async fn every_port_with_a_probe_has_to_answer_it() {
     let bad = "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n";
-    let (mut prober, other) = (prober("", None).await, prober(bad, None).await);
+    let (mut own, silent, other) = (
+        prober("", None).await,
+        prober("", None).await,
+        prober(bad, None).await,
+    );
     let health = |http: Option<&str>| PortHealth {
         http: http.map(str::to_owned),
         tcp: http.is_none().then_some(true),
     };
-    prober.ports = vec![(other.address.unwrap(), health(None))];
-    prober.probe().await.unwrap();
-    prober.ports = vec![(other.address.unwrap(), health(Some("/ready")))];
-    let reason = prober.probe().await.unwrap_err();
+    own.ports = vec![(silent.address.unwrap(), health(None))];
+    own.probe().await.unwrap();
+    own.ports = vec![(other.address.unwrap(), health(Some("/ready")))];
+    let reason = own.probe().await.unwrap_err();
     assert_eq!(reason, "GET /ready answered with status 503");
 }
 

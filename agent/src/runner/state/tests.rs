@@ -8,6 +8,7 @@ use super::*;
 fn process() -> DesiredProcess {
     DesiredProcess {
         address: None,
+        kept: Default::default(),
         id: "a-1".parse().unwrap(),
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),

@@ -12,7 +12,7 @@ use tucano_api::{
     state::Alert,
 };
 
-use super::{Record, Sealed, SecretRecord, Settings, Worker};
+use super::{Platforms, Record, Sealed, SecretRecord, Settings, Worker};
 
 /// What can happen.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,8 @@ pub enum Event {
         config: Box<ServiceConfig>,
         /// Digest of its image's manifest.
         image: Digest,
+        /// Its manifests by architecture; empty where `image` is for all workers.
+        platforms: Platforms,
     },
     /// A service was removed.
     ServiceRemoved {

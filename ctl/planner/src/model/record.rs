@@ -65,6 +65,9 @@ pub struct ServiceRecord {
     pub awaits_start: bool,
 }
 
+/// The manifest of an image for each architecture that it runs on, in OCI (Go) terms, such as `amd64`.
+pub type Platforms = BTreeMap<String, Digest>;
+
 /// One immutable pair of static configuration and image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RevisionRecord {
@@ -74,6 +77,9 @@ pub struct RevisionRecord {
     pub config: ServiceConfig,
     /// Digest of the image's manifest.
     pub image: Digest,
+    /// Its manifests by architecture. Empty in records of earlier versions: then `image` runs on every worker.
+    #[serde(default, skip_serializing_if = "Platforms::is_empty")]
+    pub platforms: Platforms,
     /// When it was configured.
     pub configured_at: Timestamp,
 }

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use tucano_api::{ids::NodeName, names::ServiceSubnet, units::Span};
+use tucano_api::{ids::NodeName, names::ServiceSubnet, service::Labels, units::Span};
 
 /// The planner's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct Worker {
     pub name: NodeName,
     /// Its address.
     pub ip: IpAddr,
+    /// Its labels.
+    pub labels: Labels,
     /// Whether the topology has a `restart` command for it.
     pub can_restart: bool,
 }

@@ -1,12 +1,12 @@
-//! Memory that is kept for a slot on the worker that has its volumes: it can run nowhere else, and other services can.
+//! Memory and CPUs that are kept for a slot on the worker that has its volumes: it can run nowhere else, and other services can.
 
 use tucano_api::ids::ServiceName;
 
-use crate::state::State;
+use crate::state::{Resources, State};
 
 /// Gives up all that is kept for a service, for good.
 pub(crate) fn release(state: &mut State, name: &ServiceName) {
-    state.changes.capacity |= total(state, name) > 0;
+    state.changes.capacity |= !total(state, name).is_zero();
     clear(state, name);
 }
 
@@ -17,15 +17,21 @@ pub(super) fn clear(state: &mut State, name: &ServiceName) {
     }
 }
 
-pub(super) fn claim(state: &mut State, node: usize, name: &ServiceName, slot: u32, memory: u64) {
+pub(super) fn claim(
+    state: &mut State,
+    node: usize,
+    name: &ServiceName,
+    slot: u32,
+    needed: Resources,
+) {
     let claims = &mut state.nodes[node].claims;
-    claims.insert((name.clone(), slot), memory);
+    claims.insert((name.clone(), slot), needed);
 }
 
-/// What is kept for a service on all workers, in bytes.
-pub(super) fn total(state: &State, name: &ServiceName) -> u64 {
+/// What is kept for a service on all workers.
+pub(super) fn total(state: &State, name: &ServiceName) -> Resources {
     let nodes = state.nodes.iter().filter(|node| !node.claims.is_empty());
     let claims = nodes.flat_map(|node| &node.claims);
     let own = claims.filter(|((service, _), _)| service == name);
-    own.fold(0, |sum, (_, memory)| sum.saturating_add(*memory))
+    own.map(|(_, needed)| *needed).sum()
 }

@@ -1,7 +1,12 @@
 use tucano_api::{ids::NodeName, reasons::PendingReason, service::ServiceConfig};
 
 use super::survey::Survey;
-use crate::{placement, state::State, volumes};
+use crate::{
+    placement,
+    rules::Rules,
+    state::{Resources, State},
+    volumes,
+};
 
 /// What is to be done for a slot without a process.
 pub(super) enum Plan {
@@ -41,13 +46,13 @@ pub(super) fn plan(state: &State, config: &ServiceConfig, slot: u32, survey: &Su
     }
 }
 
-/// Why a slot cannot have a process of this configuration on a node, once `freed` bytes of memory there are free.
+/// Why a slot cannot have a process of this configuration on a node, once `freed` is free there.
 pub(super) fn obstacle(
     state: &State,
     config: &ServiceConfig,
     slot: u32,
     index: usize,
-    freed: u64,
+    freed: Resources,
 ) -> Option<PendingReason> {
     let node = &state.nodes[index];
     if let Some(away) = away(state, config, slot, &node.record.name) {
@@ -62,9 +67,10 @@ pub(super) fn obstacle(
             problem,
         });
     }
-    let nodes = std::slice::from_ref(node);
-    if !node.can_run(config) {
-        return Some(placement::why_not(state, nodes, config, 0));
+    let rules = Rules::of(state, &config.name)?;
+    let why_not = |needed| placement::why_not(state, &rules, &[index], needed);
+    if !node.can_run(config) || !rules.admits(state, index) {
+        return Some(why_not(0));
     }
     if let Some(other) = volumes::in_the_way(state, config, slot, node) {
         return Some(other);
@@ -72,18 +78,22 @@ pub(super) fn obstacle(
     let needed = volumes::needed(state, config, slot);
     let room = volumes::room(state, node);
     let has_room = room.is_some_and(|room| needed == 0 || needed <= room);
-    let has_memory = node.unreserved().saturating_add(freed) >= config.memory.0;
-    (!has_room || !has_memory).then(|| placement::why_not(state, nodes, config, needed))
+    let has_memory = Resources::of(config).fits_in(node.unreserved().plus(freed));
+    (!has_room || !has_memory).then(|| why_not(needed))
 }
 
 /// Whether some worker could have one of these slots as a new one, were it not for memory.
 pub(super) fn has_place(state: &State, config: &ServiceConfig, slots: &[u32]) -> bool {
     let needed = size_of_all(config);
-    let mut nodes = state.nodes.iter();
-    nodes.any(|node| {
+    let Some(rules) = Rules::of(state, &config.name) else {
+        return false;
+    };
+    let mut nodes = state.nodes.iter().enumerate();
+    nodes.any(|(index, node)| {
         let room = volumes::room(state, node);
         let is_free = |slot: &u32| volumes::in_the_way(state, config, *slot, node).is_none();
-        node.can_run(config) && room.is_some_and(|room| needed <= room) && slots.iter().any(is_free)
+        let may = node.can_run(config) && rules.admits(state, index);
+        may && room.is_some_and(|room| needed <= room) && slots.iter().any(is_free)
     })
 }
 
@@ -100,12 +110,12 @@ fn plan_on(
             None => Plan::wait(PendingReason::NoneAlive),
         };
     };
-    let reason = obstacle(state, config, slot, index, 0)
+    let reason = obstacle(state, config, slot, index, Resources::default())
         .or_else(|| survey.taken_by(state, slot))
         .or_else(|| {
             let node = &state.nodes[index];
-            let free = node.unreserved().saturating_sub(node.stopping_memory());
-            (free < config.memory.0).then_some(PendingReason::Stopping)
+            let free = node.unreserved().minus(node.stopping());
+            (!Resources::of(config).fits_in(free)).then_some(PendingReason::Stopping)
         });
     match reason {
         None => Plan::Start(index),
@@ -133,12 +143,16 @@ fn plan_new(state: &State, config: &ServiceConfig, slot: u32) -> Plan {
     };
     let other = |index: &usize| volumes::in_the_way(state, config, slot, &state.nodes[*index]);
     let is_place = |index: &usize| fits(index) && other(index).is_none();
-    if let Some(node) = placement::choose_where(state, &counts, config, is_place) {
+    let Some(rules) = Rules::of(state, &config.name) else {
+        return Plan::wait(PendingReason::NoneAlive);
+    };
+    if let Some(node) = placement::choose_where(state, &rules, &counts, is_place) {
         return Plan::Start(node);
     }
     let could_have = |index: &usize| {
         let node = &state.nodes[*index];
-        node.can_run(config) && fits(index) && node.unclaimed() >= config.memory.0
+        let may = node.can_run(config) && rules.admits(state, *index);
+        may && fits(index) && Resources::of(config).fits_in(node.unclaimed())
     };
     let could = (0..state.nodes.len()).filter(could_have);
     let others: Vec<Option<PendingReason>> = could.map(|index| other(&index)).collect();
@@ -148,7 +162,8 @@ fn plan_new(state: &State, config: &ServiceConfig, slot: u32) -> Plan {
     if let Some(other) = others.into_iter().flatten().next() {
         return Plan::wait(other);
     }
-    Plan::wait(placement::why_not(state, &state.nodes, config, needed))
+    let all: Vec<usize> = (0..state.nodes.len()).collect();
+    Plan::wait(placement::why_not(state, &rules, &all, needed))
 }
 
 /// What all volumes of a new slot take, in bytes.

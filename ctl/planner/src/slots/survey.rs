@@ -148,7 +148,7 @@ impl<'a> Survey<'a> {
                 node: process.record.node.clone(),
             };
         }
-        let obstacle = plan::obstacle(state, config, slot, process.node, process.memory);
+        let obstacle = plan::obstacle(state, config, slot, process.node, process.reserved);
         obstacle.unwrap_or_else(rolling)
     }
 

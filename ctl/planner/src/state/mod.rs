@@ -5,6 +5,7 @@ mod duplicates;
 mod load;
 mod node;
 mod process;
+mod resources;
 mod service;
 mod volumes;
 
@@ -25,11 +26,13 @@ use crate::{
     model::{
         BackupRecord, Counters, Identity, ProcessRecord, RevisionRecord, SecretRecord, Settings,
     },
+    rules::Neighbours,
 };
 
 pub(crate) use changes::Changes;
 pub(crate) use node::{MassSilence, Node, NodeRestart, Slot, Undesired};
 pub(crate) use process::{Process, unreported};
+pub(crate) use resources::Resources;
 pub(crate) use service::{Service, Unplaced, hosts, path_prefix, pending};
 pub(crate) use volumes::Volumes;
 
@@ -50,6 +53,8 @@ pub(crate) struct State {
     pub(crate) named: BTreeMap<ServiceName, Arc<NamedService>>,
     /// Services whose first process waits for other services.
     pub(crate) awaiting_start: BTreeSet<ServiceName>,
+    /// Which services' rules name which others.
+    pub(crate) neighbours: Neighbours,
     pub(crate) secrets: BTreeMap<SecretName, SecretRecord>,
     pub(crate) volumes: Volumes,
     pub(crate) backups: BTreeMap<VolumeId, BackupRecord>,
@@ -88,6 +93,7 @@ impl State {
             processes: BTreeMap::new(),
             named: BTreeMap::new(),
             awaiting_start: BTreeSet::new(),
+            neighbours: Neighbours::default(),
             secrets: BTreeMap::new(),
             volumes: Volumes::default(),
             backups: BTreeMap::new(),

@@ -8,7 +8,7 @@ use tucano_api::{
     units::{Span, Timestamp},
 };
 
-use super::{duplicates::DuplicateAgents, load::Load};
+use super::{Resources, duplicates::DuplicateAgents, load::Load};
 use crate::model::{NodeRecord, ProcessRecord, SetVersion, Worker};
 
 /// A worker of the topology.
@@ -33,8 +33,8 @@ pub(crate) struct Node {
     pub(crate) first_generation: Generation,
     /// Numbers of the processes that are desired there.
     pub(crate) processes: BTreeSet<u64>,
-    /// What those reserve, in bytes.
-    pub(crate) reserved: u64,
+    /// What those reserve.
+    pub(crate) reserved: Resources,
     /// Since when its agent cannot be reached, and whether that was alerted.
     pub(crate) unreachable: Option<(Timestamp, bool)>,
     pub(crate) load: Load,
@@ -46,19 +46,19 @@ pub(crate) struct Node {
     /// Whether its agent has held a present set since this controller began to manage it. Until then it may run, or begin to run,
     /// processes that this controller does not know.
     pub(crate) is_surveyed: bool,
-    /// Memory that is kept for processes of slots whose volumes are here, in bytes.
-    pub(crate) claims: BTreeMap<(ServiceName, u32), u64>,
     /// The services that its processes need.
     pub(crate) needs: BTreeSet<ServiceName>,
+    /// What is kept for processes of slots whose volumes are here.
+    pub(crate) claims: BTreeMap<(ServiceName, u32), Resources>,
 }
 
-/// A process that exists on a node, or may exist, although it is not desired. It has its memory and its slot until the agent
+/// A process that exists on a node, or may exist, although it is not desired. It has what it reserved and its slot until the agent
 /// no longer reports it.
 #[derive(Debug, Clone)]
 pub(crate) struct Undesired {
     pub(crate) report: ProcessReport,
-    /// What it may use, in bytes.
-    pub(crate) memory: u64,
+    /// What it may use.
+    pub(crate) reserved: Resources,
     pub(crate) slot: Slot,
 }
 
@@ -124,7 +124,7 @@ impl Node {
             held_set: None,
             first_generation: record.generation,
             processes: BTreeSet::new(),
-            reserved: 0,
+            reserved: Resources::default(),
             unreachable: None,
             load: Load::default(),
             restart: NodeRestart::Idle,
@@ -172,32 +172,39 @@ impl Node {
         leased && self.silence.is_none()
     }
 
-    /// Bytes that all its processes together may reserve; 0 unless it is alive.
-    pub(crate) fn reservable(&self) -> u64 {
+    /// What all its processes together may reserve; nothing unless it is alive.
+    pub(crate) fn reservable(&self) -> Resources {
         let report = self.report.as_ref();
-        report.map_or(0, |report| report.metrics.memory_reservable.0)
+        report.map_or_else(Resources::default, |report| Resources {
+            memory: report.metrics.memory_reservable.0,
+            millicpus: u64::from(report.metrics.cpus).saturating_mul(1000),
+        })
     }
 
-    /// Bytes that are not reserved.
-    pub(crate) fn free(&self) -> u64 {
-        self.unclaimed().saturating_sub(self.stopping_memory())
+    /// What is not reserved.
+    pub(crate) fn free(&self) -> Resources {
+        self.unclaimed().minus(self.stopping())
     }
 
-    /// Bytes that are not reserved as soon as the undesired processes are gone.
-    pub(crate) fn unclaimed(&self) -> u64 {
-        self.unreserved().saturating_sub(self.claimed())
+    /// What is not reserved as soon as the undesired processes are gone.
+    pub(crate) fn unclaimed(&self) -> Resources {
+        self.unreserved().minus(self.claimed())
     }
 
-    /// The same, with the memory that is kept for slots: what they themselves can have.
-    pub(crate) fn unreserved(&self) -> u64 {
-        self.reservable().saturating_sub(self.reserved)
+    /// The same, with what is kept for slots: what they themselves can have.
+    pub(crate) fn unreserved(&self) -> Resources {
+        self.reservable().minus(self.reserved)
     }
 
-    /// Bytes that are kept for slots whose volumes are here.
-    pub(crate) fn claimed(&self) -> u64 {
-        self.claims
-            .values()
-            .fold(0, |sum, it| sum.saturating_add(*it))
+    /// What is kept for slots whose volumes are here.
+    pub(crate) fn claimed(&self) -> Resources {
+        self.claims.values().copied().sum()
+    }
+
+    /// The architecture of images that it runs; empty where its agent does not tell.
+    pub(crate) fn architecture(&self) -> &str {
+        let report = self.report.as_ref();
+        report.map_or("", |report| &report.architecture)
     }
 
     /// Whether its agent knows all keys of this configuration.
@@ -222,25 +229,24 @@ impl Node {
         self.is_usable() && self.knows_keys(config) && self.has_host_paths(config)
     }
 
-    /// Bytes that processes may use which are no longer desired.
-    pub(crate) fn stopping_memory(&self) -> u64 {
-        let memory = self.undesired.iter().map(|it| it.memory);
-        memory.fold(0, u64::saturating_add)
+    /// What processes may use which are no longer desired.
+    pub(crate) fn stopping(&self) -> Resources {
+        self.undesired.iter().map(|it| it.reserved).sum()
     }
 
-    pub(crate) fn reserve(&mut self, process: u64, memory: u64) {
+    pub(crate) fn reserve(&mut self, process: u64, needed: Resources) {
         self.processes.insert(process);
-        self.reserved = self.reserved.saturating_add(memory);
+        self.reserved = self.reserved.plus(needed);
     }
 
     /// Changes what one of its processes reserves.
-    pub(crate) fn change_reservation(&mut self, before: u64, after: u64) {
-        self.reserved = self.reserved.saturating_sub(before).saturating_add(after);
+    pub(crate) fn change_reservation(&mut self, before: Resources, after: Resources) {
+        self.reserved = self.reserved.minus(before).plus(after);
     }
 
-    pub(crate) fn release(&mut self, process: u64, memory: u64) {
+    pub(crate) fn release(&mut self, process: u64, reserved: Resources) {
         if self.processes.remove(&process) {
-            self.reserved = self.reserved.saturating_sub(memory);
+            self.reserved = self.reserved.minus(reserved);
         }
     }
 

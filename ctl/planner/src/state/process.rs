@@ -3,6 +3,7 @@ use tucano_api::{
     units::Timestamp,
 };
 
+use super::Resources;
 use crate::model::ProcessRecord;
 
 /// A desired process.
@@ -11,8 +12,8 @@ pub(crate) struct Process {
     pub(crate) record: ProcessRecord,
     /// Index of its node.
     pub(crate) node: usize,
-    /// What it reserves there, in bytes.
-    pub(crate) memory: u64,
+    /// What it reserves there.
+    pub(crate) reserved: Resources,
     /// Its part of the node's last report.
     pub(crate) report: Option<ProcessReport>,
     /// Since when it has been healthy without interruption.

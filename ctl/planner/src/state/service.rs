@@ -9,7 +9,7 @@ use tucano_api::{
 };
 
 use super::process::Process;
-use crate::model::{RevisionRecord, ServiceRecord};
+use crate::model::{Platforms, RevisionRecord, ServiceRecord};
 
 /// Processes that are not placed.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub(crate) struct Service {
     pub(crate) uneven: bool,
     /// Whether a process was stopped to make room for one of the current revision.
     pub(crate) making_room: bool,
+    /// How many workers have a process, or may have one, where there is one on each.
+    pub(crate) everywhere: usize,
 }
 
 impl Service {
@@ -44,6 +46,7 @@ impl Service {
             route: None,
             uneven: false,
             making_room: false,
+            everywhere: 0,
         }
     }
 
@@ -75,40 +78,63 @@ impl Service {
         !self.current().config.volume.is_empty()
     }
 
+    /// How many processes it is to have.
     pub(crate) fn concurrency(&self) -> usize {
-        self.current().config.concurrency as usize
+        match self.is_everywhere() {
+            true => self.everywhere,
+            false => self.current().config.concurrency as usize,
+        }
+    }
+
+    /// Whether it has one process on each worker.
+    pub(crate) fn is_everywhere(&self) -> bool {
+        self.current().config.placement.everywhere
     }
 
     /// Adds a revision, or changes the concurrency, which belongs to none. False where nothing differs.
-    pub(crate) fn revise(&mut self, config: ServiceConfig, image: Digest, now: Timestamp) -> bool {
+    pub(crate) fn revise(
+        &mut self,
+        config: ServiceConfig,
+        image: Digest,
+        platforms: Platforms,
+        now: Timestamp,
+    ) -> bool {
         let current = self.current();
         let concurrency = config.concurrency;
         let scaled = ServiceConfig {
             concurrency,
             ..current.config.clone()
         };
-        if scaled == config && current.image == image {
+        let same_platforms = current.platforms == platforms;
+        if scaled == config && current.image == image && same_platforms {
             let changed = current.config.concurrency != concurrency;
             self.set_concurrency(concurrency);
             return changed;
         }
         let revision = current.revision.next();
-        let compatible = current.image == image && current.config.differs_in_routes_only(&config);
-        if !compatible {
-            self.record.compatible_from = revision;
-        }
-        self.record.revisions.push(RevisionRecord {
+        let new = RevisionRecord {
             revision,
             config,
             image,
+            platforms,
             configured_at: now,
-        });
+        };
+        let compatible =
+            current.has_image_of(&new) && current.config.differs_in_routes_only(&new.config);
+        if !compatible {
+            self.record.compatible_from = revision;
+        }
+        self.record.revisions.push(new);
         true
     }
 }
 
-/// Host names that a service answers to, in lower case. The first is its own one below the domain.
+/// Host names that a service answers to, in lower case. The first is its own one below the domain. None without
+/// a port for requests.
 pub(crate) fn hosts(config: &ServiceConfig, domain: &str) -> Vec<String> {
+    if config.http_port().is_none() {
+        return Vec::new();
+    }
     let own = match domain {
         "" => config.name.to_string(),
         domain => format!("{}.{domain}", config.name),

@@ -21,7 +21,6 @@ use tucano_api::{
 use super::{begin_removal, place, reported, targets, update, user_of};
 use crate::{
     backups,
-    messages::bytes,
     model::{Fill, FillFrom, FillStage, VolumeRecord},
     state::{Node, State},
 };
@@ -98,17 +97,10 @@ fn target_obstacle(
     if slot > config.concurrency {
         return None;
     }
-    if let Some(obstacle) = targets::cannot_run(node, config) {
+    if let Some(obstacle) = targets::cannot_run(state, node, config) {
         return Some(obstacle);
     }
-    let memory = config.memory.0;
-    (node.unclaimed() < memory).then(|| {
-        format!(
-            "{to} has {} of memory left to reserve, and a process of service {service} takes {}",
-            bytes(node.unclaimed()),
-            bytes(memory)
-        )
-    })
+    targets::no_memory(node, config)
 }
 
 fn old_agent(node: &NodeName) -> String {

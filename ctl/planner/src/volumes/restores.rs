@@ -408,5 +408,6 @@ fn target_obstacle(
     }
     let sizes = volumes.iter().map(|it| it.size.0);
     let needed = sizes.fold(0, u64::saturating_add);
-    targets::cannot_run(node, config).or_else(|| targets::no_room(state, node, needed, "these"))
+    targets::cannot_run(state, node, config)
+        .or_else(|| targets::no_room(state, node, needed, "these"))
 }

@@ -8,7 +8,9 @@ use tucano_api::{
 use super::{absence, room};
 use crate::{
     messages::bytes,
-    state::{Node, State},
+    placement,
+    rules::Rules,
+    state::{Node, Resources, State},
 };
 
 /// A worker that is there.
@@ -40,12 +42,35 @@ pub(super) fn occupied(id: &VolumeId, name: &NodeName) -> String {
 }
 
 /// Why a worker cannot run a service.
-pub(super) fn cannot_run(node: &Node, config: &ServiceConfig) -> Option<String> {
-    (!node.can_run(config)).then(|| {
-        format!(
-            "{} cannot run service {}: its agent does not know all keys of the configuration, or does not list its host paths",
-            node.record.name, config.name
-        )
+pub(super) fn cannot_run(state: &State, node: &Node, config: &ServiceConfig) -> Option<String> {
+    let name = &node.record.name;
+    if !node.can_run(config) {
+        return Some(format!(
+            "{name} cannot run service {}: its agent does not know all keys of the configuration, or does not list its host paths",
+            config.name
+        ));
+    }
+    let rules = Rules::of(state, &config.name)?;
+    let index = *state.node_index.get(name)?;
+    (!rules.admits(state, index)).then(|| {
+        let reason = placement::why_not(state, &rules, &[index], 0);
+        format!("service {} cannot be on {name}: {reason}", config.name)
+    })
+}
+
+/// Why a worker has too little left to reserve for a process.
+pub(super) fn no_memory(node: &Node, config: &ServiceConfig) -> Option<String> {
+    let (free, needed) = (node.unclaimed(), Resources::of(config));
+    let (to, service) = (&node.record.name, &config.name);
+    if free.memory < needed.memory {
+        return Some(format!(
+            "{to} has {} of memory left to reserve, and a process of service {service} takes {}",
+            bytes(free.memory),
+            bytes(needed.memory)
+        ));
+    }
+    (free.millicpus < needed.millicpus).then(|| {
+        format!("{to} has too few CPUs left to reserve for a process of service {service}")
     })
 }
 

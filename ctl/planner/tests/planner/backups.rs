@@ -95,6 +95,21 @@ fn a_backup_is_made_on_request_and_of_what_can_be_used_only() {
 }
 
 #[test]
+fn a_backup_that_is_requested_while_one_is_made_follows_it() {
+    let mut sim = served(2, &[]);
+    sim.until("the first order", |sim| !orders(sim).is_empty());
+    let number = orders(&sim)[0].number;
+    let id = "db/data/1".parse().unwrap();
+    sim.event(Event::BackupRequested { id });
+    assert_eq!(orders(&sim)[0].number, number, "it goes on");
+    sim.until("the next one", |sim| stored(sim) == ["1-1", "1-2"]);
+    sim.run(Span::secs(2));
+    assert!(orders(&sim).is_empty());
+    let view = volume(&sim, "db/data/1").backup.unwrap();
+    assert_eq!(view.number, number + 1);
+}
+
+#[test]
 fn a_dump_waits_for_its_process_to_be_healthy() {
     let mut sim = Sim::new(1);
     sim.set_backup_secret();

@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use tucano_api::{
-    ids::ProcessId,
+    ids::{NodeName, ProcessId, ServiceName},
     reasons::PendingReason,
-    state::{ServiceView, VolumeState, VolumeView},
+    service::lacks,
+    state::{NodeView, Pending, ServiceView, VolumeState, VolumeView},
     units::Span,
 };
 
@@ -41,7 +42,7 @@ fn check_services(sim: &Sim) {
             check_slots(sim, &view);
             continue;
         }
-        let concurrency = view.configured.config.concurrency as usize;
+        let concurrency = view.wanted() as usize;
         let pending: u32 = view
             .active
             .pending
@@ -50,13 +51,22 @@ fn check_services(sim: &Sim) {
             .sum();
         let fits = pending == 0;
         let all_can = all_know(sim, &view);
-        assert!(fits || memory_is_scarce(sim) || !all_can, "{view:#?}");
+        let by_rule = |it: &Pending| is_rule(it.cause.as_ref().unwrap());
+        let has_no_place = view.active.pending.iter().any(by_rule);
+        assert!(
+            fits || has_no_place || memory_is_scarce(sim) || !all_can,
+            "{view:#?}"
+        );
         if !fits {
             continue;
         }
         assert_eq!(view.active.healthy as usize, concurrency, "{view:#?}");
         assert_eq!(view.active.processes.len(), concurrency, "{view:#?}");
         assert_eq!(sim.routed(service).len(), concurrency);
+        check_rules(sim, &view);
+        if any_rules(sim) {
+            continue;
+        }
         let spread = sim.spread(service);
         let difference = spread.iter().max().unwrap() - spread.iter().min().unwrap();
         assert!(
@@ -70,6 +80,74 @@ fn check_services(sim: &Sim) {
 fn all_know(sim: &Sim, view: &ServiceView) -> bool {
     let is_known = view.configured.config.agent_keys().next().is_none();
     is_known || !sim.agents.values().any(|agent| agent.is_old)
+}
+
+/// Whether processes wait because of a rule of placement, for CPUs, or for another service.
+fn is_rule(reason: &PendingReason) -> bool {
+    matches!(
+        reason,
+        PendingReason::NoLabels { .. }
+            | PendingReason::NotWith { .. }
+            | PendingReason::NotApart { .. }
+            | PendingReason::NoCpus { .. }
+            | PendingReason::NoMemoryOrCpus { .. }
+            | PendingReason::StartsAfter { .. }
+    )
+}
+
+fn any_rules(sim: &Sim) -> bool {
+    let services = sim.cluster().services();
+    let mut configs = services.iter().map(|it| &it.configured.config);
+    configs.any(|it| !it.placement.is_default() || it.cpus_reserved.is_some())
+}
+
+/// Every process is where it may be, and there is one on each worker where that is wanted.
+fn check_rules(sim: &Sim, view: &ServiceView) {
+    let placement = &view.configured.config.placement;
+    let services = sim.cluster().services();
+    let has = |service: &ServiceName, node: &NodeName| {
+        let service = services.iter().find(|it| it.configured.name == *service);
+        let mut processes = service.into_iter().flat_map(|it| &it.active.processes);
+        processes.any(|it| it.node == *node)
+    };
+    // Of two that are both to be apart from the other, the one with the later name moves.
+    let own = &view.configured.name;
+    let is_mutual = |other: &ServiceName| {
+        let other = sim.cluster().service(other);
+        other.is_some_and(|it| it.configured.config.placement.apart_from.contains(own))
+    };
+    let moves_for = |other: &&ServiceName| !is_mutual(other) || own > *other;
+    let is_place = |node: &NodeView| {
+        !lacks(&node.labels, &placement.labels)
+            && placement.with.iter().all(|other| has(other, &node.name))
+            && !placement
+                .apart_from
+                .iter()
+                .filter(moves_for)
+                .any(|other| has(other, &node.name))
+    };
+    for process in &view.active.processes {
+        let node = sim.cluster().node(&process.node).unwrap();
+        let is_removed = placement
+            .with
+            .iter()
+            .any(|other| sim.cluster().service(other).is_none());
+        assert!(is_removed || is_place(&node), "{view:#?}");
+    }
+    if placement.everywhere {
+        for node in sim.cluster().nodes().iter().filter(|it| is_place(it)) {
+            let mut processes = view.active.processes.iter();
+            let has_one = processes.any(|it| it.node == node.name);
+            assert!(has_one || is_apart_elsewhere(sim, view), "{view:#?}");
+        }
+    }
+}
+
+/// Whether another service is to be apart from this one.
+fn is_apart_elsewhere(sim: &Sim, view: &ServiceView) -> bool {
+    let services = sim.cluster().services();
+    let mut others = services.iter().map(|it| &it.configured.config.placement);
+    others.any(|it| it.apart_from.contains(&view.configured.name))
 }
 
 /// Each slot has its healthy process, unless something that a person has to mend is in its way.

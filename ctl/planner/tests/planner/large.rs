@@ -119,6 +119,7 @@ fn a_thousand_workers_run_ten_thousand_processes_and_lose_one_worker() {
     for service in 0..SERVICES {
         let config = config(&format!("s{service}"), PROCESSES_EACH);
         large.step(Event::ServiceConfigured {
+            platforms: Default::default(),
             config: Box::new(config),
             image: image(1),
         });
@@ -157,12 +158,14 @@ fn one_service_of_ten_thousand_processes_scales_down_to_one() {
     let mut large = Large::new();
     large.report_all(None);
     large.step(Event::ServiceConfigured {
+        platforms: Default::default(),
         config: Box::new(config("big", 10_000)),
         image: image(1),
     });
     large.report_all(None);
     assert_eq!(large.published, 10_000);
     large.step(Event::ServiceConfigured {
+        platforms: Default::default(),
         config: Box::new(config("big", 1)),
         image: image(1),
     });

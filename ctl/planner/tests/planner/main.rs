@@ -29,6 +29,7 @@ mod restarts;
 mod restore;
 mod rollout;
 mod routes;
+mod rules;
 mod secrets;
 mod services;
 mod silence;

@@ -110,6 +110,7 @@ fn a_node_is_told_of_the_services_that_its_processes_need_and_where_they_answer(
     let actions = sim.event(Event::ServiceConfigured {
         config: Box::new(smaller),
         image: image(1),
+        platforms: Default::default(),
     });
     let told = actions.iter().find_map(|action| match action {
         Action::Names(update) => Some(update),

@@ -37,6 +37,30 @@ fn a_service_without_a_healthy_process_is_in_the_table_without_endpoints() {
 }
 
 #[test]
+fn a_service_without_a_port_for_requests_has_no_hosts_and_takes_none_from_others() {
+    let mut sim = Sim::new(1);
+    let tcp = r#"{"a": 1, "b": {"port": 2, "protocol": "tcp"}}"#;
+    for (name, ports) in [("queue", "{}"), ("db", tcp)] {
+        sim.serve(ServiceConfig {
+            port: None,
+            ports: serde_json::from_str(ports).unwrap(),
+            ..config(name, 1)
+        });
+    }
+    sim.serve(ServiceConfig {
+        hosts: vec!["queue.localhost".into(), "db.localhost".into()],
+        ..config("web", 1)
+    });
+    let hosts = |name: &str| {
+        let mut all = sim.published.as_ref().unwrap().iter();
+        let route = all.find(|route| route.service.as_str() == name).unwrap();
+        route.hosts.join(" ")
+    };
+    let all = ["queue", "db", "web"].map(hosts);
+    assert_eq!(all, ["", "", "web.localhost queue.localhost db.localhost"]);
+}
+
+#[test]
 fn an_endpoint_is_the_workers_address_and_the_forwarded_port() {
     let mut sim = Sim::new(1);
     sim.serve(config("hello", 1));

@@ -18,7 +18,11 @@ fn the_same_configuration_again_changes_nothing() {
     sim.serve(config("hello", 3));
     let (config, image) = (config("hello", 3), image(1));
     let config = Box::new(config);
-    let actions = sim.event(Event::ServiceConfigured { config, image });
+    let actions = sim.event(Event::ServiceConfigured {
+        config,
+        image,
+        platforms: Default::default(),
+    });
     assert_eq!(actions, []);
     assert_eq!(revision(&sim), Revision(1));
 }

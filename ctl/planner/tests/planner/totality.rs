@@ -162,51 +162,52 @@ fn event() -> impl Strategy<Value = Event> {
     let span = || prop_oneof![0..5_u64, Just(2000), any::<u64>()].prop_map(Span::millis);
     let times = (span(), span(), span(), span(), span(), span());
     prop_oneof![
-        6 => report(),
-        4 => Just(Event::Tick),
-        3 => service.prop_map(|(which, concurrency, huge, digit)| Event::ServiceConfigured {
-            config: Box::new(ServiceConfig {
-                memory: if huge { Bytes(u64::MAX) } else { Bytes::mib(64) },
-                ..match digit {
-                    2 => with_volumes(["a", "b"][which], concurrency, &[("data", 64)]),
-                    _ => config(["a", "b"][which], concurrency),
-                }
-            }),
-            image: image(digit),
-        }),
-        1 => (0..3_usize, any::<bool>()).prop_map(|(which, volumes)| Event::ServiceRemoved {
-            name: name(["a", "b", "c"][which]),
-            volumes,
-        }),
-        1 => (0..3_usize, 1..4_u32).prop_map(|(which, slot)| Event::VolumeRemoved {
-            id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
-        }),
-        1 => (0..3_usize, 1..4_u32, 0..5_usize).prop_map(|(which, slot, to)| Event::VolumeMoved {
-            id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
-            to: node(to),
-        }),
-        1 => (0..3_usize, 1..4_u32).prop_map(|(which, slot)| Event::BackupRequested {
-            id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
-        }),
-        1 => (0..3_usize, 1..4_u32, 0..5_usize, any::<bool>()).prop_map(|(which, slot, on, flag)| {
-            Event::VolumeRestored(Restoration {
-                id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
-                from: flag.then(|| "s".into()),
-                on: Some(node(on)),
-                lost: flag.then(|| node(on)),
-                replace: !flag,
-            })
-        }),
-        1 => Just(Event::Adopt),
-        1 => (0..5_usize, any::<bool>()).prop_map(|(number, ok)| Event::RestartFinished {
-            node: node(number),
-            result: if ok { Ok(()) } else { Err("failed".into()) },
-        }),
-        1 => prop::collection::vec((0..2_usize, 0..12_u64), 0..4).prop_map(|processes| Event::Drained {
-            processes: processes.into_iter().map(|(which, n)| ProcessId::new(&name(["a", "b"][which]), n)).collect(),
-        }),
-        1 => (0..4_usize, any::<u32>(), 0..4_usize, times).prop_map(odd_configuration),
-    ]
+           6 => report(),
+           4 => Just(Event::Tick),
+           3 => service.prop_map(|(which, concurrency, huge, digit)| Event::ServiceConfigured {
+    platforms: Default::default(),
+               config: Box::new(ServiceConfig {
+                   memory: if huge { Bytes(u64::MAX) } else { Bytes::mib(64) },
+                   ..match digit {
+                       2 => with_volumes(["a", "b"][which], concurrency, &[("data", 64)]),
+                       _ => config(["a", "b"][which], concurrency),
+                   }
+               }),
+               image: image(digit),
+           }),
+           1 => (0..3_usize, any::<bool>()).prop_map(|(which, volumes)| Event::ServiceRemoved {
+               name: name(["a", "b", "c"][which]),
+               volumes,
+           }),
+           1 => (0..3_usize, 1..4_u32).prop_map(|(which, slot)| Event::VolumeRemoved {
+               id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
+           }),
+           1 => (0..3_usize, 1..4_u32, 0..5_usize).prop_map(|(which, slot, to)| Event::VolumeMoved {
+               id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
+               to: node(to),
+           }),
+           1 => (0..3_usize, 1..4_u32).prop_map(|(which, slot)| Event::BackupRequested {
+               id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
+           }),
+           1 => (0..3_usize, 1..4_u32, 0..5_usize, any::<bool>()).prop_map(|(which, slot, on, flag)| {
+               Event::VolumeRestored(Restoration {
+                   id: format!("{}/data/{slot}", ["a", "b", "c"][which]).parse().unwrap(),
+                   from: flag.then(|| "s".into()),
+                   on: Some(node(on)),
+                   lost: flag.then(|| node(on)),
+                   replace: !flag,
+               })
+           }),
+           1 => Just(Event::Adopt),
+           1 => (0..5_usize, any::<bool>()).prop_map(|(number, ok)| Event::RestartFinished {
+               node: node(number),
+               result: if ok { Ok(()) } else { Err("failed".into()) },
+           }),
+           1 => prop::collection::vec((0..2_usize, 0..12_u64), 0..4).prop_map(|processes| Event::Drained {
+               processes: processes.into_iter().map(|(which, n)| ProcessId::new(&name(["a", "b"][which]), n)).collect(),
+           }),
+           1 => (0..4_usize, any::<u32>(), 0..4_usize, times).prop_map(odd_configuration),
+       ]
 }
 
 type Times = (Span, Span, Span, Span, Span, Span);

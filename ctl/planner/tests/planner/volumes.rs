@@ -60,7 +60,11 @@ fn each_slot_has_a_process_and_volumes_that_are_recorded_before_anything_is_assi
     let mut sim = Sim::new(3);
     let config = with_volumes("db", 3, &[("data", 64), ("log", 32)]);
     let (config, image) = (Box::new(config), image(1));
-    let actions = sim.event(Event::ServiceConfigured { config, image });
+    let actions = sim.event(Event::ServiceConfigured {
+        config,
+        image,
+        platforms: Default::default(),
+    });
     let Some(Action::Persist(records)) = actions.first() else {
         panic!("{actions:?}");
     };

@@ -4,6 +4,7 @@ use crate::config_mgr::{RestartCommand, tests::minimal};
 async fn outcome(command: &str, more: &str) -> Result<(), String> {
     let config = minimal(more);
     let worker = WorkerNode {
+        labels: Default::default(),
         restart: Some(RestartCommand::Shell(command.to_owned())),
         ..config.topology.workers[0].clone()
     };
@@ -62,6 +63,7 @@ async fn background_children_do_not_delay_the_result() {
 async fn a_missing_program_is_named() {
     let config = minimal("");
     let worker = WorkerNode {
+        labels: Default::default(),
         restart: Some(RestartCommand::List(vec!["/no/such/program".into()])),
         ..config.topology.workers[0].clone()
     };

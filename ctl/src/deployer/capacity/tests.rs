@@ -11,6 +11,8 @@ fn node(name: &str, condition: NodeCondition, size: Option<(u64, u32)>) -> NodeV
     let name: tucano_api::ids::NodeName = name.parse().unwrap();
     let ip = [10, 0, 0, 1].into();
     let alive = size.map(|(mebibytes, cpus)| AliveNode {
+        architecture: "amd64".to_owned(),
+        reserved_millicpus: 0,
         name: name.clone(),
         ip,
         reported_at: Timestamp(0),
@@ -27,6 +29,7 @@ fn node(name: &str, condition: NodeCondition, size: Option<(u64, u32)>) -> NodeV
         volumes: None,
     });
     NodeView {
+        labels: Default::default(),
         hold: None,
         name,
         ip,
@@ -64,6 +67,10 @@ fn what_no_worker_can_ever_have_is_refused() {
             "cpus: no worker has 100 CPUs: the largest, w2, has 8",
         ),
         ("cpus = 8.01", "cpus: "),
+        (
+            "cpus_reserved = 9",
+            "cpus_reserved: no worker can ever give 9 CPUs to a process: the largest, w2, has 8",
+        ),
     ] {
         let error = verdict(more, &cluster()).unwrap_err();
         assert!(error.starts_with(part), "{error}");

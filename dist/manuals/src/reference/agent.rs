@@ -127,7 +127,8 @@ const KEYS: [Key; 38] = [
         "What volumes leave free where they are on the file system of `data_dir`: the agent needs room for what it stores, such as the \
          set by which a volume is removed. Without it: the smaller of 5 % of that file system and `\"1GiB\"`."),
     key("backups.program", "", Bounds::Free,
-        "The program that stores and restores [backups](../tasks/volume-backups.md). Without it: `tucano_backup` beside `tucano_agentd`."),
+        "The program that stores and restores [backups](../tasks/volume-backups.md). Without it: `tucano_backup` beside \
+         `tucano_agentd`, else in `/usr/lib/tucano`."),
     key("backups.concurrency", "1", Bounds::Between("1", "16"), "Concurrent backups. Others wait."),
     key("backups.timeout", "\"24h\"", Bounds::Between("\"1s\"", "\"720h\""),
         "Time limit of a backup, and of what is loaded into a new volume, once it has begun."),

@@ -142,13 +142,16 @@ const PROGRAMS: [Key; 9] = [
 ];
 
 #[rustfmt::skip]
-const TOPOLOGY: [Key; 4] = [
+const TOPOLOGY: [Key; 5] = [
     key("topology.kind", "", Bounds::Free, AT_ONCE,
         "`\"ctl\"` or `\"worker\"`."),
     key("topology.ip", "", Bounds::Free, AT_ONCE,
         "The machine's address."),
     key("topology.name", "", Bounds::Free, AT_ONCE,
         "The machine's name. Without it: its address."),
+    key("topology.labels", "{}", Bounds::Free, AT_ONCE,
+        "Labels of a worker, such as `{ zone = \"a\", gpu = \"l4\" }`, at most 64. Services choose workers by them with \
+         `placement`."),
     key("topology.restart", "", Bounds::Free, AT_ONCE,
         "A command that restarts a worker which is missing: a list of program and arguments, or a line for `sh -c`. It finds \
          `TUCANO_NODE` and `TUCANO_NODE_IP` in its environment."),

@@ -66,7 +66,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 64] = [
+const KEYS: [Key; 70] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -74,7 +74,7 @@ const KEYS: [Key; 64] = [
         "The application that the service belongs to: a name like a service's. `tucano services --app` and `tucano ps --app` show \
          the services of one application. Without it: none."),
     key("concurrency", "", Bounds::Between("1", "10000"),
-        "How many processes are kept alive."),
+        "How many processes are kept alive. Absent with `placement.everywhere`."),
     key("port", "", Bounds::Between("1", "65535"),
         "The TCP port on which each process listens for HTTP, inside its own network namespace. Short for `ports.http`. A service \
          without ports gets no connections."),
@@ -114,6 +114,9 @@ const KEYS: [Key; 64] = [
          second; a process that has written more is killed. A limit below what a process has written is refused."),
     key("cpus", "", Bounds::Between("0.01", "1024"),
         "How many CPUs' time each process may use, such as `0.5`. Without it: unlimited."),
+    key("cpus_reserved", "", Bounds::Between("0.001", "1024"),
+        "How many CPUs each process reserves on its node, such as `0.5`. Processes that reserve more CPUs than a node has are not \
+         placed on it. Without it: none."),
     key("pids", "512", Bounds::Between("1", "4194304"),
         "How many processes and threads each container may have. A limit below what a process has now is refused."),
     key("caps", "[]", Bounds::Free,
@@ -204,6 +207,16 @@ const KEYS: [Key; 64] = [
         "Its owner in the container."),
     key("secret.gid", "0", Bounds::Between("0", "65535"),
         "Its group in the container."),
+    key("placement.labels", "{}", Bounds::Free,
+        "Labels that a worker must have, all of them: `{ zone = \"a\" }`."),
+    key("placement.spread", "", Bounds::Free,
+        "A label over whose values the processes are spread evenly, as far as there is room."),
+    key("placement.everywhere", "false", Bounds::OneOf(&["true", "false"]),
+        "Whether there is one process on each worker that fits, in place of `concurrency`."),
+    key("placement.with", "[]", Bounds::Free,
+        "Services that a worker must have a process of, each of them."),
+    key("placement.apart_from", "[]", Bounds::Free,
+        "Services that are never on one worker with this one."),
     key("health.http", "", Bounds::Free,
         "A path. A process is healthy when a GET of it is answered with a status below 400. Only one of `http`, `tcp` and \
          `exec` may be given; without any of them a TCP connect is tried."),
@@ -250,7 +263,11 @@ mod tests {
 
     fn read(name: &str, value: &str) -> Result<ServiceConfig, String> {
         let mut text = String::new();
+        let is_everywhere = (name, value) == ("placement.everywhere", "true");
         for (needed, usual) in NEEDED {
+            if is_everywhere && needed == "concurrency" {
+                continue;
+            }
             let value = if needed == name { value } else { usual };
             text += &format!("{needed} = {value}\n");
         }
@@ -316,8 +333,18 @@ mod tests {
             &KEYS,
             "",
             &own,
-            &["health", "file", "mount", "volume", "secret", "ports"],
+            &[
+                "health",
+                "file",
+                "mount",
+                "placement",
+                "volume",
+                "secret",
+                "ports",
+            ],
         );
+        let placement = fields("api/src", "Placement");
+        assert_complete(&KEYS, "placement.", &placement, &[]);
         let port = fields("api/src", "PortTable");
         assert_complete(&KEYS, "ports.<name>.", &port, &[]);
         let mount = fields("api/src", "Mount");

@@ -116,7 +116,7 @@ fn processes_are_blocked_from_the_node_each_other_and_the_controller() {
         "iifname \"tucano0\" ip daddr 169.254.0.0/16 drop",
         "iifname \"tucano0\" ip daddr . tcp dport @apis drop",
         "      10.0.0.1 . 7070,\n",
-        "iifname \"tucano0\" ip daddr @workers tcp dport 20000-29999 drop",
+        "iifname \"tucano0\" ip daddr @workers meta l4proto { tcp, udp } th dport 20000-29999 drop",
     ] {
         assert!(text.contains(rule), "{rule} is missing in {text}");
     }
