@@ -17,6 +17,7 @@ use crate::{
         VolumeId,
     },
     jobs::DesiredRun,
+    names::{ServiceAddress, ServiceSubnet},
     service::{Placement, ServiceConfig},
     signal,
     units::{Bytes, Span, Timestamp},
@@ -144,6 +145,9 @@ pub struct DesiredProcess {
     /// The run that it belongs to, where it runs to completion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<DesiredRun>,
+    /// The addresses of its service and its slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<ServiceAddress>,
     /// What the agent keeps for a controller that adopts the process.
     #[serde(default, skip_serializing_if = "Kept::is_default")]
     pub kept: Kept,
@@ -392,6 +396,10 @@ pub struct Apis {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub workers: Vec<IpAddr>,
+    /// The network of services' addresses, which processes reach by their services' `needs` only. Absent from older controllers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub services: Option<ServiceSubnet>,
 }
 
 /// The API of one program.

@@ -8,6 +8,7 @@ mod jobs;
 mod limits;
 mod live_changes;
 mod mounts;
+mod names;
 mod placement;
 mod remove;
 mod restores;

@@ -2,6 +2,7 @@
 //!
 //! - [`ConfigFile`]: its configuration files;
 //! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them, and its [`Backup`];
+//! - `needs`: the services that its processes may reach;
 //! - [`SecretRef`]: its secrets;
 //! - [`Port`]: on which ports they listen; [`Placement`]: which workers they may be on;
 //! - [`Health`]: how its processes are probed;
@@ -15,6 +16,7 @@ pub mod file;
 mod health;
 pub mod job;
 pub mod mount;
+pub mod needs;
 pub mod placement;
 pub mod port;
 pub mod secret;
@@ -54,7 +56,7 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 pub const DEFAULT_PIDS: u32 = 512;
 
 /// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
-pub const AGENT_KEYS: [&str; 8] = [
+pub const AGENT_KEYS: [&str; 9] = [
     "init",
     "file",
     "mount",
@@ -62,8 +64,12 @@ pub const AGENT_KEYS: [&str; 8] = [
     "secret",
     "mount.image",
     "ports",
+    NEEDS_KEY,
     "kind",
 ];
+
+/// The key of [`ServiceConfig::needs`], which an agent does not report where its node cannot connect services.
+pub const NEEDS_KEY: &str = "needs";
 
 /// Size of a container's `/dev/shm`, unless `shm_size` says otherwise.
 pub const DEFAULT_SHM: Bytes = Bytes::mib(64);
@@ -154,6 +160,13 @@ pub struct ServiceConfig {
     /// Secrets of each process. Only workers whose agents know this key run the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secret: Vec<SecretRef>,
+    /// Services that its processes may reach, each by its name, and no others. Only workers that can connect services run the
+    /// service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<ServiceName>,
+    /// Services that must have a healthy process before the first process of this one is started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub start_after: Vec<ServiceName>,
     /// Size of `/dev/shm`, which counts as memory: 64 MiB where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Bytes>,
@@ -217,6 +230,7 @@ impl ServiceConfig {
             cpus_reserved: None,
             placement: Placement::default(),
             drain: None,
+            start_after: Vec::new(),
             volume: self.volume.iter().map(Volume::for_agents).collect(),
             ..self.without_runs()
         }
@@ -232,6 +246,7 @@ impl ServiceConfig {
             !self.secret.is_empty(),
             self.mount.iter().any(|mount| mount.image.is_some()),
             !self.ports.is_empty() || self.port.is_none(),
+            !self.needs.is_empty(),
             self.is_job(),
         ];
         AGENT_KEYS

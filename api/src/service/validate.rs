@@ -7,8 +7,8 @@
 mod probe;
 
 use super::{
-    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, job, mount, placement, port, secret,
-    targets, volume,
+    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, job, mount, needs, placement, port,
+    secret, targets, volume,
 };
 use crate::{
     settings::{Problem, Validate},
@@ -103,6 +103,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(volume::problems(config));
     problems.extend(backup::problems(config));
     problems.extend(secret::problems(config));
+    problems.extend(needs::problems(config));
     problems.extend(targets::problems(config));
     problems.extend(placement::problems(config));
     problems.extend(job::stored_problems(config));
@@ -171,7 +172,7 @@ fn concurrency_problem(config: &ServiceConfig) -> Option<Problem> {
         }
         (false, 1..=MAX_CONCURRENCY) => return None,
         (false, 0) => format!(
-            "is missing, or 0: write how many processes are kept alive, 1 to {MAX_CONCURRENCY}, or `everywhere = true` in `placement`, or remove the service"
+            "0 processes cannot be kept alive, and a missing key counts as 0: write 1 to {MAX_CONCURRENCY}, or `everywhere = true` in `placement`, or remove the service"
         ),
         (false, _) => format!(
             "{count} processes cannot be kept alive: write 1 to {MAX_CONCURRENCY}, or remove the service"

@@ -1,6 +1,6 @@
 //! Configuring and removing services, and their revisions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
     ids::{Digest, Revision, SecretName, ServiceName},
@@ -81,6 +81,7 @@ pub(crate) fn configure(
     neighbours_changed(state, &name);
     state.changes.prune.insert(name.clone());
     state.changes.services.insert(name.clone());
+    state.changes.unaddressed.insert(name.clone());
     state.changes.reconcile.insert(name.clone());
     state.changes.reroute.insert(name);
 }
@@ -101,6 +102,8 @@ pub(crate) fn remove(state: &mut State, name: &ServiceName, with_volumes: bool) 
         node.lost.retain(|_, process| process.service != *name);
     }
     slots::release(state, name);
+    state.awaiting_start.remove(name);
+    state.changes.renamed.insert(name.clone());
     neighbours_changed(state, name);
     if with_volumes {
         volumes::remove_all_of(state, name);
@@ -156,6 +159,9 @@ fn add(state: &mut State, config: ServiceConfig, image: Digest, platforms: Platf
         held: Vec::new(),
         upcoming: None,
         last_held: None,
+        address: None,
+        slot_addresses: BTreeMap::new(),
+        awaits_start: !config.start_after.is_empty(),
         revisions: vec![RevisionRecord {
             revision: Revision(1),
             config,

@@ -15,6 +15,7 @@ pub mod extract;
 pub mod jobs;
 pub mod logs;
 pub mod metrics;
+pub mod names;
 pub mod openapi;
 pub mod registry;
 pub mod routes;
@@ -48,7 +49,7 @@ use crate::{
     alerts::Alerts,
     config_mgr::ConfigManager,
     deployer::Deployer,
-    discovery::Discovery,
+    discovery::{Discovery, names::NamesFeed},
     secrets::Secrets,
     state_loop::{StateHandle, metrics::StateLoopMetrics},
     tls::Tls,
@@ -74,6 +75,8 @@ pub struct Api {
     pub agents: Arc<AgentManager>,
     /// The routes.
     pub discovery: Arc<Discovery>,
+    /// The names' feed.
+    pub names: Arc<NamesFeed>,
     /// The alerts.
     pub alerts: Arc<Alerts>,
     /// Certificates.

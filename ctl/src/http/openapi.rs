@@ -10,7 +10,7 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Api, adoption, agents, backups, balancers, config, exec, jobs, logs, metrics, secrets,
+    Api, adoption, agents, backups, balancers, config, exec, jobs, logs, metrics, names, secrets,
     services, state, volumes,
 };
 
@@ -64,6 +64,7 @@ pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(config::routes())
         .merge(metrics::routes())
         .merge(agents::routes())
+        .merge(names::routes())
         .split_for_parts()
 }
 

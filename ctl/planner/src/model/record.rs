@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tucano_api::{
@@ -77,6 +77,15 @@ pub struct ServiceRecord {
     /// The largest number of a revision that was held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_held: Option<Revision>,
+    /// Its address. Absent in records of earlier versions, until the first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// The addresses of its slots.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slot_addresses: BTreeMap<u32, Ipv4Addr>,
+    /// Whether its first process waits for other services.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits_start: bool,
 }
 
 /// The manifest of an image for each architecture that it runs on, in OCI (Go) terms, such as `amd64`.
@@ -491,6 +500,9 @@ pub struct Counters {
     /// Instance of the last volume; never decreases, so that none is used twice.
     #[serde(default)]
     pub last_volume: u64,
+    /// The address that a service got last: the next one gets one after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_address: Option<Ipv4Addr>,
 }
 
 /// All durable state, as read at start-up.

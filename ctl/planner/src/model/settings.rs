@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use tucano_api::{ids::NodeName, service::Labels, units::Span};
+use tucano_api::{ids::NodeName, names::ServiceSubnet, service::Labels, units::Span};
 
 /// The planner's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Settings {
     pub runs_kept: usize,
     /// Domain below which every service has a host name, `<name>.<domain>`.
     pub domain: String,
+    /// The network that services have their addresses in.
+    pub service_subnet: ServiceSubnet,
 }
 
 impl Default for Settings {
@@ -44,6 +46,7 @@ impl Default for Settings {
             revisions_kept: 5,
             runs_kept: 20,
             domain: "localhost".to_owned(),
+            service_subnet: ServiceSubnet::default(),
         }
     }
 }

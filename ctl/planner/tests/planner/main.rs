@@ -22,6 +22,7 @@ mod jobs;
 mod large;
 mod leases;
 mod live_changes;
+mod names;
 mod placement;
 mod reachability;
 mod rebalance;

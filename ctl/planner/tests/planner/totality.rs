@@ -233,6 +233,7 @@ fn odd_configuration((count, attempts, kept, times): (usize, u32, usize, Times))
             crash_alert_after: attempts % 3,
             revisions_kept: kept,
             runs_kept: kept,
+            service_subnet: Default::default(),
             domain: String::new(),
         },
     }
