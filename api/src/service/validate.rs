@@ -166,7 +166,7 @@ fn concurrency_problem(config: &ServiceConfig) -> Option<Problem> {
         }
         (false, 1..=MAX_CONCURRENCY) => return None,
         (false, 0) => format!(
-            "is missing, or 0: write how many processes are kept alive, 1 to {MAX_CONCURRENCY}, or `everywhere = true` in `placement`, or remove the service"
+            "0 processes cannot be kept alive, and a missing key counts as 0: write 1 to {MAX_CONCURRENCY}, or `everywhere = true` in `placement`, or remove the service"
         ),
         (false, _) => format!(
             "{count} processes cannot be kept alive: write 1 to {MAX_CONCURRENCY}, or remove the service"

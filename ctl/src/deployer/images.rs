@@ -116,8 +116,20 @@ impl Images {
     /// # Errors
     /// As [`Images::check`].
     pub async fn check_any(&self, wanted: oci_spec::image::Digest) -> Result<Digest, Error> {
-        let store = self.store.clone();
-        let image = blocking(move || store.resolve(&wanted, &platform())).await?;
+        self.check_for(wanted, &platform()).await
+    }
+
+    /// As [`Images::check_any`], for another platform.
+    ///
+    /// # Errors
+    /// As [`Images::check`].
+    pub async fn check_for(
+        &self,
+        wanted: oci_spec::image::Digest,
+        platform: &Platform,
+    ) -> Result<Digest, Error> {
+        let (store, platform) = (self.store.clone(), platform.clone());
+        let image = blocking(move || store.resolve(&wanted, &platform)).await?;
         let found = image.digest.clone();
         if !self.verified().contains(&found) {
             let store = self.store.clone();
@@ -156,14 +168,17 @@ impl Images {
         blocking(move || store.check_mountable(&store.image(&image)?)).await
     }
 
-    /// The architecture that a stored image is for, in OCI (Go) terms.
+    /// The platform that a stored image is for.
     ///
     /// # Errors
     /// Its documents cannot be read.
-    pub async fn architecture(&self, image: &Digest) -> Result<String, Error> {
+    pub async fn platform_of(&self, image: &Digest) -> Result<Platform, Error> {
         let (store, image) = (self.store.clone(), to_oci(image));
         let image = blocking(move || store.image(&image)).await?;
-        Ok(image.config.architecture().to_string())
+        Ok(Platform {
+            os: image.config.os().to_string(),
+            architecture: image.config.architecture().to_string(),
+        })
     }
 
     /// The layers of a stored image.
@@ -220,7 +235,8 @@ impl Images {
             return blobs.clone();
         }
         let (store, wanted) = (self.store.clone(), to_oci(image));
-        let read = blocking(move || store.resolve(&wanted, &platform())).await;
+        // Of any architecture: workers may have others than the controller.
+        let read = blocking(move || store.image(&wanted)).await;
         let Ok(read) = read else {
             return Arc::default();
         };

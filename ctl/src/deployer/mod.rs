@@ -4,6 +4,7 @@
 //! - [`upload`]: a request's parts, and the image's import into the store.
 //! - [`images`]: the images in use, and removal of the others.
 //! - `mounts`: the images that are mounted into containers.
+//! - `platforms`: the manifests of an image by architecture.
 //! - `remote_image`: images pulled from other registries.
 //! - [`Prefetcher`]: announces an image's blobs to agents during its upload.
 //! - [`wait`]: the progress of a deploy.
@@ -15,6 +16,7 @@ mod error;
 pub mod images;
 mod mounts;
 mod patch;
+mod platforms;
 mod prefetch;
 pub(crate) mod remote_image;
 pub mod upload;
@@ -117,6 +119,7 @@ impl Deployer {
             announced,
         } = uploaded;
         config.image = stored_image.or(config.image);
+        let image_name = config.image.clone().filter(|_| image.is_none());
         let digest = match image {
             Some(digest) => digest,
             None => self.stored_image(&config_name, &config).await?,
@@ -127,7 +130,9 @@ impl Deployer {
         warnings.extend(of_mounts);
         let most = self.config.current().limits.services;
         let name = config.name.clone();
-        let platforms = self.platforms(&digest).await?;
+        let named = image_name.as_deref();
+        let (platforms, of_platforms) = self.platforms(named, &digest, &config).await?;
+        warnings.extend(of_platforms);
         let outcome = self.change(platforms, move |cluster| {
             let mut config = config;
             let before = cluster.service(&name);
@@ -175,13 +180,18 @@ impl Deployer {
             None => None,
             Some(image) => Some(self.patched_image(image).await?),
         };
-        let warnings = self
+        let mut warnings = self
             .check_patched(&name, &mut patch, new_image.as_ref())
             .await?;
-        let platforms = match &new_image {
-            Some(image) => self.platforms(image).await?,
-            None => Platforms::new(),
-        };
+        let mut platforms = Platforms::new();
+        if let Some(image) = &new_image
+            && let Some(config) = self.patched_config(&name, &patch).await?
+        {
+            let named = patch.get("image").and_then(Value::as_str);
+            let (known, of_platforms) = self.platforms(named, image, &config).await?;
+            platforms = known;
+            warnings.extend(of_platforms);
+        }
         let outcome = self.change(platforms, move |cluster| {
             let service = cluster
                 .service(&name)
@@ -332,10 +342,17 @@ impl Deployer {
         outcome.ok_or_else(|| Refused::Store("the planner refused the service".to_owned()).into())
     }
 
-    /// The architecture that a stored image is for.
-    async fn platforms(&self, image: &Digest) -> Result<Platforms, DeployError> {
-        let architecture = self.images.architecture(image).await?;
-        Ok(Platforms::from([(architecture, image.clone())]))
+    /// The patched configuration of a service; `None` where the service does not exist or the patch does not fit.
+    async fn patched_config(
+        &self,
+        name: &ServiceName,
+        patch: &ServicePatch,
+    ) -> Result<Option<ServiceConfig>, DeployError> {
+        let name = name.clone();
+        let current = self.state.query(move |cluster| cluster.service(&name));
+        let current = current.await.map_err(DeployError::Refused)?;
+        let config = current.map(|service| patched(&service.configured.config, patch.clone()));
+        Ok(config.and_then(Result::ok))
     }
 
     /// Checks a service's patched configuration with its image, and gives the patch the digests of its mounted images. A service

@@ -2,6 +2,7 @@
 
 use tucano_api::ids::Digest;
 use tucano_oci_distribution::{BadName, Reference, client};
+use tucano_oci_image::Platform;
 
 use super::{DeployError, Deployer, images::platform, upload::Slot};
 use crate::config_mgr::Registry;
@@ -33,6 +34,15 @@ impl<'a> RemoteImage<'a> {
 impl Deployer {
     /// Pulls an image's missing blobs. The caller holds an image guard.
     pub(super) async fn pull(&self, image: &RemoteImage<'_>) -> Result<Digest, DeployError> {
+        self.pull_for(image, &platform()).await
+    }
+
+    /// Pulls an image's missing blobs for a platform. The caller holds an image guard.
+    pub(super) async fn pull_for(
+        &self,
+        image: &RemoteImage<'_>,
+        platform: &Platform,
+    ) -> Result<Digest, DeployError> {
         let config = self.config.current();
         let registry = config.registries.iter().find(|it| it.host == image.host);
         let registry = registry.ok_or_else(|| DeployError::UnknownRegistry {
@@ -49,11 +59,11 @@ impl Deployer {
             .pull(
                 self.images.store(),
                 &reference,
-                &platform(),
+                platform,
                 &limits.of_pulls(),
             )
             .await?;
-        Ok(self.images.check_any(pulled).await?)
+        Ok(self.images.check_for(pulled, platform).await?)
     }
 }
 

@@ -58,6 +58,8 @@ struct Shared {
     hints: Mutex<Vec<PrefetchedBlob>>,
     /// Withdrawn blobs.
     withdrawn: Mutex<Vec<Digest>>,
+    /// The architecture that it claims to have.
+    architecture: Mutex<String>,
     /// Whether it answers requests for output as an agent of the version before.
     is_old: AtomicBool,
     /// Removed processes whose output it keeps.
@@ -93,6 +95,7 @@ impl Agent {
             answered: Mutex::default(),
             hints: Mutex::default(),
             withdrawn: Mutex::default(),
+            architecture: Mutex::new("amd64".to_owned()),
             is_old: AtomicBool::new(false),
             kept: Mutex::default(),
             volumes: Mutex::default(),
@@ -111,6 +114,11 @@ impl Agent {
             shared,
             tasks: vec![serve, report],
         }
+    }
+
+    /// Claims to have another architecture from now on.
+    pub(crate) fn claim_architecture(&self, architecture: &str) {
+        architecture.clone_into(&mut self.shared.architecture.lock().unwrap());
     }
 
     /// Reports each process as healthy, modified by `change`, from now on.
@@ -357,7 +365,7 @@ impl Shared {
             agent_id: self.id.clone(),
             sequence,
             version: "0.1.0".to_owned(),
-            architecture: "amd64".to_owned(),
+            architecture: self.architecture.lock().unwrap().clone(),
             live_changes: true,
             keys: AGENT_KEYS.map(str::to_owned).to_vec(),
             host_paths: Vec::new(),

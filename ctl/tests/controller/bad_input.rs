@@ -42,7 +42,7 @@ async fn an_invalid_configuration_is_explained() {
         ),
         (
             "name = \"hello\"\nconcurrency = 0\nport = 1",
-            "hello.toml:2:1: concurrency: 0 processes cannot be kept alive: write 1 to 10000, or remove the service",
+            "hello.toml:2:1: concurrency: 0 processes cannot be kept alive, and a missing key counts as 0: write 1 to 10000, or `everywhere = true` in `placement`, or remove the service",
         ),
         (
             "name = \"hello\"\nconcurrency = 1\nport = 0",

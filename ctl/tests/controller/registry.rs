@@ -392,7 +392,7 @@ async fn a_pushed_image_is_verified_before_a_deploy_is_acknowledged() {
 
 #[tokio::test]
 async fn an_index_resolves_to_the_workers_platform() {
-    let ctl = Ctl::start(&config(1, "", "")).await;
+    let ctl = Ctl::start(&config(2, "", "")).await;
     let mut manifests = Vec::new();
     let own = image::spec("x");
     for spec in [image::spec("x").architecture("s390x"), image::spec("x")] {
@@ -432,6 +432,41 @@ async fn an_index_resolves_to_the_workers_platform() {
     assert_eq!(ctl.send(put.body(index.to_string())).await.status, 201);
     let deployed = deploy(&ctl, "multi:1").await.expect(201);
     assert_eq!(deployed["image"], own.build().unwrap().manifest_digest);
+    each_worker_gets_its_own(&ctl, &own, &image::spec("x").architecture("s390x")).await;
+}
+
+async fn each_worker_gets_its_own(ctl: &Ctl, own: &ImageSpec, other: &ImageSpec) {
+    let agents = [Agent::start(ctl, 1).await, Agent::start(ctl, 2).await];
+    agents[1].claim_architecture("s390x");
+    let has_reported = async || {
+        let nodes = ctl.get("/v1/nodes").await.expect(200);
+        let nodes = nodes.as_array().unwrap().clone();
+        let claims = |it: &Value| it["alive"]["architecture"] == json!("s390x");
+        nodes.iter().any(claims)
+    };
+    while !has_reported().await {
+        tokio::task::yield_now().await;
+    }
+    let body = json!({"name": "hello", "concurrency": 4, "port": 8080, "image": "multi:1"});
+    let path = "/v1/services?wait=true";
+    ctl.request(Method::POST, path, &body).await.expect(200);
+    for (agent, spec) in agents.iter().zip([own, other]) {
+        let digest = spec.build().unwrap().manifest_digest;
+        let processes = agent.desired_processes();
+        assert_eq!(processes.len(), 2);
+        for process in processes {
+            assert_eq!(process.image.to_string(), digest);
+        }
+    }
+    push(ctl, own, "single:1").await;
+    let body = json!({"name": "single", "concurrency": 2, "port": 8080, "image": "single:1"});
+    let deployed = ctl.request(Method::POST, path, &body).await.expect(201);
+    assert_eq!(
+        deployed["warnings"],
+        json!(["the image is not for s390x: workers such as w2 get no process of it"])
+    );
+    let single = agents[1].desired_processes();
+    assert!(single.iter().all(|it| it.config.name.as_str() == "hello"));
 }
 
 #[tokio::test]

@@ -14,8 +14,11 @@ fn errors(more: &str) -> Vec<String> {
 #[test]
 fn rules_that_contradict_each_other_are_refused_with_their_key() {
     for (more, parts) in [
-        ("", &["concurrency: is missing"][..]),
-        ("concurrency = 0", &["concurrency: is missing, or 0"]),
+        (
+            "",
+            &["concurrency: 0 processes cannot be kept alive, and a missing key counts as 0"][..],
+        ),
+        ("concurrency = 0", &["concurrency: 0 processes cannot"]),
         (
             "concurrency = 2\nplacement = { everywhere = true }",
             &["concurrency: is for services without `placement.everywhere`"],
