@@ -68,6 +68,11 @@ impl Resolver {
 }
 
 impl ResolvConf {
+    /// The same with other servers.
+    pub fn with_servers(&self, servers: &[Ipv4Addr]) -> Self {
+        Self::new(&self.text, servers)
+    }
+
     /// The other lines of `text`, and these servers.
     fn new(text: &str, servers: &[Ipv4Addr]) -> Self {
         let servers = &servers[..servers.len().min(MAX_SERVERS)];

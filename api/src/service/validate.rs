@@ -7,8 +7,8 @@
 mod probe;
 
 use super::{
-    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, placement, port, secret, targets,
-    volume,
+    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, placement, port, process, secret,
+    targets, volume,
 };
 use crate::{
     settings::{Problem, Validate},
@@ -104,6 +104,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(secret::problems(config));
     problems.extend(targets::problems(config));
     problems.extend(placement::problems(config));
+    problems.extend(process::problems(config));
     problems.extend(config.health.problems());
     problems
 }
@@ -283,6 +284,7 @@ fn size_problems(config: &ServiceConfig) -> Vec<Problem> {
     let arguments = config.args.as_ref().map_or(0, Vec::len);
     for (key, count) in [
         ("args", arguments),
+        ("entrypoint", config.entrypoint.as_ref().map_or(0, Vec::len)),
         ("env", config.env.len()),
         ("hosts", config.hosts.len()),
     ] {

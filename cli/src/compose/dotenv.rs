@@ -7,7 +7,7 @@ use super::interpolate::{Variables, interpolate};
 ///
 /// # Errors
 /// The number of the line, and what is wrong with it.
-pub(super) fn parse(
+pub(crate) fn parse(
     text: &str,
     variables: Variables<'_>,
 ) -> Result<Vec<(String, Option<String>)>, (usize, String)> {
