@@ -1,6 +1,7 @@
 //! The agent: builds runner, monitor and HTTP API, and runs them.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     sync::Arc,
@@ -25,6 +26,7 @@ use crate::{
     http::Api,
     logs::Retained,
     monitor::Monitor,
+    names::{follow::Follower, server::NameServer},
     runner::{
         Containers, Handle, InitialState, Runner, adopt,
         execute::Executor,
@@ -96,6 +98,7 @@ pub struct Agent {
     api: Api,
     handle: Handle,
     executor: Arc<Executor>,
+    follower: Follower,
 }
 
 impl Agent {
@@ -128,6 +131,12 @@ impl Agent {
             address,
             agent_id.clone(),
         )?;
+        let follower = Follower::new(
+            Arc::clone(&settings),
+            Arc::clone(&executor),
+            Arc::clone(&credentials),
+            Arc::clone(&tls),
+        );
         let api = Api::new(
             handle.clone(),
             Arc::clone(&executor),
@@ -146,6 +155,7 @@ impl Agent {
             api,
             handle,
             executor,
+            follower,
         })
     }
 
@@ -160,12 +170,16 @@ impl Agent {
             .into_make_service_with_connect_info::<Peer>();
         let server = axum::serve(self.listener, routes);
         let handle = self.handle;
+        let executor = Arc::clone(&self.executor);
         notify::ready();
         tokio::select! {
             served = async { server.await } => served.map_err(Error::Serve),
             () = self.runner.run() => Ok(()),
             () = self.tls.keep_current() => Ok(()),
             () = self.monitor.run() => Ok(()),
+            () = self.follower.run() => Ok(()),
+            () = NameServer::new(Arc::clone(&self.executor)).run() => Ok(()),
+            () = executor.network.keep_rules() => Ok(()),
             () = backups::run(self.executor, handle.snapshots()) => Ok(()),
             () = notify::run_watchdog(async || status(&handle).await) => Ok(()),
             () = end => Ok(()),
@@ -225,6 +239,8 @@ fn executor_with(settings: &Settings, credentials: &Arc<Credentials>) -> Result<
         clients: settings.node_port_clients.clone(),
         controller: controller_address(&settings.controller),
         cluster: data.cluster(&mut notes),
+        names: data.names(&mut notes),
+        seed: seed(settings),
         ready: settings.limits.ready_networks,
         tracked_connections: settings.limits.tracked_connections,
     })?;
@@ -282,6 +298,15 @@ fn executor_with(settings: &Settings, credentials: &Arc<Credentials>) -> Result<
     })
 }
 
+/// Differs between nodes.
+fn seed(settings: &Settings) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    let name = settings.name.as_ref().map(NodeName::as_str);
+    (name, settings.ip, &settings.data_dir).hash(&mut hasher);
+    // Any part of it does.
+    hasher.finish() as u32
+}
+
 async fn runner(
     settings: &Settings,
     executor: &Arc<Executor>,
@@ -295,6 +320,9 @@ async fn runner(
     if let Some(desired) = &desired {
         executor.backups.desire(desired);
     }
+    // What adopted processes ask stays reachable.
+    let resolv_conf = executor.resolver.resolv_conf();
+    executor.network.set_resolvers(resolv_conf.servers).await?;
     // Which firewall works is known after that.
     executor.network.tidy().await?;
     notes.extend(conditions::detect(executor, settings));

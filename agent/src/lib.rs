@@ -28,6 +28,7 @@ pub mod fills;
 pub mod http;
 pub mod logs;
 pub mod monitor;
+pub mod names;
 pub mod runner;
 pub mod settings;
 pub mod tls;

@@ -16,6 +16,7 @@ use crate::{
         ClusterId, Digest, Epoch, Generation, NodeName, PortName, ProcessId, Revision, ServiceName,
         VolumeId,
     },
+    names::{ServiceAddress, ServiceSubnet},
     service::{Placement, ServiceConfig},
     signal,
     units::{Bytes, Span, Timestamp},
@@ -140,6 +141,9 @@ pub struct DesiredProcess {
     /// The volumes of that slot, in the order of the configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<DesiredVolume>,
+    /// The addresses of its service and its slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<ServiceAddress>,
     /// What the agent keeps for a controller that adopts the process.
     #[serde(default, skip_serializing_if = "Kept::is_default")]
     pub kept: Kept,
@@ -388,6 +392,10 @@ pub struct Apis {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub workers: Vec<IpAddr>,
+    /// The network of services' addresses, which processes reach by their services' `needs` only. Absent from older controllers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub services: Option<ServiceSubnet>,
 }
 
 /// The API of one program.

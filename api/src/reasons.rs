@@ -159,6 +159,11 @@ pub enum PendingReason {
         /// The worker that it runs on, or may run on.
         node: NodeName,
     },
+    /// It is started for the first time once these services have a healthy process.
+    StartsAfter {
+        /// The services that have none yet.
+        services: Vec<ServiceName>,
+    },
     /// There is a place as soon as processes that are stopping are gone.
     Stopping,
     /// Only so many processes are replaced at once.
@@ -355,6 +360,11 @@ impl fmt::Display for PendingReason {
                     "slot {slot} waits until {node} has reported what still runs on it"
                 ),
             },
+            Self::StartsAfter { services } => write!(
+                f,
+                "waits for a healthy process of {} (`start_after`)",
+                first(services)
+            ),
             Self::Stopping => f.write_str("waits for memory that stopping processes still have"),
             Self::Rolling { at_once } => {
                 let are = if *at_once == 1 {

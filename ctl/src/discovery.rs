@@ -2,6 +2,10 @@
 //!
 //! Until the planner publishes for the first time there is no table: a controller that has just started and has no
 //! reports yet must not remove the balancer's routes.
+//!
+//! - [`names`]: the services that processes find by name, for the agents.
+
+pub mod names;
 
 use std::{
     collections::BTreeMap,

@@ -7,6 +7,7 @@ mod exec;
 mod limits;
 mod live_changes;
 mod mounts;
+mod names;
 mod placement;
 mod remove;
 mod restores;

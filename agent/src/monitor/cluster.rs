@@ -20,6 +20,7 @@ pub(super) fn updated(before: &Cluster, list: &Apis) -> Cluster {
         apis: apis(&list.addresses, &before.apis),
         workers: list.workers.iter().filter_map(|ip| ipv4(*ip)).collect(),
         controllers: before.controllers.clone(),
+        services: list.services,
     }
 }
 
@@ -60,6 +61,7 @@ mod tests {
         Apis {
             tag: "t".to_owned(),
             addresses: addresses.collect(),
+            services: None,
             workers: workers.iter().map(|ip| ip.parse().unwrap()).collect(),
         }
     }

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tucano_api::{
     agent::{Apis, NodeReport, ReportAccepted},
-    service::AGENT_KEYS,
+    service::{AGENT_KEYS, NEEDS_KEY},
 };
 
 use self::{
@@ -259,12 +259,16 @@ impl Monitor {
                 executor.fills.add_to(volumes);
                 executor.backups.report(volumes);
             }
-            (processes, volumes, executor.resolver.condition())
+            let conditions = [
+                executor.resolver.condition(),
+                executor.network.rules_condition(),
+            ];
+            (processes, volumes, conditions)
         });
         let measured = measured.await;
-        let (processes, volumes, condition) =
+        let (processes, volumes, conditions) =
             measured.map_err(|error| Failure::Malformed(error.to_string()))?;
-        notes.extend(condition);
+        notes.extend(conditions.into_iter().flatten());
         Ok(NodeReport {
             node: self.settings.name.clone(),
             ip,
@@ -274,7 +278,7 @@ impl Monitor {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             architecture: tucano_oci_image::Platform::host().architecture,
             live_changes: true,
-            keys: AGENT_KEYS.map(str::to_owned).to_vec(),
+            keys: self.keys(),
             host_paths: self.host_paths(),
             volumes,
             generation: snapshot.generation,
@@ -285,6 +289,15 @@ impl Monitor {
             apis: self.apis.clone(),
             processes,
         })
+    }
+
+    /// Where services cannot be connected, no process that needs any is placed.
+    fn keys(&self) -> Vec<String> {
+        let connects = self.executor.network.connects_services();
+        let keys = AGENT_KEYS.into_iter();
+        keys.filter(|key| connects || *key != NEEDS_KEY)
+            .map(str::to_owned)
+            .collect()
     }
 
     fn host_paths(&self) -> Vec<String> {

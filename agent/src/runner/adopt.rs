@@ -109,6 +109,9 @@ fn take_over(executor: &Executor, mut record: Record, status: Status, now: Durat
             .network
             .adopt(lease, &record.ports, config, is_running)
     });
+    if reachable && let Some(lease) = record.lease {
+        executor.network.note_process(lease, &record.process);
+    }
     match status {
         Status::Running(running) if reachable => {
             let pid = running.pid;

@@ -5,10 +5,16 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use oci_spec::image::ImageConfiguration;
-use tucano_api::{agent::DesiredProcess, ids::NodeName, service::ConfigFile};
+use tucano_api::{
+    agent::DesiredProcess,
+    ids::NodeName,
+    names::{NAMES_DOMAIN, NamedService},
+    service::{ConfigFile, port::HTTP},
+};
 
 use crate::files::write_owned;
 
@@ -19,6 +25,8 @@ pub struct Identity<'a> {
     pub process: &'a DesiredProcess,
     /// The name of its node.
     pub node: &'a NodeName,
+    /// The services that it needs.
+    pub needs: &'a [Arc<NamedService>],
 }
 
 /// The command line: the image's entrypoint, followed by the service's arguments or else the image's. With an entrypoint of the
@@ -34,7 +42,8 @@ pub fn command(image: &ImageConfiguration, process: &DesiredProcess) -> Vec<Stri
     both.flatten().collect()
 }
 
-/// The environment, in increasing priority: the image's, `PORT`, the service's, and Tucano's own variables.
+/// The environment, in increasing priority: the image's, `PORT`, where the services are that it needs, the service's own, and Tucano's
+/// variables.
 pub fn environment(image: &ImageConfiguration, identity: Identity<'_>) -> Vec<String> {
     let process = identity.process;
     let mut variables: BTreeMap<String, String> = BTreeMap::new();
@@ -52,6 +61,9 @@ pub fn environment(image: &ImageConfiguration, identity: Identity<'_>) -> Vec<St
     if let Some(main) = process.config.main_port() {
         variables.insert("PORT".into(), main.port.port.to_string());
     }
+    for service in identity.needs {
+        variables.extend(where_it_is(service));
+    }
     variables.extend(process.config.env.clone());
     for (name, value) in [
         ("TUCANO_SERVICE", process.config.name.to_string()),
@@ -68,6 +80,23 @@ pub fn environment(image: &ImageConfiguration, identity: Identity<'_>) -> Vec<St
         .into_iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect()
+}
+
+/// `DB_HOST` and `DB_PORT` of a service `db`: the port named `http`, or the first one, and one with its name for each, such as
+/// `DB_PORT_METRICS`.
+fn where_it_is(service: &NamedService) -> Vec<(String, String)> {
+    let upper = |name: &str| name.to_ascii_uppercase().replace('-', "_");
+    let prefix = upper(service.service.as_str());
+    let host = format!("{}.{NAMES_DOMAIN}", service.service);
+    let mut variables = vec![(format!("{prefix}_HOST"), host)];
+    let http = service.ports.iter().find(|it| it.name.as_str() == HTTP);
+    let main = http.or(service.ports.first());
+    variables.extend(main.map(|main| (format!("{prefix}_PORT"), main.port.to_string())));
+    for port in &service.ports {
+        let name = format!("{prefix}_PORT_{}", upper(port.name.as_str()));
+        variables.push((name, port.port.to_string()));
+    }
+    variables
 }
 
 /// `PATH` of images that do not set it.

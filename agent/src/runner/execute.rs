@@ -12,7 +12,10 @@ use tokio::{
     sync::{RwLock, Semaphore},
 };
 use tucano_api::{
-    agent::Exit, ids::NodeName, ids::ProcessId, service::ServiceConfig, units::Timestamp,
+    agent::Exit,
+    ids::{NodeName, ProcessId, ServiceName},
+    service::ServiceConfig,
+    units::Timestamp,
 };
 use tucano_oci_runtime::{
     cgroup,
@@ -26,8 +29,8 @@ use super::{
     images::{Images, ProcessImages},
     launch::join,
     machine::Containers,
-    network::{self, Network},
-    resolver::Resolver,
+    network::{self, Lease, Network},
+    resolver::{ResolvConf, Resolver},
     secrets::Secrets,
     state::{DataDir, Record},
     supervisors::Supervisors,
@@ -37,6 +40,9 @@ use crate::{backups::Backups, fills::Fills, logs::Retained, volumes::Volumes};
 
 /// Delay between a start and the preparation of the next one's resources, so that the two do not compete.
 const PREPARE_DELAY: Duration = Duration::from_millis(10);
+
+/// How long a start waits for the controller to say where the services are that the process needs.
+const NAMES_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +99,12 @@ pub enum Error {
     /// Its end cannot be waited for.
     #[error("cannot wait for the process's supervisor: {0}")]
     Wait(#[source] io::Error),
+    /// The controller has not said yet where the services are that it needs.
+    #[error("it needs {0}, whose address the controller has not told this node yet")]
+    Unnamed(String),
+    /// It could not find the services that it needs.
+    #[error("it needs other services, and the agent cannot answer look-ups of their names yet")]
+    NoNameServer,
     /// It has no running container.
     #[error("the process does not run")]
     NotRunning,
@@ -167,9 +179,11 @@ impl Executor {
         let starting = self.starting.read().await;
         let lease = record.lease.ok_or(Error::NoLease)?;
         let directories = self.mounted_directories(record, &images.own).await?;
+        self.open_needs(record, lease).await?;
         let mut launch = self.launch_description(record, images, node, directories)?;
         let resolver = self.resolver.clone();
         let resolv_conf = blocking(move || Ok(resolver.resolv_conf())).await?;
+        self.check_name_server(record, &resolv_conf)?;
         self.network
             .set_resolvers(resolv_conf.servers.clone())
             .await?;
@@ -203,6 +217,27 @@ impl Executor {
                 Err(error)
             }
         }
+    }
+
+    /// Names of services are only answered by the agent.
+    fn check_name_server(&self, record: &Record, resolv_conf: &ResolvConf) -> Result<(), Error> {
+        let asks_agent = resolv_conf.servers.contains(&self.network.gateway());
+        match asks_agent || record.process.config.needs.is_empty() {
+            true => Ok(()),
+            false => Err(Error::NoNameServer),
+        }
+    }
+
+    /// Opens the services to a process that it needs, once they are known.
+    async fn open_needs(&self, record: &Record, lease: Lease) -> Result<(), Error> {
+        let process = &record.process;
+        self.network.set_process(lease, process).await?;
+        let named = self.network.until_named(&process.config.needs, NAMES_WAIT);
+        let unnamed = |services: Vec<ServiceName>| {
+            let services: Vec<_> = services.iter().map(ToString::to_string).collect();
+            Error::Unnamed(services.join(", "))
+        };
+        named.await.map_err(unnamed)
     }
 
     /// Prepares network and supervisor of the next start, unless one is in progress by then: it would be slowed down.

@@ -57,7 +57,14 @@ impl Executor {
         let config = image.config.config().as_ref();
         let sandbox = Sandbox {
             args: command,
-            env: container::environment(&image.config, Identity { process, node }),
+            env: container::environment(
+                &image.config,
+                Identity {
+                    process,
+                    node,
+                    needs: &self.network.visible(lease.ip),
+                },
+            ),
             cwd: process
                 .config
                 .working_dir

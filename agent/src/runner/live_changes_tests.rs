@@ -13,6 +13,7 @@ fn process(revision: u64, more: &str) -> DesiredProcess {
     let text = format!("name = \"a\"\nconcurrency = 1\nport = 80\n{more}");
     let config: ServiceConfig = parse("a", &text).unwrap();
     DesiredProcess {
+        address: None,
         kept: Default::default(),
         id: ProcessId::new(&config.name, 1),
         revision: Revision(revision),

@@ -246,6 +246,10 @@ impl Node for Executor {
     }
 
     async fn store_record(&self, record: &Record) -> Result<(), String> {
+        if let Some(lease) = record.lease {
+            let opened = self.network.set_process(lease, &record.process);
+            opened.await.map_err(sentence)?;
+        }
         let (directory, record) = (self.data.process(&record.process.id), record.clone());
         let stored = blocking(move || Ok(directory.store(&record)?));
         stored.await.map_err(sentence)

@@ -21,6 +21,7 @@ fn process(number: u64) -> DesiredProcess {
     )
     .unwrap();
     DesiredProcess {
+        address: None,
         kept: Default::default(),
         id: ProcessId::new(&config.name, number),
         revision: Revision(1),

@@ -1,14 +1,20 @@
 //! The name servers of processes.
 //!
-//! They are the node's own, unless agent.toml has others. Processes have a loopback interface and IPv4 addresses of their own, so
-//! servers on loopback and IPv6 servers are left out. Where `/etc/resolv.conf` has only the stub of systemd-resolved, its real
-//! servers are in `/run/systemd/resolve/resolv.conf`.
+//! Processes ask the agent, at the bridge's address, which passes look-ups of other names on to the node's own name servers, unless
+//! agent.toml has others.
+//!
+//! While the agent cannot listen there, processes get the node's own servers. Processes have a loopback interface and IPv4
+//! addresses of their own, so servers on loopback and IPv6 servers are then left out. Where `/etc/resolv.conf` has only the stub of
+//! systemd-resolved, its real servers are in `/run/systemd/resolve/resolv.conf`.
 
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use tucano_api::names::NAMES_DOMAIN;
 
 use crate::files;
 
@@ -23,6 +29,20 @@ pub struct Resolver {
     configured: Vec<Ipv4Addr>,
     /// The files in order of preference.
     files: Vec<PathBuf>,
+    /// Whether the agent answers look-ups; shared by clones.
+    served: Arc<Mutex<Served>>,
+}
+
+/// Whether the agent answers look-ups of processes.
+#[derive(Debug, Clone, Default)]
+enum Served {
+    /// It has not tried to yet.
+    #[default]
+    Unknown,
+    /// It does, at this address.
+    At(Ipv4Addr),
+    /// It cannot. A message for the user.
+    Not(String),
 }
 
 /// The resolver configuration of a process.
@@ -41,11 +61,40 @@ impl Resolver {
         Self {
             configured,
             files: files.map(PathBuf::from).into(),
+            served: Arc::default(),
         }
+    }
+
+    /// The agent answers look-ups at this address from now on.
+    pub fn served_at(&self, address: Ipv4Addr) {
+        *self.served() = Served::At(address);
+    }
+
+    /// The agent cannot answer look-ups. A message for the user.
+    pub fn not_served(&self, message: String) {
+        *self.served() = Served::Not(message);
+    }
+
+    /// The node's name servers, in their order, which the agent asks. Blocking.
+    pub fn upstreams(&self) -> Vec<IpAddr> {
+        if !self.configured.is_empty() {
+            return self.configured.iter().copied().map(IpAddr::V4).collect();
+        }
+        let files = self.files.iter().map(|file| nameservers(&read(file)));
+        let mut usable = files.filter(|servers| !servers.is_empty());
+        usable.next().unwrap_or_default()
     }
 
     /// The configuration for a process that starts now. Blocking.
     pub fn resolv_conf(&self) -> ResolvConf {
+        let served = self.served().clone();
+        match served {
+            Served::At(address) => ResolvConf::of_agent(address),
+            Served::Unknown | Served::Not(_) => self.of_node(),
+        }
+    }
+
+    fn of_node(&self) -> ResolvConf {
         let texts = self.files.iter().map(|file| read(file));
         let texts: Vec<_> = texts.collect();
         if !self.configured.is_empty() {
@@ -59,18 +108,38 @@ impl Resolver {
 
     /// The condition to report, if processes have no name server. Blocking.
     pub fn condition(&self) -> Option<String> {
-        let has_servers = !self.resolv_conf().servers.is_empty();
-        (!has_servers).then(|| {
-            "processes have no name server: /etc/resolv.conf has none that is reachable from a container; set `dns` in agent.toml"
-                .to_owned()
+        let (served, usable) = match self.served().clone() {
+            Served::Not(message) => return Some(message),
+            Served::At(_) => (true, !self.upstreams().is_empty()),
+            Served::Unknown => (false, !self.of_node().servers.is_empty()),
+        };
+        (!usable).then(|| match served {
+            true => "processes have no name server: /etc/resolv.conf has none; set `dns` in agent.toml".to_owned(),
+            false => "processes have no name server: /etc/resolv.conf has none that is reachable from a container; set `dns` in agent.toml"
+                .to_owned(),
         })
+    }
+
+    fn served(&self) -> MutexGuard<'_, Served> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ResolvConf {
-    /// The same with other servers.
-    pub fn with_servers(&self, servers: &[Ipv4Addr]) -> Self {
-        Self::new(&self.text, servers)
+    /// These servers alone.
+    pub fn of_servers(servers: &[Ipv4Addr]) -> Self {
+        Self::new("", servers)
+    }
+
+    /// One server and one suffix: of several servers some resolvers take the first that does not know a name. A process asks again
+    /// soon, so that the agent can be restarted.
+    fn of_agent(server: Ipv4Addr) -> Self {
+        Self {
+            text: format!(
+                "nameserver {server}\nsearch {NAMES_DOMAIN}\noptions timeout:2 attempts:4\n"
+            ),
+            servers: [server].into(),
+        }
     }
 
     /// The other lines of `text`, and these servers.
@@ -98,6 +167,25 @@ fn read(file: &std::path::Path) -> String {
 
 fn keyword(line: &str) -> Option<&str> {
     line.split_whitespace().next()
+}
+
+/// The name servers, without duplicates and unspecified addresses.
+fn nameservers(text: &str) -> Vec<IpAddr> {
+    let mut servers = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let address = words.next().filter(|word| *word == "nameserver");
+        let address = address.and_then(|_| words.next()?.parse::<IpAddr>().ok());
+        if let Some(ip) = address.map(|ip| ip.to_canonical())
+            && !ip.is_unspecified()
+            && !ip.is_multicast()
+            && !servers.contains(&ip)
+        {
+            servers.push(ip);
+        }
+    }
+    servers.truncate(MAX_SERVERS);
+    servers
 }
 
 /// The servers that processes can reach, without duplicates.

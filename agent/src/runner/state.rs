@@ -4,6 +4,7 @@
 //! - `<data_dir>/desired.json`: the last desired set,
 //! - `<data_dir>/apis.json`: addresses of APIs that processes must not reach, from the controller,
 //! - `<data_dir>/machines.json`: addresses of the cluster's machines, whose connections to node ports are forwarded,
+//! - `<data_dir>/names.json`: the services that processes here need, from the controller,
 //! - `<data_dir>/tls/`: the agent's key and certificate, see [`crate::tls`],
 //! - `<data_dir>/processes/<id>/process.json`: [`Record`] of a process,
 //! - `<data_dir>/processes/<id>/home/`: the container's home directory, which belongs to the runtime,
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use tucano_api::{
     agent::{DesiredProcess, DesiredSet, Exit},
     ids::ProcessId,
+    names::{Names, ServiceSubnet},
     units::Timestamp,
 };
 
@@ -138,6 +140,8 @@ struct Machines {
     workers: BTreeSet<Ipv4Addr>,
     #[serde(default)]
     controllers: VecDeque<Ipv4Addr>,
+    #[serde(default)]
+    services: Option<ServiceSubnet>,
 }
 
 impl DataDir {
@@ -227,6 +231,7 @@ impl DataDir {
             apis: apis.unwrap_or_default(),
             workers: machines.workers,
             controllers: machines.controllers,
+            services: machines.services,
         }
     }
 
@@ -240,9 +245,25 @@ impl DataDir {
         let machines = Machines {
             workers: cluster.workers.clone(),
             controllers: cluster.controllers.clone(),
+            services: cluster.services,
         };
         let path = self.root.join("machines.json");
         write_json(&path, &machines, Durability::Synced)
+    }
+
+    /// What an earlier agent knew of services; a damaged file is set aside and described in `notes`.
+    pub fn names(&self, notes: &mut Vec<String>) -> Names {
+        let path = self.root.join("names.json");
+        let names = usable(&path, read_json(&path, MAX_DESIRED_BYTES), notes);
+        names.unwrap_or_default()
+    }
+
+    /// Stores what is known of services, for the next agent. Like the processes, it need not survive a power failure.
+    ///
+    /// # Errors
+    /// The file cannot be written; the old one stays.
+    pub fn store_names(&self, names: &Names) -> Result<(), Error> {
+        write_json(&self.root.join("names.json"), names, Durability::Cached)
     }
 
     /// Stores a desired set durably.
@@ -255,7 +276,8 @@ impl DataDir {
 
     /// Corrects the modes of files that earlier agents and runtimes wrote. Best effort: a failure is logged.
     fn protect_files(&self) {
-        let own = ["desired.json", "apis.json", "machines.json"].map(|name| self.root.join(name));
+        let own = ["desired.json", "apis.json", "machines.json", "names.json"]
+            .map(|name| self.root.join(name));
         let processes = fs::read_dir(self.root.join("processes"))
             .into_iter()
             .flatten();

@@ -104,6 +104,7 @@ fn process(number: u64) -> DesiredProcess {
     let text = "name = \"a\"\nconcurrency = 1\nport = 80\ndisk = \"1MiB\"\nstop_timeout = \"20ms\"";
     let config: tucano_api::service::ServiceConfig = parse("a", text).unwrap();
     DesiredProcess {
+        address: None,
         kept: Default::default(),
         id: ProcessId::new(&config.name, number),
         revision: Revision(1),

@@ -66,7 +66,7 @@ impl Workspace {
         let hostname = config.hostname.as_deref().unwrap_or(self.id.as_str());
         let resolv_conf = match config.dns.is_empty() {
             true => resolv_conf.text.clone(),
-            false => resolv_conf.with_servers(&config.dns).text,
+            false => ResolvConf::of_servers(&config.dns).text,
         };
         container::write_etc(&etc, hostname, lease.ip, &config.extra_hosts, &resolv_conf)
             .map_err(|source| file_error("write", &etc, source))?;

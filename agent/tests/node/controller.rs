@@ -8,21 +8,22 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{DefaultBodyLimit, Path, Query, State},
     http::{HeaderMap, StatusCode},
     routing::{get, post},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tucano_api::{
-    agent::{Certificate, CertificateRequest, NodeReport, ReportAccepted},
+    agent::{Apis, Certificate, CertificateRequest, NodeReport, ReportAccepted},
     ids::Generation,
+    names::{Names, ServiceSubnet},
     secrets::{SecretValue, SecretValues, SecretValuesRequest, SecretVersion},
     units::Span,
 };
@@ -55,6 +56,8 @@ struct ControllerState {
     _authority: tempfile::TempDir,
     issues_certificates: AtomicBool,
     certificates_issued: AtomicU64,
+    /// What it says of services; nothing while it has no version.
+    names: Mutex<Names>,
     /// Values of secrets, as `name@version`; none while it refuses them.
     secrets: Mutex<Option<BTreeMap<String, Vec<u8>>>>,
 }
@@ -73,12 +76,14 @@ impl Controller {
             _authority: authority,
             issues_certificates: AtomicBool::new(true),
             certificates_issued: AtomicU64::new(0),
+            names: Mutex::default(),
             secrets: Mutex::default(),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new()
             .route("/v1/reports", post(accept_report))
+            .route("/v1/names", get(tell_names))
             .route("/v1/secret_values", post(reveal))
             .route("/v1/certificates", post(issue_certificate))
             .route("/v2/tucano/images/blobs/{digest}", get(serve_blob))
@@ -90,6 +95,11 @@ impl Controller {
             state,
             server,
         }
+    }
+
+    /// Says this of services from now on; nothing new without a version.
+    pub(crate) fn set_names(&self, names: Names) {
+        *self.state.names.lock().unwrap() = names;
     }
 
     /// Gives these values from now on, or refuses all.
@@ -177,6 +187,14 @@ async fn accept_report(
     if !authorized(&headers) {
         return Err(StatusCode::UNAUTHORIZED);
     }
+    let known = report.apis.is_some();
+    let connects = !state.names.lock().unwrap().version.is_empty();
+    let apis = (connects && !known).then(|| Apis {
+        tag: "1".to_owned(),
+        addresses: Vec::new(),
+        workers: Vec::new(),
+        services: Some(ServiceSubnet::default()),
+    });
     *state.last.lock().unwrap() = Some(report);
     Ok(Json(ReportAccepted {
         send_held: false,
@@ -184,8 +202,25 @@ async fn accept_report(
         node: "w1".parse().unwrap(),
         generation: Generation(state.generation.load(Ordering::Relaxed)),
         lease: Span::secs(6),
-        apis: None,
+        apis,
     }))
+}
+
+/// A real one waits for a change.
+async fn tell_names(
+    State(state): State<Arc<ControllerState>>,
+    headers: HeaderMap,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Result<Json<Names>, StatusCode> {
+    if !authorized(&headers) {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    let names = state.names.lock().unwrap().clone();
+    if names.version.is_empty() || query.get("after") == Some(&names.version) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        return Err(StatusCode::NO_CONTENT);
+    }
+    Ok(Json(names))
 }
 
 async fn reveal(

@@ -14,6 +14,7 @@ mod images;
 mod lifecycle;
 mod live_changes;
 mod mounts;
+mod names;
 mod network;
 mod node;
 mod ports;

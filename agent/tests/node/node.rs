@@ -242,6 +242,19 @@ impl Node {
         .await
     }
 
+    /// Waits until something holds that no report tells of.
+    pub(crate) async fn until_it_holds(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "timed out waiting until {what}\nlog:\n{}",
+                self.logged()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub(crate) async fn wait_until_healthy(&self, id: &str) -> ProcessReport {
         self.wait_for_process(id, "healthy", |process| {
             process.state == ProcessState::Healthy
@@ -397,6 +410,7 @@ pub(crate) fn process(sample: &str, number: u64, more_config: &str) -> DesiredPr
     let text = format!("name = \"{sample}\"\nconcurrency = 1\nport = 8080\n{more_config}");
     let config: ServiceConfig = parse("service.toml", &text).unwrap();
     DesiredProcess {
+        address: None,
         kept: Default::default(),
         id: tucano_api::ids::ProcessId::new(&config.name, number),
         revision: Revision(1),

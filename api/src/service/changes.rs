@@ -11,6 +11,8 @@ pub enum Effect {
     Placement,
     /// The routes to the processes change.
     Routes,
+    /// Running processes reach other services.
+    Paths,
     /// The process's agent uses the new value the next time it needs it.
     Agent,
     /// The process's agent goes on with the new probe.
@@ -30,6 +32,7 @@ impl Effect {
                 "processes that may not be where they are any more are moved, one by one; nothing else restarts"
             }
             Self::Routes => "only routes change; nothing restarts",
+            Self::Paths => "running processes reach other services; nothing restarts",
             Self::Agent => "running processes are stopped by the new value; nothing restarts",
             Self::Probe => {
                 "running processes are probed in the new way once they answer it; nothing restarts"
@@ -96,6 +99,8 @@ effects! {
     mount => Process,
     secret => Process,
     volume => Process,
+    needs => Paths,
+    start_after => Nothing,
     shm_size => Process,
     health => Probe,
     drain => Routes,
@@ -149,6 +154,8 @@ mod tests {
             ("hosts = [\"a.b\"]", Effect::Routes),
             ("path_prefix = \"/x\"", Effect::Routes),
             ("drain = \"1s\"", Effect::Routes),
+            ("needs = [\"b\"]", Effect::Paths),
+            ("start_after = [\"b\"]", Effect::Nothing),
             ("stop_timeout = \"1s\"", Effect::Agent),
             ("stop_signal = \"SIGQUIT\"", Effect::Agent),
             ("entrypoint = [\"b\"]", Effect::Process),

@@ -2,6 +2,7 @@
 //!
 //! - [`ConfigFile`]: its configuration files;
 //! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them, and its [`Backup`];
+//! - `needs`: the services that its processes may reach;
 //! - [`SecretRef`]: its secrets;
 //! - [`Port`]: on which ports they listen; [`Placement`]: which workers they may be on;
 //! - [`Health`]: how its processes are probed;
@@ -13,6 +14,7 @@ mod changes;
 pub mod file;
 mod health;
 pub mod mount;
+pub mod needs;
 pub mod placement;
 pub mod port;
 pub mod process;
@@ -56,7 +58,7 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 pub const DEFAULT_PIDS: u32 = 512;
 
 /// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
-pub const AGENT_KEYS: [&str; 15] = [
+pub const AGENT_KEYS: [&str; 16] = [
     "init",
     "file",
     "mount",
@@ -64,6 +66,7 @@ pub const AGENT_KEYS: [&str; 15] = [
     "secret",
     "mount.image",
     "ports",
+    NEEDS_KEY,
     "entrypoint",
     "working_dir",
     "hostname",
@@ -73,6 +76,9 @@ pub const AGENT_KEYS: [&str; 15] = [
     "extra_hosts",
     "dns",
 ];
+
+/// The key of [`ServiceConfig::needs`], which an agent does not report where its node cannot connect services.
+pub const NEEDS_KEY: &str = "needs";
 
 /// Size of a container's `/dev/shm`, unless `shm_size` says otherwise.
 pub const DEFAULT_SHM: Bytes = Bytes::mib(64);
@@ -193,6 +199,13 @@ pub struct ServiceConfig {
     /// Secrets of each process. Only workers whose agents know this key run the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secret: Vec<SecretRef>,
+    /// Services that its processes may reach, each by its name, and no others. Only workers that can connect services run the
+    /// service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<ServiceName>,
+    /// Services that must have a healthy process before the first process of this one is started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub start_after: Vec<ServiceName>,
     /// Size of `/dev/shm`, which counts as memory: 64 MiB where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Bytes>,
@@ -227,6 +240,7 @@ impl ServiceConfig {
             cpus_reserved: None,
             placement: Placement::default(),
             drain: None,
+            start_after: Vec::new(),
             volume: self.volume.iter().map(Volume::for_agents).collect(),
             ..self.clone()
         }
@@ -242,6 +256,7 @@ impl ServiceConfig {
             !self.secret.is_empty(),
             self.mount.iter().any(|mount| mount.image.is_some()),
             !self.ports.is_empty() || self.port.is_none(),
+            !self.needs.is_empty(),
             self.entrypoint.is_some(),
             self.working_dir.is_some(),
             self.hostname.is_some(),

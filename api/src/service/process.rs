@@ -237,6 +237,9 @@ fn host_problems(config: &ServiceConfig) -> Vec<Problem> {
     if let Some(ip) = config.dns.iter().find(|ip| !is_usable(ip)) {
         let message = format!("{ip} is no server that a container can reach");
         problems.push(Problem::new("dns", message));
+    } else if !config.dns.is_empty() && !config.needs.is_empty() {
+        let message = "has no place beside `needs`: the agent answers for the services that are needed, and asks the node's servers for all else";
+        problems.push(Problem::new("dns", message).depending_on("needs"));
     }
     problems
 }

@@ -7,8 +7,8 @@
 mod probe;
 
 use super::{
-    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, placement, port, process, secret,
-    targets, volume,
+    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, needs, placement, port, process,
+    secret, targets, volume,
 };
 use crate::{
     settings::{Problem, Validate},
@@ -102,6 +102,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(volume::problems(config));
     problems.extend(backup::problems(config));
     problems.extend(secret::problems(config));
+    problems.extend(needs::problems(config));
     problems.extend(targets::problems(config));
     problems.extend(placement::problems(config));
     problems.extend(process::problems(config));

@@ -176,6 +176,7 @@ fn record(executor: &Executor, digest: &Digest, name: &str) -> Result<Record> {
     let config =
         "name = \"bench\"\nconcurrency = 1\nport = 80\nargs = [\"stay\"]\nmemory = \"64MiB\"\n";
     let mut record = Record::new(DesiredProcess {
+        address: None,
         kept: Default::default(),
         id: name.parse()?,
         revision: Revision(1),

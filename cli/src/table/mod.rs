@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 use rustix::{stdio::stdout, termios::tcgetwinsize};
 use tucano_api::{
     agent::{Enforcement, NodeMetrics, ProcessReport, ProcessState},
-    ids::Revision,
+    ids::{Revision, ServiceName},
     secrets::SecretView,
     service::{Protocol, ServiceConfig},
     state::{
@@ -155,13 +155,14 @@ fn relaxed(report: &ProcessReport) -> String {
     }
 }
 
-const SERVICES: [Column; 7] = [
+const SERVICES: [Column; 8] = [
     column("SERVICE", 0),
     column("REVISION", 2),
     column("HEALTHY", 0),
     column("IMAGE", 3),
     column("PORT", 4),
     column("AGE", 1),
+    column("NEEDS", 4),
     column("HOSTS", 0),
 ];
 
@@ -189,6 +190,15 @@ fn suffix(protocol: Protocol) -> &'static str {
     }
 }
 
+/// The services that a service's processes may reach.
+fn needs(config: &ServiceConfig) -> String {
+    let needs: Vec<&str> = config.needs.iter().map(ServiceName::as_str).collect();
+    match needs.is_empty() {
+        true => "-".to_owned(),
+        false => needs.join(" "),
+    }
+}
+
 /// Configured services.
 pub fn services(services: &[ServiceView], style: Style) -> String {
     let mut table = Table::new(&SERVICES);
@@ -211,6 +221,7 @@ pub fn services(services: &[ServiceView], style: Style) -> String {
             Cell::new(configured.image.short()),
             Cell::new(ports(config)),
             Cell::new(style.age(Some(configured.configured_at))),
+            Cell::new(needs(config)),
             Cell::new(hosts),
         ]);
     }

@@ -55,6 +55,7 @@ fn two_services() -> [ServiceView; 2] {
         reason: "no worker has 256 MiB left".to_owned(),
     });
     first.configured.config.hosts = vec!["a.example".to_owned(), "b.example".to_owned()];
+    first.configured.config.needs = vec!["cache".parse().unwrap(), "db".parse().unwrap()];
     let mut second = service(&[("w1", "starting"), ("w2", "unhealthy")]);
     second.active.processes[1].report.reason =
         Some("GET /healthz was answered with 503 three times in a row".to_owned());

@@ -9,7 +9,7 @@ use tucano_api::{
 use crate::{
     backups, holds,
     model::{Action, Record, SetVersion},
-    routes, services,
+    names, routes, services,
     state::State,
     volumes,
 };
@@ -34,6 +34,10 @@ pub(crate) fn take(state: &mut State) -> Vec<Action> {
     if may_publish && std::mem::take(&mut state.changes.publish) {
         state.published = true;
         actions.push(Action::Publish(routes::all(state)));
+    }
+    if may_publish && !names::is_empty(&state.changes.names) {
+        let names = std::mem::take(&mut state.changes.names);
+        actions.push(Action::Names(names));
     }
     let restarts = state.changes.restarts.drain(..);
     actions.extend(restarts.map(|(node, attempt)| Action::Restart { node, attempt }));
@@ -66,12 +70,13 @@ pub(crate) fn desired_set(state: &State, name: &NodeName) -> Option<DesiredSet> 
     })
 }
 
-/// Digest of a set's processes. Concurrency does not concern them.
+/// Digest of a set's processes. Concurrency and their services' addresses do not concern them.
 pub(crate) fn content_digest(processes: &[DesiredProcess]) -> Digest {
     let mut sum = Sha256::new();
     for process in processes {
         let mut process = process.clone();
         process.config.concurrency = 0;
+        process.address = None;
         let text = serde_json::to_vec(&process).unwrap_or_default();
         sum.update(u64::try_from(text.len()).unwrap_or_default().to_le_bytes());
         sum.update(text);
@@ -99,6 +104,7 @@ fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
     let node = state.processes.get(&number).map(|it| &state.nodes[it.node]);
     let image = node.and_then(|node| revision.image_for(node.architecture()));
     Some(DesiredProcess {
+        address: names::addresses::of_process(state, process),
         slot: process.slot,
         volumes: volumes.collect(),
         id: process.id.clone(),

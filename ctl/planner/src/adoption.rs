@@ -15,6 +15,7 @@ use tucano_api::{
 use crate::{
     health, holds,
     model::{CrashHistory, Hold, Platforms, ProcessRecord, RevisionRecord, ServiceRecord},
+    names::addresses,
     services,
     state::{Node, Process, Resources, Service, State},
 };
@@ -216,12 +217,16 @@ fn adopt_service(
                 name: name.clone(),
                 compatible_from: compatible_from(&revisions),
                 revisions,
+                address: None,
+                slot_addresses: BTreeMap::new(),
+                awaits_start: false,
             };
             state.services.insert(name.clone(), Service::new(record));
         }
     }
     services::neighbours_changed(state, name);
     state.changes.services.insert(name.clone());
+    state.changes.unaddressed.insert(name.clone());
     state.changes.prune.insert(name.clone());
     state.changes.reconcile.insert(name.clone());
     state.changes.reroute.insert(name.clone());
@@ -273,6 +278,9 @@ fn adopt_process(state: &mut State, index: usize, node: &NodeName, process: Desi
     let service = process.config.name.clone();
     if state.processes.contains_key(&number) {
         return;
+    }
+    if let Some(address) = process.address {
+        addresses::adopt(state, &service, process.slot, address);
     }
     let Some(owner) = state.services.get_mut(&service) else {
         return;

@@ -5,7 +5,8 @@ use tucano_api::units::Timestamp;
 use crate::{
     actions, adoption, backups, health, leases, lifecycle,
     model::{Action, Event, Settings, Snapshot, Worker},
-    reachability, rebalance, reconcile, reports, restarts, restore, routes, secrets, services,
+    names, reachability, rebalance, reconcile, reports, restarts, restore, routes, secrets,
+    services,
     state::State,
     topology, volumes,
 };
@@ -41,6 +42,11 @@ impl Cluster {
         volumes::check_nodes(state);
         reconcile::run(state);
         routes::update(state);
+        if names::start::release(state) {
+            reconcile::run(state);
+            routes::update(state);
+        }
+        names::update(state);
         backups::schedule(state);
         actions::take(state)
     }

@@ -15,6 +15,7 @@
 //! - `volumes`: where volumes are, and whether they are there.
 //! - `rules`: which workers a service's processes may be on.
 //! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
+//! - `names`: the services that processes find by name: addresses, and which node needs which.
 //! - `restore` (the state from its records), `routes` and `actions` (what follows from a step's changes), `messages`.
 //! - [`followers`]: which draining processes the balancers have confirmed to be drained.
 //! - `state`: the data that a step works on.
@@ -37,6 +38,7 @@ mod lifecycle;
 mod live_changes;
 mod messages;
 pub mod model;
+mod names;
 mod placement;
 mod queries;
 mod reachability;
@@ -62,7 +64,7 @@ pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
     Action, BackupFailure, BackupRecord, Counters, CrashHistory, Event, Fill, FillFrom, FillStage,
-    Hold, Identity, Load, NodeRecord, Platforms, ProcessRecord, Record, Restoration,
+    Hold, Identity, Load, NamesUpdate, NodeRecord, Platforms, ProcessRecord, Record, Restoration,
     RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Settings,
     Snapshot, VolumeRecord, Worker,
 };

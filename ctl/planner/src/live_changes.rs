@@ -38,7 +38,9 @@ pub(crate) fn apply(state: &mut State, name: &tucano_api::ids::ServiceName) {
         let larger = process.reserved.max(needed);
         let growth = larger.minus(process.reserved);
         let has_room = growth.is_zero() || growth.fits_in(node.free());
-        if !node.is_usable() || !node.changes_live() || !has_room {
+        // An agent that does not know a key refuses the whole desired set.
+        let takes_it = node.changes_live() && node.knows_keys(&config);
+        if !node.is_usable() || !takes_it || !has_room {
             continue;
         }
         node.change_reservation(process.reserved, larger);

@@ -21,8 +21,8 @@ use crate::{
     actions, adoption, backups,
     cluster::Cluster,
     duplicates, holds, live_changes,
-    model::{Platforms, Restoration, RevisionRecord, SecretRecord, Settings},
-    placement, routes, rules, secrets, services,
+    model::{NamesUpdate, Platforms, Restoration, RevisionRecord, SecretRecord, Settings},
+    names, placement, routes, rules, secrets, services,
     state::{Node, Process, Service, Unplaced, pending, unreported},
     volumes,
 };
@@ -37,6 +37,26 @@ impl Cluster {
     /// the controller's start.
     pub fn routes(&self) -> Vec<ServiceRoute> {
         routes::all(&self.state)
+    }
+
+    /// Every service as the processes see it that need it, and what each node needs.
+    pub fn names(&self) -> NamesUpdate {
+        names::all(&self.state)
+    }
+
+    /// The services that a configuration names and that do not exist. A message for the user.
+    pub fn unknown_services(&self, config: &ServiceConfig) -> Option<String> {
+        names::checks::unknown(&self.state, config)
+    }
+
+    /// Why a configuration cannot be accepted beside the services that it names. A message for the user.
+    pub fn names_obstacle(&self, config: &ServiceConfig) -> Option<String> {
+        names::checks::obstacle(&self.state, config)
+    }
+
+    /// Why a service cannot be removed: others need it. A message for the user.
+    pub fn removal_obstacle(&self, name: &ServiceName) -> Option<String> {
+        names::checks::removal_obstacle(&self.state, name)
     }
 
     /// Everything that is desired on a worker. `None` for a worker that is not in the topology.

@@ -2,7 +2,7 @@
 
 use tucano_api::ids::ServiceName;
 
-use crate::{everywhere, live_changes, placement, rebalance, rollout, slots, state::State};
+use crate::{everywhere, live_changes, names, placement, rebalance, rollout, slots, state::State};
 
 /// Limit of rounds within one step, in which services may free memory for each other; what is left is done with the
 /// next event.
@@ -63,6 +63,9 @@ fn shrink(state: &mut State, name: &ServiceName) {
 
 /// Places what a service is missing, then moves what is spread unevenly.
 fn grow(state: &mut State, name: &ServiceName) {
+    if names::start::holds_back(state, name) {
+        return;
+    }
     if has_volumes(state, name) {
         return slots::grow(state, name);
     }

@@ -51,6 +51,9 @@ pub(crate) fn accept(state: &mut State, name: &NodeName, mut report: NodeReport)
     volumes::observe(state, index, current);
     backups::observe(state, index);
     let node = &state.nodes[index];
+    if !node.needs.is_empty() {
+        state.changes.needy.insert(node.record.name.clone());
+    }
     if !current || restarted {
         state.changes.resend.insert(node.record.name.clone());
     }

@@ -49,6 +49,8 @@ pub(crate) fn load(state: &mut State, snapshot: Snapshot, workers: Vec<Worker>) 
         .reconcile
         .extend(state.services.keys().cloned());
     state.changes.reroute.extend(state.services.keys().cloned());
+    let nodes = state.nodes.iter();
+    state.changes.needy = nodes.map(|node| node.record.name.clone()).collect();
     state.changes.publish = true;
 }
 
@@ -111,6 +113,10 @@ fn load_service(state: &mut State, record: ServiceRecord) {
         return;
     }
     let name = record.name.clone();
+    state.changes.unaddressed.insert(name.clone());
+    if record.awaits_start {
+        state.awaiting_start.insert(name.clone());
+    }
     state.services.insert(name, Service::new(record));
 }
 

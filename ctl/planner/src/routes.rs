@@ -25,6 +25,7 @@ pub(crate) fn all(state: &State) -> Vec<ServiceRoute> {
 /// Computes the routes that this step may have changed.
 pub(crate) fn update(state: &mut State) {
     for name in std::mem::take(&mut state.changes.reroute) {
+        state.changes.renamed.insert(name.clone());
         let Some(service) = state.services.get(&name) else {
             continue;
         };

@@ -1,6 +1,6 @@
 //! Configuring and removing services, and their revisions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tucano_api::{
     ids::{Digest, Revision, SecretName, ServiceName},
@@ -59,6 +59,7 @@ pub(crate) fn configure(
     neighbours_changed(state, &name);
     state.changes.prune.insert(name.clone());
     state.changes.services.insert(name.clone());
+    state.changes.unaddressed.insert(name.clone());
     state.changes.reconcile.insert(name.clone());
     state.changes.reroute.insert(name);
 }
@@ -77,6 +78,8 @@ pub(crate) fn remove(state: &mut State, name: &ServiceName, with_volumes: bool) 
         node.lost.retain(|_, process| process.service != *name);
     }
     slots::release(state, name);
+    state.awaiting_start.remove(name);
+    state.changes.renamed.insert(name.clone());
     neighbours_changed(state, name);
     if with_volumes {
         volumes::remove_all_of(state, name);
@@ -127,6 +130,9 @@ fn add(state: &mut State, config: ServiceConfig, image: Digest, platforms: Platf
     let record = ServiceRecord {
         name: config.name.clone(),
         compatible_from: Revision(1),
+        address: None,
+        slot_addresses: BTreeMap::new(),
+        awaits_start: !config.start_after.is_empty(),
         revisions: vec![RevisionRecord {
             revision: Revision(1),
             config,

@@ -10,13 +10,17 @@ use tucano_api::{
 use crate::{
     actions, holds, lifecycle,
     model::{Settings, Worker},
-    silence,
+    names, silence,
     state::{Node, State},
 };
 
 /// Applies a topology and settings.
 pub(crate) fn configure(state: &mut State, workers: Vec<Worker>, settings: Settings) {
+    let moved = state.settings.service_subnet != settings.service_subnet;
     state.settings = settings;
+    if moved {
+        names::addresses::renumber(state);
+    }
     let names: BTreeSet<NodeName> = workers.iter().map(|worker| worker.name.clone()).collect();
     for index in 0..state.nodes.len() {
         if !names.contains(&state.nodes[index].record.name) {

@@ -3,7 +3,7 @@
 #[cfg(feature = "proptest")]
 use proptest::prelude::*;
 use tucano_api::{
-    ids::{NodeName, ProcessId},
+    ids::{NodeName, ProcessId, ServiceName},
     service::{Labels, Placement, ServiceConfig},
     state::VolumeState,
     units::{Bytes, Span, Timestamp},
@@ -227,6 +227,17 @@ pub fn unstable_cluster(seed: u64) -> Sim {
     sim
 }
 
+/// The services that one of this image needs: none, or another one, or a service with volumes and itself.
+fn needs(service: usize, image: u8) -> Vec<ServiceName> {
+    let own = SERVICES[service];
+    let names = match image {
+        0 => Vec::new(),
+        1 => vec![SERVICES[(service + 1) % SERVICES.len()]],
+        _ => vec![STATEFUL[0], own],
+    };
+    names.into_iter().map(name).collect()
+}
+
 fn all_workers() -> Vec<Worker> {
     let with_restart = |number| Worker {
         can_restart: number % 2 == 0,
@@ -288,6 +299,21 @@ fn placement(service: usize, rules: usize) -> Placement {
 }
 
 impl Sim {
+    /// Deploys a service that is started after those that it needs, unless they wait for it.
+    fn deploy_in_order(&mut self, config: ServiceConfig, image: u8) {
+        let mut others = config.needs.clone();
+        others.retain(|it| *it != config.name);
+        let ordered = ServiceConfig {
+            start_after: others,
+            ..config.clone()
+        };
+        let cluster = self.cluster.as_ref();
+        let is_accepted = cluster.is_some_and(|it| it.names_obstacle(&ordered).is_none());
+        self.deploy_image(if is_accepted { ordered } else { config }, image);
+    }
+}
+
+impl Sim {
     /// Has a fault happen.
     pub fn inject(&mut self, fault: Fault) {
         match fault {
@@ -299,10 +325,11 @@ impl Sim {
                 image,
             } => {
                 let config = ServiceConfig {
+                    needs: needs(service, image),
                     drain: (image == 2).then_some(Span::secs(3)),
                     ..with_memory(SERVICES[service], concurrency, mib)
                 };
-                self.deploy_image(config, image);
+                self.deploy_in_order(config, image);
             }
             Fault::DeployRules {
                 service,

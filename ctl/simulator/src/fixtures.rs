@@ -130,6 +130,8 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         mount: Vec::new(),
         volume: Vec::new(),
         secret: Vec::new(),
+        needs: Vec::new(),
+        start_after: Vec::new(),
         shm_size: None,
         health: Health::default(),
         drain: None,

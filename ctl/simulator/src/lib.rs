@@ -4,7 +4,8 @@
 //! - [`sim`]: the simulation; [`fixtures`]: what it is described with.
 //! - [`agent`]: the model of an agent; [`balancer`]: that of a balancer; [`network`]; [`disk`].
 //! - [`fault`]: what can go wrong, as a list that replays (and, with the feature `proptest`, shrinks).
-//! - [`volumes`]: those of an agent; `volume_rules`: what the validator checks of slots and volumes.
+//! - [`volumes`]: those of an agent; `volume_rules`: what the validator checks of slots and volumes; `name_rules`:
+//!   what of services' addresses.
 //! - `placement_rules`: what the validator checks of labels and neighbours.
 //! - [`validator`]: the rules that no step may break. It panics where one is broken.
 
@@ -20,6 +21,7 @@ pub mod disk;
 mod drains;
 pub mod fault;
 pub mod fixtures;
+mod name_rules;
 pub mod network;
 mod placement_rules;
 pub mod sim;

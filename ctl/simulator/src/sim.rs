@@ -386,6 +386,8 @@ impl Sim {
             Action::Persist(records) => disk::write(&mut self.disk, &records),
             Action::Assign(set) => self.network.send(self.now, Message::Desired(set)),
             Action::Publish(routes) => self.publish(routes),
+            // The validator is told.
+            Action::Names(_) => {}
             Action::Restart { node, attempt } => {
                 self.commands
                     .push((self.now.after(COMMAND_TIME), node.clone()));

@@ -12,7 +12,9 @@ use tucano_api::{
 };
 use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, RevisionRecord, Snapshot};
 
-use crate::{disk, drains, placement_rules::PlacementRules, volume_rules::VolumeRules};
+use crate::{
+    disk, drains, name_rules::NameRules, placement_rules::PlacementRules, volume_rules::VolumeRules,
+};
 
 /// Checks every step, and what it has to know of the steps before.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +41,7 @@ pub struct Validator {
     /// except for a controller that dies before it has recorded that they left.
     left: BTreeSet<String>,
     volumes: VolumeRules,
+    names: NameRules,
     placement: PlacementRules,
 }
 
@@ -46,6 +49,7 @@ impl Validator {
     /// Checks that a restored cluster is what was persisted, except for workers that have left the topology since.
     pub fn restored(&mut self, cluster: &Cluster, disk: &Snapshot) {
         self.reports.clear();
+        self.names.restored();
         let restored = disk::sorted(cluster.snapshot());
         let mut expected = disk.clone();
         expected
@@ -100,6 +104,8 @@ impl Validator {
         check_memory(cluster, started.iter().chain(&grown));
         drains::check_deadlines(now, cluster);
         check_deadline(now, cluster);
+        let complete = published.is_some() && all_known(cluster) && !cluster.withholds_routes();
+        self.names.check(actions, cluster, complete);
         if let Some(published) =
             published.filter(|_| all_known(cluster) && !cluster.withholds_routes())
         {
@@ -376,18 +382,19 @@ pub(crate) fn records_of(actions: &[Action]) -> impl Iterator<Item = &Record> {
     })
 }
 
-/// Persist, assign, publish, restart, alert: in this order, the first and third at most once.
+/// Persist, assign, publish, names, restart, alert: in this order, persist, publish and names at most once.
 fn check_order(actions: &[Action]) {
     let rank = |action: &Action| match action {
         Action::Persist(_) => 0,
         Action::Assign(_) => 1,
         Action::Publish(_) => 2,
-        Action::Restart { .. } => 3,
-        Action::Alert(_) => 4,
+        Action::Names(_) => 3,
+        Action::Restart { .. } => 4,
+        Action::Alert(_) => 5,
     };
     let ranks: Vec<i32> = actions.iter().map(rank).collect();
     assert!(ranks.is_sorted(), "{ranks:?}");
-    for once in [0, 2] {
+    for once in [0, 2, 3] {
         assert!(ranks.iter().filter(|rank| **rank == once).count() <= 1);
     }
     if let Some(Action::Persist(records)) = actions.first() {

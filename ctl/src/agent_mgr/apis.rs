@@ -8,6 +8,7 @@ use std::{
 use tucano_api::{
     agent::{ApiAddress, Apis},
     ids::NodeName,
+    names::ServiceSubnet,
 };
 
 use crate::config_mgr::{Config, Listen, topology::Topology};
@@ -29,11 +30,13 @@ pub(super) fn if_changed(
         .collect();
     let addresses = all(&config.topology, &listening, agent);
     let workers: Vec<_> = config.topology.workers.iter().map(|one| one.ip).collect();
-    let tag = tag(&addresses, &workers);
+    let services = config.planner.service_subnet;
+    let tag = tag(&addresses, &workers, services);
     (known != Some(&tag)).then_some(Apis {
         tag,
         addresses,
         workers,
+        services: Some(services),
     })
 }
 
@@ -60,9 +63,9 @@ fn all(
     own.chain(agents).collect()
 }
 
-fn tag(addresses: &[ApiAddress], workers: &[IpAddr]) -> String {
+fn tag(addresses: &[ApiAddress], workers: &[IpAddr], services: ServiceSubnet) -> String {
     let mut hasher = DefaultHasher::new();
-    (addresses, workers).hash(&mut hasher);
+    (addresses, workers, services).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
@@ -103,6 +106,7 @@ mod tests {
         ];
         assert_eq!(texts, expected);
         let worker = ["10.0.0.2".parse().unwrap()];
+        let tag = |addresses, workers| tag(addresses, workers, ServiceSubnet::default());
         assert_ne!(tag(&addresses, &worker), tag(&addresses[1..], &worker));
         assert_ne!(tag(&addresses, &worker), tag(&addresses, &[]));
         assert_eq!(tag(&addresses, &worker), tag(&addresses.clone(), &worker));

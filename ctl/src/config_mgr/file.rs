@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use tucano_api::{
+    names::ServiceSubnet,
     service::Labels,
     settings::{Problem, Validate},
     units::Span,
@@ -21,6 +22,7 @@ pub(super) struct File {
     pub(super) data_dir: PathBuf,
     pub(super) secret_key_file: Option<PathBuf>,
     pub(super) domain: String,
+    pub(super) service_subnet: Spanned<ServiceSubnet>,
     pub(super) lease: Span,
     pub(super) drain: Span,
     pub(super) rebalance_after: Span,
@@ -51,6 +53,7 @@ impl Default for File {
             data_dir: PathBuf::from("/var/lib/tucano/ctl"),
             secret_key_file: None,
             domain: planner.domain,
+            service_subnet: Spanned::new(0..0, planner.service_subnet),
             lease: planner.lease,
             drain: planner.drain,
             rebalance_after: planner.rebalance_after,

@@ -28,6 +28,7 @@ use reqwest::Url;
 use toml::Spanned;
 use tucano_api::{
     ids::BalancerName,
+    names::ServiceSubnet,
     settings::{SettingsError, SettingsErrors, parse_within},
     units::Span,
 };
@@ -175,6 +176,7 @@ impl Reader<'_> {
     fn check(&self, file: file::File) -> Result<Config, SettingsError> {
         let topology = topology::check(&file.topology, |offset| self.position(offset).0)
             .map_err(|wrong| self.error(wrong.span, wrong.message))?;
+        self.check_service_subnet(&file.service_subnet, &topology)?;
         let config = Config {
             data_dir: self.directory.join(&file.data_dir),
             secret_key_file: match &file.secret_key_file {
@@ -214,11 +216,35 @@ impl Reader<'_> {
                 recovered_after: file.recovered_after,
                 revisions_kept: file.revisions_kept,
                 domain: file.domain,
+                service_subnet: file.service_subnet.into_inner(),
             },
             topology,
         };
         self.check_tokens(&config, file.api.listen.span(), &file.topology)?;
         Ok(config)
+    }
+
+    /// No node may have an address that a service can have.
+    fn check_service_subnet(
+        &self,
+        subnet: &Spanned<ServiceSubnet>,
+        topology: &Topology,
+    ) -> Result<(), SettingsError> {
+        let ctl = (&topology.ctl.name, topology.ctl.ip);
+        let workers = topology.workers.iter().map(|it| (&it.name, it.ip));
+        let is_inside = |ip: IpAddr| match ip.to_canonical() {
+            IpAddr::V4(ip) => subnet.get_ref().contains(ip),
+            IpAddr::V6(_) => false,
+        };
+        let mut nodes = [ctl].into_iter().chain(workers);
+        let Some((name, ip)) = nodes.find(|(_, ip)| is_inside(*ip)) else {
+            return Ok(());
+        };
+        let message = format!(
+            "service_subnet {} has the address {ip} of node {name}: write a network that nothing else uses, such as \"10.213.0.0/16\"",
+            subnet.get_ref()
+        );
+        Err(self.error(Some(subnet.span()), message))
     }
 
     /// The API and agents that are reachable from other machines need a token.

@@ -415,3 +415,21 @@ fn a_large_cluster_meets_no_default_limit() {
     // The unit allows this many open files.
     assert!(limits.connections + limits.worker_connections < 65_536 / 2);
 }
+
+#[test]
+fn no_node_has_an_address_that_a_service_can_have() {
+    let tokens = "token = \"0123456789abcdef\"\nagent_token = \"fedcba9876543210\"\n";
+    let nodes = format!(
+        "{}{}",
+        node("ctl", "10.9.0.1", ""),
+        node("worker", "10.9.0.2", "")
+    );
+    let text = |subnet: &str| format!("{tokens}service_subnet = \"{subnet}\"\n{nodes}");
+    let config = read(&text("10.10.0.0/16")).unwrap();
+    let subnet = config.planner.service_subnet.to_string();
+    assert_eq!(subnet, "10.10.0.0/16");
+    let refused = read(&text("10.9.0.0/16")).unwrap_err().to_string();
+    assert!(refused.contains("10.9.0.1 of node"), "{refused}");
+    let refused = read(&text("10.9.0.0/30")).unwrap_err().to_string();
+    assert!(refused.contains("not a network for services"), "{refused}");
+}

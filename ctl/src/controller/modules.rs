@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use tucano_api::{agent::DesiredSet, ids::NodeName, routes::ServiceRoute};
+use tucano_planner::NamesUpdate;
 
 use super::StartError;
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     alerts::Alerts,
     config_mgr::ConfigManager,
     deployer::{Deployer, Prefetcher, images::Images},
-    discovery::Discovery,
+    discovery::{Discovery, names::NamesFeed},
     http::Api,
     secrets::Secrets,
     state_loop::{EffectSink, StateHandle, clock::Clock, metrics::StateLoopMetrics},
@@ -26,6 +27,7 @@ pub(super) struct Modules {
     secrets: Secrets,
     agents: Arc<AgentManager>,
     discovery: Arc<Discovery>,
+    names: Arc<NamesFeed>,
     pub(super) alerts: Arc<Alerts>,
     images: Arc<Images>,
 }
@@ -39,7 +41,9 @@ impl Modules {
     ) -> Result<Self, StartError> {
         let client = AgentClient::new(config.clone(), agent_client(tls)?).with_tls(tls.mode());
         let agents = Arc::new(AgentManager::new(config.clone(), state.clone(), client));
-        let discovery = Discovery::new(uuid::Uuid::new_v4().simple().to_string());
+        let start = uuid::Uuid::new_v4().simple().to_string();
+        let names = Arc::new(NamesFeed::new(start.clone()));
+        let discovery = Discovery::new(start);
         let alerts = Alerts::new(config.clone(), state.clone(), webhook_client()?);
         let prefetcher = Prefetcher::new(config.clone(), agents.clone(), images.clone());
         let secrets = Secrets::new(config.clone(), state.clone(), tls.mode());
@@ -51,6 +55,7 @@ impl Modules {
             secrets,
             agents,
             discovery: Arc::new(discovery),
+            names,
             alerts: Arc::new(alerts),
             images,
         })
@@ -60,6 +65,7 @@ impl Modules {
         ControllerEffects {
             agents: self.agents.clone(),
             discovery: self.discovery.clone(),
+            names: self.names.clone(),
             alerts: self.alerts.clone(),
             images: self.images.clone(),
         }
@@ -82,6 +88,7 @@ impl Modules {
             secrets: self.secrets,
             agents: self.agents,
             discovery: self.discovery,
+            names: self.names,
             alerts: self.alerts,
             tls,
             state_metrics,
@@ -94,6 +101,7 @@ impl Modules {
 pub(super) struct ControllerEffects {
     agents: Arc<AgentManager>,
     discovery: Arc<Discovery>,
+    names: Arc<NamesFeed>,
     alerts: Arc<Alerts>,
     images: Arc<Images>,
 }
@@ -104,6 +112,9 @@ impl EffectSink for ControllerEffects {
     }
     fn publish(&self, routes: Vec<ServiceRoute>) {
         self.discovery.publish(routes);
+    }
+    fn publish_names(&self, update: NamesUpdate) {
+        self.names.publish(update);
     }
     fn restart(&self, node: NodeName, attempt: u32) {
         self.agents.restart(node, attempt);

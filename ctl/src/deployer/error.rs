@@ -95,6 +95,15 @@ pub enum DeployError {
     /// A secret cannot be used.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// It names services that do not exist.
+    #[error("{0}")]
+    UnknownService(String),
+    /// It cannot have an address, or would wait for itself.
+    #[error("{0}")]
+    Names(String),
+    /// Others need it.
+    #[error("{0}")]
+    Needed(String),
     /// Another service uses the host and path.
     #[error("{0}")]
     HostTaken(String),

@@ -250,7 +250,10 @@ impl Deployer {
     /// Why it was not removed.
     pub async fn remove(&self, name: ServiceName, volumes: bool) -> Result<(), DeployError> {
         let decide = move |cluster: &Cluster| match cluster.service(&name) {
-            Some(_) => Ok((Event::ServiceRemoved { name, volumes }, ())),
+            Some(_) => match cluster.removal_obstacle(&name) {
+                Some(obstacle) => Err(DeployError::Needed(obstacle)),
+                None => Ok((Event::ServiceRemoved { name, volumes }, ())),
+            },
             None => Err(DeployError::NotFound(name)),
         };
         self.state
@@ -270,6 +273,12 @@ impl Deployer {
         let decide = move |cluster: &Cluster| {
             let (mut config, image) = decide(cluster)?;
             resolve_secrets(cluster, &mut config)?;
+            if let Some(unknown) = cluster.unknown_services(&config) {
+                return Err(DeployError::UnknownService(unknown));
+            }
+            if let Some(obstacle) = cluster.names_obstacle(&config) {
+                return Err(DeployError::Names(obstacle));
+            }
             if let Some(conflict) = cluster.conflict(&config) {
                 return Err(DeployError::HostTaken(conflict));
             }

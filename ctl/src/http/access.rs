@@ -4,6 +4,7 @@
 //! |---|---|---|---|---|---|---|
 //! | `/healthz` | yes | yes | yes | yes | yes | yes |
 //! | `POST /v1/reports` | | | legacy nodes | | its own | |
+//! | `GET /v1/names` | | | legacy nodes | | its own | |
 //! | `POST /v1/certificates` | | | from the node's address | | its own | |
 //! | `POST /v1/secret_values` | | | on this machine | | its own | |
 //! | `GET /v2/tucano/images/blobs/…` | | yes | legacy nodes | | its own | |
@@ -37,7 +38,7 @@ pub enum Caller {
 pub enum Access {
     /// Liveness.
     Everyone,
-    /// Reports of agents.
+    /// Reports of agents, and what they are told of services.
     Reports,
     /// Enrolment and renewal of certificates.
     Certificates,
@@ -66,7 +67,8 @@ impl Access {
                 Self::Blobs
             }
             "/healthz" => Self::Everyone,
-            "/v1/reports" => Self::Reports,
+            // What a node reports of itself, and what it is told of others.
+            "/v1/reports" | "/v1/names" => Self::Reports,
             "/v1/certificates" => Self::Certificates,
             "/v1/secret_values" => Self::SecretValues,
             "/v1/routes" | "/v1/balancer_reports" | "/v1/balancer_certificates" => Self::Routes,

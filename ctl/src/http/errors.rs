@@ -164,6 +164,11 @@ impl From<DeployError> for ApiError {
             DeployError::DoesNotFit(_) | DeployError::CannotBePlaced(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "does_not_fit", message)
             }
+            DeployError::UnknownService(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_service", message)
+            }
+            DeployError::Names(_) => Self::new(StatusCode::CONFLICT, "names", message),
+            DeployError::Needed(_) => Self::new(StatusCode::CONFLICT, "needed", message),
             DeployError::InUse(_) => Self::new(StatusCode::CONFLICT, "limit_in_use", message),
             DeployError::NoSuchSecret { .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no_such_secret", message)

@@ -14,6 +14,7 @@ pub mod exec;
 pub mod extract;
 pub mod logs;
 pub mod metrics;
+pub mod names;
 pub mod openapi;
 pub mod registry;
 pub mod routes;
@@ -47,7 +48,7 @@ use crate::{
     alerts::Alerts,
     config_mgr::ConfigManager,
     deployer::Deployer,
-    discovery::Discovery,
+    discovery::{Discovery, names::NamesFeed},
     secrets::Secrets,
     state_loop::{StateHandle, metrics::StateLoopMetrics},
     tls::Tls,
@@ -73,6 +74,8 @@ pub struct Api {
     pub agents: Arc<AgentManager>,
     /// The routes.
     pub discovery: Arc<Discovery>,
+    /// The names' feed.
+    pub names: Arc<NamesFeed>,
     /// The alerts.
     pub alerts: Arc<Alerts>,
     /// Certificates.

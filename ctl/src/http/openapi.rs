@@ -10,8 +10,8 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Api, adoption, agents, backups, balancers, config, exec, logs, metrics, secrets, services,
-    state, volumes,
+    Api, adoption, agents, backups, balancers, config, exec, logs, metrics, names, secrets,
+    services, state, volumes,
 };
 
 #[derive(OpenApi)]
@@ -62,6 +62,7 @@ pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(config::routes())
         .merge(metrics::routes())
         .merge(agents::routes())
+        .merge(names::routes())
         .split_for_parts()
 }
 

@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tucano_api::{agent::DesiredSet, ids::NodeName, routes::ServiceRoute};
-use tucano_planner::{Action, Cluster, Event, Record};
+use tucano_planner::{Action, Cluster, Event, NamesUpdate, Record};
 
 use super::{
     Inbox, Message, Refused, Transact, clock::Clock, metrics::StateLoopMetrics,
@@ -27,6 +27,8 @@ pub trait EffectSink: Send + 'static {
     fn assign(&self, set: DesiredSet);
     /// Publishes these routes to the balancer.
     fn publish(&self, routes: Vec<ServiceRoute>);
+    /// Publishes what has changed of the names.
+    fn publish_names(&self, update: NamesUpdate);
     /// Runs a worker's restart command.
     fn restart(&self, node: NodeName, attempt: u32);
     /// Sends an alert; [`super::StateHandle::alert_delivered`] follows.
@@ -267,6 +269,7 @@ impl<E: EffectSink> Worker<E> {
             match action {
                 Action::Assign(set) => effects.assign(set),
                 Action::Publish(routes) => effects.publish(routes),
+                Action::Names(update) => effects.publish_names(update),
                 Action::Restart { node, attempt } => effects.restart(node, attempt),
                 Action::Alert(alert) => {
                     let id = ids.next();

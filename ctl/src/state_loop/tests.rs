@@ -14,7 +14,7 @@ use tucano_api::{
     settings::parse,
     units::Bytes,
 };
-use tucano_planner::{Cluster, Settings, Worker};
+use tucano_planner::{Cluster, NamesUpdate, Settings, Worker};
 
 use super::{clock::Clock, metrics::StateLoopMetrics, *};
 use crate::store::{Store, StoredAlert};
@@ -47,6 +47,9 @@ impl EffectSink for Recorder {
     }
     fn publish(&self, routes: Vec<ServiceRoute>) {
         self.note(format!("publish {} routes", routes.len()));
+    }
+    fn publish_names(&self, update: NamesUpdate) {
+        self.note(format!("publish {} names", update.services.len()));
     }
     fn restart(&self, node: NodeName, _attempt: u32) {
         self.note(format!("restart {node}"));

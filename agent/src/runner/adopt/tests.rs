@@ -9,6 +9,7 @@ use super::*;
 
 fn record() -> Record {
     Record::new(DesiredProcess {
+        address: None,
         kept: Default::default(),
         id: "a-1".parse().unwrap(),
         revision: Revision(1),

@@ -11,6 +11,7 @@ use super::*;
 fn process(more: &str) -> DesiredProcess {
     let text = format!("name = \"hello\"\nconcurrency = 1\nport = 8080\n{more}");
     DesiredProcess {
+        address: None,
         kept: Default::default(),
         id: "hello-12".parse().unwrap(),
         revision: Revision(3),
@@ -64,6 +65,7 @@ fn the_environment_identifies_the_process_and_services_cannot_override_it() {
     let environment = environment(
         &image(),
         Identity {
+            needs: &[],
             process: &process,
             node: &node,
         },
@@ -89,6 +91,39 @@ fn the_environment_identifies_the_process_and_services_cannot_override_it() {
             .count(),
         1
     );
+}
+
+#[test]
+fn a_process_learns_where_the_services_are_that_it_needs() {
+    let process = process("needs = [\"my-db\"]\nenv = { MY_DB_PORT = \"own\" }");
+    let needed: NamedService = serde_json::from_value(serde_json::json!({
+        "service": "my-db", "address": "100.80.0.1", "endpoints": [],
+        "ports": [
+            { "name": "admin", "port": 9000, "protocol": "tcp" },
+            { "name": "http", "port": 5432, "protocol": "http" },
+        ],
+    }))
+    .unwrap();
+    assert!(where_it_is(&needed).contains(&("MY_DB_PORT".to_owned(), "5432".to_owned())));
+    let environment = environment(
+        &image(),
+        Identity {
+            process: &process,
+            node: &"w1".parse().unwrap(),
+            needs: &[Arc::new(needed)],
+        },
+    );
+    for expected in [
+        "MY_DB_HOST=my-db.internal",
+        "MY_DB_PORT=own",
+        "MY_DB_PORT_ADMIN=9000",
+        "MY_DB_PORT_HTTP=5432",
+    ] {
+        assert!(
+            environment.contains(&expected.to_owned()),
+            "{environment:?}"
+        );
+    }
 }
 
 #[test]

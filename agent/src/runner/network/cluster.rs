@@ -5,6 +5,8 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
+use tucano_api::names::ServiceSubnet;
+
 /// Addresses of the controller that are remembered: a controller has few, and another host with the token could present many.
 const MAX_CONTROLLERS: usize = 16;
 
@@ -17,6 +19,8 @@ pub struct Cluster {
     pub workers: BTreeSet<Ipv4Addr>,
     /// Addresses that the controller was seen at, oldest first: it may connect from others than its API's.
     pub controllers: VecDeque<Ipv4Addr>,
+    /// The network of services' addresses.
+    pub services: Option<ServiceSubnet>,
 }
 
 impl Cluster {

@@ -8,14 +8,15 @@ use std::{fmt, io, net::Ipv4Addr, net::SocketAddrV4};
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_CREATE};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::libc::{
-    AF_INET, AF_UNSPEC, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
-    NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM,
+    AF_INET, AF_UNSPEC, IPPROTO_TCP, IPPROTO_UDP, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END,
+    NFNL_SUBSYS_NFTABLES, NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM,
 };
 
 use super::{
     addresses::{NodePort, Transport},
     links::hardware_address,
     netlink::{Netlink, Request, RequestError},
+    services::SlotElement,
 };
 
 /// An element of one of the table's sets.
@@ -33,6 +34,10 @@ pub(super) enum Element {
     Worker(Ipv4Addr),
     /// Name server that processes may use, in the set `resolvers`.
     Resolver(Ipv4Addr),
+    /// Process → address of a service that it needs, in the set `needs`.
+    Need(Ipv4Addr, Ipv4Addr),
+    /// Which process answers at a service's address, in the map `services`.
+    Slot(SlotElement),
 }
 
 /// An element to add or to delete.
@@ -105,6 +110,8 @@ impl Element {
             Self::Machine(_) => "machines",
             Self::Worker(_) => "workers",
             Self::Resolver(_) => "resolvers",
+            Self::Need(..) => "needs",
+            Self::Slot(_) => "services",
         }
     }
 
@@ -115,13 +122,17 @@ impl Element {
             Self::Sender(ip) => [&hardware_address(*ip)[..], &[0; 2], &ip.octets()].concat(),
             Self::Api(address) => socket(*address),
             Self::Machine(ip) | Self::Worker(ip) | Self::Resolver(ip) => ip.octets().into(),
+            Self::Need(from, to) => [from.octets(), to.octets()].concat(),
+            Self::Slot(slot) => slot_key(slot),
         }
     }
 
     fn data(&self) -> Option<Vec<u8>> {
         match self {
             Self::Forward(_, to) => Some(socket(*to)),
+            Self::Slot(slot) => Some(socket(slot.to)),
             Self::Sender(_)
+            | Self::Need(..)
             | Self::Api(_)
             | Self::Machine(_)
             | Self::Worker(_)
@@ -138,6 +149,17 @@ impl fmt::Display for Element {
             Self::Sender(ip) => write!(f, "{} . {ip}", super::rules::hardware(*ip)),
             Self::Api(address) => write!(f, "{} . {}", address.ip(), address.port()),
             Self::Machine(ip) | Self::Worker(ip) | Self::Resolver(ip) => write!(f, "{ip}"),
+            Self::Need(from, to) => write!(f, "{from} . {to}"),
+            Self::Slot(SlotElement {
+                number,
+                address,
+                transport,
+                port,
+                to,
+            }) => {
+                let to = format!("{} . {}", to.ip(), to.port());
+                write!(f, "{number} . {address} . {transport} . {port} : {to}")
+            }
         }
     }
 }
@@ -159,14 +181,30 @@ fn batch_marker(kind: i32, what: &str) -> Request {
 }
 
 /// `struct nfgenmsg`.
-fn header(family: i32, resource: u16) -> Vec<u8> {
+pub(super) fn header(family: i32, resource: u16) -> Vec<u8> {
     let version = 0;
     let [high, low] = resource.to_be_bytes();
     vec![family as u8, version, high, low]
 }
 
-fn subsystem() -> u16 {
+pub(super) fn subsystem() -> u16 {
     (NFNL_SUBSYS_NFTABLES as u16) << 8
+}
+
+/// The number that is drawn is in the machine's byte order, as the kernel draws it.
+fn slot_key(slot: &SlotElement) -> Vec<u8> {
+    let protocol = match slot.transport {
+        Transport::Tcp => IPPROTO_TCP,
+        Transport::Udp => IPPROTO_UDP,
+    };
+    [
+        &slot.number.to_ne_bytes()[..],
+        &slot.address.octets(),
+        &[protocol as u8, 0, 0, 0],
+        &slot.port.to_be_bytes(),
+        &[0; 2],
+    ]
+    .concat()
 }
 
 fn socket(address: SocketAddrV4) -> Vec<u8> {
@@ -178,15 +216,15 @@ fn socket(address: SocketAddrV4) -> Vec<u8> {
     .concat()
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(super) fn text(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
 }
 
-fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
+pub(super) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
     DefaultNla::new(kind | NLA_F_NESTED, bytes(attributes))
 }
 
-fn bytes(attributes: &[DefaultNla]) -> Vec<u8> {
+pub(super) fn bytes(attributes: &[DefaultNla]) -> Vec<u8> {
     let mut bytes = vec![0; attributes.buffer_len()];
     attributes.emit(&mut bytes);
     bytes

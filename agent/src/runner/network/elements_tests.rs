@@ -1,9 +1,10 @@
 //! Comparisons with `nft`, each in a network namespace of its own.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{collections::BTreeMap, fs, net::SocketAddrV4, process::Command, sync::Arc};
 
 use nix::sched::{CloneFlags, unshare};
 use proptest::{collection, prelude::*, test_runner};
+use tucano_api::names::ServiceSubnet;
 use tucano_testkit::{ROOT, needs, tool};
 
 use super::{
@@ -11,6 +12,9 @@ use super::{
     elements::{Change, Element, change},
     firewall::Firewall,
     rules::{Rules, sample, table},
+    service_rules,
+    services::{ServiceRules, SlotElement},
+    watch,
 };
 
 /// Runs a test on a thread with a network namespace of its own, if root and `nft` are available.
@@ -53,6 +57,34 @@ fn listed(bridge: &str) -> Vec<String> {
     words
 }
 
+fn any_services() -> impl Strategy<Value = ServiceRules> {
+    let slot = (
+        0_u32..4,
+        1_u8..3,
+        prop_oneof![Just(Transport::Tcp), Just(Transport::Udp)],
+    );
+    let slots = collection::btree_map(slot, 2_u8..5, 0..6);
+    let needs = collection::btree_set((2_u8..5, 1_u8..4), 0..5);
+    (slots, needs).prop_map(|(slots, needs)| {
+        let elements = slots
+            .into_iter()
+            .map(|((number, address, transport), to)| SlotElement {
+                number,
+                address: [100, 80, 0, address].into(),
+                transport,
+                port: 5432,
+                to: SocketAddrV4::new([172, 31, 0, to].into(), 80),
+            });
+        let needs = needs.into_iter();
+        let needs = needs.map(|(from, to)| ([172, 31, 0, from].into(), [100, 80, 0, to].into()));
+        ServiceRules {
+            subnet: ServiceSubnet::default(),
+            needs: needs.collect(),
+            maps: [("db".parse().unwrap(), Arc::new(elements.collect()))].into(),
+        }
+    })
+}
+
 fn any_rules() -> impl Strategy<Value = Rules> {
     let socket = (2_u8..6, 80_u16..83);
     let transport = prop_oneof![Just(Transport::Tcp), Just(Transport::Udp)];
@@ -60,26 +92,29 @@ fn any_rules() -> impl Strategy<Value = Rules> {
     let apis = collection::btree_set((1_u8..5, 7070_u16..7072), 0..4);
     let machines = collection::btree_set(1_u8..5, 0..4);
     let sets = (machines.clone(), machines.clone(), machines);
-    (forwards, apis, 0_usize..6, sets).prop_map(|(forwards, apis, senders, sets)| {
-        let process = |(ip, port)| format!("172.31.0.{ip}:{port}").parse().unwrap();
-        let api = |(ip, port)| format!("10.0.0.{ip}:{port}").parse().unwrap();
-        let ips = |set: std::collections::BTreeSet<u8>| {
-            let ips = set.into_iter();
-            ips.map(|last| [10, 0, 1, last].into()).collect()
-        };
-        let none = sample(&[]);
-        Rules {
-            forwards: BTreeMap::from_iter(
-                forwards.into_iter().map(|(port, to)| (port, process(to))),
-            ),
-            apis: apis.into_iter().map(api).collect(),
-            machines: ips(sets.0),
-            workers: ips(sets.1),
-            resolvers: ips(sets.2),
-            senders: none.subnet.hosts().take(senders).collect(),
-            ..none
-        }
-    })
+    (forwards, apis, 0_usize..6, sets, any_services()).prop_map(
+        |(forwards, apis, senders, sets, services)| {
+            let process = |(ip, port)| format!("172.31.0.{ip}:{port}").parse().unwrap();
+            let api = |(ip, port)| format!("10.0.0.{ip}:{port}").parse().unwrap();
+            let ips = |set: std::collections::BTreeSet<u8>| {
+                let ips = set.into_iter();
+                ips.map(|last| [10, 0, 1, last].into()).collect()
+            };
+            let none = sample(&[]);
+            Rules {
+                forwards: BTreeMap::from_iter(
+                    forwards.into_iter().map(|(port, to)| (port, process(to))),
+                ),
+                apis: apis.into_iter().map(api).collect(),
+                machines: ips(sets.0),
+                workers: ips(sets.1),
+                resolvers: ips(sets.2),
+                services: Some(services),
+                senders: none.subnet.hosts().take(senders).collect(),
+                ..none
+            }
+        },
+    )
 }
 
 #[test]
@@ -157,12 +192,47 @@ fn a_table_changed_by_another_program_is_replaced() {
             nft(&[trouble]);
             // The element to delete does not exist any more.
             let changed = async {
-                let nftables = Firewall::Nftables;
+                let nftables = Firewall::Nftables { services: true };
                 nftables.apply(&before, Some(&after)).await?;
                 nftables.apply(&after, Some(&before)).await
             };
             tokio.block_on(changed).unwrap();
             assert_eq!(listed("tucano0"), wanted, "{trouble}");
         }
+    });
+}
+
+#[test]
+fn rules_that_another_program_removes_are_noticed_and_its_own_changes_are_not() {
+    in_own_network(|| {
+        let name = table("tucano0");
+        assert_eq!(watch::look(&name, None).unwrap().rules, 0);
+        make(&sample(&[(20000, "172.31.0.2:80")]));
+        let made = watch::look(&name, None).unwrap();
+        assert!(made.rules > 20, "{made:?}");
+        assert_eq!(watch::look(&name, Some(made)).unwrap(), made);
+        nft(&["add table ip other"]);
+        let other = watch::look(&name, Some(made)).unwrap();
+        assert_ne!(other.generation, made.generation);
+        assert_eq!(other.rules, made.rules);
+        for trouble in [format!("flush table ip {name}"), "flush ruleset".to_owned()] {
+            make(&sample(&[]));
+            nft(&[&trouble]);
+            assert_eq!(
+                watch::look(&name, Some(made)).unwrap().rules,
+                0,
+                "{trouble}"
+            );
+        }
+    });
+}
+
+#[test]
+fn the_rules_that_connect_services_are_tried_without_a_trace() {
+    in_own_network(|| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), service_rules::probe("tucano")).unwrap();
+        nft(&["-f", file.path().to_str().unwrap()]);
+        assert_eq!(nft(&["list", "ruleset"]), "");
     });
 }

@@ -8,6 +8,7 @@ use super::{
     elements::{self, Change},
     iptables::Iptables,
     rules::{Rules, render_removal, table},
+    service_rules,
 };
 
 /// Why the rules could not be put in force.
@@ -49,7 +50,10 @@ const PROBE: &str = "table ip tucano {}\ndelete table ip tucano\n";
 #[derive(Debug)]
 pub(super) enum Firewall {
     /// One table. Elements change incrementally; for any other change the table is replaced atomically.
-    Nftables,
+    Nftables {
+        /// Whether they can connect services.
+        services: bool,
+    },
     /// Chains of the tables `nat` and `filter`.
     Iptables(Iptables),
 }
@@ -58,7 +62,14 @@ impl Firewall {
     /// The first one that works. Rules of an earlier agent stay in force.
     pub(super) async fn detect(bridge: &str) -> Result<Self, Error> {
         let nftables = match nft(bridge, PROBE).await {
-            Ok(()) => return Ok(Self::Nftables),
+            Ok(()) => {
+                let services = nft(bridge, &service_rules::probe("tucano")).await;
+                if let Err(error) = &services {
+                    tracing::warn!(%error, "services cannot be connected");
+                }
+                let services = services.is_ok();
+                return Ok(Self::Nftables { services });
+            }
             Err(error) => error,
         };
         if Iptables::LEGACY.probe(bridge).await.is_ok() {
@@ -73,12 +84,21 @@ impl Firewall {
         }
     }
 
+    /// Whether it can connect services.
+    pub(super) fn connects_services(&self) -> bool {
+        matches!(self, Self::Nftables { services: true })
+    }
+
     /// The condition to report, if nftables does not work.
     pub(super) fn condition(&self) -> Option<String> {
         match self {
-            Self::Nftables => None,
+            Self::Nftables { services: true } => None,
+            Self::Nftables { services: false } => Some(
+                "the kernel or nft lacks what connects services (maps by `numgen`): services with `needs` are not run here"
+                    .to_owned(),
+            ),
             Self::Iptables(iptables) => Some(format!(
-                "nftables does not work on this node: ports are forwarded by {}",
+                "nftables does not work on this node: ports are forwarded by {}, and services with `needs` are not run here",
                 iptables.program
             )),
         }
@@ -87,7 +107,7 @@ impl Firewall {
     /// Puts rules in force; `before` are those that this agent put in force earlier.
     pub(super) async fn apply(&self, rules: &Rules, before: Option<&Rules>) -> Result<(), Error> {
         match self {
-            Self::Nftables => {
+            Self::Nftables { .. } => {
                 if let Some(changes) = before.and_then(|before| rules.changes(before)) {
                     match change(&rules.bridge, changes).await {
                         Ok(()) => return Ok(()),
@@ -104,7 +124,7 @@ impl Firewall {
     /// Removes the bridge's rules; missing ones are no error.
     pub(super) async fn remove(&self, bridge: &str) -> Result<(), Error> {
         match self {
-            Self::Nftables => nft(bridge, &render_removal(bridge)).await,
+            Self::Nftables { .. } => nft(bridge, &render_removal(bridge)).await,
             Self::Iptables(iptables) => iptables.remove(bridge).await,
         }
     }
@@ -196,7 +216,9 @@ mod tests {
 
     #[test]
     fn only_the_replacement_is_a_condition() {
-        assert_eq!(Firewall::Nftables.condition(), None);
+        assert_eq!(Firewall::Nftables { services: true }.condition(), None);
+        let old = Firewall::Nftables { services: false }.condition().unwrap();
+        assert!(old.contains("`needs`"), "{old}");
         let condition = Firewall::Iptables(Iptables::LEGACY).condition().unwrap();
         assert!(condition.contains("by iptables-legacy"), "{condition}");
     }

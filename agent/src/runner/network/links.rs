@@ -21,7 +21,8 @@ use netlink_packet_route::{
     },
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::libc::{self, EEXIST, ENODEV, ENOENT, ENXIO};
+use nix::libc::{self, EEXIST, ENODEV, ENOENT, ENXIO, ESRCH};
+use tucano_api::names::ServiceSubnet;
 
 use super::{
     addresses::Subnet,
@@ -139,6 +140,31 @@ impl Links {
         self.with(|host| {
             host.prepared = None;
             remove(&mut host.netlink, &self.bridge)
+        })
+    }
+
+    /// Has the kernel refuse packets to this network where no rule has given them another destination: what is closed does not
+    /// depend on the rules. Bridges pass packets on by themselves from then on.
+    pub(super) fn close(&self, network: ServiceSubnet) -> Result<(), Error> {
+        super::watch::release_bridges().map_err(|source| Error::Sysctl {
+            path: "/proc/sys/net/bridge/bridge-nf-call-iptables".to_owned(),
+            source,
+        })?;
+        self.with(|host| {
+            let request = namespace::prohibit(network);
+            match host.netlink.execute(&[request]) {
+                Err(error) if !error.is(&[EEXIST]) => Err(error.into()),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    /// Removes that refusal; a missing one is no error.
+    pub(super) fn reopen(&self, network: ServiceSubnet) -> Result<(), Error> {
+        let request = namespace::no_prohibit(network);
+        self.with(|host| match host.netlink.execute(&[request]) {
+            Err(error) if !error.is(&[ESRCH]) => Err(error.into()),
+            _ => Ok(()),
         })
     }
 

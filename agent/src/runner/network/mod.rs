@@ -5,6 +5,7 @@
 mod addresses;
 mod cidr;
 mod cluster;
+mod connections;
 mod conntrack;
 mod elements;
 #[cfg(test)]
@@ -12,17 +13,24 @@ mod elements_tests;
 mod firewall;
 mod iptables;
 mod links;
+mod names;
 mod namespace;
 mod netlink;
 mod pool;
 mod ports;
 mod rules;
+mod service_rules;
+mod services;
+mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 pub use addresses::{
@@ -35,6 +43,9 @@ use links::Links;
 use pool::{Pool, PoolFiller};
 pub use ports::{FurtherPorts, by_name};
 use rules::Rules;
+use services::Services;
+use tokio::sync::watch as watch_channel;
+use tucano_api::names::{Names, ServiceSubnet};
 use tucano_api::service::{NamedPort, ServiceConfig};
 
 /// Why a process could not be connected or disconnected.
@@ -66,6 +77,14 @@ pub struct Network {
     tracked_connections: u64,
     /// The rules in force, if any; locked while they change.
     in_force: tokio::sync::Mutex<Option<Rules>>,
+    /// Counts complete replacements of the rules.
+    rules_replaced: AtomicU64,
+    /// Counts rules that were put back after another program had removed them.
+    rules_restored: AtomicU64,
+    /// The network that a route closes.
+    closed: Mutex<Option<ServiceSubnet>>,
+    names_changed: watch_channel::Sender<()>,
+    needs_changed: watch_channel::Sender<()>,
     /// Addresses whose anti-spoofing rule is in force. A separate lock: starts need not wait for a change of other rules.
     enforced: Mutex<BTreeSet<Ipv4Addr>>,
 }
@@ -78,6 +97,7 @@ struct State {
     leases: BTreeSet<Ipv4Addr>,
     forwards: BTreeMap<NodePort, SocketAddrV4>,
     cluster: Cluster,
+    services: Services,
     /// Name servers of processes.
     resolvers: BTreeSet<Ipv4Addr>,
 }
@@ -97,6 +117,10 @@ pub struct Options<'a> {
     pub controller: Option<SocketAddrV4>,
     /// What an earlier agent knew of the cluster.
     pub cluster: Cluster,
+    /// What an earlier agent knew of services.
+    pub names: Names,
+    /// Differs between nodes, so that they use different endpoints of services that have very many.
+    pub seed: u32,
     /// Number of spare networks that are prepared while the node has processes.
     pub ready: usize,
     /// Minimum size of the connection tracking table (`nf_conntrack_max`) while the node has processes.
@@ -110,13 +134,17 @@ impl Network {
     /// The netlink socket cannot be opened.
     pub fn new(options: Options<'_>) -> Result<Self, Error> {
         let links = Links::new(options.bridge, options.subnet)?;
+        let mut services = Services::new(options.seed);
+        services.set_subnet(options.cluster.services);
+        services.learn(options.names);
         let state = Arc::new(Mutex::new(State {
+            services,
             allocator: Allocator::new(options.subnet, options.ports),
             pool: Pool::new(options.ready),
             leases: BTreeSet::new(),
             forwards: BTreeMap::new(),
             cluster: options.cluster,
-            resolvers: BTreeSet::new(),
+            resolvers: [options.subnet.gateway()].into(),
         }));
         Ok(Self {
             bridge: options.bridge.to_owned(),
@@ -134,6 +162,11 @@ impl Network {
             state,
             tracked_connections: options.tracked_connections,
             in_force: tokio::sync::Mutex::new(None),
+            rules_replaced: AtomicU64::new(0),
+            rules_restored: AtomicU64::new(0),
+            closed: Mutex::default(),
+            names_changed: watch_channel::Sender::new(()),
+            needs_changed: watch_channel::Sender::new(()),
             enforced: Mutex::default(),
         })
     }
@@ -271,7 +304,9 @@ impl Network {
             let mut state = self.state();
             state.allocator.release(lease);
             state.leases.remove(&lease.ip);
+            state.services.remove_process(lease.ip);
         }
+        self.needs_changed.send_replace(());
         self.remove_if_unused().await
     }
 
@@ -310,7 +345,11 @@ impl Network {
     /// # Errors
     /// The rules cannot be changed.
     pub async fn update_cluster(&self, change: impl FnOnce(&mut Cluster)) -> Result<(), Error> {
-        change(&mut self.state().cluster);
+        {
+            let state = &mut *self.state();
+            change(&mut state.cluster);
+            state.services.set_subnet(state.cluster.services);
+        }
         self.enforce().await
     }
 
@@ -318,7 +357,9 @@ impl Network {
     ///
     /// # Errors
     /// The rules cannot be changed.
-    pub async fn set_resolvers(&self, resolvers: BTreeSet<Ipv4Addr>) -> Result<(), Error> {
+    pub async fn set_resolvers(&self, mut resolvers: BTreeSet<Ipv4Addr>) -> Result<(), Error> {
+        // The agent answers there.
+        resolvers.insert(self.subnet.gateway());
         if self.state().resolvers == resolvers {
             return Ok(());
         }
@@ -328,7 +369,8 @@ impl Network {
 
     /// A condition of the node's network, if there is one. Known after [`Self::tidy`].
     pub fn condition(&self) -> Option<String> {
-        self.firewall.get().and_then(Firewall::condition)
+        let firewall = self.firewall.get().and_then(Firewall::condition);
+        firewall.or_else(|| self.subnet_conflict())
     }
 
     async fn firewall(&self) -> Result<&Firewall, Error> {
@@ -341,6 +383,10 @@ impl Network {
     /// Puts the rules for the current state in force. Concurrent calls share one change.
     async fn enforce(&self) -> Result<(), Error> {
         let mut in_force = self.in_force.lock().await;
+        if self.state().leases.is_empty() {
+            return Ok(());
+        }
+        let firewall = self.firewall().await?;
         let Some(rules) = self.rules() else {
             return Ok(());
         };
@@ -348,7 +394,6 @@ impl Network {
             return Ok(());
         }
         let before = in_force.take();
-        let firewall = self.firewall().await?;
         if let Err(error) = firewall.apply(&rules, before.as_ref()).await {
             self.enforced().clear();
             return Err(error.into());
@@ -357,13 +402,26 @@ impl Network {
             // Connection tracking starts with the first rules.
             self.enlarge_conntrack();
         }
+        let is_replaced = before
+            .as_ref()
+            .is_none_or(|before| rules.changes(before).is_none());
+        if is_replaced {
+            self.rules_replaced.fetch_add(1, Ordering::Relaxed);
+        }
         *self.enforced() = rules.senders.iter().copied().collect();
+        let services = rules.services.as_ref();
+        let of_before = before.as_ref().and_then(|rules| rules.services.as_ref());
+        let ended = services.zip(of_before);
+        let ended = ended.map_or_else(Vec::new, |(now, before)| connections::ended(before, now));
+        let closed = services.map(|it| it.subnet).filter(|_| is_replaced);
         *in_force = Some(rules);
+        self.close(closed, ended).await;
         Ok(())
     }
 
     /// The rules for the current state; `None` without a lease.
     fn rules(&self) -> Option<Rules> {
+        let connects = self.connects_services();
         let state = self.state();
         let last = *state.leases.last()?;
         Some(Rules {
@@ -376,6 +434,7 @@ impl Network {
             workers: state.cluster.workers.clone(),
             resolvers: state.resolvers.clone(),
             forwards: state.forwards.clone(),
+            services: connects.then(|| state.services.rules()).flatten(),
             senders: self
                 .subnet
                 .hosts()
@@ -397,6 +456,7 @@ impl Network {
         let _filling = self.filler.filling.lock().await;
         self.filler.empty().await?;
         self.firewall().await?.remove(&self.bridge).await?;
+        self.reopen().await?;
         let links = self.links.clone();
         Ok(blocking(move || links.remove_bridge()).await?)
     }

@@ -17,6 +17,7 @@ use netlink_packet_route::{
     },
 };
 use nix::sched::{CloneFlags, unshare};
+use tucano_api::names::ServiceSubnet;
 
 use super::{
     addresses::Subnet,
@@ -110,6 +111,31 @@ fn route(gateway: Ipv4Addr) -> Request {
     message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway))];
     let message = RouteNetlinkMessage::NewRoute(message);
     Request::new(&message, links::NEW, "add the process's default route")
+}
+
+/// A route that refuses packets to a network.
+pub(super) fn prohibit(network: ServiceSubnet) -> Request {
+    let message = RouteNetlinkMessage::NewRoute(prohibition(network));
+    Request::new(&message, links::NEW, format!("close the network {network}"))
+}
+
+/// Removes that route.
+pub(super) fn no_prohibit(network: ServiceSubnet) -> Request {
+    let message = RouteNetlinkMessage::DelRoute(prohibition(network));
+    Request::new(&message, 0, format!("open the network {network}"))
+}
+
+fn prohibition(network: ServiceSubnet) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Prohibit;
+    message.header.destination_prefix_length = network.prefix();
+    let destination = RouteAddress::Inet(network.network());
+    message.attributes = vec![RouteAttribute::Destination(destination)];
+    message
 }
 
 /// Disables IPv6 in this thread's namespace before it has any other link, so that processes cannot reach the node by a link-local

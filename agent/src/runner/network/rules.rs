@@ -11,6 +11,8 @@ use super::{
     cidr::Cidr,
     elements::{Change, Element},
     links::hardware_address,
+    service_rules,
+    services::{ServiceRules, SlotElement},
 };
 
 /// The content of the table.
@@ -37,6 +39,8 @@ pub(super) struct Rules {
     pub(super) forwards: BTreeMap<NodePort, SocketAddrV4>,
     /// Addresses that are accepted on the bridge, each from its own hardware address only.
     pub(super) senders: Vec<Ipv4Addr>,
+    /// Which services' addresses are open to whom, and where they answer; `None` where services are not connected.
+    pub(super) services: Option<ServiceRules>,
 }
 
 impl Rules {
@@ -59,6 +63,14 @@ impl Rules {
                 .map(|rule| format!("    iifname != \"{bridge}\" ip saddr {client} {rule}\n"))
         });
         let clients: String = clients.collect();
+        let services = self.services.as_ref();
+        let services = services.map(|it| service_rules::parts(it, bridge, subnet));
+        let service_rules::Parts {
+            own: service_chains,
+            translation,
+            masquerade,
+            forward: service_forward,
+        } = services.unwrap_or_default();
         format!(
             r#"table ip {table} {{}}
 delete table ip {table}
@@ -84,7 +96,7 @@ table ip {table} {{
   set resolvers {{
     type ipv4_addr
 {resolvers}  }}
-  chain spoofed {{
+{service_chains}  chain spoofed {{
     type filter hook prerouting priority raw; policy accept;
     iifname "{bridge}" ether saddr . ip saddr != @senders drop
   }}
@@ -92,7 +104,7 @@ table ip {table} {{
     type nat hook prerouting priority dstnat; policy accept;
     iifname != "{bridge}" ip saddr @machines {forward}
     iifname != "{bridge}" ip saddr @machines {forward_udp}
-{clients}  }}
+{clients}{translation}  }}
   chain output {{
     type nat hook output priority -100; policy accept;
     {forward}
@@ -102,7 +114,7 @@ table ip {table} {{
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr {subnet} oifname != "{bridge}" masquerade
     ip saddr 127.0.0.0/8 oifname "{bridge}" masquerade
-  }}
+{masquerade}  }}
   chain input {{
     type filter hook input priority filter; policy accept;
     iifname != "{bridge}" accept
@@ -113,7 +125,7 @@ table ip {table} {{
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
-    iifname "{bridge}" oifname "{bridge}" drop
+{service_forward}    iifname "{bridge}" oifname "{bridge}" drop
     iifname "{bridge}" ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport 53 accept
     iifname "{bridge}" ip daddr 169.254.0.0/16 drop
     iifname "{bridge}" ip daddr @workers meta l4proto {{ tcp, udp }} th dport {range} drop
@@ -137,6 +149,7 @@ table ip {table} {{
             machines: self.machines.clone(),
             workers: self.workers.clone(),
             resolvers: self.resolvers.clone(),
+            services: comparable(self.services.as_ref(), before.services.as_ref()),
             ..before.clone()
         };
         if with_these_elements != *self {
@@ -157,7 +170,11 @@ table ip {table} {{
             difference(before.resolvers(), self.resolvers(), false),
             difference(self.resolvers(), before.resolvers(), true),
         ];
-        Some(all.concat())
+        let services = self.services.as_ref().zip(before.services.as_ref());
+        let services = services.map(|(own, before)| service_changes(own, before));
+        let mut all = all.concat();
+        all.extend(services.into_iter().flatten());
+        Some(all)
     }
 
     fn forwards(&self, of: Transport) -> impl Iterator<Item = Element> {
@@ -191,6 +208,30 @@ table ip {table} {{
     }
 }
 
+/// These rules, if they differ from the others in elements only.
+fn comparable(own: Option<&ServiceRules>, before: Option<&ServiceRules>) -> Option<ServiceRules> {
+    match (own, before) {
+        (Some(own), Some(before)) if own.subnet == before.subnet => Some(own.clone()),
+        (_, before) => before.cloned(),
+    }
+}
+
+/// What is closed is closed first. An element of the map is deleted before one of the same key is added.
+fn service_changes(own: &ServiceRules, before: &ServiceRules) -> Vec<Change> {
+    let (new, old) = own.slots_beside(before);
+    let slots = |slots: &[SlotElement]| -> BTreeSet<Element> {
+        slots.iter().copied().map(Element::Slot).collect()
+    };
+    let (new, old) = (slots(&new), slots(&old));
+    let all = [
+        difference(before.elements_of_needs(), own.elements_of_needs(), false),
+        difference(old.iter().copied(), new.iter().copied(), false),
+        difference(new.iter().copied(), old.iter().copied(), true),
+        difference(own.elements_of_needs(), before.elements_of_needs(), true),
+    ];
+    all.concat()
+}
+
 /// A change for each element that the others lack.
 fn difference(
     elements: impl Iterator<Item = Element>,
@@ -203,7 +244,7 @@ fn difference(
 }
 
 /// The elements in a set's definition; omitted if there are none, because an empty list is a syntax error.
-fn elements(elements: impl Iterator<Item = Element>) -> String {
+pub(super) fn elements(elements: impl Iterator<Item = Element>) -> String {
     let lines: String = elements
         .map(|element| format!("      {element},\n"))
         .collect();
@@ -248,6 +289,7 @@ pub(super) fn sample(forwards: &[(u16, &str)]) -> Rules {
             .map(|(port, to)| ((Transport::Tcp, *port), to.parse().unwrap()))
             .collect(),
         senders: Vec::new(),
+        services: None,
     }
 }
 

@@ -10,6 +10,7 @@ fn resolver(configured: &[&str], files: &[&str]) -> (tempfile::TempDir, Resolver
         path
     });
     let resolver = Resolver {
+        served: Arc::default(),
         configured: configured.iter().map(|ip| ip.parse().unwrap()).collect(),
         files: paths.collect(),
     };
@@ -65,4 +66,31 @@ fn a_node_without_usable_servers_has_a_condition() {
         }
         assert_eq!(resolver.resolv_conf(), ResolvConf::default());
     }
+}
+
+#[test]
+fn processes_ask_the_agent_alone_and_it_asks_the_nodes_servers_in_their_order() {
+    let node = "search example.org\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 10.0.0.2\noptions rotate\n";
+    let (directory, resolver) = resolver(&[], &[node]);
+    resolver.served_at([172, 31, 0, 1].into());
+    let conf = resolver.resolv_conf();
+    assert_eq!(
+        conf.text,
+        "nameserver 172.31.0.1\nsearch internal\noptions timeout:2 attempts:4\n"
+    );
+    assert_eq!(conf.servers, ["172.31.0.1".parse().unwrap()].into());
+    let upstreams = |resolver: &Resolver| -> Vec<String> {
+        let all = resolver.upstreams().into_iter();
+        all.map(|ip| ip.to_string()).collect()
+    };
+    assert_eq!(upstreams(&resolver), ["127.0.0.53", "::1", "10.0.0.2"]);
+    assert_eq!(resolver.condition(), None);
+    // As network managers replace it.
+    let next = directory.path().join("next");
+    fs::write(&next, "nameserver 10.0.0.3\n").unwrap();
+    fs::rename(next, directory.path().join("0")).unwrap();
+    assert_eq!(upstreams(&resolver), ["10.0.0.3"]);
+    resolver.not_served("port 53 is taken".to_owned());
+    assert_eq!(resolver.condition().unwrap(), "port 53 is taken");
+    assert!(resolver.resolv_conf().text.contains("nameserver 10.0.0.3"));
 }

@@ -7,6 +7,7 @@ use super::*;
 
 fn process() -> DesiredProcess {
     DesiredProcess {
+        address: None,
         kept: Default::default(),
         id: "a-1".parse().unwrap(),
         revision: Revision(1),

@@ -1,6 +1,12 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
 use tucano_api::{
     agent::{DesiredSet, NodeReport},
     ids::{Digest, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
+    names::NamedService,
     routes::ServiceRoute,
     service::ServiceConfig,
     state::Alert,
@@ -130,6 +136,15 @@ pub struct Restoration {
     pub replace: bool,
 }
 
+/// What has changed of the services that processes find by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamesUpdate {
+    /// Services that are new, changed, or (`None`) gone.
+    pub services: BTreeMap<ServiceName, Option<Arc<NamedService>>>,
+    /// The services that nodes need, where that has changed.
+    pub needs: BTreeMap<NodeName, BTreeSet<ServiceName>>,
+}
+
 /// What the planner can ask for. Actions are carried out in order; nothing that follows a `Persist` may leave the
 /// controller before the records are on disk.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,6 +155,8 @@ pub enum Action {
     Assign(DesiredSet),
     /// Publish the routes of all services.
     Publish(Vec<ServiceRoute>),
+    /// Tell the nodes what has changed of the services that their processes need.
+    Names(NamesUpdate),
     /// Run this worker's restart command; its end is an [`Event::RestartFinished`].
     Restart {
         /// The worker.

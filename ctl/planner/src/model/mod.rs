@@ -4,7 +4,7 @@ mod event;
 mod record;
 mod settings;
 
-pub use event::{Action, Event, Restoration};
+pub use event::{Action, Event, NamesUpdate, Restoration};
 pub use record::{
     BackupFailure, BackupRecord, Counters, CrashHistory, Fill, FillFrom, FillStage, Hold, Identity,
     Load, NodeRecord, Platforms, ProcessRecord, Record, RevisionRecord, Sealed, SealedVersion,

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tucano_api::{
@@ -54,6 +54,15 @@ pub struct ServiceRecord {
     /// Processes of this revision or a later one are current: only concurrency and routes have changed since then. Ones of
     /// earlier revisions become current where their agents can change them as they run, and are replaced elsewhere.
     pub compatible_from: Revision,
+    /// Its address. Absent in records of earlier versions, until the first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// The addresses of its slots.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slot_addresses: BTreeMap<u32, Ipv4Addr>,
+    /// Whether its first process waits for other services.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits_start: bool,
 }
 
 /// The manifest of an image for each architecture that it runs on, in OCI (Go) terms, such as `amd64`.
@@ -420,6 +429,9 @@ pub struct Counters {
     /// Instance of the last volume; never decreases, so that none is used twice.
     #[serde(default)]
     pub last_volume: u64,
+    /// The address that a service got last: the next one gets one after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_address: Option<Ipv4Addr>,
 }
 
 /// All durable state, as read at start-up.

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use tucano_api::{ids::NodeName, service::Labels, units::Span};
+use tucano_api::{ids::NodeName, names::ServiceSubnet, service::Labels, units::Span};
 
 /// The planner's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Settings {
     pub revisions_kept: usize,
     /// Domain below which every service has a host name, `<name>.<domain>`.
     pub domain: String,
+    /// The network that services have their addresses in.
+    pub service_subnet: ServiceSubnet,
 }
 
 impl Default for Settings {
@@ -41,6 +43,7 @@ impl Default for Settings {
             recovered_after: Span::secs(30),
             revisions_kept: 5,
             domain: "localhost".to_owned(),
+            service_subnet: ServiceSubnet::default(),
         }
     }
 }

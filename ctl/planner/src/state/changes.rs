@@ -6,6 +6,8 @@ use tucano_api::{
     state::Alert,
 };
 
+use crate::model::NamesUpdate;
+
 /// Everything that the present step has touched. Records are written from the state at the end of the step, so that
 /// each key is written once, with its last value.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +32,14 @@ pub(crate) struct Changes {
     pub(crate) reconcile: BTreeSet<ServiceName>,
     /// Services whose route may have changed.
     pub(crate) reroute: BTreeSet<ServiceName>,
+    /// Services that may lack an address.
+    pub(crate) unaddressed: BTreeSet<ServiceName>,
+    /// Services whose entry among the names may have changed.
+    pub(crate) renamed: BTreeSet<ServiceName>,
+    /// Workers whose processes may need other services, beside those to reassign.
+    pub(crate) needy: BTreeSet<NodeName>,
+    /// What is to be published of the names.
+    pub(crate) names: NamesUpdate,
     /// Whether the routes are to be published.
     pub(crate) publish: bool,
     /// Whether workers may have come or gone, with the volumes on them.

@@ -9,10 +9,14 @@ mod resources;
 mod service;
 mod volumes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tucano_api::{
     ids::{Generation, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
+    names::NamedService,
     state::{Alert, AlertKind},
     units::Timestamp,
 };
@@ -45,6 +49,10 @@ pub(crate) struct State {
     pub(crate) node_index: BTreeMap<NodeName, usize>,
     pub(crate) services: BTreeMap<ServiceName, Service>,
     pub(crate) processes: BTreeMap<u64, Process>,
+    /// The services as the processes see them that need them.
+    pub(crate) named: BTreeMap<ServiceName, Arc<NamedService>>,
+    /// Services whose first process waits for other services.
+    pub(crate) awaiting_start: BTreeSet<ServiceName>,
     /// Which services' rules name which others.
     pub(crate) neighbours: Neighbours,
     pub(crate) secrets: BTreeMap<SecretName, SecretRecord>,
@@ -83,6 +91,8 @@ impl State {
             node_index: BTreeMap::new(),
             services: BTreeMap::new(),
             processes: BTreeMap::new(),
+            named: BTreeMap::new(),
+            awaiting_start: BTreeSet::new(),
             neighbours: Neighbours::default(),
             secrets: BTreeMap::new(),
             volumes: Volumes::default(),

@@ -46,6 +46,8 @@ pub(crate) struct Node {
     /// Whether its agent has held a present set since this controller began to manage it. Until then it may run, or begin to run,
     /// processes that this controller does not know.
     pub(crate) is_surveyed: bool,
+    /// The services that its processes need.
+    pub(crate) needs: BTreeSet<ServiceName>,
     /// What is kept for processes of slots whose volumes are here.
     pub(crate) claims: BTreeMap<(ServiceName, u32), Resources>,
 }
@@ -130,6 +132,7 @@ impl Node {
             lost: BTreeMap::new(),
             is_surveyed: false,
             claims: BTreeMap::new(),
+            needs: BTreeSet::new(),
             record,
         }
     }

@@ -20,6 +20,7 @@ mod invariants;
 mod large;
 mod leases;
 mod live_changes;
+mod names;
 mod placement;
 mod reachability;
 mod rebalance;

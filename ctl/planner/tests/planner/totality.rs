@@ -230,6 +230,7 @@ fn odd_configuration((count, attempts, kept, times): (usize, u32, usize, Times))
             restart_attempts: attempts,
             crash_alert_after: attempts % 3,
             revisions_kept: kept,
+            service_subnet: Default::default(),
             domain: String::new(),
         },
     }

@@ -346,3 +346,35 @@ fn pragma(database: &Database, name: &str) -> String {
         .unwrap();
     format!("{found:?}")
 }
+
+#[test]
+fn a_service_of_an_earlier_version_has_no_address_yet_and_keeps_the_one_that_it_gets() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.sqlite3");
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    let record = serde_json::json!({
+        "name": "hello", "compatible_from": 1,
+        "revisions": [{
+            "revision": 1, "configured_at": "2026-11-01T00:00:00Z", "image": format!("sha256:{}", "0".repeat(64)),
+            "config": { "name": "hello", "concurrency": 1, "port": 8080, "stop_timeout": "10s" },
+        }],
+    });
+    let insert = "INSERT INTO services (key, record) VALUES ('hello', ?1)";
+    let text = record.to_string();
+    database.connection.execute(insert, params![text]).unwrap();
+    let mut service = database.load().unwrap().services.pop().unwrap();
+    assert_eq!((service.address, service.awaits_start), (None, false));
+    service.address = Some([100, 80, 0, 7].into());
+    service.slot_addresses = [(2, [100, 80, 0, 8].into())].into();
+    let stored = Record::Service(Box::new(service.clone()));
+    let counters = Counters {
+        last_address: Some([100, 80, 0, 8].into()),
+        ..Counters::default()
+    };
+    let records = [stored, Record::Counters(counters.clone())];
+    database.persist(&records, &[]).unwrap();
+    drop(database);
+    let loaded = Database::open(&path, LIMIT).unwrap().load().unwrap();
+    assert_eq!(loaded.services, [service]);
+    assert_eq!(loaded.counters, counters);
+}

@@ -82,6 +82,9 @@ const CLUSTER: [Key; 18] = [
          first secret, for its owner only, and is in no backup of the database: keep a copy elsewhere."),
     key("domain", "\"localhost\"", Bounds::Free, AT_ONCE,
         "Each service is reached at `<name>.<domain>`."),
+    key("service_subnet", "\"100.80.0.0/16\"", Bounds::Free, AT_ONCE,
+        "The network that services have their addresses in, of /8 to /28: one that nothing else uses, neither nodes nor the `subnet` \
+         of the agents. Another one gives every service another address, and ends the connections between services."),
     key("lease", "\"6s\"", Bounds::Between("\"100ms\"", "\"1h\""), AT_ONCE,
         "A worker that has not reported for this long is not alive."),
     key("drain", "\"30s\"", Bounds::Between("\"0s\"", "\"1h\""), AT_ONCE,

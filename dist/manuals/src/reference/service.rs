@@ -262,6 +262,12 @@ const KEYS: [Key; 79] = [
     key("health.grace", "\"30s\"", Bounds::Between("\"10ms\"", "\"24h\""),
         "How long a process may take to answer its first probe, and how long a process that was healthy may go on failing, \
          before it is restarted."),
+    key("needs", "[]", Bounds::Free,
+        "Services that the processes may reach, by name and address, and no others: at most 128. They exist when this service is \
+         deployed, and are not removed while it needs them. Only workers that can connect services run it."),
+    key("start_after", "[]", Bounds::Free,
+        "Services that must have a healthy process before the first process of this one is started: at most 128. Later starts do not \
+         wait."),
     key("drain", "", Bounds::Between("\"0s\"", "\"1h\""),
         "How long a process that is replaced or scaled away may finish its requests, at most, before SIGTERM: responses, \
          uploads, WebSockets. It is stopped as soon as the balancers say that none is in flight. Without it: the controller's \

@@ -10,6 +10,8 @@ fn on_a_node(subnet: &str, ready: usize, test: impl AsyncFnOnce(Network) + Send)
     in_own_network(|| {
         let subnet: Subnet = subnet.parse().unwrap();
         let options = Options {
+            names: Default::default(),
+            seed: 0,
             bridge: "pool0",
             subnet,
             ports: PortRange::default(),

@@ -1,0 +1,152 @@
+use tucano_api::{names::NamedPort, service::Protocol, settings::parse};
+
+use super::*;
+
+fn name(text: &str) -> ServiceName {
+    text.parse().unwrap()
+}
+
+fn endpoint(service: &str, number: u64, slot: Option<u32>) -> NamedEndpoint {
+    NamedEndpoint {
+        process: ProcessId::new(&name(service), number),
+        node: "w2".parse().unwrap(),
+        slot,
+        weight: 100,
+        ip: [10, 0, 0, 2].into(),
+        node_ports: vec![Some(20_000 + number as u16)],
+    }
+}
+
+fn service(text: &str, last: u8, endpoints: Vec<NamedEndpoint>) -> NamedService {
+    NamedService {
+        service: name(text),
+        address: [100, 80, 0, last].into(),
+        slots: Vec::new(),
+        ports: vec![NamedPort {
+            name: PortName::http(),
+            port: 5432,
+            protocol: Protocol::Tcp,
+        }],
+        endpoints,
+    }
+}
+
+fn process(service: &str, number: u64, more: &str) -> DesiredProcess {
+    let text = format!("name = \"{service}\"\nconcurrency = 1\nport = 8080\n{more}");
+    DesiredProcess {
+        address: None,
+        id: ProcessId::new(&name(service), number),
+        revision: tucano_api::ids::Revision(1),
+        image: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
+        config: parse("service.toml", &text).unwrap(),
+        slot: None,
+        volumes: Vec::new(),
+    }
+}
+
+fn learned(services: Vec<NamedService>) -> Names {
+    Names {
+        version: "s-1".to_owned(),
+        whole: true,
+        services,
+        gone: Vec::new(),
+    }
+}
+
+fn with(services: Vec<NamedService>) -> Services {
+    let mut all = Services::new(0);
+    all.set_subnet(Some(ServiceSubnet::default()));
+    all.learn(learned(services));
+    all
+}
+
+#[test]
+fn only_what_a_process_needs_is_open_to_it() {
+    let mut all = with(vec![
+        service("db", 1, Vec::new()),
+        service("cache", 2, Vec::new()),
+    ]);
+    let (web, other) = ([172, 31, 0, 2].into(), [172, 31, 0, 3].into());
+    all.set_process(web, &process("web", 1, "needs = [\"db\", \"gone\"]"));
+    all.set_process(other, &process("other", 2, ""));
+    let needs = |all: &Services| all.rules().unwrap().needs;
+    assert_eq!(needs(&all), [(web, [100, 80, 0, 1].into())].into());
+    assert_eq!(all.visible(web).len(), 1);
+    assert!(all.visible(other).is_empty() && all.visible([10, 0, 0, 1].into()).is_empty());
+    assert_eq!(all.unknown(&[name("db"), name("gone")]), [name("gone")]);
+    // Taken back while it runs.
+    all.set_process(web, &process("web", 1, "needs = [\"cache\"]"));
+    assert_eq!(needs(&all), [(web, [100, 80, 0, 2].into())].into());
+    all.remove_process(web);
+    assert!(needs(&all).is_empty() && !all.are_needed());
+}
+
+#[test]
+fn connections_are_shared_out_by_weight_and_none_is_left_out() {
+    let to = |last: u8| SocketAddrV4::new([10, 0, 0, last].into(), 80);
+    let count = |shares: &[SocketAddrV4], last| shares.iter().filter(|it| **it == to(last)).count();
+    let equal = shares(vec![(to(1), 100), (to(2), 100)], 0);
+    assert_eq!((count(&equal, 1), count(&equal, 2)), (32, 32));
+    let uneven = shares(vec![(to(1), 100), (to(2), 50), (to(3), 1)], 0);
+    assert_eq!(uneven.len(), 64);
+    assert!((41..=43).contains(&count(&uneven, 1)), "{uneven:?}");
+    assert_eq!(count(&uneven, 3), 1);
+    let many = |seed| shares((0..200).map(|last| (to(last), 1)).collect(), seed);
+    let distinct: BTreeSet<_> = many(0).into_iter().collect();
+    assert_eq!(distinct.len(), 64);
+    assert_ne!(many(0), many(1));
+    assert!(shares(Vec::new(), 0).is_empty());
+}
+
+#[test]
+fn a_neighbour_answers_at_its_own_address_and_a_slot_at_the_slots() {
+    let mut db = service(
+        "db",
+        1,
+        vec![endpoint("db", 1, Some(1)), endpoint("db", 2, Some(2))],
+    );
+    db.slots = vec![[100, 80, 0, 8].into(), [100, 80, 0, 9].into()];
+    let mut all = with(vec![db]);
+    let ip = Ipv4Addr::new(172, 31, 0, 7);
+    all.set_process(ip, &process("db", 1, ""));
+    let rules = all.rules().unwrap();
+    let of = |address: [u8; 4]| -> BTreeSet<String> {
+        let at = rules
+            .slots()
+            .filter(|it| it.address == Ipv4Addr::from(address));
+        at.map(|it| format!("{} -> {}", it.port, it.to)).collect()
+    };
+    let (local, remote) = ("5432 -> 172.31.0.7:8080", "5432 -> 10.0.0.2:20002");
+    assert_eq!(
+        of([100, 80, 0, 1]),
+        [local.to_owned(), remote.to_owned()].into()
+    );
+    assert_eq!(of([100, 80, 0, 8]), [local.to_owned()].into());
+    assert_eq!(of([100, 80, 0, 9]), [remote.to_owned()].into());
+    assert_eq!(rules.slots().count(), 3 * 64);
+}
+
+#[test]
+fn a_change_of_one_service_leaves_the_elements_of_the_others_alone() {
+    let mut all = with(vec![
+        service("db", 1, vec![endpoint("db", 1, None)]),
+        service("cache", 2, vec![endpoint("cache", 2, None)]),
+    ]);
+    let before = all.rules().unwrap();
+    all.learn(Names {
+        version: "s-2".to_owned(),
+        services: vec![service("db", 1, vec![endpoint("db", 3, None)])],
+        ..Names::default()
+    });
+    let after = all.rules().unwrap();
+    let (new, old) = after.slots_beside(&before);
+    assert_eq!((new.len(), old.len()), (64, 64));
+    all.learn(Names {
+        version: "s-3".to_owned(),
+        gone: vec![name("db")],
+        ..Names::default()
+    });
+    assert_eq!(all.rules().unwrap().slots().count(), 64);
+    assert_eq!(all.known().services.len(), 1);
+    assert_eq!(all.version(), Some("s-3"));
+}
