@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod adopt;
+mod application;
 mod backup;
 mod balancer_certificate;
 mod check;
@@ -63,6 +64,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         }
         Command::Rm {
             name,
+            app,
             volumes,
             yes,
             wait,
@@ -71,7 +73,11 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
                 remove: volumes,
                 yes,
             };
-            remove::run(&client()?, &global, &name, volumes, wait).await
+            match (name, app) {
+                (Some(name), _) => remove::run(&client()?, &global, &name, volumes, wait).await,
+                (None, Some(app)) => remove::all(&client()?, &global, &app, volumes, wait).await,
+                (None, None) => Err(Error::Usage("name a service, or use --app".to_owned())),
+            }
         }
         Command::Volume(command) => volume::run(&client()?, &global, &command).await,
         Command::Check { file } => check::run(&global, &file).await,

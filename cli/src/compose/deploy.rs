@@ -29,7 +29,10 @@ pub(super) fn convert(builder: &mut Builder<'_>, node: &Node) {
                 other => builder.refuse(
                     line,
                     &path,
-                    format!("{} is not possible: services run until they are removed", other.unwrap_or("this")),
+                    format!(
+                        "{} is not possible: services run until they are removed",
+                        other.unwrap_or("this")
+                    ),
                 ),
             },
             "resources" => resources(builder, node),
@@ -39,7 +42,8 @@ pub(super) fn convert(builder: &mut Builder<'_>, node: &Node) {
                 builder.note(line, &path, message);
             }
             "restart_policy" => {
-                let message = "has no effect: a process that ends is started again, after a growing delay";
+                let message =
+                    "has no effect: a process that ends is started again, after a growing delay";
                 builder.note(line, &path, message);
             }
             "labels" | "endpoint_mode" => builder.note(line, &path, "has no effect"),
@@ -66,7 +70,11 @@ fn resources(builder: &mut Builder<'_>, node: &Node) {
             "limits" => true,
             "reservations" => false,
             key => {
-                builder.refuse(part.line, "deploy.resources", format!("{key} is no key of it"));
+                builder.refuse(
+                    part.line,
+                    "deploy.resources",
+                    format!("{key} is no key of it"),
+                );
                 continue;
             }
         };
@@ -78,17 +86,27 @@ fn resources(builder: &mut Builder<'_>, node: &Node) {
                 ("memory", false) => "mem_reservation",
                 ("cpus", false) => {
                     let cpus = words::number::<f64>(&entry.node);
-                    if let Some(cpus) = builder.take(entry.line, "deploy.resources.reservations.cpus", cpus) {
+                    if let Some(cpus) =
+                        builder.take(entry.line, "deploy.resources.reservations.cpus", cpus)
+                    {
                         builder.set("cpus_reserved", cpus);
                     }
                     continue;
                 }
                 ("devices", _) => {
-                    builder.refuse(entry.line, "deploy.resources", "devices are not given to containers");
+                    builder.refuse(
+                        entry.line,
+                        "deploy.resources",
+                        "devices are not given to containers",
+                    );
                     continue;
                 }
                 (key, _) => {
-                    builder.refuse(entry.line, "deploy.resources", format!("{key} is not possible"));
+                    builder.refuse(
+                        entry.line,
+                        "deploy.resources",
+                        format!("{key} is not possible"),
+                    );
                     continue;
                 }
             };
@@ -114,21 +132,29 @@ fn places(builder: &mut Builder<'_>, node: &Node) {
                         Some(label) => {
                             placement(builder).insert("spread".to_owned(), json!(label));
                         }
-                        None => builder.refuse(preference.line, "deploy.placement", "only a spread over node.labels.NAME is possible"),
+                        None => builder.refuse(
+                            preference.line,
+                            "deploy.placement",
+                            "only a spread over node.labels.NAME is possible",
+                        ),
                     }
                 }
             }
             key => builder.refuse(
                 line,
                 "deploy.placement",
-                format!("{key} is not possible: processes are spread evenly over the workers that fit"),
+                format!(
+                    "{key} is not possible: processes are spread evenly over the workers that fit"
+                ),
             ),
         }
     }
 }
 
 fn constraint(builder: &mut Builder<'_>, line: usize, text: &str) {
-    let parts = text.split_once("==").map(|(name, value)| (name.trim(), value.trim()));
+    let parts = text
+        .split_once("==")
+        .map(|(name, value)| (name.trim(), value.trim()));
     match parts {
         Some(("node.role", "worker")) => {}
         Some((name, value)) if name.starts_with("node.labels.") => {
@@ -146,7 +172,10 @@ fn constraint(builder: &mut Builder<'_>, line: usize, text: &str) {
 
 /// The rules of placement.
 fn placement<'a>(builder: &'a mut Builder<'_>) -> &'a mut Map<String, serde_json::Value> {
-    let placement = builder.config.entry("placement").or_insert_with(|| json!({}));
+    let placement = builder
+        .config
+        .entry("placement")
+        .or_insert_with(|| json!({}));
     if !placement.is_object() {
         *placement = json!({});
     }

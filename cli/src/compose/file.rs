@@ -70,6 +70,7 @@ pub(super) fn read(path: &Path, text: &str, options: &Options<'_>) -> Result<App
         }
     }
     check_volumes(&converted, &mut findings);
+    connect(&mut converted, &mut findings);
     let services = ordered(converted, &mut findings);
     let notes = findings.finish(path)?;
     Ok(Application {
@@ -92,7 +93,9 @@ fn variables_of(
     };
     let all = dotenv::parse(&text, options.variables)
         .map_err(|(line, message)| format!("{}:{line}: {message}", path.display()))?;
-    let set = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let set = all
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
     Ok(set.collect())
 }
 
@@ -153,7 +156,11 @@ fn name(
 
 fn check_top(root: &Node, findings: &mut Findings) {
     if !matches!(root.value, Value::Map(_)) {
-        findings.refuse(root.line, "the file", "write a mapping with the key `services`");
+        findings.refuse(
+            root.line,
+            "the file",
+            "write a mapping with the key `services`",
+        );
     }
     for entry in root.entries() {
         match entry.key.as_str() {
@@ -180,7 +187,10 @@ fn check_top(root: &Node, findings: &mut Findings) {
                     "networks of other applications are not joined: a service names what it needs",
                 ),
                 "driver" | "driver_opts" | "ipam" | "enable_ipv6" | "attachable" | "internal" => {
-                    let message = format!("{} has no effect: the workers' agents make the network", entry.key);
+                    let message = format!(
+                        "{} has no effect: the workers' agents make the network",
+                        entry.key
+                    );
                     findings.note(entry.line, &key, message);
                 }
                 _ => {}
@@ -190,11 +200,7 @@ fn check_top(root: &Node, findings: &mut Findings) {
 }
 
 /// The services without a profile, and those whose profile is active.
-fn chosen<'a>(
-    services: &'a [Entry],
-    active: &[String],
-    findings: &mut Findings,
-) -> Vec<&'a Entry> {
+fn chosen<'a>(services: &'a [Entry], active: &[String], findings: &mut Findings) -> Vec<&'a Entry> {
     let mut chosen = Vec::new();
     for entry in services {
         let profiles = entry.node.get("profiles");
@@ -208,12 +214,19 @@ fn chosen<'a>(
                     false => findings.note(
                         entry.line,
                         &format!("services.{}", entry.key),
-                        format!("is left out: it belongs to the profile {}, use --profile", profiles.join(", ")),
+                        format!(
+                            "is left out: it belongs to the profile {}, use --profile",
+                            profiles.join(", ")
+                        ),
                     ),
                 }
             }
             Err(message) => {
-                findings.refuse(entry.line, &format!("services.{}.profiles", entry.key), message);
+                findings.refuse(
+                    entry.line,
+                    &format!("services.{}.profiles", entry.key),
+                    message,
+                );
             }
         }
     }
@@ -231,32 +244,67 @@ fn check_volumes(services: &BTreeMap<ServiceName, Converted>, findings: &mut Fin
                 let message = format!(
                     "the volume {volume} is also one of {other}: a volume belongs to one service; keep the files in one of them, and let the other ask it"
                 );
-                findings.refuse(*line, &format!("services.{}.volumes", service.name), message);
+                findings.refuse(
+                    *line,
+                    &format!("services.{}.volumes", service.name),
+                    message,
+                );
             }
         }
     }
 }
 
-/// Each service after those that it depends on.
-fn ordered(
-    mut left: BTreeMap<ServiceName, Converted>,
-    findings: &mut Findings,
-) -> Vec<Service> {
-    let names: BTreeSet<ServiceName> = left.keys().cloned().collect();
-    let mut waited_for = BTreeSet::new();
-    for service in left.values_mut() {
+/// Services of one network need each other, as far as they have ports.
+fn connect(services: &mut BTreeMap<ServiceName, Converted>, findings: &mut Findings) {
+    let names: BTreeSet<ServiceName> = services.keys().cloned().collect();
+    for service in services.values_mut() {
         let key = format!("services.{}.depends_on", service.name);
         service.after.retain(|it| {
             let is_known = names.contains(&it.name);
             if !is_known && it.is_required {
-                let message = format!("there is no service {} among those that are deployed", it.name);
+                let message = format!(
+                    "there is no service {} among those that are deployed",
+                    it.name
+                );
                 findings.refuse(it.line, &key, message);
             }
             is_known
         });
-        let healthy = service.after.iter().filter(|it| it.is_healthy);
-        waited_for.extend(healthy.map(|it| it.name.clone()));
     }
+    let known: Vec<(ServiceName, BTreeSet<String>, bool)> = services
+        .values()
+        .map(|it| (it.name.clone(), it.networks.clone(), it.has_ports()))
+        .collect();
+    for service in services.values_mut() {
+        let others = known.iter().filter(|(name, networks, has_ports)| {
+            let is_near = !networks.is_disjoint(&service.networks);
+            *name != service.name && *has_ports && is_near
+        });
+        let needs: Vec<String> = others.map(|(name, ..)| name.to_string()).collect();
+        let key = format!("services.{}", service.name);
+        if !needs.is_empty() && service.config.remove("dns").is_some() {
+            let message = "has no effect beside other services: the worker's agent answers for their names, and asks the node's servers for all else";
+            findings.note(service.line, &format!("{key}.dns"), message);
+        }
+        if !needs.is_empty() && !service.config.contains_key("needs") {
+            service.config.insert("needs".to_owned(), needs.into());
+        }
+        if !service.has_ports() && known.len() > 1 {
+            let message = "names no port: other services cannot reach it. `expose` names one";
+            findings.note(service.line, &key, message);
+        }
+        let after: BTreeSet<String> = service.after.iter().map(|it| it.name.to_string()).collect();
+        if !after.is_empty() && !service.config.contains_key("start_after") {
+            let after: Vec<String> = after.into_iter().collect();
+            service
+                .config
+                .insert("start_after".to_owned(), after.into());
+        }
+    }
+}
+
+/// Each service after those that it depends on.
+fn ordered(mut left: BTreeMap<ServiceName, Converted>, findings: &mut Findings) -> Vec<Service> {
     let mut done = BTreeSet::new();
     let mut ordered = Vec::new();
     while !left.is_empty() {
@@ -273,7 +321,6 @@ fn ordered(
         };
         if let Some(service) = left.remove(&name) {
             ordered.push(Service {
-                is_waited_for: waited_for.contains(&name),
                 name: service.name,
                 config: service.config,
             });

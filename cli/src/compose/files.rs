@@ -129,11 +129,17 @@ fn ownership(
     };
     let text = node.text().unwrap_or_default();
     let digits = text.trim_start_matches("0o");
-    let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777);
+    let mode = u32::from_str_radix(digits, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777);
     match mode {
         Some(mode) => {
             file.insert("mode".to_owned(), json!(format!("{mode:04o}")));
         }
-        None => builder.refuse(node.line, key, format!("{text:?} are no permissions: write them in octal, such as 0440")),
+        None => builder.refuse(
+            node.line,
+            key,
+            format!("{text:?} are no permissions: write them in octal, such as 0440"),
+        ),
     }
 }

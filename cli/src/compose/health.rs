@@ -26,7 +26,11 @@ pub(super) fn convert(builder: &mut Builder<'_>, line: usize, node: &Node) {
             "timeout" => "timeout",
             "start_period" => "grace",
             "start_interval" => {
-                builder.note(line, "healthcheck.start_interval", "has no effect: `interval` holds from the start");
+                builder.note(
+                    line,
+                    "healthcheck.start_interval",
+                    "has no effect: `interval` holds from the start",
+                );
                 continue;
             }
             "retries" => {

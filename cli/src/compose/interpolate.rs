@@ -153,7 +153,7 @@ mod tests {
         for (text, part) in [
             ("${NONE:?set it}", "NONE is required and not set: set it"),
             ("cost$", "write `$$`"),
-            ("${A", "is no form"),
+            ("${A", "no `}`"),
             ("${A:-b", "no `}`"),
             ("${}", "no name"),
             ("${A/b/c}", "is no form"),

@@ -15,7 +15,11 @@ pub(super) fn resource(builder: &mut Builder<'_>, line: usize, key: &str, node: 
     match key {
         "mem_limit" | "shm_size" => {
             if let Some(size) = builder.take(line, key, words::bytes(node)) {
-                let own = if key == "mem_limit" { "memory" } else { "shm_size" };
+                let own = if key == "mem_limit" {
+                    "memory"
+                } else {
+                    "shm_size"
+                };
                 builder.set(own, exact(size));
             }
         }
@@ -39,7 +43,11 @@ pub(super) fn resource(builder: &mut Builder<'_>, line: usize, key: &str, node: 
             if let Some(pids) = builder.take(line, key, words::number::<i64>(node)) {
                 match pids > 0 {
                     true => builder.set("pids", pids),
-                    false => builder.note(line, key, "there is always a limit: 512 processes and threads"),
+                    false => builder.note(
+                        line,
+                        key,
+                        "there is always a limit: 512 processes and threads",
+                    ),
                 }
             }
         }
@@ -54,7 +62,9 @@ pub(super) fn resource(builder: &mut Builder<'_>, line: usize, key: &str, node: 
 /// A size without rounding.
 pub(super) fn exact(size: Bytes) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let unit = units.iter().find(|(unit, _)| size.0 > 0 && size.0.is_multiple_of(*unit));
+    let unit = units
+        .iter()
+        .find(|(unit, _)| size.0 > 0 && size.0.is_multiple_of(*unit));
     match unit {
         Some((unit, name)) => format!("{}{name}", size.0 / unit),
         None => format!("{}B", size.0),
@@ -67,7 +77,12 @@ pub(super) fn ulimits(builder: &mut Builder<'_>, line: usize, node: &Node) {
         let amount = |node: &Node| words::number::<i64>(node);
         let limit = match &entry.node.value {
             Value::Map(_) => {
-                let part = |key: &str| entry.node.get(key).map_or(Err("`soft` and `hard` are needed".to_owned()), amount);
+                let part = |key: &str| {
+                    entry
+                        .node
+                        .get(key)
+                        .map_or(Err("`soft` and `hard` are needed".to_owned()), amount)
+                };
                 part("soft").and_then(|soft| Ok(json!({ "soft": soft, "hard": part("hard")? })))
             }
             _ => amount(&entry.node).map(|both| json!(both)),
@@ -118,7 +133,11 @@ pub(super) fn extra_hosts(builder: &mut Builder<'_>, line: usize, node: &Node) {
 
 pub(super) fn dns(builder: &mut Builder<'_>, line: usize, key: &str, node: &Node) {
     if key != "dns" {
-        return builder.note(line, key, "has no effect: search domains and options are the node's");
+        return builder.note(
+            line,
+            key,
+            "has no effect: search domains and options are the node's",
+        );
     }
     let servers = builder.take(line, key, words::texts(node));
     let servers = servers.unwrap_or_default();

@@ -49,8 +49,6 @@ pub(crate) struct Service {
     pub(crate) name: ServiceName,
     /// Its configuration, as `service.toml` has it.
     pub(crate) config: Map<String, Value>,
-    /// Whether another service waits until it is healthy.
-    pub(crate) is_waited_for: bool,
 }
 
 /// What a Compose file is read with.
@@ -84,7 +82,9 @@ pub(crate) fn in_directory(directory: &Path) -> Option<std::path::PathBuf> {
 /// # Errors
 /// It cannot be read, or something in it cannot be done: all of that, with the lines.
 pub(crate) fn read(path: &Path, options: &Options<'_>) -> Result<Application, Error> {
-    let size = fs::metadata(path).map_err(Error::input("read", path))?.len();
+    let size = fs::metadata(path)
+        .map_err(Error::input("read", path))?
+        .len();
     if size > MAX_BYTES {
         let message = format!(
             "{} has {size} bytes; the limit for a Compose file is {MAX_BYTES} bytes",
@@ -94,4 +94,9 @@ pub(crate) fn read(path: &Path, options: &Options<'_>) -> Result<Application, Er
     }
     let text = fs::read_to_string(path).map_err(Error::input("read", path))?;
     file::read(path, &text, options).map_err(|message| Error::Refused(message.into()))
+}
+
+/// A name as services and applications have them, made from another one.
+pub(crate) fn name(text: &str) -> String {
+    words::name(text)
 }

@@ -12,8 +12,29 @@ use super::{
 
 /// Ports of programs that do not speak HTTP.
 const NOT_HTTP: [u16; 26] = [
-    21, 22, 25, 53, 110, 143, 389, 465, 514, 587, 636, 993, 995, 1433, 1521, 1883, 3306, 4222, 5432, 5672,
-    6379, 8883, 9092, 11211, 26257, 27017,
+    21, 22, 25, 53, 110, 143, 389, 465, 514, 587, 636, 993, 995, 1433, 1521, 1883, 3306, 4222,
+    5432, 5672, 6379, 8883, 9092, 11211, 26257, 27017,
+];
+/// Images, and the port that they listen on.
+const USUAL: [(&str, u16); 18] = [
+    ("postgres", 5432),
+    ("postgis", 5432),
+    ("timescaledb", 5432),
+    ("pgvector", 5432),
+    ("mysql", 3306),
+    ("mariadb", 3306),
+    ("percona", 3306),
+    ("redis", 6379),
+    ("valkey", 6379),
+    ("keydb", 6379),
+    ("memcached", 11211),
+    ("mongo", 27017),
+    ("rabbitmq", 5672),
+    ("nats", 4222),
+    ("eclipse-mosquitto", 1883),
+    ("elasticsearch", 9200),
+    ("clickhouse-server", 8123),
+    ("minio", 9000),
 ];
 /// Most ports of one range.
 const MAX_RANGE: u16 = 16;
@@ -47,6 +68,19 @@ pub(super) fn convert(builder: &mut Builder<'_>, service: &Node) {
             _ => builder.refuse(node.line, "expose", "write a port"),
         }
     }
+    if wanted.is_empty() {
+        let image = service
+            .get("image")
+            .and_then(Node::text)
+            .unwrap_or_default();
+        wanted.extend(usual(image).map(|port| Wanted {
+            line: service.line,
+            port,
+            is_udp: false,
+            is_http: Some(false),
+            published: None,
+        }));
+    }
     let mut ports: BTreeMap<(u16, bool), Wanted> = BTreeMap::new();
     for one in wanted {
         let known = ports.get(&(one.port, one.is_udp));
@@ -64,12 +98,24 @@ pub(super) fn convert(builder: &mut Builder<'_>, service: &Node) {
         } else {
             let protocol = if *is_udp { "udp" } else { "tcp" };
             let suffix = if *is_udp { "u" } else { "" };
-            named.insert(format!("p{number}{suffix}"), json!({ "port": number, "protocol": protocol }));
+            named.insert(
+                format!("p{number}{suffix}"),
+                json!({ "port": number, "protocol": protocol }),
+            );
         }
     }
     if !named.is_empty() {
         builder.set("ports", named);
     }
+}
+
+/// The port of a well-known image: Compose files name none where only other services connect.
+fn usual(image: &str) -> Option<u16> {
+    let name = image.split('@').next().unwrap_or(image);
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let name = name.split(':').next().unwrap_or(name);
+    let known = USUAL.iter().find(|(known, _)| *known == name);
+    known.map(|(_, port)| *port)
 }
 
 /// The port of requests: the one that the file says, else the first published one that is not known to be another protocol's.
@@ -80,21 +126,27 @@ fn http_port(ports: &BTreeMap<(u16, bool), Wanted>) -> Option<u16> {
     let published = || tcp().filter(|it| it.published.is_some()).filter(may_be);
     let usual = [80, 8080, 3000, 8000, 5000];
     let usual = published().find(|it| usual.contains(&it.port));
-    said.or(usual).or_else(|| published().next()).map(|it| it.port)
+    said.or(usual)
+        .or_else(|| published().next())
+        .map(|it| it.port)
 }
 
 fn explain(builder: &mut Builder<'_>, one: &Wanted, is_http: bool) {
     let (Some(published), port) = (&one.published, one.port) else {
         return;
     };
-    let name = builder.config.get("name").and_then(|it| it.as_str()).unwrap_or_default();
+    let name = builder
+        .config
+        .get("name")
+        .and_then(|it| it.as_str())
+        .unwrap_or_default();
     let message = match is_http {
         true => format!(
             "{published}: requests come through the balancer, for the host {name}.<domain>, and are taken for HTTP to port {port}. `x-tucano` can say more: `hosts`, `path_prefix`, `port`"
         ),
-        false => format!(
-            "{published}: is not published. Port {port} is there for services that need it"
-        ),
+        false => {
+            format!("{published}: is not published. Port {port} is there for services that need it")
+        }
     };
     builder.note(one.line, "ports", message);
 }
@@ -145,7 +197,9 @@ fn udp(protocol: &str) -> Result<bool, String> {
     match protocol {
         "tcp" => Ok(false),
         "udp" => Ok(true),
-        other => Err(format!("the protocol {other} is not possible: tcp and udp are")),
+        other => Err(format!(
+            "the protocol {other} is not possible: tcp and udp are"
+        )),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One service of a Compose file, key by key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json, json};
 use tucano_api::ids::ServiceName;
@@ -22,13 +22,23 @@ pub(super) struct Converted {
     pub(super) after: Vec<After>,
     /// Its named volumes, by their names in the file, with their lines.
     pub(super) volumes: Vec<(String, usize)>,
+    /// The networks that it is in.
+    pub(super) networks: BTreeSet<String>,
+}
+
+impl Converted {
+    /// Whether it has a port that others could connect to.
+    pub(super) fn has_ports(&self) -> bool {
+        ["port", "ports"]
+            .iter()
+            .any(|key| self.config.contains_key(*key))
+    }
 }
 
 /// A service that another one comes after.
 pub(super) struct After {
     pub(super) name: ServiceName,
     pub(super) line: usize,
-    pub(super) is_healthy: bool,
     pub(super) is_required: bool,
 }
 
@@ -42,6 +52,7 @@ pub(super) struct Builder<'a> {
     pub(super) after: Vec<After>,
     pub(super) volumes: Vec<(String, usize)>,
     pub(super) env: BTreeMap<String, String>,
+    pub(super) networks: BTreeSet<String>,
 }
 
 impl Builder<'_> {
@@ -60,7 +71,12 @@ impl Builder<'_> {
     }
 
     /// The value, or the refusal of a key.
-    pub(super) fn take<T>(&mut self, line: usize, key: &str, value: Result<T, String>) -> Option<T> {
+    pub(super) fn take<T>(
+        &mut self,
+        line: usize,
+        key: &str,
+        value: Result<T, String>,
+    ) -> Option<T> {
         match value {
             Ok(value) => Some(value),
             Err(message) => {
@@ -81,46 +97,91 @@ impl Builder<'_> {
 
 /// Keys that change nothing here, and what happens instead.
 const WITHOUT_EFFECT: [(&str, &str); 14] = [
-    ("container_name", "has no effect: processes are named by their service and a number"),
+    (
+        "container_name",
+        "has no effect: processes are named by their service and a number",
+    ),
     ("logging", "has no effect: `tucano logs` has the output"),
     ("tty", "has no effect: `tucano exec` gives a terminal"),
     ("stdin_open", "has no effect: `tucano exec` gives an input"),
-    ("pull_policy", "has no effect: the controller pulls what it does not have"),
-    ("platform", "has no effect: each worker gets the image of its architecture"),
+    (
+        "pull_policy",
+        "has no effect: the controller pulls what it does not have",
+    ),
+    (
+        "platform",
+        "has no effect: each worker gets the image of its architecture",
+    ),
     ("develop", "has no effect"),
     ("attach", "has no effect"),
-    ("labels", "have no effect: nothing reads them here. Hosts and paths of requests are keys of `x-tucano`"),
+    (
+        "labels",
+        "have no effect: nothing reads them here. Hosts and paths of requests are keys of `x-tucano`",
+    ),
     ("annotations", "have no effect: nothing reads them here"),
-    ("oom_score_adj", "has no effect: containers end before the node's own programs"),
-    ("oom_kill_disable", "has no effect: a process that reaches its memory limit is ended"),
-    ("memswap_limit", "has no effect: there is no swap beyond the memory limit"),
-    ("mem_swappiness", "has no effect: there is no swap beyond the memory limit"),
+    (
+        "oom_score_adj",
+        "has no effect: containers end before the node's own programs",
+    ),
+    (
+        "oom_kill_disable",
+        "has no effect: a process that reaches its memory limit is ended",
+    ),
+    (
+        "memswap_limit",
+        "has no effect: there is no swap beyond the memory limit",
+    ),
+    (
+        "mem_swappiness",
+        "has no effect: there is no swap beyond the memory limit",
+    ),
 ];
 
 /// Keys that cannot be done, and what to do.
 const REFUSED: [(&str, &str); 24] = [
-    ("privileged", "no container is privileged here: name the capabilities that it needs in `cap_add`, or run it beside the cluster"),
+    (
+        "privileged",
+        "no container is privileged here: name the capabilities that it needs in `cap_add`, or run it beside the cluster",
+    ),
     ("devices", "devices are not given to containers"),
     ("device_cgroup_rules", "devices are not given to containers"),
     ("gpus", "devices are not given to containers"),
     ("ipc", "every container has an IPC namespace of its own"),
     ("pid", "every container has a pid namespace of its own"),
-    ("uts", "every container has a host name of its own: use `hostname`"),
+    (
+        "uts",
+        "every container has a host name of its own: use `hostname`",
+    ),
     ("userns_mode", "the node decides about user namespaces"),
     ("cgroup", "every container has a cgroup of its own"),
     ("cgroup_parent", "the node decides where cgroups are"),
-    ("cpuset", "CPUs are not pinned: use `cpus`, and `deploy.resources.reservations.cpus`"),
+    (
+        "cpuset",
+        "CPUs are not pinned: use `cpus`, and `deploy.resources.reservations.cpus`",
+    ),
     ("isolation", "is for Windows"),
     ("credential_spec", "is for Windows"),
     ("runtime", "all containers have the same runtime"),
-    ("extends", "other services are not read: deploy the output of `docker compose config`, which has it resolved"),
-    ("external_links", "services of other applications are not linked"),
+    (
+        "extends",
+        "other services are not read: deploy the output of `docker compose config`, which has it resolved",
+    ),
+    (
+        "external_links",
+        "services of other applications are not linked",
+    ),
     ("volumes_from", "a volume belongs to one service"),
-    ("group_add", "a process has the groups of its user in the image's /etc/group: add them there"),
+    (
+        "group_add",
+        "a process has the groups of its user in the image's /etc/group: add them there",
+    ),
     ("mac_address", "addresses are chosen by the node"),
     ("domainname", "only `hostname` can be set"),
     ("post_start", "commands in running containers are not run"),
-    ("pre_stop", "commands in running containers are not run: handle the stop signal"),
+    (
+        "pre_stop",
+        "commands in running containers are not run: handle the stop signal",
+    ),
     ("provider", "services of other programs are not run"),
     ("blkio_config", "disk bandwidth is not limited"),
 ];
@@ -151,13 +212,16 @@ pub(super) fn convert(
         after: Vec::new(),
         volumes: Vec::new(),
         env: BTreeMap::new(),
+        networks: BTreeSet::from(["default".to_owned()]),
     };
     builder.set("name", name.to_string());
     builder.set("app", shared.app.to_string());
     builder.set("concurrency", 1);
     if !matches!(entry.node.value, Value::Map(_)) {
         let message = format!("write a mapping, not {}", entry.node.kind());
-        builder.findings.refuse(entry.line, &builder.path.clone(), message);
+        builder
+            .findings
+            .refuse(entry.line, &builder.path.clone(), message);
         return None;
     }
     env_files(&mut builder, &entry.node);
@@ -170,6 +234,7 @@ pub(super) fn convert(
         config,
         after,
         volumes,
+        networks,
         ..
     } = builder;
     Some(Converted {
@@ -178,6 +243,7 @@ pub(super) fn convert(
         config,
         after,
         volumes,
+        networks,
     })
 }
 
@@ -188,6 +254,10 @@ fn service_key(builder: &mut Builder<'_>, entry: &Entry, service: &Node) {
         "image" => {
             let text = builder.take(line, key, words::text(node).map(str::to_owned));
             if let Some(text) = text {
+                let name = text.rsplit('/').next().unwrap_or(&text);
+                let is_file = builder.shared.directory.join(&text).exists();
+                let is_whole = name.contains([':', '@']) || is_file;
+                let text = if is_whole { text } else { format!("{text}:latest") };
                 builder.set("image", text);
             }
         }
@@ -329,7 +399,9 @@ fn env_files(builder: &mut Builder<'_>, service: &Node) {
         match std::fs::read_to_string(&full) {
             Ok(text) => match dotenv::parse(&text, builder.shared.variables) {
                 Ok(all) => {
-                    let set = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
+                    let set = all
+                        .into_iter()
+                        .filter_map(|(name, value)| Some((name, value?)));
                     builder.env.extend(set);
                 }
                 Err((number, message)) => {
@@ -376,34 +448,27 @@ fn depends_on(builder: &mut Builder<'_>, line: usize, node: &Node) {
                     continue;
                 }
                 if entry.node.get("restart").and_then(Node::text) == Some("true") {
-                    let message = "`restart` has no effect: a service goes on when another one is replaced";
+                    let message =
+                        "`restart` has no effect: a service goes on when another one is replaced";
                     builder.note(entry.line, "depends_on", message);
                 }
-                let is_healthy = condition == Some("service_healthy");
-                comes_after(builder, entry.line, &entry.key, is_healthy, required != Some("false"));
+                comes_after(builder, entry.line, &entry.key, required != Some("false"));
             }
         }
         _ => {
             let names = builder.take(line, "depends_on", words::texts(node));
             for name in names.into_iter().flatten() {
-                comes_after(builder, line, &name, false, true);
+                comes_after(builder, line, &name, true);
             }
         }
     }
 }
 
-fn comes_after(
-    builder: &mut Builder<'_>,
-    line: usize,
-    name: &str,
-    is_healthy: bool,
-    is_required: bool,
-) {
+fn comes_after(builder: &mut Builder<'_>, line: usize, name: &str, is_required: bool) {
     match words::name(name).parse() {
         Ok(name) => builder.after.push(After {
             name,
             line,
-            is_healthy,
             is_required,
         }),
         Err(error) => builder.refuse(line, "depends_on", format!("{error}")),
@@ -418,7 +483,7 @@ fn links(builder: &mut Builder<'_>, line: usize, node: &Node) {
             let message = format!("a service has one name: use {name} in place of {alias}");
             builder.refuse(line, "links", message);
         }
-        comes_after(builder, line, name, false, true);
+        comes_after(builder, line, name, true);
     }
 }
 
@@ -429,19 +494,28 @@ fn networks(builder: &mut Builder<'_>, line: usize, node: &Node) {
                 "aliases" => builder.refuse(
                     key.line,
                     "networks",
-                    format!("{} has aliases: a service has one name, use it in their place", entry.key),
+                    format!(
+                        "{} has aliases: a service has one name, use it in their place",
+                        entry.key
+                    ),
                 ),
-                "ipv4_address" | "ipv6_address" | "link_local_ips" | "mac_address" => builder.refuse(
-                    key.line,
-                    "networks",
-                    format!("{}: addresses are chosen by the node: use names", key.key),
-                ),
+                "ipv4_address" | "ipv6_address" | "link_local_ips" | "mac_address" => builder
+                    .refuse(
+                        key.line,
+                        "networks",
+                        format!("{}: addresses are chosen by the node: use names", key.key),
+                    ),
                 _ => {}
             }
         }
     }
-    if !matches!(node.value, Value::Map(_) | Value::List(_) | Value::Null) {
-        builder.refuse(line, "networks", "write a list of networks");
+    let named = node.entries().iter().map(|entry| entry.key.clone());
+    let listed = node.items().iter().filter_map(Node::text);
+    let all: BTreeSet<String> = named.chain(listed.map(str::to_owned)).collect();
+    match node.value {
+        Value::Map(_) | Value::List(_) => builder.networks = all,
+        Value::Null => {}
+        Value::Text { .. } => builder.refuse(line, "networks", "write a list of networks"),
     }
 }
 
@@ -463,7 +537,8 @@ fn security(builder: &mut Builder<'_>, line: usize, node: &Node) {
     for option in options.into_iter().flatten() {
         let is_usual = option.starts_with("no-new-privileges") && !option.ends_with("false");
         if !is_usual {
-            let message = format!("{option} is not possible: the sandbox is the same for all containers");
+            let message =
+                format!("{option} is not possible: the sandbox is the same for all containers");
             builder.refuse(line, "security_opt", message);
         }
     }
@@ -472,19 +547,33 @@ fn security(builder: &mut Builder<'_>, line: usize, node: &Node) {
 /// Docker's containers have some capabilities by default, and programs of images expect them.
 fn capabilities(builder: &mut Builder<'_>, service: &Node, line: usize) {
     let list = |key: &str| service.get(key).map_or(Ok(Vec::new()), words::texts);
-    let added = builder.take(line, "cap_add", list("cap_add")).unwrap_or_default();
-    let dropped = builder.take(line, "cap_drop", list("cap_drop")).unwrap_or_default();
+    let added = builder
+        .take(line, "cap_add", list("cap_add"))
+        .unwrap_or_default();
+    let dropped = builder
+        .take(line, "cap_drop", list("cap_drop"))
+        .unwrap_or_default();
     let plain = |text: &String| {
         let upper = text.to_ascii_uppercase();
         upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
     };
     let dropped: Vec<String> = dropped.iter().map(plain).collect();
     const USUAL: [&str; 9] = [
-        "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "NET_BIND_SERVICE",
+        "SETFCAP",
+        "SETGID",
         "SETUID",
     ];
     let drops_all = dropped.iter().any(|it| it == "ALL");
-    let usual = USUAL.iter().filter(|_| !drops_all).map(|it| (*it).to_owned());
+    let usual = USUAL
+        .iter()
+        .filter(|_| !drops_all)
+        .map(|it| (*it).to_owned());
     let mut all: Vec<String> = usual.chain(added.iter().map(plain)).collect();
     all.retain(|it| !dropped.contains(it));
     all.sort();
@@ -505,7 +594,11 @@ fn extension(builder: &mut Builder<'_>, service: &Node) {
     };
     for entry in node.entries() {
         match entry.key.as_str() {
-            "name" | "app" => builder.refuse(entry.line, "x-tucano", format!("{} is the file's", entry.key)),
+            "name" | "app" => builder.refuse(
+                entry.line,
+                "x-tucano",
+                format!("{} is the file's", entry.key),
+            ),
             key => builder.set(key, as_json(&entry.node)),
         }
     }
@@ -515,7 +608,10 @@ fn extension(builder: &mut Builder<'_>, service: &Node) {
 fn as_json(node: &Node) -> Json {
     match &node.value {
         Value::Null => Json::Null,
-        Value::Text { text, is_plain: true } => match text.as_str() {
+        Value::Text {
+            text,
+            is_plain: true,
+        } => match text.as_str() {
             "true" => Json::Bool(true),
             "false" => Json::Bool(false),
             text => match (text.parse::<i64>(), text.parse::<f64>()) {
@@ -528,7 +624,11 @@ fn as_json(node: &Node) -> Json {
         Value::List(list) => list.iter().map(as_json).collect(),
         Value::Map(entries) => {
             let entries = entries.iter();
-            Json::Object(entries.map(|it| (it.key.clone(), as_json(&it.node))).collect())
+            Json::Object(
+                entries
+                    .map(|it| (it.key.clone(), as_json(&it.node)))
+                    .collect(),
+            )
         }
     }
 }

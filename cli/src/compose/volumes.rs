@@ -94,12 +94,21 @@ fn short(text: &str) -> Result<Mount, String> {
 }
 
 fn long(node: &Node) -> Result<Mount, String> {
-    let text = |key: &str| node.get(key).and_then(Node::text).unwrap_or_default().to_owned();
+    let text = |key: &str| {
+        node.get(key)
+            .and_then(Node::text)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let kind = match text("type").as_str() {
         "volume" => Kind::Volume,
         "bind" => Kind::Bind,
         "tmpfs" => Kind::Tmpfs,
-        other => return Err(format!("the type {other:?} is not possible: volume, bind and tmpfs are")),
+        other => {
+            return Err(format!(
+                "the type {other:?} is not possible: volume, bind and tmpfs are"
+            ));
+        }
     };
     let size = node.get("tmpfs").and_then(|it| it.get("size"));
     Ok(Mount {
@@ -113,17 +122,26 @@ fn long(node: &Node) -> Result<Mount, String> {
 
 fn add(builder: &mut Builder<'_>, line: usize, mount: Mount) {
     if !mount.target.starts_with('/') {
-        let message = format!("{:?} is not an absolute path in the container", mount.target);
+        let message = format!(
+            "{:?} is not an absolute path in the container",
+            mount.target
+        );
         return builder.refuse(line, "volumes", message);
     }
     match mount.kind {
         Kind::Tmpfs => {
             let size = mount.size.unwrap_or_else(|| {
-                let message = format!("{} has no size: it gets 64 MiB, which count as memory", mount.target);
+                let message = format!(
+                    "{} has no size: it gets 64 MiB, which count as memory",
+                    mount.target
+                );
                 builder.note(line, "tmpfs", message);
                 DEFAULT_TMPFS
             });
-            builder.push("mount", json!({ "path": mount.target, "tmpfs": exact(size) }));
+            builder.push(
+                "mount",
+                json!({ "path": mount.target, "tmpfs": exact(size) }),
+            );
         }
         Kind::Bind => bind(builder, line, &mount),
         Kind::Volume if mount.source.is_empty() => {
@@ -149,8 +167,14 @@ fn bind(builder: &mut Builder<'_>, line: usize, mount: &Mount) {
     }
     let is_file = builder.shared.directory.join(source).is_file();
     let advice = match is_file {
-        true => format!("send the file along with `configs`, with the target {}", mount.target),
-        false => "put its files into the image, send single ones along with `configs`, or name a volume".to_owned(),
+        true => format!(
+            "send the file along with `configs`, with the target {}",
+            mount.target
+        ),
+        false => {
+            "put its files into the image, send single ones along with `configs`, or name a volume"
+                .to_owned()
+        }
     };
     let message = format!(
         "{source} is on this machine, and the container on a worker, where it would be an empty directory: {advice}"
@@ -159,13 +183,23 @@ fn bind(builder: &mut Builder<'_>, line: usize, mount: &Mount) {
 }
 
 fn volume(builder: &mut Builder<'_>, line: usize, mount: &Mount) {
-    let declared = builder.shared.volumes.iter().find(|it| it.key == mount.source);
+    let declared = builder
+        .shared
+        .volumes
+        .iter()
+        .find(|it| it.key == mount.source);
     let Some(declared) = declared else {
-        let message = format!("the volume {} is not among `volumes` of the file", mount.source);
+        let message = format!(
+            "the volume {} is not among `volumes` of the file",
+            mount.source
+        );
         return builder.refuse(line, "volumes", message);
     };
     if mount.is_read_only {
-        let message = format!("{} can be written to: a volume is its service's own", mount.source);
+        let message = format!(
+            "{} can be written to: a volume is its service's own",
+            mount.source
+        );
         builder.note(line, "volumes", message);
     }
     let size = size_of(builder, declared);

@@ -12,7 +12,10 @@ pub(super) fn command(node: &Node) -> Result<Vec<String>, String> {
     match &node.value {
         Value::List(list) => list.iter().map(|it| text(it).map(str::to_owned)).collect(),
         Value::Text { text, .. } => split(text),
-        _ => Err(format!("write a list of words, or a text, not {}", node.kind())),
+        _ => Err(format!(
+            "write a list of words, or a text, not {}",
+            node.kind()
+        )),
     }
 }
 
@@ -21,7 +24,8 @@ pub(super) fn command(node: &Node) -> Result<Vec<String>, String> {
 /// # Errors
 /// It is none.
 pub(super) fn text(node: &Node) -> Result<&str, String> {
-    node.text().ok_or_else(|| format!("write a text, not {}", node.kind()))
+    node.text()
+        .ok_or_else(|| format!("write a text, not {}", node.kind()))
 }
 
 /// `true` or `false`, as plain words or quoted.
@@ -42,7 +46,8 @@ pub(super) fn boolean(node: &Node) -> Result<bool, String> {
 /// It is none.
 pub(super) fn number<T: std::str::FromStr>(node: &Node) -> Result<T, String> {
     let text = text(node)?;
-    text.parse().map_err(|_| format!("{text:?} is not a number that can be used here"))
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a number that can be used here"))
 }
 
 /// A list of texts; a single text is a list of one.
@@ -127,7 +132,10 @@ pub(super) fn duration(node: &Node) -> Result<Span, String> {
     }
     let mut millis = 0.0;
     while !rest.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let digits = rest.len()
+            - rest
+                .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
+                .len();
         let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
         rest = &rest[digits..];
         let unit = rest.len() - rest.trim_start_matches(|c: char| c.is_alphabetic()).len();
@@ -158,8 +166,16 @@ pub(super) fn name(text: &str) -> String {
     let plain: String = plain.collect();
     let plain = plain.trim_matches('-');
     let begins = plain.starts_with(|c: char| c.is_ascii_digit());
-    let text = if begins { format!("s{plain}") } else { plain.to_owned() };
-    text.chars().take(50).collect::<String>().trim_end_matches('-').to_owned()
+    let text = if begins {
+        format!("s{plain}")
+    } else {
+        plain.to_owned()
+    };
+    text.chars()
+        .take(50)
+        .collect::<String>()
+        .trim_end_matches('-')
+        .to_owned()
 }
 
 /// Splits as a POSIX shell does: quotes and backslashes, and nothing else.
@@ -222,7 +238,10 @@ mod tests {
     #[test]
     fn commands_are_split_as_by_a_shell() {
         for (text, words) in [
-            ("redis-server --save 60 1", &["redis-server", "--save", "60", "1"][..]),
+            (
+                "redis-server --save 60 1",
+                &["redis-server", "--save", "60", "1"][..],
+            ),
             ("sh -c 'echo \"a b\"'", &["sh", "-c", "echo \"a b\""]),
             ("a \"b \\\" c\" d\\ e ''", &["a", "b \" c", "d e", ""]),
         ] {
@@ -233,20 +252,42 @@ mod tests {
 
     #[test]
     fn sizes_and_durations_are_dockers() {
-        for (text, size) in [("512m", 512 << 20), ("1.5gb", 3 << 29), ("64K", 64 << 10), ("100", 100)] {
+        for (text, size) in [
+            ("512m", 512 << 20),
+            ("1.5gb", 3 << 29),
+            ("64K", 64 << 10),
+            ("100", 100),
+        ] {
             assert_eq!(bytes(&plain(text)).unwrap().0, size, "{text}");
         }
-        for (text, millis) in [("1m30s", 90_000), ("500ms", 500), ("1.5s", 1500), ("10", 10_000)] {
-            assert_eq!(duration(&plain(text)).unwrap(), Span::millis(millis), "{text}");
+        for (text, millis) in [
+            ("1m30s", 90_000),
+            ("500ms", 500),
+            ("1.5s", 1500),
+            ("10", 10_000),
+        ] {
+            assert_eq!(
+                duration(&plain(text)).unwrap(),
+                Span::millis(millis),
+                "{text}"
+            );
         }
         for text in ["", "much", "1x", "-1m"] {
-            assert!(bytes(&plain(text)).is_err() && duration(&plain(text)).is_err(), "{text}");
+            assert!(
+                bytes(&plain(text)).is_err() && duration(&plain(text)).is_err(),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn names_are_made_plain() {
-        for (text, expected) in [("My_App", "my-app"), ("2048", "s2048"), ("web", "web"), ("_x_", "x")] {
+        for (text, expected) in [
+            ("My_App", "my-app"),
+            ("2048", "s2048"),
+            ("web", "web"),
+            ("_x_", "x"),
+        ] {
             assert_eq!(name(text), expected);
         }
     }
