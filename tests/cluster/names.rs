@@ -83,8 +83,12 @@ impl Container {
             stream.read_to_string(&mut text)?;
             Ok(text)
         };
-        self.run(move || (0..40).map(|_| ask().map(|text| answered(&text))).collect())
-            .map_err(|error: std::io::Error| error.kind())
+        self.run(move || {
+            (0..40)
+                .map(|_| ask().map(|text| answered(&text)))
+                .collect::<std::io::Result<_>>()
+        })
+        .map_err(|error| error.kind())
     }
 
     /// The processes that answer several datagrams.
@@ -98,8 +102,8 @@ impl Container {
             let length = socket.recv(&mut buffer)?;
             Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
         };
-        self.run(move || (0..40).map(|_| send()).collect())
-            .map_err(|error: std::io::Error| error.kind())
+        self.run(move || (0..40).map(|_| send()).collect::<std::io::Result<_>>())
+            .map_err(|error| error.kind())
     }
 
     /// Answers datagrams with its name.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json, json};
-use tucano_api::ids::ServiceName;
+use tucano_api::{ids::ServiceName, service::ServiceConfig, settings::parse_all};
 
 use super::{
     deploy, dotenv,
@@ -202,7 +202,8 @@ pub(super) fn convert(
         }
     };
     if plain != entry.key {
-        findings.note(entry.line, &path, format!("is named {plain} here"));
+        let message = format!("is named {plain} here: write that name where others connect to it");
+        findings.note(entry.line, &path, message);
     }
     let mut builder = Builder {
         shared,
@@ -230,6 +231,7 @@ pub(super) fn convert(
     }
     whole(&mut builder, &entry.node, entry.line);
     extension(&mut builder, &entry.node);
+    check(&mut builder, entry.line);
     let Builder {
         config,
         after,
@@ -245,6 +247,17 @@ pub(super) fn convert(
         volumes,
         networks,
     })
+}
+
+/// What the configuration that was made says of itself.
+fn check(builder: &mut Builder<'_>, line: usize) {
+    let text = Json::Object(builder.config.clone()).to_string();
+    if let Err(errors) = parse_all::<ServiceConfig>("", &text) {
+        let path = builder.path.clone();
+        for error in errors.iter() {
+            builder.findings.refuse(line, &path, &error.message);
+        }
+    }
 }
 
 fn service_key(builder: &mut Builder<'_>, entry: &Entry, service: &Node) {

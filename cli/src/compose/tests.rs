@@ -138,6 +138,7 @@ fn a_blog_with_a_database_is_taken_with_its_default_sizes() {
     let file = File::new(
         r#"
 version: "3.9"
+name: blog
 services:
   wordpress:
     image: wordpress
@@ -197,6 +198,7 @@ services:
 fn a_monitoring_stack_with_configs_and_one_process_on_each_worker_is_taken() {
     let file = File::new(
         r#"
+name: monitoring
 services:
   prometheus:
     image: prom/prometheus:v3
@@ -345,6 +347,18 @@ fn what_is_no_compose_file_is_refused_with_its_line() {
         (
             "include: [x.yaml]\nservices:\n  a: { image: 'a:1' }\n",
             "compose.yaml:1: include: other files are not read",
+        ),
+        (
+            "services:\n  a:\n    image: 'a:1'\n    cap_add: [SYS_ADMIN]\n    sysctls: { vm.max_map_count: 262144 }\n    user: 'a b'\n",
+            "compose.yaml:2: services.a: sysctls.vm.max_map_count: cannot be set by a service",
+        ),
+        (
+            "services:\n  a:\n    image: 'a:1'\n    cap_add: [SYS_ADMIN]\n    user: 'a b'\n",
+            "compose.yaml:2: services.a: user: ",
+        ),
+        (
+            "services:\n  a:\n    image: 'a:1'\n    cap_add: [SYS_ADMIN]\n",
+            "SYS_ADMIN",
         ),
         (
             "services:\n  a: { image: 'a:1', ports: ['99999'] }\n",
