@@ -120,6 +120,8 @@ pub struct Global {
 pub enum Command {
     /// Deploy a service: upload its image and configuration, and wait until its processes are healthy.
     Deploy(Deploy),
+    /// Show what a deploy would change: which keys, what that means for running processes, and which processes it would replace.
+    Plan(Deploy),
     /// Show processes: their nodes, their states, and why they are not healthy.
     Ps {
         /// Show only the processes of this service.

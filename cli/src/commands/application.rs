@@ -35,6 +35,13 @@ pub(super) struct Application {
     notes: Vec<String>,
 }
 
+impl Application {
+    /// Its services, in order, and what is done differently.
+    pub(super) fn into_parts(self) -> (Vec<Source>, Vec<String>) {
+        (self.services, self.notes)
+    }
+}
+
 /// The application that the arguments name; `None` where it is one service.
 pub(super) fn find(arguments: &args::Deploy) -> Result<Option<Application>, Error> {
     let path = &arguments.file;

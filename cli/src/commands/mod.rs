@@ -8,6 +8,7 @@ mod check;
 mod deploy;
 mod exec;
 mod logs;
+mod plan;
 mod remove;
 mod rollback;
 mod scale;
@@ -34,6 +35,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     let client = || Client::new(&global);
     match command {
         Command::Deploy(deploy) => deploy::run(&client()?, &global, &deploy).await,
+        Command::Plan(deploy) => plan::run(&client()?, &global, &deploy).await,
         Command::Ps { service, app } => match service {
             Some(name) => show::service(&client()?, &global, &name).await,
             None => show::processes(&client()?, &global, app.as_ref()).await,
