@@ -1,7 +1,5 @@
 //! `volumes` and `tmpfs`.
 
-use std::path::Path;
-
 use serde_json::json;
 use tucano_api::units::Bytes;
 
@@ -240,11 +238,10 @@ fn size_of(builder: &mut Builder<'_>, declared: &Entry) -> Bytes {
             DEFAULT_SIZE
         }
         None => {
-            let path = Path::new("x-tucano").display().to_string();
             builder.findings.note(
                 declared.line,
                 &key,
-                format!("has no size: each process gets one of 1 GiB. `{path}: {{ size: 10g }}` gives another, and it can grow later"),
+                "has no size: each process gets one of 1 GiB. `x-tucano: { size: 10g }` gives another, and it can grow later",
             );
             DEFAULT_SIZE
         }
