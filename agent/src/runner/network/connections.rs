@@ -15,7 +15,7 @@ use nix::libc::{AF_INET, EINVAL, ENOENT, IPPROTO_TCP, IPPROTO_UDP, NFNL_SUBSYS_C
 
 use super::{
     addresses::Transport,
-    elements::{Error, bytes, header, nested},
+    elements::{Error, bytes, nested},
     netlink::{Netlink, Request},
     services::ServiceRules,
 };
@@ -62,7 +62,8 @@ pub(super) fn end(all: &[Ended]) -> Result<(), Error> {
 
 impl Ended {
     fn request(&self) -> Request {
-        let mut body = header(AF_INET, 0);
+        // The version says that the family counts.
+        let mut body = vec![AF_INET as u8, NFNETLINK_V1, 0, 0];
         body.extend(bytes(&self.attributes()));
         let kind = (NFNL_SUBSYS_CTNETLINK as u16) << 8 | IPCTNL_MSG_CT_DELETE;
         Request::raw(
@@ -138,6 +139,7 @@ fn filter(original: u32, reply: u32) -> DefaultNla {
     )
 }
 
+const NFNETLINK_V1: u8 = 1;
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;

@@ -73,7 +73,7 @@ pub(super) fn parts(rules: &ServiceRules, bridge: &str, subnet: impl std::fmt::D
   chain unserved {{
     type filter hook prerouting priority -90; policy accept;
 {refusals}  }}
-  chain output {{
+  chain silence {{
     type filter hook output priority filter; policy accept;
     oifname \"{bridge}\" icmp type redirect drop
     oifname \"{bridge}\" icmp type destination-unreachable icmp code port-unreachable drop

@@ -35,6 +35,7 @@ fn process(service: &str, number: u64, more: &str) -> DesiredProcess {
     let text = format!("name = \"{service}\"\nconcurrency = 1\nport = 8080\n{more}");
     DesiredProcess {
         address: None,
+        kept: Default::default(),
         id: ProcessId::new(&name(service), number),
         revision: tucano_api::ids::Revision(1),
         image: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
