@@ -16,7 +16,7 @@ fn read(node: &Node, path: &str) -> String {
 
 #[test]
 fn a_container_has_what_its_service_sets_in_place_of_the_image() {
-    on_a_node("", async |mut node| {
+    on_a_node("", async |node| {
         node.desire(1, vec![process("hello", 1, CONFIG)]).await;
         node.wait_until_healthy("hello-1").await;
         let pid = node.pid("hello-1");
