@@ -16,6 +16,7 @@ use crate::{
         ClusterId, Digest, Epoch, Generation, NodeName, PortName, ProcessId, Revision, ServiceName,
         VolumeId,
     },
+    jobs::DesiredRun,
     names::{ServiceAddress, ServiceSubnet},
     service::{Placement, ServiceConfig},
     signal,
@@ -141,6 +142,9 @@ pub struct DesiredProcess {
     /// The volumes of that slot, in the order of the configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<DesiredVolume>,
+    /// The run that it belongs to, where it runs to completion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<DesiredRun>,
     /// The addresses of its service and its slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<ServiceAddress>,
@@ -464,6 +468,8 @@ pub enum ProcessState {
     BackOff,
     /// Told to end.
     Stopping,
+    /// Of a run: it has ended, or could not be started, and is not started again.
+    Ended,
 }
 
 /// How a process ended.
@@ -481,8 +487,23 @@ pub struct Exit {
     /// Whether its agent killed it for having written more than its disk limit.
     #[serde(default)]
     pub disk_exceeded: bool,
+    /// Most memory that it ever used, where its agent knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak: Option<Bytes>,
     /// When.
     pub at: Timestamp,
+}
+
+impl Exit {
+    /// Whether it ended by itself with exit code 0.
+    pub fn is_success(&self) -> bool {
+        self.code == Some(0) && self.signal.is_none() && !self.oom_killed && !self.disk_exceeded
+    }
+
+    /// Its exit code as a shell has it.
+    pub fn shell_code(&self) -> Option<i32> {
+        self.code.or(self.signal.map(|signal| SIGNALLED + signal))
+    }
 }
 
 /// A shell's exit code for a command that a signal ended is this and the signal's number.
@@ -570,6 +591,9 @@ pub struct ProcessReport {
     /// Read from its cgroup, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<ProcessMetrics>,
+    /// The last lines of its output, where it belongs to a run and has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_lines: Vec<String>,
 }
 
 /// What a process's cgroup counts.

@@ -4,6 +4,7 @@
 //! - [`ids`]: names and numbers that identify things; each parses once, strictly.
 //! - [`units`]: sizes and durations as people write them.
 //! - [`service`]: the static configuration of a service.
+//! - [`schedule`]: when a job runs; [`jobs`]: its runs, and what became of them.
 //! - [`capabilities`]: the capabilities that it may ask for.
 //! - [`settings`]: reading any static configuration; every error with its line, column and a suggestion.
 //! - [`agent`]: controller → agent desired sets and agent → controller reports.
@@ -22,11 +23,13 @@ pub mod balancer;
 pub mod capabilities;
 pub mod error;
 pub mod ids;
+pub mod jobs;
 pub mod logs;
 pub mod names;
 pub mod reasons;
 pub mod rollout;
 pub mod routes;
+pub mod schedule;
 pub mod secrets;
 pub mod service;
 pub mod settings;

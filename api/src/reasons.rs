@@ -159,6 +159,14 @@ pub enum PendingReason {
         /// The worker that it runs on, or may run on.
         node: NodeName,
     },
+    /// What runs before the first process of the revision has not succeeded.
+    Before {
+        /// The number of its run; 0 where that is not begun yet.
+        run: u64,
+        /// What became of it, where it has not succeeded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        problem: Option<String>,
+    },
     /// It is started for the first time once these services have a healthy process.
     StartsAfter {
         /// The services that have none yet.
@@ -377,6 +385,15 @@ impl fmt::Display for PendingReason {
                     "waits for its turn: at most {at_once} {are} replaced at once"
                 )
             }
+            Self::Before { run: 0, .. } => f.write_str("`before` has not begun yet"),
+            Self::Before { run, problem: None } => write!(f, "`before` runs first, as run {run}"),
+            Self::Before {
+                run,
+                problem: Some(problem),
+            } => write!(
+                f,
+                "`before`, run {run}, {problem}: deploy again when that is mended"
+            ),
             Self::Awaiting { nodes } => write!(
                 f,
                 "the controller has just started and waits for reports of {}",

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::{
     agent::{Enforcement, NodeMetrics, ProcessReport, VolumeInstance},
     ids::{ClusterId, Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
+    jobs::HookView,
     reasons::PendingReason,
     rollout::Failure,
     service::{Labels, ServiceConfig},
@@ -405,6 +406,9 @@ pub struct ServiceView {
     pub configured: ConfiguredService,
     /// As it runs.
     pub active: ActiveService,
+    /// What runs, or has run, before or after the rollout of the revision that was configured last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookView>,
 }
 
 impl ServiceView {
@@ -492,6 +496,12 @@ pub enum AlertKind {
     BackupFailed,
     /// A volume whose last backup had failed is backed up again.
     BackupStored,
+    /// A run of a job's schedule has not succeeded.
+    JobFailed,
+    /// A run of a job's schedule has succeeded after one that had not.
+    JobRecovered,
+    /// What runs before or after the rollout of a revision has not succeeded.
+    HookFailed,
     /// A process keeps crashing.
     ProcessCrashing,
     /// A process was killed for reaching its memory limit.

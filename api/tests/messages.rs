@@ -148,6 +148,7 @@ fn how_a_process_ended() {
         signal,
         oom_killed: false,
         disk_exceeded: false,
+        memory_peak: None,
         at: Timestamp(0),
     };
     let codes =

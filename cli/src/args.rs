@@ -168,6 +168,14 @@ pub enum Command {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Show the jobs, when they run next and what became of their last runs, or the runs of one job or service.
+    Jobs {
+        /// The job, or the service whose hooks and commands are shown.
+        name: Option<ServiceName>,
+    },
+    /// Run a job now, or a command in the image, environment and secrets of a job or service; show its output.
+    #[command(after_help = RUN_EXIT_CODES)]
+    Run(RunArguments),
     /// Show the output of a service's processes, or of one process.
     Logs(Logs),
     /// Run a command in a process's container, such as a shell.
@@ -400,6 +408,29 @@ pub struct Exec {
     pub interactive: bool,
     /// The program, looked up in the container's PATH, and its arguments.
     #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+const RUN_EXIT_CODES: &str = "\
+The exit code is that of the run's last process: 128 plus the number of the signal that ended it, if one did.
+It is 125 if the run has none, and 130 after Ctrl-C, which stops the run.
+
+Examples:
+  tucano run nightly                   # a job, now
+  tucano run web -- ./manage check     # a command in the image of a service
+  tucano run task.toml                 # a configuration that is not deployed";
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// A job or a service, or the path of a configuration: as a job of its own, which is removed after the run.
+    #[arg(value_name = "SERVICE|FILE")]
+    pub target: String,
+    /// Do not wait for the run, and do not show its output.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// The arguments in place of the configuration's `args`; the image's `Entrypoint` stays.
+    #[arg(last = true)]
     pub command: Vec<String>,
 }
 

@@ -18,7 +18,7 @@ Exit codes:
   5  the controller cannot be reached, or its certificate cannot be verified
   6  the token is missing, cannot be read or is wrong
   7  there is no such service, process or revision
-`tucano exec` ends with the exit code of its command, or with 125.
+`tucano exec` and `tucano run` end with the exit code of their command, or with 125.
 
 With --json, standard output holds one JSON document: the result, or an object with `error`, `code` and `exit_code`.
 `tucano logs --json` prints one object a line.";

@@ -4,6 +4,7 @@
 mod apis;
 mod deploy;
 mod exec;
+mod jobs;
 mod limits;
 mod live_changes;
 mod mounts;

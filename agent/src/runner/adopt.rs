@@ -9,6 +9,7 @@ use super::{
     execute::{Executor, exit_of, keep_output},
     freezer,
     lifecycle::{Health, Phase, restart_delay},
+    machine::last_lines,
     process::Process,
     state::Record,
 };
@@ -132,13 +133,16 @@ fn take_over(executor: &Executor, mut record: Record, status: Status, now: Durat
             if let Err(error) = executor.workspace(&id).destroy_cgroup() {
                 tracing::warn!(%id, %error, "cannot remove the process's cgroup");
             }
-            if matches!(status, Status::NeverStarted) {
+            if matches!(status, Status::NeverStarted) && !record.begun {
                 return Process::adopted(record, Phase::New);
             }
             note_exit(&mut record, exit_of(status));
             let restart_at = now + restart_delay(record.crashes);
             let mut process = Process::adopted(record, Phase::Ended { restart_at });
             process.reason = process.last_exit.map(|exit| exit.to_string());
+            if process.actual.is_run() {
+                process.last_lines = last_lines(&executor.data.process(&id).home());
+            }
             process
         }
     }

@@ -37,8 +37,8 @@ pub enum Event {
     Started(i32),
     /// Its image could not be pulled, or its container not started.
     Failed(String),
-    /// Its container ended.
-    Ended(Exit),
+    /// Its container ended; the last lines of its output, if it belongs to a run.
+    Ended(Exit, Vec<String>),
     /// Its health or the reason for it changed.
     Probed(Finding),
     /// It answers the probe of this desired process, which it was tried with.
@@ -103,9 +103,9 @@ impl<N: Node> Runner<N> {
                 tracing::warn!(%id, %reason, "cannot start");
                 process.failed(reason, now);
             }
-            Event::Ended(exit) => {
+            Event::Ended(exit, last_lines) => {
                 tracing::info!(%id, %exit, "ended");
-                process.ended(exit, now);
+                process.ended(exit, last_lines, now);
                 self.store_record(id).await;
             }
             Event::Probed(finding) => {

@@ -15,7 +15,7 @@ use tucano_api::{
     agent::Exit,
     ids::{NodeName, ProcessId, ServiceName},
     service::ServiceConfig,
-    units::Timestamp,
+    units::{Bytes, Timestamp},
 };
 use tucano_oci_runtime::{
     cgroup,
@@ -268,8 +268,13 @@ impl Executor {
         let workspace = self.workspace(&record.process.id);
         blocking(move || {
             let found = supervisor::find(&workspace.home())?;
+            let stats = workspace.recorded_cgroup().and_then(|it| it.stats().ok());
             workspace.destroy_cgroup()?;
-            Ok(exit_of(found))
+            let peak = stats.map(|stats| Bytes(stats.memory_peak));
+            Ok(Exit {
+                memory_peak: peak.filter(|peak| peak.0 > 0),
+                ..exit_of(found)
+            })
         })
         .await
     }
@@ -386,6 +391,7 @@ pub fn exit_of(found: Status) -> Exit {
             signal: exit.signal,
             oom_killed: exit.oom_killed,
             disk_exceeded: false,
+            memory_peak: None,
             at: Timestamp(exit.at_ms),
         },
         Status::Running(_) | Status::Lost | Status::NeverStarted => Exit {
@@ -393,6 +399,7 @@ pub fn exit_of(found: Status) -> Exit {
             signal: None,
             oom_killed: false,
             disk_exceeded: false,
+            memory_peak: None,
             at: crate::clock::timestamp(),
         },
     }

@@ -15,7 +15,8 @@
 //!                       └────────────┘ (after a delay)
 //! ```
 //!
-//! A running process whose limits change stays in its phase: see [`Resize`].
+//! A running process whose limits change stays in its phase: see [`Resize`]. One of a run is never restarted: once its start was begun,
+//! it stays ended until it is not wanted.
 
 use std::time::Duration;
 
@@ -169,6 +170,16 @@ impl Actual {
         }
     }
 
+    /// Whether it runs to completion.
+    pub fn is_run(&self) -> bool {
+        self.process.run.is_some()
+    }
+
+    /// Whether it has ended for good.
+    pub fn is_over(&self) -> bool {
+        self.is_run() && self.was_started && matches!(self.phase, Phase::Ended { .. })
+    }
+
     /// Enters the phase of a step in progress.
     pub fn begin(&mut self, step: Step, now: Duration) {
         self.resize = match step {
@@ -258,6 +269,7 @@ impl Actual {
                 Health::Healthy => ProcessState::Healthy,
                 Health::Unhealthy => ProcessState::Unhealthy,
             },
+            Phase::Ended { .. } if self.is_over() => ProcessState::Ended,
             Phase::Ended { .. } => ProcessState::BackOff,
         }
     }

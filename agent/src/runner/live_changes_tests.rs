@@ -21,6 +21,7 @@ fn process(revision: u64, more: &str) -> DesiredProcess {
         config,
         slot: None,
         volumes: Vec::new(),
+        run: None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddrV4,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,6 +11,7 @@ use std::{
 use tucano_api::{
     agent::{DesiredProcess, DesiredSet, Exit, VolumeInstance},
     ids::{Digest, NodeName, ProcessId},
+    jobs::{LAST_LINES, MAX_LINE_BYTES},
     service::ServiceConfig,
 };
 use tucano_oci_runtime::{cgroup::Limits, supervisor::Running};
@@ -25,7 +27,10 @@ use super::{
     probe::{self, Prober, host_of},
     state::Record,
 };
-use crate::volumes;
+use crate::{
+    logs::{self, Bounds, Part, Selection},
+    volumes,
+};
 
 /// The running containers by process.
 #[derive(Debug, Default)]
@@ -130,6 +135,12 @@ impl Node for Executor {
         let exit = self.wait_for_end(record, &running).await;
         self.containers.remove(id);
         exit.map_err(sentence)
+    }
+
+    async fn last_lines(&self, id: &ProcessId) -> Vec<String> {
+        let home = self.data.process(id).home();
+        let lines = blocking(move || Ok(last_lines(&home)));
+        lines.await.unwrap_or_default()
     }
 
     async fn probe(&self, record: &Record, from: Health, events: EventSender) {
@@ -301,6 +312,26 @@ impl Executor {
             freezer: Arc::clone(&self.freezer),
         })
     }
+}
+
+/// The last lines of the output in a home directory, each cut to its limit. Blocking.
+pub(super) fn last_lines(home: &Path) -> Vec<String> {
+    let part = Part {
+        selection: Selection::Both,
+        bounds: Bounds {
+            lines: LAST_LINES,
+            bytes: (LAST_LINES * 2 * MAX_LINE_BYTES) as u64,
+        },
+        since: None,
+    };
+    let lines = logs::past(home, part).unwrap_or_default();
+    let text = lines.iter().map(|line| {
+        let end = line.text.len().min(MAX_LINE_BYTES);
+        String::from_utf8_lossy(&line.text[..end])
+            .trim_end()
+            .to_owned()
+    });
+    text.collect()
 }
 
 /// The limits of a service's cgroups.

@@ -51,6 +51,9 @@ pub trait Node: fmt::Debug + Send + Sync + 'static {
     /// Probes a running process in the way of `record`, sends why that fails, and ends as soon as it has sent that it succeeds.
     fn try_probe(&self, record: &Record, events: EventSender) -> impl Future<Output = ()> + Send;
 
+    /// The last lines that a process has written, as far as they can be read.
+    fn last_lines(&self, id: &ProcessId) -> impl Future<Output = Vec<String>> + Send;
+
     /// Sets the limits of a running process to those of `process`.
     fn resize(&self, process: &DesiredProcess) -> impl Future<Output = Result<(), String>> + Send;
 

@@ -38,6 +38,16 @@ impl Desired {
         })
     }
 
+    /// The processes of runs that may not be started, and that the agent does not know: it has lost what it knew of them.
+    pub fn lost_runs<T>(&self, actual: &BTreeMap<ProcessId, T>) -> Vec<DesiredProcess> {
+        let desired = self.processes.iter().flatten();
+        let lost = desired.filter(|(id, process)| {
+            let run = process.run.as_ref();
+            run.is_some_and(|run| !run.may_start) && !actual.contains_key(id)
+        });
+        lost.map(|(_, process)| process.clone()).collect()
+    }
+
     /// Whether `actual` is, or can become, the desired process of its id.
     pub fn wants(&self, actual: &Actual) -> bool {
         match &self.processes {
@@ -114,6 +124,7 @@ fn decide(
         Phase::New => Ok(Step::Pull),
         Phase::Pulled if predecessor(desired, all, actual).is_some() => Err(None),
         Phase::Pulled => Ok(Step::Start),
+        Phase::Ended { .. } if actual.is_over() => Err(None),
         Phase::Ended { restart_at } => due(restart_at, Step::Pull),
     }
 }

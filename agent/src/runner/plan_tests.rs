@@ -29,6 +29,7 @@ fn process(number: u64) -> DesiredProcess {
         config,
         slot: None,
         volumes: Vec::new(),
+        run: None,
     }
 }
 

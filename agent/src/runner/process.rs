@@ -32,6 +32,8 @@ pub struct Process {
     pub(super) started_at: Option<Timestamp>,
     pub(super) restarts: u32,
     pub(super) last_exit: Option<Exit>,
+    /// The last lines of its output, where it belongs to a run and has ended.
+    pub(super) last_lines: Vec<String>,
     pub(super) reason: Option<String>,
     pub(super) images: Option<ProcessImages>,
     /// Whether it has a container that was started and has not ended.
@@ -80,6 +82,7 @@ impl Process {
             started_at: None,
             restarts: 0,
             last_exit: None,
+            last_lines: Vec::new(),
             reason: None,
             images: None,
             is_launched: false,
@@ -116,6 +119,27 @@ impl Process {
         }
     }
 
+    /// A process of a run of which nothing is known but that it was started.
+    pub(super) fn lost(process: DesiredProcess, now: Duration) -> Self {
+        let actual = Actual {
+            phase: Phase::Ended { restart_at: now },
+            was_started: true,
+            ..Actual::new(process)
+        };
+        Self {
+            last_exit: Some(Exit {
+                code: None,
+                signal: None,
+                oom_killed: false,
+                disk_exceeded: false,
+                memory_peak: None,
+                at: timestamp(),
+            }),
+            reason: Some("its worker has no record of it any more".to_owned()),
+            ..Self::new(actual)
+        }
+    }
+
     /// The same with the pid of its container's first process.
     #[must_use]
     pub fn with_pid(mut self, pid: i32) -> Self {
@@ -140,6 +164,7 @@ impl Process {
             last_exit: self.last_exit,
             stop_signal: self.stop_signal,
             healthy: self.health() == Some(Health::Healthy),
+            begun: self.actual.is_run() && self.actual.was_started,
         }
     }
 
@@ -171,6 +196,7 @@ impl Process {
             listening: self.listening(),
             disk_used: self.disk_used.map(Bytes),
             metrics: None,
+            last_lines: self.last_lines.clone(),
         }
     }
 
@@ -256,7 +282,8 @@ impl Process {
         exceeds && !std::mem::replace(&mut self.disk_exceeded, true)
     }
 
-    pub(super) fn ended(&mut self, exit: Exit, now: Duration) {
+    pub(super) fn ended(&mut self, exit: Exit, last_lines: Vec<String>, now: Duration) {
+        self.last_lines = last_lines;
         let exit = Exit {
             disk_exceeded: self.disk_exceeded,
             ..exit

@@ -38,7 +38,8 @@ use tucano_api::{
 
 use super::network::{Cluster, FurtherPorts, Lease};
 use crate::files::{
-    Durability, protect, protect_file, read_bounded, remove_if_exists, set_aside, write_atomically,
+    Durability, protect, protect_file, read_bounded, remove_if_exists, set_aside, sync_directory,
+    write_atomically,
 };
 
 /// Largest stored desired set: several times the largest accepted body.
@@ -107,6 +108,9 @@ pub struct Record {
     /// Whether its last probe succeeded: an adopted healthy process is not reported as starting.
     #[serde(default)]
     pub healthy: bool,
+    /// Of a run: whether its start was begun. It is not started again, whatever is left of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begun: bool,
 }
 
 impl Record {
@@ -122,6 +126,7 @@ impl Record {
             last_exit: None,
             stop_signal: None,
             healthy: false,
+            begun: false,
         }
     }
 }
@@ -346,7 +351,8 @@ impl ProcessDir {
         read_json(&self.0.join("process.json"), MAX_RECORD_BYTES)
     }
 
-    /// Stores the record. It survives the agent but not a power failure, after which the process does not run either.
+    /// Stores the record. It survives the agent but not a power failure, after which the process does not run either. That of a run
+    /// survives that too: the process must not be started again.
     ///
     /// # Errors
     /// The file cannot be written; the old one stays.
@@ -356,7 +362,15 @@ impl ProcessDir {
                 .and_then(|()| protect(directory, SEARCHABLE))
                 .map_err(|source| io_error("create", directory, source))?;
         }
-        write_json(&self.0.join("process.json"), record, Durability::Cached)
+        let durability = match record.begun {
+            true => Durability::Synced,
+            false => Durability::Cached,
+        };
+        write_json(&self.0.join("process.json"), record, durability)?;
+        if let Some(parent) = self.0.parent().filter(|_| record.begun) {
+            sync_directory(parent).map_err(|source| io_error("sync", parent, source))?;
+        }
+        Ok(())
     }
 
     /// Removes the directory.

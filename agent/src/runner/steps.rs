@@ -283,8 +283,13 @@ async fn wait<N: Node>(machine: Arc<N>, record: Record, events: EventSender) {
             signal: None,
             oom_killed: false,
             disk_exceeded: false,
+            memory_peak: None,
             at: timestamp(),
         }
     });
-    events.send(Event::Ended(exit)).await;
+    let last_lines = match record.process.run {
+        Some(_) => machine.last_lines(&record.process.id).await,
+        None => Vec::new(),
+    };
+    events.send(Event::Ended(exit, last_lines)).await;
 }

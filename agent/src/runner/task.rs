@@ -222,6 +222,11 @@ impl<N: Node> Runner<N> {
             self.notes.retain(|note| note != ANNOUNCED);
         }
         self.take_changes().await;
+        for lost in self.desired.lost_runs(&self.processes) {
+            tracing::warn!(id = %lost.id, "it was started, and nothing is known of it any more");
+            let id = lost.id.clone();
+            self.processes.insert(id, Process::lost(lost, now));
+        }
         for (id, step) in plan(&self.desired, &self.processes, now) {
             self.begin(&id, step, now);
         }

@@ -2,6 +2,7 @@
 
 mod fake;
 mod live_changes;
+mod runs;
 
 use std::{sync::Arc, time::Duration};
 
@@ -112,6 +113,7 @@ fn process(number: u64) -> DesiredProcess {
         config,
         slot: None,
         volumes: Vec::new(),
+        run: None,
     }
 }
 

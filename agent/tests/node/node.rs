@@ -418,6 +418,7 @@ pub(crate) fn process(sample: &str, number: u64, more_config: &str) -> DesiredPr
         config,
         slot: None,
         volumes: Vec::new(),
+        run: None,
     }
 }
 

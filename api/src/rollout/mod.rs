@@ -21,6 +21,7 @@ pub use hints::hints;
 use crate::{
     agent::ProcessState,
     ids::{NodeName, ProcessId, Revision, ServiceName},
+    jobs::{Outcome, Run},
     state::{ProcessView, ServiceView},
 };
 
@@ -75,6 +76,9 @@ pub fn progress(name: &ServiceName, view: Option<&ServiceView>, revision: Revisi
     let Some(view) = view else {
         return Progress::Superseded(format!("{name} was removed"));
     };
+    if let Some(progress) = of_hook(view, revision) {
+        return progress;
+    }
     let newest = view.configured.revision;
     if newest != revision {
         return Progress::Superseded(format!("revision {newest} was configured"));
@@ -95,6 +99,38 @@ pub fn progress(name: &ServiceName, view: Option<&ServiceView>, revision: Revisi
         true => Progress::Failed(reasons),
         false => Progress::Waiting(reasons),
     }
+}
+
+/// Whether a revision waits for what runs before its first process, or has failed with that.
+fn of_hook(view: &ServiceView, revision: Revision) -> Option<Progress> {
+    let hook = view.hook.as_ref()?;
+    let newest = hook.revision.max(view.configured.revision);
+    if hook.after || hook.revision != revision || newest != revision {
+        return None;
+    }
+    let run = &hook.run;
+    match &run.outcome {
+        Some(Outcome::Succeeded) if view.configured.revision == revision => None,
+        None | Some(Outcome::Succeeded) => Some(Progress::Waiting(vec![format!(
+            "`before` runs, as {}",
+            run.id()
+        )])),
+        Some(_) => Some(Progress::Failed(vec![before_failure(run)])),
+    }
+}
+
+/// `before`, hello/3, failed: ended with exit code 1`, with the last lines of its output.
+pub fn before_failure(run: &Run) -> String {
+    let mut text = format!(
+        "`before`, {}, {}; the rollout has not begun",
+        run.id(),
+        run.describe()
+    );
+    let lines = run.last_end().map(|attempt| &attempt.last_lines);
+    for line in lines.into_iter().flatten() {
+        text += &format!("\n  | {line}");
+    }
+    text
 }
 
 /// The processes that explain a failure: of those with the same reason, one.

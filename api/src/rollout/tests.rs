@@ -32,6 +32,7 @@ fn config(more: &str) -> ServiceConfig {
 
 fn view(processes: Vec<ProcessView>) -> ServiceView {
     ServiceView {
+        hook: None,
         configured: ConfiguredService {
             name: name(),
             revision: Revision(2),
@@ -61,6 +62,7 @@ fn exit(code: Option<i32>) -> Exit {
         signal: None,
         oom_killed: false,
         disk_exceeded: false,
+        memory_peak: None,
         at: Timestamp(0),
     }
 }

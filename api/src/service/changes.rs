@@ -96,6 +96,17 @@ effects! {
     health => Probe,
     drain => Routes,
     stop_timeout => Agent,
+    kind => Process,
+    retries => Nothing,
+    deadline => Nothing,
+    parallelism => Nothing,
+    completions => Nothing,
+    schedule => Nothing,
+    timezone => Nothing,
+    overlap => Nothing,
+    catch_up => Nothing,
+    before => Nothing,
+    after => Nothing,
 }
 
 impl ServiceConfig {
@@ -176,6 +187,8 @@ mod tests {
             ("shm_size = \"1MiB\"", Effect::Process),
             ("image = \"b:1\"", Effect::Process),
             ("ports = { metrics = 9090 }", Effect::Process),
+            ("before = { args = [\"b\"] }", Effect::Nothing),
+            ("after = { args = [\"b\"] }", Effect::Nothing),
         ];
         for (line, effect) in others {
             let (usual, other) = (config(""), config(line));

@@ -6,6 +6,7 @@
 //! - [`SecretRef`]: its secrets;
 //! - [`Port`]: on which ports they listen; [`Placement`]: which workers they may be on;
 //! - [`Health`]: how its processes are probed;
+//! - [`job`]: jobs and hooks, which end;
 //! - [`Effect`]: what a change of a field means for running processes;
 //! - `validate`: which values are accepted, and which make sense together.
 
@@ -13,6 +14,7 @@ pub mod backup;
 mod changes;
 pub mod file;
 mod health;
+pub mod job;
 pub mod mount;
 pub mod needs;
 pub mod placement;
@@ -33,6 +35,7 @@ pub use backup::Backup;
 pub use changes::{EFFECTS, Effect, effect_of};
 pub use file::ConfigFile;
 pub use health::{Health, Probe};
+pub use job::{Hook, Kind, Overlap};
 pub use mount::Mount;
 pub use placement::{Labels, Placement, lacks};
 pub use port::{NamedPort, Port, PortHealth, Ports, Protocol};
@@ -53,7 +56,7 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 pub const DEFAULT_PIDS: u32 = 512;
 
 /// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
-pub const AGENT_KEYS: [&str; 8] = [
+pub const AGENT_KEYS: [&str; 9] = [
     "init",
     "file",
     "mount",
@@ -62,6 +65,7 @@ pub const AGENT_KEYS: [&str; 8] = [
     "mount.image",
     "ports",
     NEEDS_KEY,
+    "kind",
 ];
 
 /// The key of [`ServiceConfig::needs`], which an agent does not report where its node cannot connect services.
@@ -82,7 +86,10 @@ pub struct ServiceConfig {
     /// The application that it belongs to; none where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppName>,
-    /// How many processes are kept alive: 1 to 10,000. Absent (0) with `placement.everywhere`, and with nothing else.
+    /// Whether its processes are kept alive, or run to completion. Only workers whose agents know this key run jobs.
+    #[serde(default, skip_serializing_if = "Kind::is_service")]
+    pub kind: Kind,
+    /// How many processes are kept alive: 1 to 10,000. Absent (0) with `placement.everywhere` and for a job, and with nothing else.
     #[serde(default)]
     pub concurrency: u32,
     /// `sha256:…`, `name:tag` or `name@sha256:…` of an image that the controller already stores, `host[:port]/name:tag` or
@@ -176,6 +183,36 @@ pub struct ServiceConfig {
     /// How long a process may take to end after SIGTERM before SIGKILL.
     #[serde(default = "default_stop_timeout")]
     pub stop_timeout: Span,
+    /// How often processes of a job's run may fail before the run has failed: 0 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// How long a run of a job may take; unlimited where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+    /// How many processes of a job's run there are at once, at most: 1 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<u32>,
+    /// How many processes of a job's run have to succeed: 1 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completions: Option<u32>,
+    /// When a job runs, as crontab(5) has it, such as `0 3 * * *`; only when asked to where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// The time zone of `schedule`, by its name in the IANA database: UTC where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// What happens at a tick while an earlier run has not ended: `skip` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<Overlap>,
+    /// How late a tick may be and is still run: an hour where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catch_up: Option<Span>,
+    /// What runs once per revision before its first process is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Hook>,
+    /// What runs once per revision after its rollout is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Hook>,
 }
 
 impl ServiceConfig {
@@ -195,7 +232,7 @@ impl ServiceConfig {
             drain: None,
             start_after: Vec::new(),
             volume: self.volume.iter().map(Volume::for_agents).collect(),
-            ..self.clone()
+            ..self.without_runs()
         }
     }
 
@@ -210,6 +247,7 @@ impl ServiceConfig {
             self.mount.iter().any(|mount| mount.image.is_some()),
             !self.ports.is_empty() || self.port.is_none(),
             !self.needs.is_empty(),
+            self.is_job(),
         ];
         AGENT_KEYS
             .into_iter()

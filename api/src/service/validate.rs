@@ -7,8 +7,8 @@
 mod probe;
 
 use super::{
-    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, mount, needs, placement, port, secret,
-    targets, volume,
+    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, job, mount, needs, placement, port,
+    secret, targets, volume,
 };
 use crate::{
     settings::{Problem, Validate},
@@ -37,6 +37,7 @@ impl Validate for ServiceConfig {
         let mut problems = stored_rules(self);
         problems.extend(user_problem(self.user.as_deref()));
         problems.extend(size_problems(self));
+        problems.extend(job::problems(self));
         problems
     }
 }
@@ -105,6 +106,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(needs::problems(config));
     problems.extend(targets::problems(config));
     problems.extend(placement::problems(config));
+    problems.extend(job::stored_problems(config));
     problems.extend(config.health.problems());
     problems
 }
@@ -158,6 +160,10 @@ fn number_problems(config: &ServiceConfig) -> Vec<Problem> {
 
 fn concurrency_problem(config: &ServiceConfig) -> Option<Problem> {
     let count = config.concurrency;
+    if config.is_job() {
+        // It has none, which is a rule of its own.
+        return None;
+    }
     let message = match (config.placement.everywhere, count) {
         (true, 0) => return None,
         (true, _) => {

@@ -184,6 +184,7 @@ fn record(executor: &Executor, digest: &Digest, name: &str) -> Result<Record> {
         config: parse("bench.toml", config)?,
         slot: None,
         volumes: Vec::new(),
+        run: None,
     });
     let (lease, ports) = executor.network.lease(&record.process.config)?;
     (record.lease, record.ports) = (Some(lease), ports);

@@ -6,9 +6,11 @@ mod balancer_certificate;
 mod check;
 mod deploy;
 mod exec;
+mod jobs;
 mod logs;
 mod remove;
 mod rollback;
+mod run;
 mod scale;
 mod secret;
 mod show;
@@ -56,6 +58,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
             revision,
             wait,
         } => rollback::run(&client()?, &global, &name, revision, wait).await,
+        Command::Jobs { name } => jobs::run(&client()?, &global, name.as_ref()).await,
+        Command::Run(arguments) => run::run(&client()?, &global, &arguments).await,
         Command::Logs(logs) => logs::run(&client()?, &global, &logs).await,
         Command::Exec(command) => {
             let run = async { exec::run(&client()?, &command).await };

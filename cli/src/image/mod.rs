@@ -129,6 +129,16 @@ impl Source {
         })
     }
 
+    /// The same image with another configuration.
+    #[must_use]
+    pub fn with_config(self, config: ServiceConfig) -> Self {
+        Self {
+            text: serde_json::to_string(&config).unwrap_or_default(),
+            config,
+            ..self
+        }
+    }
+
     /// The service with the digests of its mounted archives, which are uploaded where the controller does not have them.
     ///
     /// # Errors

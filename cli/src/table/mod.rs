@@ -1,7 +1,9 @@
 //! Tables.
 //!
+//! - `jobs`: jobs and their runs;
 //! - `layout`: fits a table into the width of the terminal.
 
+mod jobs;
 mod layout;
 
 use std::io::IsTerminal;
@@ -23,6 +25,7 @@ use tucano_api::{
 use crate::watch::{state_name, why};
 use layout::{Cell, Color, Column, Table};
 
+pub use jobs::{jobs, runs};
 pub(crate) use layout::printable;
 
 /// How a table is rendered.
@@ -203,7 +206,9 @@ fn needs(config: &ServiceConfig) -> String {
 pub fn services(services: &[ServiceView], style: Style) -> String {
     let mut table = Table::new(&SERVICES);
     for service in services {
-        let ServiceView { configured, active } = service;
+        let ServiceView {
+            configured, active, ..
+        } = service;
         let wanted = service.wanted();
         let config = &configured.config;
         let color = match active.healthy == wanted {

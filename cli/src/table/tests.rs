@@ -44,6 +44,7 @@ fn two_services() -> [ServiceView; 2] {
         signal: None,
         oom_killed: false,
         disk_exceeded: false,
+        memory_peak: None,
         at: Timestamp(0),
     });
     old.current = false;

@@ -49,6 +49,10 @@ pub async fn until_healthy(
                 report_changes(&mut log, &view);
                 return Ok(view);
             }
+            Progress::Failed(why) if has_failed_before(&view, revision) => {
+                let (message, failures) = (why.join("; "), Vec::new());
+                return Err(Error::NotHealthy { message, failures });
+            }
             Progress::Failed(_) => Some("and keep failing".to_owned()),
             _ if Instant::now() >= deadline => Some(format!("after {}", Span(timeout))),
             _ => None,
@@ -61,6 +65,17 @@ pub async fn until_healthy(
         }
         tokio::time::sleep(INTERVAL).await;
     }
+}
+
+/// Whether the rollout has not begun, since what runs before it has not succeeded.
+fn has_failed_before(view: &ServiceView, revision: Revision) -> bool {
+    let hook = view.hook.as_ref();
+    let failed = |hook: &&tucano_api::jobs::HookView| {
+        let outcome = hook.run.outcome.as_ref();
+        !hook.after && outcome.is_some_and(|it| *it != tucano_api::jobs::Outcome::Succeeded)
+    };
+    hook.filter(failed)
+        .is_some_and(|hook| hook.revision == revision)
 }
 
 fn report_changes(log: &mut ProgressLog, view: &ServiceView) {
@@ -142,6 +157,7 @@ pub fn state_name(state: ProcessState) -> &'static str {
         ProcessState::Unhealthy => "unhealthy",
         ProcessState::BackOff => "backing off",
         ProcessState::Stopping => "stopping",
+        ProcessState::Ended => "ended",
     }
 }
 

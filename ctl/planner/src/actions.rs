@@ -4,11 +4,12 @@ use sha2::{Digest as _, Sha256};
 use tucano_api::{
     agent::{DesiredProcess, DesiredSet, DesiredVolume, Kept, SetIdentity, VolumeInstance},
     ids::{Digest, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
+    jobs::DesiredRun,
 };
 
 use crate::{
     backups, holds,
-    model::{Action, Record, SetVersion},
+    model::{Action, ProcessRecord, Record, RevisionRecord, SetVersion},
     names, routes, services,
     state::State,
     volumes,
@@ -49,9 +50,9 @@ pub(crate) fn take(state: &mut State) -> Vec<Action> {
 pub(crate) fn desired_set(state: &State, name: &NodeName) -> Option<DesiredSet> {
     let node = &state.nodes[*state.node_index.get(name)?];
     let processes: Vec<DesiredProcess> = node
-        .processes
-        .iter()
-        .filter_map(|number| desired_process(state, *number))
+        .all_processes()
+        .into_iter()
+        .filter_map(|number| desired_process(state, number))
         .collect();
     Some(DesiredSet {
         node: name.clone(),
@@ -92,6 +93,9 @@ pub(crate) fn content_digest(processes: &[DesiredProcess]) -> Digest {
 fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
     let process = &state.processes.get(&number)?.record;
     let revision = state.revision_of(process)?;
+    if let Some(number) = process.run {
+        return desired_of_run(state, process, revision, number);
+    }
     let volumes = revision.config.volume.iter().filter_map(|volume| {
         let id = VolumeId::new(&process.service, &volume.name, process.slot?);
         let record = volumes::present(state, &id)?;
@@ -112,6 +116,42 @@ fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
         image: image.unwrap_or(&revision.image).clone(),
         kept: Kept::of(&revision.config),
         config: revision.config.for_agents(),
+        run: None,
+    })
+}
+
+fn desired_of_run(
+    state: &State,
+    process: &ProcessRecord,
+    revision: &RevisionRecord,
+    number: u64,
+) -> Option<DesiredProcess> {
+    let run = state.jobs.run(&process.service, number)?;
+    let attempt = run.active().find(|it| it.process == process.id)?;
+    let mut config = revision.config.for_run(run.command.as_deref());
+    for (name, value) in [
+        ("TUCANO_RUN", run.number),
+        ("TUCANO_TASK", attempt.task.into()),
+    ] {
+        config.env.insert(name.to_owned(), value.to_string());
+    }
+    let node = &state.nodes[*state.node_index.get(&process.node)?];
+    let image = revision.image_for(node.architecture());
+    Some(DesiredProcess {
+        slot: None,
+        volumes: Vec::new(),
+        id: process.id.clone(),
+        revision: process.revision,
+        image: image.unwrap_or(&revision.image).clone(),
+        address: names::addresses::of_process(state, process),
+        kept: Kept::of(&config),
+        config: config.for_agents(),
+        run: Some(DesiredRun {
+            number,
+            task: attempt.task,
+            trigger: run.trigger.clone(),
+            may_start: attempt.started_at.is_none(),
+        }),
     })
 }
 
@@ -167,6 +207,8 @@ fn take_records(state: &mut State) -> Vec<Record> {
     let secrets = std::mem::take(&mut state.changes.secrets);
     let volumes = std::mem::take(&mut state.changes.volumes);
     let backups = std::mem::take(&mut state.changes.backups);
+    let jobs = std::mem::take(&mut state.changes.jobs);
+    let runs = std::mem::take(&mut state.changes.runs);
     let mut records = Vec::new();
     records.extend(services.into_iter().map(|name| service_record(state, name)));
     records.extend(processes.into_iter().map(|id| process_record(state, id)));
@@ -175,6 +217,8 @@ fn take_records(state: &mut State) -> Vec<Record> {
     records.extend(volumes.into_iter().map(|it| volume_record(state, it)));
     let backups = backups.iter().filter_map(|id| state.backups.get(id));
     records.extend(backups.map(|record| Record::Backups(record.clone())));
+    records.extend(jobs.into_iter().map(|name| job_record(state, name)));
+    records.extend(runs.into_iter().map(|run| run_record(state, run)));
     if std::mem::take(&mut state.changes.counters) {
         records.push(Record::Counters(state.counters.clone()));
     }
@@ -185,6 +229,20 @@ fn service_record(state: &State, name: ServiceName) -> Record {
     match state.services.get(&name) {
         Some(service) => Record::Service(Box::new(service.record.clone())),
         None => Record::ServiceGone(name),
+    }
+}
+
+fn job_record(state: &State, name: ServiceName) -> Record {
+    match state.jobs.get(&name) {
+        Some(job) => Record::Job(job.record.clone()),
+        None => Record::JobGone(name),
+    }
+}
+
+fn run_record(state: &State, (service, number): (ServiceName, u64)) -> Record {
+    match state.jobs.run(&service, number) {
+        Some(run) => Record::Run(Box::new(run.clone())),
+        None => Record::RunGone { service, number },
     }
 }
 

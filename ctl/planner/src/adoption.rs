@@ -13,7 +13,7 @@ use tucano_api::{
 };
 
 use crate::{
-    health, holds,
+    health, holds, jobs,
     model::{CrashHistory, Hold, Platforms, ProcessRecord, RevisionRecord, ServiceRecord},
     names::addresses,
     services,
@@ -217,6 +217,9 @@ fn adopt_service(
                 name: name.clone(),
                 compatible_from: compatible_from(&revisions),
                 revisions,
+                held: Vec::new(),
+                upcoming: None,
+                last_held: None,
                 address: None,
                 slot_addresses: BTreeMap::new(),
                 awaits_start: false,
@@ -285,9 +288,22 @@ fn adopt_process(state: &mut State, index: usize, node: &NodeName, process: Desi
     let Some(owner) = state.services.get_mut(&service) else {
         return;
     };
-    owner.processes.insert(number);
     let reserved = Resources::of(&process.kept.restore(&process.config));
-    state.nodes[index].reserve(number, reserved);
+    match &process.run {
+        None => {
+            owner.processes.insert(number);
+            state.nodes[index].reserve(number, reserved);
+        }
+        Some(_) => {
+            if !jobs::adopted::adopt(state, node, &process) {
+                return;
+            }
+            if let Some(owner) = state.services.get_mut(&service) {
+                owner.runs.insert(number);
+            }
+            state.nodes[index].reserve_for_run(number, reserved);
+        }
+    }
     let record = ProcessRecord {
         id: process.id.clone(),
         service,
@@ -297,6 +313,7 @@ fn adopt_process(state: &mut State, index: usize, node: &NodeName, process: Desi
         replaces: None,
         draining_since: None,
         crashes: CrashHistory::default(),
+        run: process.run.as_ref().map(|run| run.number),
     };
     insert(state, index, record, reserved);
     let report = take_undesired(&mut state.nodes[index], &process.id);

@@ -3,7 +3,7 @@
 use tucano_api::units::Timestamp;
 
 use crate::{
-    actions, adoption, backups, health, leases, lifecycle,
+    actions, adoption, backups, health, jobs, leases, lifecycle,
     model::{Action, Event, Settings, Snapshot, Worker},
     names, reachability, rebalance, reconcile, reports, restarts, restore, routes, secrets,
     services,
@@ -60,6 +60,7 @@ impl Cluster {
             health::next_recovery(&self.state),
             rebalance::next_start(&self.state),
             self.state.schedule.next(),
+            jobs::next_deadline(&self.state),
         ]
         .into_iter()
         .flatten()
@@ -76,6 +77,8 @@ impl Cluster {
             secrets: state.secrets.values().cloned().collect(),
             volumes: state.volumes.all().cloned().collect(),
             backups: state.backups.values().cloned().collect(),
+            jobs: state.jobs.records().cloned().collect(),
+            runs: state.jobs.runs().cloned().collect(),
             counters: state.counters.clone(),
             identity: state.identity.clone(),
         }
@@ -105,6 +108,10 @@ fn apply(state: &mut State, event: Event) {
         Event::SecretsResealed { records } => secrets::reseal(state, records),
         Event::AgentReachable { node, reachable } => reachability::update(state, &node, reachable),
         Event::Drained { processes } => lifecycle::drained(state, &processes),
+        Event::RunRequested { service, command } => {
+            jobs::requests::request(state, &service, command);
+        }
+        Event::RunStopped { service, number } => jobs::requests::stop(state, &service, number),
         Event::Adopt => adoption::adopt(state),
         Event::NodeReported { node, report } => reports::accept(state, &node, *report),
         Event::RestartFinished { node, result } => restarts::finished(state, &node, result),
@@ -120,4 +127,5 @@ fn expire(state: &mut State) {
     health::expire_recoveries(state);
     rebalance::open(state);
     backups::expire(state);
+    jobs::expire(state);
 }

@@ -18,7 +18,7 @@ use tucano_api::{
 };
 
 use crate::{
-    lifecycle, messages, restarts, silence,
+    jobs, lifecycle, messages, restarts, silence,
     state::{NodeRestart, State},
 };
 
@@ -123,6 +123,7 @@ pub(crate) fn mark_alive(state: &mut State, index: usize) {
     }
     state.changes.resend.insert(name.clone());
     state.alive_workers_changed();
+    jobs::node_changed(state, &name);
     state.stop_awaiting(&name);
     if matches!(before, NodeCondition::Missing | NodeCondition::Dead) {
         alert_back(state, index, &name);

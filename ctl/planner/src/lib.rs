@@ -12,6 +12,7 @@
 //! - `secrets`: which versions of them exist, and who needs them.
 //! - `reconcile`: brings services nearer to their configuration; `rollout`: how many processes of which revision;
 //!   `everywhere`: one on each worker; `slots`: the same for services with volumes; `rebalance`: moving processes.
+//! - `jobs`: what runs to completion: jobs, hooks, and runs that are asked for.
 //! - `volumes`: where volumes are, and whether they are there.
 //! - `rules`: which workers a service's processes may be on.
 //! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
@@ -33,6 +34,7 @@ mod everywhere;
 pub mod followers;
 mod health;
 mod holds;
+mod jobs;
 mod leases;
 mod lifecycle;
 mod live_changes;
@@ -64,7 +66,7 @@ pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
     Action, BackupFailure, BackupRecord, Counters, CrashHistory, Event, Fill, FillFrom, FillStage,
-    Hold, Identity, Load, NamesUpdate, NodeRecord, Platforms, ProcessRecord, Record, Restoration,
-    RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Settings,
-    Snapshot, VolumeRecord, Worker,
+    Hold, HookRecord, Identity, JobRecord, Load, NamesUpdate, NodeRecord, Platforms, ProcessRecord,
+    Record, Restoration, RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord,
+    SetVersion, Settings, Snapshot, VolumeRecord, Worker,
 };

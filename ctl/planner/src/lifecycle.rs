@@ -41,6 +41,7 @@ pub(crate) fn start(
             replaces,
             draining_since: None,
             crashes: CrashHistory::default(),
+            run: None,
         },
         node,
         reserved: Resources::of(&current.config),
@@ -98,6 +99,7 @@ pub(crate) fn remove(state: &mut State, number: u64) {
     });
     if let Some(service) = state.services.get_mut(&process.record.service) {
         service.processes.remove(&number);
+        service.runs.remove(&number);
         state
             .changes
             .reconcile
@@ -113,15 +115,17 @@ pub(crate) fn remove(state: &mut State, number: u64) {
     state.changes.prune.insert(process.record.service);
 }
 
-/// Removes all processes of a lost worker. Its generation is incremented, so that its agent, if it comes back, stops
-/// the processes that were replaced.
+/// Removes all processes of a lost worker, but not those of runs, which are not placed again. Its generation is incremented, so
+/// that its agent, if it comes back, stops the processes that were replaced.
 pub(crate) fn remove_all_on(state: &mut State, index: usize) {
     let numbers = std::mem::take(&mut state.nodes[index].processes);
     for number in numbers {
         remove(state, number);
     }
+    let of_runs = state.processes(&state.nodes[index].runs);
+    let reserved = of_runs.map(|process| process.reserved).sum();
     let node = &mut state.nodes[index];
-    node.reserved = Resources::default();
+    node.reserved = reserved;
     node.unconfirmed = std::mem::take(&mut node.undesired);
 }
 

@@ -73,7 +73,9 @@ fn update_needs(state: &mut State, name: NodeName) {
 
 /// The services that processes on a node need, also those that have yet to end.
 fn needs_of(state: &State, node: &Node) -> BTreeSet<ServiceName> {
-    let desired = state.processes(&node.processes);
+    // Runs have the needs of their services.
+    let numbers = node.all_processes();
+    let desired = state.processes(&numbers);
     let desired = desired.filter_map(|process| state.revision_of(&process.record));
     let ending = node.undesired.iter().filter_map(|it| {
         let service = state.services.get(&it.report.service)?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tucano_api::{
     agent::{DesiredProcess, DesiredSet, NodeVolumes, ProcessReport, ProcessState, VolumeReport},
     ids::{Digest, NodeName, ProcessId, SecretName, ServiceName, VolumeId},
+    jobs::{JobView, Run},
     reasons::PendingReason,
     routes::ServiceRoute,
     secrets::{SecretUser, SecretVersion, SecretView},
@@ -20,7 +21,7 @@ use tucano_api::{
 use crate::{
     actions, adoption, backups,
     cluster::Cluster,
-    duplicates, holds, live_changes,
+    duplicates, holds, jobs, live_changes,
     model::{NamesUpdate, Platforms, Restoration, RevisionRecord, SecretRecord, Settings},
     names, placement, routes, rules, secrets, services,
     state::{Node, Process, Service, Unplaced, pending, unreported},
@@ -218,6 +219,42 @@ impl Cluster {
         })
     }
 
+    /// Every job, ordered by name.
+    pub fn jobs(&self) -> Vec<JobView> {
+        jobs::views::jobs(&self.state)
+    }
+
+    /// A job, or `None` if there is none of this name.
+    pub fn job(&self, name: &ServiceName) -> Option<JobView> {
+        jobs::views::job(&self.state, name)
+    }
+
+    /// The runs of a job or service that are kept, the newest first.
+    pub fn runs(&self, name: &ServiceName) -> Vec<Run> {
+        jobs::views::runs(&self.state, name)
+    }
+
+    /// A run.
+    pub fn run(&self, name: &ServiceName, number: u64) -> Option<Run> {
+        self.state.jobs.run(name, number).cloned()
+    }
+
+    /// The number that the next run of a job or service gets.
+    pub fn next_run(&self, name: &ServiceName) -> u64 {
+        jobs::requests::next_number(&self.state, name)
+    }
+
+    /// Why no run of this command can be begun. A message for the user.
+    pub fn run_obstacle(&self, name: &ServiceName, command: Option<&[String]>) -> Option<String> {
+        jobs::requests::obstacle(&self.state, name, command)
+    }
+
+    /// The revision that was configured last, which may wait for its `before`.
+    pub fn newest(&self, name: &ServiceName) -> Option<ConfiguredService> {
+        let service = self.state.services.get(name)?;
+        Some(of_revision(name, service.newest()))
+    }
+
     /// The nodes on hold, and what can be adopted from them.
     pub fn adoption(&self) -> Adoption {
         adoption::show(&self.state)
@@ -351,7 +388,8 @@ impl Cluster {
     pub fn existing(&self, name: &ServiceName) -> Vec<(NodeName, ProcessId)> {
         let mut existing = BTreeSet::new();
         for node in &self.state.nodes {
-            let desired = self.state.processes(&node.processes);
+            let numbers = node.all_processes();
+            let desired = self.state.processes(&numbers);
             let desired = desired.map(|p| (&p.record.service, &p.record.id));
             let undesired = node
                 .undesired
@@ -376,7 +414,7 @@ impl Cluster {
         let held = held.flatten().flat_map(DesiredProcess::images).cloned();
         let revisions = services
             .values()
-            .flat_map(|service| &service.record.revisions);
+            .flat_map(|service| service.record.revisions.iter().chain(&service.record.held));
         revisions
             .flat_map(|revision| {
                 let own = std::iter::once(&revision.image).chain(revision.platforms.values());
@@ -391,6 +429,7 @@ impl Cluster {
         ServiceView {
             configured: configured(service),
             active: self.active(service),
+            hook: jobs::hooks::view(&self.state, service),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use tucano_api::ids::ServiceName;
 
-use crate::{everywhere, live_changes, names, placement, rebalance, rollout, slots, state::State};
+use crate::{
+    everywhere, jobs, live_changes, names, placement, rebalance, rollout, slots, state::State,
+};
 
 /// Limit of rounds within one step, in which services may free memory for each other; what is left is done with the
 /// next event.
@@ -21,6 +23,7 @@ pub(crate) fn run(state: &mut State) {
         }
         for name in &names {
             grow(state, name);
+            jobs::advance(state, name);
         }
         if !names.is_empty() {
             rebalance::start_move_in_total(state);
@@ -48,6 +51,9 @@ fn take_names(state: &mut State) -> Vec<ServiceName> {
 
 /// Changes what can be changed as it runs, and stops what a service has too much of.
 fn shrink(state: &mut State, name: &ServiceName) {
+    if state.services.get(name).is_some_and(jobs::is_job) {
+        return;
+    }
     everywhere::count(state, name);
     live_changes::apply(state, name);
     if has_volumes(state, name) {
@@ -63,6 +69,9 @@ fn shrink(state: &mut State, name: &ServiceName) {
 
 /// Places what a service is missing, then moves what is spread unevenly.
 fn grow(state: &mut State, name: &ServiceName) {
+    if state.services.get(name).is_some_and(jobs::is_job) {
+        return;
+    }
     if names::start::holds_back(state, name) {
         return;
     }
@@ -91,5 +100,6 @@ fn retry_unfinished(state: &mut State) {
             service.uneven || service.is_everywhere() || !service.pending.is_empty()
         })
         .map(|(name, _)| name.clone());
+    let unfinished = unfinished.chain(state.jobs.waiting().cloned());
     state.changes.reconcile.extend(unfinished);
 }

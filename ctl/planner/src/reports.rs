@@ -10,7 +10,7 @@ use tucano_api::{
 };
 
 use crate::{
-    backups, duplicates, health, holds, leases, readmission, rules, silence,
+    backups, duplicates, health, holds, jobs, leases, readmission, rules, silence,
     state::{Node, Resources, Slot, State, Undesired},
     volumes,
 };
@@ -135,6 +135,10 @@ fn update_processes(
     let numbers: Vec<u64> = state.nodes[index].processes.iter().copied().collect();
     for number in numbers {
         health::observe(state, number, desired.remove(&number));
+    }
+    let of_runs: Vec<u64> = state.nodes[index].runs.iter().copied().collect();
+    for number in of_runs {
+        jobs::observe(state, number, desired.remove(&number));
     }
 }
 

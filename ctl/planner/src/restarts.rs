@@ -7,7 +7,7 @@ use tucano_api::{
 };
 
 use crate::{
-    messages,
+    jobs, messages,
     state::{NodeRestart, State},
 };
 
@@ -112,5 +112,6 @@ fn mark_dead(state: &mut State, index: usize, reason: String) {
     node.record.since = state.now;
     node.record.reason = Some(reason);
     state.changes.nodes.insert(name.clone());
+    jobs::node_changed(state, &name);
     state.alert(AlertKind::NodeDead, name, message);
 }

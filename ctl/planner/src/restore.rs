@@ -9,7 +9,7 @@ use tucano_api::{
 };
 
 use crate::{
-    backups, everywhere,
+    backups, everywhere, jobs,
     model::{NodeRecord, ProcessRecord, ServiceRecord, Snapshot, VolumeRecord, Worker},
     restarts::back_off,
     rules,
@@ -26,6 +26,7 @@ pub(crate) fn load(state: &mut State, snapshot: Snapshot, workers: Vec<Worker>) 
     for record in snapshot.services {
         load_service(state, record);
     }
+    jobs::load(state, snapshot.jobs, snapshot.runs);
     rules::index(state);
     for record in snapshot.processes {
         load_process(state, record);
@@ -136,9 +137,16 @@ fn load_process(state: &mut State, mut record: ProcessRecord) {
     if record.draining_since.is_some() {
         state.draining.insert(number);
     }
-    state.nodes[node].reserve(number, reserved);
+    let node_of = &mut state.nodes[node];
+    match record.run {
+        Some(_) => node_of.reserve_for_run(number, reserved),
+        None => node_of.reserve(number, reserved),
+    }
     if let Some(service) = state.services.get_mut(&record.service) {
-        service.processes.insert(number);
+        match record.run {
+            Some(_) => service.runs.insert(number),
+            None => service.processes.insert(number),
+        };
     }
     let process = Process {
         record,
@@ -171,6 +179,19 @@ fn place_of(state: &State, record: &ProcessRecord) -> Option<(usize, Resources)>
     let service = state.services.get(&record.service)?;
     let revision = service.revision(record.revision)?;
     let is_free = !state.processes.contains_key(&record.id.number());
-    let is_expected = state.nodes[node].has_lease();
+    let is_expected = match record.run {
+        // It is not placed again while its worker is missing.
+        Some(run) => is_of_run(state, record, run),
+        None => state.nodes[node].has_lease(),
+    };
     (is_free && is_expected).then_some((node, Resources::of(&revision.config)))
+}
+
+/// Whether a process is one of those that its run may have.
+fn is_of_run(state: &State, record: &ProcessRecord, run: u64) -> bool {
+    let run = state.jobs.run(&record.service, run);
+    run.is_some_and(|run| {
+        let mut active = run.active();
+        active.any(|it| it.process == record.id && it.node == record.node && !it.stopping)
+    })
 }

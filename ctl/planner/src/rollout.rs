@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tucano_api::{ids::ServiceName, reasons::PendingReason};
 
 use crate::{
-    everywhere, lifecycle,
+    everywhere, jobs, lifecycle,
     placement::{self, Inventory},
     removal,
     rules::Rules,
@@ -36,6 +36,13 @@ pub(crate) fn retire_surplus(state: &mut State, name: &ServiceName, inventory: &
 /// Places missing processes, as many as fit and as may be replaced at once. Whether anything was changed.
 pub(crate) fn fill(state: &mut State, name: &ServiceName, inventory: &Inventory) -> bool {
     let concurrency = state.concurrency(name);
+    if let Some(reason) = jobs::hooks::gate(state, name) {
+        let missing = concurrency.saturating_sub(inventory.current.len());
+        if let Some(service) = state.services.get_mut(name) {
+            service.pending = pending(missing, reason);
+        }
+        return false;
+    }
     let missing = concurrency.saturating_sub(inventory.current.len());
     let at_once = concurrency.div_ceil(2).max(1);
     let allowed = if inventory.healthy_old == 0 {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use tucano_api::routes::{Endpoint, ServiceRoute};
 
 use crate::{
+    jobs,
     state::{Process, Service, State, hosts, path_prefix},
     volumes::restores,
 };
@@ -29,6 +30,9 @@ pub(crate) fn update(state: &mut State) {
         let Some(service) = state.services.get(&name) else {
             continue;
         };
+        if jobs::is_job(service) {
+            continue;
+        }
         let route = route(state, service);
         if service.route.as_ref() == Some(&route) {
             continue;

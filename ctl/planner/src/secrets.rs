@@ -49,7 +49,8 @@ pub(crate) fn resolve(state: &State, config: &mut ServiceConfig) -> Vec<SecretNa
 /// cluster: agents keep values by their numbers. It has no other meaning.
 pub(crate) fn next_version(state: &State) -> u64 {
     let now_seconds = state.now.0 / 1000;
-    let revisions = state.services.values().flat_map(|it| &it.record.revisions);
+    let revisions = state.services.values();
+    let revisions = revisions.flat_map(|it| it.record.revisions.iter().chain(&it.record.held));
     let referenced = revisions.flat_map(|it| it.config.secret.iter().filter_map(|it| it.version));
     let last = referenced.max().unwrap_or(0);
     last.max(state.counters.last_secret_version)
@@ -77,7 +78,7 @@ pub(crate) fn set(state: &mut State, name: SecretName, version: u64, sealed: Sea
         set_at: state.now,
     });
     for service in current_users(state, &name) {
-        let Some(current) = state.services.get(&service).map(|it| it.current().clone()) else {
+        let Some(current) = state.services.get(&service).map(|it| it.newest().clone()) else {
             continue;
         };
         let mut config = current.config;
@@ -147,8 +148,8 @@ pub(crate) fn show(state: &State) -> Vec<SecretView> {
 /// The revisions that have a secret.
 pub(crate) fn users(state: &State, name: &SecretName) -> impl Iterator<Item = SecretUser> {
     let revisions = state.services.values().flat_map(|service| {
-        let current = service.current().revision;
-        let revisions = service.record.revisions.iter();
+        let current = service.newest().revision;
+        let revisions = service.record.revisions.iter().chain(&service.record.held);
         revisions
             .map(move |revision| (&service.record.name, revision, revision.revision == current))
     });
@@ -186,7 +187,8 @@ pub(crate) fn is_needed(state: &State, node: &NodeName, wanted: &SecretVersion) 
     if secrets.any(|secret| secret == wanted) {
         return true;
     }
-    let mut processes = state.processes(&state.nodes[*index].processes);
+    let numbers = state.nodes[*index].all_processes();
+    let mut processes = state.processes(&numbers);
     processes.any(|process| {
         let revision = state.revision_of(&process.record);
         revision.is_some_and(|revision| {

@@ -8,23 +8,35 @@ use tucano_api::{
 };
 
 use crate::{
-    lifecycle,
+    jobs, lifecycle,
     model::{Platforms, RevisionRecord, ServiceRecord},
     rules, secrets, slots,
-    state::{Service, State, hosts, path_prefix},
+    state::{Revised, Service, State, hosts, path_prefix},
     volumes,
 };
 
 /// Why this configuration cannot be accepted beside the others: another service has the same host and path prefix. A
 /// message for the user.
 pub(crate) fn conflict(state: &State, config: &ServiceConfig) -> Option<String> {
+    if let Some(service) = state.services.get(&config.name)
+        && jobs::is_job(service) != config.is_job()
+    {
+        let name = &config.name;
+        return Some(format!(
+            "kind: {name} is configured, and a service does not become a job, nor a job a service: remove {name} first"
+        ));
+    }
+    if config.is_job() {
+        return None;
+    }
     let wanted = hosts(config, &state.settings.domain);
-    let others = state
-        .services
-        .values()
-        .map(|service| &service.current().config);
+    let others = state.services.values().flat_map(|service| {
+        let upcoming = service.upcoming();
+        std::iter::once(service.current()).chain(upcoming)
+    });
     others
-        .filter(|other| other.name != config.name)
+        .map(|record| &record.config)
+        .filter(|other| other.name != config.name && !other.is_job())
         .filter(|other| path_prefix(other) == path_prefix(config))
         .find_map(|other| {
             let taken = hosts(other, &state.settings.domain);
@@ -48,13 +60,23 @@ pub(crate) fn configure(
     platforms: Platforms,
 ) {
     let name = config.name.clone();
-    match state.services.get_mut(&name) {
-        Some(service) => {
-            if !service.revise(config, image, platforms, state.now) {
-                return;
-            }
+    let undone = jobs::hooks::undone(state, &name);
+    let revised = match state.services.get_mut(&name) {
+        // The one of this name is another thing, and stays what it is.
+        Some(service) if jobs::is_job(service) != config.is_job() => return,
+        Some(service) => service.revise(config, (image, platforms), &undone, state.now),
+        None => {
+            add(state, config, image, platforms);
+            Revised::Revision(Revision(1))
         }
-        None => add(state, config, image, platforms),
+    };
+    match revised {
+        Revised::Same => {
+            jobs::hooks::retry(state, &name);
+            return;
+        }
+        Revised::Revision(revision) => jobs::hooks::configured(state, &name, revision),
+        Revised::Scaled => {}
     }
     neighbours_changed(state, &name);
     state.changes.prune.insert(name.clone());
@@ -69,10 +91,12 @@ pub(crate) fn remove(state: &mut State, name: &ServiceName, with_volumes: bool) 
     let Some(service) = state.services.remove(name) else {
         return;
     };
-    for number in service.processes {
+    for number in service.processes.into_iter().chain(service.runs) {
         lifecycle::remove(state, number);
     }
-    let secrets = secrets_of(&service.record.revisions);
+    jobs::remove(state, name);
+    let revisions = [service.record.revisions, service.record.held].concat();
+    let secrets = secrets_of(&revisions);
     secrets::prune(state, secrets);
     for node in &mut state.nodes {
         node.lost.retain(|_, process| process.service != *name);
@@ -90,6 +114,7 @@ pub(crate) fn remove(state: &mut State, name: &ServiceName, with_volumes: bool) 
 
 /// Drops the oldest revisions beyond the number to keep, except those that a process runs.
 pub(crate) fn prune_revisions(state: &mut State, name: &ServiceName) {
+    let of_runs: BTreeSet<Revision> = jobs::revisions_in_use(state, name).collect();
     let Some(service) = state.services.get_mut(name) else {
         return;
     };
@@ -101,6 +126,7 @@ pub(crate) fn prune_revisions(state: &mut State, name: &ServiceName) {
     let processes = service.processes.iter();
     let in_use: BTreeSet<Revision> = processes
         .filter_map(|number| Some(state.processes.get(number)?.record.revision))
+        .chain(of_runs)
         .collect();
     let first_kept = revisions[excess].revision;
     let is_kept = |it: &RevisionRecord| it.revision >= first_kept || in_use.contains(&it.revision);
@@ -130,6 +156,9 @@ fn add(state: &mut State, config: ServiceConfig, image: Digest, platforms: Platf
     let record = ServiceRecord {
         name: config.name.clone(),
         compatible_from: Revision(1),
+        held: Vec::new(),
+        upcoming: None,
+        last_held: None,
         address: None,
         slot_addresses: BTreeMap::new(),
         awaits_start: !config.start_after.is_empty(),

@@ -11,7 +11,7 @@ mod survey;
 use tucano_api::{ids::ServiceName, reasons::PendingReason, service::ServiceConfig};
 
 use crate::{
-    lifecycle, removal,
+    jobs, lifecycle, removal,
     state::{Resources, State, Unplaced},
     volumes,
 };
@@ -50,8 +50,13 @@ pub(crate) fn grow(state: &mut State, name: &ServiceName) {
     let mut reasons = Vec::new();
     let mut allowed = survey.free_places(&config);
     let mut started = false;
+    let gate = jobs::hooks::gate(state, name);
     for slot in 1..=config.concurrency {
         if survey.is_served(state, slot) {
+            continue;
+        }
+        if let Some(reason) = &gate {
+            reasons.push(reason.clone());
             continue;
         }
         if survey.by_slot.contains_key(&slot) {

@@ -8,7 +8,7 @@ use tucano_api::{
 };
 
 use crate::{
-    actions, holds, lifecycle,
+    actions, holds, jobs, lifecycle,
     model::{Settings, Worker},
     names, silence,
     state::{Node, State},
@@ -49,6 +49,7 @@ fn remove_worker(state: &mut State, index: usize) {
     };
     silence::end(state, index, true);
     lifecycle::remove_all_on(state, index);
+    jobs::node_left(state, index);
     let record = &state.nodes[index].record;
     let name = record.name.clone();
     let last = record.generation.next();

@@ -30,6 +30,8 @@ pub struct Workloads {
     pub unresponsive: BTreeSet<Digest>,
     /// From the start of a container to its program's first answer.
     pub start_time: Span,
+    /// How long a process of a run takes, once it has started.
+    pub run_time: Span,
 }
 
 /// A container of an agent.
@@ -83,6 +85,10 @@ pub struct Agent {
     pub foreign_images: BTreeSet<Digest>,
     /// Whether its memory was made smaller than what it runs.
     pub overcommitted: bool,
+    /// On its disk: the processes of runs that it has begun to start.
+    pub begun: BTreeSet<ProcessId>,
+    /// How often it has started each process of a run, and whether it has lost its disk since.
+    pub run_starts: BTreeMap<ProcessId, u32>,
     starts: u32,
     sequence: u64,
     report_at: Timestamp,
@@ -111,6 +117,8 @@ impl Agent {
             architecture: "amd64".to_owned(),
             foreign_images: BTreeSet::new(),
             overcommitted: false,
+            begun: BTreeSet::new(),
+            run_starts: BTreeMap::new(),
             starts: 0,
             sequence: 0,
             report_at: Timestamp(0),
@@ -146,6 +154,8 @@ impl Agent {
         self.desired.processes.clear();
         self.desired.removed_volumes.clear();
         self.desired.exports.clear();
+        self.begun.clear();
+        self.run_starts.clear();
     }
 
     /// Receives a desired set.
@@ -225,6 +235,14 @@ impl Agent {
             if let Some(container) = self.containers.get_mut(&process.id) {
                 changed |= container.change(process, self.is_old, now);
                 changed |= self.volumes.grow(&container.desired);
+            } else if let Some(run) = &process.run {
+                let may_start = run.may_start && self.begun.insert(process.id.clone());
+                let container = Container::of_run(process.clone(), may_start, now, workloads);
+                if may_start {
+                    *self.run_starts.entry(process.id.clone()).or_default() += 1;
+                }
+                self.containers.insert(process.id.clone(), container);
+                changed = true;
             } else if self.volumes.prepare(process, &self.containers, now) {
                 self.next_port += 1;
                 let created = self.volumes.created_at(process).unwrap_or(now);
@@ -237,6 +255,10 @@ impl Agent {
     }
 
     fn advance(&mut self, now: Timestamp, workloads: &Workloads) -> bool {
+        let desired = &self.desired.processes;
+        let is_desired = |id: &ProcessId| desired.iter().any(|process| process.id == *id);
+        self.begun
+            .retain(|id| is_desired(id) || self.containers.contains_key(id));
         let before = self.containers.len();
         self.containers
             .retain(|_, c| c.state != ProcessState::Stopping || c.until > now);
@@ -316,10 +338,42 @@ impl Container {
         }
     }
 
+    /// One that runs to completion, or of which nothing is known any more.
+    fn of_run(
+        desired: DesiredProcess,
+        may_start: bool,
+        now: Timestamp,
+        workloads: &Workloads,
+    ) -> Self {
+        let mut container = Self::new(desired, 0, now, workloads);
+        if !may_start {
+            container.exit(None, now);
+        }
+        container
+    }
+
+    /// It has ended, and is not started again.
+    fn exit(&mut self, code: Option<i32>, now: Timestamp) {
+        self.last_exit = Some(Exit {
+            code,
+            signal: None,
+            oom_killed: false,
+            disk_exceeded: false,
+            memory_peak: code.map(|_| Bytes::mib(1)),
+            at: now,
+        });
+        self.enter(ProcessState::Ended, Timestamp(u64::MAX));
+    }
+
     /// Follows its desired process: as it runs, or by being replaced.
     fn change(&mut self, desired: &DesiredProcess, is_old: bool, now: Timestamp) -> bool {
         if self.state == ProcessState::Stopping || self.desired == *desired {
             self.change = None;
+            return false;
+        }
+        if desired.run.is_some() {
+            // Only whether it may be started has changed.
+            self.desired = desired.clone();
             return false;
         }
         let effect = self.desired.config.change_to(&desired.config);
@@ -348,11 +402,15 @@ impl Container {
     }
 
     fn end(&mut self, now: Timestamp, oom_killed: bool) {
+        if self.desired.run.is_some() {
+            return self.exit(Some(137), now);
+        }
         self.last_exit = Some(Exit {
             code: (!oom_killed).then_some(1),
             signal: oom_killed.then_some(9),
             oom_killed,
             disk_exceeded: false,
+            memory_peak: None,
             at: now,
         });
         self.enter(ProcessState::BackOff, now.after(BACK_OFF));
@@ -360,7 +418,15 @@ impl Container {
 
     fn advance(&mut self, now: Timestamp, workloads: &Workloads) -> bool {
         let image = &self.desired.image;
+        let is_run = self.desired.run.is_some();
         match self.state {
+            ProcessState::Starting if is_run => {
+                self.enter(ProcessState::Healthy, now.after(workloads.run_time));
+            }
+            ProcessState::Healthy if is_run => {
+                let fails = workloads.crashing.contains(image);
+                self.exit(Some(i32::from(fails)), now);
+            }
             ProcessState::BackOff => {
                 self.restarts += 1;
                 self.is_at_pids_limit = false;
@@ -382,7 +448,7 @@ impl Container {
             revision: self.desired.revision,
             state: self.state,
             reason: None,
-            node_port: Some(self.port),
+            node_port: Some(self.port).filter(|port| *port > 0),
             ports: Default::default(),
             started_at: None,
             restarts: self.restarts,
@@ -400,6 +466,7 @@ impl Container {
             attempts: 0,
             listening: None,
             disk_used: None,
+            last_lines: Vec::new(),
         }
     }
 }

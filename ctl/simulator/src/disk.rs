@@ -13,6 +13,9 @@ pub fn write(disk: &mut Snapshot, records: &[Record]) {
     disk.secrets.sort_by(|a, b| a.name.cmp(&b.name));
     disk.volumes.sort_by(|a, b| a.volume.cmp(&b.volume));
     disk.backups.sort_by(|a, b| a.id.cmp(&b.id));
+    disk.jobs.sort_by(|a, b| a.service.cmp(&b.service));
+    disk.runs
+        .sort_by(|a, b| (&a.service, a.number).cmp(&(&b.service, b.number)));
 }
 
 /// The snapshot in the order in which [`write`] leaves it.
@@ -52,6 +55,20 @@ fn write_one(disk: &mut Snapshot, record: Record) {
             disk.backups.push(backups);
         }
         Record::VolumeGone(volume) => disk.volumes.retain(|old| old.volume != volume),
+        Record::Job(job) => {
+            disk.jobs.retain(|old| old.service != job.service);
+            disk.jobs.push(job);
+        }
+        Record::JobGone(name) => disk.jobs.retain(|old| old.service != name),
+        Record::Run(run) => {
+            disk.runs
+                .retain(|old| (&old.service, old.number) != (&run.service, run.number));
+            disk.runs.push(*run);
+        }
+        Record::RunGone { service, number } => {
+            disk.runs
+                .retain(|old| (&old.service, old.number) != (&service, number));
+        }
         Record::Counters(counters) => disk.counters = counters,
     }
 }

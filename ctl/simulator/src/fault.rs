@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use tucano_api::{
     ids::{NodeName, ProcessId, ServiceName},
-    service::{Labels, Placement, ServiceConfig},
+    service::{Hook, Labels, Overlap, Placement, ServiceConfig},
     state::VolumeState,
     units::{Bytes, Span, Timestamp},
 };
@@ -13,6 +13,7 @@ use tucano_planner::{Cluster, Event, Platforms, Restoration, Worker};
 use crate::{
     Options, Sim,
     agent::Agent,
+    fixtures,
     fixtures::{backup, image, labels, name, node, with_memory, with_volumes, worker},
 };
 
@@ -25,6 +26,7 @@ const SERVICES: [&str; 3] = ["a", "b", "c"];
 #[cfg(feature = "proptest")]
 const RULES: usize = 10;
 const STATEFUL: [&str; 2] = ["v", "w"];
+const JOBS: [&str; 2] = ["j", "k"];
 const VOLUMES: [&[&str]; 4] = [&["data"], &["data", "log"], &["log"], &[]];
 
 /// A fault, or something else that happens. Workers are numbered from 1, services from 0.
@@ -89,6 +91,34 @@ pub enum Fault {
     MountVolumes(usize, bool),
     /// A worker loses its volumes.
     LoseVolumes(usize),
+    /// A job is deployed.
+    DeployJob {
+        /// The job.
+        job: usize,
+        /// How many of its processes have to succeed.
+        completions: u32,
+        /// How many there are at once.
+        parallelism: u32,
+        /// How often they may fail.
+        retries: u32,
+        /// What happens at a tick while a run has not ended.
+        overlap: Overlap,
+        /// Its image.
+        image: u8,
+    },
+    /// A service with hooks is deployed.
+    DeployHooks {
+        /// Its processes.
+        concurrency: u32,
+        /// Its image.
+        image: u8,
+    },
+    /// A run of one of the jobs, or of a command in a service, is asked for.
+    RequestRun(usize),
+    /// One of the runs is stopped.
+    StopRun(usize),
+    /// A job is removed.
+    RemoveJob(usize),
     /// A service is removed.
     Remove(usize),
     /// A worker loses its connection.
@@ -184,6 +214,15 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         3 => (0..8_usize, worker()).prop_map(|(nth, worker)| Fault::MoveVolume(nth, worker)),
         1 => (worker(), any::<bool>()).prop_map(|(worker, there)| Fault::MountVolumes(worker, there)),
         1 => worker().prop_map(Fault::LoseVolumes),
+        3 => (0..2_usize, 1..5_u32, 1..4_u32, 0..3_u32, overlap(), 0..3_u8).prop_map(
+            |(job, completions, parallelism, retries, overlap, image)| Fault::DeployJob {
+                job, completions, parallelism, retries, overlap, image,
+            }
+        ),
+        2 => (1..4_u32, 0..3_u8).prop_map(|(concurrency, image)| Fault::DeployHooks { concurrency, image }),
+        2 => (0..5_usize).prop_map(Fault::RequestRun),
+        1 => (0..6_usize).prop_map(Fault::StopRun),
+        1 => (0..3_usize).prop_map(Fault::RemoveJob),
         1 => (0..3_usize).prop_map(Fault::Remove),
         2 => worker().prop_map(Fault::CutOff),
         2 => worker().prop_map(Fault::Reconnect),
@@ -208,6 +247,15 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         1 => (0..BALANCERS).prop_map(Fault::ReconnectBalancer),
         1 => (0..BALANCERS).prop_map(Fault::KillBalancer),
         1 => (0..BALANCERS, any::<bool>()).prop_map(|(which, old)| Fault::OldBalancer(which, old)),
+    ]
+}
+
+#[cfg(feature = "proptest")]
+fn overlap() -> impl Strategy<Value = Overlap> {
+    prop_oneof![
+        Just(Overlap::Skip),
+        Just(Overlap::Queue),
+        Just(Overlap::Replace)
     ]
 }
 
@@ -388,6 +436,52 @@ impl Sim {
                 }
                 self.deploy_image(config, image);
             }
+            Fault::DeployJob {
+                job,
+                completions,
+                parallelism,
+                retries,
+                overlap,
+                image,
+            } => {
+                let config = ServiceConfig {
+                    completions: Some(completions),
+                    parallelism: Some(parallelism),
+                    retries: Some(retries),
+                    // The first job runs whenever it is asked to.
+                    schedule: (job == 1).then(|| "* * * * *".to_owned()),
+                    overlap: (job == 1).then_some(overlap),
+                    deadline: (image == 2).then_some(Span::secs(20)),
+                    ..fixtures::job(JOBS[job])
+                };
+                self.deploy_image(config, image);
+            }
+            Fault::DeployHooks { concurrency, image } => {
+                let hook = |word: &str| Hook {
+                    args: vec![word.to_owned()],
+                    timeout: Span::secs(30),
+                };
+                let config = ServiceConfig {
+                    before: Some(hook("before")),
+                    after: (image != 1).then(|| hook("after")),
+                    ..with_memory("h", concurrency, 256)
+                };
+                self.deploy_image(config, image);
+            }
+            Fault::RequestRun(which) => {
+                let command = (which > 1).then(|| vec!["command".to_owned()]);
+                let service = name(["j", "k", "a", "v", "h"][which]);
+                self.event(Event::RunRequested { service, command });
+            }
+            Fault::StopRun(nth) => {
+                let snapshot = self.cluster.iter().flat_map(|it| it.snapshot().runs);
+                let mut active = snapshot.filter(|run| run.is_active());
+                if let Some(run) = active.nth(nth) {
+                    let (service, number) = (run.service, run.number);
+                    self.event(Event::RunStopped { service, number });
+                }
+            }
+            Fault::RemoveJob(which) => self.remove(["j", "k", "h"][which]),
             Fault::RemoveStateful(service, volumes) => {
                 let name = name(STATEFUL[service]);
                 self.event(Event::ServiceRemoved { name, volumes });

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use tucano_api::{
     ids::{Digest, NodeName, ProcessId, ServiceName},
-    service::{Backup, Health, Labels, Placement, ServiceConfig, Volume},
+    service::{Backup, Health, Kind, Labels, Placement, ServiceConfig, Volume},
     units::{Bytes, Span},
 };
 use tucano_planner::{Settings, Worker};
@@ -127,6 +127,26 @@ pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
         health: Health::default(),
         drain: None,
         stop_timeout: Span::secs(10),
+        kind: Kind::Service,
+        retries: None,
+        deadline: None,
+        parallelism: None,
+        completions: None,
+        schedule: None,
+        timezone: None,
+        overlap: None,
+        catch_up: None,
+        before: None,
+        after: None,
+    }
+}
+
+/// A job without a schedule, whose run is of one process.
+pub fn job(name: &str) -> ServiceConfig {
+    ServiceConfig {
+        kind: Kind::Job,
+        port: None,
+        ..config(name, 0)
     }
 }
 

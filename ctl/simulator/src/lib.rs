@@ -5,7 +5,7 @@
 //! - [`agent`]: the model of an agent; [`balancer`]: that of a balancer; [`network`]; [`disk`].
 //! - [`fault`]: what can go wrong, as a list that replays (and, with the feature `proptest`, shrinks).
 //! - [`volumes`]: those of an agent; `volume_rules`: what the validator checks of slots and volumes; `name_rules`:
-//!   what of services' addresses.
+//!   what of services' addresses; `job_rules`: what of runs.
 //! - `placement_rules`: what the validator checks of labels and neighbours.
 //! - [`validator`]: the rules that no step may break. It panics where one is broken.
 
@@ -21,6 +21,7 @@ pub mod disk;
 mod drains;
 pub mod fault;
 pub mod fixtures;
+mod job_rules;
 mod name_rules;
 pub mod network;
 mod placement_rules;
@@ -30,7 +31,7 @@ mod volume_rules;
 pub mod volumes;
 
 pub use fixtures::{
-    backup, config, image, ip, labelled, labels, name, node, placed, process, settings,
+    backup, config, image, ip, job, labelled, labels, name, node, placed, process, settings,
     with_memory, with_volumes, worker, workers,
 };
 pub use sim::{Options, START, Sim, alerts, new_disk, of_kind};

@@ -40,7 +40,14 @@ impl PlacementRules {
             self.serving.clear();
             return;
         }
-        let records = cluster.snapshot().processes;
+        let mut records = cluster.snapshot().processes;
+        // Processes of runs follow the rules of their services, and are in nobody's way.
+        let runs: BTreeSet<_> = records
+            .iter()
+            .filter(|it| it.run.is_some())
+            .map(|it| it.id.clone())
+            .collect();
+        records.retain(|it| it.run.is_none());
         let mut now: BTreeMap<ServiceName, BTreeSet<NodeName>> = BTreeMap::new();
         for record in records.iter().filter(|it| it.draining_since.is_none()) {
             let nodes = now.entry(record.service.clone()).or_default();
@@ -75,7 +82,8 @@ impl PlacementRules {
                 "{process:?} beside another"
             );
             let reported = reports.get(&process.node).map(|it| &it.processes);
-            let mut reported = reported.into_iter().flatten();
+            let reported = reported.into_iter().flatten();
+            let mut reported = reported.filter(|it| !runs.contains(&it.id));
             assert!(
                 !reported.any(|it| is_apart(&it.service)),
                 "{process:?} beside another"

@@ -132,6 +132,7 @@ impl Sim {
                 crashing: BTreeSet::new(),
                 unresponsive: BTreeSet::new(),
                 start_time: Span::millis(300),
+                run_time: Span::secs(2),
             },
             published: None,
             published_version: (0, 0),
@@ -409,6 +410,13 @@ impl Sim {
         }
         for agent in self.agents.values().filter(|agent| agent.powered) {
             let (used, all) = (agent.memory_used(), agent.metrics.memory_reservable.0);
+            let started = agent.run_starts.values();
+            assert!(
+                started.max().is_none_or(|times| *times == 1),
+                "{} has started a process of a run again: {:?}",
+                agent.name,
+                agent.run_starts
+            );
             assert!(
                 used <= all || agent.overcommitted,
                 "{} has containers of {used} bytes and only {all}",

@@ -13,7 +13,8 @@ use tucano_api::{
 use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, RevisionRecord, Snapshot};
 
 use crate::{
-    disk, drains, name_rules::NameRules, placement_rules::PlacementRules, volume_rules::VolumeRules,
+    disk, drains, job_rules::JobRules, name_rules::NameRules, placement_rules::PlacementRules,
+    volume_rules::VolumeRules,
 };
 
 /// Checks every step, and what it has to know of the steps before.
@@ -41,6 +42,7 @@ pub struct Validator {
     /// except for a controller that dies before it has recorded that they left.
     left: BTreeSet<String>,
     volumes: VolumeRules,
+    jobs: JobRules,
     names: NameRules,
     placement: PlacementRules,
 }
@@ -91,6 +93,7 @@ impl Validator {
         let started = self.check_records(event, actions);
         let freed = self.freed(actions);
         self.volumes.check(event, actions, cluster);
+        self.jobs.check(now, actions, cluster);
         self.placement.check(cluster, &started, &self.reports);
         self.check_silence(actions, cluster);
         self.check_assigned(actions, cluster);
@@ -282,6 +285,9 @@ impl Validator {
                     | VolumeNotRestored
                     | BackupFailed
                     | BackupStored
+                    | JobFailed
+                    | JobRecovered
+                    | HookFailed
             ) {
                 continue;
             }
@@ -416,6 +422,10 @@ fn key(record: &Record) -> String {
         Record::Volume(volume) => format!("volume {}", volume.volume),
         Record::VolumeGone(volume) => format!("volume {volume}"),
         Record::Backups(backups) => format!("backups of {}", backups.id),
+        Record::Job(job) => format!("job {}", job.service),
+        Record::JobGone(name) => format!("job {name}"),
+        Record::Run(run) => format!("run {}", run.id()),
+        Record::RunGone { service, number } => format!("run {service}/{number}"),
         Record::Counters(_) => "counters".to_owned(),
     }
 }
@@ -616,7 +626,8 @@ fn may_follow(before: Option<AlertKind>, kind: AlertKind) -> bool {
         // The planner does not send it.
         NodeContested | WireUnprotected | SecretsUnreadable | NodeHeld | NodeReleased
         | MassSilence | MassSilenceEnded | NodeUnreachable | NodeReachable | VolumeNotMoved
-        | VolumeNotRestored | BackupFailed | BackupStored => false,
+        | VolumeNotRestored | BackupFailed | BackupStored | JobFailed | JobRecovered
+        | HookFailed => false,
         VolumeAway => matches!(before, None | Some(VolumeBack)),
         VolumeMissing => matches!(before, None | Some(VolumeBack | VolumeAway)),
         VolumeBack => matches!(before, Some(VolumeAway | VolumeMissing)),

@@ -33,6 +33,7 @@ pub(super) struct File {
     pub(super) crash_alert_after: u32,
     pub(super) recovered_after: Span,
     pub(super) revisions_kept: usize,
+    pub(super) runs_kept: usize,
     pub(super) token: Option<Spanned<String>>,
     pub(super) token_file: Option<Spanned<PathBuf>>,
     pub(super) agent_token: Option<Spanned<String>>,
@@ -64,6 +65,7 @@ impl Default for File {
             crash_alert_after: planner.crash_alert_after,
             recovered_after: planner.recovered_after,
             revisions_kept: planner.revisions_kept,
+            runs_kept: planner.runs_kept,
             token: None,
             token_file: None,
             agent_token: None,
@@ -216,6 +218,7 @@ impl Validate for File {
                 1000,
             ),
             check_range("revisions_kept", self.revisions_kept as u64, 1, 1000),
+            check_range("runs_kept", self.runs_kept as u64, 1, 1000),
             check_domain(&self.domain),
         ];
         let checks = spans.into_iter().chain(others);

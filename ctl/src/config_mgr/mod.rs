@@ -215,6 +215,7 @@ impl Reader<'_> {
                 crash_alert_after: file.crash_alert_after,
                 recovered_after: file.recovered_after,
                 revisions_kept: file.revisions_kept,
+                runs_kept: file.runs_kept,
                 domain: file.domain,
                 service_subnet: file.service_subnet.into_inner(),
             },

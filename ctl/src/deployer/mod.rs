@@ -193,15 +193,16 @@ impl Deployer {
             warnings.extend(of_platforms);
         }
         let outcome = self.change(platforms, move |cluster| {
-            let service = cluster
-                .service(&name)
+            // Of a revision that waits for its `before`, as well.
+            let configured = cluster
+                .newest(&name)
                 .ok_or_else(|| DeployError::NotFound(name.clone()))?;
             let has_secrets = patch.contains_key("secret");
-            let mut config = patched(&service.configured.config, patch)?;
+            let mut config = patched(&configured.config, patch)?;
             if has_secrets {
                 use_newest_secrets(&mut config);
             }
-            let digest = new_image.unwrap_or(service.configured.image);
+            let digest = new_image.unwrap_or(configured.image);
             config.image = Some(digest.to_string());
             Ok((config, digest))
         });
@@ -286,7 +287,7 @@ impl Deployer {
                 return Err(DeployError::InUse(obstacle));
             }
             let name = config.name.clone();
-            let before = cluster.service(&name).map(|service| service.configured);
+            let before = cluster.newest(&name);
             if let Some(checker) = checker {
                 let before = before.as_ref().map(|it| &it.config);
                 checker.check(cluster, &config, before)?;
@@ -319,7 +320,7 @@ impl Deployer {
         let outcome = self
             .state
             .transact(decide, |cluster, (name, before)| {
-                let configured = cluster.service(&name)?.configured;
+                let configured = cluster.newest(&name)?;
                 Some(Outcome {
                     is_new: before.is_none(),
                     deployed: Deployed {
@@ -365,8 +366,8 @@ impl Deployer {
     ) -> Result<Vec<String>, DeployError> {
         let name = name.clone();
         let current = self.state.query(move |cluster| {
-            let service = cluster.service(&name)?;
-            Some((service.configured.config.clone(), service.configured.image))
+            let configured = cluster.newest(&name)?;
+            Some((configured.config, configured.image))
         });
         let Some((config, current_image)) = current.await.map_err(DeployError::Refused)? else {
             return Ok(Vec::new());

@@ -41,6 +41,7 @@ struct ConfigView {
     crash_alert_after: u32,
     recovered_after: Span,
     revisions_kept: usize,
+    runs_kept: usize,
     /// Whether it is set.
     token: bool,
     /// Whether it is set.
@@ -123,6 +124,7 @@ impl ConfigView {
             crash_alert_after: planner.crash_alert_after,
             recovered_after: planner.recovered_after,
             revisions_kept: planner.revisions_kept,
+            runs_kept: planner.runs_kept,
             token: config.token.is_some(),
             agent_token: config.agent_token.is_some(),
             agent_token_overlap: config.agent_token_overlap,

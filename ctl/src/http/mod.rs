@@ -12,6 +12,7 @@ pub mod config;
 pub mod errors;
 pub mod exec;
 pub mod extract;
+pub mod jobs;
 pub mod logs;
 pub mod metrics;
 pub mod names;

@@ -10,7 +10,7 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Api, adoption, agents, backups, balancers, config, exec, logs, metrics, names, secrets,
+    Api, adoption, agents, backups, balancers, config, exec, jobs, logs, metrics, names, secrets,
     services, state, volumes,
 };
 
@@ -24,6 +24,7 @@ use super::{
     security(("token" = [])),
     tags(
         (name = "services", description = "Services and their configuration"),
+        (name = "jobs", description = "Jobs, and what runs to completion"),
         (name = "secrets", description = "Secrets, without their values"),
         (name = "state", description = "The cluster's state"),
         (name = "volumes", description = "Volumes of services, which outlive them"),
@@ -51,6 +52,7 @@ impl Modify for BearerToken {
 pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(services::routes())
+        .merge(jobs::routes())
         .merge(adoption::routes())
         .merge(balancers::routes())
         .merge(secrets::routes())

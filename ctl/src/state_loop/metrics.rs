@@ -71,6 +71,8 @@ impl StateLoopMetrics {
             Event::NodeReported { .. } => "node_reported",
             Event::AgentReachable { .. } => "agent_reachable",
             Event::Drained { .. } => "drained",
+            Event::RunRequested { .. } => "run_requested",
+            Event::RunStopped { .. } => "run_stopped",
             Event::Adopt => "adopt",
             Event::RestartFinished { .. } => "restart_finished",
             Event::Tick => "tick",

@@ -59,6 +59,10 @@ fn key(record: &Record) -> (u8, String) {
         Record::Volume(record) => (5, record.volume.to_string()),
         Record::VolumeGone(volume) => (5, volume.to_string()),
         Record::Backups(backups) => (6, backups.id.to_string()),
+        Record::Job(job) => (7, job.service.to_string()),
+        Record::JobGone(name) => (7, name.to_string()),
+        Record::Run(run) => (8, run.id()),
+        Record::RunGone { service, number } => (8, format!("{service}/{number}")),
     }
 }
 

@@ -37,6 +37,8 @@ const CREATE_LATER: &str = "
     CREATE TABLE IF NOT EXISTS alerts  (id INTEGER PRIMARY KEY AUTOINCREMENT, alert TEXT NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS volumes (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS backups (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS jobs    (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS runs    (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS secrets (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
@@ -114,6 +116,8 @@ impl Database {
             secrets: self.table("secrets")?,
             volumes: self.table("volumes")?,
             backups: self.table("backups")?,
+            jobs: self.table("jobs")?,
+            runs: self.table("runs")?,
             counters: self.table("counters")?.pop().unwrap_or_default(),
             identity: self.identity.clone(),
         })
@@ -305,6 +309,12 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), StoreErro
         Record::Volume(volume) => put(transaction, "volumes", &volume.volume.to_string(), volume),
         Record::Backups(backups) => put(transaction, "backups", backups.id.as_str(), backups),
         Record::VolumeGone(volume) => delete(transaction, "volumes", &volume.to_string()),
+        Record::Job(job) => put(transaction, "jobs", job.service.as_str(), job),
+        Record::JobGone(name) => delete(transaction, "jobs", name.as_str()),
+        Record::Run(run) => put(transaction, "runs", &run.id(), run),
+        Record::RunGone { service, number } => {
+            delete(transaction, "runs", &format!("{service}/{number}"))
+        }
         Record::Counters(counters) => put(transaction, "counters", COUNTERS, counters),
     }
 }

@@ -411,6 +411,7 @@ fn healthy(process: &DesiredProcess, outcome: &Outcome) -> ProcessReport {
         attempts: 0,
         listening: None,
         disk_used: None,
+        last_lines: Vec::new(),
     };
     outcome(process, &mut report);
     report

@@ -117,6 +117,7 @@ async fn unhealthy_processes_are_listed_with_their_reasons() {
                 signal: None,
                 oom_killed: false,
                 disk_exceeded: false,
+                memory_peak: None,
                 at: Timestamp(1),
             });
         }

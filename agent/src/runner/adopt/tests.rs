@@ -17,6 +17,7 @@ fn record() -> Record {
         config: parse("a", "name = \"a\"\nconcurrency = 1\nport = 80").unwrap(),
         slot: None,
         volumes: Vec::new(),
+        run: None,
     })
 }
 
@@ -26,6 +27,7 @@ fn exit(code: Option<i32>, at: u64) -> Exit {
         signal: None,
         oom_killed: false,
         disk_exceeded: false,
+        memory_peak: None,
         at: Timestamp(at),
     }
 }

@@ -19,6 +19,7 @@ fn process(more: &str) -> DesiredProcess {
         config: parse("hello.toml", &text).unwrap(),
         slot: None,
         volumes: Vec::new(),
+        run: None,
     }
 }
 

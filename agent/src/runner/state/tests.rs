@@ -15,6 +15,7 @@ fn process() -> DesiredProcess {
         config: parse("a", "name = \"a\"\nconcurrency = 1\nport = 80").unwrap(),
         slot: None,
         volumes: Vec::new(),
+        run: None,
     }
 }
 

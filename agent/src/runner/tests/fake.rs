@@ -152,6 +152,7 @@ impl FakeNode {
                 signal,
                 oom_killed: false,
                 disk_exceeded: false,
+                memory_peak: None,
                 at: Timestamp(1),
             };
             state.exits.insert(id.clone(), exit);
@@ -175,6 +176,10 @@ impl FakeNode {
 }
 
 impl Node for FakeNode {
+    async fn last_lines(&self, id: &ProcessId) -> Vec<String> {
+        vec![format!("{id} has ended")]
+    }
+
     async fn pull(&self, process: &DesiredProcess) -> Result<ProcessImages, String> {
         self.call("pull", Call::Pull(process.image.clone()))?;
         Ok(ProcessImages {

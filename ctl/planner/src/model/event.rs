@@ -115,6 +115,21 @@ pub enum Event {
         /// The processes.
         processes: Vec<ProcessId>,
     },
+    /// Somebody wants a run of a job, or of a command in a service's image. A no-op where
+    /// [`Cluster::run_obstacle`](crate::Cluster::run_obstacle) names an obstacle.
+    RunRequested {
+        /// The service.
+        service: ServiceName,
+        /// The arguments in place of the configuration's.
+        command: Option<Vec<String>>,
+    },
+    /// Somebody wants a run to end.
+    RunStopped {
+        /// The service.
+        service: ServiceName,
+        /// The number of the run.
+        number: u64,
+    },
     /// The sysadmin has decided that the processes on nodes on hold are adopted.
     Adopt,
     /// Time passed.

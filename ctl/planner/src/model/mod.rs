@@ -6,8 +6,9 @@ mod settings;
 
 pub use event::{Action, Event, NamesUpdate, Restoration};
 pub use record::{
-    BackupFailure, BackupRecord, Counters, CrashHistory, Fill, FillFrom, FillStage, Hold, Identity,
-    Load, NodeRecord, Platforms, ProcessRecord, Record, RevisionRecord, Sealed, SealedVersion,
-    SecretRecord, ServiceRecord, SetVersion, Snapshot, VolumeRecord,
+    BackupFailure, BackupRecord, Counters, CrashHistory, Fill, FillFrom, FillStage, Hold,
+    HookRecord, Identity, JobRecord, Load, NodeRecord, Platforms, ProcessRecord, Record,
+    RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord, SetVersion, Snapshot,
+    VolumeRecord,
 };
 pub use settings::{Settings, Worker};

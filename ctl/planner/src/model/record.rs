@@ -7,6 +7,7 @@ use tucano_api::{
         ClusterId, Digest, Epoch, Generation, NodeName, ProcessId, Revision, SecretName,
         ServiceName, VolumeId,
     },
+    jobs::Run,
     secrets::SecretVersion,
     service::ServiceConfig,
     state::{HoldCause, NodeCondition},
@@ -40,6 +41,19 @@ pub enum Record {
     Backups(BackupRecord),
     /// A volume was removed.
     VolumeGone(VolumeInstance),
+    /// The runs of a service, all together.
+    Job(JobRecord),
+    /// A service was removed, with its runs.
+    JobGone(ServiceName),
+    /// A run.
+    Run(Box<Run>),
+    /// A run is not kept any more.
+    RunGone {
+        /// Its service.
+        service: ServiceName,
+        /// Its number.
+        number: u64,
+    },
     /// The cluster's counters.
     Counters(Counters),
 }
@@ -54,6 +68,15 @@ pub struct ServiceRecord {
     /// Processes of this revision or a later one are current: only concurrency and routes have changed since then. Ones of
     /// earlier revisions become current where their agents can change them as they run, and are replaced elsewhere.
     pub compatible_from: Revision,
+    /// Revisions that are not in force: the one to come, and earlier ones of which something still runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<RevisionRecord>,
+    /// The one of those that comes into force when its `before` has succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upcoming: Option<Revision>,
+    /// The largest number of a revision that was held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_held: Option<Revision>,
     /// Its address. Absent in records of earlier versions, until the first step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
@@ -181,6 +204,54 @@ pub struct ProcessRecord {
         skip_serializing_if = "CrashHistory::is_empty"
     )]
     pub crashes: CrashHistory,
+    /// The number of its service's run that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<u64>,
+}
+
+/// The runs of a service, all together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The service.
+    pub service: ServiceName,
+    /// Number of its last run; never decreases.
+    #[serde(default)]
+    pub last_run: u64,
+    /// The last tick of its schedule that was decided about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Timestamp>,
+    /// How often ticks were left out.
+    #[serde(default)]
+    pub left_out: u64,
+    /// The hooks of its revisions, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookRecord>,
+}
+
+impl JobRecord {
+    /// Of a service without runs.
+    pub fn new(service: ServiceName) -> Self {
+        Self {
+            service,
+            last_run: 0,
+            claimed: None,
+            left_out: 0,
+            hooks: Vec::new(),
+        }
+    }
+}
+
+/// A hook of a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookRecord {
+    /// The revision.
+    pub revision: Revision,
+    /// Whether it runs after the rollout, and not before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub after: bool,
+    /// The number of its run, once that is begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<u64>,
 }
 
 /// The crashes of a process and the alerts about them.
@@ -452,6 +523,12 @@ pub struct Snapshot {
     /// The backups of volumes.
     #[serde(default)]
     pub backups: Vec<BackupRecord>,
+    /// The runs of services, all together.
+    #[serde(default)]
+    pub jobs: Vec<JobRecord>,
+    /// The runs.
+    #[serde(default)]
+    pub runs: Vec<Run>,
     /// The counters.
     pub counters: Counters,
     /// The cluster's identity.

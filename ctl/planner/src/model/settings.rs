@@ -24,6 +24,8 @@ pub struct Settings {
     pub recovered_after: Span,
     /// Revisions of each service that are kept, including the current one.
     pub revisions_kept: usize,
+    /// Runs of each service that are kept after their end.
+    pub runs_kept: usize,
     /// Domain below which every service has a host name, `<name>.<domain>`.
     pub domain: String,
     /// The network that services have their addresses in.
@@ -42,6 +44,7 @@ impl Default for Settings {
             crash_alert_after: 3,
             recovered_after: Span::secs(30),
             revisions_kept: 5,
+            runs_kept: 20,
             domain: "localhost".to_owned(),
             service_subnet: ServiceSubnet::default(),
         }

@@ -19,6 +19,8 @@ pub(crate) struct Changes {
     pub(crate) secrets: BTreeSet<SecretName>,
     pub(crate) volumes: BTreeSet<VolumeInstance>,
     pub(crate) backups: BTreeSet<VolumeId>,
+    pub(crate) jobs: BTreeSet<ServiceName>,
+    pub(crate) runs: BTreeSet<(ServiceName, u64)>,
     pub(crate) counters: bool,
     /// Workers whose set of processes has changed: their generation is incremented.
     pub(crate) reassign: BTreeSet<NodeName>,

@@ -23,6 +23,7 @@ use tucano_api::{
 
 use crate::{
     backups::Schedule,
+    jobs::Jobs,
     model::{
         BackupRecord, Counters, Identity, ProcessRecord, RevisionRecord, SecretRecord, Settings,
     },
@@ -33,7 +34,7 @@ pub(crate) use changes::Changes;
 pub(crate) use node::{MassSilence, Node, NodeRestart, Slot, Undesired};
 pub(crate) use process::{Process, unreported};
 pub(crate) use resources::Resources;
-pub(crate) use service::{Service, Unplaced, hosts, path_prefix, pending};
+pub(crate) use service::{Revised, Service, Unplaced, hosts, path_prefix, pending};
 pub(crate) use volumes::Volumes;
 
 /// The state that a step works on.
@@ -60,6 +61,7 @@ pub(crate) struct State {
     pub(crate) backups: BTreeMap<VolumeId, BackupRecord>,
     /// When they are due.
     pub(crate) schedule: Schedule,
+    pub(crate) jobs: Jobs,
     pub(crate) counters: Counters,
     pub(crate) identity: Identity,
     /// Whether the routes were published since the controller's start.
@@ -98,6 +100,7 @@ impl State {
             volumes: Volumes::default(),
             backups: BTreeMap::new(),
             schedule: Schedule::default(),
+            jobs: Jobs::default(),
             counters: Counters::default(),
             identity: Identity::default(),
             published: false,

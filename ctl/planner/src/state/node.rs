@@ -33,7 +33,9 @@ pub(crate) struct Node {
     pub(crate) first_generation: Generation,
     /// Numbers of the processes that are desired there.
     pub(crate) processes: BTreeSet<u64>,
-    /// What those reserve.
+    /// Numbers of the processes of runs that are desired there. They stay while it is missing.
+    pub(crate) runs: BTreeSet<u64>,
+    /// What all of those reserve.
     pub(crate) reserved: Resources,
     /// Since when its agent cannot be reached, and whether that was alerted.
     pub(crate) unreachable: Option<(Timestamp, bool)>,
@@ -124,6 +126,7 @@ impl Node {
             held_set: None,
             first_generation: record.generation,
             processes: BTreeSet::new(),
+            runs: BTreeSet::new(),
             reserved: Resources::default(),
             unreachable: None,
             load: Load::default(),
@@ -239,13 +242,26 @@ impl Node {
         self.reserved = self.reserved.plus(needed);
     }
 
+    /// The same for a process of a run.
+    pub(crate) fn reserve_for_run(&mut self, process: u64, needed: Resources) {
+        self.runs.insert(process);
+        self.reserved = self.reserved.plus(needed);
+    }
+
+    /// All processes that are desired there, in the order of their numbers.
+    pub(crate) fn all_processes(&self) -> Vec<u64> {
+        let mut all: Vec<u64> = self.processes.iter().chain(&self.runs).copied().collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Changes what one of its processes reserves.
     pub(crate) fn change_reservation(&mut self, before: Resources, after: Resources) {
         self.reserved = self.reserved.minus(before).plus(after);
     }
 
     pub(crate) fn release(&mut self, process: u64, reserved: Resources) {
-        if self.processes.remove(&process) {
+        if self.processes.remove(&process) || self.runs.remove(&process) {
             self.reserved = self.reserved.minus(reserved);
         }
     }

@@ -117,5 +117,6 @@ pub(crate) fn unreported(record: &ProcessRecord) -> ProcessReport {
         attempts: 0,
         listening: None,
         disk_used: None,
+        last_lines: Vec::new(),
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Service {
     pub(crate) record: ServiceRecord,
     /// Numbers of all its processes, draining ones too.
     pub(crate) processes: BTreeSet<u64>,
+    /// Numbers of the processes of its runs.
+    pub(crate) runs: BTreeSet<u64>,
     /// Processes that are not placed, with the reason.
     pub(crate) pending: Vec<Unplaced>,
     /// Its part of the route table, once it was computed.
@@ -42,6 +44,7 @@ impl Service {
         Self {
             record,
             processes: BTreeSet::new(),
+            runs: BTreeSet::new(),
             pending: Vec::new(),
             route: None,
             uneven: false,
@@ -57,7 +60,7 @@ impl Service {
     }
 
     pub(crate) fn revision(&self, revision: Revision) -> Option<&RevisionRecord> {
-        let mut revisions = self.record.revisions.iter();
+        let mut revisions = self.record.revisions.iter().chain(&self.record.held);
         revisions.find(|record| record.revision == revision)
     }
 
@@ -91,42 +94,133 @@ impl Service {
         self.current().config.placement.everywhere
     }
 
-    /// Adds a revision, or changes the concurrency, which belongs to none. False where nothing differs.
+    /// The revision that comes into force when its `before` has succeeded.
+    pub(crate) fn upcoming(&self) -> Option<&RevisionRecord> {
+        let upcoming = self.record.upcoming?;
+        let mut held = self.record.held.iter();
+        held.find(|record| record.revision == upcoming)
+    }
+
+    /// The revision that was configured last, whether it is in force or not.
+    pub(crate) fn newest(&self) -> &RevisionRecord {
+        self.upcoming().unwrap_or_else(|| self.current())
+    }
+
+    /// Adds a revision, or changes the concurrency, which belongs to none. `undone` are kept revisions whose `before` has not
+    /// succeeded.
     pub(crate) fn revise(
         &mut self,
         config: ServiceConfig,
-        image: Digest,
-        platforms: Platforms,
+        (image, platforms): (Digest, Platforms),
+        undone: &BTreeSet<Revision>,
         now: Timestamp,
-    ) -> bool {
-        let current = self.current();
-        let concurrency = config.concurrency;
-        let scaled = ServiceConfig {
-            concurrency,
-            ..current.config.clone()
+    ) -> Revised {
+        let is_same = |record: &RevisionRecord| {
+            let scaled = ServiceConfig {
+                concurrency: config.concurrency,
+                ..record.config.clone()
+            };
+            scaled == config && record.image == image && record.platforms == platforms
         };
-        let same_platforms = current.platforms == platforms;
-        if scaled == config && current.image == image && same_platforms {
-            let changed = current.config.concurrency != concurrency;
-            self.set_concurrency(concurrency);
-            return changed;
+        let mut in_force = std::iter::once(self.current()).chain(self.upcoming());
+        let scaled = in_force.any(|it| it.config.concurrency != config.concurrency);
+        if self.upcoming().is_some_and(is_same) {
+            self.scale(config.concurrency);
+            return if scaled {
+                Revised::Scaled
+            } else {
+                Revised::Same
+            };
         }
-        let revision = current.revision.next();
-        let new = RevisionRecord {
+        if is_same(self.current()) {
+            self.scale(config.concurrency);
+            // What was to come is given up.
+            let given_up = self.record.upcoming.take().is_some();
+            return if scaled || given_up {
+                Revised::Scaled
+            } else {
+                Revised::Same
+            };
+        }
+        let mut earlier = self.record.revisions.iter();
+        let is_rollback = earlier.any(|it| is_same(it) && !undone.contains(&it.revision));
+        let last = self
+            .current()
+            .revision
+            .max(self.record.last_held.unwrap_or_default());
+        let revision = last.next();
+        let record = RevisionRecord {
             revision,
             config,
             image,
             platforms,
             configured_at: now,
         };
+        let current = self.current();
         let compatible =
-            current.has_image_of(&new) && current.config.differs_in_routes_only(&new.config);
-        if !compatible {
-            self.record.compatible_from = revision;
+            current.has_image_of(&record) && current.config.differs_in_routes_only(&record.config);
+        let is_held = record.config.before.is_some() && !compatible && !is_rollback;
+        self.record.upcoming = None;
+        if is_held {
+            self.record.held.push(record);
+            self.record.upcoming = Some(revision);
+            self.record.last_held = Some(revision);
+        } else {
+            self.add(record, compatible);
         }
-        self.record.revisions.push(new);
-        true
+        match compatible || is_rollback {
+            true => Revised::Scaled,
+            false => Revised::Revision(revision),
+        }
     }
+
+    /// Brings the revision that was held back into force.
+    pub(crate) fn promote(&mut self) {
+        let Some(upcoming) = self.record.upcoming.take() else {
+            return;
+        };
+        let mut held = self.record.held.iter();
+        if let Some(index) = held.position(|it| it.revision == upcoming) {
+            let record = self.record.held.remove(index);
+            self.add(record, false);
+        }
+    }
+
+    /// Drops held revisions that neither come nor are in use. Whether there were any.
+    pub(crate) fn forget_held(&mut self, in_use: &BTreeSet<Revision>) -> bool {
+        let before = self.record.held.len();
+        let upcoming = self.record.upcoming;
+        let is_kept =
+            |it: &RevisionRecord| Some(it.revision) == upcoming || in_use.contains(&it.revision);
+        self.record.held.retain(is_kept);
+        self.record.held.len() != before
+    }
+
+    fn add(&mut self, record: RevisionRecord, compatible: bool) {
+        if !compatible {
+            self.record.compatible_from = record.revision;
+        }
+        self.record.revisions.push(record);
+    }
+
+    /// Changes the concurrency of the current revision and of the one to come.
+    fn scale(&mut self, concurrency: u32) {
+        self.set_concurrency(concurrency);
+        for held in &mut self.record.held {
+            held.config.concurrency = concurrency;
+        }
+    }
+}
+
+/// What came of a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Revised {
+    /// Nothing differs.
+    Same,
+    /// Something differs, for which nothing has to run before or after.
+    Scaled,
+    /// There is a revision whose processes are new.
+    Revision(Revision),
 }
 
 /// Host names that a service answers to, in lower case. The first is its own one below the domain. None without

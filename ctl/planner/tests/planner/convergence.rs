@@ -29,15 +29,44 @@ proptest! {
         }
         sim.heal();
         sim.run(QUIET);
+        until_no_run_is_under_way(&mut sim);
         check_services(&sim);
         check_agents(&sim);
     }
+}
+
+/// A job with a schedule begins runs for ever, and a run that fits nowhere waits for ever.
+fn until_no_run_is_under_way(sim: &mut Sim) {
+    sim.until("no process of a run is left", |sim| {
+        let snapshot = sim.cluster().snapshot();
+        let mut agents = sim.agents.values();
+        let is_quiet = agents.all(|agent| {
+            let desired = sim.cluster().desired_set(&agent.name);
+            let mut containers = agent.containers.values();
+            desired.as_ref() == Some(&agent.desired)
+                && containers.all(|it| it.desired.run.is_none())
+        });
+        is_quiet && snapshot.processes.iter().all(|it| it.run.is_none())
+    });
+}
+
+/// Whether its `before` has failed, or waits for a place: somebody has to look.
+fn is_held_back(view: &ServiceView) -> bool {
+    let mut causes = view
+        .active
+        .pending
+        .iter()
+        .filter_map(|it| it.cause.as_ref());
+    causes.any(|cause| matches!(cause, PendingReason::Before { .. }))
 }
 
 /// Exactly the concurrency, all healthy, current and routed; spread evenly where memory allows.
 fn check_services(sim: &Sim) {
     for view in sim.cluster().services() {
         let service = view.configured.name.as_str();
+        if is_held_back(&view) {
+            continue;
+        }
         if !view.configured.config.volume.is_empty() {
             check_slots(sim, &view);
             continue;

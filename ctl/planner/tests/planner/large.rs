@@ -85,6 +85,7 @@ impl Large {
                 attempts: 0,
                 listening: None,
                 disk_used: None,
+                last_lines: Vec::new(),
             });
         NodeReport {
             node: Some(node.clone()),

@@ -147,6 +147,7 @@ fn odd_process(parts: (u64, u8, Option<u16>, u32, bool, u64)) -> ProcessReport {
             signal: None,
             oom_killed,
             disk_exceeded: false,
+            memory_peak: None,
             at: Timestamp(at),
         }),
         relaxed: Vec::new(),
@@ -154,6 +155,7 @@ fn odd_process(parts: (u64, u8, Option<u16>, u32, bool, u64)) -> ProcessReport {
         attempts: 0,
         listening: None,
         disk_used: None,
+        last_lines: Vec::new(),
     }
 }
 
@@ -230,6 +232,7 @@ fn odd_configuration((count, attempts, kept, times): (usize, u32, usize, Times))
             restart_attempts: attempts,
             crash_alert_after: attempts % 3,
             revisions_kept: kept,
+            runs_kept: kept,
             service_subnet: Default::default(),
             domain: String::new(),
         },

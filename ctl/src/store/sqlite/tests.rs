@@ -36,6 +36,7 @@ fn process(number: u64) -> Record {
         replaces: None,
         draining_since: None,
         crashes: Default::default(),
+        run: None,
     })
 }
 
@@ -345,6 +346,51 @@ fn pragma(database: &Database, name: &str) -> String {
         .pragma_query_value(None, name, value)
         .unwrap();
     format!("{found:?}")
+}
+
+/// A database of the version before has no table of runs, and one of its records has no key of them.
+#[test]
+fn jobs_and_runs_are_kept_also_in_databases_of_earlier_versions() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.sqlite3");
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    database.persist(&[process(1)], &[]).unwrap();
+    let tables = "DROP TABLE jobs; DROP TABLE runs;";
+    database.connection.execute_batch(tables).unwrap();
+    drop(database);
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    let before = database.load().unwrap();
+    assert_eq!((before.processes[0].run, before.runs.len()), (None, 0));
+    let job = tucano_planner::JobRecord {
+        last_run: 3,
+        claimed: Some(Timestamp(7)),
+        ..tucano_planner::JobRecord::new("nightly".parse().unwrap())
+    };
+    let run: tucano_api::jobs::Run = serde_json::from_value(serde_json::json!({
+        "service": "nightly", "number": 3, "revision": 1, "trigger": { "kind": "request" }, "completions": 1,
+        "parallelism": 1, "retries": 0, "created_at": 1, "epoch": 1, "result": "failed", "ended_at": 9,
+        "attempts": [{
+            "process": "nightly-4", "task": 1, "node": "w1", "placed_at": 2, "ended_at": 8,
+            "end": "exited", "exit": { "code": 3, "at": 7 }, "last_lines": ["no"],
+        }],
+    }))
+    .unwrap();
+    assert_eq!((run.code(), run.state()), (3, "failed"));
+    let records = [Record::Job(job.clone()), Record::Run(Box::new(run.clone()))];
+    database.persist(&records, &[]).unwrap();
+    drop(database);
+    let mut database = Database::open(&path, LIMIT).unwrap();
+    let after = database.load().unwrap();
+    assert_eq!((after.jobs, after.runs), (vec![job], vec![run]));
+    let gone = Record::RunGone {
+        service: "nightly".parse().unwrap(),
+        number: 3,
+    };
+    database
+        .persist(&[Record::JobGone("nightly".parse().unwrap()), gone], &[])
+        .unwrap();
+    let last = database.load().unwrap();
+    assert!(last.jobs.is_empty() && last.runs.is_empty());
 }
 
 #[test]

@@ -106,6 +106,9 @@ const CLUSTER: [Key; 19] = [
         "How long a process must have been healthy before its crashes count as over."),
     key("revisions_kept", "5", Bounds::Between("1", "1000"), AT_ONCE,
         "How many revisions of each service are kept, with their images, to roll back to."),
+    key("runs_kept", "20", Bounds::Between("1", "1000"), AT_ONCE,
+        "How many [runs](../tasks/jobs.md) of each job are kept after their end, with the last lines of their output. Those of a \
+         service's hooks are kept with its revisions."),
     key("token", "", Bounds::Free, AT_ONCE,
         "The sysadmin's token. Needed where the API listens elsewhere than on loopback."),
     key("token_file", "", Bounds::Free, AT_ONCE,

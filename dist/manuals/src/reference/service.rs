@@ -66,7 +66,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 72] = [
+const KEYS: [Key; 85] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -74,7 +74,10 @@ const KEYS: [Key; 72] = [
         "The application that the service belongs to: a name like a service's. `tucano services --app` and `tucano ps --app` show \
          the services of one application. Without it: none."),
     key("concurrency", "", Bounds::Between("1", "10000"),
-        "How many processes are kept alive. Absent with `placement.everywhere`."),
+        "How many processes are kept alive. Absent with `placement.everywhere`, and for a [job](../tasks/jobs.md)."),
+    key("kind", "\"service\"", Bounds::Free,
+        "`\"service\"`: processes are kept alive. `\"job\"`: they run to completion, see [Run jobs](../tasks/jobs.md); then there is no \
+         `concurrency`, port, host or volume. One does not become the other. Only workers whose agents know this key run jobs."),
     key("port", "", Bounds::Between("1", "65535"),
         "The TCP port on which each process listens for HTTP, inside its own network namespace. Short for `ports.http`. A service \
          without ports gets no connections."),
@@ -249,6 +252,34 @@ const KEYS: [Key; 72] = [
          `drain`."),
     key("stop_timeout", "\"10s\"", Bounds::Between("\"0s\"", "\"1h\""),
         "Time between SIGTERM and SIGKILL when a process is stopped."),
+    key("retries", "0", Bounds::Between("0", "100"),
+        "Of a job: how often processes of a run may fail before the run has failed. With more than 0 a run whose worker is lost may do its \
+         work twice."),
+    key("deadline", "", Bounds::Between("\"1s\"", "\"720h\""),
+        "Of a job: how long a run may take. Without it: as long as it takes."),
+    key("completions", "1", Bounds::Between("1", "1000"),
+        "Of a job: how many processes of a run have to succeed. Each has its number in `TUCANO_TASK`."),
+    key("parallelism", "1", Bounds::Between("1", "1000"),
+        "Of a job: how many of them run at once, at most."),
+    key("schedule", "", Bounds::Free,
+        "Of a job: when it runs, as crontab(5) has it, such as `0 3 * * *`, or `@daily`. Without it: when `tucano run` says so."),
+    key("timezone", "\"UTC\"", Bounds::Free,
+        "Of a job: the time zone of `schedule`, by its name in the IANA database, such as `America/Sao_Paulo`."),
+    key("overlap", "\"skip\"", Bounds::Free,
+        "Of a job: what happens at a tick while a run has not ended. `\"skip\"` leaves the tick out, `\"queue\"` lets one run wait, and \
+         `\"replace\"` stops the earlier run."),
+    key("catch_up", "\"1h\"", Bounds::Between("\"0s\"", "\"168h\""),
+        "Of a job: how late a tick may be, and is still run. Of several that were missed the last one is. One that is at most a minute \
+         late is always run."),
+    key("before.args", "", Bounds::Free,
+        "What [runs once per revision](../tasks/jobs.md) before its first process: arguments in place of `args`. Where it fails the \
+         rollout does not begin."),
+    key("before.timeout", "\"300s\"", Bounds::Between("\"1s\"", "\"720h\""),
+        "How long that may take."),
+    key("after.args", "", Bounds::Free,
+        "What runs once per revision when its rollout is complete."),
+    key("after.timeout", "\"300s\"", Bounds::Between("\"1s\"", "\"720h\""),
+        "How long that may take."),
 ];
 
 #[cfg(test)]
@@ -261,7 +292,37 @@ mod tests {
 
     const NEEDED: [(&str, &str); 3] = [("name", "\"a\""), ("concurrency", "2"), ("port", "80")];
 
+    /// Keys that only jobs have.
+    const OF_JOBS: [&str; 8] = [
+        "retries",
+        "deadline",
+        "completions",
+        "parallelism",
+        "schedule",
+        "timezone",
+        "overlap",
+        "catch_up",
+    ];
+
     fn read(name: &str, value: &str) -> Result<ServiceConfig, String> {
+        if OF_JOBS.contains(&name) {
+            let schedule = match name {
+                "schedule" => "",
+                _ => "schedule = \"@daily\"\n",
+            };
+            let text = format!("name = \"a\"\nkind = \"job\"\n{schedule}{name} = {value}\n");
+            let config = parse("service.toml", &text).map_err(|error| error.to_string());
+            return config.map(with_defaults);
+        }
+        if let Some((hook, "timeout")) = name
+            .split_once('.')
+            .filter(|(it, _)| ["before", "after"].contains(it))
+        {
+            let text = format!(
+                "name = \"a\"\nconcurrency = 2\nport = 80\n[{hook}]\nargs = [\"x\"]\ntimeout = {value}\n"
+            );
+            return parse("service.toml", &text).map_err(|error| error.to_string());
+        }
         let mut text = String::new();
         let is_everywhere = (name, value) == ("placement.everywhere", "true");
         for (needed, usual) in NEEDED {
@@ -311,12 +372,33 @@ mod tests {
         parse("service.toml", &text).map_err(|error| error.to_string())
     }
 
+    /// What keys of jobs mean where they are absent.
+    fn with_defaults(config: ServiceConfig) -> ServiceConfig {
+        ServiceConfig {
+            retries: Some(config.run_retries()),
+            completions: Some(config.run_completions()),
+            parallelism: Some(config.run_parallelism()),
+            timezone: config.timezone.or_else(|| Some("UTC".to_owned())),
+            overlap: Some(config.overlap.unwrap_or_default()),
+            catch_up: config
+                .catch_up
+                .or(Some(tucano_api::units::Span::secs(3600))),
+            ..config
+        }
+    }
+
     /// A file, to which a key is added.
     const FILE: &str = "[[file]]\npath = \"/x\"\ncontent = \"\"\n";
 
     /// What a default leaves as it is.
     fn usual(name: &str) -> ServiceConfig {
+        if OF_JOBS.contains(&name) {
+            return read("retries", "0").unwrap();
+        }
         match name.split_once('.') {
+            Some((hook @ ("before" | "after"), _)) => {
+                read(&format!("{hook}.timeout"), "\"5m\"").unwrap()
+            }
             Some(("file", _)) => read("file.gid", "0").unwrap(),
             Some(("secret", _)) => read("secret.gid", "0").unwrap(),
             Some(("mount", _)) => read("mount.read_only", "false").unwrap(),
@@ -341,8 +423,13 @@ mod tests {
                 "volume",
                 "secret",
                 "ports",
+                "before",
+                "after",
             ],
         );
+        for hook in ["before.", "after."] {
+            assert_complete(&KEYS, hook, &fields("api/src", "Hook"), &[]);
+        }
         let placement = fields("api/src", "Placement");
         assert_complete(&KEYS, "placement.", &placement, &[]);
         let port = fields("api/src", "PortTable");
