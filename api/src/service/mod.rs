@@ -272,8 +272,11 @@ impl ServiceConfig {
         Self {
             app: None,
             env_file: Vec::new(),
-            // An agent refuses 0.
-            concurrency: self.concurrency.max(1),
+            // An agent refuses 0, except of a job, which has no processes that are kept alive.
+            concurrency: match self.placement.everywhere {
+                true => 1,
+                false => self.concurrency,
+            },
             cpus_reserved: None,
             placement: Placement::default(),
             drain: None,
