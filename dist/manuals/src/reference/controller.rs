@@ -74,7 +74,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const CLUSTER: [Key; 19] = [
+const CLUSTER: [Key; 20] = [
     key("data_dir", "\"/var/lib/tucano/ctl\"", Bounds::Free, RESTART,
         "Where the state, the images and the cluster's authority are kept."),
     key("secret_key_file", "", Bounds::Free, RESTART,
