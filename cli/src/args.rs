@@ -120,6 +120,8 @@ pub struct Global {
 pub enum Command {
     /// Deploy a service: upload its image and configuration, and wait until its processes are healthy.
     Deploy(Deploy),
+    /// Show what a deploy would change: which keys, what that means for running processes, and which processes it would replace.
+    Plan(Deploy),
     /// Show processes: their nodes, their states, and why they are not healthy.
     Ps {
         /// Show only the processes of this service.
@@ -181,10 +183,14 @@ pub enum Command {
     /// Run a command in a process's container, such as a shell.
     #[command(after_help = EXEC_EXIT_CODES)]
     Exec(Exec),
-    /// Remove a service, and wait until its processes have ended. Its volumes are kept.
+    /// Remove a service, or all of an application, and wait until their processes have ended. Their volumes are kept.
     Rm {
         /// The service.
-        name: ServiceName,
+        #[arg(required_unless_present = "app")]
+        name: Option<ServiceName>,
+        /// Remove all services of this application.
+        #[arg(long, value_name = "NAME", conflicts_with = "name")]
+        app: Option<AppName>,
         /// Remove its volumes too, with all that is in them. Asks first.
         #[arg(long)]
         volumes: bool,
@@ -332,8 +338,13 @@ pub struct Restore {
 /// Arguments of `deploy`.
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// The service's configuration (TOML or JSON), or a directory with a service.toml.
+    /// The service's configuration (TOML or JSON), or a directory with a service.toml; or an application: a Compose file, or a
+    /// directory with one, or one with several configurations.
     pub file: PathBuf,
+    /// Deploy also the services of this profile of a Compose file; `*` is all of them. Can be repeated [default: the variable
+    /// COMPOSE_PROFILES].
+    #[arg(long, value_name = "NAME")]
+    pub profile: Vec<String>,
     /// The image, in place of the configuration's: an archive (tar), an OCI layout directory, or the name:tag or digest of an
     /// image that the controller has or can pull.
     #[arg(long, value_name = "IMAGE")]

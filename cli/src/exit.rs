@@ -199,6 +199,14 @@ impl fmt::Display for Message {
 }
 
 impl Error {
+    /// Whether the controller's registry has no such image.
+    pub(crate) fn is_no_such_image(&self) -> bool {
+        match self {
+            Self::Refused(message) => message.code.as_deref() == Some("no_such_image"),
+            _ => false,
+        }
+    }
+
     /// The exit code of this kind of error.
     pub fn exit_code(&self) -> u8 {
         match self {

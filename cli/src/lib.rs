@@ -12,6 +12,7 @@
 pub mod args;
 pub mod client;
 pub mod commands;
+pub(crate) mod compose;
 pub mod dev;
 pub mod exit;
 pub mod image;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,11 +29,14 @@ pub struct Identity<'a> {
     pub needs: &'a [Arc<NamedService>],
 }
 
-/// The command line: the image's entrypoint, followed by the service's arguments or else the image's.
+/// The command line: the image's entrypoint, followed by the service's arguments or else the image's. With an entrypoint of the
+/// service the image's arguments are not used.
 pub fn command(image: &ImageConfiguration, process: &DesiredProcess) -> Vec<String> {
     let config = image.config().as_ref();
-    let entrypoint = config.and_then(|config| config.entrypoint().clone());
+    let own = process.config.entrypoint.clone();
     let image_args = || config.and_then(|config| config.cmd().clone());
+    let image_args = || image_args().filter(|_| process.config.entrypoint.is_none());
+    let entrypoint = own.or_else(|| config.and_then(|config| config.entrypoint().clone()));
     let args = process.config.args.clone().or_else(image_args);
     let both = [entrypoint, args].into_iter().flatten();
     both.flatten().collect()
@@ -107,10 +110,14 @@ pub fn write_etc(
     directory: &Path,
     hostname: &str,
     ip: Ipv4Addr,
+    more_hosts: &BTreeMap<String, IpAddr>,
     resolv_conf: &str,
 ) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    let hosts = format!("127.0.0.1 localhost\n::1 localhost\n{ip} {hostname}\n");
+    let mut hosts = format!("127.0.0.1 localhost\n::1 localhost\n{ip} {hostname}\n");
+    for (name, ip) in more_hosts {
+        hosts += &format!("{ip} {name}\n");
+    }
     fs::write(directory.join("hosts"), hosts)?;
     fs::write(directory.join("hostname"), format!("{hostname}\n"))?;
     fs::write(directory.join("resolv.conf"), resolv_conf)

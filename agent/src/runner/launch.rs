@@ -6,7 +6,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use tucano_api::{ids::NodeName, service::ServiceConfig};
 use tucano_oci_runtime::{
     launch::{self, Launch, Rootfs},
-    profile::{HostDirectory, HostFile, Sandbox},
+    profile::{HostDirectory, HostFile, ResourceLimit, Sandbox},
 };
 
 use super::{
@@ -65,10 +65,28 @@ impl Executor {
                     needs: &self.network.visible(lease.ip),
                 },
             ),
-            cwd: config
-                .and_then(|config| config.working_dir().clone())
+            cwd: process
+                .config
+                .working_dir
+                .clone()
+                .or_else(|| config.and_then(|config| config.working_dir().clone()))
                 .unwrap_or_default(),
-            hostname: process.id.to_string(),
+            hostname: process
+                .config
+                .hostname
+                .clone()
+                .unwrap_or_else(|| process.id.to_string()),
+            limits: process
+                .config
+                .ulimits
+                .iter()
+                .map(|(name, limit)| ResourceLimit {
+                    name: name.to_ascii_uppercase(),
+                    soft: limit.soft.0,
+                    hard: limit.hard.0,
+                })
+                .collect(),
+            sysctls: process.config.sysctls.clone(),
             memory_bytes: process.config.memory.0,
             cpus: process.config.cpus,
             pids: process.config.pids,

@@ -306,9 +306,11 @@ impl Process {
         }
     }
 
-    /// The image's StopSignal, else SIGTERM.
+    /// The service's stop signal, else the image's, else SIGTERM.
     pub(super) fn stop_signal(&self) -> i32 {
-        self.stop_signal.unwrap_or(nix::libc::SIGTERM)
+        let own = self.actual.process.config.stop_signal.as_deref();
+        let own = own.and_then(tucano_oci_image::signal_number);
+        own.or(self.stop_signal).unwrap_or(nix::libc::SIGTERM)
     }
 
     pub(super) fn pulled(&mut self, images: ProcessImages, now: Duration) {

@@ -126,6 +126,11 @@ impl Resolver {
 }
 
 impl ResolvConf {
+    /// These servers alone.
+    pub fn of_servers(servers: &[Ipv4Addr]) -> Self {
+        Self::new("", servers)
+    }
+
     /// One server and one suffix: of several servers some resolvers take the first that does not know a name. A process asks again
     /// soon, so that the agent can be restarted.
     fn of_agent(server: Ipv4Addr) -> Self {

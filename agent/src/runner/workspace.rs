@@ -62,7 +62,13 @@ impl Workspace {
         self.clear_last_run()?;
         self.directory.store(record)?;
         let etc = self.directory.etc();
-        container::write_etc(&etc, self.id.as_str(), lease.ip, &resolv_conf.text)
+        let config = &record.process.config;
+        let hostname = config.hostname.as_deref().unwrap_or(self.id.as_str());
+        let resolv_conf = match config.dns.is_empty() {
+            true => resolv_conf.text.clone(),
+            false => ResolvConf::of_servers(&config.dns).text,
+        };
+        container::write_etc(&etc, hostname, lease.ip, &config.extra_hosts, &resolv_conf)
             .map_err(|source| file_error("write", &etc, source))?;
         let files = self.directory.files();
         container::write_files(&files, &record.process.config.file, ids_base)

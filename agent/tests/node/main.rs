@@ -18,6 +18,7 @@ mod names;
 mod network;
 mod node;
 mod ports;
+mod process;
 mod restart;
 mod secrets;
 mod spoofing;

@@ -19,6 +19,7 @@ pub mod mount;
 pub mod needs;
 pub mod placement;
 pub mod port;
+pub mod process;
 pub mod secret;
 mod targets;
 #[cfg(test)]
@@ -26,7 +27,10 @@ mod tests;
 mod validate;
 pub mod volume;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -39,6 +43,7 @@ pub use job::{Hook, Kind, Overlap};
 pub use mount::Mount;
 pub use placement::{Labels, Placement, lacks};
 pub use port::{NamedPort, Port, PortHealth, Ports, Protocol};
+pub use process::Ulimit;
 pub use secret::SecretRef;
 pub use targets::is_at_or_below;
 pub use volume::Volume;
@@ -56,7 +61,7 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 pub const DEFAULT_PIDS: u32 = 512;
 
 /// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
-pub const AGENT_KEYS: [&str; 9] = [
+pub const AGENT_KEYS: [&str; 17] = [
     "init",
     "file",
     "mount",
@@ -66,6 +71,14 @@ pub const AGENT_KEYS: [&str; 9] = [
     "ports",
     NEEDS_KEY,
     "kind",
+    "entrypoint",
+    "working_dir",
+    "hostname",
+    "stop_signal",
+    "ulimits",
+    "sysctls",
+    "extra_hosts",
+    "dns",
 ];
 
 /// The key of [`ServiceConfig::needs`], which an agent does not report where its node cannot connect services.
@@ -113,12 +126,45 @@ pub struct ServiceConfig {
     /// Environment of each process, beside the image's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// For the command line, which adds their variables to `env`: files of `NAME=value`, relative to the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_file: Vec<String>,
+    /// Program and first arguments in place of the image's `Entrypoint`, whose `Cmd` is not used then. Only workers whose agents
+    /// know this key run the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
     /// Arguments in place of the image's `Cmd`; its `Entrypoint` stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub args: Option<Vec<String>>,
     /// `user`, `uid`, `user:group` or `uid:gid` in place of the image's `User`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Working directory in place of the image's; created if it is missing. Only workers whose agents know this key run the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// Host name of each container; the process's id when absent. Only workers whose agents know this key run the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Signal that asks a process to end, in place of the image's; SIGTERM where neither says. Only workers whose agents know
+    /// this key run the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// Limits of resources of each program, by name: `nofile`, `memlock` and others. Only workers whose agents know this key run the
+    /// service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, u64>)]
+    pub ulimits: BTreeMap<String, Ulimit>,
+    /// Kernel settings of the container's own namespaces. Only workers whose agents know this key run the service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
+    /// Names and addresses in each container's `/etc/hosts`. Only workers whose agents know this key run the service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub extra_hosts: BTreeMap<String, IpAddr>,
+    /// Name servers in place of the node's. Only workers whose agents know this key run the service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub dns: Vec<Ipv4Addr>,
     /// Memory limit of each process; also what it reserves on its node.
     #[serde(default = "default_memory")]
     pub memory: Bytes,
@@ -225,6 +271,7 @@ impl ServiceConfig {
     pub fn for_agents(&self) -> Self {
         Self {
             app: None,
+            env_file: Vec::new(),
             // An agent refuses 0.
             concurrency: self.concurrency.max(1),
             cpus_reserved: None,
@@ -248,6 +295,14 @@ impl ServiceConfig {
             !self.ports.is_empty() || self.port.is_none(),
             !self.needs.is_empty(),
             self.is_job(),
+            self.entrypoint.is_some(),
+            self.working_dir.is_some(),
+            self.hostname.is_some(),
+            self.stop_signal.is_some(),
+            !self.ulimits.is_empty(),
+            !self.sysctls.is_empty(),
+            !self.extra_hosts.is_empty(),
+            !self.dns.is_empty(),
         ];
         AGENT_KEYS
             .into_iter()

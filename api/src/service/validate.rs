@@ -8,7 +8,7 @@ mod probe;
 
 use super::{
     Health, MAX_CONCURRENCY, ServiceConfig, backup, file, job, mount, needs, placement, port,
-    secret, targets, volume,
+    process, secret, targets, volume,
 };
 use crate::{
     settings::{Problem, Validate},
@@ -107,6 +107,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(targets::problems(config));
     problems.extend(placement::problems(config));
     problems.extend(job::stored_problems(config));
+    problems.extend(process::problems(config));
     problems.extend(config.health.problems());
     problems
 }
@@ -290,6 +291,7 @@ fn size_problems(config: &ServiceConfig) -> Vec<Problem> {
     let arguments = config.args.as_ref().map_or(0, Vec::len);
     for (key, count) in [
         ("args", arguments),
+        ("entrypoint", config.entrypoint.as_ref().map_or(0, Vec::len)),
         ("env", config.env.len()),
         ("hosts", config.hosts.len()),
     ] {

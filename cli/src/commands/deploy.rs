@@ -2,6 +2,7 @@
 
 use tucano_api::state::Deployed;
 
+use super::application;
 use crate::{
     Error,
     args::{self, Global, Wait},
@@ -15,6 +16,9 @@ pub(super) async fn run(
     global: &Global,
     arguments: &args::Deploy,
 ) -> Result<(), Error> {
+    if let Some(application) = application::find(arguments)? {
+        return application::run(client, global, arguments, application).await;
+    }
     let source = Source::of_service(&arguments.file, arguments.image.as_deref())?;
     let (deployed, result) = deploy(client, &source, arguments.wait).await?;
     report(global, deployed, result)

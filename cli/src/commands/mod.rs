@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod adopt;
+mod application;
 mod backup;
 mod balancer_certificate;
 mod check;
@@ -8,6 +9,7 @@ mod deploy;
 mod exec;
 mod jobs;
 mod logs;
+mod plan;
 mod remove;
 mod rollback;
 mod run;
@@ -35,6 +37,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     let client = || Client::new(&global);
     match command {
         Command::Deploy(deploy) => deploy::run(&client()?, &global, &deploy).await,
+        Command::Plan(deploy) => plan::run(&client()?, &global, &deploy).await,
         Command::Ps { service, app } => match service {
             Some(name) => show::service(&client()?, &global, &name).await,
             None => show::processes(&client()?, &global, app.as_ref()).await,
@@ -67,6 +70,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         }
         Command::Rm {
             name,
+            app,
             volumes,
             yes,
             wait,
@@ -75,7 +79,11 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
                 remove: volumes,
                 yes,
             };
-            remove::run(&client()?, &global, &name, volumes, wait).await
+            match (name, app) {
+                (Some(name), _) => remove::run(&client()?, &global, &name, volumes, wait).await,
+                (None, Some(app)) => remove::all(&client()?, &global, &app, volumes, wait).await,
+                (None, None) => Err(Error::Usage("name a service, or use --app".to_owned())),
+            }
         }
         Command::Volume(command) => volume::run(&client()?, &global, &command).await,
         Command::Check { file } => check::run(&global, &file).await,

@@ -1,8 +1,13 @@
 //! `rm`: removes a service.
 
-use tucano_api::{ids::ServiceName, units::Span};
+use tucano_api::{
+    ids::{AppName, ServiceName},
+    service::ServiceConfig,
+    state::ServiceView,
+    units::Span,
+};
 
-use super::volume;
+use super::{application, volume};
 use crate::{
     Error,
     args::{Global, Wait},
@@ -11,6 +16,7 @@ use crate::{
 };
 
 /// Whether the volumes are removed too, and whether to ask before.
+#[derive(Clone, Copy)]
 pub(super) struct Volumes {
     pub(super) remove: bool,
     pub(super) yes: bool,
@@ -55,6 +61,29 @@ pub(super) async fn run(
         return output::data(&answer);
     }
     output::data(&format!("{name} is removed"))
+}
+
+/// Removes all services of an application: those first that others do not need.
+pub(super) async fn all(
+    client: &Client,
+    global: &Global,
+    app: &AppName,
+    volumes: Volumes,
+    wait: Wait,
+) -> Result<(), Error> {
+    let services: Vec<ServiceView> = client.get("/v1/services").await?;
+    let configs = services.into_iter().map(|it| it.configured.config);
+    let own: Vec<ServiceConfig> = configs.filter(|it| it.app.as_ref() == Some(app)).collect();
+    if own.is_empty() {
+        let message = format!("there is no service of an application {app}");
+        return Err(Error::NotFound(message.into()));
+    }
+    let mut names = application::ordered(&own);
+    names.reverse();
+    for name in names {
+        run(client, global, &name, volumes, wait).await?;
+    }
+    Ok(())
 }
 
 async fn confirm(client: &Client, name: &ServiceName, yes: bool) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use super::interpolate::{Variables, interpolate};
 ///
 /// # Errors
 /// The number of the line, and what is wrong with it.
-pub(super) fn parse(
+pub(crate) fn parse(
     text: &str,
     variables: Variables<'_>,
 ) -> Result<Vec<(String, Option<String>)>, (usize, String)> {
@@ -52,7 +52,9 @@ fn check_name(name: &str) -> Result<(), String> {
     let is_plain = !name.is_empty() && !name.contains(char::is_whitespace);
     match is_plain {
         true => Ok(()),
-        false => Err(format!("{name:?} is not the name of a variable: write NAME=value")),
+        false => Err(format!(
+            "{name:?} is not the name of a variable: write NAME=value"
+        )),
     }
 }
 
@@ -81,7 +83,9 @@ fn unquoted(value: &str, variables: Variables<'_>) -> Result<String, String> {
     let quote = value.chars().next().filter(|it| "'\"".contains(*it));
     let Some(quote) = quote else {
         // A comment begins after a space.
-        let end = value.find(" #").or_else(|| value.starts_with('#').then_some(0));
+        let end = value
+            .find(" #")
+            .or_else(|| value.starts_with('#').then_some(0));
         let value = value[..end.unwrap_or(value.len())].trim_end();
         return interpolate(value, variables).map(|(text, _)| text);
     };
@@ -141,13 +145,21 @@ mod tests {
             ("GONE", None),
             ("URL", Some("postgres://u:p@db/x?y=z")),
         ];
-        let all: Vec<_> = all.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+        let all: Vec<_> = all
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_deref()))
+            .collect();
         assert_eq!(all, expected);
     }
 
     #[test]
     fn a_wrong_line_is_named() {
-        for (text, line) in [("A=1\nB C=2", 2), ("A='x", 1), ("A=\"x\" y", 1), ("A=1\nB=$", 2)] {
+        for (text, line) in [
+            ("A=1\nB C=2", 2),
+            ("A='x", 1),
+            ("A=\"x\" y", 1),
+            ("A=1\nB=$", 2),
+        ] {
             assert_eq!(parse(text, &|_| None).unwrap_err().0, line, "{text}");
         }
     }

@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 
 /// What a variable is; `None` if it is not set.
-pub(super) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Replaces the variables in a text. Returns also those that are not set and have no default.
 ///
@@ -153,7 +153,7 @@ mod tests {
         for (text, part) in [
             ("${NONE:?set it}", "NONE is required and not set: set it"),
             ("cost$", "write `$$`"),
-            ("${A", "is no form"),
+            ("${A", "no `}`"),
             ("${A:-b", "no `}`"),
             ("${}", "no name"),
             ("${A/b/c}", "is no form"),

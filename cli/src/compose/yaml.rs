@@ -25,7 +25,10 @@ pub(super) enum Value {
     /// Nothing, `~` or `null`.
     Null,
     /// A text. It is plain if it has no quotes and is no block.
-    Text { text: String, is_plain: bool },
+    Text {
+        text: String,
+        is_plain: bool,
+    },
     List(Vec<Node>),
     Map(Vec<Entry>),
 }
@@ -151,7 +154,10 @@ impl<'a> Reader<'a> {
     fn count(&mut self, nodes: usize, line: usize) -> Result<(), Wrong> {
         self.nodes = self.nodes.saturating_add(nodes);
         match self.nodes > MAX_NODES {
-            true => Err(wrong(line, format!("more than {MAX_NODES} values, with those that aliases repeat"))),
+            true => Err(wrong(
+                line,
+                format!("more than {MAX_NODES} values, with those that aliases repeat"),
+            )),
             false => Ok(()),
         }
     }
@@ -171,7 +177,9 @@ fn merge(mut own: Vec<Entry>, merged: Vec<Node>) -> Result<Value, Wrong> {
         let Value::Map(entries) = source.value else {
             return Err(wrong(source.line, "`<<` merges mappings, and this is none"));
         };
-        let new = entries.into_iter().filter(|entry| known.insert(entry.key.clone()));
+        let new = entries
+            .into_iter()
+            .filter(|entry| known.insert(entry.key.clone()));
         own.extend(new);
     }
     Ok(Value::Map(own))
@@ -218,7 +226,10 @@ impl Node {
 
     /// The value of a key of a mapping.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
-        self.entries().iter().find(|it| it.key == key).map(|it| &it.node)
+        self.entries()
+            .iter()
+            .find(|it| it.key == key)
+            .map(|it| &it.node)
     }
 
     /// The entries of a mapping; none of anything else.

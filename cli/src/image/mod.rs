@@ -62,8 +62,16 @@ impl Source {
         } else {
             path.to_owned()
         };
+        Self::of_text(&path, read(&path)?, image)
+    }
+
+    /// The service of a text; names of files are relative to `path`.
+    ///
+    /// # Errors
+    /// As [`Source::of_service`].
+    pub fn of_text(path: &Path, text: String, image: Option<&Path>) -> Result<Self, Error> {
         let file = path.display().to_string();
-        let (text, config) = config_files::parse(&path, read(&path)?)?;
+        let (text, config) = config_files::parse(path, text)?;
         let named = image.and_then(Path::to_str);
         let named = named.filter(|name| is_reference(name) && !Path::new(name).exists());
         let directory = path.parent().unwrap_or(Path::new(""));

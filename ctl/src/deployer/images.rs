@@ -151,7 +151,9 @@ impl Images {
     ) -> Result<Vec<String>, Error> {
         let (store, image) = (self.store.clone(), to_oci(image));
         let overrides = Overrides {
+            entrypoint: config.entrypoint.clone(),
             args: config.args.clone(),
+            working_dir: config.working_dir.clone(),
             user: config.user.clone(),
             path: config.env.get("PATH").cloned(),
             mounted: mounted(config),

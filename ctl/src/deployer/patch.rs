@@ -13,16 +13,22 @@ use super::DeployError;
 /// to read.
 pub(super) fn parse_sent(name: &str, text: &str) -> Result<ServiceConfig, SettingsError> {
     let config: ServiceConfig = parse(name, text)?;
-    let Some(index) = config.file.iter().position(|file| file.from.is_some()) else {
-        return Ok(config);
+    let index = config.file.iter().position(|file| file.from.is_some());
+    let message = match index {
+        Some(index) => format!(
+            "file[{index}].from: the controller reads no files of yours: send the text as `content`, or deploy with the command line"
+        ),
+        None if !config.env_file.is_empty() => {
+            "env_file: the controller reads no files of yours: send the variables as `env`, or deploy with the command line"
+                .to_owned()
+        }
+        None => return Ok(config),
     };
     Err(SettingsError {
         file: name.to_owned(),
         line: None,
         column: None,
-        message: format!(
-            "file[{index}].from: the controller reads no files of yours: send the text as `content`, or deploy with the command line"
-        ),
+        message,
     })
 }
 

@@ -4,6 +4,7 @@
 mod syscalls;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -97,6 +98,10 @@ pub struct Sandbox {
     pub cpus: Option<f64>,
     /// Limit of processes and threads.
     pub pids: u32,
+    /// Limits of resources, in place of the usual ones.
+    pub limits: Vec<ResourceLimit>,
+    /// Kernel settings of its own namespaces, beside the usual ones or in their place.
+    pub sysctls: BTreeMap<String, String>,
     /// Cgroup, relative to the starter's own.
     pub cgroup: String,
     /// Path of a network namespace to join; a new, empty one if absent.
@@ -117,6 +122,17 @@ pub struct Sandbox {
     pub directories: Vec<HostDirectory>,
     /// Files of the host to mount read-only.
     pub files: Vec<HostFile>,
+}
+
+/// A limit of a resource of each program (setrlimit(2)); `None` is unlimited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceLimit {
+    /// Its name in capitals, without `RLIMIT_`.
+    pub name: String,
+    /// What holds.
+    pub soft: Option<u64>,
+    /// Up to what a program may raise it.
+    pub hard: Option<u64>,
 }
 
 /// A file of the host that a container sees.
@@ -158,7 +174,7 @@ impl Sandbox {
                 "capabilities": self.capabilities(),
                 "oomScoreAdj": OOM_SCORE,
                 "noNewPrivileges": true,
-                "rlimits": limits(),
+                "rlimits": limits(&self.limits),
             },
             "mounts": self.mounts(),
             "linux": self.linux(),
@@ -185,12 +201,7 @@ impl Sandbox {
             "cgroupsPath": self.cgroup,
             "namespaces": self.namespaces(),
             "resources": resources(self.memory_bytes, self.cpus, self.pids),
-            // Services may listen on ports below 1024 without a capability.
-            "sysctl": {
-                "net.ipv4.ip_unprivileged_port_start": "0",
-                // Every group may ping, by sockets that send echo requests alone (icmp(7)).
-                "net.ipv4.ping_group_range": "0 2147483647",
-            },
+            "sysctl": self.sysctls(),
             "maskedPaths": masked_paths(),
             "readonlyPaths": READ_ONLY,
         });
@@ -202,6 +213,18 @@ impl Sandbox {
             linux["gidMappings"] = mapping;
         }
         linux
+    }
+
+    fn sysctls(&self) -> BTreeMap<&str, &str> {
+        let usual = [
+            // Services may listen on ports below 1024 without a capability.
+            ("net.ipv4.ip_unprivileged_port_start", "0"),
+            // Every group may ping, by sockets that send echo requests alone (icmp(7)).
+            ("net.ipv4.ping_group_range", "0 2147483647"),
+        ];
+        let own = self.sysctls.iter();
+        let own = own.map(|(name, value)| (name.as_str(), value.as_str()));
+        usual.into_iter().chain(own).collect()
     }
 
     fn namespaces(&self) -> Value {
@@ -337,17 +360,28 @@ fn mount(kind: &str, destination: &str, options: &[&str]) -> Value {
 }
 
 /// No core dumps, which would fill the node's disk, and no more open files than the node allows.
-fn limits() -> Value {
+fn limits(own: &[ResourceLimit]) -> Value {
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let files = most.min(OPEN_FILES);
     let most = getrlimit(Resource::Sigpending).maximum.unwrap_or(u64::MAX);
     let signals = most.min(PENDING_SIGNALS);
-    json!([
-        { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
-        { "type": "RLIMIT_NOFILE", "soft": files, "hard": files },
-        { "type": "RLIMIT_SIGPENDING", "soft": signals, "hard": signals },
-        { "type": "RLIMIT_MSGQUEUE", "soft": MESSAGE_QUEUE_BYTES, "hard": MESSAGE_QUEUE_BYTES },
-    ])
+    let usual = [
+        ("CORE", 0),
+        ("NOFILE", files),
+        ("SIGPENDING", signals),
+        ("MSGQUEUE", MESSAGE_QUEUE_BYTES),
+    ];
+    let is_own = |name: &str| own.iter().any(|limit| limit.name == name);
+    let usual = usual.into_iter().filter(|(name, _)| !is_own(name));
+    let usual = usual.map(|(name, most)| (name, most, most));
+    let own = own.iter().map(|limit| {
+        let most = |amount: Option<u64>| amount.unwrap_or(u64::MAX);
+        (limit.name.as_str(), most(limit.soft), most(limit.hard))
+    });
+    let all = usual.chain(own).map(|(name, soft, hard)| {
+        json!({ "type": format!("RLIMIT_{name}"), "soft": soft, "hard": hard })
+    });
+    all.collect()
 }
 
 #[cfg(test)]

@@ -176,9 +176,9 @@ impl<'a> Graph<'a> {
                     return Some(format!(
                         "placement.apart_from: {a} and {b} are to be apart, and {name} is to be on one worker with {}: remove one of both rules",
                         match (*a == name, *b == name) {
-                            (true, _) => format!("{b}"),
-                            (_, true) => format!("{a}"),
-                            _ => format!("both of them"),
+                            (true, _) => b.to_string(),
+                            (_, true) => a.to_string(),
+                            _ => "both of them".to_owned(),
                         }
                     ));
                 }

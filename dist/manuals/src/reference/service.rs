@@ -66,7 +66,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 85] = [
+const KEYS: [Key; 94] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -104,10 +104,35 @@ const KEYS: [Key; 85] = [
          Without it: all paths."),
     key("env", "{}", Bounds::Free,
         "Variables of each process's environment, beside the image's own."),
+    key("env_file", "[]", Bounds::Free,
+        "For `tucano deploy`: files of `NAME=value`, relative to this file. Their variables are added to `env`, whose own come first."),
+    key("entrypoint", "", Bounds::Free,
+        "Program and first arguments in place of the image's `Entrypoint`. The image's `Cmd` is not used then. Only workers whose \
+         agents know this key run the service."),
     key("args", "", Bounds::Free,
         "Arguments in place of the image's `Cmd`. Its `Entrypoint` stays."),
     key("user", "", Bounds::Free,
         "`user`, `uid`, `user:group` or `uid:gid` in place of the image's `User`."),
+    key("working_dir", "", Bounds::Free,
+        "The working directory in place of the image's. It is created if it is missing. Only workers whose agents know this key run \
+         the service."),
+    key("hostname", "", Bounds::Free,
+        "The host name of each container. Without it: the process's id. Only workers whose agents know this key run the service."),
+    key("stop_signal", "", Bounds::Free,
+        "The signal that asks a process to end, such as `\"SIGQUIT\"`, in place of the image's. Without both: SIGTERM. Only workers \
+         whose agents know this key run the service."),
+    key("ulimits", "{}", Bounds::Free,
+        "Limits of each program's resources: `{ nofile = 65536, memlock = -1, stack = { soft = 1, hard = 2 } }`. `-1` and \
+         `\"unlimited\"` are none. Possible are `as`, `core` (0 only), `cpu`, `data`, `fsize`, `memlock`, `nofile`, `nproc` and `stack`. \
+         Only workers whose agents know this key run the service."),
+    key("sysctls", "{}", Bounds::Free,
+        "Kernel settings of the container's own namespaces: `{ \"net.core.somaxconn\" = \"1024\" }`. Others are refused. Only workers \
+         whose agents know this key run the service."),
+    key("extra_hosts", "{}", Bounds::Free,
+        "Names and addresses in each container's `/etc/hosts`: `{ printer = \"10.1.0.7\" }`. Only workers whose agents know this key \
+         run the service."),
+    key("dns", "[]", Bounds::Free,
+        "Name servers in place of the node's, at most 3 IPv4 addresses. Only workers whose agents know this key run the service."),
     key("memory", "\"256MiB\"", Bounds::Between("\"4MiB\"", "\"1024TiB\""),
         "Memory limit of each process, without swap; also what each process reserves on its node. A process whose node has not \
          enough memory for it to grow is replaced by one on a node that has. A limit below what a process uses now, without its \

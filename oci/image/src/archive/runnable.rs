@@ -15,8 +15,12 @@ const MOUNTED: [&str; 3] = ["/proc/", "/dev/", "/sys/"];
 /// What a service sets in place of the image's configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
+    /// Program and first arguments, in place of the image's `Entrypoint`. Its `Cmd` is not used then.
+    pub entrypoint: Option<Vec<String>>,
     /// The arguments, in place of the image's `Cmd`.
     pub args: Option<Vec<String>>,
+    /// The working directory, in place of the image's `WorkingDir`.
+    pub working_dir: Option<String>,
     /// The user, in place of the image's `User`.
     pub user: Option<String>,
     /// The variable `PATH`, in place of the image's.
@@ -90,9 +94,11 @@ fn cannot_run(reason: String) -> Error {
 
 fn command(image: &Image, overrides: &Overrides) -> Result<String, Error> {
     let config = image.config.config().as_ref();
-    let entrypoint = config.and_then(|config| config.entrypoint().clone());
-    let args = overrides.args.clone();
-    let args = args.or_else(|| config.and_then(|config| config.cmd().clone()));
+    let own = || config.and_then(|config| config.entrypoint().clone());
+    let entrypoint = overrides.entrypoint.clone().or_else(own);
+    let image_args = || config.and_then(|config| config.cmd().clone());
+    let image_args = || image_args().filter(|_| overrides.entrypoint.is_none());
+    let args = overrides.args.clone().or_else(image_args);
     let mut words = entrypoint.into_iter().chain(args).flatten();
     words.next().filter(|word| !word.is_empty()).ok_or_else(|| {
         cannot_run(
@@ -197,7 +203,8 @@ fn check_program(
 /// The absolute paths where the program may be.
 fn candidates(image: &Image, overrides: &Overrides, command: &str) -> Vec<String> {
     let config = image.config.config().as_ref();
-    let directory = config.and_then(|config| config.working_dir().clone());
+    let own = || config.and_then(|config| config.working_dir().clone());
+    let directory = overrides.working_dir.clone().or_else(own);
     let directory = directory.filter(|directory| !directory.is_empty());
     if command.starts_with('/') {
         return vec![command.to_owned()];

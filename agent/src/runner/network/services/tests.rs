@@ -42,6 +42,7 @@ fn process(service: &str, number: u64, more: &str) -> DesiredProcess {
         config: parse("service.toml", &text).unwrap(),
         slot: None,
         volumes: Vec::new(),
+        run: None,
     }
 }
 
