@@ -95,7 +95,7 @@ enum Found {
     /// A name without a record of the type, perhaps only one with names below it.
     Empty,
     /// Its record, and one that its client will want next.
-    Record(RData, Option<(Name, RData)>),
+    Record(Box<RData>, Option<Box<(Name, RData)>>),
 }
 
 struct Zone<'a> {
@@ -160,7 +160,10 @@ impl Zone<'_> {
         }
         let record = SRV::new(0, 0, named.port, target.clone());
         let address = RData::A(A(service.address));
-        Found::Record(RData::SRV(record), Some((target, address)))
+        Found::Record(
+            Box::new(RData::SRV(record)),
+            Some(Box::new((target, address))),
+        )
     }
 
     /// The names of addresses of services; those that the process may not reach have none.
@@ -179,7 +182,9 @@ impl Zone<'_> {
         });
         Some(match name {
             None => Found::Nothing,
-            Some(name) if kind == RecordType::PTR => Found::Record(RData::PTR(PTR(name)), None),
+            Some(name) if kind == RecordType::PTR => {
+                Found::Record(Box::new(RData::PTR(PTR(name))), None)
+            }
             Some(_) => Found::Empty,
         })
     }
@@ -193,7 +198,7 @@ impl Zone<'_> {
 
 fn address(ip: Ipv4Addr, kind: RecordType) -> Found {
     match kind {
-        RecordType::A => Found::Record(RData::A(A(ip)), None),
+        RecordType::A => Found::Record(Box::new(RData::A(A(ip))), None),
         _ => Found::Empty,
     }
 }
@@ -232,8 +237,9 @@ fn answer(request: &Message, query: &Query, found: Found) -> Message {
     message.metadata.authoritative = true;
     match found {
         Found::Record(data, next) => {
-            message.add_answer(Record::from_rdata(query.name().clone(), TTL, data));
-            message.add_additionals(next.map(|(name, data)| Record::from_rdata(name, TTL, data)));
+            message.add_answer(Record::from_rdata(query.name().clone(), TTL, *data));
+            let next = next.map(|next| Record::from_rdata(next.0, TTL, next.1));
+            message.add_additionals(next);
         }
         Found::Empty | Found::Nothing => {
             message.add_authorities(authority(query));
@@ -244,7 +250,7 @@ fn answer(request: &Message, query: &Query, found: Found) -> Message {
 
 /// Says how long it may be remembered that there is nothing.
 fn authority(query: &Query) -> Option<Record> {
-    let zone = match query.name().iter().last() {
+    let zone = match query.name().iter().next_back() {
         Some(b"arpa") => "in-addr.arpa.".to_owned(),
         _ => format!("{NAMES_DOMAIN}."),
     };

@@ -2,6 +2,9 @@
 
 use super::interpolate::{Variables, interpolate};
 
+/// A variable and its value; `None` where only the name is given, and nothing here has a value for it.
+pub(crate) type Variable = (String, Option<String>);
+
 /// Reads the variables of a file, in its order. Unquoted and double-quoted values have their own variables replaced, by earlier ones
 /// of the file and by `variables`; single-quoted ones are taken as they are.
 ///
@@ -10,8 +13,8 @@ use super::interpolate::{Variables, interpolate};
 pub(crate) fn parse(
     text: &str,
     variables: Variables<'_>,
-) -> Result<Vec<(String, Option<String>)>, (usize, String)> {
-    let mut all: Vec<(String, Option<String>)> = Vec::new();
+) -> Result<Vec<Variable>, (usize, String)> {
+    let mut all: Vec<Variable> = Vec::new();
     let text = text.trim_start_matches('\u{feff}');
     let mut lines = text.lines().enumerate();
     while let Some((index, line)) = lines.next() {

@@ -180,6 +180,7 @@ fn the_service_overrides_the_image() {
         user: Some("app".to_owned()),
         path: Some("/opt".to_owned()),
         mounted: Vec::new(),
+        ..Overrides::default()
     };
     assert!(check(&config, &overrides).is_ok());
 }

@@ -42,7 +42,7 @@ pub(crate) fn never(
         return Some(with_key("placement.labels", &reason));
     }
     let runs = |node: &&Node| node.report.is_none() || has_image(platforms, node.architecture());
-    if !nodes.iter().any(|node| runs(node)) {
+    if !nodes.iter().any(runs) {
         let reason = no_architecture(platforms, nodes.iter().copied());
         return Some(with_key("image", &reason));
     }
