@@ -1,6 +1,8 @@
 //! Rebalancing: when the workers have been uneven for long, one more process is started on the emptiest worker, and when
 //! it is healthy, one on the fullest drains. One at a time per service, and only while the service is healthy.
 
+use std::collections::BTreeSet;
+
 use tucano_api::{
     ids::{ProcessId, ServiceName},
     units::Timestamp,
@@ -94,12 +96,25 @@ pub(crate) fn start_move_in_total(state: &mut State) {
     if !state.may_rebalance || !is_uneven_in_total(state) || is_moving(state) {
         return;
     }
-    let names: Vec<ServiceName> = state.services.keys().cloned().collect();
+    let followed = followed(state);
+    let names = state.services.keys();
+    let names: Vec<_> = names
+        .filter(|name| !followed.contains(name))
+        .cloned()
+        .collect();
     for name in names {
         if let Some((target, replaced)) = move_in_total(state, &name) {
             return lifecycle::start(state, &name, target, Some(replaced), None);
         }
     }
+}
+
+/// Services that others are to be with. Those would follow a process that is moved, and the whole would be as uneven as before.
+fn followed(state: &State) -> BTreeSet<&ServiceName> {
+    let services = state.services.values();
+    services
+        .flat_map(|service| &service.current().config.placement.with)
+        .collect()
 }
 
 /// When moves are allowed, if a service or the whole is uneven.

@@ -543,6 +543,14 @@ fn check_zones(
     for (node, count) in counts {
         *sums.entry(zone(node)).or_default() += count;
     }
+    // A move within a zone changes nothing: the process that is replaced counts no more.
+    let replaced: Vec<_> = started
+        .iter()
+        .filter_map(|it| it.replaces.as_ref())
+        .collect();
+    for process in counted(service).filter(|it| replaced.contains(&&it.report.id)) {
+        *sums.entry(zone(&process.node)).or_default() -= 1;
+    }
     let sum = |node: &NodeName| sums.get(&zone(node)).copied().unwrap_or(0);
     let fewest = eligible.iter().map(sum).min();
     let own = started

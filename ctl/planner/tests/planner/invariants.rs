@@ -2,7 +2,11 @@
 
 use proptest::prelude::*;
 
-use tucano_simulator::fault::{fault, unstable_cluster};
+use tucano_api::units::Span;
+use tucano_simulator::fault::{
+    Fault::{Deploy, DeployRules, OldAgent, Pause, Relabel, Run},
+    fault, unstable_cluster,
+};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 2000, ..ProptestConfig::default() })]
@@ -14,4 +18,36 @@ proptest! {
             sim.inject(event);
         }
     }
+}
+
+/// A move within a zone: both processes are there for a moment.
+#[test]
+fn a_move_within_a_zone_keeps_the_zones_as_they_are() {
+    let mut sim = unstable_cluster(0);
+    let rules = DeployRules {
+        service: 1,
+        concurrency: 1,
+        mib: 256,
+        tenths: 0,
+        rules: 1,
+        image: 0,
+    };
+    let deploy = Deploy {
+        service: 0,
+        concurrency: 3,
+        mib: 256,
+        image: 1,
+    };
+    for event in [
+        Relabel(2, 0),
+        rules,
+        deploy,
+        OldAgent(2, true),
+        Pause(4000),
+        Run(801),
+    ] {
+        sim.inject(event);
+    }
+    sim.heal();
+    sim.run(Span::secs(90));
 }

@@ -246,6 +246,18 @@ fn a_process_follows_the_one_that_it_is_with() {
     sim.until_settled("side");
 }
 
+/// The worker that has both is fuller than the others, which a move of one of them cannot change: the other follows.
+#[test]
+fn a_process_and_the_one_that_it_is_with_come_to_rest() {
+    let mut sim = cluster(&["", "", "", ""]);
+    sim.serve(config("db", 1));
+    sim.serve(placed("side", 1, with("db")));
+    sim.run(Span::secs(60));
+    let (db, side) = (sim.ids("db"), sim.ids("side"));
+    sim.run(Span::secs(600));
+    assert_eq!((sim.ids("db"), sim.ids("side")), (db, side));
+}
+
 #[test]
 fn services_that_are_apart_are_never_on_one_worker() {
     let mut sim = cluster(&["", "", ""]);
