@@ -7,7 +7,7 @@ use tucano_api::{
     ids::{Generation, LabelName, LabelValue, NodeName, ProcessId, Revision, ServiceName},
     routes::ServiceRoute,
     service::{ServiceConfig, is_at_or_below, lacks},
-    state::{AlertKind, NodeCondition, ProcessView, ServiceView},
+    state::{AlertKind, AliveNode, NodeCondition, ProcessView, ServiceView},
     units::{Bytes, Timestamp},
 };
 use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, RevisionRecord, Snapshot};
@@ -495,6 +495,7 @@ fn check_spread(
             let taken = reserved(cluster, &node.name) + cluster.claimed(&node.name);
             taken + memory <= node.metrics.memory_reservable.0
         })
+        .filter(|node| has_cpus(cluster, node, service))
         .map(|node| node.name)
         .filter(|name| {
             let node = cluster.node(name).expect("it is alive");
@@ -595,6 +596,13 @@ fn check_memory<'a>(cluster: &Cluster, receiving: impl Iterator<Item = &'a Proce
         let alive = node.alive.expect("placed on an alive worker");
         assert!(reserved(cluster, name) <= alive.metrics.memory_reservable.0);
     }
+}
+
+/// Whether a worker has the CPUs for one more process of a service.
+fn has_cpus(cluster: &Cluster, node: &AliveNode, service: &ServiceView) -> bool {
+    let needed = service.configured.config.reserved_millicpus();
+    needed == 0
+        || cluster.reserved_millicpus(&node.name) + needed <= u64::from(node.metrics.cpus) * 1000
 }
 
 fn reserved(cluster: &Cluster, node: &NodeName) -> u64 {
