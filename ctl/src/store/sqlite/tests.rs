@@ -401,7 +401,7 @@ fn a_service_of_an_earlier_version_has_no_address_yet_and_keeps_the_one_that_it_
     let record = serde_json::json!({
         "name": "hello", "compatible_from": 1,
         "revisions": [{
-            "revision": 1, "configured_at": "2026-11-01T00:00:00Z", "image": format!("sha256:{}", "0".repeat(64)),
+            "revision": 1, "configured_at": 1, "image": format!("sha256:{}", "0".repeat(64)),
             "config": { "name": "hello", "concurrency": 1, "port": 8080, "stop_timeout": "10s" },
         }],
     });
