@@ -268,13 +268,8 @@ impl Executor {
         let workspace = self.workspace(&record.process.id);
         blocking(move || {
             let found = supervisor::find(&workspace.home())?;
-            let stats = workspace.recorded_cgroup().and_then(|it| it.stats().ok());
             workspace.destroy_cgroup()?;
-            let peak = stats.map(|stats| Bytes(stats.memory_peak));
-            Ok(Exit {
-                memory_peak: peak.filter(|peak| peak.0 > 0),
-                ..exit_of(found)
-            })
+            Ok(exit_of(found))
         })
         .await
     }
@@ -391,7 +386,7 @@ pub fn exit_of(found: Status) -> Exit {
             signal: exit.signal,
             oom_killed: exit.oom_killed,
             disk_exceeded: false,
-            memory_peak: None,
+            memory_peak: exit.memory_peak.map(Bytes),
             at: Timestamp(exit.at_ms),
         },
         Status::Running(_) | Status::Lost | Status::NeverStarted => Exit {

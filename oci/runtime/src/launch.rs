@@ -151,6 +151,9 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// Whether the OOM killer killed a process of its cgroup.
     pub oom_killed: bool,
+    /// Most memory that its cgroup has used, in bytes, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak: Option<u64>,
     /// Time of the exit in milliseconds since the Unix epoch.
     pub at_ms: u64,
 }

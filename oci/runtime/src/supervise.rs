@@ -272,11 +272,8 @@ impl<'a> Supervisor<'a> {
         // A pid namespace ends with its init process, so all output is in the pipes by now.
         self.outputs
             .take(LAST_ROUNDS, &mut broadcast_to(&mut server));
-        let oom_killed = self
-            .record
-            .cgroup
-            .stats()
-            .is_ok_and(|stats| stats.oom_kills > 0);
+        let stats = self.record.cgroup.stats().ok();
+        let peak = stats.as_ref().map(|stats| stats.memory_peak);
         let status = status.ok().flatten();
         let of_first_process = ProgramEnd {
             code: status.as_ref().and_then(|status| status.exit_status()),
@@ -289,7 +286,8 @@ impl<'a> Supervisor<'a> {
         let exit = Exit {
             code,
             signal,
-            oom_killed,
+            oom_killed: stats.is_some_and(|stats| stats.oom_kills > 0),
+            memory_peak: peak.filter(|peak| *peak > 0),
             at_ms: now_ms(),
         };
         drop(self.record.cgroup.destroy());
