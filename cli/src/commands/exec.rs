@@ -121,6 +121,7 @@ async fn relay(connection: &mut reqwest::Upgraded, begin: Begin) -> io::Result<E
     let has_terminal = begin.terminal.is_some();
     let (mut from, mut to) = tokio::io::split(connection);
     to.write_all(&FromClient::Begin(begin).encode()).await?;
+    to.flush().await?;
     let mut input = read_input();
     let mut resized = signal(SignalKind::window_change())?;
     let outgoing = async {
@@ -131,6 +132,8 @@ async fn relay(connection: &mut reqwest::Upgraded, begin: Begin) -> io::Result<E
                 else => std::future::pending().await,
             };
             to.write_all(&frame.encode()).await?;
+            // TLS keeps what the socket does not take at once: without this, the last frame could stay there.
+            to.flush().await?;
         }
     };
     tokio::select! {
