@@ -509,6 +509,20 @@ impl Exit {
 /// A shell's exit code for a command that a signal ended is this and the signal's number.
 const SIGNALLED: i32 = 128;
 
+impl Exit {
+    /// An end of which only the time is known.
+    pub fn unknown(at: Timestamp) -> Self {
+        Self {
+            code: None,
+            signal: None,
+            oom_killed: false,
+            disk_exceeded: false,
+            memory_peak: None,
+            at,
+        }
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.oom_killed {

@@ -389,14 +389,9 @@ pub fn exit_of(found: Status) -> Exit {
             memory_peak: exit.memory_peak.map(Bytes),
             at: Timestamp(exit.at_ms),
         },
-        Status::Running(_) | Status::Lost | Status::NeverStarted => Exit {
-            code: None,
-            signal: None,
-            oom_killed: false,
-            disk_exceeded: false,
-            memory_peak: None,
-            at: crate::clock::timestamp(),
-        },
+        Status::Running(_) | Status::Lost | Status::NeverStarted => {
+            Exit::unknown(crate::clock::timestamp())
+        }
     }
 }
 

@@ -127,14 +127,7 @@ impl Process {
             ..Actual::new(process)
         };
         Self {
-            last_exit: Some(Exit {
-                code: None,
-                signal: None,
-                oom_killed: false,
-                disk_exceeded: false,
-                memory_peak: None,
-                at: timestamp(),
-            }),
+            last_exit: Some(Exit::unknown(timestamp())),
             reason: Some("its worker has no record of it any more".to_owned()),
             ..Self::new(actual)
         }

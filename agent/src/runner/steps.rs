@@ -278,14 +278,7 @@ impl<N: Node> Runner<N> {
 async fn wait<N: Node>(machine: Arc<N>, record: Record, events: EventSender) {
     let exit = machine.wait(&record).await.unwrap_or_else(|error| {
         tracing::warn!(id = %events.id, %error, "cannot determine how the process ended");
-        Exit {
-            code: None,
-            signal: None,
-            oom_killed: false,
-            disk_exceeded: false,
-            memory_peak: None,
-            at: timestamp(),
-        }
+        Exit::unknown(timestamp())
     });
     let last_lines = match record.process.run {
         Some(_) => machine.last_lines(&record.process.id).await,
