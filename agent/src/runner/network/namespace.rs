@@ -102,15 +102,21 @@ pub(super) fn address(interface: u32, ip: Ipv4Addr, subnet: Subnet) -> Request {
 
 /// The default route.
 fn route(gateway: Ipv4Addr) -> Request {
+    let mut message = route_message(RouteType::Unicast);
+    message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway))];
+    let message = RouteNetlinkMessage::NewRoute(message);
+    Request::new(&message, links::NEW, "add the process's default route")
+}
+
+/// A static route of the main table, without destination and gateway.
+fn route_message(kind: RouteType) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = RouteScope::Universe;
-    message.header.kind = RouteType::Unicast;
-    message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway))];
-    let message = RouteNetlinkMessage::NewRoute(message);
-    Request::new(&message, links::NEW, "add the process's default route")
+    message.header.kind = kind;
+    message
 }
 
 /// A route that refuses packets to a network.
@@ -126,12 +132,7 @@ pub(super) fn no_prohibit(network: ServiceSubnet) -> Request {
 }
 
 fn prohibition(network: ServiceSubnet) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Static;
-    message.header.scope = RouteScope::Universe;
-    message.header.kind = RouteType::Prohibit;
+    let mut message = route_message(RouteType::Prohibit);
     message.header.destination_prefix_length = network.prefix();
     let destination = RouteAddress::Inet(network.network());
     message.attributes = vec![RouteAttribute::Destination(destination)];
