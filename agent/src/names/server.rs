@@ -1,5 +1,5 @@
-//! The name server of processes, at the bridge's address: without translation, by UDP and TCP. Who asks is known by the address
-//! that a look-up comes from, which processes cannot forge.
+//! The name server of processes, at the bridge's address: over UDP and TCP, without address translation. The source address of a
+//! query identifies the process that sent it; processes cannot forge it.
 
 use std::{
     collections::HashMap,

@@ -52,7 +52,7 @@ impl NameRules {
     }
 }
 
-/// A node is told of the services that its processes need, and of no other.
+/// A node gets the services that its processes need, and no others.
 fn check_needs(cluster: &Cluster, ever: &BTreeSet<ServiceName>) {
     let names = cluster.names();
     for node in cluster.nodes() {

@@ -67,7 +67,7 @@ impl Access {
                 Self::Blobs
             }
             "/healthz" => Self::Everyone,
-            // What a node reports of itself, and what it is told of others.
+            // A node reports itself, and reads the services that its processes need.
             "/v1/reports" | "/v1/names" => Self::Reports,
             "/v1/certificates" => Self::Certificates,
             "/v1/secret_values" => Self::SecretValues,

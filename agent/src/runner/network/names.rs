@@ -1,4 +1,4 @@
-//! The network's part in connecting services: what it is told of them, and the rules that follow.
+//! Connects services: takes what the controller sends about them, and puts the rules for it in force.
 
 use std::{
     net::Ipv4Addr,
@@ -41,7 +41,7 @@ impl Network {
         enforced
     }
 
-    /// Everything that is known of services.
+    /// The services that this node knows, with their endpoints.
     pub fn names(&self) -> Names {
         self.state().services.known()
     }

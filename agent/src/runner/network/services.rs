@@ -81,7 +81,7 @@ impl Services {
         self.version.as_deref()
     }
 
-    /// Everything that is known of services, for the next agent.
+    /// The services that this node knows, with their endpoints, as the next agent reads them.
     pub(super) fn known(&self) -> Names {
         let services = self.named.values();
         Names {
