@@ -8,6 +8,7 @@ use std::{
     str::FromStr,
 };
 
+use nix::libc::{IPPROTO_TCP, IPPROTO_UDP};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use serde::{Deserialize, Serialize};
 use tucano_api::service::Protocol;
@@ -57,6 +58,17 @@ impl From<Protocol> for Transport {
             true => Self::Udp,
             false => Self::Tcp,
         }
+    }
+}
+
+impl Transport {
+    /// The number of its protocol in IP.
+    pub(super) fn protocol(self) -> u8 {
+        let number = match self {
+            Self::Tcp => IPPROTO_TCP,
+            Self::Udp => IPPROTO_UDP,
+        };
+        number as u8
     }
 }
 

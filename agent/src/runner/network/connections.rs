@@ -11,7 +11,7 @@ use std::{
 
 use netlink_packet_core::{DefaultNla, NLM_F_ACK};
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use nix::libc::{AF_INET, EINVAL, ENOENT, IPPROTO_TCP, IPPROTO_UDP, NFNL_SUBSYS_CTNETLINK};
+use nix::libc::{AF_INET, EINVAL, ENOENT, NFNL_SUBSYS_CTNETLINK};
 
 use super::{
     addresses::Transport,
@@ -115,14 +115,10 @@ fn ip(kind: u16, ip: Ipv4Addr) -> DefaultNla {
 }
 
 fn protocol(transport: Transport, port_kind: u16, port: u16) -> DefaultNla {
-    let number = match transport {
-        Transport::Tcp => IPPROTO_TCP,
-        Transport::Udp => IPPROTO_UDP,
-    };
     nested(
         CTA_TUPLE_PROTO,
         &[
-            DefaultNla::new(CTA_PROTO_NUM, vec![number as u8]),
+            DefaultNla::new(CTA_PROTO_NUM, vec![transport.protocol()]),
             DefaultNla::new(port_kind, port.to_be_bytes().to_vec()),
         ],
     )

@@ -8,8 +8,8 @@ use std::{fmt, io, net::Ipv4Addr, net::SocketAddrV4};
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_CREATE};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::libc::{
-    AF_INET, AF_UNSPEC, IPPROTO_TCP, IPPROTO_UDP, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END,
-    NFNL_SUBSYS_NFTABLES, NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM,
+    AF_INET, AF_UNSPEC, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
+    NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM,
 };
 
 use super::{
@@ -193,14 +193,10 @@ pub(super) fn subsystem() -> u16 {
 
 /// The number that is drawn is in the machine's byte order, as the kernel draws it.
 fn slot_key(slot: &SlotElement) -> Vec<u8> {
-    let protocol = match slot.transport {
-        Transport::Tcp => IPPROTO_TCP,
-        Transport::Udp => IPPROTO_UDP,
-    };
     [
         &slot.number.to_ne_bytes()[..],
         &slot.address.octets(),
-        &[protocol as u8, 0, 0, 0],
+        &[slot.transport.protocol(), 0, 0, 0],
         &slot.port.to_be_bytes(),
         &[0; 2],
     ]
