@@ -104,21 +104,22 @@ impl Firewall {
         }
     }
 
-    /// Puts rules in force; `before` are those that this agent put in force earlier.
-    pub(super) async fn apply(&self, rules: &Rules, before: Option<&Rules>) -> Result<(), Error> {
+    /// Puts rules in force; `before` are those that this agent put in force earlier. Whether it has replaced all of them.
+    pub(super) async fn apply(&self, rules: &Rules, before: Option<&Rules>) -> Result<bool, Error> {
         match self {
             Self::Nftables { .. } => {
                 if let Some(changes) = before.and_then(|before| rules.changes(before)) {
                     match change(&rules.bridge, changes).await {
-                        Ok(()) => return Ok(()),
+                        Ok(()) => return Ok(false),
                         // Another program changed the table.
                         Err(error) => tracing::warn!(%error, "replacing the whole table"),
                     }
                 }
-                nft(&rules.bridge, &rules.render()).await
+                nft(&rules.bridge, &rules.render()).await?;
             }
-            Self::Iptables(iptables) => iptables.apply(rules, before.is_none()).await,
+            Self::Iptables(iptables) => iptables.apply(rules, before.is_none()).await?,
         }
+        Ok(true)
     }
 
     /// Removes the bridge's rules; missing ones are no error.

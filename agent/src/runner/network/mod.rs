@@ -117,7 +117,7 @@ pub struct Options<'a> {
     pub controller: Option<SocketAddrV4>,
     /// What an earlier agent knew of the cluster.
     pub cluster: Cluster,
-    /// What an earlier agent knew of services.
+    /// The services that an earlier agent knew.
     pub names: Names,
     /// Differs between nodes, so that they use different endpoints of services that have very many.
     pub seed: u32,
@@ -394,17 +394,12 @@ impl Network {
             return Ok(());
         }
         let before = in_force.take();
-        if let Err(error) = firewall.apply(&rules, before.as_ref()).await {
-            self.enforced().clear();
-            return Err(error.into());
-        }
+        let applied = firewall.apply(&rules, before.as_ref()).await;
+        let is_replaced = applied.inspect_err(|_| self.enforced().clear())?;
         if before.is_none() {
             // Connection tracking starts with the first rules.
             self.enlarge_conntrack();
         }
-        let is_replaced = before
-            .as_ref()
-            .is_none_or(|before| rules.changes(before).is_none());
         if is_replaced {
             self.rules_replaced.fetch_add(1, Ordering::Relaxed);
         }
