@@ -9,7 +9,7 @@
 //! - [`settings`]: reading any static configuration; every error with its line, column and a suggestion.
 //! - [`agent`]: controller → agent desired sets and agent → controller reports.
 //! - [`routes`]: the table that discovery gives to the balancer; [`balancer`]: what balancers report back.
-//! - [`names`]: the services that processes find by name, for the agents.
+//! - [`names`]: the services that processes find by name, for the agents; [`network`]: the networks of their addresses.
 //! - [`rollout`]: how far a deploy has come, and why it failed.
 //! - [`state`]: what the controller shows of the cluster.
 //! - [`reasons`]: why something is as it is, as data and in words.
@@ -26,6 +26,7 @@ pub mod ids;
 pub mod jobs;
 pub mod logs;
 pub mod names;
+pub mod network;
 pub mod reasons;
 pub mod rollout;
 pub mod routes;

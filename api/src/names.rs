@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::{
     ids::{NodeName, PortName, ProcessId, ServiceName},
+    network::{check_host_bits, mask},
     service::Protocol,
 };
 
@@ -164,10 +165,6 @@ impl ServiceSubnet {
     }
 }
 
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
-}
-
 impl FromStr for ServiceSubnet {
     type Err = String;
 
@@ -181,13 +178,8 @@ impl FromStr for ServiceSubnet {
             ));
         };
         let network: Ipv4Addr = network;
-        let masked = Ipv4Addr::from_bits(network.to_bits() & mask(prefix));
-        if masked != network {
-            return Err(format!(
-                "{text:?} has bits beyond its prefix: write \"{masked}/{prefix}\""
-            ));
-        }
-        if masked.is_loopback() || masked.is_multicast() || masked.is_unspecified() {
+        check_host_bits(text, network, prefix)?;
+        if network.is_loopback() || network.is_multicast() || network.is_unspecified() {
             return Err(format!(
                 "{text:?} is not a network that services can have: write for example \"100.80.0.0/16\""
             ));

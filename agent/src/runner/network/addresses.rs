@@ -11,7 +11,7 @@ use std::{
 use nix::libc::{IPPROTO_TCP, IPPROTO_UDP};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use serde::{Deserialize, Serialize};
-use tucano_api::service::Protocol;
+use tucano_api::{network::check_host_bits, service::Protocol};
 
 /// Number of user ids of each process's user namespace.
 pub const IDS_PER_PROCESS: u32 = 0x1_0000;
@@ -165,6 +165,11 @@ impl Allocator {
         Some(first)
     }
 
+    /// Reserves an address that is known to be free.
+    pub fn reserve_this(&mut self, ip: Ipv4Addr) {
+        self.addresses.insert(ip);
+    }
+
     /// Frees a reserved address.
     pub fn unreserve(&mut self, ip: Ipv4Addr) {
         self.addresses.remove(&ip);
@@ -307,12 +312,7 @@ impl FromStr for Subnet {
                 "{text:?} is not a subnet for processes: write for example \"172.31.0.0/16\", of /8 to /29"
             ));
         };
-        let masked = Ipv4Addr::from(u32::from(network) & !(u32::MAX >> prefix));
-        if masked != network {
-            return Err(format!(
-                "{text:?} has bits beyond its prefix: write \"{masked}/{prefix}\""
-            ));
-        }
+        check_host_bits(text, network, prefix)?;
         Ok(Self { network, prefix })
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use serde::Deserialize;
+use tucano_api::network::check_host_bits;
 
 /// An address, or all addresses with the same prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -23,13 +24,7 @@ impl FromStr for Cidr {
                 "{text:?} is not an IPv4 address or range: write for example \"10.0.0.7\" or \"10.0.0.0/24\""
             ));
         };
-        let host_mask = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
-        let masked = Ipv4Addr::from_bits(network.to_bits() & !host_mask);
-        if masked != network {
-            return Err(format!(
-                "{text:?} has bits beyond its prefix: write \"{masked}/{prefix}\""
-            ));
-        }
+        check_host_bits(text, network, prefix)?;
         Ok(Self { network, prefix })
     }
 }

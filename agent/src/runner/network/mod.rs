@@ -178,7 +178,8 @@ impl Network {
     pub fn lease(&self, config: &ServiceConfig) -> Result<(Lease, FurtherPorts), Exhausted> {
         let state = &mut *self.state();
         let main = ports::main_transport(config);
-        let lease = state.allocator.lease(state.pool.first(), main)?;
+        let prepared = state.pool.first();
+        let lease = state.allocator.lease(prepared, main)?;
         let further = ports::further(config)
             .into_iter()
             .map(|NamedPort { name, port }| {
@@ -186,7 +187,13 @@ impl Network {
                 Ok((name, state.allocator.further_port(lease, transport)?))
             });
         let further = further.collect::<Result<_, Exhausted>>();
-        let further = further.inspect_err(|_| state.allocator.release(lease))?;
+        let further = further.inspect_err(|_| {
+            state.allocator.release(lease);
+            // The prepared network keeps its address.
+            if let Some(ip) = prepared {
+                state.allocator.reserve_this(ip);
+            }
+        })?;
         state.pool.lease(lease.ip);
         state.leases.insert(lease.ip);
         Ok((lease, further))

@@ -1,5 +1,7 @@
 use std::{collections::BTreeSet, os::unix::fs::MetadataExt};
 
+use tucano_api::service::ServiceConfig;
+
 use super::*;
 use crate::runner::network::{
     Cluster, Lease, Network, Options, PortRange, Subnet, elements_tests::in_own_network,
@@ -7,6 +9,15 @@ use crate::runner::network::{
 
 /// Runs a test with a network of this subnet, in a network namespace of its own.
 fn on_a_node(subnet: &str, ready: usize, test: impl AsyncFnOnce(Network) + Send) {
+    on_a_node_with(subnet, PortRange::default(), ready, test);
+}
+
+fn on_a_node_with(
+    subnet: &str,
+    ports: PortRange,
+    ready: usize,
+    test: impl AsyncFnOnce(Network) + Send,
+) {
     in_own_network(|| {
         let subnet: Subnet = subnet.parse().unwrap();
         let options = Options {
@@ -14,7 +25,7 @@ fn on_a_node(subnet: &str, ready: usize, test: impl AsyncFnOnce(Network) + Send)
             seed: 0,
             bridge: "pool0",
             subnet,
-            ports: PortRange::default(),
+            ports,
             clients: BTreeSet::new(),
             controller: None,
             cluster: Cluster::default(),
@@ -50,7 +61,7 @@ async fn one_connected_and_one_ready(network: &Network) -> (OwnedFd, Lease) {
     (connected, network.lease(&service()).unwrap().0)
 }
 
-fn service() -> tucano_api::service::ServiceConfig {
+fn service() -> ServiceConfig {
     let text = r#"{"name": "a", "concurrency": 1, "port": 80}"#;
     serde_json::from_str(text).unwrap()
 }
@@ -91,6 +102,24 @@ fn each_network_is_used_once_and_none_outlives_the_last_lease() {
         tokio::spawn(network.prepare());
         drop(network.filler.filling.lock().await);
         assert!(ready(&network).is_empty(), "there is no process");
+    });
+}
+
+#[test]
+fn a_prepared_network_keeps_its_address_while_ports_are_short() {
+    let ports = PortRange::try_from("41950-41951".to_owned()).unwrap();
+    on_a_node_with("172.31.0.0/16", ports, 1, async |network| {
+        let first = network.lease(&service()).unwrap().0;
+        let _connected = network.connect(first).await.unwrap();
+        filled(&network, 1).await;
+        let prepared = ready(&network);
+        let mut two_ports = service();
+        two_ports.ports = serde_json::from_str(r#"{"b": 81}"#).unwrap();
+        network.lease(&two_ports).unwrap_err();
+        assert_eq!(ready(&network), prepared);
+        let reserved = network.state().allocator.reserve(0).unwrap();
+        assert!(!prepared.contains(&reserved), "it is not free");
+        assert_eq!(network.lease(&service()).unwrap().0.ip, prepared[0]);
     });
 }
 
