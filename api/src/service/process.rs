@@ -4,7 +4,11 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{ServiceConfig, targets::is_plain, validate::length_problem};
+use super::{
+    ServiceConfig,
+    targets::is_plain,
+    validate::{has_labels, length_problem},
+};
 use crate::settings::Problem;
 
 /// Most entries of `ulimits`, `sysctls` and `extra_hosts` each.
@@ -250,15 +254,9 @@ fn is_hostname(name: &str) -> bool {
 
 /// Labels of letters, digits, `-` and `_`, which programs use although host names do not have it.
 fn is_name(name: &str, most: usize) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    name.len() <= most && name.split('.').all(label)
+    has_labels(name, most, |b| {
+        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')
+    })
 }
 
 /// A name or a number of signal(7), as agents read it.
@@ -268,13 +266,13 @@ fn is_signal(name: &str) -> bool {
     }
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = ["RTMIN", "RTMAX"]
+    let real_time = [("RTMIN", '+'), ("RTMAX", '-')]
         .iter()
-        .find_map(|base| short.strip_prefix(base));
+        .find_map(|(base, sign)| Some((short.strip_prefix(base)?, sign)));
     match real_time {
-        Some("") => true,
-        Some(offset) => offset
-            .strip_prefix(['+', '-'])
+        Some(("", _)) => true,
+        Some((offset, sign)) => offset
+            .strip_prefix(*sign)
             .and_then(|digits| digits.parse::<u32>().ok())
             .is_some_and(|offset| offset <= 30),
         None => (1..=31).any(|number| crate::signal::name(number) == Some(&format!("SIG{short}"))),

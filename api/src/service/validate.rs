@@ -199,16 +199,20 @@ fn tmpfs_problems(config: &ServiceConfig) -> Vec<Problem> {
     problems
 }
 
-fn host_problem(host: &str) -> Option<Problem> {
-    let label = |label: &str| {
+/// Whether a name of at most so many bytes consists of labels of 1 to 63 allowed bytes, which neither begin nor end with `-`.
+pub(super) fn has_labels(name: &str, most: usize, is_allowed: impl Fn(u8) -> bool) -> bool {
+    let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && label.bytes().all(&is_allowed)
     };
-    if host.len() <= 253 && host.split('.').all(label) {
+    name.len() <= most && name.split('.').all(is_label)
+}
+
+fn host_problem(host: &str) -> Option<Problem> {
+    let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if has_labels(host, 253, is_allowed) {
         return None;
     }
     let message = format!(

@@ -18,6 +18,8 @@ fn what_a_container_cannot_have_is_refused_with_its_key() {
         ("hostname = \"a b\"", "hostname: \"a b\" is not a host name"),
         ("stop_signal = \"SIGNONSENSE\"", "stop_signal: "),
         ("stop_signal = \"RTMIN+40\"", "stop_signal: "),
+        ("stop_signal = \"RTMIN-1\"", "stop_signal: "),
+        ("stop_signal = \"RTMAX+1\"", "stop_signal: "),
         ("ulimits = { nice = 1 }", "ulimits.nice: cannot be set"),
         ("ulimits = { core = 1 }", "ulimits.core: only 0"),
         (
