@@ -15,8 +15,12 @@ fn pid_of_a_process(cluster: &Cluster, worker: usize) -> String {
     let processes = fs::read_dir(cluster.agent_data(worker).join("processes")).unwrap();
     let home = processes.map(|entry| entry.unwrap().path().join("home"));
     let record = home.filter_map(|home| fs::read(home.join("supervisor.json")).ok());
-    let record = record.last().unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    first_pid_of(&record.last().unwrap())
+}
+
+/// The first program in the container that a supervisor has recorded.
+pub(crate) fn first_pid_of(record: &[u8]) -> String {
+    let record: serde_json::Value = serde_json::from_slice(record).unwrap();
     let directories = record["cgroup"]["directories"].as_array().unwrap();
     let directory = directories
         .iter()

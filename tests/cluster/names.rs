@@ -5,13 +5,14 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
-    path::Path,
     time::Duration,
 };
 
 use rustix::{fd::AsFd, thread::move_into_link_name_space};
 use tucano_testkit::needs;
 use tucano_tests::{CLUSTER, Cluster, Options, images};
+
+use crate::apis::first_pid_of;
 
 const WAIT: Duration = Duration::from_secs(2);
 
@@ -22,16 +23,7 @@ fn pid_of(cluster: &Cluster, worker: usize, id: &str) -> String {
         .join("processes")
         .join(id)
         .join("home");
-    let record = fs::read(home.join("supervisor.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-    let directories = record["cgroup"]["directories"].as_array().unwrap();
-    let directory = directories
-        .iter()
-        .find(|entry| ["", "pids"].contains(&entry[0].as_str().unwrap()))
-        .unwrap();
-    let procs = Path::new(directory[1].as_str().unwrap()).join("cgroup.procs");
-    let listed = fs::read_to_string(procs).unwrap();
-    listed.lines().next().unwrap().to_owned()
+    first_pid_of(&fs::read(home.join("supervisor.json")).unwrap())
 }
 
 /// A process of a service, and its network.

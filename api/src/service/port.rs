@@ -204,12 +204,11 @@ fn doubled(config: &ServiceConfig) -> Vec<Problem> {
 /// What routes requests has no effect without a port for them, and what connects none without a port.
 fn unrouted(config: &ServiceConfig) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let routes = [
+    for (key, is_given) in [
         ("hosts", !config.hosts.is_empty()),
         ("path_prefix", config.path_prefix.is_some()),
-    ];
-    if config.http_port().is_none() {
-        for (key, _) in routes.into_iter().filter(|(_, given)| *given) {
+    ] {
+        if is_given && config.http_port().is_none() {
             let message = "no port gets requests: write `port = …`, or name the one for HTTP `http` in `ports`";
             problems.push(Problem::new(key, message).depending_on("port"));
         }
