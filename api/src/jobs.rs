@@ -241,6 +241,36 @@ pub struct Run {
 }
 
 impl Run {
+    /// One of a single process, which is not tried again, as it is recorded before it begins.
+    pub fn new(
+        service: ServiceName,
+        revision: Revision,
+        trigger: Trigger,
+        created_at: Timestamp,
+        epoch: Epoch,
+    ) -> Self {
+        Self {
+            service,
+            number: 0,
+            revision,
+            trigger,
+            command: None,
+            completions: 1,
+            parallelism: 1,
+            retries: 0,
+            deadline: None,
+            created_at,
+            began_at: None,
+            epoch,
+            done: BTreeSet::new(),
+            failures: 0,
+            retry_at: None,
+            attempts: Vec::new(),
+            outcome: None,
+            ended_at: None,
+        }
+    }
+
     /// `nightly/3`.
     pub fn id(&self) -> String {
         format!("{}/{}", self.service, self.number)

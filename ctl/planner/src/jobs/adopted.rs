@@ -1,7 +1,5 @@
 //! Processes of runs on nodes on hold: they go on as runs that the present database has not begun.
 
-use std::collections::BTreeSet;
-
 use tucano_api::{
     agent::DesiredProcess,
     ids::NodeName,
@@ -23,26 +21,20 @@ pub(crate) fn adopt(state: &mut State, node: &NodeName, process: &DesiredProcess
     if let Trigger::Schedule { tick, .. } = &desired.trigger {
         job.record.claimed = job.record.claimed.max(Some(*tick));
     }
+    // What its configuration says of failures is not known here.
     let run = job.runs.entry(desired.number).or_insert_with(|| Run {
-        service: name.clone(),
         number: desired.number,
-        revision: process.revision,
-        trigger: desired.trigger.clone(),
         command: process.config.args.clone(),
         completions: 0,
         parallelism: 0,
-        // What its configuration says of failures is not known here.
-        retries: 0,
-        deadline: None,
-        created_at: now,
         began_at: Some(now),
-        epoch,
-        done: BTreeSet::new(),
-        failures: 0,
-        retry_at: None,
-        attempts: Vec::new(),
-        outcome: None,
-        ended_at: None,
+        ..Run::new(
+            name.clone(),
+            process.revision,
+            desired.trigger.clone(),
+            now,
+            epoch,
+        )
     });
     if run.outcome.is_some() || run.revision != process.revision {
         return false;

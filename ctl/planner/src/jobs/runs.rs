@@ -1,7 +1,5 @@
 //! The life of a run, whose states [`tucano_api::jobs`] shows.
 
-use std::collections::BTreeSet;
-
 use tucano_api::{
     ids::ServiceName,
     jobs::{AttemptEnd, Outcome, Run, Trigger},
@@ -44,26 +42,22 @@ pub(super) fn create(
         Some(hook) => Some(hook.timeout),
         None => config.deadline,
     };
-    let run = Run {
-        service: name.clone(),
-        number: 0,
-        revision: revision.revision,
-        trigger,
+    let mut run = Run {
         command: hook.map(|hook| hook.args.clone()).or(command),
-        completions: if is_own { config.run_completions() } else { 1 },
-        parallelism: if is_own { config.run_parallelism() } else { 1 },
-        retries: if is_own { config.run_retries() } else { 0 },
         deadline,
-        created_at: state.now,
-        began_at: None,
-        epoch: state.identity.epoch,
-        done: BTreeSet::new(),
-        failures: 0,
-        retry_at: None,
-        attempts: Vec::new(),
-        outcome: None,
-        ended_at: None,
+        ..Run::new(
+            name.clone(),
+            revision.revision,
+            trigger,
+            state.now,
+            state.identity.epoch,
+        )
     };
+    if is_own {
+        run.completions = config.run_completions();
+        run.parallelism = config.run_parallelism();
+        run.retries = config.run_retries();
+    }
     let job = entry(state, name);
     job.record.last_run = job.record.last_run.saturating_add(1);
     let number = job.record.last_run;
