@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use serde_json::json;
 use tucano_api::{
     ids::{Digest, NodeName, ProcessId, ServiceName},
-    service::{Backup, Health, Kind, Labels, Placement, ServiceConfig, Volume},
+    service::{Backup, Kind, Labels, Placement, ServiceConfig, Volume},
     units::{Bytes, Span},
 };
 use tucano_planner::{Settings, Worker};
@@ -95,59 +96,8 @@ pub fn settings() -> Settings {
 
 /// A service with the defaults of a configuration of three lines.
 pub fn config(service: &str, concurrency: u32) -> ServiceConfig {
-    ServiceConfig {
-        name: name(service),
-        concurrency,
-        app: None,
-        image: None,
-        port: Some(8080),
-        ports: Default::default(),
-        hosts: Vec::new(),
-        path_prefix: None,
-        env: Default::default(),
-        args: None,
-        env_file: Vec::new(),
-        entrypoint: None,
-        working_dir: None,
-        hostname: None,
-        stop_signal: None,
-        ulimits: Default::default(),
-        sysctls: Default::default(),
-        extra_hosts: Default::default(),
-        dns: Vec::new(),
-        user: None,
-        memory: Bytes::mib(256),
-        cpus: None,
-        cpus_reserved: None,
-        placement: Placement::default(),
-        pids: 512,
-        disk: Bytes(2 << 30),
-        caps: Default::default(),
-        read_only: false,
-        tmp_size: None,
-        init: false,
-        file: Vec::new(),
-        mount: Vec::new(),
-        volume: Vec::new(),
-        secret: Vec::new(),
-        needs: Vec::new(),
-        start_after: Vec::new(),
-        shm_size: None,
-        health: Health::default(),
-        drain: None,
-        stop_timeout: Span::secs(10),
-        kind: Kind::Service,
-        retries: None,
-        deadline: None,
-        parallelism: None,
-        completions: None,
-        schedule: None,
-        timezone: None,
-        overlap: None,
-        catch_up: None,
-        before: None,
-        after: None,
-    }
+    let three = json!({"name": service, "concurrency": concurrency, "port": 8080});
+    serde_json::from_value(three).unwrap()
 }
 
 /// A job without a schedule, whose run is of one process.
