@@ -1,5 +1,7 @@
 //! One service of a Compose file, key by key.
 
+mod relations;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json, json};
@@ -318,8 +320,8 @@ fn service_key(builder: &mut Builder<'_>, entry: &Entry, service: &Node) {
         "configs" => files::configs(builder, node),
         "secrets" => files::secrets(builder, node),
         "healthcheck" => health::convert(builder, line, node),
-        "depends_on" => depends_on(builder, line, node),
-        "links" => links(builder, line, node),
+        "depends_on" => relations::depends_on(builder, line, node),
+        "links" => relations::links(builder, line, node),
         "deploy" => deploy::convert(builder, node),
         "scale" => {
             if let Some(count) = builder.take(line, key, words::number::<u32>(node)) {
@@ -327,7 +329,7 @@ fn service_key(builder: &mut Builder<'_>, entry: &Entry, service: &Node) {
             }
         }
         "restart" => restart(builder, line, node),
-        "networks" => networks(builder, line, node),
+        "networks" => relations::networks(builder, line, node),
         "network_mode" => match node.text() {
             Some("bridge") => {}
             _ => builder.refuse(
@@ -443,92 +445,6 @@ fn environment(builder: &mut Builder<'_>, line: usize, node: &Node) {
                 builder.env.remove(&name);
             }
         }
-    }
-}
-
-fn depends_on(builder: &mut Builder<'_>, line: usize, node: &Node) {
-    match &node.value {
-        Value::Map(entries) => {
-            for entry in entries {
-                let condition = entry.node.get("condition").and_then(Node::text);
-                let required = entry.node.get("required").and_then(Node::text);
-                if condition == Some("service_completed_successfully") {
-                    builder.refuse(
-                        entry.line,
-                        "depends_on",
-                        format!("{} is to end before this one starts: services that end are not run here yet", entry.key),
-                    );
-                    continue;
-                }
-                if entry.node.get("restart").and_then(Node::text) == Some("true") {
-                    let message =
-                        "`restart` has no effect: a service goes on when another one is replaced";
-                    builder.note(entry.line, "depends_on", message);
-                }
-                comes_after(builder, entry.line, &entry.key, required != Some("false"));
-            }
-        }
-        _ => {
-            let names = builder.take(line, "depends_on", words::texts(node));
-            for name in names.into_iter().flatten() {
-                comes_after(builder, line, &name, true);
-            }
-        }
-    }
-}
-
-fn comes_after(builder: &mut Builder<'_>, line: usize, name: &str, is_required: bool) {
-    match words::name(name).parse() {
-        Ok(name) => builder.after.push(After {
-            name,
-            line,
-            is_required,
-        }),
-        Err(error) => builder.refuse(line, "depends_on", format!("{error}")),
-    }
-}
-
-fn links(builder: &mut Builder<'_>, line: usize, node: &Node) {
-    let names = builder.take(line, "links", words::texts(node));
-    for link in names.into_iter().flatten() {
-        let (name, alias) = link.split_once(':').unwrap_or((&link, &link));
-        if alias != name {
-            let message = format!("a service has one name: use {name} in place of {alias}");
-            builder.refuse(line, "links", message);
-        }
-        comes_after(builder, line, name, true);
-    }
-}
-
-fn networks(builder: &mut Builder<'_>, line: usize, node: &Node) {
-    for entry in node.entries() {
-        for key in entry.node.entries() {
-            match key.key.as_str() {
-                "aliases" => builder.refuse(
-                    key.line,
-                    "networks",
-                    format!(
-                        "{} has aliases: a service has one name, use it in their place",
-                        entry.key
-                    ),
-                ),
-                "ipv4_address" | "ipv6_address" | "link_local_ips" | "mac_address" => builder
-                    .refuse(
-                        key.line,
-                        "networks",
-                        format!("{}: addresses are chosen by the node: use names", key.key),
-                    ),
-                _ => {}
-            }
-        }
-    }
-    let named = node.entries().iter().map(|entry| entry.key.clone());
-    let listed = node.items().iter().filter_map(Node::text);
-    let all: BTreeSet<String> = named.chain(listed.map(str::to_owned)).collect();
-    match node.value {
-        Value::Map(_) | Value::List(_) => builder.networks = all,
-        Value::Null => {}
-        Value::Text { .. } => builder.refuse(line, "networks", "write a list of networks"),
     }
 }
 
