@@ -6,7 +6,7 @@
 //! - [`fault`]: what can go wrong, as a list that replays (and, with the feature `proptest`, shrinks).
 //! - [`volumes`]: those of an agent; `volume_rules`: what the validator checks of slots and volumes; `name_rules`:
 //!   what of services' addresses; `job_rules`: what of runs.
-//! - `placement_rules`: what the validator checks of labels and neighbours.
+//! - `placement_rules`: what the validator checks of labels and neighbours; `spread_rules`: how evenly processes are placed.
 //! - [`validator`]: the rules that no step may break. It panics where one is broken.
 
 #![allow(
@@ -26,6 +26,7 @@ mod name_rules;
 pub mod network;
 mod placement_rules;
 pub mod sim;
+mod spread_rules;
 pub mod validator;
 mod volume_rules;
 pub mod volumes;
