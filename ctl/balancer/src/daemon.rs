@@ -5,22 +5,19 @@ use std::{
     net::{self, SocketAddr},
     os::fd::AsFd,
     sync::Arc,
-    time::Duration,
 };
 
-use futures_util::future::join_all;
 use rustix::net::sockopt::socket_acceptconn;
 use tokio::{
-    net::{TcpListener, TcpSocket, UnixListener},
-    time::{interval, timeout},
+    net::{TcpSocket, UnixListener},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
-    admin,
-    client::accept::Acceptor,
-    detach,
+    admin, detach,
+    errors::chain,
     follow::{
         Follower,
         cache::Cache,
@@ -28,16 +25,15 @@ use crate::{
         controller::{Address, Controller},
         report::Reporter,
     },
+    front::accept::{Acceptor, Listener},
     lock::{Lock, LockError},
     plane::DataPlane,
     settings::{Listen, Settings},
+    worker::threads::Threads,
 };
 
 /// Clients that wait to be accepted on one address.
 const BACKLOG: u32 = 1024;
-
-/// How often idle pooled connections are reaped.
-const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A balancer with its listeners, ready to run.
 #[derive(Debug)]
@@ -47,16 +43,11 @@ pub struct Balancer {
     reporter: Reporter,
     /// Of a balancer on another machine than the controller's.
     certificate: Option<(Arc<OwnCertificate>, Controller)>,
-    listeners: Vec<Listener>,
+    /// Those of each thread.
+    listeners: Vec<Vec<Listener>>,
     admin: Option<UnixListener>,
     lock: Option<Lock>,
     is_child: bool,
-}
-
-#[derive(Debug)]
-struct Listener {
-    socket: TcpListener,
-    is_inherited: bool,
 }
 
 /// Why the balancer cannot start.
@@ -77,6 +68,9 @@ pub enum StartError {
     /// A controller on another machine, and nothing to present to it.
     #[error("--follow https://… needs --identity DIR, for this balancer's key and certificate")]
     NoIdentity,
+    /// A thread cannot be started.
+    #[error("cannot start {0} threads (--threads)")]
+    Threads(usize, #[source] io::Error),
     /// The admin socket cannot be created.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
@@ -90,12 +84,10 @@ impl Balancer {
             None => None,
         };
         let follows_draining = lock.as_ref().is_some_and(|lock| lock.follows_draining);
-        let mut listeners = Vec::new();
-        for listen in &settings.listen {
-            listeners.push(open(listen, follows_draining)?);
-        }
+        let threads = settings.threads();
+        let listeners = open_all(&settings.listen, threads, follows_draining)?;
         let admin = settings.admin.as_deref().map(admin::bind).transpose()?;
-        let plane = DataPlane::new(settings.limits.clone(), settings.trust_forwarded);
+        let plane = DataPlane::new(settings.limits.clone(), settings.trust_forwarded, threads);
         let plane = Arc::new(plane);
         let cache = settings.routes.as_deref().map(Cache::new);
         let (controller, certificate) = controller(settings)?;
@@ -120,8 +112,8 @@ impl Balancer {
 
     /// The listening addresses, in the settings' order.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let listeners = self.listeners.iter();
-        listeners
+        let first = self.listeners.iter().take(1).flatten();
+        first
             .filter_map(|listener| listener.socket.local_addr().ok())
             .collect()
     }
@@ -140,25 +132,19 @@ impl Balancer {
         let _certificate = self
             .certificate
             .map(|(own, controller)| background(own.keep_current(controller)));
-        let _reaper = background(reap(plane.clone()));
         let _admin = self
             .admin
             .map(|listener| background(admin::run(listener, plane.clone())));
         let closing = CancellationToken::new();
         let acceptor = Acceptor::new(plane.clone(), closing.clone());
         // A socket that was inherited stays open elsewhere, and clients wait in it.
-        let is_inherited = self.listeners.iter().all(|listener| listener.is_inherited);
-        let listeners: Vec<_> = self
-            .listeners
-            .into_iter()
-            .map(|listener| {
-                background(
-                    acceptor
-                        .clone()
-                        .run(listener.socket, !listener.is_inherited),
-                )
-            })
-            .collect();
+        let mut all = self.listeners.iter().flatten();
+        let is_inherited = all.all(|listener| listener.is_inherited);
+        let count = self.listeners.len();
+        let mut threads = match Threads::start(&acceptor, self.listeners) {
+            Ok(threads) => threads,
+            Err(error) => return error!(cause = %chain(&StartError::Threads(count, error))),
+        };
         stop.cancelled().await;
         if self.is_child {
             // Before the lock is given up: the parent ends then.
@@ -166,11 +152,13 @@ impl Balancer {
         }
         hand_over(self.lock, is_inherited, &plane).await;
         closing.cancel();
-        join_all(listeners).await;
+        acceptor.stop_all();
+        threads.stopped_accepting().await;
         if self.is_child {
             detach::close_stdin();
         }
         drain(&plane, &acceptor).await;
+        threads.end().await;
         drop(reporter);
         self.reporter.leave().await;
     }
@@ -221,37 +209,56 @@ async fn drain(plane: &DataPlane, acceptor: &Acceptor) {
     }
 }
 
-async fn reap(plane: Arc<DataPlane>) {
-    let mut ticks = interval(REAP_INTERVAL);
-    loop {
-        ticks.tick().await;
-        plane.reap();
-    }
-}
-
 fn background(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
-fn open(listen: &Listen, follows_draining: bool) -> Result<Listener, StartError> {
-    let socket = match listen {
-        Listen::Stdin => inherited().map_err(StartError::Stdin)?,
-        Listen::Address(address) => {
-            bind(*address, follows_draining).map_err(|error| StartError::Bind(*address, error))?
+/// The sockets of each thread: of its own, and in an order of its own, where the balancer binds them; the inherited ones are
+/// shared by all.
+fn open_all(
+    listen: &[Listen],
+    threads: usize,
+    follows_draining: bool,
+) -> Result<Vec<Vec<Listener>>, StartError> {
+    let mut all: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
+    for listen in listen {
+        let sockets = open(listen, threads, follows_draining)?;
+        if let Some(Ok(address)) = sockets.first().map(net::TcpListener::local_addr) {
+            info!(%address, "listening");
         }
-    };
-    if let Ok(address) = socket.local_addr() {
-        info!(%address, "listening");
+        for (listeners, socket) in all.iter_mut().zip(sockets) {
+            listeners.push(Listener {
+                socket,
+                is_inherited: *listen == Listen::Stdin,
+            });
+        }
     }
-    Ok(Listener {
-        socket,
-        is_inherited: *listen == Listen::Stdin,
-    })
+    Ok(all)
 }
 
-/// Two balancers may listen on one address only while one hands over to the other.
-fn bind(address: SocketAddr, follows_draining: bool) -> io::Result<TcpListener> {
-    let socket = || {
+fn open(
+    listen: &Listen,
+    threads: usize,
+    follows_draining: bool,
+) -> Result<Vec<net::TcpListener>, StartError> {
+    match listen {
+        Listen::Stdin => {
+            let inherited = (0..threads).map(|_| inherited()).collect::<Result<_, _>>();
+            inherited.map_err(StartError::Stdin)
+        }
+        Listen::Address(address) => bind(*address, threads, follows_draining)
+            .map_err(|error| StartError::Bind(*address, error)),
+    }
+}
+
+/// Sockets on one address, among which the kernel distributes clients. Two balancers may listen on it only while one hands
+/// over to the other.
+fn bind(
+    mut address: SocketAddr,
+    count: usize,
+    follows_draining: bool,
+) -> io::Result<Vec<net::TcpListener>> {
+    let socket = |address| {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -260,20 +267,27 @@ fn bind(address: SocketAddr, follows_draining: bool) -> io::Result<TcpListener> 
         Ok::<_, io::Error>(socket)
     };
     if !follows_draining {
-        socket()?.bind(address)?;
+        socket(address)?.bind(address)?;
     }
-    let socket = socket()?;
-    socket.set_reuseport(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        let socket = socket(address)?;
+        socket.set_reuseport(true)?;
+        socket.bind(address)?;
+        // The others get the port that the first one got.
+        address = socket.local_addr()?;
+        sockets.push(socket);
+    }
+    let listening = sockets.into_iter().map(|socket| socket.listen(BACKLOG)?.into_std());
+    listening.collect()
 }
 
-fn inherited() -> io::Result<TcpListener> {
+fn inherited() -> io::Result<net::TcpListener> {
     let stdin = io::stdin();
     if !socket_acceptconn(stdin.as_fd())? {
         return Err(io::Error::other("the socket is not listening"));
     }
     let listener = net::TcpListener::from(stdin.as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+    Ok(listener)
 }

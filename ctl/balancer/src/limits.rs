@@ -184,7 +184,7 @@ fn len(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
-/// hyper's smallest read buffer.
+/// What every client may expect to be accepted.
 const HEAD_BYTES_MIN: u64 = 8 * 1024;
 
 fn head_bytes(text: &str) -> Result<ByteSize, String> {

@@ -16,7 +16,8 @@ use tucano_balancer::{
 };
 use tucano_daemon::{limits, log, notify};
 
-#[tokio::main]
+// Clients are served by threads of their own.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let settings = Settings::parse();
     log::to_stderr(settings.log_format);

@@ -1,14 +1,7 @@
-//! Counters of the data plane: atomics, read when the metrics are scraped.
+//! Counters of the data plane: each thread has its own, and they are added up when they are read.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::{fmt, rc::Rc, sync::Arc};
 
-use hyper::StatusCode;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text},
@@ -20,118 +13,168 @@ use tucano_api::{
     ids::ServiceName,
 };
 
-use crate::plane::DataPlane;
+use crate::{
+    core::counters::{Count, Level, PerThread, Thread},
+    plane::DataPlane,
+    worker::local::LocalService,
+};
 
 /// Counters of one service.
+#[derive(Debug)]
+pub struct ServiceStats(PerThread<ServiceCounters>);
+
+/// Those of one thread.
 #[derive(Debug, Default)]
-pub struct ServiceStats {
+pub struct ServiceCounters {
     /// Responses by class: 1xx to 5xx, the balancer's own included.
-    responses: [AtomicU64; 5],
-    retries: AtomicU64,
-    ejections: AtomicU64,
-    in_flight: AtomicI64,
-    tunnels: AtomicI64,
+    responses: [Count; 5],
+    /// Retried requests.
+    pub retries: Count,
+    /// Ejections of processes.
+    pub ejections: Count,
+    in_flight: Level,
+    tunnels: Level,
 }
 
 /// Counters that belong to no service.
+#[derive(Debug)]
+pub struct ClientStats(PerThread<ClientCounters>);
+
+/// Those of one thread.
 #[derive(Debug, Default)]
-pub struct ClientStats {
-    connections: AtomicI64,
-    accepted: AtomicU64,
-    refused: AtomicU64,
+pub struct ClientCounters {
+    connections: Level,
+    accepted: Count,
+    /// Requests that were malformed or matched no service.
+    pub refused: Count,
 }
 
 impl ServiceStats {
-    /// Counts a response to a client.
-    pub fn answered(&self, status: StatusCode) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
-        self.responses[class].fetch_add(1, Relaxed);
+    /// For so many threads.
+    pub fn new(threads: usize) -> Self {
+        Self(PerThread::new(threads))
+    }
+
+    /// The counters that `thread` writes.
+    pub fn of(&self, thread: Thread) -> &ServiceCounters {
+        self.0.of(thread)
     }
 
     /// The counters as they are now, as reported to the controller.
     pub fn read(&self, service: ServiceName) -> ServiceMetrics {
+        let count = |of: &dyn Fn(&ServiceCounters) -> &Count| -> u64 {
+            self.0.iter().map(|counters| of(counters).read()).sum()
+        };
+        let level = |of: fn(&ServiceCounters) -> &Level| -> i64 {
+            self.0.iter().map(|counters| of(counters).read()).sum()
+        };
         ServiceMetrics {
             service,
-            responses: std::array::from_fn(|class| self.responses[class].load(Relaxed)),
-            retries: self.retries.load(Relaxed),
-            ejections: self.ejections.load(Relaxed),
-            in_flight: self.in_flight.load(Relaxed),
-            tunnels: self.tunnels.load(Relaxed),
+            responses: std::array::from_fn(|class| count(&|it| &it.responses[class])),
+            retries: count(&|it| &it.retries),
+            ejections: count(&|it| &it.ejections),
+            in_flight: level(|it| &it.in_flight),
+            tunnels: level(|it| &it.tunnels),
         }
     }
+}
 
-    /// Counts a retry.
-    pub fn retried(&self) {
-        self.retries.fetch_add(1, Relaxed);
-    }
-
-    /// Counts an ejection.
-    pub fn ejected(&self) {
-        self.ejections.fetch_add(1, Relaxed);
-    }
-
-    /// Counts a request until the result is dropped.
-    pub fn begin_request(self: &Arc<Self>) -> InFlight {
-        InFlight::count(self.clone(), |stats| &stats.in_flight)
-    }
-
-    /// Counts a tunnel until the result is dropped.
-    pub fn begin_tunnel(self: &Arc<Self>) -> InFlight {
-        InFlight::count(self.clone(), |stats| &stats.tunnels)
+impl ServiceCounters {
+    /// Counts a response to a client.
+    pub fn answered(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.responses[class].increase();
     }
 }
 
 impl ClientStats {
-    /// Counts a client connection until the result is dropped.
-    pub fn connected(self: &Arc<Self>) -> ConnectionCount {
-        self.accepted.fetch_add(1, Relaxed);
-        self.connections.fetch_add(1, Relaxed);
-        ConnectionCount(self.clone())
+    /// For so many threads.
+    pub fn new(threads: usize) -> Self {
+        Self(PerThread::new(threads))
     }
 
-    /// Counts a request that was malformed or matched no service.
-    pub fn refused(&self) {
-        self.refused.fetch_add(1, Relaxed);
+    /// The counters that `thread` writes.
+    pub fn of(&self, thread: Thread) -> &ClientCounters {
+        self.0.of(thread)
     }
 
     /// Open client connections.
     pub fn connections(&self) -> i64 {
-        self.connections.load(Relaxed)
+        self.0.iter().map(|counters| counters.connections.read()).sum()
+    }
+
+    /// Client connections accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.0.iter().map(|counters| counters.accepted.read()).sum()
+    }
+
+    /// Requests that were malformed or matched no service so far.
+    pub fn refused(&self) -> u64 {
+        self.0.iter().map(|counters| counters.refused.read()).sum()
     }
 }
 
 /// One request or tunnel, counted until this is dropped.
-pub struct InFlight {
-    stats: Arc<ServiceStats>,
-    gauge: fn(&ServiceStats) -> &AtomicI64,
+pub struct Counted {
+    service: Rc<LocalService>,
+    level: fn(&ServiceCounters) -> &Level,
 }
 
 /// One client connection, counted until this is dropped.
 #[derive(Debug)]
-pub struct ConnectionCount(Arc<ClientStats>);
+pub struct ConnectionCount {
+    plane: Arc<DataPlane>,
+    thread: Thread,
+}
 
-impl InFlight {
-    fn count(stats: Arc<ServiceStats>, gauge: fn(&ServiceStats) -> &AtomicI64) -> Self {
-        gauge(&stats).fetch_add(1, Relaxed);
-        Self { stats, gauge }
+impl Counted {
+    /// A request to `service`.
+    pub fn request(service: &Rc<LocalService>) -> Self {
+        Self::count(service, |counters| &counters.in_flight)
+    }
+
+    /// A tunnel to `service`.
+    pub fn tunnel(service: &Rc<LocalService>) -> Self {
+        Self::count(service, |counters| &counters.tunnels)
+    }
+
+    fn count(service: &Rc<LocalService>, level: fn(&ServiceCounters) -> &Level) -> Self {
+        level(service.counters()).add(1);
+        Self {
+            service: service.clone(),
+            level,
+        }
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Counted {
     fn drop(&mut self) {
-        (self.gauge)(&self.stats).fetch_sub(1, Relaxed);
+        (self.level)(self.service.counters()).add(-1);
     }
 }
 
-impl fmt::Debug for InFlight {
+impl fmt::Debug for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InFlight")
+        f.write_str("Counted")
+    }
+}
+
+impl ConnectionCount {
+    /// A connection that `thread` has accepted.
+    pub fn new(plane: &Arc<DataPlane>, thread: Thread) -> Self {
+        let counters = plane.clients.of(thread);
+        counters.accepted.increase();
+        counters.connections.add(1);
+        Self {
+            plane: plane.clone(),
+            thread,
+        }
     }
 }
 
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+        self.plane.clients.of(self.thread).connections.add(-1);
     }
 }
 
@@ -140,8 +183,8 @@ pub fn read(plane: &DataPlane) -> BalancerMetrics {
     let table = plane.table();
     let services = table.services().iter();
     BalancerMetrics {
-        accepted: plane.clients.accepted.load(Relaxed),
-        refused: plane.clients.refused.load(Relaxed),
+        accepted: plane.clients.accepted(),
+        refused: plane.clients.refused(),
         connections: plane.clients.connections(),
         services: services
             .map(|service| service.stats.read(service.name.clone()))
@@ -173,13 +216,13 @@ impl Collector for Scrape {
             &mut encoder,
             "accepted",
             "Client connections accepted",
-            &clients.accepted,
+            clients.accepted(),
         )?;
         counter(
             &mut encoder,
             "refused",
             "Requests that were malformed or matched no service",
-            &clients.refused,
+            clients.refused(),
         )?;
         let open = ConstGauge::new(clients.connections());
         let metric = encoder.encode_descriptor(
@@ -195,20 +238,20 @@ impl Collector for Scrape {
 
 impl Scrape {
     fn encode_services(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let table = self.0.table();
+        let metrics = read(&self.0).services;
         let each = |encoder: &mut DescriptorEncoder<'_>,
                     name: &str,
                     help: &str,
-                    read: &dyn Fn(&ServiceStats, &mut Family<'_>) -> fmt::Result,
+                    read: &dyn Fn(&ServiceMetrics, &mut Family<'_>) -> fmt::Result,
                     kind: &dyn EncodeMetric| {
             let metric = encoder.encode_descriptor(name, help, None, kind.metric_type())?;
             let mut family = Family {
                 metric,
                 service: "",
             };
-            table.services().iter().try_for_each(|service| {
-                family.service = service.name.as_str();
-                read(&service.stats, &mut family)
+            metrics.iter().try_for_each(|service| {
+                family.service = service.service.as_str();
+                read(service, &mut family)
             })
         };
         let (count, gauge) = (ConstCounter::new(0_u64), ConstGauge::new(0_i64));
@@ -216,35 +259,35 @@ impl Scrape {
             encoder,
             "responses",
             "Responses to clients, by status class",
-            &|stats, family| family.classes(&stats.responses),
+            &|stats, family| family.classes(stats.responses),
             &count,
         )?;
         each(
             encoder,
             "retries",
             "Retried requests",
-            &|stats, family| family.counter(&stats.retries),
+            &|stats, family| family.counter(stats.retries),
             &count,
         )?;
         each(
             encoder,
             "ejections",
             "Ejections of processes that refused a connection",
-            &|stats, family| family.counter(&stats.ejections),
+            &|stats, family| family.counter(stats.ejections),
             &count,
         )?;
         each(
             encoder,
             "in_flight",
             "Requests in flight",
-            &|stats, family| family.gauge(&stats.in_flight),
+            &|stats, family| family.gauge(stats.in_flight),
             &gauge,
         )?;
         each(
             encoder,
             "tunnels",
             "Upgraded connections, such as websockets",
-            &|stats, family| family.gauge(&stats.tunnels),
+            &|stats, family| family.gauge(stats.tunnels),
             &gauge,
         )
     }
@@ -256,22 +299,22 @@ struct Family<'a> {
 }
 
 impl Family<'_> {
-    fn classes(&mut self, counters: &[AtomicU64; 5]) -> fmt::Result {
-        for (class, counter) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(counters) {
+    fn classes(&mut self, counts: [u64; 5]) -> fmt::Result {
+        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(counts) {
             let labels = [("service", self.service), ("status", class)];
-            let count = ConstCounter::new(counter.load(Relaxed));
+            let count = ConstCounter::new(count);
             count.encode(self.metric.encode_family(&labels)?)?;
         }
         Ok(())
     }
 
-    fn counter(&mut self, counter: &AtomicU64) -> fmt::Result {
-        let count = ConstCounter::new(counter.load(Relaxed));
+    fn counter(&mut self, count: u64) -> fmt::Result {
+        let count = ConstCounter::new(count);
         count.encode(self.metric.encode_family(&[("service", self.service)])?)
     }
 
-    fn gauge(&mut self, gauge: &AtomicI64) -> fmt::Result {
-        let gauge = ConstGauge::new(gauge.load(Relaxed));
+    fn gauge(&mut self, level: i64) -> fmt::Result {
+        let gauge = ConstGauge::new(level);
         gauge.encode(self.metric.encode_family(&[("service", self.service)])?)
     }
 }
@@ -280,9 +323,9 @@ fn counter(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    value: &AtomicU64,
+    value: u64,
 ) -> fmt::Result {
-    let counter = ConstCounter::new(value.load(Relaxed));
+    let counter = ConstCounter::new(value);
     let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
     counter.encode(metric)
 }

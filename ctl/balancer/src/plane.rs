@@ -11,11 +11,9 @@ use tokio_util::task::TaskTracker;
 use tucano_api::{balancer::MAX_DRAINED, ids::ProcessId, routes::RouteTable};
 
 use crate::{
+    core::{backend::Backend, table::Table, waiting::Waiting},
     limits::Limits,
     metrics::ClientStats,
-    table::Table,
-    upstream::{Backend, health::uptime},
-    waiting::Waiting,
 };
 
 /// The data plane's shared state. Requests read the table without a lock.
@@ -25,9 +23,11 @@ pub struct DataPlane {
     pub limits: Limits,
     /// Whether clients' `X-Forwarded-*` headers are trusted.
     pub trust_forwarded: bool,
+    /// Number of threads that serve clients.
+    pub threads: usize,
     /// Counters that belong to no service.
-    pub clients: Arc<ClientStats>,
-    /// Open tunnels. A tunnel outlives the HTTP part of its client connection.
+    pub clients: ClientStats,
+    /// Open tunnels.
     pub tunnels: TaskTracker,
     /// Requests without routes or without a process to go to.
     pub waiting: Arc<Waiting>,
@@ -51,11 +51,12 @@ pub struct Drains {
 
 impl DataPlane {
     /// A data plane without routes.
-    pub fn new(limits: Limits, trust_forwarded: bool) -> Self {
+    pub fn new(limits: Limits, trust_forwarded: bool, threads: usize) -> Self {
         Self {
             limits,
             trust_forwarded,
-            clients: Arc::default(),
+            threads,
+            clients: ClientStats::new(threads),
             tunnels: TaskTracker::new(),
             waiting: Arc::default(),
             table: ArcSwap::default(),
@@ -74,20 +75,19 @@ impl DataPlane {
         self.changed.subscribe()
     }
 
-    /// Puts new routes in force, then wakes requests that wait for a lost process: they look up the new
-    /// routes when they choose another one. Must be called from one task only.
+    /// Puts new routes in force, then tells all threads: they wake requests that wait for a lost process, which look up the
+    /// new routes when they choose another one. Must be called from one task only.
     pub fn publish(&self, routes: RouteTable) {
         let previous = self.table.load_full();
-        let next = Arc::new(Table::compile(routes, &previous));
+        let next = Arc::new(Table::compile(routes, &previous, self.threads));
         self.table.store(next.clone());
         next.mark_draining();
-        self.note_departed(&previous, &next);
-        self.changed.send_replace(());
         for backend in previous.lost_in(&next) {
             backend.mark_lost();
         }
-        // The pools of draining processes are closed already when they leave the table.
-        next.update_pools();
+        // Once marked, they get no new requests.
+        self.note_departed(&previous, &next);
+        self.changed.send_replace(());
     }
 
     /// Which draining processes have nothing in flight.
@@ -120,13 +120,5 @@ impl DataPlane {
 
     fn departed(&self) -> MutexGuard<'_, Vec<Arc<Backend>>> {
         self.departed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Closes pooled connections that have been idle for too long.
-    pub fn reap(&self) {
-        let now = uptime();
-        for backend in self.table.load().backends() {
-            backend.pool.reap(now, self.limits.upstream_idle_timeout);
-        }
     }
 }

@@ -41,12 +41,25 @@ pub struct Settings {
     /// Trust the X-Forwarded-* headers that clients send; only behind another proxy that sets them
     #[arg(long)]
     pub trust_forwarded: bool,
+    /// Threads that serve clients, each with connections of its own; the number of processors if this is not given
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     /// Format of log lines, which go to stderr
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,
     /// Limits
     #[command(flatten)]
     pub limits: Limits,
+}
+
+impl Settings {
+    /// The number of threads that serve clients.
+    pub fn threads(&self) -> usize {
+        match self.threads {
+            Some(threads) => usize::from(threads),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
 }
 
 /// A listening address.

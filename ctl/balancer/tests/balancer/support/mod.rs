@@ -100,6 +100,7 @@ fn settings(directory: &TempDir) -> Settings {
         routes: Some(file("routes.json")),
         admin: Some(file("admin.sock")),
         trust_forwarded: false,
+        threads: Some(1),
         log_format: LogFormat::Text,
         limits: Limits::default(),
     }

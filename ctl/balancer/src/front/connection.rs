@@ -1,0 +1,172 @@
+//! A client's connection from its first byte to its end.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncReadExt,
+    time::{Instant, timeout},
+};
+
+use super::client::Client;
+use crate::{
+    core::{health::uptime, refusal::Recipient},
+    http1::request::Malformed,
+    proxy::{self, Then, request::Refused},
+    worker::{Parsers, Worker, buffers::BUFFER_LEN},
+};
+
+/// A response that was written this long ago has been received.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a connection over the limit of its address is kept for its request, which gets the reason.
+const OVER_LIMIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Answers the client's requests until the connection ends.
+pub async fn run(worker: &Worker, client: &mut Client) {
+    let mut idle_since = Instant::now();
+    loop {
+        // Until the next request a connection costs little memory.
+        let is_next = poll_fn(|cx| client.poll_next(cx, worker, idle_since)).await;
+        if !is_next {
+            break;
+        }
+        match Box::pin(serve(worker, client)).await {
+            Then::Next => idle_since = Instant::now(),
+            Then::Linger => break,
+            Then::Drop => return,
+        }
+    }
+    Box::pin(linger(worker, client)).await;
+}
+
+/// Answers requests until nothing of another one has arrived.
+async fn serve(worker: &Worker, client: &mut Client) -> Then {
+    let mut parsers = worker.parsers();
+    loop {
+        let then = serve_next(worker, client, &mut parsers).await;
+        client.state.end(uptime());
+        if then != Then::Next || client.inbox.is_empty() {
+            client.inbox.release(&worker.buffers);
+            worker.reuse_parsers(parsers);
+            return then;
+        }
+    }
+}
+
+async fn serve_next(worker: &Worker, client: &mut Client, parsers: &mut Parsers) -> Then {
+    parsers.request.reset();
+    let begun = Instant::now();
+    let read = poll_fn(|cx| client.poll_head(cx, worker, parsers, begun)).await;
+    match read {
+        Ok(Some(head_len)) => {
+            client.state.begin();
+            client.has_begun = true;
+            proxy::answer(worker, client, parsers, head_len).await
+        }
+        Ok(None) => Then::Linger,
+        Err(malformed) => {
+            let recipient = Recipient {
+                is_http_11: true,
+                is_head: false,
+            };
+            let refused = Refused {
+                refusal: malformed.into(),
+                recipient,
+                keeps_open: false,
+            };
+            proxy::refuse(worker, client, refused).await
+        }
+    }
+}
+
+impl Client {
+    /// Waits for the first bytes of a request; returns false if the connection is to be closed instead.
+    fn poll_next(&mut self, cx: &mut Context<'_>, worker: &Worker, since: Instant) -> Poll<bool> {
+        if let Poll::Ready(read) = self.poll_fill(cx, worker, BUFFER_LEN) {
+            return Poll::Ready(matches!(read, Ok(1..)));
+        }
+        let limits = &worker.plane.limits;
+        let patience = match self.is_over_limit {
+            true => OVER_LIMIT_TIMEOUT,
+            false => limits.idle_timeout,
+        };
+        self.poll_idle(cx, worker, since + patience).map(|()| false)
+    }
+
+    /// Completes if the connection is to be closed, although the client may still send a request.
+    fn poll_idle(&mut self, cx: &mut Context<'_>, worker: &Worker, deadline: Instant) -> Poll<()> {
+        self.state.register(cx.waker());
+        if self.state.is_recycled() {
+            return Poll::Ready(());
+        }
+        let mut deadline = deadline;
+        if self.state.is_stopping() {
+            if self.has_begun {
+                return Poll::Ready(());
+            }
+            // The first request of a connection may be in flight already, and closing now would lose it.
+            let patience = worker.plane.limits.first_request_timeout;
+            let stopped = *self.stopped.get_or_insert_with(Instant::now);
+            deadline = deadline.min(stopped + patience);
+        }
+        self.timer.poll(cx, deadline)
+    }
+
+    /// The length of the next request's head, once it is complete; none if the connection is to be closed instead.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        parsers: &mut Parsers,
+        begun: Instant,
+    ) -> Poll<Result<Option<usize>, Malformed>> {
+        let limits = worker.head_limits();
+        loop {
+            let parsed = parsers.request.parse(self.inbox.bytes_mut(), limits)?;
+            if parsed.is_some() {
+                return Poll::Ready(Ok(parsed));
+            }
+            match self.poll_fill(cx, worker, limits.len + BUFFER_LEN) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(None)),
+                Poll::Pending => break,
+            }
+        }
+        let deadline = begun + worker.plane.limits.head_timeout;
+        ready!(self.poll_idle(cx, worker, deadline));
+        match Instant::now() >= deadline {
+            true => Poll::Ready(Err(Malformed::TooSlow)),
+            false => Poll::Ready(Ok(None)),
+        }
+    }
+}
+
+/// Closes the sending direction, then discards what the client still sends until it closes too: a socket that is closed with
+/// unread data resets the connection, and the client may then lose the response.
+async fn linger(worker: &Worker, client: &mut Client) {
+    if rustix::net::shutdown(&client.stream, rustix::net::Shutdown::Write).is_err() {
+        return;
+    }
+    // Nothing is on its way to a client whose last response is long past.
+    let idle = client.state.idle_for(uptime());
+    let is_settled = client.state.is_recycled() || idle.is_some_and(|idle| idle >= SETTLED_AFTER);
+    if client.ended.is_some() || is_settled {
+        return;
+    }
+    let limits = &worker.plane.limits;
+    let mut waste = vec![0; 16 * 1024];
+    let discard = async {
+        let mut discarded = 0;
+        while discarded < limits.linger_len() {
+            match client.stream.read(&mut waste).await {
+                Ok(len @ 1..) => discarded += len,
+                Ok(_) | Err(_) => break,
+            }
+        }
+    };
+    timeout(limits.linger_timeout, discard).await.ok();
+}

@@ -1,0 +1,293 @@
+//! The head of a response. Processes are not as hostile as clients, and some are old: a line may end in LF alone, and blanks
+//! may come before a colon. Neither is forwarded.
+
+use super::{
+    body::Length,
+    fields::{Field, Kind, Sender, Span, decimal},
+    options::{BadConnection, Options},
+    request::HeadLimits,
+};
+
+/// Parses the head of one response.
+#[derive(Debug, Default)]
+pub struct ResponseParser {
+    parsed: usize,
+    searched: usize,
+    status: Option<StatusLine>,
+    fields: Vec<Field>,
+    options: Options,
+}
+
+/// The first line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusLine {
+    /// From 100 to 999.
+    pub status: u16,
+    /// The words after it.
+    pub reason: Span,
+    /// Whether the version is 1.1, not 1.0.
+    pub is_http_11: bool,
+}
+
+/// A response that cannot be forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadResponse {
+    /// It is not valid HTTP, or not safe to forward.
+    Invalid,
+    /// Its head exceeds a limit.
+    TooLarge,
+}
+
+impl From<BadConnection> for BadResponse {
+    fn from(_: BadConnection) -> Self {
+        Self::Invalid
+    }
+}
+
+impl ResponseParser {
+    /// Parses `bytes`, which begin as those of the last call and may have become more, until a head is complete: then its
+    /// length is returned.
+    ///
+    /// # Errors
+    /// The bytes are no response, or one that cannot be forwarded.
+    pub fn parse(
+        &mut self,
+        bytes: &mut [u8],
+        limits: HeadLimits,
+    ) -> Result<Option<usize>, BadResponse> {
+        loop {
+            let start = self.parsed;
+            let rest = &bytes[start + self.searched..];
+            let end = memchr::memchr(b'\n', rest).map(|end| start + self.searched + end);
+            let len = end.map_or(bytes.len(), |end| end + 1);
+            if len > limits.len {
+                return Err(BadResponse::TooLarge);
+            }
+            let Some(end) = end else {
+                self.searched = len - start;
+                return Ok(None);
+            };
+            let has_cr = end > start && bytes[end - 1] == b'\r';
+            if self.take_line(bytes, end - usize::from(has_cr), has_cr, limits.headers)? {
+                self.options.read(bytes, &self.fields)?;
+                return Ok(Some(len));
+            }
+            self.parsed = len;
+            self.searched = 0;
+        }
+    }
+
+    /// Forgets the last head.
+    pub fn reset(&mut self) {
+        self.fields.clear();
+        (self.parsed, self.searched, self.status) = (0, 0, None);
+    }
+
+    /// The first line of the complete head.
+    pub fn line(&self) -> StatusLine {
+        self.status.unwrap_or(StatusLine {
+            status: 502,
+            reason: Span::default(),
+            is_http_11: true,
+        })
+    }
+
+    /// Its header lines, in order.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// What it says about its connection.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The length of the body (RFC 9112, section 6.3), of a response to a request that was HEAD or not.
+    ///
+    /// # Errors
+    /// It is stated twice, or in an unknown way.
+    pub fn length(&self, head: &[u8], answers_head: bool) -> Result<Length, BadResponse> {
+        let line = self.line();
+        let is_chunked = self.is_chunked(head)?;
+        let stated = self.content_length(head)?;
+        if is_chunked && (stated.is_some() || !line.is_http_11) {
+            return Err(BadResponse::Invalid);
+        }
+        Ok(match (line.status, stated) {
+            (100..=199 | 204 | 304, _) => Length::None,
+            _ if answers_head => Length::None,
+            (_, Some(length)) => Length::Sized(length),
+            (_, None) if is_chunked => Length::Chunked,
+            (_, None) => Length::UntilClose,
+        })
+    }
+
+    /// `Content-Length`: once, or repeatedly with the same value.
+    ///
+    /// # Errors
+    /// It is not a number, or several.
+    pub fn content_length(&self, head: &[u8]) -> Result<Option<u64>, BadResponse> {
+        let mut length = None;
+        for value in self.values(head, Kind::ContentLength) {
+            for number in super::options::list(value) {
+                let number = decimal(number).ok_or(BadResponse::Invalid)?;
+                if length.replace(number).is_some_and(|other| other != number) {
+                    return Err(BadResponse::Invalid);
+                }
+            }
+        }
+        Ok(length)
+    }
+
+    /// The first value of a header.
+    pub fn value<'a>(&'a self, head: &'a [u8], kind: Kind) -> Option<&'a [u8]> {
+        self.values(head, kind).next()
+    }
+
+    fn is_chunked(&self, head: &[u8]) -> Result<bool, BadResponse> {
+        let mut codings = self.values(head, Kind::TransferEncoding);
+        match (codings.next(), codings.next()) {
+            (None, _) => Ok(false),
+            (Some(one), None) if one.eq_ignore_ascii_case(b"chunked") => Ok(true),
+            _ => Err(BadResponse::Invalid),
+        }
+    }
+
+    fn values<'a>(&'a self, head: &'a [u8], kind: Kind) -> impl Iterator<Item = &'a [u8]> {
+        let fields = self.fields.iter().filter(move |field| field.kind == kind);
+        fields.map(move |field| field.value.of(head))
+    }
+
+    fn take_line(
+        &mut self,
+        bytes: &mut [u8],
+        end: usize,
+        has_cr: bool,
+        max_headers: usize,
+    ) -> Result<bool, BadResponse> {
+        let start = self.parsed;
+        if self.status.is_none() {
+            // Empty lines before a response are ignored; all of them together are bounded like a head.
+            if start < end {
+                self.status = Some(StatusLine::parse(&bytes[start..end], start)?);
+            }
+            return Ok(false);
+        }
+        if start == end {
+            return Ok(true);
+        }
+        if self.fields.len() == max_headers {
+            return Err(BadResponse::TooLarge);
+        }
+        let field = Field::parse(bytes, start, end, has_cr, Sender::Process);
+        self.fields.push(field.map_err(|_| BadResponse::Invalid)?);
+        Ok(false)
+    }
+}
+
+impl StatusLine {
+    /// Takes the line that begins at `start` of the head: `HTTP/1.1 200 OK`, with or without a reason.
+    fn parse(line: &[u8], start: usize) -> Result<Self, BadResponse> {
+        const STATUS_END: usize = b"HTTP/1.1 200".len();
+        let is_http_11 = match line.get(..9) {
+            Some(b"HTTP/1.1 ") => true,
+            Some(b"HTTP/1.0 ") => false,
+            _ => return Err(BadResponse::Invalid),
+        };
+        let digits = line.get(9..STATUS_END).and_then(decimal);
+        let status = digits.filter(|status| *status >= 100);
+        let status = status.and_then(|status| u16::try_from(status).ok());
+        let reason = match line.get(STATUS_END) {
+            None => &[],
+            Some(b' ') => &line[STATUS_END + 1..],
+            Some(_) => return Err(BadResponse::Invalid),
+        };
+        if !super::fields::is_text(reason) {
+            return Err(BadResponse::Invalid);
+        }
+        let end = start + line.len();
+        Ok(Self {
+            status: status.ok_or(BadResponse::Invalid)?,
+            reason: Span::new(end - reason.len(), end),
+            is_http_11,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits {
+        len: 200,
+        headers: 5,
+    };
+
+    fn parse(text: &str) -> Result<(StatusLine, Length), BadResponse> {
+        let mut head = text.as_bytes().to_vec();
+        let mut parser = ResponseParser::default();
+        let mut parsed = None;
+        // Byte by byte and at once are the same.
+        for end in 1..=head.len() {
+            parsed = parser.parse(&mut head[..end], LIMITS)?;
+        }
+        let mut whole = text.as_bytes().to_vec();
+        let mut at_once = ResponseParser::default();
+        assert_eq!(at_once.parse(&mut whole, LIMITS), Ok(parsed));
+        assert_eq!(parsed, Some(text.len()));
+        assert_eq!(at_once.line(), parser.line());
+        Ok((parser.line(), parser.length(&head, false)?))
+    }
+
+    #[test]
+    fn heads_of_old_servers_are_accepted() {
+        for (text, length) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Length::Sized(3)),
+            ("HTTP/1.1 200 OK\nContent-Length: 3\n\n", Length::Sized(3)),
+            ("\r\nHTTP/1.0 200\r\nContent-Length: 3, 3\r\n\r\n", Length::Sized(3)),
+            ("HTTP/1.1 200 \r\nContent-Length : 3\r\n\r\n", Length::Sized(3)),
+            ("HTTP/1.1 999 é\r\nTransfer-Encoding: Chunked\r\n\r\n", Length::Chunked),
+            ("HTTP/1.1 200 OK\r\n\r\n", Length::UntilClose),
+            ("HTTP/1.1 304 \r\nContent-Length: 3\r\n\r\n", Length::None),
+        ] {
+            assert_eq!(parse(text).map(|(_, length)| length), Ok(length), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_and_malformed_heads_are_refused() {
+        for text in [
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1  200 OK\r\n\r\n",
+            "HTTP/1.1 +20 OK\r\n\r\n",
+            "HTTP/2 200 OK\r\n\r\n",
+            "http/1.1 200 OK\r\n\r\n",
+            "ICY 200 OK\r\n\r\n",
+            "HTTP/1.1 200 O\rK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n x: y\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx: y\r\n folded\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx: a\rb\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nConnection: content-length\r\nContent-Length: 1\r\n\r\n",
+        ] {
+            assert_eq!(parse(text), Err(BadResponse::Invalid), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn heads_are_bounded() {
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(6));
+        let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(200));
+        let empty = "\r\n".repeat(101);
+        for text in [many, long, empty] {
+            assert_eq!(parse(&text), Err(BadResponse::TooLarge), "{text:?}");
+        }
+    }
+}

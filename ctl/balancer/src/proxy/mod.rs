@@ -1,0 +1,271 @@
+//! One request from its head to the end of its response.
+//!
+//! [`request`] is what processes receive; [`forward`] chooses one and repeats [`attempt`]s, which send it ([`upload`]) until
+//! a response begins, with [`interim`] ones before it; [`download`] sends that to the client; [`tunnel`] is what follows an
+//! upgrade. All of it happens in the task of the client's connection.
+
+pub mod attempt;
+pub mod download;
+pub mod forward;
+pub mod interim;
+pub mod request;
+pub mod tunnel;
+pub mod upload;
+
+use std::rc::Rc;
+
+use tokio::time::timeout;
+
+use crate::{
+    core::refusal::{Recipient, Refusal},
+    front::client::{Client, Gone},
+    http1::{
+        body::{Incoming, Length, Outgoing},
+        edit::{Framing, Persistence, ResponseEdit},
+        fields::Kind,
+        response::{BadResponse, ResponseParser},
+    },
+    metrics::Counted,
+    worker::{Parsers, Worker, local::LocalService},
+};
+use download::Download;
+use forward::{Answer, Forwarder};
+use request::{Refused, Request};
+
+/// What becomes of a client's connection after a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// The next request.
+    Next,
+    /// It is closed; the client may still be sending.
+    Linger,
+    /// It is closed at once: the client must not take what it has for a whole response, or is gone.
+    Drop,
+}
+
+impl From<Gone> for Then {
+    fn from(_: Gone) -> Self {
+        Self::Drop
+    }
+}
+
+const SWITCHING_PROTOCOLS: u16 = 101;
+const NO_CONTENT: u16 = 204;
+const UPGRADE_REQUIRED: u16 = 426;
+
+/// Answers the request whose head `parsers` has found in the first `head_len` bytes of the client's, with a process's
+/// response or with the reason why there is none.
+pub async fn answer(
+    worker: &Worker,
+    client: &mut Client,
+    parsers: &mut Parsers,
+    head_len: usize,
+) -> Then {
+    let mut request = match Request::take(worker, client, parsers, head_len) {
+        Ok(request) => request,
+        Err(refused) => return refuse(worker, client, *refused).await,
+    };
+    let then = match find_service(worker, client, &request).await {
+        Ok(service) => forward(worker, client, &mut request, &mut parsers.response, service).await,
+        Err(refusal) => {
+            let keeps_open = request.keeps_open && request.body.is_ended();
+            let refused = Refused {
+                refusal,
+                recipient: request.recipient,
+                keeps_open,
+            };
+            refuse(worker, client, refused).await
+        }
+    };
+    worker.buffers.reuse_text(request.head);
+    then
+}
+
+/// Tells the client why its request, which no service has got, is refused.
+pub async fn refuse(worker: &Worker, client: &mut Client, refused: Refused) -> Then {
+    worker.plane.clients.of(worker.thread).refused.increase();
+    say(worker, client, refused).await
+}
+
+async fn say(worker: &Worker, client: &mut Client, refused: Refused) -> Then {
+    let Refused {
+        refusal,
+        recipient,
+        keeps_open,
+    } = refused;
+    let keeps_open = keeps_open && !refusal.closes();
+    let persistence = persistence(client, recipient, keeps_open);
+    refusal.write(&mut client.out, recipient, persistence, &worker.date());
+    match client.flush(worker).await {
+        Ok(()) => then(persistence),
+        Err(gone) => gone.into(),
+    }
+}
+
+fn then(persistence: Persistence) -> Then {
+    match persistence {
+        Persistence::Close => Then::Linger,
+        Persistence::Open | Persistence::KeepAlive => Then::Next,
+    }
+}
+
+/// What the client is told about its connection, which may stay open or not.
+fn persistence(client: &Client, recipient: Recipient, keeps_open: bool) -> Persistence {
+    let closes = !keeps_open || client.state.is_stopping() || client.state.is_recycled();
+    match (closes, recipient.is_http_11) {
+        (true, _) => Persistence::Close,
+        (false, true) => Persistence::Open,
+        (false, false) => Persistence::KeepAlive,
+    }
+}
+
+async fn find_service(
+    worker: &Worker,
+    client: &Client,
+    request: &Request,
+) -> Result<Rc<LocalService>, Refusal> {
+    if !worker.has_routes() {
+        Box::pin(wait_for_routes(worker, client)).await?;
+    }
+    match worker.find(request.host(), request.path()) {
+        Some(service) => Ok(service),
+        None if !worker.has_routes() => Err(Refusal::NoRoutes),
+        None => Err(Refusal::UnknownService(request.host().to_ascii_lowercase())),
+    }
+}
+
+/// A balancer that has just started has no routes for a moment.
+async fn wait_for_routes(worker: &Worker, client: &Client) -> Result<(), Refusal> {
+    let plane = &worker.plane;
+    let mut changes = plane.changes();
+    let Ok(_waiter) = plane.waiting.enter(plane.limits.head_len(), &plane.limits) else {
+        return Err(Refusal::NoRoutes);
+    };
+    let has_routes =
+        async { while plane.table().version().is_none() && changes.changed().await.is_ok() {} };
+    // What is answered without routes is decided by the caller.
+    timeout(plane.limits.routes_timeout, has_routes).await.ok();
+    match client.is_gone() {
+        true => Err(Refusal::ClientGone),
+        false => Ok(()),
+    }
+}
+
+async fn forward(
+    worker: &Worker,
+    client: &mut Client,
+    request: &mut Request,
+    parser: &mut ResponseParser,
+    service: Rc<LocalService>,
+) -> Then {
+    let _counted = Counted::request(&service);
+    let forwarder = Forwarder::new(worker, client, request, parser, service.clone());
+    let refusal = match forwarder.run().await {
+        Ok(answer) => match respond(worker, client, request, parser, &service, answer).await {
+            Ok(then) => return then,
+            Err(refusal) => refusal,
+        },
+        Err(Some(refusal)) => refusal,
+        Err(None) => return Then::Drop,
+    };
+    service.counters().answered(refusal.status());
+    let refused = Refused {
+        refusal,
+        recipient: request.recipient,
+        keeps_open: request.keeps_open && request.body.is_ended(),
+    };
+    say(worker, client, refused).await
+}
+
+/// Sends a process's response to the client.
+async fn respond(
+    worker: &Worker,
+    client: &mut Client,
+    request: &mut Request,
+    parser: &mut ResponseParser,
+    service: &Rc<LocalService>,
+    answer: Answer,
+) -> Result<Then, Refusal> {
+    let invalid = |_| Refusal::InvalidResponse(service.service.name.clone());
+    let Answer {
+        head_len,
+        sent,
+        mut connection,
+    } = answer;
+    let head = &connection.link.inbox.bytes()[..head_len];
+    let status = parser.line().status;
+    let length = parser.length(head, request.recipient.is_head).map_err(invalid)?;
+    let upgrade = match status {
+        SWITCHING_PROTOCOLS => {
+            let asked = request.upgrade.as_deref();
+            let asked = asked.ok_or_else(|| invalid(BadResponse::Invalid))?;
+            Some(parser.value(head, Kind::Upgrade).unwrap_or(asked))
+        }
+        // It must name the required protocol (RFC 9110, section 15.5.22).
+        UPGRADE_REQUIRED => parser.value(head, Kind::Upgrade),
+        _ => None,
+    };
+    let stated = parser.content_length(head).map_err(invalid)?;
+    let framing = match (status, length) {
+        (..=199 | NO_CONTENT, _) => Framing::Silent,
+        (_, Length::None) => stated.map_or(Framing::Silent, Framing::Sized),
+        (_, Length::Sized(len)) => Framing::Sized(len),
+        _ if request.recipient.is_http_11 => Framing::Chunked,
+        _ => Framing::Silent,
+    };
+    let ends_by_close = framing == Framing::Silent && matches!(length, Length::Chunked | Length::UntilClose);
+    let is_sent = sent.is_complete(request);
+    let keeps_open = request.keeps_open && is_sent && !ends_by_close;
+    let persistence = match status {
+        SWITCHING_PROTOCOLS => Persistence::Open,
+        _ => persistence(client, request.recipient, keeps_open),
+    };
+    if client.out.capacity() == 0 {
+        client.out = worker.buffers.text();
+    }
+    let edit = ResponseEdit {
+        head,
+        parser,
+        is_http_11: request.recipient.is_http_11,
+        framing,
+        connection: persistence,
+        upgrade,
+        date: &worker.date(),
+    };
+    edit.write(&mut client.out);
+    service.counters().answered(status);
+    let keeps_link = parser.options().keeps_open(parser.line().is_http_11) && length != Length::UntilClose;
+    connection.link.inbox.consume(head_len);
+    if status == SWITCHING_PROTOCOLS {
+        let _counted = Counted::tunnel(service);
+        let _open = worker.plane.tunnels.token();
+        let relayed = tunnel::relay(worker, client, &mut connection.link);
+        return Ok(match Box::pin(relayed).await {
+            Ok(()) | Err(Gone) => Then::Drop,
+        });
+    }
+    let limits = &worker.plane.limits;
+    let download = Download {
+        worker,
+        client,
+        request,
+        sent,
+        link: &mut connection.link,
+        incoming: Incoming::new(length, limits.head_len(), limits.max_headers),
+        outgoing: match framing {
+            Framing::Chunked => Outgoing::Chunked,
+            _ => Outgoing::Plain,
+        },
+        is_finished: length == Length::None,
+    };
+    let is_request_sent = match download.run().await {
+        Ok(is_sent) => is_sent,
+        Err(gone) => return Ok(gone.into()),
+    };
+    // Without the rest of the request, or with more than the response, the connection cannot be reused.
+    connection.link.inbox.release(&worker.buffers);
+    if keeps_link && is_request_sent && connection.link.inbox.is_empty() {
+        connection.keep(limits);
+    }
+    Ok(then(persistence))
+}

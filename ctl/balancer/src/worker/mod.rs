@@ -1,0 +1,153 @@
+//! One thread that serves clients, with a runtime, pools and buffers of its own. Nothing on the path of a request is shared
+//! between threads but what is only read.
+
+pub mod buffers;
+pub mod local;
+pub mod threads;
+pub mod timer;
+
+use std::{
+    cell::{Ref, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::interval;
+
+use crate::{
+    core::{
+        counters::Thread,
+        health::uptime,
+        target::HOST_BYTES_MAX,
+    },
+    http1::{
+        date::{DATE_LEN, DateCache},
+        options::Options,
+        request::{HeadLimits, RequestParser},
+        response::ResponseParser,
+    },
+    plane::DataPlane,
+};
+use buffers::Buffers;
+use local::{LocalService, LocalTable};
+
+/// How often idle pooled connections are reaped.
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Parsers that are kept for reuse.
+const PARSERS_MAX: usize = 64;
+
+/// State of one thread.
+#[derive(Debug)]
+pub struct Worker {
+    /// What all threads share.
+    pub plane: Arc<DataPlane>,
+    /// Which one this is.
+    pub thread: Thread,
+    /// Memory for reuse.
+    pub buffers: Buffers,
+    routes: RefCell<Rc<LocalTable>>,
+    parsers: RefCell<Vec<Box<Parsers>>>,
+    date: RefCell<DateCache>,
+}
+
+/// Parsers of one connection while it has a request.
+#[derive(Debug, Default)]
+pub struct Parsers {
+    /// Of its requests.
+    pub request: RequestParser,
+    /// What the request says about its connection.
+    pub options: Options,
+    /// Of the processes' responses.
+    pub response: ResponseParser,
+}
+
+impl Worker {
+    /// The thread number `thread`.
+    pub fn new(plane: Arc<DataPlane>, thread: Thread) -> Rc<Self> {
+        let table = LocalTable::new(plane.table().clone(), None, thread);
+        Rc::new(Self {
+            plane,
+            thread,
+            buffers: Buffers::default(),
+            routes: RefCell::new(Rc::new(table)),
+            parsers: RefCell::default(),
+            date: RefCell::default(),
+        })
+    }
+
+    /// The service of `host`, as it was written without port, and `path`, by the routes in force.
+    pub fn find(&self, host: &str, path: &str) -> Option<Rc<LocalService>> {
+        let mut lower = [0; HOST_BYTES_MAX];
+        let lower = lower.get_mut(..host.len())?;
+        lower.copy_from_slice(host.as_bytes());
+        lower.make_ascii_lowercase();
+        let host = std::str::from_utf8(lower).ok()?;
+        self.routes().find(host, path).cloned()
+    }
+
+    /// Whether there is a table of routes.
+    pub fn has_routes(&self) -> bool {
+        self.routes().table().version().is_some()
+    }
+
+    /// The limits of a head.
+    pub fn head_limits(&self) -> HeadLimits {
+        HeadLimits {
+            len: self.plane.limits.head_len(),
+            headers: self.plane.limits.max_headers,
+        }
+    }
+
+    /// Now, for a response without a date.
+    pub fn date(&self) -> [u8; DATE_LEN] {
+        *self.date.borrow_mut().at(SystemTime::now())
+    }
+
+    /// Parsers for a connection.
+    pub fn parsers(&self) -> Box<Parsers> {
+        self.parsers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes parsers back.
+    pub fn reuse_parsers(&self, parsers: Box<Parsers>) {
+        let mut all = self.parsers.borrow_mut();
+        if all.len() < PARSERS_MAX {
+            all.push(parsers);
+        }
+    }
+
+    /// Takes over new routes as they come, also while there are no requests.
+    pub async fn follow_routes(self: Rc<Self>) {
+        let mut changes = self.plane.changes();
+        loop {
+            self.routes();
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Closes pooled connections that have been idle for too long, forever.
+    pub async fn reap(self: Rc<Self>) {
+        let mut ticks = interval(REAP_INTERVAL);
+        loop {
+            ticks.tick().await;
+            let timeout = self.plane.limits.upstream_idle_timeout;
+            self.routes().reap(uptime(), timeout);
+        }
+    }
+
+    /// The routes in force.
+    fn routes(&self) -> Ref<'_, LocalTable> {
+        let current = self.plane.table();
+        if !Arc::ptr_eq(self.routes.borrow().table(), &current) {
+            let previous = self.routes.borrow().clone();
+            let next = LocalTable::new(current.clone(), Some(&previous), self.thread);
+            *self.routes.borrow_mut() = Rc::new(next);
+            previous.retire();
+        }
+        Ref::map(self.routes.borrow(), |routes| &**routes)
+    }
+}
