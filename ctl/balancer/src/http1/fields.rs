@@ -296,7 +296,7 @@ mod tests {
             ("x:\ty", false),
             ("x: y ", false),
             ("x:", false),
-            ("x: ", false),
+            ("x: ", true),
         ] {
             let (head, field) = parse(line, Sender::Client).unwrap();
             assert_eq!(field.plain.is_some(), plain, "{line:?}");
