@@ -11,6 +11,8 @@
 pub mod body;
 pub mod chunks;
 pub mod date;
+#[cfg(test)]
+mod differential;
 pub mod edit;
 pub mod fields;
 pub mod options;

@@ -254,9 +254,9 @@ impl RequestParser {
 impl RequestLine {
     /// Takes the line that begins at `start` of the head.
     fn parse(line: &[u8], start: usize) -> Result<Self, Malformed> {
-        // The method is a token: `check_method` has seen that.
-        let method = line.iter().position(|byte| *byte == b' ');
-        let method = method.filter(|len| *len > 0).ok_or(Malformed::RequestLine)?;
+        let method = line.iter().position(|byte| !is_token(*byte));
+        let method = method.filter(|len| *len > 0 && line[*len] == b' ');
+        let method = method.ok_or(Malformed::RequestLine)?;
         let rest = &line[method + 1..];
         let target = memchr::memchr(b' ', rest).filter(|len| *len > 0);
         let target = target.ok_or(Malformed::RequestLine)?;

@@ -6,6 +6,7 @@
 mod support;
 
 mod client_limits;
+mod desync;
 mod drains;
 mod early_responses;
 mod failover;
@@ -14,5 +15,6 @@ mod malformed_requests;
 mod program;
 mod route_updates;
 mod routing;
+mod threads;
 mod upgrades;
 mod waiting;
