@@ -22,7 +22,7 @@ use crate::metrics::ServiceStats;
 pub struct Table {
     version: Option<String>,
     /// Positions of services by host, longest path prefix first.
-    hosts: HashMap<String, Vec<usize>>,
+    hosts: HashMap<Box<[u8]>, Vec<usize>>,
     services: Vec<Arc<Service>>,
 }
 
@@ -69,7 +69,7 @@ impl Table {
             let service = Service::compile(route, old.map(Arc::as_ref), threads);
             table.services.push(Arc::new(service));
             for host in hosts {
-                table.add(host.to_ascii_lowercase(), table.services.len() - 1);
+                table.add(&host.to_ascii_lowercase(), table.services.len() - 1);
             }
         }
         table
@@ -81,14 +81,15 @@ impl Table {
     }
 
     /// The position of the service of `host` (lower case, without port) and `path`, whichever way that is written.
-    pub fn find(&self, host: &str, path: &str) -> Option<usize> {
+    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<usize> {
         let places = self.hosts.get(host)?;
         if let [place] = places[..]
             && self.services[place].prefix.is_empty()
         {
             return Some(place);
         }
-        let path = normalize(path);
+        // Targets are ASCII.
+        let path = normalize(std::str::from_utf8(path).ok()?);
         let mut places = places.iter().copied();
         places.find(|place| self.services[*place].covers(&path))
     }
@@ -134,8 +135,9 @@ impl Table {
         self.services.iter().find(|service| service.name == *name)
     }
 
-    fn add(&mut self, host: String, place: usize) {
-        let (all, places) = (&self.services, self.hosts.entry(host).or_default());
+    fn add(&mut self, host: &str, place: usize) {
+        let places = self.hosts.entry(host.as_bytes().into()).or_default();
+        let all = &self.services;
         let service = &all[place];
         let rank = places.partition_point(|it| all[*it].prefix.len() >= service.prefix.len());
         let mut before = places[..rank].iter().map(|place| &all[*place]);

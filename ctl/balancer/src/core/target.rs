@@ -14,7 +14,7 @@ pub const HOST_BYTES_MAX: usize = 255;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target<'a> {
     /// The host as it was written: without port and final dot.
-    pub host: &'a str,
+    pub host: &'a [u8],
     /// `Host` as forwarded to the process.
     pub host_header: &'a [u8],
     /// The target as forwarded to the process, after [`Self::slash`]: a path with its query, or `*`.
@@ -75,10 +75,9 @@ impl<'a> Target<'a> {
 }
 
 /// The path of a target in origin form, without its query.
-pub fn path(target: &[u8]) -> &str {
+pub fn path(target: &[u8]) -> &[u8] {
     let end = memchr::memchr(b'?', target).unwrap_or(target.len());
-    // Targets are ASCII.
-    std::str::from_utf8(&target[..end]).unwrap_or("/")
+    &target[..end]
 }
 
 /// HTTP/1.0 knows no `Host`; there, an absolute target may replace it.
@@ -104,58 +103,56 @@ fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The host of `host[:port]`.
-///
-/// # Errors
-/// It is neither a name nor an address, or the port is not a number.
-pub fn host_name(header: &[u8]) -> Result<&str, BadTarget> {
+fn host_name(header: &[u8]) -> Result<&[u8], BadTarget> {
     let malformed = BadTarget::MalformedHost;
-    let text = std::str::from_utf8(header).map_err(|_| malformed)?;
-    if text.len() > HOST_BYTES_MAX + ":65535".len() {
+    if header.len() > HOST_BYTES_MAX + ":65535".len() {
         return Err(malformed);
     }
-    let host_len = match text.find(']') {
-        Some(end) => end + 1,
-        None => text.find(':').unwrap_or(text.len()),
+    let host_len = match header.first() {
+        Some(b'[') => address_len(header),
+        _ => name_len(header),
     };
-    let (host, port) = text.split_at(host_len);
-    let host = host.strip_suffix('.').unwrap_or(host);
-    match is_host(host) && is_port(port) {
-        true => Ok(host),
+    let (host, port) = header.split_at(host_len.ok_or(malformed)?);
+    match is_port(port) {
+        true => Ok(host.strip_suffix(b".").unwrap_or(host)),
         false => Err(malformed),
     }
 }
 
-fn is_host(host: &str) -> bool {
-    match host.strip_prefix('[') {
-        Some(rest) => {
-            let address = rest.strip_suffix(']');
-            address.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
-        }
-        None => is_name(host),
-    }
+/// Length of the IPv6 address in brackets that `header` begins with.
+fn address_len(header: &[u8]) -> Option<usize> {
+    let end = header.iter().position(|byte| *byte == b']')?;
+    let address = std::str::from_utf8(&header[1..end]).ok()?;
+    address.parse::<Ipv6Addr>().ok().map(|_| end + 1)
 }
 
-/// Host names and IPv4 addresses; some names contain `_`.
-fn is_name(host: &str) -> bool {
-    let mut is_label_empty = true;
-    for byte in host.bytes() {
+/// Length of the host name or IPv4 address, with its final dot, that `header` consists of before its port. Some names contain
+/// `_`.
+fn name_len(header: &[u8]) -> Option<usize> {
+    let mut label_len = 0;
+    let mut has_label = false;
+    for (len, byte) in header.iter().enumerate() {
         match byte {
-            b'.' if is_label_empty => return false,
-            b'.' => is_label_empty = true,
-            b'-' | b'_' => is_label_empty = false,
-            byte if byte.is_ascii_alphanumeric() => is_label_empty = false,
-            _ => return false,
+            b'.' if label_len == 0 => return None,
+            b'.' => label_len = 0,
+            b':' => return has_label.then_some(len),
+            byte if byte.is_ascii_alphanumeric() || b"-_".contains(byte) => {
+                label_len += 1;
+                has_label = true;
+            }
+            _ => return None,
         }
     }
-    !is_label_empty
+    has_label.then_some(header.len())
 }
 
 /// Nothing, or a colon and perhaps a number.
-fn is_port(port: &str) -> bool {
-    let Some(port) = port.strip_prefix(':') else {
-        return port.is_empty();
-    };
-    port.is_empty() || decimal(port.as_bytes()).is_some_and(|port| port <= u64::from(u16::MAX))
+fn is_port(port: &[u8]) -> bool {
+    match port {
+        [] | [b':'] => true,
+        [b':', digits @ ..] => decimal(digits).is_some_and(|port| port <= u64::from(u16::MAX)),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

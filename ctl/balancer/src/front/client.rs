@@ -44,6 +44,8 @@ pub struct Client {
     pub is_over_limit: bool,
     /// Its address as text.
     pub address: Box<str>,
+    /// When the present request was read, or the last one answered.
+    pub now: Instant,
     /// The timer of whatever is being waited for.
     pub timer: Timer,
     /// When the connection was first seen idle while the balancer ends.
@@ -75,6 +77,7 @@ impl Client {
             has_begun: false,
             is_over_limit: false,
             address: address.ip().to_canonical().to_string().into(),
+            now: Instant::now(),
             timer: Timer::default(),
             stopped: None,
             out_start: 0,

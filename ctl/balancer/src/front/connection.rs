@@ -13,7 +13,10 @@ use tokio::{
 
 use super::client::Client;
 use crate::{
-    core::{health::uptime, refusal::Recipient},
+    core::{
+        health::{uptime, uptime_at},
+        refusal::Recipient,
+    },
     http1::request::Malformed,
     proxy::{self, Then, request::Refused},
     worker::{Parsers, Worker, buffers::BUFFER_LEN},
@@ -27,15 +30,10 @@ const OVER_LIMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Answers the client's requests until the connection ends.
 pub async fn run(worker: &Worker, client: &mut Client) {
-    let mut idle_since = Instant::now();
-    loop {
-        // Until the next request a connection costs little memory.
-        let is_next = poll_fn(|cx| client.poll_next(cx, worker, idle_since)).await;
-        if !is_next {
-            break;
-        }
+    // Until the next request a connection costs little memory.
+    while poll_fn(|cx| client.poll_next(cx, worker)).await {
         match Box::pin(serve(worker, client)).await {
-            Then::Next => idle_since = Instant::now(),
+            Then::Next => {}
             Then::Linger => break,
             Then::Drop => return,
         }
@@ -48,7 +46,8 @@ async fn serve(worker: &Worker, client: &mut Client) -> Then {
     let mut parsers = worker.parsers();
     loop {
         let then = serve_next(worker, client, &mut parsers).await;
-        client.state.end(uptime());
+        client.now = Instant::now();
+        client.state.end(uptime_at(client.now.into_std()));
         if then != Then::Next || client.inbox.is_empty() {
             client.inbox.release(&worker.buffers);
             worker.reuse_parsers(parsers);
@@ -59,8 +58,16 @@ async fn serve(worker: &Worker, client: &mut Client) -> Then {
 
 async fn serve_next(worker: &Worker, client: &mut Client, parsers: &mut Parsers) -> Then {
     parsers.request.reset();
-    let begun = Instant::now();
-    let read = poll_fn(|cx| client.poll_head(cx, worker, parsers, begun)).await;
+    client.now = Instant::now();
+    let mut polls = 0;
+    let read = poll_fn(|cx| {
+        polls += 1;
+        client.poll_head(cx, worker, parsers)
+    })
+    .await;
+    if polls > 1 {
+        client.now = Instant::now();
+    }
     match read {
         Ok(Some(head_len)) => {
             client.state.begin();
@@ -85,7 +92,7 @@ async fn serve_next(worker: &Worker, client: &mut Client, parsers: &mut Parsers)
 
 impl Client {
     /// Waits for the first bytes of a request; returns false if the connection is to be closed instead.
-    fn poll_next(&mut self, cx: &mut Context<'_>, worker: &Worker, since: Instant) -> Poll<bool> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<bool> {
         if let Poll::Ready(read) = self.poll_fill(cx, worker, BUFFER_LEN) {
             return Poll::Ready(matches!(read, Ok(1..)));
         }
@@ -94,7 +101,8 @@ impl Client {
             true => OVER_LIMIT_TIMEOUT,
             false => limits.idle_timeout,
         };
-        self.poll_idle(cx, worker, since + patience).map(|()| false)
+        let deadline = self.now + patience;
+        self.poll_idle(cx, worker, deadline).map(|()| false)
     }
 
     /// Completes if the connection is to be closed, although the client may still send a request.
@@ -122,7 +130,6 @@ impl Client {
         cx: &mut Context<'_>,
         worker: &Worker,
         parsers: &mut Parsers,
-        begun: Instant,
     ) -> Poll<Result<Option<usize>, Malformed>> {
         let limits = worker.head_limits();
         loop {
@@ -136,7 +143,7 @@ impl Client {
                 Poll::Pending => break,
             }
         }
-        let deadline = begun + worker.plane.limits.head_timeout;
+        let deadline = self.now + worker.plane.limits.head_timeout;
         ready!(self.poll_idle(cx, worker, deadline));
         match Instant::now() >= deadline {
             true => Poll::Ready(Err(Malformed::TooSlow)),

@@ -1,42 +1,12 @@
 //! The date of a response, which the first recipient with a clock adds if it is missing (RFC 9110, section 6.6.1).
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// Length of a date in the preferred format.
 pub const DATE_LEN: usize = 29;
 
-/// The last date that was written, which is right for a second.
-#[derive(Debug)]
-pub struct DateCache {
-    second: u64,
-    text: [u8; DATE_LEN],
-}
-
-impl Default for DateCache {
-    fn default() -> Self {
-        Self {
-            second: 0,
-            text: format(UNIX_EPOCH),
-        }
-    }
-}
-
-impl DateCache {
-    /// The date at `now`.
-    pub fn at(&mut self, now: SystemTime) -> &[u8; DATE_LEN] {
-        let second = now.duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
-        if second != self.second {
-            *self = Self {
-                second,
-                text: format(now),
-            };
-        }
-        &self.text
-    }
-}
-
 /// RFC 9110, section 5.6.7, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn format(time: SystemTime) -> [u8; DATE_LEN] {
+pub fn date(time: SystemTime) -> [u8; DATE_LEN] {
     let mut text = [b' '; DATE_LEN];
     let date = httpdate::fmt_http_date(time);
     // Years beyond 9999 have no date in this format.
@@ -48,20 +18,18 @@ fn format(time: SystemTime) -> [u8; DATE_LEN] {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 
     #[test]
     fn dates_are_in_the_preferred_format() {
-        let mut cache = DateCache::default();
         for (seconds, text) in [
             (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
             (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
-            (784_111_778, "Sun, 06 Nov 1994 08:49:38 GMT"),
             (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
         ] {
-            let date = cache.at(UNIX_EPOCH + Duration::from_secs(seconds));
+            let date = date(UNIX_EPOCH + Duration::from_secs(seconds));
             assert_eq!(date, text.as_bytes());
         }
     }

@@ -39,7 +39,7 @@ pub struct RequestEdit<'a> {
 pub struct Written {
     /// The target.
     pub target: Span,
-    /// The value of `Host`.
+    /// The host, without port and final dot.
     pub host: Span,
 }
 
@@ -102,6 +102,8 @@ impl RequestEdit<'_> {
         }
         write_length(self.parser.length(), to);
         to.extend_from_slice(b"\r\n");
+        // `Host` begins with it.
+        let host = Span::new(host.start(), host.start() + self.target.host.len());
         Written { target, host }
     }
 

@@ -108,8 +108,10 @@ impl Field {
         sender: Sender,
     ) -> Result<Self, MalformedLine> {
         let line = &mut head[start..end];
-        let name_len = line.iter().position(|byte| !is_token(*byte));
-        let name_len = name_len.filter(|len| *len > 0).ok_or(MalformedLine)?;
+        let name_len = lower_token(line);
+        if name_len == 0 {
+            return Err(MalformedLine);
+        }
         let blanks = match sender {
             Sender::Client => 0,
             Sender::Process => leading_blanks(&line[name_len..]),
@@ -122,7 +124,6 @@ impl Field {
         if !is_text(value) {
             return Err(MalformedLine);
         }
-        name.make_ascii_lowercase();
         let before = leading_blanks(value);
         let value = trim_blanks(value);
         let is_plain = has_cr_lf && blanks == 0 && before == 1 && value.len() + 1 == rest.len() - 1;
@@ -243,30 +244,67 @@ fn is_blank(byte: u8) -> bool {
 
 /// RFC 9110, section 5.6.2.
 pub fn is_token(byte: u8) -> bool {
-    TOKENS[byte as usize]
+    LOWER_TOKENS[byte as usize] != 0
 }
 
-static TOKENS: [bool; 256] = {
-    let mut table = [false; 256];
+/// Puts the token that `bytes` begin with in lower case. Returns its length.
+fn lower_token(bytes: &mut [u8]) -> usize {
+    for (len, byte) in bytes.iter_mut().enumerate() {
+        let lower = LOWER_TOKENS[*byte as usize];
+        if lower == 0 {
+            return len;
+        }
+        *byte = lower;
+    }
+    bytes.len()
+}
+
+/// The bytes of tokens, in lower case; 0 for others.
+static LOWER_TOKENS: [u8; 256] = {
+    let mut table = [0; 256];
     let mut byte = 0;
     while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        if (byte as u8).is_ascii_alphanumeric() {
+            table[byte] = (byte as u8).to_ascii_lowercase();
+        }
         byte += 1;
     }
     let others = b"!#$%&'*+-.^_`|~";
     let mut index = 0;
     while index < others.len() {
-        table[others[index] as usize] = true;
+        table[others[index] as usize] = others[index];
         index += 1;
     }
     table
 };
 
-/// Whether all bytes may be in a value (RFC 9110, section 5.5). Written without an early end, so that many bytes are compared
-/// at once.
+/// Whether all bytes may be in a value (RFC 9110, section 5.5). Eight of them are looked at together.
 pub fn is_text(bytes: &[u8]) -> bool {
-    let is_control = |byte: u8| (byte < b' ') & (byte != b'\t') | (byte == 0x7f);
-    !bytes.iter().fold(false, |any, byte| any | is_control(*byte))
+    const LEN: usize = size_of::<u64>();
+    match bytes.last_chunk::<LEN>() {
+        None => bytes.iter().all(|byte| is_text_byte(*byte)),
+        // The last eight may overlap those before them.
+        Some(last) => {
+            let (chunks, _) = bytes.as_chunks::<LEN>();
+            chunks.iter().all(are_text) && are_text(last)
+        }
+    }
+}
+
+fn are_text(bytes: &[u8; 8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGHS: u64 = ONES * 0x80;
+    let word = u64::from_ne_bytes(*bytes);
+    // A byte below 0x20 borrows from its highest bit, and one that equals 0x7f is zero after the comparison and borrows too.
+    let below_blank = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+    let delete = word ^ (ONES * 0x7f);
+    let is_delete = delete.wrapping_sub(ONES) & !delete & HIGHS;
+    // Tabs are rare, and borrows may report a byte that is none of these.
+    below_blank | is_delete == 0 || bytes.iter().all(|byte| is_text_byte(*byte))
+}
+
+fn is_text_byte(byte: u8) -> bool {
+    byte == b'\t' || !byte.is_ascii_control()
 }
 
 /// A length in bytes: digits and nothing else.
@@ -359,6 +397,21 @@ mod tests {
             "\u{661}",
         ] {
             assert_eq!(decimal(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_byte_is_judged_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            let is_text_byte = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+            for len in [1, 7, 8, 9, 16, 23] {
+                for at in 0..len {
+                    let mut text = vec![b'a'; len];
+                    text[at] = byte;
+                    assert_eq!(is_text(&text), is_text_byte, "{byte} at {at} of {len}");
+                }
+            }
+            assert_eq!(is_token(byte), lower_token(&mut [byte]) == 1);
         }
     }
 

@@ -54,6 +54,7 @@ impl<'a> Attempt<'a> {
     ) -> Self {
         parser.reset();
         Self {
+            begun: client.now,
             worker,
             client,
             request,
@@ -61,7 +62,6 @@ impl<'a> Attempt<'a> {
             connection,
             released,
             sent: Sent::default(),
-            begun: Instant::now(),
         }
     }
 

@@ -79,6 +79,7 @@ impl<'a> Forwarder<'a> {
         service: Rc<LocalService>,
     ) -> Self {
         Self {
+            begun: client.now,
             worker,
             client,
             request,
@@ -86,7 +87,6 @@ impl<'a> Forwarder<'a> {
             service,
             tried: Vec::new(),
             sent: 0,
-            begun: Instant::now(),
             released: None,
         }
     }
@@ -101,7 +101,11 @@ impl<'a> Forwarder<'a> {
             let mut connection = match self.next() {
                 Next::Pooled(connection) => connection,
                 // Boxed, so that a request costs little memory if it needs none of this.
-                next => Box::pin(self.connect(next, refusal)).await.map_err(Some)?,
+                next => {
+                    let connection = Box::pin(self.connect(next, refusal)).await;
+                    self.client.now = Instant::now();
+                    connection.map_err(Some)?
+                }
             };
             self.sent += 1;
             let attempt = Attempt::new(
@@ -122,6 +126,7 @@ impl<'a> Forwarder<'a> {
                 }
                 Err(failure) => failure,
             };
+            self.client.now = Instant::now();
             refusal = Some(self.failed(failure, &connection)?);
         }
     }

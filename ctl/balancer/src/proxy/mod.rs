@@ -14,7 +14,7 @@ pub mod upload;
 
 use std::rc::Rc;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     core::refusal::{Recipient, Refusal},
@@ -121,16 +121,20 @@ fn persistence(client: &Client, recipient: Recipient, keeps_open: bool) -> Persi
 
 async fn find_service(
     worker: &Worker,
-    client: &Client,
+    client: &mut Client,
     request: &Request,
 ) -> Result<Rc<LocalService>, Refusal> {
     if !worker.has_routes() {
         Box::pin(wait_for_routes(worker, client)).await?;
+        client.now = Instant::now();
     }
     match worker.find(request.host(), request.path()) {
         Some(service) => Ok(service),
         None if !worker.has_routes() => Err(Refusal::NoRoutes),
-        None => Err(Refusal::UnknownService(request.host().to_ascii_lowercase())),
+        None => {
+            let host = String::from_utf8_lossy(request.host());
+            Err(Refusal::UnknownService(host.to_ascii_lowercase()))
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     core::{
         refusal::{Recipient, Refusal},
         retry::is_idempotent,
-        target::{Target, host_name, path},
+        target::{Target, path},
     },
     front::client::Client,
     http1::{
@@ -130,12 +130,12 @@ impl Request {
     }
 
     /// The host it is for, as it was written without port.
-    pub fn host(&self) -> &str {
-        host_name(self.written.host.of(&self.head)).unwrap_or_default()
+    pub fn host(&self) -> &[u8] {
+        self.written.host.of(&self.head)
     }
 
     /// Its path, without the query.
-    pub fn path(&self) -> &str {
+    pub fn path(&self) -> &[u8] {
         path(self.written.target.of(&self.head))
     }
 }

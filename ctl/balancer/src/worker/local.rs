@@ -54,7 +54,7 @@ impl LocalTable {
     }
 
     /// The service of `host` (lower case, without port) and `path`.
-    pub fn find(&self, host: &str, path: &str) -> Option<&Rc<LocalService>> {
+    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<&Rc<LocalService>> {
         let place = self.table.find(host, path)?;
         self.services.get(place)
     }

@@ -7,7 +7,7 @@ pub mod threads;
 pub mod timer;
 
 use std::{
-    cell::{Ref, RefCell},
+    cell::{Cell, Ref, RefCell},
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -22,7 +22,7 @@ use crate::{
         target::HOST_BYTES_MAX,
     },
     http1::{
-        date::{DATE_LEN, DateCache},
+        date::{DATE_LEN, date},
         options::Options,
         request::{HeadLimits, RequestParser},
         response::ResponseParser,
@@ -32,8 +32,8 @@ use crate::{
 use buffers::Buffers;
 use local::{LocalService, LocalTable};
 
-/// How often idle pooled connections are reaped.
-const REAP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a thread looks at its pools.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Parsers that are kept for reuse.
 const PARSERS_MAX: usize = 64;
@@ -49,7 +49,8 @@ pub struct Worker {
     pub buffers: Buffers,
     routes: RefCell<Rc<LocalTable>>,
     parsers: RefCell<Vec<Box<Parsers>>>,
-    date: RefCell<DateCache>,
+    /// Now, within a second.
+    date: Cell<[u8; DATE_LEN]>,
 }
 
 /// Parsers of one connection while it has a request.
@@ -73,18 +74,17 @@ impl Worker {
             buffers: Buffers::default(),
             routes: RefCell::new(Rc::new(table)),
             parsers: RefCell::default(),
-            date: RefCell::default(),
+            date: Cell::new(date(SystemTime::now())),
         })
     }
 
     /// The service of `host`, as it was written without port, and `path`, by the routes in force.
-    pub fn find(&self, host: &str, path: &str) -> Option<Rc<LocalService>> {
+    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<Rc<LocalService>> {
         let mut lower = [0; HOST_BYTES_MAX];
         let lower = lower.get_mut(..host.len())?;
-        lower.copy_from_slice(host.as_bytes());
+        lower.copy_from_slice(host);
         lower.make_ascii_lowercase();
-        let host = std::str::from_utf8(lower).ok()?;
-        self.routes().find(host, path).cloned()
+        self.routes().find(lower, path).cloned()
     }
 
     /// Whether there is a table of routes.
@@ -100,9 +100,9 @@ impl Worker {
         }
     }
 
-    /// Now, for a response without a date.
+    /// Now, within a second, for a response without a date.
     pub fn date(&self) -> [u8; DATE_LEN] {
-        *self.date.borrow_mut().at(SystemTime::now())
+        self.date.get()
     }
 
     /// Parsers for a connection.
@@ -129,11 +129,12 @@ impl Worker {
         }
     }
 
-    /// Closes pooled connections that have been idle for too long, forever.
-    pub async fn reap(self: Rc<Self>) {
-        let mut ticks = interval(REAP_INTERVAL);
+    /// Keeps the date, and closes pooled connections that have been idle for too long, forever.
+    pub async fn tick(self: Rc<Self>) {
+        let mut ticks = interval(TICK);
         loop {
             ticks.tick().await;
+            self.date.set(date(SystemTime::now()));
             let timeout = self.plane.limits.upstream_idle_timeout;
             self.routes().reap(uptime(), timeout);
         }

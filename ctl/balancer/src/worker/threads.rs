@@ -83,7 +83,7 @@ fn serve(
     runtime.block_on(local.run_until(async move {
         let worker = Worker::new(acceptor.plane().clone(), thread);
         spawn_local(worker.clone().follow_routes());
-        spawn_local(worker.clone().reap());
+        spawn_local(worker.clone().tick());
         let accepting = listeners
             .into_iter()
             .map(|listener| acceptor.clone().run(worker.clone(), listener));

@@ -30,7 +30,7 @@ fn table(endpoints: Vec<Endpoint>, previous: &Table) -> Table {
 }
 
 fn hello(table: &Table) -> &Service {
-    &table.services()[table.find("hello.localhost", "/").unwrap()]
+    &table.services()[table.find(b"hello.localhost", b"/").unwrap()]
 }
 
 /// The ports of the next `count` choices.

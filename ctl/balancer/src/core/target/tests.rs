@@ -16,7 +16,7 @@ fn of(line: &str, hosts: &[&str]) -> Result<Found, BadTarget> {
     let target = Target::of(&head, &parser)?;
     let text = |parts: &[&[u8]]| String::from_utf8(parts.concat()).unwrap();
     Ok((
-        target.host.to_owned(),
+        text(&[target.host]),
         text(&[target.host_header]),
         text(&[target.slash(), target.origin_form]),
     ))
