@@ -11,7 +11,7 @@ use crate::{
     core::{
         backend::Backend,
         counters::Thread,
-        health::{Uptime, uptime},
+        health::Uptime,
     },
     limits::Limits,
 };
@@ -41,7 +41,7 @@ pub struct InFlight {
 #[derive(Debug)]
 pub struct Connection {
     /// The connection itself.
-    pub link: Link,
+    pub link: Box<Link>,
     /// The request, as counted.
     pub in_flight: InFlight,
     /// Whether it was idle before.
@@ -68,7 +68,7 @@ impl LocalBackend {
     }
 
     /// An idle connection whose last exchange is complete, if there is one.
-    pub fn pooled(&self, now: Uptime, reuse: Reuse, limits: &Limits) -> Option<Link> {
+    pub fn pooled(&self, now: Uptime, reuse: Reuse, limits: &Limits) -> Option<Box<Link>> {
         self.pool.take(now, reuse, limits)
     }
 
@@ -76,10 +76,10 @@ impl LocalBackend {
     ///
     /// # Errors
     /// The process or this machine cannot open one.
-    pub async fn connect(&self, limits: &Limits) -> Result<Link, connect::Error> {
+    pub async fn connect(&self, limits: &Limits) -> Result<Box<Link>, connect::Error> {
         let stream = connect::connect(self.backend.address, limits).await?;
         self.backend.health.succeeded();
-        Ok(Link::new(stream))
+        Ok(Box::new(Link::new(stream)))
     }
 
     /// Wakes all requests that wait for its response: it is lost.
@@ -125,10 +125,10 @@ impl Drop for InFlight {
 
 impl Connection {
     /// Returns it to the pool: its exchange is complete in both directions.
-    pub fn keep(self, limits: &Limits) {
+    pub fn keep(self, now: Uptime, limits: &Limits) {
         let backend = &self.in_flight.backend;
         if !backend.is_leaving() {
-            backend.pool.put(self.link, uptime(), limits);
+            backend.pool.put(self.link, now, limits);
         }
     }
 }

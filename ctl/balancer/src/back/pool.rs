@@ -39,7 +39,7 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    link: Link,
+    link: Box<Link>,
     since: Uptime,
 }
 
@@ -81,7 +81,7 @@ impl Idle {
 
 impl Pool {
     /// An idle connection that is open as far as is known.
-    pub fn take(&self, now: Uptime, reuse: Reuse, limits: &Limits) -> Option<Link> {
+    pub fn take(&self, now: Uptime, reuse: Reuse, limits: &Limits) -> Option<Box<Link>> {
         let mut all = self.idle.borrow_mut();
         for place in (0..all.len()).rev() {
             let idle = &all[place];
@@ -106,7 +106,7 @@ impl Pool {
     }
 
     /// Adds a connection whose exchange is complete.
-    pub fn put(&self, link: Link, now: Uptime, limits: &Limits) {
+    pub fn put(&self, link: Box<Link>, now: Uptime, limits: &Limits) {
         let mut all = self.idle.borrow_mut();
         if all.len() < limits.upstream_idle {
             all.push(Idle { link, since: now });

@@ -46,7 +46,6 @@ async fn serve(worker: &Worker, client: &mut Client) -> Then {
     let mut parsers = worker.parsers();
     loop {
         let then = serve_next(worker, client, &mut parsers).await;
-        client.now = Instant::now();
         client.state.end(uptime_at(client.now.into_std()));
         if then != Then::Next || client.inbox.is_empty() {
             client.inbox.release(&worker.buffers);
@@ -85,7 +84,7 @@ async fn serve_next(worker: &Worker, client: &mut Client, parsers: &mut Parsers)
                 recipient,
                 keeps_open: false,
             };
-            proxy::refuse(worker, client, refused).await
+            proxy::refuse(worker, client, Box::new(refused)).await
         }
     }
 }
@@ -176,4 +175,22 @@ async fn linger(worker: &Worker, client: &mut Client) {
         }
     };
     timeout(limits.linger_timeout, discard).await.ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn connections_and_requests_cost_little_memory() {
+        // What an idle connection has.
+        let idle = size(run) + size_of::<Client>();
+        assert!(idle <= 512, "{idle}");
+        // What comes with a request. Up to this size, memory is allocated fast.
+        assert!(size(serve) <= 1024, "{}", size(serve));
+    }
 }

@@ -155,27 +155,40 @@ impl Field {
 impl Kind {
     /// Of a name in lower case.
     fn of(name: &[u8]) -> Self {
-        match name {
-            b"host" => Self::Host,
-            b"content-length" => Self::ContentLength,
-            b"transfer-encoding" => Self::TransferEncoding,
-            b"connection" => Self::Connection,
-            b"keep-alive" | b"proxy-connection" | b"proxy-authenticate" | b"proxy-authorization" => {
-                Self::HopByHop
-            }
-            b"te" => Self::Te,
-            b"upgrade" => Self::Upgrade,
-            b"expect" => Self::Expect,
-            b"date" => Self::Date,
-            b"x-forwarded-for" => Self::ForwardedFor,
-            b"x-forwarded-proto" => Self::ForwardedProto,
-            b"x-forwarded-host" => Self::ForwardedHost,
-            b"x-real-ip" => Self::ForwardedOther,
-            b"forwarded" => Self::ForwardedFalse,
-            b"authorization" | b"content-encoding" | b"content-range" | b"content-type"
-            | b"cookie" | b"set-cookie" | b"trailer" => Self::Head,
-            name if name.first() == Some(&b'x') => Self::of_x(name),
-            _ => Self::Other,
+        // By length first: most names need one comparison.
+        let known: &[(&[u8], Self)] = match name.len() {
+            2 => &[(b"te", Self::Te)],
+            4 => &[(b"host", Self::Host), (b"date", Self::Date)],
+            6 => &[(b"expect", Self::Expect), (b"cookie", Self::Head)],
+            7 => &[(b"upgrade", Self::Upgrade), (b"trailer", Self::Head)],
+            9 => &[(b"forwarded", Self::ForwardedFalse)],
+            10 => &[
+                (b"connection", Self::Connection),
+                (b"keep-alive", Self::HopByHop),
+                (b"set-cookie", Self::Head),
+            ],
+            12 => &[(b"content-type", Self::Head)],
+            13 => &[(b"authorization", Self::Head), (b"content-range", Self::Head)],
+            14 => &[(b"content-length", Self::ContentLength)],
+            15 => &[(b"x-forwarded-for", Self::ForwardedFor)],
+            16 => &[
+                (b"content-encoding", Self::Head),
+                (b"proxy-connection", Self::HopByHop),
+                (b"x-forwarded-host", Self::ForwardedHost),
+            ],
+            17 => &[
+                (b"transfer-encoding", Self::TransferEncoding),
+                (b"x-forwarded-proto", Self::ForwardedProto),
+            ],
+            18 => &[(b"proxy-authenticate", Self::HopByHop)],
+            19 => &[(b"proxy-authorization", Self::HopByHop)],
+            _ => &[],
+        };
+        let known = known.iter().find(|(text, _)| *text == name);
+        match (known, name.first()) {
+            (Some((_, kind)), _) => *kind,
+            (None, Some(b'x')) => Self::of_x(name),
+            (None, _) => Self::Other,
         }
     }
 
@@ -291,6 +304,7 @@ pub fn is_text(bytes: &[u8]) -> bool {
     }
 }
 
+#[inline]
 fn are_text(bytes: &[u8; 8]) -> bool {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGHS: u64 = ONES * 0x80;

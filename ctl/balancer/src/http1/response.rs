@@ -4,7 +4,7 @@
 use super::{
     body::Length,
     fields::{Field, Kind, Sender, Span, decimal},
-    options::{BadConnection, Options},
+    options::{BadConnection, Options, list},
     request::HeadLimits,
 };
 
@@ -15,6 +15,8 @@ pub struct ResponseParser {
     searched: usize,
     status: Option<StatusLine>,
     fields: Vec<Field>,
+    content_length: Option<u64>,
+    is_chunked: bool,
     options: Options,
 }
 
@@ -81,6 +83,7 @@ impl ResponseParser {
     pub fn reset(&mut self) {
         self.fields.clear();
         (self.parsed, self.searched, self.status) = (0, 0, None);
+        (self.content_length, self.is_chunked) = (None, false);
     }
 
     /// The first line of the complete head.
@@ -103,59 +106,25 @@ impl ResponseParser {
     }
 
     /// The length of the body (RFC 9112, section 6.3), of a response to a request that was HEAD or not.
-    ///
-    /// # Errors
-    /// It is stated twice, or in an unknown way.
-    pub fn length(&self, head: &[u8], answers_head: bool) -> Result<Length, BadResponse> {
-        let line = self.line();
-        let is_chunked = self.is_chunked(head)?;
-        let stated = self.content_length(head)?;
-        if is_chunked && (stated.is_some() || !line.is_http_11) {
-            return Err(BadResponse::Invalid);
-        }
-        Ok(match (line.status, stated) {
+    pub fn length(&self, answers_head: bool) -> Length {
+        match (self.line().status, self.content_length) {
             (100..=199 | 204 | 304, _) => Length::None,
             _ if answers_head => Length::None,
             (_, Some(length)) => Length::Sized(length),
-            (_, None) if is_chunked => Length::Chunked,
+            (_, None) if self.is_chunked => Length::Chunked,
             (_, None) => Length::UntilClose,
-        })
+        }
     }
 
-    /// `Content-Length`: once, or repeatedly with the same value.
-    ///
-    /// # Errors
-    /// It is not a number, or several.
-    pub fn content_length(&self, head: &[u8]) -> Result<Option<u64>, BadResponse> {
-        let mut length = None;
-        for value in self.values(head, Kind::ContentLength) {
-            for number in super::options::list(value) {
-                let number = decimal(number).ok_or(BadResponse::Invalid)?;
-                if length.replace(number).is_some_and(|other| other != number) {
-                    return Err(BadResponse::Invalid);
-                }
-            }
-        }
-        Ok(length)
+    /// The length that is stated, be there a body or not.
+    pub fn content_length(&self) -> Option<u64> {
+        self.content_length
     }
 
     /// The first value of a header.
     pub fn value<'a>(&'a self, head: &'a [u8], kind: Kind) -> Option<&'a [u8]> {
-        self.values(head, kind).next()
-    }
-
-    fn is_chunked(&self, head: &[u8]) -> Result<bool, BadResponse> {
-        let mut codings = self.values(head, Kind::TransferEncoding);
-        match (codings.next(), codings.next()) {
-            (None, _) => Ok(false),
-            (Some(one), None) if one.eq_ignore_ascii_case(b"chunked") => Ok(true),
-            _ => Err(BadResponse::Invalid),
-        }
-    }
-
-    fn values<'a>(&'a self, head: &'a [u8], kind: Kind) -> impl Iterator<Item = &'a [u8]> {
-        let fields = self.fields.iter().filter(move |field| field.kind == kind);
-        fields.map(move |field| field.value.of(head))
+        let field = self.fields.iter().find(|field| field.kind == kind);
+        field.map(|field| field.value.of(head))
     }
 
     fn take_line(
@@ -174,14 +143,48 @@ impl ResponseParser {
             return Ok(false);
         }
         if start == end {
-            return Ok(true);
+            return self.check_length().map(|()| true);
         }
         if self.fields.len() == max_headers {
             return Err(BadResponse::TooLarge);
         }
         let field = Field::parse(bytes, start, end, has_cr, Sender::Process);
-        self.fields.push(field.map_err(|_| BadResponse::Invalid)?);
+        let field = field.map_err(|_| BadResponse::Invalid)?;
+        match field.kind {
+            Kind::ContentLength => self.note_length(field.value.of(bytes))?,
+            Kind::TransferEncoding => self.note_coding(field.value.of(bytes))?,
+            _ => {}
+        }
+        self.fields.push(field);
         Ok(false)
+    }
+
+    /// A length may be stated repeatedly, if it is the same.
+    fn note_length(&mut self, value: &[u8]) -> Result<(), BadResponse> {
+        for number in list(value) {
+            let number = decimal(number).ok_or(BadResponse::Invalid)?;
+            let other = self.content_length.replace(number);
+            if other.is_some_and(|other| other != number) {
+                return Err(BadResponse::Invalid);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_coding(&mut self, value: &[u8]) -> Result<(), BadResponse> {
+        let was_chunked = std::mem::replace(&mut self.is_chunked, true);
+        match !was_chunked && value.eq_ignore_ascii_case(b"chunked") {
+            true => Ok(()),
+            false => Err(BadResponse::Invalid),
+        }
+    }
+
+    fn check_length(&self) -> Result<(), BadResponse> {
+        let is_ambiguous = self.content_length.is_some() || !self.line().is_http_11;
+        match self.is_chunked && is_ambiguous {
+            true => Err(BadResponse::Invalid),
+            false => Ok(()),
+        }
     }
 }
 
@@ -236,7 +239,7 @@ mod tests {
         assert_eq!(at_once.parse(&mut whole, LIMITS), Ok(parsed));
         assert_eq!(parsed, Some(text.len()));
         assert_eq!(at_once.line(), parser.line());
-        Ok((parser.line(), parser.length(&head, false)?))
+        Ok((parser.line(), parser.length(false)))
     }
 
     #[test]

@@ -70,10 +70,10 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// There is no response.
-    pub async fn run(mut self) -> Result<(usize, Sent), Failure> {
+    pub async fn run(&mut self) -> Result<(usize, Sent), Failure> {
         let answered = poll_fn(|cx| self.poll(cx)).await;
         self.connection.in_flight.stop_waiting();
-        Ok((answered?, self.sent))
+        Ok((answered?, std::mem::take(&mut self.sent)))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {

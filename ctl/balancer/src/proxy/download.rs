@@ -44,7 +44,7 @@ impl Download<'_> {
     ///
     /// # Errors
     /// Either side is gone.
-    pub async fn run(mut self) -> Result<bool, Gone> {
+    pub async fn run(&mut self) -> Result<bool, Gone> {
         poll_fn(|cx| self.poll(cx)).await?;
         Ok(self.sent.is_complete(self.request))
     }

@@ -95,7 +95,7 @@ impl<'a> Forwarder<'a> {
     ///
     /// # Errors
     /// Why none does.
-    pub async fn run(mut self) -> Result<Answer, NoAnswer> {
+    pub async fn run(&mut self) -> Result<Answer, NoAnswer> {
         let mut refusal = None;
         loop {
             let mut connection = match self.next() {
@@ -108,7 +108,7 @@ impl<'a> Forwarder<'a> {
                 }
             };
             self.sent += 1;
-            let attempt = Attempt::new(
+            let mut attempt = Attempt::new(
                 self.worker,
                 self.client,
                 self.request,
@@ -235,7 +235,7 @@ impl<'a> Forwarder<'a> {
     }
 
     /// `None` if the process cannot be reached.
-    async fn connect_to(&self, in_flight: &mut InFlight) -> Result<Option<Link>, Refusal> {
+    async fn connect_to(&self, in_flight: &mut InFlight) -> Result<Option<Box<Link>>, Refusal> {
         let local = in_flight.backend().clone();
         let mut connecting = std::pin::pin!(local.connect(self.limits()));
         let connected = poll_fn(|cx| {

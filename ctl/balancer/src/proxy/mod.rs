@@ -12,18 +12,21 @@ pub mod request;
 pub mod tunnel;
 pub mod upload;
 
-use std::rc::Rc;
+use std::{pin::Pin, rc::Rc};
 
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    core::refusal::{Recipient, Refusal},
+    core::{
+        health::uptime_at,
+        refusal::{Recipient, Refusal},
+    },
     front::client::{Client, Gone},
     http1::{
         body::{Incoming, Length, Outgoing},
         edit::{Framing, Persistence, ResponseEdit},
         fields::Kind,
-        response::{BadResponse, ResponseParser},
+        response::ResponseParser,
     },
     metrics::Counted,
     worker::{Parsers, Worker, local::LocalService},
@@ -63,7 +66,7 @@ pub async fn answer(
 ) -> Then {
     let mut request = match Request::take(worker, client, parsers, head_len) {
         Ok(request) => request,
-        Err(refused) => return refuse(worker, client, *refused).await,
+        Err(refused) => return refuse(worker, client, refused).await,
     };
     let then = match find_service(worker, client, &request).await {
         Ok(service) => forward(worker, client, &mut request, &mut parsers.response, service).await,
@@ -74,7 +77,7 @@ pub async fn answer(
                 recipient: request.recipient,
                 keeps_open,
             };
-            refuse(worker, client, refused).await
+            refuse(worker, client, Box::new(refused)).await
         }
     };
     worker.buffers.reuse_text(request.head);
@@ -82,21 +85,32 @@ pub async fn answer(
 }
 
 /// Tells the client why its request, which no service has got, is refused.
-pub async fn refuse(worker: &Worker, client: &mut Client, refused: Refused) -> Then {
+pub async fn refuse(worker: &Worker, client: &mut Client, refused: Box<Refused>) -> Then {
     worker.plane.clients.of(worker.thread).refused.increase();
     say(worker, client, refused).await
 }
 
-async fn say(worker: &Worker, client: &mut Client, refused: Refused) -> Then {
+/// Boxed, so that other requests cost less memory.
+fn say<'a>(
+    worker: &'a Worker,
+    client: &'a mut Client,
+    refused: Box<Refused>,
+) -> Pin<Box<impl Future<Output = Then> + use<'a>>> {
+    Box::pin(write(worker, client, refused))
+}
+
+async fn write(worker: &Worker, client: &mut Client, refused: Box<Refused>) -> Then {
     let Refused {
         refusal,
         recipient,
         keeps_open,
-    } = refused;
+    } = *refused;
     let keeps_open = keeps_open && !refusal.closes();
     let persistence = persistence(client, recipient, keeps_open);
     refusal.write(&mut client.out, recipient, persistence, &worker.date());
-    match client.flush(worker).await {
+    let flushed = client.flush(worker).await;
+    client.now = Instant::now();
+    match flushed {
         Ok(()) => then(persistence),
         Err(gone) => gone.into(),
     }
@@ -163,113 +177,163 @@ async fn forward(
     service: Rc<LocalService>,
 ) -> Then {
     let _counted = Counted::request(&service);
-    let forwarder = Forwarder::new(worker, client, request, parser, service.clone());
-    let refusal = match forwarder.run().await {
-        Ok(answer) => match respond(worker, client, request, parser, &service, answer).await {
-            Ok(then) => return then,
-            Err(refusal) => refusal,
-        },
-        Err(Some(refusal)) => refusal,
+    let answered = Forwarder::new(worker, client, request, parser, service.clone())
+        .run()
+        .await;
+    let Answer {
+        head_len,
+        sent,
+        mut connection,
+    } = match answered {
+        Ok(answer) => answer,
+        Err(Some(refusal)) => return fail(worker, client, request, &service, refusal).await,
         Err(None) => return Then::Drop,
     };
+    let head = &connection.link.inbox.bytes()[..head_len];
+    let is_sent = sent.is_complete(request);
+    let reply = match Reply::begin(worker, client, request, parser, head, is_sent) {
+        Ok(reply) => reply,
+        Err(Invalid) => {
+            let refusal = Refusal::InvalidResponse(service.service.name.clone());
+            drop(connection);
+            return fail(worker, client, request, &service, refusal).await;
+        }
+    };
+    service.counters().answered(parser.line().status);
+    connection.link.inbox.consume(head_len);
+    if reply.is_switch {
+        let _counted = Counted::tunnel(&service);
+        let _open = worker.plane.tunnels.token();
+        let relayed = tunnel::relay(worker, client, &mut connection.link);
+        // Whichever way it ends, nothing of it is HTTP.
+        Box::pin(relayed).await.ok();
+        return Then::Drop;
+    }
+    let mut download = Download {
+        worker,
+        client,
+        request,
+        sent,
+        link: &mut connection.link,
+        incoming: reply.incoming,
+        outgoing: reply.outgoing,
+        is_finished: reply.has_no_body,
+    };
+    let is_request_sent = match download.run().await {
+        Ok(is_sent) => is_sent,
+        Err(gone) => return gone.into(),
+    };
+    client.now = Instant::now();
+    // Without the rest of the request, or with more than the response, the connection cannot be reused.
+    connection.link.inbox.release(&worker.buffers);
+    if reply.keeps_link && is_request_sent && connection.link.inbox.is_empty() {
+        let now = uptime_at(client.now.into_std());
+        connection.keep(now, &worker.plane.limits);
+    }
+    then(reply.persistence)
+}
+
+/// Tells the client why no process has answered its request.
+fn fail<'a>(
+    worker: &'a Worker,
+    client: &'a mut Client,
+    request: &Request,
+    service: &LocalService,
+    refusal: Refusal,
+) -> Pin<Box<impl Future<Output = Then> + use<'a>>> {
     service.counters().answered(refusal.status());
     let refused = Refused {
         refusal,
         recipient: request.recipient,
         keeps_open: request.keeps_open && request.body.is_ended(),
     };
-    say(worker, client, refused).await
+    say(worker, client, Box::new(refused))
 }
 
-/// Sends a process's response to the client.
-async fn respond(
-    worker: &Worker,
-    client: &mut Client,
-    request: &mut Request,
-    parser: &mut ResponseParser,
-    service: &Rc<LocalService>,
-    answer: Answer,
-) -> Result<Then, Refusal> {
-    let invalid = |_| Refusal::InvalidResponse(service.service.name.clone());
-    let Answer {
-        head_len,
-        sent,
-        mut connection,
-    } = answer;
-    let head = &connection.link.inbox.bytes()[..head_len];
-    let status = parser.line().status;
-    let length = parser.length(head, request.recipient.is_head).map_err(invalid)?;
-    let upgrade = match status {
-        SWITCHING_PROTOCOLS => {
-            let asked = request.upgrade.as_deref();
-            let asked = asked.ok_or_else(|| invalid(BadResponse::Invalid))?;
-            Some(parser.value(head, Kind::Upgrade).unwrap_or(asked))
+/// A process's response whose head is on its way to the client.
+struct Reply {
+    incoming: Incoming,
+    outgoing: Outgoing,
+    has_no_body: bool,
+    persistence: Persistence,
+    /// Whether the connection to the process may carry another request.
+    keeps_link: bool,
+    /// Whether the protocol is switched.
+    is_switch: bool,
+}
+
+/// The process has switched to a protocol that nobody asked for.
+struct Invalid;
+
+impl Reply {
+    /// Writes the head that `parser` has found.
+    fn begin(
+        worker: &Worker,
+        client: &mut Client,
+        request: &Request,
+        parser: &ResponseParser,
+        head: &[u8],
+        is_sent: bool,
+    ) -> Result<Self, Invalid> {
+        let (line, recipient) = (parser.line(), request.recipient);
+        let length = parser.length(recipient.is_head);
+        let is_switch = line.status == SWITCHING_PROTOCOLS;
+        let protocol = parser.value(head, Kind::Upgrade);
+        let upgrade = match line.status {
+            SWITCHING_PROTOCOLS => {
+                let asked = request.upgrade.as_deref().ok_or(Invalid)?;
+                Some(protocol.unwrap_or(asked))
+            }
+            // It must name the required protocol (RFC 9110, section 15.5.22).
+            UPGRADE_REQUIRED => protocol,
+            _ => None,
+        };
+        let framing = framing(parser, length, recipient.is_http_11);
+        let has_end = framing != Framing::Silent || length == Length::None;
+        let keeps_open = request.keeps_open && is_sent && has_end;
+        let persistence = match is_switch {
+            true => Persistence::Open,
+            false => persistence(client, recipient, keeps_open),
+        };
+        if client.out.capacity() == 0 {
+            client.out = worker.buffers.text();
         }
-        // It must name the required protocol (RFC 9110, section 15.5.22).
-        UPGRADE_REQUIRED => parser.value(head, Kind::Upgrade),
-        _ => None,
-    };
-    let stated = parser.content_length(head).map_err(invalid)?;
-    let framing = match (status, length) {
+        let edit = ResponseEdit {
+            head,
+            parser,
+            is_http_11: recipient.is_http_11,
+            framing,
+            connection: persistence,
+            upgrade,
+            date: &worker.date(),
+        };
+        edit.write(&mut client.out);
+        let limits = &worker.plane.limits;
+        Ok(Self {
+            incoming: Incoming::new(length, limits.head_len(), limits.max_headers),
+            outgoing: match framing {
+                Framing::Chunked => Outgoing::Chunked,
+                _ => Outgoing::Plain,
+            },
+            has_no_body: length == Length::None,
+            persistence,
+            keeps_link: parser.options().keeps_open(line.is_http_11)
+                && length != Length::UntilClose,
+            is_switch,
+        })
+    }
+}
+
+/// How the client is told where the response ends.
+fn framing(parser: &ResponseParser, length: Length, is_http_11: bool) -> Framing {
+    match (parser.line().status, length) {
         (..=199 | NO_CONTENT, _) => Framing::Silent,
-        (_, Length::None) => stated.map_or(Framing::Silent, Framing::Sized),
+        (_, Length::None) => {
+            let stated = parser.content_length();
+            stated.map_or(Framing::Silent, Framing::Sized)
+        }
         (_, Length::Sized(len)) => Framing::Sized(len),
-        _ if request.recipient.is_http_11 => Framing::Chunked,
+        _ if is_http_11 => Framing::Chunked,
         _ => Framing::Silent,
-    };
-    let ends_by_close = framing == Framing::Silent && matches!(length, Length::Chunked | Length::UntilClose);
-    let is_sent = sent.is_complete(request);
-    let keeps_open = request.keeps_open && is_sent && !ends_by_close;
-    let persistence = match status {
-        SWITCHING_PROTOCOLS => Persistence::Open,
-        _ => persistence(client, request.recipient, keeps_open),
-    };
-    if client.out.capacity() == 0 {
-        client.out = worker.buffers.text();
     }
-    let edit = ResponseEdit {
-        head,
-        parser,
-        is_http_11: request.recipient.is_http_11,
-        framing,
-        connection: persistence,
-        upgrade,
-        date: &worker.date(),
-    };
-    edit.write(&mut client.out);
-    service.counters().answered(status);
-    let keeps_link = parser.options().keeps_open(parser.line().is_http_11) && length != Length::UntilClose;
-    connection.link.inbox.consume(head_len);
-    if status == SWITCHING_PROTOCOLS {
-        let _counted = Counted::tunnel(service);
-        let _open = worker.plane.tunnels.token();
-        let relayed = tunnel::relay(worker, client, &mut connection.link);
-        return Ok(match Box::pin(relayed).await {
-            Ok(()) | Err(Gone) => Then::Drop,
-        });
-    }
-    let limits = &worker.plane.limits;
-    let download = Download {
-        worker,
-        client,
-        request,
-        sent,
-        link: &mut connection.link,
-        incoming: Incoming::new(length, limits.head_len(), limits.max_headers),
-        outgoing: match framing {
-            Framing::Chunked => Outgoing::Chunked,
-            _ => Outgoing::Plain,
-        },
-        is_finished: length == Length::None,
-    };
-    let is_request_sent = match download.run().await {
-        Ok(is_sent) => is_sent,
-        Err(gone) => return Ok(gone.into()),
-    };
-    // Without the rest of the request, or with more than the response, the connection cannot be reused.
-    connection.link.inbox.release(&worker.buffers);
-    if keeps_link && is_request_sent && connection.link.inbox.is_empty() {
-        connection.keep(limits);
-    }
-    Ok(then(persistence))
 }

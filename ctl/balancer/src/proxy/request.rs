@@ -59,7 +59,7 @@ impl Request {
         client: &mut Client,
         parsers: &mut Parsers,
         len: usize,
-    ) -> Result<Self, Box<Refused>> {
+    ) -> Result<Box<Self>, Box<Refused>> {
         let line = parsers.request.line();
         let recipient = Recipient {
             is_http_11: line.is_http_11,
@@ -67,7 +67,7 @@ impl Request {
         };
         let result = Self::read(worker, client, parsers, len, recipient);
         client.inbox.consume(len);
-        result.map_err(|refusal| {
+        result.map(Box::new).map_err(|refusal| {
             Box::new(Refused {
                 refusal,
                 recipient,

@@ -59,10 +59,14 @@ async fn all_threads_follow_the_routes_and_are_counted_together() {
         assert_eq!(client.reply().await.body, "b");
     }
     assert_eq!(bed.balancer.clients.connections(), 40);
-    let metrics = tucano_balancer::metrics::read(&bed.balancer);
-    assert_eq!(metrics.accepted, 40);
-    assert_eq!(metrics.services[0].responses, [0, 80, 0, 0, 0]);
-    assert_eq!(metrics.services[0].in_flight, 0);
+    let metrics = || tucano_balancer::metrics::read(&bed.balancer);
+    assert_eq!(metrics().accepted, 40);
+    assert_eq!(metrics().services[0].responses, [0, 80, 0, 0, 0]);
+    // A client has its answer a moment before that is counted.
+    wait_until("no request to be in flight", || {
+        metrics().services[0].in_flight == 0
+    })
+    .await;
     drop(all);
     wait_until("the connections to be gone", || {
         bed.balancer.clients.connections() == 0
