@@ -15,12 +15,15 @@ mod iptables;
 mod links;
 mod names;
 mod namespace;
+mod neighbours;
 mod netlink;
+mod ping;
 mod pool;
 mod ports;
 mod rules;
 mod service_rules;
 mod services;
+mod suspicion;
 mod watch;
 
 use std::{
