@@ -79,13 +79,16 @@ pub enum StartError {
 impl Balancer {
     /// Takes the lock, listens, and puts the cached routes in force. Must run within a tokio runtime.
     pub async fn build(settings: &Settings) -> Result<Self, StartError> {
-        let lock = match &settings.lock {
+        let mut lock = match &settings.lock {
             Some(path) => Some(Lock::take(path).await?),
             None => None,
         };
         let follows_draining = lock.as_ref().is_some_and(|lock| lock.follows_draining);
         let threads = settings.threads();
         let listeners = open_all(&settings.listen, threads, follows_draining)?;
+        if let Some(lock) = &mut lock {
+            lock.listening()?;
+        }
         let admin = settings.admin.as_deref().map(admin::bind).transpose()?;
         let plane = DataPlane::new(settings.limits.clone(), settings.trust_forwarded, threads);
         let plane = Arc::new(plane);
