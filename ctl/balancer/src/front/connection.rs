@@ -25,6 +25,9 @@ use crate::{
 /// A response that was written this long ago has been received.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
+/// A client whose next request comes so soon is served without giving memory back meanwhile.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// How long a connection over the limit of its address is kept for its request, which gets the reason.
 const OVER_LIMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -41,16 +44,24 @@ pub async fn run(worker: &Worker, client: &mut Client) {
     Box::pin(linger(worker, client)).await;
 }
 
-/// Answers requests until nothing of another one has arrived.
+/// Answers requests until none has come for a moment.
 async fn serve(worker: &Worker, client: &mut Client) -> Then {
-    let mut parsers = worker.parsers();
     loop {
+        let mut parsers = worker.parsers();
         let then = serve_next(worker, client, &mut parsers).await;
         client.state.end(uptime_at(client.now.into_std()));
-        if then != Then::Next || client.inbox.is_empty() {
-            client.inbox.release(&worker.buffers);
-            worker.reuse_parsers(parsers);
+        worker.reuse_parsers(parsers);
+        if then != Then::Next {
             return then;
+        }
+        if !client.inbox.is_empty() {
+            continue;
+        }
+        client.inbox.release(&worker.buffers);
+        let pause = client.now + PAUSE;
+        if !poll_fn(|cx| client.poll_begin(cx, worker, pause)).await {
+            // Whether the connection is idle or to be closed is found out once more, with less memory.
+            return Then::Next;
         }
     }
 }
@@ -92,16 +103,20 @@ async fn serve_next(worker: &Worker, client: &mut Client, parsers: &mut Parsers)
 impl Client {
     /// Waits for the first bytes of a request; returns false if the connection is to be closed instead.
     fn poll_next(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<bool> {
-        if let Poll::Ready(read) = self.poll_fill(cx, worker, BUFFER_LEN) {
-            return Poll::Ready(matches!(read, Ok(1..)));
-        }
-        let limits = &worker.plane.limits;
         let patience = match self.is_over_limit {
             true => OVER_LIMIT_TIMEOUT,
-            false => limits.idle_timeout,
+            false => worker.plane.limits.idle_timeout,
         };
-        let deadline = self.now + patience;
-        self.poll_idle(cx, worker, deadline).map(|()| false)
+        self.poll_begin(cx, worker, self.now + patience)
+    }
+
+    /// Waits for the first bytes of a request; returns false if none come before `deadline`, or if the connection is to be
+    /// closed.
+    fn poll_begin(&mut self, cx: &mut Context<'_>, worker: &Worker, deadline: Instant) -> Poll<bool> {
+        match self.poll_fill(cx, worker, BUFFER_LEN) {
+            Poll::Ready(read) => Poll::Ready(matches!(read, Ok(1..))),
+            Poll::Pending => self.poll_idle(cx, worker, deadline).map(|()| false),
+        }
     }
 
     /// Completes if the connection is to be closed, although the client may still send a request.

@@ -2,7 +2,7 @@
 
 use super::{
     chunks::{Chunks, MalformedChunk, Piece},
-    fields::{Field, Sender, write_hex},
+    fields::{Line, Sender, write_hex},
 };
 
 /// The length of a body.
@@ -156,14 +156,15 @@ fn write_data(data: &[u8], outgoing: Outgoing, to: &mut Vec<u8>) {
 /// The lines have been checked while they came.
 fn write_trailers(mut lines: Vec<u8>, to: &mut Vec<u8>) -> Result<(), MalformedChunk> {
     let mut start = 0;
-    while let Some(len) = memchr::memchr(b'\n', &lines[start..]) {
-        let end = start + len;
-        let field = Field::parse(&mut lines, start, end - 1, true, Sender::Client);
-        let field = field.map_err(|_| MalformedChunk::Trailer)?;
+    while start < lines.len() {
+        let line = Line::parse(&mut lines, start, Sender::Client);
+        let Ok(Line::Field(field, next)) = line else {
+            return Err(MalformedChunk::Trailer);
+        };
         if field.is_safe_trailer() {
             field.write(&lines, to);
         }
-        start = end + 1;
+        start = next;
     }
     Ok(())
 }

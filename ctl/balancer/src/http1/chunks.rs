@@ -1,6 +1,6 @@
 //! Parser of a chunked body (RFC 9112, section 7.1), byte by byte outside of data.
 
-use super::fields::{Field, Sender};
+use super::fields::{Line, Sender};
 
 /// The position within a chunked body.
 #[derive(Debug)]
@@ -156,11 +156,12 @@ impl Chunks {
     fn end_trailer(&mut self) -> Result<State, MalformedChunk> {
         let left = self.lines_left.checked_sub(1);
         self.lines_left = left.ok_or(MalformedChunk::TooLarge)?;
-        let (start, end) = (self.line_start, self.trailers.len());
-        Field::parse(&mut self.trailers, start, end, true, Sender::Client)
-            .map_err(|_| MalformedChunk::Trailer)?;
         self.trailers.extend_from_slice(b"\r\n");
-        self.line_start = self.trailers.len();
+        let line = Line::parse(&mut self.trailers, self.line_start, Sender::Client);
+        let Ok(Line::Field(_, next)) = line else {
+            return Err(MalformedChunk::Trailer);
+        };
+        self.line_start = next;
         Ok(State::Line)
     }
 

@@ -3,8 +3,8 @@
 /// A part of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
-    start: u32,
-    end: u32,
+    start: usize,
+    end: usize,
 }
 
 /// One header line.
@@ -57,10 +57,6 @@ pub enum Kind {
     Head,
 }
 
-/// A line that is not `name: value`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MalformedLine;
-
 /// Who has sent a header line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
@@ -73,70 +69,108 @@ pub enum Sender {
 impl Span {
     /// From `start` up to `end`.
     pub fn new(start: usize, end: usize) -> Self {
-        // Heads are far smaller; a larger one could not be read at all.
-        let position = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-        Self {
-            start: position(start),
-            end: position(end),
-        }
+        Self { start, end }
     }
 
     /// This part of `head`.
     pub fn of(self, head: &[u8]) -> &[u8] {
-        &head[self.start as usize..self.end as usize]
+        &head[self.start..self.end]
     }
 
     /// Where it begins.
     pub fn start(self) -> usize {
-        self.start as usize
+        self.start
     }
 
     /// Where it ends.
     pub fn end(self) -> usize {
-        self.end as usize
+        self.end
+    }
+}
+
+/// What begins at a place of a head.
+#[derive(Debug, Clone, Copy)]
+pub enum Line {
+    /// A header line, and where the next one begins.
+    Field(Field, usize),
+    /// The empty line, and where it ends.
+    Empty(usize),
+    /// The beginning of a line.
+    Incomplete,
+}
+
+/// Bytes that are no line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadLine {
+    /// It does not end in CR LF.
+    End,
+    /// It is not `name: value`.
+    Content,
+}
+
+impl Line {
+    /// Takes the line that begins at `start` of `head`, in one pass. Puts its name in lower case.
+    ///
+    /// # Errors
+    /// The bytes cannot become a header line.
+    pub fn parse(head: &mut [u8], start: usize, sender: Sender) -> Result<Self, BadLine> {
+        let Some((_, line)) = head.split_at_mut_checked(start) else {
+            return Ok(Self::Incomplete);
+        };
+        let name_len = lower_token(line);
+        let mut colon = name_len;
+        match line.get(colon) {
+            None => return Ok(Self::Incomplete),
+            Some(b':') if name_len > 0 => {}
+            Some(b'\r' | b'\n') if name_len == 0 => {
+                let end = line_end(line, 0, sender)?;
+                return Ok(end.map_or(Self::Incomplete, |(_, next)| Self::Empty(start + next)));
+            }
+            Some(b' ' | b'\t') if name_len > 0 && sender == Sender::Process => {
+                colon += leading_blanks(&line[colon..]);
+                match line.get(colon) {
+                    None => return Ok(Self::Incomplete),
+                    Some(b':') => {}
+                    Some(_) => return Err(BadLine::Content),
+                }
+            }
+            Some(_) => return Err(BadLine::Content),
+        }
+        let value = &line[colon + 1..];
+        let Some((end, next)) = line_end(line, colon + 1 + text_len(value), sender)? else {
+            return Ok(Self::Incomplete);
+        };
+        let before = leading_blanks(&line[colon + 1..end]);
+        let first = colon + 1 + before;
+        let last = end - trailing_blanks(&line[first..end]);
+        let is_plain = colon == name_len && last == end && next == end + 2;
+        let is_plain = is_plain && before == 1 && line[colon + 1] == b' ';
+        let field = Field {
+            kind: Kind::of(&line[..name_len]),
+            name: Span::new(start, start + name_len),
+            value: Span::new(start + first, start + last),
+            plain: is_plain.then(|| Span::new(start, start + next)),
+        };
+        Ok(Self::Field(field, start + next))
+    }
+}
+
+/// Where the line ends whose text ends at `end`, and where the next one begins; none if more bytes are needed to know.
+fn line_end(
+    line: &[u8],
+    end: usize,
+    sender: Sender,
+) -> Result<Option<(usize, usize)>, BadLine> {
+    match (line.get(end), line.get(end + 1)) {
+        (None, _) | (Some(b'\r'), None) => Ok(None),
+        (Some(b'\r'), Some(b'\n')) => Ok(Some((end, end + 2))),
+        (Some(b'\n'), _) if sender == Sender::Process => Ok(Some((end, end + 1))),
+        (Some(b'\n'), _) => Err(BadLine::End),
+        (Some(_), _) => Err(BadLine::Content),
     }
 }
 
 impl Field {
-    /// Takes the line that begins at `start` of `head` and ends before `end`; `has_cr_lf` says whether CR LF follows. Puts
-    /// its name in lower case.
-    pub fn parse(
-        head: &mut [u8],
-        start: usize,
-        end: usize,
-        has_cr_lf: bool,
-        sender: Sender,
-    ) -> Result<Self, MalformedLine> {
-        let line = &mut head[start..end];
-        let name_len = lower_token(line);
-        if name_len == 0 {
-            return Err(MalformedLine);
-        }
-        let blanks = match sender {
-            Sender::Client => 0,
-            Sender::Process => leading_blanks(&line[name_len..]),
-        };
-        let (name, rest) = line.split_at_mut(name_len);
-        if rest.get(blanks) != Some(&b':') {
-            return Err(MalformedLine);
-        }
-        let value = &rest[blanks + 1..];
-        if !is_text(value) {
-            return Err(MalformedLine);
-        }
-        let before = leading_blanks(value);
-        let value = trim_blanks(value);
-        let is_plain = has_cr_lf && blanks == 0 && before == 1 && value.len() + 1 == rest.len() - 1;
-        let is_plain = is_plain && rest[1] == b' ';
-        let value_start = start + name_len + blanks + 1 + before;
-        Ok(Self {
-            kind: Kind::of(name),
-            name: Span::new(start, start + name_len),
-            value: Span::new(value_start, value_start + value.len()),
-            plain: is_plain.then(|| Span::new(start, end + 2)),
-        })
-    }
-
     /// Appends the line as it is forwarded.
     pub fn write(&self, head: &[u8], to: &mut Vec<u8>) {
         match self.plain {
@@ -242,8 +276,12 @@ fn write_digits(to: &mut Vec<u8>, mut number: u64, base: u64) {
 /// `bytes` without blanks around them (RFC 9110, section 5.6.3).
 pub fn trim_blanks(bytes: &[u8]) -> &[u8] {
     let bytes = &bytes[leading_blanks(bytes)..];
-    let trailing = bytes.iter().rev().take_while(|byte| is_blank(**byte));
-    &bytes[..bytes.len() - trailing.count()]
+    &bytes[..bytes.len() - trailing_blanks(bytes)]
+}
+
+fn trailing_blanks(bytes: &[u8]) -> usize {
+    let last = bytes.iter().rev();
+    last.take_while(|byte| is_blank(**byte)).count()
 }
 
 /// How many blanks `bytes` begin with.
@@ -291,34 +329,44 @@ static LOWER_TOKENS: [u8; 256] = {
     table
 };
 
-/// Whether all bytes may be in a value (RFC 9110, section 5.5). Eight of them are looked at together.
+/// Whether all bytes may be in a value (RFC 9110, section 5.5).
 pub fn is_text(bytes: &[u8]) -> bool {
-    const LEN: usize = size_of::<u64>();
-    match bytes.last_chunk::<LEN>() {
-        None => bytes.iter().all(|byte| is_text_byte(*byte)),
-        // The last eight may overlap those before them.
-        Some(last) => {
-            let (chunks, _) = bytes.as_chunks::<LEN>();
-            chunks.iter().all(are_text) && are_text(last)
+    text_len(bytes) == bytes.len()
+}
+
+/// How many bytes before the first one that cannot be in a value. Eight of them are looked at together.
+fn text_len(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let others = others(*word);
+        // Tabs are rare. In doubt the bytes are looked at one by one.
+        if others != 0 {
+            let sure = others.trailing_zeros() as usize / 8;
+            let len = index * 8 + sure;
+            return len + text_len_slow(&bytes[len..]);
         }
+    }
+    words.len() * 8 + text_len_slow(rest)
+}
+
+fn text_len_slow(bytes: &[u8]) -> usize {
+    let is_text = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
+    match bytes.iter().position(|byte| !is_text(byte)) {
+        Some(len) => len,
+        None => bytes.len(),
     }
 }
 
-#[inline]
-fn are_text(bytes: &[u8; 8]) -> bool {
+/// Marks the first control byte among these, if there is one, in its highest bit, and perhaps later ones.
+fn others(bytes: [u8; 8]) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
-    const HIGHS: u64 = ONES * 0x80;
-    let word = u64::from_ne_bytes(*bytes);
-    // A byte below 0x20 borrows from its highest bit, and one that equals 0x7f is zero after the comparison and borrows too.
-    let below_blank = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+    let word = u64::from_le_bytes(bytes);
+    // What is below 0x20 borrows from its highest bit; what equals 0x7f is zero after the comparison, and borrows too. Only
+    // bytes after one of these can be marked falsely.
+    let below_blank = word.wrapping_sub(ONES * 0x20) & !word;
     let delete = word ^ (ONES * 0x7f);
-    let is_delete = delete.wrapping_sub(ONES) & !delete & HIGHS;
-    // Tabs are rare, and borrows may report a byte that is none of these.
-    below_blank | is_delete == 0 || bytes.iter().all(|byte| is_text_byte(*byte))
-}
-
-fn is_text_byte(byte: u8) -> bool {
-    byte == b'\t' || !byte.is_ascii_control()
+    let is_delete = delete.wrapping_sub(ONES) & !delete;
+    (below_blank | is_delete) & (ONES * 0x80)
 }
 
 /// A length in bytes: digits and nothing else.
@@ -335,8 +383,10 @@ mod tests {
 
     fn parse(line: &str, sender: Sender) -> Option<(Vec<u8>, Field)> {
         let mut head = format!("{line}\r\n").into_bytes();
-        let field = Field::parse(&mut head, 0, line.len(), true, sender).ok()?;
-        Some((head, field))
+        match Line::parse(&mut head, 0, sender) {
+            Ok(Line::Field(field, next)) if next == head.len() => Some((head, field)),
+            _ => None,
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{
     body::Length,
     chunks::MalformedChunk,
-    fields::{Field, Kind, Sender, Span, decimal, is_token},
+    fields::{BadLine, Field, Kind, Line, Sender, Span, decimal, is_token},
 };
 
 /// Parses one head after another.
@@ -108,27 +108,13 @@ impl RequestParser {
     /// # Errors
     /// The bytes cannot become a request.
     pub fn parse(&mut self, bytes: &mut [u8], limits: HeadLimits) -> Result<Option<usize>, Malformed> {
-        loop {
-            let start = self.parsed;
-            self.check_method(&bytes[start..])?;
-            let rest = &bytes[start + self.searched..];
-            let end = memchr::memchr(b'\n', rest).map(|end| start + self.searched + end);
-            let len = end.map_or(bytes.len(), |end| end + 1);
-            if len > limits.len {
-                return Err(self.too_large(&bytes[start..limits.len.max(start)]));
-            }
-            let Some(end) = end else {
-                self.searched = len - start;
-                return Ok(None);
-            };
-            if end == start || bytes[end - 1] != b'\r' {
-                return Err(Malformed::LineEnd);
-            }
-            if self.take_line(bytes, end - 1, limits.headers)? {
-                return Ok(Some(len));
-            }
-            self.parsed = len;
-            self.searched = 0;
+        let available = bytes.len();
+        let bytes = &mut bytes[..available.min(limits.len)];
+        let is_complete = self.parse_lines(bytes, limits.headers)?;
+        match is_complete {
+            true => Ok(Some(self.parsed)),
+            false if available > limits.len => Err(self.too_large(bytes)),
+            false => Ok(None),
         }
     }
 
@@ -163,9 +149,6 @@ impl RequestParser {
 
     /// Refuses what cannot become a request without waiting for the end of the line.
     fn check_method(&self, line: &[u8]) -> Result<(), Malformed> {
-        if self.has_line {
-            return Ok(());
-        }
         if line.first() == Some(&TLS_HANDSHAKE) {
             return Err(Malformed::Tls);
         }
@@ -176,36 +159,55 @@ impl RequestParser {
         }
     }
 
-    fn too_large(&self, line: &[u8]) -> Malformed {
+    fn too_large(&self, bytes: &[u8]) -> Malformed {
         match self.has_line {
-            false if line.contains(&b' ') => Malformed::TargetTooLong,
+            false if bytes[self.parsed..].contains(&b' ') => Malformed::TargetTooLong,
             _ => Malformed::TooLarge,
         }
     }
 
-    /// Takes the line up to `end`, without its end. Returns whether it was the last one.
-    fn take_line(
-        &mut self,
-        bytes: &mut [u8],
-        end: usize,
-        max_headers: usize,
-    ) -> Result<bool, Malformed> {
+    /// Takes complete lines. Returns whether the head is complete.
+    fn parse_lines(&mut self, bytes: &mut [u8], max_headers: usize) -> Result<bool, Malformed> {
+        while !self.has_line {
+            if !self.take_first_line(bytes)? {
+                return Ok(false);
+            }
+        }
+        loop {
+            match Line::parse(bytes, self.parsed, Sender::Client)? {
+                Line::Incomplete => return Ok(false),
+                Line::Empty(end) => {
+                    self.parsed = end;
+                    return self.check_length().map(|()| true);
+                }
+                Line::Field(..) if self.fields.len() == max_headers => {
+                    return Err(Malformed::TooManyHeaders);
+                }
+                Line::Field(field, next) => {
+                    self.note_framing(field, bytes)?;
+                    self.fields.push(field);
+                    self.parsed = next;
+                }
+            }
+        }
+    }
+
+    /// Takes the request line, or the empty line before it. Returns whether it was complete.
+    fn take_first_line(&mut self, bytes: &[u8]) -> Result<bool, Malformed> {
         let start = self.parsed;
-        if !self.has_line {
-            self.first_line(&bytes[start..end], start)?;
+        self.check_method(&bytes[start..])?;
+        let rest = &bytes[start + self.searched..];
+        let Some(end) = memchr::memchr(b'\n', rest) else {
+            self.searched += rest.len();
             return Ok(false);
+        };
+        let end = start + self.searched + end;
+        if end == start || bytes[end - 1] != b'\r' {
+            return Err(Malformed::LineEnd);
         }
-        if start == end {
-            return self.check_length().map(|()| true);
-        }
-        if self.fields.len() == max_headers {
-            return Err(Malformed::TooManyHeaders);
-        }
-        let field = Field::parse(bytes, start, end, true, Sender::Client);
-        let field = field.map_err(|_| Malformed::HeaderLine)?;
-        self.note_framing(field, bytes)?;
-        self.fields.push(field);
-        Ok(false)
+        self.first_line(&bytes[start..end - 1], start)?;
+        (self.parsed, self.searched) = (end + 1, 0);
+        Ok(true)
     }
 
     fn first_line(&mut self, line: &[u8], start: usize) -> Result<(), Malformed> {
@@ -247,6 +249,15 @@ impl RequestParser {
             (true, Some(_)) => Err(Malformed::Length),
             (true, None) if !self.line.is_http_11 => Err(Malformed::TransferCoding),
             _ => Ok(()),
+        }
+    }
+}
+
+impl From<BadLine> for Malformed {
+    fn from(bad: BadLine) -> Self {
+        match bad {
+            BadLine::End => Self::LineEnd,
+            BadLine::Content => Self::HeaderLine,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{
     body::Length,
-    fields::{Field, Kind, Sender, Span, decimal},
+    fields::{BadLine, Field, Kind, Line, Sender, Span, decimal},
     options::{BadConnection, Options, list},
     request::HeadLimits,
 };
@@ -46,6 +46,12 @@ impl From<BadConnection> for BadResponse {
     }
 }
 
+impl From<BadLine> for BadResponse {
+    fn from(_: BadLine) -> Self {
+        Self::Invalid
+    }
+}
+
 impl ResponseParser {
     /// Parses `bytes`, which begin as those of the last call and may have become more, until a head is complete: then its
     /// length is returned.
@@ -57,25 +63,15 @@ impl ResponseParser {
         bytes: &mut [u8],
         limits: HeadLimits,
     ) -> Result<Option<usize>, BadResponse> {
-        loop {
-            let start = self.parsed;
-            let rest = &bytes[start + self.searched..];
-            let end = memchr::memchr(b'\n', rest).map(|end| start + self.searched + end);
-            let len = end.map_or(bytes.len(), |end| end + 1);
-            if len > limits.len {
-                return Err(BadResponse::TooLarge);
-            }
-            let Some(end) = end else {
-                self.searched = len - start;
-                return Ok(None);
-            };
-            let has_cr = end > start && bytes[end - 1] == b'\r';
-            if self.take_line(bytes, end - usize::from(has_cr), has_cr, limits.headers)? {
+        let available = bytes.len();
+        let bytes = &mut bytes[..available.min(limits.len)];
+        match self.parse_lines(bytes, limits.headers)? {
+            true => {
                 self.options.read(bytes, &self.fields)?;
-                return Ok(Some(len));
+                Ok(Some(self.parsed))
             }
-            self.parsed = len;
-            self.searched = 0;
+            false if available > limits.len => Err(BadResponse::TooLarge),
+            false => Ok(None),
         }
     }
 
@@ -127,36 +123,53 @@ impl ResponseParser {
         field.map(|field| field.value.of(head))
     }
 
-    fn take_line(
-        &mut self,
-        bytes: &mut [u8],
-        end: usize,
-        has_cr: bool,
-        max_headers: usize,
-    ) -> Result<bool, BadResponse> {
-        let start = self.parsed;
-        if self.status.is_none() {
-            // Empty lines before a response are ignored; all of them together are bounded like a head.
-            if start < end {
-                self.status = Some(StatusLine::parse(&bytes[start..end], start)?);
+    /// Takes complete lines. Returns whether the head is complete.
+    fn parse_lines(&mut self, bytes: &mut [u8], max_headers: usize) -> Result<bool, BadResponse> {
+        while self.status.is_none() {
+            if !self.take_status_line(bytes)? {
+                return Ok(false);
             }
+        }
+        loop {
+            match Line::parse(bytes, self.parsed, Sender::Process)? {
+                Line::Incomplete => return Ok(false),
+                Line::Empty(end) => {
+                    self.parsed = end;
+                    return self.check_length().map(|()| true);
+                }
+                Line::Field(..) if self.fields.len() == max_headers => {
+                    return Err(BadResponse::TooLarge);
+                }
+                Line::Field(field, next) => {
+                    match field.kind {
+                        Kind::ContentLength => self.note_length(field.value.of(bytes))?,
+                        Kind::TransferEncoding => self.note_coding(field.value.of(bytes))?,
+                        _ => {}
+                    }
+                    self.fields.push(field);
+                    self.parsed = next;
+                }
+            }
+        }
+    }
+
+    /// Takes the status line, or an empty one before it; all of those together are bounded like a head. Returns whether it
+    /// was complete.
+    fn take_status_line(&mut self, bytes: &[u8]) -> Result<bool, BadResponse> {
+        let start = self.parsed;
+        let rest = &bytes[start + self.searched..];
+        let Some(end) = memchr::memchr(b'\n', rest) else {
+            self.searched += rest.len();
             return Ok(false);
+        };
+        let end = start + self.searched + end;
+        let line = &bytes[start..end];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if !line.is_empty() {
+            self.status = Some(StatusLine::parse(line, start)?);
         }
-        if start == end {
-            return self.check_length().map(|()| true);
-        }
-        if self.fields.len() == max_headers {
-            return Err(BadResponse::TooLarge);
-        }
-        let field = Field::parse(bytes, start, end, has_cr, Sender::Process);
-        let field = field.map_err(|_| BadResponse::Invalid)?;
-        match field.kind {
-            Kind::ContentLength => self.note_length(field.value.of(bytes))?,
-            Kind::TransferEncoding => self.note_coding(field.value.of(bytes))?,
-            _ => {}
-        }
-        self.fields.push(field);
-        Ok(false)
+        (self.parsed, self.searched) = (end + 1, 0);
+        Ok(true)
     }
 
     /// A length may be stated repeatedly, if it is the same.

@@ -80,7 +80,7 @@ pub async fn answer(
             refuse(worker, client, Box::new(refused)).await
         }
     };
-    worker.buffers.reuse_text(request.head);
+    worker.reuse_request(request);
     then
 }
 

@@ -67,7 +67,7 @@ impl Request {
         };
         let result = Self::read(worker, client, parsers, len, recipient);
         client.inbox.consume(len);
-        result.map(Box::new).map_err(|refusal| {
+        result.map(|request| worker.boxed(request)).map_err(|refusal| {
             Box::new(Refused {
                 refusal,
                 recipient,

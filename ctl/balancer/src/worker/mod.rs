@@ -28,6 +28,7 @@ use crate::{
         response::ResponseParser,
     },
     plane::DataPlane,
+    proxy::request::Request,
 };
 use buffers::Buffers;
 use local::{LocalService, LocalTable};
@@ -35,8 +36,8 @@ use local::{LocalService, LocalTable};
 /// How often a thread looks at its pools.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Parsers that are kept for reuse.
-const PARSERS_MAX: usize = 64;
+/// Parsers, and requests, that are kept for reuse.
+const SPARE_MAX: usize = 64;
 
 /// State of one thread.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ pub struct Worker {
     pub buffers: Buffers,
     routes: RefCell<Rc<LocalTable>>,
     parsers: RefCell<Vec<Box<Parsers>>>,
+    requests: RefCell<Vec<Box<Request>>>,
     /// Now, within a second.
     date: Cell<[u8; DATE_LEN]>,
 }
@@ -74,6 +76,7 @@ impl Worker {
             buffers: Buffers::default(),
             routes: RefCell::new(Rc::new(table)),
             parsers: RefCell::default(),
+            requests: RefCell::default(),
             date: Cell::new(date(SystemTime::now())),
         })
     }
@@ -113,8 +116,28 @@ impl Worker {
     /// Takes parsers back.
     pub fn reuse_parsers(&self, parsers: Box<Parsers>) {
         let mut all = self.parsers.borrow_mut();
-        if all.len() < PARSERS_MAX {
+        if all.len() < SPARE_MAX {
             all.push(parsers);
+        }
+    }
+
+    /// Puts a request into memory of an earlier one.
+    pub fn boxed(&self, request: Request) -> Box<Request> {
+        match self.requests.borrow_mut().pop() {
+            Some(mut spare) => {
+                *spare = request;
+                spare
+            }
+            None => Box::new(request),
+        }
+    }
+
+    /// Takes the memory of a request back.
+    pub fn reuse_request(&self, mut request: Box<Request>) {
+        self.buffers.reuse_text(std::mem::take(&mut request.head));
+        let mut all = self.requests.borrow_mut();
+        if all.len() < SPARE_MAX {
+            all.push(request);
         }
     }
 
