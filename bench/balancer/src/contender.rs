@@ -71,8 +71,8 @@ impl Contender {
         let controller = UnixListener::bind(file("ctl.sock"))?;
         let address = free_address()?;
         command
-            .args(["--listen", &address.to_string(), "--max-connections", "20000"])
-            .args(["--max-connections-per-address", "20000", "--upstream-idle", "1000"])
+            .args(["--listen", &address.to_string(), "--max-connections", "9000"])
+            .args(["--max-connections-per-address", "9000", "--upstream-idle", "1000"])
             .arg("--follow")
             .arg(file("ctl.sock"))
             .arg("--routes")
@@ -91,7 +91,7 @@ impl Contender {
         let (files, address) = (tempfile::tempdir()?, free_address()?);
         let config = files.path().join("haproxy.cfg");
         let text = format!(
-            "global\n    nbthread {threads}\n    maxconn 20000\n\
+            "global\n    nbthread {threads}\n    maxconn 9000\n\
              defaults\n    mode http\n    timeout connect 5s\n    timeout client 75s\n    timeout server 60s\n    \
              timeout http-keep-alive 75s\n    option http-keep-alive\n    http-reuse always\n    option forwardfor\n\
              frontend clients\n    bind {address}\n    default_backend processes\n\
@@ -114,7 +114,7 @@ impl Contender {
         let directory = files.path().display();
         let text = format!(
             "daemon off;\nmaster_process off;\npid {directory}/pid;\nerror_log /dev/null crit;\n\
-             events {{ worker_connections 20000; }}\n\
+             events {{ worker_connections 18000; }}\n\
              http {{\n    access_log off;\n    keepalive_requests 1000000000;\n    keepalive_timeout 75s;\n    \
              client_body_temp_path {directory}/body;\n    proxy_temp_path {directory}/proxy;\n    \
              fastcgi_temp_path {directory}/f;\n    uwsgi_temp_path {directory}/u;\n    scgi_temp_path {directory}/s;\n    \

@@ -16,8 +16,9 @@ use crate::{
 };
 
 /// What is counted, and how often the balancer is asked.
-const EXCHANGES: [(&str, usize); 4] = [
+const EXCHANGES: [(&str, usize); 5] = [
     ("100", 2000),
+    ("short100", 2000),
     ("16384", 1000),
     ("1048576", 100),
     ("post65536", 200),

@@ -47,20 +47,26 @@ enum Until {
 pub(crate) const HOST: &str = "bench.localhost";
 
 impl Load {
-    /// `exchange` is the length of answers, or `post` and the length of requests' bodies.
+    /// `exchange` is the length of answers, or `post` and the length of requests' bodies; after `short`, requests have no header
+    /// but `Host`.
     pub(crate) fn new(exchange: &str, connections: usize) -> Result<Self> {
+        let (fields, exchange) = match exchange.strip_prefix("short") {
+            Some(exchange) => ("", exchange),
+            None => (BROWSER, exchange),
+        };
         let (length, posted) = match exchange.strip_prefix("post") {
             Some(posted) => (0, Some(posted.parse::<usize>())),
             None => (exchange.parse()?, None),
         };
         let posted = posted.transpose().context("post is followed by a length")?;
         Ok(Self {
-            name: match posted {
-                Some(len) => format!("requests of {len} bytes"),
-                None => format!("answers of {length} bytes"),
+            name: match (posted, fields.is_empty()) {
+                (Some(len), _) => format!("requests of {len} bytes"),
+                (None, false) => format!("answers of {length} bytes"),
+                (None, true) => format!("answers of {length} bytes to short requests"),
             },
             connections,
-            request: Rc::new(request(length, posted)),
+            request: Rc::new(request(length, posted, fields)),
         })
     }
 
@@ -156,18 +162,18 @@ async fn ask(
     }
 }
 
-/// With the header lines of a browser's request.
-fn request(length: usize, posted: Option<usize>) -> Vec<u8> {
+/// Header lines of a browser.
+const BROWSER: &str =
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+     Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
+     Accept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\n";
+
+fn request(length: usize, posted: Option<usize>, fields: &str) -> Vec<u8> {
     let (method, framing) = match posted {
         Some(len) => ("POST", format!("Content-Length: {len}\r\n")),
         None => ("GET", String::new()),
     };
-    let head = format!(
-        "{method} /{length} HTTP/1.1\r\nHost: {HOST}\r\n\
-         User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
-         Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
-         Accept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\n{framing}\r\n"
-    );
+    let head = format!("{method} /{length} HTTP/1.1\r\nHost: {HOST}\r\n{fields}{framing}\r\n");
     let mut request = head.into_bytes();
     request.resize(request.len() + posted.unwrap_or(0), b'x');
     request
