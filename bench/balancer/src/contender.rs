@@ -44,10 +44,19 @@ impl Contender {
             _files: None,
         }];
         for (name, program) in ours {
-            all.push(Self::balancer(name, &mut Command::new(program), origin, threads)?);
+            all.push(Self::balancer(
+                name,
+                &mut Command::new(program),
+                origin,
+                threads,
+            )?);
         }
         for (name, program, start) in [
-            (HAPROXY, "haproxy", Self::haproxy as fn(&Path, &Origin, usize) -> Result<Self>),
+            (
+                HAPROXY,
+                "haproxy",
+                Self::haproxy as fn(&Path, &Origin, usize) -> Result<Self>,
+            ),
             ("nginx", "nginx", Self::nginx),
         ] {
             match find(program) {
@@ -71,8 +80,18 @@ impl Contender {
         let controller = UnixListener::bind(file("ctl.sock"))?;
         let address = free_address()?;
         command
-            .args(["--listen", &address.to_string(), "--max-connections", "9000"])
-            .args(["--max-connections-per-address", "9000", "--upstream-idle", "1000"])
+            .args([
+                "--listen",
+                &address.to_string(),
+                "--max-connections",
+                "9000",
+            ])
+            .args([
+                "--max-connections-per-address",
+                "9000",
+                "--upstream-idle",
+                "1000",
+            ])
             .arg("--follow")
             .arg(file("ctl.sock"))
             .arg("--routes")
@@ -100,7 +119,11 @@ impl Contender {
         );
         fs::write(&config, text)?;
         let mut command = Command::new(program);
-        command.arg("-db").arg("-f").arg(config).stderr(Stdio::null());
+        command
+            .arg("-db")
+            .arg("-f")
+            .arg(config)
+            .stderr(Stdio::null());
         Self::started(HAPROXY, address, &mut command, (files, None))
     }
 

@@ -90,12 +90,18 @@ impl Load {
     /// Asks `address` so many times.
     pub(crate) fn run_count(&self, address: SocketAddr, count: usize) -> Result<()> {
         let asked = self.run(address, Until::Count(Rc::new(Cell::new(count))))?;
-        ensure!(asked.len() == count, "{} of {count} were answered", asked.len());
+        ensure!(
+            asked.len() == count,
+            "{} of {count} were answered",
+            asked.len()
+        );
         Ok(())
     }
 
     fn run(&self, address: SocketAddr, until: Until) -> Result<Vec<u32>> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let latencies = Rc::new(RefCell::new(Vec::new()));
         let all = async {
             let mut clients = JoinSet::new();
@@ -163,8 +169,7 @@ async fn ask(
 }
 
 /// Header lines of a browser.
-const BROWSER: &str =
-    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+const BROWSER: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
      Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
      Accept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\n";
 

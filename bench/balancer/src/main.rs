@@ -28,7 +28,11 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = "16,64,256")]
     connections: Vec<usize>,
     /// What is exchanged: the length of an answer, or of a request's body (post); with short before it, requests have no header but Host
-    #[arg(long, value_delimiter = ',', default_value = "100,16384,1048576,post65536")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "100,16384,1048576,post65536"
+    )]
     exchanges: Vec<String>,
     /// Rounds; in each, every contender has its turn
     #[arg(long, default_value = "3")]

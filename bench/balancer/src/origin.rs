@@ -29,7 +29,9 @@ impl Origin {
         let listener = net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         thread::spawn(move || runtime.block_on(serve(listener)));
         Ok(Self { address })
     }

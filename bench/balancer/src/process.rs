@@ -15,7 +15,9 @@ impl Process {
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let command = command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn();
-        Ok(Self(child.with_context(|| format!("cannot run {command:?}"))?))
+        Ok(Self(
+            child.with_context(|| format!("cannot run {command:?}"))?,
+        ))
     }
 
     /// CPU time so far, user and system.

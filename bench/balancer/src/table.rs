@@ -11,9 +11,8 @@ pub(crate) fn print(load: &Load, contenders: &[Contender], measured: &[Vec<Measu
         "{:<16}{:>12}{:>10}{:>10}{:>10}{:>14}{:>12}",
         "", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU us each", "to HAProxy"
     );
-    let cpu_us = |results: &[Measured]| {
-        median(results, |it| it.cpu_seconds * 1e6 / it.requests as f64)
-    };
+    let cpu_us =
+        |results: &[Measured]| median(results, |it| it.cpu_seconds * 1e6 / it.requests as f64);
     let mut all = contenders.iter().zip(measured);
     let haproxy = all
         .find(|(contender, _)| contender.name == HAPROXY)

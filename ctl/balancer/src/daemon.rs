@@ -281,7 +281,9 @@ fn bind(
         address = socket.local_addr()?;
         sockets.push(socket);
     }
-    let listening = sockets.into_iter().map(|socket| socket.listen(BACKLOG)?.into_std());
+    let listening = sockets
+        .into_iter()
+        .map(|socket| socket.listen(BACKLOG)?.into_std());
     listening.collect()
 }
 

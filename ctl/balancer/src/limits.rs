@@ -90,7 +90,7 @@ pub struct Limits {
     /// Longest ejection of a process that keeps refusing connections
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub eject_max: Duration,
-    /// Idle connections that are pooled for each process
+    /// Idle connections to each process that each thread pools
     #[arg(long, default_value = "64")]
     pub upstream_idle: usize,
     /// How long an idle connection to a process is pooled; less than the usual 5 s of servers, so that it is

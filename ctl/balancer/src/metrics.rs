@@ -100,7 +100,10 @@ impl ClientStats {
 
     /// Open client connections.
     pub fn connections(&self) -> i64 {
-        self.0.iter().map(|counters| counters.connections.read()).sum()
+        self.0
+            .iter()
+            .map(|counters| counters.connections.read())
+            .sum()
     }
 
     /// Client connections accepted so far.
@@ -319,12 +322,7 @@ impl Family<'_> {
     }
 }
 
-fn counter(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: u64,
-) -> fmt::Result {
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let counter = ConstCounter::new(value);
     let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
     counter.encode(metric)

@@ -8,11 +8,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc, task::Waker};
 use slab::Slab;
 
 use crate::{
-    core::{
-        backend::Backend,
-        counters::Thread,
-        health::Uptime,
-    },
+    core::{backend::Backend, counters::Thread, health::Uptime},
     limits::Limits,
 };
 use pool::{Link, Pool, Reuse};

@@ -77,7 +77,9 @@ impl Backend {
 
     /// Whether a request is in flight to it.
     pub fn is_used(&self) -> bool {
-        self.in_flight.iter().any(|requests| requests.load(SeqCst) > 0)
+        self.in_flight
+            .iter()
+            .any(|requests| requests.load(SeqCst) > 0)
     }
 
     /// The route table no longer contains the process: requests stop waiting for its response once their threads are told.

@@ -93,9 +93,7 @@ impl Refusal {
             Self::Body(BodyFailure::Stalled | BodyFailure::TooSlow) => 408,
             Self::Body(_) => 400,
             Self::UnknownService(_) => 404,
-            Self::NoRoutes | Self::NoEndpoint(_) | Self::NoRoomToWait(..) | Self::Exhausted => {
-                503
-            }
+            Self::NoRoutes | Self::NoEndpoint(_) | Self::NoRoomToWait(..) | Self::Exhausted => 503,
             Self::TimedOut(_) => 504,
             Self::ResponseTooLarge(..)
             | Self::TooManyInterim(..)

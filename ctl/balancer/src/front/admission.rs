@@ -67,7 +67,9 @@ impl Admission {
     /// Asks all connections to close once they are idle.
     pub fn stop_all(&self) {
         let open = self.lock();
-        open.connections.values().for_each(|(_, state)| state.stop());
+        open.connections
+            .values()
+            .for_each(|(_, state)| state.stop());
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

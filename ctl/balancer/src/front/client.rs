@@ -10,19 +10,13 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::{
-    io::AsyncWrite,
-    net::TcpStream,
-    time::Instant,
-};
+use tokio::{io::AsyncWrite, net::TcpStream, time::Instant};
 
 use super::state::ConnectionState;
-use crate::{
-    worker::{
-        Worker,
-        buffers::{BUFFER_LEN, Inbox},
-        timer::Timer,
-    },
+use crate::worker::{
+    Worker,
+    buffers::{BUFFER_LEN, Inbox},
+    timer::Timer,
 };
 
 /// The client at the other end of a connection.

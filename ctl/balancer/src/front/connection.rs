@@ -58,7 +58,7 @@ async fn serve(worker: &Worker, client: &mut Client) -> Then {
             continue;
         }
         client.inbox.release(&worker.buffers);
-        let pause = client.now + PAUSE;
+        let pause = client.now + PAUSE.min(worker.plane.limits.idle_timeout);
         if !poll_fn(|cx| client.poll_begin(cx, worker, pause)).await {
             // Whether the connection is idle or to be closed is found out once more, with less memory.
             return Then::Next;
@@ -112,7 +112,12 @@ impl Client {
 
     /// Waits for the first bytes of a request; returns false if none come before `deadline`, or if the connection is to be
     /// closed.
-    fn poll_begin(&mut self, cx: &mut Context<'_>, worker: &Worker, deadline: Instant) -> Poll<bool> {
+    fn poll_begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        deadline: Instant,
+    ) -> Poll<bool> {
         match self.poll_fill(cx, worker, BUFFER_LEN) {
             Poll::Ready(read) => Poll::Ready(matches!(read, Ok(1..))),
             Poll::Pending => self.poll_idle(cx, worker, deadline).map(|()| false),

@@ -7,7 +7,9 @@ use std::{
 };
 
 use http_body_util::BodyExt;
-use hyper::{Request, Response, body::Incoming as HyperBody, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response, body::Incoming as HyperBody, server::conn::http1, service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::AsyncWriteExt;
@@ -43,9 +45,30 @@ const SEEDS: [&str; 9] = [
 
 /// What attacks on framing are made of.
 const SHARDS: [&str; 24] = [
-    "\r\n", "\n", "\r", "\0", " ", "\t", "\x0b", ":", ",", ";", "0", "5", "ff", "+1", "0x", "chunked",
-    "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Transfer-Encoding : chunked\r\n",
-    "Content-Length: 0, 5\r\n", "\r\n ", "0\r\n\r\n", "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n", "\u{e9}",
+    "\r\n",
+    "\n",
+    "\r",
+    "\0",
+    " ",
+    "\t",
+    "\x0b",
+    ":",
+    ",",
+    ";",
+    "0",
+    "5",
+    "ff",
+    "+1",
+    "0x",
+    "chunked",
+    "Content-Length: 5\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding : chunked\r\n",
+    "Content-Length: 0, 5\r\n",
+    "\r\n ",
+    "0\r\n\r\n",
+    "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n",
+    "\u{e9}",
 ];
 
 #[derive(Debug, Clone)]
@@ -149,14 +172,19 @@ fn transfer(parser: &RequestParser, bytes: &[u8], to: &mut Vec<u8>) -> Option<(u
         Incoming::Chunked(_) => Outgoing::Chunked,
         _ => Outgoing::Plain,
     };
-    let consumed = body.transfer(bytes, outgoing, usize::MAX, to).ok()?.consumed;
+    let consumed = body
+        .transfer(bytes, outgoing, usize::MAX, to)
+        .ok()?
+        .consumed;
     if !body.is_ended() {
         return None;
     }
     body.finish(outgoing, to).ok()?;
     let mut again = Incoming::new(length, LIMITS.len, LIMITS.headers);
     let mut data = Vec::new();
-    again.transfer(bytes, Outgoing::Plain, usize::MAX, &mut data).ok()?;
+    again
+        .transfer(bytes, Outgoing::Plain, usize::MAX, &mut data)
+        .ok()?;
     Some((consumed, data))
 }
 
@@ -181,7 +209,10 @@ async fn seen_by_hyper(bytes: Vec<u8>) -> Vec<Seen> {
     // Malformed requests end the connection: what was seen before counts.
     let mut builder = http1::Builder::new();
     builder.half_close(true).max_headers(200);
-    builder.serve_connection(TokioIo::new(server), service).await.ok();
+    builder
+        .serve_connection(TokioIo::new(server), service)
+        .await
+        .ok();
     let seen = seen.lock().unwrap();
     seen.clone()
 }
@@ -240,6 +271,8 @@ fn all_seeds_are_forwarded() {
     let stream = SEEDS.concat();
     let (out, expected) = forwarded(stream.as_bytes());
     assert_eq!(expected.len(), SEEDS.len());
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     assert_eq!(runtime.block_on(seen_by_hyper(out)), expected);
 }

@@ -156,11 +156,7 @@ impl Line {
 }
 
 /// Where the line ends whose text ends at `end`, and where the next one begins; none if more bytes are needed to know.
-fn line_end(
-    line: &[u8],
-    end: usize,
-    sender: Sender,
-) -> Result<Option<(usize, usize)>, BadLine> {
+fn line_end(line: &[u8], end: usize, sender: Sender) -> Result<Option<(usize, usize)>, BadLine> {
     match (line.get(end), line.get(end + 1)) {
         (None, _) | (Some(b'\r'), None) => Ok(None),
         (Some(b'\r'), Some(b'\n')) => Ok(Some((end, end + 2))),
@@ -202,7 +198,10 @@ impl Kind {
                 (b"set-cookie", Self::Head),
             ],
             12 => &[(b"content-type", Self::Head)],
-            13 => &[(b"authorization", Self::Head), (b"content-range", Self::Head)],
+            13 => &[
+                (b"authorization", Self::Head),
+                (b"content-range", Self::Head),
+            ],
             14 => &[(b"content-length", Self::ContentLength)],
             15 => &[(b"x-forwarded-for", Self::ForwardedFor)],
             16 => &[
@@ -413,8 +412,8 @@ mod tests {
     #[test]
     fn malformed_lines_are_refused() {
         for line in [
-            "", ":", ": x", "x", " x: y", "x y: z", "x\0: y", "x: \0", "x: \r", "x: \x7f", "x: \x0b",
-            "x: \x0c", "é: x",
+            "", ":", ": x", "x", " x: y", "x y: z", "x\0: y", "x: \0", "x: \r", "x: \x7f",
+            "x: \x0b", "x: \x0c", "é: x",
         ] {
             assert!(parse(line, Sender::Client).is_none(), "{line:?}");
             assert!(parse(line, Sender::Process).is_none(), "{line:?}");

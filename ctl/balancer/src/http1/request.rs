@@ -107,7 +107,11 @@ impl RequestParser {
     ///
     /// # Errors
     /// The bytes cannot become a request.
-    pub fn parse(&mut self, bytes: &mut [u8], limits: HeadLimits) -> Result<Option<usize>, Malformed> {
+    pub fn parse(
+        &mut self,
+        bytes: &mut [u8],
+        limits: HeadLimits,
+    ) -> Result<Option<usize>, Malformed> {
         let available = bytes.len();
         let bytes = &mut bytes[..available.min(limits.len)];
         let is_complete = self.parse_lines(bytes, limits.headers)?;
@@ -233,7 +237,9 @@ impl RequestParser {
                     Some(_) => Err(Malformed::Length),
                 }
             }
-            Kind::TransferEncoding if self.is_chunked || !value.eq_ignore_ascii_case(b"chunked") => {
+            Kind::TransferEncoding
+                if self.is_chunked || !value.eq_ignore_ascii_case(b"chunked") =>
+            {
                 Err(Malformed::TransferCoding)
             }
             Kind::TransferEncoding => {

@@ -258,15 +258,31 @@ mod tests {
     #[test]
     fn heads_of_old_servers_are_accepted() {
         for (text, length) in [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Length::Sized(3)),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+                Length::Sized(3),
+            ),
             ("HTTP/1.1 200 OK\nContent-Length: 3\n\n", Length::Sized(3)),
-            ("\r\nHTTP/1.0 200\r\nContent-Length: 3, 3\r\n\r\n", Length::Sized(3)),
-            ("HTTP/1.1 200 \r\nContent-Length : 3\r\n\r\n", Length::Sized(3)),
-            ("HTTP/1.1 999 é\r\nTransfer-Encoding: Chunked\r\n\r\n", Length::Chunked),
+            (
+                "\r\nHTTP/1.0 200\r\nContent-Length: 3, 3\r\n\r\n",
+                Length::Sized(3),
+            ),
+            (
+                "HTTP/1.1 200 \r\nContent-Length : 3\r\n\r\n",
+                Length::Sized(3),
+            ),
+            (
+                "HTTP/1.1 999 é\r\nTransfer-Encoding: Chunked\r\n\r\n",
+                Length::Chunked,
+            ),
             ("HTTP/1.1 200 OK\r\n\r\n", Length::UntilClose),
             ("HTTP/1.1 304 \r\nContent-Length: 3\r\n\r\n", Length::None),
         ] {
-            assert_eq!(parse(text).map(|(_, length)| length), Ok(length), "{text:?}");
+            assert_eq!(
+                parse(text).map(|(_, length)| length),
+                Ok(length),
+                "{text:?}"
+            );
         }
     }
 

@@ -177,7 +177,9 @@ impl<'a> Attempt<'a> {
     /// When a client that has closed its sending direction is given up: one that is gone altogether looks the same.
     fn half_closed(&self) -> Option<Instant> {
         let timeout = self.worker.plane.limits.half_close_timeout;
-        self.client.ended.map(|since| since.max(self.begun) + timeout)
+        self.client
+            .ended
+            .map(|since| since.max(self.begun) + timeout)
     }
 
     /// Does what is due at `now`.

@@ -113,7 +113,9 @@ impl Download<'_> {
     fn transfer(&mut self) -> Result<(), Gone> {
         let bytes = self.link.inbox.bytes();
         let out = &mut self.client.out;
-        let done = self.incoming.transfer(bytes, self.outgoing, BUFFER_LEN, out);
+        let done = self
+            .incoming
+            .transfer(bytes, self.outgoing, BUFFER_LEN, out);
         self.link.inbox.consume(done.map_err(|_| Gone)?.consumed);
         Ok(())
     }
@@ -152,7 +154,9 @@ impl Download<'_> {
         let waiting = self.request.body.waiting_since();
         let deadlines = [
             self.client.write_deadline(self.worker),
-            self.client.ended.map(|since| since + limits.half_close_timeout),
+            self.client
+                .ended
+                .map(|since| since + limits.half_close_timeout),
             waiting.map(|since| since + limits.body_timeout),
         ];
         deadlines.into_iter().flatten().min()

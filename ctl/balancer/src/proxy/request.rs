@@ -67,13 +67,15 @@ impl Request {
         };
         let result = Self::read(worker, client, parsers, len, recipient);
         client.inbox.consume(len);
-        result.map(|request| worker.boxed(request)).map_err(|refusal| {
-            Box::new(Refused {
-                refusal,
-                recipient,
-                keeps_open: false,
+        result
+            .map(|request| worker.boxed(request))
+            .map_err(|refusal| {
+                Box::new(Refused {
+                    refusal,
+                    recipient,
+                    keeps_open: false,
+                })
             })
-        })
     }
 
     fn read(

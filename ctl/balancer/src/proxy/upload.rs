@@ -111,7 +111,9 @@ impl Upload {
         self.out_start = 0;
         self.is_started = true;
         let bytes = client.inbox.bytes();
-        let done = self.incoming.transfer(bytes, self.outgoing, BUFFER_LEN, &mut self.out)?;
+        let done = self
+            .incoming
+            .transfer(bytes, self.outgoing, BUFFER_LEN, &mut self.out)?;
         client.inbox.consume(done.consumed);
         if self.incoming.is_ended() {
             self.incoming.finish(self.outgoing, &mut self.out)?;
@@ -182,8 +184,7 @@ impl Sent {
                 return Poll::Ready(Ok(()));
             }
             if !client.inbox.is_empty() {
-                body.transfer(client, worker)
-                    .map_err(Failure::Body)?;
+                body.transfer(client, worker).map_err(Failure::Body)?;
                 continue;
             }
             ready!(self.poll_receive(cx, worker, client, request))?;

@@ -16,11 +16,7 @@ use std::{
 use tokio::time::interval;
 
 use crate::{
-    core::{
-        counters::Thread,
-        health::uptime,
-        target::HOST_BYTES_MAX,
-    },
+    core::{counters::Thread, health::uptime, target::HOST_BYTES_MAX},
     http1::{
         date::{DATE_LEN, date},
         options::Options,

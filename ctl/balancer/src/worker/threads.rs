@@ -88,7 +88,11 @@ fn serve(
             .into_iter()
             .map(|listener| acceptor.clone().run(worker.clone(), listener));
         let accepted = async {
-            for error in join_all(accepting).await.into_iter().filter_map(Result::err) {
+            for error in join_all(accepting)
+                .await
+                .into_iter()
+                .filter_map(Result::err)
+            {
                 warn!(%error, "cannot accept clients");
             }
             stopped.send(()).ok();

@@ -49,7 +49,10 @@ mod tests {
         assert!(!is_over(&mut timer, hour));
         poll_fn(|cx| timer.poll(cx, now)).await;
         assert!(Instant::now() >= now);
-        assert!(!is_over(&mut timer, hour), "a deadline after one that has passed");
+        assert!(
+            !is_over(&mut timer, hour),
+            "a deadline after one that has passed"
+        );
         let soon = Instant::now() + Duration::from_millis(5);
         poll_fn(|cx| timer.poll(cx, soon)).await;
         assert!(Instant::now() >= soon);

@@ -27,8 +27,7 @@ async fn a_request_within_a_body_that_nobody_reads_is_not_executed() {
     .await;
     let bed = TestBed::new(hello(&[&origin])).await;
     let len = SMUGGLED.len() + 1;
-    let head =
-        format!("POST / HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: {len}\r\n\r\n");
+    let head = format!("POST / HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: {len}\r\n\r\n");
     let mut client = Client::connect(bed.address).await;
     client.send(head).await;
     let reply = client.reply().await;
@@ -45,9 +44,18 @@ async fn a_request_within_a_body_that_nobody_reads_is_not_executed() {
 async fn bytes_after_a_response_without_body_are_not_the_next_response() {
     for (method, response) in [
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"),
-        ("GET", "HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nevil"),
-        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\nevil"),
-        ("GET", "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        (
+            "GET",
+            "HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nevil",
+        ),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\nevil",
+        ),
+        (
+            "GET",
+            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
     ] {
         let origin = Origin::replying(response).await;
         let bed = TestBed::new(hello(&[&origin])).await;
@@ -96,7 +104,10 @@ async fn framing_headers_of_a_switch_say_nothing_about_the_tunnel() {
             .await;
         let head = client.head().await.to_ascii_lowercase();
         assert!(head.starts_with("http/1.1 101 "), "{head}");
-        assert!(!head.contains("transfer-encoding") && !head.contains("content-length"), "{head}");
+        assert!(
+            !head.contains("transfer-encoding") && !head.contains("content-length"),
+            "{head}"
+        );
         let tunnelled = String::from_utf8(client.rest().await).unwrap();
         assert_eq!(tunnelled, "\u{c1}\u{1}raw bytes");
     }
@@ -164,7 +175,11 @@ async fn chunks_end_once_and_the_next_request_follows_them() {
     client.send(GET).await;
     assert_eq!(client.reply().await.body, "ok");
     let seen = origin.seen();
-    assert!(seen[0].ends_with("\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), "{}", seen[0]);
+    assert!(
+        seen[0].ends_with("\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+        "{}",
+        seen[0]
+    );
     assert!(seen[1].starts_with("GET / HTTP/1.1\r\n"), "{}", seen[1]);
 }
 
@@ -223,9 +238,10 @@ async fn a_slow_stream_is_given_up_once_its_client_is_gone() {
 
 #[tokio::test]
 async fn a_chunked_response_to_http_1_0_ends_with_the_connection() {
-    let origin =
-        Origin::replying("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: y\r\n\r\n")
-            .await;
+    let origin = Origin::replying(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: y\r\n\r\n",
+    )
+    .await;
     let bed = TestBed::new(hello(&[&origin])).await;
     let mut client = Client::connect(bed.address).await;
     client
@@ -251,8 +267,10 @@ async fn a_chunked_response_to_http_1_0_ends_with_the_connection() {
 #[tokio::test]
 async fn a_response_without_date_gets_one() {
     for (date, count) in [("", 1), ("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n", 1)] {
-        let origin =
-            Origin::replying(format!("HTTP/1.1 200 OK\r\n{date}Content-Length: 0\r\n\r\n")).await;
+        let origin = Origin::replying(format!(
+            "HTTP/1.1 200 OK\r\n{date}Content-Length: 0\r\n\r\n"
+        ))
+        .await;
         let bed = TestBed::new(hello(&[&origin])).await;
         let head = bed.get("/").await.head.to_ascii_lowercase();
         assert_eq!(head.matches("\r\ndate: ").count(), count, "{head}");
@@ -262,7 +280,11 @@ async fn a_response_without_date_gets_one() {
 
 #[tokio::test]
 async fn malformed_trailers_and_chunks_of_a_process_cut_the_response() {
-    for body in ["3\r\nabcX", "zz\r\nabc\r\n0\r\n\r\n", "3\r\nabc\r\n0\r\nno trailer\r\n\r\n"] {
+    for body in [
+        "3\r\nabcX",
+        "zz\r\nabc\r\n0\r\n\r\n",
+        "3\r\nabc\r\n0\r\nno trailer\r\n\r\n",
+    ] {
         let response = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
         let origin = Origin::replying(response).await;
         let bed = TestBed::new(hello(&[&origin])).await;

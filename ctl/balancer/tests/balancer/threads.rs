@@ -10,7 +10,9 @@ use std::{
 
 use tokio::{sync::Notify, task::JoinSet};
 
-use crate::support::{Client, Origin, Reply, TestBed, ask, endpoint, hello, service, soon, wait_until};
+use crate::support::{
+    Client, Origin, Reply, TestBed, ask, endpoint, hello, service, soon, wait_until,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
 
@@ -133,7 +135,10 @@ async fn slots_are_shared_by_all_threads() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_counts_the_requests_of_all_threads() {
     let go_on = Arc::new(Notify::new());
-    let (old, new) = (Origin::tagged_on(&go_on, "old").await, Origin::tagged("new").await);
+    let (old, new) = (
+        Origin::tagged_on(&go_on, "old").await,
+        Origin::tagged("new").await,
+    );
     let bed = bed(&[&old], 4).await;
     let mut busy = Vec::new();
     for _ in 0..16 {

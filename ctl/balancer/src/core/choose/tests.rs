@@ -11,7 +11,10 @@ fn turns(rotation: &mut Rotation, weights: &[Option<u32>], count: usize) -> Vec<
 #[test]
 fn equal_weights_alternate_in_order() {
     let weights = [Some(1); 3];
-    assert_eq!(turns(&mut Rotation::default(), &weights, 6), [0, 1, 2, 0, 1, 2]);
+    assert_eq!(
+        turns(&mut Rotation::default(), &weights, 6),
+        [0, 1, 2, 0, 1, 2]
+    );
 }
 
 #[test]
@@ -33,7 +36,11 @@ fn a_rotation_continues_from_carried_credits() {
     let weights = [Some(3), Some(2)];
     let whole = turns(&mut Rotation::default(), &weights, 10);
     let mut parts = turns(&mut first, &weights, 3);
-    parts.extend(turns(&mut Rotation::with_credits(first.credits().to_vec()), &weights, 7));
+    parts.extend(turns(
+        &mut Rotation::with_credits(first.credits().to_vec()),
+        &weights,
+        7,
+    ));
     assert_eq!(parts, whole);
 }
 

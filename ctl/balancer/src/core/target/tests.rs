@@ -5,7 +5,10 @@ use crate::http1::request::HeadLimits;
 type Found = (String, String, String);
 
 fn of(line: &str, hosts: &[&str]) -> Result<Found, BadTarget> {
-    let hosts: String = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect();
+    let hosts: String = hosts
+        .iter()
+        .map(|host| format!("Host: {host}\r\n"))
+        .collect();
     let mut head = format!("{line}\r\n{hosts}\r\n").into_bytes();
     let mut parser = RequestParser::default();
     let limits = HeadLimits {

@@ -50,10 +50,7 @@ impl Requests {
 }
 
 /// How much of `bytes` is accepted and what is wrong with the rest, if they arrive in pieces of these lengths.
-fn in_pieces(
-    bytes: &[u8],
-    lengths: impl Iterator<Item = usize>,
-) -> (Requests, Option<Malformed>) {
+fn in_pieces(bytes: &[u8], lengths: impl Iterator<Item = usize>) -> (Requests, Option<Malformed>) {
     let (mut requests, mut come) = (Requests::default(), 0);
     for length in lengths.chain([bytes.len()]) {
         let end = bytes.len().min(come + length.max(1));
