@@ -46,6 +46,7 @@ impl Contender {
         for (name, program) in ours {
             all.push(Self::balancer(
                 name,
+                program,
                 &mut Command::new(program),
                 origin,
                 threads,
@@ -67,9 +68,10 @@ impl Contender {
         Ok(all)
     }
 
-    /// Ours, run by `command`. It takes its routes from its cache, as long as no controller answers.
+    /// Ours: `program`, run by `command`. It takes its routes from its cache, as long as no controller answers.
     pub(crate) fn balancer(
         name: &str,
+        program: &Path,
         command: &mut Command,
         origin: &Origin,
         threads: usize,
@@ -97,7 +99,7 @@ impl Contender {
             .arg("--routes")
             .arg(file("routes.json"))
             .stderr(Stdio::null());
-        if has_threads(command.get_program())? {
+        if has_threads(program)? {
             command.args(["--threads", &threads.to_string()]);
         } else {
             // A program of before that option has a runtime that asks for its number of threads.
@@ -184,14 +186,7 @@ impl Contender {
 }
 
 /// Whether a balancer's program knows `--threads`.
-fn has_threads(program: &std::ffi::OsStr) -> Result<bool> {
-    // Under another program, such as valgrind, it is this build's.
-    if !Path::new(program).ends_with("tucano_balancerd") {
-        let name = Path::new(program).file_name().unwrap_or_default();
-        if name == "valgrind" {
-            return Ok(true);
-        }
-    }
+fn has_threads(program: &Path) -> Result<bool> {
     let help = Command::new(program).arg("--help").output()?;
     Ok(memchr::memmem::find(&help.stdout, b"--threads").is_some())
 }

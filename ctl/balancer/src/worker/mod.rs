@@ -37,6 +37,10 @@ const SPARE_MAX: usize = 64;
 
 /// State of one thread.
 #[derive(Debug)]
+#[expect(
+    clippy::vec_box,
+    reason = "a box is moved to a connection and back, not what is in it"
+)]
 pub struct Worker {
     /// What all threads share.
     pub plane: Arc<DataPlane>,
