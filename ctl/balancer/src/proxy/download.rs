@@ -12,6 +12,7 @@ use crate::{
     back::pool::Link,
     front::client::{Client, Gone},
     http1::body::{Incoming, Outgoing},
+    metrics::Counted,
     worker::{Worker, buffers::BUFFER_LEN},
 };
 
@@ -37,6 +38,8 @@ pub struct Download<'a> {
     pub outgoing: Outgoing,
     /// Whether all of it has been taken.
     pub is_finished: bool,
+    /// The request, counted until then.
+    pub counted: Option<Counted>,
 }
 
 impl Download<'_> {
@@ -79,6 +82,10 @@ impl Download<'_> {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         loop {
             self.take_end()?;
+            if self.is_finished {
+                // Before the last write: who has the answer finds the request no longer in flight.
+                self.counted = None;
+            }
             let len = self.passable();
             if (1..=COPY_MAX).contains(&len) && self.client.has_out() {
                 // One write of head and body costs less than two parts.

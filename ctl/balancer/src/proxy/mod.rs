@@ -176,7 +176,7 @@ async fn forward(
     parser: &mut ResponseParser,
     service: Rc<LocalService>,
 ) -> Then {
-    let _counted = Counted::request(&service);
+    let counted = Counted::request(&service);
     let answered = Forwarder::new(worker, client, request, parser, service.clone())
         .run()
         .await;
@@ -186,7 +186,10 @@ async fn forward(
         mut connection,
     } = match answered {
         Ok(answer) => answer,
-        Err(Some(refusal)) => return fail(worker, client, request, &service, refusal).await,
+        Err(Some(refusal)) => {
+            drop(counted);
+            return fail(worker, client, request, &service, refusal).await;
+        }
         Err(None) => return Then::Drop,
     };
     let head = &connection.link.inbox.bytes()[..head_len];
@@ -195,13 +198,14 @@ async fn forward(
         Ok(reply) => reply,
         Err(Invalid) => {
             let refusal = Refusal::InvalidResponse(service.service.name.clone());
-            drop(connection);
+            drop((connection, counted));
             return fail(worker, client, request, &service, refusal).await;
         }
     };
     service.counters().answered(parser.line().status);
     connection.link.inbox.consume(head_len);
     if reply.is_switch {
+        drop(counted);
         let _counted = Counted::tunnel(&service);
         let _open = worker.plane.tunnels.token();
         let relayed = tunnel::relay(worker, client, &mut connection.link);
@@ -218,6 +222,7 @@ async fn forward(
         incoming: reply.incoming,
         outgoing: reply.outgoing,
         is_finished: reply.has_no_body,
+        counted: Some(counted),
     };
     let is_request_sent = match download.run().await {
         Ok(is_sent) => is_sent,
