@@ -38,7 +38,7 @@ use utoipa::ToSchema;
 pub use backup::Backup;
 pub use changes::{EFFECTS, Effect, effect_of};
 pub use file::ConfigFile;
-pub use health::{Health, Probe};
+pub use health::{Health, ImageHealth, Probe};
 pub use job::{Hook, Kind, Overlap};
 pub use mount::Mount;
 pub use placement::{Labels, Placement, lacks};
@@ -281,6 +281,7 @@ impl ServiceConfig {
             placement: Placement::default(),
             drain: None,
             start_after: Vec::new(),
+            health: self.health.for_agents(),
             volume: self.volume.iter().map(Volume::for_agents).collect(),
             ..self.without_runs()
         }

@@ -1,6 +1,7 @@
 //! An image's documents: its manifest, its configuration, and the indexes that lead to them.
 
 pub(crate) mod document;
+pub(crate) mod healthcheck;
 pub(crate) mod image;
 pub(crate) mod layout_index;
 pub(crate) mod names;
