@@ -3,7 +3,7 @@
 //! - [`cluster`]: boots hosts, writes their settings, starts and kills Tucano's programs on them.
 //! - [`user`]: sends requests and load, takes alerts.
 //! - [`images`]: OCI archives, of the sample services and as other people's tools make them.
-//! - [`databases`]: an image of databases that other people wrote.
+//! - [`databases`]: images of databases that other people wrote, and of Python.
 //! - [`machines`]: machines with a kernel and systemd of their own.
 //! - [`processes`]: what runs on a host; [`traces`]: what is left on a node.
 
