@@ -4,6 +4,7 @@
 //! - [`ids`]: names and numbers that identify things; each parses once, strictly.
 //! - [`units`]: sizes and durations as people write them.
 //! - [`service`]: the static configuration of a service.
+//! - [`application`]: services that are deployed together.
 //! - [`schedule`]: when a job runs; [`jobs`]: its runs, and what became of them.
 //! - [`capabilities`]: the capabilities that it may ask for.
 //! - [`settings`]: reading any static configuration; every error with its line, column and a suggestion.
@@ -19,6 +20,7 @@
 //! - [`error`]: the error body of every API.
 
 pub mod agent;
+pub mod application;
 pub mod balancer;
 pub mod capabilities;
 pub mod error;

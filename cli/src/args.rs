@@ -349,6 +349,10 @@ pub struct Deploy {
     /// image that the controller has or can pull.
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<PathBuf>,
+    /// Deploy only if this is the newest revision of the service, 0 if there is to be none: refused, with exit code 8, if somebody
+    /// else was faster.
+    #[arg(long, value_name = "REVISION")]
+    pub if_changed_from: Option<u64>,
     /// Whether, and how long, to wait for it.
     #[command(flatten)]
     pub wait: Wait,

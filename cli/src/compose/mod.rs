@@ -36,7 +36,7 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(crate) struct Application {
     /// Its name.
     pub(crate) name: AppName,
-    /// Its services: each after those that it depends on.
+    /// Its services: stage by stage, each after those that it depends on.
     pub(crate) services: Vec<Service>,
     /// What is done differently than by Compose, as lines for the user.
     pub(crate) notes: Vec<String>,
@@ -47,6 +47,10 @@ pub(crate) struct Application {
 pub(crate) struct Service {
     /// Its name.
     pub(crate) name: ServiceName,
+    /// The stage of the deploy that it belongs to, from 0. A stage begins when the jobs of the one before have succeeded.
+    pub(crate) stage: usize,
+    /// The services that it comes after.
+    pub(crate) after: Vec<ServiceName>,
     /// Its configuration, as `service.toml` has it.
     pub(crate) config: Map<String, Value>,
 }

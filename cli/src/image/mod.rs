@@ -163,6 +163,23 @@ impl Source {
         Ok(source)
     }
 
+    /// The configuration for a request without files: with an image that the controller has, or that it finds by its name. Uploads
+    /// what the controller does not have.
+    ///
+    /// # Errors
+    /// An image that cannot be read blob by blob, or that the registry refuses.
+    pub async fn uploaded(&self, client: &Client) -> Result<ServiceConfig, Error> {
+        let mut config = self.with_mounts_uploaded(client).await?.config;
+        if let Some(image) = &self.image {
+            let digest = upload::upload(client, image, self.name_within()).await?;
+            config.image = Some(digest.ok_or_else(|| mounts::not_understood(image))?);
+        }
+        if let Some(stored) = &self.stored {
+            config.image = Some(stored.clone());
+        }
+        Ok(config)
+    }
+
     /// The parts of the request; none where the configuration alone is the request. Blobs that the controller does not have are
     /// uploaded first, where the archive is understood. Shows the progress on a terminal.
     ///

@@ -5,6 +5,7 @@
     reason = "test helpers: a failed step fails the test"
 )]
 
+mod applications;
 mod controller;
 mod messages;
 mod volumes;

@@ -65,8 +65,8 @@ mod volumes;
 pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
-    Action, BackupFailure, BackupRecord, Counters, CrashHistory, Event, Fill, FillFrom, FillStage,
-    Hold, HookRecord, Identity, JobRecord, Load, NamesUpdate, NodeRecord, Platforms, ProcessRecord,
-    Record, Restoration, RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord,
-    SetVersion, Settings, Snapshot, VolumeRecord, Worker,
+    Action, BackupFailure, BackupRecord, Configured, Counters, CrashHistory, Event, Fill, FillFrom,
+    FillStage, Hold, HookRecord, Identity, JobRecord, Load, NamesUpdate, NodeRecord, Platforms,
+    ProcessRecord, Record, Restoration, RevisionRecord, Sealed, SealedVersion, SecretRecord,
+    ServiceRecord, SetVersion, Settings, Snapshot, VolumeRecord, Worker,
 };

@@ -22,7 +22,9 @@ use crate::{
     actions, adoption, backups,
     cluster::Cluster,
     duplicates, holds, jobs, live_changes,
-    model::{NamesUpdate, Platforms, Restoration, RevisionRecord, SecretRecord, Settings},
+    model::{
+        Configured, NamesUpdate, Platforms, Restoration, RevisionRecord, SecretRecord, Settings,
+    },
     names, placement, routes, rules, secrets, services,
     state::{Node, Process, Service, Unplaced, pending, unreported},
     volumes,
@@ -43,6 +45,20 @@ impl Cluster {
     /// Every service as the processes see it that need it, and what each node needs.
     pub fn names(&self) -> NamesUpdate {
         names::all(&self.state)
+    }
+
+    /// The newest run of a job's present revision, of its own command, that has succeeded or has not ended.
+    pub fn run_of_revision(&self, name: &ServiceName) -> Option<u64> {
+        jobs::requests::of_revision(&self.state, name)
+    }
+
+    /// The cluster as it would be if these services were configured, for what has to hold between them. Nothing of it is placed.
+    #[must_use]
+    pub fn with_configured(&self, services: &[Configured]) -> Self {
+        let mut cluster = self.clone();
+        services::configure_all(&mut cluster.state, services.to_vec());
+        names::addresses::assign(&mut cluster.state);
+        cluster
     }
 
     /// The services that a configuration names and that do not exist. A message for the user.

@@ -9,7 +9,7 @@ use tucano_api::{
 
 use crate::{
     jobs, lifecycle,
-    model::{Platforms, RevisionRecord, ServiceRecord},
+    model::{Configured, Platforms, RevisionRecord, ServiceRecord},
     rules, secrets, slots,
     state::{Revised, Service, State, hosts, path_prefix},
     volumes,
@@ -50,6 +50,18 @@ pub(crate) fn conflict(state: &State, config: &ServiceConfig) -> Option<String> 
                 other.name,
             ))
         })
+}
+
+/// Adds services, or revisions of them.
+pub(crate) fn configure_all(state: &mut State, services: Vec<Configured>) {
+    for Configured {
+        config,
+        image,
+        platforms,
+    } in services
+    {
+        configure(state, *config, image, platforms);
+    }
 }
 
 /// Adds a service or a revision of it.

@@ -145,9 +145,18 @@ impl From<DeployError> for ApiError {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
                 Self::new(status, code, message)
             }
-            DeployError::MountedImage { source, .. } => {
+            DeployError::MountedImage { source, .. }
+            | DeployError::NoSuchImageEither { source, .. }
+            | DeployError::OfService { source, .. } => {
                 let source = Self::from(*source);
                 Self::new(source.status, &source.body.code, message)
+            }
+            DeployError::RevisionChanged { .. } => {
+                Self::new(StatusCode::CONFLICT, "revision_changed", message)
+            }
+            DeployError::Twice(_) => Self::bad_request("invalid_config", message),
+            DeployError::TooManyTogether(..) => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
             }
             DeployError::NoSuchRevision { .. } => {
                 Self::new(StatusCode::NOT_FOUND, "no_such_revision", message)
@@ -179,7 +188,7 @@ impl From<DeployError> for ApiError {
             DeployError::Secret(error) => error.into(),
             DeployError::HostTaken(_) => Self::new(StatusCode::CONFLICT, "host_taken", message),
             DeployError::NotFound(_) => Self::not_found(message),
-            DeployError::TooManyServices(_) => {
+            DeployError::TooManyServices(..) => {
                 Self::new(StatusCode::CONFLICT, "too_many_services", message)
             }
             DeployError::Refused(refused) => refused.into(),

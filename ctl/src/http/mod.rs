@@ -3,6 +3,7 @@
 pub mod access;
 pub mod adoption;
 pub mod agents;
+pub mod applications;
 pub mod audit;
 pub mod auth;
 pub mod backups;

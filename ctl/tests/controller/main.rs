@@ -8,6 +8,7 @@
 mod access;
 mod agent;
 mod alerting;
+mod applications;
 mod auditing;
 mod bad_input;
 mod balancer;

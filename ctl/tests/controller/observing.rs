@@ -297,6 +297,7 @@ async fn every_route_is_described() {
         "get /v1/volumes/{service}/{name}/{slot}/backups",
         "patch /v1/services/{name}",
         "post /v1/adoption",
+        "post /v1/applications",
         "delete /v1/jobs/{name}/runs/{number}",
         "get /v1/jobs",
         "get /v1/jobs/{name}",

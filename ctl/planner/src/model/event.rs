@@ -33,6 +33,11 @@ pub enum Event {
         /// Its manifests by architecture; empty where `image` is for all workers.
         platforms: Platforms,
     },
+    /// Services were deployed together, as an application: all of them in one step, so that they may need each other.
+    ServicesConfigured {
+        /// The services, each of which is named once.
+        services: Vec<Configured>,
+    },
     /// A service was removed.
     ServiceRemoved {
         /// Its name.
@@ -134,6 +139,17 @@ pub enum Event {
     Adopt,
     /// Time passed.
     Tick,
+}
+
+/// A service as it is deployed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Configured {
+    /// Its configuration.
+    pub config: Box<ServiceConfig>,
+    /// Digest of its image's manifest.
+    pub image: Digest,
+    /// Its manifests by architecture; empty where `image` is for all workers.
+    pub platforms: Platforms,
 }
 
 /// Which backup a volume is to have the content of, and where.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use tucano_api::{service::ServiceConfig, units::Span};
-use tucano_planner::{Action, Event, Settings};
+use tucano_planner::{Action, Configured, Event, Settings};
 
 use tucano_simulator::{
     Options, Sim, config, image, name, new_disk, node, settings, with_volumes, workers,
@@ -188,4 +188,36 @@ fn services_that_are_needed_are_known_and_stay() {
     sim.deploy(starting_after("a", &["b"]));
     let circle = sim.cluster().names_obstacle(&starting_after("web", &["a"]));
     assert!(circle.unwrap().contains("wait for itself"));
+}
+
+#[test]
+fn services_that_need_each_other_are_configured_in_one_step() {
+    let mut sim = Sim::new(2);
+    let services: Vec<Configured> = [
+        needing("web", &["api", "db"]),
+        needing("api", &["db", "web"]),
+        needing("db", &["web"]),
+    ]
+    .into_iter()
+    .map(|config| Configured {
+        config: Box::new(config),
+        image: image(1),
+        platforms: Default::default(),
+    })
+    .collect();
+    let web = &services[0].config;
+    assert!(sim.cluster().unknown_services(web).is_some());
+    let together = sim.cluster().with_configured(&services);
+    let unknown = services
+        .iter()
+        .find_map(|it| together.unknown_services(&it.config));
+    assert_eq!(unknown, None);
+    assert!(sim.cluster().services().is_empty(), "nothing has changed");
+    sim.event(Event::ServicesConfigured { services });
+    for service in ["web", "api", "db"] {
+        sim.until_settled(service);
+    }
+    sim.restart_controller();
+    sim.run(Span::secs(3));
+    assert_eq!(sim.cluster().names().services.len(), 3);
 }

@@ -96,7 +96,7 @@ fn action(method: &Method, path: &str) -> Option<&'static str> {
     let action = match (method.as_str(), parts.as_slice()) {
         ("GET" | "HEAD" | "OPTIONS", _) => return None,
         ("POST", ["v1", "reports" | "certificates" | "secret_values"]) => return None,
-        ("POST", ["v1", "services"]) => "deploy",
+        ("POST", ["v1", "services" | "applications"]) => "deploy",
         ("PATCH", ["v1", "services", _]) => "change",
         ("DELETE", ["v1", "services", _]) => "remove",
         ("DELETE", ["v1", "volumes", ..]) => "remove_volume",
