@@ -5,6 +5,7 @@
 //! - [`units`]: sizes and durations as people write them.
 //! - [`service`]: the static configuration of a service.
 //! - [`application`]: services that are deployed together.
+//! - [`image`]: what an image says of its processes.
 //! - [`schedule`]: when a job runs; [`jobs`]: its runs, and what became of them.
 //! - [`capabilities`]: the capabilities that it may ask for.
 //! - [`settings`]: reading any static configuration; every error with its line, column and a suggestion.
@@ -25,6 +26,7 @@ pub mod balancer;
 pub mod capabilities;
 pub mod error;
 pub mod ids;
+pub mod image;
 pub mod jobs;
 pub mod logs;
 pub mod names;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::{
     agent::{Enforcement, NodeMetrics, ProcessReport, VolumeInstance},
     ids::{ClusterId, Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
-    jobs::HookView,
+    jobs::{HookView, Trigger},
     reasons::PendingReason,
     rollout::Failure,
     service::{Labels, ServiceConfig},
@@ -230,6 +230,21 @@ pub struct ActiveService {
     /// Processes that are no longer desired and still exist, in state `stopping`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stopping: Vec<ProcessView>,
+    /// The processes of its runs: of a job, of hooks, and of commands that somebody runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunProcess>,
+}
+
+/// A process that runs to completion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunProcess {
+    /// The number of its run.
+    pub run: u64,
+    /// Why the run was begun.
+    pub trigger: Trigger,
+    /// The process.
+    #[serde(flatten)]
+    pub process: ProcessView,
 }
 
 /// A process, wherever it runs.

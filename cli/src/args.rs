@@ -122,7 +122,9 @@ pub enum Command {
     Deploy(Deploy),
     /// Show what a deploy would change: which keys, what that means for running processes, and which processes it would replace.
     Plan(Deploy),
-    /// Show processes: their nodes, their states, and why they are not healthy.
+    /// Write a configuration for an image, of what the image says of itself, with comments. A file that exists is left as it is.
+    Init(Init),
+    /// Show processes, those of runs too: their nodes, their states, and why they are not healthy.
     Ps {
         /// Show only the processes of this service.
         service: Option<ServiceName>,
@@ -130,10 +132,12 @@ pub enum Command {
         #[arg(long, value_name = "NAME", conflicts_with = "service")]
         app: Option<AppName>,
     },
-    /// Show the configured services.
+    /// Show the configured services; of one, also whom its processes may reach, and whose may reach it.
     Services {
+        /// Show this service, and its paths from and to others.
+        service: Option<ServiceName>,
         /// Show only services that belong to this application.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", conflicts_with = "service")]
         app: Option<AppName>,
     },
     /// Show the nodes of the topology.
@@ -356,6 +360,20 @@ pub struct Deploy {
     /// Whether, and how long, to wait for it.
     #[command(flatten)]
     pub wait: Wait,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// An archive (tar) or an OCI layout directory; or the name:tag or digest of an image that the controller has or can pull.
+    #[arg(value_name = "IMAGE|ARCHIVE")]
+    pub image: String,
+    /// The file to write, `-` for standard output [default: NAME.toml in this directory].
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The service's name [default: made from the image's].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<ServiceName>,
 }
 
 /// Whether, and how long, to wait.

@@ -1,6 +1,6 @@
 //! How a process is found healthy.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -76,6 +76,29 @@ impl Default for Health {
             grace: default_grace(),
             image: None,
             of_image: None,
+        }
+    }
+}
+
+/// Shortest time between two probes, and longest times, as for a service's own.
+const LEAST: Duration = Duration::from_millis(10);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
+const LONGEST_GRACE: Duration = Duration::from_secs(86_400);
+
+impl ImageHealth {
+    /// Docker's check in our terms: a command, its `interval`, `timeout` and `start_period`, and `retries`. Docker gives up on a
+    /// process after as many failures, which do not count before the end of the start period.
+    pub fn of_docker(exec: Vec<String>, times: [Span; 3], retries: u32) -> Self {
+        let [interval, timeout, start_period] = times.map(|it| it.0);
+        let interval = interval.clamp(LEAST, LONGEST_INTERVAL);
+        let failures = interval.saturating_mul(retries);
+        let grace = start_period.saturating_add(failures);
+        Self {
+            exec,
+            interval: Span(interval),
+            timeout: Span(timeout.clamp(LEAST, LONGEST_TIMEOUT)),
+            grace: Span(grace.clamp(default_grace().0, LONGEST_GRACE)),
         }
     }
 }
@@ -165,6 +188,21 @@ mod tests {
             grace: Span::secs(90),
         });
         config
+    }
+
+    #[test]
+    fn times_are_those_after_which_docker_gives_a_process_up() {
+        for ((interval, start_period, retries), expected) in [
+            ((30, 0, 3), [30, 30, 90]),
+            ((5, 60, 2), [5, 30, 70]),
+            ((1, 0, 1), [1, 30, 30]),
+            ((90_000, 0, u32::MAX), [3600, 30, 86_400]),
+        ] {
+            let times = [interval, 30, start_period].map(Span::secs);
+            let health = ImageHealth::of_docker(vec!["check".to_owned()], times, retries);
+            let found = [health.interval, health.timeout, health.grace];
+            assert_eq!(found, expected.map(Span::secs));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod balancer_certificate;
 mod check;
 mod deploy;
 mod exec;
+mod init;
 mod jobs;
 mod logs;
 mod plan;
@@ -38,11 +39,15 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     match command {
         Command::Deploy(deploy) => deploy::run(&client()?, &global, &deploy).await,
         Command::Plan(deploy) => plan::run(&client()?, &global, &deploy).await,
+        Command::Init(arguments) => init::run(client, &global, &arguments).await,
         Command::Ps { service, app } => match service {
             Some(name) => show::service(&client()?, &global, &name).await,
             None => show::processes(&client()?, &global, app.as_ref()).await,
         },
-        Command::Services { app } => show::services(&client()?, &global, app.as_ref()).await,
+        Command::Services { service, app } => match service {
+            Some(name) => show::paths(&client()?, &global, &name).await,
+            None => show::services(&client()?, &global, app.as_ref()).await,
+        },
         Command::Nodes => show::nodes(&client()?, &global).await,
         Command::Adopt { yes } => adopt::run(&client()?, &global, yes).await,
         Command::BalancerCertificate { name, request } => {

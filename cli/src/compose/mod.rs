@@ -100,6 +100,8 @@ pub(crate) fn read(path: &Path, options: &Options<'_>) -> Result<Application, Er
     file::read(path, &text, options).map_err(|message| Error::Refused(message.into()))
 }
 
+pub(crate) use ports::is_not_http;
+
 /// A name as services and applications have them, made from another one.
 pub(crate) fn name(text: &str) -> String {
     words::name(text)

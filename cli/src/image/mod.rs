@@ -27,6 +27,8 @@ use tucano_api::{
     settings::{MAX_SETTINGS_BYTES, parse_all},
 };
 
+use tucano_oci_image::{Description, Platform};
+
 use crate::{Error, client::Client, output};
 
 /// The configuration's name in a service's directory.
@@ -217,6 +219,17 @@ impl Source {
             .is_some_and(|image| image.ends_with(name));
         (!is_file && is_reference(name)).then_some(name)
     }
+}
+
+/// What the image of an archive or layout says of its processes, of those for this machine's platform.
+///
+/// # Errors
+/// It is no image, or cannot be read blob by blob.
+pub(crate) async fn describe(image: &Path) -> Result<Description, Error> {
+    check_image(image)?;
+    let platform = Platform::host().to_string();
+    let described = upload::describe(image, platform).await?;
+    described.ok_or_else(|| mounts::not_understood(image))
 }
 
 fn read(path: &Path) -> Result<String, Error> {

@@ -12,7 +12,7 @@ use tucano_api::{
     service::ServiceConfig,
     state::{
         ActiveService, Adoption, AliveNode, ConfiguredService, DeadNode, NodeCondition, NodeView,
-        Pending, ProcessView, ServiceView, State, VolumeView, VolumesOfNode,
+        Pending, ProcessView, RunProcess, ServiceView, State, VolumeView, VolumesOfNode,
     },
     units::Bytes,
     volumes::Snapshot,
@@ -481,7 +481,22 @@ impl Cluster {
                 .collect(),
             pending: self.pending(service),
             stopping: self.stopping(name),
+            runs: self.of_runs(service),
         }
+    }
+
+    fn of_runs(&self, service: &Service) -> Vec<RunProcess> {
+        let processes = self.state.processes(&service.runs);
+        let of_run = |process: &Process| {
+            let number = process.record.run?;
+            let run = self.state.jobs.run(&service.record.name, number)?;
+            Some(RunProcess {
+                run: number,
+                trigger: run.trigger.clone(),
+                process: self.process_view(service.is_current(process), process, &BTreeSet::new()),
+            })
+        };
+        processes.filter_map(of_run).collect()
     }
 
     /// While workers are awaited nothing is placed, for that reason.

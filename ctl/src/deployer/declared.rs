@@ -1,23 +1,14 @@
 //! What an image says of its processes: how their health is checked, and which of their directories are to be kept.
 
-use std::time::Duration;
-
 use tucano_api::{
     ids::Digest,
+    image::{ImageDescription, ImageQuery},
     service::{ImageHealth, ServiceConfig, is_at_or_below},
     units::Span,
 };
 use tucano_oci_image::Healthcheck;
 
 use super::{DeployError, Deployer, images::Declared};
-
-/// Shortest time between two probes, and longest times, as for a service's own.
-const LEAST: Duration = Duration::from_millis(100);
-const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
-const LONGEST_GRACE: Duration = Duration::from_secs(86_400);
-/// Least time for the first answer, whatever the image says: that of services without a health check.
-const LEAST_GRACE: Duration = Duration::from_secs(30);
 
 impl Deployer {
     /// Gives a configuration the health check of its image; returns warnings. The caller holds an image guard.
@@ -33,6 +24,37 @@ impl Deployer {
             .into_iter()
             .chain(not_kept(&declared, config))
             .collect())
+    }
+}
+
+impl Deployer {
+    /// What an image says of its processes. One of another registry is pulled for that.
+    ///
+    /// # Errors
+    /// It cannot be found or read.
+    pub async fn describe(&self, asked: ImageQuery) -> Result<ImageDescription, DeployError> {
+        let _guard = self.images.guard().await;
+        let registry = asked.default_registry.as_deref();
+        let found = self
+            .find_or_default("image", &asked.image, registry)
+            .await?;
+        let (digest, name) = found.ok_or_else(|| DeployError::NoImage {
+            key: "image".to_owned(),
+            advice: format!("{:?} is no name of an image: write name:tag", asked.image),
+        })?;
+        let said = self.images.description(&digest).await?;
+        Ok(ImageDescription {
+            name,
+            digest: Some(digest),
+            entrypoint: said.entrypoint,
+            cmd: said.cmd,
+            exposed_ports: said.exposed_ports,
+            user: said.user,
+            volumes: said.volumes,
+            working_dir: said.working_dir,
+            stop_signal: said.stop_signal,
+            health: said.healthcheck.as_ref().map(in_terms_of_services),
+        })
     }
 }
 
@@ -55,17 +77,9 @@ fn health(
     }
 }
 
-/// After `start_period`, Docker gives up on a process with as many failures as `retries`.
 fn in_terms_of_services(check: &Healthcheck) -> ImageHealth {
-    let interval = check.interval.clamp(LEAST, LONGEST_INTERVAL);
-    let failures = interval.saturating_mul(check.retries);
-    let grace = check.start_period.saturating_add(failures);
-    ImageHealth {
-        exec: check.command.clone(),
-        interval: Span(interval),
-        timeout: Span(check.timeout.clamp(LEAST, LONGEST_TIMEOUT)),
-        grace: Span(grace.clamp(LEAST_GRACE, LONGEST_GRACE)),
-    }
+    let times = [check.interval, check.timeout, check.start_period].map(Span);
+    ImageHealth::of_docker(check.command.clone(), times, check.retries)
 }
 
 /// The declared volumes in whose place the service has nothing that is kept.
@@ -99,6 +113,8 @@ fn plain(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use tucano_api::settings::parse;
 
@@ -114,20 +130,6 @@ mod tests {
             timeout: Duration::from_secs(30),
             start_period: Duration::from_secs(start_period),
             retries,
-        }
-    }
-
-    #[test]
-    fn times_are_those_after_which_docker_gives_a_process_up() {
-        for (check, expected) in [
-            (check(30, 0, 3), (30, 30, 90)),
-            (check(5, 60, 2), (5, 30, 70)),
-            (check(1, 0, 1), (1, 30, 30)),
-            (check(90_000, 0, u32::MAX), (3600, 30, 86_400)),
-        ] {
-            let health = in_terms_of_services(&check);
-            let seconds = [health.interval, health.timeout, health.grace].map(|it| it.0.as_secs());
-            assert_eq!(seconds, <[u64; 3]>::from(expected));
         }
     }
 

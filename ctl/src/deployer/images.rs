@@ -14,7 +14,7 @@ use tokio::{
 };
 use tucano_api::{ids::Digest, service::ServiceConfig};
 use tucano_oci_distribution::{Reference, Registry};
-use tucano_oci_image::{Error, Healthcheck, Overrides, Platform, Store};
+use tucano_oci_image::{Description, Error, Healthcheck, Overrides, Platform, Store};
 
 use crate::{config_mgr::Limits, state_loop::StateHandle};
 
@@ -179,6 +179,20 @@ impl Images {
             })
         })
         .await
+    }
+
+    /// What a stored image says of its processes.
+    ///
+    /// # Errors
+    /// Its documents cannot be read.
+    pub(super) async fn description(&self, image: &Digest) -> Result<Description, Error> {
+        let (store, image) = (self.store.clone(), to_oci(image));
+        let image = blocking(move || store.image(&image)).await?;
+        let config = serde_json::to_value(&image.config).unwrap_or_default();
+        Ok(Description {
+            healthcheck: image.healthcheck,
+            ..Description::of(&config)
+        })
     }
 
     /// Checks that the files of a stored image can be mounted; returns warnings.

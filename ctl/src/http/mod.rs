@@ -13,6 +13,7 @@ pub mod config;
 pub mod errors;
 pub mod exec;
 pub mod extract;
+pub mod images;
 pub mod jobs;
 pub mod logs;
 pub mod metrics;

@@ -298,6 +298,7 @@ async fn every_route_is_described() {
         "patch /v1/services/{name}",
         "post /v1/adoption",
         "post /v1/applications",
+        "post /v1/images/describe",
         "delete /v1/jobs/{name}/runs/{number}",
         "get /v1/jobs",
         "get /v1/jobs/{name}",

@@ -50,6 +50,7 @@ pub use digest::{digest_like, digest_of};
 pub use error::Error;
 pub use limits::Limits;
 pub use manifest::{
+    description::Description,
     healthcheck::Healthcheck,
     image::{Image, Platform},
 };

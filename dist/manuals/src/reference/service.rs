@@ -66,7 +66,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 94] = [
+const KEYS: [Key; 95] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -247,7 +247,7 @@ const KEYS: [Key; 94] = [
         "Services that are never on one worker with this one."),
     key("health.http", "", Bounds::Free,
         "A path. A process is healthy when a GET of it is answered with a status below 400. Only one of `http`, `tcp` and \
-         `exec` may be given; without any of them a TCP connect is tried."),
+         `exec` may be given; without any of them the image's own health check is used, else a TCP connect is tried."),
     key("health.host", "", Bounds::Free,
         "`Host` of that request. Without it: the first of `hosts`, else the process's address."),
     key("health.headers", "{}", Bounds::Free,
@@ -265,6 +265,9 @@ const KEYS: [Key; 94] = [
     key("health.grace", "\"30s\"", Bounds::Between("\"10ms\"", "\"24h\""),
         "How long a process may take to answer its first probe, and how long a process that was healthy may go on failing, \
          before it is restarted."),
+    key("health.image", "true", Bounds::OneOf(&["true", "false"]),
+        "Whether the image's own health check (`HEALTHCHECK`) is used where none of `http`, `tcp`, `exec` and `port` is given. Its \
+         times are used where `interval`, `timeout` and `grace` have their defaults."),
     key("needs", "[]", Bounds::Free,
         "Services that the processes may reach, by name and address, and no others: at most 128. They exist when this service is \
          deployed, and are not removed while it needs them. Only workers that can connect services run it."),
@@ -470,7 +473,7 @@ mod tests {
         let file = fields("api/src", "ConfigFile");
         assert_complete(&KEYS, "file.", &file, &[]);
         let health = fields("api/src", "Health");
-        assert_complete(&KEYS, "health.", &health, &[]);
+        assert_complete(&KEYS, "health.", &health, &["of_image"]);
     }
 
     #[test]
