@@ -41,8 +41,8 @@ pub struct Health {
     #[serde(default = "default_grace")]
     pub grace: Span,
     /// Whether the image's own health check is used where none of `http`, `tcp`, `exec` and `port` is given: true when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<bool>,
+    #[serde(default = "default_image", skip_serializing_if = "Clone::clone")]
+    pub image: bool,
     /// The image's own health check. The controller fills it in at the deploy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of_image: Option<ImageHealth>,
@@ -74,7 +74,7 @@ impl Default for Health {
             interval: default_interval(),
             timeout: default_timeout(),
             grace: default_grace(),
-            image: None,
+            image: default_image(),
             of_image: None,
         }
     }
@@ -131,7 +131,7 @@ impl Health {
             || self.tcp == Some(true)
             || self.exec.is_some()
             || self.port.is_some();
-        !is_given && self.image != Some(false)
+        !is_given && self.image
     }
 
     fn image_in_force(&self) -> Option<&ImageHealth> {
@@ -142,7 +142,7 @@ impl Health {
     #[must_use]
     pub(super) fn for_agents(&self) -> Self {
         let own = Self {
-            image: None,
+            image: default_image(),
             of_image: None,
             ..self.clone()
         };
@@ -163,6 +163,9 @@ impl Health {
     }
 }
 
+fn default_image() -> bool {
+    true
+}
 fn default_interval() -> Span {
     Span::secs(1)
 }
@@ -216,7 +219,7 @@ mod tests {
         );
         assert_eq!(
             (sent.exec, sent.image, sent.of_image),
-            (Some(vec!["check".to_owned()]), None, None)
+            (Some(vec!["check".to_owned()]), true, None)
         );
         let sent = config("interval = \"5s\", grace = \"2m\"")
             .for_agents()

@@ -92,6 +92,11 @@ async fn one_that_is_refused_keeps_all_of_them_away() {
     let limits = "[limits]\napplication_services = 2\nservices = 4\nconfig_bytes = 400";
     let mut ctl = Ctl::start(&config(1, "", limits)).await;
     let _agent = Agent::start(&ctl, 1).await;
+    ctl.eventually("the worker's report", async |ctl| {
+        let alive = ctl.get("/v1/alive_nodes").await.expect(200);
+        (!alive.as_array().unwrap().is_empty()).then_some(())
+    })
+    .await;
     let image = stored(&ctl, "one").await;
     let plain = |name: &str| service(name, &image, json!({}));
     let with = |name: &str, more: Value| service(name, &image, more);

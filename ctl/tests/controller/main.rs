@@ -14,6 +14,7 @@ mod bad_input;
 mod balancer;
 mod configuration;
 mod ctl;
+mod declared;
 mod deploys;
 mod drains;
 mod durability;

@@ -116,7 +116,7 @@ fn health(image: &ImageDescription) -> String {
     };
     let words: Vec<String> = health.exec.iter().map(|it| quoted(it)).collect();
     format!(
-        "\n# The image's own health check is used: this command, every {}. Another one, or none:\n# exec = [{}]\n\
+        "\n# The image's own health check is used: this command, every {}. Another one, or none:\n# health = {{ exec = [{}] }}\n\
          # health = {{ http = \"/\" }}\n# health = {{ image = false }}\n",
         health.interval,
         words.join(", ")
