@@ -93,6 +93,7 @@ fn apply(state: &mut State, event: Event) {
             image,
             platforms,
         } => services::configure(state, *config, image, platforms),
+        Event::ServiceRestarted { name } => services::restart(state, &name),
         Event::ServiceRemoved { name, volumes } => services::remove(state, &name, volumes),
         Event::VolumeRemoved { id } => volumes::remove(state, &id),
         Event::BackupRequested { id } => backups::request(state, &id),

@@ -8,6 +8,7 @@
 //! - `remote_image`: images pulled from other registries.
 //! - [`Prefetcher`]: announces an image's blobs to agents during its upload.
 //! - [`wait`]: the progress of a deploy.
+//! - `restart`: new processes for a service as it is.
 //! - `patch`: configurations that clients send, as a whole or as changes of keys.
 //! - [`DeployError`]: why nothing changes.
 
@@ -19,6 +20,7 @@ mod patch;
 mod platforms;
 mod prefetch;
 pub(crate) mod remote_image;
+mod restart;
 pub mod upload;
 pub mod wait;
 

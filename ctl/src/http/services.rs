@@ -40,6 +40,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(show, change, remove))
         .routes(routes!(revisions))
         .routes(routes!(roll_back))
+        .routes(routes!(restart))
 }
 
 /// The parts of a deploy.
@@ -177,6 +178,25 @@ async fn roll_back(
     let max_wait = wait.max_wait(api.config.current().limits.wait)?;
     let revision = asked.revision.map(Revision);
     let outcome = api.deployer.roll_back(name, revision).await?;
+    answer(&api, outcome, max_wait).await
+}
+
+/// Replaces all processes of a service by new ones of the same revision, as a rollout does it.
+#[utoipa::path(post, path = "/v1/services/{name}/restart", tag = "services",
+    params(("name" = String, Path), Wait),
+    responses(
+        (status = 200, body = Deployed),
+        (status = 404, body = ErrorBody),
+        (status = 409, description = "A job, which has no processes between its runs", body = ErrorBody),
+        (status = 503, description = "Begun, but not healthy in time", body = Deployed),
+        (status = 507, body = ErrorBody)))]
+async fn restart(
+    State(api): State<Arc<Api>>,
+    PathParam(name): PathParam<ServiceName>,
+    QueryParams(wait): QueryParams<Wait>,
+) -> Result<Response, ApiError> {
+    let max_wait = wait.max_wait(api.config.current().limits.wait)?;
+    let outcome = api.deployer.restart(name).await?;
     answer(&api, outcome, max_wait).await
 }
 

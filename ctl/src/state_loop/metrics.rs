@@ -59,6 +59,7 @@ impl StateLoopMetrics {
         let kind = match event {
             Event::Configured { .. } => "configured",
             Event::ServiceConfigured { .. } => "service_configured",
+            Event::ServiceRestarted { .. } => "service_restarted",
             Event::ServiceRemoved { .. } => "service_removed",
             Event::SecretSet { .. } => "secret_set",
             Event::SecretRemoved { .. } => "secret_removed",

@@ -33,6 +33,11 @@ pub enum Event {
         /// Its manifests by architecture; empty where `image` is for all workers.
         platforms: Platforms,
     },
+    /// Somebody has all processes of a service replaced by new ones of the same revision.
+    ServiceRestarted {
+        /// Its name.
+        name: ServiceName,
+    },
     /// A service was removed.
     ServiceRemoved {
         /// Its name.
