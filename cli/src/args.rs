@@ -174,6 +174,14 @@ pub enum Command {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Replace the processes of a service by new ones of the same revision, as a rollout does it.
+    Restart {
+        /// The service.
+        name: ServiceName,
+        /// Whether, and how long, to wait for it.
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Show the jobs, when they run next and what became of their last runs, or the runs of one job or service.
     Jobs {
         /// The job, or the service whose hooks and commands are shown.

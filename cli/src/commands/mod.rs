@@ -12,6 +12,7 @@ mod jobs;
 mod logs;
 mod plan;
 mod remove;
+mod restart;
 mod rollback;
 mod run;
 mod scale;
@@ -66,6 +67,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
             revision,
             wait,
         } => rollback::run(&client()?, &global, &name, revision, wait).await,
+        Command::Restart { name, wait } => restart::run(&client()?, &global, &name, wait).await,
         Command::Jobs { name } => jobs::run(&client()?, &global, name.as_ref()).await,
         Command::Run(arguments) => run::run(&client()?, &global, &arguments).await,
         Command::Logs(logs) => logs::run(&client()?, &global, &logs).await,

@@ -359,14 +359,20 @@ fn an_images_health_check_is_left_out_where_the_file_says_none() {
     for (check, expected) in [
         ("{ disable: true }", json!({ "image": false })),
         ("{ test: [NONE] }", json!({ "image": false })),
-        ("{ test: [NONE], interval: 5s }", json!({ "interval": "5s", "image": false })),
+        (
+            "{ test: [NONE], interval: 5s }",
+            json!({ "interval": "5s", "image": false }),
+        ),
         // The image's own, at other times.
         ("{ interval: 5s }", json!({ "interval": "5s" })),
         ("{ test: [CMD, x] }", json!({ "exec": ["x"] })),
     ] {
         let text = format!("services:\n  a: {{ image: 'a:1', healthcheck: {check} }}\n");
         let application = File::new(&text).read_with(&PROFILES).unwrap();
-        assert_eq!(application.services[0].config["health"], expected, "{check}");
+        assert_eq!(
+            application.services[0].config["health"], expected,
+            "{check}"
+        );
     }
 }
 

@@ -216,6 +216,7 @@ fn adopt_service(
             let record = ServiceRecord {
                 name: name.clone(),
                 compatible_from: compatible_from(&revisions),
+                replaced_below: 0,
                 revisions,
                 held: Vec::new(),
                 upcoming: None,

@@ -98,6 +98,19 @@ pub(crate) fn configure(
     state.changes.reroute.insert(name);
 }
 
+/// Has all processes replaced by ones of the current revision, as a rollout does it. A job has none between its runs.
+pub(crate) fn restart(state: &mut State, name: &ServiceName) {
+    let next = state.counters.last_process.saturating_add(1);
+    let service = state.services.get_mut(name);
+    let Some(service) = service.filter(|it| !jobs::is_job(it)) else {
+        return;
+    };
+    service.record.replaced_below = next;
+    state.changes.services.insert(name.clone());
+    state.changes.reconcile.insert(name.clone());
+    state.changes.reroute.insert(name.clone());
+}
+
 /// Removes a service with all its processes at once. Its volumes stay, unless they are to be removed too.
 pub(crate) fn remove(state: &mut State, name: &ServiceName, with_volumes: bool) {
     let Some(service) = state.services.remove(name) else {
@@ -168,6 +181,7 @@ fn add(state: &mut State, config: ServiceConfig, image: Digest, platforms: Platf
     let record = ServiceRecord {
         name: config.name.clone(),
         compatible_from: Revision(1),
+        replaced_below: 0,
         held: Vec::new(),
         upcoming: None,
         last_held: None,

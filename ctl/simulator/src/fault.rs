@@ -119,6 +119,8 @@ pub enum Fault {
     StopRun(usize),
     /// A job is removed.
     RemoveJob(usize),
+    /// The processes of a service are replaced.
+    Restart(usize),
     /// A service is removed.
     Remove(usize),
     /// A worker loses its connection.
@@ -223,6 +225,7 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         2 => (0..5_usize).prop_map(Fault::RequestRun),
         1 => (0..6_usize).prop_map(Fault::StopRun),
         1 => (0..3_usize).prop_map(Fault::RemoveJob),
+        1 => (0..3_usize).prop_map(Fault::Restart),
         1 => (0..3_usize).prop_map(Fault::Remove),
         2 => worker().prop_map(Fault::CutOff),
         2 => worker().prop_map(Fault::Reconnect),
@@ -409,6 +412,7 @@ impl Sim {
                 }
                 self.reconfigure(self.workers.clone());
             }
+            Fault::Restart(service) => self.restart(SERVICES[service]),
             Fault::Remove(service) => {
                 self.event(Event::ServiceRemoved {
                     name: name(SERVICES[service]),

@@ -70,10 +70,7 @@ pub(crate) fn check(
         .iter()
         .map(|node| counts.get(node).copied().unwrap_or(0))
         .min();
-    for process in started
-        .iter()
-        .filter(|p| p.service == service.configured.name)
-    {
+    for process in started.iter().filter(|it| is_spread(it, service)) {
         // A process that was started and superseded in one step is not counted.
         let there = counts.get(&process.node).copied().unwrap_or(0);
         assert!(
@@ -81,6 +78,11 @@ pub(crate) fn check(
             "{counts:?} {started:#?}"
         );
     }
+}
+
+/// Whether it is one of the service's own processes: those of runs are not spread.
+fn is_spread(process: &ProcessRecord, service: &ServiceView) -> bool {
+    process.service == service.configured.name && process.run.is_none()
 }
 
 /// What was placed went to a zone that had the fewest among those with a worker that had room all the time.
@@ -107,10 +109,7 @@ fn check_zones(
     }
     let sum = |node: &NodeName| sums.get(&zone(node)).copied().unwrap_or(0);
     let fewest = eligible.iter().map(sum).min();
-    let own = started
-        .iter()
-        .filter(|it| it.service == service.configured.name);
-    for process in own {
+    for process in started.iter().filter(|it| is_spread(it, service)) {
         let there = sum(&process.node);
         assert!(
             fewest.is_none_or(|fewest| there <= fewest + 1),

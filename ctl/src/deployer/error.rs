@@ -142,6 +142,9 @@ pub enum DeployError {
     /// It cannot have an address, or would wait for itself.
     #[error("{0}")]
     Names(String),
+    /// A job is no service.
+    #[error("{0} is a job, which has no processes between its runs: `tucano run {0}` begins one")]
+    NoProcesses(ServiceName),
     /// Others need it.
     #[error("{0}")]
     Needed(String),

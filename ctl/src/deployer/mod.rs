@@ -11,6 +11,7 @@
 //! - [`wait`]: the progress of a deploy.
 //! - `change`: the checks of a configuration beside the others, and its revision.
 //! - `application`: services that are deployed together.
+//! - `restart`: new processes for a service as it is.
 //! - `patch`: configurations that clients send, as a whole or as changes of keys.
 //! - [`DeployError`]: why nothing changes.
 
@@ -25,6 +26,7 @@ mod patch;
 mod platforms;
 mod prefetch;
 pub(crate) mod remote_image;
+mod restart;
 pub mod upload;
 pub mod wait;
 

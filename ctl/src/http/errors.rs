@@ -177,6 +177,7 @@ impl From<DeployError> for ApiError {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_service", message)
             }
             DeployError::Names(_) => Self::new(StatusCode::CONFLICT, "names", message),
+            DeployError::NoProcesses(_) => Self::new(StatusCode::CONFLICT, "job", message),
             DeployError::Needed(_) => Self::new(StatusCode::CONFLICT, "needed", message),
             DeployError::InUse(_) => Self::new(StatusCode::CONFLICT, "limit_in_use", message),
             DeployError::NoSuchSecret { .. } => {

@@ -40,6 +40,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(show, change, remove))
         .routes(routes!(revisions))
         .routes(routes!(roll_back))
+        .routes(routes!(restart))
 }
 
 /// The parts of a deploy.
@@ -196,6 +197,25 @@ struct Change {
     /// At most for so long; 120s when absent.
     #[param(value_type = Option<String>)]
     timeout: Option<Span>,
+}
+
+/// Replaces all processes of a service by new ones of the same revision, as a rollout does it.
+#[utoipa::path(post, path = "/v1/services/{name}/restart", tag = "services",
+    params(("name" = String, Path), Wait),
+    responses(
+        (status = 200, body = Deployed),
+        (status = 404, body = ErrorBody),
+        (status = 409, description = "A job, which has no processes between its runs", body = ErrorBody),
+        (status = 503, description = "Begun, but not healthy in time", body = Deployed),
+        (status = 507, body = ErrorBody)))]
+async fn restart(
+    State(api): State<Arc<Api>>,
+    PathParam(name): PathParam<ServiceName>,
+    QueryParams(wait): QueryParams<Wait>,
+) -> Result<Response, ApiError> {
+    let max_wait = wait.max_wait(api.config.current().limits.wait)?;
+    let outcome = api.deployer.restart(name).await?;
+    answer(&api, outcome, max_wait).await
 }
 
 /// The revision to roll back to, and whether to wait.

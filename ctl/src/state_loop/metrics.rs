@@ -61,6 +61,7 @@ impl StateLoopMetrics {
             Event::ServiceConfigured { .. } | Event::ServicesConfigured { .. } => {
                 "service_configured"
             }
+            Event::ServiceRestarted { .. } => "service_restarted",
             Event::ServiceRemoved { .. } => "service_removed",
             Event::SecretSet { .. } => "secret_set",
             Event::SecretRemoved { .. } => "secret_removed",

@@ -384,3 +384,34 @@ async fn a_deploy_for_an_earlier_revision_changes_nothing() {
     let revisions = ctl.get("/v1/services/hello/revisions").await.expect(200);
     assert_eq!(revisions.as_array().unwrap().last().unwrap()["revision"], 4);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_replaces_the_processes_and_makes_no_revision() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    let config = image::config(2, "");
+    let deployed = ctl.deploy_and("?wait=true", &config, image::archive("one"));
+    deployed.await.expect(201);
+    let before = agent.processes();
+    let restart = async |name: &str, query: &str| {
+        let url = ctl.url(&format!("/v1/services/{name}/restart{query}"));
+        ctl.send(ctl.http().post(url)).await
+    };
+    let restarted = restart("hello", "?wait=true").await.expect(200);
+    assert_eq!(
+        (&restarted["revision"], &restarted["healthy"]),
+        (&json!(1), &json!(true))
+    );
+    let service = ctl.get("/v1/services/hello").await.expect(200);
+    let processes = service["active"]["processes"].as_array().unwrap();
+    let routed = processes.iter().filter(|it| it["routed"] == true);
+    assert_eq!(routed.clone().count(), 2, "{service}");
+    for process in routed {
+        let id = process["id"].as_str().unwrap();
+        assert!(!before.contains(&id.to_owned()), "{process}");
+    }
+    restart("nobody", "").await.refused(404, "not_found");
+    let job = "name = \"nightly\"\nkind = \"job\"\n";
+    ctl.deploy(job, image::archive("one")).await.expect(201);
+    restart("nightly", "").await.refused(409, "job");
+}

@@ -315,6 +315,7 @@ async fn every_route_is_described() {
         "post /v1/secret_values",
         "post /v1/services",
         "post /v1/services/{name}/exec",
+        "post /v1/services/{name}/restart",
         "post /v1/services/{name}/rollback",
         "post /v1/volumes/{service}/{name}/{slot}/backup",
         "post /v1/volumes/{service}/{name}/{slot}/move",

@@ -38,6 +38,11 @@ pub enum Event {
         /// The services, each of which is named once.
         services: Vec<Configured>,
     },
+    /// Somebody has all processes of a service replaced by new ones of the same revision.
+    ServiceRestarted {
+        /// Its name.
+        name: ServiceName,
+    },
     /// A service was removed.
     ServiceRemoved {
         /// Its name.

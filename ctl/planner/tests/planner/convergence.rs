@@ -67,6 +67,11 @@ fn check_services(sim: &Sim) {
         if is_held_back(&view) {
             continue;
         }
+        if view.active.healthy == view.wanted() {
+            let mut all = view.active.processes.iter();
+            let left = all.find(|it| sim.restarted.contains(&it.report.id));
+            assert!(left.is_none(), "was to be replaced: {left:?}");
+        }
         if !view.configured.config.volume.is_empty() {
             check_slots(sim, &view);
             continue;

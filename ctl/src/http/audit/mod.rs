@@ -102,6 +102,7 @@ fn action(method: &Method, path: &str) -> Option<&'static str> {
         ("DELETE", ["v1", "volumes", ..]) => "remove_volume",
         ("POST", ["v1", "volumes", .., "move"]) => "move_volume",
         ("POST", ["v1", "services", _, "rollback"]) => "rollback",
+        ("POST", ["v1", "services", _, "restart"]) => "restart",
         ("POST", ["v1", "services" | "processes", _, "exec"]) => "exec",
         ("PUT", ["v1", "secrets", _]) => "set a secret",
         ("DELETE", ["v1", "secrets", _]) => "remove a secret",
