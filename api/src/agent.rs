@@ -166,6 +166,9 @@ pub struct Kept {
     /// How many CPUs it reserves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus_reserved: Option<f64>,
+    /// Whether connections go to the nearest process.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub nearest: bool,
 }
 
 impl Kept {
@@ -174,6 +177,7 @@ impl Kept {
         Self {
             placement: config.placement.clone(),
             cpus_reserved: config.cpus_reserved,
+            nearest: config.nearest,
         }
     }
 
@@ -191,6 +195,7 @@ impl Kept {
         ServiceConfig {
             placement: self.placement.clone(),
             cpus_reserved: self.cpus_reserved,
+            nearest: self.nearest,
             concurrency,
             ..config.clone()
         }

@@ -210,6 +210,9 @@ pub struct ServiceConfig {
     /// service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<ServiceName>,
+    /// Whether connections to its address go to a process on the same worker, where there is one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nearest: bool,
     /// Services that must have a healthy process before the first process of this one is started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub start_after: Vec<ServiceName>,
@@ -281,6 +284,7 @@ impl ServiceConfig {
             placement: Placement::default(),
             drain: None,
             start_after: Vec::new(),
+            nearest: false,
             volume: self.volume.iter().map(Volume::for_agents).collect(),
             ..self.without_runs()
         }

@@ -38,6 +38,7 @@ impl Validate for ServiceConfig {
         problems.extend(user_problem(self.user.as_deref()));
         problems.extend(size_problems(self));
         problems.extend(job::problems(self));
+        problems.extend(needs::deploy_problems(self));
         problems
     }
 }

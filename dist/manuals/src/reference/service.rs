@@ -66,7 +66,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 94] = [
+const KEYS: [Key; 95] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -268,6 +268,9 @@ const KEYS: [Key; 94] = [
     key("needs", "[]", Bounds::Free,
         "Services that the processes may reach, by name and address, and no others: at most 128. They exist when this service is \
          deployed, and are not removed while it needs them. Only workers that can connect services run it."),
+    key("nearest", "false", Bounds::OneOf(&["true", "false"]),
+        "Connections to the service's address go to its processes on the same worker, where there are any, and otherwise to all. \
+         Open connections stay where they are."),
     key("start_after", "[]", Bounds::Free,
         "Services that must have a healthy process before the first process of this one is started: at most 128. Later starts do not \
          wait."),
