@@ -157,6 +157,7 @@ async fn connect_client(network: &Network, number: usize, services: usize) -> Re
         run: None,
         address: None,
         kept: Default::default(),
+        devices: Vec::new(),
         config,
     };
     let (lease, _) = network.lease(&process.config)?;

@@ -77,7 +77,13 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
         let report = node.report.as_ref();
         report.map(|it| {
             let lists = (it.keys.clone(), it.host_paths.clone());
-            (lists, it.architecture.clone(), it.volumes.is_some())
+            let devices = (it.devices.clone(), it.device_paths.clone());
+            (
+                lists,
+                devices,
+                it.architecture.clone(),
+                it.volumes.is_some(),
+            )
         })
     };
     let offered = offer(node);
@@ -157,15 +163,24 @@ fn update_undesired(
         .map(|it| (it.report.id.clone(), it))
         .collect();
     for report in reports {
-        let (reserved, slot) = match known.remove(&report.id) {
+        let (reserved, slot, mut devices) = match known.remove(&report.id) {
             // A controller that has just started knows what it is to have, and not yet what it has.
-            Some(it) => (it.reserved.max(in_use(&report)), it.slot),
-            None => (in_use(&report), Slot::Unknown),
+            Some(it) => (it.reserved.max(in_use(&report)), it.slot, it.devices),
+            None => (in_use(&report), Slot::Unknown, Vec::new()),
         };
+        devices.extend(
+            report
+                .devices
+                .iter()
+                .filter(|it| !devices.contains(it))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
         node.undesired.push(Undesired {
             report,
             reserved,
             slot,
+            devices,
         });
     }
     if !holds_present_set {

@@ -412,6 +412,7 @@ fn healthy(process: &DesiredProcess, outcome: &Outcome) -> ProcessReport {
         listening: None,
         disk_used: None,
         last_lines: Vec::new(),
+        devices: Vec::new(),
     };
     outcome(process, &mut report);
     report

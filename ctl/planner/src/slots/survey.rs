@@ -8,6 +8,7 @@ use tucano_api::{
 
 use super::{plan, rolling};
 use crate::{
+    devices,
     state::{Process, Slot, State, Undesired},
     volumes,
 };
@@ -148,7 +149,8 @@ impl<'a> Survey<'a> {
                 node: process.record.node.clone(),
             };
         }
-        let obstacle = plan::obstacle(state, config, slot, process.node, process.reserved);
+        let gone = [process.record.id.number()];
+        let obstacle = plan::obstacle(state, config, slot, process.node, &gone);
         obstacle.unwrap_or_else(rolling)
     }
 
@@ -204,6 +206,7 @@ impl<'a> Survey<'a> {
 
     fn is_current(&self, state: &State, process: &Process) -> bool {
         let service = state.services.get(self.name);
-        service.is_some_and(|service| service.is_current(process))
+        let has_devices = process.is_healthy() || devices::are_there(state, process);
+        has_devices && service.is_some_and(|service| service.is_current(process))
     }
 }

@@ -37,6 +37,7 @@ fn process(service: &str, number: u64, more: &str) -> DesiredProcess {
     DesiredProcess {
         address: None,
         kept: Default::default(),
+        devices: Vec::new(),
         id: ProcessId::new(&name(service), number),
         revision: tucano_api::ids::Revision(1),
         image: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
