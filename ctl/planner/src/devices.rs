@@ -81,6 +81,16 @@ pub(crate) fn are_there(state: &State, process: &Process) -> bool {
     })
 }
 
+/// A node has reported others than before: what has some there may have to move.
+pub(crate) fn changed(state: &mut State, index: usize) {
+    let numbers = &state.nodes[index].processes;
+    let all = state
+        .processes(numbers)
+        .filter(|it| !it.record.devices.is_empty());
+    let services: Vec<_> = all.map(|it| it.record.service.clone()).collect();
+    state.changes.reconcile.extend(services);
+}
+
 /// How many devices of each kind a node has, and how many are free.
 pub(crate) fn of_kinds(state: &State, node: &Node) -> BTreeMap<DeviceKind, DevicesOfKind> {
     let Some(devices) = devices_of(node).filter(|it| !it.is_empty()) else {

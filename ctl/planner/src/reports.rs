@@ -10,7 +10,7 @@ use tucano_api::{
 };
 
 use crate::{
-    backups, duplicates, health, holds, jobs, leases, readmission, rules, silence,
+    backups, devices, duplicates, health, holds, jobs, leases, readmission, rules, silence,
     state::{Node, Resources, Slot, State, Undesired},
     volumes,
 };
@@ -96,6 +96,8 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
     }
     node.leased_at = state.now;
     node.set_agent(&report.agent_id, report.sequence);
+    let devices = node.report.as_ref().map(|it| it.devices.clone());
+    let has_other_devices = devices.as_ref() != Some(&report.devices);
     let architecture = node.report.as_ref().map(|it| it.architecture.clone());
     let other_architecture = architecture.is_some_and(|it| it != report.architecture);
     let reweighted = node.load.observe(&report.metrics);
@@ -105,6 +107,9 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
         .any(|it| volumes::reported(node, it).is_none());
     if node.reservable() != reservable || offer(node) != offered || freed {
         state.changes.capacity = true;
+    }
+    if has_other_devices {
+        devices::changed(state, index);
     }
     if other_architecture {
         let name = state.nodes[index].record.name.clone();

@@ -171,7 +171,7 @@ fn a_healthy_process_stays_when_its_device_vanishes_and_nothing_is_placed_there(
     sim.workloads.crashing.insert(tucano_simulator::image(1));
     sim.agent(1).oom_kill(&ids[0], now);
     sim.until("another one has the other worker's device", |sim| {
-        held(sim, "a") == set(["w2 0"])
+        held(sim, "a").contains("w2 0")
     });
 }
 
