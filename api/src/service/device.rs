@@ -59,7 +59,7 @@ pub struct AssignedDevice {
     pub kind: DeviceKind,
     /// The name that its container gets it by.
     pub name: DeviceName,
-    /// The devices that it stands for, which no other process has meanwhile.
+    /// All names of the devices that it stands for, which no other process has meanwhile: which of them is the device's may change.
     #[schema(value_type = Vec<String>)]
     pub units: BTreeSet<DeviceName>,
 }

@@ -77,7 +77,7 @@ pub(crate) fn are_there(state: &State, process: &Process) -> bool {
     process.record.devices.iter().all(|device| {
         let names = devices.get(&device.kind);
         let units = names.and_then(|names| names.get(&device.name));
-        units.is_some_and(|units| *units == device.units)
+        units.is_some_and(|units| units.is_subset(&device.units))
     })
 }
 
@@ -204,16 +204,12 @@ fn take(
             if units.iter().any(|unit| is_held(held, kind, unit)) {
                 return None;
             }
-            let (kind, name) = (kind.clone(), name.clone());
-            vec![AssignedDevice { kind, name, units }]
+            vec![assigned(devices, kind, name, &units)]
         }
         DeviceRequest::Any { kind, count } => {
             let free = units(devices, kind).filter(|unit| !is_held(held, kind, unit));
-            let free = free.take(*count as usize).map(|unit| AssignedDevice {
-                kind: kind.clone(),
-                name: unit.clone(),
-                units: [unit.clone()].into(),
-            });
+            let free = free.take(*count as usize);
+            let free = free.map(|unit| assigned(devices, kind, unit, &[unit.clone()].into()));
             let free: Vec<_> = free.collect();
             if free.len() < *count as usize {
                 return None;
@@ -224,6 +220,22 @@ fn take(
     let units = taken.iter().flat_map(AssignedDevice::held);
     held.extend(units.map(|(kind, unit)| (kind.clone(), unit.clone())));
     Some(taken)
+}
+
+/// A device with all names of those that it stands for.
+fn assigned(
+    devices: &NodeDevices,
+    kind: &DeviceKind,
+    name: &DeviceName,
+    units: &BTreeSet<DeviceName>,
+) -> AssignedDevice {
+    let names = devices.get(kind).into_iter().flatten();
+    let of_one = names.filter(|(_, it)| it.len() == 1 && it.is_subset(units));
+    AssignedDevice {
+        kind: kind.clone(),
+        name: name.clone(),
+        units: of_one.map(|(name, _)| name.clone()).collect(),
+    }
 }
 
 /// The devices of a kind: names that stand for themselves alone.

@@ -369,6 +369,8 @@ impl Shared {
             live_changes: true,
             keys: AGENT_KEYS.map(str::to_owned).to_vec(),
             host_paths: Vec::new(),
+            devices: Default::default(),
+            device_paths: Vec::new(),
             volumes: Some(self.volumes(desired.as_ref())),
             generation: desired.as_ref().map_or(Generation(0), |set| set.generation),
             identity: desired

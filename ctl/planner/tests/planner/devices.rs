@@ -176,16 +176,21 @@ fn a_healthy_process_stays_when_its_device_vanishes_and_nothing_is_placed_there(
 }
 
 #[test]
-fn a_device_that_is_renamed_is_no_other_processs() {
+fn a_device_that_has_another_name_is_no_other_processs() {
     let mut sim = cluster(&[2]);
     sim.serve(with_devices("a", 1, ONE));
+    // The description is written anew, without numbers.
     let zero: DeviceName = "0".parse().unwrap();
+    let other: DeviceName = "id-0".parse().unwrap();
     for names in sim.agent(1).devices.values_mut() {
         names.remove(&zero);
+        names.insert(other.clone(), [other.clone()].into());
     }
     sim.run(Span::secs(2));
-    sim.serve(with_devices("b", 1, ONE));
+    sim.deploy(with_devices("b", 2, ONE));
+    sim.run(Span::secs(3));
     assert_eq!(held(&sim, "b"), set(["w1 1"]));
+    assert_eq!(counts(&sim, 1), (0, 2));
 }
 
 #[test]
