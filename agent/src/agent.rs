@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -100,6 +101,7 @@ pub struct Agent {
     handle: Handle,
     executor: Arc<Executor>,
     follower: Follower,
+    suspect_after: Duration,
 }
 
 impl Agent {
@@ -112,6 +114,7 @@ impl Agent {
             return Err(Error::NotRoot);
         }
         raise_open_files()?;
+        let suspect_after = settings.suspect_after.0;
         tucano_tls::install_provider();
         let clock = Stopwatch::start();
         let settings = Arc::new(settings);
@@ -157,6 +160,7 @@ impl Agent {
             handle,
             executor,
             follower,
+            suspect_after,
         })
     }
 
@@ -181,6 +185,7 @@ impl Agent {
             () = self.follower.run() => Ok(()),
             () = NameServer::new(Arc::clone(&self.executor)).run() => Ok(()),
             () = executor.network.keep_rules() => Ok(()),
+            () = executor.network.watch_neighbours(self.suspect_after) => Ok(()),
             () = backups::run(self.executor, handle.snapshots()) => Ok(()),
             () = notify::run_watchdog(async || status(&handle).await) => Ok(()),
             () = end => Ok(()),

@@ -93,6 +93,9 @@ pub struct Settings {
     /// Further clients of node ports, as addresses or ranges; the cluster's machines always are.
     #[serde(default)]
     pub node_port_clients: BTreeSet<Cidr>,
+    /// How long another node may not answer before connections to its processes go to other nodes; 0 for ever.
+    #[serde(default = "default_suspect_after")]
+    pub suspect_after: Span,
     /// Name servers of processes; by default those of the node that are reachable from a container.
     #[serde(default)]
     pub dns: Vec<Ipv4Addr>,
@@ -189,6 +192,14 @@ impl Validate for Settings {
             problems.push(Problem::new(
                 "publish_interval",
                 "write a duration from 50ms to 1h",
+            ));
+        }
+        let suspect_after = self.suspect_after;
+        let is_off = suspect_after == Span::default();
+        if !is_off && !(Span::millis(100)..=Span::secs(60)).contains(&suspect_after) {
+            problems.push(Problem::new(
+                "suspect_after",
+                "write a duration from 100ms to 1m, or \"0s\" to suspect no node",
             ));
         }
         if !self.data_dir.is_absolute() {
@@ -386,6 +397,9 @@ fn default_listen() -> SocketAddr {
 }
 fn default_bridge() -> String {
     "tucano0".into()
+}
+fn default_suspect_after() -> Span {
+    Span::millis(600)
 }
 fn default_memory_reserved() -> Bytes {
     Bytes::mib(128)

@@ -93,6 +93,14 @@ impl NamedEndpoint {
         let number = self.node_ports.get(port).copied().flatten()?;
         Some(SocketAddr::new(self.ip, number))
     }
+
+    /// The node's IPv4 address, if it has one.
+    pub fn node_address(&self) -> Option<Ipv4Addr> {
+        match self.ip.to_canonical() {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        }
+    }
 }
 
 /// The addresses of one process's service, by which the next controller knows them.

@@ -3,12 +3,11 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
-    path::Path,
     process::Command,
 };
 
 use tucano_testkit::{needs, tool};
-use tucano_tests::{CLUSTER, Cluster, Options, images};
+use tucano_tests::{CLUSTER, Cluster, Options, containers::first_pid_of, images};
 
 /// A program of a worker's process, as this machine numbers it.
 fn pid_of_a_process(cluster: &Cluster, worker: usize) -> String {
@@ -16,19 +15,6 @@ fn pid_of_a_process(cluster: &Cluster, worker: usize) -> String {
     let home = processes.map(|entry| entry.unwrap().path().join("home"));
     let record = home.filter_map(|home| fs::read(home.join("supervisor.json")).ok());
     first_pid_of(&record.last().unwrap())
-}
-
-/// The first program in the container that a supervisor has recorded.
-pub(crate) fn first_pid_of(record: &[u8]) -> String {
-    let record: serde_json::Value = serde_json::from_slice(record).unwrap();
-    let directories = record["cgroup"]["directories"].as_array().unwrap();
-    let directory = directories
-        .iter()
-        .find(|entry| ["", "pids"].contains(&entry[0].as_str().unwrap()))
-        .unwrap();
-    let procs = Path::new(directory[1].as_str().unwrap()).join("cgroup.procs");
-    let listed = fs::read_to_string(procs).unwrap();
-    listed.lines().next().unwrap().to_owned()
 }
 
 /// Whether a process connects. What is dropped is never answered.

@@ -9,6 +9,7 @@ mod limits;
 mod live_changes;
 mod mounts;
 mod names;
+mod partitions;
 mod placement;
 mod remove;
 mod restores;

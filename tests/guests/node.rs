@@ -28,7 +28,7 @@ fn a_node_without_nftables_pressure_and_a_controller_runs_services() {
     assert_eq!(exit, Some(0), "{output}");
     let lines = [
         "logged: 1",
-        "note: nftables does not work on this node: ports are forwarded by iptables-legacy",
+        "note: nftables does not work on this node: ports are forwarded by iptables-legacy, and services with `needs` are not run here",
         "note: the cgroup controller io is missing: disk I/O of processes is not measured",
         "note: the kernel provides no pressure information (PSI)",
         "hello from service=hello revision=1 process=hello-1 node=w1",

@@ -269,6 +269,16 @@ impl Cluster {
         &self.workers[index]
     }
 
+    /// The index of the worker of this name.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn index_of(&self, name: &str) -> usize {
+        let mut workers = self.workers.iter();
+        let index = workers.position(|worker| worker.name() == name);
+        index.expect("it is a worker of the cluster")
+    }
+
     /// A command that runs on the controller's host.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! The end-to-end tests' vocabulary: a whole cluster on virtual hosts, and a user of it.
 //!
 //! - [`cluster`]: boots hosts, writes their settings, starts and kills Tucano's programs on them.
+//! - [`containers`]: the containers of a service, whose networks tests enter.
 //! - [`user`]: sends requests and load, takes alerts.
 //! - [`images`]: OCI archives, of the sample services and as other people's tools make them.
 //! - [`databases`]: an image of databases that other people wrote.
@@ -8,6 +9,7 @@
 //! - [`processes`]: what runs on a host; [`traces`]: what is left on a node.
 
 pub mod cluster;
+pub mod containers;
 pub mod databases;
 pub mod images;
 pub mod machines;

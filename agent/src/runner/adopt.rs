@@ -1,6 +1,6 @@
 //! Takes over the processes of an earlier agent: running ones are adopted, ends are noted, leftovers are removed.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fs::File, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use tucano_api::{agent::Exit, ids::ProcessId};
 use tucano_oci_runtime::supervisor::{self, Status};
@@ -117,6 +117,12 @@ fn take_over(executor: &Executor, mut record: Record, status: Status, now: Durat
         Status::Running(running) if reachable => {
             let pid = running.pid;
             tracing::info!(%id, pid, "adopted");
+            if let Some(lease) = record.lease {
+                let network = File::open(format!("/proc/{pid}/ns/net"));
+                executor
+                    .network
+                    .keep_namespace(lease, network.map(OwnedFd::from));
+            }
             executor.containers.insert(id, Arc::new(running));
             let health = if record.healthy {
                 Health::Healthy

@@ -67,6 +67,10 @@ fn invalid_values_are_refused_with_advice() {
             "at most 3",
         ),
         ("node_port_clients = [\"10.0.0.1/8\"]", "10.0.0.0/8"),
+        (
+            "suspect_after = \"50ms\"",
+            "suspect_after: write a duration from 100ms to 1m",
+        ),
         ("token_file = \"/x\"", "either token or token_file"),
         (
             "[limits]\nprocesses = 0",

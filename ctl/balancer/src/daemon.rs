@@ -85,7 +85,7 @@ pub enum StartError {
 impl Balancer {
     /// Takes the lock, listens, and puts the cached routes in force. Must run within a tokio runtime.
     pub async fn build(settings: &Settings) -> Result<Self, StartError> {
-        let lock = match &settings.lock {
+        let mut lock = match &settings.lock {
             Some(path) => Some(Lock::take(path).await?),
             None => None,
         };
@@ -93,6 +93,9 @@ impl Balancer {
         let mut listeners = Vec::new();
         for listen in &settings.listen {
             listeners.push(open(listen, follows_draining)?);
+        }
+        if let Some(lock) = &mut lock {
+            lock.listening()?;
         }
         let admin = settings.admin.as_deref().map(admin::bind).transpose()?;
         let plane = DataPlane::new(settings.limits.clone(), settings.trust_forwarded);

@@ -1,7 +1,8 @@
 //! Single instance: a lock file that holds the balancer's process id.
 //!
 //! A balancer that drains gives the lock up at once and says so in the file. Its successor may then listen on the
-//! same addresses while the old one still accepts, so that no client is refused in between.
+//! same addresses while the old one still accepts, so that no client is refused in between. The successor removes that
+//! mark once it listens: only then does the old one close its listeners.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -24,7 +25,7 @@ pub struct Lock {
     pub follows_draining: bool,
 }
 
-/// What the file says after the id of a process that drains.
+/// What the file says after the process id while a balancer that drains may still accept clients.
 const DRAINING: &str = "draining";
 
 /// How often a draining balancer looks for its successor.
@@ -78,12 +79,21 @@ impl Lock {
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
         let follows_draining = content(&mut file).ends_with(DRAINING);
-        replace(&mut file, "").map_err(unusable)?;
+        let state = if follows_draining { DRAINING } else { "" };
+        replace(&mut file, state).map_err(unusable)?;
         Ok(Self {
             file,
             path: path.to_owned(),
             follows_draining,
         })
+    }
+
+    /// Lets the balancer that drains close its listeners: this one listens on the same addresses.
+    pub fn listening(&mut self) -> Result<(), LockError> {
+        if !self.follows_draining {
+            return Ok(());
+        }
+        replace(&mut self.file, "").map_err(|error| LockError::Unusable(self.path.clone(), error))
     }
 
     /// Gives the lock up before the program ends.
@@ -95,7 +105,7 @@ impl Lock {
 }
 
 impl Released {
-    /// Waits until another balancer holds the lock.
+    /// Waits until another balancer holds the lock and listens.
     pub async fn wait_successor(&self) {
         while !self.has_successor() {
             sleep(SUCCESSOR_INTERVAL).await;
@@ -104,7 +114,13 @@ impl Released {
 
     fn has_successor(&self) -> bool {
         is_held(&self.0)
+            && File::open(&self.0).is_ok_and(|mut file| is_listening(&content(&mut file)))
     }
+}
+
+/// Whether the holder of a lock file with this content listens. The file is empty for an instant while it is written.
+fn is_listening(content: &str) -> bool {
+    !content.is_empty() && !content.ends_with(DRAINING)
 }
 
 /// Whether a balancer holds this lock.
@@ -142,7 +158,7 @@ fn content(file: &mut File) -> String {
 fn holder(file: &mut File) -> String {
     match content(file) {
         none if none.is_empty() => none,
-        id => format!(" (process {id})"),
+        content => format!(" (process {})", content.trim_end_matches(DRAINING).trim()),
     }
 }
 

@@ -15,16 +15,21 @@ mod iptables;
 mod links;
 mod names;
 mod namespace;
+mod neighbours;
 mod netlink;
+mod ping;
 mod pool;
 mod ports;
 mod rules;
 mod service_rules;
 mod services;
+mod sockets;
+mod suspicion;
 mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::OwnedFd,
     sync::{
@@ -95,6 +100,8 @@ struct State {
     allocator: Allocator,
     pool: Pool,
     leases: BTreeSet<Ipv4Addr>,
+    /// The networks of processes. Kept, so that a program that has ended refuses connections until they go elsewhere.
+    namespaces: BTreeMap<Ipv4Addr, Arc<OwnedFd>>,
     forwards: BTreeMap<NodePort, SocketAddrV4>,
     cluster: Cluster,
     services: Services,
@@ -142,6 +149,7 @@ impl Network {
             allocator: Allocator::new(options.subnet, options.ports),
             pool: Pool::new(options.ready),
             leases: BTreeSet::new(),
+            namespaces: BTreeMap::new(),
             forwards: BTreeMap::new(),
             cluster: options.cluster,
             resolvers: [options.subnet.gateway()].into(),
@@ -242,15 +250,32 @@ impl Network {
         }
         let name = veth_name(lease.ip);
         let ready = self.state().pool.take(lease.ip);
-        if let Some(ready) = ready {
-            let (links, name) = (self.links.clone(), name.clone());
-            // Another program may have removed the bridge or the link since.
-            if blocking(move || links.are_connected(&name)).await? {
-                return Ok(ready);
+        let ready = match ready {
+            Some(ready) => {
+                let (links, name) = (self.links.clone(), name.clone());
+                // Another program may have removed the bridge or the link since.
+                let is_connected = blocking(move || links.are_connected(&name)).await?;
+                is_connected.then_some(ready)
             }
+            None => None,
+        };
+        let network = match ready {
+            Some(ready) => ready,
+            None => {
+                let links = self.links.clone();
+                namespace::on_own_thread(move || links.connect(&name, lease.ip)).await?
+            }
+        };
+        self.keep_namespace(lease, network.try_clone());
+        Ok(network)
+    }
+
+    /// Keeps the network of a process that runs. Only what is done after its end depends on that.
+    pub fn keep_namespace(&self, lease: Lease, network: io::Result<OwnedFd>) {
+        match network {
+            Ok(network) => drop(self.state().namespaces.insert(lease.ip, Arc::new(network))),
+            Err(error) => tracing::warn!(%error, "cannot keep the network of a process"),
         }
-        let links = self.links.clone();
-        Ok(namespace::on_own_thread(move || links.connect(&name, lease.ip)).await?)
     }
 
     /// Prepares spare networks; called after a start.
@@ -299,7 +324,9 @@ impl Network {
         self.stop_forwarding(lease).await?;
         drop(self.state().pool.take(lease.ip));
         let (links, name) = (self.links.clone(), veth_name(lease.ip));
-        Ok(blocking(move || links.disconnect(&name, lease.ip)).await?)
+        blocking(move || links.disconnect(&name, lease.ip)).await?;
+        self.state().namespaces.remove(&lease.ip);
+        Ok(())
     }
 
     /// Releases the lease; with the last one, bridge and rules are removed.

@@ -1,7 +1,9 @@
 //! Connects services: takes what the controller sends about them, and puts the rules for it in force.
 
 use std::{
+    collections::BTreeMap,
     net::Ipv4Addr,
+    os::fd::OwnedFd,
     sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -17,6 +19,7 @@ use super::{
     connections::{self, Ended},
     firewall::Firewall,
     rules::table,
+    sockets::{self, Connection},
     watch::{self, Seen},
 };
 
@@ -215,9 +218,28 @@ impl Network {
         if ended.is_empty() {
             return;
         }
-        let ending = tokio::task::spawn_blocking(move || connections::end(&ended));
-        if let Ok(Err(error)) = ending.await {
+        let ending = tokio::task::spawn_blocking(move || connections::end(&ended)).await;
+        let ended = match ending {
+            Ok(Ok(connections)) => sockets::end(self.of_networks(connections)).await,
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = ended {
             tracing::warn!(%error, "cannot end connections to endpoints that are gone");
         }
+    }
+
+    /// The connections by the networks of their processes.
+    fn of_networks(&self, connections: Vec<Connection>) -> Vec<(Arc<OwnedFd>, Vec<Connection>)> {
+        let mut by_process: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for connection in connections {
+            let of_process = by_process.entry(*connection.from.ip()).or_default();
+            of_process.push(connection);
+        }
+        let state = self.state();
+        let by_process = by_process.into_iter();
+        by_process
+            .filter_map(|(ip, all)| Some((Arc::clone(state.namespaces.get(&ip)?), all)))
+            .collect()
     }
 }

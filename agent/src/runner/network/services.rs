@@ -7,7 +7,7 @@ mod maps;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4},
     sync::Arc,
 };
 
@@ -67,6 +67,8 @@ pub(super) struct Services {
     processes: BTreeMap<Ipv4Addr, LocalProcess>,
     maps: Maps,
     needs: Arc<Needs>,
+    /// Nodes whose endpoints are used only where a service has no others.
+    silent: BTreeSet<Ipv4Addr>,
     /// Differs between nodes.
     seed: u32,
 }
@@ -198,6 +200,26 @@ impl Services {
         }
     }
 
+    /// The other nodes that have endpoints.
+    pub(super) fn neighbours(&self) -> BTreeSet<Ipv4Addr> {
+        let local: BTreeSet<_> = self.processes.values().map(|it| &it.id).collect();
+        let endpoints = self.named.values().flat_map(|it| &it.endpoints);
+        let others = endpoints.filter(|it| !local.contains(&it.process));
+        others.filter_map(|it| it.node_address()).collect()
+    }
+
+    /// Nodes whose endpoints get no connections while their service has others.
+    pub(super) fn set_silent(&mut self, silent: BTreeSet<Ipv4Addr>) {
+        let changed: BTreeSet<_> = silent.symmetric_difference(&self.silent).copied().collect();
+        self.silent = silent;
+        let is_changed =
+            |it: &NamedEndpoint| it.node_address().is_some_and(|ip| changed.contains(&ip));
+        let services = self.named.values();
+        let affected = services.filter(|it| it.endpoints.iter().any(is_changed));
+        let affected: Vec<_> = affected.map(|it| it.service.clone()).collect();
+        affected.iter().for_each(|name| self.map(name));
+    }
+
     /// Whether any process of this node needs a service.
     pub(super) fn are_needed(&self) -> bool {
         self.processes.values().any(|it| !it.needs.is_empty())
@@ -257,7 +279,14 @@ impl Services {
         let mut map = ServiceMap::default();
         for (address, slot) in own.into_iter().chain(slots) {
             let of_slot = |it: &&NamedEndpoint| slot.is_none() || it.slot == slot;
-            let endpoints: Vec<_> = service.endpoints.iter().filter(of_slot).collect();
+            let all = service.endpoints.iter().filter(of_slot);
+            let (silent, answering): (Vec<_>, Vec<_>) = all.partition(|it| self.is_silent(it));
+            // If all are silent, it may as well be this node that is cut off.
+            let endpoints = if answering.is_empty() {
+                silent
+            } else {
+                answering
+            };
             for (index, port) in service.ports.iter().enumerate() {
                 let targets = endpoints
                     .iter()
@@ -266,6 +295,12 @@ impl Services {
             }
         }
         map
+    }
+
+    fn is_silent(&self, endpoint: &NamedEndpoint) -> bool {
+        let address = endpoint.node_address();
+        let is_local = || self.processes.values().any(|it| it.id == endpoint.process);
+        address.is_some_and(|ip| self.silent.contains(&ip)) && !is_local()
     }
 
     /// Where an endpoint answers: a neighbour on this node at its own address, another one at its node's port.
@@ -283,11 +318,8 @@ impl Services {
                 SocketAddrV4::new(*ip, *port)
             }
             None => {
-                let address = endpoint.address(index)?;
-                match address.ip().to_canonical() {
-                    IpAddr::V4(ip) => SocketAddrV4::new(ip, address.port()),
-                    IpAddr::V6(_) => return None,
-                }
+                let port = endpoint.address(index)?.port();
+                SocketAddrV4::new(endpoint.node_address()?, port)
             }
         };
         Some(Target {

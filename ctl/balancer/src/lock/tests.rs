@@ -20,8 +20,16 @@ async fn a_released_lock_tells_the_next_holder() {
     assert!(!first.follows_draining);
     let released = first.release().unwrap();
     assert!(!released.has_successor());
-    let second = Lock::take(&path).await.unwrap();
-    assert!(second.follows_draining);
+    let crashed = Lock::take(&path).await.unwrap();
+    assert!(crashed.follows_draining);
+    drop(crashed);
+    let mut second = Lock::take(&path).await.unwrap();
+    assert!(second.follows_draining, "the first may still accept");
+    assert!(!released.has_successor(), "it does not listen yet");
+    let error = Lock::take(&path).await.unwrap_err().to_string();
+    let holder = format!("(process {})", std::process::id());
+    assert!(error.contains(&holder), "{error}");
+    second.listening().unwrap();
     released.wait_successor().await;
     drop(second);
     assert!(!Lock::take(&path).await.unwrap().follows_draining);

@@ -43,7 +43,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 40] = [
+const KEYS: [Key; 41] = [
     key("controller", "", Bounds::Free,
         "Address of the controller's API, such as `\"https://10.0.0.1:7070\"`."),
     key("tls", "", Bounds::Free,
@@ -76,6 +76,9 @@ const KEYS: [Key; 40] = [
         "Ports of the node that are forwarded to processes, for the machines of the cluster only."),
     key("node_port_clients", "[]", Bounds::Free,
         "Further addresses and ranges whose connections to `ports` are forwarded, such as `[\"192.0.2.0/24\"]`."),
+    key("suspect_after", "\"600ms\"", Bounds::Between("\"100ms\"", "\"1m\""),
+        "How long another worker may leave [pings](../tasks/connect.md#workers-that-do-not-answer) unanswered before new connections of this worker's \
+         processes go to other workers. `\"0s\"`: workers are not pinged."),
     key("dns", "[]", Bounds::Free,
         "The processes' name servers: at most three IPv4 addresses that containers can reach. Without it: those of \
          `/etc/resolv.conf` that are not on loopback, else those of systemd-resolved."),

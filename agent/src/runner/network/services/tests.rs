@@ -246,3 +246,71 @@ fn what_differs_is_found_among_many_services_and_nothing_else_is_looked_at() {
     assert!(opened.is_empty());
     assert_eq!(closed, [([172, 31, 0, 2].into(), s8)].into());
 }
+
+/// An endpoint on another node than [`endpoint`]'s.
+fn endpoint_at(last: u8, number: u64, slot: Option<u32>) -> NamedEndpoint {
+    NamedEndpoint {
+        ip: [10, 0, 0, last].into(),
+        ..endpoint("db", number, slot)
+    }
+}
+
+/// The nodes that connections to the service go to.
+fn nodes(services: &Services) -> BTreeSet<Ipv4Addr> {
+    let rules = services.rules().unwrap();
+    rules.slots().map(|it| *it.to.ip()).collect()
+}
+
+#[test]
+fn silent_nodes_get_connections_only_where_all_are_silent() {
+    let two = [2, 3].map(|last| endpoint_at(last, last.into(), None));
+    let mut all = with(vec![service("db", 1, two.to_vec())]);
+    let [a, b] = [2, 3].map(|last| Ipv4Addr::new(10, 0, 0, last));
+    assert_eq!(all.neighbours(), [a, b].into());
+    assert_eq!(nodes(&all), [a, b].into());
+    all.set_silent([a].into());
+    assert_eq!(nodes(&all), [b].into());
+    // What the controller sends meanwhile changes nothing about it.
+    all.learn(learned(vec![service("db", 2, two.to_vec())]));
+    assert_eq!(nodes(&all), [b].into());
+    all.set_silent([a, b].into());
+    assert_eq!(nodes(&all), [a, b].into());
+    all.set_silent(BTreeSet::new());
+    assert_eq!(nodes(&all), [a, b].into());
+}
+
+#[test]
+fn a_slot_stays_at_its_silent_node() {
+    let mut db = service(
+        "db",
+        1,
+        vec![endpoint_at(2, 1, Some(1)), endpoint_at(3, 2, Some(2))],
+    );
+    db.slots = [11, 12].map(|last| [100, 80, 0, last].into()).to_vec();
+    let mut all = with(vec![db]);
+    all.set_silent([[10, 0, 0, 2].into()].into());
+    let rules = all.rules().unwrap();
+    let to = |last| {
+        let at = Ipv4Addr::new(100, 80, 0, last);
+        let slots = rules.slots().filter(|it| it.address == at);
+        slots
+            .map(|it| it.to.ip().octets()[3])
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(
+        (to(1), to(11), to(12)),
+        ([3].into(), [2].into(), [3].into())
+    );
+}
+
+#[test]
+fn processes_of_this_node_are_never_silent() {
+    let here = endpoint("db", 1, None);
+    let there = endpoint_at(3, 2, None);
+    let mut all = with(vec![service("db", 1, vec![here, there])]);
+    all.set_process([172, 31, 0, 9].into(), &process("db", 1, ""));
+    assert_eq!(all.neighbours(), [[10, 0, 0, 3].into()].into());
+    // Even if this node's own address is among them.
+    all.set_silent([[10, 0, 0, 2].into(), [10, 0, 0, 3].into()].into());
+    assert_eq!(nodes(&all), [[172, 31, 0, 9].into()].into());
+}
