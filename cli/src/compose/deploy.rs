@@ -97,7 +97,7 @@ fn resources(builder: &mut Builder<'_>, node: &Node) {
                     builder.refuse(
                         entry.line,
                         "deploy.resources",
-                        "devices are not given to containers",
+                        super::service::NO_DEVICES,
                     );
                     continue;
                 }

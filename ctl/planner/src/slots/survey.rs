@@ -8,7 +8,6 @@ use tucano_api::{
 
 use super::{plan, rolling};
 use crate::{
-    devices,
     state::{Process, Slot, State, Undesired},
     volumes,
 };
@@ -206,7 +205,6 @@ impl<'a> Survey<'a> {
 
     fn is_current(&self, state: &State, process: &Process) -> bool {
         let service = state.services.get(self.name);
-        let has_devices = process.is_healthy() || devices::are_there(state, process);
-        has_devices && service.is_some_and(|service| service.is_current(process))
+        service.is_some_and(|service| service.is_current(process))
     }
 }
