@@ -6,13 +6,13 @@ use std::{
     path::Path,
 };
 
-use oci_spec::runtime::{Hook as OciHook, LinuxDevice, LinuxDeviceCgroup, Mount as OciMount, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, Mount as OciMount, Spec};
 use rustix::fs::{major, minor};
 use serde_json::json;
 
 use super::{
     Refused,
-    spec::{ContainerEdits, DeviceNode, Hook, HookName, Mount},
+    spec::{ContainerEdits, DeviceNode, Mount},
 };
 
 /// Highest id that a container has.
@@ -59,9 +59,6 @@ fn apply_one(edits: &ContainerEdits, spec: &mut Spec) -> Result<(), String> {
     }
     for mount in &edits.mounts {
         add_mount(mount, spec)?;
-    }
-    for hook in &edits.hooks {
-        add_hook(hook, spec)?;
     }
     add_groups(&edits.additional_gids, spec)
 }
@@ -156,48 +153,6 @@ fn add_mount(mount: &Mount, spec: &mut Spec) -> Result<(), String> {
     mounts.retain(|it| it.destination() != mount.destination());
     mounts.push(mount);
     spec.set_mounts(Some(mounts));
-    Ok(())
-}
-
-fn add_hook(hook: &Hook, spec: &mut Spec) -> Result<(), String> {
-    let mut text = json!({ "path": hook.path, "args": hook.args, "env": hook.env });
-    if let Some(timeout) = hook.timeout {
-        text["timeout"] = timeout.into();
-    }
-    let own: OciHook = serde_json::from_value(text).map_err(|error| error.to_string())?;
-    let mut hooks = spec.hooks().clone().unwrap_or_default();
-    let add = |all: &Option<Vec<OciHook>>| {
-        let mut all = all.clone().unwrap_or_default();
-        all.push(own);
-        Some(all)
-    };
-    match hook.hook_name {
-        HookName::Prestart => {
-            let all = add(hooks.prestart());
-            hooks.set_prestart(all);
-        }
-        HookName::CreateRuntime => {
-            let all = add(hooks.create_runtime());
-            hooks.set_create_runtime(all);
-        }
-        HookName::CreateContainer => {
-            let all = add(hooks.create_container());
-            hooks.set_create_container(all);
-        }
-        HookName::StartContainer => {
-            let all = add(hooks.start_container());
-            hooks.set_start_container(all);
-        }
-        HookName::Poststart => {
-            let all = add(hooks.poststart());
-            hooks.set_poststart(all);
-        }
-        HookName::Poststop => {
-            let all = add(hooks.poststop());
-            hooks.set_poststop(all);
-        }
-    }
-    spec.set_hooks(Some(hooks));
     Ok(())
 }
 

@@ -19,7 +19,6 @@ const DESCRIPTION: &str = r#"{
   ],
   "containerEdits": {
     "mounts": [{"hostPath": "LIBRARY", "containerPath": "/usr/lib/acme.so", "options": ["ro", "bind", "nodev"]}],
-    "hooks": [{"hookName": "createRuntime", "path": "/bin/sh", "args": ["sh", "-c", "cat > LIBRARY.hook"]}],
     "additionalGids": [44]
   }
 }"#;
@@ -114,12 +113,6 @@ fn containers_get_the_devices_of_their_process_and_no_others() {
                 .find(|line| line.starts_with("Groups:"))
                 .unwrap();
             assert_eq!(groups.split_whitespace().count(), 2, "{groups}");
-            let hook = fs::read_to_string(format!("{library}.hook")).unwrap();
-            assert!(
-                hook.contains("\"ociVersion\""),
-                "it reads the container's state: {hook}"
-            );
-
             // What has vanished is reported, and a process with it does not start again.
             fs::remove_file(directory.join("acme.json")).unwrap();
             node.wait_for("none", |report| report.devices.is_empty().then_some(()))

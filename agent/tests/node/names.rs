@@ -416,6 +416,7 @@ impl Far {
 
 impl Drop for Far {
     fn drop(&mut self) {
+        output("ip", &["link", "delete", "far0"]);
         self.holder.kill().ok();
         self.holder.wait().ok();
     }
@@ -473,7 +474,7 @@ fn the_nearest_process_answers_while_there_is_one() {
         assert!(keeps());
         // The last near one leaves.
         learn("7", &[], true, &["far"]).await;
-        node.remove_all(2).await;
         drop(far);
+        node.remove_all(2).await;
     });
 }

@@ -94,11 +94,7 @@ fn resources(builder: &mut Builder<'_>, node: &Node) {
                     continue;
                 }
                 ("devices", _) => {
-                    builder.refuse(
-                        entry.line,
-                        "deploy.resources",
-                        super::service::NO_DEVICES,
-                    );
+                    builder.refuse(entry.line, "deploy.resources", super::service::NO_DEVICES);
                     continue;
                 }
                 (key, _) => {
