@@ -177,16 +177,16 @@ const KEYS: [Key; 96] = [
         "Its owner in the container."),
     key("file.gid", "0", Bounds::Between("0", "65535"),
         "Its group in the container."),
+    key("devices", "[]", Bounds::Free,
+        "Devices of the worker that each container has, at most 64: `nvidia.com/gpu=1` for so many of a kind, whichever are free; `nvidia.com/gpu=NAME` \
+         for a certain one, whose name is no number; `/dev/fuse` for a device node that the worker's `agent.toml` lists in \
+         `device_paths`. See [devices](../tasks/devices.md). Only workers that have them run the service. They show in RELAXED of `tucano ps`."),
     key("mount.path", "", Bounds::Free,
         "`[[mount]]`, once for each mount, at most 64: its absolute path in each container. Directories that the image does not \
          have are created. Only workers whose agents know the key take new processes."),
     key("mount.tmpfs", "", Bounds::Free,
         "A file system in memory of this size, at least 4KiB: empty at each start, writable by every user of the container, also \
          where the root is read-only. What is in it counts as memory; all of them together have at most `memory`."),
-    key("devices", "[]", Bounds::Free,
-        "Devices of the worker that each container has, at most 64: `nvidia.com/gpu=1` for so many of a kind, whichever are free; `nvidia.com/gpu=NAME` \
-         for a certain one, whose name is no number; `/dev/fuse` for a device node that the worker's `agent.toml` lists in \
-         `device_paths`. See [devices](../tasks/devices.md). Only workers that have them run the service. They show in RELAXED of `tucano ps`."),
     key("mount.host", "", Bounds::Free,
         "In place of `tmpfs`: an absolute path of a directory of the worker, which its `agent.toml` lists in `host_paths`, or one \
          below. Only such workers run the service. It shows in RELAXED of `tucano ps`."),
