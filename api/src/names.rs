@@ -48,6 +48,9 @@ pub struct NamedService {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub slots: Vec<Ipv4Addr>,
+    /// Whether connections go to processes on the same worker, where it has any. Agents of an earlier version draw from all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nearest: bool,
     /// Its ports, ordered by name.
     pub ports: Vec<NamedPort>,
     /// Its healthy processes that are not draining, ordered by process.

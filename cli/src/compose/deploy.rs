@@ -98,11 +98,7 @@ fn resources(builder: &mut Builder<'_>, node: &Node) {
                     continue;
                 }
                 ("devices", _) => {
-                    builder.refuse(
-                        entry.line,
-                        "deploy.resources",
-                        "devices are not given to containers",
-                    );
+                    builder.refuse(entry.line, "deploy.resources", super::service::NO_DEVICES);
                     continue;
                 }
                 (key, _) => {

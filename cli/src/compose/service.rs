@@ -161,15 +161,18 @@ const WITHOUT_EFFECT: [(&str, &str); 14] = [
     ),
 ];
 
+/// What to do instead of keys for devices, which say which ones where the cluster's say how many.
+pub(super) const NO_DEVICES: &str = "say it in `x-tucano`, such as `x-tucano: { devices: [\"nvidia.com/gpu=1\", \"/dev/fuse\"] }`: a number is how many there, and not which";
+
 /// Keys that cannot be done, and what to do.
 const REFUSED: [(&str, &str); 24] = [
     (
         "privileged",
         "no container is privileged here: name the capabilities that it needs in `cap_add`, or run it beside the cluster",
     ),
-    ("devices", "devices are not given to containers"),
-    ("device_cgroup_rules", "devices are not given to containers"),
-    ("gpus", "devices are not given to containers"),
+    ("devices", NO_DEVICES),
+    ("device_cgroup_rules", NO_DEVICES),
+    ("gpus", NO_DEVICES),
     ("ipc", "every container has an IPC namespace of its own"),
     ("pid", "every container has a pid namespace of its own"),
     (

@@ -15,8 +15,8 @@ use tucano_api::{
     secrets::SecretView,
     service::{Protocol, ServiceConfig},
     state::{
-        BackupView, ConfiguredService, MoveView, NodeCondition, NodeView, ProcessView, ServiceView,
-        VolumeState, VolumeView, VolumesOfNode,
+        BackupView, ConfiguredService, DevicesOfKind, MoveView, NodeCondition, NodeView,
+        ProcessView, ServiceView, VolumeState, VolumeView, VolumesOfNode,
     },
     units::{Bytes, Span, Timestamp},
     volumes::{Consistency, Snapshot},
@@ -494,7 +494,7 @@ fn limit(enforcement: Enforcement) -> &'static str {
     }
 }
 
-const NODES: [Column; 12] = [
+const NODES: [Column; 13] = [
     column("NODE", 0),
     column("IP", 6),
     column("CONDITION", 0),
@@ -505,6 +505,7 @@ const NODES: [Column; 12] = [
     column("DISK", 2),
     column("VOLUMES", 8),
     column("VERSION", 7),
+    column("DEVICES", 9),
     column("LABELS", 5),
     column("WHY", 0),
 ];
@@ -558,9 +559,23 @@ fn node_row(node: &NodeView, style: Style) -> Vec<Cell> {
         }
         None => row.extend(["-"; 6].map(Cell::new)),
     }
+    row.push(Cell::new(devices(node)));
     row.push(Cell::new(labels(node)));
     row.push(Cell::new(node.reason.as_deref().unwrap_or_default()));
     row
+}
+
+/// The devices that processes have, of all.
+fn devices(node: &NodeView) -> String {
+    let kinds = node.alive.iter().flat_map(|alive| &alive.devices);
+    let kinds = kinds.map(|(kind, DevicesOfKind { all, free })| {
+        format!("{kind} {}/{all}", all.saturating_sub(*free))
+    });
+    let kinds: Vec<String> = kinds.collect();
+    match kinds.is_empty() {
+        true => "-".to_owned(),
+        false => kinds.join(" "),
+    }
 }
 
 fn labels(node: &NodeView) -> String {

@@ -161,6 +161,11 @@ fn nodes_at_several_widths() {
     alive.alive = Some(AliveNode {
         architecture: String::new(),
         reserved_millicpus: 0,
+        devices: [(
+            "nvidia.com/gpu".parse().unwrap(),
+            DevicesOfKind { all: 2, free: 1 },
+        )]
+        .into(),
         name: alive.name.clone(),
         ip: alive.ip,
         reported_at: Timestamp(0),

@@ -11,6 +11,7 @@ use tucano_api::{
 };
 
 use crate::{
+    devices::{self, Holders},
     model::{CrashHistory, ProcessRecord},
     rules,
     state::{Process, Resources, Slot, State, Undesired, unreported},
@@ -24,10 +25,13 @@ pub(crate) fn start(
     replaces: Option<ProcessId>,
     slot: Option<u32>,
 ) {
-    let Some(service) = state.services.get_mut(name) else {
+    let Some(service) = state.services.get(name) else {
         return;
     };
     let current = service.current();
+    let reserved = Resources::of(&current.config);
+    let revision = current.revision;
+    let devices = devices::allot(state, node, &current.config, Holders::All).unwrap_or_default();
     state.counters.last_process = state.counters.last_process.saturating_add(1);
     let number = state.counters.last_process;
     let worker = state.nodes[node].record.name.clone();
@@ -35,22 +39,25 @@ pub(crate) fn start(
         record: ProcessRecord {
             id: ProcessId::new(name, number),
             service: name.clone(),
-            revision: current.revision,
+            revision,
             node: worker.clone(),
             slot,
             replaces,
             draining_since: None,
             crashes: CrashHistory::default(),
             run: None,
+            devices,
         },
         node,
-        reserved: Resources::of(&current.config),
+        reserved,
         report: None,
         healthy_since: None,
         at_pids_limit: None,
         was_routed: false,
     };
-    service.processes.insert(number);
+    if let Some(service) = state.services.get_mut(name) {
+        service.processes.insert(number);
+    }
     state.nodes[node].reserve(number, process.reserved);
     state.counters.last_placed_on = Some(worker.clone());
     state.changes.counters = true;
@@ -96,6 +103,7 @@ pub(crate) fn remove(state: &mut State, number: u64) {
         report: last_report,
         reserved: process.reserved,
         slot: Slot::Known(process.record.slot),
+        devices: process.record.devices,
     });
     if let Some(service) = state.services.get_mut(&process.record.service) {
         service.processes.remove(&number);

@@ -97,6 +97,7 @@ fn entry(state: &State, service: &Service) -> Option<NamedService> {
     let serving = route.filter(|endpoint| !endpoint.draining);
     Some(NamedService {
         service: service.record.name.clone(),
+        nearest: service.current().config.nearest,
         address: service.record.address?,
         slots,
         endpoints: serving

@@ -21,7 +21,7 @@ use tucano_api::{
 use crate::{
     actions, adoption, backups,
     cluster::Cluster,
-    duplicates, holds, jobs, live_changes,
+    devices, duplicates, holds, jobs, live_changes,
     model::{
         Configured, NamesUpdate, Platforms, Restoration, RevisionRecord, SecretRecord, Settings,
     },
@@ -322,7 +322,9 @@ impl Cluster {
                 .map(|index| &self.state.nodes[*index])
         };
         State {
-            alive_nodes: nodes().filter_map(alive_node).collect(),
+            alive_nodes: nodes()
+                .filter_map(|node| alive_node(&self.state, node))
+                .collect(),
             dead_nodes: nodes().filter_map(dead_node).collect(),
             configured_services: self.state.services.values().map(configured).collect(),
             active_services: self
@@ -336,12 +338,14 @@ impl Cluster {
 
     /// Every worker of the topology, in its order, without the controller's own node.
     pub fn nodes(&self) -> Vec<NodeView> {
-        self.state.nodes.iter().map(node_view).collect()
+        let nodes = self.state.nodes.iter();
+        nodes.map(|node| node_view(&self.state, node)).collect()
     }
 
     /// A worker, or `None` if it is not in the topology.
     pub fn node(&self, name: &NodeName) -> Option<NodeView> {
         Some(node_view(
+            &self.state,
             &self.state.nodes[*self.state.node_index.get(name)?],
         ))
     }
@@ -581,7 +585,7 @@ fn of_revision(name: &ServiceName, record: &RevisionRecord) -> ConfiguredService
     }
 }
 
-fn node_view(node: &Node) -> NodeView {
+fn node_view(state: &crate::state::State, node: &Node) -> NodeView {
     NodeView {
         name: node.record.name.clone(),
         ip: node.worker.ip,
@@ -590,7 +594,7 @@ fn node_view(node: &Node) -> NodeView {
         since: node.record.since,
         reason: reason(node),
         hold: node.record.hold.as_ref().map(|hold| hold.cause),
-        alive: alive_node(node),
+        alive: alive_node(state, node),
     }
 }
 
@@ -612,7 +616,7 @@ fn reason(node: &Node) -> Option<String> {
     }
 }
 
-fn alive_node(node: &Node) -> Option<AliveNode> {
+fn alive_node(state: &crate::state::State, node: &Node) -> Option<AliveNode> {
     let report = node.report.as_ref().filter(|_| node.is_alive())?;
     Some(AliveNode {
         name: node.record.name.clone(),
@@ -622,6 +626,7 @@ fn alive_node(node: &Node) -> Option<AliveNode> {
         generation_seen: report.generation,
         version: report.version.clone(),
         architecture: report.architecture.clone(),
+        devices: devices::of_kinds(state, node),
         reserved_millicpus: node.reserved.plus(node.stopping()).millicpus,
         processes: u32::try_from(node.processes.len()).unwrap_or(u32::MAX),
         metrics: report.metrics.clone(),

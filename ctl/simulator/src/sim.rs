@@ -16,7 +16,7 @@ use tucano_planner::{
 use crate::{
     agent::{Agent, Workloads},
     balancer::{Balancer, Version},
-    disk, fixtures,
+    device_rules, disk, fixtures,
     fixtures::node,
     network::{Message, Network, Rng},
     validator::Validator,
@@ -444,6 +444,7 @@ impl Sim {
                 agent.name
             );
             agent.check_architecture();
+            device_rules::check_containers(agent);
             assert!(
                 agent.millicpus_used() <= u64::from(agent.metrics.cpus) * 1000,
                 "the CPUs of {} are reserved twice",

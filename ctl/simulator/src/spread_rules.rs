@@ -30,7 +30,9 @@ pub(crate) fn check(
     assert!(own.all(offered), "{started:#?}");
     let placement = &service.configured.config.placement;
     let is_free = placement.with.is_empty() && !placement.everywhere && !has_apart(cluster);
-    if !service.configured.config.volume.is_empty() || !is_free {
+    let config = &service.configured.config;
+    // Which devices are free is a rule of its own.
+    if !config.volume.is_empty() || config.has_own_devices() || !is_free {
         return;
     }
     let mut counts: BTreeMap<&NodeName, usize> = BTreeMap::new();
@@ -133,11 +135,14 @@ fn has_apart(cluster: &Cluster) -> bool {
     placements.any(|it| !it.apart_from.is_empty())
 }
 
-/// Whether the agent knows all keys of a configuration, and has the directories that it mounts.
+/// Whether the agent knows all keys of a configuration, and has the directories and device nodes that it mounts.
 fn offers(report: &NodeReport, config: &ServiceConfig) -> bool {
     let knows = |key: &str| report.keys.iter().any(|it| it == key);
     let has = |path: &str| report.host_paths.iter().any(|it| is_at_or_below(path, it));
-    config.agent_keys().all(knows) && config.host_paths().all(has)
+    let is_listed = |path: &str| report.device_paths.iter().any(|it| it == path);
+    config.agent_keys().all(knows)
+        && config.host_paths().all(has)
+        && config.device_nodes().all(is_listed)
 }
 
 /// Whether a worker has the CPUs for one more process of a service.

@@ -14,6 +14,7 @@ fn service(name: &str, last: u8, slots: u8) -> Arc<NamedService> {
         slots: (1..=slots)
             .map(|slot| [100, 80, last, slot].into())
             .collect(),
+        nearest: false,
         ports: vec![
             port("http", 8080, Protocol::Http),
             port("dns", 53, Protocol::Udp),

@@ -9,7 +9,7 @@ use tucano_api::{
     },
     jobs::Run,
     secrets::SecretVersion,
-    service::ServiceConfig,
+    service::{AssignedDevice, ServiceConfig},
     state::{HoldCause, NodeCondition},
     units::{Bytes, Timestamp},
     volumes,
@@ -226,6 +226,9 @@ pub struct ProcessRecord {
     /// The number of its service's run that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<u64>,
+    /// The devices that are its own until it is gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<AssignedDevice>,
 }
 
 /// The runs of a service, all together.

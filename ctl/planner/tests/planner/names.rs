@@ -91,6 +91,24 @@ fn an_address_is_given_again_only_after_every_other_one() {
 }
 
 #[test]
+fn nodes_are_told_whether_the_nearest_process_is_wanted() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("db", 2));
+    let pids = sim.ids("db");
+    let is_nearest = |sim: &Sim| {
+        let names = sim.cluster().names();
+        names.services[&name("db")].as_ref().unwrap().nearest
+    };
+    assert!(!is_nearest(&sim));
+    sim.serve(ServiceConfig {
+        nearest: true,
+        ..config("db", 2)
+    });
+    assert!(is_nearest(&sim));
+    assert_eq!(sim.ids("db"), pids, "nothing is replaced");
+}
+
+#[test]
 fn a_node_is_told_of_the_services_that_its_processes_need_and_where_they_answer() {
     let mut sim = Sim::new(3);
     sim.serve(config("db", 2));

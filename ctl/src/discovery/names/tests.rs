@@ -17,6 +17,7 @@ fn service(text: &str, last: u8) -> (ServiceName, Option<Arc<NamedService>>) {
         service: name(text),
         address: Ipv4Addr::new(100, 80, 0, last),
         slots: Vec::new(),
+        nearest: false,
         ports: Vec::new(),
         endpoints: Vec::new(),
     };
