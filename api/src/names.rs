@@ -55,6 +55,10 @@ pub struct NamedService {
     pub ports: Vec<NamedPort>,
     /// Its healthy processes that are not draining, ordered by process.
     pub endpoints: Vec<NamedEndpoint>,
+    /// Its draining processes: they get no new connections, and keep those that they have until they are stopped. Agents of earlier
+    /// versions do not know them, and end these connections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<NamedEndpoint>,
 }
 
 /// A port of a service.

@@ -51,6 +51,7 @@ fn service(name: &str, address: SocketAddrV4, processes: &[u64]) -> NamedService
         protocol,
     };
     NamedService {
+        leaving: Vec::new(),
         endpoints: processes.iter().map(endpoint).collect(),
         service,
         address: *address.ip(),

@@ -48,6 +48,7 @@ pub(crate) fn service(number: usize, without: Option<usize>) -> Result<NamedServ
     };
     let endpoints = kept.map(endpoint).collect::<Result<_>>()?;
     Ok(NamedService {
+        leaving: Vec::new(),
         service,
         address: *address(number).ip(),
         slots: Vec::new(),

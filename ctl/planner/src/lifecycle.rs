@@ -13,8 +13,8 @@ use tucano_api::{
 use crate::{
     devices::{self, Holders},
     model::{CrashHistory, ProcessRecord},
-    rules,
-    state::{Process, Resources, Slot, State, Undesired, unreported},
+    names, rules,
+    state::{Process, Resources, Service, Slot, State, Undesired, unreported},
 };
 
 /// Places a process of the service's current revision on a node, in a slot if the service has volumes.
@@ -140,10 +140,18 @@ pub(crate) fn remove_all_on(state: &mut State, index: usize) {
 /// Removes draining processes that no request is in flight to.
 pub(crate) fn drained(state: &mut State, processes: &[ProcessId]) {
     for id in processes {
-        if state.process(id).is_some_and(Process::is_draining) {
+        let process = state.process(id).filter(|it| it.is_draining());
+        if process.is_some_and(|it| !drains_for_services(state, &it.record.service)) {
             remove(state, id.number());
         }
     }
+}
+
+/// Whether processes of other services may have connections to a draining one, which no balancer knows of: it has its whole drain time.
+/// One with a volume is waited for by its successor, so that its clients gain nothing by that.
+fn drains_for_services(state: &State, name: &ServiceName) -> bool {
+    let has_volumes = state.services.get(name).is_some_and(Service::has_volumes);
+    !has_volumes && names::is_needed(state, name)
 }
 
 /// Removes the processes whose drain time has passed.

@@ -13,15 +13,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        # A connection ends with the process that it leads to, when that is replaced: what may be repeated is tried again.
-        attempts = 3 if self.path == "/" else 1
-        for _ in range(attempts):
-            try:
-                with urllib.request.urlopen(API + self.path, timeout=2) as answer:
-                    status, body = 200, answer.read()
-                break
-            except OSError as error:
-                status, body = 503, f"{error!r}".encode()
+        try:
+            with urllib.request.urlopen(API + self.path, timeout=5) as answer:
+                status, body = 200, answer.read()
+        except OSError as error:
+            status, body = 503, f"{error!r}".encode()
         body += f" web={os.environ['VERSION']}".encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))

@@ -9,6 +9,7 @@ fn service(name: &str, last: u8, slots: u8) -> Arc<NamedService> {
         protocol,
     };
     Arc::new(NamedService {
+        leaving: Vec::new(),
         service: name.parse().unwrap(),
         address: [100, 80, 0, last].into(),
         slots: (1..=slots)

@@ -90,6 +90,8 @@ struct Target {
     weight: u32,
     /// Whether it is on this node.
     is_local: bool,
+    /// Whether it gets no new connections.
+    is_leaving: bool,
 }
 
 impl ServiceMap {
@@ -106,8 +108,9 @@ impl ServiceMap {
         let at = SocketAddrV4::new(address, port.port);
         let answering = targets.iter().map(|target| (transport, at, target.to));
         self.answering.extend(answering);
-        let only_local = nearest && targets.iter().any(|target| target.is_local);
-        let chosen = targets.iter().filter(|it| it.is_local || !only_local);
+        let staying = targets.iter().filter(|it| !it.is_leaving);
+        let only_local = nearest && staying.clone().any(|target| target.is_local);
+        let chosen = staying.filter(|it| it.is_local || !only_local);
         let shares = shares(chosen.map(|it| (it.to, it.weight)).collect(), seed);
         let elements = shares.into_iter().zip(0..).map(|(to, number)| SlotElement {
             number,
@@ -287,11 +290,20 @@ impl Services {
             } else {
                 answering
             };
+            let leaving = service.leaving.iter().filter(of_slot);
+            let leaving = leaving.filter(|it| !self.is_silent(it));
             for (index, port) in service.ports.iter().enumerate() {
-                let targets = endpoints
-                    .iter()
-                    .filter_map(|endpoint| self.target(service, endpoint, index));
-                map.add(service.nearest, address, port, targets.collect(), self.seed);
+                let target = |it: &NamedEndpoint| self.target(service, it, index);
+                let staying = endpoints.iter().filter_map(|it| target(it));
+                let leaving = leaving.clone().filter_map(|it| {
+                    let is_leaving = true;
+                    Some(Target {
+                        is_leaving,
+                        ..target(it)?
+                    })
+                });
+                let targets = staying.chain(leaving).collect();
+                map.add(service.nearest, address, port, targets, self.seed);
             }
         }
         map
@@ -326,6 +338,7 @@ impl Services {
             to,
             weight: endpoint.weight,
             is_local: local.is_some(),
+            is_leaving: false,
         })
     }
 }

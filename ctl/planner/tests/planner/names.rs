@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use tucano_api::{service::ServiceConfig, units::Span};
+use tucano_api::{ids::ProcessId, service::ServiceConfig, units::Span};
 use tucano_planner::{Action, Configured, Event, Settings};
 
 use tucano_simulator::{
@@ -238,4 +238,53 @@ fn services_that_need_each_other_are_configured_in_one_step() {
     sim.restart_controller();
     sim.run(Span::secs(3));
     assert_eq!(sim.cluster().names().services.len(), 3);
+}
+
+/// The processes of `db` that drain, once one does.
+fn draining_of_db(sim: &mut Sim) -> Vec<ProcessId> {
+    let draining = |sim: &Sim| -> Vec<ProcessId> {
+        let all = sim.service("db").active.processes.into_iter();
+        all.filter(|it| it.draining)
+            .map(|it| it.report.id)
+            .collect()
+    };
+    sim.until("one drains", |sim| !draining(sim).is_empty());
+    draining(sim)
+}
+
+#[test]
+fn a_process_that_others_need_drains_for_its_whole_time_and_is_told_as_leaving() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("db", 2));
+    sim.serve(needing("web", &["db"]));
+    sim.deploy_image(config("db", 2), 2);
+    let draining = draining_of_db(&mut sim);
+    // No balancer has a request for it. Of connections between services, none can know.
+    sim.event(Event::Drained {
+        processes: draining.clone(),
+    });
+    let named = sim.cluster().names().services[&name("db")].clone().unwrap();
+    let leaving: Vec<_> = named.leaving.iter().map(|it| it.process.clone()).collect();
+    assert!(draining.iter().all(|it| leaving.contains(it)), "{named:?}");
+    assert!(
+        named
+            .endpoints
+            .iter()
+            .all(|it| !draining.contains(&it.process))
+    );
+    sim.until_settled("db");
+    let named = sim.cluster().names().services[&name("db")].clone().unwrap();
+    assert_eq!((named.endpoints.len(), named.leaving.len()), (2, 0));
+}
+
+#[test]
+fn a_process_that_nobody_needs_is_removed_as_soon_as_it_is_drained() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("db", 2));
+    sim.deploy_image(config("db", 2), 2);
+    let draining = draining_of_db(&mut sim);
+    sim.event(Event::Drained {
+        processes: draining.clone(),
+    });
+    assert!(draining.iter().all(|id| !sim.ids("db").contains(id)));
 }

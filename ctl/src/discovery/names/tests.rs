@@ -14,6 +14,7 @@ fn node(text: &str) -> NodeName {
 
 fn service(text: &str, last: u8) -> (ServiceName, Option<Arc<NamedService>>) {
     let entry = NamedService {
+        leaving: Vec::new(),
         service: name(text),
         address: Ipv4Addr::new(100, 80, 0, last),
         slots: Vec::new(),

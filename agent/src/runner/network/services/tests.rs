@@ -19,6 +19,7 @@ fn endpoint(service: &str, number: u64, slot: Option<u32>) -> NamedEndpoint {
 
 fn service(text: &str, last: u8, endpoints: Vec<NamedEndpoint>) -> NamedService {
     NamedService {
+        leaving: Vec::new(),
         service: name(text),
         address: [100, 80, 0, last].into(),
         slots: Vec::new(),
@@ -313,4 +314,27 @@ fn processes_of_this_node_are_never_silent() {
     // Even if this node's own address is among them.
     all.set_silent([[10, 0, 0, 2].into(), [10, 0, 0, 3].into()].into());
     assert_eq!(nodes(&all), [[172, 31, 0, 9].into()].into());
+}
+
+#[test]
+fn a_leaving_process_gets_no_new_connections_and_keeps_its_own() {
+    let staying = endpoint_at(2, 1, None);
+    let both = vec![staying.clone(), endpoint_at(3, 2, None)];
+    let mut all = with(vec![service("db", 1, both)]);
+    let before = all.rules().unwrap();
+    let left = |after: &ServiceRules| super::super::connections::ended(&before, after).len();
+    let leaving = NamedService {
+        leaving: vec![endpoint_at(3, 2, None)],
+        ..service("db", 1, vec![staying.clone()])
+    };
+    all.learn(learned(vec![leaving.clone()]));
+    let rules = all.rules().unwrap();
+    assert_eq!(nodes(&all), [[10, 0, 0, 2].into()].into());
+    assert_eq!(left(&rules), 0);
+    // Its worker is gone, and then it is itself.
+    all.set_silent([[10, 0, 0, 3].into()].into());
+    assert_eq!(left(&all.rules().unwrap()), 1);
+    all.set_silent(BTreeSet::new());
+    all.learn(learned(vec![service("db", 1, vec![staying])]));
+    assert_eq!(left(&all.rules().unwrap()), 1);
 }
